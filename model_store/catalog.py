@@ -1,0 +1,239 @@
+"""The models that are known by name, and the models that are already here.
+
+A *published* model is somebody else's checkpoint: where it lies, how long it is, its hash and its terms. An *installed*
+model is a directory with a manifest, bundled with the package or made in the models directory.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from service.sam.manifest import MANIFEST_NAME, ManifestError, load_manifest
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+BUNDLED_DIRECTORY = Path(__file__).parent / "artifacts"
+DEFAULT_MODELS_DIRECTORY = Path("models")
+
+State = Literal["bundled", "imported", "fetched", "downloaded", "available", "broken"]
+
+
+class ModelStoreError(Exception):
+    """Something the person at the terminal can act on; the message is one line that says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ModelStoreError):
+    """The command was asked for something it does not do; nothing was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """Terms of a checkpoint: the title, what it says in our words, and where the binding text is."""
+
+    title: str
+    summary: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """A checkpoint that others publish.
+
+    Args:
+        name: what it is called here.
+        file_name: what the file is called, there and here.
+        urls: the same bytes in several places, in the order they are tried.
+        size_bytes: exact length of the file.
+        sha256: of the whole file, lower-case hex.
+        licence: its terms.
+        summary: one line for the list.
+        training_data: what its authors say it was trained on.
+    """
+
+    name: str
+    file_name: str
+    urls: tuple[str, ...]
+    size_bytes: int
+    sha256: str
+    licence: Licence
+    summary: str
+    training_data: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One line of the list.
+
+    Args:
+        name: of the model.
+        state: bundled (came with the package), fetched (made from a published checkpoint), imported (made from another
+            file), downloaded (the published checkpoint is here, not yet exported), available (can be fetched) or broken
+            (a directory whose manifest cannot be read).
+        directory: of the artifact, None while there is none.
+        size_bytes: of the artifact's files, or of the checkpoint while there is no artifact.
+        licence: title of the terms.
+        trained: whether the weights have seen training; None when it is not known.
+        fingerprint: of the artifact, None while there is none.
+        detail: a sentence about it, or why it is broken.
+    """
+
+    name: str
+    state: State
+    directory: Path | None
+    size_bytes: int
+    licence: str
+    trained: bool | None
+    fingerprint: str | None
+    detail: str
+
+
+S_LAB = Licence(
+    title="S-Lab License 1.0 (non-commercial)",
+    summary=(
+        "Copyright 2022 S-Lab. You may use, change and pass on the model for non-commercial purposes, as long as the "
+        "copyright notice, the conditions and the disclaimer stay with it and the names of the authors are not used to "
+        "promote what you make. Commercial use needs a permission from the authors. There is no warranty. The authors "
+        "put the whole project under these terms; whether they meant the weights too was asked in public and not "
+        "answered, so treat the weights as covered. This is a description, not the licence and not legal advice."
+    ),
+    url="https://github.com/chongzhou96/EdgeSAM/blob/master/LICENSE",
+)
+
+
+def _official_urls(file_name: str) -> tuple[str, ...]:
+    return (
+        f"https://huggingface.co/chongzhou/EdgeSAM/resolve/main/{file_name}",
+        f"https://huggingface.co/spaces/chongzhou/EdgeSAM/resolve/main/weights/{file_name}",
+    )
+
+
+# Sizes and hashes as the hosting site lists them (SPEC 10).
+PUBLISHED: dict[str, PublishedModel] = {
+    model.name: model
+    for model in (
+        PublishedModel(
+            name="edge-sam",
+            file_name="edge_sam.pth",
+            urls=_official_urls("edge_sam.pth"),
+            size_bytes=38_807_540,
+            sha256="439b086a20ab6fba90c12cba32e0001ba3aa726da5791ff8738acdd440330991",
+            licence=S_LAB,
+            summary="EdgeSAM as published by its authors",
+            training_data="1 % of SA-1B, distilled from SAM ViT-H (stated by its authors)",
+        ),
+        PublishedModel(
+            name="edge-sam-3x",
+            file_name="edge_sam_3x.pth",
+            urls=_official_urls("edge_sam_3x.pth"),
+            size_bytes=38_807_540,
+            sha256="5a3e3261da9e2f4c8154410885689ae57d09cbf4cf5d0c848b9d80b6df336ece",
+            licence=S_LAB,
+            summary="EdgeSAM trained on three times the pictures, as published by its authors",
+            training_data="3 % of SA-1B, distilled from SAM ViT-H (stated by its authors)",
+        ),
+    )
+}
+
+
+def check_name(name: str) -> str:
+    """The name, if it may be a directory's name; UsageError otherwise."""
+    if NAME_PATTERN.fullmatch(name) is None:
+        raise UsageError(
+            f"{name!r} is not a model name: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+        )
+    return name
+
+
+def published_model(name: str) -> PublishedModel:
+    """The published model of this name; UsageError names those that exist."""
+    if check_name(name) not in PUBLISHED:
+        raise UsageError(f"no published model is called {name!r}; there are {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]
+
+
+def published_with_hash(sha256: str | None) -> PublishedModel | None:
+    """The published model whose checkpoint has this SHA-256, if there is one."""
+    return next((model for model in PUBLISHED.values() if model.sha256 == sha256), None)
+
+
+def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
+    """Directory of an installed model.
+
+    Args:
+        name_or_directory: a model's name (the models directory is asked first, then the bundled models), or the path of
+            a directory with a manifest.
+        models_directory: where fetched and imported models are.
+
+    Raises:
+        ModelStoreError: nothing is installed under that name.
+    """
+    candidates = [Path(name_or_directory)]
+    if NAME_PATTERN.fullmatch(name_or_directory) is not None:
+        candidates = [models_directory / name_or_directory, BUNDLED_DIRECTORY / name_or_directory, *candidates]
+    for candidate in candidates:
+        if (candidate / MANIFEST_NAME).is_file():
+            return candidate
+    hint = f"run 'fetch {name_or_directory}' first" if name_or_directory in PUBLISHED else "'list' shows what there is"
+    raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
+
+
+def catalog(models_directory: Path) -> list[CatalogEntry]:
+    """What there is and what there could be: the bundled models, the models directory, then what can be fetched."""
+    bundled = [_installed_entry(path, bundled=True) for path in _artifacts(BUNDLED_DIRECTORY)]
+    made = [_installed_entry(path, bundled=False) for path in _artifacts(models_directory)]
+    present = {entry.name for entry in made}
+    absent = [_absent_entry(model, models_directory) for model in PUBLISHED.values() if model.name not in present]
+    return [*bundled, *made, *absent]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _artifacts(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return [
+        path
+        for path in sorted(directory.iterdir())
+        if NAME_PATTERN.fullmatch(path.name) is not None and (path / MANIFEST_NAME).is_file()
+    ]
+
+
+def _installed_entry(directory: Path, *, bundled: bool) -> CatalogEntry:
+    try:
+        manifest = load_manifest(directory)
+    except ManifestError as error:
+        return CatalogEntry(directory.name, "broken", directory, 0, "unknown", None, None, str(error))
+    made: State = "imported" if published_with_hash(manifest.source_sha256) is None else "fetched"
+    return CatalogEntry(
+        name=directory.name,
+        state="bundled" if bundled else made,
+        directory=directory,
+        size_bytes=sum(graph.size_bytes for graph in manifest.graphs.values()),
+        licence=manifest.licence,
+        trained=manifest.trained,
+        fingerprint=manifest.fingerprint,
+        detail=manifest.notes or f"trained on: {manifest.training_data}",
+    )
+
+
+def _absent_entry(model: PublishedModel, models_directory: Path) -> CatalogEntry:
+    is_here = (models_directory / model.file_name).is_file()
+    return CatalogEntry(
+        name=model.name,
+        state="downloaded" if is_here else "available",
+        directory=None,
+        size_bytes=model.size_bytes,
+        licence=model.licence.title,
+        trained=True,
+        fingerprint=None,
+        detail=f"{model.summary}; trained on {model.training_data}",
+    )

@@ -1,0 +1,39 @@
+"""Pictures as the frames that the network sees, for the predictor and, a little differently, for training."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD
+from service.sam.transforms import FRAME_SIZE, input_size, preprocess
+
+
+def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
+    """The frame that is served: the very pixels the service feeds its encoder (SPEC 1.1).
+
+    Args:
+        image: (H, W, 3) RGB.
+        frame_size: S, side of the frame, pixels.
+
+    Returns:
+        (1, 3, S, S) float32.
+    """
+    return torch.from_numpy(preprocess(image, PIXEL_MEAN, PIXEL_STD, frame_size)).unsqueeze(0)
+
+
+def resize_float(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
+    """The picture at its size in the frame as training and evaluation resize it: floats, never rounded (SPEC 1.2).
+
+    Args:
+        image: (H, W, 3) RGB.
+        frame_size: S, the longer side of the result, pixels.
+
+    Returns:
+        (3, h, w) float32 in [0, 255], neither normalised nor padded.
+    """
+    height, width, _ = image.shape
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0).float()
+    size = list(input_size((height, width), frame_size))
+    return functional.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)[0]

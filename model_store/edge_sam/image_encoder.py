@@ -1,0 +1,94 @@
+"""The image encoder: RepViT-M1, two of its stages fused to one map, and the neck (SPEC 2)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_store.edge_sam.layer_norm import LayerNorm2d
+from model_store.edge_sam.repvit import Block, DownsamplingBlock, stem
+
+UpsampleMode = Literal["bicubic", "bilinear"]
+
+EMBEDDING_CHANNELS = 256
+
+# (channels, which of its blocks have squeeze-excite); a downsampling block stands before each stage but the first.
+STAGES: tuple[tuple[int, tuple[bool, ...]], ...] = (
+    (48, (True, False, False)),
+    (96, (True, False, False)),
+    (192, (True, False) * 7 + (False,)),
+    (384, (True, False)),
+)
+STAGE2_END, STAGE3_END = 23, 26  # indices in ``features`` of the last block of a stage, whose output is tapped
+
+
+class ImageEncoder(nn.Module):
+    """Picture in the frame to image embedding.
+
+    Args:
+        upsample_mode: how stage 3 is brought to the size of stage 2. EdgeSAM trains with bicubic and publishes its
+            ONNX and CoreML encoders with bilinear: the same weights, another function (SPEC 2.4).
+    """
+
+    def __init__(self, *, upsample_mode: UpsampleMode = "bicubic") -> None:
+        super().__init__()
+        self.features = nn.ModuleList(_features())
+        self.fuse_stage2 = nn.Conv2d(STAGES[2][0], EMBEDDING_CHANNELS, 1, bias=False)
+        self.fuse_stage3 = ProjectAndDouble(STAGES[3][0], EMBEDDING_CHANNELS, upsample_mode)
+        self.neck = nn.Sequential(
+            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, 1, bias=False),
+            LayerNorm2d(EMBEDDING_CHANNELS),
+            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, 3, padding=1, bias=False),
+            LayerNorm2d(EMBEDDING_CHANNELS),
+        )
+
+    @property
+    def upsample_mode(self) -> UpsampleMode:
+        return self.fuse_stage3.upsample_mode
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embeds frames.
+
+        Args:
+            image: (B, 3, H, W) float32, normalised and padded; H and W multiples of 32, 1024 when served.
+
+        Returns:
+            (B, 256, H/16, W/16).
+        """
+        x = image
+        for block in self.features[: STAGE2_END + 1]:
+            x = block(x)
+        stage2 = x  # (B, 192, H/16, W/16)
+        for block in self.features[STAGE2_END + 1 :]:
+            x = block(x)
+        stage3 = x  # (B, 384, H/32, W/32)
+        embedding: Tensor = self.neck(self.fuse_stage2(stage2) + self.fuse_stage3(stage3))
+        return embedding  # (B, 256, H/16, W/16)
+
+
+class ProjectAndDouble(nn.Module):
+    """1x1 projection, then twice the size: in this order, the other one is a different function."""
+
+    def __init__(self, in_channels: int, out_channels: int, upsample_mode: UpsampleMode) -> None:
+        super().__init__()
+        if upsample_mode not in ("bicubic", "bilinear"):
+            raise ValueError(f"upsample_mode is 'bicubic' or 'bilinear', not {upsample_mode!r}.")
+        self.upsample_mode = upsample_mode
+        self.op_list = nn.ModuleList([nn.Conv2d(in_channels, out_channels, 1, bias=False)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, 2H, 2W)."""
+        x = self.op_list[0](x)
+        return functional.interpolate(x, scale_factor=2.0, mode=self.upsample_mode, align_corners=False)
+
+
+def _features() -> list[nn.Module]:
+    channels = STAGES[0][0]
+    features: list[nn.Module] = [stem(channels)]
+    for stage, (stage_channels, squeeze_excites) in enumerate(STAGES):
+        if stage > 0:
+            features.append(DownsamplingBlock(channels, stage_channels))
+        channels = stage_channels
+        features += [Block(channels, has_squeeze_excite=flag) for flag in squeeze_excites]
+    assert len(features) == STAGE3_END + 1
+    return features

@@ -1,0 +1,106 @@
+"""The mask decoder: from image embedding and prompt to four masks and their scores (SPEC 3.2 to 3.4)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_store.edge_sam.layer_norm import LayerNorm2d
+from model_store.edge_sam.transformer import TwoWayTransformer
+
+CHANNELS = 256
+MASKS = 4
+STABILITY_OFFSET = 1.0
+
+# What a number of masks means: the single mask is the first, the three are those for ambiguous prompts.
+_SELECTION = {1: slice(0, 1), 3: slice(1, 4), 4: slice(0, 4)}
+
+
+class MaskDecoder(nn.Module):
+    """Letters: P prompts, T prompt tokens each, G = side of the image embedding (64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = TwoWayTransformer(CHANNELS)
+        self.iou_token = nn.Embedding(1, CHANNELS)
+        self.mask_tokens = nn.Embedding(MASKS, CHANNELS)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(CHANNELS, CHANNELS // 4, 2, stride=2),
+            LayerNorm2d(CHANNELS // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(CHANNELS // 4, CHANNELS // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList([MLP(CHANNELS, CHANNELS // 8) for _ in range(MASKS)])
+        self.iou_prediction_head = MLP(CHANNELS, MASKS)
+
+    def forward(
+        self,
+        image_embedding: Tensor,
+        positional_code: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        num_multimask_outputs: int = MASKS,
+    ) -> tuple[Tensor, Tensor]:
+        """Decodes P prompts.
+
+        Args:
+            image_embedding: (1, 256, G, G) when the prompts share a picture, else (P, 256, G, G).
+            positional_code: (1, 256, G, G), from the prompt encoder.
+            sparse: prompt tokens (P, T, 256).
+            dense: (P, 256, G, G).
+            num_multimask_outputs: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
+
+        Returns:
+            Mask logits (P, n, 4G, 4G) and predicted IoU (P, n), which no sigmoid bounds.
+
+        Raises:
+            ValueError: any other ``num_multimask_outputs``.
+        """
+        if num_multimask_outputs not in _SELECTION:
+            raise ValueError(f"num_multimask_outputs is 1, 3 or 4, not {num_multimask_outputs}.")
+        selected = _SELECTION[num_multimask_outputs]
+        prompts = sparse.shape[0]
+        own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, 256)
+        tokens = torch.cat([own_tokens.unsqueeze(0).expand(prompts, -1, -1), sparse], dim=1)  # (P, 5+T, 256)
+        image = image_embedding + dense  # (P, 256, G, G)
+        queries, image_tokens = self.transformer(
+            image.flatten(2).transpose(1, 2), positional_code.flatten(2).transpose(1, 2), tokens
+        )
+        upscaled = self.output_upscaling(image_tokens.transpose(1, 2).reshape(image.shape))  # (P, 32, 4G, 4G)
+        weights = torch.stack(
+            [mlp(queries[:, 1 + index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
+        )  # (P, 4, 32)
+        mask_logits = (weights[:, selected] @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        iou_predictions = self.iou_prediction_head(queries[:, 0])
+        return mask_logits, iou_predictions[:, selected]
+
+
+class MLP(nn.Module):
+    """Three linear layers with ReLU between and nothing after the last."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Linear(channels, channels), nn.Linear(channels, channels), nn.Linear(channels, out_channels)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        y: Tensor = self.layers[-1](x)
+        return y
+
+
+def stability_score(mask_logits: Tensor) -> Tensor:
+    """How little a mask changes when its threshold moves from +1 to -1, in [0, 1] (SPEC 3.4).
+
+    Args:
+        mask_logits: (..., H, W).
+
+    Returns:
+        (...) float32. 0 where no pixel is above -1: the quotient 0/0 would be NaN, and argmax would return it.
+    """
+    inner = (mask_logits > STABILITY_OFFSET).float().sum((-2, -1))
+    outer = (mask_logits > -STABILITY_OFFSET).float().sum((-2, -1))
+    return inner / outer.clamp(min=1.0)

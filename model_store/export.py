@@ -1,0 +1,233 @@
+"""Turns a checkpoint's network into an artifact: ONNX graphs and the manifest that describes them.
+
+The export checks itself against torch before anything appears under its final name.
+"""
+
+import copy
+import hashlib
+import importlib.metadata
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
+from model_store.edge_sam.official import OfficialDecoder, OfficialEncoder
+from model_store.graphs import IMAGE_TOKENS, DecoderGraph, EncoderGraph, PrepareGraph
+from model_store.parity import official_parity, rounding_effect, served_parity
+from service.sam.manifest import FORMAT_VERSION, MANIFEST_NAME, GraphFile, Manifest
+
+OPSET = 17
+# Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
+FLOAT16_MIN_ELEMENTS = 4096
+MAX_PARITY_ERROR = 1e-3
+
+
+class ParityError(RuntimeError):
+    """The exported graphs do not answer what torch answers; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the exporter cannot see in the weights."""
+
+    licence: str
+    trained: bool
+    source_sha256: str | None
+    training_data: str
+    measured: Mapping[str, float] = field(default_factory=dict)
+    notes: str = ""
+
+
+def export_model(
+    model: EdgeSAM,
+    directory: Path,
+    *,
+    name: str,
+    info: ModelInfo,
+    layout: Literal["served", "official"] = "served",
+    weights: Literal["float16", "float32"] = "float16",
+    progress: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Write `directory`/{*.onnx, manifest.json}; an artifact already there is replaced at the end.
+
+    Args:
+        model: in training form, as loaded; it is not changed.
+        directory: the artifact's folder; made with its parents.
+        name: the model's name in the manifest and in /models.
+        info: licence, origin and measured quality.
+        layout: `served` for this service's three graphs, `official` for EdgeSAM's pair (SPEC 5), which other
+            tools read.
+        weights: what tensors of 4096 elements and more are stored in. `float16` halves the files; the graphs
+            still compute in float32, from weights rounded once, and the manifest says what the rounding changes.
+        progress: is told each step in a few words.
+
+    Raises:
+        ParityError: ONNX Runtime and torch differ by more than 1e-3 somewhere.
+    """
+    progress("merging branches")
+    plain = model.deploy().eval()
+    served = _rounded(plain) if weights == "float16" else plain
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        folder = Path(scratch) / "artifact"
+        folder.mkdir()
+        writers = {"served": _write_served, "official": _write_official}
+        files = writers[layout](served, folder, name, progress)
+        if weights == "float16":
+            for path in files.values():
+                _store_float16(path)
+        progress("comparing with torch")
+        check = served_parity if layout == "served" else official_parity
+        parity = check(served, files)
+        worst = max(parity.values())
+        if not worst <= MAX_PARITY_ERROR:  # also true for NaN
+            raise ParityError(f"ONNX Runtime differs from torch by {worst:.2e} (limit {MAX_PARITY_ERROR}): {parity}")
+        rounding: dict[str, float] = {}
+        if weights == "float16":
+            progress("measuring what float16 weights change")
+            rounding = rounding_effect(plain, served)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name=name,
+            architecture="EdgeSAM (RepViT-M1, two-way mask decoder)",
+            layout=layout,
+            image_size=1024,
+            mean=PIXEL_MEAN,
+            std=PIXEL_STD,
+            mask_threshold=0.0,
+            upsample_mode=model.image_encoder.upsample_mode,
+            graphs={key: _graph_file(path) for key, path in files.items()},
+            opset=OPSET,
+            precision="float32",
+            weights=weights,
+            source_sha256=info.source_sha256,
+            licence=info.licence,
+            trained=info.trained,
+            training_data=info.training_data,
+            measured=info.measured,
+            notes=info.notes,
+            parity=parity,
+            rounding=rounding,
+            tools={tool: importlib.metadata.version(tool) for tool in ("torch", "onnx", "onnxruntime")},
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        progress("writing")
+        _replace(folder, directory)
+    return manifest
+
+
+def _write_served(model: EdgeSAM, folder: Path, _name: str, progress: Callable[[str], None]) -> dict[str, Path]:
+    tokens = torch.zeros(IMAGE_TOKENS, 256)
+    mask_logits, has_mask = torch.zeros(2, 256, 256), torch.tensor([False, True])
+    prepare = PrepareGraph(model)
+    state_names = ["keys", "keys0", "values0", "queries0"]
+    with torch.inference_mode():
+        state = prepare(tokens, mask_logits, has_mask)
+    points, labels = torch.zeros(2, 3, 2), torch.tensor([[1, 0, -1], [2, 3, -3]])
+    per_state = {name: {0: "states"} for name in state_names}
+    files = {name: folder / f"{name}.onnx" for name in ("encoder", "prepare", "decoder")}
+    progress("exporting the encoder")
+    _export(EncoderGraph(model), (torch.zeros(1, 3, 1024, 1024),), files["encoder"], ["image"], ["tokens"],
+            {"image": {0: "pictures"}, "tokens": {0: "pictures"}})  # fmt: skip
+    progress("exporting prepare")
+    _export(prepare, (tokens, mask_logits, has_mask), files["prepare"], ["tokens", "mask_logits", "has_mask"],
+            state_names, {"mask_logits": {0: "states"}, "has_mask": {0: "states"}, **per_state})  # fmt: skip
+    progress("exporting the decoder")
+    outputs = ["mask_logits", "iou_predictions", "stability"]
+    axes = {"points": {0: "prompts", 1: "points"}, "labels": {0: "prompts", 1: "points"}, **per_state}
+    _export(DecoderGraph(model), (points, labels, *state), files["decoder"], ["points", "labels", *state_names],
+            outputs, {**axes, **{output: {0: "prompts"} for output in outputs}})  # fmt: skip
+    return files
+
+
+def _write_official(model: EdgeSAM, folder: Path, name: str, progress: Callable[[str], None]) -> dict[str, Path]:
+    files = {part: folder / f"{name}_{part}.onnx" for part in ("encoder", "decoder")}
+    progress("exporting the official encoder")
+    _export(OfficialEncoder(model), (torch.zeros(1, 3, 1024, 1024),), files["encoder"],
+            ["image"], ["image_embeddings"], {})  # fmt: skip
+    progress("exporting the official decoder")
+    _export(OfficialDecoder(model, use_stability_score=True),
+            (torch.zeros(1, 256, 64, 64), torch.zeros(1, 2, 2), torch.ones(1, 2)), files["decoder"],
+            ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
+            {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
+    return files
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    inputs: list[str],
+    outputs: list[str],
+    dynamic_axes: Mapping[str, Mapping[int, str]],
+) -> None:
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The tracing exporter is deprecated in favour of the dynamo one, which needs one more dependency and names
+        # the same graph's nodes differently from release to release; tracer warnings speak of shapes fixed by design.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), example, str(path), input_names=inputs, output_names=outputs,
+            dynamic_axes={key: dict(axes) for key, axes in dynamic_axes.items()}, opset_version=OPSET, dynamo=False,
+        )  # fmt: skip
+    onnx.checker.check_model(str(path))
+
+
+def _rounded(model: EdgeSAM) -> EdgeSAM:
+    """A copy whose large parameters are float16 numbers held in float32."""
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in rounded.parameters():
+            if parameter.numel() >= FLOAT16_MIN_ELEMENTS:
+                parameter.copy_(parameter.half().float())
+    return rounded
+
+
+def _store_float16(path: Path) -> None:
+    """Store each large initializer that float16 can hold exactly as float16 with a Cast behind it.
+
+    ONNX Runtime folds the casts when the session is made, so a run costs nothing more.
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    casts = []
+    for initializer in graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(initializer)
+        with np.errstate(over="ignore"):
+            small = values.astype(np.float16)
+        if values.size < FLOAT16_MIN_ELEMENTS or not np.array_equal(small.astype(np.float32), values):
+            continue
+        name = initializer.name
+        initializer.CopyFrom(numpy_helper.from_array(small, f"{name}.float16"))
+        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, str(path))
+
+
+def _graph_file(path: Path) -> GraphFile:
+    data = path.read_bytes()
+    return GraphFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def _replace(folder: Path, directory: Path) -> None:
+    """Put `folder` where `directory` is; a reader sees the old artifact or the new one."""
+    if directory.exists():
+        old = folder.parent / "old"
+        directory.rename(old)
+        folder.rename(directory)
+        shutil.rmtree(old)
+    else:
+        folder.rename(directory)

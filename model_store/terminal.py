@@ -1,0 +1,110 @@
+"""What the person at the terminal sees: tables on stdout; notes, bars and steps on stderr."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from model_store.catalog import CatalogEntry
+from service.sam.manifest import Manifest
+
+MEGABYTE = 1e6
+# A table that is piped somewhere is not cut to a screen that is not there.
+PIPED_WIDTH = 240
+
+
+def say(message: str) -> None:
+    """One note on stderr."""
+    _stderr().print(message, markup=False, soft_wrap=True)
+
+
+def print_catalog(entries: Iterable[CatalogEntry]) -> None:
+    """The list of models as a table."""
+    table = Table("name", "state", "size", "trained", "licence", "fingerprint", box=None, pad_edge=False)
+    for entry in entries:
+        trained = {True: "yes", False: "no", None: "unknown"}[entry.trained]
+        size = f"{entry.size_bytes / MEGABYTE:.1f} MB"
+        row = (entry.name, entry.state, size, trained, entry.licence, entry.fingerprint or "-")
+        table.add_row(*map(Text, row))  # Text: a licence with brackets is no markup
+    _print(table)
+
+
+def print_manifest(directory: Path, manifest: Manifest) -> None:
+    """A manifest as a table of names and values."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = [("directory", str(directory)), ("fingerprint", manifest.fingerprint), *_rows(manifest)]
+    for key, value in rows:
+        table.add_row(Text(key.replace("_", " ")), Text(value))
+    _print(table)
+
+
+@contextmanager
+def download_bar(file_name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (bytes here, bytes in all)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_stderr()) as bar:
+        task = bar.add_task(file_name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """The step at work, beside a spinner; one line a step where no terminal is."""
+    console = _stderr()
+    if not console.is_terminal:
+        yield say
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda step: bar.update(task, description=step)
+
+
+def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for key, value in manifest.model_dump(mode="json").items():
+        if key == "graphs":
+            for graph_name, graph in value.items():
+                yield graph_name, f"{graph['file']}, {graph['size_bytes'] / MEGABYTE:.1f} MB, SHA-256 {graph['sha256']}"
+        elif isinstance(value, dict):
+            yield key, ", ".join(f"{name} {_short(number)}" for name, number in value.items()) or "-"
+        elif isinstance(value, list):
+            yield key, ", ".join(map(str, value))
+        elif isinstance(value, bool):
+            yield key, "yes" if value else "no"
+        else:
+            yield key, str(value) if value not in {None, ""} else "-"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPED_WIDTH)
+    console.print(table)
+
+
+def _stderr() -> Console:
+    # Made when used: stderr may be another one by then, in tests for instance.
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,64 @@
+"""Whether the process lives, whether it takes work, and its metrics."""
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.schemas import ProblemModel
+from service.errors import NotReady
+
+
+class LiveModel(BaseModel):
+    """The process answers."""
+
+    status: str = "live"
+
+
+class ReadyModel(BaseModel):
+    """The process takes work. Redis is reported and does not count: without it the service still answers."""
+
+    status: str = "ready"
+    model: str
+    trained: bool
+    redis: str = Field(description="off, ok, or resting while it is left alone after failures.")
+
+
+class Readiness:
+    """Set by the process: not ready before the model is warm, nor once it drains."""
+
+    def __init__(self) -> None:
+        self.is_ready = False
+        self.is_draining = False
+
+
+def install_health_routes(
+    app: FastAPI, readiness: Readiness, *, model: str, trained: bool, redis: Callable[[], str]
+) -> None:
+    """Add `/livez`, its old name `/healthz`, and `/readyz`."""
+
+    @app.get("/livez", summary="Does the process answer?")
+    @app.get("/healthz", summary="The same as /livez")
+    async def livez() -> LiveModel:
+        return LiveModel()
+
+    @app.get("/readyz", responses=ProblemModel.responses(503), summary="Does the process take work?")
+    async def readyz() -> ReadyModel:
+        if readiness.is_draining:
+            raise NotReady("The process is stopping; it finishes what it has.", retry_after_s=1.0)
+        if not readiness.is_ready:
+            raise NotReady("The model is being loaded.", retry_after_s=1.0)
+        return ReadyModel(model=model, trained=trained, redis=redis())
+
+
+def install_metrics_route(app: FastAPI, registry: CollectorRegistry) -> None:
+    """Add `/metrics`, in the format the scraper asks for."""
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    def metrics(request: Request) -> Response:  # a plain function: FastAPI renders it in a thread
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"Content-Type": content_type})

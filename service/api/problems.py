@@ -1,0 +1,108 @@
+"""Errors as RFC 9457 problem documents: one mapping for ours, one for the framework's."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    ImageTooLarge,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    ServiceError,
+)
+from service.metrics import Metrics
+
+MEDIA_TYPE = "application/problem+json"
+
+# What counts as rejected: the request was not done because of a bound of this process. Missing keys are counted where
+# they are noticed.
+REFUSALS = (Overloaded, NotReady, BodyTooLarge, BodyTimeout, ImageTooLarge)
+
+# What the framework raises by itself, and what nobody expected.
+FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
+    404: ("not-found", "There is nothing at this address"),
+    405: ("method-not-allowed", "This address has no such method"),
+    500: ("internal-error", "The service failed"),
+}
+
+
+def problem_response(error: ServiceError, request_id: str) -> Response:
+    """The answer to a request that failed with `error`."""
+    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
+
+
+def framework_problem(status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to what the framework refused, or to a failure of our own code (500: never with its message)."""
+    code, title = FRAMEWORK_PROBLEMS.get(status, ("http-error", HTTPStatus(status).phrase))
+    return _response(status, code, title, detail, request_id, {}, headers or {})
+
+
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """pydantic's findings as a problem that lists the first ten: where in the request, and what is wrong."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    listed = [{"where": "/" + "/".join(map(str, item["loc"])), "message": item["msg"]} for item in found[:10]]
+    first = listed[0]
+    more = f" ({len(found) - 1} more in `errors`)" if len(found) > 1 else ""
+    return InvalidRequest(f"{first['where']}: {first['message']}{more}.", extra={"errors": listed})
+
+
+def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer ServiceError, FastAPI's validation errors and Starlette's HTTP errors with problem documents."""
+
+    async def service_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        request.state.problem = error.code
+        if isinstance(error, REFUSALS):
+            metrics.rejected_total.labels(error.code).inc()
+        return problem_response(error, request.state.request_id)
+
+    async def validation_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        listed = [{"where": "/" + "/".join(map(str, item["loc"])), "message": item["msg"]} for item in error.errors()]
+        problem = InvalidRequest(f"{listed[0]['where']}: {listed[0]['message']}.", extra={"errors": listed[:10]})
+        request.state.problem = problem.code
+        return problem_response(problem, request.state.request_id)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = f"{request.method} {request.url.path}: see /docs for the addresses and methods there are."
+        return framework_problem(error.status_code, detail, request.state.request_id, error.headers)
+
+    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(HTTPException, http_error)
+
+
+def _response(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    request_id: str,
+    extra: Mapping[str, Any],
+    headers: Mapping[str, str],
+) -> Response:
+    document = {
+        "type": f"/problems/{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request_id,
+        "code": code,
+        **extra,
+    }
+    return Response(orjson.dumps(document), status, media_type=MEDIA_TYPE, headers=dict(headers))

@@ -1,0 +1,206 @@
+"""The two requests and what belongs to them."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.accept import preferred
+from service.api.bodies import MULTIPART_OVERHEAD_BYTES, picture_of, read_body
+from service.api.problems import invalid_request
+from service.api.rendering import RenderOptions, render_json, render_png
+from service.api.schemas import (
+    EmbedResponse,
+    ImageHash,
+    ModelModel,
+    ModelsResponse,
+    ProblemModel,
+    PromptModel,
+    SegmentRequest,
+    SegmentResponse,
+)
+from service.errors import EmbeddingNotFound, InvalidRequest, NotAcceptable
+from service.inference.admission import AdmissionController
+from service.inference.predictor import Predictor, Query
+from service.sam.formats import decode_logits
+from service.sam.prompts import Prompt
+
+JSON, PNG = "application/json", "image/png"
+
+_PICTURE_BODY = {
+    "required": True,
+    "content": {
+        **{
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
+        },
+    },
+}
+_SEGMENT_BODY = {
+    "required": True,
+    "content": {JSON: {"schema": {"$ref": "#/components/schemas/SegmentRequest"}}},
+}
+_PNG_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
+        "description": "Masks as JSON, or with `Accept: image/png` the best mask of the only prompt as a PNG file.",
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bounds of bodies and prompts, from the settings."""
+
+    max_image_bytes: int
+    max_request_bytes: int
+    max_prompts: int
+    body_timeout_s: float
+
+
+def install_routes(
+    app: FastAPI,
+    predictor: Predictor,
+    *,
+    limits: RequestLimits,
+    uploads: AdmissionController,
+    prompting: AdmissionController,
+    expires_in_s: float,
+    description: ModelModel,
+) -> None:
+    """Add the routes over one predictor.
+
+    They are the app's own and not an included router's, whose templates FastAPI hides from middleware.
+    """
+
+    @app.post(
+        "/embed",
+        response_model=EmbedResponse,
+        responses=ProblemModel.responses(400, 401, 408, 413, 415, 422, 503, 504),
+        openapi_extra={"requestBody": _PICTURE_BODY},
+        summary="Embed a picture",
+        description="Send the picture once; its `image_hash` is what /segment takes. A known picture costs a look-up.",
+    )
+    async def embed(request: Request) -> Response:
+        with uploads.permit():
+            content_type = request.headers.get("content-type", "")
+            overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
+            body = await read_body(
+                request, max_bytes=limits.max_image_bytes + overhead, timeout_s=limits.body_timeout_s
+            )
+            data = await predictor.run_in_worker(picture_of, body, content_type)
+            result = await predictor.embed(data, request.state.stages)
+        request.state.cached = result.cached
+        height, width = result.original_size
+        answer = EmbedResponse(
+            image_hash=result.image_hash,
+            width=width,
+            height=height,
+            model=description.name,
+            cached=result.cached,
+            expires_in_s=expires_in_s,
+        )
+        return Response(answer.model_dump_json(), media_type=JSON)
+
+    @app.head(
+        "/embed/{image_hash}",
+        responses=ProblemModel.responses(401, 404, 422, 503),
+        summary="Is a picture embedded?",
+        description="200 when it is, so the upload can be skipped; X-Cache names the tier.",
+    )
+    async def head(image_hash: ImageHash) -> Response:
+        tier = await predictor.contains(image_hash)
+        if tier is None:
+            raise EmbeddingNotFound("No embedding of this picture is cached. POST the picture to /embed.")
+        return Response(headers={"X-Cache": tier})
+
+    @app.delete(
+        "/embed/{image_hash}",
+        status_code=204,
+        responses=ProblemModel.responses(401, 404, 422, 503),
+        summary="Forget a picture",
+        description="Removes the embedding from Redis and from the memory of the replica that answers.",
+    )
+    async def delete(image_hash: ImageHash) -> Response:
+        if not await predictor.delete(image_hash):
+            raise EmbeddingNotFound("No embedding of this picture is cached; there is nothing to delete.")
+        return Response(status_code=204)
+
+    @app.post(
+        "/segment",
+        response_model=SegmentResponse,
+        responses={**_PNG_ANSWER, **ProblemModel.responses(400, 401, 404, 406, 408, 413, 422, 503, 504)},
+        openapi_extra={"requestBody": _SEGMENT_BODY},
+        summary="Cut out objects",
+        description="Prompts on an embedded picture; coordinates are pixels of the upright original.",
+    )
+    async def segment(request: Request) -> Response:
+        with prompting.permit():
+            body = await read_body(request, max_bytes=limits.max_request_bytes, timeout_s=limits.body_timeout_s)
+            kind = preferred(request.headers.get("accept", "*/*"), (JSON, PNG))
+            asked, queries = await predictor.run_in_worker(_parse, body, limits.max_prompts)
+            if kind is None or (kind == PNG and len(queries) != 1):
+                raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt.")
+            request.state.prompts = len(queries)
+            stages = request.state.stages
+            result = await predictor.segment(asked.image_hash, queries, asked.multimask, stages)
+            options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
+            with stages.measure("serialize"):
+                if kind == PNG:
+                    content, headers = await predictor.run_in_worker(render_png, result, options)
+                    return Response(content, media_type=PNG, headers={**headers, "Vary": "Accept"})
+                content = await predictor.run_in_worker(
+                    render_json, asked.image_hash, description.name, result, options
+                )
+        return Response(content, media_type=JSON, headers={"Vary": "Accept"})
+
+    @app.get("/models", responses=ProblemModel.responses(401), summary="What is served")
+    async def models() -> ModelsResponse:
+        return ModelsResponse(models=[description])
+
+
+def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Query]]:
+    """Blocking: a body may hold megabytes of mask logits."""
+    try:
+        asked = SegmentRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+    if len(asked.prompts) > max_prompts:
+        raise InvalidRequest(
+            f"/prompts: {len(asked.prompts)} prompts; a request holds at most {max_prompts}. Send several.",
+            extra={"limit": max_prompts},
+        )
+    return asked, [_query(prompt, f"/prompts/{i}") for i, prompt in enumerate(asked.prompts)]
+
+
+def _query(prompt: PromptModel, where: str) -> Query:
+    logits: Any = None
+    if prompt.mask_logits is not None:
+        try:
+            logits = decode_logits(base64.b64decode(prompt.mask_logits, validate=True))
+        except binascii.Error as error:
+            raise InvalidRequest(f"{where}/mask_logits: not base64 ({error}).") from error
+    points = [(point.x, point.y) for point in prompt.points]
+    return Query(
+        Prompt(
+            points=np.array(points, np.float64).reshape(-1, 2),
+            labels=np.array([point.label for point in prompt.points], np.int64),
+            box=None if prompt.box is None else np.array(prompt.box, np.float64),
+            mask_logits=logits,
+        ),
+        prompt.mask_id,
+    )

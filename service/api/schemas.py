@@ -1,0 +1,194 @@
+"""The JSON of requests and answers: field names are a contract with front ends, adapters and dashboards."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.sam.masks import Multimask
+
+MAX_PROMPTS = 256  # what the schema allows; the setting max_prompts may allow less
+MAX_POINTS = 64
+
+Format = Literal["rle", "png", "polygon", "logits", "none"]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+ImageHash = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the uploaded bytes, lower-case hex.")
+]
+MaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="`mask_id` of an earlier answer.")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PointModel(_Request):
+    """A click, in pixels of the upright picture; the centre of the first pixel is (0.5, 0.5)."""
+
+    x: Coordinate
+    y: Coordinate
+    label: Annotated[int, Field(strict=True, ge=0, le=1, description="1: belongs to the object, 0: does not.")] = 1
+
+
+class PromptModel(_Request):
+    """What points at one object: any mix of points, a box and one mask to refine."""
+
+    points: Annotated[list[PointModel], Field(max_length=MAX_POINTS)] = []
+    box: Annotated[
+        tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None,
+        Field(description="x0, y0, x1, y1 in pixels; may overhang the picture."),
+    ] = None
+    mask_id: MaskId | None = None
+    mask_logits: Annotated[
+        str | None,
+        Field(max_length=200_000, description="Base64 of 256×256 little-endian float16 logits, row by row."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _points_at_something(self) -> Self:
+        if not self.points and self.box is None and self.mask_id is None and self.mask_logits is None:
+            raise ValueError("a prompt needs points, a box, a mask_id or mask_logits")
+        if self.mask_id is not None and self.mask_logits is not None:
+            raise ValueError("give mask_id or mask_logits, not both")
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("box is x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        return self
+
+
+class SegmentRequest(_Request):
+    """Prompts on a picture that was embedded before."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "image_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "multimask": "auto",
+                "format": "rle",
+                "prompts": [{"points": [{"x": 610, "y": 420, "label": 1}]}],
+            }
+        }
+    )
+
+    image_hash: ImageHash
+    prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]
+    multimask: Annotated[
+        Multimask,
+        Field(
+            description="Masks a prompt: 1, 3 (whole, part, sub-part) or 4 (all). "
+            "auto: 4 for a single point, which is ambiguous, else 1."
+        ),
+    ] = "auto"
+    format: Annotated[
+        Format,
+        Field(
+            description="rle: COCO compressed; png: 1-bit, base64; polygon: parts with holes on pixel corners; "
+            "logits: base64 of 256×256 float16; none: numbers only."
+        ),
+    ] = "rle"
+    crop: Annotated[bool, Field(description="png: only the part of the picture inside `box`.")] = False
+    tolerance_pixels: Annotated[
+        float, Field(ge=0, le=100, allow_inf_nan=False, description="polygon: how far a simplified outline may stray.")
+    ] = 0.0
+
+
+class EmbedResponse(BaseModel):
+    """The picture can now be segmented."""
+
+    image_hash: ImageHash
+    width: int
+    height: int
+    model: str
+    cached: Literal["memory", "redis"] | None = Field(description="Tier that had it; null: computed now.")
+    expires_in_s: float = Field(description="Time after its last use for which the embedding is kept, seconds.")
+
+
+class RleModel(BaseModel):
+    """COCO compressed run lengths, as pycocotools reads them."""
+
+    size: tuple[int, int] = Field(description="height, width")
+    counts: str
+
+
+class PolygonModel(BaseModel):
+    """One part of a mask on pixel corners; filling it gives the mask back when tolerance_pixels is 0."""
+
+    exterior: list[tuple[float, float]]
+    holes: list[list[tuple[float, float]]]
+
+
+class MaskModel(BaseModel):
+    """One mask; of rle, png, polygon and logits the one that was asked for."""
+
+    score: float = Field(description="What masks are ordered by: the stability score.")
+    stability: float = Field(description="How little the mask depends on the threshold, 0..1; 0 for an empty mask.")
+    predicted_iou: float = Field(description="The model's own estimate; not bounded to 0..1.")
+    area: int = Field(description="pixels")
+    box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1, exclusive at the end; zeros when empty.")
+    mask_id: MaskId
+    rle: RleModel | None = None
+    png: str | None = None
+    polygon: list[PolygonModel] | None = None
+    logits: str | None = None
+
+
+class ResultModel(BaseModel):
+    """The answer to one prompt."""
+
+    masks: list[MaskModel] = Field(description="Best first.")
+
+
+class SegmentResponse(BaseModel):
+    """One result for each prompt, in their order."""
+
+    image_hash: ImageHash
+    width: int
+    height: int
+    model: str
+    results: list[ResultModel]
+
+
+class ModelModel(BaseModel):
+    """The served model and its bounds."""
+
+    name: str
+    architecture: str
+    fingerprint: str
+    trained: bool
+    licence: str
+    training_data: str
+    measured: dict[str, float]
+    notes: str
+    image_size: int
+    upsample_mode: str
+    precision: str
+    weights: str
+    provider: str
+    threads: int
+    embedding_dtype: str
+    limits: dict[str, float]
+
+
+class ModelsResponse(BaseModel):
+    """The models of this process; today always one."""
+
+    models: list[ModelModel]
+
+
+class ProblemModel(BaseModel):
+    """RFC 9457. Further members depend on `code`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The request's id, as in X-Request-ID and the log.")
+    code: str
+
+    @classmethod
+    def responses(cls, *statuses: int) -> dict[int | str, dict[str, Any]]:
+        """FastAPI's `responses` for routes that can answer so."""
+        schema = {"schema": {"$ref": "#/components/schemas/ProblemModel"}}
+        return {
+            status: {"description": "Problem", "content": {"application/problem+json": schema}} for status in statuses
+        }

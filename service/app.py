@@ -1,0 +1,287 @@
+"""The composition root: settings in, a FastAPI application out. The only place that knows every part."""
+
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CollectorRegistry, start_http_server
+from pydantic.json_schema import models_json_schema
+from starlette.middleware.cors import CORSMiddleware
+
+from service import __version__
+from service.api.health import Readiness, install_health_routes, install_metrics_route
+from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
+from service.api.problems import install_problem_handlers
+from service.api.routes import RequestLimits, install_routes
+from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
+from service.cache.base import Cache
+from service.cache.breaker import CircuitBreaker
+from service.cache.codecs import EmbeddingCodec, MaskCodec
+from service.cache.lock import RedisLock
+from service.cache.memory import MemoryCache
+from service.cache.redis import RedisCache, connect
+from service.inference.admission import AdmissionController
+from service.inference.background import BackgroundWork
+from service.inference.lanes import decode_lane, encode_lane
+from service.inference.predictor import Limits, Predictor
+from service.inference.refinement import LowResMask, RefinementMasks
+from service.inference.runtime import ImageState, Runtime
+from service.inference.singleflight import SharedFlight
+from service.inference.states import ImageStates
+from service.inference.threads import available_cpus
+from service.metrics import Metrics
+from service.sam.embedding import ImageEmbedding
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+EXPOSED_HEADERS = (
+    "Server-Timing",
+    "X-Request-ID",
+    "Retry-After",
+    "X-Cache",
+    "X-Mask-Id",
+    "X-Mask-Score",
+    "X-Mask-Area",
+    "X-Mask-Box",
+)
+# Each task behind an answer holds an embedding of 2 to 4 MiB, or a few masks.
+MAX_BACKGROUND_TASKS = 64
+CLOSE_TIMEOUT_S = 2.0
+
+DESCRIPTION = """
+Embed a picture once with `POST /embed`; then every click is one small `POST /segment` with the picture's hash.
+
+Coordinates are pixels of the upright picture. Errors are problem documents (RFC 9457) with a stable `code` and a
+`detail` that says what to do.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service, to be run by an ASGI server; `app.state.readiness` tells what /readyz answers.
+
+    The model is loaded here and not in the lifespan: with a damaged artifact there is no app at all.
+
+    Raises:
+        ManifestError, ProviderUnavailable, ValueError: the settings cannot be served; the message says why.
+    """
+    settings = settings or Settings()
+    metrics = Metrics(CollectorRegistry())
+    runtime = Runtime(settings.model_dir, provider=settings.provider, threads=settings.threads or available_cpus())
+    readiness = Readiness()
+    closing = AsyncExitStack()  # what is pushed here is closed in reverse order
+    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="edgesam-work")
+    closing.callback(workers.shutdown)
+    encoding = encode_lane(
+        runtime,
+        max_batch_size=settings.max_encode_batch,
+        max_queue_size=settings.max_encode_queue,
+        metrics=metrics,
+    )
+    decoding = decode_lane(
+        runtime,
+        max_batch_size=settings.max_decode_batch,
+        max_queue_size=settings.max_decode_queue,
+        workers=settings.decode_workers,
+        metrics=metrics,
+    )
+    memory: MemoryCache[ImageState] = MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics)
+    mask_memory: MemoryCache[LowResMask] = MemoryCache(
+        settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
+    )
+    shared = _Shared(settings, metrics, runtime.manifest.fingerprint, workers, closing)
+    background = BackgroundWork(MAX_BACKGROUND_TASKS)
+    closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
+    closing.push_async_callback(decoding.aclose)
+    closing.push_async_callback(encoding.aclose)
+    predictor = Predictor(
+        runtime=runtime,
+        encode_lane=encoding,
+        decode_lane=decoding,
+        states=ImageStates(memory, shared.embeddings, runtime, workers),
+        shared=shared.embeddings,
+        flight=shared.flight,
+        masks=RefinementMasks(mask_memory, shared.masks, background),
+        background=background,
+        workers=workers,
+        dtype=settings.embedding_dtype,
+        limits=Limits(
+            max_pixels=settings.max_image_pixels,
+            max_decode_batch=settings.max_decode_batch,
+            embed_timeout_s=settings.embed_timeout_s,
+            segment_timeout_s=settings.segment_timeout_s,
+        ),
+        metrics=metrics,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with closing:
+            if settings.metrics_port is not None:
+                server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry)
+                closing.callback(thread.join, CLOSE_TIMEOUT_S)
+                closing.callback(server.shutdown)
+                logger.info("metrics", extra={"port": server.server_port})
+            encoding.start()
+            decoding.start()
+            await predictor.run_in_worker(runtime.warm_up)
+            _announce(runtime, metrics)
+            readiness.is_ready = True
+            yield
+            readiness.is_ready = False
+
+    app = FastAPI(title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.readiness = readiness
+    install_routes(
+        app,
+        predictor,
+        limits=RequestLimits(
+            max_image_bytes=settings.max_image_bytes,
+            max_request_bytes=settings.max_request_bytes,
+            max_prompts=settings.max_prompts,
+            body_timeout_s=settings.body_timeout_s,
+        ),
+        uploads=AdmissionController(settings.max_embed_requests, "uploads"),
+        prompting=AdmissionController(settings.max_segment_requests, "prompt requests"),
+        expires_in_s=settings.cache_ttl_s,
+        description=_description(runtime, settings),
+    )
+
+    manifest = runtime.manifest
+    install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
+    if settings.metrics_port is None:
+        install_metrics_route(app, metrics.registry)
+    install_problem_handlers(app, metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    _add_middleware(app, settings, metrics)
+    return app
+
+
+class _Shared:
+    """What replicas share through Redis; all of it None without a Redis URL."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        fingerprint: str,
+        workers: ThreadPoolExecutor,
+        closing: AsyncExitStack,
+    ) -> None:
+        self.embeddings: Cache[ImageEmbedding] | None = None
+        self.masks: Cache[LowResMask] | None = None
+        self.flight: SharedFlight[ImageEmbedding] | None = None
+        self._breaker = CircuitBreaker(
+            failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
+        )
+        if settings.redis_url is None:
+            return
+        client = connect(
+            settings.redis_url.get_secret_value(),
+            max_connections=settings.redis_max_connections,
+            connect_timeout_s=settings.redis_connect_timeout_s,
+            read_timeout_s=settings.redis_read_timeout_s,
+        )
+        closing.push_async_callback(client.aclose)
+        self.embeddings = RedisCache(
+            client,
+            EmbeddingCodec(fingerprint),
+            ttl_s=settings.cache_ttl_s,
+            breaker=self._breaker,
+            metrics=metrics,
+            executor=workers,
+        )
+        self.masks = RedisCache(
+            client,
+            MaskCodec(fingerprint),
+            ttl_s=settings.mask_ttl_s,
+            breaker=self._breaker,
+            metrics=metrics,
+            executor=workers,
+            lookups=False,
+        )
+        lock = RedisLock(client, self._breaker, ttl_s=settings.redis_lock_ttl_s)
+        self.flight = SharedFlight(self.embeddings, lock, ttl_s=settings.redis_lock_ttl_s)
+
+    def describe(self) -> str:
+        """For /readyz."""
+        if self.embeddings is None:
+            return "off"
+        return "resting" if self._breaker.is_open else "ok"
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
+    if settings.api_keys:
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        app.add_middleware(ApiKeyMiddleware, keys=keys, metrics=metrics)
+    app.add_middleware(RequestMiddleware, metrics=metrics, routes=app.router.routes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID", "X-Image-Hash"],
+            expose_headers=list(EXPOSED_HEADERS),
+            max_age=86400,
+        )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document and the schemas of bodies that the routes read themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        _, extra = models_json_schema(
+            [(SegmentRequest, "validation"), (ProblemModel, "serialization")],
+            ref_template="#/components/schemas/{model}",
+        )
+        document["components"]["schemas"].update(extra["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _description(runtime: Runtime, settings: Settings) -> ModelModel:
+    manifest = runtime.manifest
+    return ModelModel(
+        **manifest.model_dump(
+            include={
+                "name", "architecture", "trained", "licence", "training_data", "measured", "notes", "image_size",
+                "upsample_mode", "precision", "weights",
+            }
+        ),
+        fingerprint=manifest.fingerprint,
+        provider=runtime.provider,
+        threads=runtime.threads,
+        embedding_dtype=settings.embedding_dtype,
+        limits={
+            "max_image_bytes": settings.max_image_bytes,
+            "max_image_pixels": settings.max_image_pixels,
+            "max_prompts": settings.max_prompts,
+        },
+    )  # fmt: skip
+
+
+def _announce(runtime: Runtime, metrics: Metrics) -> None:
+    manifest = runtime.manifest
+    metrics.model_info.labels(
+        manifest.name, manifest.fingerprint, runtime.provider, manifest.precision, str(manifest.trained).lower()
+    ).set(1)
+    logger.info(
+        "ready",
+        extra={
+            "model": manifest.name,
+            "fingerprint": manifest.fingerprint,
+            "provider": runtime.provider,
+            "threads": runtime.threads,
+        },
+    )
+    if not manifest.trained:
+        logger.warning(
+            "the model %s is not trained: its masks mean nothing. Point EDGESAM_MODEL_DIR to a trained one; "
+            "`python -m model_store list` shows what there is",
+            manifest.name,
+        )

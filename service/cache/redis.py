@@ -1,0 +1,294 @@
+"""The tier that all replicas share: bytes in Redis, every command bounded, every failure one CacheUnavailable.
+
+Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cache and the lock (lock.py):
+
+    user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +eval
+
+plus `+select` for a database other than 0 and `+cluster|slots +command` for a cluster. HELLO and AUTH need no rule.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Generic, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import MaxConnectionsError, RedisClusterException, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from service.cache.base import Codec
+from service.cache.breaker import CircuitBreaker
+from service.errors import CacheUnavailable
+from service.metrics import Metrics
+from service.sam.embedding import CorruptValue
+
+V = TypeVar("V")
+A = TypeVar("A")
+R = TypeVar("R")
+
+_CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+_SOCKET_READ_BYTES = 256 * 1024  # one value is 2 MiB; the client's 32 KiB would take 64 turns
+_TTL_JITTER = 0.1  # values written together do not expire together
+_RETRY_AFTER_S = 1.0
+
+
+class RedisCache(Generic[V]):
+    """A cache tier in Redis. Values never touch the event loop: they are encoded and decoded in the executor.
+
+    Any failure of Redis raises CacheUnavailable, also in `put`. A value that is not valid counts as outcome "error",
+    is deleted and is a miss.
+
+    Args:
+        client: shared with other tiers and the lock, and closed by whoever made it.
+        codec: turns values into bytes and back.
+        ttl_s: seconds a value lives after its last use, give or take 10 %.
+        breaker: shared by everything that asks this Redis.
+        metrics: counts look-ups as tier "redis".
+        executor: runs the codec.
+        lookups: whether look-ups are counted; off for values that should not show in the hit ratio.
+    """
+
+    def __init__(
+        self,
+        client: "RedisClient",
+        codec: Codec[V],
+        *,
+        ttl_s: float,
+        breaker: CircuitBreaker,
+        metrics: Metrics,
+        executor: Executor,
+        lookups: bool = True,
+    ) -> None:
+        self.tier = "redis"
+        self.ttl_s = ttl_s
+        self._client = client
+        self._codec = codec
+        self._breaker = breaker
+        self._executor = executor
+        self._lookups = metrics.cache_lookups_total if lookups else None
+
+    async def get(self, key: str) -> V | None:
+        """The value, whose time to live starts anew, or None.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time, or refused.
+        """
+        try:
+            data = await self._client.call(self._breaker, "GETEX", key, "PX", self._ttl_ms())
+        except CacheUnavailable:
+            self._count("error")
+            raise
+        if data is None:
+            self._count("miss")
+            return None
+        if not isinstance(data, bytes):
+            self._count("error")
+            raise CacheUnavailable("The shared cache does not answer like Redis.", retry_after_s=_RETRY_AFTER_S)
+
+        try:
+            value = await self._in_executor(self._codec.decode, data)
+        except CorruptValue:
+            self._count("error")
+            await self._delete_corrupt(key)
+            return None
+        self._count("hit")
+        return value
+
+    async def put(self, key: str, value: V) -> None:
+        """Keep a value.
+
+        Raises:
+            CacheUnavailable: Redis did not confirm in time, or refused (full and not evicting, read-only).
+        """
+        self._breaker.check()  # no encoding for a server that will not be asked
+        data = await self._in_executor(self._codec.encode, value)
+        await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
+
+    async def delete(self, key: str) -> bool:
+        """Forget a value; whether there was one.
+
+        Raises:
+            CacheUnavailable: Redis did not confirm in time, or refused.
+        """
+        return bool(await self._client.call(self._breaker, "UNLINK", key))
+
+    async def contains(self, key: str) -> bool:
+        """Whether there is a value, be it valid or not; its time to live goes on.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time, or refused.
+        """
+        return bool(await self._client.call(self._breaker, "EXISTS", key))
+
+    async def aclose(self) -> None:
+        """Nothing: the client belongs to whoever made it, and the values to all replicas."""
+
+    async def _in_executor(self, function: Callable[[A], R], argument: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
+
+    async def _delete_corrupt(self, key: str) -> None:
+        with contextlib.suppress(CacheUnavailable):  # it is a miss all the same, and the next reader tries again
+            await self.delete(key)
+
+    def _ttl_ms(self) -> int:
+        jitter = random.uniform(1.0 - _TTL_JITTER, 1.0 + _TTL_JITTER)  # noqa: S311 - spreads expiry, hides nothing
+        return max(1, round(self.ttl_s * 1000.0 * jitter))
+
+    def _count(self, outcome: str) -> None:
+        if self._lookups is not None:
+            self._lookups.labels(self.tier, outcome).inc()
+
+
+class RedisClient:
+    """A bounded connection to one Redis or one cluster. Made by `connect`, in which the bounds are explained."""
+
+    def __init__(
+        self, redis: "Redis | RedisCluster", *, max_connections: int, permit_wait_s: float, deadline_s: float
+    ) -> None:
+        self._redis = redis
+        self._permits = asyncio.Semaphore(max_connections)
+        self._permit_wait_s = permit_wait_s
+        self._deadline_s = deadline_s
+        self._running: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+
+    async def call(self, breaker: CircuitBreaker, *command: str | bytes | int) -> Any:
+        """Run one command and report to the breaker how the server took it.
+
+        A refusal by the server (out of memory, read-only, no permission) is an answer, not an outage, and does not
+        count towards opening the breaker: a full Redis still serves reads. Nor does the lack of a free connection,
+        which is this process's own load.
+
+        A cancelled caller leaves at once. Its command ends by itself within its bound, so that no connection is
+        left half-read or thrown away, and no probe of the breaker stays without a result.
+
+        Raises:
+            CacheUnavailable: for every other reason than an answer; the cause is chained.
+        """
+        breaker.check()
+        await self._take_permit()
+        try:
+            task = self._start(breaker, command)
+        except CacheUnavailable:
+            self._permits.release()
+            raise
+        return await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Refuse new commands, wait for the running ones (each is bounded) and close every connection."""
+        self._is_closed = True
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def _take_permit(self) -> None:
+        try:
+            async with asyncio.timeout(self._permit_wait_s):
+                await self._permits.acquire()
+        except TimeoutError as error:
+            raise CacheUnavailable(
+                "All connections to the shared cache are busy.", retry_after_s=_RETRY_AFTER_S
+            ) from error
+
+    def _start(self, breaker: CircuitBreaker, command: tuple[str | bytes | int, ...]) -> asyncio.Task[Any]:
+        if self._is_closed:
+            raise CacheUnavailable("The service is stopping.", retry_after_s=_RETRY_AFTER_S)
+        breaker.admit()  # it may have opened during the wait for the permit
+        task = asyncio.create_task(self._run(breaker, command), name="redis-command")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        self._permits.release()
+
+    async def _run(self, breaker: CircuitBreaker, command: tuple[str | bytes | int, ...]) -> Any:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                # A cluster's client that does not know the slots yet would send the command just anywhere.
+                await self._redis.initialize()
+                answer = await self._redis.execute_command(*command)
+        except MaxConnectionsError as error:
+            raise CacheUnavailable(
+                "All connections to the shared cache are busy.", retry_after_s=_RETRY_AFTER_S
+            ) from error
+        except ResponseError as error:
+            breaker.succeeded()
+            raise CacheUnavailable("The shared cache refused the command.", retry_after_s=_RETRY_AFTER_S) from error
+        except Exception as error:
+            # Whatever the client library makes of a broken or foreign server, this tier only degrades.
+            breaker.failed()
+            raise CacheUnavailable("The shared cache did not answer.", retry_after_s=_RETRY_AFTER_S) from error
+        breaker.succeeded()
+        return answer
+
+
+class _Cluster(RedisCluster):
+    """The library's client for a cluster, which by itself leaves connections open if the last command failed."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
+
+
+def connect(
+    url: str, *, max_connections: int = 8, connect_timeout_s: float = 0.05, read_timeout_s: float = 0.1
+) -> RedisClient:
+    """A client for a Redis address; opens no connection yet.
+
+    A command waits at most `read_timeout_s` for a free connection and then at most `connect_timeout_s` plus twice
+    `read_timeout_s` (sending and receiving), whatever the server does. There is no retry: the next tier, or
+    computing the value, is better than waiting again.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database; `redis+cluster://` and
+            `rediss+cluster://` name any node of a cluster. Certificates are options of the query, for instance
+            `?ssl_ca_certs=/etc/redis/ca.crt`.
+        max_connections: connections of this process, in a cluster to each node. More would not be faster: two
+            already saturate the event loop with values of 2 MiB.
+        connect_timeout_s: bound on opening a connection, seconds.
+        read_timeout_s: bound on sending a command and on receiving its answer, seconds each.
+
+    Raises:
+        ValueError: the address is not one of these.
+    """
+    options: dict[str, Any] = {
+        "max_connections": max_connections,
+        "socket_connect_timeout": connect_timeout_s,
+        "socket_timeout": read_timeout_s,
+        "socket_read_size": _SOCKET_READ_BYTES,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+        # Neither CLIENT SETINFO nor CLIENT MAINT_NOTIFICATIONS on connecting: two round trips and an ACL rule less,
+        # and no server can relax the timeouts.
+        "driver_info": None,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    scheme, separator, rest = url.partition("://")
+    redis: Redis | RedisCluster
+    try:
+        if scheme in _CLUSTER_SCHEMES:
+            # Follow a moved slot, and no more: starting over closes connections that other commands are using. A
+            # failed connection still makes the library ask for the topology again.
+            options["reinitialize_steps"] = 0
+            redis = _Cluster.from_url(_CLUSTER_SCHEMES[scheme] + separator + rest, **options)
+        else:
+            redis = Redis.from_pool(BlockingConnectionPool.from_url(url, timeout=read_timeout_s, **options))
+    except (ValueError, TypeError, RedisClusterException):
+        # The library's message may quote a part of the password.
+        raise ValueError(
+            "The Redis URL is not valid; it starts with redis://, rediss://, unix://, redis+cluster:// or "
+            "rediss+cluster://, special characters in user and password are percent-encoded, and a cluster has no "
+            "database number."
+        ) from None
+    return RedisClient(
+        redis,
+        max_connections=max_connections,
+        permit_wait_s=read_timeout_s,
+        deadline_s=connect_timeout_s + 2.0 * read_timeout_s,
+    )

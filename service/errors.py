@@ -1,0 +1,154 @@
+"""Everything a client can be told went wrong, and nothing else.
+
+    ServiceError
+    ├── the request
+    │   ├── InvalidRequest        422  invalid-request          a field is missing, of the wrong type or out of bounds
+    │   ├── MalformedBody         400  malformed-body           not JSON, not multipart, cut off
+    │   ├── PromptOutsideImage    422  prompt-outside-image     a point or a box that misses the picture
+    │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
+    │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
+    │   ├── BodyTimeout           408  body-timeout             the body came too slowly
+    │   └── NotAcceptable         406  not-acceptable           no such representation of this answer
+    ├── the picture
+    │   ├── UnsupportedImage      415  unsupported-image        not one of the formats
+    │   ├── UndecodableImage      422  undecodable-image        broken or cut off
+    │   ├── ImageTooLarge         413  image-too-large          more pixels than the server takes
+    │   └── UnusableAspectRatio   422  unusable-aspect-ratio    a side would vanish in the encoder's frame
+    ├── what is not there
+    │   ├── EmbeddingNotFound     404  embedding-not-found      POST the picture to /embed (again)
+    │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
+    └── the server
+        ├── Overloaded            503  overloaded               as much work as it may hold; nothing was started
+        ├── CacheUnavailable      503  cache-unavailable        the shared cache cannot be asked
+        ├── DeadlineExceeded      504  deadline-exceeded        the work took longer than the server allows
+        └── NotReady              503  not-ready                starting or stopping
+
+Wrong *code* raises ValueError or AssertionError, never one of these. Nothing here knows the web framework.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ServiceError(Exception):
+    """A failure that the client can act on; the class carries the answer.
+
+    Args:
+        detail: one or two sentences for this case: what is wrong and what to do.
+        retry_after_s: seconds after which a repetition makes sense; sent as Retry-After.
+        extra: further members of the problem document, JSON values only.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(
+        self, detail: str, *, retry_after_s: float | None = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.extra = dict(extra or {})
+
+
+class InvalidRequest(ServiceError):
+    """The request was understood and breaks a rule; `extra["errors"]` lists where."""
+
+    status, code, title = 422, "invalid-request", "The request is not valid"
+
+
+class MalformedBody(ServiceError):
+    """The body is not what its content type says."""
+
+    status, code, title = 400, "malformed-body", "The body cannot be read"
+
+
+class PromptOutsideImage(ServiceError):
+    """A point or a box lies outside the picture."""
+
+    status, code, title = 422, "prompt-outside-image", "A prompt lies outside the picture"
+
+
+class Unauthorized(ServiceError):
+    """API keys are switched on and the request has none that is known."""
+
+    status, code, title = 401, "unauthorized", "An API key is needed"
+
+
+class BodyTooLarge(ServiceError):
+    """The body has more bytes than the route takes; it was not read to its end."""
+
+    status, code, title = 413, "body-too-large", "The body is too large"
+
+
+class BodyTimeout(ServiceError):
+    """The body did not arrive in time."""
+
+    status, code, title = 408, "body-timeout", "The body came too slowly"
+
+
+class NotAcceptable(ServiceError):
+    """The Accept header asks for a representation that this answer does not have."""
+
+    status, code, title = 406, "not-acceptable", "There is no such representation"
+
+
+class UnsupportedImage(ServiceError):
+    """The bytes are not a picture in one of the supported formats."""
+
+    status, code, title = 415, "unsupported-image", "The picture's format is not supported"
+
+
+class UndecodableImage(ServiceError):
+    """The picture is broken or cut off."""
+
+    status, code, title = 422, "undecodable-image", "The picture cannot be decoded"
+
+
+class ImageTooLarge(ServiceError):
+    """The picture has more pixels than the service decodes."""
+
+    status, code, title = 413, "image-too-large", "The picture has too many pixels"
+
+
+class UnusableAspectRatio(ServiceError):
+    """The picture is so narrow that its shorter side would be 0 in the encoder's frame."""
+
+    status, code, title = 422, "unusable-aspect-ratio", "The picture is too narrow"
+
+
+class EmbeddingNotFound(ServiceError):
+    """No embedding of this picture is cached for the served model."""
+
+    status, code, title = 404, "embedding-not-found", "The picture is not embedded"
+
+
+class MaskNotFound(ServiceError):
+    """The mask_id is unknown for this picture, or has expired."""
+
+    status, code, title = 404, "mask-not-found", "The mask is not there"
+
+
+class Overloaded(ServiceError):
+    """The process holds as much work as it may; nothing was started."""
+
+    status, code, title = 503, "overloaded", "The service is at capacity"
+
+
+class CacheUnavailable(ServiceError):
+    """The shared cache cannot be asked now, so nobody knows whether it has the value."""
+
+    status, code, title = 503, "cache-unavailable", "The embedding cache cannot be reached"
+
+
+class DeadlineExceeded(ServiceError):
+    """The work was started and did not end in the time the server allows."""
+
+    status, code, title = 504, "deadline-exceeded", "The work took too long"
+
+
+class NotReady(ServiceError):
+    """The process is starting or stopping."""
+
+    status, code, title = 503, "not-ready", "The service is not ready"

@@ -1,0 +1,1 @@
+"""When things run: sessions, lanes, single flight, and the two use cases."""

@@ -1,0 +1,120 @@
+"""One computation for all who ask for the same key: in this process, and across replicas through Redis."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from service.cache.base import Cache
+from service.cache.lock import RedisLock
+from service.errors import CacheUnavailable
+
+Value = TypeVar("Value")
+
+# Waiters look again this often; the time doubles up to the second figure.
+_FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.2
+
+
+@dataclass(slots=True)
+class _Flight(Generic[Value]):
+    task: asyncio.Task[Value]
+    waiters: int = 0
+
+
+class SingleFlight(Generic[Value]):
+    """Callers of one key share one task. It is cancelled when the last of them has gone, not before."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, _Flight[Value]] = {}
+
+    async def run(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
+        """Join the flight of `key`, or start it with `compute`; its error reaches everybody who waits."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = _Flight(asyncio.create_task(self._fly(key, compute), name=f"flight {key}"))
+            self._flights[key] = flight
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0 and not flight.task.done():
+                # Nobody may join a flight that is being cancelled.
+                self._forget(key, flight)
+                flight.task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await flight.task
+
+    async def _fly(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
+        flight = self._flights[key]
+        try:
+            return await compute()
+        finally:
+            self._forget(key, flight)
+
+    def _forget(self, key: str, flight: _Flight[Value]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+
+class Lease:
+    """The right to compute one key, renewed until it is given back; without a lock where Redis cannot be asked."""
+
+    def __init__(self, lock: RedisLock, key: str, token: str | None, renew_every_s: float) -> None:
+        self._lock = lock
+        self._key = key
+        self._token = token
+        self._renewal = asyncio.create_task(self._renew(renew_every_s), name=f"renew {key}") if token else None
+
+    async def release(self) -> None:
+        """Let the next replica in; to be called when the value is in the shared cache, or will never be."""
+        if self._renewal is None or self._token is None:
+            return
+        self._renewal.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._renewal
+        with suppress(CacheUnavailable):  # the lock expires by itself
+            await self._lock.release(self._key, self._token)
+
+    async def _renew(self, every_s: float) -> None:
+        if self._token is None:
+            return
+        while True:
+            await asyncio.sleep(every_s)
+            with suppress(CacheUnavailable):  # at worst the lock expires and two replicas compute
+                await self._lock.renew(self._key, self._token)
+
+
+class SharedFlight(Generic[Value]):
+    """One replica computes a key while the others wait for its value in the shared cache.
+
+    The lock expires unless it is renewed, so a lost owner blocks nobody for longer than `ttl_s`. When Redis cannot be
+    asked everybody computes: double work is better than none.
+    """
+
+    def __init__(self, cache: Cache[Value], lock: RedisLock, *, ttl_s: float) -> None:
+        self._cache = cache
+        self._lock = lock
+        self._ttl_s = ttl_s
+
+    async def claim(self, key: str) -> Value | Lease:
+        """The value, as soon as another replica has stored it, or a lease to compute it oneself.
+
+        The wait has no bound of its own: the caller's deadline is the bound.
+        """
+        poll_s = _FIRST_POLL_S
+        while True:
+            try:
+                token = await self._lock.acquire(key)
+                if token is not None:
+                    return self._lease(key, token)
+                await asyncio.sleep(poll_s)
+                poll_s = min(2 * poll_s, _LAST_POLL_S)
+                if await self._cache.contains(key) and (value := await self._cache.get(key)) is not None:
+                    return value
+            except CacheUnavailable:
+                return self._lease(key, None)
+
+    def _lease(self, key: str, token: str | None) -> Lease:
+        return Lease(self._lock, key, token, self._ttl_s / 3)

@@ -1,0 +1,117 @@
+"""The Prometheus metrics, named once (DESIGN 4). A leaf: anything may use it, it uses nothing of ours.
+
+Labels never hold hashes, users or raw paths; `route` is a template, `unmatched` where none matched.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+# An edge stands exactly on every latency objective (0.1, 0.15, 0.25, 0.5, 1 s), so attainment needs no interpolation.
+_SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Stages:
+    """The stages of one request in the order they ended, milliseconds; becomes Server-Timing and a log line."""
+
+    __slots__ = ("_metrics", "elapsed_ms")
+
+    def __init__(self, metrics: "Metrics") -> None:
+        self._metrics = metrics
+        self.elapsed_ms: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time a block as `stage`, also when it raises."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Record a duration measured elsewhere, for instance by a lane's worker thread."""
+        self.elapsed_ms[stage] = self.elapsed_ms.get(stage, 0.0) + seconds * 1000.0
+        self._metrics.stage_duration_seconds.labels(stage).observe(seconds)
+
+
+class Metrics:
+    """All metrics of one process, on a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.http_request_duration_seconds = Histogram(
+            "edgesam_http_request_duration_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["route", "method", "status"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_duration_seconds = Histogram(
+            "edgesam_stage_duration_seconds",
+            "Time one stage of a request took.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.cache_lookups_total = Counter(
+            "edgesam_cache_lookups_total",
+            "Cache look-ups by tier (memory, redis) and outcome (hit, miss, error).",
+            ["tier", "outcome"],
+            registry=registry,
+        )
+        self.cache_bytes = Gauge(
+            "edgesam_cache_bytes", "Bytes that a cache tier of this process holds.", ["tier"], registry=registry
+        )
+        self.cache_evictions_total = Counter(
+            "edgesam_cache_evictions_total",
+            "Values that a cache tier of this process gave up for want of room or for age.",
+            ["tier"],
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "edgesam_queue_depth", "Work that waits for a lane (encode, decode).", ["lane"], registry=registry
+        )
+        self.queue_wait_seconds = Histogram(
+            "edgesam_queue_wait_seconds",
+            "Time work waited for its lane.",
+            ["lane"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "edgesam_batch_size", "Items run together.", ["lane"], buckets=_BATCH_SIZES, registry=registry
+        )
+        self.in_flight = Gauge("edgesam_in_flight", "Requests being answered, by route.", ["route"], registry=registry)
+        self.rejected_total = Counter(
+            "edgesam_rejected_total", "Requests refused before any work, by reason.", ["reason"], registry=registry
+        )
+        self.redis_breaker_open = Gauge(
+            "edgesam_redis_breaker_open", "1 while Redis is not asked because it kept failing.", registry=registry
+        )
+        self.model_info = Gauge(
+            "edgesam_model_info",
+            "1; the labels describe the served model.",
+            ["model", "fingerprint", "provider", "precision", "trained"],
+            registry=registry,
+        )
+
+    def stages(self) -> Stages:
+        """A new record of stages for one request."""
+        return Stages(self)
+
+    def watch_cache(self, tier: str, size_bytes: Callable[[], int]) -> None:
+        """Let `edgesam_cache_bytes{tier}` read its value when it is scraped."""
+        self.cache_bytes.labels(tier).set_function(size_bytes)

@@ -1,0 +1,156 @@
+"""What the caches keep: the value of an image embedding or a mask, its key, and its bytes.
+
+Bytes are a header of 40 bytes and the array, little-endian and row by row:
+
+    magic "ESAM" | version u8 | kind u8 | dtype u8 | 0 u8 | height u32 | width u32 | fingerprint 16 bytes
+    | crc32 of the array u32 | crc32 of the header up to here u32
+"""
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.sam.formats import to_float16
+from service.sam.transforms import MASK_SIZE, Size, input_size
+
+TOKENS_SHAPE = (4096, 256)
+
+_MAGIC = b"ESAM"
+_VERSION = 1
+_EMBEDDING, _MASK = 1, 2
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
+_HEADER = struct.Struct("<4sBBBBII16sI")
+_CHECKSUM = struct.Struct("<I")
+_HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+
+
+class CorruptValue(ValueError):
+    """The bytes are not a value of this model: cut off, damaged, of another kind, version or fingerprint."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageEmbedding:
+    """What the encoder makes of a picture, and the picture's size, without which no mask can be drawn.
+
+    Args:
+        tokens: (4096, 256) float16 or float32, channels last, row by row.
+        original_size: (H, W) of the upright original, pixels.
+    """
+
+    tokens: NDArray[np.float16] | NDArray[np.float32]
+    original_size: Size
+
+    def __post_init__(self) -> None:
+        if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES.values():
+            raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16 or float32, not {self.tokens.shape}.")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tokens."""
+        return int(self.tokens.nbytes)
+
+
+def image_hash(data: bytes) -> str:
+    """The public address of uploaded bytes: SHA-256, 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def embedding_key(image_hash: str, fingerprint: str, dtype: str) -> str:
+    """Where an embedding is kept: another model or another precision is another place."""
+    return f"edgesam:{fingerprint}:{dtype}:{image_hash}"
+
+
+def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str) -> str:
+    """Where the low-resolution logits of one mask are kept, under the key of its picture."""
+    return f"{embedding_key(image_hash, fingerprint, dtype)}:mask:{mask_id}"
+
+
+def mask_id(key: str, logits: NDArray[np.float32]) -> str:
+    """The address of a mask by its content: 32 hexadecimal digits.
+
+    Args:
+        key: the picture's `embedding_key`.
+        logits: (256, 256); what float16 does not tell apart is the same mask.
+    """
+    digest = hashlib.blake2b(key.encode() + b"\0", digest_size=16)
+    digest.update(_payload(to_float16(logits)))
+    return digest.hexdigest()
+
+
+def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
+    """An embedding as it travels: 40 bytes and 2 MiB (float16) or 4 MiB (float32)."""
+    return _to_bytes(_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint)
+
+
+def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
+    """The embedding; its tokens are a read-only view of `data`.
+
+    Raises:
+        CorruptValue: whatever else the bytes are.
+    """
+    tokens, original_size = _from_bytes(_EMBEDDING, data, TOKENS_SHAPE, fingerprint)
+    height, width = original_size
+    # A run-length encoding counts pixels in 32 bits, and a picture without pixels in the frame was never encoded.
+    if not 0 < height * width < 2**32 or 0 in input_size(original_size):
+        raise CorruptValue(f"The picture would be {width} x {height} pixels.")
+    return ImageEmbedding(tokens, original_size)
+
+
+def mask_to_bytes(logits: NDArray[np.float32], fingerprint: str) -> bytes:
+    """Low-resolution logits (256, 256) as they travel: 40 bytes and 128 KiB of float16."""
+    return _to_bytes(_MASK, to_float16(logits), (MASK_SIZE, MASK_SIZE), fingerprint)
+
+
+def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float32]:
+    """The logits, (256, 256) float32, finite.
+
+    Raises:
+        CorruptValue: whatever else the bytes are.
+    """
+    logits, size = _from_bytes(_MASK, data, (MASK_SIZE, MASK_SIZE), fingerprint)
+    if size != (MASK_SIZE, MASK_SIZE) or logits.dtype != np.float16 or not np.isfinite(logits).all():
+        raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
+    return logits.astype(np.float32)
+
+
+def _to_bytes(kind: int, array: NDArray[np.floating], size: Size, fingerprint: str) -> bytes:
+    code = next(code for code, dtype in _DTYPES.items() if dtype == array.dtype)
+    payload = _payload(array)
+    header = _HEADER.pack(_MAGIC, _VERSION, kind, code, 0, *size, _digest(fingerprint), zlib.crc32(payload))
+    return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), payload))
+
+
+def _from_bytes(kind: int, data: bytes, shape: tuple[int, int], fingerprint: str) -> tuple[NDArray[np.floating], Size]:
+    if len(data) < _HEADER_BYTES:
+        raise CorruptValue(f"{len(data)} bytes are too few for a header.")
+    header = memoryview(data)[: _HEADER.size]
+    magic, version, found_kind, code, zero, height, width, digest, checksum = _HEADER.unpack(header)
+    if magic != _MAGIC or version != _VERSION:
+        raise CorruptValue("The bytes are not a value of this version.")
+    if _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header),):
+        raise CorruptValue("The header is damaged.")
+    if found_kind != kind or zero != 0 or code not in _DTYPES:
+        raise CorruptValue("The value is of another kind.")
+    if digest != _digest(fingerprint):
+        raise CorruptValue("The value is of another model.")
+    payload = memoryview(data)[_HEADER_BYTES:]
+    dtype = _DTYPES[code]
+    if len(payload) != shape[0] * shape[1] * dtype.itemsize:
+        raise CorruptValue(f"The array has {len(payload)} bytes.")
+    if zlib.crc32(payload) != checksum:
+        raise CorruptValue("The array is damaged.")
+    return np.frombuffer(payload, dtype).reshape(shape), (height, width)
+
+
+def _payload(array: NDArray[np.floating]) -> memoryview:
+    """The array's bytes, little-endian and row by row, without a copy where it is kept so."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
+
+
+def _digest(fingerprint: str) -> bytes:
+    return hashlib.blake2b(fingerprint.encode(), digest_size=16).digest()

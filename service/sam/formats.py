@@ -1,0 +1,277 @@
+"""The forms in which a mask leaves the service: run lengths, PNG, polygons and raw logits.
+
+All are made from the crop of a `BinaryMask`; nothing of the picture's full size is touched but the bytes of a PNG.
+"""
+
+import struct
+import zlib
+from typing import TypedDict
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from service.errors import InvalidRequest
+from service.sam.masks import BinaryMask
+from service.sam.transforms import MASK_SIZE
+
+Ring = list[list[float]]
+
+# Finite logits stay finite in float16.
+_LARGEST_FLOAT16 = 65504.0
+
+
+class Rle(TypedDict):
+    """COCO's compressed run-length encoding; `size` is [H, W], columns run first."""
+
+    size: list[int]
+    counts: str
+
+
+class Polygon(TypedDict):
+    """One connected part: its outline and its holes, each a ring of [x, y] without a repeated end."""
+
+    exterior: Ring
+    holes: list[Ring]
+
+
+def encode_rle(mask: BinaryMask) -> Rle:
+    """The same text that pycocotools gives for the full picture, from the crop alone."""
+    height, width = mask.size
+    rows, columns = _row_changes(mask.crop)
+    turns = np.sort((columns + mask.x0) * height + (rows + mask.y0))
+    # A run that leaves one column at the bottom and enters the next at the top ends and starts at the same place, and
+    # is no turn at all.
+    is_twin = turns[1:] == turns[:-1]
+    keep = np.ones(len(turns), np.bool_)
+    keep[1:] &= ~is_twin
+    keep[:-1] &= ~is_twin
+    turns = turns[keep]
+    last = [height * width] if len(turns) == 0 or turns[-1] < height * width else []
+    counts = np.diff(np.concatenate(([0], turns, last))).astype(np.uint32)
+    packed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+
+
+def decode_rle(rle: Rle) -> BinaryMask:
+    """The mask of an encoding that `encode_rle` or pycocotools made; not for text of strangers."""
+    height, width = rle["size"]
+    full = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")})
+    return BinaryMask.cut((height, width), 0, 0, np.ascontiguousarray(full).view(np.bool_))
+
+
+def encode_png(mask: BinaryMask, *, crop: bool) -> bytes:
+    """A grey PNG of one bit a pixel, white where the mask is.
+
+    Args:
+        mask: the mask.
+        crop: cut to the mask's box instead of the whole picture. An empty mask is then a single black pixel, since
+            a PNG has at least one.
+    """
+    box_height, box_width = mask.crop.shape
+    height, width = (max(1, box_height), max(1, box_width)) if crop else mask.size
+    left, top = (0, 0) if crop else (mask.x0, mask.y0)
+    # A PNG row is one byte that names its filter, here 0 for none, and the pixels from the highest bit on.
+    lines = np.zeros((height, 1 + (width + 7) // 8), np.uint8)
+    if box_width:
+        first, shift = divmod(left, 8)
+        pixels = np.pad(mask.crop, ((0, 0), (shift, 0))) if shift else mask.crop
+        packed = np.packbits(pixels, axis=1)
+        lines[top : top + box_height, 1 + first : 1 + first + packed.shape[1]] = packed
+    # Z_RLE finds the runs a mask consists of; at 12 megapixels it is as fast as level 1 and gives half the bytes.
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = deflate.compress(lines.data) + deflate.flush()
+    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _png_chunk(b"IEND", b"")
+
+
+def encode_polygons(mask: BinaryMask, *, tolerance_pixels: float = 0.0) -> list[Polygon]:
+    """Outlines along the edges of the pixels, one entry for each part.
+
+    Coordinates count pixel corners: pixel (x, y) is the square from (x, y) to (x + 1, y + 1). Pixels that touch only at
+    a corner belong to different parts. No ring visits a corner twice. With tolerance 0 filling the rings gives the mask
+    back exactly.
+
+    Args:
+        mask: the mask.
+        tolerance_pixels: how far a simplified ring may be from the outline (Douglas-Peucker). Holes that vanish are
+            dropped; an exterior that would vanish stays as it was.
+
+    Returns:
+        Parts by the first row and column of their outline; exteriors run clockwise on the screen, holes the other way.
+    """
+    origin = np.array((mask.x0, mask.y0))
+    rings = [ring + origin for walk in _walks(mask.crop) for ring in _simple_rings(walk)]
+    is_hole = [_doubled_area(ring) < 0 for ring in rings]
+    owner = _owners(rings, is_hole)
+    parts: dict[int, Polygon] = {
+        index: {"exterior": _simplified(ring, tolerance_pixels) or ring.tolist(), "holes": []}
+        for index, ring in enumerate(rings)
+        if not is_hole[index]
+    }
+    for index, ring in enumerate(rings):
+        if is_hole[index] and (hole := _simplified(ring, tolerance_pixels)):
+            parts[owner[index]]["holes"].append(hole)
+    return list(parts.values())
+
+
+def encode_logits(logits: NDArray[np.float32]) -> bytes:
+    """(256, 256) logits as little-endian float16, row by row: 131,072 bytes. Larger values become the largest."""
+    return to_float16(logits).astype("<f2", copy=False).tobytes()
+
+
+def decode_logits(data: bytes) -> NDArray[np.float32]:
+    """The logits that `encode_logits` wrote; (256, 256) float32.
+
+    Raises:
+        InvalidRequest: another length, or a value that is not finite.
+    """
+    expected = MASK_SIZE * MASK_SIZE * 2
+    if len(data) != expected:
+        raise InvalidRequest(
+            f"Mask logits are {MASK_SIZE} x {MASK_SIZE} little-endian float16, {expected} bytes; these are {len(data)}."
+        )
+    logits = np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE).astype(np.float32)
+    if not np.isfinite(logits).all():
+        raise InvalidRequest("Mask logits must be finite numbers; these hold NaN or infinity.")
+    return logits
+
+
+def to_float16(logits: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number."""
+    return np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16)
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def _row_changes(crop: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where a pixel differs from the one above; outside the crop all is False.
+
+    Returns:
+        Rows from 0 to h and columns from 0 to w - 1, ordered by row, then column.
+    """
+    height, width = crop.shape
+    if height == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    differs = np.empty((height + 1, width), np.bool_)
+    differs[0], differs[-1] = crop[0], crop[-1]
+    np.not_equal(crop[1:], crop[:-1], out=differs[1:-1])
+    rows, columns = np.divmod(np.flatnonzero(differs), width)
+    return rows, columns
+
+
+def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """The closed walks along the mask's border, the mask on the right hand; (n, 2) corners each.
+
+    A border of pixels has as many vertical edges as horizontal ones, and they take turns. So the horizontal ones are
+    read off row by row, and each column of their ends, taken in pairs from the top, is a column of vertical edges.
+    Where two pixels of the mask touch at a corner four edges meet; the walk then turns off, and the pixels stay apart.
+    """
+    rows, columns = _row_changes(crop)
+    if len(rows) == 0:
+        return []
+    height = len(crop)
+    enters = crop[np.minimum(rows, height - 1), columns] & (rows < height)
+    opens = np.ones(len(rows), np.bool_)
+    opens[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1] + 1) | (enters[1:] != enters[:-1])
+    starts = np.flatnonzero(opens)
+    stops = np.append(starts[1:], len(rows)) - 1
+    edge_rows, left, right, enters = rows[starts], columns[starts], columns[stops] + 1, enters[starts]
+    count = len(starts)
+
+    # Ends 0 .. count-1 are the left ones, count .. 2*count-1 the right ones. At a meeting of four edges the end of the
+    # edge above mask pixels belongs to the vertical edge that goes down, hence sorts after the other.
+    end_columns, end_rows = np.concatenate((left, right)), np.tile(edge_rows, 2)
+    order = np.lexsort((np.tile(enters, 2), end_rows, end_columns))
+    partner = np.empty(2 * count, np.int64)
+    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+
+    # Above mask pixels the walk goes right, below them left, so that the mask is always on the right hand.
+    edges = np.arange(count)
+    head = np.where(enters, left, right)
+    tail = np.where(enters, right, left)
+    following = (partner[np.where(enters, edges + count, edges)] % count).tolist()
+    corners = np.stack((np.stack((head, edge_rows), 1), np.stack((tail, edge_rows), 1)), 1)  # (edges, 2 ends, 2)
+    walks, is_seen = [], bytearray(count)
+    for start in range(count):
+        walk, edge = [], start
+        while not is_seen[edge]:
+            is_seen[edge] = 1
+            walk.append(edge)
+            edge = following[edge]
+        if walk:
+            walks.append(corners[walk].reshape(-1, 2))
+    return walks
+
+
+def _simple_rings(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The walk cut where it comes back to a corner, so that every ring visits a corner once."""
+    keys = walk[:, 1] << 32 | walk[:, 0]
+    if len(np.unique(keys)) == len(keys):
+        return [walk]
+    rings: list[list[int]] = []
+    open_corners: list[int] = []
+    place: dict[int, int] = {}
+    for index, key in enumerate(keys.tolist()):
+        if key in place:
+            since = place[key]
+            rings.append(open_corners[since:])
+            for closed in open_corners[since:]:
+                del place[keys[closed].item()]
+            del open_corners[since:]
+        place[key] = len(open_corners)
+        open_corners.append(index)
+    return [walk[ring] for ring in [open_corners, *rings]]
+
+
+def _doubled_area(ring: NDArray[np.int64]) -> int:
+    """Twice the area inside; positive for an exterior, negative for a hole."""
+    x, y = ring[:, 0], ring[:, 1]
+    return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+
+
+def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, int]:
+    """For every hole the exterior of the part it lies in.
+
+    The pixel on the left of a hole's leftmost edge is of the mask. Going left from there, the first edge met is the
+    part's exterior, or another hole of the same part that begins further left and has been dealt with.
+    """
+    holes = [index for index, hole in enumerate(is_hole) if hole]
+    if not holes:
+        return {}
+    if len(rings) - len(holes) == 1:
+        return dict.fromkeys(holes, is_hole.index(False))
+    columns, tops, lengths, owners = [], [], [], []
+    for index, ring in enumerate(rings):
+        ahead = np.roll(ring, -1, axis=0)
+        is_vertical = ring[:, 0] == ahead[:, 0]
+        columns.append(ring[is_vertical, 0])
+        tops.append(np.minimum(ring[is_vertical, 1], ahead[is_vertical, 1]))
+        lengths.append(np.abs(ring[is_vertical, 1] - ahead[is_vertical, 1]))
+        owners.append(np.full(len(columns[-1]), index))
+    length = np.concatenate(lengths)
+    within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    keys = (np.repeat(np.concatenate(tops), length) + within) << 32 | np.repeat(np.concatenate(columns), length)
+    ring_of = np.repeat(np.concatenate(owners), length)
+    order = np.argsort(keys)
+    keys, ring_of = keys[order], ring_of[order]
+    result: dict[int, int] = {}
+    for hole in sorted(holes, key=lambda index: int(columns[index].min())):
+        leftmost = int(np.argmin(columns[hole]))
+        key = int(tops[hole][leftmost]) << 32 | int(columns[hole][leftmost])
+        neighbour = int(ring_of[np.searchsorted(keys, key) - 1])
+        result[hole] = result[neighbour] if is_hole[neighbour] else neighbour
+    return result
+
+
+def _simplified(ring: NDArray[np.int64], tolerance_pixels: float) -> Ring:
+    """The ring with fewer corners, or nothing where no area is left."""
+    if tolerance_pixels > 0.0:
+        ring = cv2.approxPolyDP(ring.astype(np.int32), tolerance_pixels, closed=True).reshape(-1, 2).astype(np.int64)
+        if len(ring) < 3 or _doubled_area(ring) == 0:
+            return []
+    corners: Ring = ring.tolist()
+    return corners

@@ -1,0 +1,243 @@
+"""Uploaded bytes to an upright RGB picture, whatever the bytes are.
+
+What a picture is made of is read from its header first; nothing is decoded that would be refused afterwards. Colour
+profiles are ignored, as the model was trained without them.
+"""
+
+import contextlib
+import ctypes
+import io
+import logging
+import re
+import struct
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The plugins are imported by name, so that Image.open finds them without loading all the others on first use.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    WebPImagePlugin,  # noqa: F401
+    _imaging,
+)
+
+from service.errors import ImageTooLarge, ServiceError, UndecodableImage, UnsupportedImage, UnusableAspectRatio
+from service.sam.transforms import FRAME_SIZE, Size, input_size
+
+_SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
+
+# Every scan of a progressive JPEG costs a pass over all its pixels, and an empty one takes a dozen bytes. Encoders
+# write about ten, twice as many with a thumbnail.
+_MAX_JPEG_SCANS = 100
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_PILLOW_WARNINGS = re.compile(r"PIL\.")
+
+
+def _take_over_pillow() -> None:
+    """The three things of Pillow that can be set for the process only; run once, at import.
+
+    Its limit of pixels counts differently from ours and warns first: `max_pixels` decides. And a damaged file shall not
+    write into the operator's log, where every broken line of a TIFF would be one line, so its logger and libtiff's
+    handlers fall silent; the sender gets an answer.
+    """
+    Image.MAX_IMAGE_PIXELS = None
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with contextlib.suppress(OSError, AttributeError):  # A Pillow built without libtiff has nothing to silence.
+        libraries = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(libraries, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
+_take_over_pillow()
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """The picture of `decode_picture` as an array, (H, W, 3) uint8, read-only; the same errors."""
+    return np.asarray(decode_picture(data, max_pixels=max_pixels))
+
+
+def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
+    """The picture as people see it: upright, RGB, transparent parts on white, the first frame of an animation.
+
+    For `transforms.preprocess`, which takes it as it is: an array in between is two copies of all pixels.
+
+    16-bit grey is scaled to 8 bits with rounding; of 16-bit colour the high byte counts.
+
+    Args:
+        data: a file in one of the supported formats; its name and content type do not matter.
+        max_pixels: more pixels than this are refused before they are decoded.
+
+    Returns:
+        A loaded picture of mode RGB.
+
+    Raises:
+        UnsupportedImage: another format, or samples that have no white (32-bit integers, floats, Lab).
+        UndecodableImage: a supported format, but broken or cut off.
+        ImageTooLarge: more than `max_pixels`.
+        UnusableAspectRatio: the shorter side would be 0 in the encoder's frame.
+    """
+    file_format = _sniff(data)
+    _ignore_pillow_warnings()
+    try:
+        _check_before_opening(data, file_format, max_pixels)
+        with Image.open(io.BytesIO(data), formats=[file_format]) as image:
+            _check_size((image.height, image.width), max_pixels)
+            _check_samples(image, max_pixels)
+            image.load()
+            return _rgb(_upright(image))
+    except ServiceError:
+        raise
+    except Exception as error:
+        # On hostile files Pillow raises nearly every type there is.
+        raise UndecodableImage(
+            f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete file, or "
+            "save the picture again as JPEG or PNG."
+        ) from error
+
+
+def _sniff(data: bytes) -> str:
+    """Pillow's name of the format, from the first bytes."""
+    if not data:
+        raise UndecodableImage("The picture has 0 bytes; send a file.")
+    for file_format, signatures in (
+        ("JPEG", (b"\xff\xd8\xff",)),
+        ("PNG", (b"\x89PNG\r\n\x1a\n",)),
+        ("GIF", (b"GIF87a", b"GIF89a")),
+        ("BMP", (b"BM",)),
+        ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ):
+        if data.startswith(signatures):
+            return file_format
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        raise UnsupportedImage(f"HEIC and AVIF pictures and videos are not supported. {_SUPPORTED}")
+    raise UnsupportedImage(f"The bytes are not a picture in a supported format. {_SUPPORTED}")
+
+
+def _ignore_pillow_warnings() -> None:
+    """Keeps remarks about damaged metadata from stderr, and from becoming errors where warnings are errors.
+
+    One permanent filter in front, since `warnings.catch_warnings` belongs to the process and not to the thread.
+    """
+    wanted = ("ignore", None, Warning, _PILLOW_WARNINGS, 0)
+    if not warnings.filters or warnings.filters[0] != wanted:
+        warnings.filterwarnings("ignore", module=_PILLOW_WARNINGS.pattern)
+
+
+def _check_before_opening(data: bytes, file_format: str, max_pixels: int) -> None:
+    """What opening alone would already pay for."""
+    if file_format == "WEBP" and (size := _webp_size(data)):
+        _check_size(size, max_pixels)  # Opening allocates two canvases.
+    # Inside the pixels of a JPEG a byte of 255 is always followed by 0 or a restart marker, so this counts scans.
+    if file_format == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_JPEG_SCANS:
+        raise UndecodableImage(
+            f"The JPEG has {scans} scans, at most {_MAX_JPEG_SCANS} are decoded; save the picture again."
+        )
+
+
+def _webp_size(data: bytes) -> Size | None:
+    """(H, W) from the first chunk of a WebP file; None where it is not to be had."""
+    kind = data[12:16]
+    if len(data) < 30:
+        return None
+    if kind == b"VP8X":
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    return None
+
+
+def _check_size(size: Size, max_pixels: int) -> None:
+    height, width = size
+    if height < 1 or width < 1:
+        raise UndecodableImage(f"The picture is {width} x {height} pixels; both sides must be at least 1.")
+    if height * width > max_pixels:
+        raise ImageTooLarge(
+            f"The picture has {width} x {height} = {height * width} pixels, at most {max_pixels} are taken; "
+            "send it scaled down.",
+            extra={"limit": max_pixels, "width": width, "height": height},
+        )
+    if 0 in input_size(size):
+        raise UnusableAspectRatio(
+            f"The picture is {width} x {height} pixels; its longer side may be at most {2 * FRAME_SIZE} times the "
+            "shorter one. Cut it into parts.",
+            extra={"width": width, "height": height},
+        )
+
+
+def _check_samples(image: Image.Image, max_pixels: int) -> None:
+    """Refuses samples that no rule turns into grey levels, and TIFF tiles that are larger than a picture may be."""
+    if image.mode in ("I", "F"):
+        raise UnsupportedImage(
+            "The samples are 32-bit or signed numbers or floats, for which no white is defined; save the picture with "
+            "8 or 16 bits per sample."
+        )
+    if image.mode in ("LAB", "HSV"):
+        raise UnsupportedImage(f"The colours are {image.mode}; save the picture as RGB.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+        if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
+            raise ImageTooLarge(
+                f"The TIFF has tiles of {width} x {height} pixels, at most {max_pixels} are taken; "
+                "save it with smaller tiles.",
+                extra={"limit": max_pixels},
+            )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; a damaged EXIF block says nothing. TIFF is turned by Pillow."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - metadata of strangers; the picture itself has been decoded
+        return image
+    transposition = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+    return image if transposition is None else image.transpose(transposition)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _grey_8_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        page = Image.new("RGB", image.size, "white")
+        page.paste(layer, mask=layer.getchannel("A"))
+        return page
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit (in TIFF also 12-bit) grey as 8-bit grey, rounded."""
+    white, is_negative = 65535, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        white = 4095 if image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else white
+        is_negative = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    levels = np.minimum(np.asarray(image), white).astype(np.uint32)
+    levels *= 255
+    levels += white // 2
+    levels //= white
+    grey = levels.astype(np.uint8)
+    return Image.fromarray(255 - grey if is_negative else grey)

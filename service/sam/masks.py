@@ -1,0 +1,201 @@
+"""Which masks are returned, and which pixels of the picture they have."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.sam.prompts import Prompt, is_ambiguous
+from service.sam.transforms import MASK_SIZE, TAPS, Size, Upsampling, input_size
+
+Multimask = Literal["auto", 1, 3, 4]
+
+# One product fills at most this many pixels: 256 KiB of float32 stay in the L2 cache, and times TAPS it is below the
+# 262,144 multiplications from which OpenBLAS starts threads.
+_BLOCK_PIXELS = 65_536
+
+# Computing this many pixels costs about as much as starting another product.
+_GAP_PIXELS = 4_096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BinaryMask:
+    """A mask at the picture's resolution, kept as the smallest rectangle that holds it.
+
+    Args:
+        size: (H, W) of the picture.
+        x0: first column of the crop, pixels; 0 when the mask is empty.
+        y0: first row of the crop.
+        crop: (h, w) bool; every pixel outside is False. (0, 0) when the mask is empty.
+    """
+
+    size: Size
+    x0: int
+    y0: int
+    crop: NDArray[np.bool_]
+
+    @classmethod
+    def cut(cls, size: Size, x0: int, y0: int, loose: NDArray[np.bool_]) -> "BinaryMask":
+        """The mask whose True pixels all lie in `loose`, an (h, w) part of the picture at (x0, y0)."""
+        dx, dy, width, height = cv2.boundingRect(loose.view(np.uint8)) if loose.size else (0, 0, 0, 0)
+        if width == 0:
+            return cls(size, 0, 0, np.zeros((0, 0), np.bool_))
+        return cls(size, x0 + dx, y0 + dy, loose[dy : dy + height, dx : dx + width])
+
+    @property
+    def area(self) -> int:
+        """Number of True pixels."""
+        return int(np.count_nonzero(self.crop))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1), pixels, exclusive at the end; four zeros when the mask is empty."""
+        height, width = self.crop.shape
+        return self.x0, self.y0, self.x0 + width, self.y0 + height
+
+    def full(self) -> NDArray[np.bool_]:
+        """The whole picture, (H, W) bool."""
+        full = np.zeros(self.size, np.bool_)
+        x0, y0, x1, y1 = self.box
+        full[y0:y1, x0:x1] = self.crop
+        return full
+
+
+def candidates(multimask: Multimask, prompt: Prompt) -> tuple[int, ...]:
+    """Indices of the decoder's four masks that may be returned for a prompt.
+
+    Mask 0 is trained for prompts that mean one thing; masks 1 to 3 are the whole, a part and a part of it (SPEC 3.4).
+    `auto` offers all four when one click leaves open what is meant, and mask 0 otherwise.
+    """
+    if multimask == "auto":
+        multimask = 4 if is_ambiguous(prompt) else 1
+    if multimask == 1:
+        return (0,)
+    return (1, 2, 3) if multimask == 3 else (0, 1, 2, 3)
+
+
+def rank(stability: Sequence[float] | NDArray[np.floating], indices: Sequence[int]) -> tuple[int, ...]:
+    """The indices, best stability first; equal ones by index, and NaN last.
+
+    Args:
+        stability: (4,) stability score of each mask.
+        indices: those to order, see `candidates`.
+    """
+
+    def order(index: int) -> tuple[bool, float, int]:
+        score = float(stability[index])
+        is_missing = score != score  # noqa: PLR0124 - NaN
+        return is_missing, 0.0 if is_missing else -score, index
+
+    return tuple(sorted(indices, key=order))
+
+
+def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
+    """The pixels whose logit, upsampled to the picture, is above 0.
+
+    Equal to the full path of SPEC 1.4 up to rounding: a pixel may differ where its logit is below 1e-4 of the largest.
+    A pixel is a weighted mean of a window of 3 x 3 logits. Windows without a positive logit give nothing, windows of
+    positive logits alone are filled, and only what is left, the seam of the object, is computed.
+
+    Args:
+        logits: (256, 256) float32, finite.
+        original_size: (H, W) of the picture.
+    """
+    height, width = original_size
+    input_height, input_width = input_size(original_size)
+    rows, columns = Upsampling.along(height, input_height), Upsampling.along(width, input_width)
+    row_edges, column_edges = _band_edges(rows.first), _band_edges(columns.first)
+    lowest, highest = _window_extremes(logits)
+    windows = np.ix_(rows.first[row_edges[:-1]], columns.first[column_edges[:-1]])
+    is_full = lowest[windows] > 0.0
+    is_seam = (highest[windows] > 0.0) & ~is_full
+    occupied = is_full | is_seam
+    if not occupied.any():
+        return BinaryMask.cut(original_size, 0, 0, np.zeros((0, 0), np.bool_))
+    row_span, column_span = _span(occupied, axis=1), _span(occupied, axis=0)
+    is_full, is_seam = is_full[row_span, column_span], is_seam[row_span, column_span]
+    row_edges = row_edges[row_span.start : row_span.stop + 1]
+    column_edges = column_edges[column_span.start : column_span.stop + 1]
+
+    y0, x0, y1, x1 = (int(edge) for edge in (row_edges[0], column_edges[0], row_edges[-1], column_edges[-1]))
+    crop = np.zeros((y1 - y0, x1 - x0), np.bool_)
+    wide = _stretch(logits, columns, column_edges)
+    buffer = np.empty(max(_BLOCK_PIXELS, int(np.diff(row_edges).max())), np.float32)
+    seams = _runs(is_seam, least_gap=-(-_GAP_PIXELS * is_seam.size // crop.size))
+    for band, start, stop in _runs(is_full & ~_covered(seams, is_full.shape)).tolist():
+        top, bottom = row_edges[band] - y0, row_edges[band + 1] - y0
+        crop[top:bottom, column_edges[start] - x0 : column_edges[stop] - x0] = True
+    for band, start, stop in seams.tolist():
+        top, bottom = int(row_edges[band]), int(row_edges[band + 1])
+        first = int(rows.first[top])
+        step = max(1, _BLOCK_PIXELS // (bottom - top))
+        for left in range(int(column_edges[start]) - x0, right := int(column_edges[stop]) - x0, step):
+            block = slice(left, min(left + step, right))
+            product = buffer[: (bottom - top) * (block.stop - left)].reshape(bottom - top, -1)
+            np.matmul(rows.weights[top:bottom], wide[first : first + TAPS, block], out=product)
+            np.greater(product, 0.0, out=crop[top - y0 : bottom - y0, block])
+    return BinaryMask.cut(original_size, x0, y0, crop)
+
+
+def _band_edges(first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the pixels of one axis go over to another window of logits; the first edge is 0, the last the length."""
+    return np.concatenate(([0], np.flatnonzero(np.diff(first)) + 1, [len(first)]))
+
+
+def _window_extremes(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Smallest and largest logit of every 3 x 3 window, by its first row and column; (254, 254) each."""
+    low_rows = np.minimum(np.minimum(logits[:-2], logits[1:-1]), logits[2:])
+    high_rows = np.maximum(np.maximum(logits[:-2], logits[1:-1]), logits[2:])
+    return (
+        np.minimum(np.minimum(low_rows[:, :-2], low_rows[:, 1:-1]), low_rows[:, 2:]),
+        np.maximum(np.maximum(high_rows[:, :-2], high_rows[:, 1:-1]), high_rows[:, 2:]),
+    )
+
+
+def _span(cells: NDArray[np.bool_], *, axis: int) -> slice:
+    """From the first row (axis 1) or column (axis 0) with a True cell to behind the last."""
+    used = np.flatnonzero(cells.any(axis=axis))
+    return slice(int(used[0]), int(used[-1]) + 1)
+
+
+def _stretch(logits: NDArray[np.float32], columns: Upsampling, column_edges: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The logits upsampled along x alone, for the columns between the first edge and the last; (256, w)."""
+    edges = column_edges.tolist()
+    wide = np.empty((MASK_SIZE, edges[-1] - edges[0]), np.float32)
+    for left, right in itertools.pairwise(edges):
+        first = columns.first[left]
+        np.matmul(
+            logits[:, first : first + TAPS],
+            columns.weights[left:right].T,
+            out=wide[:, left - edges[0] : right - edges[0]],
+        )
+    return wide
+
+
+def _runs(cells: NDArray[np.bool_], least_gap: int = 1) -> NDArray[np.int64]:
+    """Stretches of True cells in every row, those less than `least_gap` cells apart taken together.
+
+    Returns:
+        (n, 3) as (row, start, stop), by row and start.
+    """
+    height, width = cells.shape
+    padded = np.zeros((height, width + 2), np.int8)
+    padded[:, 1:-1] = cells
+    edges = np.flatnonzero(np.diff(padded.reshape(-1)))
+    rows, starts = np.divmod(edges[::2], width + 2)
+    stops = edges[1::2] - rows * (width + 2)
+    is_apart = (rows[1:] != rows[:-1]) | (starts[1:] - stops[:-1] >= least_gap)
+    opens, closes = np.append(True, is_apart)[: len(rows)], np.append(is_apart, True)[: len(rows)]
+    return np.stack((rows[opens], starts[opens], stops[closes]), axis=1)
+
+
+def _covered(runs: NDArray[np.int64], shape: Size) -> NDArray[np.bool_]:
+    """Cells that lie in a run."""
+    steps = np.zeros((shape[0], shape[1] + 1), np.int8)
+    steps[runs[:, 0], runs[:, 1]] = 1
+    steps[runs[:, 0], runs[:, 2]] = -1
+    return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].astype(np.bool_)

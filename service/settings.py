@@ -1,0 +1,103 @@
+"""Every setting of the service, read once, in `create_app`; everything else receives plain values."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-untrained"
+
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
+
+
+class Settings(BaseSettings):
+    """Environment variables with the prefix `EDGESAM_`; lists are JSON."""
+
+    model_config = SettingsConfigDict(env_prefix="EDGESAM_", frozen=True, extra="forbid", protected_namespaces=())
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Serve /metrics on this port instead of the main one; 0 takes a free one."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+
+    model_dir: Path = Field(BUNDLED_MODEL, description="Folder of the artifact to serve: manifest.json and graphs.")
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="ONNX Runtime execution provider; auto takes CUDA where it is installed."
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads a session computes with; 0 follows the cgroup's CPU limit."
+    )
+    decode_workers: int = Field(1, ge=1, le=64, description="Decoder calls that may run at the same time.")
+    max_encode_batch: int = Field(1, ge=1, le=64, description="Pictures encoded together; more than 1 pays on a GPU.")
+    max_decode_batch: int = Field(8, ge=1, le=64, description="Prompts decoded together; about 40 MiB each.")
+    embedding_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="What embeddings are kept as, in memory and in Redis: 2 or 4 MiB a picture."
+    )
+
+    redis_url: SecretStr | None = Field(
+        None, description="Shared cache: redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://."
+    )
+    redis_max_connections: int = Field(8, ge=1, le=256, description="Connections to Redis from this process.")
+    redis_connect_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of connecting to Redis, seconds.")
+    redis_read_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of one answer of Redis, seconds.")
+    redis_breaker_failures: int = Field(5, ge=1, le=1000, description="Failures in a row after which Redis rests.")
+    redis_breaker_open_s: float = Field(5.0, gt=0, le=300, description="Time Redis is left alone then, seconds.")
+    redis_lock_ttl_s: float = Field(
+        10.0, gt=0.1, le=300, description="Time after which another replica may encode what a lost one began, seconds."
+    )
+    cache_ttl_s: float = Field(86400.0, gt=0, description="Time an embedding is kept after its last use, seconds.")
+    memory_cache_bytes: int = Field(
+        1 << 30, ge=0, description="Bytes of prepared pictures in this process, about 12 MiB each; 0 keeps none."
+    )
+    mask_ttl_s: float = Field(600.0, gt=0, description="Time a mask can be refined by its mask_id, seconds.")
+    mask_memory_bytes: int = Field(
+        64 << 20, ge=0, description="Bytes of masks for refinement in this process, 256 KiB each."
+    )
+
+    max_image_bytes: int = Field(32 << 20, ge=1024, description="Largest upload, bytes.")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
+    max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest body of /segment, bytes.")
+    max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
+    max_embed_requests: int = Field(32, ge=1, description="Uploads in progress; more are refused with 503.")
+    max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
+    max_encode_queue: int = Field(64, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
+    max_decode_queue: int = Field(512, ge=1, description="Calls waiting for the decoder; more are refused with 503.")
+    body_timeout_s: float = Field(30.0, gt=0, description="Time in which a body has to arrive, seconds.")
+    embed_timeout_s: float = Field(60.0, gt=0, description="Bound of /embed after the body has arrived, seconds.")
+    segment_timeout_s: float = Field(30.0, gt=0, description="Bound of /segment after the body has arrived, seconds.")
+    drain_s: float = Field(
+        0.0, ge=0, le=300, description="After SIGTERM: time of answering while /readyz says 503, seconds."
+    )
+    graceful_timeout_s: int = Field(
+        20, ge=1, le=600, description="Then: time requests in progress have to end, seconds."
+    )
+
+    cors_origins: list[str] = Field(
+        default_factory=list, description='Origins whose pages may call the service, as JSON; ["*"] allows all.'
+    )
+    api_keys: list[SecretStr] = Field(
+        default_factory=list, description="Keys as JSON; one must come with each request. Empty asks for none."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(_REDIS_SCHEMES):
+            raise ValueError(f"redis_url must start with one of {', '.join(_REDIS_SCHEMES)}")
+        return url
+
+    @field_validator("api_keys")
+    @classmethod
+    def _are_long_enough(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        if any(len(key.get_secret_value()) < 16 for key in keys):
+            raise ValueError("api_keys: a key has at least 16 characters")
+        return keys
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError("metrics_port: must differ from port; leave it unset to serve /metrics on the main port")
+        return self

@@ -1,0 +1,136 @@
+"""What every cache promises, whatever stands behind it."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from service.cache.memory import MemoryCache
+from service.cache.tiers import TieredCache
+
+
+@pytest.fixture(params=["memory", "redis over TCP", "redis over a unix socket", "memory before redis"])
+async def cache(request, redis_server, open_cache, metrics):
+    memory = MemoryCache(max_bytes=32 * 2**20, ttl_s=60.0, metrics=metrics)
+    match request.param:
+        case "memory":
+            return memory
+        case "redis over TCP":
+            return open_cache(redis_server.url)
+        case "redis over a unix socket":
+            return open_cache(redis_server.unix_url)
+        case _:
+            return TieredCache(memory, open_cache(redis_server.url))
+
+
+@pytest.fixture
+def tiers(cache):
+    """The names under which the cache counts look-ups."""
+    return ["memory", "redis"] if cache.tier == "tiers" else [cache.tier]
+
+
+def key():
+    return f"edgesam:test:{uuid.uuid4().hex}"
+
+
+async def test_a_cache_knows_that_it_has_nothing(cache):
+    name = key()
+
+    assert await cache.get(name) is None
+    assert await cache.contains(name) is False
+    assert await cache.delete(name) is False
+
+
+async def test_a_value_comes_back_as_it_was(cache):
+    name = key()
+
+    await cache.put(name, memoryview(b"a value\x00\r\n\xff"))
+
+    assert await cache.get(name) == b"a value\x00\r\n\xff"
+    assert await cache.contains(name) is True
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 5999, 6001, 70_000, 3 * 2**20])
+async def test_the_size_of_a_value_does_not_matter(cache, size_bytes):
+    name = key()
+    value = memoryview(bytes(range(256)) * (size_bytes // 256 + 1))[:size_bytes]
+
+    await cache.put(name, value)
+
+    assert await cache.get(name) == value
+
+
+async def test_a_later_value_takes_the_place_of_an_earlier_one(cache):
+    name = key()
+
+    await cache.put(name, memoryview(b"earlier"))
+    await cache.put(name, memoryview(b"later"))
+
+    assert await cache.get(name) == b"later"
+
+
+async def test_a_deleted_value_is_gone(cache):
+    name = key()
+    await cache.put(name, memoryview(b"value"))
+
+    assert await cache.delete(name) is True
+
+    assert await cache.get(name) is None
+    assert await cache.contains(name) is False
+    assert await cache.delete(name) is False
+
+
+async def test_keys_do_not_share_values(cache):
+    names = [key() for _ in range(20)]
+
+    await asyncio.gather(*(cache.put(name, memoryview(name.encode())) for name in names))
+    values = await asyncio.gather(*(cache.get(name) for name in names))
+
+    assert values == [name.encode() for name in names]
+
+
+async def test_many_may_ask_at_once(cache):
+    name = key()
+    value = memoryview(bytes(2**20))
+    await cache.put(name, value)
+
+    values = await asyncio.gather(*(cache.get(name) for _ in range(50)))
+
+    assert all(found == value for found in values)
+
+
+async def test_look_ups_are_counted_by_outcome(cache, tiers, lookups):
+    name = key()
+
+    await cache.get(name)
+    await cache.put(name, memoryview(b"value"))
+    await cache.get(name)
+
+    assert [lookups(tier, "miss") for tier in tiers] == [1.0] * len(tiers)
+    assert lookups(tiers[0], "hit") == 1.0
+    assert [lookups(tier, "error") for tier in tiers] == [0.0] * len(tiers)
+
+
+async def test_asking_whether_there_is_a_value_is_no_look_up(cache, tiers, lookups):
+    await cache.contains(key())
+
+    assert [lookups(tier, "miss") for tier in tiers] == [0.0] * len(tiers)
+
+
+async def test_a_cancelled_caller_leaves_the_cache_in_order(cache):
+    name = key()
+    await cache.put(name, memoryview(b"value"))
+
+    callers = [asyncio.create_task(cache.get(name)) for _ in range(20)]
+    await asyncio.sleep(0)  # lets them start
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+
+    assert await cache.get(name) == b"value"
+
+
+async def test_closing_is_quiet(cache):
+    await cache.put(key(), memoryview(b"value"))
+
+    await cache.aclose()

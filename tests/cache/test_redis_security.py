@@ -1,0 +1,125 @@
+"""The Redis tier over TLS and as a user who may do little."""
+
+import re
+
+import pytest
+from support.redis_server import RedisServer
+
+import service.cache.redis
+from service.cache.breaker import CircuitBreaker
+from service.cache.lock import RedisLock
+from service.errors import CacheUnavailable
+
+USER_RULE = re.search(r"user edgesam on .*", service.cache.redis.__doc__)[0].replace("PASSWORD", "s3cret")
+COMMANDS = re.findall(r"\+(\S+)", USER_RULE)
+
+
+def url_of(server, user, password):
+    return f"redis://{user}:{password}@127.0.0.1:{server.port}"
+
+
+async def use_everything(cache, lock):
+    """One round of all that the service asks of Redis."""
+    await cache.put("edgesam:a", memoryview(b"value"))
+    assert await cache.get("edgesam:a") == b"value"
+    assert await cache.contains("edgesam:a")
+    assert await cache.delete("edgesam:a")
+    token = await lock.acquire("edgesam:a")
+    assert token is not None
+    assert await lock.renew("edgesam:a", token)
+    await lock.release("edgesam:a", token)
+    assert await lock.acquire("edgesam:a") is not None
+
+
+async def test_the_documented_user_may_do_all_that_is_needed(open_cache, open_client, metrics):
+    with RedisServer(acl=[USER_RULE]) as server:
+        url = url_of(server, "edgesam", "s3cret")
+        cache, lock = open_cache(url), RedisLock(open_client(url), CircuitBreaker(metrics=metrics), ttl_s=60.0)
+
+        await use_everything(cache, lock)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_the_documented_user_has_no_right_too_many(open_cache, open_client, metrics, command):
+    with RedisServer(acl=[USER_RULE.replace(f" +{command}", "")]) as server:
+        url = url_of(server, "edgesam", "s3cret")
+        cache, lock = open_cache(url), RedisLock(open_client(url), CircuitBreaker(metrics=metrics), ttl_s=60.0)
+
+        with pytest.raises(CacheUnavailable):
+            await use_everything(cache, lock)
+
+
+async def test_a_missing_right_is_an_answer_and_does_not_open_the_breaker(open_client, metrics):
+    with RedisServer(acl=[USER_RULE]) as server:
+        client = open_client(url_of(server, "edgesam", "s3cret"))
+        breaker = CircuitBreaker(metrics=metrics)
+
+        for command in [("KEYS", "*"), ("FLUSHALL",), ("SET", "others:a", "1"), ("CONFIG", "GET", "*")] * 3:
+            with pytest.raises(CacheUnavailable) as refusal:
+                await client.call(breaker, *command)
+            assert "NoPermission" in type(refusal.value.__cause__).__name__
+
+        assert not breaker.is_open
+
+
+@pytest.mark.parametrize("login", ["edgesam:wrong@", "nobody:s3cret@", ":s3cret@", ""])
+async def test_a_wrong_login_is_an_unavailable_cache_that_does_not_tell_the_password(open_cache, login):
+    with RedisServer(acl=[USER_RULE]) as server:
+        cache = open_cache(f"redis://{login}127.0.0.1:{server.port}")
+
+        with pytest.raises(CacheUnavailable) as failure:
+            await cache.get("edgesam:a")
+
+        assert "s3cret" not in str(failure.value) + str(failure.value.__cause__)
+
+
+async def test_a_password_with_special_characters_is_percent_encoded(open_cache):
+    with RedisServer(acl=[USER_RULE.replace("s3cret", "p@ss/w:rd#%")]) as server:
+        cache = open_cache(url_of(server, "edgesam", "p%40ss%2Fw%3Ard%23%25"))
+
+        assert await cache.get("edgesam:a") is None
+
+
+async def test_tls_works_with_the_right_authority(open_cache):
+    with RedisServer(tls=True, acl=[USER_RULE]) as server:
+        cache = open_cache(f"rediss://edgesam:s3cret@127.0.0.1:{server.tls_port}?ssl_ca_certs={server.ca_path}")
+        value = memoryview(bytes(2**21))
+
+        await cache.put("edgesam:a", value)
+
+        assert await cache.get("edgesam:a") == value
+
+
+async def test_tls_refuses_a_server_that_the_authority_does_not_know(open_cache):
+    with RedisServer(tls=True) as server, RedisServer(tls=True) as other:
+        for url in (server.tls_url, f"{server.tls_url}?ssl_ca_certs={other.ca_path}"):
+            cache = open_cache(url)
+
+            with pytest.raises(CacheUnavailable) as failure:
+                await cache.get("edgesam:a")
+
+            assert "certificate" in str(failure.value.__cause__).lower()
+
+
+async def test_tls_checks_the_name_of_the_server(open_cache):
+    with RedisServer(tls=True) as server:
+        cache = open_cache(f"rediss://127.0.0.2:{server.tls_port}?ssl_ca_certs={server.ca_path}")
+
+        with pytest.raises(CacheUnavailable):
+            await cache.get("edgesam:a")
+
+
+async def test_a_plain_client_of_a_tls_port_is_told_it_is_unavailable(open_cache):
+    with RedisServer(tls=True) as server:
+        cache = open_cache(f"redis://127.0.0.1:{server.tls_port}", read_timeout_s=0.2)
+
+        with pytest.raises(CacheUnavailable):
+            await cache.get("edgesam:a")
+
+
+async def test_a_missing_authority_file_is_an_unavailable_cache(open_cache, tmp_path):
+    with RedisServer(tls=True) as server:
+        cache = open_cache(f"{server.tls_url}?ssl_ca_certs={tmp_path}/nothing.crt")
+
+        with pytest.raises(CacheUnavailable):
+            await cache.get("edgesam:a")

@@ -1,0 +1,236 @@
+"""A checkpoint is loaded whole or not at all, and the error says what is wrong with the file."""
+
+import pickle
+
+import pytest
+import torch
+
+from model_store.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, seeded_model
+from model_store.edge_sam.model import build_edge_sam
+
+
+def assert_same_weights(model, state):
+    own = model.state_dict()
+    assert own.keys() == state.keys()
+    assert all(torch.equal(own[key], value) for key, value in state.items())
+
+
+def test_a_saved_model_is_loaded_again(tmp_path):
+    model = seeded_model(7)
+    path = tmp_path / "model.pth"
+
+    save_checkpoint(model, path)
+    loaded = load_checkpoint(path)
+
+    assert_same_weights(loaded, model.state_dict())
+    assert not loaded.training
+
+
+def test_the_file_is_flat_and_holds_the_official_keys(tmp_path):
+    path = tmp_path / "model.pth"
+
+    save_checkpoint(seeded_model(7), path)
+    content = torch.load(path, weights_only=True)
+
+    assert len(content) == 821
+    assert {key.split(".")[0] for key in content} == {"image_encoder", "prompt_encoder", "mask_decoder"}
+    assert not any("pixel" in key for key in content)
+
+
+def test_the_upsample_mode_is_chosen_when_loading(tmp_path):
+    path = tmp_path / "model.pth"
+    save_checkpoint(seeded_model(7), path)
+
+    loaded = load_checkpoint(path, upsample_mode="bilinear")
+
+    assert loaded.image_encoder.upsample_mode == "bilinear"
+
+
+def test_a_stage_2_training_checkpoint_is_unwrapped(tmp_path):
+    model = seeded_model(7)
+    path = tmp_path / "ckpt_epoch_3.pth"
+    torch.save({"model": model.state_dict(), "epoch": 3, "max_accuracy": 0.5, "optimizer": {"state": {}}}, path)
+
+    loaded = load_checkpoint(path)
+
+    assert_same_weights(loaded, model.state_dict())
+
+
+def test_half_precision_is_cast(tmp_path):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in seeded_model(7).state_dict().items()}
+    path = tmp_path / "half.pth"
+    torch.save(state, path)
+
+    loaded = load_checkpoint(path)
+
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    assert_same_weights(loaded, {key: value.to(loaded.state_dict()[key].dtype) for key, value in state.items()})
+
+
+def test_a_partial_file_names_what_is_missing(tmp_path):
+    state = {key: value for key, value in seeded_model(7).state_dict().items() if not key.startswith("mask_decoder.")}
+    path = tmp_path / "partial.pth"
+    torch.save(state, path)
+
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+
+    message = str(caught.value)
+    assert str(path) in message
+    assert "120 missing" in message
+    assert "mask_decoder.transformer.layers.0.self_attn.q_proj.weight" in message
+    assert "and 115 more" in message
+
+
+def test_a_prefixed_file_names_the_prefix(tmp_path):
+    state = {f"module.{key}": value for key, value in seeded_model(7).state_dict().items()}
+    path = tmp_path / "prefixed.pth"
+    torch.save(state, path)
+
+    with pytest.raises(CheckpointError, match=r"821 missing.*821 unexpected: module\.image_encoder.*prefix 'module\.'"):
+        load_checkpoint(path)
+
+
+def test_a_stage_1_training_checkpoint_is_recognised(tmp_path):
+    state = {
+        key.removeprefix("image_encoder."): value
+        for key, value in seeded_model(7).state_dict().items()
+        if key.startswith("image_encoder.")
+    }
+    path = tmp_path / "stage1.pth"
+    torch.save({"model": state, "epoch": 9}, path)
+
+    with pytest.raises(CheckpointError, match="684 unexpected.*stage 1"):
+        load_checkpoint(path)
+
+
+def test_another_architecture_names_what_is_unexpected(tmp_path):
+    state = seeded_model(7).state_dict() | {"rpn_head.rpn_conv.weight": torch.zeros(3)}
+    path = tmp_path / "rpn.pth"
+    torch.save(state, path)
+
+    with pytest.raises(CheckpointError, match=r"1 unexpected: rpn_head\.rpn_conv\.weight"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(256, 256), r"1 of a wrong shape: .*\[256, 256\] instead of \[4, 256\]"),
+        (torch.full((4, 256), float("nan")), "1 not finite"),
+        (torch.zeros(4, 256, dtype=torch.int64), "1 of a wrong kind: .*int64 instead of torch.float32"),
+        ([[0.0]], "1 not arrays"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, value, said):
+    key = "mask_decoder.iou_prediction_head.layers.2.weight"
+    path = tmp_path / "wrong.pth"
+    torch.save(seeded_model(7).state_dict() | {key: value}, path)
+
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_checkpoint(path)
+
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 20_000, -1])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
+    path = tmp_path / "cut.pth"
+    save_checkpoint(seeded_model(7), path)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(CheckpointError, match="not a readable"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>not found</html>", b"\x80\x02}q\x00", b"PK\x03\x04 no archive"])
+def test_a_file_that_is_something_else_is_refused(tmp_path, content):
+    path = tmp_path / "other.pth"
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match="not a readable"):
+        load_checkpoint(path)
+
+
+class Payload:
+    """What a hostile pickle does: it calls a function when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_code_in_a_file_is_not_run(tmp_path, save):
+    path = tmp_path / "hostile.pth"
+    trace = tmp_path / "trace"
+    save({"model": Payload(str(trace))}, path)
+
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+
+    assert not trace.exists()
+
+
+def test_a_file_without_a_mapping_is_refused(tmp_path):
+    path = tmp_path / "tensor.pth"
+    torch.save(torch.zeros(3), path)
+
+    with pytest.raises(CheckpointError, match="not Tensor"):
+        load_checkpoint(path)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(tmp_path / "none.pth")
+
+
+def test_a_deployed_model_is_not_saved(tmp_path):
+    deployed = seeded_model(7).deploy()
+
+    with pytest.raises(CheckpointError, match="deployed"):
+        save_checkpoint(deployed, tmp_path / "model.pth")
+
+    assert not (tmp_path / "model.pth").exists()
+
+
+def test_a_seed_decides_the_initial_weights_and_nothing_else():
+    random_state = torch.random.get_rng_state()
+
+    first, again, other = seeded_model(1), seeded_model(1), seeded_model(2)
+
+    assert_same_weights(first, again.state_dict())
+    assert not torch.equal(first.mask_decoder.iou_token.weight, other.mask_decoder.iou_token.weight)
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+def test_initial_batch_norms_let_channel_mixers_start_as_the_identity():
+    state = seeded_model(1).state_dict()
+
+    weights = {key: value for key, value in state.items() if key.endswith("bn.weight")}
+    last = {key for key in weights if key.endswith("channel_mixer.m.2.bn.weight")}
+
+    assert len(weights) == 106
+    assert len(last) == 26
+    assert all(torch.equal(value, torch.full_like(value, key not in last)) for key, value in weights.items())
+
+
+def test_the_initial_positional_matrix_is_normal():
+    matrix = seeded_model(1).prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+
+    assert matrix.shape == (2, 128)
+    assert abs(matrix.mean()) < 0.2
+    assert abs(matrix.std() - 1.0) < 0.2
+
+
+@pytest.mark.parametrize("frame_size", [0, -32, 1000])
+def test_a_frame_that_does_not_fit_the_strides_is_refused(frame_size):
+    with pytest.raises(ValueError, match="multiple of 32"):
+        build_edge_sam(frame_size=frame_size)
+
+
+def test_an_unknown_upsample_mode_is_refused():
+    with pytest.raises(ValueError, match="bicubic"):
+        build_edge_sam("nearest")

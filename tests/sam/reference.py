@@ -1,0 +1,51 @@
+"""The plain versions that the fast ones of `service.sam` are compared with: slow, short, float64."""
+
+import numpy as np
+
+FRAME, GRID = 1024, 256
+
+
+def frame_side(side, longest):
+    """One side of a picture inside the frame, SPEC 1.1."""
+    return int(np.floor(side * (FRAME / longest) + 0.5))
+
+
+def bilinear(samples, height, width):
+    """Bilinear resize of a 2-D array, pixel centres, edges repeated, no antialiasing."""
+    for axis, length in ((0, height), (1, width)):
+        last = samples.shape[axis] - 1
+        at = np.clip((np.arange(length) + 0.5) * ((last + 1) / length) - 0.5, 0.0, last)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        high = np.minimum(low + 1, last)
+        samples = samples.take(low, axis) * (1.0 - share) + samples.take(high, axis) * share
+    return samples
+
+
+def upsampled(logits, original_size):
+    """SPEC 1.4, steps 1 to 3, each in full."""
+    height, width = original_size
+    frame = bilinear(logits.astype(np.float64), FRAME, FRAME)
+    cut = frame[: frame_side(height, max(original_size)), : frame_side(width, max(original_size))]
+    return bilinear(cut, height, width)
+
+
+def rasterised(polygons, size):
+    """(H, W) bool: pixels whose centre is inside, by the even-odd rule over all rings of a part, parts united.
+
+    For every row of pixel centres each edge that crosses it flips all pixels on its right.
+    """
+    height, width = size
+    united = np.zeros(size, bool)
+    for polygon in polygons:
+        flips = np.zeros((height, width + 1), bool)
+        for ring in [polygon["exterior"], *polygon["holes"]]:
+            for (x0, y0), (x1, y1) in zip(ring, ring[1:] + ring[:1], strict=True):
+                if y0 == y1:
+                    continue
+                low, high = sorted((y0, y1))
+                rows = np.arange(int(np.ceil(low - 0.5)), int(np.ceil(high - 0.5)))
+                crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+                flips[rows, np.clip(np.ceil(crossing - 0.5).astype(int), 0, width)] ^= True
+        united |= np.logical_xor.accumulate(flips, axis=1)[:, :width]
+    return united

@@ -1,0 +1,125 @@
+"""The fast mask is the mask of the full path, and the right ones are chosen."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sam.pictures import logits, masks, sizes
+from sam.reference import upsampled
+
+from service.sam.masks import BinaryMask, binary_mask, candidates, rank
+from service.sam.prompts import Prompt
+
+
+def assert_equal_to_the_full_path(values, size):
+    found = binary_mask(values, size)
+
+    full = upsampled(values, size)
+    # What is nearer to 0 than rounding in float32 reaches may fall on either side.
+    is_clear = np.abs(full) >= 1e-4 * max(1.0, np.abs(values).max())
+    pixels = found.full()
+    assert pixels.shape == size
+    assert np.array_equal(pixels[is_clear], (full > 0.0)[is_clear])
+    assert_tight(found)
+
+
+def assert_tight(mask):
+    x0, y0, x1, y1 = mask.box
+    assert mask.crop.dtype == np.bool_
+    assert mask.crop.shape == (y1 - y0, x1 - x0)
+    assert mask.area == mask.full().sum()
+    if mask.area == 0:
+        assert mask.box == (0, 0, 0, 0)
+        return
+    assert 0 <= x0 < x1 <= mask.size[1]
+    assert 0 <= y0 < y1 <= mask.size[0]
+    for border in (mask.crop[0], mask.crop[-1], mask.crop[:, 0], mask.crop[:, -1]):
+        assert border.any()
+
+
+@settings(max_examples=120, deadline=None)
+@given(logits(), sizes())
+@example(np.ones((256, 256), np.float32), (1, 1))
+@example(np.ones((256, 256), np.float32), (1, 2048))
+@example(np.ones((256, 256), np.float32), (2048, 1))
+def test_a_mask_equals_the_full_path_at_any_size(values, size):
+    assert_equal_to_the_full_path(values, size)
+
+
+@settings(max_examples=8, deadline=None)
+@given(logits(), st.sampled_from([(3000, 4000), (4000, 1100), (1, 2048), (3, 4000), (2160, 1440)]))
+def test_a_mask_equals_the_full_path_at_large_sizes(values, size):
+    assert_equal_to_the_full_path(values, size)
+
+
+def test_noise_at_twelve_megapixels_equals_the_full_path():
+    values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+
+    assert_equal_to_the_full_path(values, (3000, 4000))
+
+
+def test_logits_in_the_padding_have_no_effect():
+    values = np.full((256, 256), -1.0, np.float32)
+    values[200:] = 1.0
+
+    mask = binary_mask(values, (1000, 2000))
+
+    assert mask.area == 0
+
+
+def test_a_logit_of_exactly_zero_is_not_in_the_mask():
+    mask = binary_mask(np.zeros((256, 256), np.float32), (300, 400))
+
+    assert mask.area == 0
+    assert mask.box == (0, 0, 0, 0)
+    assert mask.crop.shape == (0, 0)
+    assert not mask.full().any()
+
+
+def test_the_largest_float16_logits_do_not_overflow():
+    values = np.where(np.arange(256 * 256).reshape(256, 256) % 2, 65504.0, -65504.0).astype(np.float32)
+
+    assert_equal_to_the_full_path(values, (500, 500))
+
+
+@settings(deadline=None)
+@given(masks(), st.integers(0, 9), st.integers(0, 9))
+def test_a_cut_mask_is_the_smallest_rectangle_in_its_place(pixels, x0, y0):
+    size = (pixels.shape[0] + y0 + 3, pixels.shape[1] + x0 + 2)
+    expected = np.zeros(size, bool)
+    expected[y0 : y0 + pixels.shape[0], x0 : x0 + pixels.shape[1]] = pixels
+
+    mask = BinaryMask.cut(size, x0, y0, pixels)
+
+    assert np.array_equal(mask.full(), expected)
+    assert_tight(mask)
+
+
+@pytest.mark.parametrize(("multimask", "expected"), [(1, (0,)), (3, (1, 2, 3)), (4, (0, 1, 2, 3))])
+def test_a_number_of_masks_is_taken_by_its_word(multimask, expected):
+    assert candidates(multimask, Prompt()) == expected
+
+
+def test_auto_offers_all_masks_for_a_single_click_alone():
+    click = Prompt(np.array([[5.0, 6.0]]), np.array([1]))
+    two_clicks = Prompt(np.zeros((2, 2)), np.array([1, 0]))
+    click_in_box = Prompt(click.points, click.labels, box=np.array([0.0, 0.0, 9.0, 9.0]))
+    click_on_mask = Prompt(click.points, click.labels, mask_logits=np.zeros((256, 256), np.float32))
+
+    found = [candidates("auto", prompt) for prompt in (click, two_clicks, click_in_box, click_on_mask)]
+
+    assert found == [(0, 1, 2, 3), (0,), (0,), (0,)]
+
+
+def test_masks_are_ranked_by_stability_then_index():
+    stability = np.array([0.5, 0.9, 0.5, 0.95], np.float32)
+
+    assert rank(stability, (0, 1, 2, 3)) == (3, 1, 0, 2)
+    assert rank(stability, (1, 2, 3)) == (3, 1, 2)
+    assert rank(stability, (0,)) == (0,)
+
+
+def test_a_missing_stability_is_never_the_best():
+    stability = [float("nan"), 0.0, 0.2, float("nan")]
+
+    assert rank(stability, (0, 1, 2, 3)) == (2, 1, 0, 3)

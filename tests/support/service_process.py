@@ -1,0 +1,93 @@
+"""`python -m service` as a child process: a free port, its log, its signals, and an end in any case."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class ServiceProcess:
+    """The real service.
+
+    Args:
+        settings: EDGESAM_… variables; the port is a free one unless given.
+        wait_s: the most the start may take, seconds.
+    """
+
+    def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0) -> None:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("EDGESAM_")}
+        self._environment = {**kept, "EDGESAM_PORT": "0", "PYTHONUNBUFFERED": "1", **settings}
+        self._wait_s = wait_s
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.log: list[dict[str, Any]] = []
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.url = self.wait_for("listening")["url"]
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next line of the log with this event; lines are seen once."""
+        while True:
+            try:
+                line = self._lines.get(timeout=self._wait_s)
+            except queue.Empty:
+                raise AssertionError(f"no {event!r} in {self._wait_s} s; the log so far: {self.log[-20:]}") from None
+            if line is None:
+                raise AssertionError(f"the service ended before {event!r}: {self.log[-20:]}")
+            if line["event"] == event:
+                return line
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> int:
+        """SIGTERM if it runs, SIGKILL if that does not help; its exit status."""
+        if self.process.poll() is None:
+            self.terminate()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(timeout=10)
+        self._reader.join(timeout=10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return self.process.returncode
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"event": text.rstrip()}
+            self.log.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
