@@ -34,4 +34,6 @@ def _run_once(path: Path) -> None:
     for spec in session.get_inputs():
         shape = [size if isinstance(size, int) else 1 for size in spec.shape]
         feeds[spec.name] = np.zeros(shape, _INPUT_TYPES[spec.type])
-    session.run(None, feeds)
+    for name, output in zip((spec.name for spec in session.get_outputs()), session.run(None, feeds), strict=True):
+        if not np.isfinite(output).all():
+            raise ValueError(f"output {name} is not finite")

@@ -29,12 +29,11 @@ def load_checkpoint(path: str | Path, *, upsample_mode: UpsampleMode = "bicubic"
         OSError: the file cannot be read.
         CheckpointError: it is no PyTorch file, or its keys, shapes or values are not those of EdgeSAM.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a broken file fails in the unpickler with whatever its bytes lead to
-        raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {_first_line(error)}") from error
+    with Path(path).open("rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever the bytes of a broken file lead to, OSError included
+            raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {_first_line(error)}") from error
     try:
         return model_from_state_dict(_unwrapped(content), upsample_mode=upsample_mode)
     except CheckpointError as error:

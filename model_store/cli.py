@@ -134,6 +134,7 @@ def fetch(
         typer.echo(f"{name} is already at {directory}")
         return
     if export:
+        importing.require_extra()
         importing.check_target(directory, force=force)
     with terminal.download_bar(model.file_name) as progress:
         checkpoint = fetch_file(

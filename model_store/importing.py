@@ -3,8 +3,8 @@
 So the commands that read and check models run where the extra `model` is not installed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import importlib.util
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -90,10 +90,11 @@ def make_artifact(
         ModelStoreError: torch is missing, the checkpoint does not fit (the message names the keys), or the exported
             graphs do not answer what torch answers.
     """
-    with _needs_model_extra():
-        # Here and not above: torch is an extra and takes seconds to import.
-        from model_store.checkpoint import CheckpointError, load_checkpoint, seeded_model  # noqa: PLC0415
-        from model_store.export import ModelInfo, ParityError, export_model  # noqa: PLC0415
+    require_extra()
+    # Here and not above: torch is an extra and takes seconds to import.
+    from model_store.checkpoint import CheckpointError, load_checkpoint, seeded_model  # noqa: PLC0415
+    from model_store.export import ModelInfo, ParityError, export_model  # noqa: PLC0415
+
     mode = form.resolved_upsample_mode()
     try:
         if isinstance(source, int):
@@ -120,6 +121,19 @@ def make_artifact(
         )
     except (CheckpointError, ParityError) as error:
         raise ModelStoreError(str(error)) from error
+
+
+def require_extra() -> None:
+    """Say so before any work when what an export needs is not installed.
+
+    Raises:
+        ModelStoreError: names the package and the extra that brings it.
+    """
+    for package in ("torch", "onnx"):
+        if importlib.util.find_spec(package) is None:
+            raise ModelStoreError(
+                f"making a model needs {package}, which is not installed: pip install 'edgesam-service[model]'"
+            )
 
 
 def check_target(directory: Path, *, force: bool) -> None:
@@ -184,15 +198,3 @@ def is_made_of(directory: Path, sha256: str, form: Form) -> bool:
         return False
     made = (manifest.source_sha256, manifest.layout, manifest.weights, manifest.upsample_mode)
     return made == (sha256, form.layout, form.weights, form.resolved_upsample_mode())
-
-
-@contextmanager
-def _needs_model_extra() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.partition(".")[0] in {"model_store", "service"}:
-            raise  # This is a bug.
-        raise ModelStoreError(
-            f"this command needs {error.name}, which is not installed: pip install 'edgesam-service[model]'"
-        ) from error

@@ -31,7 +31,6 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
-_SOCKET_READ_BYTES = 256 * 1024  # one value is 2 MiB; the client's 32 KiB would take 64 turns
 _TTL_JITTER = 0.1  # values written together do not expire together
 _RETRY_AFTER_S = 1.0
 
@@ -147,11 +146,11 @@ class RedisClient:
     """A bounded connection to one Redis or one cluster. Made by `connect`, in which the bounds are explained."""
 
     def __init__(
-        self, redis: "Redis | RedisCluster", *, max_connections: int, permit_wait_s: float, deadline_s: float
+        self, redis: "Redis | RedisCluster", *, max_connections: int, queue_timeout_s: float, deadline_s: float
     ) -> None:
         self._redis = redis
         self._permits = asyncio.Semaphore(max_connections)
-        self._permit_wait_s = permit_wait_s
+        self._queue_timeout_s = queue_timeout_s
         self._deadline_s = deadline_s
         self._running: set[asyncio.Task[Any]] = set()
         self._is_closed = False
@@ -186,7 +185,7 @@ class RedisClient:
 
     async def _take_permit(self) -> None:
         try:
-            async with asyncio.timeout(self._permit_wait_s):
+            async with asyncio.timeout(self._queue_timeout_s):
                 await self._permits.acquire()
         except TimeoutError as error:
             raise CacheUnavailable(
@@ -237,12 +236,17 @@ class _Cluster(RedisCluster):
 
 
 def connect(
-    url: str, *, max_connections: int = 8, connect_timeout_s: float = 0.05, read_timeout_s: float = 0.1
+    url: str,
+    *,
+    max_connections: int = 8,
+    connect_timeout_s: float = 0.05,
+    read_timeout_s: float = 0.1,
+    queue_timeout_s: float = 0.5,
 ) -> RedisClient:
     """A client for a Redis address; opens no connection yet.
 
-    A command waits at most `read_timeout_s` for a free connection and then at most `connect_timeout_s` plus twice
-    `read_timeout_s` (sending and receiving), whatever the server does. There is no retry: the next tier, or
+    A command waits at most `queue_timeout_s` for a free connection and then takes at most `connect_timeout_s` plus
+    twice `read_timeout_s` (sending and receiving), whatever the server does. There is no retry: the next tier, or
     computing the value, is better than waiting again.
 
     Args:
@@ -253,6 +257,8 @@ def connect(
             already saturate the event loop with values of 2 MiB.
         connect_timeout_s: bound on opening a connection, seconds.
         read_timeout_s: bound on sending a command and on receiving its answer, seconds each.
+        queue_timeout_s: bound on waiting for a free connection, seconds. Only a burst waits that long: a silent
+            server opens the breaker, which sends the waiting away at once.
 
     Raises:
         ValueError: the address is not one of these.
@@ -261,7 +267,6 @@ def connect(
         "max_connections": max_connections,
         "socket_connect_timeout": connect_timeout_s,
         "socket_timeout": read_timeout_s,
-        "socket_read_size": _SOCKET_READ_BYTES,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
         # Neither CLIENT SETINFO nor CLIENT MAINT_NOTIFICATIONS on connecting: two round trips and an ACL rule less,
@@ -278,7 +283,7 @@ def connect(
             options["reinitialize_steps"] = 0
             redis = _Cluster.from_url(_CLUSTER_SCHEMES[scheme] + separator + rest, **options)
         else:
-            redis = Redis.from_pool(BlockingConnectionPool.from_url(url, timeout=read_timeout_s, **options))
+            redis = Redis.from_pool(BlockingConnectionPool.from_url(url, timeout=queue_timeout_s, **options))
     except (ValueError, TypeError, RedisClusterException):
         # The library's message may quote a part of the password.
         raise ValueError(
@@ -289,6 +294,6 @@ def connect(
     return RedisClient(
         redis,
         max_connections=max_connections,
-        permit_wait_s=read_timeout_s,
+        queue_timeout_s=queue_timeout_s,
         deadline_s=connect_timeout_s + 2.0 * read_timeout_s,
     )

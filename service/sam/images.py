@@ -109,8 +109,8 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
     except Exception as error:
         # On hostile files Pillow raises nearly every type there is.
         raise UndecodableImage(
-            f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete file, or "
-            "save the picture again as JPEG or PNG."
+            f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
+            "file, or save the picture again as JPEG or PNG."
         ) from error
 
 

@@ -55,7 +55,7 @@ async def open_client() -> AsyncIterator[Callable[..., RedisClient]]:
     async with AsyncExitStack() as stack:
 
         def open_(url: str, **bounds: float) -> RedisClient:
-            client = connect(url, **{"connect_timeout_s": 5.0, "read_timeout_s": 5.0} | bounds)
+            client = connect(url, **{"connect_timeout_s": 5.0, "read_timeout_s": 5.0, "queue_timeout_s": 20.0} | bounds)
             stack.push_async_callback(client.aclose)
             return client
 

@@ -1,20 +1,25 @@
 """The Redis tier and the lock over a cluster: three masters on this machine."""
 
 import asyncio
+import re
 import time
 
 import pytest
 from support.redis_server import RedisCluster, free_port
 
+import service.cache.redis
 from service.cache.breaker import CircuitBreaker
 from service.cache.lock import RedisLock
 from service.errors import CacheUnavailable
 
 pytestmark = pytest.mark.slow
 
-USER_RULE = (
-    "user edgesam on >s3cret ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +eval "
-    "+cluster|slots +command"
+DOCUMENTED = service.cache.redis.__doc__
+USER_RULE = " ".join(
+    [
+        re.search(r"user edgesam on .*", DOCUMENTED)[0].replace("PASSWORD", "s3cret"),
+        re.search(r"`(\S+ \S+)` for a cluster", DOCUMENTED)[1],
+    ]
 )
 
 

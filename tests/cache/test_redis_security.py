@@ -49,6 +49,15 @@ async def test_the_documented_user_has_no_right_too_many(open_cache, open_client
             await use_everything(cache, lock)
 
 
+async def test_another_database_needs_one_right_more(open_cache):
+    with RedisServer(acl=[USER_RULE, USER_RULE.replace("edgesam on", "selecting on") + " +select"]) as server:
+        may_not, may = (url_of(server, user, "s3cret") + "/3" for user in ("edgesam", "selecting"))
+
+        with pytest.raises(CacheUnavailable):
+            await open_cache(may_not).get("edgesam:a")
+        assert await open_cache(may).get("edgesam:a") is None
+
+
 async def test_a_missing_right_is_an_answer_and_does_not_open_the_breaker(open_client, metrics):
     with RedisServer(acl=[USER_RULE]) as server:
         client = open_client(url_of(server, "edgesam", "s3cret"))

@@ -1,8 +1,8 @@
 """Cuts the committed part out of the full fixtures: ``python tests/conformance/make_subset.py [FIXTURES]``.
 
 What is kept proves every stage of the encoder, prompts of every kind (two of them step by step), two prompts of the
-published decoder and one picture end to end, in less than 2 MB. The picture is kept as lossless WebP and the exact embedding, from which the decoder's cases
-start, as its last bits (see ``reference.half_with_parity``).
+published decoder and one picture end to end, in less than 2 MB. The picture is kept as lossless WebP and the exact
+embedding, from which the decoder's cases start, as its last bits (see ``reference.half_with_parity``).
 """
 
 import sys

@@ -67,13 +67,13 @@ def open_reference(name: str) -> Reference:
     if name == "committed":
         return Reference(COMMITTED)
     if not (FULL / "encoder.npz").is_file():
-        pytest.skip(f"the full conformance fixtures are not beside the repository ({FULL.name}/ in {FULL.parent.name}/)")
+        pytest.skip(
+            f"the full conformance fixtures are not beside the repository ({FULL.name}/ in {FULL.parent.name}/)"
+        )
     return Reference(FULL)
 
 
-def assert_parts_agree(
-    parts: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float
-) -> None:
+def assert_parts_agree(parts: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float) -> None:
     """Each of ``parts`` that ``expected`` has under the same name is equal within ``tolerance``, absolute."""
     for name, part in parts.items():
         if name in expected:

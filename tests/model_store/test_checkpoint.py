@@ -9,14 +9,18 @@ from model_store.checkpoint import CheckpointError, load_checkpoint, save_checkp
 from model_store.edge_sam.model import build_edge_sam
 
 
+@pytest.fixture(scope="module")
+def model():
+    return seeded_model(7)
+
+
 def assert_same_weights(model, state):
     own = model.state_dict()
     assert own.keys() == state.keys()
     assert all(torch.equal(own[key], value) for key, value in state.items())
 
 
-def test_a_saved_model_is_loaded_again(tmp_path):
-    model = seeded_model(7)
+def test_a_saved_model_is_loaded_again(tmp_path, model):
     path = tmp_path / "model.pth"
 
     save_checkpoint(model, path)
@@ -26,10 +30,10 @@ def test_a_saved_model_is_loaded_again(tmp_path):
     assert not loaded.training
 
 
-def test_the_file_is_flat_and_holds_the_official_keys(tmp_path):
+def test_the_file_is_flat_and_holds_the_official_keys(tmp_path, model):
     path = tmp_path / "model.pth"
 
-    save_checkpoint(seeded_model(7), path)
+    save_checkpoint(model, path)
     content = torch.load(path, weights_only=True)
 
     assert len(content) == 821
@@ -37,17 +41,16 @@ def test_the_file_is_flat_and_holds_the_official_keys(tmp_path):
     assert not any("pixel" in key for key in content)
 
 
-def test_the_upsample_mode_is_chosen_when_loading(tmp_path):
+def test_the_upsample_mode_is_chosen_when_loading(tmp_path, model):
     path = tmp_path / "model.pth"
-    save_checkpoint(seeded_model(7), path)
+    save_checkpoint(model, path)
 
     loaded = load_checkpoint(path, upsample_mode="bilinear")
 
     assert loaded.image_encoder.upsample_mode == "bilinear"
 
 
-def test_a_stage_2_training_checkpoint_is_unwrapped(tmp_path):
-    model = seeded_model(7)
+def test_a_stage_2_training_checkpoint_is_unwrapped(tmp_path, model):
     path = tmp_path / "ckpt_epoch_3.pth"
     torch.save({"model": model.state_dict(), "epoch": 3, "max_accuracy": 0.5, "optimizer": {"state": {}}}, path)
 
@@ -56,8 +59,8 @@ def test_a_stage_2_training_checkpoint_is_unwrapped(tmp_path):
     assert_same_weights(loaded, model.state_dict())
 
 
-def test_half_precision_is_cast(tmp_path):
-    state = {key: value.half() if value.is_floating_point() else value for key, value in seeded_model(7).state_dict().items()}
+def test_half_precision_is_cast(tmp_path, model):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     path = tmp_path / "half.pth"
     torch.save(state, path)
 
@@ -67,8 +70,8 @@ def test_half_precision_is_cast(tmp_path):
     assert_same_weights(loaded, {key: value.to(loaded.state_dict()[key].dtype) for key, value in state.items()})
 
 
-def test_a_partial_file_names_what_is_missing(tmp_path):
-    state = {key: value for key, value in seeded_model(7).state_dict().items() if not key.startswith("mask_decoder.")}
+def test_a_partial_file_names_what_is_missing(tmp_path, model):
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("mask_decoder.")}
     path = tmp_path / "partial.pth"
     torch.save(state, path)
 
@@ -82,8 +85,8 @@ def test_a_partial_file_names_what_is_missing(tmp_path):
     assert "and 115 more" in message
 
 
-def test_a_prefixed_file_names_the_prefix(tmp_path):
-    state = {f"module.{key}": value for key, value in seeded_model(7).state_dict().items()}
+def test_a_prefixed_file_names_the_prefix(tmp_path, model):
+    state = {f"module.{key}": value for key, value in model.state_dict().items()}
     path = tmp_path / "prefixed.pth"
     torch.save(state, path)
 
@@ -91,21 +94,21 @@ def test_a_prefixed_file_names_the_prefix(tmp_path):
         load_checkpoint(path)
 
 
-def test_a_stage_1_training_checkpoint_is_recognised(tmp_path):
+def test_a_stage_1_training_checkpoint_is_recognised(tmp_path, model):
     state = {
         key.removeprefix("image_encoder."): value
-        for key, value in seeded_model(7).state_dict().items()
+        for key, value in model.state_dict().items()
         if key.startswith("image_encoder.")
     }
     path = tmp_path / "stage1.pth"
     torch.save({"model": state, "epoch": 9}, path)
 
-    with pytest.raises(CheckpointError, match="684 unexpected.*stage 1"):
+    with pytest.raises(CheckpointError, match=r"684 unexpected.*stage 1"):
         load_checkpoint(path)
 
 
-def test_another_architecture_names_what_is_unexpected(tmp_path):
-    state = seeded_model(7).state_dict() | {"rpn_head.rpn_conv.weight": torch.zeros(3)}
+def test_another_architecture_names_what_is_unexpected(tmp_path, model):
+    state = model.state_dict() | {"rpn_head.rpn_conv.weight": torch.zeros(3)}
     path = tmp_path / "rpn.pth"
     torch.save(state, path)
 
@@ -122,10 +125,10 @@ def test_another_architecture_names_what_is_unexpected(tmp_path):
         ([[0.0]], "1 not arrays"),
     ],
 )
-def test_a_wrong_value_is_named(tmp_path, value, said):
+def test_a_wrong_value_is_named(tmp_path, model, value, said):
     key = "mask_decoder.iou_prediction_head.layers.2.weight"
     path = tmp_path / "wrong.pth"
-    torch.save(seeded_model(7).state_dict() | {key: value}, path)
+    torch.save(model.state_dict() | {key: value}, path)
 
     with pytest.raises(CheckpointError, match=said) as caught:
         load_checkpoint(path)
@@ -134,16 +137,18 @@ def test_a_wrong_value_is_named(tmp_path, value, said):
 
 
 @pytest.mark.parametrize("kept", [0, 10, 20_000, -1])
-def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
+def test_a_file_that_is_cut_off_is_refused(tmp_path, model, kept):
     path = tmp_path / "cut.pth"
-    save_checkpoint(seeded_model(7), path)
+    save_checkpoint(model, path)
     path.write_bytes(path.read_bytes()[:kept])
 
     with pytest.raises(CheckpointError, match="not a readable"):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>not found</html>", b"\x80\x02}q\x00", b"PK\x03\x04 no archive"])
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><html>not found</html>", b"\x80\x02}q\x00", b"PK\x03\x04 no archive"]
+)
 def test_a_file_that_is_something_else_is_refused(tmp_path, content):
     path = tmp_path / "other.pth"
     path.write_bytes(content)
@@ -187,8 +192,8 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         load_checkpoint(tmp_path / "none.pth")
 
 
-def test_a_deployed_model_is_not_saved(tmp_path):
-    deployed = seeded_model(7).deploy()
+def test_a_deployed_model_is_not_saved(tmp_path, model):
+    deployed = model.deploy()
 
     with pytest.raises(CheckpointError, match="deployed"):
         save_checkpoint(deployed, tmp_path / "model.pth")

@@ -1,0 +1,64 @@
+# Every target makes what it needs. `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check lint types imports bench demo export-untrained lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve  ## install what serving needs and start the service; prints its address
+	$(BIN)/python -m service
+
+test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
+	$(BIN)/python -m pytest
+
+check: lint types imports test  ## what has to pass before a commit
+
+lint: $(VENV)/.dev  ## format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev  ## the one-way imports of the layers
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## measure a click: official graphs, our graphs, our service, in one run
+	$(BIN)/python tests/bench/click.py
+
+demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
+	$(BIN)/python tests/demo/demo.py
+
+export-untrained: $(VENV)/.dev  ## make the bundled untrained artifact again
+	$(BIN)/python -m model_store export --untrained --seed 0 --name edgesam-untrained \
+		--out model_store/artifacts/edgesam-untrained
+
+lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/serve.lock
+	echo torch > $(VENV)/without-torch
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -q \
+		--excludes $(VENV)/without-torch -o requirements/dev.lock
+
+clean:  ## remove everything that was made here
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: requirements/serve.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/serve.lock
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q $(TORCH)
+	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.lock
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@ $(VENV)/.serve

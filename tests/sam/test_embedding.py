@@ -1,0 +1,205 @@
+"""Values come back from their bytes, and no other bytes are taken for a value."""
+
+import hashlib
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.sam.embedding import (
+    CorruptValue,
+    ImageEmbedding,
+    embedding_from_bytes,
+    embedding_key,
+    embedding_to_bytes,
+    image_hash,
+    mask_from_bytes,
+    mask_id,
+    mask_key,
+    mask_to_bytes,
+)
+
+FINGERPRINT = "0123456789abcdef"
+
+
+def embedding(dtype=np.float16, original_size=(1200, 1600)):
+    tokens = np.random.default_rng(0).normal(size=(4096, 256)).astype(dtype)
+    return ImageEmbedding(tokens, original_size)
+
+
+def low_res_mask():
+    return np.random.default_rng(1).normal(scale=9, size=(256, 256)).astype(np.float32)
+
+
+def sealed(header, payload):
+    """Bytes whose checksums are right, whatever they say."""
+    header = header[:32] + struct.pack("<I", zlib.crc32(payload))
+    return header + struct.pack("<I", zlib.crc32(header)) + payload
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_an_embedding_comes_back_bit_for_bit(dtype):
+    value = embedding(dtype)
+
+    data = embedding_to_bytes(value, FINGERPRINT)
+    found = embedding_from_bytes(data, FINGERPRINT)
+
+    assert len(data) == 40 + value.nbytes
+    assert found.tokens.dtype == dtype
+    assert found.tokens.tobytes() == value.tokens.tobytes()
+    assert found.original_size == (1200, 1600)
+    assert found.nbytes == value.nbytes
+
+
+def test_reading_an_embedding_copies_nothing():
+    data = embedding_to_bytes(embedding(), FINGERPRINT)
+
+    found = embedding_from_bytes(data, FINGERPRINT)
+
+    assert np.shares_memory(found.tokens, np.frombuffer(data, np.uint8))
+    assert not found.tokens.flags.writeable
+
+
+def test_the_bytes_of_an_embedding_are_little_endian_row_by_row():
+    value = embedding()
+    turned = ImageEmbedding(np.asfortranarray(value.tokens), value.original_size)
+
+    data = embedding_to_bytes(turned, FINGERPRINT)
+
+    assert data[40:] == value.tokens.astype("<f2").tobytes()
+    assert data[:4] == b"ESAM"
+
+
+def test_a_mask_comes_back_as_float16_keeps_it():
+    logits = low_res_mask()
+
+    data = mask_to_bytes(logits, FINGERPRINT)
+    found = mask_from_bytes(data, FINGERPRINT)
+
+    assert len(data) == 40 + 131072
+    assert found.dtype == np.float32
+    assert np.array_equal(found, logits.astype(np.float16).astype(np.float32))
+
+
+def test_a_value_of_another_model_is_corrupt():
+    data = embedding_to_bytes(embedding(), FINGERPRINT)
+
+    with pytest.raises(CorruptValue, match="another model"):
+        embedding_from_bytes(data, "fedcba9876543210")
+
+
+def test_a_mask_is_no_embedding_and_an_embedding_no_mask():
+    mask, tokens = mask_to_bytes(low_res_mask(), FINGERPRINT), embedding_to_bytes(embedding(), FINGERPRINT)
+
+    with pytest.raises(CorruptValue, match="another kind"):
+        embedding_from_bytes(mask, FINGERPRINT)
+    with pytest.raises(CorruptValue, match="another kind"):
+        mask_from_bytes(tokens, FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [(0, b"X"), (4, b"\x02"), (5, b"\x09"), (6, b"\x02"), (6, b"\x07"), (7, b"\x01"), (16, b"\0" * 16)],
+)
+def test_a_header_that_says_something_else_is_corrupt_even_with_right_checksums(change):
+    place, replaced = change
+    data = mask_to_bytes(low_res_mask(), FINGERPRINT)
+    header = data[:place] + replaced + data[place + len(replaced) : 40]
+
+    with pytest.raises(CorruptValue):
+        mask_from_bytes(sealed(header, data[40:]), FINGERPRINT)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (1, 5000), (2**32 - 1, 2**32 - 1), (2**16, 2**16)])
+def test_an_embedding_of_an_impossible_picture_is_corrupt_even_with_right_checksums(size):
+    data = embedding_to_bytes(embedding(), FINGERPRINT)
+    header = data[:8] + struct.pack("<II", *size) + data[16:40]
+
+    with pytest.raises(CorruptValue, match="pixels"):
+        embedding_from_bytes(sealed(header, data[40:]), FINGERPRINT)
+
+
+def test_a_mask_with_infinite_logits_is_corrupt_even_with_right_checksums():
+    data = mask_to_bytes(low_res_mask(), FINGERPRINT)
+    payload = np.full(256 * 256, np.inf, "<f2").tobytes()
+
+    with pytest.raises(CorruptValue, match="finite"):
+        mask_from_bytes(sealed(data[:40], payload), FINGERPRINT)
+
+
+@given(st.binary(max_size=300))
+def test_bytes_of_strangers_are_corrupt(data):
+    for read in (embedding_from_bytes, mask_from_bytes):
+        with pytest.raises(CorruptValue):
+            read(data, FINGERPRINT)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60), st.sampled_from([b"ESAM", b"ESAM\x01", b"ESAM\x01\x02\x01\x00"]))
+def test_bytes_of_strangers_behind_a_right_start_are_corrupt(data, start):
+    for read in (embedding_from_bytes, mask_from_bytes):
+        with pytest.raises(CorruptValue):
+            read(start + data + b"\0" * 131072, FINGERPRINT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_flipped_bit_is_found_wherever_it_is(data):
+    value = bytearray(mask_to_bytes(low_res_mask(), FINGERPRINT))
+    place = data.draw(st.one_of(st.integers(0, 39), st.integers(0, len(value) - 1)))
+    value[place] ^= 1 << data.draw(st.integers(0, 7))
+
+    with pytest.raises(CorruptValue):
+        mask_from_bytes(bytes(value), FINGERPRINT)
+
+
+@settings(deadline=None)
+@given(st.one_of(st.integers(0, 45), st.integers(0, 40 + 131071)), st.binary(max_size=3))
+def test_a_value_that_is_cut_off_or_longer_is_corrupt(length, rest):
+    value = mask_to_bytes(low_res_mask(), FINGERPRINT)
+
+    for changed in (value[:length], value + b"\0" + rest):
+        with pytest.raises(CorruptValue):
+            mask_from_bytes(changed, FINGERPRINT)
+
+
+def test_a_damaged_embedding_is_corrupt():
+    value = bytearray(embedding_to_bytes(embedding(), FINGERPRINT))
+    value[-1] ^= 1
+
+    with pytest.raises(CorruptValue, match="damaged"):
+        embedding_from_bytes(bytes(value), FINGERPRINT)
+    with pytest.raises(CorruptValue, match="bytes"):
+        embedding_from_bytes(bytes(value[:-1]), FINGERPRINT)
+
+
+@pytest.mark.parametrize("tokens", [np.zeros((256, 4096), np.float16), np.zeros((4096, 256), np.float64)])
+def test_tokens_of_another_shape_or_type_are_a_bug_of_the_caller(tokens):
+    with pytest.raises(ValueError, match="Tokens"):
+        ImageEmbedding(tokens, (10, 10))
+
+
+def test_keys_name_the_model_the_precision_and_the_picture():
+    digest = image_hash(b"picture")
+
+    key = embedding_key(digest, FINGERPRINT, "float16")
+
+    assert digest == hashlib.sha256(b"picture").hexdigest()
+    assert key == f"edgesam:{FINGERPRINT}:float16:{digest}"
+    assert mask_key(digest, "ab", FINGERPRINT, "float16") == f"{key}:mask:ab"
+
+
+def test_a_mask_s_address_is_its_content():
+    key, logits = embedding_key(image_hash(b"picture"), FINGERPRINT, "float16"), low_res_mask()
+    other = logits.copy()
+    other[0, 0] += 1
+
+    address = mask_id(key, logits)
+
+    assert len(address) == 32
+    assert address == mask_id(key, logits.astype(np.float16).astype(np.float32))
+    assert address != mask_id(key, other)
+    assert address != mask_id(key + "0", logits)

@@ -1,0 +1,213 @@
+"""Whatever the bytes are, the answer is one of four errors, early enough to cost little, and nothing is printed."""
+
+import struct
+import tracemalloc
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sam.pictures import encoded, gradient, tiff
+
+from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
+from service.sam.images import decode_image
+
+REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio)
+MAX_PIXELS = 100_000
+
+
+def seeds():
+    """Small files of every kind the decoder has a path for."""
+    picture = Image.fromarray(gradient(24, 30))
+    turned, exif = picture.transpose(Image.Transpose.ROTATE_180), Image.Exif()
+    exif[0x0112] = 6
+    frames = {"save_all": True, "append_images": [turned]}
+    return [
+        encoded(picture, "JPEG", exif=exif),
+        encoded(picture, "JPEG", progressive=True),
+        encoded(picture.convert("CMYK"), "JPEG"),
+        encoded(picture, "MPO", **frames),
+        encoded(picture, "PNG", exif=exif),
+        encoded(picture.quantize(16), "PNG", transparency=3),
+        encoded(picture, "PNG", **frames),
+        encoded(picture.convert("P"), "GIF", save_all=True, append_images=[turned.convert("P")]),
+        encoded(picture, "WEBP", exif=exif),
+        encoded(picture.convert("RGBA"), "WEBP", lossless=True, **frames),
+        encoded(picture, "BMP"),
+        encoded(picture.convert("P"), "BMP"),
+        encoded(picture, "TIFF", exif=exif),
+        encoded(picture, "TIFF", compression="tiff_lzw"),
+        encoded(picture, "TIFF", compression="jpeg"),
+        encoded(picture.convert("1"), "TIFF", compression="group4"),
+    ]
+
+
+SEEDS = seeds()
+
+
+def png(width, height, data=b""):
+    """A PNG whose header claims a size; `data` is its compressed pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def webp_canvas(width, height):
+    """An animated WebP that claims a canvas."""
+    canvas = struct.pack("<I", 2) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = b"WEBPVP8X" + struct.pack("<I", 10) + canvas + b"ANIM" + struct.pack("<I", 6) + b"\0" * 6
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+def refusal_of(data):
+    """The refusal, or None for a picture; any other exception is the test's failure."""
+    try:
+        image = decode_image(data, max_pixels=MAX_PIXELS)
+    except REFUSALS as error:
+        return error
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+    assert 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS
+    return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([b"", *(data[:12] for data in SEEDS)]))
+def test_bytes_of_strangers_are_refused(rest, start):
+    assert refusal_of(start + rest) is not None
+
+
+@pytest.mark.parametrize("index", range(len(SEEDS)))
+def test_a_file_that_is_cut_off_anywhere_is_a_picture_or_a_refusal(index):
+    data = SEEDS[index]
+
+    for length in range(0, len(data) - 1, max(1, len(data) // 150)):
+        refusal_of(data[:length])
+
+    assert isinstance(refusal_of(data[: len(data) // 3]), UndecodableImage)
+
+
+def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd):
+    rng = np.random.default_rng(0)
+
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        for number in range(1600):
+            data = bytearray(SEEDS[number % len(SEEDS)])
+            for _ in range(rng.integers(1, 6)):
+                # The headers are where the decisions are.
+                data[rng.integers(0, min(len(data), 300) if rng.random() < 0.7 else len(data))] = rng.integers(0, 256)
+            if rng.random() < 0.3:
+                cut, again = sorted(rng.integers(0, len(data), 2))
+                data = data[:again] + data[cut:]
+            refusal_of(bytes(data))
+
+    printed = capfd.readouterr()
+    assert leaked == []
+    assert printed.err == ""
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"%PDF-1.7", b"<svg/>", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypheic", b"P6 1 1 255 abc", b"\0"]
+)
+def test_other_formats_are_unsupported_and_the_answer_names_the_supported(data):
+    with pytest.raises(UnsupportedImage, match="JPEG, PNG, WebP, GIF, BMP and TIFF"):
+        decode_image(data, max_pixels=MAX_PIXELS)
+
+
+def test_a_format_pillow_knows_but_the_list_does_not_is_unsupported():
+    for name in ("PPM", "TGA", "ICO", "JPEG2000", "PCX"):
+        with pytest.raises(UnsupportedImage):
+            decode_image(encoded(gradient(), name), max_pixels=MAX_PIXELS)
+
+
+def test_no_bytes_are_undecodable():
+    with pytest.raises(UndecodableImage, match="0 bytes"):
+        decode_image(b"", max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(30_000, 30_000, zlib.compress(b"\0" * 1000)),
+        png(2**31 - 1, 2**31 - 1),
+        webp_canvas(16_384, 16_384),
+        webp_canvas(2**24, 200),
+        b"GIF89a"
+        + struct.pack("<HHBBB", 60_000, 60_000, 0, 0, 0)
+        + b"\x2c"
+        + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
+        + b"\2\2\x4c\1\0;",
+        b"BM" + struct.pack("<IHHIIiiHHIIIIII", 54, 0, 0, 54, 40, 50_000, -50_000, 1, 24, 0, 0, 0, 0, 0, 0),
+        tiff((60_000, 60_000), 8, b"\0" * 100),
+    ],
+    ids=["png", "png 2**31", "webp", "webp wide", "gif", "bmp", "tiff"],
+)
+def test_a_bomb_is_refused_from_its_header_with_numbers(data):
+    tracemalloc.start()
+
+    try:
+        with pytest.raises(ImageTooLarge, match=f"at most {MAX_PIXELS}") as caught:
+            decode_image(data, max_pixels=MAX_PIXELS)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert caught.value.extra["limit"] == MAX_PIXELS
+    assert peak_bytes < 1_000_000
+
+
+def test_the_limit_is_the_service_s_and_not_pillow_s():
+    data = encoded(Image.new("1", (20_000, 10_000)), "PNG")
+
+    with pytest.raises(ImageTooLarge, match="200000000 pixels"):
+        decode_image(data, max_pixels=199_999_999)
+
+
+def test_a_picture_of_exactly_the_limit_is_taken():
+    data = encoded(gradient(10, 20), "PNG")
+
+    assert decode_image(data, max_pixels=200).shape == (10, 20, 3)
+    with pytest.raises(ImageTooLarge, match="20 x 10 = 200 pixels"):
+        decode_image(data, max_pixels=199)
+
+
+def test_tiles_larger_than_a_picture_may_be_are_refused():
+    data = tiff((24, 30), 8, b"\0" * 720, extra=((322, 65_536), (323, 65_536)))
+
+    with pytest.raises(ImageTooLarge, match="tiles"):
+        decode_image(data, max_pixels=MAX_PIXELS)
+
+
+def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_refused():
+    data = encoded(gradient(), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+
+    assert decode_image(data[:-2] + scan * 50 + data[-2:], max_pixels=MAX_PIXELS).shape == (48, 60, 3)
+    with pytest.raises(UndecodableImage, match="scans"):
+        decode_image(data[:-2] + scan * 500 + data[-2:], max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("size", [(1, 2049), (2050, 1), (2, 5000)])
+def test_a_picture_that_vanishes_in_the_frame_is_refused(size):
+    data = encoded(np.zeros(size, np.uint8), "PNG")
+
+    with pytest.raises(UnusableAspectRatio, match="2048 times"):
+        decode_image(data, max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("size", [(1, 2048), (2048, 1), (3, 6000)])
+def test_the_narrowest_picture_that_does_not_vanish_is_taken(size):
+    assert decode_image(encoded(np.zeros(size, np.uint8), "PNG"), max_pixels=MAX_PIXELS).shape == (*size, 3)
+
+
+def test_a_picture_without_pixels_is_undecodable():
+    with pytest.raises(UndecodableImage):
+        decode_image(png(0, 5), max_pixels=MAX_PIXELS)
