@@ -185,6 +185,7 @@ class _Shared:
             max_connections=settings.redis_max_connections,
             connect_timeout_s=settings.redis_connect_timeout_s,
             read_timeout_s=settings.redis_read_timeout_s,
+            queue_timeout_s=settings.redis_queue_timeout_s,
         )
         closing.push_async_callback(client.aclose)
         self.embeddings = RedisCache(

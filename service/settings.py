@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     redis_max_connections: int = Field(8, ge=1, le=256, description="Connections to Redis from this process.")
     redis_connect_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of connecting to Redis, seconds.")
     redis_read_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of one answer of Redis, seconds.")
+    redis_queue_timeout_s: float = Field(
+        0.5, gt=0, le=10, description="Bound of waiting for a free connection to Redis, seconds."
+    )
     redis_breaker_failures: int = Field(5, ge=1, le=1000, description="Failures in a row after which Redis rests.")
     redis_breaker_open_s: float = Field(5.0, gt=0, le=300, description="Time Redis is left alone then, seconds.")
     redis_lock_ttl_s: float = Field(

@@ -9,6 +9,7 @@ plus `+select` for a database other than 0 and `+cluster|slots +command` for a c
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -17,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import MaxConnectionsError, RedisClusterException, ResponseError
+from redis.exceptions import MaxConnectionsError, RedisClusterException, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.cache.base import Codec
@@ -25,6 +26,8 @@ from service.cache.breaker import CircuitBreaker
 from service.errors import CacheUnavailable
 from service.metrics import Metrics
 from service.sam.embedding import CorruptValue
+
+_log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 A = TypeVar("A")
@@ -146,13 +149,14 @@ class RedisClient:
     """A bounded connection to one Redis or one cluster. Made by `connect`, in which the bounds are explained."""
 
     def __init__(
-        self, redis: "Redis | RedisCluster", *, max_connections: int, queue_timeout_s: float, deadline_s: float
+        self, redis: Redis | RedisCluster, *, max_connections: int, queue_timeout_s: float, deadline_s: float
     ) -> None:
         self._redis = redis
         self._permits = asyncio.Semaphore(max_connections)
         self._queue_timeout_s = queue_timeout_s
         self._deadline_s = deadline_s
         self._running: set[asyncio.Task[Any]] = set()
+        self._refusals: set[str] = set()
         self._is_closed = False
 
     async def call(self, breaker: CircuitBreaker, *command: str | bytes | int) -> Any:
@@ -181,7 +185,8 @@ class RedisClient:
         """Refuse new commands, wait for the running ones (each is bounded) and close every connection."""
         self._is_closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._redis.aclose()
+        with contextlib.suppress(RedisError, OSError):  # a silent server cannot keep the process from stopping
+            await self._redis.aclose()
 
     async def _take_permit(self) -> None:
         try:
@@ -217,6 +222,7 @@ class RedisClient:
             ) from error
         except ResponseError as error:
             breaker.succeeded()
+            self._log_refusal(error)
             raise CacheUnavailable("The shared cache refused the command.", retry_after_s=_RETRY_AFTER_S) from error
         except Exception as error:
             # Whatever the client library makes of a broken or foreign server, this tier only degrades.
@@ -224,6 +230,13 @@ class RedisClient:
             raise CacheUnavailable("The shared cache did not answer.", retry_after_s=_RETRY_AFTER_S) from error
         breaker.succeeded()
         return answer
+
+    def _log_refusal(self, error: ResponseError) -> None:
+        """Once for each kind: neither the breaker nor a failed request tells the operator of a full or closed Redis."""
+        kind = type(error).__name__
+        if kind not in self._refusals:
+            self._refusals.add(kind)
+            _log.warning("Redis refuses commands: %s", error)
 
 
 class _Cluster(RedisCluster):

@@ -170,7 +170,7 @@ async def test_cancelled_callers_leave_at_once_and_cost_no_connection(open_cache
     assert not breaker.is_open
 
 
-async def test_a_full_redis_refuses_writes_and_still_serves_reads(open_cache, breaker, lookups):
+async def test_a_full_redis_refuses_writes_and_still_serves_reads(open_cache, breaker, lookups, caplog):
     with RedisServer(arguments=["--maxmemory 8mb", "--maxmemory-policy noeviction"]) as server:
         cache = open_cache(server.url, breaker=breaker)
         await cache.put("edgesam:small", memoryview(b"value"))
@@ -184,6 +184,9 @@ async def test_a_full_redis_refuses_writes_and_still_serves_reads(open_cache, br
         assert not breaker.is_open
         assert await cache.get("edgesam:small") == b"value"
         assert lookups("redis", "hit") == 1
+        assert [record.message for record in caplog.records if "refuses" in record.message] == [
+            "Redis refuses commands: command not allowed when used memory > 'maxmemory'."
+        ]
 
 
 async def test_a_full_redis_that_evicts_takes_new_values(open_cache):

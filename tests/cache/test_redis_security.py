@@ -1,5 +1,6 @@
 """The Redis tier over TLS and as a user who may do little."""
 
+import asyncio
 import re
 
 import pytest
@@ -132,3 +133,14 @@ async def test_a_missing_authority_file_is_an_unavailable_cache(open_cache, tmp_
 
         with pytest.raises(CacheUnavailable):
             await cache.get("edgesam:a")
+
+
+async def test_a_silent_server_does_not_keep_a_client_from_closing(open_client, metrics):
+    with RedisServer(tls=True) as server:
+        url = f"{server.tls_url}?ssl_ca_certs={server.ca_path}"
+        client = open_client(url, connect_timeout_s=1.0)
+        await client.call(CircuitBreaker(metrics=metrics), "PING")
+        server.pause()
+
+        async with asyncio.timeout(5.0):
+            await client.aclose()

@@ -1,0 +1,72 @@
+"""The documents tell the truth about settings, metrics, problems and commands, and their examples run."""
+
+import io
+import re
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from support.doc_tables import metric_rows, problem_rows, setting_rows
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("row", [*setting_rows(), *metric_rows(), *problem_rows()])
+def test_readme_has_the_row_that_the_code_has(row: str):
+    assert row in README, "print the tables anew: python tests/support/doc_tables.py"
+
+
+def test_readme_names_no_setting_that_is_gone():
+    known = {re.search(r"`(EDGESAM_\w+)`", row)[1] for row in setting_rows()}
+
+    named = set(re.findall(r"EDGESAM_[A-Z_]+", README))
+
+    assert named <= known
+
+
+def test_readme_has_no_more_rows_than_the_code():
+    known = {*setting_rows(), *metric_rows(), *problem_rows()}
+
+    rows = {line for line in README.splitlines() if re.match(r"\| (`EDGESAM_|`edgesam_|\d{3} \| `)", line)}
+
+    assert rows == known
+
+
+def test_every_make_target_that_a_document_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    documents = [README, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "DECISIONS.md").read_text()]
+
+    named = {name for text in documents for name in re.findall(r"`?make ([a-z-]+)`?(?=[`\s])", text)}
+
+    assert named - {"lists"} <= targets
+
+
+def test_the_python_example_of_the_readme_runs(service_url: str, tmp_path: Path):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    photo = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)).save(photo)
+    example = example.replace("http://127.0.0.1:8000", service_url).replace("photo.jpg", str(photo))
+    names: dict = {}
+
+    exec(example, names)
+
+    assert [mask.shape for mask in names["masks"]] == [(96, 128), (96, 128)]
+    assert names["refined"]["results"][0]["masks"][0]["rle"]["size"] == [96, 128]
+
+
+def test_the_curl_examples_of_the_readme_are_valid_requests(service_url: str):
+    picture = io.BytesIO()
+    Image.new("RGB", (1600, 1200), (90, 120, 60)).save(picture, "JPEG")
+    embedded = httpx.post(f"{service_url}/embed", files={"image": picture.getvalue()}, timeout=60).json()
+    bodies = re.findall(r"-d '(\{.*?\})'", README)
+
+    answers = [
+        httpx.post(f"{service_url}/segment", content=body.replace("9f86d0…", embedded["image_hash"]), timeout=60)
+        for body in bodies
+    ]
+
+    assert len(bodies) == 2
+    assert [answer.status_code for answer in answers] == [200, 200]
