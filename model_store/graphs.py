@@ -129,7 +129,9 @@ class PromptTokens(nn.Module):
             nothing,  # ABSENT: whatever stands here is masked out
             nothing,  # IGNORED: a zero token that takes part
             prompt_encoder.not_a_point_embed.weight,  # PADDING
-            *[_tensor(embedding.weight) for embedding in prompt_encoder.point_embeddings],  # negative, positive, box corners
+            *[
+                _tensor(embedding.weight) for embedding in prompt_encoder.point_embeddings
+            ],  # negative, positive, box corners
         ]
         self.types = nn.Parameter(torch.cat(types).detach().clone())  # (7, 256)
 

@@ -49,7 +49,6 @@ def main() -> int:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=settings.graceful_timeout_s,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     server = DrainingServer(config, app, drain_s=settings.drain_s)
     server.run()

@@ -25,7 +25,7 @@ class Done(Generic[Result]):
     batch_size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # an entry equals itself alone: items may be arrays, which have no single truth value
 class _Entry(Generic[Item, Result]):
     item: Item
     future: asyncio.Future[Done[Result]]

@@ -22,7 +22,7 @@ from service.inference.states import ImageStates
 from service.metrics import Metrics, Stages
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash, mask_id, mask_key
 from service.sam.formats import to_float16
-from service.sam.images import decode_image
+from service.sam.images import decode_picture
 from service.sam.masks import BinaryMask, Multimask, binary_mask, candidates, rank
 from service.sam.prompts import Prompt, check_prompt, decoder_inputs
 from service.sam.transforms import Size, preprocess
@@ -216,10 +216,10 @@ class Predictor:
 
         def read() -> tuple[NDArray[np.float32], Size]:
             with stages.measure("decode_image"):
-                image = decode_image(data, max_pixels=self._limits.max_pixels)
+                picture = decode_picture(data, max_pixels=self._limits.max_pixels)
             with stages.measure("preprocess"):
-                frame = preprocess(image, manifest.mean, manifest.std, manifest.image_size)
-            return frame, (image.shape[0], image.shape[1])
+                frame = preprocess(picture, manifest.mean, manifest.std, manifest.image_size)
+            return frame, (picture.height, picture.width)
 
         frame, original_size = await self.run_in_worker(read)
         done = await self._encode_lane.submit(frame)

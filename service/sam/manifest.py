@@ -44,7 +44,9 @@ class Manifest(BaseModel):
     image_size: Literal[1024] = Field(description="Side of the square frame the encoder sees, pixels.")
     mean: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
     std: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
-    mask_threshold: float = Field(ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this.")
+    mask_threshold: float = Field(
+        ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this."
+    )
     upsample_mode: Literal["bicubic", "bilinear"] = Field(description="How stage 3 is enlarged in the encoder.")
     graphs: Mapping[str, GraphFile]
     opset: int

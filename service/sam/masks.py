@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.sam.prompts import Prompt, is_ambiguous
-from service.sam.transforms import MASK_SIZE, TAPS, Size, Upsampling, input_size
+from service.sam.transforms import TAPS, Size, Upsampling, input_size, upsampling
 
 Multimask = Literal["auto", 1, 3, 4]
 
@@ -107,13 +107,12 @@ def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
     """
     height, width = original_size
     input_height, input_width = input_size(original_size)
-    rows, columns = Upsampling.along(height, input_height), Upsampling.along(width, input_width)
+    rows, columns = upsampling(height, input_height), upsampling(width, input_width)
     row_edges, column_edges = _band_edges(rows.first), _band_edges(columns.first)
-    lowest, highest = _window_extremes(logits)
+    has_all, has_any = _positive_windows(logits > 0.0)
     windows = np.ix_(rows.first[row_edges[:-1]], columns.first[column_edges[:-1]])
-    is_full = lowest[windows] > 0.0
-    is_seam = (highest[windows] > 0.0) & ~is_full
-    occupied = is_full | is_seam
+    is_full, occupied = has_all[windows], has_any[windows]
+    is_seam = occupied & ~is_full
     if not occupied.any():
         return BinaryMask.cut(original_size, 0, 0, np.zeros((0, 0), np.bool_))
     row_span, column_span = _span(occupied, axis=1), _span(occupied, axis=0)
@@ -123,7 +122,8 @@ def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
 
     y0, x0, y1, x1 = (int(edge) for edge in (row_edges[0], column_edges[0], row_edges[-1], column_edges[-1]))
     crop = np.zeros((y1 - y0, x1 - x0), np.bool_)
-    wide = _stretch(logits, columns, column_edges)
+    first_row = int(rows.first[y0])
+    wide = _stretch(logits[first_row : rows.first[y1 - 1] + TAPS], columns, column_edges)
     buffer = np.empty(max(_BLOCK_PIXELS, int(np.diff(row_edges).max())), np.float32)
     seams = _runs(is_seam, least_gap=-(-_GAP_PIXELS * is_seam.size // crop.size))
     for band, start, stop in _runs(is_full & ~_covered(seams, is_full.shape)).tolist():
@@ -131,7 +131,7 @@ def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
         crop[top:bottom, column_edges[start] - x0 : column_edges[stop] - x0] = True
     for band, start, stop in seams.tolist():
         top, bottom = int(row_edges[band]), int(row_edges[band + 1])
-        first = int(rows.first[top])
+        first = int(rows.first[top]) - first_row
         step = max(1, _BLOCK_PIXELS // (bottom - top))
         for left in range(int(column_edges[start]) - x0, right := int(column_edges[stop]) - x0, step):
             block = slice(left, min(left + step, right))
@@ -146,13 +146,13 @@ def _band_edges(first: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.flatnonzero(np.diff(first)) + 1, [len(first)]))
 
 
-def _window_extremes(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Smallest and largest logit of every 3 x 3 window, by its first row and column; (254, 254) each."""
-    low_rows = np.minimum(np.minimum(logits[:-2], logits[1:-1]), logits[2:])
-    high_rows = np.maximum(np.maximum(logits[:-2], logits[1:-1]), logits[2:])
+def _positive_windows(is_positive: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether all logits of a 3 x 3 window are positive, and whether any is; (254, 254) by first row and column."""
+    all_rows = is_positive[:-2] & is_positive[1:-1] & is_positive[2:]
+    any_rows = is_positive[:-2] | is_positive[1:-1] | is_positive[2:]
     return (
-        np.minimum(np.minimum(low_rows[:, :-2], low_rows[:, 1:-1]), low_rows[:, 2:]),
-        np.maximum(np.maximum(high_rows[:, :-2], high_rows[:, 1:-1]), high_rows[:, 2:]),
+        all_rows[:, :-2] & all_rows[:, 1:-1] & all_rows[:, 2:],
+        any_rows[:, :-2] | any_rows[:, 1:-1] | any_rows[:, 2:],
     )
 
 
@@ -163,9 +163,9 @@ def _span(cells: NDArray[np.bool_], *, axis: int) -> slice:
 
 
 def _stretch(logits: NDArray[np.float32], columns: Upsampling, column_edges: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The logits upsampled along x alone, for the columns between the first edge and the last; (256, w)."""
+    """Rows of logits (h, 256) upsampled along x alone, for the columns between the first edge and the last; (h, w)."""
     edges = column_edges.tolist()
-    wide = np.empty((MASK_SIZE, edges[-1] - edges[0]), np.float32)
+    wide = np.empty((len(logits), edges[-1] - edges[0]), np.float32)
     for left, right in itertools.pairwise(edges):
         first = columns.first[left]
         np.matmul(

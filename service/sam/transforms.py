@@ -3,6 +3,7 @@
 Everything here is geometry; which pixels a mask has is decided in `masks`.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,24 +108,27 @@ class Upsampling:
     first: NDArray[np.int64]
     weights: NDArray[np.float32]
 
-    @classmethod
-    def along(cls, original_length: int, input_length: int) -> "Upsampling":
-        """The operator of one axis.
 
-        Args:
-            original_length: side of the picture, pixels.
-            input_length: the same side inside the frame, at least 1.
-        """
-        below, above, fraction = _bilinear(original_length, input_length)
-        frame_below, frame_above, frame_fraction = _bilinear(FRAME_SIZE, MASK_SIZE)
-        first = np.minimum(frame_below[below], MASK_SIZE - TAPS)
-        weights = np.zeros((original_length, TAPS))
-        pixels = np.arange(original_length)
-        for frame_pixels, share in ((below, 1.0 - fraction), (above, fraction)):
-            inner = frame_fraction[frame_pixels]
-            weights[pixels, frame_below[frame_pixels] - first] += share * (1.0 - inner)
-            weights[pixels, frame_above[frame_pixels] - first] += share * inner
-        return cls(first, weights.astype(np.float32))
+@functools.lru_cache(maxsize=32)
+def upsampling(original_length: int, input_length: int) -> Upsampling:
+    """The operator of one axis; kept, since clicks come many to a picture and pictures many to a size.
+
+    Args:
+        original_length: side of the picture, pixels.
+        input_length: the same side inside the frame, at least 1.
+    """
+    below, above, fraction = _bilinear(original_length, input_length)
+    frame_below, frame_above, frame_fraction = _bilinear(FRAME_SIZE, MASK_SIZE)
+    first = np.minimum(frame_below[below], MASK_SIZE - TAPS)
+    exact = np.zeros((original_length, TAPS))
+    pixels = np.arange(original_length)
+    for frame_pixels, share in ((below, 1.0 - fraction), (above, fraction)):
+        inner = frame_fraction[frame_pixels]
+        exact[pixels, frame_below[frame_pixels] - first] += share * (1.0 - inner)
+        exact[pixels, frame_above[frame_pixels] - first] += share * inner
+    weights = exact.astype(np.float32)
+    first.flags.writeable = weights.flags.writeable = False
+    return Upsampling(first, weights)
 
 
 def upsample_logits(logits: NDArray[np.float32], original_size: Size) -> NDArray[np.float32]:
@@ -141,7 +145,7 @@ def upsample_logits(logits: NDArray[np.float32], original_size: Size) -> NDArray
     """
     height, width = original_size
     input_height, input_width = input_size(original_size)
-    rows, columns = Upsampling.along(height, input_height), Upsampling.along(width, input_width)
+    rows, columns = upsampling(height, input_height), upsampling(width, input_width)
     wide = np.zeros((MASK_SIZE, width), np.float32)
     full = np.zeros((height, width), np.float32)
     for tap in range(TAPS):

@@ -93,11 +93,13 @@ def test_a_file_that_is_cut_off_anywhere_is_a_picture_or_a_refusal(index):
     assert isinstance(refusal_of(data[: len(data) // 3]), UndecodableImage)
 
 
-def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd):
+def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd, caplog):
     rng = np.random.default_rng(0)
+    many_samples = tiff((24, 30), 8, b"\0" * 720, extra=((277, 6_403),))
 
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
+        refusal_of(many_samples)
         for number in range(1600):
             data = bytearray(SEEDS[number % len(SEEDS)])
             for _ in range(rng.integers(1, 6)):
@@ -110,6 +112,7 @@ def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd):
 
     printed = capfd.readouterr()
     assert leaked == []
+    assert caplog.records == []
     assert printed.err == ""
     assert printed.out == ""
 

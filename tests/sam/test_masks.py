@@ -76,6 +76,15 @@ def test_a_logit_of_exactly_zero_is_not_in_the_mask():
     assert not mask.full().any()
 
 
+def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask():
+    values = np.zeros((256, 256), np.float32)
+    values[100:150, 60:90] = 1.0
+
+    mask = binary_mask(values, (1024, 1024))
+
+    assert np.array_equal(mask.full(), upsampled(values, (1024, 1024)) > 0.0)
+
+
 def test_the_largest_float16_logits_do_not_overflow():
     values = np.where(np.arange(256 * 256).reshape(256, 256) % 2, 65504.0, -65504.0).astype(np.float32)
 

@@ -1,0 +1,90 @@
+"""Processes that the tests of the HTTP surface share, one for each set of settings; a start takes seconds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.redis_server import RedisServer
+from support.service_client import open_client
+from support.service_process import ServiceProcess
+
+# A busy machine may keep Redis waiting; the tests of the cache look at the bounds.
+PATIENT_REDIS = {
+    "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
+    "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
+    "EDGESAM_REDIS_LOCK_TTL_S": "60",
+    "EDGESAM_REDIS_BREAKER_OPEN_S": "0.05",
+}
+
+
+@pytest.fixture(scope="session")
+def client(service_url: str) -> Iterator[httpx.Client]:
+    """Of the process with default settings; for tests that only leave pictures and masks of their own behind."""
+    with open_client(service_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def limited(artifact: Path) -> Iterator[ServiceProcess]:
+    """Takes one upload and one prompt request at a time, small ones, and keeps a single mask for refinement."""
+    settings = {
+        "EDGESAM_MAX_EMBED_REQUESTS": "1",
+        "EDGESAM_MAX_SEGMENT_REQUESTS": "1",
+        "EDGESAM_MAX_IMAGE_BYTES": "60000",
+        "EDGESAM_MAX_IMAGE_PIXELS": "1000000",
+        "EDGESAM_MAX_REQUEST_BYTES": "5000",
+        "EDGESAM_MAX_PROMPTS": "4",
+        "EDGESAM_MASK_MEMORY_BYTES": "300000",
+    }
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **settings}) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def limited_client(limited: ServiceProcess) -> Iterator[httpx.Client]:
+    """Of `limited`."""
+    with open_client(limited.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """What the replicas share."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def replicas(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """Clients of two replicas on one Redis."""
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": redis_server.url, **PATIENT_REDIS}
+    with (
+        ServiceProcess(settings) as first,
+        ServiceProcess(settings) as second,
+        open_client(first.url) as first_client,
+        open_client(second.url) as second_client,
+    ):
+        yield first_client, second_client
+
+
+@pytest.fixture(scope="session")
+def impatient(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Client]:
+    """Of a replica that gives up on everything that computes: 1 ms for the work, 0.3 s for a body."""
+    settings = {
+        "EDGESAM_REDIS_URL": redis_server.url,
+        "EDGESAM_BODY_TIMEOUT_S": "0.3",
+        "EDGESAM_EMBED_TIMEOUT_S": "0.001",
+        "EDGESAM_SEGMENT_TIMEOUT_S": "0.001",
+    }
+    with (
+        ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **PATIENT_REDIS, **settings}) as service,
+        open_client(service.url) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def next_seed(request: pytest.FixtureRequest) -> int:
+    """A number of this test alone, for pictures that no other test has embedded."""
+    return abs(hash(request.node.nodeid)) % 2**31

@@ -1,0 +1,136 @@
+"""What the tests of this room share: real graphs, work that can be held, one Redis, and the whole service."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from support.redis_server import RedisServer
+
+from service.app import create_app
+from service.inference.batching import DynamicBatcher
+from service.inference.runtime import Runtime
+from service.metrics import Metrics
+from service.settings import Settings
+
+WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
+
+
+class HeldWork:
+    """A lane's `run` that stands still until it is let go, and remembers its batches. Answers items × 10."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self._started = threading.Semaphore(0)
+        self._go = threading.Event()
+
+    def run(self, items: list[Any]) -> list[Any]:
+        self.batches.append(list(items))
+        self._started.release()
+        assert self._go.wait(WAIT_S), "nobody let the work go"
+        return [item * 10 for item in items]
+
+    async def has_started(self) -> None:
+        """Wait for the start of one more batch."""
+        assert await asyncio.to_thread(self._started.acquire, timeout=WAIT_S), "no batch was started"
+
+    def let_go(self) -> None:
+        self._go.set()
+
+
+class Service:
+    """The whole application in this process, without a socket."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def embed(self, data: bytes) -> httpx.Response:
+        return await self._client.post("/embed", content=data, headers={"Content-Type": "image/png"})
+
+    async def segment(self, image_hash: str, *prompts: dict[str, Any], **options: Any) -> httpx.Response:
+        body = {"image_hash": image_hash, "prompts": list(prompts), "format": "logits", **options}
+        return await self._client.post("/segment", json=body)
+
+    async def sample(self, name: str, **labels: str) -> float:
+        """A number of /metrics, 0 where it is not there yet."""
+        text = (await self._client.get("/metrics")).text
+        return next(
+            (
+                sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+                if sample.name == name and sample.labels == labels
+            ),
+            0.0,
+        )
+
+    async def encodes(self) -> float:
+        """Runs of the encoder for requests."""
+        return await self.sample("edgesam_batch_size_count", lane="encode")
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+async def open_lane(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
+    """A lane `test` that is running, closed after the test; items are numbers of one group and size 1."""
+    async with AsyncExitStack() as stack:
+
+        def open_(run, *, group=lambda _: None, size=lambda _: 1, **bounds: int) -> DynamicBatcher:
+            bounds = {"max_batch_size": 8, "max_queue_size": 16, "workers": 1} | bounds
+            lane = DynamicBatcher("test", run, group=group, size=size, metrics=metrics, **bounds)
+            lane.start()
+            stack.push_async_callback(lane.aclose)
+            return lane
+
+        yield open_
+
+
+@pytest.fixture
+def held(open_lane) -> Iterator[HeldWork]:
+    """Let go before the lane is closed, also when the test fails."""
+    work = HeldWork()
+    yield work
+    work.let_go()
+
+
+@pytest.fixture
+def waiting(metrics) -> Callable[[], float | None]:
+    """Items in the queue of the lane `test`, as the metric says."""
+    return lambda: metrics.registry.get_sample_value("edgesam_queue_depth", {"lane": "test"})
+
+
+@pytest.fixture(scope="session")
+def runtime(artifact: Path) -> Runtime:
+    return Runtime(artifact, provider="cpu", threads=2)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def open_service(artifact) -> AsyncIterator[Callable[..., Any]]:
+    """Start the application as one replica; patient with Redis, because the machine may be busy."""
+    async with AsyncExitStack() as stack:
+
+        async def open_(**settings: Any) -> Service:
+            patient = {"redis_connect_timeout_s": 10.0, "redis_read_timeout_s": 10.0, "redis_lock_ttl_s": 300.0}
+            app = create_app(Settings(model_dir=artifact, threads=2, **{**patient, **settings}))
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            transport = httpx.ASGITransport(app)
+            client = httpx.AsyncClient(transport=transport, base_url="http://service", timeout=WAIT_S)
+            return Service(await stack.enter_async_context(client))
+
+        yield open_

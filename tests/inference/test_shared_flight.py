@@ -1,0 +1,223 @@
+"""Replicas that share a Redis: one computes, the others wait for its value, and nothing blocks them for long."""
+
+import asyncio
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from support.redis_server import RedisServer, eventually, free_port
+
+from service.cache.breaker import CircuitBreaker
+from service.cache.codecs import MaskCodec
+from service.cache.lock import RedisLock
+from service.cache.redis import RedisCache, connect
+from service.inference.singleflight import Lease, SharedFlight
+
+VALUE = np.full((256, 256), 3.0, np.float32)
+PATIENT = {"connect_timeout_s": 10.0, "read_timeout_s": 10.0, "queue_timeout_s": 20.0}
+QUICK = {"connect_timeout_s": 0.05, "read_timeout_s": 0.05, "queue_timeout_s": 0.2}
+
+
+@dataclass(frozen=True)
+class Replica:
+    cache: RedisCache
+    lock: RedisLock
+    flight: SharedFlight
+
+
+@pytest.fixture
+async def open_replica(metrics):
+    """A process's view of Redis: a client, a breaker and a cache of its own."""
+    async with AsyncExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(2))
+
+        def open_(url, *, ttl_s=300.0, bounds=PATIENT):
+            client = connect(url, **bounds)
+            stack.push_async_callback(client.aclose)
+            breaker = CircuitBreaker(failures=3, open_s=300.0, metrics=metrics)
+            cache = RedisCache(
+                client, MaskCodec("0" * 16), ttl_s=600.0, breaker=breaker, metrics=metrics, executor=executor
+            )
+            lock = RedisLock(client, breaker, ttl_s=ttl_s)
+            return Replica(cache, lock, SharedFlight(cache, lock, ttl_s=ttl_s))
+
+        yield open_
+
+
+def new_key():
+    return f"edgesam:test:{uuid.uuid4().hex}"
+
+
+async def starts_to_wait(replica, server, key):
+    """A task that waits in `claim`, after it has looked for the value at least once."""
+    looks = server.ask("INFO", "commandstats")
+
+    def has_looked():
+        return calls(server.ask("INFO", "commandstats")) > calls(looks)
+
+    task = asyncio.create_task(replica.flight.claim(key))
+    await eventually(has_looked, timeout_s=60)
+    return task
+
+
+def calls(stats):
+    """How often EXISTS was called."""
+    line = next((line for line in stats.decode().splitlines() if line.startswith("cmdstat_exists:")), "calls=0,")
+    return int(line.split("calls=")[1].split(",")[0])
+
+
+async def lose(lease):
+    """What is left of a lease when its process is killed: a lock that nobody renews or gives back."""
+    lease._renewal.cancel()
+    with suppress(asyncio.CancelledError):
+        await lease._renewal
+
+
+async def test_the_second_replica_waits_and_gets_the_value_of_the_first(open_replica, redis_server):
+    first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
+    lease = await first.flight.claim(key)
+    waits = await starts_to_wait(second, redis_server, key)
+    assert not waits.done()
+
+    await first.cache.put(key, VALUE)
+    await lease.release()
+
+    np.testing.assert_array_equal(await asyncio.wait_for(waits, 60), VALUE)
+
+
+async def test_of_many_replicas_one_computes(open_replica, redis_server):
+    replicas, key, computed = [open_replica(redis_server.url) for _ in range(6)], new_key(), []
+
+    async def embed(replica):
+        claim = await replica.flight.claim(key)
+        if isinstance(claim, Lease):
+            computed.append(replica)
+            await replica.cache.put(key, VALUE)
+            await claim.release()
+            return VALUE
+        return claim
+
+    async with asyncio.timeout(60):
+        values = await asyncio.gather(*(embed(replica) for replica in replicas))
+
+    assert len(computed) == 1
+    assert all(np.array_equal(value, VALUE) for value in values)
+
+
+async def test_a_value_stored_since_the_caller_missed_it_is_not_computed_again(open_replica, redis_server):
+    first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
+    assert await second.cache.get(key) is None
+    lease = await first.flight.claim(key)
+    await first.cache.put(key, VALUE)
+    await lease.release()
+
+    claim = await second.flight.claim(key)
+
+    np.testing.assert_array_equal(claim, VALUE)
+    assert redis_server.ask("EXISTS", f"lock:{key}") == 0  # and nobody else is kept waiting
+
+
+async def test_an_owner_that_gives_up_lets_the_other_compute(open_replica, redis_server):
+    first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
+    lease = await first.flight.claim(key)
+    waits = await starts_to_wait(second, redis_server, key)
+
+    await lease.release()
+    claim = await asyncio.wait_for(waits, 60)
+
+    assert isinstance(claim, Lease)
+    await claim.release()
+
+
+async def test_a_lost_owner_blocks_nobody_for_longer_than_its_lock_lives(open_replica, redis_server):
+    lost, second, key = open_replica(redis_server.url, ttl_s=2.0), open_replica(redis_server.url), new_key()
+    lease = await lost.flight.claim(key)
+    await lose(lease)
+
+    assert redis_server.ask("PTTL", f"lock:{key}") <= 2000
+    claim = await asyncio.wait_for(second.flight.claim(key), 60)
+
+    assert isinstance(claim, Lease)
+    await claim.release()
+
+
+async def test_a_living_owner_keeps_its_lock(open_replica, redis_server):
+    owner, key = open_replica(redis_server.url), new_key()
+    token = await owner.lock.acquire(key)
+    redis_server.ask("PEXPIRE", f"lock:{key}", 100_000)
+
+    lease = Lease(owner.lock, key, token, renew_every_s=0.01)
+
+    await eventually(lambda: redis_server.ask("PTTL", f"lock:{key}") > 200_000, timeout_s=60)
+    await lease.release()
+    assert redis_server.ask("EXISTS", f"lock:{key}") == 0
+
+
+async def test_a_damaged_value_does_not_end_the_wait_of_others(open_replica, redis_server):
+    first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
+    lease = await first.flight.claim(key)
+    redis_server.ask("SET", key, b"not a value")
+    waits = asyncio.create_task(second.flight.claim(key))
+    await eventually(lambda: redis_server.ask("EXISTS", key) == 0, timeout_s=60)
+
+    await first.cache.put(key, VALUE)
+    await lease.release()
+
+    np.testing.assert_array_equal(await asyncio.wait_for(waits, 60), VALUE)
+
+
+async def test_a_waiter_that_goes_leaves_no_lock_behind(open_replica, redis_server):
+    first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
+    lease = await first.flight.claim(key)
+    waits = await starts_to_wait(second, redis_server, key)
+
+    waits.cancel()
+    await asyncio.wait([waits])
+    await lease.release()
+    claim = await asyncio.wait_for(first.flight.claim(key), 60)
+
+    assert isinstance(claim, Lease)
+    await claim.release()
+
+
+async def test_without_redis_everybody_computes(open_replica):
+    nowhere = f"redis://127.0.0.1:{free_port()}"
+    replicas, key = [open_replica(nowhere) for _ in range(2)], new_key()
+
+    async with asyncio.timeout(60):
+        claims = [await replica.flight.claim(key) for replica in replicas for _ in range(4)]
+
+    assert all(isinstance(claim, Lease) for claim in claims)
+    for claim in claims:
+        await claim.release()
+
+
+async def test_a_silent_redis_makes_nobody_wait_for_long(open_replica):
+    with RedisServer() as server:
+        replica, key = open_replica(server.url, bounds=QUICK), new_key()
+        server.pause()
+
+        async with asyncio.timeout(60):
+            claims = await asyncio.gather(*(replica.flight.claim(key) for _ in range(8)))
+            for claim in claims:
+                await claim.release()
+
+    assert all(isinstance(claim, Lease) for claim in claims)
+
+
+async def test_who_waits_when_redis_dies_computes(open_replica):
+    with RedisServer() as server:
+        first, second, key = open_replica(server.url), open_replica(server.url), new_key()
+        lease = await first.flight.claim(key)
+        waits = await starts_to_wait(second, server, key)
+
+        server.kill()
+        async with asyncio.timeout(60):
+            claim = await waits
+            await claim.release()
+            await lease.release()
+
+    assert isinstance(claim, Lease)

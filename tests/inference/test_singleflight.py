@@ -1,0 +1,196 @@
+"""One computation for all callers of this process who ask for the same key at the same time."""
+
+import asyncio
+
+import pytest
+
+from service.errors import Overloaded
+from service.inference.singleflight import SingleFlight
+
+
+class HeldComputation:
+    """Computes how often it has been started, after it is let go; notes when it was cancelled."""
+
+    def __init__(self, error=None):
+        self.starts = 0
+        self.cancelled = asyncio.Event()
+        self.started = asyncio.Event()
+        self.go = asyncio.Event()
+        self._error = error
+
+    async def __call__(self):
+        self.starts += 1
+        self.started.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self.starts
+
+
+async def callers(flight, compute, *, count, key="picture"):
+    """Tasks that all wait for the flight of one key."""
+    tasks = [asyncio.create_task(flight.run(key, compute)) for _ in range(count)]
+    await compute.started.wait()
+    return tasks
+
+
+async def test_callers_of_one_key_share_one_computation():
+    compute = HeldComputation()
+    tasks = await callers(SingleFlight(), compute, count=5)
+
+    compute.go.set()
+
+    assert await asyncio.gather(*tasks) == [1] * 5
+    assert compute.starts == 1
+
+
+async def test_keys_are_computed_beside_each_other():
+    flight, slow, fast = SingleFlight(), HeldComputation(), HeldComputation()
+    (waits,) = await callers(flight, slow, count=1, key="slow")
+    fast.go.set()
+
+    assert await flight.run("fast", fast) == 1
+
+    assert not waits.done()
+    slow.go.set()
+    await waits
+
+
+async def test_an_error_reaches_everybody_who_waits():
+    compute = HeldComputation(Overloaded("full"))
+    tasks = await callers(SingleFlight(), compute, count=3)
+
+    compute.go.set()
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(error) for error in errors] == [Overloaded] * 3
+    assert compute.starts == 1
+
+
+async def test_a_call_after_a_failure_starts_anew():
+    flight, failing, working = SingleFlight(), HeldComputation(Overloaded("full")), HeldComputation()
+    failing.go.set()
+    working.go.set()
+
+    with pytest.raises(Overloaded):
+        await flight.run("picture", failing)
+
+    assert await flight.run("picture", working) == 1
+
+
+async def test_a_call_after_the_end_computes_again():
+    flight, compute = SingleFlight(), HeldComputation()
+    compute.go.set()
+
+    assert await flight.run("picture", compute) == 1
+    assert await flight.run("picture", compute) == 2
+
+
+@pytest.mark.parametrize("gone", [0, 2], ids=["the one who started it", "one who joined"])
+async def test_a_caller_that_goes_does_not_take_the_work_from_the_others(gone):
+    compute = HeldComputation()
+    tasks = await callers(SingleFlight(), compute, count=3)
+
+    tasks[gone].cancel()
+    await asyncio.wait([tasks[gone]])
+    compute.go.set()
+    rest = await asyncio.gather(*(task for i, task in enumerate(tasks) if i != gone))
+
+    assert tasks[gone].cancelled()
+    assert rest == [1, 1]
+    assert not compute.cancelled.is_set()
+
+
+async def test_the_last_caller_that_goes_ends_the_work():
+    compute = HeldComputation()
+    tasks = await callers(SingleFlight(), compute, count=2)
+
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    assert all(task.cancelled() for task in tasks)
+    assert compute.cancelled.is_set()
+
+
+async def test_a_caller_that_goes_at_once_leaves_nothing_behind():
+    flight, left, compute = SingleFlight(), HeldComputation(), HeldComputation()
+    task = asyncio.create_task(flight.run("picture", left))
+    await asyncio.sleep(0)  # the caller waits; its flight has not had a turn yet
+
+    task.cancel()
+    await asyncio.wait([task])
+    compute.go.set()
+
+    assert task.cancelled()
+    assert await flight.run("picture", compute) == 1
+
+
+async def test_who_comes_while_cancelled_work_is_tidied_up_gets_work_of_their_own():
+    flight, compute = SingleFlight(), HeldComputation()
+    tidying, tidied, began = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def tidies_up():
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tidying.set()
+            await tidied.wait()
+
+    first = asyncio.create_task(flight.run("picture", tidies_up))
+    await began.wait()
+    first.cancel()
+    await tidying.wait()
+
+    compute.go.set()
+    result = await flight.run("picture", compute)
+    tidied.set()
+    await asyncio.wait([first])
+
+    assert result == 1
+    assert first.cancelled()
+
+
+async def test_the_end_of_cancelled_work_does_not_forget_the_flight_after_it():
+    flight, second = SingleFlight(), HeldComputation()
+    tidying, tidied, began = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def tidies_up():
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tidying.set()
+            await tidied.wait()
+
+    first = asyncio.create_task(flight.run("picture", tidies_up))
+    await began.wait()
+    first.cancel()
+    await tidying.wait()
+    (owner,) = await callers(flight, second, count=1)
+    tidied.set()
+    await asyncio.wait([first])
+
+    joined = asyncio.create_task(flight.run("picture", second))
+    await asyncio.sleep(0)  # it joins
+    second.go.set()
+
+    assert await asyncio.gather(owner, joined) == [1, 1]
+    assert second.starts == 1
+
+
+async def test_a_deadline_of_one_caller_is_an_error_of_that_caller_alone():
+    flight, compute = SingleFlight(), HeldComputation()
+    (patient,) = await callers(flight, compute, count=1)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await flight.run("picture", compute)
+    compute.go.set()
+
+    assert await patient == 1
