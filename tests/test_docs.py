@@ -39,9 +39,9 @@ def test_every_make_target_that_a_document_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     documents = [README, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "DECISIONS.md").read_text()]
 
-    named = {name for text in documents for name in re.findall(r"`?make ([a-z-]+)`?(?=[`\s])", text)}
+    named = {name for text in documents for name in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)}
 
-    assert named - {"lists"} <= targets
+    assert {"serve", "test", "check"} <= named <= targets
 
 
 def test_the_python_example_of_the_readme_runs(service_url: str, tmp_path: Path):

@@ -108,13 +108,31 @@ class SharedFlight(Generic[Value]):
             try:
                 token = await self._lock.acquire(key)
                 if token is not None:
-                    return self._lease(key, token)
+                    return await self._look_again(key, self._lease(key, token))
                 await asyncio.sleep(poll_s)
                 poll_s = min(2 * poll_s, _LAST_POLL_S)
-                if await self._cache.contains(key) and (value := await self._cache.get(key)) is not None:
+                if (value := await self._stored(key)) is not None:
                     return value
             except CacheUnavailable:
                 return self._lease(key, None)
+
+    async def _look_again(self, key: str, lease: Lease) -> Value | Lease:
+        """The lease, or the value if another replica stored it, and let go, after this one had looked for it."""
+        try:
+            value = await self._stored(key)
+        except CacheUnavailable:
+            return lease
+        except BaseException:  # the caller has gone
+            await lease.release()
+            raise
+        if value is None:
+            return lease
+        await lease.release()
+        return value
+
+    async def _stored(self, key: str) -> Value | None:
+        """The shared cache's value; asking for it first keeps polls out of the count of look-ups."""
+        return await self._cache.get(key) if await self._cache.contains(key) else None
 
     def _lease(self, key: str, token: str | None) -> Lease:
         return Lease(self._lock, key, token, self._ttl_s / 3)

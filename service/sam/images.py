@@ -1,7 +1,7 @@
 """Uploaded bytes to an upright RGB picture, whatever the bytes are.
 
 What a picture is made of is read from its header first; nothing is decoded that would be refused afterwards. Colour
-profiles are ignored, as the model was trained without them.
+profiles are ignored: the numbers in the file are taken as sRGB.
 """
 
 import contextlib

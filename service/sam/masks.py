@@ -1,6 +1,7 @@
 """Which masks are returned, and which pixels of the picture they have."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -88,7 +89,7 @@ def rank(stability: Sequence[float] | NDArray[np.floating], indices: Sequence[in
 
     def order(index: int) -> tuple[bool, float, int]:
         score = float(stability[index])
-        is_missing = score != score  # noqa: PLR0124 - NaN
+        is_missing = math.isnan(score)
         return is_missing, 0.0 if is_missing else -score, index
 
     return tuple(sorted(indices, key=order))

@@ -1,5 +1,6 @@
 """Processes that the tests of the HTTP surface share, one for each set of settings; a start takes seconds."""
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,4 +88,4 @@ def impatient(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Clien
 @pytest.fixture
 def next_seed(request: pytest.FixtureRequest) -> int:
     """A number of this test alone, for pictures that no other test has embedded."""
-    return abs(hash(request.node.nodeid)) % 2**31
+    return zlib.crc32(request.node.nodeid.encode())

@@ -1,0 +1,105 @@
+"""What bounds a process beside its lanes: permits for requests, and the work behind answers."""
+
+import asyncio
+import logging
+
+import pytest
+
+from service.errors import Overloaded
+from service.inference.admission import AdmissionController
+from service.inference.background import BackgroundWork
+
+
+def test_a_permit_more_than_there_are_is_refused_at_once():
+    admission = AdmissionController(2, "uploads")
+
+    with admission.permit(), admission.permit():  # noqa: SIM117 - the third is what is tested
+        with pytest.raises(Overloaded, match="2 uploads") as refusal:
+            with admission.permit():
+                pass
+
+    assert refusal.value.retry_after_s is not None
+
+
+def test_a_permit_comes_back_also_after_an_error():
+    admission = AdmissionController(1, "uploads")
+
+    with pytest.raises(ZeroDivisionError), admission.permit():
+        _ = 1 / 0
+
+    with admission.permit():
+        pass
+
+
+def test_a_refusal_takes_no_permit():
+    admission = AdmissionController(1, "uploads")
+
+    with admission.permit():
+        for _ in range(3):
+            with pytest.raises(Overloaded), admission.permit():
+                pass
+
+    with admission.permit():
+        pass
+
+
+async def test_background_work_beyond_the_bound_is_dropped():
+    background, go, done = BackgroundWork(2), asyncio.Event(), []
+
+    async def work(number):
+        await go.wait()
+        done.append(number)
+
+    started = [background.start(work(number)) for number in range(3)]
+    go.set()
+    await background.aclose(60)
+
+    assert started == [True, True, False]
+    assert done == [0, 1]
+
+
+async def test_background_work_that_has_ended_makes_room():
+    background = BackgroundWork(1)
+    ended = asyncio.Event()
+
+    async def work():
+        ended.set()
+
+    assert background.start(work())
+    await ended.wait()
+    await asyncio.sleep(0)  # its end is noted
+
+    assert background.start(work())
+    await background.aclose(60)
+
+
+async def test_background_work_that_fails_is_logged_and_makes_room(caplog):
+    background = BackgroundWork(1)
+
+    async def fail():
+        raise RuntimeError("no answer depends on this")
+
+    background.start(fail())
+    with caplog.at_level(logging.ERROR):
+        await background.aclose(60)
+        await asyncio.sleep(0)
+
+    assert "background work failed" in caplog.text
+    assert "no answer depends on this" in caplog.text
+
+
+async def test_closing_cancels_background_work_that_does_not_end():
+    background, started, cancelled = BackgroundWork(1), asyncio.Event(), asyncio.Event()
+
+    async def never_ends():
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    background.start(never_ends())
+    await started.wait()
+    await background.aclose(0)
+
+    assert cancelled.is_set()

@@ -1,0 +1,217 @@
+"""The graphs in ONNX Runtime: what is refused at start, and the algebra that lets prompts share a call.
+
+Tolerances: the same sums in another order differ by some 1e-6 where logits are of size 1 to 10.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from service.inference.runtime import ProviderUnavailable, Runtime, StateArrays, pad_and_join
+from service.sam.embedding import ImageEmbedding
+from service.sam.manifest import ManifestError
+from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
+
+TOLERANCE = 1e-5
+STATE_NAMES = ("keys", "keys0", "values0", "queries0")
+
+
+def random_embedding(seed=0, dtype=np.float32):
+    tokens = np.random.default_rng(seed).normal(0, 0.3, (4096, 256)).astype(dtype)
+    return ImageEmbedding(tokens, (768, 1024))
+
+
+def random_masks(count, seed=0):
+    return np.random.default_rng(seed).normal(0, 4, (count, 256, 256)).astype(np.float32)
+
+
+def prompts_of_several_lengths(seed=0):
+    """(points (1, N, 2), labels (1, N)): a click, three clicks, a box with a click, and no token at all."""
+    random = np.random.default_rng(seed)
+    rows = [
+        [POSITIVE, PADDING],
+        [POSITIVE, NEGATIVE, POSITIVE, PADDING],
+        [POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT],
+        [ABSENT],
+    ]
+    return [
+        (random.uniform(0, 1024, (1, len(row), 2)).astype(np.float32), np.array([row], np.int64)) for row in rows
+    ]
+
+
+def assert_close(decoded, expected):
+    assert_allclose(decoded.mask_logits, expected.mask_logits, rtol=0, atol=TOLERANCE)
+    assert_allclose(decoded.iou_predictions, expected.iou_predictions, rtol=0, atol=TOLERANCE)
+    # A logit at the very edge of a threshold may fall on its other side.
+    assert_allclose(decoded.stability, expected.stability, rtol=0, atol=1e-3)
+
+
+def copy_of(artifact, tmp_path):
+    return shutil.copytree(artifact, tmp_path / "copy")
+
+
+def test_a_damaged_graph_is_refused_by_name(artifact, tmp_path):
+    copy = copy_of(artifact, tmp_path)
+    data = bytearray((copy / "decoder.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "decoder.onnx").write_bytes(data)
+
+    with pytest.raises(ManifestError, match=r"decoder\.onnx.*SHA-256"):
+        Runtime(copy, provider="cpu", threads=1)
+
+
+def test_a_graph_that_was_cut_off_is_refused_by_name(artifact, tmp_path):
+    copy = copy_of(artifact, tmp_path)
+    data = (copy / "encoder.onnx").read_bytes()
+    (copy / "encoder.onnx").write_bytes(data[:-1])
+
+    with pytest.raises(ManifestError, match=rf"encoder\.onnx: {len(data) - 1} bytes.*{len(data)} bytes"):
+        Runtime(copy, provider="cpu", threads=1)
+
+
+def test_a_missing_graph_is_refused_by_name(artifact, tmp_path):
+    copy = copy_of(artifact, tmp_path)
+    (copy / "prepare.onnx").unlink()
+
+    with pytest.raises(ManifestError, match=r"prepare\.onnx: cannot be read"):
+        Runtime(copy, provider="cpu", threads=1)
+
+
+def test_a_folder_without_a_manifest_is_refused_by_name(tmp_path):
+    with pytest.raises(ManifestError, match=r"manifest\.json: no readable manifest"):
+        Runtime(tmp_path, provider="cpu", threads=1)
+
+
+def test_an_artifact_of_the_official_layout_is_refused_with_the_layout_to_export(artifact, tmp_path):
+    copy = copy_of(artifact, tmp_path)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["graphs"]["prepare"]
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"layout": "official"}))
+
+    with pytest.raises(ManifestError, match=rf"{copy}: layout 'official'.*'served'"):
+        Runtime(copy, provider="cpu", threads=1)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
+)
+def test_a_provider_that_is_not_installed_is_refused_with_the_setting_to_change(artifact):
+    with pytest.raises(ProviderUnavailable, match=r"'cuda'.*EDGESAM_PROVIDER=auto"):
+        Runtime(artifact, provider="cuda", threads=1)
+
+
+def test_auto_takes_a_provider_that_is_there(artifact):
+    runtime = Runtime(artifact, provider="auto", threads=1)
+
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    assert runtime.provider == ("cuda" if has_cuda else "cpu")
+
+
+def test_pictures_encoded_together_get_the_tokens_they_get_alone(runtime):
+    frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
+
+    together = runtime.encode(frames)
+
+    assert together.shape == (2, 4096, 256)
+    assert_allclose(together[1:], runtime.encode(frames[1:]), rtol=0, atol=1e-4)
+
+
+def test_prompts_padded_with_absent_tokens_decode_as_they_do_alone(runtime):
+    state = runtime.prepare(random_embedding()).arrays
+    prompts = prompts_of_several_lengths()
+
+    together = runtime.decode(state, *pad_and_join(prompts))
+
+    assert together.mask_logits.shape == (4, 4, 256, 256)
+    for row, (points, labels) in enumerate(prompts):
+        assert_close(together.rows(row, row + 1), runtime.decode(state, points, labels))
+
+
+def test_what_stands_at_an_absent_token_does_not_matter(runtime):
+    state = runtime.prepare(random_embedding()).arrays
+    points, labels = pad_and_join(prompts_of_several_lengths())
+    others = np.where((labels == ABSENT)[..., None], np.float32(500.0), points)
+
+    assert_close(runtime.decode(state, others, labels), runtime.decode(state, points, labels))
+
+
+def test_one_state_for_all_prompts_equals_one_state_each(runtime):
+    state = runtime.prepare(random_embedding()).arrays
+    points, labels = pad_and_join(prompts_of_several_lengths())
+    each = StateArrays(*(np.repeat(getattr(state, name), len(labels), axis=0) for name in STATE_NAMES))
+
+    assert_close(runtime.decode(each, points, labels), runtime.decode(state, points, labels))
+
+
+def test_states_of_several_masks_are_those_of_each_mask(runtime):
+    embedding, masks = random_embedding(), random_masks(3)
+
+    states = runtime.prepare_masks(embedding, masks)
+
+    for name in STATE_NAMES:
+        alone = getattr(runtime.prepare_masks(embedding, masks[1:2]), name)
+        assert_allclose(getattr(states, name)[1:2], alone, rtol=0, atol=TOLERANCE)
+
+
+def test_a_mask_that_is_not_there_is_ignored_whatever_its_logits(runtime):
+    embedding = random_embedding()
+
+    states = runtime._prepared(embedding, random_masks(2), has_mask=False)
+
+    expected = runtime.prepare(embedding).arrays
+    for name in STATE_NAMES:
+        for row in getattr(states, name):
+            assert_array_equal(row, getattr(expected, name)[0])
+
+
+def test_a_mask_prompt_changes_the_answer(runtime):
+    embedding, (points, labels) = random_embedding(), prompts_of_several_lengths()[0]
+
+    without = runtime.decode(runtime.prepare(embedding).arrays, points, labels)
+    refined = runtime.decode(runtime.prepare_masks(embedding, random_masks(1)), points, labels)
+
+    assert np.abs(without.mask_logits - refined.mask_logits).max() > 0.1
+
+
+def test_float16_tokens_are_decoded_as_the_float32_numbers_they_stand_for(runtime):
+    half = random_embedding(dtype=np.float16)
+    single = ImageEmbedding(half.tokens.astype(np.float32), half.original_size)
+
+    prepared, expected = runtime.prepare(half), runtime.prepare(single)
+
+    assert_array_equal(prepared.arrays.keys, expected.arrays.keys)
+    assert prepared.nbytes == expected.nbytes - half.nbytes
+
+
+def test_stability_is_the_share_of_sure_pixels_among_likely_ones(runtime):
+    state = runtime.prepare(random_embedding()).arrays
+    decoded = runtime.decode(state, *pad_and_join(prompts_of_several_lengths()))
+
+    sure, likely = (decoded.mask_logits > 1).sum((2, 3)), (decoded.mask_logits > -1).sum((2, 3))
+
+    assert sure.min() < sure.max()
+    assert_allclose(decoded.stability, sure / np.maximum(likely, 1), rtol=1e-6)
+
+
+def test_rows_of_different_length_are_filled_with_absent_tokens():
+    short = np.ones((2, 1, 2), np.float32), np.full((2, 1), POSITIVE, np.int64)
+    long = np.full((1, 3, 2), 2, np.float32), np.full((1, 3), NEGATIVE, np.int64)
+
+    points, labels = pad_and_join([short, long])
+
+    assert_array_equal(labels, [[1, ABSENT, ABSENT], [1, ABSENT, ABSENT], [0, 0, 0]])
+    assert_array_equal(points[:, 0, 0], [1, 1, 2])
+    assert (points.shape, points.dtype, labels.dtype) == ((3, 3, 2), np.float32, np.int64)
+
+
+def test_a_lone_prompt_is_passed_on_as_it_is():
+    points, labels = np.ones((1, 2, 2), np.float32), np.ones((1, 2), np.int64)
+
+    joined = pad_and_join([(points, labels)])
+
+    assert joined[0] is points
+    assert joined[1] is labels
