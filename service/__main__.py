@@ -17,6 +17,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import cv2
+
 from service.app import create_app
 from service.inference.runtime import ProviderUnavailable
 from service.logs import configure_logging
@@ -36,6 +38,7 @@ def main() -> int:
             print(f"{name}: {item['msg']}", file=sys.stderr)  # noqa: T201 - before logging is configured
         return 2
     configure_logging(settings.log_level)
+    cv2.setNumThreads(1)  # each of our worker threads has a core already
     try:
         app = create_app(settings)
     except (ManifestError, ProviderUnavailable, ValueError) as error:

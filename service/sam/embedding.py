@@ -61,8 +61,11 @@ def image_hash(data: bytes) -> str:
 
 
 def embedding_key(image_hash: str, fingerprint: str, dtype: str) -> str:
-    """Where an embedding is kept: another model or another precision is another place."""
-    return f"edgesam:{fingerprint}:{dtype}:{image_hash}"
+    """Where an embedding is kept: another model, precision or form of the bytes is another place.
+
+    So replicas of two releases never take each other's values for damaged ones while one replaces the other.
+    """
+    return f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{image_hash}"
 
 
 def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str) -> str:

@@ -54,32 +54,6 @@ def encode_rle(mask: BinaryMask) -> Rle:
     return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
-def decode_rle(rle: Rle) -> BinaryMask:
-    """The mask of an encoding that `encode_rle` or pycocotools made.
-
-    Each number is written in digits of five bits, the lowest first, and from the fourth on as the difference to the
-    number before the last.
-
-    Raises:
-        ValueError: the runs do not fill the picture.
-    """
-    height, width = rle["size"]
-    counts: list[int] = []
-    number = shift = 0
-    for character in rle["counts"].encode("ascii"):
-        digit = character - 48
-        number |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:
-            negative = 1 << shift if digit & 16 else 0
-            counts.append(number - negative + (counts[-2] if len(counts) > 2 else 0))
-            number = shift = 0
-    if min(counts, default=0) < 0 or sum(counts) != height * width:
-        raise ValueError(f"The runs do not fill a picture of {width} x {height} pixels.")
-    full = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-    return BinaryMask.cut((height, width), 0, 0, np.ascontiguousarray(full))
-
-
 def encode_png(mask: BinaryMask, *, crop: bool) -> bytes:
     """A grey PNG of one bit a pixel, white where the mask is.
 

@@ -13,7 +13,6 @@ import struct
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 
 # The plugins are imported by name, so that Image.open finds them without loading all the others on first use.
 from PIL import (
@@ -68,11 +67,6 @@ def _take_over_pillow() -> None:
 
 
 _take_over_pillow()
-
-
-def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """The picture of `decode_picture` as an array, (H, W, 3) uint8, read-only; the same errors."""
-    return np.asarray(decode_picture(data, max_pixels=max_pixels))
 
 
 def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:

@@ -131,30 +131,6 @@ def upsampling(original_length: int, input_length: int) -> Upsampling:
     return Upsampling(first, weights)
 
 
-def upsample_logits(logits: NDArray[np.float32], original_size: Size) -> NDArray[np.float32]:
-    """Logits at the picture's own resolution; a mask is where they are above 0.
-
-    Args:
-        logits: (256, 256) float32.
-        original_size: (H, W) of the picture.
-
-    Returns:
-        (H, W) float32. For the mask alone `masks.binary_mask` is many times faster.
-
-    Source: SPEC 1.4: bilinear to the frame, cut the padding off, bilinear to the picture.
-    """
-    height, width = original_size
-    input_height, input_width = input_size(original_size)
-    rows, columns = upsampling(height, input_height), upsampling(width, input_width)
-    wide = np.zeros((MASK_SIZE, width), np.float32)
-    full = np.zeros((height, width), np.float32)
-    for tap in range(TAPS):
-        wide += logits[:, columns.first + tap] * columns.weights[:, tap]
-    for tap in range(TAPS):
-        full += wide[rows.first + tap] * rows.weights[:, tap, np.newaxis]
-    return full
-
-
 def _bilinear(
     target_length: int, source_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

@@ -38,9 +38,7 @@ def prompts_of_several_lengths(seed=0):
         [POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT],
         [ABSENT],
     ]
-    return [
-        (random.uniform(0, 1024, (1, len(row), 2)).astype(np.float32), np.array([row], np.int64)) for row in rows
-    ]
+    return [(random.uniform(0, 1024, (1, len(row), 2)).astype(np.float32), np.array([row], np.int64)) for row in rows]
 
 
 def assert_close(decoded, expected):

@@ -7,6 +7,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.sam.images import decode_picture
+
 
 @st.composite
 def sizes(draw, largest=700):
@@ -99,3 +101,8 @@ def tiff(size, bits, data, *, photometric=1, samples=1, sample_format=1, extra=(
     strip = data + b"\0" * (len(data) % 2) + struct.pack(f"<{samples}H", *[bits] * samples)
     head = b"II*\0" + struct.pack("<I", 8 + len(strip))
     return head + strip + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
+
+
+def decode_image(data, *, max_pixels):
+    """`decode_picture` as an array, (H, W, 3) uint8."""
+    return np.asarray(decode_picture(data, max_pixels=max_pixels))

@@ -16,7 +16,6 @@ from scipy import ndimage
 from service.errors import InvalidRequest
 from service.sam.formats import (
     decode_logits,
-    decode_rle,
     encode_logits,
     encode_png,
     encode_polygons,
@@ -65,7 +64,6 @@ def test_run_lengths_are_those_of_pycocotools_on_the_full_picture(pixels, around
 
     expected = coco.encode(np.asfortranarray(full.view(np.uint8)))
     assert rle == {"size": list(expected["size"]), "counts": expected["counts"].decode()}
-    assert np.array_equal(decode_rle(rle).full(), full)
 
 
 def test_runs_that_go_on_from_the_foot_of_a_column_to_the_next_are_one():
@@ -75,12 +73,6 @@ def test_runs_that_go_on_from_the_foot_of_a_column_to_the_next_are_one():
 
     raw = coco.frPyObjects({"size": [3, 4], "counts": [2, 6, 2, 2]}, 3, 4)
     assert rle["counts"].encode() == raw["counts"]
-
-
-@pytest.mark.parametrize("counts", ["", "5", "04", "o", "6J", "0" * 50])
-def test_run_lengths_that_do_not_fill_the_picture_are_no_mask(counts):
-    with pytest.raises(ValueError, match="3 x 2"):
-        decode_rle({"size": [2, 3], "counts": counts})
 
 
 @settings(max_examples=15, deadline=None)

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from sam.pictures import encoded, gradient, tiff
+from sam.pictures import decode_image, encoded, gradient, tiff
 
 from service.errors import UnsupportedImage
-from service.sam.images import decode_image, decode_picture
+from service.sam.images import decode_picture
 from service.sam.transforms import preprocess
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

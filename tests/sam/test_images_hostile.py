@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sam.pictures import encoded, gradient, tiff
+from sam.pictures import decode_image, encoded, gradient, tiff
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
-from service.sam.images import decode_image
 
 REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio)
 MAX_PIXELS = 100_000

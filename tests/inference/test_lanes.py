@@ -1,0 +1,83 @@
+"""The two lanes over the real graphs: each caller gets the answer to its own picture and prompts."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import numpy as np
+from numpy.testing import assert_allclose
+from support.redis_server import eventually
+
+from service.inference.lanes import DecodeItem, decode_lane, encode_lane
+from service.sam.embedding import ImageEmbedding
+from service.sam.prompts import NEGATIVE, PADDING, POSITIVE
+
+
+def random_state(runtime, seed):
+    tokens = np.random.default_rng(seed).normal(0, 0.3, (4096, 256)).astype(np.float32)
+    return runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays
+
+
+def clicks(state, *places, label=NEGATIVE):
+    """One prompt: a positive click, further ones of `label`, and the padding point."""
+    points = np.array([[*places, (0, 0)]], np.float32)
+    labels = np.array([[POSITIVE, *[label] * (len(places) - 1), PADDING]], np.int64)
+    return DecodeItem(state, points, labels)
+
+
+@asynccontextmanager
+async def submitted_together(lane, metrics, items, name):
+    """Submit before the lane starts, so that everything waits at once; the lane is closed at the end."""
+    tasks = [asyncio.create_task(lane.submit(item)) for item in items]
+    depth = lambda: metrics.registry.get_sample_value("edgesam_queue_depth", {"lane": name})
+    await eventually(lambda: depth() == len(items))
+    lane.start()
+    try:
+        yield await asyncio.gather(*tasks)
+    finally:
+        await lane.aclose()
+
+
+async def test_prompts_on_several_pictures_at_once_are_decoded_on_their_own(runtime, metrics):
+    first, second = random_state(runtime, 1), random_state(runtime, 2)
+    items = [
+        clicks(first, (100, 200)),
+        clicks(second, (100, 200), (700, 30)),
+        clicks(first, (900, 400), (20, 20), (500, 500)),
+        clicks(second, (30, 800)),
+    ]
+    lane = decode_lane(runtime, max_batch_size=8, max_queue_size=8, workers=1, metrics=metrics)
+
+    async with submitted_together(lane, metrics, items, "decode") as answers:
+        pass
+
+    assert [done.batch_size for done in answers] == [2, 2, 2, 2]  # one call a picture
+    for item, done in zip(items, answers, strict=True):
+        alone = runtime.decode(item.state, item.points, item.labels)
+        assert_allclose(done.result.mask_logits, alone.mask_logits, rtol=0, atol=1e-5)
+        assert_allclose(done.result.iou_predictions, alone.iou_predictions, rtol=0, atol=1e-5)
+
+
+async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
+    state = random_state(runtime, 1)
+    three = [clicks(state, (100 * i, 50)) for i in range(3)]
+    joined = DecodeItem(state, np.concatenate([i.points for i in three]), np.concatenate([i.labels for i in three]))
+    lane = decode_lane(runtime, max_batch_size=4, max_queue_size=8, workers=1, metrics=metrics)
+
+    async with submitted_together(lane, metrics, [joined, *three], "decode") as answers:
+        pass
+
+    assert [done.batch_size for done in answers] == [4, 4, 2, 2]
+    for row, done in enumerate(answers[1:]):
+        assert_allclose(done.result.mask_logits, answers[0].result.rows(row, row + 1).mask_logits, rtol=0, atol=1e-5)
+
+
+async def test_pictures_encoded_together_come_back_in_order(runtime, metrics):
+    frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
+    lane = encode_lane(runtime, max_batch_size=2, max_queue_size=2, metrics=metrics)
+
+    async with submitted_together(lane, metrics, frames, "encode") as answers:
+        pass
+
+    assert [done.batch_size for done in answers] == [2, 2]
+    for frame, done in zip(frames, answers, strict=True):
+        assert_allclose(done.result, runtime.encode(frame[None])[0], rtol=0, atol=1e-4)

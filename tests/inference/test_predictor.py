@@ -1,0 +1,221 @@
+"""The two use cases through the whole application: where an answer comes from never changes what it says."""
+
+import asyncio
+import base64
+import io
+
+import httpx
+import numpy as np
+from numpy.testing import assert_allclose
+from PIL import Image
+from support.redis_server import RedisServer, eventually
+
+CLICK = {"points": [{"x": 150, "y": 90}]}
+BOX = {"box": [40, 30, 220, 160]}
+
+
+def picture(seed=0):
+    """A PNG of 300 × 200 pixels with structure."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (10, 15, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((300, 200)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def embedded(service, data):
+    """Embed a picture; its hash."""
+    answer = await service.embed(data)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["image_hash"]
+
+
+def masks_of(answer):
+    """For each prompt, the masks of an answer."""
+    assert answer.status_code == 200, answer.text
+    return [result["masks"] for result in answer.json()["results"]]
+
+
+def logits_of(mask):
+    return np.frombuffer(base64.b64decode(mask["logits"]), "<f2").astype(np.float32)
+
+
+def problem_of(answer):
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_an_answer_is_the_same_fresh_from_memory_and_from_redis(open_service, redis_server):
+    first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
+    data = picture()
+
+    fresh = await first.embed(data)
+    image_hash = fresh.json()["image_hash"]
+    answers = [await first.segment(image_hash, CLICK, BOX)]
+    again = await first.embed(data)
+    answers.append(await first.segment(image_hash, CLICK, BOX))
+    # The value is stored behind the answer.
+    await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{image_hash}") != [], timeout_s=60)
+    answers.append(await second.segment(image_hash, CLICK, BOX))
+
+    assert (fresh.json()["cached"], again.json()["cached"]) == (None, "memory")
+    assert await second.encodes() == 0
+    assert await second.sample("edgesam_cache_lookups_total", tier="redis", outcome="hit") == 1
+    assert masks_of(answers[0]) == masks_of(answers[1]) == masks_of(answers[2])
+
+
+async def test_a_restarted_replica_answers_as_the_one_that_encoded(open_service):
+    first = await open_service()
+    second = await open_service()
+    data = picture(1)
+
+    hashes = [await embedded(service, data) for service in (first, second)]
+    answers = [await service.segment(hashes[0], CLICK) for service in (first, second)]
+
+    assert hashes[0] == hashes[1]
+    assert masks_of(answers[0]) == masks_of(answers[1])
+
+
+async def test_one_picture_sent_by_many_at_once_is_encoded_once(open_service):
+    service, data = await open_service(), picture()
+
+    answers = await asyncio.gather(*(service.embed(data) for _ in range(8)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["image_hash"] for answer in answers}) == 1
+    assert await service.encodes() == 1
+
+
+async def test_one_picture_sent_to_several_replicas_at_once_is_encoded_once(open_service):
+    with RedisServer() as server:
+        replicas = [await open_service(redis_url=server.url) for _ in range(3)]
+
+        answers = await asyncio.gather(*(replica.embed(picture(2)) for replica in replicas for _ in range(2)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert sum([await replica.encodes() for replica in replicas]) == 1
+        image_hash = answers[0].json()["image_hash"]
+        segmented = [masks_of(await replica.segment(image_hash, CLICK)) for replica in replicas]
+        assert segmented[0] == segmented[1] == segmented[2]
+
+
+async def test_a_caller_that_goes_does_not_take_the_embedding_from_the_others(open_service):
+    service, data = await open_service(), picture()
+    gone, stays = [asyncio.create_task(service.embed(data)) for _ in range(2)]
+    await asyncio.sleep(0)  # both are on their way
+
+    gone.cancel()
+    answer = await stays
+
+    assert answer.status_code == 200
+    assert await service.encodes() == 1
+
+
+async def test_refining_by_mask_id_is_refining_with_the_same_logits(open_service):
+    service = await open_service()
+    image_hash = await embedded(service, picture())
+    (masks,) = masks_of(await service.segment(image_hash, CLICK, multimask=4))
+    correction = {"points": [{"x": 60, "y": 50, "label": 0}]}
+
+    for mask in masks:
+        by_id = await service.segment(image_hash, {**correction, "mask_id": mask["mask_id"]})
+        by_logits = await service.segment(image_hash, {**correction, "mask_logits": mask["logits"]})
+
+        assert masks_of(by_id) == masks_of(by_logits)
+    unrefined = masks_of(await service.segment(image_hash, correction, multimask=1))
+    assert unrefined[0][0]["mask_id"] != masks_of(by_id)[0][0]["mask_id"]
+
+
+async def test_a_mask_made_by_one_replica_is_refined_by_another(open_service, redis_server):
+    first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
+    image_hash = await embedded(first, picture(3))
+    ((mask,),) = masks_of(await first.segment(image_hash, BOX))
+    refinement = {**CLICK, "mask_id": mask["mask_id"]}
+    await eventually(lambda: redis_server.ask("KEYS", f"*{image_hash}:mask:{mask['mask_id']}") != [], timeout_s=60)
+
+    answers = [await service.segment(image_hash, refinement) for service in (first, second)]
+
+    assert masks_of(answers[0]) == masks_of(answers[1])
+
+
+async def test_a_mask_of_another_picture_is_not_found(open_service):
+    service = await open_service()
+    one, other = [await embedded(service, picture(seed)) for seed in (0, 1)]
+    masks = masks_of(await service.segment(one, CLICK))[0]
+
+    answer = await service.segment(other, {"mask_id": masks[0]["mask_id"]})
+
+    assert problem_of(answer) == (404, "mask-not-found")
+
+
+async def test_prompts_with_and_without_masks_keep_their_order(open_service):
+    service = await open_service(max_decode_batch=2)
+    image_hash = await embedded(service, picture())
+    (masks,) = masks_of(await service.segment(image_hash, CLICK, multimask=4))
+    prompts = [
+        {**BOX, "mask_id": masks[0]["mask_id"]},
+        CLICK,
+        {"mask_logits": masks[1]["logits"]},
+        BOX,
+        {"points": [{"x": 20, "y": 30}, {"x": 280, "y": 190, "label": 0}, {"x": 90, "y": 20}]},
+        {**CLICK, "mask_logits": masks[2]["logits"]},
+        {**BOX, **CLICK},
+    ]
+
+    together = masks_of(await service.segment(image_hash, *prompts, multimask=4))
+
+    alone = [masks_of(await service.segment(image_hash, prompt, multimask=4))[0] for prompt in prompts]
+    assert len({masks[0]["mask_id"] for masks in alone}) == len(prompts)
+    for found, expected in zip(together, alone, strict=True):
+        # Masks of one stability may change places; each has its own logits, rounded to float16.
+        by_iou = [sorted(masks, key=lambda mask: mask["predicted_iou"]) for masks in (found, expected)]
+        for mask, other in zip(*by_iou, strict=True):
+            assert_allclose(logits_of(mask), logits_of(other), rtol=2e-3, atol=1e-4)
+
+
+async def test_work_that_takes_too_long_is_answered_with_the_deadline(open_service, redis_server):
+    patient = await open_service(redis_url=redis_server.url)
+    hurried = await open_service(redis_url=redis_server.url, embed_timeout_s=1e-6, segment_timeout_s=1e-6)
+    image_hash = await embedded(patient, picture(4))
+
+    embedding = await hurried.embed(picture(5))
+    segmenting = await hurried.segment(image_hash, CLICK)
+
+    assert problem_of(embedding) == (504, "deadline-exceeded")
+    assert problem_of(segmenting) == (504, "deadline-exceeded")
+    assert "Retry-After" in segmenting.headers
+
+
+async def test_a_picture_that_cannot_be_decoded_is_an_error_for_all_and_blocks_nothing(open_service, redis_server):
+    service = await open_service(redis_url=redis_server.url)
+    broken = picture(6)[:-200]
+
+    answers = await asyncio.gather(*(service.embed(broken) for _ in range(3)))
+
+    assert {problem_of(answer) for answer in answers} == {(422, "undecodable-image")}
+    await eventually(lambda: redis_server.ask("KEYS", "lock:*") == [], timeout_s=60)
+    assert (await service.embed(picture(6))).status_code == 200
+
+
+async def test_without_redis_a_replica_still_serves(open_service):
+    with RedisServer() as server:
+        service = await open_service(redis_url=server.url, redis_read_timeout_s=0.1, redis_connect_timeout_s=0.1)
+        server.kill()
+
+        image_hash = await embedded(service, picture())
+        answer = await service.segment(image_hash, CLICK)
+        unknown: httpx.Response = await service.segment("0" * 64, CLICK)
+
+    assert len(masks_of(answer)[0]) == 4
+    assert problem_of(unknown) == (503, "cache-unavailable")
+
+
+async def test_prompts_on_two_pictures_at_once_are_all_answered(open_service):
+    service = await open_service()
+    hashes = [await embedded(service, picture(seed)) for seed in (0, 1)]
+    alone = [masks_of(await service.segment(image_hash, BOX)) for image_hash in hashes]
+
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(service.segment(hashes[i % 2], BOX) for i in range(8)))
+
+    for i, answer in enumerate(answers):
+        assert_allclose(logits_of(masks_of(answer)[0][0]), logits_of(alone[i % 2][0][0]), rtol=2e-3, atol=1e-4)
