@@ -1,0 +1,291 @@
+"""The exporter: what it writes agrees with torch, and what does not agree is never written.
+
+An export takes many seconds, so three of them serve all tests here, beside the `artifact` of the session.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from support.random_model import random_model
+
+from model_store.artifact import verify_artifact
+from model_store.edge_sam.mask_decoder import stability_score
+from model_store.edge_sam.official import OfficialDecoder
+from model_store.export import MAX_PARITY_ERROR, ModelInfo, ParityError, export_model
+from model_store.graphs import DecoderGraph, PrepareGraph
+from model_store.parity import decode, random_prompts, served_parity
+from service.sam.manifest import Manifest, ManifestError, load_manifest
+from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs
+
+INFO = ModelInfo(
+    licence="none", trained=False, source_sha256="ab" * 32, training_data="none: random weights",
+    measured={"mIoU": 0.5}, notes="for tests",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exported:
+    directory: Path
+    manifest: Manifest
+    steps: list[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_torch_thread():
+    """An export takes 2.5 times as long where two threads wait for a core that others hold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory, model):
+    """Served layout, weights in float16."""
+    directory, steps = tmp_path_factory.mktemp("half") / "deep" / "half", []
+    manifest = export_model(model, directory, name="half", info=INFO, progress=steps.append)
+    return Exported(directory, manifest, steps)
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory, model, artifact):
+    """Official layout, weights in float32, in place of an artifact of the served layout."""
+    directory = shutil.copytree(artifact, tmp_path_factory.mktemp("official") / "pair")
+    manifest = export_model(model, directory, name="pair", info=INFO, layout="official", weights="float32")
+    return Exported(directory, manifest, [])
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory, artifact):
+    """A failed export of a model whose mask decoder, and nothing before it, is broken; over a good artifact."""
+    broken = random_model()
+    with torch.no_grad():
+        broken.mask_decoder.mask_tokens.weight[0, 0] = float("nan")
+    directory = shutil.copytree(artifact, tmp_path_factory.mktemp("refused") / "good")
+    with pytest.raises(ParityError) as error:
+        export_model(broken, directory, name="broken", info=INFO, layout="official", weights="float32")
+    return directory, str(error.value)
+
+
+def files_of(directory):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
+
+
+def session(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def random_points(count, seed=0):
+    """points (1, N, 2) in the frame and labels (1, N) float32, of every kind that the official decoder knows."""
+    random = np.random.default_rng(seed)
+    labels = np.array([[1, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, 0, -1]], np.float32)[:, :count]
+    return random.uniform(0, 1024, (1, count, 2)).astype(np.float32), labels
+
+
+def test_the_manifest_says_what_was_exported(half):
+    manifest = load_manifest(half.directory)
+
+    assert manifest == half.manifest
+    assert (manifest.name, manifest.layout, manifest.weights) == ("half", "served", "float16")
+    assert (manifest.licence, manifest.source_sha256, manifest.notes) == ("none", "ab" * 32, "for tests")
+    assert manifest.measured == {"mIoU": 0.5}
+    assert manifest.upsample_mode == "bicubic"
+    assert set(manifest.tools) == {"torch", "onnx", "onnxruntime"}
+    assert set(files_of(half.directory)) == {"manifest.json", "encoder.onnx", "prepare.onnx", "decoder.onnx"}
+
+
+def test_the_steps_are_told(half):
+    assert half.steps[0] == "merging branches"
+    assert half.steps[-1] == "writing"
+
+
+def test_an_export_leaves_the_model_as_it_was(model, half, official):
+    fresh = random_model().state_dict()
+
+    assert not model.is_deployed
+    assert all(torch.equal(value, fresh[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", ["half", "official", "artifact"])
+def test_a_written_artifact_verifies(layout, request):
+    exported = request.getfixturevalue(layout)
+    directory = exported if layout == "artifact" else exported.directory
+
+    manifest = verify_artifact(directory)
+
+    assert all(error <= MAX_PARITY_ERROR for error in manifest.parity.values())
+
+
+def test_an_artifact_that_was_changed_does_not_verify(half, tmp_path):
+    copy = shutil.copytree(half.directory, tmp_path / "copy")
+    with (copy / "prepare.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    with pytest.raises(ManifestError, match=r"prepare\.onnx"):
+        verify_artifact(copy)
+
+
+def test_the_parity_in_the_manifest_was_measured(artifact, model):
+    files = {name: artifact / f"{name}.onnx" for name in ("encoder", "prepare", "decoder")}
+    manifest = load_manifest(artifact)
+
+    again = served_parity(model.deploy().eval(), files, pictures=1)
+
+    assert manifest.parity.keys() == again.keys() == {"tokens", "mask_logits", "iou_predictions"}
+    assert all(0 < error < MAX_PARITY_ERROR for error in manifest.parity.values())
+    assert all(0 < error < MAX_PARITY_ERROR for error in again.values())
+
+
+def test_parity_sees_in_which_part_the_graphs_are_of_another_model(artifact, model):
+    files = {name: artifact / f"{name}.onnx" for name in ("encoder", "prepare", "decoder")}
+    other = model.deploy().eval()
+    with torch.no_grad():
+        other.mask_decoder.iou_token.weight += 0.1
+
+    parity = served_parity(other, files, pictures=1)
+
+    assert parity["tokens"] < MAX_PARITY_ERROR
+    assert parity["mask_logits"] > 10 * MAX_PARITY_ERROR
+    assert parity["iou_predictions"] > 10 * MAX_PARITY_ERROR
+
+
+def test_the_graphs_are_the_networks_mathematics(model):
+    deployed = model.deploy().eval()
+    random = np.random.default_rng(0)
+    embedding = torch.from_numpy(random.normal(0, 0.3, (1, 256, 64, 64)).astype(np.float32))
+    tokens = embedding.flatten(2).transpose(1, 2)[0]
+
+    for prompt in random_prompts(random):
+        mask = np.zeros((256, 256), np.float32) if prompt.mask_logits is None else prompt.mask_logits
+        points, labels = (torch.from_numpy(array) for array in decoder_inputs([prompt], (1024, 1024)))
+        with torch.inference_mode():
+            has_mask = torch.tensor([prompt.mask_logits is not None])
+            state = PrepareGraph(deployed)(tokens, torch.from_numpy(mask)[None], has_mask)
+            logits, iou, stability = DecoderGraph(deployed)(points, labels, *state)
+        expected_logits, expected_iou = decode(deployed, embedding, prompt)
+
+        assert_allclose(logits, expected_logits, rtol=0, atol=1e-4)
+        assert_allclose(iou, expected_iou, rtol=0, atol=1e-4)
+        assert_allclose(stability, stability_score(logits), rtol=0, atol=1e-6)
+
+
+def test_float16_storage_halves_the_files(half, artifact):
+    whole = load_manifest(artifact)
+
+    for name, graph in half.manifest.graphs.items():
+        assert graph.size_bytes == (half.directory / graph.file).stat().st_size
+        assert 0.45 < graph.size_bytes / whole.graphs[name].size_bytes < 0.55
+
+
+def test_float16_weights_agree_with_the_rounded_model_and_nearly_with_the_exact_one(half, artifact):
+    rounding = half.manifest.rounding
+
+    assert half.manifest.parity.keys() == {"tokens", "mask_logits", "iou_predictions"}
+    assert all(0 < error < MAX_PARITY_ERROR for error in half.manifest.parity.values())
+    assert max(half.manifest.parity.values()) < rounding["mask_logits_max"] < 0.1
+    assert 0 < rounding["mask_logits_mean"] < rounding["mask_logits_max"]
+    assert 0.98 < rounding["mask_iou_mean"] <= 1
+    assert load_manifest(artifact).rounding == {}
+
+
+def test_float16_graphs_compute_in_float32(half):
+    for name, graph in half.manifest.graphs.items():
+        made = session(half.directory / graph.file)
+
+        types = {spec.name: spec.type for spec in [*made.get_inputs(), *made.get_outputs()]}
+        assert "tensor(float16)" not in types.values(), name
+
+
+def test_the_official_pair_has_the_official_names(official):
+    assert set(files_of(official.directory)) == {"manifest.json", "pair_encoder.onnx", "pair_decoder.onnx"}
+    encoder, decoder = (session(official.directory / f"pair_{part}.onnx") for part in ("encoder", "decoder"))
+
+    assert [(spec.name, spec.shape) for spec in encoder.get_inputs()] == [("image", [1, 3, 1024, 1024])]
+    assert [(spec.name, spec.shape) for spec in encoder.get_outputs()] == [("image_embeddings", [1, 256, 64, 64])]
+    assert [(spec.name, spec.shape, spec.type) for spec in decoder.get_inputs()] == [
+        ("image_embeddings", [1, 256, 64, 64], "tensor(float)"),
+        ("point_coords", [1, "num_points", 2], "tensor(float)"),
+        ("point_labels", [1, "num_points"], "tensor(float)"),
+    ]
+    assert [spec.name for spec in decoder.get_outputs()] == ["scores", "masks"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_official_decoder_agrees_with_torch_for_any_number_of_points(official, model, count):
+    embeddings = np.random.default_rng(count).normal(0, 0.3, (1, 256, 64, 64)).astype(np.float32)
+    points, labels = random_points(count)
+
+    scores, masks = session(official.directory / "pair_decoder.onnx").run(
+        ["scores", "masks"], {"image_embeddings": embeddings, "point_coords": points, "point_labels": labels}
+    )
+
+    with torch.inference_mode():
+        reference = OfficialDecoder(model.deploy().eval())
+        expected = reference(*(torch.from_numpy(array) for array in (embeddings, points, labels)))
+    assert (scores.shape, masks.shape) == ((1, 4), (1, 4, 256, 256))
+    assert_allclose(masks, expected[1], rtol=0, atol=1e-4)
+    assert_allclose(scores, expected[0], rtol=0, atol=1e-3)  # pixels at the edge of a threshold
+
+
+def test_the_official_encoder_agrees_with_torch(official, model):
+    image = np.random.default_rng(0).normal(0, 1, (1, 3, 1024, 1024)).astype(np.float32)
+
+    (embeddings,) = session(official.directory / "pair_encoder.onnx").run(["image_embeddings"], {"image": image})
+
+    with torch.inference_mode():
+        expected = model.eval().image_encoder(torch.from_numpy(image))
+    assert_allclose(embeddings, expected, rtol=0, atol=1e-3)
+
+
+def test_a_new_export_takes_the_place_of_the_old_one_whole(official):
+    manifest = load_manifest(official.directory)
+
+    assert manifest == official.manifest
+    assert manifest.layout == "official"
+    assert not (official.directory / "prepare.onnx").exists()
+    assert [path.name for path in official.directory.parent.iterdir()] == ["pair"]
+
+
+def test_a_model_that_torch_and_the_graphs_do_not_agree_on_is_refused(refused):
+    _, message = refused
+
+    assert "'masks': nan" in message
+    assert "'image_embeddings': nan" not in message  # one broken number among good ones is enough
+
+
+def test_a_failed_export_leaves_the_old_artifact_as_it_was(refused, artifact):
+    directory, _ = refused
+
+    assert files_of(directory) == files_of(artifact)
+    assert [path.name for path in directory.parent.iterdir()] == ["good"]
+
+
+def test_the_fingerprint_is_that_of_the_encoder_and_its_geometry(half):
+    manifest = half.manifest
+    other_encoder = manifest.graphs["encoder"].model_copy(update={"sha256": "0" * 64})
+    other_decoder = manifest.graphs["decoder"].model_copy(update={"sha256": "0" * 64})
+
+    def fingerprint(**changes):
+        return manifest.model_copy(update=changes).fingerprint
+
+    assert fingerprint(graphs={**manifest.graphs, "encoder": other_encoder}) != manifest.fingerprint
+    assert fingerprint(upsample_mode="bilinear") != manifest.fingerprint
+    assert fingerprint(mean=(0.0, 0.0, 0.0)) != manifest.fingerprint
+    assert fingerprint(graphs={**manifest.graphs, "decoder": other_decoder}) == manifest.fingerprint
+    assert fingerprint(name="other", notes="other", trained=True) == manifest.fingerprint
+
+
+def test_rounded_weights_have_a_fingerprint_of_their_own(half, artifact):
+    assert half.manifest.fingerprint != load_manifest(artifact).fingerprint
