@@ -6,7 +6,6 @@ The export checks itself against torch before anything appears under its final n
 import copy
 import hashlib
 import importlib.metadata
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -72,8 +71,11 @@ def export_model(
         progress: is told each step in a few words.
 
     Raises:
+        FileExistsError: `directory` is there and is no artifact.
         ParityError: ONNX Runtime and torch differ by more than 1e-3 somewhere.
     """
+    if directory.is_symlink() or (directory.exists() and not (directory / MANIFEST_NAME).is_file()):
+        raise FileExistsError(f"{directory} is there and is no artifact; choose another folder or remove it")
     progress("merging branches")
     plain = model.deploy().eval()
     served = _rounded(plain) if weights == "float16" else plain
@@ -222,11 +224,14 @@ def _graph_file(path: Path) -> GraphFile:
 
 
 def _replace(folder: Path, directory: Path) -> None:
-    """Put `folder` where `directory` is; a reader sees the old artifact or the new one."""
-    if directory.exists():
-        old = folder.parent / "old"
-        directory.rename(old)
+    """Put `folder` where `directory` is, which must be an artifact or not be there at all."""
+    if not directory.exists():
         folder.rename(directory)
-        shutil.rmtree(old)
-    else:
+        return
+    old = folder.parent / "old"  # goes with the scratch folder
+    directory.rename(old)
+    try:
         folder.rename(directory)
+    except BaseException:
+        old.rename(directory)
+        raise

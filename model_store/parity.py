@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.model import EdgeSAM
 from service.sam.prompts import Prompt, decoder_inputs
 
@@ -59,17 +60,18 @@ def official_parity(model: EdgeSAM, files: Mapping[str, Path], *, seed: int = 0)
     image = _picture(random)
     embedding = _embed(model, image)
     (exported,) = sessions["encoder"].run(None, {"image": image})
-    worst = {"image_embeddings": 0.0, "masks": 0.0}
+    worst = dict.fromkeys(("image_embeddings", "scores", "masks"), 0.0)
     _raise(worst, "image_embeddings", exported, embedding.numpy())
     for prompt in random_prompts(random):
         if prompt.mask_logits is not None:
             continue  # the official decoder takes no mask
         points, labels = decoder_inputs([prompt], FRAME)
-        _, masks = sessions["decoder"].run(
+        scores, masks = sessions["decoder"].run(
             None,
             {"image_embeddings": exported, "point_coords": points, "point_labels": labels.astype(np.float32)},
         )
         expected, _ = decode(model, embedding, prompt)
+        _raise(worst, "scores", scores, stability_score(torch.from_numpy(masks)).numpy())
         _raise(worst, "masks", masks, expected.numpy())
     return worst
 

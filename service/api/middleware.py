@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -67,6 +68,8 @@ class RequestMiddleware:
             is_gone = await _until_client_leaves(self._app, scope, receive, send_timed)
             if is_gone and status == 0:
                 status = CLIENT_CLOSED_REQUEST
+        except ClientDisconnect:  # it left in the middle of its body
+            status = status or CLIENT_CLOSED_REQUEST
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id, "route": route})
             if status == 0:

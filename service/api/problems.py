@@ -17,6 +17,7 @@ from service.errors import (
     BodyTooLarge,
     ImageTooLarge,
     InvalidRequest,
+    MalformedBody,
     NotReady,
     Overloaded,
     ServiceError,
@@ -51,13 +52,21 @@ def framework_problem(status: int, detail: str, request_id: str, headers: Mappin
     return _response(status, code, title, detail, request_id, {}, headers or {})
 
 
-def invalid_request(error: ValidationError) -> InvalidRequest:
+def invalid_request(error: ValidationError) -> InvalidRequest | MalformedBody:
     """pydantic's findings as a problem that lists the first ten: where in the request, and what is wrong."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return MalformedBody(f"The body is not JSON: {found[0]['msg']}.")
     listed = [{"where": "/" + "/".join(map(str, item["loc"])), "message": item["msg"]} for item in found[:10]]
     first = listed[0]
     more = f" ({len(found) - 1} more in `errors`)" if len(found) > 1 else ""
     return InvalidRequest(f"{first['where']}: {first['message']}{more}.", extra={"errors": listed})
+
+
+def broken_rule(where: str, message: str, **extra: Any) -> InvalidRequest:
+    """A rule that the schema cannot say, as a problem of the same form."""
+    listed = [{"where": where, "message": message}]
+    return InvalidRequest(f"{where}: {message}", extra={"errors": listed, **extra})
 
 
 def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:

@@ -1,7 +1,6 @@
 """The two requests and what belongs to them."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from starlette.responses import Response
 
 from service.api.accept import preferred
 from service.api.bodies import MULTIPART_OVERHEAD_BYTES, picture_of, read_body
-from service.api.problems import invalid_request
+from service.api.problems import broken_rule, invalid_request
 from service.api.rendering import RenderOptions, render_json, render_png
 from service.api.schemas import (
     EmbedResponse,
@@ -151,9 +150,10 @@ def install_routes(
     async def segment(request: Request) -> Response:
         with prompting.permit():
             body = await read_body(request, max_bytes=limits.max_request_bytes, timeout_s=limits.body_timeout_s)
-            kind = preferred(request.headers.get("accept", "*/*"), (JSON, PNG))
             asked, queries = await predictor.run_in_worker(_parse, body, limits.max_prompts)
-            if kind is None or (kind == PNG and len(queries) != 1):
+            offered = (JSON, PNG) if len(queries) == 1 else (JSON,)
+            kind = preferred(",".join(request.headers.getlist("accept")), offered)
+            if kind is None:
                 raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt.")
             request.state.prompts = len(queries)
             stages = request.state.stages
@@ -180,10 +180,8 @@ def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Quer
     except ValidationError as error:
         raise invalid_request(error) from error
     if len(asked.prompts) > max_prompts:
-        raise InvalidRequest(
-            f"/prompts: {len(asked.prompts)} prompts; a request holds at most {max_prompts}. Send several.",
-            extra={"limit": max_prompts},
-        )
+        message = f"{len(asked.prompts)} prompts; a request holds at most {max_prompts}. Send several."
+        raise broken_rule("/prompts", message, limit=max_prompts)
     return asked, [_query(prompt, f"/prompts/{i}") for i, prompt in enumerate(asked.prompts)]
 
 
@@ -192,8 +190,10 @@ def _query(prompt: PromptModel, where: str) -> Query:
     if prompt.mask_logits is not None:
         try:
             logits = decode_logits(base64.b64decode(prompt.mask_logits, validate=True))
-        except binascii.Error as error:
-            raise InvalidRequest(f"{where}/mask_logits: not base64 ({error}).") from error
+        except InvalidRequest as error:
+            raise broken_rule(f"{where}/mask_logits", error.detail) from error
+        except ValueError as error:  # for text that is not ASCII not even its subclass binascii.Error
+            raise broken_rule(f"{where}/mask_logits", f"not base64 ({error}).") from error
     points = [(point.x, point.y) for point in prompt.points]
     return Query(
         Prompt(

@@ -75,7 +75,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._workers = workers
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"edgesam-{lane}")
         self._tasks: list[asyncio.Task[None]] = []
-        metrics.queue_depth.labels(lane).set_function(lambda: len(self._queue))
+        metrics.queue_depth.labels(lane).set_function(self._count_waiting)
 
     def start(self) -> None:
         """Begin to take batches; needs a running event loop."""
@@ -121,7 +121,7 @@ class DynamicBatcher(Generic[Item, Result]):
             self._metrics.batch_size.labels(self._lane).observe(size)
             try:
                 results = await loop.run_in_executor(self._executor, self._run, [entry.item for entry in batch])
-                assert len(results) == len(batch), f"{len(results)} results for {len(batch)} items. This is a bug."
+                _check_length(batch, results)
             except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch; the lane goes on
                 _settle(batch, error=error)
                 continue
@@ -151,10 +151,18 @@ class DynamicBatcher(Generic[Item, Result]):
                 room -= entry.size
         return batch
 
+    def _count_waiting(self) -> int:
+        return sum(not entry.future.done() for entry in list(self._queue))
+
     def _drop_abandoned(self) -> None:
         """Callers that have gone hold no place."""
         if any(entry.future.done() for entry in self._queue):
             self._queue = deque(entry for entry in self._queue if not entry.future.done())
+
+
+def _check_length(batch: Sequence[object], results: Sequence[object]) -> None:
+    if len(results) != len(batch):
+        raise AssertionError(f"{len(results)} results for {len(batch)} items. This is a bug.")
 
 
 def _settle(entries: Sequence[_Entry[Item, Result]], *, error: Exception) -> None:

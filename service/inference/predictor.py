@@ -188,18 +188,21 @@ class Predictor:
         return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
 
     async def _embed_missing(self, key: str, hashed: str, data: bytes, stages: Stages) -> EmbedResult:
-        """Memory has missed: Redis, another replica, or our own encoder."""
+        """The peek into memory has missed: Redis, another replica, or our own encoder."""
         try:
-            embedding = await self._states.load(key, stages)
+            found = await self._states.look_up(key, stages)
         except CacheUnavailable:
-            embedding = None
+            found = None
+        if found is not None:
+            state, tier = found
+            return EmbedResult(hashed, state.embedding.original_size, tier)
         lease: Lease | None = None
-        if embedding is None and self._flight is not None:
+        if self._flight is not None:
             claim = await self._flight.claim(key)
-            lease, embedding = (claim, None) if isinstance(claim, Lease) else (None, claim)
-        if embedding is not None:
-            await self._states.prepare(key, embedding, stages)
-            return EmbedResult(hashed, embedding.original_size, "redis")
+            if not isinstance(claim, Lease):
+                await self._states.prepare(key, claim, stages)
+                return EmbedResult(hashed, claim.original_size, "redis")
+            lease = claim
 
         try:
             embedding = await self._encode(data, stages)
@@ -225,7 +228,8 @@ class Predictor:
         done = await self._encode_lane.submit(frame)
         stages.add("queue", done.queue_s)
         stages.add("encode", done.run_s)
-        return ImageEmbedding(done.result.astype(self._dtype, copy=False), original_size)
+        # A copy in any case: a view would keep the tokens of the whole batch alive.
+        return ImageEmbedding(done.result.astype(self._dtype), original_size)
 
     async def _share_behind_the_answer(self, key: str, embedding: ImageEmbedding, lease: Lease | None) -> None:
         if self._shared is None:

@@ -131,7 +131,10 @@ class Runtime:
         if self.provider == "cuda":
             # The default arena doubles at each growth until the device is full.
             providers = [(_PROVIDERS["cuda"], {"arena_extend_strategy": "kSameAsRequested"}), _PROVIDERS["cpu"]]
-        return ort.InferenceSession(str(path), options, providers=providers)
+        try:
+            return ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be unusable
+            raise ManifestError(f"{path}: ONNX Runtime cannot load this graph: {error}") from error
 
 
 def pad_and_join(prompts: Sequence[tuple[Floats, NDArray[np.int64]]]) -> tuple[Floats, NDArray[np.int64]]:

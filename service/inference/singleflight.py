@@ -43,8 +43,9 @@ class SingleFlight(Generic[Value]):
                 # Nobody may join a flight that is being cancelled.
                 self._forget(key, flight)
                 flight.task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await flight.task
+                await asyncio.wait({flight.task})
+                if not flight.task.cancelled():
+                    flight.task.exception()  # nobody is left who could be told
 
     async def _fly(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
         flight = self._flights[key]

@@ -49,15 +49,18 @@ class ImageStates:
         state = self._memory.peek(key)
         return state if state is not None else await self._loads.run(key, lambda: self._load(key, stages))
 
-    async def load(self, key: str, stages: Stages) -> ImageEmbedding | None:
-        """The embedding from the shared tier, after memory has missed.
+    async def look_up(self, key: str, stages: Stages) -> tuple[ImageState, Literal["memory", "redis"]] | None:
+        """The state and the tier that had it, after `peek` has missed; one from Redis is prepared and kept.
 
         Raises:
-            CacheUnavailable: Redis cannot be asked.
+            CacheUnavailable: memory has it not, and Redis cannot be asked.
         """
         with stages.measure("cache_get"):
-            await self._memory.get(key)  # counts the miss
-            return None if self._shared is None else await self._shared.get(key)
+            state = await self._memory.get(key)  # counts the miss, and sees what has come since the peek
+            if state is not None:
+                return state, "memory"
+            embedding = None if self._shared is None else await self._shared.get(key)
+        return None if embedding is None else (await self.prepare(key, embedding, stages), "redis")
 
     async def prepare(self, key: str, embedding: ImageEmbedding, stages: Stages) -> ImageState:
         """Prepare an embedding and keep the state in memory."""
@@ -92,16 +95,16 @@ class ImageStates:
 
     async def _load(self, key: str, stages: Stages) -> ImageState:
         try:
-            embedding = await self.load(key, stages)
+            found = await self.look_up(key, stages)
         except CacheUnavailable as error:
             raise CacheUnavailable(
                 f"{error.detail} Nobody knows whether this picture is embedded: retry, "
                 "or POST the picture to /embed, which works without the cache.",
                 retry_after_s=error.retry_after_s,
             ) from error
-        if embedding is None:
+        if found is None:
             raise EmbeddingNotFound(
                 "No embedding of this picture is cached for the served model. "
                 "POST the picture to /embed, then repeat this request."
             )
-        return await self.prepare(key, embedding, stages)
+        return found[0]

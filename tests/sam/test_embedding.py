@@ -182,13 +182,13 @@ def test_tokens_of_another_shape_or_type_are_a_bug_of_the_caller(tokens):
         ImageEmbedding(tokens, (10, 10))
 
 
-def test_keys_name_the_model_the_precision_and_the_picture():
+def test_keys_name_the_form_the_model_the_precision_and_the_picture():
     digest = image_hash(b"picture")
 
     key = embedding_key(digest, FINGERPRINT, "float16")
 
     assert digest == hashlib.sha256(b"picture").hexdigest()
-    assert key == f"edgesam:{FINGERPRINT}:float16:{digest}"
+    assert key == f"edgesam:1:{FINGERPRINT}:float16:{digest}"
     assert mask_key(digest, "ab", FINGERPRINT, "float16") == f"{key}:mask:ab"
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ def full_mask(mask: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask (H, W) of an answer in one of the formats rle, png (not cropped) and polygon."""
     if mask.get("rle") is not None:
         assert tuple(mask["rle"]["size"]) == size
-        full = coco.decode({"size": list(size), "counts": mask["rle"]["counts"].encode()}).astype(bool)
+        full = _decoded(mask["rle"])
     elif mask.get("png") is not None:
         full = png_mask(base64.b64decode(mask["png"], validate=True))
     else:
@@ -54,6 +55,13 @@ def logits_of(mask: dict[str, Any]) -> NDArray[np.float32]:
     """The low-resolution logits (256, 256) of an answer in the format `logits`."""
     data = base64.b64decode(mask["logits"], validate=True)
     return np.frombuffer(data, "<f2").reshape(256, 256).astype(np.float32)
+
+
+def _decoded(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools' own, with NumPy 2
+        full = coco.decode({"size": rle["size"], "counts": rle["counts"].encode()})
+    return full.astype(np.bool_)
 
 
 def as_mask_logits(logits: NDArray[np.floating]) -> str:

@@ -1,5 +1,8 @@
 """What a client does with the service: embed, segment, read problems, logs and metrics."""
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,3 +105,15 @@ def wait_for_in_flight(client: httpx.Client, route: str, count: int = 1) -> None
         timeout_s=WAIT_S,
         what=f"{route} never had {count} requests in flight",
     )
+
+
+@contextlib.contextmanager
+def standing_still(service: ServiceProcess) -> Iterator[None]:
+    """Stop the process (SIGSTOP) for the block: what happens to its connections it then learns all at once."""
+    pid = service.process.pid
+    service.process.send_signal(signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    try:
+        yield
+    finally:
+        service.process.send_signal(signal.SIGCONT)

@@ -1,0 +1,120 @@
+"""What happens when there is too much: too many requests, too slow bodies, too little time, clients that leave."""
+
+import pytest
+from support.noise_pictures import noise_file
+from support.raw_http import RawConnection
+from support.redis_server import wait_until
+from support.service_client import (
+    Scrape,
+    assert_problem,
+    embed,
+    open_client,
+    point,
+    request_line,
+    standing_still,
+    wait_for_in_flight,
+)
+
+from service.errors import BodyTimeout, DeadlineExceeded, Overloaded
+
+UNKNOWN = {"image_hash": "0" * 64, "prompts": [point(1, 1)]}
+
+
+@pytest.mark.parametrize("path", ["/embed", "/segment"])
+def test_a_request_beyond_the_permits_is_refused_at_once(limited, limited_client, path):
+    rejected = Scrape(limited_client).value("edgesam_rejected_total", reason="overloaded")
+    with RawConnection(limited.url) as slow:
+        slow.start(path, "Content-Length: 100")
+        wait_for_in_flight(limited_client, path)
+
+        response = limited_client.post(path, content=b"x")
+
+    document = assert_problem(response, Overloaded)
+    assert int(response.headers["retry-after"]) >= 1
+    assert document["detail"].startswith("1 ")
+    assert Scrape(limited_client).value("edgesam_rejected_total", reason="overloaded") == rejected + 1
+    wait_for_in_flight(limited_client, path, 0)
+
+
+def test_uploads_and_prompts_have_permits_of_their_own(limited, limited_client):
+    image_hash = embed(limited_client, noise_file((20, 20), seed=40))
+    with RawConnection(limited.url) as slow:
+        slow.start("/embed", "Content-Length: 100")
+        wait_for_in_flight(limited_client, "/embed")
+
+        click = limited_client.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
+        known = limited_client.head(f"/embed/{image_hash}")
+
+    assert (click.status_code, known.status_code) == (200, 200)
+    wait_for_in_flight(limited_client, "/embed", 0)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/segment"])
+def test_a_client_that_leaves_in_the_middle_of_its_body_frees_its_place(limited, limited_client, path):
+    name = f"left-upload{path.replace('/', '-')}"
+    with RawConnection(limited.url) as slow:
+        slow.start(path, "Content-Length: 100", f"X-Request-ID: {name}")
+        slow.send(b"half")
+        wait_for_in_flight(limited_client, path)
+
+    line = request_line(limited, name)
+
+    assert (line["status"], line["level"]) == (499, "info")
+    assert not [one for one in limited.log if one["event"] == "request failed"]
+    assert limited_client.post("/embed", content=noise_file((20, 20), seed=41)).status_code == 200
+
+
+def test_a_client_that_leaves_while_its_picture_waits_frees_its_place(limited, limited_client):
+    # The process sees request and departure together, so the encoder cannot be faster than the departure.
+    data = noise_file((90, 90), seed=42)
+    with standing_still(limited), RawConnection(limited.url) as leaving:
+        leaving.start("/embed", f"Content-Length: {len(data)}", "X-Request-ID: left-embed")
+        leaving.send(data)
+        leaving.close()
+
+    line = request_line(limited, "left-embed")
+
+    assert line["status"] == 499
+    assert limited_client.post("/embed", content=data).status_code == 200
+    assert Scrape(limited_client).value("edgesam_http_request_duration_seconds_count", status="499") >= 1
+
+
+def test_a_body_that_stalls_is_timed_out(impatient):
+    with RawConnection(str(impatient.base_url)) as stalling:
+        stalling.start("/embed", "Content-Length: 1000")
+        stalling.send(b"only this")
+
+        response = stalling.response()
+
+    assert "9 bytes" in assert_problem(response, BodyTimeout)["detail"]
+    wait_until(lambda: Scrape(impatient).value("edgesam_in_flight", route="/embed") == 0)
+
+
+def test_work_that_takes_too_long_is_given_up(impatient, replicas, next_seed):
+    first, _ = replicas
+    data = noise_file((50, 50), next_seed)
+
+    by_embed = impatient.post("/embed", content=data)
+    image_hash = embed(first, data)
+    wait_until(lambda: impatient.head(f"/embed/{image_hash}").status_code == 200, timeout_s=60)
+    by_segment = impatient.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
+
+    for response in (by_embed, by_segment):
+        assert_problem(response, DeadlineExceeded)
+        assert int(response.headers["retry-after"]) >= 1
+
+
+def test_many_connections_at_once_are_all_answered(service_url):
+    with open_client(service_url) as client:
+        image_hash = embed(client, noise_file((40, 40), seed=43))
+    connections = [RawConnection(service_url) for _ in range(50)]
+    body = b'{"image_hash": "%b", "prompts": [{"points": [{"x": 1, "y": 1}]}]}' % image_hash.encode()
+
+    for connection in connections:
+        connection.start("/segment", f"Content-Length: {len(body)}")
+        connection.send(body)
+    statuses = [connection.response().status_code for connection in connections]
+    for connection in connections:
+        connection.close()
+
+    assert statuses == [200] * 50

@@ -1,0 +1,155 @@
+"""Two replicas on one Redis: what one has embedded or cut out, the other knows; and what happens without Redis."""
+
+import hashlib
+import json
+import threading
+
+import pytest
+from support.noise_pictures import noise_file
+from support.redis_server import wait_until
+from support.service_client import Scrape, assert_problem, embed, open_client, point, segment
+from support.service_process import ServiceProcess
+
+from service.errors import CacheUnavailable, EmbeddingNotFound
+
+WAIT_S = 60
+
+
+def cached(client, data):
+    """The tier that `client` has the picture in."""
+    return client.post("/embed", content=data).json()["cached"]
+
+
+def wait_for_redis(client, image_hash):
+    """Return when the picture that another replica embedded has arrived."""
+    wait_until(lambda: client.head(f"/embed/{image_hash}").headers.get("x-cache") == "redis", timeout_s=WAIT_S)
+
+
+def test_a_picture_goes_from_computed_to_memory_and_over_redis_to_the_other(replicas, next_seed):
+    first, second = replicas
+    data = noise_file((40, 50), next_seed)
+
+    on_first = [cached(first, data), cached(first, data)]
+    wait_for_redis(second, hashlib.sha256(data).hexdigest())
+    on_second = [cached(second, data), cached(second, data)]
+
+    assert on_first == [None, "memory"]
+    assert on_second == ["redis", "memory"]
+    assert first.head(f"/embed/{hashlib.sha256(data).hexdigest()}").headers["x-cache"] == "memory"
+
+
+def test_a_picture_embedded_on_one_is_segmented_on_the_other_alike(replicas, next_seed):
+    first, second = replicas
+    image_hash = embed(first, noise_file((41, 51), next_seed))
+    wait_for_redis(second, image_hash)
+
+    answers = [segment(client, image_hash, point(20, 20), format="logits") for client in (first, second)]
+
+    assert answers[0] == answers[1]
+
+
+def test_a_mask_of_one_is_refined_on_the_other(replicas, redis_server, next_seed):
+    first, second = replicas
+    image_hash = embed(first, noise_file((42, 52), next_seed))
+    wait_for_redis(second, image_hash)
+    (mask,) = segment(first, image_hash, point(20, 20), multimask=1)[0]
+    wait_until(lambda: any(mask["mask_id"].encode() in key for key in redis_server.ask("KEYS", "*")), timeout_s=WAIT_S)
+
+    prompt = {**point(5, 5, label=0), "mask_id": mask["mask_id"]}
+    answers = [segment(client, image_hash, prompt) for client in (first, second)]
+
+    assert answers[0] == answers[1]
+
+
+def test_a_picture_deleted_on_the_one_is_gone_from_redis(replicas, next_seed):
+    first, second = replicas
+    image_hash = embed(first, noise_file((43, 53), next_seed))
+    wait_for_redis(second, image_hash)
+
+    deleted = second.delete(f"/embed/{image_hash}")
+
+    assert deleted.status_code == 204
+    assert_problem(second.delete(f"/embed/{image_hash}"), EmbeddingNotFound)
+
+
+def test_replicas_asked_at_once_encode_a_picture_once(replicas, next_seed):
+    data = noise_file((44, 54), next_seed)
+    before = encodes(replicas)
+    answers = []
+
+    def ask(client):
+        with open_client(str(client.base_url)) as own:
+            answers.append(cached(own, data))
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in replicas for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(answers) == 8
+    assert None in answers
+    assert encodes(replicas) == before + 1
+
+
+def encodes(replicas):
+    """Encodings of all replicas so far."""
+    return sum(Scrape(client).value("edgesam_stage_duration_seconds_count", stage="encode") for client in replicas)
+
+
+def test_without_redis_memory_answers_and_the_rest_is_unavailable(replicas, redis_server, next_seed):
+    first, _ = replicas
+    data = noise_file((45, 55), next_seed)
+    image_hash = embed(first, data)
+    unknown = hashlib.sha256(data + b"?").hexdigest()
+
+    redis_server.kill()
+    try:
+        in_memory = first.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
+        not_in_memory = [
+            first.post("/segment", json={"image_hash": unknown, "prompts": [point(1, 1)]}),
+            first.delete(f"/embed/{unknown}"),
+            first.post("/segment", json={"image_hash": image_hash, "prompts": [{"mask_id": "0" * 32}]}),
+        ]
+        head = first.head(f"/embed/{unknown}")
+        new = first.post("/embed", content=noise_file((46, 56), next_seed))
+        ready = first.get("/readyz")
+    finally:
+        redis_server.start()
+
+    assert in_memory.status_code == 200
+    assert head.status_code == 503
+    assert (new.status_code, new.json()["cached"]) == (200, None)
+    assert ready.status_code == 200
+    for response in not_in_memory:
+        assert_problem(response, CacheUnavailable)
+        assert int(response.headers["retry-after"]) >= 1
+    assert Scrape(first).value("edgesam_cache_lookups_total", tier="redis", outcome="error") > 0
+    wait_until(lambda: first.head(f"/embed/{unknown}").status_code == 404, timeout_s=WAIT_S)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 1000])
+def test_a_damaged_value_in_redis_is_computed_anew(replicas, redis_server, next_seed, damage):
+    first, second = replicas
+    data = noise_file((47, 57), next_seed)
+    image_hash = embed(first, data)
+    wait_for_redis(second, image_hash)
+    (key,) = (key for key in redis_server.ask("KEYS", "*") if key.endswith(image_hash.encode()))
+    redis_server.ask("SET", key, damage)
+
+    segmented = second.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
+    embedded = second.post("/embed", content=data)
+
+    assert_problem(segmented, EmbeddingNotFound)
+    assert (embedded.status_code, embedded.json()["cached"]) == (200, None)
+
+
+def test_the_password_of_redis_stands_in_no_log(artifact, redis_server):
+    url = redis_server.url.replace("redis://", "redis://user:very-secret@")
+
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": url}) as service:
+        with open_client(service.url) as client:
+            response = client.post("/segment", json={"image_hash": "0" * 64, "prompts": [point(1, 1)]})
+
+    assert_problem(response, CacheUnavailable)
+    assert "very-secret" not in json.dumps(service.log) + response.text

@@ -1,0 +1,176 @@
+"""What comes out of the real process over HTTP is what PyTorch computes from the same picture and prompts (SPEC 1)."""
+
+import io
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.answered_masks import as_mask_logits, full_mask, logits_of
+from support.noise_pictures import noise_file
+from support.random_model import random_model
+from support.service_client import embed, open_client, segment
+from support.service_process import ServiceProcess
+
+from model_store.edge_sam.predictor import EmbeddedImage, Prediction, TorchPredictor
+
+# ONNX Runtime and torch add in different orders; masks are told apart only where the logit is clear of 0.
+TOLERANCE = 1e-4
+PROMPTS = 100
+SIZES = [(480, 640), (700, 300), (1, 1), (3, 700), (97, 61), (768, 1024)]
+KINDS = ["point", "points", "box", "box and points", "mask", "mask and point", "mask_id"]
+FORMATS = ["rle", "png", "polygon", "logits", "none"]
+MULTIMASKS = ["auto", 1, 3, 4]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture on both sides."""
+
+    size: tuple[int, int]
+    image_hash: str
+    embedded: EmbeddedImage
+
+
+@pytest.fixture(scope="module")
+def reference() -> TorchPredictor:
+    return TorchPredictor(random_model())
+
+
+@pytest.fixture(scope="module")
+def exact_client(artifact):
+    """Of a process that keeps tokens as they come from the encoder."""
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_EMBEDDING_DTYPE": "float32"}
+    with ServiceProcess(settings) as service, open_client(service.url) as client:
+        yield client
+
+
+def embedded_on_both_sides(client, reference, size, seed) -> Picture:
+    """The file goes to the service; the reference gets what Pillow decodes from it."""
+    data = noise_file(size, seed)
+    image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return Picture(size, embed(client, data), reference.embed(image))
+
+
+def test_a_hundred_random_prompts_give_the_masks_of_torch(exact_client, reference):
+    rng = np.random.default_rng(2024)
+    pictures = [embedded_on_both_sides(exact_client, reference, size, seed=200) for size in SIZES]
+    combinations = itertools.islice(itertools.cycle(itertools.product(KINDS, range(len(SIZES)))), PROMPTS)
+
+    for i, (kind, which) in enumerate(combinations):
+        picture, output, multimask = pictures[which], FORMATS[i % 5], MULTIMASKS[i // 3 % 4]
+        prompt = random_prompt(rng, kind, picture, exact_client)
+        prediction = predict(reference, picture, prompt)
+        (masks,) = segment(exact_client, picture.image_hash, sent(prompt), multimask=multimask, format=output)
+
+        is_ambiguous = kind == "point"
+        chosen = {"auto": (0, 1, 2, 3) if is_ambiguous else (0,), 1: (0,), 3: (1, 2, 3), 4: (0, 1, 2, 3)}[multimask]
+        about = f"prompt {i}: {kind} on {picture.size}, {multimask}, {output}"
+        assert_masks_are_those_of_torch(masks, prediction, chosen, picture.size, about)
+
+
+def test_with_rounded_embeddings_masks_hardly_differ(service_url, reference):
+    rng = np.random.default_rng(7)
+    overlaps = []
+    with open_client(service_url) as client:
+        picture = embedded_on_both_sides(client, reference, (480, 640), seed=201)
+        for kind in itertools.islice(itertools.cycle(["point", "points", "box", "box and points"]), 12):
+            prompt = random_prompt(rng, kind, picture, client)
+            expected = predict(reference, picture, prompt).masks[0]
+            (mask,) = segment(client, picture.image_hash, sent(prompt), multimask=1)[0]
+            found = full_mask(mask, picture.size)
+            union = (found | expected).sum()
+            overlaps.append(1.0 if union == 0 else float((found & expected).sum() / union))
+
+    print(f"mask IoU with float16 embeddings: mean {np.mean(overlaps):.5f}, least {min(overlaps):.5f}")
+    assert np.mean(overlaps) >= 0.99
+
+
+def random_prompt(rng, kind: str, picture: Picture, client) -> dict[str, Any]:
+    """points (N, 2), labels (N,), box (4,), mask_logits (256, 256) and mask_id, as far as the kind has them."""
+    height, width = picture.size
+    prompt: dict[str, Any] = {}
+    if "point" in kind:
+        count = 1 if kind in {"point", "mask and point"} else int(rng.integers(2, 9))
+        prompt["points"] = rng.uniform((0, 0), (width, height), (count, 2)).round(2)
+        prompt["labels"] = rng.integers(0, 2, count)
+    if "box" in kind:
+        prompt["box"] = np.sort(rng.uniform((-0.1, -0.1), (1.1, 1.1), (2, 2)), axis=0).ravel()
+        prompt["box"] = prompt["box"] * (width, height, width, height) + (-0.5, -0.5, 0.5, 0.5)
+    if kind.startswith("mask"):
+        y, x = np.mgrid[:256, :256]
+        centre_y, centre_x, radius = rng.uniform((30, 30, 10), (220, 220, 100))
+        prompt["mask_logits"] = rounded(np.clip((radius - np.hypot(y - centre_y, x - centre_x)) / 4, -12, 12))
+    if kind == "mask_id":  # the mask of an earlier answer, whose logits are asked for to know them here
+        earlier = {"points": [{"x": float(width) / 3, "y": float(height) / 3}]}
+        mask = segment(client, picture.image_hash, earlier, format="logits")[0][int(rng.integers(0, 4))]
+        prompt.update(mask_id=mask["mask_id"], mask_logits=logits_of(mask))
+    return prompt
+
+
+def rounded(logits):
+    """What float16 makes of them, as float32."""
+    return logits.astype(np.float16).astype(np.float32)
+
+
+def sent(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The prompt as JSON."""
+    found: dict[str, Any] = {}
+    if "points" in prompt:
+        pairs = zip(prompt["points"].tolist(), prompt["labels"].tolist(), strict=True)
+        found["points"] = [{"x": x, "y": y, "label": label} for (x, y), label in pairs]
+    if "box" in prompt:
+        found["box"] = prompt["box"].tolist()
+    if "mask_id" in prompt:
+        found["mask_id"] = prompt["mask_id"]
+    elif "mask_logits" in prompt:
+        found["mask_logits"] = as_mask_logits(prompt["mask_logits"])
+    return found
+
+
+def predict(reference: TorchPredictor, picture: Picture, prompt: dict[str, Any]) -> Prediction:
+    """All four masks of the reference."""
+    arrays = {key: value for key, value in prompt.items() if key != "mask_id"}
+    return reference.predict(picture.embedded, **arrays)
+
+
+def assert_masks_are_those_of_torch(masks, prediction: Prediction, chosen, size, about) -> None:
+    """Each mask is one of the reference's chosen ones, in the order of the reference's stability."""
+    assert len(masks) == len(chosen), about
+    order = sorted(chosen, key=lambda index: -prediction.stability[index])
+    left = set(chosen)
+    for mask, expected in zip(masks, order, strict=True):
+        slack = stability_slack(prediction.mask_logits[expected])
+        assert mask["stability"] == pytest.approx(prediction.stability[expected], abs=slack), about
+        index = min(left, key=lambda i: abs(prediction.iou_predictions[i] - mask["predicted_iou"]))
+        left.remove(index)
+        assert index == expected or abs(prediction.stability[index] - prediction.stability[expected]) <= slack, about
+        assert mask["predicted_iou"] == pytest.approx(prediction.iou_predictions[index], abs=TOLERANCE), about
+        assert_pixels_are_those_of_torch(mask, prediction.logits[index], prediction.mask_logits[index], size, about)
+
+
+def stability_slack(mask_logits) -> float:
+    """How far the stability may be off: the tolerance, and every pixel that lies next to one of its thresholds."""
+    near = margin(mask_logits)
+    undecided = sum(int((np.abs(mask_logits - threshold) < near).sum()) for threshold in (-1.0, 1.0))
+    return TOLERANCE + undecided / max(1, int((mask_logits > -1.0).sum()))
+
+
+def margin(logits) -> float:
+    """Logits closer to a threshold than this may lie on either side of it."""
+    return TOLERANCE * max(1.0, float(np.abs(logits).max()))
+
+
+def assert_pixels_are_those_of_torch(mask, logits, mask_logits, size, about) -> None:
+    """The mask in whatever format it came, against logits (H, W) and (256, 256) of the reference."""
+    is_undecided = np.abs(logits) < margin(logits)
+    assert abs(mask["area"] - (logits > 0).sum()) <= is_undecided.sum(), about
+    if "logits" in mask:
+        np.testing.assert_allclose(
+            logits_of(mask), mask_logits, rtol=2**-10, atol=margin(mask_logits), err_msg=about
+        )
+    elif {"rle", "png", "polygon"} & set(mask):
+        differs = full_mask(mask, size) != (logits > 0)
+        assert not (differs & ~is_undecided).any(), f"{about}: {int(differs.sum())} pixels differ"

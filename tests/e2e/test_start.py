@@ -1,0 +1,93 @@
+"""A service that cannot be served does not start, and says which setting or file is wrong."""
+
+import shutil
+import socket
+
+import pytest
+from support.service_process import ServiceProcess
+
+OK = {0, -15, 143}
+
+
+def failed_start(settings):
+    """A process that ended by itself while it started."""
+    service = ServiceProcess(settings)
+    with pytest.raises(AssertionError, match="ended before"):
+        service.__enter__()
+    return service
+
+
+def text(service):
+    """All that it wrote."""
+    return "\n".join(str(line) for line in service.log)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"EDGESAM_PORT": "many"}, "EDGESAM_PORT: "),
+        ({"EDGESAM_MAX_PROMPTS": "0", "EDGESAM_DRAIN_S": "-1"}, "EDGESAM_MAX_PROMPTS: "),
+        ({"EDGESAM_MAX_PROMPTS": "0", "EDGESAM_DRAIN_S": "-1"}, "EDGESAM_DRAIN_S: "),
+        ({"EDGESAM_REDIS_URL": "http://user:very-secret-text@host"}, "EDGESAM_REDIS_URL: "),
+        ({"EDGESAM_API_KEYS": '["very-secret"]'}, "EDGESAM_API_KEYS: "),
+        ({"EDGESAM_API_KEYS": "very-secret-text-without-brackets"}, "EDGESAM_API_KEYS: "),
+        ({"EDGESAM_CORS_ORIGINS": "https://front.example"}, "EDGESAM_CORS_ORIGINS: "),
+        ({"EDGESAM_PORT": "8123", "EDGESAM_METRICS_PORT": "8123"}, "metrics_port: "),
+    ],
+)
+def test_a_wrong_setting_ends_with_2_and_the_name_of_the_variable(settings, name):
+    service = failed_start(settings)
+
+    assert service.process.returncode == 2
+    assert name in text(service)
+    assert "very-secret" not in text(service)
+    assert "Traceback" not in text(service)
+
+
+def test_a_damaged_model_file_ends_with_2_and_its_name(artifact, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(artifact, damaged)
+    graph = damaged / "decoder.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+
+    service = failed_start({"EDGESAM_MODEL_DIR": str(damaged)})
+
+    assert service.process.returncode == 2
+    assert str(graph) in text(service)
+    assert "Traceback" not in text(service)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "encoder.onnx"])
+def test_a_missing_model_file_ends_with_2_and_its_name(artifact, tmp_path, name):
+    incomplete = tmp_path / "incomplete"
+    incomplete.mkdir()
+    for path in artifact.iterdir():
+        if path.name != name:
+            (incomplete / path.name).symlink_to(path)
+
+    service = failed_start({"EDGESAM_MODEL_DIR": str(incomplete)})
+
+    assert service.process.returncode == 2
+    assert str(incomplete / name) in text(service)
+
+
+def test_a_provider_that_is_not_installed_ends_with_2_and_those_that_are(artifact):
+    service = failed_start({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PROVIDER": "cuda"})
+
+    assert service.process.returncode == 2
+    assert "CPUExecutionProvider" in text(service)
+
+
+@pytest.mark.parametrize("variable", ["EDGESAM_PORT", "EDGESAM_METRICS_PORT"])
+def test_a_port_in_use_ends_the_start_with_its_reason(artifact, variable):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+
+        service = failed_start({"EDGESAM_MODEL_DIR": str(artifact), variable: str(taken.getsockname()[1])})
+
+    assert service.process.returncode not in OK
+    assert "address already in use" in text(service).lower()
+    assert "AttributeError" not in text(service)

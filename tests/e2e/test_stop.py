@@ -1,0 +1,135 @@
+"""SIGTERM: what was accepted is answered, load balancers are told in time, and the end is clean."""
+
+import threading
+
+import httpx
+import pytest
+from support.noise_pictures import noise_file
+from support.raw_http import RawConnection
+from support.service_client import assert_problem, embed, open_client, point, wait_for_in_flight
+from support.service_process import ServiceProcess
+
+from service.errors import NotReady
+
+CLEAN = {0, -15, 143}
+WAIT_S = 60
+
+
+def started(artifact, **settings):
+    """A process that lets requests take their time."""
+    return ServiceProcess(
+        {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_GRACEFUL_TIMEOUT_S": "60"}
+        | {f"EDGESAM_{name}": value for name, value in settings.items()}
+    )
+
+
+def events(service):
+    """What the log tells, in order."""
+    return [line["event"] for line in service.log]
+
+
+def test_requests_under_way_are_answered_after_the_signal(artifact):
+    pictures = [noise_file((60, 60 + i), seed=90) for i in range(4)]
+    with started(artifact) as service, open_client(service.url) as client:
+        connections = [RawConnection(service.url) for _ in pictures]
+        for connection, data in zip(connections, pictures, strict=True):
+            connection.start("/embed", f"Content-Length: {len(data)}")
+            connection.send(data[:100])
+        wait_for_in_flight(client, "/embed", len(pictures))
+
+        service.terminate()
+        service.wait_for("Shutting down")
+        for connection, data in zip(connections, pictures, strict=True):
+            connection.send(data[100:])
+        responses = [connection.response() for connection in connections]
+        for connection in connections:
+            connection.close()
+        service.process.wait(WAIT_S)
+
+    assert [response.status_code for response in responses] == [200] * len(pictures)
+    assert service.process.returncode in CLEAN
+    assert "Application shutdown complete." in events(service)
+    assert not [line for line in service.log if line["level"] == "error"]
+
+
+def test_after_the_signal_nobody_new_is_let_in(artifact):
+    with started(artifact) as service:
+        service.terminate()
+        service.process.wait(WAIT_S)
+
+        with open_client(service.url) as client, pytest.raises(httpx.ConnectError):
+            client.get("/livez")
+
+
+def test_while_draining_readiness_says_no_and_work_goes_on(artifact):
+    with started(artifact, DRAIN_S="300") as service, open_client(service.url) as client:
+        image_hash = embed(client, noise_file((50, 50), seed=91))
+        service.terminate()
+        service.wait_for("draining")
+
+        ready = client.get("/readyz")
+        live = client.get("/livez")
+        segmented = client.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
+        embedded = client.post("/embed", content=noise_file((51, 51), seed=91))
+        service.terminate()  # the second one stops at once
+        service.process.wait(WAIT_S)
+
+    assert_problem(ready, NotReady)
+    assert int(ready.headers["retry-after"]) >= 1
+    assert [live.status_code, segmented.status_code, embedded.status_code] == [200, 200, 200]
+    assert service.process.returncode in CLEAN
+
+
+def test_nothing_fails_for_clients_that_heed_readiness(artifact):
+    statuses = []
+
+    def click_until_not_ready(url, image_hash):
+        while True:
+            with open_client(url) as client:
+                if client.get("/readyz").status_code == 503:
+                    return
+                body = {"image_hash": image_hash, "prompts": [point(5, 5)]}
+                statuses.append(client.post("/segment", json=body).status_code)
+            is_loaded.set()
+
+    with started(artifact, DRAIN_S="300") as service, open_client(service.url) as client:
+        image_hash = embed(client, noise_file((52, 52), seed=92))
+        is_loaded = threading.Event()
+        threads = [threading.Thread(target=click_until_not_ready, args=(service.url, image_hash)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert is_loaded.wait(WAIT_S)
+
+        service.terminate()
+        for thread in threads:
+            thread.join(WAIT_S)
+        service.terminate()
+        service.process.wait(WAIT_S)
+
+    assert not any(thread.is_alive() for thread in threads)
+    assert statuses
+    assert set(statuses) == {200}
+    assert service.process.returncode in CLEAN
+
+
+def test_draining_ends_by_itself(artifact):
+    with started(artifact, DRAIN_S="0.5") as service:
+        service.terminate()
+        service.process.wait(WAIT_S)
+
+    happened = events(service)
+    wanted = ["draining", "Shutting down", "Application shutdown complete."]
+    assert [event for event in happened if event in wanted] == wanted
+    assert service.process.returncode in CLEAN
+
+
+def test_an_idle_connection_does_not_hold_the_end_up(artifact):
+    with started(artifact) as service, open_client(service.url) as client:
+        client.get("/livez")  # leaves the connection open
+        with RawConnection(service.url) as silent:
+            silent.send(b"POST /embed HT")
+
+            service.terminate()
+            service.process.wait(WAIT_S)
+
+    assert service.process.returncode in CLEAN
