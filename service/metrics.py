@@ -21,13 +21,20 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Stages:
-    """The stages of one request in the order they ended, milliseconds; becomes Server-Timing and a log line."""
+    """The stages of one request in the order they ended; becomes Server-Timing and a log line.
 
-    __slots__ = ("_metrics", "elapsed_ms")
+    Worker threads add to it, also for a request that has been answered with its deadline meanwhile.
+    """
+
+    __slots__ = ("_elapsed_ms", "_metrics")
 
     def __init__(self, metrics: "Metrics") -> None:
         self._metrics = metrics
-        self.elapsed_ms: dict[str, float] = {}
+        self._elapsed_ms: dict[str, float] = {}
+
+    def elapsed_ms(self) -> dict[str, float]:
+        """Milliseconds by stage, so far."""
+        return self._elapsed_ms.copy()
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -40,7 +47,7 @@ class Stages:
 
     def add(self, stage: str, seconds: float) -> None:
         """Record a duration measured elsewhere, for instance by a lane's worker thread."""
-        self.elapsed_ms[stage] = self.elapsed_ms.get(stage, 0.0) + seconds * 1000.0
+        self._elapsed_ms[stage] = self._elapsed_ms.get(stage, 0.0) + seconds * 1000.0
         self._metrics.stage_duration_seconds.labels(stage).observe(seconds)
 
 

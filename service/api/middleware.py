@@ -180,7 +180,7 @@ async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None
 
 
 def _server_timing(stages: Stages, total_s: float) -> str:
-    entries = [f"{stage};dur={ms:.2f}" for stage, ms in stages.elapsed_ms.items()]
+    entries = [f"{stage};dur={ms:.2f}" for stage, ms in stages.elapsed_ms().items()]
     return ", ".join([*entries, f"total;dur={total_s * 1000:.2f}"])
 
 
@@ -192,7 +192,7 @@ def _log(scope: Scope, route: str, status: int, seconds: float, stages: Stages) 
         "route": route,
         "status": status,
         "duration_ms": round(seconds * 1000, 2),
-        "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms.items()},
+        "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
         **{key: state[key] for key in ("problem", "cached", "prompts") if key in state},
     }
     logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

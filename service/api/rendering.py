@@ -1,4 +1,4 @@
-"""Masks as bytes of an answer. Blocking: runs in a worker thread."""
+"""Masks as answers. Blocking: runs in a worker thread."""
 
 import base64
 from collections.abc import Callable
@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
 from service.api.schemas import Format
+from service.inference.deadline import Deadline
 from service.inference.predictor import SegmentedMask, SegmentResult
 from service.sam.formats import encode_logits, encode_png, encode_polygons, encode_rle
+
+JSON, PNG = "application/json", "image/png"
+
+_VARY = {"Vary": "Accept"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +27,24 @@ class RenderOptions:
     tolerance_pixels: float
 
 
-def render_json(image_hash: str, model: str, result: SegmentResult, options: RenderOptions) -> bytes:
-    """The body of `SegmentResponse`."""
+def render_json(
+    image_hash: str, model: str, options: RenderOptions, result: SegmentResult, deadline: Deadline
+) -> Response:
+    """The answer described by `SegmentResponse`."""
     write = _WRITERS[options.format]
+    results: list[dict[str, Any]] = []
+    for masks in result.results:
+        written = []
+        for mask in masks:
+            deadline.check()
+            written.append({**_numbers(mask), **write(mask, options)})
+        results.append({"masks": written})
     height, width = result.original_size
-    document = {
-        "image_hash": image_hash,
-        "width": width,
-        "height": height,
-        "model": model,
-        "results": [
-            {"masks": [{**_numbers(mask), **write(mask, options)} for mask in masks]} for masks in result.results
-        ],
-    }
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    document = {"image_hash": image_hash, "width": width, "height": height, "model": model, "results": results}
+    return Response(orjson.dumps(document), media_type=JSON, headers=_VARY)
 
 
-def render_png(result: SegmentResult, options: RenderOptions) -> tuple[bytes, dict[str, str]]:
+def render_png(options: RenderOptions, result: SegmentResult, _deadline: Deadline) -> Response:
     """The best mask of the only prompt as a PNG file, and its numbers as headers."""
     best = result.results[0][0]
     numbers = _numbers(best)
@@ -47,7 +54,7 @@ def render_png(result: SegmentResult, options: RenderOptions) -> tuple[bytes, di
         "X-Mask-Area": str(numbers["area"]),
         "X-Mask-Box": ",".join(map(str, numbers["box"])),
     }
-    return encode_png(best.mask, crop=options.crop), headers
+    return Response(encode_png(best.mask, crop=options.crop), media_type=PNG, headers={**headers, **_VARY})
 
 
 def _numbers(mask: SegmentedMask) -> dict[str, Any]:

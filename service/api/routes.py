@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from service.api.accept import preferred
 from service.api.bodies import MULTIPART_OVERHEAD_BYTES, picture_of, read_body
 from service.api.problems import broken_rule, invalid_request
-from service.api.rendering import RenderOptions, render_json, render_png
+from service.api.rendering import JSON, PNG, RenderOptions, render_json, render_png
 from service.api.schemas import (
     EmbedResponse,
     ImageHash,
@@ -27,11 +28,9 @@ from service.api.schemas import (
 )
 from service.errors import EmbeddingNotFound, InvalidRequest, NotAcceptable
 from service.inference.admission import AdmissionController
-from service.inference.predictor import Predictor, Query
+from service.inference.predictor import Predictor, Query, Render
 from service.sam.formats import decode_logits
 from service.sam.prompts import Prompt
-
-JSON, PNG = "application/json", "image/png"
 
 _PICTURE_BODY = {
     "required": True,
@@ -156,17 +155,13 @@ def install_routes(
             if kind is None:
                 raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt.")
             request.state.prompts = len(queries)
-            stages = request.state.stages
-            result = await predictor.segment(asked.image_hash, queries, asked.multimask, stages)
             options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
-            with stages.measure("serialize"):
-                if kind == PNG:
-                    content, headers = await predictor.run_in_worker(render_png, result, options)
-                    return Response(content, media_type=PNG, headers={**headers, "Vary": "Accept"})
-                content = await predictor.run_in_worker(
-                    render_json, asked.image_hash, description.name, result, options
-                )
-        return Response(content, media_type=JSON, headers={"Vary": "Accept"})
+            render: Render[Response] = (
+                partial(render_png, options)
+                if kind == PNG
+                else partial(render_json, asked.image_hash, description.name, options)
+            )
+            return await predictor.segment(asked.image_hash, queries, asked.multimask, render, request.state.stages)
 
     @app.get("/models", responses=ProblemModel.responses(401), summary="What is served")
     async def models() -> ModelsResponse:

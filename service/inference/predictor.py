@@ -1,9 +1,8 @@
 """The two use cases: embed a picture, cut objects out of an embedded one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.cache.base import Cache
-from service.errors import CacheUnavailable, DeadlineExceeded
+from service.errors import CacheUnavailable
 from service.inference.background import BackgroundWork
 from service.inference.batching import DynamicBatcher
+from service.inference.deadline import Deadline
 from service.inference.lanes import DecodeItem
 from service.inference.refinement import LowResMask, RefinementMasks
 from service.inference.runtime import Decoded, ImageState, Runtime, StateArrays
@@ -65,6 +65,10 @@ class SegmentResult:
 
     original_size: Size
     results: list[list[SegmentedMask]]
+
+
+Render = Callable[[SegmentResult, Deadline], Result]
+"""Writes an answer in a worker thread; checks the deadline between masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class Predictor:
             UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio: the picture.
             Overloaded, DeadlineExceeded, NotReady: the server.
         """
-        async with _deadline(self._limits.embed_timeout_s, "Embedding the picture"):
+        async with Deadline(self._limits.embed_timeout_s, "Embedding the picture").bound():
             with stages.measure("hash"):
                 hashed = await self.run_in_worker(image_hash, data)
             key = self._key(hashed)
@@ -141,18 +145,20 @@ class Predictor:
             return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages))
 
     async def segment(
-        self, hashed: str, queries: Sequence[Query], multimask: Multimask, stages: Stages
-    ) -> SegmentResult:
-        """Masks for prompts on an embedded picture; the picture itself is never needed.
+        self, hashed: str, queries: Sequence[Query], multimask: Multimask, render: Render[Result], stages: Stages
+    ) -> Result:
+        """Masks for prompts on an embedded picture, as `render` writes them; the picture itself is never needed.
 
         1. find the image state, 2. fetch the masks to refine, 3. put the prompts into the frame, 4. decode,
-        5. choose masks on the low-resolution logits and enlarge those alone, 6. keep them for refinement.
+        5. choose masks on the low-resolution logits and enlarge those alone, 6. render, in the same turn of a worker,
+        7. keep the masks for refinement.
 
         Raises:
             EmbeddingNotFound, MaskNotFound, PromptOutsideImage: the request.
             CacheUnavailable, Overloaded, DeadlineExceeded, NotReady: the server.
         """
-        async with _deadline(self._limits.segment_timeout_s, "Segmenting"):
+        deadline = Deadline(self._limits.segment_timeout_s, "Segmenting")
+        async with deadline.bound():
             key = self._key(hashed)
             state = await self._states.find(key, stages)
             size = state.embedding.original_size
@@ -160,12 +166,18 @@ class Predictor:
             for prompt in prompts:
                 check_prompt(prompt, size)
             decoded = await self._decode(state, prompts, stages)
-            with stages.measure("postprocess"):
-                results = await self.run_in_worker(_choose_masks, key, prompts, decoded, multimask, size)
+
+            def finish() -> tuple[SegmentResult, Result]:
+                with stages.measure("postprocess"):
+                    result = SegmentResult(size, _choose_masks(key, prompts, decoded, multimask, size, deadline))
+                with stages.measure("serialize"):
+                    return result, render(result, deadline)
+
+            result, rendered = await self.run_in_worker(finish)
             await self._masks.keep(
-                [(self._mask_key(hashed, mask.mask_id), mask.mask_logits) for masks in results for mask in masks]
+                [(self._mask_key(hashed, mask.mask_id), mask.mask_logits) for masks in result.results for mask in masks]
             )
-        return SegmentResult(size, results)
+        return rendered
 
     async def contains(self, hashed: str) -> Literal["memory", "redis"] | None:
         """The tier that has the picture's embedding; nothing is loaded.
@@ -286,13 +298,19 @@ class Predictor:
 
 
 def _choose_masks(
-    key: str, prompts: Sequence[Prompt], decoded: Sequence[Decoded], multimask: Multimask, original_size: Size
+    key: str,
+    prompts: Sequence[Prompt],
+    decoded: Sequence[Decoded],
+    multimask: Multimask,
+    original_size: Size,
+    deadline: Deadline,
 ) -> list[list[SegmentedMask]]:
-    """Choose on the low-resolution logits, then enlarge what is returned; runs in a worker thread."""
+    """Choose on the low-resolution logits, then enlarge what is returned."""
     results = []
     for prompt, answer in zip(prompts, decoded, strict=True):
         masks = []
         for i in rank(answer.stability[0], candidates(multimask, prompt)):
+            deadline.check()
             mask_logits = to_float16(answer.mask_logits[0, i]).astype(np.float32)
             masks.append(
                 SegmentedMask(
@@ -305,15 +323,3 @@ def _choose_masks(
             )
         results.append(masks)
     return results
-
-
-@asynccontextmanager
-async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"{what} took longer than {seconds:g} s. Retry; if it happens again, the service is overloaded.",
-            retry_after_s=1.0,
-        ) from error
