@@ -47,6 +47,8 @@ def main() -> int:
         print(f'{name}: is not JSON; a list is written ["one", "two"]', file=sys.stderr)  # noqa: T201 - as above
         return 2
     configure_logging(settings.log_level)
+    for name in Settings.unknown_variables():
+        logger.warning("%s is no setting and is ignored", name)
     cv2.setNumThreads(1)  # each of our worker threads has a core already
     try:
         app = create_app(settings)

@@ -134,7 +134,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
             readiness.is_ready = False
 
-    app = FastAPI(title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    )
     app.state.readiness = readiness
     install_routes(
         app,
@@ -226,7 +228,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID", "X-Image-Hash"],
+            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID"],
             expose_headers=list(EXPOSED_HEADERS),
             max_age=86400,
         )

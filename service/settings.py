@@ -1,5 +1,6 @@
 """Every setting of the service, read once, in `create_app`; everything else receives plain values."""
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -85,6 +86,12 @@ class Settings(BaseSettings):
         default_factory=list, description="Keys as JSON; one must come with each request. Empty asks for none."
     )
 
+    @classmethod
+    def unknown_variables(cls) -> list[str]:
+        """Names in the environment that look like settings and are none: mostly slips of the pen."""
+        known = {f"EDGESAM_{name.upper()}" for name in cls.model_fields} | {"EDGESAM_MODELS_DIR"}  # the model store's
+        return sorted(name for name in os.environ if name.upper().startswith("EDGESAM_") and name.upper() not in known)
+
     @field_validator("redis_url")
     @classmethod
     def _has_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
@@ -102,5 +109,5 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.metrics_port and self.metrics_port == self.port:
-            raise ValueError("metrics_port: must differ from port; leave it unset to serve /metrics on the main port")
+            raise ValueError("EDGESAM_METRICS_PORT equals EDGESAM_PORT; leave it unset to serve /metrics there")
         return self

@@ -75,7 +75,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         request.state.problem = error.code
-        if isinstance(error, REFUSALS):
+        if isinstance(error, REFUSALS) and request.url.path != "/readyz":  # a probe is no work
             metrics.rejected_total.labels(error.code).inc()
         return problem_response(error, request.state.request_id)
 

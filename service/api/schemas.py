@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.sam.masks import Multimask
 
@@ -67,6 +67,13 @@ class SegmentRequest(_Request):
             }
         }
     )
+
+    @field_validator("multimask", mode="before")
+    @classmethod
+    def _is_not_a_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("multimask is auto, 1, 3 or 4")  # noqa: TRY004 - pydantic wants ValueError
+        return value
 
     image_hash: ImageHash
     prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]

@@ -91,7 +91,9 @@ def test_every_address_of_the_contract_is_documented(document):
 
 
 def test_bodies_are_documented(document):
-    bodies = {path: operation.get("requestBody") for path, method, operation in operations(document) if method == "post"}
+    bodies = {
+        path: operation.get("requestBody") for path, method, operation in operations(document) if method == "post"
+    }
 
     assert bodies.keys() == {"/embed", "/segment"}
     assert set(bodies["/embed"]["content"]) >= {"image/jpeg", "image/png", "multipart/form-data"}
@@ -187,3 +189,10 @@ def test_the_document_can_be_read_in_a_browser(client, path):
 
     assert response.status_code == 200
     assert "/openapi.json" in response.text
+
+
+def test_an_address_with_a_slash_too_many_is_not_redirected(client):
+    response = client.post("/embed/", content=b"picture")
+
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"

@@ -147,9 +147,9 @@ def test_a_damaged_value_in_redis_is_computed_anew(replicas, redis_server, next_
 def test_the_password_of_redis_stands_in_no_log(artifact, redis_server):
     url = redis_server.url.replace("redis://", "redis://user:very-secret@")
 
-    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": url}) as service:
-        with open_client(service.url) as client:
-            response = client.post("/segment", json={"image_hash": "0" * 64, "prompts": [point(1, 1)]})
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": url}
+    with ServiceProcess(settings) as service, open_client(service.url) as client:
+        response = client.post("/segment", json={"image_hash": "0" * 64, "prompts": [point(1, 1)]})
 
     assert_problem(response, CacheUnavailable)
     assert "very-secret" not in json.dumps(service.log) + response.text

@@ -40,6 +40,7 @@ RULES = [
     ("/colour", body(colour="red")),
     ("/multimask", body(multimask=2)),
     ("/multimask", body(multimask="all")),
+    ("/multimask", body(multimask=True)),
     ("/format", body(format="gif")),
     ("/crop", body(crop="perhaps")),
     ("/tolerance_pixels", body(tolerance_pixels=-1)),

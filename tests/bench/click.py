@@ -96,7 +96,9 @@ def http_click(client: httpx.Client, url: str) -> Callable[[], object]:
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (75, 100, 3), np.uint8)
     Image.fromarray(noise).resize(SIZE[::-1], Image.Resampling.BICUBIC).save(buffer, "JPEG")
-    embedded = client.post(f"{url}/embed", content=buffer.getvalue(), headers={"Content-Type": "image/jpeg"}, timeout=60)
+    embedded = client.post(
+        f"{url}/embed", content=buffer.getvalue(), headers={"Content-Type": "image/jpeg"}, timeout=60
+    )
     body = {
         "image_hash": embedded.raise_for_status().json()["image_hash"],
         "multimask": 1,

@@ -53,7 +53,7 @@ def main() -> None:
 
 def cat() -> bytes:
     """scikit-image's CC0 photo as PNG bytes."""
-    from skimage import data  # noqa: PLC0415 - only where no photo was given
+    from skimage import data
 
     buffer = io.BytesIO()
     Image.fromarray(data.chelsea()).save(buffer, "PNG")

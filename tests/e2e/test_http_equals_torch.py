@@ -168,9 +168,7 @@ def assert_pixels_are_those_of_torch(mask, logits, mask_logits, size, about) -> 
     is_undecided = np.abs(logits) < margin(logits)
     assert abs(mask["area"] - (logits > 0).sum()) <= is_undecided.sum(), about
     if "logits" in mask:
-        np.testing.assert_allclose(
-            logits_of(mask), mask_logits, rtol=2**-10, atol=margin(mask_logits), err_msg=about
-        )
+        np.testing.assert_allclose(logits_of(mask), mask_logits, rtol=2**-10, atol=margin(mask_logits), err_msg=about)
     elif {"rle", "png", "polygon"} & set(mask):
         differs = full_mask(mask, size) != (logits > 0)
         assert not (differs & ~is_undecided).any(), f"{about}: {int(differs.sum())} pixels differ"

@@ -23,19 +23,18 @@ def test_users_of_different_pictures_get_the_bytes_of_single_ones(service_url):
         answers = {}
         with open_client(service_url) as own:
             for step in range(users):
-                for offset in range(len(PROMPTS)):
-                    name = ((user + step) % users, PROMPTS[(user + offset) % len(PROMPTS)])
-                    step_begins.wait()
-                    answers[name] = own.post("/segment", json=bodies[name]).content
+                name = ((user + step) % users, PROMPTS[user % len(PROMPTS)])
+                step_begins.wait()
+                answers[name] = own.post("/segment", json=bodies[name]).content
         return answers
 
     with ThreadPoolExecutor(users) as threads:
         together = list(threads.map(one_user, range(users)))
 
     assert len(set(alone.values())) == len(alone)
+    assert {name for answers in together for name in answers} == alone.keys()
     for answers in together:
-        assert answers.keys() == alone.keys()
-        assert [name for name in bodies if answers[name] != alone[name]] == []
+        assert [name for name, content in answers.items() if content != alone[name]] == []
 
 
 def test_users_of_the_same_picture_get_the_masks_of_single_ones(service_url):
@@ -45,10 +44,9 @@ def test_users_of_the_same_picture_get_the_masks_of_single_ones(service_url):
         alone = {name: client.post("/segment", json=asked).json() for name, asked in bodies.items()}
 
     def one_user(seed):
-        order = list(bodies)
-        random.Random(seed).shuffle(order)
+        some = random.Random(seed).sample(list(bodies), k=12)
         with open_client(service_url) as own:
-            return {name: own.post("/segment", json=bodies[name]).json() for name in order}
+            return {name: own.post("/segment", json=bodies[name]).json() for name in some}
 
     with ThreadPoolExecutor(len(SIZES)) as threads:
         together = list(threads.map(one_user, range(len(SIZES))))
@@ -72,9 +70,7 @@ def differences(answer, expected):
 def requests(client, seed):
     """Requests by (picture, kind of prompt)."""
     hashes = [embed(client, noise_file(size, seed)) for size in SIZES]
-    return {
-        (i, kind): body(client, hashes[i], size, kind) for i, size in enumerate(SIZES) for kind in PROMPTS
-    }
+    return {(i, kind): body(client, hashes[i], size, kind) for i, size in enumerate(SIZES) for kind in PROMPTS}
 
 
 def test_uploads_at_once_embed_what_each_would_alone(service_url):

@@ -32,7 +32,7 @@ def text(service):
         ({"EDGESAM_API_KEYS": '["very-secret"]'}, "EDGESAM_API_KEYS: "),
         ({"EDGESAM_API_KEYS": "very-secret-text-without-brackets"}, "EDGESAM_API_KEYS: "),
         ({"EDGESAM_CORS_ORIGINS": "https://front.example"}, "EDGESAM_CORS_ORIGINS: "),
-        ({"EDGESAM_PORT": "8123", "EDGESAM_METRICS_PORT": "8123"}, "metrics_port: "),
+        ({"EDGESAM_PORT": "8123", "EDGESAM_METRICS_PORT": "8123"}, "EDGESAM_METRICS_PORT equals"),
     ],
 )
 def test_a_wrong_setting_ends_with_2_and_the_name_of_the_variable(settings, name):
@@ -91,3 +91,11 @@ def test_a_port_in_use_ends_the_start_with_its_reason(artifact, variable):
     assert service.process.returncode not in OK
     assert "address already in use" in text(service).lower()
     assert "AttributeError" not in text(service)
+
+
+def test_a_variable_that_is_no_setting_is_named_in_the_log(artifact):
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_ULR": "redis://slip"}) as service:
+        pass
+
+    assert "EDGESAM_REDIS_ULR is no setting and is ignored" in text(service)
+    assert "redis://slip" not in text(service)

@@ -80,6 +80,19 @@ def test_while_draining_readiness_says_no_and_work_goes_on(artifact):
     assert service.process.returncode in CLEAN
 
 
+def test_a_probe_that_is_told_to_go_elsewhere_is_no_rejected_request(artifact):
+    with started(artifact, DRAIN_S="300") as service, open_client(service.url) as client:
+        service.terminate()
+        service.wait_for("draining")
+
+        probe = client.get("/readyz")
+        metrics = client.get("/metrics").text
+        service.terminate()
+
+    assert probe.status_code == 503
+    assert 'edgesam_rejected_total{reason="not-ready"}' not in metrics
+
+
 def test_nothing_fails_for_clients_that_heed_readiness(artifact):
     statuses = []
 
