@@ -29,13 +29,13 @@ imports: $(VENV)/.dev  ## the one-way imports of the layers
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, our graphs, our service, in one run
-	$(BIN)/python tests/bench/click.py
+	$(BIN)/python tests/bench/click_cost.py
 
 demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py
 
 export-untrained: $(VENV)/.dev  ## make the bundled untrained artifact again
-	$(BIN)/python -m model_store export --untrained --seed 0 --name edgesam-untrained \
+	$(BIN)/python -m model_store export --untrained --seed 0 --name edgesam-untrained --force \
 		--out model_store/artifacts/edgesam-untrained
 
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform

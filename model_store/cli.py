@@ -13,12 +13,14 @@ from typer.core import TyperGroup
 
 from model_store import catalog, importing, terminal
 from model_store.catalog import ModelStoreError, UsageError
-from model_store.importing import Form, Origin
+from model_store.importing import Form
+from model_store.model_info import UNTRAINED_LICENCE, ModelInfo, info_of, published_info
+from model_store.target import check_target
 from service.sam.manifest import ManifestError, load_manifest
 
 ModelsDir = Annotated[
     Path,
-    typer.Option("--models-dir", envvar="EDGESAM_MODELS_DIR", help="Where fetched and imported models are kept."),
+    typer.Option("--models-dir", envvar="EDGESAM_STORE_DIR", help="Where fetched and imported models are kept."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WeightsOption = Annotated[
@@ -135,7 +137,7 @@ def fetch(
         return
     if export:
         importing.require_extra()
-        importing.check_target(directory, force=force)
+        check_target(directory, force=force)
     with terminal.download_bar(model.file_name) as progress:
         checkpoint = fetch_file(
             tuple(url or model.urls),
@@ -148,7 +150,7 @@ def fetch(
     if not export:
         typer.echo(f"{name} is downloaded: {checkpoint}")
         return
-    _make(checkpoint, directory, name=name, origin=importing.published_origin(model), form=form)
+    _make(checkpoint, directory, name=name, info=published_info(model), form=form)
 
 
 @app.command("import")
@@ -179,11 +181,11 @@ def import_checkpoint(
     python -m model_store import run7/best.pth --name plants-7 --licence "our own, internal use"
     """
     catalog.check_name(name)
-    importing.check_target(models_dir / name, force=force)
-    stated = Origin(licence, trained, training_data or "not stated", measured=_numbers(measured), notes=notes)
-    origin = _accepted_origin(file, stated, accept_licence=accept_licence)
+    check_target(models_dir / name, force=force)
+    stated = ModelInfo(licence, trained, training_data or "not stated", measured=_numbers(measured), notes=notes)
+    info = _accepted_info(file, stated, accept_licence=accept_licence)
     form = Form(weights=weights, upsample_mode=upsample_mode)
-    _make(file, models_dir / name, name=name, origin=origin, form=form)
+    _make(file, models_dir / name, name=name, info=info, form=form)
 
 
 @app.command()
@@ -223,21 +225,21 @@ def export(
     if checkpoint is None and trained:
         raise UsageError("give a checkpoint, or --untrained for initial weights")
     name = catalog.check_name(name or out.resolve().name)
-    importing.check_target(out, force=force)
+    check_target(out, force=force)
     numbers = _numbers(measured)
     if checkpoint is None:
-        origin = Origin(
-            licence or importing.UNTRAINED_LICENCE,
+        info = ModelInfo(
+            licence or UNTRAINED_LICENCE,
             trained=False,
             training_data=training_data or "none",
             measured=numbers,
             notes=notes or f"Initial weights of seed {seed}: what the masks show means nothing.",
         )
     else:
-        stated = Origin(licence, trained, training_data or "not stated", measured=numbers, notes=notes)
-        origin = _accepted_origin(checkpoint, stated, accept_licence=accept_licence)
+        stated = ModelInfo(licence, trained, training_data or "not stated", measured=numbers, notes=notes)
+        info = _accepted_info(checkpoint, stated, accept_licence=accept_licence)
     form = Form(layout=layout, weights=weights, upsample_mode=upsample_mode)
-    _make(seed if checkpoint is None else checkpoint, out, name=name, origin=origin, form=form)
+    _make(seed if checkpoint is None else checkpoint, out, name=name, info=info, form=form)
 
 
 @app.command()
@@ -286,12 +288,12 @@ def info(
     terminal.print_manifest(directory, manifest)
 
 
-def _accepted_origin(file: Path, stated: Origin, *, accept_licence: bool) -> Origin:
-    origin, model = importing.origin_of(file, stated)
+def _accepted_info(file: Path, stated: ModelInfo, *, accept_licence: bool) -> ModelInfo:
+    info, model = info_of(file, stated)
     if model is not None:
         terminal.say(f"{file} is the published checkpoint of {model.name}")
         _require_licence(model, accepted=accept_licence)
-    return origin
+    return info
 
 
 def _numbers(measured: list[str] | None) -> dict[str, float]:
@@ -314,7 +316,7 @@ def _require_licence(model: catalog.PublishedModel, *, accepted: bool) -> None:
         raise UsageError(f"the licence of {model.name} is not accepted; read it and repeat with --accept-licence")
 
 
-def _make(source: Path | int, directory: Path, *, name: str, origin: Origin, form: Form) -> None:
+def _make(source: Path | int, directory: Path, *, name: str, info: ModelInfo, form: Form) -> None:
     with terminal.steps() as progress:
-        manifest = importing.make_artifact(source, directory, name=name, origin=origin, form=form, progress=progress)
+        manifest = importing.make_artifact(source, directory, name=name, info=info, form=form, progress=progress)
     typer.echo(f"{name} is at {directory}, fingerprint {manifest.fingerprint}")

@@ -8,8 +8,7 @@ import hashlib
 import importlib.metadata
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +21,10 @@ from torch import Tensor, nn
 from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
 from model_store.edge_sam.official import OfficialDecoder, OfficialEncoder
 from model_store.graphs import IMAGE_TOKENS, DecoderGraph, EncoderGraph, PrepareGraph
-from model_store.parity import official_parity, rounding_effect, served_parity
-from service.sam.manifest import FORMAT_VERSION, MANIFEST_NAME, GraphFile, Manifest
+from model_store.model_info import ModelInfo
+from model_store.parity import official_parity, rounding_effect, served_parity, torch_answers
+from model_store.target import check_target, put_in_place
+from service.sam.manifest import FORMAT_VERSION, GRAPH_NAMES, MANIFEST_NAME, STATE_NAMES, GraphFile, Manifest
 
 OPSET = 17
 # Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
@@ -33,18 +34,6 @@ MAX_PARITY_ERROR = 1e-3
 
 class ParityError(RuntimeError):
     """The exported graphs do not answer what torch answers; nothing was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What the exporter cannot see in the weights."""
-
-    licence: str
-    trained: bool
-    source_sha256: str | None
-    training_data: str
-    measured: Mapping[str, float] = field(default_factory=dict)
-    notes: str = ""
 
 
 def export_model(
@@ -61,9 +50,9 @@ def export_model(
 
     Args:
         model: in training form, as loaded; it is not changed.
-        directory: the artifact's folder; made with its parents.
+        directory: the artifact's folder, see `check_target`; made with its parents.
         name: the model's name in the manifest and in /models.
-        info: licence, origin and measured quality.
+        info: what cannot be seen in the weights.
         layout: `served` for this service's three graphs, `official` for EdgeSAM's pair (SPEC 5), which other
             tools read.
         weights: what tensors of 4096 elements and more are stored in. `float16` halves the files; the graphs
@@ -71,11 +60,11 @@ def export_model(
         progress: is told each step in a few words.
 
     Raises:
-        FileExistsError: `directory` is there and is no artifact.
+        UsageError: `directory` is there and is neither empty nor an artifact.
         ParityError: ONNX Runtime and torch differ by more than 1e-3 somewhere.
     """
-    if directory.is_symlink() or (directory.exists() and not (directory / MANIFEST_NAME).is_file()):
-        raise FileExistsError(f"{directory} is there and is no artifact; choose another folder or remove it")
+    check_target(directory, force=True)
+    directory = directory.resolve()  # `.` has no name that a folder could be renamed to
     progress("merging branches")
     plain = model.deploy().eval()
     served = _rounded(plain) if weights == "float16" else plain
@@ -90,13 +79,14 @@ def export_model(
                 _store_float16(path)
         progress("comparing with torch")
         check = served_parity if layout == "served" else official_parity
-        parity = check(served, files)
+        answers = torch_answers(served)
+        parity = check(answers, files)
         if not all(difference <= MAX_PARITY_ERROR for difference in parity.values()):  # a NaN fails, too
             raise ParityError(f"ONNX Runtime differs from torch by more than {MAX_PARITY_ERROR}: {parity}")
         rounding: dict[str, float] = {}
         if weights == "float16":
             progress("measuring what float16 weights change")
-            rounding = rounding_effect(plain, served)
+            rounding = rounding_effect(torch_answers(plain), answers)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=name,
@@ -123,7 +113,7 @@ def export_model(
         )
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         progress("writing")
-        _replace(folder, directory)
+        put_in_place(folder, directory)
     return manifest
 
 
@@ -131,22 +121,21 @@ def _write_served(model: EdgeSAM, folder: Path, _name: str, progress: Callable[[
     tokens = torch.zeros(IMAGE_TOKENS, 256)
     mask_logits, has_mask = torch.zeros(2, 256, 256), torch.tensor([False, True])
     prepare = PrepareGraph(model)
-    state_names = ["keys", "keys0", "values0", "queries0"]
     with torch.inference_mode():
         state = prepare(tokens, mask_logits, has_mask)
     points, labels = torch.zeros(2, 3, 2), torch.tensor([[1, 0, -1], [2, 3, -3]])
-    per_state = {name: {0: "states"} for name in state_names}
-    files = {name: folder / f"{name}.onnx" for name in ("encoder", "prepare", "decoder")}
+    per_state = {name: {0: "states"} for name in STATE_NAMES}
+    files = {name: folder / f"{name}.onnx" for name in GRAPH_NAMES}
     progress("exporting the encoder")
     _export(EncoderGraph(model), (torch.zeros(1, 3, 1024, 1024),), files["encoder"], ["image"], ["tokens"],
             {"image": {0: "pictures"}, "tokens": {0: "pictures"}})  # fmt: skip
     progress("exporting prepare")
     _export(prepare, (tokens, mask_logits, has_mask), files["prepare"], ["tokens", "mask_logits", "has_mask"],
-            state_names, {"mask_logits": {0: "states"}, "has_mask": {0: "states"}, **per_state})  # fmt: skip
+            STATE_NAMES, {"mask_logits": {0: "states"}, "has_mask": {0: "states"}, **per_state})  # fmt: skip
     progress("exporting the decoder")
     outputs = ["mask_logits", "iou_predictions", "stability"]
     axes = {"points": {0: "prompts", 1: "points"}, "labels": {0: "prompts", 1: "points"}, **per_state}
-    _export(DecoderGraph(model), (points, labels, *state), files["decoder"], ["points", "labels", *state_names],
+    _export(DecoderGraph(model), (points, labels, *state), files["decoder"], ["points", "labels", *STATE_NAMES],
             outputs, {**axes, **{output: {0: "prompts"} for output in outputs}})  # fmt: skip
     return files
 
@@ -168,8 +157,8 @@ def _export(
     module: nn.Module,
     example: tuple[Tensor, ...],
     path: Path,
-    inputs: list[str],
-    outputs: list[str],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
     dynamic_axes: Mapping[str, Mapping[int, str]],
 ) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
@@ -177,7 +166,7 @@ def _export(
         # the same graph's nodes differently from release to release; tracer warnings speak of shapes fixed by design.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(), example, str(path), input_names=inputs, output_names=outputs,
+            module.eval(), example, str(path), input_names=list(inputs), output_names=list(outputs),
             dynamic_axes={key: dict(axes) for key, axes in dynamic_axes.items()}, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     onnx.checker.check_model(str(path))
@@ -221,17 +210,3 @@ def _store_float16(path: Path) -> None:
 def _graph_file(path: Path) -> GraphFile:
     data = path.read_bytes()
     return GraphFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-
-
-def _replace(folder: Path, directory: Path) -> None:
-    """Put `folder` where `directory` is, which must be an artifact or not be there at all."""
-    if not directory.exists():
-        folder.rename(directory)
-        return
-    old = folder.parent / "old"  # goes with the scratch folder
-    directory.rename(old)
-    try:
-        folder.rename(directory)
-    except BaseException:
-        old.rename(directory)
-        raise

@@ -1,50 +1,23 @@
-"""From a checkpoint, or from a seed, to an artifact. Needs torch, but only once the work begins.
+"""From a checkpoint, or from a seed, to an artifact.
 
-So the commands that read and check models run where the extra `model` is not installed.
+Torch and onnx come with the extra `model` and are imported only once the work begins, so that the commands which fetch,
+read and check need no more than the extra `store`.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model_store.catalog import (
-    ModelStoreError,
-    PublishedModel,
-    UsageError,
-    file_sha256,
-    published_with_hash,
-)
-from service.sam.manifest import MANIFEST_NAME, Manifest, ManifestError, load_manifest
+from model_store.catalog import ModelStoreError
+from model_store.model_info import ModelInfo
+from service.sam.manifest import Manifest, ManifestError, load_manifest
 
 Layout = Literal["served", "official"]
 Weights = Literal["float16", "float32"]
 UpsampleMode = Literal["bicubic", "bilinear"]
 Progress = Callable[[str], None]
-
-UNTRAINED_LICENCE = "that of this package: the weights are its own seeded initial values"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a manifest says about the weights and nobody can see in them.
-
-    Args:
-        licence: their terms; empty while nobody has said.
-        trained: whether they have seen training.
-        training_data: on what, in a few words.
-        source_sha256: of the checkpoint file; None for generated weights.
-        measured: quality by name.
-        notes: anything a user of the model should know.
-    """
-
-    licence: str
-    trained: bool
-    training_data: str
-    source_sha256: str | None = None
-    measured: Mapping[str, float] = field(default_factory=dict)
-    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +45,7 @@ def make_artifact(
     directory: Path,
     *,
     name: str,
-    origin: Origin,
+    info: ModelInfo,
     form: Form,
     progress: Progress,
 ) -> Manifest:
@@ -80,20 +53,20 @@ def make_artifact(
 
     Args:
         source: a checkpoint file, loaded strictly, or a seed.
-        directory: where the artifact will be; see `check_target`.
+        directory: where the artifact will be; an artifact that is there is replaced.
         name: the model's name in the manifest.
-        origin: what the manifest says about the weights.
+        info: what the manifest says about the weights.
         form: how the artifact is written.
         progress: is told each step.
 
     Raises:
-        ModelStoreError: torch is missing, the checkpoint does not fit (the message names the keys), or the exported
-            graphs do not answer what torch answers.
+        ModelStoreError: torch is missing, the checkpoint does not fit (the message names the keys), the exported
+            graphs do not answer what torch answers, or `directory` is something else (`target.check_target`).
     """
     require_extra()
     # Here and not above: torch is an extra and takes seconds to import.
     from model_store.checkpoint import CheckpointError, load_checkpoint, seeded_model  # noqa: PLC0415
-    from model_store.export import ModelInfo, ParityError, export_model  # noqa: PLC0415
+    from model_store.export import ParityError, export_model  # noqa: PLC0415
 
     mode = form.resolved_upsample_mode()
     try:
@@ -104,20 +77,7 @@ def make_artifact(
             progress(f"loading {source}")
             model = load_checkpoint(source, upsample_mode=mode)
         return export_model(
-            model,
-            directory,
-            name=name,
-            info=ModelInfo(
-                licence=origin.licence,
-                trained=origin.trained,
-                source_sha256=origin.source_sha256,
-                training_data=origin.training_data,
-                measured=origin.measured,
-                notes=origin.notes,
-            ),
-            layout=form.layout,
-            weights=form.weights,
-            progress=progress,
+            model, directory, name=name, info=info, layout=form.layout, weights=form.weights, progress=progress
         )
     except (CheckpointError, ParityError) as error:
         raise ModelStoreError(str(error)) from error
@@ -134,60 +94,6 @@ def require_extra() -> None:
             raise ModelStoreError(
                 f"making a model needs {package}, which is not installed: pip install 'edgesam-service[model]'"
             )
-
-
-def check_target(directory: Path, *, force: bool) -> None:
-    """Refuse a place that holds something else than an artifact, since an export replaces all of it.
-
-    Raises:
-        UsageError: there is an artifact and `force` is not set, or there is something that is no artifact.
-    """
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    try:
-        manifest = load_manifest(directory)
-    except ManifestError as error:
-        raise UsageError(f"{directory} exists and is not a model; it is left alone, choose another place") from error
-    expected = {MANIFEST_NAME, *(graph.file for graph in manifest.graphs.values())}
-    others = sorted(path.name for path in directory.iterdir() if path.name not in expected)
-    if others:
-        raise UsageError(f"{directory} holds more than a model ({', '.join(others[:3])}); it is left alone")
-    if not force:
-        raise UsageError(f"{directory} exists already; --force replaces it")
-
-
-def published_origin(model: PublishedModel) -> Origin:
-    """What is known about a published checkpoint."""
-    return Origin(
-        licence=f"{model.licence.title}, {model.licence.url}",
-        trained=True,
-        training_data=model.training_data,
-        source_sha256=model.sha256,
-        notes=f"{model.summary}. Its authors' quality figures were not measured again here.",
-    )
-
-
-def origin_of(file: Path, stated: Origin) -> tuple[Origin, PublishedModel | None]:
-    """What the manifest will say about a checkpoint file.
-
-    A published file is recognised by its hash and keeps its own terms and training data, whatever was stated.
-
-    Returns:
-        The origin, and the published model whose terms have to be accepted first, if it is one.
-
-    Raises:
-        ModelStoreError: there is no such file.
-        UsageError: the file is unknown and no terms were stated.
-    """
-    if not file.is_file():
-        raise ModelStoreError(f"{file}: no such file")
-    sha256 = file_sha256(file)
-    model = published_with_hash(sha256)
-    if model is not None:
-        return replace(published_origin(model), measured=stated.measured), model
-    if not stated.licence.strip():
-        raise UsageError(f"{file} (SHA-256 {sha256}) is not a published file: state its terms with --licence")
-    return replace(stated, source_sha256=sha256), None
 
 
 def is_made_of(directory: Path, sha256: str, form: Form) -> bool:

@@ -1,6 +1,7 @@
 """Compares exported graphs with torch on random prompts of every kind, and measures what rounding changes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,92 +10,98 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_store.artifact import open_graph
 from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.model import EdgeSAM
+from service.sam.manifest import STATE_NAMES
 from service.sam.prompts import Prompt, decoder_inputs
 
-Arrays = Sequence[NDArray[np.float32]]
+Floats = NDArray[np.float32]
 
 FRAME = (1024, 1024)
-STATE_NAMES = ("keys", "keys0", "values0", "queries0")
 
 
-def served_parity(model: EdgeSAM, files: Mapping[str, Path], *, seed: int = 0, pictures: int = 2) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class TorchAnswers:
+    """What torch's ordinary modules answer on one random picture, each prompt by itself."""
+
+    image: Floats  # (1, 3, 1024, 1024), normalised
+    embedding: Tensor  # (1, 256, 64, 64)
+    prompts: list[Prompt]  # P, in frame pixels
+    mask_logits: Tensor  # (P, 4, 256, 256)
+    iou_predictions: Tensor  # (P, 4)
+
+
+def torch_answers(model: EdgeSAM, *, seed: int = 0) -> TorchAnswers:
+    """The reference that graphs are compared with; the seed decides the picture and the prompts."""
+    random = np.random.default_rng(seed)
+    image = _picture(random)
+    with torch.inference_mode():
+        embedding = model.image_encoder(torch.from_numpy(image))
+    prompts = random_prompts(random)
+    logits, iou = zip(*(decode(model, embedding, prompt) for prompt in prompts), strict=True)
+    return TorchAnswers(image, embedding, prompts, torch.cat(logits), torch.cat(iou))
+
+
+def served_parity(answers: TorchAnswers, files: Mapping[str, Path]) -> dict[str, float]:
     """Largest absolute difference of the three graphs and torch, by output.
 
-    Prompts go one by one through torch's ordinary modules and together, padded with absent tokens, through the
-    graphs; the decoder is fed with the graphs' own tokens, so errors add up as they do in service.
+    Prompts go together, padded with absent tokens, through the graphs; the decoder is fed with the graphs' own tokens,
+    so errors add up as they do in service. The stability is compared with that of the graph's own masks: a pixel that
+    rounding carries over a threshold is no fault of the score.
     """
-    sessions = {name: _session(path) for name, path in files.items()}
-    random = np.random.default_rng(seed)
-    worst = dict.fromkeys(("tokens", "mask_logits", "iou_predictions"), 0.0)
-    for _ in range(pictures):
-        image = _picture(random)
-        embedding = _embed(model, image)
-        (tokens,) = sessions["encoder"].run(None, {"image": image})
-        _raise(worst, "tokens", tokens[0], embedding[0].flatten(1).T.numpy())
-        prompts = random_prompts(random)
-        for group in (
-            [prompt for prompt in prompts if prompt.mask_logits is None],
-            [prompt for prompt in prompts if prompt.mask_logits is not None],
-        ):
-            state = _prepare(sessions["prepare"], tokens[0], group)
-            points, labels = decoder_inputs(group, FRAME)
-            logits, iou, _ = sessions["decoder"].run(
-                None, {"points": points, "labels": labels, **dict(zip(STATE_NAMES, state, strict=True))}
-            )
-            for row, prompt in enumerate(group):
-                expected_logits, expected_iou = decode(model, embedding, prompt)
-                _raise(worst, "mask_logits", logits[row], expected_logits[0].numpy())
-                _raise(worst, "iou_predictions", iou[row], expected_iou[0].numpy())
+    sessions = {name: open_graph(path) for name, path in files.items()}
+    (tokens,) = sessions["encoder"].run(["tokens"], {"image": answers.image})
+    worst = dict.fromkeys(("tokens", "mask_logits", "iou_predictions", "stability"), 0.0)
+    _raise(worst, "tokens", tokens[0], answers.embedding[0].flatten(1).T)
+    for has_mask in (False, True):
+        rows = [row for row, prompt in enumerate(answers.prompts) if (prompt.mask_logits is not None) == has_mask]
+        group = [answers.prompts[row] for row in rows]
+        points, labels = decoder_inputs(group, FRAME)
+        feeds = {"points": points, "labels": labels, **_prepare(sessions["prepare"], tokens[0], group)}
+        logits, iou, stability = sessions["decoder"].run(["mask_logits", "iou_predictions", "stability"], feeds)
+        _raise(worst, "mask_logits", logits, answers.mask_logits[rows])
+        _raise(worst, "iou_predictions", iou, answers.iou_predictions[rows])
+        _raise(worst, "stability", stability, stability_score(torch.from_numpy(logits)))
     return worst
 
 
-def official_parity(model: EdgeSAM, files: Mapping[str, Path], *, seed: int = 0) -> dict[str, float]:
+def official_parity(answers: TorchAnswers, files: Mapping[str, Path]) -> dict[str, float]:
     """Largest absolute difference of the official pair and torch's own modules, by output (SPEC 5).
 
     Points carry the −1 padding point and boxes are labels 2 and 3, which is what makes the two agree.
     """
-    sessions = {name: _session(path) for name, path in files.items()}
-    random = np.random.default_rng(seed)
-    image = _picture(random)
-    embedding = _embed(model, image)
-    (exported,) = sessions["encoder"].run(None, {"image": image})
+    sessions = {name: open_graph(path) for name, path in files.items()}
+    (embeddings,) = sessions["encoder"].run(["image_embeddings"], {"image": answers.image})
     worst = dict.fromkeys(("image_embeddings", "scores", "masks"), 0.0)
-    _raise(worst, "image_embeddings", exported, embedding.numpy())
-    for prompt in random_prompts(random):
+    _raise(worst, "image_embeddings", embeddings, answers.embedding)
+    for row, prompt in enumerate(answers.prompts):
         if prompt.mask_logits is not None:
             continue  # the official decoder takes no mask
         points, labels = decoder_inputs([prompt], FRAME)
-        scores, masks = sessions["decoder"].run(
-            None,
-            {"image_embeddings": exported, "point_coords": points, "point_labels": labels.astype(np.float32)},
-        )
-        expected, _ = decode(model, embedding, prompt)
-        _raise(worst, "scores", scores, stability_score(torch.from_numpy(masks)).numpy())
-        _raise(worst, "masks", masks, expected.numpy())
+        feeds = {"image_embeddings": embeddings, "point_coords": points, "point_labels": labels.astype(np.float32)}
+        scores, masks = sessions["decoder"].run(["scores", "masks"], feeds)
+        _raise(worst, "scores", scores, stability_score(torch.from_numpy(masks)))
+        _raise(worst, "masks", masks[0], answers.mask_logits[row])
     return worst
 
 
-def rounding_effect(plain: EdgeSAM, rounded: EdgeSAM, *, seed: int = 0) -> dict[str, float]:
-    """What rounded weights change: largest and mean difference of logits, and the IoU of the masks (0..1)."""
-    random = np.random.default_rng(seed)
-    image = _picture(random)
-    embeddings = _embed(plain, image), _embed(rounded, image)
-    differences, agreements = [], []
-    for prompt in random_prompts(random):
-        before, _ = decode(plain, embeddings[0], prompt)
-        after, _ = decode(rounded, embeddings[1], prompt)
-        differences.append((before - after).abs())
-        both, either = (before > 0) & (after > 0), (before > 0) | (after > 0)
-        overlap = both.sum((2, 3)) / either.sum((2, 3)).clamp(min=1)
-        agreements.append(torch.where(either.any(3).any(2), overlap, 1.0))
-    every = torch.cat(differences)
+def rounding_effect(plain: TorchAnswers, rounded: TorchAnswers) -> dict[str, float]:
+    """What rounded weights change: largest and mean difference of logits, and the IoU of the masks (0..1).
+
+    Args:
+        plain: of the weights as they are; same seed as `rounded`.
+        rounded: of the rounded weights.
+    """
+    difference = (plain.mask_logits - rounded.mask_logits).abs()
+    before, after = plain.mask_logits > 0, rounded.mask_logits > 0
+    both, either = (before & after).sum((2, 3)), (before | after).sum((2, 3))
+    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0)
     return {
-        "tokens_max": float((embeddings[0] - embeddings[1]).abs().max()),
-        "mask_logits_max": float(every.max()),
-        "mask_logits_mean": float(every.mean()),
-        "mask_iou_mean": float(torch.cat(agreements).mean()),
+        "tokens_max": float((plain.embedding - rounded.embedding).abs().max()),
+        "mask_logits_max": float(difference.max()),
+        "mask_logits_mean": float(difference.mean()),
+        "mask_iou_mean": float(overlap.mean()),
     }
 
 
@@ -131,18 +138,11 @@ def decode(model: EdgeSAM, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, T
     return result
 
 
-def _prepare(session: onnxruntime.InferenceSession, tokens: NDArray[np.float32], group: Sequence[Prompt]) -> Arrays:
+def _prepare(session: onnxruntime.InferenceSession, tokens: Floats, group: Sequence[Prompt]) -> dict[str, Floats]:
     masks = [prompt.mask_logits for prompt in group if prompt.mask_logits is not None]
     stacked = np.stack(masks) if masks else np.zeros((1, 256, 256), np.float32)
     feeds = {"tokens": tokens, "mask_logits": stacked, "has_mask": np.full(len(stacked), bool(masks))}
-    state: Arrays = session.run(list(STATE_NAMES), feeds)
-    return state
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return dict(zip(STATE_NAMES, session.run(list(STATE_NAMES), feeds), strict=True))
 
 
 def _picture(random: np.random.Generator) -> NDArray[np.float32]:
@@ -155,12 +155,6 @@ def _picture(random: np.random.Generator) -> NDArray[np.float32]:
     return image[None]
 
 
-def _embed(model: EdgeSAM, image: NDArray[np.float32]) -> Tensor:
-    with torch.inference_mode():
-        embedding: Tensor = model.image_encoder(torch.from_numpy(image))
-    return embedding
-
-
-def _raise(worst: dict[str, float], name: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+def _raise(worst: dict[str, float], name: str, found: Floats, expected: Tensor) -> None:
     """Keep the larger difference; a NaN stays."""
-    worst[name] = float(np.maximum(worst[name], np.abs(found - expected).max()))
+    worst[name] = float(np.maximum(worst[name], np.abs(found - expected.numpy()).max()))

@@ -3,14 +3,10 @@
 import logging
 import os
 import re
-import signal
-import socket
 import sys
-import threading
-from types import FrameType
+from collections.abc import MutableMapping
 
 import uvicorn
-from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
@@ -27,13 +23,22 @@ from service.app import create_app
 from service.inference.runtime import ProviderUnavailable
 from service.logs import configure_logging
 from service.sam.manifest import ManifestError
+from service.server import AbortableProtocol, DrainingServer
 from service.settings import Settings
 
 logger = logging.getLogger("service")
 
+# What Kubernetes derives from the name of a Service: NAME_PORT, and companions that look like no setting.
+_LINK_PORT = re.compile(r"EDGESAM_(\w+_)?PORT")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
+_LINK_COMPANION = re.compile(
+    r"EDGESAM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
 
 def main() -> int:
     """Read the settings, load the model, listen. Exit status 2 when the settings cannot be served."""
+    dropped = drop_service_links(os.environ)
     try:
         settings = Settings()
     except ValidationError as error:
@@ -47,6 +52,12 @@ def main() -> int:
         print(f'{name}: is not JSON; a list is written ["one", "two"]', file=sys.stderr)  # noqa: T201 - as above
         return 2
     configure_logging(settings.log_level)
+    for name in dropped:
+        logger.warning(
+            "%s came from a Kubernetes Service of this name and is ignored; set enableServiceLinks: false, or the "
+            "variable itself",
+            name,
+        )
     for name in Settings.unknown_variables():
         logger.warning("%s is no setting and is ignored", name)
     cv2.setNumThreads(1)  # each of our worker threads has a core already
@@ -59,6 +70,7 @@ def main() -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=AbortableProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -69,38 +81,23 @@ def main() -> int:
     return 0 if server.started else 1
 
 
-class DrainingServer(uvicorn.Server):
-    """On the first SIGTERM: /readyz turns 503, and for `drain_s` requests are still taken; then uvicorn's own stop.
+def drop_service_links(environment: MutableMapping[str, str]) -> list[str]:
+    """Remove what Kubernetes puts into every container about the namespace's Services called `edgesam…`.
 
-    A load balancer notices the 503 only after its next probe; without this phase it would send requests to a closed
-    port until then. A second signal stops at once.
+    For a Service `edgesam` that is EDGESAM_PORT=tcp://10.0.0.1:8000 and a dozen companions, and for a Service
+    `edgesam-metrics` EDGESAM_METRICS_PORT: names of settings, with values that are none.
+
+    Returns:
+        The removed names that are settings, sorted.
     """
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI, *, drain_s: float) -> None:
-        super().__init__(config)
-        self._app = app
-        self._drain_s = drain_s
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say where."""
-        await super().startup(sockets)
-        for listener in (listener for server in self.servers for listener in server.sockets):
-            host, port = listener.getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            logger.info("listening", extra={"url": url, "docs": f"{url}/docs"})
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by uvicorn for SIGTERM and SIGINT, in the main thread."""
-        readiness = self._app.state.readiness
-        if sig != signal.SIGTERM or self._drain_s == 0 or readiness.is_draining:
-            readiness.is_draining = True
-            super().handle_exit(sig, frame)
-            return
-        readiness.is_draining = True
-        logger.info("draining", extra={"drain_s": self._drain_s})
-        timer = threading.Timer(self._drain_s, super().handle_exit, (sig, frame))
-        timer.daemon = True
-        timer.start()
+    links = [
+        name
+        for name, value in environment.items()
+        if _LINK_COMPANION.fullmatch(name) or (_LINK_PORT.fullmatch(name) and _LINK_VALUE.match(value))
+    ]
+    for name in links:
+        del environment[name]
+    return sorted(name for name in links if name.removeprefix("EDGESAM_").lower() in Settings.model_fields)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The composition root: settings in, a FastAPI application out. The only place that knows every part."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -24,7 +24,6 @@ from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.lock import RedisLock
 from service.cache.memory import MemoryCache
 from service.cache.redis import RedisCache, connect
-from service.inference.admission import AdmissionController
 from service.inference.background import BackgroundWork
 from service.inference.lanes import decode_lane, encode_lane
 from service.inference.predictor import Limits, Predictor
@@ -33,6 +32,7 @@ from service.inference.runtime import ImageState, Runtime
 from service.inference.singleflight import SharedFlight
 from service.inference.states import ImageStates
 from service.inference.threads import available_cpus
+from service.inference.workers import Workers
 from service.metrics import Metrics
 from service.sam.embedding import ImageEmbedding
 from service.settings import Settings
@@ -49,8 +49,8 @@ EXPOSED_HEADERS = (
     "X-Mask-Area",
     "X-Mask-Box",
 )
-# Each task behind an answer holds an embedding of 2 to 4 MiB, or a few masks.
-MAX_BACKGROUND_TASKS = 64
+# A task behind an answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
+MAX_BACKGROUND_TASKS = 32
 CLOSE_TIMEOUT_S = 2.0
 
 DESCRIPTION = """
@@ -74,10 +74,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     runtime = Runtime(settings.model_dir, provider=settings.provider, threads=settings.threads or available_cpus())
     readiness = Readiness()
     closing = AsyncExitStack()  # what is pushed here is closed in reverse order
-    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="edgesam-work")
-    closing.callback(workers.shutdown)
+    uploads = Workers("upload", max(1, available_cpus() // 2), yields=True)
+    clicks = Workers("click", available_cpus() + 1)
+    closing.callback(uploads.close)
+    closing.callback(clicks.close)
     encoding = encode_lane(
         runtime,
+        dtype=settings.embedding_dtype,
         max_batch_size=settings.max_encode_batch,
         max_queue_size=settings.max_encode_queue,
         metrics=metrics,
@@ -93,8 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     mask_memory: MemoryCache[LowResMask] = MemoryCache(
         settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
     )
-    shared = _Shared(settings, metrics, runtime.manifest.fingerprint, workers, closing)
-    background = BackgroundWork(MAX_BACKGROUND_TASKS)
+    shared = _Shared(settings, metrics, runtime.manifest.fingerprint, clicks, closing)
+    background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
     closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
     closing.push_async_callback(decoding.aclose)
     closing.push_async_callback(encoding.aclose)
@@ -102,12 +105,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         runtime=runtime,
         encode_lane=encoding,
         decode_lane=decoding,
-        states=ImageStates(memory, shared.embeddings, runtime, workers),
-        shared=shared.embeddings,
+        states=ImageStates(
+            memory,
+            shared.embeddings,
+            runtime=runtime,
+            workers=clicks,
+            background=background,
+            renew_every_s=settings.cache_ttl_s / 10,
+        ),
         flight=shared.flight,
         masks=RefinementMasks(mask_memory, shared.masks, background),
-        background=background,
-        workers=workers,
+        uploads=uploads,
+        clicks=clicks,
         dtype=settings.embedding_dtype,
         limits=Limits(
             max_pixels=settings.max_image_pixels,
@@ -115,7 +124,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             embed_timeout_s=settings.embed_timeout_s,
             segment_timeout_s=settings.segment_timeout_s,
         ),
-        metrics=metrics,
     )
 
     @asynccontextmanager
@@ -128,11 +136,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 logger.info("metrics", extra={"port": server.server_port})
             encoding.start()
             decoding.start()
-            await predictor.run_in_worker(runtime.warm_up)
+            await asyncio.to_thread(runtime.warm_up)
             _announce(runtime, metrics)
-            readiness.is_ready = True
             yield
-            readiness.is_ready = False
 
     app = FastAPI(
         title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
@@ -146,9 +152,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             max_request_bytes=settings.max_request_bytes,
             max_prompts=settings.max_prompts,
             body_timeout_s=settings.body_timeout_s,
+            min_bytes_per_s=settings.min_upload_bytes_per_s,
         ),
-        uploads=AdmissionController(settings.max_embed_requests, "uploads"),
-        prompting=AdmissionController(settings.max_segment_requests, "prompt requests"),
         expires_in_s=settings.cache_ttl_s,
         description=_description(runtime, settings),
     )
@@ -171,7 +176,7 @@ class _Shared:
         settings: Settings,
         metrics: Metrics,
         fingerprint: str,
-        workers: ThreadPoolExecutor,
+        workers: Workers,
         closing: AsyncExitStack,
     ) -> None:
         self.embeddings: Cache[ImageEmbedding] | None = None
@@ -196,7 +201,7 @@ class _Shared:
             ttl_s=settings.cache_ttl_s,
             breaker=self._breaker,
             metrics=metrics,
-            executor=workers,
+            executor=workers.executor,
         )
         self.masks = RedisCache(
             client,
@@ -204,7 +209,7 @@ class _Shared:
             ttl_s=settings.mask_ttl_s,
             breaker=self._breaker,
             metrics=metrics,
-            executor=workers,
+            executor=workers.executor,
             lookups=False,
         )
         lock = RedisLock(client, self._breaker, ttl_s=settings.redis_lock_ttl_s)

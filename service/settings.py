@@ -9,13 +9,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-untrained"
 
+LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 12 MiB, with float32 tokens 14
+
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
 
 
 class Settings(BaseSettings):
     """Environment variables with the prefix `EDGESAM_`; lists are JSON."""
 
-    model_config = SettingsConfigDict(env_prefix="EDGESAM_", frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix="EDGESAM_", env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -58,7 +62,7 @@ class Settings(BaseSettings):
     )
     mask_ttl_s: float = Field(600.0, gt=0, description="Time a mask can be refined by its mask_id, seconds.")
     mask_memory_bytes: int = Field(
-        64 << 20, ge=0, description="Bytes of masks for refinement in this process, 256 KiB each."
+        256 << 20, ge=0, description="Bytes of masks for refinement in this process, 128 KiB each."
     )
 
     max_image_bytes: int = Field(32 << 20, ge=1024, description="Largest upload, bytes.")
@@ -67,9 +71,13 @@ class Settings(BaseSettings):
     max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
     max_embed_requests: int = Field(32, ge=1, description="Uploads in progress; more are refused with 503.")
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
-    max_encode_queue: int = Field(64, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
-    max_decode_queue: int = Field(512, ge=1, description="Calls waiting for the decoder; more are refused with 503.")
+    max_encode_queue: int = Field(16, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
+    max_decode_queue: int = Field(128, ge=1, description="Calls waiting for the decoder; more are refused with 503.")
     body_timeout_s: float = Field(30.0, gt=0, description="Time in which a body has to arrive, seconds.")
+    min_upload_bytes_per_s: int = Field(
+        1024, ge=0, description="Least average speed of a body after its first 5 s, bytes a second."
+    )
+    send_timeout_s: float = Field(30.0, gt=0, description="Time in which a client has to take its answer, seconds.")
     embed_timeout_s: float = Field(60.0, gt=0, description="Bound of /embed after the body has arrived, seconds.")
     segment_timeout_s: float = Field(30.0, gt=0, description="Bound of /segment after the body has arrived, seconds.")
     drain_s: float = Field(
@@ -89,7 +97,7 @@ class Settings(BaseSettings):
     @classmethod
     def unknown_variables(cls) -> list[str]:
         """Names in the environment that look like settings and are none: mostly slips of the pen."""
-        known = {f"EDGESAM_{name.upper()}" for name in cls.model_fields} | {"EDGESAM_MODELS_DIR"}  # the model store's
+        known = {f"EDGESAM_{name.upper()}" for name in cls.model_fields} | {"EDGESAM_STORE_DIR"}  # the model store's
         return sorted(name for name in os.environ if name.upper().startswith("EDGESAM_") and name.upper() not in known)
 
     @field_validator("redis_url")
@@ -108,6 +116,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if self.redis_url is None and self.memory_cache_bytes < LEAST_MEMORY_BYTES:
+            raise ValueError(
+                f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single picture, and there is no EDGESAM_REDIS_URL; "
+                f"give at least {LEAST_MEMORY_BYTES} bytes"
+            )
         if self.metrics_port and self.metrics_port == self.port:
             raise ValueError("EDGESAM_METRICS_PORT equals EDGESAM_PORT; leave it unset to serve /metrics there")
         return self

@@ -16,7 +16,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A served artifact of the conformance weights, whose masks are neither empty nor full; weights in float32."""
     from support.random_model import random_model
 
-    from model_store.export import ModelInfo, export_model
+    from model_store.export import export_model
+    from model_store.model_info import ModelInfo
 
     directory = tmp_path_factory.mktemp("models") / "random"
     info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: random weights")

@@ -1,9 +1,8 @@
-"""Reading bodies: bounded in bytes and in time, refused as early as possible."""
+"""Reading bodies: bounded in bytes, in time and in effort, refused as early as possible."""
 
 import asyncio
+import re
 
-from python_multipart import MultipartParser
-from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
@@ -13,13 +12,37 @@ MULTIPART_FIELD = "image"
 # Boundaries, headers and small further fields around the picture.
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 
+# A body may begin slowly: connections warm up, radios wake.
+GRACE_S = 5.0
 
-async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+# Forms around a picture have a handful of fields; every further part would cost time and none of them is used.
+_MAX_PARTS = 16
+_MAX_PART_HEADER_BYTES = 8 * 1024
+_MAX_BOUNDARY_BYTES = 256  # RFC 2046 allows 70
+_HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+async def read_body(
+    request: Request,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    min_bytes_per_s: int = 1024,
+    grace_s: float = GRACE_S,
+) -> bytes:
     """The whole body.
+
+    Args:
+        request: nothing of its body has been read.
+        max_bytes: the most that is read.
+        timeout_s: the most the whole body may take, seconds.
+        min_bytes_per_s: what must have arrived on average at any time after `grace_s`, so that a few bytes do not
+            hold a permit for the whole of `timeout_s`; 0 asks for no rate.
+        grace_s: time from the first read in which the rate does not count, seconds.
 
     Raises:
         BodyTooLarge: announced or sent with more than `max_bytes`; not read further.
-        BodyTimeout: not there after `timeout_s`.
+        BodyTimeout: too slow, in total or by its rate.
         MalformedBody: empty.
     """
     too_large = BodyTooLarge(
@@ -30,16 +53,26 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
     chunks, size = [], 0
+    clock = asyncio.get_running_loop().time
+    started = clock()
+
+    def patience_ends() -> float:
+        """When the body is too slow unless more of it has arrived."""
+        paid_s = size / min_bytes_per_s if min_bytes_per_s else timeout_s
+        return started + min(timeout_s, max(grace_s, paid_s))
+
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(patience_ends()) as patience:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > max_bytes:
                     raise too_large
                 chunks.append(chunk)
+                patience.reschedule(patience_ends())
     except TimeoutError as error:
         raise BodyTimeout(
-            f"{size} bytes of the body arrived in {timeout_s:g} s. Send it faster, or a smaller picture."
+            f"{size} bytes of the body arrived in {clock() - started:.1f} s; a body takes at most {timeout_s:g} s and "
+            f"comes with {min_bytes_per_s} bytes per second at least. Send it faster, or a smaller picture."
         ) from error
     if size == 0:
         raise MalformedBody("The body is empty. Send the picture's bytes, or JSON where the address takes JSON.")
@@ -69,69 +102,53 @@ def picture_of(body: bytes, content_type: str) -> bytes:
     return body
 
 
-class _Parts:
-    """What the parser calls back with: each part's headers and data."""
-
-    def __init__(self) -> None:
-        self.is_complete = False
-        self._headers: list[dict[bytes, bytes]] = []
-        self._data: list[list[bytes]] = []
-        self._name = b""
-        self._value = b""
-
-    def named(self, name: bytes) -> bytes | None:
-        """The data of the first part of this name."""
-        for headers, data in zip(self._headers, self._data, strict=True):
-            _, options = parse_options_header(headers.get(b"content-disposition"))
-            if options.get(b"name") == name:
-                return b"".join(data)
-        return None
-
-    def on_part_begin(self) -> None:
-        self._headers.append({})
-        self._data.append([])
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def on_header_end(self) -> None:
-        self._headers[-1][self._name.lower()] = self._value
-        self._name = self._value = b""
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._data[-1].append(data[start:end])
-
-    def on_end(self) -> None:
-        self.is_complete = True
-
-
 def _field(body: bytes, boundary: bytes) -> bytes:
-    """The first part named `image`."""
-    parts = _Parts()
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": parts.on_part_begin,
-                "on_header_field": parts.on_header_field,
-                "on_header_value": parts.on_header_value,
-                "on_header_end": parts.on_header_end,
-                "on_part_data": parts.on_part_data,
-                "on_end": parts.on_end,
-            },
-        )
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise MalformedBody(f"The multipart body cannot be read: {error}.") from error
-    if not parts.is_complete:
-        raise MalformedBody("The multipart body is cut off: its last boundary is missing.")
-    picture = parts.named(MULTIPART_FIELD.encode())
+    """The data of the first part named `image`: one slice of the body.
+
+    The body is here already, so parts are found by searching for their delimiters; a parser that is fed with pieces
+    calls back for each of them, two million times for a body of nothing but parts.
+    """
+    if len(boundary) > _MAX_BOUNDARY_BYTES:
+        raise MalformedBody(f"The boundary has {len(boundary)} bytes, at most {_MAX_BOUNDARY_BYTES} are taken.")
+    line = rb"--" + re.escape(boundary) + rb"(?:(?P<last>--)|[ \t]*\r\n)"
+    delimiter = re.compile(rb"\r\n" + line)
+    here = re.compile(line).match(body) or delimiter.search(body)
+    if here is None:
+        raise MalformedBody("The boundary that Content-Type names is nowhere in the multipart body.")
+    picture: bytes | None = None
+    parts = 0
+    while not here["last"]:
+        parts += 1
+        if parts > _MAX_PARTS:
+            raise MalformedBody(
+                f"The multipart body has more than {_MAX_PARTS} parts; send the picture and little else."
+            )
+        # From the delimiter's own line end on: a part without headers begins with the empty line.
+        blank = body.find(b"\r\n\r\n", here.end() - 2, here.end() + _MAX_PART_HEADER_BYTES)
+        if blank < 0:
+            raise MalformedBody(f"A part's headers are cut off or have more than {_MAX_PART_HEADER_BYTES} bytes.")
+        name = _part_name(body[here.end() : blank])
+        there = delimiter.search(body, blank + 2)
+        if there is None:
+            raise MalformedBody("The multipart body is cut off: its last boundary is missing.")
+        if picture is None and name == MULTIPART_FIELD.encode():
+            picture = body[blank + 4 : there.start()]
+        here = there
     if picture is None:
         raise MalformedBody(f"The multipart body has no field {MULTIPART_FIELD!r}; send the picture under this name.")
     if not picture:
         raise MalformedBody(f"The field {MULTIPART_FIELD!r} is empty.")
     return picture
+
+
+def _part_name(headers: bytes) -> bytes | None:
+    """What Content-Disposition calls a part."""
+    found = None
+    for header in headers.split(b"\r\n") if headers else ():
+        name, _, value = header.partition(b":")
+        if not _HEADER_NAME.fullmatch(name):
+            raise MalformedBody("A header of a part of the multipart body cannot be read.")
+        if name.lower() == b"content-disposition":
+            _, options = parse_options_header(value.strip())
+            found = options.get(b"name")
+    return found

@@ -29,10 +29,9 @@ class ReadyModel(BaseModel):
 
 
 class Readiness:
-    """Set by the process: not ready before the model is warm, nor once it drains."""
+    """What /readyz answers. The port opens when the model is warm, so only draining can make it say no."""
 
     def __init__(self) -> None:
-        self.is_ready = False
         self.is_draining = False
 
 
@@ -50,8 +49,6 @@ def install_health_routes(
     async def readyz() -> ReadyModel:
         if readiness.is_draining:
             raise NotReady("The process is stopping; it finishes what it has.", retry_after_s=1.0)
-        if not readiness.is_ready:
-            raise NotReady("The model is being loaded.", retry_after_s=1.0)
         return ReadyModel(model=model, trained=trained, redis=redis())
 
 

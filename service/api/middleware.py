@@ -6,8 +6,8 @@ import hmac
 import logging
 import re
 import secrets
+import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
@@ -17,12 +17,14 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import framework_problem, problem_response
-from service.errors import Unauthorized
+from service.api.sending import Answer, AnswerTimeout, abort_connection
+from service.errors import NotReady, Unauthorized
 from service.metrics import Metrics, Stages
 
 logger = logging.getLogger("service.request")
 
 CLIENT_CLOSED_REQUEST = 499  # nobody receives it; it stands in metrics and the log only
+_CANCEL_TIMEOUT_S = 1.0
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
@@ -30,14 +32,23 @@ _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 class RequestMiddleware:
     """Gives a request its id and its stages, measures it, logs it, and answers what nobody else caught.
 
-    Sets `request_id` and `stages` in the request's state. The id of the client's X-Request-ID is kept when it is
-    harmless. The answer carries X-Request-ID and Server-Timing.
+    Sets `request_id`, `route` and `stages` in the request's state. The id of the client's X-Request-ID is kept when it
+    is harmless. The answer carries X-Request-ID and Server-Timing.
+
+    Args:
+        app: what is surrounded.
+        metrics: receives duration and number of requests.
+        routes: where the templates for logs and metrics come from.
+        send_timeout_s: the most a client may take to read its answer, seconds; then the connection is closed.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, routes: Sequence[BaseRoute], send_timeout_s: float = 30.0
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._routes = routes
+        self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -49,32 +60,21 @@ class RequestMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
         stages = self._metrics.stages()
-        state = scope.setdefault("state", {})
-        state.update(request_id=request_id, stages=stages)
-        status = 0
+        scope.setdefault("state", {}).update(request_id=request_id, route=route, stages=stages)
+        answer = Answer(send, timeout_s=self._send_timeout_s)
 
         async def send_timed(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers["Server-Timing"] = _server_timing(stages, perf_counter() - started)
-            await send(message)
+            await answer.send(message)
 
         in_flight = self._metrics.in_flight.labels(route)
         in_flight.inc()
+        status = 0
         try:
-            is_gone = await _until_client_leaves(self._app, scope, receive, send_timed)
-            if is_gone and status == 0:
-                status = CLIENT_CLOSED_REQUEST
-        except ClientDisconnect:  # it left in the middle of its body
-            status = status or CLIENT_CLOSED_REQUEST
-        except Exception:
-            logger.exception("request failed", extra={"request_id": request_id, "route": route})
-            if status == 0:
-                detail = f"It is not your request's fault. Report the id {request_id}; the log has the reason under it."
-                await framework_problem(500, detail, request_id)(scope, receive, send_timed)
+            status = await self._answer(scope, receive, send_timed, answer)
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
@@ -82,6 +82,44 @@ class RequestMiddleware:
             self._metrics.http_request_duration_seconds.labels(route, method, str(status)).observe(seconds)
             if route not in _QUIET_ROUTES:
                 _log(scope, route, status, seconds, stages)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
+        """Run the app, and answer what it did not; the status for metrics and log."""
+        try:
+            await _until_client_leaves(self._app, scope, receive, send, answer)
+        except (ClientDisconnect, AnswerTimeout) as error:
+            # Frames and exceptions know each other in circles, with the answer in the middle: many megabytes would stay
+            # until the garbage collector comes by.
+            traceback.clear_frames(error.__traceback__)
+            if isinstance(error, AnswerTimeout):
+                await abort_connection(scope, receive)
+            return CLIENT_CLOSED_REQUEST
+        except asyncio.CancelledError:
+            return await self._stop(scope, receive, send, answer)
+        except Exception:
+            state = scope["state"]
+            request_id = state["request_id"]
+            logger.exception("request failed", extra={"request_id": request_id, "route": state["route"]})
+            if answer.status == 0:
+                detail = f"It is not your request's fault. Report the id {request_id}; the log has the reason under it."
+                await framework_problem(500, detail, request_id)(scope, receive, send)
+        return answer.status
+
+    async def _stop(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
+        """What the server cancels when it stops and has waited long enough ends here, with an answer.
+
+        The cancellation is not raised again: the server would write a trace, and an answer that is no problem document.
+        """
+        if answer.is_complete:
+            return answer.status
+        error = NotReady("The process is stopping and cannot wait for this request. Send it again.", retry_after_s=1.0)
+        scope["state"]["problem"] = error.code
+        self._metrics.rejected_total.labels(error.code).inc()
+        if answer.status == 0:
+            await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+        else:
+            await abort_connection(scope, receive)
+        return error.status
 
 
 class ApiKeyMiddleware:
@@ -125,20 +163,16 @@ def route_template(routes: Sequence[BaseRoute], scope: Scope) -> str:
     return "unmatched"
 
 
-async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Run the app, and cancel it when the client closes the connection; whether it did.
+async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
+    """Run the app, and cancel it when the client closes the connection.
 
     Once the body has been read nobody listens any more, so the listening is done here.
+
+    Raises:
+        ClientDisconnect: it did, before its answer was complete.
     """
     is_body_read = asyncio.Event()
-    is_gone = asyncio.Event()
-    is_answered = False
-
-    async def send_watched(message: Message) -> None:
-        nonlocal is_answered
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            is_answered = True
-        await send(message)
+    is_gone = answer.is_client_gone
 
     async def receive_watched() -> Message:
         if is_body_read.is_set():
@@ -157,22 +191,30 @@ async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, sen
             pass
         is_gone.set()
 
-    work = asyncio.create_task(_run(app, scope, receive_watched, send_watched))
+    work = asyncio.create_task(_run(app, scope, receive_watched, send))
     watcher = asyncio.create_task(watch())
     try:
         await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
         # The server reports a disconnect after every complete answer, too; the rest of the work is then short.
-        left = not work.done() and not is_answered
+        left = not work.done() and not answer.is_complete
         if left:
             work.cancel()
-        with suppress(asyncio.CancelledError):
-            await work
-        return left
+            await asyncio.wait({work})
+            if work.cancelled():
+                raise ClientDisconnect
+        await work
     finally:
-        work.cancel()
-        watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
+        await _end(work, watcher)
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel and await tasks; bounded, because the server may be stopping."""
+    for task in tasks:
+        task.cancel()
+    ended, _ = await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S)
+    for task in ended:
+        if not task.cancelled():
+            task.exception()  # it has been raised, or nobody is left to tell
 
 
 async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

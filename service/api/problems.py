@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents: one mapping for ours, one for the framework's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +30,10 @@ MEDIA_TYPE = "application/problem+json"
 # they are noticed.
 REFUSALS = (Overloaded, NotReady, BodyTooLarge, BodyTimeout, ImageTooLarge)
 
+# pydantic renders all of its findings or none, 2 µs each, and a body of megabytes can hold a million of them.
+_MAX_FINDINGS = 10_000
+_MAX_NAME_CHARACTERS = 64
+
 # What the framework raises by itself, and what nobody expected.
 FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
     404: ("not-found", "There is nothing at this address"),
@@ -54,13 +58,21 @@ def framework_problem(status: int, detail: str, request_id: str, headers: Mappin
 
 def invalid_request(error: ValidationError) -> InvalidRequest | MalformedBody:
     """pydantic's findings as a problem that lists the first ten: where in the request, and what is wrong."""
+    count = error.error_count()
+    if count > _MAX_FINDINGS:
+        return broken_rule("/", f"breaks its schema in {count} places, too many to list; /docs has the schema.")
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return MalformedBody(f"The body is not JSON: {found[0]['msg']}.")
-    listed = [{"where": "/" + "/".join(map(str, item["loc"])), "message": item["msg"]} for item in found[:10]]
+    listed = [{"where": _where(item["loc"]), "message": item["msg"]} for item in found[:10]]
     first = listed[0]
-    more = f" ({len(found) - 1} more in `errors`)" if len(found) > 1 else ""
+    more = f" ({count - 1} more in `errors`)" if count > 1 else ""
     return InvalidRequest(f"{first['where']}: {first['message']}{more}.", extra={"errors": listed})
+
+
+def _where(location: Iterable[int | str]) -> str:
+    """A JSON pointer of bounded length: names come from the request."""
+    return "/" + "/".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location)
 
 
 def broken_rule(where: str, message: str, **extra: Any) -> InvalidRequest:
@@ -81,7 +93,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        listed = [{"where": "/" + "/".join(map(str, item["loc"])), "message": item["msg"]} for item in error.errors()]
+        listed = [{"where": _where(item["loc"]), "message": item["msg"]} for item in error.errors()]
         problem = InvalidRequest(f"{listed[0]['where']}: {listed[0]['message']}.", extra={"errors": listed[:10]})
         request.state.problem = problem.code
         return problem_response(problem, request.state.request_id)

@@ -9,9 +9,9 @@ import orjson
 from starlette.responses import Response
 
 from service.api.schemas import Format
-from service.inference.deadline import Deadline
-from service.inference.predictor import SegmentedMask, SegmentResult
+from service.inference.predictor import SegmentedMask
 from service.sam.formats import encode_logits, encode_png, encode_polygons, encode_rle
+from service.sam.transforms import Size
 
 JSON, PNG = "application/json", "image/png"
 
@@ -27,34 +27,59 @@ class RenderOptions:
     tolerance_pixels: float
 
 
-def render_json(
-    image_hash: str, model: str, options: RenderOptions, result: SegmentResult, deadline: Deadline
-) -> Response:
+class JsonRenderer:
     """The answer described by `SegmentResponse`."""
-    write = _WRITERS[options.format]
-    results: list[dict[str, Any]] = []
-    for masks in result.results:
-        written = []
-        for mask in masks:
-            deadline.check()
-            written.append({**_numbers(mask), **write(mask, options)})
-        results.append({"masks": written})
-    height, width = result.original_size
-    document = {"image_hash": image_hash, "width": width, "height": height, "model": model, "results": results}
-    return Response(orjson.dumps(document), media_type=JSON, headers=_VARY)
+
+    masks_per_prompt: int | None = None
+
+    def __init__(self, image_hash: str, model: str, prompts: int, options: RenderOptions) -> None:
+        self._image_hash = image_hash
+        self._model = model
+        self._results: list[dict[str, list[dict[str, Any]]]] = [{"masks": []} for _ in range(prompts)]
+        self._options = options
+        self._write = _WRITERS[options.format]
+
+    def add(self, prompt: int, mask: SegmentedMask) -> None:
+        """See `Renderer`."""
+        self._results[prompt]["masks"].append({**_numbers(mask), **self._write(mask, self._options)})
+
+    def finish(self, original_size: Size) -> Response:
+        """See `Renderer`."""
+        height, width = original_size
+        document = {
+            "image_hash": self._image_hash,
+            "width": width,
+            "height": height,
+            "model": self._model,
+            "results": self._results,
+        }
+        return Response(orjson.dumps(document), media_type=JSON, headers=_VARY)
 
 
-def render_png(options: RenderOptions, result: SegmentResult, _deadline: Deadline) -> Response:
+class PngRenderer:
     """The best mask of the only prompt as a PNG file, and its numbers as headers."""
-    best = result.results[0][0]
-    numbers = _numbers(best)
-    headers = {
-        "X-Mask-Id": best.mask_id,
-        "X-Mask-Score": f"{numbers['score']:.6f}",
-        "X-Mask-Area": str(numbers["area"]),
-        "X-Mask-Box": ",".join(map(str, numbers["box"])),
-    }
-    return Response(encode_png(best.mask, crop=options.crop), media_type=PNG, headers={**headers, **_VARY})
+
+    masks_per_prompt: int | None = 1
+
+    def __init__(self, options: RenderOptions) -> None:
+        self._options = options
+        self._content = b""
+        self._headers: dict[str, str] = {}
+
+    def add(self, _prompt: int, mask: SegmentedMask) -> None:
+        """See `Renderer`."""
+        numbers = _numbers(mask)
+        self._content = encode_png(mask.mask, crop=self._options.crop)
+        self._headers = {
+            "X-Mask-Id": mask.mask_id,
+            "X-Mask-Score": f"{numbers['score']:.6f}",
+            "X-Mask-Area": str(numbers["area"]),
+            "X-Mask-Box": ",".join(map(str, numbers["box"])),
+        }
+
+    def finish(self, _original_size: Size) -> Response:
+        """See `Renderer`."""
+        return Response(self._content, media_type=PNG, headers={**self._headers, **_VARY})
 
 
 def _numbers(mask: SegmentedMask) -> dict[str, Any]:

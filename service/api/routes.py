@@ -15,8 +15,9 @@ from starlette.responses import Response
 from service.api.accept import preferred
 from service.api.bodies import MULTIPART_OVERHEAD_BYTES, picture_of, read_body
 from service.api.problems import broken_rule, invalid_request
-from service.api.rendering import JSON, PNG, RenderOptions, render_json, render_png
+from service.api.rendering import JSON, PNG, JsonRenderer, PngRenderer, RenderOptions
 from service.api.schemas import (
+    MAX_POINTS,
     EmbedResponse,
     ImageHash,
     ModelModel,
@@ -27,8 +28,7 @@ from service.api.schemas import (
     SegmentResponse,
 )
 from service.errors import EmbeddingNotFound, InvalidRequest, NotAcceptable
-from service.inference.admission import AdmissionController
-from service.inference.predictor import Predictor, Query, Render
+from service.inference.predictor import Predictor, Query, Renderer
 from service.sam.formats import decode_logits
 from service.sam.prompts import Prompt
 
@@ -60,6 +60,12 @@ _PNG_ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
+# A JSON body has a colon for each member: x, y and label of a point, a few of a prompt and of the request. Base64 has
+# none.
+COLONS_PER_POINT = 3
+COLONS_BESIDE = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
     """Bounds of bodies and prompts, from the settings."""
@@ -68,6 +74,7 @@ class RequestLimits:
     max_request_bytes: int
     max_prompts: int
     body_timeout_s: float
+    min_bytes_per_s: int
 
 
 def install_routes(
@@ -75,8 +82,6 @@ def install_routes(
     predictor: Predictor,
     *,
     limits: RequestLimits,
-    uploads: AdmissionController,
-    prompting: AdmissionController,
     expires_in_s: float,
     description: ModelModel,
 ) -> None:
@@ -94,14 +99,18 @@ def install_routes(
         description="Send the picture once; its `image_hash` is what /segment takes. A known picture costs a look-up.",
     )
     async def embed(request: Request) -> Response:
-        with uploads.permit():
-            content_type = request.headers.get("content-type", "")
-            overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
-            body = await read_body(
-                request, max_bytes=limits.max_image_bytes + overhead, timeout_s=limits.body_timeout_s
-            )
-            data = await predictor.run_in_worker(picture_of, body, content_type)
-            result = await predictor.embed(data, request.state.stages)
+        content_type = request.headers.get("content-type", "")
+        overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
+        result = await predictor.embed(
+            await read_body(
+                request,
+                max_bytes=limits.max_image_bytes + overhead,
+                timeout_s=limits.body_timeout_s,
+                min_bytes_per_s=limits.min_bytes_per_s,
+            ),
+            partial(picture_of, content_type=content_type),
+            request.state.stages,
+        )
         request.state.cached = result.cached
         height, width = result.original_size
         answer = EmbedResponse(
@@ -147,21 +156,26 @@ def install_routes(
         description="Prompts on an embedded picture; coordinates are pixels of the upright original.",
     )
     async def segment(request: Request) -> Response:
-        with prompting.permit():
-            body = await read_body(request, max_bytes=limits.max_request_bytes, timeout_s=limits.body_timeout_s)
-            asked, queries = await predictor.run_in_worker(_parse, body, limits.max_prompts)
-            offered = (JSON, PNG) if len(queries) == 1 else (JSON,)
-            kind = preferred(",".join(request.headers.getlist("accept")), offered)
-            if kind is None:
-                raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt.")
-            request.state.prompts = len(queries)
-            options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
-            render: Render[Response] = (
-                partial(render_png, options)
-                if kind == PNG
-                else partial(render_json, asked.image_hash, description.name, options)
-            )
-            return await predictor.segment(asked.image_hash, queries, asked.multimask, render, request.state.stages)
+        stages = request.state.stages
+        body = await read_body(
+            request,
+            max_bytes=limits.max_request_bytes,
+            timeout_s=limits.body_timeout_s,
+            min_bytes_per_s=limits.min_bytes_per_s,
+        )
+        asked, queries = await predictor.clicks.run(stages, _parse, body, limits.max_prompts)
+        offered = (JSON, PNG) if len(queries) == 1 else (JSON,)
+        kind = preferred(",".join(request.headers.getlist("accept")), offered)
+        if kind is None:
+            raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt.")
+        request.state.prompts = len(queries)
+        options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
+        renderer: Renderer[Response] = (
+            PngRenderer(options)
+            if kind == PNG
+            else JsonRenderer(asked.image_hash, description.name, len(queries), options)
+        )
+        return await predictor.segment(asked.image_hash, queries, asked.multimask, renderer, stages)
 
     @app.get("/models", responses=ProblemModel.responses(401), summary="What is served")
     async def models() -> ModelsResponse:
@@ -170,6 +184,9 @@ def install_routes(
 
 def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Query]]:
     """Blocking: a body may hold megabytes of mask logits."""
+    # Validation collects every error there is: half a million unknown members would hold the interpreter for seconds.
+    if body.count(b":") > MAX_POINTS * COLONS_PER_POINT * max_prompts + COLONS_BESIDE:
+        raise broken_rule("/", f"more members than {max_prompts} prompts of {MAX_POINTS} points have.")
     try:
         asked = SegmentRequest.model_validate_json(body)
     except ValidationError as error:

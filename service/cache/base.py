@@ -1,4 +1,4 @@
-"""What a cache is: five verbs, and the two ways of having nothing."""
+"""What a cache is: a few verbs, and the two ways of having nothing."""
 
 from typing import Protocol, TypeVar
 
@@ -43,6 +43,14 @@ class Cache(Protocol[V]):
 
     async def contains(self, key: str) -> bool:
         """Whether there is a value. Neither renews its time to live nor counts as a look-up.
+
+        Raises:
+            CacheUnavailable: the tier could not be asked.
+        """
+        ...
+
+    async def renew(self, key: str) -> bool:
+        """Start a value's time to live anew without reading it; False if there is none. No look-up.
 
         Raises:
             CacheUnavailable: the tier could not be asked.

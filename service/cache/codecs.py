@@ -36,7 +36,7 @@ class EmbeddingCodec:
 
 
 class MaskCodec:
-    """Low-resolution mask logits (256, 256) float32, kept as float16.
+    """Low-resolution mask logits (256, 256) float16.
 
     Args:
         fingerprint: of the served model; values of another one are corrupt.
@@ -45,11 +45,11 @@ class MaskCodec:
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
 
-    def encode(self, value: NDArray[np.float32]) -> bytes:
+    def encode(self, value: NDArray[np.float16]) -> bytes:
         """The bytes to store, 128 KiB."""
         return mask_to_bytes(value, self._fingerprint)
 
-    def decode(self, data: bytes) -> NDArray[np.float32]:
+    def decode(self, data: bytes) -> NDArray[np.float16]:
         """The logits, rounded to float16.
 
         Raises:

@@ -1,9 +1,12 @@
 """One encoder a picture across replicas: a lock in Redis that expires with its owner."""
 
+import asyncio
 import secrets
+from contextlib import suppress
 
 from service.cache.breaker import CircuitBreaker
 from service.cache.redis import RedisClient
+from service.errors import CacheUnavailable
 
 # One key each, so that a cluster can run them. GETEX reads here without touching the time to live; it is used instead
 # of GET, and once more instead of PEXPIRE, so that the ACL user needs no further command.
@@ -39,6 +42,7 @@ class RedisLock:
         self._breaker = breaker
         self._ttl_ms = max(1, round(ttl_s * 1000.0))
         self._prefix = prefix
+        self._abandoned: set[asyncio.Task[None]] = set()
 
     async def acquire(self, key: str) -> str | None:
         """Take the lock without waiting: the token that proves the ownership, or None while another has it.
@@ -47,7 +51,16 @@ class RedisLock:
             CacheUnavailable: Redis did not answer in time, or refused; the lock may be held until it expires.
         """
         token = secrets.token_hex(16)
-        is_taken = await self._client.call(self._breaker, "SET", self._prefix + key, token, "NX", "PX", self._ttl_ms)
+        command = ("SET", self._prefix + key, token, "NX", "PX", self._ttl_ms)
+        taking = asyncio.ensure_future(self._client.call(self._breaker, *command))
+        try:
+            is_taken = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            # The command may still succeed, and nobody would know the token: the picture would wait for the lock's end.
+            abandoned = asyncio.create_task(self._give_back(key, token, taking))
+            self._abandoned.add(abandoned)
+            abandoned.add_done_callback(self._abandoned.discard)
+            raise
         return token if is_taken else None
 
     async def renew(self, key: str, token: str) -> bool:
@@ -65,3 +78,8 @@ class RedisLock:
             CacheUnavailable: Redis did not answer in time, or refused; the lock expires by itself.
         """
         await self._client.call(self._breaker, "EVAL", _RELEASE, 1, self._prefix + key, token)
+
+    async def _give_back(self, key: str, token: str, taking: asyncio.Future[object]) -> None:
+        with suppress(CacheUnavailable):
+            if await taking:
+                await self.release(key, token)

@@ -103,6 +103,16 @@ class MemoryCache(Generic[M]):
         self._expire()
         return key in self._entries
 
+    async def renew(self, key: str) -> bool:
+        """Start a value's time to live anew; False if there is none."""
+        self._expire()
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        self._entries[key] = (entry[0], self._clock() + self.ttl_s)
+        self._entries.move_to_end(key)
+        return True
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._entries.clear()

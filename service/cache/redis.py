@@ -2,7 +2,7 @@
 
 Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cache and the lock (lock.py):
 
-    user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +eval
+    user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval
 
 plus `+select` for a database other than 0 and `+cluster|slots +command` for a cluster. HELLO and AUTH need no rule.
 """
@@ -125,6 +125,14 @@ class RedisCache(Generic[V]):
             CacheUnavailable: Redis did not answer in time, or refused.
         """
         return bool(await self._client.call(self._breaker, "EXISTS", key))
+
+    async def renew(self, key: str) -> bool:
+        """Start a value's time to live anew; False if there is none.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time, or refused.
+        """
+        return bool(await self._client.call(self._breaker, "PEXPIRE", key, self._ttl_ms()))
 
     async def aclose(self) -> None:
         """Nothing: the client belongs to whoever made it, and the values to all replicas."""

@@ -100,6 +100,23 @@ class TieredCache(Generic[V]):
             raise unavailable
         return False
 
+    async def renew(self, key: str) -> bool:
+        """Start a value's time to live anew in every tier; whether one has it.
+
+        Raises:
+            CacheUnavailable: a tier that could not be asked may let it expire.
+        """
+        unavailable: CacheUnavailable | None = None
+        is_there = False
+        for tier in self._tiers:
+            try:
+                is_there = await tier.renew(key) or is_there
+            except CacheUnavailable as error:
+                unavailable = error
+        if unavailable is not None:
+            raise unavailable
+        return is_there
+
     async def aclose(self) -> None:
         """Close the tiers, the last one first, every one of them even if another fails."""
         async with AsyncExitStack() as stack:

@@ -5,20 +5,29 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from service.metrics import Metrics
+
 logger = logging.getLogger(__name__)
 
 
 class BackgroundWork:
-    """Runs tasks behind the answers; beyond `max_tasks` new ones are dropped, because each holds a value in memory."""
+    """Runs tasks behind the answers.
 
-    def __init__(self, max_tasks: int) -> None:
+    Args:
+        max_tasks: beyond these new ones are dropped, because each holds a value in memory; they are counted as
+            rejected for the reason `background`.
+    """
+
+    def __init__(self, max_tasks: int, metrics: Metrics) -> None:
         self._max_tasks = max_tasks
+        self._dropped = metrics.rejected_total.labels("background")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> bool:
         """Start `work` unless there is too much already; whether it was started."""
         if len(self._tasks) >= self._max_tasks:
             work.close()
+            self._dropped.inc()
             return False
         task = asyncio.create_task(work)
         self._tasks.add(task)

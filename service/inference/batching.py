@@ -48,6 +48,7 @@ class DynamicBatcher(Generic[Item, Result]):
         max_batch_size: the most that runs together; a larger item runs alone.
         max_queue_size: items that may wait; further ones are refused.
         workers: batches that run at the same time.
+        initializer: run once in each worker thread.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class DynamicBatcher(Generic[Item, Result]):
         max_queue_size: int,
         workers: int,
         metrics: Metrics,
+        initializer: Callable[[], None] | None = None,
     ) -> None:
         self._lane = lane
         self._run = run
@@ -73,7 +75,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._wake = asyncio.Event()
         self._is_closed = False
         self._workers = workers
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"edgesam-{lane}")
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"edgesam-{lane}", initializer=initializer)
         self._tasks: list[asyncio.Task[None]] = []
         metrics.queue_depth.labels(lane).set_function(self._count_waiting)
 

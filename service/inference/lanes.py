@@ -1,40 +1,48 @@
 """The two lanes of a process: encoding and decoding have separate queues and threads, so that a burst of uploads
-does not stall clicks.
+does not stall clicks; encoding also gives way where both want the processors.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.batching import DynamicBatcher
-from service.inference.runtime import Decoded, Runtime, StateArrays, pad_and_join
+from service.inference.runtime import Decoded, Runtime, StateArrays
+from service.inference.workers import give_way
 from service.metrics import Metrics
+from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.transforms import Size
 
-Floats = NDArray[np.float32]
+Frame = NDArray[np.float32]  # (3, 1024, 1024)
+Tokens = NDArray[np.float16] | NDArray[np.float32]  # (4096, 256)
+EmbeddingDtype = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeItem:
-    """Prompts for one decoder call: points (P, N, 2) and labels (P, N) on a state of S = 1 or S = P.
+    """Prompts for one decoder call, on an image state of S = 1 or one for each prompt.
 
     A state of several prompts is an object of its own, so grouping by the object never mixes them.
     """
 
     state: StateArrays
-    points: Floats
-    labels: NDArray[np.int64]
+    prompts: Sequence[Prompt]
+    original_size: Size
 
 
 def encode_lane(
-    runtime: Runtime, *, max_batch_size: int, max_queue_size: int, metrics: Metrics
-) -> DynamicBatcher[Floats, Floats]:
-    """Frames (3, 1024, 1024) → tokens (4096, 256)."""
+    runtime: Runtime, *, dtype: EmbeddingDtype, max_batch_size: int, max_queue_size: int, metrics: Metrics
+) -> DynamicBatcher[Frame, Tokens]:
+    """Frames → tokens, rounded to `dtype`."""
 
-    def run(frames: Sequence[Floats]) -> Sequence[Floats]:
+    def run(frames: Sequence[Frame]) -> Sequence[Tokens]:
         tokens = runtime.encode(frames[0][None] if len(frames) == 1 else np.stack(frames))
-        return list(tokens)
+        # A copy in any case: a view would keep the tokens of the whole batch alive.
+        return [one.astype(dtype) for one in tokens]
 
     return DynamicBatcher(
         "encode",
@@ -45,25 +53,27 @@ def encode_lane(
         max_queue_size=max_queue_size,
         workers=1,
         metrics=metrics,
+        initializer=give_way,
     )
 
 
 def decode_lane(
     runtime: Runtime, *, max_batch_size: int, max_queue_size: int, workers: int, metrics: Metrics
 ) -> DynamicBatcher[DecodeItem, Decoded]:
-    """Prompts → masks. Items on the same image state share a call; padding is absent and changes nothing."""
+    """Prompts → masks. Items on the same image state share a call; absent tokens fill up and change nothing."""
 
     def run(items: Sequence[DecodeItem]) -> Sequence[Decoded]:
-        points, labels = pad_and_join([(item.points, item.labels) for item in items])
+        prompts = [prompt for item in items for prompt in item.prompts]
+        points, labels = decoder_inputs(prompts, items[0].original_size)
         decoded = runtime.decode(items[0].state, points, labels)
-        ends = np.cumsum([len(item.labels) for item in items])
-        return [decoded.rows(end - len(item.labels), end) for item, end in zip(items, ends, strict=True)]
+        ends = accumulate(len(item.prompts) for item in items)
+        return [decoded.rows(end - len(item.prompts), end) for item, end in zip(items, ends, strict=True)]
 
     return DynamicBatcher(
         "decode",
         run,
         group=lambda item: id(item.state),
-        size=lambda item: len(item.labels),
+        size=lambda item: len(item.prompts),
         max_batch_size=max_batch_size,
         max_queue_size=max_queue_size,
         workers=workers,

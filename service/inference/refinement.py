@@ -12,7 +12,7 @@ from service.cache.tiers import TieredCache
 from service.errors import CacheUnavailable, MaskNotFound
 from service.inference.background import BackgroundWork
 
-LowResMask = NDArray[np.float32]  # (256, 256) logits, each a float16 number, 256 KiB
+LowResMask = NDArray[np.float16]  # (256, 256) logits, 128 KiB
 
 
 class RefinementMasks:

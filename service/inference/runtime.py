@@ -1,6 +1,6 @@
 """The three graphs as ONNX Runtime sessions. Blocking calls: a lane or a worker thread makes them, never the loop."""
 
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,15 +9,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service.inference.workers import give_way
 from service.sam.embedding import ImageEmbedding
-from service.sam.manifest import Manifest, ManifestError, load_manifest, verify_files
+from service.sam.manifest import STATE_NAMES, Manifest, ManifestError, load_manifest, verify_files
 from service.sam.prompts import ABSENT
 
 Provider = Literal["auto", "cpu", "cuda"]
 Floats = NDArray[np.float32]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_STATE_NAMES = ("keys", "keys0", "values0", "queries0")
 
 
 class ProviderUnavailable(RuntimeError):
@@ -34,7 +34,7 @@ class StateArrays:
     queries0: Floats  # (S, 4096, 128)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ImageState:
     """An embedding and what was prepared of it, as the memory tier keeps it: 12 MiB a picture with float16 tokens."""
 
@@ -82,9 +82,11 @@ class Runtime:
         verify_files(directory, self.manifest)
         self.provider = _choose(provider)
         self.threads = threads
-        self._encoder, self._prepare, self._decoder = (
-            self._session(directory / self.manifest.graphs[name].file) for name in ("encoder", "prepare", "decoder")
-        )
+        paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
+        # A session's threads inherit the urgency of the thread that makes it: encoding gives way to clicks.
+        with ThreadPoolExecutor(1, initializer=give_way) as yielding:
+            self._encoder = yielding.submit(self._session, paths["encoder"]).result()
+        self._prepare, self._decoder = self._session(paths["prepare"]), self._session(paths["decoder"])
 
     def encode(self, images: Floats) -> Floats:
         """Frames (B, 3, 1024, 1024), normalised and padded → tokens (B, 4096, 256)."""
@@ -102,7 +104,7 @@ class Runtime:
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64]) -> Decoded:
         """points (P, N, 2) in the frame and labels (P, N) → masks; `state` is of one picture, S = 1 or P."""
-        feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in _STATE_NAMES}}
+        feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
         return Decoded(*self._decoder.run(["mask_logits", "iou_predictions", "stability"], feeds))
 
     def warm_up(self) -> None:
@@ -118,7 +120,7 @@ class Runtime:
             "mask_logits": mask_logits,
             "has_mask": np.full(len(mask_logits), has_mask),
         }
-        return StateArrays(*self._prepare.run(list(_STATE_NAMES), feeds))
+        return StateArrays(*self._prepare.run(list(STATE_NAMES), feeds))
 
     def _session(self, path: Path) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -135,16 +137,6 @@ class Runtime:
             return ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be unusable
             raise ManifestError(f"{path}: ONNX Runtime cannot load this graph: {error}") from error
-
-
-def pad_and_join(prompts: Sequence[tuple[Floats, NDArray[np.int64]]]) -> tuple[Floats, NDArray[np.int64]]:
-    """Join (points (P, N, 2), labels (P, N)) of different N; added tokens are ABSENT and change nothing."""
-    if len(prompts) == 1:
-        return prompts[0]
-    longest = max(labels.shape[1] for _, labels in prompts)
-    points = [np.pad(p, ((0, 0), (0, longest - p.shape[1]), (0, 0))) for p, _ in prompts]
-    labels = [np.pad(row, ((0, 0), (0, longest - row.shape[1])), constant_values=ABSENT) for _, row in prompts]
-    return np.concatenate(points), np.concatenate(labels)
 
 
 def _choose(provider: Provider) -> Literal["cpu", "cuda"]:

@@ -47,6 +47,12 @@ class SingleFlight(Generic[Value]):
                 if not flight.task.cancelled():
                     flight.task.exception()  # nobody is left who could be told
 
+    async def settle(self, key: str) -> None:
+        """Wait until nobody computes `key`, however that ends."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            await asyncio.wait({flight.task})
+
     async def _fly(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
         flight = self._flights[key]
         try:

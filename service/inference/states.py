@@ -1,42 +1,58 @@
 """Where the image state of a picture comes from: this process's memory, else Redis and one `prepare`."""
 
-import asyncio
-from concurrent.futures import Executor
+from contextlib import suppress
+from time import monotonic
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from service.cache.base import Cache
 from service.cache.memory import MemoryCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
+from service.inference.background import BackgroundWork
 from service.inference.runtime import ImageState, Runtime
 from service.inference.singleflight import SingleFlight
+from service.inference.workers import Workers
 from service.metrics import Stages
 from service.sam.embedding import ImageEmbedding
+
+Tier = Literal["memory", "redis"]
 
 
 class ImageStates:
     """The memory tier of prepared states in front of the shared tier of embeddings.
 
+    What memory serves, Redis must go on having, since the next click may meet another replica: an embedding in use
+    is renewed there, and stored again if it was lost.
+
     Args:
         memory: prepared states.
         shared: embeddings of all replicas; None without Redis.
         runtime: prepares, in `workers`.
+        background: renews behind the answers.
+        renew_every_s: how often a picture in use is renewed in Redis, seconds.
     """
 
     def __init__(
         self,
         memory: MemoryCache[ImageState],
         shared: Cache[ImageEmbedding] | None,
+        *,
         runtime: Runtime,
-        workers: Executor,
+        workers: Workers,
+        background: BackgroundWork,
+        renew_every_s: float,
     ) -> None:
         self._memory = memory
         self._shared = shared
         self._runtime = runtime
         self._workers = workers
+        self._background = background
+        self._renew_every_s = renew_every_s
+        self._renewed_at: WeakKeyDictionary[ImageState, float] = WeakKeyDictionary()
         self._loads: SingleFlight[ImageState] = SingleFlight()
 
     def peek(self, key: str) -> ImageState | None:
-        """The state if memory holds it; renews its time to live."""
+        """The state if memory holds it; renews its time to live there."""
         return self._memory.peek(key)
 
     async def find(self, key: str, stages: Stages) -> ImageState:
@@ -47,9 +63,14 @@ class ImageStates:
             CacheUnavailable: memory has it not, and Redis cannot be asked.
         """
         state = self._memory.peek(key)
-        return state if state is not None else await self._loads.run(key, lambda: self._load(key, stages))
+        if state is None:
+            return await self._loads.run(key, lambda: self._load(key, stages))
+        if self._shared is not None and monotonic() > self._renewed_at.get(state, 0.0) + self._renew_every_s:
+            self._renewed_at[state] = monotonic()
+            self._background.start(self.ensure_shared(key, state.embedding))
+        return state
 
-    async def look_up(self, key: str, stages: Stages) -> tuple[ImageState, Literal["memory", "redis"]] | None:
+    async def look_up(self, key: str, stages: Stages) -> tuple[ImageState, Tier] | None:
         """The state and the tier that had it, after `peek` has missed; one from Redis is prepared and kept.
 
         Raises:
@@ -64,19 +85,38 @@ class ImageStates:
 
     async def prepare(self, key: str, embedding: ImageEmbedding, stages: Stages) -> ImageState:
         """Prepare an embedding and keep the state in memory."""
-        loop = asyncio.get_running_loop()
-        with stages.measure("prepare"):
-            state = await loop.run_in_executor(self._workers, self._runtime.prepare, embedding)
+
+        def work() -> ImageState:
+            with stages.measure("prepare"):
+                return self._runtime.prepare(embedding)
+
+        state = await self._workers.run(stages, work)
+        self._renewed_at[state] = monotonic()
         await self._memory.put(key, state)
         return state
 
-    async def contains(self, key: str) -> Literal["memory", "redis"] | None:
-        """The tier that has it; nothing is loaded or renewed.
+    async def share(self, key: str, embedding: ImageEmbedding, stages: Stages) -> None:
+        """Store a new embedding in Redis, in bounded time; without it other replicas encode for themselves."""
+        if self._shared is not None:
+            with suppress(CacheUnavailable), stages.measure("cache_put"):
+                await self._shared.put(key, embedding)
+
+    async def ensure_shared(self, key: str, embedding: ImageEmbedding) -> None:
+        """Renew an embedding in Redis, or store it again if Redis has lost it."""
+        if self._shared is not None:
+            with suppress(CacheUnavailable):
+                if not await self._shared.renew(key):
+                    await self._shared.put(key, embedding)
+
+    async def contains(self, key: str) -> Tier | None:
+        """The tier that has it; what memory has, Redis has too when this returns, if it can be asked.
 
         Raises:
             CacheUnavailable: memory has it not, and Redis cannot be asked.
         """
-        if await self._memory.contains(key):
+        state = self._memory.peek(key)
+        if state is not None:
+            await self.ensure_shared(key, state.embedding)
             return "memory"
         if self._shared is not None and await self._shared.contains(key):
             return "redis"

@@ -73,7 +73,7 @@ def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str) -> str
     return f"{embedding_key(image_hash, fingerprint, dtype)}:mask:{mask_id}"
 
 
-def mask_id(key: str, logits: NDArray[np.float32]) -> str:
+def mask_id(key: str, logits: NDArray[np.floating]) -> str:
     """The address of a mask by its content: 32 hexadecimal digits.
 
     Args:
@@ -104,13 +104,13 @@ def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
     return ImageEmbedding(tokens, original_size)
 
 
-def mask_to_bytes(logits: NDArray[np.float32], fingerprint: str) -> bytes:
+def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
     """Low-resolution logits (256, 256) as they travel: 40 bytes and 128 KiB of float16."""
     return _to_bytes(_MASK, to_float16(logits), (MASK_SIZE, MASK_SIZE), fingerprint)
 
 
-def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float32]:
-    """The logits, (256, 256) float32, finite.
+def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
+    """The logits, (256, 256) float16, finite; a read-only view of `data`.
 
     Raises:
         CorruptValue: whatever else the bytes are.
@@ -118,7 +118,7 @@ def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float32]:
     logits, size = _from_bytes(_MASK, data, (MASK_SIZE, MASK_SIZE), fingerprint)
     if size != (MASK_SIZE, MASK_SIZE) or logits.dtype != np.float16 or not np.isfinite(logits).all():
         raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
-    return logits.astype(np.float32)
+    return logits
 
 
 def _to_bytes(kind: int, array: NDArray[np.floating], size: Size, fingerprint: str) -> bytes:

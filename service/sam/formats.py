@@ -109,7 +109,7 @@ def encode_polygons(mask: BinaryMask, *, tolerance_pixels: float = 0.0) -> list[
     return list(parts.values())
 
 
-def encode_logits(logits: NDArray[np.float32]) -> bytes:
+def encode_logits(logits: NDArray[np.floating]) -> bytes:
     """(256, 256) logits as little-endian float16, row by row: 131,072 bytes. Larger values become the largest."""
     return to_float16(logits).astype("<f2", copy=False).tobytes()
 
@@ -131,9 +131,10 @@ def decode_logits(data: bytes) -> NDArray[np.float32]:
     return logits
 
 
-def to_float16(logits: NDArray[np.float32]) -> NDArray[np.float16]:
+def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
     """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number."""
-    return np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16)
+    rounded: NDArray[np.float16] = np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16)
+    return rounded
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:

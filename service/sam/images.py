@@ -33,8 +33,17 @@ from service.sam.transforms import FRAME_SIZE, Size, input_size
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
 
 # Every scan of a progressive JPEG costs a pass over all its pixels, and an empty one takes a dozen bytes. Encoders
-# write about ten, twice as many with a thumbnail.
+# write about ten, optimisers a few more; the second number is for pictures of `max_pixels`, whose passes are long.
 _MAX_JPEG_SCANS = 100
+_MAX_LARGE_JPEG_SCANS = 20
+# Pillow reads everything before the first scan in Python. Large files have one segment for each 64 KiB of metadata.
+_MAX_JPEG_SEGMENTS = 4096
+_MAX_JPEG_PADDING_BYTES = 64 * 1024
+# What ends a scan or stands between segments: not a stuffed 255 (0), a restart (D0-D7), or one without parameters.
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# A search holds Python's global lock: of a whole file for a quarter of a second.
+_SEARCH_BYTES = 1 << 20
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,9 +101,12 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
     file_format = _sniff(data)
     _ignore_pillow_warnings()
     try:
-        _check_before_opening(data, file_format, max_pixels)
+        if file_format == "WEBP" and (size := _webp_size(data)):
+            _check_size(size, max_pixels)  # Opening allocates two canvases.
+        scans = _jpeg_scans(data) if file_format == "JPEG" else 0
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
             _check_size((image.height, image.width), max_pixels)
+            _check_scans(scans, image.height * image.width, max_pixels)
             _check_samples(image, max_pixels)
             image.load()
             return _rgb(_upright(image))
@@ -138,14 +150,43 @@ def _ignore_pillow_warnings() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW_WARNINGS.pattern)
 
 
-def _check_before_opening(data: bytes, file_format: str, max_pixels: int) -> None:
-    """What opening alone would already pay for."""
-    if file_format == "WEBP" and (size := _webp_size(data)):
-        _check_size(size, max_pixels)  # Opening allocates two canvases.
-    # Inside the pixels of a JPEG a byte of 255 is always followed by 0 or a restart marker, so this counts scans.
-    if file_format == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_JPEG_SCANS:
+def _jpeg_scans(data: bytes) -> int:
+    """Scans of the first picture in a JPEG file, as libjpeg will find them.
+
+    Segments are skipped by their length, since metadata may hold any bytes (thumbnails do have scans), and nothing
+    counts after the end of the picture: phones append whole videos. A file without an end is looked at to its last
+    byte.
+
+    Raises:
+        UndecodableImage: so many segments, or so much between them, that reading them is the attack.
+    """
+    scans = padding_bytes = 0
+    position = 2
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        found = _next_jpeg_marker(data, position)
+        if found is None or data[found + 1] == _END_OF_IMAGE:
+            return scans
+        if scans == 0:
+            padding_bytes += found - position
+            if padding_bytes > _MAX_JPEG_PADDING_BYTES:
+                raise UndecodableImage("The JPEG has more padding than pictures have; save the picture again.")
+        scans += data[found + 1] == _START_OF_SCAN
+        position = found + 2 + max(2, int.from_bytes(data[found + 2 : found + 4], "big"))
+    raise UndecodableImage(f"The JPEG has more than {_MAX_JPEG_SEGMENTS} segments; save the picture again.")
+
+
+def _next_jpeg_marker(data: bytes, position: int) -> int | None:
+    for start in range(position, len(data), _SEARCH_BYTES):
+        if found := _JPEG_MARKER.search(data, start, start + _SEARCH_BYTES + 1):
+            return found.start()
+    return None
+
+
+def _check_scans(scans: int, pixels: int, max_pixels: int) -> None:
+    if scans > _MAX_JPEG_SCANS or scans * pixels > _MAX_LARGE_JPEG_SCANS * max_pixels:
+        most = min(_MAX_JPEG_SCANS, _MAX_LARGE_JPEG_SCANS * max_pixels // pixels)
         raise UndecodableImage(
-            f"The JPEG has {scans} scans, at most {_MAX_JPEG_SCANS} are decoded; save the picture again."
+            f"The JPEG has {scans} scans, at most {most} are decoded at its {pixels} pixels; save the picture again."
         )
 
 

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
+# What `prepare` gives and `decoder` takes, in this order (DESIGN 3).
+STATE_NAMES = ("keys", "keys0", "values0", "queries0")
 
 
 class ManifestError(ValueError):

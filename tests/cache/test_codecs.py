@@ -43,7 +43,7 @@ async def test_a_mask_comes_back_bit_for_bit(open_cache, redis_server):
     await cache.put(MASK_KEY, value)
     found = await cache.get(MASK_KEY)
 
-    assert found.dtype == np.float32
+    assert found.dtype == np.float16
     assert np.array_equal(found, value)
 
 

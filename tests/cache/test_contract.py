@@ -134,3 +134,17 @@ async def test_closing_is_quiet(cache):
     await cache.put(key(), memoryview(b"value"))
 
     await cache.aclose()
+
+
+async def test_renewing_tells_whether_there_is_a_value_and_counts_no_look_up(cache, tiers, metrics):
+    name = key()
+    await cache.put(name, memoryview(b"value"))
+
+    assert await cache.renew(name) is True
+    assert await cache.renew(key()) is False
+
+    for tier in tiers:
+        for outcome in ("hit", "miss"):
+            assert metrics.registry.get_sample_value(
+                "edgesam_cache_lookups_total", {"tier": tier, "outcome": outcome}
+            ) in (None, 0.0)

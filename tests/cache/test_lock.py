@@ -1,6 +1,7 @@
 """The lock that lets one replica encode a picture."""
 
 import asyncio
+import contextlib
 import uuid
 
 import pytest
@@ -137,3 +138,21 @@ async def test_a_silent_redis_costs_one_bounded_wait(open_lock):
         async with asyncio.timeout(2.0):
             with pytest.raises(CacheUnavailable):
                 await lock.acquire("a")
+
+
+async def test_a_caller_that_goes_while_it_takes_the_lock_leaves_none_behind(open_lock, redis_server):
+    lock = open_lock(redis_server.url, ttl_s=600.0)
+
+    for turns in range(20):  # leaves at another point of the way each time
+        name = key()
+        taking = asyncio.create_task(lock.acquire(name))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        taking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            if (token := await taking) is not None:
+                await lock.release(name, token)
+
+        async with asyncio.timeout(10.0):
+            while await lock.acquire(name) is None:  # noqa: ASYNC110 - a server decides
+                await asyncio.sleep(0.01)

@@ -24,6 +24,7 @@ async def use_everything(cache, lock):
     await cache.put("edgesam:a", memoryview(b"value"))
     assert await cache.get("edgesam:a") == b"value"
     assert await cache.contains("edgesam:a")
+    assert await cache.renew("edgesam:a")
     assert await cache.delete("edgesam:a")
     token = await lock.acquire("edgesam:a")
     assert token is not None

@@ -43,8 +43,8 @@ def test_a_refusal_takes_no_permit():
         pass
 
 
-async def test_background_work_beyond_the_bound_is_dropped():
-    background, go, done = BackgroundWork(2), asyncio.Event(), []
+async def test_background_work_beyond_the_bound_is_dropped(metrics):
+    background, go, done = BackgroundWork(2, metrics), asyncio.Event(), []
 
     async def work(number):
         await go.wait()
@@ -56,10 +56,11 @@ async def test_background_work_beyond_the_bound_is_dropped():
 
     assert started == [True, True, False]
     assert done == [0, 1]
+    assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 1
 
 
-async def test_background_work_that_has_ended_makes_room():
-    background = BackgroundWork(1)
+async def test_background_work_that_has_ended_makes_room(metrics):
+    background = BackgroundWork(1, metrics)
     ended = asyncio.Event()
 
     async def work():
@@ -73,8 +74,8 @@ async def test_background_work_that_has_ended_makes_room():
     await background.aclose(60)
 
 
-async def test_background_work_that_fails_is_logged_and_makes_room(caplog):
-    background = BackgroundWork(1)
+async def test_background_work_that_fails_is_logged_and_makes_room(caplog, metrics):
+    background = BackgroundWork(1, metrics)
 
     async def fail():
         raise RuntimeError("no answer depends on this")
@@ -88,8 +89,8 @@ async def test_background_work_that_fails_is_logged_and_makes_room(caplog):
     assert "no answer depends on this" in caplog.text
 
 
-async def test_closing_cancels_background_work_that_does_not_end():
-    background, started, cancelled = BackgroundWork(1), asyncio.Event(), asyncio.Event()
+async def test_closing_cancels_background_work_that_does_not_end(metrics):
+    background, started, cancelled = BackgroundWork(1, metrics), asyncio.Event(), asyncio.Event()
 
     async def never_ends():
         started.set()

@@ -9,7 +9,7 @@ from support.redis_server import eventually
 
 from service.inference.lanes import DecodeItem, decode_lane, encode_lane
 from service.sam.embedding import ImageEmbedding
-from service.sam.prompts import NEGATIVE, PADDING, POSITIVE
+from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
 
 
 def random_state(runtime, seed):
@@ -17,11 +17,10 @@ def random_state(runtime, seed):
     return runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays
 
 
-def clicks(state, *places, label=NEGATIVE):
-    """One prompt: a positive click, further ones of `label`, and the padding point."""
-    points = np.array([[*places, (0, 0)]], np.float32)
-    labels = np.array([[POSITIVE, *[label] * (len(places) - 1), PADDING]], np.int64)
-    return DecodeItem(state, points, labels)
+def clicks(state, *places):
+    """One prompt: a positive click and further negative ones."""
+    labels = np.array([POSITIVE, *[NEGATIVE] * (len(places) - 1)], np.int64)
+    return DecodeItem(state, [Prompt(points=np.array(places, np.float64), labels=labels)], (1024, 1024))
 
 
 @asynccontextmanager
@@ -52,7 +51,7 @@ async def test_prompts_on_several_pictures_at_once_are_decoded_on_their_own(runt
 
     assert [done.batch_size for done in answers] == [2, 2, 2, 2]  # one call a picture
     for item, done in zip(items, answers, strict=True):
-        alone = runtime.decode(item.state, item.points, item.labels)
+        alone = runtime.decode(item.state, *decoder_inputs(item.prompts, item.original_size))
         assert_allclose(done.result.mask_logits, alone.mask_logits, rtol=0, atol=1e-5)
         assert_allclose(done.result.iou_predictions, alone.iou_predictions, rtol=0, atol=1e-5)
 
@@ -60,7 +59,7 @@ async def test_prompts_on_several_pictures_at_once_are_decoded_on_their_own(runt
 async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
     state = random_state(runtime, 1)
     three = [clicks(state, (100 * i, 50)) for i in range(3)]
-    joined = DecodeItem(state, np.concatenate([i.points for i in three]), np.concatenate([i.labels for i in three]))
+    joined = DecodeItem(state, [prompt for item in three for prompt in item.prompts], (1024, 1024))
     lane = decode_lane(runtime, max_batch_size=4, max_queue_size=8, workers=1, metrics=metrics)
 
     async with submitted_together(lane, metrics, [joined, *three], "decode") as answers:
@@ -73,7 +72,7 @@ async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
 
 async def test_pictures_encoded_together_come_back_in_order(runtime, metrics):
     frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
-    lane = encode_lane(runtime, max_batch_size=2, max_queue_size=2, metrics=metrics)
+    lane = encode_lane(runtime, dtype="float32", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
     async with submitted_together(lane, metrics, frames, "encode") as answers:
         pass
@@ -81,3 +80,14 @@ async def test_pictures_encoded_together_come_back_in_order(runtime, metrics):
     assert [done.batch_size for done in answers] == [2, 2]
     for frame, done in zip(frames, answers, strict=True):
         assert_allclose(done.result, runtime.encode(frame[None])[0], rtol=0, atol=1e-4)
+
+
+async def test_tokens_are_rounded_in_the_lane_and_own_their_memory(runtime, metrics):
+    frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
+    lane = encode_lane(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
+
+    async with submitted_together(lane, metrics, frames, "encode") as answers:
+        pass
+
+    assert [done.result.dtype for done in answers] == [np.float16, np.float16]
+    assert all(done.result.base is None for done in answers)

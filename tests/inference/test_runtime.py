@@ -11,13 +11,12 @@ import onnxruntime
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from service.inference.runtime import ProviderUnavailable, Runtime, StateArrays, pad_and_join
+from service.inference.runtime import ProviderUnavailable, Runtime, StateArrays
 from service.sam.embedding import ImageEmbedding
-from service.sam.manifest import ManifestError
+from service.sam.manifest import STATE_NAMES, ManifestError
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 
 TOLERANCE = 1e-5
-STATE_NAMES = ("keys", "keys0", "values0", "queries0")
 
 
 def random_embedding(seed=0, dtype=np.float32):
@@ -27,6 +26,14 @@ def random_embedding(seed=0, dtype=np.float32):
 
 def random_masks(count, seed=0):
     return np.random.default_rng(seed).normal(0, 4, (count, 256, 256)).astype(np.float32)
+
+
+def joined(prompts):
+    """The prompts as one batch, the shorter ones filled with absent tokens."""
+    longest = max(labels.shape[1] for _, labels in prompts)
+    points = [np.pad(each, ((0, 0), (0, longest - each.shape[1]), (0, 0))) for each, _ in prompts]
+    labels = [np.pad(row, ((0, 0), (0, longest - row.shape[1])), constant_values=ABSENT) for _, row in prompts]
+    return np.concatenate(points), np.concatenate(labels)
 
 
 def prompts_of_several_lengths(seed=0):
@@ -122,7 +129,7 @@ def test_prompts_padded_with_absent_tokens_decode_as_they_do_alone(runtime):
     state = runtime.prepare(random_embedding()).arrays
     prompts = prompts_of_several_lengths()
 
-    together = runtime.decode(state, *pad_and_join(prompts))
+    together = runtime.decode(state, *joined(prompts))
 
     assert together.mask_logits.shape == (4, 4, 256, 256)
     for row, (points, labels) in enumerate(prompts):
@@ -131,7 +138,7 @@ def test_prompts_padded_with_absent_tokens_decode_as_they_do_alone(runtime):
 
 def test_what_stands_at_an_absent_token_does_not_matter(runtime):
     state = runtime.prepare(random_embedding()).arrays
-    points, labels = pad_and_join(prompts_of_several_lengths())
+    points, labels = joined(prompts_of_several_lengths())
     others = np.where((labels == ABSENT)[..., None], np.float32(500.0), points)
 
     assert_close(runtime.decode(state, others, labels), runtime.decode(state, points, labels))
@@ -139,7 +146,7 @@ def test_what_stands_at_an_absent_token_does_not_matter(runtime):
 
 def test_one_state_for_all_prompts_equals_one_state_each(runtime):
     state = runtime.prepare(random_embedding()).arrays
-    points, labels = pad_and_join(prompts_of_several_lengths())
+    points, labels = joined(prompts_of_several_lengths())
     each = StateArrays(*(np.repeat(getattr(state, name), len(labels), axis=0) for name in STATE_NAMES))
 
     assert_close(runtime.decode(each, points, labels), runtime.decode(state, points, labels))
@@ -187,29 +194,9 @@ def test_float16_tokens_are_decoded_as_the_float32_numbers_they_stand_for(runtim
 
 def test_stability_is_the_share_of_sure_pixels_among_likely_ones(runtime):
     state = runtime.prepare(random_embedding()).arrays
-    decoded = runtime.decode(state, *pad_and_join(prompts_of_several_lengths()))
+    decoded = runtime.decode(state, *joined(prompts_of_several_lengths()))
 
     sure, likely = (decoded.mask_logits > 1).sum((2, 3)), (decoded.mask_logits > -1).sum((2, 3))
 
     assert sure.min() < sure.max()
     assert_allclose(decoded.stability, sure / np.maximum(likely, 1), rtol=1e-6)
-
-
-def test_rows_of_different_length_are_filled_with_absent_tokens():
-    short = np.ones((2, 1, 2), np.float32), np.full((2, 1), POSITIVE, np.int64)
-    long = np.full((1, 3, 2), 2, np.float32), np.full((1, 3), NEGATIVE, np.int64)
-
-    points, labels = pad_and_join([short, long])
-
-    assert_array_equal(labels, [[1, ABSENT, ABSENT], [1, ABSENT, ABSENT], [0, 0, 0]])
-    assert_array_equal(points[:, 0, 0], [1, 1, 2])
-    assert (points.shape, points.dtype, labels.dtype) == ((3, 3, 2), np.float32, np.int64)
-
-
-def test_a_lone_prompt_is_passed_on_as_it_is():
-    points, labels = np.ones((1, 2, 2), np.float32), np.ones((1, 2), np.int64)
-
-    joined = pad_and_join([(points, labels)])
-
-    assert joined[0] is points
-    assert joined[1] is labels

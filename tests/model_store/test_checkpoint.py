@@ -67,7 +67,8 @@ def test_half_precision_is_cast(tmp_path, model):
     loaded = load_checkpoint(path)
 
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
-    assert_same_weights(loaded, {key: value.to(loaded.state_dict()[key].dtype) for key, value in state.items()})
+    types = {key: value.dtype for key, value in loaded.state_dict().items()}
+    assert_same_weights(loaded, {key: value.to(types[key]) for key, value in state.items()})
 
 
 def test_a_partial_file_names_what_is_missing(tmp_path, model):

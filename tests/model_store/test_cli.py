@@ -101,7 +101,7 @@ def test_the_list_shows_a_directory_it_cannot_read_and_the_rest(tmp_path):
 def test_the_models_directory_can_be_named_in_the_environment(tmp_path):
     (tmp_path / "edge_sam.pth").write_bytes(b"")
 
-    result = CliRunner().invoke(app, ["list", "--json"], env={"EDGESAM_MODELS_DIR": str(tmp_path)})
+    result = CliRunner().invoke(app, ["list", "--json"], env={"EDGESAM_STORE_DIR": str(tmp_path)})
 
     assert {entry["name"]: entry["state"] for entry in json.loads(result.stdout)}["edge-sam"] == "downloaded"
 
@@ -333,8 +333,9 @@ def test_what_is_there_is_replaced_only_on_request_and_only_if_it_is_a_model(fet
     assert (papers / "thesis.txt").read_text() == (model / "thesis.txt").read_text() == "years of work"
 
 
-def test_initial_weights_in_the_official_layout_are_the_published_pair(tmp_path):
+def test_initial_weights_in_the_official_layout_are_the_published_pair_in_an_empty_folder(tmp_path):
     out = tmp_path / "pair"
+    out.mkdir()
 
     result = call("export", "--untrained", "--seed", 5, "--layout", "official", "--out", out)
     manifest = json.loads(call("info", out, "--json").stdout)
@@ -383,36 +384,55 @@ def test_every_command_explains_itself_with_examples(command):
     assert f"python -m model_store {command}" in result.stdout
 
 
-def run_without(module, *arguments):
-    """The real command line in a process where one package cannot be imported."""
-    script = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_module('model_store', run_name='__main__')"
+def run_without(packages, *arguments):
+    """The real command line in a process where some packages cannot be imported."""
+    script = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
+        "runpy.run_module('model_store', run_name='__main__')"
+    )
     return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NO_PROXY": "127.0.0.1"},
     )
 
 
-def test_models_are_read_and_checked_where_torch_is_missing(fetched):
-    models = fetched["models"]
+def test_models_are_read_and_checked_with_the_extra_store_alone(fetched):
+    missing, models = ["torch", "onnx"], fetched["models"]
 
     results = [
-        run_without("torch", "list", "--models-dir", models),
-        run_without("torch", "info", "tiny", "--models-dir", models),
-        run_without("torch", "verify", "tiny", "--models-dir", models),
+        run_without(missing, "list", "--models-dir", models),
+        run_without(missing, "info", "tiny", "--models-dir", models),
+        run_without(missing, "verify", "tiny", "--models-dir", models),
     ]
 
     assert [(result.returncode, result.stderr.count("error")) for result in results] == [(0, 0)] * 3
 
 
+def test_checkpoints_are_asked_for_with_the_extra_store_alone(tmp_path):
+    order = ("fetch", "edge-sam", "--accept-licence", "--no-export", "--models-dir", tmp_path)
+    with FileServer() as server:
+        result = run_without(["torch", "onnx"], *order, "--url", server.url("edge_sam.pth"))
+
+    assert [request.path for request in server.requests] == ["edge_sam.pth"]
+    assert "404" in result.stderr
+
+
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path):
+    fetch = ("fetch", "edge-sam", "--accept-licence", "--models-dir", tmp_path)
     results = {
-        "torch": run_without("torch", "fetch", "edge-sam", "--accept-licence", "--models-dir", tmp_path),
-        "onnx": run_without("onnx", "export", "--untrained", "--out", tmp_path / "x"),
-        "typer": run_without("typer", "list"),
+        ("torch", "model"): run_without(["torch"], *fetch),
+        ("onnx", "model"): run_without(["onnx"], "export", "--untrained", "--out", tmp_path / "x"),
+        ("typer", "store"): run_without(["typer"], "list"),
+        ("httpx", "store"): run_without(["httpx"], *fetch, "--no-export"),
     }
 
     assert list(tmp_path.iterdir()) == []
-    for module, result in results.items():
+    for (package, extra), result in results.items():
         assert result.returncode == 1
-        assert module in result.stderr
-        assert "pip install 'edgesam-service[model]'" in result.stderr
+        assert package in result.stderr
+        assert f"pip install 'edgesam-service[{extra}]'" in result.stderr
         assert "Traceback" not in result.stderr

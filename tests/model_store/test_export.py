@@ -3,12 +3,13 @@
 An export takes many seconds, so three of them serve all tests here, beside the `artifact` of the session.
 """
 
+import dataclasses
 import hashlib
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -16,12 +17,14 @@ from numpy.testing import assert_allclose
 from support.random_model import random_model
 
 from model_store.artifact import verify_artifact
+from model_store.catalog import UsageError
 from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.official import OfficialDecoder
-from model_store.export import MAX_PARITY_ERROR, ModelInfo, ParityError, export_model
+from model_store.export import MAX_PARITY_ERROR, ParityError, export_model
 from model_store.graphs import DecoderGraph, PrepareGraph
-from model_store.parity import decode, random_prompts, served_parity
-from service.sam.manifest import Manifest, ManifestError, load_manifest
+from model_store.model_info import ModelInfo
+from model_store.parity import decode, random_prompts, served_parity, torch_answers
+from service.sam.manifest import GRAPH_NAMES, Manifest, ManifestError, load_manifest
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs
 
 INFO = ModelInfo(
@@ -30,7 +33,7 @@ INFO = ModelInfo(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Exported:
     directory: Path
     manifest: Manifest
@@ -49,6 +52,12 @@ def _one_torch_thread():
 @pytest.fixture(scope="module")
 def model():
     return random_model()
+
+
+@pytest.fixture(scope="module")
+def answers(model):
+    """Torch's answers for the weights of `artifact`."""
+    return torch_answers(model.deploy().eval())
 
 
 @pytest.fixture(scope="module")
@@ -137,28 +146,37 @@ def test_an_artifact_that_was_changed_does_not_verify(half, tmp_path):
         verify_artifact(copy)
 
 
-def test_the_parity_in_the_manifest_was_measured(artifact, model):
-    files = {name: artifact / f"{name}.onnx" for name in ("encoder", "prepare", "decoder")}
-    manifest = load_manifest(artifact)
+def test_the_parity_in_the_manifest_was_measured(artifact):
+    parity = load_manifest(artifact).parity
 
-    again = served_parity(model.deploy().eval(), files, pictures=1)
-
-    assert manifest.parity.keys() == again.keys() == {"tokens", "mask_logits", "iou_predictions"}
-    assert all(0 < error < MAX_PARITY_ERROR for error in manifest.parity.values())
-    assert all(0 < error < MAX_PARITY_ERROR for error in again.values())
+    assert parity.keys() == {"tokens", "mask_logits", "iou_predictions", "stability"}
+    assert all(0 < parity[name] < MAX_PARITY_ERROR for name in ("tokens", "mask_logits", "iou_predictions"))
+    assert 0 <= parity["stability"] <= 1e-6  # two float32 divisions of the same counts
 
 
-def test_parity_sees_in_which_part_the_graphs_are_of_another_model(artifact, model):
-    files = {name: artifact / f"{name}.onnx" for name in ("encoder", "prepare", "decoder")}
-    other = model.deploy().eval()
-    with torch.no_grad():
-        other.mask_decoder.iou_token.weight += 0.1
+def test_parity_sees_in_which_output_torch_answers_something_else(artifact, answers):
+    files = {name: artifact / f"{name}.onnx" for name in GRAPH_NAMES}
+    other = dataclasses.replace(answers, iou_predictions=answers.iou_predictions + 0.1)
 
-    parity = served_parity(other, files, pictures=1)
+    parity = served_parity(other, files)
 
     assert parity["tokens"] < MAX_PARITY_ERROR
-    assert parity["mask_logits"] > 10 * MAX_PARITY_ERROR
+    assert parity["mask_logits"] < MAX_PARITY_ERROR
     assert parity["iou_predictions"] > 10 * MAX_PARITY_ERROR
+
+
+def test_parity_sees_that_the_stability_is_not_that_of_the_masks(artifact, answers, tmp_path):
+    decoder = onnx.load(artifact / "decoder.onnx")
+    (last,) = (node for node in decoder.graph.node if "stability" in node.output)
+    last.output[:] = ["of_the_masks"]
+    decoder.graph.node.append(onnx.helper.make_node("Sqrt", ["of_the_masks"], ["stability"]))
+    onnx.save(decoder, tmp_path / "decoder.onnx")
+    files = {name: artifact / f"{name}.onnx" for name in GRAPH_NAMES} | {"decoder": tmp_path / "decoder.onnx"}
+
+    parity = served_parity(answers, files)
+
+    assert parity["stability"] > 10 * MAX_PARITY_ERROR
+    assert max(parity["tokens"], parity["mask_logits"], parity["iou_predictions"]) < MAX_PARITY_ERROR
 
 
 def test_the_graphs_are_the_networks_mathematics(model):
@@ -192,8 +210,8 @@ def test_float16_storage_halves_the_files(half, artifact):
 def test_float16_weights_agree_with_the_rounded_model_and_nearly_with_the_exact_one(half, artifact):
     rounding = half.manifest.rounding
 
-    assert half.manifest.parity.keys() == {"tokens", "mask_logits", "iou_predictions"}
-    assert all(0 < error < MAX_PARITY_ERROR for error in half.manifest.parity.values())
+    assert half.manifest.parity.keys() == {"tokens", "mask_logits", "iou_predictions", "stability"}
+    assert all(error < MAX_PARITY_ERROR for error in half.manifest.parity.values())
     assert max(half.manifest.parity.values()) < rounding["mask_logits_max"] < 0.1
     assert 0 < rounding["mask_logits_mean"] < rounding["mask_logits_max"]
     assert 0.98 < rounding["mask_iou_mean"] <= 1
@@ -263,6 +281,17 @@ def test_a_model_that_torch_and_the_graphs_do_not_agree_on_is_refused(refused):
 
     assert "'masks': nan" in message
     assert "'image_embeddings': nan" not in message  # one broken number among good ones is enough
+
+
+def test_a_folder_of_something_else_is_refused_before_any_work(tmp_path, model):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    steps = []
+
+    with pytest.raises(UsageError, match="is not a model"):
+        export_model(model, tmp_path, name="model", info=INFO, progress=steps.append)
+
+    assert steps == []
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_failed_export_leaves_the_old_artifact_as_it_was(refused, artifact):

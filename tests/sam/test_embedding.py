@@ -80,8 +80,8 @@ def test_a_mask_comes_back_as_float16_keeps_it():
     found = mask_from_bytes(data, FINGERPRINT)
 
     assert len(data) == 40 + 131072
-    assert found.dtype == np.float32
-    assert np.array_equal(found, logits.astype(np.float16).astype(np.float32))
+    assert found.dtype == np.float16
+    assert np.array_equal(found, logits.astype(np.float16))
 
 
 def test_a_value_of_another_model_is_corrupt():

@@ -1,6 +1,7 @@
 """HTTP byte by byte, for what no client library does: stop in the middle, promise wrongly, go away."""
 
 import socket
+from contextlib import suppress
 from http.client import HTTPResponse
 from types import TracebackType
 from typing import Self
@@ -12,11 +13,20 @@ WAIT_S = 60.0
 
 
 class RawConnection:
-    """One TCP connection to the service; closed on leaving."""
+    """One TCP connection to the service; closed on leaving.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: of the service.
+        receive_buffer_bytes: what the kernel may keep for us, unread; None leaves that to the kernel, up to megabytes.
+    """
+
+    def __init__(self, url: str, *, receive_buffer_bytes: int | None = None) -> None:
         address = urlsplit(url)
-        self._socket = socket.create_connection((address.hostname, address.port), timeout=WAIT_S)
+        self._socket = socket.socket()
+        if receive_buffer_bytes is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self._socket.settimeout(WAIT_S)
+        self._socket.connect((address.hostname, address.port))
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -32,6 +42,18 @@ class RawConnection:
         answer = HTTPResponse(self._socket, method=method)
         answer.begin()
         return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+
+    def receive(self, count: int) -> bytes:
+        """Some of the answer's bytes as they are, at most `count`."""
+        return self._socket.recv(count)
+
+    def receive_all(self, count: int) -> bytes:
+        """At most `count` bytes; fewer when the connection ends before."""
+        received = bytearray()
+        with suppress(ConnectionResetError):
+            while len(received) < count and (data := self._socket.recv(1 << 20)):
+                received += data
+        return bytes(received)
 
     def close(self) -> None:
         """Go away, whatever is under way."""

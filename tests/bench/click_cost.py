@@ -1,7 +1,7 @@
 """What a click costs, side by side in one run: the official decoder graph, ours, and our service over HTTP.
 
-`make bench`, or with fewer rounds: `python tests/bench/click.py --rounds 20`. Every round runs each contender once, so
-that whatever else the machine does meets all of them alike.
+`make bench`, or with fewer rounds: `python tests/bench/click_cost.py --rounds 20`. Every round runs each contender
+once, so that whatever else the machine does meets all of them alike.
 """
 
 import argparse
@@ -28,10 +28,11 @@ from PIL import Image  # noqa: E402
 from support.random_model import random_model  # noqa: E402
 from support.service_process import ServiceProcess  # noqa: E402
 
-from model_store.export import ModelInfo, export_model  # noqa: E402
+from model_store.export import export_model  # noqa: E402
+from model_store.model_info import ModelInfo  # noqa: E402
 from service.inference.threads import available_cpus  # noqa: E402
+from service.sam.manifest import STATE_NAMES  # noqa: E402
 
-STATE_NAMES = ("keys", "keys0", "values0", "queries0")
 SIZE = (1200, 1600)  # the picture behind the HTTP clicks, 2 megapixels
 
 

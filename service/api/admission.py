@@ -1,0 +1,44 @@
+"""Admission as pure ASGI: a request that finds no permit is refused before anything of it is read."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.problems import problem_response
+from service.errors import Overloaded
+from service.inference.admission import AdmissionController
+from service.metrics import Metrics
+
+
+class AdmissionMiddleware:
+    """Gives each POST a permit of its route until its answer has been sent, or answers 503.
+
+    Until it has been sent and not only made: an answer of many megabytes that a client reads slowly is work, too.
+
+    Args:
+        app: reads the state that RequestMiddleware writes, so it is inside of it.
+        permits: by route template; routes that are not here need none.
+        metrics: counts refusals.
+    """
+
+    def __init__(self, app: ASGIApp, *, permits: Mapping[str, AdmissionController], metrics: Metrics) -> None:
+        self._app = app
+        self._permits = permits
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        admission = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            admission = self._permits.get(scope["state"]["route"])
+        with ExitStack() as held:
+            if admission is not None:
+                try:
+                    held.enter_context(admission.permit())
+                except Overloaded as error:
+                    self._metrics.rejected_total.labels(error.code).inc()
+                    scope["state"]["problem"] = error.code
+                    await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+                    return
+            await self._app(scope, receive, send)

@@ -1,0 +1,87 @@
+"""An answer on its way out: in pieces that the client's pace holds back, and not for ever."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+# A server's `send` waits while more than about this much is unsent, but takes whatever one message holds: a large
+# answer in one message would lie in its buffer, in nobody's books, for as long as the client does not read.
+PIECE_BYTES = 64 * 1024
+
+# The ASGI extension by which the server lends `abort()`: close the connection now, without what is unsent.
+ABORT = "service.abort"
+
+_ABORT_TIMEOUT_S = 1.0
+
+
+class AnswerTimeout(Exception):
+    """The client did not take its answer in time."""
+
+
+class Answer:
+    """The answer to one request.
+
+    Attributes:
+        status: what was sent; 0 before.
+        is_complete: the server has taken the last piece.
+        is_client_gone: to be set when the connection is closed.
+    """
+
+    def __init__(self, send: Send, *, timeout_s: float) -> None:
+        self.status = 0
+        self.is_complete = False
+        self.is_client_gone = asyncio.Event()
+        self._send = send
+        self._timeout_s = timeout_s
+        self._until: float | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send one message of the app, a large one in pieces.
+
+        Raises:
+            AnswerTimeout: the answer began more than `timeout_s` ago and the client does not read.
+            ClientDisconnect: it has gone.
+        """
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._until = asyncio.get_running_loop().time() + self._timeout_s
+        try:
+            async with asyncio.timeout_at(self._until):
+                for piece in _pieces(message):
+                    if self.is_client_gone.is_set():
+                        raise ClientDisconnect
+                    await self._send(piece)
+                    self.is_complete = piece["type"] == "http.response.body" and not piece.get("more_body", False)
+        except TimeoutError as error:
+            raise AnswerTimeout from error
+
+
+async def abort_connection(scope: Scope, receive: Receive) -> None:
+    """Close the connection and drop what is unsent; returns when the server has noticed, so that it does not complain.
+
+    A server that does not lend `abort` closes in its own way when the app returns: after the client has read.
+    """
+    abort = scope.get("extensions", {}).get(ABORT, {}).get("abort")
+    if abort is None:
+        return
+    abort()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ABORT_TIMEOUT_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A message as messages of at most PIECE_BYTES that do not copy the body."""
+    body = message.get("body", b"")
+    if len(body) <= PIECE_BYTES:
+        yield message
+        return
+    view = memoryview(body)
+    is_followed = message.get("more_body", False)
+    for start in range(0, len(view), PIECE_BYTES):
+        end = start + PIECE_BYTES
+        yield {**message, "body": view[start:end], "more_body": is_followed or end < len(view)}

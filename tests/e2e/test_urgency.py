@@ -1,0 +1,49 @@
+"""Clicks come first: uploads have threads of their own, which give way."""
+
+import threading
+from pathlib import Path
+
+from support.noise_pictures import noise_file
+from support.service_client import embed, open_client, point, segment
+from support.service_process import ServiceProcess
+
+NICE_FIELD = 16  # of /proc/*/task/*/stat behind the name, see proc(5)
+
+
+def nice_values(pid):
+    """How many threads of a process have which nice value."""
+    values = {}
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        nice = int(stat.read_text().rpartition(")")[2].split()[NICE_FIELD])
+        values[nice] = values.get(nice, 0) + 1
+    return values
+
+
+def test_the_encoder_s_threads_give_way_and_the_decoder_s_do_not(artifact):
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_THREADS": "3"}) as service:
+        with open_client(service.url) as client:
+            image_hash = embed(client, noise_file((40, 30), seed=3))
+            segment(client, image_hash, point(5, 5), format="none")
+
+        values = nice_values(service.process.pid)
+
+    # Two of the session's own beside the lane's thread, and the upload pool's.
+    assert values[10] >= 4
+    assert values[0] > values[10]
+
+
+def test_a_click_is_answered_while_uploads_wait(artifact):
+    pictures = [noise_file((1500 + number, 1500), seed=number) for number in range(8)]
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact)}) as service, open_client(service.url) as client:
+        image_hash = embed(client, noise_file((50, 60), seed=99))
+        uploads = [threading.Thread(target=embed, args=(client, data)) for data in pictures]
+        for upload in uploads:
+            upload.start()
+
+        masks = segment(client, image_hash, point(5, 5), format="none")
+        still_waiting = sum(upload.is_alive() for upload in uploads)
+        for upload in uploads:
+            upload.join()
+
+    assert masks
+    assert still_waiting >= 1

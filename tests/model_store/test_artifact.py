@@ -1,0 +1,56 @@
+"""`verify_artifact` runs what the manifest lists: graphs that are whole may still not work."""
+
+import hashlib
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from model_store.artifact import verify_artifact
+from model_store.catalog import BUNDLED_DIRECTORY
+from service.sam.manifest import GRAPH_NAMES, MANIFEST_NAME, GraphFile, ManifestError, load_manifest
+
+
+def write_artifact(directory, **operators):
+    """Three graphs of one operator each, `Identity` where none is named, and the manifest that fits them."""
+    directory.mkdir()
+    graphs = {}
+    for name in GRAPH_NAMES:
+        nodes = [helper.make_node(operators.get(name, "Identity"), ["given"], ["answer"])]
+        ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["rows", 4]) for end in ("given", "answer")]
+        model = helper.make_model(
+            helper.make_graph(nodes, name, ends[:1], ends[1:]),
+            ir_version=8,
+            opset_imports=[helper.make_opsetid("", 17)],
+        )
+        path = directory / f"{name}.onnx"
+        onnx.save(model, path)
+        data = path.read_bytes()
+        graphs[name] = GraphFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    manifest = load_manifest(BUNDLED_DIRECTORY / "edgesam-untrained").model_copy(update={"graphs": graphs})
+    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json())
+    return directory
+
+
+def test_graphs_that_run_are_verified(tmp_path):
+    directory = write_artifact(tmp_path / "model")
+
+    manifest = verify_artifact(directory)
+
+    assert manifest == load_manifest(directory)
+
+
+@pytest.mark.parametrize("operator", ["Log", "Acosh"], ids=["infinite", "not a number"])
+@pytest.mark.parametrize("graph", GRAPH_NAMES)
+def test_a_graph_whose_output_is_not_finite_is_named(tmp_path, graph, operator):
+    directory = write_artifact(tmp_path / "model", **{graph: operator})
+
+    with pytest.raises(ManifestError, match=rf"{graph}\.onnx: .*output answer is not finite"):
+        verify_artifact(directory)
+
+
+def test_a_graph_that_onnx_runtime_cannot_load_is_named(tmp_path):
+    directory = write_artifact(tmp_path / "model", prepare="NoSuchOperator")
+
+    with pytest.raises(ManifestError, match=r"prepare\.onnx: the graph does not run"):
+        verify_artifact(directory)
