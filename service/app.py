@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
+from service.api.admission import AdmissionMiddleware
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
 from service.api.problems import install_problem_handlers
@@ -24,6 +25,7 @@ from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.lock import RedisLock
 from service.cache.memory import MemoryCache
 from service.cache.redis import RedisCache, connect
+from service.inference.admission import AdmissionController
 from service.inference.background import BackgroundWork
 from service.inference.lanes import decode_lane, encode_lane
 from service.inference.predictor import Limits, Predictor
@@ -224,10 +226,17 @@ class _Shared:
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
+    permits = {
+        "/embed": AdmissionController(settings.max_embed_requests, "uploads"),
+        "/segment": AdmissionController(settings.max_segment_requests, "prompt requests"),
+    }
+    app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
     if settings.api_keys:
         keys = [key.get_secret_value() for key in settings.api_keys]
         app.add_middleware(ApiKeyMiddleware, keys=keys, metrics=metrics)
-    app.add_middleware(RequestMiddleware, metrics=metrics, routes=app.router.routes)
+    app.add_middleware(
+        RequestMiddleware, metrics=metrics, routes=app.router.routes, send_timeout_s=settings.send_timeout_s
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

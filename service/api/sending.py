@@ -55,6 +55,10 @@ class Answer:
                         raise ClientDisconnect
                     await self._send(piece)
                     self.is_complete = piece["type"] == "http.response.body" and not piece.get("more_body", False)
+                    if not self.is_complete:
+                        # A server that need not wait does not yield: others have a turn, and a client that has gone is
+                        # noticed.
+                        await asyncio.sleep(0)
         except TimeoutError as error:
             raise AnswerTimeout from error
 

@@ -99,3 +99,35 @@ def test_a_variable_that_is_no_setting_is_named_in_the_log(artifact):
 
     assert "EDGESAM_REDIS_ULR is no setting and is ignored" in text(service)
     assert "redis://slip" not in text(service)
+
+
+def test_what_kubernetes_derives_from_a_service_of_this_name_is_no_setting(artifact):
+    links = {
+        "EDGESAM_PORT": "tcp://10.0.0.1:8000",
+        "EDGESAM_SERVICE_HOST": "10.0.0.1",
+        "EDGESAM_SERVICE_PORT": "8000",
+        "EDGESAM_SERVICE_PORT_HTTP": "8000",
+        "EDGESAM_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "EDGESAM_PORT_8000_TCP_PROTO": "tcp",
+        "EDGESAM_PORT_8000_TCP_PORT": "8000",
+        "EDGESAM_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "EDGESAM_METRICS_PORT": "tcp://10.0.0.2:9000",
+        "EDGESAM_METRICS_SERVICE_HOST": "10.0.0.2",
+        "EDGESAM_REDIS_PORT": "tcp://10.0.0.3:6379",
+        "EDGESAM_REDIS_PORT_6379_TCP": "tcp://10.0.0.3:6379",
+    }
+    # The default port, on an address of the loopback network that nobody else uses.
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_HOST": "127.83.71.65", **links}) as service:
+        url = service.url
+
+    warned = [line["event"] for line in service.log if line["level"] == "warning" and "EDGESAM_" in line["event"]]
+    assert url == "http://127.83.71.65:8000"
+    assert [event.split()[0] for event in warned if "Kubernetes" in event] == ["EDGESAM_METRICS_PORT", "EDGESAM_PORT"]
+    assert not [event for event in warned if "no setting" in event]
+
+
+def test_a_port_that_is_neither_a_number_nor_a_link_is_still_refused():
+    service = failed_start({"EDGESAM_PORT": "http://10.0.0.1:8000"})
+
+    assert service.process.returncode == 2
+    assert "EDGESAM_PORT: " in text(service)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from support.noise_pictures import noise_file
 from support.raw_http import RawConnection
-from support.service_client import assert_problem, embed, open_client, point, wait_for_in_flight
+from support.service_client import assert_problem, embed, open_client, point, request_line, wait_for_in_flight
 from support.service_process import ServiceProcess
 
 from service.errors import NotReady
@@ -50,6 +50,27 @@ def test_requests_under_way_are_answered_after_the_signal(artifact):
     assert service.process.returncode in CLEAN
     assert "Application shutdown complete." in events(service)
     assert not [line for line in service.log if line["level"] == "error"]
+
+
+def test_a_request_that_outlasts_the_patience_is_told_so_by_a_problem(artifact):
+    with started(artifact, GRACEFUL_TIMEOUT_S="1") as service, open_client(service.url) as client:
+        with RawConnection(service.url) as stalling:
+            stalling.start("/embed", "Content-Length: 1000", "X-Request-ID: stalling")
+            wait_for_in_flight(client, "/embed")
+            service.terminate()
+
+            response = stalling.response()
+        service.process.wait(WAIT_S)
+        line = request_line(service, "stalling")
+
+    assert_problem(response, NotReady)
+    assert int(response.headers["retry-after"]) >= 1
+    assert (line["status"], line["problem"]) == (503, "not-ready")
+    assert "Application shutdown complete." in events(service)
+    assert [line["event"] for line in service.log if line["level"] == "error"] == [
+        "Cancel 1 running task(s), timeout graceful shutdown exceeded"
+    ]
+    assert service.process.returncode in CLEAN
 
 
 def test_after_the_signal_nobody_new_is_let_in(artifact):

@@ -31,8 +31,12 @@ class AppServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
+        self.stop()
         self._thread.join(60)
+
+    def stop(self) -> None:
+        """What SIGTERM does, without waiting."""
+        self._server.should_exit = True
 
     @property
     def connections(self) -> int:

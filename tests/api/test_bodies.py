@@ -1,0 +1,149 @@
+"""Bodies that would cost more than they carry: too many parts, endless headers, a few bytes in a long time."""
+
+import asyncio
+import tracemalloc
+from contextlib import suppress
+from itertools import repeat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from service.api.bodies import picture_of, read_body
+from service.errors import BodyTimeout, MalformedBody
+
+FORM = "multipart/form-data; boundary=seam"
+MIB = 1 << 20
+
+
+def part(name, data, *headers):
+    """One part with its delimiter before it."""
+    head = [f'Content-Disposition: form-data; name="{name}"', *headers]
+    return b"--seam\r\n" + "\r\n".join(head).encode() + b"\r\n\r\n" + data + b"\r\n"
+
+
+def peak_bytes(call):
+    """The most memory that a call needed; it may end with MalformedBody."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        with suppress(MalformedBody):
+            call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def request_with(chunks, *, ends_with=None):
+    """A request whose body comes as an asynchronous iterator gives it, until it gives `ends_with`."""
+
+    async def receive():
+        chunk = await anext(chunks)
+        return {"type": "http.request", "body": chunk, "more_body": chunk != ends_with}
+
+    return Request({"type": "http", "method": "POST", "path": "/embed", "headers": []}, receive)
+
+
+def test_a_body_of_nothing_but_parts_is_refused_after_a_few_of_them():
+    body = b"--seam\r\na:b\r\n\r\n\r\n" * (MIB // 4) + b"--seam--\r\n"
+
+    with pytest.raises(MalformedBody, match="more than 16 parts"):
+        picture_of(body, FORM)
+
+    assert peak_bytes(lambda: picture_of(body, FORM)) < MIB // 4
+
+
+def test_a_picture_among_as_many_fields_as_there_may_be_is_found():
+    body = b"".join(part(f"field-{i}", b"x") for i in range(15)) + part("image", b"picture") + b"--seam--"
+
+    assert picture_of(body, FORM) == b"picture"
+    with pytest.raises(MalformedBody, match="more than 16 parts"):
+        picture_of(part("field-15", b"x") + body, FORM)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [["X: " + "x" * 8192], ["X: x"] * 2000, ["X" * 9000 + ": x"]],
+    ids=["long value", "many headers", "long name"],
+)
+def test_the_headers_of_a_part_are_bounded(headers):
+    with pytest.raises(MalformedBody, match="8192 bytes"):
+        picture_of(part("image", b"picture", *headers) + b"--seam--\r\n", FORM)
+
+
+def test_the_picture_is_the_only_copy_that_is_made():
+    body = part("other", bytes(4 * MIB)) + part("image", b"\r\n--sea" * MIB) + b"--seam--\r\n"
+
+    peak = peak_bytes(lambda: picture_of(body, FORM))
+
+    assert peak < 7 * MIB + MIB // 2
+
+
+@given(
+    pictures=st.lists(st.binary(max_size=60), min_size=1, max_size=3),
+    noise=st.lists(
+        st.sampled_from([b"\r\n", b"--seam", b"--", b"\r\n--sea", b"-", b"\r", b"\n", b"--seamX"]), max_size=8
+    ),
+    preamble=st.sampled_from([b"", b"\r\n", b"to whom it may concern\r\n"]),
+    padding=st.sampled_from([b"", b" ", b"\t "]),
+    end=st.sampled_from([b"", b"\r\n", b"\r\nepilogue"]),
+)
+def test_what_stands_between_the_delimiters_is_the_picture(pictures, noise, preamble, padding, end):
+    # Everything but a line that begins with the boundary: that is a delimiter and not the picture's.
+    pictures = [b"x" + (data + b"".join(noise)).replace(b"\r\n--seam", b"") for data in pictures]
+    parts = part("other", b"x") + b"".join(part("image", data) for data in pictures)
+    body = preamble + parts.replace(b"--seam\r\nContent", b"--seam" + padding + b"\r\nContent") + b"--seam--" + end
+
+    found = picture_of(body, FORM)
+
+    assert found == pictures[0]
+
+
+def test_a_part_without_headers_is_read_and_has_no_name():
+    body = b"--seam\r\n\r\nno name\r\n" + part("image", b"picture") + b"--seam--"
+
+    assert picture_of(body, FORM) == b"picture"
+
+
+async def test_a_body_that_stalls_is_given_up_after_the_grace():
+    async def body():
+        yield b"x" * 60
+        await asyncio.Event().wait()
+
+    with pytest.raises(BodyTimeout, match="60 bytes"):
+        await read_body(request_with(body()), max_bytes=1000, timeout_s=3600.0, grace_s=0.05)
+
+
+async def test_a_body_that_drips_is_given_up_though_it_never_pauses_for_long():
+    async def body():
+        for drop in repeat(b"x"):
+            await asyncio.sleep(0.001)  # the pace of this client
+            yield drop
+
+    with pytest.raises(BodyTimeout, match="1000000 bytes per second"):
+        await read_body(
+            request_with(body()), max_bytes=1 << 40, timeout_s=3600.0, min_bytes_per_s=1_000_000, grace_s=0.05
+        )
+
+
+async def test_what_came_early_pays_for_a_pause():
+    async def body():
+        yield b"x" * 100_000
+        await asyncio.sleep(0.3)  # six times the grace
+        yield b"end"
+
+    request = request_with(body(), ends_with=b"end")
+
+    data = await read_body(request, max_bytes=MIB, timeout_s=3600.0, min_bytes_per_s=1, grace_s=0.05)
+
+    assert data == b"x" * 100_000 + b"end"
+
+
+async def test_without_a_rate_only_the_whole_time_counts():
+    async def body():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    with pytest.raises(BodyTimeout, match=r"at most 0\.2 s"):
+        await read_body(request_with(body()), max_bytes=1000, timeout_s=0.2, min_bytes_per_s=0, grace_s=0.01)

@@ -1,0 +1,52 @@
+"""What is wrong with a request is told briefly, however much is wrong with it."""
+
+import tracemalloc
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from service.api.problems import invalid_request
+from service.api.schemas import SegmentRequest
+from service.errors import InvalidRequest, MalformedBody
+
+
+def findings_on(body):
+    """pydantic's error about a body of /segment."""
+    with pytest.raises(ValidationError) as caught:
+        SegmentRequest.model_validate_json(body)
+    return caught.value
+
+
+def test_findings_beyond_counting_are_counted_and_not_rendered():
+    error = findings_on(orjson.dumps({f"{i:x}": 0 for i in range(100_000)}))
+    tracemalloc.start()
+
+    try:
+        problem = invalid_request(error)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert isinstance(problem, InvalidRequest)
+    assert "100002 places" in problem.detail  # image_hash and prompts are missing, too
+    assert problem.extra["errors"][0]["where"] == "/"
+    assert peak_bytes < 100_000
+
+
+def test_the_first_ten_of_some_findings_are_listed():
+    problem = invalid_request(findings_on(orjson.dumps({f"{i:x}": 0 for i in range(1000)})))
+
+    assert len(problem.extra["errors"]) == 10
+    assert "(1001 more in `errors`)" in problem.detail
+
+
+def test_a_name_of_megabytes_does_not_come_back():
+    problem = invalid_request(findings_on(orjson.dumps({"k" * 4_000_000: 0})))
+
+    assert len(orjson.dumps([problem.detail, problem.extra])) < 2000
+    assert any(one["where"] == "/" + "k" * 64 for one in problem.extra["errors"])
+
+
+def test_what_is_no_json_is_malformed():
+    assert isinstance(invalid_request(findings_on(b"{")), MalformedBody)
