@@ -88,9 +88,7 @@ class RequestMiddleware:
         try:
             await _until_client_leaves(self._app, scope, receive, send, answer)
         except (ClientDisconnect, AnswerTimeout) as error:
-            # Frames and exceptions know each other in circles, with the answer in the middle: many megabytes would stay
-            # until the garbage collector comes by.
-            traceback.clear_frames(error.__traceback__)
+            _let_go_of_answer(error)
             if isinstance(error, AnswerTimeout):
                 await abort_connection(scope, receive)
             return CLIENT_CLOSED_REQUEST
@@ -219,6 +217,17 @@ async def _end(*tasks: asyncio.Task[None]) -> None:
 
 async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     await app(scope, receive, send)
+
+
+def _let_go_of_answer(error: BaseException | None) -> None:
+    """Empty the frames that an exception came through, and those of the ones it came from.
+
+    Frames and exceptions know each other in circles, with the answer in the middle: many megabytes would stay until
+    the garbage collector comes by.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _server_timing(stages: Stages, total_s: float) -> str:

@@ -6,6 +6,7 @@ import os
 import weakref
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -34,16 +35,12 @@ SERVERS = pytest.mark.parametrize(
 )
 
 
-class TrackedResponse(Response):
-    """A response that can be watched being freed."""
-
-
 class LargeAnswers:
     """An app whose /large answers 32 MiB, with one permit, and what it leaves behind."""
 
     def __init__(self, *, send_timeout_s):
         self.registry = CollectorRegistry()
-        self.alive = weakref.WeakSet()
+        self.alive = weakref.WeakValueDictionary()
         metrics = Metrics(self.registry)
         routes = [Route("/large", self._large, methods=["POST"])]
         permits = {"/large": AdmissionController(1, "large answers")}
@@ -61,9 +58,9 @@ class LargeAnswers:
 
     async def _large(self, request: Request) -> Response:
         await request.body()
-        response = TrackedResponse(LARGE)
-        self.alive.add(response)
-        return response
+        body = np.frombuffer(LARGE, np.uint8).copy()  # unlike bytes it can be watched being freed
+        self.alive[id(body)] = body
+        return Response(memoryview(body))
 
 
 def start_reading(connection):
