@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
     max_embed_requests: int = Field(32, ge=1, description="Uploads in progress; more are refused with 503.")
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
-    max_encode_queue: int = Field(16, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
+    max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
     max_decode_queue: int = Field(128, ge=1, description="Calls waiting for the decoder; more are refused with 503.")
     body_timeout_s: float = Field(30.0, gt=0, description="Time in which a body has to arrive, seconds.")
     min_upload_bytes_per_s: int = Field(
