@@ -5,10 +5,11 @@ import tracemalloc
 import orjson
 import pytest
 from pydantic import ValidationError
+from support.service_client import assert_problem
 
 from service.api.problems import invalid_request
 from service.api.schemas import SegmentRequest
-from service.errors import InvalidRequest, MalformedBody
+from service.errors import EmbeddingNotFound, InvalidRequest, MalformedBody
 
 
 def findings_on(body):
@@ -50,3 +51,18 @@ def test_a_name_of_megabytes_does_not_come_back():
 
 def test_what_is_no_json_is_malformed():
     assert isinstance(invalid_request(findings_on(b"{")), MalformedBody)
+
+
+def test_more_members_than_any_request_has_are_refused_before_they_are_looked_at(client):
+    body = b"{" + b",".join(b'"%d":0' % number for number in range(200_000)) + b"}"
+
+    problem = assert_problem(client.post("/segment", content=body), InvalidRequest)
+
+    assert problem["errors"] == [{"where": "/", "message": "more members than 64 prompts of 64 points have."}]
+
+
+def test_as_many_members_as_a_request_may_have_are_read(client):
+    points = [{"x": 1, "y": 1, "label": 1}] * 64
+    body = {"image_hash": "0" * 64, "prompts": [{"points": points, "box": [0, 0, 1, 1]}] * 64}
+
+    assert_problem(client.post("/segment", json=body), EmbeddingNotFound)

@@ -33,6 +33,7 @@ def text(service):
         ({"EDGESAM_API_KEYS": "very-secret-text-without-brackets"}, "EDGESAM_API_KEYS: "),
         ({"EDGESAM_CORS_ORIGINS": "https://front.example"}, "EDGESAM_CORS_ORIGINS: "),
         ({"EDGESAM_PORT": "8123", "EDGESAM_METRICS_PORT": "8123"}, "EDGESAM_METRICS_PORT equals"),
+        ({"EDGESAM_MEMORY_CACHE_BYTES": "1000000"}, "EDGESAM_MEMORY_CACHE_BYTES is too small"),
     ],
 )
 def test_a_wrong_setting_ends_with_2_and_the_name_of_the_variable(settings, name):

@@ -194,3 +194,28 @@ async def test_a_deadline_of_one_caller_is_an_error_of_that_caller_alone():
     compute.go.set()
 
     assert await patient == 1
+
+
+async def test_settling_waits_for_the_flight_whatever_its_end():
+    flights, go, ends = SingleFlight(), asyncio.Event(), []
+
+    async def fail():
+        await go.wait()
+        ends.append("computed")
+        raise RuntimeError("of the work")
+
+    async def settle():
+        await flights.settle("key")
+        ends.append("settled")
+
+    working = asyncio.create_task(flights.run("key", fail))
+    await asyncio.sleep(0)
+    settling = asyncio.create_task(settle())
+    await asyncio.sleep(0)
+    go.set()
+    await settling
+
+    with pytest.raises(RuntimeError, match="of the work"):
+        await working
+    assert ends == ["computed", "settled"]
+    await flights.settle("key")  # nobody computes: no wait
