@@ -10,9 +10,10 @@ def main() -> int:
 
         app(prog_name="python -m model_store")
     except ModuleNotFoundError as error:  # httpx is missed only when something is fetched
-        if error.name not in {"typer", "rich", "httpx"}:
+        if error.name not in {"typer", "rich", "httpx", "onnxruntime"}:
             raise
-        print(f"error: the model store needs {error.name}: pip install 'edgesam-service[store]'", file=sys.stderr)
+        extra = "cpu" if error.name == "onnxruntime" else "store"
+        print(f"error: the model store needs {error.name}: pip install 'edgesam-service[{extra}]'", file=sys.stderr)
         return 1
     return 0
 

@@ -217,7 +217,7 @@ def _installed_entry(directory: Path, *, bundled: bool) -> CatalogEntry:
         name=directory.name,
         state="bundled" if bundled else made,
         directory=directory,
-        size_bytes=sum(graph.size_bytes for graph in manifest.graphs.values()),
+        size_bytes=sum(file.size_bytes for file in manifest.files),
         licence=manifest.licence,
         trained=manifest.trained,
         fingerprint=manifest.fingerprint,

@@ -3,7 +3,6 @@
 The export checks itself against torch before anything appears under its final name.
 """
 
-import copy
 import hashlib
 import importlib.metadata
 import tempfile
@@ -12,10 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
@@ -23,12 +20,11 @@ from model_store.edge_sam.official import OfficialDecoder, OfficialEncoder
 from model_store.graphs import IMAGE_TOKENS, DecoderGraph, EncoderGraph, PrepareGraph
 from model_store.model_info import ModelInfo
 from model_store.parity import official_parity, rounding_effect, served_parity, torch_answers
+from model_store.storage import rounded, shared_arrays, store_float16, write_decoder_parameters
 from model_store.target import check_target, put_in_place
-from service.sam.manifest import FORMAT_VERSION, GRAPH_NAMES, MANIFEST_NAME, STATE_NAMES, GraphFile, Manifest
+from service.sam.manifest import FORMAT_VERSION, GRAPH_NAMES, MANIFEST_NAME, STATE_NAMES, ArtifactFile, Manifest
 
 OPSET = 17
-# Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
-FLOAT16_MIN_ELEMENTS = 4096
 MAX_PARITY_ERROR = 1e-3
 
 
@@ -67,16 +63,20 @@ def export_model(
     directory = directory.resolve()  # `.` has no name that a folder could be renamed to
     progress("merging branches")
     plain = model.deploy().eval()
-    served = _rounded(plain) if weights == "float16" else plain
+    served = rounded(plain) if weights == "float16" else plain
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         folder = Path(scratch) / "artifact"
         folder.mkdir()
         writers = {"served": _write_served, "official": _write_official}
         files = writers[layout](served, folder, name, progress)
+        parameters: Path | None = None
+        if layout == "served":
+            parameters = write_decoder_parameters(served, folder / "decoder.npz", weights)
         if weights == "float16":
+            shared = {} if parameters is None else shared_arrays(parameters)
             for path in files.values():
-                _store_float16(path)
+                store_float16(path, shared)
         progress("comparing with torch")
         check = served_parity if layout == "served" else official_parity
         answers = torch_answers(served)
@@ -97,7 +97,8 @@ def export_model(
             std=PIXEL_STD,
             mask_threshold=0.0,
             upsample_mode=model.image_encoder.upsample_mode,
-            graphs={key: _graph_file(path) for key, path in files.items()},
+            graphs={key: _artifact_file(path) for key, path in files.items()},
+            decoder_parameters=None if parameters is None else _artifact_file(parameters),
             opset=OPSET,
             precision="float32",
             weights=weights,
@@ -172,41 +173,6 @@ def _export(
     onnx.checker.check_model(str(path))
 
 
-def _rounded(model: EdgeSAM) -> EdgeSAM:
-    """A copy whose large parameters are float16 numbers held in float32."""
-    rounded = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in rounded.parameters():
-            if parameter.numel() >= FLOAT16_MIN_ELEMENTS:
-                parameter.copy_(parameter.half().float())
-    return rounded
-
-
-def _store_float16(path: Path) -> None:
-    """Store each large initializer that float16 can hold exactly as float16 with a Cast behind it.
-
-    ONNX Runtime folds the casts when the session is made, so a run costs nothing more.
-    """
-    model = onnx.load(str(path))
-    graph = model.graph
-    casts = []
-    for initializer in graph.initializer:
-        if initializer.data_type != TensorProto.FLOAT:
-            continue
-        values = numpy_helper.to_array(initializer)
-        with np.errstate(over="ignore"):
-            small = values.astype(np.float16)
-        if values.size < FLOAT16_MIN_ELEMENTS or not np.array_equal(small.astype(np.float32), values):
-            continue
-        name = initializer.name
-        initializer.CopyFrom(numpy_helper.from_array(small, f"{name}.float16"))
-        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.save(model, str(path))
-
-
-def _graph_file(path: Path) -> GraphFile:
+def _artifact_file(path: Path) -> ArtifactFile:
     data = path.read_bytes()
-    return GraphFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    return ArtifactFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))

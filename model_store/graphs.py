@@ -43,7 +43,10 @@ class PrepareGraph(nn.Module):
 
     Inputs: tokens (4096, 256); mask_logits (S, 256, 256); has_mask (S,) bool, false where mask_logits is to be
     ignored. Outputs: keys (S, 4096, 256), the image stream that enters the transformer, and layer 0's projections of
-    it: keys0 (S, 128, 4096), values0 (S, 4096, 128), queries0 (S, 4096, 128). SPEC 3.1, 3.2.
+    it: keys0 and queries0 (S, 4096, 128), channels before heads (see `by_channel`). SPEC 3.1, 3.2.
+
+    The layer's values are not prepared: the click would save less than a picture with one click would lose, and each
+    picture in memory would take 2 MiB more.
     """
 
     def __init__(self, model: EdgeSAM) -> None:
@@ -53,21 +56,29 @@ class PrepareGraph(nn.Module):
         self.mask_downscaling = prompt_encoder.mask_downscaling
         self.no_mask = nn.Parameter(prompt_encoder.no_mask_embed.weight.detach().clone())  # (1, 256)
         self.position = DensePosition(prompt_encoder)
-        self.key = layer.cross_attn_token_to_image.k_proj
-        self.value = layer.cross_attn_token_to_image.v_proj
-        self.query = layer.cross_attn_image_to_token.q_proj
+        key, query = layer.cross_attn_token_to_image.k_proj, layer.cross_attn_image_to_token.q_proj
+        self.key = nn.Parameter(by_channel(key.weight))  # (128, 256)
+        self.query = nn.Parameter(by_channel(query.weight))  # (128, 256)
+        self.query_bias = nn.Parameter(by_channel(query.bias))  # (128,)
 
-    def forward(self, tokens: Tensor, mask_logits: Tensor, has_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, tokens: Tensor, mask_logits: Tensor, has_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dense = self.mask_downscaling(mask_logits.unsqueeze(1)).flatten(2).transpose(1, 2)  # (S, 4096, 256)
         dense = torch.where(has_mask[:, None, None], dense, self.no_mask[None])
         keys = tokens[None] + dense  # (S, 4096, 256)
         placed = keys + self.position()
-        # The key bias adds the same to every score of a row and drops out of the softmax; the value bias is added to
-        # the few tokens instead, since the weights of a row sum to 1.
-        keys0 = (placed @ self.key.weight.t()).transpose(1, 2)  # (S, 128, 4096)
-        values0 = keys @ self.value.weight.t()  # (S, 4096, 128)
-        queries0 = self.query(placed)  # (S, 4096, 128)
-        return keys, keys0, values0, queries0
+        # The key bias adds the same to every score of a row and drops out of the softmax.
+        keys0 = placed @ self.key.t()  # (S, 4096, 128)
+        queries0 = placed @ self.query.t() + self.query_bias  # (S, 4096, 128)
+        return keys, keys0, queries0
+
+
+def by_channel(weight: Tensor) -> Tensor:
+    """Rows (head, channel) of a projection → (channel, head).
+
+    So a vector of eight neighbours holds one channel of all heads, which is what service/native multiplies with.
+    """
+    rows = weight.shape[0] // HEADS
+    return weight.detach().reshape(HEADS, rows, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape).clone()
 
 
 class DecoderGraph(nn.Module):
@@ -95,7 +106,7 @@ class DecoderGraph(nn.Module):
         self.iou_head = decoder.iou_prediction_head
 
     def forward(
-        self, points: Tensor, labels: Tensor, keys: Tensor, keys0: Tensor, values0: Tensor, queries0: Tensor
+        self, points: Tensor, labels: Tensor, keys: Tensor, keys0: Tensor, queries0: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         sparse = self.prompt_tokens(points, labels)  # (P, N, 256)
         outputs = self.output_tokens[None].expand(points.shape[0], -1, -1)
@@ -104,7 +115,7 @@ class DecoderGraph(nn.Module):
         position = self.position()  # (4096, 256)
 
         tokens = self.first.self_attention(start, start, absent, is_first=True)
-        tokens = self.first.read_image_projected(tokens, start, keys0, values0)
+        tokens = self.first.read_image_projected(tokens, start, keys, keys0)
         keys = self.first.write_image_projected(keys, queries0, tokens, start, absent)
 
         tokens = self.second.self_attention(tokens, start, absent, is_first=False)
@@ -186,8 +197,8 @@ class DecoderLayer(nn.Module):
         placed = tokens + start
         return _tensor(self.norm1(tokens + _masked_attention(self.self_attn, placed, tokens, absent)))
 
-    def read_image_projected(self, tokens: Tensor, start: Tensor, keys0: Tensor, values0: Tensor) -> Tensor:
-        read = self.token_to_image.projected(tokens + start, keys0, values0)
+    def read_image_projected(self, tokens: Tensor, start: Tensor, keys: Tensor, keys0: Tensor) -> Tensor:
+        read = self.token_to_image.projected(tokens + start, keys, keys0)
         return self._mlp(self.norm2(tokens + read))
 
     def read_image(self, tokens: Tensor, start: Tensor, keys: Tensor, placed: Tensor) -> Tensor:
@@ -217,16 +228,16 @@ class AbsorbedTokenToImage(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, placed: Tensor) -> Tensor:
         """queries (P, T, 256), image stream keys and keys + position (S, 4096, 256) → (P, T, 256)."""
         absorbed = self.heads.spread(self.query(queries)) @ self.key.weight  # (P, HT, 256)
-        weights = torch.softmax(absorbed @ placed.transpose(1, 2), dim=-1)  # (P, HT, 4096)
-        values = (weights @ keys) @ self.value.weight.t()  # (P, HT, 128)
-        return self._join(values)
+        return self._read(absorbed @ placed.transpose(1, 2), keys)
 
-    def projected(self, queries: Tensor, keys0: Tensor, values0: Tensor) -> Tensor:
-        """The same from prepared keys0 (S, 128, 4096) and values0 (S, 4096, 128)."""
-        weights = torch.softmax(self.heads.spread(self.query(queries)) @ keys0, dim=-1)  # (P, HT, 4096)
-        return self._join(weights @ values0)
+    def projected(self, queries: Tensor, keys: Tensor, keys0: Tensor) -> Tensor:
+        """The same with scores from prepared keys0 (S, 4096, 128)."""
+        scores = self.heads.spread_by_channel(self.query(queries)) @ keys0.transpose(1, 2)  # (P, HT, 4096)
+        return self._read(scores, keys)
 
-    def _join(self, values: Tensor) -> Tensor:
+    def _read(self, scores: Tensor, keys: Tensor) -> Tensor:
+        values = (torch.softmax(scores, dim=-1) @ keys) @ self.value.weight.t()  # (P, HT, 128)
+        # The value bias is added to the few tokens instead, since the weights of a row sum to 1.
         joined: Tensor = self.out(self.heads.collapse(values) + self.value.bias)
         return joined
 
@@ -249,7 +260,7 @@ class AbsorbedImageToToken(nn.Module):
 
     def projected(self, queries0: Tensor, token_keys: Tensor, token_values: Tensor, absent: Tensor) -> Tensor:
         """The same from prepared queries0 (S, 4096, 128)."""
-        scores = queries0 @ self.heads.spread(self.key(token_keys)).transpose(1, 2)  # (P, 4096, HT)
+        scores = queries0 @ self.heads.spread_by_channel(self.key(token_keys)).transpose(1, 2)  # (P, 4096, HT)
         return self._write(scores, token_values, absent)
 
     def _write(self, scores: Tensor, token_values: Tensor, absent: Tensor) -> Tensor:
@@ -280,6 +291,12 @@ class HeadSpread(nn.Module):
         """(P, T, 128) → (P, HT, 128); `scaled` puts attention's 1/√D here, where it costs least."""
         rows = tokens[:, None] * (self.own * self.scale if scaled else self.own)  # (P, H, T, 128)
         return rows.reshape(rows.shape[0], -1, 128)
+
+    def spread_by_channel(self, tokens: Tensor) -> Tensor:
+        """The same for what `prepare` has projected: columns (channel, head)."""
+        rows = self.spread(tokens)
+        channels = rows.reshape(*rows.shape[:2], HEADS, -1).transpose(2, 3)  # (P, HT, 16, H)
+        return channels.reshape(rows.shape)
 
     def collapse(self, rows: Tensor) -> Tensor:
         """(P, HT, 128) → (P, T, 128), each head's own channels."""

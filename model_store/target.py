@@ -61,7 +61,7 @@ def _is_empty(directory: Path) -> bool:
 def _others(directory: Path) -> list[str]:
     """What an artifact's folder holds besides the artifact."""
     try:
-        graphs = {graph.file for graph in load_manifest(directory).graphs.values()}
+        graphs = {file.file for file in load_manifest(directory).files}
     except ManifestError:  # damaged, or of another version: nobody knows which graphs it listed
         graphs = {path.name for path in directory.glob("*.onnx")}
     return sorted(path.name for path in directory.iterdir() if path.name not in {MANIFEST_NAME, *graphs})

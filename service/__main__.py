@@ -19,8 +19,14 @@ os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "1")
 
 import cv2
 
+try:
+    import onnxruntime  # noqa: F401 - three packages provide it, and none is a plain dependency
+except ModuleNotFoundError:
+    print("onnxruntime is missing: pip install '.[cpu]', or one of the extras openvino and gpu", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
 from service.app import create_app
-from service.inference.runtime import ProviderUnavailable
+from service.inference.providers import ProviderUnavailable
 from service.logs import configure_logging
 from service.sam.manifest import ManifestError
 from service.server import AbortableProtocol, DrainingServer

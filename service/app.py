@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
-from service import __version__
+from service import __version__, native
 from service.api.admission import AdmissionMiddleware
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
@@ -37,6 +37,7 @@ from service.inference.threads import available_cpus
 from service.inference.workers import Workers
 from service.metrics import Metrics
 from service.sam.embedding import ImageEmbedding
+from service.sam.runs import MaskLibrary
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     metrics = Metrics(CollectorRegistry())
-    runtime = Runtime(settings.model_dir, provider=settings.provider, threads=settings.threads or available_cpus())
+    runtime = Runtime(
+        settings.model_dir,
+        provider=settings.provider,
+        threads=settings.threads or available_cpus(),
+        decoder=settings.decoder,
+        precision=settings.precision,
+        max_encode_batch=settings.max_encode_batch,
+        engine_cache_dir=settings.engine_cache_dir,
+    )
     readiness = Readiness()
     closing = AsyncExitStack()  # what is pushed here is closed in reverse order
     uploads = Workers("upload", max(1, available_cpus() // 2), yields=True)
@@ -87,18 +96,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_queue_size=settings.max_encode_queue,
         metrics=metrics,
     )
+    is_native = runtime.decoder.startswith("native")
+    # The native decoder takes prompts one by one: a batch would only keep its first prompt waiting for its last.
+    max_decode_batch = 1 if is_native else settings.max_decode_batch
     decoding = decode_lane(
         runtime,
-        max_batch_size=settings.max_decode_batch,
+        max_batch_size=max_decode_batch,
         max_queue_size=settings.max_decode_queue,
-        workers=settings.decode_workers,
+        calls=settings.decode_workers or (runtime.threads if is_native else 1),
+        threads=runtime.threads,
+        finishers=available_cpus() + 1,
         metrics=metrics,
     )
     memory: MemoryCache[ImageState] = MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics)
     mask_memory: MemoryCache[LowResMask] = MemoryCache(
         settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
     )
-    shared = _Shared(settings, metrics, runtime.manifest.fingerprint, clicks, closing)
+    shared = _Shared(settings, metrics, runtime.fingerprint, clicks, closing)
     background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
     closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
     closing.push_async_callback(decoding.aclose)
@@ -120,9 +134,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         uploads=uploads,
         clicks=clicks,
         dtype=settings.embedding_dtype,
+        drawing=None if (library := native.library()) is None else MaskLibrary(library),
         limits=Limits(
             max_pixels=settings.max_image_pixels,
-            max_decode_batch=settings.max_decode_batch,
+            max_decode_batch=max_decode_batch,
             embed_timeout_s=settings.embed_timeout_s,
             segment_timeout_s=settings.segment_timeout_s,
         ),
@@ -158,6 +173,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ),
         expires_in_s=settings.cache_ttl_s,
         description=_description(runtime, settings),
+        metrics=metrics,
     )
 
     manifest = runtime.manifest
@@ -267,11 +283,14 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
         **manifest.model_dump(
             include={
                 "name", "architecture", "trained", "licence", "training_data", "measured", "notes", "image_size",
-                "upsample_mode", "precision", "weights",
+                "upsample_mode", "weights",
             }
         ),
-        fingerprint=manifest.fingerprint,
+        fingerprint=runtime.fingerprint,
+        precision=runtime.precision,
         provider=runtime.provider,
+        decoder=runtime.decoder,
+        provider_timings_ms=runtime.provider_timings_ms,
         threads=runtime.threads,
         embedding_dtype=settings.embedding_dtype,
         limits={
@@ -285,14 +304,17 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
 def _announce(runtime: Runtime, metrics: Metrics) -> None:
     manifest = runtime.manifest
     metrics.model_info.labels(
-        manifest.name, manifest.fingerprint, runtime.provider, manifest.precision, str(manifest.trained).lower()
+        manifest.name, runtime.fingerprint, runtime.provider, runtime.precision, str(manifest.trained).lower()
     ).set(1)
     logger.info(
         "ready",
         extra={
             "model": manifest.name,
-            "fingerprint": manifest.fingerprint,
+            "fingerprint": runtime.fingerprint,
             "provider": runtime.provider,
+            "precision": runtime.precision,
+            "decoder": runtime.decoder,
+            "provider_timings_ms": runtime.provider_timings_ms,
             "threads": runtime.threads,
         },
     )

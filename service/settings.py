@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-untrained"
 
-LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 12 MiB, with float32 tokens 14
+LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 10 MiB, with float32 tokens 12
 
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
 
@@ -29,13 +29,26 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
 
     model_dir: Path = Field(BUNDLED_MODEL, description="Folder of the artifact to serve: manifest.json and graphs.")
-    provider: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="ONNX Runtime execution provider; auto takes CUDA where it is installed."
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
+        "auto", description="What computes; auto times those that are installed, for the encoder and for clicks."
+    )
+    precision: Literal["float32", "tf32", "float16", "bfloat16"] = Field(
+        "float32",
+        description="What the encoder computes in, and clicks where it is faster; "
+        "bfloat16 needs openvino, tf32 cuda or tensorrt, float16 tensorrt.",
+    )
+    decoder: Literal["auto", "native", "onnx"] = Field(
+        "auto", description="What decodes on a CPU: native is the decoder in C, onnx the graph; auto prefers native."
+    )
+    engine_cache_dir: Path | None = Field(
+        None, description="Folder where tensorrt keeps compiled engines; without one each start compiles anew."
     )
     threads: int = Field(
         0, ge=0, le=256, description="Threads a session computes with; 0 follows the cgroup's CPU limit."
     )
-    decode_workers: int = Field(1, ge=1, le=64, description="Decoder calls that may run at the same time.")
+    decode_workers: int = Field(
+        0, ge=0, le=64, description="Decoder calls at the same time; 0: on CPUs one a thread, else one."
+    )
     max_encode_batch: int = Field(1, ge=1, le=64, description="Pictures encoded together; more than 1 pays on a GPU.")
     max_decode_batch: int = Field(8, ge=1, le=64, description="Prompts decoded together; about 40 MiB each.")
     embedding_dtype: Literal["float16", "float32"] = Field(
@@ -58,7 +71,7 @@ class Settings(BaseSettings):
     )
     cache_ttl_s: float = Field(86400.0, gt=0, description="Time an embedding is kept after its last use, seconds.")
     memory_cache_bytes: int = Field(
-        1 << 30, ge=0, description="Bytes of prepared pictures in this process, about 12 MiB each; 0 keeps none."
+        1 << 30, ge=0, description="Bytes of prepared pictures, 10 MiB each, on a GPU 8 of them there; 0 keeps none."
     )
     mask_ttl_s: float = Field(600.0, gt=0, description="Time a mask can be refined by its mask_id, seconds.")
     mask_memory_bytes: int = Field(

@@ -166,9 +166,13 @@ class ModelModel(BaseModel):
     notes: str
     image_size: int
     upsample_mode: str
-    precision: str
+    precision: str = Field(description="What encoder and decoder compute in; where they differ, both, joined by +.")
     weights: str
-    provider: str
+    provider: str = Field(description="What computes; where encoder and decoder differ, both, joined by +.")
+    decoder: str = Field(description="What decodes: native with its instruction set, or onnx, the graph.")
+    provider_timings_ms: dict[str, dict[str, float]] = Field(
+        description="What auto measured when it chose, by graph (encoder, decoder); empty where there was no choice."
+    )
     threads: int
     embedding_dtype: str
     limits: dict[str, float]

@@ -1,9 +1,11 @@
 """The two use cases: embed a picture, cut objects out of an embedded one."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,12 +21,15 @@ from service.inference.workers import Workers
 from service.metrics import Stages
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash, mask_id, mask_key
 from service.sam.formats import to_float16
+from service.sam.halves import to_single
 from service.sam.images import decode_picture
-from service.sam.masks import BinaryMask, Multimask, binary_mask, candidates, rank
+from service.sam.masks import Mask, Multimask, binary_mask, candidates, rank
+from service.sam.runs import MaskLibrary
 from service.sam.prompts import Prompt, check_prompt
 from service.sam.transforms import Size, preprocess
 
 Written = TypeVar("Written")
+Finished = TypeVar("Finished")
 Written_co = TypeVar("Written_co", covariant=True)
 
 
@@ -49,7 +54,7 @@ class Query:
 class SegmentedMask:
     """One mask of the answer."""
 
-    mask: BinaryMask
+    mask: Mask
     mask_logits: LowResMask
     mask_id: str
     stability: float  # 0..1
@@ -57,13 +62,13 @@ class SegmentedMask:
 
 
 class Renderer(Protocol[Written_co]):
-    """Writes an answer mask by mask in a worker thread, so that one full-size mask is held at a time."""
+    """Writes an answer mask by mask in worker threads, so that each holds one full-size mask at a time."""
 
     masks_per_prompt: int | None
     """Only so many of a prompt's masks, the best ones, are wanted; None: all."""
 
     def add(self, prompt: int, mask: SegmentedMask) -> None:
-        """The next best mask of a prompt; prompts come in order."""
+        """The next best mask of a prompt; prompts come in any order and from several threads, a prompt from one."""
         ...
 
     def finish(self, original_size: Size) -> Written_co:
@@ -90,6 +95,7 @@ class Predictor:
         masks: what earlier answers can be refined from.
         uploads: threads for pictures, which give way to
         clicks: threads for prompts and masks.
+        drawing: makes masks faster; None where it was not built.
         dtype: what tokens are rounded to before anything else sees them, so that every tier and every replica
             decodes the same numbers.
     """
@@ -107,6 +113,7 @@ class Predictor:
         clicks: Workers,
         dtype: EmbeddingDtype,
         limits: Limits,
+        drawing: MaskLibrary | None = None,
     ) -> None:
         self.runtime = runtime
         self.clicks = clicks
@@ -118,7 +125,8 @@ class Predictor:
         self._uploads = uploads
         self._dtype = dtype
         self._limits = limits
-        self._fingerprint = runtime.manifest.fingerprint
+        self._drawing = drawing
+        self._fingerprint = runtime.fingerprint
         self._embeds: SingleFlight[EmbedResult] = SingleFlight()
 
     async def embed(self, body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages) -> EmbedResult:
@@ -150,8 +158,9 @@ class Predictor:
     ) -> Written:
         """Masks for prompts on an embedded picture, as `renderer` writes them; the picture itself is never needed.
 
-        1. find the image state, 2. fetch the masks to refine, 3. check the prompts against the picture, 4. decode,
-        5. choose masks on the low-resolution logits, enlarge and write those alone, 6. keep them for refinement.
+        1. find the image state, 2. fetch the masks to refine, 3. check the prompts against the picture, 4. decode, and
+        while other prompts decode 5. choose masks on the low-resolution logits, enlarge and write those alone, 6. keep
+        them for refinement.
 
         Raises:
             EmbeddingNotFound, MaskNotFound, PromptOutsideImage: the request.
@@ -161,16 +170,14 @@ class Predictor:
         async with deadline.bound():
             key = self._key(hashed)
             state = await self._states.find(key, stages)
-            size = state.embedding.original_size
             prompts = [await self._resolve(query, hashed, stages) for query in queries]
             for prompt in prompts:
-                check_prompt(prompt, size)
-            decoded = await self._decode(state, prompts, stages)
-            outcome: tuple[Written, list[tuple[str, LowResMask]]] = await self.clicks.run(
-                stages, _write_masks, key, size, prompts, decoded, multimask, renderer, deadline, stages
+                check_prompt(prompt, state.embedding.original_size)
+            writing = _Writing(
+                key, state.embedding.original_size, prompts, multimask, renderer, self._drawing, deadline, stages
             )
-            written, kept = outcome
-            await self._masks.keep([(self._mask_key(hashed, identity), logits) for identity, logits in kept])
+            written = await self._decode(state, writing, stages)
+            await self._masks.keep([(self._mask_key(hashed, identity), logits) for identity, logits in writing.kept])
         return written
 
     async def contains(self, hashed: str) -> Tier | None:
@@ -239,24 +246,42 @@ class Predictor:
             return query.prompt
         with stages.measure("cache_get"):
             mask_logits = await self._masks.find(self._mask_key(hashed, query.mask_id))
-        return replace(query.prompt, mask_logits=mask_logits.astype(np.float32))
+        return replace(query.prompt, mask_logits=to_single(mask_logits))
 
-    async def _decode(self, state: ImageState, prompts: Sequence[Prompt], stages: Stages) -> list[Decoded]:
-        """An answer of P = 1 for each prompt, in order. A prompt with a mask needs an image state of its own."""
-        answers: dict[int, Decoded] = {}
-        for masked in (False, True):
-            group = [i for i, prompt in enumerate(prompts) if (prompt.mask_logits is not None) is masked]
-            for start in range(0, len(group), self._limits.max_decode_batch):
-                chunk = group[start : start + self._limits.max_decode_batch]
-                some = [prompts[i] for i in chunk]
-                arrays = state.arrays
-                if masked:
-                    arrays = await self.clicks.run(stages, self._prepare_masks, state.embedding, some, stages)
-                done = await self._decode_lane.submit(DecodeItem(arrays, some, state.embedding.original_size))
-                stages.add("queue", done.queue_s)
-                stages.add("decode", done.run_s)
-                answers.update({i: done.result.rows(row, row + 1) for row, i in enumerate(chunk)})
-        return [answers[i] for i in range(len(prompts))]
+    async def _decode(self, state: ImageState, writing: "_Writing[Written]", stages: Stages) -> Written:
+        """Decode all prompts and write their masks."""
+        chunks = _chunks(writing.prompts, self._limits.max_decode_batch)
+        if len(chunks) == 1:
+            return await self._decode_some(state, chunks[0], writing, writing.write_all, stages)
+        # One more than run at a time: a call is decoded while the masks of another are written, and other requests
+        # come in between all the same.
+        turns = asyncio.Semaphore(self._decode_lane.calls + 1)
+
+        async def decode(chunk: Sequence[int]) -> None:
+            async with turns:
+                await self._decode_some(state, chunk, writing, writing.write, stages)
+
+        await _all_or_none([decode(chunk) for chunk in chunks])
+        return await self.clicks.run(stages, writing.end)
+
+    async def _decode_some(
+        self,
+        state: ImageState,
+        chunk: Sequence[int],
+        writing: "_Writing[Written]",
+        write: Callable[[Sequence[int], Decoded], Finished],
+        stages: Stages,
+    ) -> Finished:
+        """One decoder call. Prompts with a mask need an image state of their own."""
+        prompts = [writing.prompts[i] for i in chunk]
+        arrays = state.arrays
+        if prompts[0].mask_logits is not None:
+            arrays = await self.clicks.run(stages, self._prepare_masks, state.embedding, prompts, stages)
+        item = DecodeItem(arrays, prompts, state.embedding.original_size)
+        done = await self._decode_lane.submit(item, partial(write, chunk))
+        stages.add("queue", done.queue_s)
+        stages.add("decode", done.run_s)
+        return done.result
 
     def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], stages: Stages) -> StateArrays:
         mask_logits = np.stack([prompt.mask_logits for prompt in prompts if prompt.mask_logits is not None])
@@ -276,42 +301,88 @@ def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], stages: Stag
         return data, image_hash(data)
 
 
-def _write_masks(
-    key: str,
-    original_size: Size,
-    prompts: Sequence[Prompt],
-    decoded: Sequence[Decoded],
-    multimask: Multimask,
-    renderer: Renderer[Written],
-    deadline: Deadline,
-    stages: Stages,
-) -> tuple[Written, list[tuple[str, LowResMask]]]:
-    """Choose on the low-resolution logits; enlarge and write one mask after the other.
+def _chunks(prompts: Sequence[Prompt], most: int) -> list[list[int]]:
+    """Which prompts share a decoder call: at most so many, and those with a mask apart from those without."""
+    groups = (
+        [i for i, prompt in enumerate(prompts) if (prompt.mask_logits is not None) is has_mask]
+        for has_mask in (False, True)
+    )
+    return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
 
-    Returns:
-        What the renderer wrote, and (mask_id, logits) of every mask.
-    """
-    kept: list[tuple[str, LowResMask]] = []
-    postprocess_s = serialize_s = 0.0
-    for number, (prompt, answer) in enumerate(zip(prompts, decoded, strict=True)):
-        for i in rank(answer.stability[0], candidates(multimask, prompt))[: renderer.masks_per_prompt]:
-            deadline.check()
-            started = perf_counter()
-            mask_logits = to_float16(answer.mask_logits[0, i])
-            mask = SegmentedMask(
-                mask=binary_mask(answer.mask_logits[0, i], original_size),
-                mask_logits=mask_logits,
-                mask_id=mask_id(key, mask_logits),
-                stability=float(answer.stability[0, i]),
-                predicted_iou=float(answer.iou_predictions[0, i]),
-            )
-            enlarged = perf_counter()
-            renderer.add(number, mask)
-            kept.append((mask.mask_id, mask_logits))
-            postprocess_s += enlarged - started
-            serialize_s += perf_counter() - enlarged
-    started = perf_counter()
-    written = renderer.finish(original_size)
-    stages.add("postprocess", postprocess_s)
-    stages.add("serialize", serialize_s + perf_counter() - started)
-    return written, kept
+
+async def _all_or_none(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await all; when one fails, or the caller goes, the others are cancelled first."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Writing(Generic[Written]):
+    """The answer to one request as it comes into being, prompt by prompt, in whatever thread decoded them."""
+
+    def __init__(
+        self,
+        key: str,
+        original_size: Size,
+        prompts: Sequence[Prompt],
+        multimask: Multimask,
+        renderer: Renderer[Written],
+        drawing: MaskLibrary | None,
+        deadline: Deadline,
+        stages: Stages,
+    ) -> None:
+        self.prompts = prompts
+        self.kept: list[tuple[str, LowResMask]] = []
+        """(mask_id, logits) of every mask that was written."""
+        self._key = key
+        self._original_size = original_size
+        self._multimask: Multimask = multimask
+        self._renderer = renderer
+        self._drawing = drawing
+        self._deadline = deadline
+        self._stages = stages
+
+    def write(self, numbers: Sequence[int], decoded: Decoded) -> None:
+        """Choose on the low-resolution logits of some prompts; enlarge and write one mask after the other.
+
+        Args:
+            numbers: of the prompts, (P,).
+            decoded: their answers.
+        """
+        postprocess_s = serialize_s = 0.0
+        for row, number in enumerate(numbers):
+            stability = decoded.stability[row].tolist()
+            chosen = rank(stability, candidates(self._multimask, self.prompts[number]))
+            for i in chosen[: self._renderer.masks_per_prompt]:
+                self._deadline.check()
+                started = perf_counter()
+                logits = decoded.mask_logits[row, i]
+                mask_logits = to_float16(logits)
+                mask = SegmentedMask(
+                    mask=binary_mask(logits, self._original_size, self._drawing),
+                    mask_logits=mask_logits,
+                    mask_id=mask_id(self._key, mask_logits),
+                    stability=stability[i],
+                    predicted_iou=float(decoded.iou_predictions[row, i]),
+                )
+                enlarged = perf_counter()
+                self._renderer.add(number, mask)
+                self.kept.append((mask.mask_id, mask_logits))
+                postprocess_s += enlarged - started
+                serialize_s += perf_counter() - enlarged
+        self._stages.add("postprocess", postprocess_s)
+        self._stages.add("serialize", serialize_s)
+
+    def end(self) -> Written:
+        """The answer, when all masks have been written."""
+        with self._stages.measure("serialize"):
+            return self._renderer.finish(self._original_size)
+
+    def write_all(self, numbers: Sequence[int], decoded: Decoded) -> Written:
+        """Both, where one call decodes all prompts."""
+        self.write(numbers, decoded)
+        return self.end()

@@ -1,51 +1,62 @@
-"""The three graphs as ONNX Runtime sessions. Blocking calls: a lane or a worker thread makes them, never the loop."""
+"""What computes: the graphs as ONNX Runtime sessions, and on a CPU the decoder in C. Blocking calls: a lane or a worker
+thread makes them, never the loop.
+"""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service.inference.providers import (
+    CPU,
+    Array,
+    Graph,
+    Kind,
+    Precision,
+    Provider,
+    ProviderUnavailable,
+    Resources,
+    choose,
+    decoder_kinds,
+    encoder_kinds,
+)
 from service.inference.workers import give_way
-from service.sam.embedding import ImageEmbedding
+from service.native import NativeDecoder, NativeError, best_level
+from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
 from service.sam.manifest import STATE_NAMES, Manifest, ManifestError, load_manifest, verify_files
-from service.sam.prompts import ABSENT
+from service.sam.prompts import ABSENT, PADDING, POSITIVE
 
-Provider = Literal["auto", "cpu", "cuda"]
 Floats = NDArray[np.float32]
-
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-class ProviderUnavailable(RuntimeError):
-    """The execution provider that was asked for is not in this installation; the service does not start."""
+Decoder = Literal["native", "onnx"]
 
 
 @dataclass(frozen=True, slots=True)
 class StateArrays:
-    """What the decoder reads of a picture, for S = 1 (no mask prompt) or one mask prompt each (DESIGN 3)."""
+    """What the decoder reads of a picture, for S = 1 (no mask prompt) or one mask prompt each (DESIGN 3).
 
-    keys: Floats  # (S, 4096, 256)
-    keys0: Floats  # (S, 128, 4096)
-    values0: Floats  # (S, 4096, 128)
-    queries0: Floats  # (S, 4096, 128)
+    Of float32, in the memory of the device that decodes: NumPy arrays on a CPU, ONNX Runtime's own on a GPU.
+    """
+
+    keys: Array  # (S, 4096, 256)
+    keys0: Array  # (S, 4096, 128), columns (channel, head)
+    queries0: Array  # (S, 4096, 128), columns (channel, head)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ImageState:
-    """An embedding and what was prepared of it, as the memory tier keeps it: 12 MiB a picture with float16 tokens."""
+    """An embedding and what was prepared of it, as the memory tier keeps it: 10 MiB a picture with float16 tokens."""
 
     embedding: ImageEmbedding
     arrays: StateArrays
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens and of the arrays."""
-        a = self.arrays
-        return self.embedding.nbytes + a.keys.nbytes + a.keys0.nbytes + a.values0.nbytes + a.queries0.nbytes
+        """Bytes of the tokens and of the arrays, wherever they are."""
+        return self.embedding.nbytes + sum(_nbytes(getattr(self.arrays, name)) for name in STATE_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,49 +74,109 @@ class Decoded:
 
 
 class Runtime:
-    """Sessions of one artifact.
+    """The graphs of one artifact, the encoder on one provider and clicks on the same or another.
 
     Args:
         directory: the artifact; every file is compared with its manifest before anything is loaded.
-        provider: `auto` takes CUDA where it is installed, else the CPU.
+        provider: `auto` takes what is fastest here among those installed, for the encoder and for clicks.
         threads: threads a session computes with.
+        decoder: `native` is service/native, for providers that compute in the CPU; `onnx` is the graph; `auto` takes
+            the native one where it was built.
+        precision: what the encoder computes in, and clicks unless they are faster in float32.
+        max_encode_batch, engine_cache_dir: see `Resources`.
 
     Raises:
         ManifestError: the artifact is not what its manifest promises, or is not of the served layout.
-        ProviderUnavailable: `provider` names one that is not installed.
+        ProviderUnavailable: `provider` is not installed, does not work here, or does not compute in `precision`;
+            or there is no `decoder` of that kind.
     """
 
-    def __init__(self, directory: Path, *, provider: Provider, threads: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        provider: Provider | Literal["auto"],
+        threads: int,
+        decoder: Decoder | Literal["auto"] = "auto",
+        precision: Precision = "float32",
+        max_encode_batch: int = 1,
+        engine_cache_dir: Path | None = None,
+    ) -> None:
         self.manifest: Manifest = load_manifest(directory)
         if self.manifest.layout != "served":
             raise ManifestError(f"{directory}: layout {self.manifest.layout!r} cannot be served; export with 'served'")
         verify_files(directory, self.manifest)
-        self.provider = _choose(provider)
         self.threads = threads
+        resources = Resources(threads, max_encode_batch, engine_cache_dir)
         paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
+        # First: OpenVINO's threads serve all its sessions and are as urgent as the first that needs them.
+        parameters = self._parameters(directory, provider, decoder)
+        clicks = choose(
+            "The decoder",
+            decoder_kinds(provider, precision),
+            lambda kind: (
+                _Clicks(paths["prepare"], _OnnxDecoder(paths["decoder"], kind, resources), kind, resources)
+                if parameters is None or kind != CPU
+                else _Clicks(paths["prepare"], _NativeDecoder(parameters, threads), kind, resources)
+            ),
+            _Clicks.rehearsal,
+        )
         # A session's threads inherit the urgency of the thread that makes it: encoding gives way to clicks.
         with ThreadPoolExecutor(1, initializer=give_way) as yielding:
-            self._encoder = yielding.submit(self._session, paths["encoder"]).result()
-        self._prepare, self._decoder = self._session(paths["prepare"]), self._session(paths["decoder"])
+            encoder = yielding.submit(
+                choose,
+                "The encoder",
+                encoder_kinds(provider, precision),
+                lambda kind: _Encoder(paths["encoder"], kind, resources),
+                _Encoder.rehearsal,
+            ).result()
+        self._encoder, self._clicks = encoder.made, clicks.made
+        self.provider = _both(encoder.kind.provider, clicks.kind.provider)
+        self.decoder = clicks.made.decoder.name
+        self.precision = _both(encoder.kind.precision, clicks.kind.precision)
+        self.provider_timings_ms = {"encoder": encoder.timings_ms, "decoder": clicks.timings_ms}
+        # Providers agree on float32 to some 1e-6 and share embeddings; another precision has embeddings of its own.
+        exact = encoder.kind.precision == "float32"
+        self.fingerprint = self.manifest.fingerprint + ("" if exact else f"-{encoder.kind.precision}")
+
+    def _parameters(
+        self, directory: Path, provider: Provider | Literal["auto"], decoder: Decoder | Literal["auto"]
+    ) -> Path | None:
+        """The file the native decoder reads; None where the graph decodes."""
+        obstacles = {
+            "the artifact has no decoder_parameters; export it again": self.manifest.decoder_parameters is None,
+            "it was not built for this machine: install the service where there is a C compiler": best_level() is None,
+            f"EDGESAM_PROVIDER={provider} decodes elsewhere": provider not in {"auto", CPU.provider},
+        }
+        reasons = [reason for reason, is_met in obstacles.items() if is_met]
+        if decoder == "native" and reasons:
+            raise ProviderUnavailable(f"EDGESAM_DECODER=native cannot be had: {'; '.join(reasons)}")
+        if decoder == "onnx" or reasons or self.manifest.decoder_parameters is None:
+            return None
+        return directory / self.manifest.decoder_parameters.file
 
     def encode(self, images: Floats) -> Floats:
         """Frames (B, 3, 1024, 1024), normalised and padded → tokens (B, 4096, 256)."""
-        tokens: Floats = self._encoder.run(["tokens"], {"image": images})[0]
-        return tokens
+        return self._encoder.encode(images)
 
     def prepare(self, embedding: ImageEmbedding) -> ImageState:
         """Do what depends on the picture alone, once."""
         nothing = np.zeros((1, 256, 256), np.float32)
-        return ImageState(embedding, self._prepared(embedding, nothing, has_mask=False))
+        return ImageState(embedding, self._clicks.prepare(embedding, nothing, has_mask=False))
 
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
         """The picture's state under each low-resolution mask prompt (S, 256, 256)."""
-        return self._prepared(embedding, mask_logits, has_mask=True)
+        return self._clicks.prepare(embedding, mask_logits, has_mask=True)
 
-    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64]) -> Decoded:
-        """points (P, N, 2) in the frame and labels (P, N) → masks; `state` is of one picture, S = 1 or P."""
-        feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
-        return Decoded(*self._decoder.run(["mask_logits", "iou_predictions", "stability"], feeds))
+    def decode(
+        self, state: StateArrays, points: Floats, labels: NDArray[np.int64], *, threads: int | None = None
+    ) -> Decoded:
+        """points (P, N, 2) in the frame and labels (P, N) → masks; `state` is of one picture, S = 1 or P.
+
+        Args:
+            threads: that compute at most, all by default; ONNX Runtime has those of its session in any case.
+        """
+        return self._clicks.decoder.decode(state, points, labels, threads or self.threads)
 
     def warm_up(self) -> None:
         """Run every graph once, so that the first request does not pay for lazy set-up."""
@@ -114,38 +185,86 @@ class Runtime:
         self.prepare_masks(state.embedding, np.zeros((1, 256, 256), np.float32))
         self.decode(state.arrays, np.zeros((1, 2, 2), np.float32), np.full((1, 2), ABSENT, np.int64))
 
-    def _prepared(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> StateArrays:
+
+class _Encoder:
+    """The encoder on one provider."""
+
+    def __init__(self, path: Path, kind: Kind, resources: Resources) -> None:
+        self._graph = Graph(path, kind, resources)
+
+    def encode(self, images: Floats) -> Floats:
+        (tokens,) = self._graph.run(["tokens"], {"image": images})
+        return tokens
+
+    def rehearsal(self) -> Callable[[], Floats]:
+        """One frame of noise."""
+        frame = np.random.default_rng(0).normal(0.0, 1.0, (1, 3, 1024, 1024)).astype(np.float32)
+        return lambda: self.encode(frame)
+
+
+class _Clicks:
+    """`prepare` and the decoder: what the one leaves on the device the other reads there."""
+
+    def __init__(self, prepare: Path, decoder: "_Decoder", kind: Kind, resources: Resources) -> None:
+        self._prepare = Graph(prepare, kind, resources)
+        self._threads = resources.threads
+        self.decoder = decoder
+
+    def prepare(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> StateArrays:
         feeds = {
             "tokens": embedding.tokens.astype(np.float32, copy=False),
             "mask_logits": mask_logits,
             "has_mask": np.full(len(mask_logits), has_mask),
         }
-        return StateArrays(*self._prepare.run(list(STATE_NAMES), feeds))
+        return StateArrays(*self._prepare.run(STATE_NAMES, feeds, resident=True))
 
-    def _session(self, path: Path) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        # Spinning threads burn the quota that the other lane needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        providers: list[str | tuple[str, dict[str, str]]] = [_PROVIDERS[self.provider]]
-        if self.provider == "cuda":
-            # The default arena doubles at each growth until the device is full.
-            providers = [(_PROVIDERS["cuda"], {"arena_extend_strategy": "kSameAsRequested"}), _PROVIDERS["cpu"]]
+    def rehearsal(self) -> Callable[[], Floats]:
+        """One click on noise; the state is there, as it is for all clicks on a picture but the first."""
+        tokens = np.random.default_rng(0).normal(0.0, 0.3, TOKENS_SHAPE).astype(np.float32)
+        nothing = np.zeros((1, 256, 256), np.float32)
+        state = self.prepare(ImageEmbedding(tokens, (1024, 1024)), nothing, has_mask=False)
+        points, labels = np.array([[[400, 300], [0, 0]]], np.float32), np.array([[POSITIVE, PADDING]], np.int64)
+        return lambda: self.decoder.decode(state, points, labels, self._threads).mask_logits
+
+
+class _Decoder(Protocol):
+    name: str
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded: ...
+
+
+class _OnnxDecoder:
+    """The decoder's graph."""
+
+    name = "onnx"
+
+    def __init__(self, path: Path, kind: Kind, resources: Resources) -> None:
+        self._graph = Graph(path, kind, resources)
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session's are fixed
+        feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
+        return Decoded(*self._graph.run(["mask_logits", "iou_predictions", "stability"], feeds))
+
+
+class _NativeDecoder:
+    """The decoder in C."""
+
+    def __init__(self, parameters: Path, threads: int) -> None:
         try:
-            return ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be unusable
-            raise ManifestError(f"{path}: ONNX Runtime cannot load this graph: {error}") from error
+            with np.load(parameters, allow_pickle=False) as arrays:
+                self._native = NativeDecoder(arrays, threads=threads)
+        except (NativeError, OSError, ValueError) as error:
+            raise ManifestError(f"{parameters}: the decoder cannot use these parameters: {error}") from error
+        self.name = f"native {self._native.level}"
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
+        return Decoded(*self._native.decode(state.keys, state.keys0, state.queries0, points, labels, threads=threads))
 
 
-def _choose(provider: Provider) -> Literal["cpu", "cuda"]:
-    available = ort.get_available_providers()
-    if provider == "auto":
-        return "cuda" if _PROVIDERS["cuda"] in available else "cpu"
-    if _PROVIDERS[provider] not in available:
-        raise ProviderUnavailable(
-            f"provider {provider!r} is not in this ONNX Runtime, which has {', '.join(available)}; "
-            "install onnxruntime-gpu for CUDA, or set EDGESAM_PROVIDER=auto"
-        )
-    return provider
+def _nbytes(array: Array) -> int:
+    return int(array.nbytes if isinstance(array, np.ndarray) else array.tensor_size_in_bytes())
+
+
+def _both(encoder: str, decoder: str) -> str:
+    """What the two graphs have, in one word where it is the same."""
+    return encoder if encoder == decoder else f"{encoder}+{decoder}"

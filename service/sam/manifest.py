@@ -11,19 +11,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
 # What `prepare` gives and `decoder` takes, in this order (DESIGN 3).
-STATE_NAMES = ("keys", "keys0", "values0", "queries0")
+STATE_NAMES = ("keys", "keys0", "queries0")
 
 
 class ManifestError(ValueError):
     """The artifact is not what its manifest promises, or there is no usable manifest; the message names the file."""
 
 
-class GraphFile(BaseModel):
-    """One ONNX graph of the artifact."""
+class ArtifactFile(BaseModel):
+    """One file of the artifact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     architecture: str
     layout: Literal["served", "official"] = Field(
@@ -50,7 +50,10 @@ class Manifest(BaseModel):
         ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this."
     )
     upsample_mode: Literal["bicubic", "bilinear"] = Field(description="How stage 3 is enlarged in the encoder.")
-    graphs: Mapping[str, GraphFile]
+    graphs: Mapping[str, ArtifactFile]
+    decoder_parameters: ArtifactFile | None = Field(
+        description="NumPy archive of the decoder's parameters under SAM's names, for the decoder in service/native."
+    )
     opset: int
     precision: Literal["float32"] = Field(description="What the graphs compute in.")
     weights: Literal["float16", "float32"] = Field(description="What the large weights are stored in.")
@@ -67,6 +70,12 @@ class Manifest(BaseModel):
         description="What storing weights as float16 changes, against float32 weights; empty for float32."
     )
     tools: Mapping[str, str] = Field(description="Versions of the tools that wrote the graphs.")
+
+    @property
+    def files(self) -> tuple[ArtifactFile, ...]:
+        """All files but the manifest."""
+        parameters = () if self.decoder_parameters is None else (self.decoder_parameters,)
+        return (*self.graphs.values(), *parameters)
 
     @property
     def fingerprint(self) -> str:
@@ -106,22 +115,22 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def verify_files(directory: Path, manifest: Manifest) -> None:
-    """Compare size and SHA-256 of every graph with the manifest.
+    """Compare size and SHA-256 of every file with the manifest.
 
     Raises:
         ManifestError: a file is missing or differs; the message names it and both hashes.
     """
-    for graph in manifest.graphs.values():
-        path = directory / graph.file
+    for file in manifest.files:
+        path = directory / file.file
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
         found = hashlib.sha256(data).hexdigest()
-        if len(data) != graph.size_bytes or found != graph.sha256:
+        if len(data) != file.size_bytes or found != file.sha256:
             raise ManifestError(
                 f"{path}: {len(data)} bytes with SHA-256 {found}, "
-                f"the manifest promises {graph.size_bytes} bytes with {graph.sha256}"
+                f"the manifest promises {file.size_bytes} bytes with {file.sha256}"
             )
 
 

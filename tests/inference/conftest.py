@@ -1,6 +1,7 @@
 """What the tests of this room share: real graphs, work that can be held, one Redis, and the whole service."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -111,7 +112,7 @@ def waiting(metrics) -> Callable[[], float | None]:
 
 @pytest.fixture(scope="session")
 def runtime(artifact: Path) -> Runtime:
-    return Runtime(artifact, provider="cpu", threads=2)
+    return Runtime(artifact, provider=os.environ.get("EDGESAM_TEST_PROVIDER", "cpu"), threads=2)
 
 
 @pytest.fixture(scope="session")

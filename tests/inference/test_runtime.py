@@ -7,11 +7,10 @@ import json
 import shutil
 
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from service.inference.runtime import ProviderUnavailable, Runtime, StateArrays
+from service.inference.runtime import Runtime, StateArrays
 from service.sam.embedding import ImageEmbedding
 from service.sam.manifest import STATE_NAMES, ManifestError
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
@@ -101,21 +100,6 @@ def test_an_artifact_of_the_official_layout_is_refused_with_the_layout_to_export
         Runtime(copy, provider="cpu", threads=1)
 
 
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
-)
-def test_a_provider_that_is_not_installed_is_refused_with_the_setting_to_change(artifact):
-    with pytest.raises(ProviderUnavailable, match=r"'cuda'.*EDGESAM_PROVIDER=auto"):
-        Runtime(artifact, provider="cuda", threads=1)
-
-
-def test_auto_takes_a_provider_that_is_there(artifact):
-    runtime = Runtime(artifact, provider="auto", threads=1)
-
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    assert runtime.provider == ("cuda" if has_cuda else "cpu")
-
-
 def test_pictures_encoded_together_get_the_tokens_they_get_alone(runtime):
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
 
@@ -165,7 +149,7 @@ def test_states_of_several_masks_are_those_of_each_mask(runtime):
 def test_a_mask_that_is_not_there_is_ignored_whatever_its_logits(runtime):
     embedding = random_embedding()
 
-    states = runtime._prepared(embedding, random_masks(2), has_mask=False)
+    states = runtime._clicks.prepare(embedding, random_masks(2), has_mask=False)
 
     expected = runtime.prepare(embedding).arrays
     for name in STATE_NAMES:

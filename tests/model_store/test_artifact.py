@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from model_store.artifact import verify_artifact
 from model_store.catalog import BUNDLED_DIRECTORY
-from service.sam.manifest import GRAPH_NAMES, MANIFEST_NAME, GraphFile, ManifestError, load_manifest
+from service.sam.manifest import GRAPH_NAMES, MANIFEST_NAME, ArtifactFile, ManifestError, load_manifest
 
 
 def write_artifact(directory, **operators):
@@ -26,8 +26,10 @@ def write_artifact(directory, **operators):
         path = directory / f"{name}.onnx"
         onnx.save(model, path)
         data = path.read_bytes()
-        graphs[name] = GraphFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-    manifest = load_manifest(BUNDLED_DIRECTORY / "edgesam-untrained").model_copy(update={"graphs": graphs})
+        graphs[name] = ArtifactFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    manifest = load_manifest(BUNDLED_DIRECTORY / "edgesam-untrained").model_copy(
+        update={"graphs": graphs, "decoder_parameters": None}
+    )
     (directory / MANIFEST_NAME).write_text(manifest.model_dump_json())
     return directory
 

@@ -112,7 +112,12 @@ def test_the_manifest_says_what_was_exported(half):
     assert manifest.measured == {"mIoU": 0.5}
     assert manifest.upsample_mode == "bicubic"
     assert set(manifest.tools) == {"torch", "onnx", "onnxruntime"}
-    assert set(files_of(half.directory)) == {"manifest.json", "encoder.onnx", "prepare.onnx", "decoder.onnx"}
+    files = {"encoder.onnx", "prepare.onnx", "decoder.onnx", "decoder.npz"}
+    assert (
+        set(files_of(half.directory))
+        == {"manifest.json", *files}
+        == {"manifest.json", *(f.file for f in manifest.files)}
+    )
 
 
 def test_the_steps_are_told(half):
@@ -202,9 +207,25 @@ def test_the_graphs_are_the_networks_mathematics(model):
 def test_float16_storage_halves_the_files(half, artifact):
     whole = load_manifest(artifact)
 
-    for name, graph in half.manifest.graphs.items():
-        assert graph.size_bytes == (half.directory / graph.file).stat().st_size
-        assert 0.45 < graph.size_bytes / whole.graphs[name].size_bytes < 0.55
+    for file, large in zip(half.manifest.files, whole.files, strict=True):
+        assert file.size_bytes == (half.directory / file.file).stat().st_size
+        if file.file != "decoder.onnx":  # see below
+            assert 0.45 < file.size_bytes / large.size_bytes < 0.55
+
+
+def test_the_decoders_weights_are_stored_once(half):
+    """The graph reads those of float16 from the archive that the native decoder reads."""
+    graph = onnx.load(str(half.directory / "decoder.onnx"), load_external_data=False).graph
+    external = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+
+    assert {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"} == {
+        "decoder.npz"
+    }
+    assert half.manifest.graphs["decoder"].size_bytes < 1 << 20
+    with np.load(half.directory / "decoder.npz") as parameters:
+        assert len(external) > 40
+        assert parameters["mask_decoder.transformer.layers.0.mlp.lin1.weight"].dtype == np.float16
+        assert parameters["mask_decoder.iou_token.weight"].dtype == np.float32
 
 
 def test_float16_weights_agree_with_the_rounded_model_and_nearly_with_the_exact_one(half, artifact):

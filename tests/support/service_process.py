@@ -24,7 +24,8 @@ class ServiceProcess:
 
     def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("EDGESAM_")}
-        self._environment = {**kept, "EDGESAM_PORT": "0", "PYTHONUNBUFFERED": "1", **settings}
+        defaults = {"EDGESAM_PORT": "0", "EDGESAM_PROVIDER": os.environ.get("EDGESAM_TEST_PROVIDER", "auto")}
+        self._environment = {**kept, **defaults, "PYTHONUNBUFFERED": "1", **settings}
         self._wait_s = wait_s
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.log: list[dict[str, Any]] = []

@@ -1,0 +1,16 @@
+/* Whether this build's instructions are there; compiled without them, so that it can be asked anywhere. */
+#if defined(__x86_64__) && defined(__AVX512F__)
+__attribute__((target("arch=x86-64"))) int edgesam_runs_here(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512cd");
+}
+#elif defined(__x86_64__)
+__attribute__((target("arch=x86-64"))) int edgesam_runs_here(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+#else
+int edgesam_runs_here(void) { return 1; }
+#endif

@@ -1,0 +1,29 @@
+"""The decoder in service/native, once for each instruction set; everything else stands in pyproject.toml.
+
+A machine without a C compiler, or of another kind, gets none of them and decodes with ONNX Runtime.
+"""
+
+import platform
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+NATIVE = Path("service/native")
+LEVELS = ("x86-64-v3", "x86-64-v4") if platform.machine() == "x86_64" and sys.platform == "linux" else ()
+
+
+def decoder(level: str) -> Extension:
+    """A plain shared library that ctypes loads, under the name of an extension module so that wheels carry it."""
+    return Extension(
+        f"service.native._{level.replace('-', '_')}",
+        sources=sorted(map(str, NATIVE.glob("*.c"))),
+        depends=sorted(map(str, NATIVE.glob("*.h"))),
+        extra_compile_args=["-std=gnu11", "-O3", "-g0", f"-march={level}", "-fvisibility=default"],
+        libraries=["m"],
+        extra_link_args=["-pthread"],
+        optional=True,
+    )
+
+
+setup(ext_modules=[decoder(level) for level in LEVELS])

@@ -1,0 +1,268 @@
+"""What computes: what is refused at start, how auto chooses, and that providers agree.
+
+With the plain onnxruntime only the CPU is there. `make openvino-test` runs this room where OpenVINO is installed.
+"""
+
+import logging
+from pathlib import Path
+from time import perf_counter
+
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from support.service_process import ServiceProcess
+
+from service.inference.providers import (
+    CPU,
+    PRECISIONS,
+    Graph,
+    Kind,
+    ProviderUnavailable,
+    Resources,
+    choose,
+    decoder_kinds,
+    encoder_kinds,
+    installed_providers,
+)
+from service.inference.runtime import Runtime, StateArrays
+from service.sam.embedding import ImageEmbedding
+from service.sam.manifest import STATE_NAMES, ManifestError
+from service.sam.prompts import PADDING, POSITIVE
+
+INSTALLED = installed_providers()
+MISSING = [provider for provider in PRECISIONS if provider not in INSTALLED]
+OTHER = Kind("openvino", "float32")
+
+needs_openvino = pytest.mark.skipif(
+    "openvino" not in INSTALLED, reason="onnxruntime-openvino is not installed: make openvino-test"
+)
+
+
+def picture(seed=0):
+    return np.random.default_rng(seed).normal(0, 1, (1, 3, 1024, 1024)).astype(np.float32)
+
+
+def clicks(count, seed=0):
+    points = np.random.default_rng(seed).uniform(100, 900, (count, 2, 2)).astype(np.float32)
+    return points, np.tile(np.array([[POSITIVE, PADDING]], np.int64), (count, 1))
+
+
+def masks_of(runtime):
+    """Picture to masks: every graph once. (12, 4, 256, 256)."""
+    tokens = runtime.encode(picture())[0]
+    return runtime.decode(runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays, *clicks(12)).mask_logits
+
+
+def overlaps(masks, expected):
+    """IoU of each mask."""
+    ours, theirs = masks > 0, expected > 0
+    return (ours & theirs).sum((2, 3)) / (ours | theirs).sum((2, 3))
+
+
+def working_for(seconds, answer):
+    """A run that takes so long, computing."""
+
+    def run():
+        end = perf_counter() + seconds
+        while perf_counter() < end:
+            np.ones(1000).sum()
+        return np.array([1.0, answer])
+
+    return run
+
+
+def test_the_cpu_is_always_there():
+    assert "cpu" in INSTALLED
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_provider_that_is_not_installed_is_refused_with_what_to_install(artifact, missing):
+    extra = {"openvino": "openvino", "cuda": "gpu", "tensorrt": "gpu"}[missing]
+
+    with pytest.raises(ProviderUnavailable, match=rf"EDGESAM_PROVIDER={missing}.*'{extra}'.*EDGESAM_PROVIDER=auto"):
+        Runtime(artifact, provider=missing, threads=1, precision=PRECISIONS[missing][0])
+
+
+@pytest.mark.parametrize("provider", INSTALLED)
+def test_a_precision_that_a_provider_does_not_have_is_refused_with_those_it_has(provider):
+    (lacking, *_) = (each for each in ("tf32", "bfloat16") if each not in PRECISIONS[provider])
+
+    with pytest.raises(ProviderUnavailable, match=rf"{lacking}; set EDGESAM_PRECISION to {PRECISIONS[provider][0]}"):
+        encoder_kinds(provider, lacking)
+
+
+def test_auto_refuses_a_precision_that_only_tensorrt_has():
+    with pytest.raises(ProviderUnavailable, match=r"EDGESAM_PRECISION=float16 is for tensorrt.*name the provider"):
+        encoder_kinds("auto", "float16")
+
+
+def test_auto_considers_what_is_installed_the_cpu_first():
+    kinds = encoder_kinds("auto", "float32")
+
+    assert kinds[0] == CPU
+    assert {kind.provider for kind in kinds} == {*INSTALLED} - {"tensorrt"}
+
+
+def test_a_single_provider_is_taken_without_a_run():
+    def never():
+        raise AssertionError("it ran")
+
+    chosen = choose("The encoder", [CPU], lambda kind: kind, lambda _: never)
+
+    assert (chosen.kind, chosen.made, chosen.timings_ms) == (CPU, CPU, {})
+
+
+def test_the_fastest_is_chosen_and_all_timings_are_told():
+    times_s = {CPU: 0.02, OTHER: 0.0}
+
+    chosen = choose("The encoder", [*times_s], lambda kind: kind, lambda kind: working_for(times_s[kind], 1.0))
+
+    assert (chosen.kind, chosen.made) == (OTHER, OTHER)
+    assert set(chosen.timings_ms) == {"cpu", "openvino"}
+    assert chosen.timings_ms["cpu"] >= 20
+
+
+def test_the_first_stays_when_the_other_is_slower():
+    times_s = {CPU: 0.0, OTHER: 0.02}
+
+    chosen = choose("The encoder", [*times_s], lambda kind: kind, lambda kind: working_for(times_s[kind], 1.0))
+
+    assert chosen.kind == CPU
+
+
+@pytest.mark.parametrize("fault", ["cannot be made", "fails in a run", "answers NaN", "answers something else"])
+def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, fault):
+    def make(kind):
+        if kind == OTHER and fault == "cannot be made":
+            raise ProviderUnavailable(fault)
+        return kind
+
+    def rehearsal(kind):
+        def fail():
+            raise RuntimeError(fault)
+
+        answer = {"answers NaN": np.nan, "answers something else": 0.5}.get(fault, 1.0)
+        return fail if kind == OTHER and fault == "fails in a run" else working_for(0, answer if kind == OTHER else 1)
+
+    with caplog.at_level(logging.WARNING):
+        chosen = choose("The encoder", [CPU, OTHER], make, rehearsal)
+
+    assert (chosen.kind, chosen.timings_ms) == (CPU, {})
+    (line,) = caplog.messages
+    assert line.startswith("The encoder runs without openvino: ")
+
+
+def test_a_graph_that_is_none_is_the_file_s_fault(tmp_path):
+    (tmp_path / "encoder.onnx").write_bytes(b"no graph")
+
+    with pytest.raises(ManifestError, match=r"encoder\.onnx: ONNX Runtime cannot load"):
+        Graph(tmp_path / "encoder.onnx", CPU, Resources(1))
+
+
+def test_states_that_stay_on_a_device_decode_as_arrays_do_and_count_as_many_bytes(artifact):
+    runtime = Runtime(artifact, provider="cpu", threads=2, decoder="onnx")
+    tokens = np.random.default_rng(0).normal(0, 0.3, (4096, 256)).astype(np.float32)
+    state = runtime.prepare(ImageEmbedding(tokens, (768, 1024)))
+    arrays = [np.ascontiguousarray(getattr(state.arrays, name)) for name in STATE_NAMES]
+    resident = StateArrays(*map(onnxruntime.OrtValue.ortvalue_from_numpy, arrays))
+
+    decoded = runtime.decode(resident, *clicks(2))
+
+    assert_array_equal(decoded.mask_logits, runtime.decode(state.arrays, *clicks(2)).mask_logits)
+    assert (
+        type(state)(state.embedding, resident).nbytes == state.nbytes == tokens.nbytes + sum(a.nbytes for a in arrays)
+    )
+
+
+def test_a_prepared_state_outlives_the_call_that_made_it(runtime):
+    tokens = np.random.default_rng(0).normal(0, 0.3, (2, 4096, 256)).astype(np.float32)
+    state = runtime.prepare(ImageEmbedding(tokens[0], (768, 1024))).arrays
+    before = [np.array(getattr(state, name)) for name in STATE_NAMES]
+
+    runtime.prepare(ImageEmbedding(tokens[1], (768, 1024)))
+
+    for name, array in zip(STATE_NAMES, before, strict=True):
+        assert_array_equal(getattr(state, name), array)
+
+
+def test_read_only_and_strided_arrays_are_fed_as_they_are(runtime):
+    points, labels = clicks(4)
+    state = runtime.prepare(ImageEmbedding(np.ones((4096, 256), np.float32), (768, 1024))).arrays
+    wide = np.concatenate([points, points], axis=2)
+    strided, frozen = wide[:, :, :2], labels.copy()
+    frozen.flags.writeable = False
+
+    decoded = runtime.decode(state, strided, frozen)
+
+    assert_array_equal(decoded.mask_logits, runtime.decode(state, points, labels).mask_logits)
+
+
+def test_float32_embeddings_are_shared_whatever_computed_them(artifact, runtime):
+    assert runtime.precision == "float32"
+    assert runtime.fingerprint == runtime.manifest.fingerprint
+
+
+def test_the_service_says_what_computes(artifact):
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PROVIDER": "cpu"}) as service:
+        (model,) = httpx.get(f"{service.url}/models", timeout=60).json()["models"]
+
+    told = {"provider": "cpu", "precision": "float32", "provider_timings_ms": {"encoder": {}, "decoder": {}}}
+    assert model | told == model
+    (ready,) = [line for line in service.log if line["event"] == "ready"]
+    assert ready | told == ready
+
+
+@pytest.mark.skipif("cuda" not in INSTALLED, reason="onnxruntime-gpu is not installed")
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
+def test_without_a_gpu_cuda_is_refused_and_auto_does_without(artifact, caplog):
+    with pytest.raises(ProviderUnavailable, match="cuda is installed and does not start on this machine"):
+        Runtime(artifact, provider="cuda", threads=1)
+
+    with caplog.at_level(logging.WARNING):
+        runtime = Runtime(artifact, provider="auto", threads=1)
+
+    assert runtime.provider == "cpu"
+    assert [line.split(":")[0] for line in caplog.messages] == [
+        "The decoder runs without cuda",
+        "The encoder runs without cuda",
+    ]
+
+
+@needs_openvino
+def test_openvino_gives_the_masks_of_the_cpu(artifact):
+    expected = masks_of(Runtime(artifact, provider="cpu", threads=2))
+
+    masks = masks_of(Runtime(artifact, provider="openvino", threads=2))
+
+    assert_allclose(masks, expected, rtol=0, atol=1e-4)
+
+
+@needs_openvino
+def test_bfloat16_has_embeddings_of_its_own_and_masks_close_to_those_of_float32(artifact):
+    exact = Runtime(artifact, provider="cpu", threads=2)
+    runtime = Runtime(artifact, provider="openvino", threads=2, precision="bfloat16")
+
+    found = overlaps(masks_of(runtime), masks_of(exact))
+
+    assert (runtime.provider, runtime.precision) == ("openvino", "bfloat16")
+    assert runtime.fingerprint == f"{exact.fingerprint}-bfloat16"
+    assert found.mean() > 0.95  # measured on random weights, whose masks are all boundary: 0.98
+
+
+@needs_openvino
+def test_auto_times_openvino_against_the_cpu_for_each_graph(artifact):
+    runtime = Runtime(artifact, provider="auto", threads=2)
+
+    for timings_ms in runtime.provider_timings_ms.values():
+        assert set(timings_ms) == {"cpu", "openvino"}
+        assert all(timing > 0 for timing in timings_ms.values())
+    assert set(runtime.provider.split("+")) <= {"cpu", "openvino"}
+    assert runtime.fingerprint == runtime.manifest.fingerprint
+
+
+@needs_openvino
+def test_auto_may_decode_in_float32_what_was_encoded_in_bfloat16():
+    assert decoder_kinds("auto", "bfloat16") == [CPU, OTHER, Kind("openvino", "bfloat16")]
+    assert encoder_kinds("auto", "bfloat16") == [Kind("openvino", "bfloat16")]
