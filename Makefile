@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types imports bench demo export-untrained lock clean
+.PHONY: help serve test check lint types imports bench bench-quick demo export-untrained lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ types: $(VENV)/.dev  ## mypy, strict
 imports: $(VENV)/.dev  ## the one-way imports of the layers
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure a click: official graphs, our graphs, our service, in one run
-	$(BIN)/python tests/bench/click_cost.py
+bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/bench.md (ten minutes)
+	$(BIN)/python tests/bench --docs
+
+bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
+	$(BIN)/python tests/bench --quick
 
 demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py
@@ -39,8 +42,8 @@ export-untrained: $(VENV)/.dev  ## make the bundled untrained artifact again
 		--out model_store/artifacts/edgesam-untrained
 
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q \
-		-o requirements/serve.lock
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --universal --python-version 3.11 --generate-hashes --no-header \
+		-q -o requirements/serve.lock
 	echo torch > $(VENV)/without-torch
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -q \
 		--excludes $(VENV)/without-torch -o requirements/dev.lock

@@ -1,0 +1,49 @@
+"""Our decoder as the service calls it: the one place of the bench that makes a `Runtime`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.runtime import Decoded, ImageState, Runtime
+from service.sam.embedding import ImageEmbedding
+from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.transforms import Size
+
+
+def open_runtime(directory: Path, *, threads: int, provider: str, precision: str) -> Runtime:
+    """The sessions of an artifact."""
+    return Runtime(directory, provider=provider, threads=threads, precision=precision)
+
+
+class Clicks:
+    """Prompts on prepared pictures, taken in turn.
+
+    Args:
+        runtime: computes.
+        tokens: (4096, 256) of one picture.
+        size: (H, W) of that picture.
+        pictures: how many states to prepare; all of the same tokens, but each with memory of its own.
+    """
+
+    def __init__(self, runtime: Runtime, tokens: NDArray[np.floating], size: Size, *, pictures: int = 1) -> None:
+        self._runtime = runtime
+        self._size = size
+        self.embedding = ImageEmbedding(tokens, size)
+        self._states = [runtime.prepare(ImageEmbedding(tokens.copy(), size)) for _ in range(pictures)]
+
+    @property
+    def state(self) -> ImageState:
+        """The first picture's."""
+        return self._states[0]
+
+    def prepare(self) -> ImageState:
+        """What is done once a picture and process."""
+        return self._runtime.prepare(self.embedding)
+
+    def decode(self, points: Sequence[tuple[float, float]], picture: int = 0) -> Decoded:
+        """One call for one click a prompt, (x, y) in pixels of the picture."""
+        prompts = [Prompt(points=np.array([point]), labels=np.array([1])) for point in points]
+        state = self._states[picture % len(self._states)]
+        return self._runtime.decode(state.arrays, *decoder_inputs(prompts, self._size))

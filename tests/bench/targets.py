@@ -1,0 +1,57 @@
+"""What a click was to cost: the targets, and whether this run reached them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on a measured value.
+
+    Args:
+        what: in words.
+        bound: the value to reach.
+        is_least: whether the value is to be at least the bound; else at most.
+        unit: behind the numbers.
+        values: names of section values; the worst of those that were measured counts.
+    """
+
+    what: str
+    bound: float
+    is_least: bool
+    unit: str
+    values: tuple[str, ...]
+
+    def judge(self, measured: Mapping[str, float]) -> dict[str, Any]:
+        """The row of the report: everything above, `measured` and `is_reached`, both None without a measurement."""
+        found = [measured[name] for name in self.values if name in measured]
+        worst = (min if self.is_least else max)(found) if found else None
+        reached = None if worst is None else worst >= self.bound if self.is_least else worst <= self.bound
+        return {**asdict(self), "measured": worst, "is_reached": reached}
+
+
+TARGETS = (
+    Target(
+        "decoding one point: official decoder graph ÷ our service's decoder (1 thread and all, the worse)",
+        3.0, True, "", ("graphs.speedup_one", "graphs.speedup_all"),
+    ),
+    Target("difference of the logits to the official graph's", 1e-4, False, "", ("graphs.difference",)),
+    Target(
+        "`prepare` ÷ decoding one point (1 thread and all, the worse)",
+        0.4, False, "", ("graphs.prepare_share_one", "graphs.prepare_share_all"),
+    ),
+    Target("`prepare` runs in clicks on a picture in memory", 0.0, False, "", ("click.prepares",)),
+    Target("a click of one client at 2 MP, run lengths, beyond the decoder call", 2.5, False, "ms",
+           ("click.medium_over_ms",)),
+    Target("the same at 12 MP, an object of a tenth of the picture, in any format", 6.0, False, "ms",
+           ("click.large_over_ms",)),
+    Target("throughput at 16 clients ÷ bare decoder calls on all cores", 0.95, True, "", ("load.share_of_plain",)),
+    Target("p99 ÷ p50 at 70 % of that throughput, open loop", 3.0, False, "", ("load.open_p99_share",)),
+    Target("p50 of a click while another client uploads ÷ idle", 2.0, False, "", ("uploads.p50_share",)),
+    Target("p99 of a click while another client uploads ÷ idle", 3.0, False, "", ("uploads.p99_share",)),
+    Target("a Redis hit on another replica, added to p50", 8.0, False, "ms", ("replicas.added_ms",)),
+    Target("`/embed` of a JPEG of 2 MP: everything but the encoder", 0.12, False, "", ("embed.medium.all_but_encode",)),
+    Target("32 prompts in one request ÷ 32 requests", 0.85, False, "", ("many.ratio",)),
+    Target("typical peer ÷ ours, p50 of a click at 12 MP, PNG", 5.0, True, "", ("peer.ratio_large",)),
+)  # fmt: skip
