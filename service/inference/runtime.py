@@ -111,15 +111,17 @@ class Runtime:
         paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
         # First: OpenVINO's threads serve all its sessions and are as urgent as the first that needs them.
         parameters = self._parameters(directory, provider, decoder)
+
+        def make_clicks(kind: Kind) -> _Clicks:
+            if parameters is not None and kind == CPU:
+                return _NativeClicks(paths["prepare"], parameters, resources)
+            return _OnnxClicks(paths["prepare"], paths["decoder"], kind, resources)
+
         clicks = choose(
             "The decoder",
             decoder_kinds(provider, precision),
-            lambda kind: (
-                _Clicks(paths["prepare"], _OnnxDecoder(paths["decoder"], kind, resources), kind, resources)
-                if parameters is None or kind != CPU
-                else _Clicks(paths["prepare"], _NativeDecoder(parameters, threads), kind, resources)
-            ),
-            _Clicks.rehearsal,
+            make_clicks,
+            lambda made: _rehearse_click(made, threads),
         )
         # A session's threads inherit the urgency of the thread that makes it: encoding gives way to clicks.
         with ThreadPoolExecutor(1, initializer=give_way) as yielding:
@@ -132,7 +134,7 @@ class Runtime:
             ).result()
         self._encoder, self._clicks = encoder.made, clicks.made
         self.provider = _both(encoder.kind.provider, clicks.kind.provider)
-        self.decoder = clicks.made.decoder.name
+        self.decoder = clicks.made.decoder
         self.precision = _both(encoder.kind.precision, clicks.kind.precision)
         self.provider_timings_ms = {"encoder": encoder.timings_ms, "decoder": clicks.timings_ms}
         # Providers agree on float32 to some 1e-6 and share embeddings; another precision has embeddings of its own.
@@ -161,12 +163,11 @@ class Runtime:
 
     def prepare(self, embedding: ImageEmbedding) -> ImageState:
         """Do what depends on the picture alone, once."""
-        nothing = np.zeros((1, 256, 256), np.float32)
-        return ImageState(embedding, self._clicks.prepare(embedding, nothing, has_mask=False))
+        return ImageState(embedding, self._clicks.prepare(embedding))
 
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
         """The picture's state under each low-resolution mask prompt (S, 256, 256)."""
-        return self._clicks.prepare(embedding, mask_logits, has_mask=True)
+        return self._clicks.prepare_masks(embedding, mask_logits)
 
     def decode(
         self, state: StateArrays, points: Floats, labels: NDArray[np.int64], *, threads: int | None = None
@@ -176,7 +177,7 @@ class Runtime:
         Args:
             threads: that compute at most, all by default; ONNX Runtime has those of its session in any case.
         """
-        return self._clicks.decoder.decode(state, points, labels, threads or self.threads)
+        return self._clicks.decode(state, points, labels, threads or self.threads)
 
     def warm_up(self) -> None:
         """Run every graph once, so that the first request does not pay for lazy set-up."""
@@ -202,63 +203,79 @@ class _Encoder:
         return lambda: self.encode(frame)
 
 
-class _Clicks:
-    """`prepare` and the decoder: what the one leaves on the device the other reads there."""
+class _Clicks(Protocol):
+    """What a click needs: `prepare` and the decoder. What the one leaves on a device the other reads there."""
 
-    def __init__(self, prepare: Path, decoder: "_Decoder", kind: Kind, resources: Resources) -> None:
-        self._prepare = Graph(prepare, kind, resources)
-        self._threads = resources.threads
-        self.decoder = decoder
+    decoder: str
 
-    def prepare(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> StateArrays:
+    def prepare(self, embedding: ImageEmbedding) -> StateArrays: ...
+
+    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays: ...
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded: ...
+
+
+class _PrepareGraph:
+    def __init__(self, path: Path, kind: Kind, resources: Resources) -> None:
+        self._graph = Graph(path, kind, resources)
+
+    def run(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> StateArrays:
         feeds = {
             "tokens": embedding.tokens.astype(np.float32, copy=False),
             "mask_logits": mask_logits,
             "has_mask": np.full(len(mask_logits), has_mask),
         }
-        return StateArrays(*self._prepare.run(STATE_NAMES, feeds, resident=True))
-
-    def rehearsal(self) -> Callable[[], Floats]:
-        """One click on noise; the state is there, as it is for all clicks on a picture but the first."""
-        tokens = np.random.default_rng(0).normal(0.0, 0.3, TOKENS_SHAPE).astype(np.float32)
-        nothing = np.zeros((1, 256, 256), np.float32)
-        state = self.prepare(ImageEmbedding(tokens, (1024, 1024)), nothing, has_mask=False)
-        points, labels = np.array([[[400, 300], [0, 0]]], np.float32), np.array([[POSITIVE, PADDING]], np.int64)
-        return lambda: self.decoder.decode(state, points, labels, self._threads).mask_logits
+        return StateArrays(*self._graph.run(STATE_NAMES, feeds, resident=True))
 
 
-class _Decoder(Protocol):
-    name: str
+class _OnnxClicks:
+    """Both graphs on one provider."""
 
-    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded: ...
+    decoder = "onnx"
 
+    def __init__(self, prepare: Path, decoder: Path, kind: Kind, resources: Resources) -> None:
+        self._prepare = _PrepareGraph(prepare, kind, resources)
+        self._decoder = Graph(decoder, kind, resources)
 
-class _OnnxDecoder:
-    """The decoder's graph."""
+    def prepare(self, embedding: ImageEmbedding) -> StateArrays:
+        return self._prepare.run(embedding, np.zeros((1, 256, 256), np.float32), has_mask=False)
 
-    name = "onnx"
+    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+        return self._prepare.run(embedding, mask_logits, has_mask=True)
 
-    def __init__(self, path: Path, kind: Kind, resources: Resources) -> None:
-        self._graph = Graph(path, kind, resources)
-
-    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session's are fixed
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session has its own
         feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
-        return Decoded(*self._graph.run(["mask_logits", "iou_predictions", "stability"], feeds))
+        return Decoded(*self._decoder.run(["mask_logits", "iou_predictions", "stability"], feeds))
 
 
-class _NativeDecoder:
-    """The decoder in C."""
+class _NativeClicks:
+    """The decoder in C; mask prompts, which are rare, are prepared by the graph."""
 
-    def __init__(self, parameters: Path, threads: int) -> None:
+    def __init__(self, prepare: Path, parameters: Path, resources: Resources) -> None:
         try:
             with np.load(parameters, allow_pickle=False) as arrays:
-                self._native = NativeDecoder(arrays, threads=threads)
+                self._native = NativeDecoder(arrays, threads=resources.threads)
         except (NativeError, OSError, ValueError) as error:
             raise ManifestError(f"{parameters}: the decoder cannot use these parameters: {error}") from error
-        self.name = f"native {self._native.level}"
+        self.decoder = f"native {self._native.level}"
+        self._prepare = _PrepareGraph(prepare, CPU, resources)
+
+    def prepare(self, embedding: ImageEmbedding) -> StateArrays:
+        return StateArrays(*self._native.prepare(embedding.tokens, threads=self._native.threads))
+
+    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+        return self._prepare.run(embedding, mask_logits, has_mask=True)
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
         return Decoded(*self._native.decode(state.keys, state.keys0, state.queries0, points, labels, threads=threads))
+
+
+def _rehearse_click(clicks: _Clicks, threads: int) -> Callable[[], Floats]:
+    """One click on noise; the state is there, as it is for all clicks on a picture but the first."""
+    tokens = np.random.default_rng(0).normal(0.0, 0.3, TOKENS_SHAPE).astype(np.float32)
+    state = clicks.prepare(ImageEmbedding(tokens, (1024, 1024)))
+    points, labels = np.array([[[400, 300], [0, 0]]], np.float32), np.array([[POSITIVE, PADDING]], np.int64)
+    return lambda: clicks.decode(state, points, labels, threads).mask_logits
 
 
 def _nbytes(array: Array) -> int:

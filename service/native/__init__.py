@@ -30,6 +30,10 @@ class _Tensor(ctypes.Structure):
     _fields_ = (("name", c_char_p), ("data", c_void_p), ("size", c_int64))
 
 
+class _Tokens(ctypes.Structure):
+    _fields_ = (("half", c_void_p), ("single", c_void_p))
+
+
 class _States(ctypes.Structure):
     _fields_ = (("count", c_int), ("keys", c_void_p), ("keys0", c_void_p), ("queries0", c_void_p))
 
@@ -84,6 +88,32 @@ class NativeDecoder:
         if getattr(self, "_decoder", None):
             self._library.edgesam_decoder_free(self._decoder)
 
+    def prepare(
+        self, tokens: NDArray[np.float16] | NDArray[np.float32], *, threads: int
+    ) -> tuple[Floats, Floats, Floats]:
+        """Do what depends on a picture alone, where there is no mask prompt. Blocking; releases the interpreter.
+
+        Args:
+            tokens: (4096, 256).
+            threads: as in `decode`.
+
+        Returns:
+            keys (1, 4096, 256), keys0 (1, 4096, 128) and queries0 (1, 4096, 128), as PrepareGraph gives them.
+
+        Raises:
+            ValueError: the shape or the type of `tokens`.
+        """
+        if tokens.shape != (4096, 256) or tokens.dtype not in {np.dtype(np.float16), np.dtype(np.float32)}:
+            raise ValueError(f"Tokens have the shape (4096, 256) in float16 or float32, not {tokens.shape}.")
+        numbers: NDArray[Any] = np.ascontiguousarray(tokens)
+        is_half = numbers.dtype == np.float16
+        at = _Tokens(numbers.ctypes.data if is_half else None, None if is_half else numbers.ctypes.data)
+        keys, keys0 = np.empty((1, 4096, 256), np.float32), np.empty((1, 4096, 128), np.float32)
+        queries0 = np.empty_like(keys0)
+        places = (array.ctypes.data for array in (keys, keys0, queries0))
+        self._library.edgesam_prepare(self._decoder, at, self._bounded(threads), *places)
+        return keys, keys0, queries0
+
     def decode(
         self,
         keys: Floats,
@@ -127,7 +157,7 @@ class NativeDecoder:
             self._decoder,
             _States(len(keys), keys.ctypes.data, keys0.ctypes.data, queries0.ctypes.data),
             _Prompts(count, length, points.ctypes.data, labels.ctypes.data),
-            max(1, min(threads, self.threads)),
+            self._bounded(threads),
             _Masks(mask_logits.ctypes.data, iou_predictions.ctypes.data, stability.ctypes.data),
         )
         if status == -1:
@@ -135,6 +165,9 @@ class NativeDecoder:
         if status:
             raise ValueError(f"Labels must lie between -3 and 3: {labels.tolist()}.")
         return mask_logits, iou_predictions, stability
+
+    def _bounded(self, threads: int) -> int:
+        return max(1, min(threads, self.threads))
 
 
 def _find() -> tuple[str, ctypes.CDLL] | None:
@@ -152,5 +185,7 @@ def _load(path: Path) -> ctypes.CDLL:
     library.edgesam_decoder_new.argtypes = [POINTER(_Tensor), c_int, c_int, c_char_p]
     library.edgesam_decoder_free.restype = None
     library.edgesam_decoder_free.argtypes = [c_void_p]
+    library.edgesam_prepare.restype = None
+    library.edgesam_prepare.argtypes = [c_void_p, _Tokens, c_int, c_void_p, c_void_p, c_void_p]
     library.edgesam_decode.argtypes = [c_void_p, _States, _Prompts, c_int, _Masks]
     return library

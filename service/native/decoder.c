@@ -15,6 +15,7 @@
 #include "call.h"
 #include "image.h"
 #include "memory.h"
+#include "prepare.h"
 #include "tokens.h"
 
 struct edgesam_decoder {
@@ -116,6 +117,11 @@ void edgesam_decoder_free(edgesam_decoder *d)
     parameters_free(&d->parameters);
     pthread_mutex_destroy(&d->mutex);
     free(d);
+}
+
+void edgesam_prepare(edgesam_decoder *d, edgesam_tokens tokens, int threads, float *keys, float *keys0, float *queries0)
+{
+    prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->team, threads);
 }
 
 /* Pixels above +1 over pixels above -1, per mask; 0 where there are none (SPEC 3.4 would give NaN). */

@@ -13,6 +13,12 @@ typedef struct {
     int64_t size; /* numbers */
 } edgesam_tensor;
 
+/* A picture's embedding (4096, 256) in float16 or in float32; the other one is NULL. */
+typedef struct {
+    const uint16_t *half;
+    const float *single;
+} edgesam_tokens;
+
 /* What `prepare` made of one picture, or of as many as there are prompts, row-major float32 (StateArrays in
  * service/inference/runtime.py). */
 typedef struct {
@@ -41,6 +47,9 @@ typedef struct edgesam_decoder edgesam_decoder;
 edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, int threads, char *error);
 
 void edgesam_decoder_free(edgesam_decoder *);
+
+/* Does what depends on a picture without a mask prompt alone: fills keys, keys0 and queries0 of one state. */
+void edgesam_prepare(edgesam_decoder *, edgesam_tokens, int threads, float *keys, float *keys0, float *queries0);
 
 /* Decodes prompts on at most `threads` threads. Each prompt's answer is the same bit for bit whatever their number and
  * whatever the other prompts. May be called from several threads at a time.

@@ -6,6 +6,7 @@
 #include "image.h"
 
 #include "linear.h"
+#include "position.h"
 
 enum {
     BLOCK = GRID, /* image tokens: a row of the grid, 64 KiB */
@@ -24,16 +25,6 @@ typedef struct {
 static const float no_bias[MAX_J];
 
 /* --- Scores and weights ------------------------------------------------------------------------------------------ */
-
-/* placed = x + position of channels i.. and C / 2 + i.. of a token: sin(a + b) and cos(a + b) of a grid column's angle
- * a and a row's angle b. A table of all 4096 positions would take 4 MiB through the memory bus each time. */
-INLINE void place(vf x_sine, vf x_cosine, const float *column, const float *row, int i, float *placed)
-{
-    vf sin_a = load(column + i), cos_a = load(column + C / 2 + i);
-    vf sin_b = load(row + i), cos_b = load(row + C / 2 + i);
-    store(placed + i, x_sine + sin_a * cos_b + cos_a * sin_b);
-    store(placed + C / 2 + i, x_cosine + cos_a * cos_b - sin_a * sin_b);
-}
 
 static void bring(const call *c, int block, const float *from, workspace *w)
 {

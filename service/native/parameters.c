@@ -234,7 +234,8 @@ static void read_positions(reader *r)
 static void read_parameters(reader *r)
 {
     parameters *p = r->parameters;
-    const char *encoder = "prompt_encoder.", *decoder = "mask_decoder.";
+    const char *encoder = "prompt_encoder.", *decoder = "mask_decoder.",
+               *first = "mask_decoder.transformer.layers.0.";
     read_positions(r);
     p->types = own(r, 6 * C);
     read_rows(r, p->types, encoder, "not_a_point_embed.weight", 1);
@@ -246,6 +247,11 @@ static void read_parameters(reader *r)
     p->output_tokens = own(r, OUTPUT_TOKENS * C);
     read_rows(r, p->output_tokens, decoder, "iou_token.weight", 1);
     read_rows(r, p->output_tokens ? p->output_tokens + C : NULL, decoder, "mask_tokens.weight", MASKS);
+    p->no_mask = vector(r, encoder, "no_mask_embed.weight", C);
+    p->key0 = read_columns(r, first, "cross_attn_token_to_image.k_proj", C, INNER, INNER, 1.0f, place_heads);
+    if (p->key0.bias)
+        memset(p->key0.bias, 0, INNER * sizeof(float)); /* see read_attention */
+    p->query0 = read_columns(r, first, "cross_attn_image_to_token.q_proj", C, INNER, INNER, 1.0f, place_heads);
     for (int i = 0; i < 2; i++)
         p->layers[i] = read_layer(r, i);
     p->final = read_read(r, "mask_decoder.transformer.final_attn_token_to_image.");

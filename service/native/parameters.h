@@ -69,6 +69,8 @@ typedef struct {
     float *output_tokens; /* (OUTPUT_TOKENS, C) */
     float *columns;       /* (GRID, C): positional code of a grid column alone, sines before cosines */
     float *rows;          /* (GRID, C): of a grid row alone */
+    float *no_mask;       /* (C) */
+    linear key0, query0;  /* layer 0's projections of the image, columns (channel, head) */
     layer layers[2];
     read_attention final;
     norm final_norm;

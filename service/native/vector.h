@@ -1,14 +1,13 @@
 /* Vectors of floats as the compiler's own type, and the few functions of them that the decoder needs.
  *
- * One source for every instruction set: VL, the lanes of a vector, follows the flags it is compiled with.
+ * One source for AVX2 and AVX-512: VL, the lanes of a vector, follows the flags it is compiled with.
  */
 #ifndef EDGESAM_VECTOR_H
 #define EDGESAM_VECTOR_H
 
 #include <stdint.h>
-#ifdef __AVX512F__
+
 #include <immintrin.h>
-#endif
 
 #ifdef __AVX512F__
 #define VL 16
@@ -29,6 +28,16 @@ INLINE vf load(const float *p) { return *(const vf *)p; }
 INLINE void store(float *p, vf v) { *(vf *)p = v; }
 INLINE v8 load8(const float *p) { return *(const v8 *)p; }
 INLINE void store8(float *p, v8 v) { *(v8 *)p = v; }
+/* Of float16 numbers. */
+INLINE vf load_half(const uint16_t *p)
+{
+#ifdef __AVX512F__
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+#else
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+#endif
+}
+
 INLINE vf splat(float x) { return x - (vf){0}; }
 
 /* Lane i of eight is the sum of lanes i, i + 8, … */

@@ -61,6 +61,7 @@ static void make_parameters(void)
     char prefix[100];
     put("", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", 2 * 128);
     put("", "prompt_encoder.not_a_point_embed.weight", 256);
+    put("", "prompt_encoder.no_mask_embed.weight", 256);
     for (int i = 0; i < 4; i++) {
         snprintf(prefix, sizeof prefix, "prompt_encoder.point_embeddings.%d.weight", i);
         put("", prefix, 256);
@@ -137,6 +138,11 @@ int main(void)
         return 3;
     }
     edgesam_states states = {1, numbers(TOKENS * 256L), numbers(TOKENS * 128L), numbers(TOKENS * 128L)};
+    float *tokens = numbers(TOKENS * 256L), *halves = numbers(TOKENS * 128L);
+    memset(halves, 0x11, TOKENS * 128L * sizeof(float));
+    for (int half = 0; half < 2; half++)
+        edgesam_prepare(decoder, (edgesam_tokens){half ? (uint16_t *)halves : NULL, half ? NULL : tokens}, 1 + half,
+                        (float *)states.keys, (float *)states.keys0, (float *)states.queries0);
     job jobs[JOBS];
     pthread_t threads[JOBS];
     int failures = 0;
@@ -155,6 +161,8 @@ int main(void)
         edgesam_decode(decoder, states, (edgesam_prompts){1, 124, point, &label}, 1, nowhere) != -2)
         return 4;
     edgesam_decoder_free(decoder);
+    free(tokens);
+    free(halves);
     free((void *)states.keys);
     free((void *)states.keys0);
     free((void *)states.queries0);

@@ -109,6 +109,27 @@ def test_any_number_of_points_is_answered_as_by_torch(decoder, model, answers, s
     assert np.abs(iou_predictions - expected[1].numpy()).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_it_prepares_as_torch_does(decoder, model, answers, dtype):
+    tokens = answers.embedding[0].flatten(1).T.contiguous().numpy().astype(dtype)
+    with torch.inference_mode():
+        expected = PrepareGraph(model)(
+            torch.from_numpy(tokens.astype(np.float32)), torch.zeros(1, 256, 256), torch.tensor([False])
+        )
+
+    found = [decoder.prepare(tokens, threads=threads) for threads in (1, THREADS)]
+
+    for one, same, reference in zip(*found, expected, strict=True):
+        assert np.array_equal(one, same)
+        assert np.abs(one - reference.numpy()).max() < TOLERANCE
+
+
+def test_other_tokens_are_not_prepared(decoder):
+    for tokens in (np.zeros((4095, 256), np.float32), np.zeros((4096, 256), np.float64)):
+        with pytest.raises(ValueError, match="float16 or float32"):
+            decoder.prepare(tokens, threads=1)
+
+
 def test_threads_and_company_change_no_bit(decoder, state):
     random = np.random.default_rng(1)
     points = random.uniform(0, 1024, (3, 4, 2)).astype(np.float32)

@@ -1,0 +1,38 @@
+#include "prepare.h"
+
+#include "linear.h"
+#include "position.h"
+
+enum {
+    BLOCK = GRID, /* image tokens: a row of the grid */
+};
+
+static vf load_token(edgesam_tokens tokens, long i)
+{
+    return tokens.half ? load_half(tokens.half + i) : load(tokens.single + i);
+}
+
+static void prepare_block(void *context, int block)
+{
+    const preparation *r = context;
+    const long first = (long)block * BLOCK;
+    float placed[BLOCK * C] __attribute__((aligned(64)));
+    for (int token = 0; token < BLOCK; token++) {
+        const long at = (first + token) * C;
+        float *x = r->keys + at;
+        for (int i = 0; i < C / 2; i += VL) {
+            vf sine = load_token(r->tokens, at + i) + load(r->p->no_mask + i);
+            vf cosine = load_token(r->tokens, at + C / 2 + i) + load(r->p->no_mask + C / 2 + i);
+            store(x + i, sine);
+            store(x + C / 2 + i, cosine);
+            place(sine, cosine, r->p->columns + token * C, r->p->rows + block * C, i, placed + token * C);
+        }
+    }
+    apply(&r->p->key0, BLOCK, placed, r->keys0 + first * INNER);
+    apply(&r->p->query0, BLOCK, placed, r->queries0 + first * INNER);
+}
+
+void prepare(const preparation *r, team *t, int threads)
+{
+    team_run(t, threads, IMAGE_TOKENS / BLOCK, prepare_block, (void *)r);
+}

@@ -1,0 +1,27 @@
+"""masks.c under sanitizers; what its masks are worth is seen in tests/sam/test_masks.py."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).parents[2] / "service" / "native"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_sanitizers_find_nothing_in_masks_of_any_size(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("the C code is built on Linux alone")
+    program = tmp_path / "sanitized"
+    subprocess.run(
+        ["cc", "-std=gnu11", "-O2", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+         str(Path(__file__).with_name("sanitized_masks.c")), str(NATIVE / "masks.c"), f"-I{NATIVE}", "-lm",
+         "-o", str(program)],
+        check=True, timeout=300,
+    )  # fmt: skip
+
+    ended = subprocess.run([program], capture_output=True, text=True, check=False, timeout=300)
+
+    assert ended.returncode == 0, ended.stderr
