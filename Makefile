@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+OPENVINO := onnxruntime-openvino==1.24.1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types imports bench bench-quick demo export-untrained lock clean
+.PHONY: help serve test check lint types imports bench bench-quick demo export-untrained lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +16,11 @@ serve: $(VENV)/.serve  ## install what serving needs and start the service; prin
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	$(BIN)/python -m pytest
+
+openvino-test: $(VENV)/.dev  ## the tests that concern what computes, once more on OpenVINO
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)
+	PYTHONPATH=$(VENV)/openvino EDGESAM_TEST_PROVIDER=openvino $(BIN)/python -m pytest -q \
+		tests/inference/test_providers.py tests/inference/test_runtime.py tests/e2e/test_http_equals_torch.py
 
 check: lint types imports test  ## what has to pass before a commit
 
