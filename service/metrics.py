@@ -3,6 +3,7 @@
 Labels never hold hashes, users or raw paths; `route` is a template, `unmatched` where none matched.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -23,18 +24,21 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 class Stages:
     """The stages of one request in the order they ended; becomes Server-Timing and a log line.
 
-    Worker threads add to it, also for a request that has been answered with its deadline meanwhile.
+    Worker threads add to it, several at a time for a request of many prompts, and also for one that has been answered
+    with its deadline meanwhile.
     """
 
-    __slots__ = ("_elapsed_ms", "_metrics")
+    __slots__ = ("_elapsed_ms", "_lock", "_metrics")
 
     def __init__(self, metrics: "Metrics") -> None:
         self._metrics = metrics
         self._elapsed_ms: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def elapsed_ms(self) -> dict[str, float]:
         """Milliseconds by stage, so far."""
-        return self._elapsed_ms.copy()
+        with self._lock:
+            return self._elapsed_ms.copy()
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -47,8 +51,9 @@ class Stages:
 
     def add(self, stage: str, seconds: float) -> None:
         """Record a duration measured elsewhere, for instance by a lane's worker thread."""
-        self._elapsed_ms[stage] = self._elapsed_ms.get(stage, 0.0) + seconds * 1000.0
-        self._metrics.stage_duration_seconds.labels(stage).observe(seconds)
+        with self._lock:
+            self._elapsed_ms[stage] = self._elapsed_ms.get(stage, 0.0) + seconds * 1000.0
+        self._metrics.stage(stage).observe(seconds)
 
 
 class Metrics:
@@ -56,6 +61,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._stages: dict[str, Histogram] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -114,6 +120,13 @@ class Metrics:
             ["model", "fingerprint", "provider", "precision", "trained"],
             registry=registry,
         )
+
+    def stage(self, name: str) -> Histogram:
+        """The histogram of one stage, looked up once: `labels` takes longer than `observe`."""
+        histogram = self._stages.get(name)
+        if histogram is None:
+            histogram = self._stages[name] = self.stage_duration_seconds.labels(name)
+        return histogram
 
     def stages(self) -> Stages:
         """A new record of stages for one request."""

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from python_multipart.multipart import parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedImage
 
@@ -45,13 +45,16 @@ async def read_body(
         BodyTimeout: too slow, in total or by its rate.
         MalformedBody: empty.
     """
-    too_large = BodyTooLarge(
-        f"The body has more than {max_bytes} bytes, the most this address takes. Send less.",
-        extra={"limit": max_bytes},
-    )
+
+    def too_large() -> BodyTooLarge:
+        return BodyTooLarge(
+            f"The body has more than {max_bytes} bytes, the most this address takes. Send less.",
+            extra={"limit": max_bytes},
+        )
+
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
-        raise too_large
+        raise too_large()
     chunks, size = [], 0
     clock = asyncio.get_running_loop().time
     started = clock()
@@ -63,11 +66,16 @@ async def read_body(
 
     try:
         async with asyncio.timeout_at(patience_ends()) as patience:
-            async for chunk in request.stream():
-                size += len(chunk)
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
                 if size > max_bytes:
-                    raise too_large
-                chunks.append(chunk)
+                    raise too_large()
+                if not message.get("more_body", False):
+                    break
                 patience.reschedule(patience_ends())
     except TimeoutError as error:
         raise BodyTimeout(

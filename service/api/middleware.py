@@ -9,9 +9,9 @@ import secrets
 import traceback
 from collections.abc import Iterable, Sequence
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +24,6 @@ from service.metrics import Metrics, Stages
 logger = logging.getLogger("service.request")
 
 CLIENT_CLOSED_REQUEST = 499  # nobody receives it; it stands in metrics and the log only
-_CANCEL_TIMEOUT_S = 1.0
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
@@ -48,6 +47,7 @@ class RequestMiddleware:
         self._app = app
         self._metrics = metrics
         self._routes = routes
+        self._templates: dict[str, str] = {}
         self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        route = route_template(self._routes, scope)
+        route = self._route(scope)
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
         stages = self._metrics.stages()
@@ -65,9 +65,12 @@ class RequestMiddleware:
 
         async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers["Server-Timing"] = _server_timing(stages, perf_counter() - started)
+                timing = _server_timing(stages, perf_counter() - started)
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"server-timing", timing.encode()),
+                ]
             await answer.send(message)
 
         in_flight = self._metrics.in_flight.labels(route)
@@ -82,6 +85,16 @@ class RequestMiddleware:
             self._metrics.http_request_duration_seconds.labels(route, method, str(status)).observe(seconds)
             if route not in _QUIET_ROUTES:
                 _log(scope, route, status, seconds, stages)
+
+    def _route(self, scope: Scope) -> str:
+        """The template of the route; looked for once, where it has no parameters and hence stands for one path."""
+        path = scope["path"]
+        route = self._templates.get(path)
+        if route is None:
+            route = route_template(self._routes, scope)
+            if route == path:
+                self._templates[path] = route
+        return route
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
         """Run the app, and answer what it did not; the status for metrics and log."""
@@ -164,59 +177,65 @@ def route_template(routes: Sequence[BaseRoute], scope: Scope) -> str:
 async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
     """Run the app, and cancel it when the client closes the connection.
 
-    Once the body has been read nobody listens any more, so the listening is done here.
-
     Raises:
         ClientDisconnect: it did, before its answer was complete.
     """
-    is_body_read = asyncio.Event()
-    is_gone = answer.is_client_gone
+    work = asyncio.current_task()
+    assert work is not None
+    listener = _Listener(receive, answer, work)
+    try:
+        await app(scope, listener.receive, send)
+    except asyncio.CancelledError as error:
+        if listener.has_cancelled and work.cancelling() == 1:
+            raise ClientDisconnect from error
+        raise  # the server stops
+    finally:
+        listener.stop()
 
-    async def receive_watched() -> Message:
-        if is_body_read.is_set():
-            await is_gone.wait()
+
+class _Listener:
+    """Listens for the end of the connection in place of the app, which no longer does once it has read the body.
+
+    Args:
+        receive: of the server.
+        answer: is told that the client has gone.
+        work: is cancelled then. Not a task of its own: one more for each click costs more than this listener.
+    """
+
+    def __init__(self, receive: Receive, answer: Answer, work: asyncio.Task[Any]) -> None:
+        self.has_cancelled = False
+        self._receive = receive
+        self._answer = answer
+        self._work = work
+        self._watch: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Message:
+        """The app's `receive`."""
+        if self._watch is not None:
+            await self._answer.is_client_gone.wait()
             return {"type": "http.disconnect"}
-        message = await receive()
+        message = await self._receive()
         if message["type"] == "http.disconnect":
-            is_gone.set()
-        if not message.get("more_body", False):
-            is_body_read.set()
+            self._answer.is_client_gone.set()
+        elif not message.get("more_body", False):
+            self._watch = asyncio.create_task(self._listen())
         return message
 
-    async def watch() -> None:
-        await is_body_read.wait()
-        while not is_gone.is_set() and (await receive())["type"] != "http.disconnect":
+    def stop(self) -> None:
+        """The work has ended, however it did."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.has_cancelled:
+            self._work.uncancel()
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        is_gone.set()
-
-    work = asyncio.create_task(_run(app, scope, receive_watched, send))
-    watcher = asyncio.create_task(watch())
-    try:
-        await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        self._answer.is_client_gone.set()
         # The server reports a disconnect after every complete answer, too; the rest of the work is then short.
-        left = not work.done() and not answer.is_complete
-        if left:
-            work.cancel()
-            await asyncio.wait({work})
-            if work.cancelled():
-                raise ClientDisconnect
-        await work
-    finally:
-        await _end(work, watcher)
-
-
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    """Cancel and await tasks; bounded, because the server may be stopping."""
-    for task in tasks:
-        task.cancel()
-    ended, _ = await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S)
-    for task in ended:
-        if not task.cancelled():
-            task.exception()  # it has been raised, or nobody is left to tell
-
-
-async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    await app(scope, receive, send)
+        if not self._answer.is_complete:
+            self.has_cancelled = True
+            self._work.cancel()
 
 
 def _let_go_of_answer(error: BaseException | None) -> None:

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents: one mapping for ours, one for the framework's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -81,8 +81,8 @@ def broken_rule(where: str, message: str, **extra: Any) -> InvalidRequest:
     return InvalidRequest(f"{where}: {message}", extra={"errors": listed, **extra})
 
 
-def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Answer ServiceError, FastAPI's validation errors and Starlette's HTTP errors with problem documents."""
+def refusal(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """The handler of ServiceError: answers with its problem document, and counts what a bound refused."""
 
     async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
@@ -90,6 +90,12 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
         if isinstance(error, REFUSALS) and request.url.path != "/readyz":  # a probe is no work
             metrics.rejected_total.labels(error.code).inc()
         return problem_response(error, request.state.request_id)
+
+    return service_error
+
+
+def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer ServiceError, FastAPI's validation errors and Starlette's HTTP errors with problem documents."""
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -103,7 +109,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
         detail = f"{request.method} {request.url.path}: see /docs for the addresses and methods there are."
         return framework_problem(error.status_code, detail, request.state.request_id, error.headers)
 
-    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(ServiceError, refusal(metrics))
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
 

@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from service.api.accept import preferred
 from service.api.bodies import MULTIPART_OVERHEAD_BYTES, picture_of, read_body
-from service.api.problems import broken_rule, invalid_request
+from service.api.direct import DirectRoute
+from service.api.problems import broken_rule, invalid_request, refusal
 from service.api.rendering import JSON, PNG, JsonRenderer, PngRenderer, RenderOptions
 from service.api.schemas import (
     MAX_POINTS,
@@ -29,6 +30,7 @@ from service.api.schemas import (
 )
 from service.errors import EmbeddingNotFound, InvalidRequest, NotAcceptable
 from service.inference.predictor import Predictor, Query, Renderer
+from service.metrics import Metrics
 from service.sam.formats import decode_logits
 from service.sam.prompts import Prompt
 
@@ -66,6 +68,10 @@ COLONS_PER_POINT = 3
 COLONS_BESIDE = 1000
 
 
+# Up to here a body is read in less time than a thread needs to take it.
+SMALL_BODY_BYTES = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
     """Bounds of bodies and prompts, from the settings."""
@@ -84,6 +90,7 @@ def install_routes(
     limits: RequestLimits,
     expires_in_s: float,
     description: ModelModel,
+    metrics: Metrics,
 ) -> None:
     """Add the routes over one predictor.
 
@@ -163,7 +170,10 @@ def install_routes(
             timeout_s=limits.body_timeout_s,
             min_bytes_per_s=limits.min_bytes_per_s,
         )
-        asked, queries = await predictor.clicks.run(stages, _parse, body, limits.max_prompts)
+        if len(body) <= SMALL_BODY_BYTES:
+            asked, queries = _parse(body, limits.max_prompts)
+        else:
+            asked, queries = await predictor.clicks.run(stages, _parse, body, limits.max_prompts)
         offered = (JSON, PNG) if len(queries) == 1 else (JSON,)
         kind = preferred(",".join(request.headers.getlist("accept")), offered)
         if kind is None:
@@ -176,6 +186,8 @@ def install_routes(
             else JsonRenderer(asked.image_hash, description.name, len(queries), options)
         )
         return await predictor.segment(asked.image_hash, queries, asked.multimask, renderer, stages)
+
+    app.add_middleware(DirectRoute, route="/segment", endpoint=segment, refuse=refusal(metrics))
 
     @app.get("/models", responses=ProblemModel.responses(401), summary="What is served")
     async def models() -> ModelsResponse:

@@ -45,7 +45,8 @@ class Answer:
             AnswerTimeout: the answer began more than `timeout_s` ago and the client does not read.
             ClientDisconnect: it has gone.
         """
-        if message["type"] == "http.response.start":
+        is_start = message["type"] == "http.response.start"
+        if is_start:
             self.status = message["status"]
             self._until = asyncio.get_running_loop().time() + self._timeout_s
         try:
@@ -55,9 +56,9 @@ class Answer:
                         raise ClientDisconnect
                     await self._send(piece)
                     self.is_complete = piece["type"] == "http.response.body" and not piece.get("more_body", False)
-                    if not self.is_complete:
+                    if not self.is_complete and not is_start:
                         # A server that need not wait does not yield: others have a turn, and a client that has gone is
-                        # noticed.
+                        # noticed. Behind the start it would make two packets of a small answer.
                         await asyncio.sleep(0)
         except TimeoutError as error:
             raise AnswerTimeout from error
@@ -72,10 +73,19 @@ async def abort_connection(scope: Scope, receive: Receive) -> None:
     if abort is None:
         return
     abort()
+    until = asyncio.get_running_loop().time() + _ABORT_TIMEOUT_S
     with suppress(TimeoutError):
-        async with asyncio.timeout(_ABORT_TIMEOUT_S):
-            while (await receive())["type"] != "http.disconnect":
-                pass
+        try:
+            await _until_disconnect(receive, until)
+        except asyncio.CancelledError:
+            # A server that stops cancels what it has waited for, and the end of its loop whatever is still there.
+            await _until_disconnect(receive, until)
+
+
+async def _until_disconnect(receive: Receive, until: float) -> None:
+    async with asyncio.timeout_at(until):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 def _pieces(message: Message) -> Iterator[Message]:

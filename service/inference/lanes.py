@@ -14,6 +14,7 @@ from service.inference.batching import DynamicBatcher
 from service.inference.runtime import Decoded, Runtime, StateArrays
 from service.inference.workers import give_way
 from service.metrics import Metrics
+from service.sam.halves import to_half
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size
 
@@ -37,12 +38,12 @@ class DecodeItem:
 def encode_lane(
     runtime: Runtime, *, dtype: EmbeddingDtype, max_batch_size: int, max_queue_size: int, metrics: Metrics
 ) -> DynamicBatcher[Frame, Tokens]:
-    """Frames → tokens, rounded to `dtype`."""
+    """Frames → tokens, rounded to `dtype`. One call at a time, with all threads of its session."""
 
-    def run(frames: Sequence[Frame]) -> Sequence[Tokens]:
+    def run(frames: Sequence[Frame], _threads: int) -> Sequence[Tokens]:
         tokens = runtime.encode(frames[0][None] if len(frames) == 1 else np.stack(frames))
         # A copy in any case: a view would keep the tokens of the whole batch alive.
-        return [one.astype(dtype) for one in tokens]
+        return [to_half(one) if dtype == "float16" else one.copy() for one in tokens]
 
     return DynamicBatcher(
         "encode",
@@ -51,21 +52,29 @@ def encode_lane(
         size=lambda _: 1,
         max_batch_size=max_batch_size,
         max_queue_size=max_queue_size,
-        workers=1,
+        calls=1,
+        threads=1,
         metrics=metrics,
         initializer=give_way,
     )
 
 
 def decode_lane(
-    runtime: Runtime, *, max_batch_size: int, max_queue_size: int, workers: int, metrics: Metrics
+    runtime: Runtime,
+    *,
+    max_batch_size: int,
+    max_queue_size: int,
+    calls: int,
+    threads: int,
+    finishers: int,
+    metrics: Metrics,
 ) -> DynamicBatcher[DecodeItem, Decoded]:
     """Prompts → masks. Items on the same image state share a call; absent tokens fill up and change nothing."""
 
-    def run(items: Sequence[DecodeItem]) -> Sequence[Decoded]:
+    def run(items: Sequence[DecodeItem], threads: int) -> Sequence[Decoded]:
         prompts = [prompt for item in items for prompt in item.prompts]
         points, labels = decoder_inputs(prompts, items[0].original_size)
-        decoded = runtime.decode(items[0].state, points, labels)
+        decoded = runtime.decode(items[0].state, points, labels, threads=threads)
         ends = accumulate(len(item.prompts) for item in items)
         return [decoded.rows(end - len(item.prompts), end) for item, end in zip(items, ends, strict=True)]
 
@@ -76,6 +85,8 @@ def decode_lane(
         size=lambda item: len(item.prompts),
         max_batch_size=max_batch_size,
         max_queue_size=max_queue_size,
-        workers=workers,
+        calls=calls,
+        threads=threads,
+        finishers=finishers,
         metrics=metrics,
     )

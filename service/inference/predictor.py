@@ -24,8 +24,8 @@ from service.sam.formats import to_float16
 from service.sam.halves import to_single
 from service.sam.images import decode_picture
 from service.sam.masks import Mask, Multimask, binary_mask, candidates, rank
-from service.sam.runs import MaskLibrary
 from service.sam.prompts import Prompt, check_prompt
+from service.sam.runs import MaskLibrary
 from service.sam.transforms import Size, preprocess
 
 Written = TypeVar("Written")
@@ -259,7 +259,8 @@ class Predictor:
 
         async def decode(chunk: Sequence[int]) -> None:
             async with turns:
-                await self._decode_some(state, chunk, writing, writing.write, stages)
+                is_begun = chunk is not chunks[0]
+                await self._decode_some(state, chunk, writing, writing.write, stages, is_begun=is_begun)
 
         await _all_or_none([decode(chunk) for chunk in chunks])
         return await self.clicks.run(stages, writing.end)
@@ -271,6 +272,8 @@ class Predictor:
         writing: "_Writing[Written]",
         write: Callable[[Sequence[int], Decoded], Finished],
         stages: Stages,
+        *,
+        is_begun: bool = False,
     ) -> Finished:
         """One decoder call. Prompts with a mask need an image state of their own."""
         prompts = [writing.prompts[i] for i in chunk]
@@ -278,7 +281,7 @@ class Predictor:
         if prompts[0].mask_logits is not None:
             arrays = await self.clicks.run(stages, self._prepare_masks, state.embedding, prompts, stages)
         item = DecodeItem(arrays, prompts, state.embedding.original_size)
-        done = await self._decode_lane.submit(item, partial(write, chunk))
+        done = await self._decode_lane.submit(item, partial(write, chunk), is_begun=is_begun)
         stages.add("queue", done.queue_s)
         stages.add("decode", done.run_s)
         return done.result

@@ -1,6 +1,6 @@
 """The forms in which a mask leaves the service: run lengths, PNG, polygons and raw logits.
 
-All are made from the crop of a `BinaryMask`; nothing of the picture's full size is touched but the bytes of a PNG.
+All are made from the turns or the crop of a `Mask`; nothing of the picture's full size is touched but a PNG's bytes.
 """
 
 import struct
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from service.errors import InvalidRequest
-from service.sam.masks import BinaryMask
+from service.sam.halves import to_half, to_single
+from service.sam.masks import Mask, row_changes
 from service.sam.transforms import MASK_SIZE
 
 Ring = list[list[float]]
@@ -36,25 +37,17 @@ class Polygon(TypedDict):
     holes: list[Ring]
 
 
-def encode_rle(mask: BinaryMask) -> Rle:
-    """The same text that pycocotools gives for the full picture, from the crop alone."""
+def encode_rle(mask: Mask) -> Rle:
+    """The same text that pycocotools gives for the full picture, from the turns alone."""
     height, width = mask.size
-    rows, columns = _row_changes(mask.crop)
-    turns = np.sort((columns + mask.x0) * height + (rows + mask.y0))
-    # A run that leaves one column at the bottom and enters the next at the top ends and starts at the same place, and
-    # is no turn at all.
-    is_twin = turns[1:] == turns[:-1]
-    keep = np.ones(len(turns), np.bool_)
-    keep[1:] &= ~is_twin
-    keep[:-1] &= ~is_twin
-    turns = turns[keep]
-    last = [height * width] if len(turns) == 0 or turns[-1] < height * width else []
-    counts = np.diff(np.concatenate(([0], turns, last))).astype(np.uint32)
+    turns = np.zeros(len(mask.turns) + 2, np.int64)
+    turns[1:-1], turns[-1] = mask.turns, height * width
+    counts = np.diff(turns).astype(np.uint32)
     packed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
-def encode_png(mask: BinaryMask, *, crop: bool) -> bytes:
+def encode_png(mask: Mask, *, crop: bool) -> bytes:
     """A grey PNG of one bit a pixel, white where the mask is.
 
     Args:
@@ -62,15 +55,15 @@ def encode_png(mask: BinaryMask, *, crop: bool) -> bytes:
         crop: cut to the mask's box instead of the whole picture. An empty mask is then a single black pixel, since
             a PNG has at least one.
     """
-    box_height, box_width = mask.crop.shape
+    pixels = mask.crop
+    box_height, box_width = pixels.shape
     height, width = (max(1, box_height), max(1, box_width)) if crop else mask.size
-    left, top = (0, 0) if crop else (mask.x0, mask.y0)
+    left, top = (0, 0) if crop else mask.box[:2]
     # A PNG row is one byte that names its filter, here 0 for none, and the pixels from the highest bit on.
     lines = np.zeros((height, 1 + (width + 7) // 8), np.uint8)
     if box_width:
         first, shift = divmod(left, 8)
-        pixels = np.pad(mask.crop, ((0, 0), (shift, 0))) if shift else mask.crop
-        packed = np.packbits(pixels, axis=1)
+        packed = np.packbits(np.pad(pixels, ((0, 0), (shift, 0))) if shift else pixels, axis=1)
         lines[top : top + box_height, 1 + first : 1 + first + packed.shape[1]] = packed
     # Z_RLE finds the runs a mask consists of; at 12 megapixels it is as fast as level 1 and gives half the bytes.
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
@@ -79,7 +72,7 @@ def encode_png(mask: BinaryMask, *, crop: bool) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _png_chunk(b"IEND", b"")
 
 
-def encode_polygons(mask: BinaryMask, *, tolerance_pixels: float = 0.0) -> list[Polygon]:
+def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygon]:
     """Outlines along the edges of the pixels, one entry for each part.
 
     Coordinates count pixel corners: pixel (x, y) is the square from (x, y) to (x + 1, y + 1). Pixels that touch only at
@@ -94,7 +87,7 @@ def encode_polygons(mask: BinaryMask, *, tolerance_pixels: float = 0.0) -> list[
     Returns:
         Parts by the first row and column of their outline; exteriors run clockwise on the screen, holes the other way.
     """
-    origin = np.array((mask.x0, mask.y0))
+    origin = np.array(mask.box[:2])
     rings = [ring + origin for walk in _walks(mask.crop) for ring in _simple_rings(walk)]
     is_hole = [_doubled_area(ring) < 0 for ring in rings]
     owner = _owners(rings, is_hole)
@@ -125,36 +118,25 @@ def decode_logits(data: bytes) -> NDArray[np.float32]:
         raise InvalidRequest(
             f"Mask logits are {MASK_SIZE} x {MASK_SIZE} little-endian float16, {expected} bytes; these are {len(data)}."
         )
-    logits = np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE).astype(np.float32)
+    logits = to_single(np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE))
     if not np.isfinite(logits).all():
         raise InvalidRequest("Mask logits must be finite numbers; these hold NaN or infinity.")
     return logits
 
 
 def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number."""
-    rounded: NDArray[np.float16] = np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16)
-    return rounded
+    """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number.
+
+    Args:
+        logits: (256, 256); what is float16 already is finite and stays as it is.
+    """
+    if logits.dtype == np.float16:
+        return np.asarray(logits, np.float16)
+    return to_half(np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
-
-
-def _row_changes(crop: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where a pixel differs from the one above; outside the crop all is False.
-
-    Returns:
-        Rows from 0 to h and columns from 0 to w - 1, ordered by row, then column.
-    """
-    height, width = crop.shape
-    if height == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    differs = np.empty((height + 1, width), np.bool_)
-    differs[0], differs[-1] = crop[0], crop[-1]
-    np.not_equal(crop[1:], crop[:-1], out=differs[1:-1])
-    rows, columns = np.divmod(np.flatnonzero(differs), width)
-    return rows, columns
 
 
 def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
@@ -164,7 +146,7 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     read off row by row, and each column of their ends, taken in pairs from the top, is a column of vertical edges.
     Where two pixels of the mask touch at a corner four edges meet; the walk then turns off, and the pixels stay apart.
     """
-    rows, columns = _row_changes(crop)
+    rows, columns = row_changes(crop)
     if len(rows) == 0:
         return []
     height = len(crop)

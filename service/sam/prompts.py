@@ -48,7 +48,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 2 or self.labels.shape != (len(self.points),):
             raise ValueError(f"Points {self.points.shape} and labels {self.labels.shape} must be (N, 2) and (N,).")
-        if not np.isin(self.labels, (NEGATIVE, POSITIVE)).all():
+        if not {NEGATIVE, POSITIVE}.issuperset(self.labels.tolist()):
             raise ValueError(f"Labels of points are {NEGATIVE} and {POSITIVE}, not {self.labels.tolist()}.")
         if self.box is not None and self.box.shape != (4,):
             raise ValueError(f"A box has the shape (4,), not {self.box.shape}.")

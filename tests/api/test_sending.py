@@ -173,3 +173,18 @@ async def test_the_time_to_send_is_that_of_the_whole_answer():
         await answer.send({"type": "http.response.body", "body": b"x", "more_body": True})
 
     assert not answer.is_complete
+
+
+async def test_nothing_comes_between_the_start_and_the_body_of_a_small_answer():
+    events = []
+
+    async def send(message):
+        events.append(message["type"])
+
+    answer = Answer(send, timeout_s=PATIENCE_S)
+    asyncio.get_running_loop().call_soon(events.append, "somebody else's turn")
+    await answer.send({"type": "http.response.start", "status": 200, "headers": []})
+    await answer.send({"type": "http.response.body", "body": b"small"})
+
+    assert events == ["http.response.start", "http.response.body"]
+    assert answer.is_complete

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -28,13 +29,18 @@ class HeldWork:
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
+        self.threads: list[int] = []
         self._started = threading.Semaphore(0)
+        self._steps = threading.Semaphore(0)
         self._go = threading.Event()
 
-    def run(self, items: list[Any]) -> list[Any]:
+    def run(self, items: list[Any], threads: int) -> list[Any]:
         self.batches.append(list(items))
+        self.threads.append(threads)
         self._started.release()
-        assert self._go.wait(WAIT_S), "nobody let the work go"
+        until = monotonic() + WAIT_S
+        while not self._go.is_set() and not self._steps.acquire(timeout=0.01):
+            assert monotonic() < until, "nobody let the work go"
         return [item * 10 for item in items]
 
     async def has_started(self) -> None:
@@ -42,7 +48,12 @@ class HeldWork:
         assert await asyncio.to_thread(self._started.acquire, timeout=WAIT_S), "no batch was started"
 
     def let_go(self) -> None:
+        """All batches, from now on."""
         self._go.set()
+
+    def let_one_go(self) -> None:
+        """One of the batches that stand still now or will."""
+        self._steps.release()
 
 
 class Service:
@@ -87,7 +98,7 @@ async def open_lane(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
     async with AsyncExitStack() as stack:
 
         def open_(run, *, group=lambda _: None, size=lambda _: 1, **bounds: int) -> DynamicBatcher:
-            bounds = {"max_batch_size": 8, "max_queue_size": 16, "workers": 1} | bounds
+            bounds = {"max_batch_size": 8, "max_queue_size": 16, "calls": 1, "threads": 1} | bounds
             lane = DynamicBatcher("test", run, group=group, size=size, metrics=metrics, **bounds)
             lane.start()
             stack.push_async_callback(lane.aclose)

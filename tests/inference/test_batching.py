@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -15,12 +16,16 @@ def submit(lane, *items):
     return [asyncio.create_task(lane.submit(item)) for item in items]
 
 
+def threads_named(name):
+    return [thread for thread in threading.enumerate() if thread.name.startswith(f"edgesam-{name}")]
+
+
 async def results_of(tasks):
     return [done.result for done in await asyncio.gather(*tasks)]
 
 
 async def test_an_idle_lane_runs_a_lone_item_at_once(open_lane):
-    lane = open_lane(lambda items: [item * 10 for item in items])
+    lane = open_lane(lambda items, _: [item * 10 for item in items])
 
     done = await lane.submit(7)
 
@@ -95,8 +100,8 @@ async def test_an_item_larger_than_a_batch_runs_alone(open_lane, held, waiting):
 
 
 async def test_a_failing_batch_fails_its_callers_and_the_next_batch_works(open_lane, held, waiting):
-    def run(items):
-        results = held.run(items)
+    def run(items, threads):
+        results = held.run(items, threads)
         if 1 in items:
             raise MemoryError("too large")
         return results
@@ -118,7 +123,7 @@ async def test_a_failing_batch_fails_its_callers_and_the_next_batch_works(open_l
 
 @pytest.mark.parametrize("results", [[], [1, 2], None])
 async def test_results_that_do_not_match_the_items_are_an_error_for_the_callers_alone(open_lane, results):
-    lane = open_lane(lambda items: results if items == ["odd"] else items)
+    lane = open_lane(lambda items, _: results if items == ["odd"] else items)
 
     with pytest.raises((AssertionError, TypeError)):
         await lane.submit("odd")
@@ -209,7 +214,7 @@ async def test_closing_answers_whoever_is_queued_and_lets_the_running_batch_end(
 
 
 async def test_a_closed_lane_takes_nothing(open_lane):
-    lane = open_lane(lambda items: items)
+    lane = open_lane(lambda items, _: items)
     await lane.aclose()
 
     with pytest.raises(NotReady):
@@ -219,12 +224,13 @@ async def test_a_closed_lane_takes_nothing(open_lane):
 async def test_a_lane_that_was_never_started_can_be_closed(metrics):
     lane = DynamicBatcher(
         "test",
-        lambda items: items,
+        lambda items, _: items,
         group=lambda _: None,
         size=lambda _: 1,
         max_batch_size=1,
         max_queue_size=1,
-        workers=2,
+        calls=2,
+        threads=2,
         metrics=metrics,
     )
     queued = submit(lane, 1)
@@ -236,20 +242,20 @@ async def test_a_lane_that_was_never_started_can_be_closed(metrics):
         await queued[0]
 
 
-async def test_several_workers_run_batches_at_the_same_time(open_lane):
+async def test_several_calls_run_at_the_same_time(open_lane):
     together = threading.Barrier(3)  # nobody passes before all three are there
 
-    def run(items):
+    def run(items, threads):
         together.wait(60)
         return items
 
-    lane = open_lane(run, max_batch_size=1, workers=3)
+    lane = open_lane(run, max_batch_size=1, calls=3)
 
     assert await results_of(submit(lane, 1, 2, 3)) == [1, 2, 3]
 
 
 async def test_all_workers_end_when_the_lane_is_closed(open_lane, held, waiting):
-    lane = open_lane(held.run, max_batch_size=1, workers=2)
+    lane = open_lane(held.run, max_batch_size=1, calls=2)
     running = submit(lane, 1, 2)
     await held.has_started()
     await held.has_started()
@@ -263,7 +269,7 @@ async def test_all_workers_end_when_the_lane_is_closed(open_lane, held, waiting)
 
     assert isinstance(error, NotReady)
     assert await results_of(running) == [10, 20]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgesam-test")]
+    assert not threads_named("test")
 
 
 async def test_the_metrics_tell_depth_wait_and_batch_size(open_lane, held, metrics, waiting):
@@ -284,3 +290,238 @@ async def test_the_metrics_tell_depth_wait_and_batch_size(open_lane, held, metri
     assert sample("edgesam_queue_wait_seconds_count") == 3
     assert sample("edgesam_queue_wait_seconds_sum") == pytest.approx(sum(d.queue_s for d in done))
     assert all(d.queue_s >= 0 and d.run_s > 0 for d in done)
+
+
+async def test_a_lone_item_has_all_threads(open_lane, held):
+    lane = open_lane(held.run, calls=4, threads=4)
+    held.let_go()
+
+    for item in (1, 2):
+        await lane.submit(item)
+
+    assert held.threads == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("items", "threads"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 2]), (4, [1, 1, 1, 1]), (9, [1, 1, 1, 1])]
+)
+async def test_items_that_wait_are_spread_over_the_threads(metrics, held, items, threads):
+    lane = DynamicBatcher(
+        "test",
+        held.run,
+        group=lambda _: None,
+        size=lambda _: 1,
+        max_batch_size=1,
+        max_queue_size=16,
+        calls=4,
+        threads=4,
+        metrics=metrics,
+    )
+    tasks = submit(lane, *range(items))
+    await asyncio.sleep(0)  # they reach the queue, all before the first is taken
+
+    lane.start()
+    for _ in threads:
+        await held.has_started()
+    started = sorted(held.threads)
+    held.let_go()
+
+    assert await results_of(tasks) == [10 * item for item in range(items)]
+    assert started == threads
+    await lane.aclose()
+
+
+async def test_while_all_threads_compute_an_item_waits_though_a_call_is_free(open_lane, held, waiting):
+    lane = open_lane(held.run, calls=2, threads=2)
+    first = submit(lane, 1)
+    await held.has_started()
+    second = submit(lane, 2)
+    await eventually(lambda: waiting() == 1)
+
+    started = list(held.batches)
+    held.let_go()
+
+    assert await results_of([*first, *second]) == [10, 20]
+    assert started == [[1]]
+    assert held.threads == [2, 2]
+
+
+async def test_what_waits_for_one_thread_takes_the_one_that_is_free_first(open_lane, held, waiting):
+    lane = open_lane(held.run, max_batch_size=1, calls=2, threads=2)
+    tasks = submit(lane, 0)
+    await held.has_started()
+    tasks += submit(lane, 1, 2, 3)
+    await eventually(lambda: waiting() == 3)
+
+    held.let_one_go()  # the first one, which had both threads
+    for _ in range(2):
+        await held.has_started()
+    for _ in range(3):
+        held.let_one_go()
+
+    assert await results_of(tasks) == [0, 10, 20, 30]
+    assert held.batches == [[0], [1], [2], [3]]
+    assert held.threads[:3] == [2, 1, 1]
+
+
+async def test_a_batch_leaves_other_calls_their_share(metrics, held):
+    lane = DynamicBatcher(
+        "test",
+        held.run,
+        group=lambda _: None,
+        size=lambda _: 1,
+        max_batch_size=8,
+        max_queue_size=16,
+        calls=2,
+        threads=2,
+        metrics=metrics,
+    )
+    tasks = submit(lane, *range(6))
+    await asyncio.sleep(0)
+
+    lane.start()
+    for _ in range(2):
+        await held.has_started()
+    held.let_go()
+
+    assert await results_of(tasks) == [0, 10, 20, 30, 40, 50]
+    assert sorted(held.batches) == [[0, 1, 2], [3, 4, 5]]
+    await lane.aclose()
+
+
+async def test_a_failing_call_gives_its_threads_back(open_lane, held):
+    def run(items, threads):
+        held.run(items, threads)
+        raise MemoryError("too large")
+
+    lane = open_lane(run, calls=2, threads=2)
+    held.let_go()
+
+    errors = [await asyncio.gather(lane.submit(item), return_exceptions=True) for item in range(3)]
+
+    assert [type(error) for (error,) in errors] == [MemoryError] * 3
+    assert held.threads == [2, 2, 2]
+
+
+async def test_callers_that_have_gone_are_not_worked_for_by_any_of_several_workers(open_lane, held, waiting):
+    lane = open_lane(held.run, max_batch_size=1, calls=2, threads=2, finishers=1)
+    running = submit(lane, 0)
+    await held.has_started()
+    gone, stays = submit(lane, 1, 2)
+    await eventually(lambda: waiting() == 2)
+
+    gone.cancel()
+    await asyncio.wait([gone])
+    held.let_go()
+
+    assert await results_of([*running, stays]) == [0, 20]
+    assert held.batches == [[0], [2]]
+
+
+async def test_a_result_is_finished_in_a_worker_thread(open_lane):
+    lane = open_lane(lambda items, _: items)
+
+    done = await lane.submit(7, lambda result: (result, threading.current_thread().name))
+
+    assert done.result == (7, "edgesam-test_0")
+
+
+async def test_finishing_keeps_no_call_waiting(open_lane):
+    go = threading.Event()
+    lane = open_lane(lambda items, _: items, finishers=1)
+
+    slow = asyncio.create_task(lane.submit(1, lambda _: go.wait(60)))
+    quick = await asyncio.wait_for(lane.submit(2), 60)
+    go.set()
+
+    assert quick.result == 2
+    assert (await slow).result is True
+
+
+async def test_results_of_a_batch_are_finished_at_the_same_time(open_lane, held, waiting):
+    together = threading.Barrier(3)
+    lane = open_lane(held.run, finishers=2)
+    first = submit(lane, 0)
+    await held.has_started()
+    tasks = [asyncio.create_task(lane.submit(item, lambda _: together.wait(60))) for item in (1, 2, 3)]
+    await eventually(lambda: waiting() == 3)
+
+    held.let_go()
+
+    assert sorted(await results_of(tasks)) == [0, 1, 2]
+    assert await results_of(first) == [0]
+    assert held.batches == [[0], [1, 2, 3]]
+
+
+async def test_what_fails_in_finishing_fails_for_its_caller_alone(open_lane, held, waiting):
+    lane = open_lane(held.run)
+    first = submit(lane, 0)
+    await held.has_started()
+    failing = asyncio.create_task(lane.submit(1, lambda result: result / 0))
+    beside = submit(lane, 2)
+    await eventually(lambda: waiting() == 2)
+
+    held.let_go()
+    (error,) = await asyncio.gather(failing, return_exceptions=True)
+
+    assert isinstance(error, ZeroDivisionError)
+    assert await results_of([*first, *beside]) == [0, 20]
+    assert (await lane.submit(3)).result == 30
+    assert held.batches[1] == [1, 2]
+
+
+async def test_nothing_is_finished_for_a_caller_that_has_gone(open_lane, held):
+    finished = []
+    lane = open_lane(held.run)
+    gone = asyncio.create_task(lane.submit(1, finished.append))
+    await held.has_started()
+
+    gone.cancel()
+    await asyncio.wait([gone])
+    held.let_go()
+    await lane.submit(2, finished.append)
+
+    assert finished == [20]
+
+
+async def test_closing_waits_for_what_is_being_finished(open_lane, held):
+    lane = open_lane(lambda items, _: items, finishers=1)
+    task = asyncio.create_task(lane.submit(4, lambda result: held.run([result], 1)[0]))
+    await held.has_started()
+
+    closing = asyncio.create_task(lane.aclose())
+    held.let_go()
+    await closing
+
+    assert (await task).result == 40
+    assert not threads_named("test")
+
+
+async def test_the_lane_holds_on_to_nothing_when_it_is_idle(open_lane):
+    class Big:
+        pass
+
+    lane = open_lane(lambda items, _: items, calls=2, threads=2, finishers=2)
+    references = []
+    for _ in range(8):
+        item = Big()
+        references.append(weakref.ref(item))
+        await lane.submit(item, lambda _: None)
+    del item
+
+    await eventually(lambda: all(reference() is None for reference in references))
+
+
+async def test_what_belongs_to_begun_work_is_not_refused(open_lane, held, waiting):
+    lane = open_lane(held.run, max_queue_size=1)
+    first = submit(lane, 0)
+    await held.has_started()
+    second = submit(lane, 1)
+    await eventually(lambda: waiting() == 1)
+
+    begun = asyncio.create_task(lane.submit(2, lambda result: result, is_begun=True))
+    with pytest.raises(Overloaded):
+        await lane.submit(3)
+    held.let_go()
+
+    assert await results_of([*first, *second, begun]) == [0, 10, 20]

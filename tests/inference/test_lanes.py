@@ -44,7 +44,7 @@ async def test_prompts_on_several_pictures_at_once_are_decoded_on_their_own(runt
         clicks(first, (900, 400), (20, 20), (500, 500)),
         clicks(second, (30, 800)),
     ]
-    lane = decode_lane(runtime, max_batch_size=8, max_queue_size=8, workers=1, metrics=metrics)
+    lane = decode_lane(runtime, max_batch_size=8, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
 
     async with submitted_together(lane, metrics, items, "decode") as answers:
         pass
@@ -60,7 +60,7 @@ async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
     state = random_state(runtime, 1)
     three = [clicks(state, (100 * i, 50)) for i in range(3)]
     joined = DecodeItem(state, [prompt for item in three for prompt in item.prompts], (1024, 1024))
-    lane = decode_lane(runtime, max_batch_size=4, max_queue_size=8, workers=1, metrics=metrics)
+    lane = decode_lane(runtime, max_batch_size=4, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
 
     async with submitted_together(lane, metrics, [joined, *three], "decode") as answers:
         pass

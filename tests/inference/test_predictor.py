@@ -7,9 +7,12 @@ import io
 
 import httpx
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 from support.redis_server import RedisServer, eventually
+
+from service.inference.predictor import _all_or_none
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 BOX = {"box": [40, 30, 220, 160]}
@@ -161,6 +164,56 @@ async def test_prompts_with_and_without_masks_keep_their_order(open_service):
         by_iou = [sorted(masks, key=lambda mask: mask["predicted_iou"]) for masks in (found, expected)]
         for mask, other in zip(*by_iou, strict=True):
             assert_allclose(logits_of(mask), logits_of(other), rtol=2e-3, atol=1e-4)
+
+
+async def test_a_request_of_many_prompts_is_not_refused_half_way(open_service):
+    service = await open_service(max_decode_queue=1, decode_workers=2, max_decode_batch=1)
+    image_hash = await embedded(service, picture())
+    prompts = [{"points": [{"x": 20 * number, "y": 90}]} for number in range(12)]
+
+    answer = await service.segment(image_hash, *prompts, multimask=1)
+
+    assert len({masks[0]["mask_id"] for masks in masks_of(answer)}) == len(prompts)
+
+
+async def test_one_prompt_that_cannot_be_decoded_ends_the_request_and_no_other(open_service):
+    service = await open_service(max_decode_batch=1)
+    image_hash = await embedded(service, picture())
+    bad = {"mask_id": "0" * 32}
+
+    failed, answered = await asyncio.gather(
+        service.segment(image_hash, CLICK, bad, BOX), service.segment(image_hash, CLICK, BOX)
+    )
+
+    assert problem_of(failed) == (404, "mask-not-found")
+    assert len(masks_of(answered)) == 2
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_when_one_part_fails_or_the_caller_goes_the_others_are_cancelled_first(is_cancelled):
+    waits, ended = asyncio.Event(), []
+
+    async def wait():
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    async def fail():
+        await waits.wait()
+        if is_cancelled:
+            await asyncio.Event().wait()
+        raise ZeroDivisionError
+
+    parts = asyncio.create_task(_all_or_none([wait(), fail(), wait()]))
+    await waits.wait()
+    if is_cancelled:
+        parts.cancel()
+    (error,) = await asyncio.gather(parts, return_exceptions=True)
+
+    assert type(error) is (asyncio.CancelledError if is_cancelled else ZeroDivisionError)
+    assert ended == ["cancelled", "cancelled"]
 
 
 async def test_work_that_takes_too_long_is_answered_with_the_deadline(open_service, redis_server):

@@ -146,15 +146,20 @@ def test_states_of_several_masks_are_those_of_each_mask(runtime):
         assert_allclose(getattr(states, name)[1:2], alone, rtol=0, atol=TOLERANCE)
 
 
-def test_a_mask_that_is_not_there_is_ignored_whatever_its_logits(runtime):
-    embedding = random_embedding()
+def test_the_native_decoder_and_the_graphs_agree(artifact):
+    """The reference of what CPUs decode with, from the same embedding on."""
+    native, onnx = (Runtime(artifact, provider="cpu", threads=1, decoder=decoder) for decoder in ("native", "onnx"))
+    embedding, (points, labels) = random_embedding(), prompts_of_several_lengths()[0]
 
-    states = runtime._clicks.prepare(embedding, random_masks(2), has_mask=False)
+    states = [runtime.prepare(embedding).arrays for runtime in (native, onnx)]
+    answers = [runtime.decode(state, points, labels) for runtime, state in zip((native, onnx), states, strict=True)]
 
-    expected = runtime.prepare(embedding).arrays
+    assert native.decoder.startswith("native x86-64-v")
+    assert onnx.decoder == "onnx"
     for name in STATE_NAMES:
-        for row in getattr(states, name):
-            assert_array_equal(row, getattr(expected, name)[0])
+        assert_allclose(*(getattr(state, name) for state in states), rtol=0, atol=TOLERANCE)
+    for name in ("mask_logits", "iou_predictions"):
+        assert_allclose(*(getattr(answer, name) for answer in answers), rtol=0, atol=TOLERANCE)
 
 
 def test_a_mask_prompt_changes_the_answer(runtime):

@@ -7,12 +7,22 @@ from hypothesis import strategies as st
 from sam.pictures import logits, masks, sizes
 from sam.reference import upsampled
 
+from service import native
 from service.sam.masks import BinaryMask, binary_mask, candidates, rank
 from service.sam.prompts import Prompt
+from service.sam.runs import MaskLibrary
+
+# Both ways to a mask have to pass; tests/native sees to it that the library is there where there is a compiler.
+LIBRARY = None if (library := native.library()) is None else MaskLibrary(library)
+both_ways = pytest.mark.parametrize(
+    "library",
+    [None, pytest.param(LIBRARY, marks=pytest.mark.skipif(LIBRARY is None, reason="the native library was not built"))],
+    ids=["numpy", "native"],
+)
 
 
-def assert_equal_to_the_full_path(values, size):
-    found = binary_mask(values, size)
+def assert_equal_to_the_full_path(values, size, library):
+    found = binary_mask(values, size, library)
 
     full = upsampled(values, size)
     # What is nearer to 0 than rounding in float32 reaches may fall on either side.
@@ -37,38 +47,43 @@ def assert_tight(mask):
         assert border.any()
 
 
+@both_ways
 @settings(max_examples=120, deadline=None)
 @given(logits(), sizes())
 @example(np.ones((256, 256), np.float32), (1, 1))
 @example(np.ones((256, 256), np.float32), (1, 2048))
 @example(np.ones((256, 256), np.float32), (2048, 1))
-def test_a_mask_equals_the_full_path_at_any_size(values, size):
-    assert_equal_to_the_full_path(values, size)
+def test_a_mask_equals_the_full_path_at_any_size(library, values, size):
+    assert_equal_to_the_full_path(values, size, library)
 
 
+@both_ways
 @settings(max_examples=8, deadline=None)
 @given(logits(), st.sampled_from([(3000, 4000), (4000, 1100), (1, 2048), (3, 4000), (2160, 1440)]))
-def test_a_mask_equals_the_full_path_at_large_sizes(values, size):
-    assert_equal_to_the_full_path(values, size)
+def test_a_mask_equals_the_full_path_at_large_sizes(library, values, size):
+    assert_equal_to_the_full_path(values, size, library)
 
 
-def test_noise_at_twelve_megapixels_equals_the_full_path():
+@both_ways
+def test_noise_at_twelve_megapixels_equals_the_full_path(library):
     values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
-    assert_equal_to_the_full_path(values, (3000, 4000))
+    assert_equal_to_the_full_path(values, (3000, 4000), library)
 
 
-def test_logits_in_the_padding_have_no_effect():
+@both_ways
+def test_logits_in_the_padding_have_no_effect(library):
     values = np.full((256, 256), -1.0, np.float32)
     values[200:] = 1.0
 
-    mask = binary_mask(values, (1000, 2000))
+    mask = binary_mask(values, (1000, 2000), library)
 
     assert mask.area == 0
 
 
-def test_a_logit_of_exactly_zero_is_not_in_the_mask():
-    mask = binary_mask(np.zeros((256, 256), np.float32), (300, 400))
+@both_ways
+def test_a_logit_of_exactly_zero_is_not_in_the_mask(library):
+    mask = binary_mask(np.zeros((256, 256), np.float32), (300, 400), library)
 
     assert mask.area == 0
     assert mask.box == (0, 0, 0, 0)
@@ -76,19 +91,40 @@ def test_a_logit_of_exactly_zero_is_not_in_the_mask():
     assert not mask.full().any()
 
 
-def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask():
+@both_ways
+def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask(library):
     values = np.zeros((256, 256), np.float32)
     values[100:150, 60:90] = 1.0
 
-    mask = binary_mask(values, (1024, 1024))
+    mask = binary_mask(values, (1024, 1024), library)
 
     assert np.array_equal(mask.full(), upsampled(values, (1024, 1024)) > 0.0)
 
 
-def test_the_largest_float16_logits_do_not_overflow():
+@both_ways
+def test_the_largest_float16_logits_do_not_overflow(library):
     values = np.where(np.arange(256 * 256).reshape(256, 256) % 2, 65504.0, -65504.0).astype(np.float32)
 
-    assert_equal_to_the_full_path(values, (500, 500))
+    assert_equal_to_the_full_path(values, (500, 500), library)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logits(), sizes())
+@example(np.ones((256, 256), np.float32), (3, 4))
+@example(-np.ones((256, 256), np.float32), (3, 4))
+@pytest.mark.skipif(LIBRARY is None, reason="the native library was not built")
+def test_turns_area_and_box_tell_the_same_as_the_pixels(values, size):
+    mask = LIBRARY.mask(values, size)
+
+    drawn = BinaryMask.cut(size, 0, 0, mask.full())
+    assert np.array_equal(mask.turns, drawn.turns)
+    assert (mask.area, mask.box) == (drawn.area, drawn.box)
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the native library was not built")
+def test_logits_of_another_shape_are_an_error():
+    with pytest.raises(ValueError, match="256"):
+        LIBRARY.mask(np.zeros((255, 256), np.float32), (10, 10))
 
 
 @settings(deadline=None)
