@@ -1,6 +1,7 @@
-"""The decoder in service/native, once for each instruction set; everything else stands in pyproject.toml.
+"""The library in service/native, once for each instruction set; everything else stands in pyproject.toml.
 
-A machine without a C compiler, or of another kind, gets none of them and decodes with ONNX Runtime.
+A machine without a C compiler, or of another kind, gets none of them: there ONNX Runtime decodes and NumPy makes the
+masks.
 """
 
 import platform
@@ -13,17 +14,17 @@ NATIVE = Path("service/native")
 LEVELS = ("x86-64-v3", "x86-64-v4") if platform.machine() == "x86_64" and sys.platform == "linux" else ()
 
 
-def decoder(level: str) -> Extension:
+def library(level: str) -> Extension:
     """A plain shared library that ctypes loads, under the name of an extension module so that wheels carry it."""
     return Extension(
         f"service.native._{level.replace('-', '_')}",
         sources=sorted(map(str, NATIVE.glob("*.c"))),
         depends=sorted(map(str, NATIVE.glob("*.h"))),
-        extra_compile_args=["-std=gnu11", "-O3", "-g0", f"-march={level}", "-fvisibility=default"],
+        extra_compile_args=["-std=gnu11", "-O3", "-g0", f"-march={level}", "-fvisibility=hidden"],
         libraries=["m"],
         extra_link_args=["-pthread"],
         optional=True,
     )
 
 
-setup(ext_modules=[decoder(level) for level in LEVELS])
+setup(ext_modules=[library(level) for level in LEVELS])

@@ -97,6 +97,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
     )
     is_native = runtime.decoder.startswith("native")
+    library = None if settings.decoder == "onnx" else native.library()  # "onnx" is for those who want no C at all
+    drawing = None if library is None else MaskLibrary(library)
     # The native decoder takes prompts one by one: a batch would only keep its first prompt waiting for its last.
     max_decode_batch = 1 if is_native else settings.max_decode_batch
     decoding = decode_lane(
@@ -134,7 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         uploads=uploads,
         clicks=clicks,
         dtype=settings.embedding_dtype,
-        drawing=None if (library := native.library()) is None else MaskLibrary(library),
+        drawing=drawing,
         limits=Limits(
             max_pixels=settings.max_image_pixels,
             max_decode_batch=max_decode_batch,

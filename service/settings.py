@@ -38,7 +38,9 @@ class Settings(BaseSettings):
         "bfloat16 needs openvino, tf32 cuda or tensorrt, float16 tensorrt.",
     )
     decoder: Literal["auto", "native", "onnx"] = Field(
-        "auto", description="What decodes on a CPU: native is the decoder in C, onnx the graph; auto prefers native."
+        "auto",
+        description="What decodes on a CPU: native is the decoder in C, onnx the graph and no C at all; "
+        "auto prefers native.",
     )
     engine_cache_dir: Path | None = Field(
         None, description="Folder where tensorrt keeps compiled engines; without one each start compiles anew."
@@ -85,7 +87,7 @@ class Settings(BaseSettings):
     max_embed_requests: int = Field(32, ge=1, description="Uploads in progress; more are refused with 503.")
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
     max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
-    max_decode_queue: int = Field(128, ge=1, description="Calls waiting for the decoder; more are refused with 503.")
+    max_decode_queue: int = Field(128, ge=1, description="Requests waiting for the decoder; more are refused with 503.")
     body_timeout_s: float = Field(30.0, gt=0, description="Time in which a body has to arrive, seconds.")
     min_upload_bytes_per_s: int = Field(
         1024, ge=0, description="Least average speed of a body after its first 5 s, bytes a second."

@@ -37,6 +37,7 @@ class _Entry(Generic[Item, Result]):
     queued_at: float
     group: Hashable
     size: int
+    is_begun: bool
 
 
 class DynamicBatcher(Generic[Item, Result]):
@@ -57,7 +58,7 @@ class DynamicBatcher(Generic[Item, Result]):
         group: items of different groups never share a batch.
         size: how much of `max_batch_size` an item takes.
         max_batch_size: the most that runs together; a larger item runs alone.
-        max_queue_size: items that may wait; further ones are refused.
+        max_queue_size: items that may wait; further ones are refused. Items of begun work do not count.
         calls: batches that run at the same time.
         threads: computing threads that they share, at least one for each.
         finishers: worker threads beside those of the calls, for what callers have done with their results.
@@ -132,17 +133,16 @@ class DynamicBatcher(Generic[Item, Result]):
             NotReady: the lane is closing.
         """
         future: asyncio.Future[Done[Any]] = asyncio.get_running_loop().create_future()
-        entry = _Entry(item, finish, future, perf_counter(), self._group(item), self._size(item))
+        group, size = self._group(item), self._size(item)
+        entry = _Entry(item, finish, future, perf_counter(), group, size, is_begun)
         with self._lock:
             if self._is_closed:
                 raise _closing()
             self._drop_abandoned()
-            if len(self._queue) >= self._max_queue_size and not is_begun:
-                raise Overloaded(
-                    f"{len(self._queue)} requests wait to {self._lane}, the most this process holds. Retry shortly.",
-                    retry_after_s=1.0,
-                    extra={"limit": self._max_queue_size},
-                )
+            if not is_begun and self._count_refusable() >= self._max_queue_size:
+                limit = self._max_queue_size
+                message = f"{limit} requests wait to {self._lane}, the most this process holds. Retry shortly."
+                raise Overloaded(message, retry_after_s=1.0, extra={"limit": limit})
             self._queue.append(entry)
             self._wake()
         return await future
@@ -261,6 +261,10 @@ class DynamicBatcher(Generic[Item, Result]):
     def _count_waiting(self) -> int:
         with self._lock:
             return sum(not entry.future.done() for entry in self._queue)
+
+    def _count_refusable(self) -> int:
+        """Begun work is bounded by those who began it; counted here, its pieces would shut others out."""
+        return sum(not entry.is_begun for entry in self._queue)
 
     def _drop_abandoned(self) -> None:
         """Callers that have gone hold no place."""

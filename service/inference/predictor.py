@@ -246,23 +246,24 @@ class Predictor:
             return query.prompt
         with stages.measure("cache_get"):
             mask_logits = await self._masks.find(self._mask_key(hashed, query.mask_id))
-        return replace(query.prompt, mask_logits=to_single(mask_logits))
+        return replace(query.prompt, mask_logits=mask_logits)
 
     async def _decode(self, state: ImageState, writing: "_Writing[Written]", stages: Stages) -> Written:
         """Decode all prompts and write their masks."""
         chunks = _chunks(writing.prompts, self._limits.max_decode_batch)
         if len(chunks) == 1:
             return await self._decode_some(state, chunks[0], writing, writing.write_all, stages)
+        # The lane takes the request or refuses it with its first piece, before anything else of it is queued.
+        await self._decode_some(state, chunks[0], writing, writing.write, stages)
         # One more than run at a time: a call is decoded while the masks of another are written, and other requests
         # come in between all the same.
         turns = asyncio.Semaphore(self._decode_lane.calls + 1)
 
         async def decode(chunk: Sequence[int]) -> None:
             async with turns:
-                is_begun = chunk is not chunks[0]
-                await self._decode_some(state, chunk, writing, writing.write, stages, is_begun=is_begun)
+                await self._decode_some(state, chunk, writing, writing.write, stages, is_begun=True)
 
-        await _all_or_none([decode(chunk) for chunk in chunks])
+        await _all_or_none([decode(chunk) for chunk in chunks[1:]])
         return await self.clicks.run(stages, writing.end)
 
     async def _decode_some(
@@ -287,7 +288,7 @@ class Predictor:
         return done.result
 
     def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], stages: Stages) -> StateArrays:
-        mask_logits = np.stack([prompt.mask_logits for prompt in prompts if prompt.mask_logits is not None])
+        mask_logits = np.stack([to_single(prompt.mask_logits) for prompt in prompts if prompt.mask_logits is not None])
         with stages.measure("prepare"):
             return self.runtime.prepare_masks(embedding, mask_logits)
 

@@ -24,6 +24,7 @@ from service.inference.providers import (
     decoder_kinds,
     encoder_kinds,
 )
+from service.inference.state_memory import StateMemory
 from service.inference.workers import give_way
 from service.native import NativeDecoder, NativeError, best_level
 from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
@@ -259,9 +260,12 @@ class _NativeClicks:
             raise ManifestError(f"{parameters}: the decoder cannot use these parameters: {error}") from error
         self.decoder = f"native {self._native.level}"
         self._prepare = _PrepareGraph(prepare, CPU, resources)
+        self._memory = StateMemory()
 
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
-        return StateArrays(*self._native.prepare(embedding.tokens, threads=self._native.threads))
+        return StateArrays(
+            *self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
+        )
 
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
         return self._prepare.run(embedding, mask_logits, has_mask=True)

@@ -1,12 +1,16 @@
-"""EdgeSAM's decoder in C for CPUs: one prompt at a time, the image tokens block by block through the cache.
+"""What is written in C for CPUs: EdgeSAM's decoder, and masks as runs of pixels (service.sam.runs).
 
-ONNX Runtime decodes where it could not be built, on a GPU, and as the reference. What the C files do is told in
-decoder.c; this module loads the best build that the processor runs, and hands arrays over.
+The decoder takes one prompt at a time, the image tokens block by block through the cache. ONNX Runtime decodes where
+the library could not be built, on a GPU, and as the reference. What the C files do is told in decoder.c and masks.c;
+this module loads the best build that the processor runs, and hands arrays over.
 """
 
 import ctypes
+import functools
+import logging
+import sysconfig
 from collections.abc import Mapping
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-MAX_TOKENS = 123
+MAX_POINTS = 123
 """Points of a prompt, absent ones included; decoder.h allows 128 tokens, five of which are the decoder's own."""
+
+STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
+"""Of keys, keys0 and queries0 of one picture."""
 
 # The best one first.
 _LEVELS = ("x86-64-v4", "x86-64-v3")
+
+_log = logging.getLogger(__name__)
 
 
 class NativeError(RuntimeError):
@@ -89,27 +98,34 @@ class NativeDecoder:
             self._library.edgesam_decoder_free(self._decoder)
 
     def prepare(
-        self, tokens: NDArray[np.float16] | NDArray[np.float32], *, threads: int
+        self,
+        tokens: NDArray[np.float16] | NDArray[np.float32],
+        *,
+        threads: int,
+        out: tuple[Floats, Floats, Floats] | None = None,
     ) -> tuple[Floats, Floats, Floats]:
         """Do what depends on a picture alone, where there is no mask prompt. Blocking; releases the interpreter.
 
         Args:
             tokens: (4096, 256).
             threads: as in `decode`.
+            out: where the answer is written, contiguous; fresh memory by default.
 
         Returns:
             keys (1, 4096, 256), keys0 (1, 4096, 128) and queries0 (1, 4096, 128), as PrepareGraph gives them.
 
         Raises:
-            ValueError: the shape or the type of `tokens`.
+            ValueError: the shape or the type of `tokens` or of `out`.
         """
         if tokens.shape != (4096, 256) or tokens.dtype not in {np.dtype(np.float16), np.dtype(np.float32)}:
             raise ValueError(f"Tokens have the shape (4096, 256) in float16 or float32, not {tokens.shape}.")
         numbers: NDArray[Any] = np.ascontiguousarray(tokens)
         is_half = numbers.dtype == np.float16
         at = _Tokens(numbers.ctypes.data if is_half else None, None if is_half else numbers.ctypes.data)
-        keys, keys0 = np.empty((1, 4096, 256), np.float32), np.empty((1, 4096, 128), np.float32)
-        queries0 = np.empty_like(keys0)
+        keys, keys0, queries0 = out or (np.empty(shape, np.float32) for shape in STATE_SHAPES)
+        for array, shape in zip((keys, keys0, queries0), STATE_SHAPES, strict=True):
+            if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
+                raise ValueError(f"A state is written to contiguous float32 of the shapes {STATE_SHAPES}.")
         places = (array.ctypes.data for array in (keys, keys0, queries0))
         self._library.edgesam_prepare(self._decoder, at, self._bounded(threads), *places)
         return keys, keys0, queries0
@@ -131,7 +147,7 @@ class NativeDecoder:
             keys: (S, 4096, 256), S = 1 or P.
             keys0: (S, 4096, 128).
             queries0: (S, 4096, 128).
-            points: (P, N, 2) in the frame, N up to `MAX_TOKENS`.
+            points: (P, N, 2) in the frame, N up to `MAX_POINTS`.
             labels: (P, N), the table of service.sam.prompts.
             threads: that compute, at most those of the decoder.
 
@@ -149,8 +165,8 @@ class NativeDecoder:
         states = {len(keys), len(keys0), len(queries0)}
         if shapes != ((4096, 256), (4096, 128), (4096, 128)) or states not in ({1}, {count}):
             raise ValueError(f"An image state for {count} prompts has not the shapes {shapes} of {states} pictures.")
-        if points.shape != (count, length, 2) or length > MAX_TOKENS:
-            raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_TOKENS} points.")
+        if points.shape != (count, length, 2) or length > MAX_POINTS:
+            raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_POINTS} points.")
         mask_logits = np.empty((count, 4, 256, 256), np.float32)
         iou_predictions, stability = np.empty((count, 4), np.float32), np.empty((count, 4), np.float32)
         status = self._library.edgesam_decode(
@@ -170,22 +186,36 @@ class NativeDecoder:
         return max(1, min(threads, self.threads))
 
 
+@functools.cache
 def _find() -> tuple[str, ctypes.CDLL] | None:
+    # Builds for other versions of Python may lie beside; only this one's is of this source.
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for level in _LEVELS:
-        for path in Path(__file__).parent.glob(f"_{level.replace('-', '_')}.*so"):
-            library = _load(path)
-            if library.edgesam_runs_here():
-                return level, library
+        path = Path(__file__).parent / f"_{level.replace('-', '_')}{suffix}"
+        if not path.exists():
+            continue
+        try:
+            loaded = _load(path)
+        except (OSError, AttributeError) as error:  # damaged, or built of another source: it is as if there were none
+            _log.warning("%s cannot be used: %s", path.name, error)
+            continue
+        if loaded.edgesam_runs_here():
+            return level, loaded
     return None
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.edgesam_decoder_new.restype = c_void_p
-    library.edgesam_decoder_new.argtypes = [POINTER(_Tensor), c_int, c_int, c_char_p]
-    library.edgesam_decoder_free.restype = None
-    library.edgesam_decoder_free.argtypes = [c_void_p]
-    library.edgesam_prepare.restype = None
-    library.edgesam_prepare.argtypes = [c_void_p, _Tokens, c_int, c_void_p, c_void_p, c_void_p]
-    library.edgesam_decode.argtypes = [c_void_p, _States, _Prompts, c_int, _Masks]
-    return library
+    """The library with the types of all its functions."""
+    loaded = ctypes.CDLL(str(path))
+    loaded.edgesam_decoder_new.restype = c_void_p
+    loaded.edgesam_decoder_new.argtypes = [POINTER(_Tensor), c_int, c_int, c_char_p]
+    loaded.edgesam_decoder_free.restype = None
+    loaded.edgesam_decoder_free.argtypes = [c_void_p]
+    loaded.edgesam_prepare.restype = None
+    loaded.edgesam_prepare.argtypes = [c_void_p, _Tokens, c_int, c_void_p, c_void_p, c_void_p]
+    loaded.edgesam_decode.argtypes = [c_void_p, _States, _Prompts, c_int, _Masks]
+    loaded.edgesam_mask_turns.restype = c_int64
+    loaded.edgesam_mask_turns.argtypes = [c_void_p, c_void_p, c_void_p, c_int64, *[c_void_p] * 3]
+    loaded.edgesam_mask_pixels.restype = None
+    loaded.edgesam_mask_pixels.argtypes = [c_void_p, c_int64, c_int32, c_void_p, c_void_p]
+    return loaded

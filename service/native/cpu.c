@@ -1,16 +1,24 @@
 /* Whether this build's instructions are there; compiled without them, so that it can be asked anywhere. */
+#include "decoder.h"
+
+/* A hypervisor can hide any one of them. */
+#define HAS_V3                                                                                                         \
+    (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&              \
+     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&             \
+     __builtin_cpu_supports("movbe") && __builtin_cpu_supports("popcnt"))
+
 #if defined(__x86_64__) && defined(__AVX512F__)
-__attribute__((target("arch=x86-64"))) int edgesam_runs_here(void)
+__attribute__((target("arch=x86-64"))) EDGESAM_API int edgesam_runs_here(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+    return HAS_V3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512cd");
 }
 #elif defined(__x86_64__)
-__attribute__((target("arch=x86-64"))) int edgesam_runs_here(void)
+__attribute__((target("arch=x86-64"))) EDGESAM_API int edgesam_runs_here(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    return HAS_V3;
 }
 #else
-int edgesam_runs_here(void) { return 1; }
+EDGESAM_API int edgesam_runs_here(void) { return 1; }
 #endif

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* Only these functions are seen outside of the library; its others have names that many libraries have. */
+#define EDGESAM_API __attribute__((visibility("default")))
+
 #define EDGESAM_MAX_TOKENS 128 /* 5 output tokens and the points of a prompt */
 
 /* A parameter under its name in SAM's checkpoint, row-major float32. */
@@ -44,17 +47,17 @@ typedef struct {
 typedef struct edgesam_decoder edgesam_decoder;
 
 /* Copies what it needs of `tensors` and starts `threads` - 1 helpers. NULL: `error` (at least 256 bytes) says why. */
-edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, int threads, char *error);
+EDGESAM_API edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, int threads, char *error);
 
-void edgesam_decoder_free(edgesam_decoder *);
+EDGESAM_API void edgesam_decoder_free(edgesam_decoder *);
 
 /* Does what depends on a picture without a mask prompt alone: fills keys, keys0 and queries0 of one state. */
-void edgesam_prepare(edgesam_decoder *, edgesam_tokens, int threads, float *keys, float *keys0, float *queries0);
+EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_tokens, int threads, float *keys, float *keys0, float *queries0);
 
 /* Decodes prompts on at most `threads` threads. Each prompt's answer is the same bit for bit whatever their number and
  * whatever the other prompts. May be called from several threads at a time.
  *
  * Returns 0; -1: out of memory; -2: too many points or a label that there is not. */
-int edgesam_decode(edgesam_decoder *, edgesam_states, edgesam_prompts, int threads, edgesam_masks);
+EDGESAM_API int edgesam_decode(edgesam_decoder *, edgesam_states, edgesam_prompts, int threads, edgesam_masks);
 
 #endif

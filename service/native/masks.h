@@ -2,7 +2,7 @@
 #ifndef EDGESAM_MASKS_H
 #define EDGESAM_MASKS_H
 
-#include <stdint.h>
+#include "decoder.h"
 
 #define EDGESAM_MASK_SIZE 256
 #define EDGESAM_TAPS 3
@@ -21,10 +21,11 @@ typedef struct {
  * beginning; the end of the picture is none. Returns their number, of which at most `capacity` are written, or -1: out
  * of memory. area: pixels of the mask. box: x0, y0, x1, y1, exclusive at the end; zeros when the mask is empty.
  */
-int64_t edgesam_mask_turns(const float *logits, const edgesam_axis *rows, const edgesam_axis *columns,
-                           int64_t capacity, uint32_t *turns, int64_t *area, int32_t box[4]);
+EDGESAM_API int64_t edgesam_mask_turns(const float *logits, const edgesam_axis *rows, const edgesam_axis *columns,
+                                       int64_t capacity, uint32_t *turns, int64_t *area, int32_t box[4]);
 
 /* The pixels inside the box, row by row, 1 where the mask is, of a mask that is not empty. height: of the picture. */
-void edgesam_mask_pixels(const uint32_t *turns, int64_t count, int32_t height, const int32_t box[4], uint8_t *pixels);
+EDGESAM_API void edgesam_mask_pixels(const uint32_t *turns, int64_t count, int32_t height, const int32_t box[4],
+                                     uint8_t *pixels);
 
 #endif

@@ -237,7 +237,7 @@ static void read_parameters(reader *r)
     const char *encoder = "prompt_encoder.", *decoder = "mask_decoder.",
                *first = "mask_decoder.transformer.layers.0.";
     read_positions(r);
-    p->types = own(r, 6 * C);
+    p->types = own(r, 5 * C);
     read_rows(r, p->types, encoder, "not_a_point_embed.weight", 1);
     for (int i = 0; i < 4 && p->types; i++) {
         char name[40];

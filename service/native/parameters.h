@@ -65,7 +65,7 @@ typedef struct {
 
 typedef struct {
     float *gaussian;      /* (2, C / 2) */
-    float *types;         /* (6, C): not a point, negative, positive, two box corners at label + 1 */
+    float *types;         /* (5, C): not a point, negative, positive, two box corners at label + 1 */
     float *output_tokens; /* (OUTPUT_TOKENS, C) */
     float *columns;       /* (GRID, C): positional code of a grid column alone, sines before cosines */
     float *rows;          /* (GRID, C): of a grid row alone */

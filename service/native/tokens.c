@@ -28,7 +28,6 @@ static void normalise(const norm *n, int rows, float *x)
     }
 }
 
-/* The prompt's own tokens behind the five output tokens; returns T, or 0 for a bad label. */
 int tokens_embed(const parameters *p, const float *points, const int64_t *labels, int length, float *start)
 {
     memcpy(start, p->output_tokens, OUTPUT_TOKENS * C * sizeof(float));

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.sam.prompts import Prompt, is_ambiguous
-from service.sam.runs import Box, MaskLibrary, whole_picture
+from service.sam.runs import Box, MaskLibrary
 from service.sam.transforms import TAPS, Size, Upsampling, input_size, upsampling
 
 Multimask = Literal["auto", 1, 3, 4]
@@ -53,10 +53,6 @@ class Mask(Protocol):
     @property
     def crop(self) -> NDArray[np.bool_]:
         """(h, w), the pixels inside the box; (0, 0) when the mask is empty. May be drawn anew each time."""
-        ...
-
-    def full(self) -> NDArray[np.bool_]:
-        """The whole picture, (H, W)."""
         ...
 
 
@@ -109,10 +105,6 @@ class BinaryMask:
         keep[:-1] &= ~is_twin
         turns = turns[keep]
         return turns[:-1] if len(turns) and turns[-1] == height * width else turns
-
-    def full(self) -> NDArray[np.bool_]:
-        """See `Mask`."""
-        return whole_picture(self.size, self.box, self.crop)
 
 
 def candidates(multimask: Multimask, prompt: Prompt) -> tuple[int, ...]:

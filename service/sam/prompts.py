@@ -37,13 +37,13 @@ class Prompt:
         points: (N, 2) float64 as (x, y), pixels of the upright original.
         labels: (N,) int64, POSITIVE or NEGATIVE.
         box: (4,) float64 as (x0, y0, x1, y1), pixels, or None.
-        mask_logits: (256, 256) float32, raw logits of an earlier answer, or None.
+        mask_logits: (256, 256) float16 or float32, raw logits of an earlier answer, or None.
     """
 
     points: NDArray[np.float64] = field(default_factory=_no_points)
     labels: NDArray[np.int64] = field(default_factory=_no_labels)
     box: NDArray[np.float64] | None = None
-    mask_logits: NDArray[np.float32] | None = None
+    mask_logits: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 2 or self.labels.shape != (len(self.points),):

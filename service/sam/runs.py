@@ -53,24 +53,13 @@ class RunMask:
         """(h, w) bool, the pixels inside the box, drawn anew each time."""
         return self.library.draw(self)
 
-    def full(self) -> NDArray[np.bool_]:
-        """The whole picture, (H, W)."""
-        return whole_picture(self.size, self.box, self.crop)
-
 
 class MaskLibrary:
-    """The functions of masks.c in a loaded library. They let go of Python's lock.
-
-    Raises:
-        AttributeError: the library has no such functions.
-    """
+    """The functions of masks.c in a loaded library. They let go of Python's lock."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._turns = library.edgesam_mask_turns
-        self._turns.restype, self._turns.argtypes = number, [pointer, pointer, pointer, number, *[pointer] * 3]
         self._pixels = library.edgesam_mask_pixels
-        self._pixels.restype, self._pixels.argtypes = None, [pointer, number, ctypes.c_int32, pointer, pointer]
 
     def mask(self, logits: NDArray[np.float32], original_size: Size) -> RunMask:
         """`masks.binary_mask`."""
@@ -102,14 +91,6 @@ class MaskLibrary:
             box = (ctypes.c_int32 * 4)(*mask.box)
             self._pixels(mask.turns.ctypes.data, len(mask.turns), mask.size[0], ctypes.byref(box), pixels.ctypes.data)
         return pixels
-
-
-def whole_picture(size: Size, box: Box, crop: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(H, W) bool from the pixels inside the box."""
-    full = np.zeros(size, np.bool_)
-    x0, y0, x1, y1 = box
-    full[y0:y1, x0:x1] = crop
-    return full
 
 
 class _AxisArrays:

@@ -512,6 +512,19 @@ async def test_the_lane_holds_on_to_nothing_when_it_is_idle(open_lane):
     await eventually(lambda: all(reference() is None for reference in references))
 
 
+async def test_begun_work_takes_no_place_from_others(open_lane, held, waiting):
+    lane = open_lane(held.run, max_queue_size=1)
+    first = submit(lane, 0)
+    await held.has_started()
+    begun = [asyncio.create_task(lane.submit(item, lambda result: result, is_begun=True)) for item in (1, 2)]
+    await eventually(lambda: waiting() == 2)
+
+    other = submit(lane, 3)
+    held.let_go()
+
+    assert await results_of([*first, *begun, *other]) == [0, 10, 20, 30]
+
+
 async def test_what_belongs_to_begun_work_is_not_refused(open_lane, held, waiting):
     lane = open_lane(held.run, max_queue_size=1)
     first = submit(lane, 0)

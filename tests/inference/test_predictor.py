@@ -176,6 +176,19 @@ async def test_a_request_of_many_prompts_is_not_refused_half_way(open_service):
     assert len({masks[0]["mask_id"] for masks in masks_of(answer)}) == len(prompts)
 
 
+async def test_a_request_of_many_prompts_does_not_shut_clicks_out(open_service):
+    service = await open_service(max_decode_queue=2, decode_workers=1, max_decode_batch=1)
+    image_hash = await embedded(service, picture())
+    bulk = asyncio.create_task(service.segment(image_hash, *[CLICK] * 24, multimask=1))
+
+    clicks = []
+    while not bulk.done():
+        clicks.append(await service.segment(image_hash, BOX))
+
+    assert len(masks_of(await bulk)) == 24
+    assert {answer.status_code for answer in clicks} == {200}
+
+
 async def test_one_prompt_that_cannot_be_decoded_ends_the_request_and_no_other(open_service):
     service = await open_service(max_decode_batch=1)
     image_hash = await embedded(service, picture())

@@ -132,10 +132,13 @@ def test_the_first_stays_when_the_other_is_slower():
     assert chosen.kind == CPU
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fault", ["cannot be made", "fails in a run", "answers NaN", "answers something else"])
-def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, fault):
+def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, fault, precision):
+    other = Kind("openvino", precision)
+
     def make(kind):
-        if kind == OTHER and fault == "cannot be made":
+        if kind == other and fault == "cannot be made":
             raise ProviderUnavailable(fault)
         return kind
 
@@ -144,14 +147,14 @@ def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, 
             raise RuntimeError(fault)
 
         answer = {"answers NaN": np.nan, "answers something else": 0.5}.get(fault, 1.0)
-        return fail if kind == OTHER and fault == "fails in a run" else working_for(0, answer if kind == OTHER else 1)
+        return fail if kind == other and fault == "fails in a run" else working_for(0, answer if kind == other else 1)
 
     with caplog.at_level(logging.WARNING):
-        chosen = choose("The encoder", [CPU, OTHER], make, rehearsal)
+        chosen = choose("The encoder", [CPU, other], make, rehearsal)
 
     assert (chosen.kind, chosen.timings_ms) == (CPU, {})
     (line,) = caplog.messages
-    assert line.startswith("The encoder runs without openvino: ")
+    assert line.startswith(f"The encoder runs without {other}: ")
 
 
 def test_a_graph_that_is_none_is_the_file_s_fault(tmp_path):

@@ -1,9 +1,11 @@
 """The decoder in C against torch's ordinary modules, in every build that this machine runs."""
 
+import _ctypes
 import ctypes
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from support.random_model import random_model
 import service.native
 from model_store.graphs import PrepareGraph
 from model_store.parity import TorchAnswers, torch_answers
-from service.native import MAX_TOKENS, NativeDecoder, NativeError, best_level
+from service.native import MAX_POINTS, NativeDecoder, NativeError, best_level
 from service.sam.prompts import ABSENT, IGNORED, decoder_inputs
 
 # Issue and DESIGN 3: equal to 1e-4. Measured on these weights: 1e-5.
@@ -93,7 +95,7 @@ def test_it_answers_what_torch_answers(decoder, model, answers, state):
         assert np.abs(stability - expected).max() < 1e-6
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 11, 40, MAX_TOKENS])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 11, 40, MAX_POINTS])
 def test_any_number_of_points_is_answered_as_by_torch(decoder, model, answers, state, count):
     random = np.random.default_rng(count)
     points = random.uniform(0, 1024, (1, count, 2)).astype(np.float32)
@@ -185,7 +187,7 @@ def test_shapes_that_do_not_fit_are_refused(decoder, state):
             decoder.decode(*wrong, points, labels, threads=1)
     with pytest.raises(ValueError, match="do not fit"):
         decoder.decode(*state, points[:, :1], labels, threads=1)
-    many = MAX_TOKENS + 1
+    many = MAX_POINTS + 1
     with pytest.raises(ValueError, match="at most"):
         decoder.decode(*state, np.zeros((1, many, 2), np.float32), np.ones((1, many), np.int64), threads=1)
 
@@ -212,6 +214,27 @@ def test_without_a_build_there_is_none(tmp_path):
 
     assert asked.stdout == "None\n"
     assert "no build of the native decoder runs on this machine" in asked.stderr
+
+
+@pytest.mark.parametrize("damage", ["no library", "built of another source"])
+def test_a_build_that_cannot_be_used_is_as_good_as_none(tmp_path, damage):
+    package = tmp_path / "service" / "native"
+    package.mkdir(parents=True)
+    (tmp_path / "service" / "__init__.py").touch()
+    shutil.copy(service.native.__file__, package)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    for level in ("v3", "v4"):
+        path = package / f"_x86_64_{level}{suffix}"
+        if damage == "no library":
+            path.write_bytes(b"no library")
+        else:
+            shutil.copy(_ctypes.__file__, path)
+    question = "import service.native; print(service.native.library())"
+
+    asked = subprocess.run([sys.executable, "-c", question], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert asked.stdout == "None\n"
+    assert asked.stderr.count("cannot be used") == 2
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")

@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from sam.pictures import logits, masks
 from sam.reference import rasterised
 from scipy import ndimage
+from support.whole_masks import full
 
 from service.errors import InvalidRequest
 from service.sam.formats import (
@@ -80,10 +81,10 @@ def test_runs_that_go_on_from_the_foot_of_a_column_to_the_next_are_one():
 def test_all_forms_of_a_decoded_mask_agree(values, size):
     mask = binary_mask(values, size)
 
-    full = mask.full()
-    assert encode_rle(mask)["counts"].encode() == coco.encode(np.asfortranarray(full.view(np.uint8)))["counts"]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(mask, crop=False)))), full)
-    assert np.array_equal(rasterised(encode_polygons(mask), size), full)
+    whole = full(mask)
+    assert encode_rle(mask)["counts"].encode() == coco.encode(np.asfortranarray(whole.view(np.uint8)))["counts"]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(mask, crop=False)))), whole)
+    assert np.array_equal(rasterised(encode_polygons(mask), size), whole)
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sam.pictures import logits, masks, sizes
 from sam.reference import upsampled
+from support.whole_masks import full
 
 from service import native
 from service.sam.masks import BinaryMask, binary_mask, candidates, rank
@@ -24,12 +25,12 @@ both_ways = pytest.mark.parametrize(
 def assert_equal_to_the_full_path(values, size, library):
     found = binary_mask(values, size, library)
 
-    full = upsampled(values, size)
+    expected = upsampled(values, size)
     # What is nearer to 0 than rounding in float32 reaches may fall on either side.
-    is_clear = np.abs(full) >= 1e-4 * max(1.0, np.abs(values).max())
-    pixels = found.full()
+    is_clear = np.abs(expected) >= 1e-4 * max(1.0, np.abs(values).max())
+    pixels = full(found)
     assert pixels.shape == size
-    assert np.array_equal(pixels[is_clear], (full > 0.0)[is_clear])
+    assert np.array_equal(pixels[is_clear], (expected > 0.0)[is_clear])
     assert_tight(found)
 
 
@@ -37,7 +38,7 @@ def assert_tight(mask):
     x0, y0, x1, y1 = mask.box
     assert mask.crop.dtype == np.bool_
     assert mask.crop.shape == (y1 - y0, x1 - x0)
-    assert mask.area == mask.full().sum()
+    assert mask.area == full(mask).sum()
     if mask.area == 0:
         assert mask.box == (0, 0, 0, 0)
         return
@@ -88,7 +89,7 @@ def test_a_logit_of_exactly_zero_is_not_in_the_mask(library):
     assert mask.area == 0
     assert mask.box == (0, 0, 0, 0)
     assert mask.crop.shape == (0, 0)
-    assert not mask.full().any()
+    assert not full(mask).any()
 
 
 @both_ways
@@ -98,7 +99,7 @@ def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask(library):
 
     mask = binary_mask(values, (1024, 1024), library)
 
-    assert np.array_equal(mask.full(), upsampled(values, (1024, 1024)) > 0.0)
+    assert np.array_equal(full(mask), upsampled(values, (1024, 1024)) > 0.0)
 
 
 @both_ways
@@ -116,7 +117,7 @@ def test_the_largest_float16_logits_do_not_overflow(library):
 def test_turns_area_and_box_tell_the_same_as_the_pixels(values, size):
     mask = LIBRARY.mask(values, size)
 
-    drawn = BinaryMask.cut(size, 0, 0, mask.full())
+    drawn = BinaryMask.cut(size, 0, 0, full(mask))
     assert np.array_equal(mask.turns, drawn.turns)
     assert (mask.area, mask.box) == (drawn.area, drawn.box)
 
@@ -136,7 +137,7 @@ def test_a_cut_mask_is_the_smallest_rectangle_in_its_place(pixels, x0, y0):
 
     mask = BinaryMask.cut(size, x0, y0, pixels)
 
-    assert np.array_equal(mask.full(), expected)
+    assert np.array_equal(full(mask), expected)
     assert_tight(mask)
 
 
