@@ -13,9 +13,11 @@ from typer.core import TyperGroup
 
 from model_store import catalog, importing, terminal
 from model_store.catalog import ModelStoreError, UsageError
+from model_store.evaluation.command import evaluate
 from model_store.importing import Form
 from model_store.model_info import UNTRAINED_LICENCE, ModelInfo, info_of, published_info
 from model_store.target import check_target
+from model_store.training import command as training
 from service.sam.manifest import ManifestError, load_manifest
 
 ModelsDir = Annotated[
@@ -286,6 +288,18 @@ def info(
         typer.echo(json.dumps(members, indent=2))
         return
     terminal.print_manifest(directory, manifest)
+
+
+for command in (
+    training.pack,
+    training.train,
+    training.features,
+    training.distill,
+    training.granularity,
+    training.pieces,
+    evaluate,
+):
+    app.command()(command)
 
 
 def _accepted_info(file: Path, stated: ModelInfo, *, accept_licence: bool) -> ModelInfo:

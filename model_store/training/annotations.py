@@ -1,0 +1,190 @@
+"""Photos with masks as data sets write them: this project's jsonl, COCO-style JSON (LVIS too), and SA-1B folders."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
+
+from model_store.catalog import ModelStoreError
+from service.sam.transforms import Size
+
+JSONL_NAME = "annotations.jsonl"
+
+
+class AnnotationError(ModelStoreError):
+    """The files are not a data set that can be read; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRecord:
+    """One mask of a photo.
+
+    Args:
+        rle: COCO run lengths, compressed, at the size of the photo.
+        kind: object, part, region or stuff; "" where the data set does not say.
+        votes: how many annotators drew it.
+        click: (x, y) in pixels that the data set gives for it, or None.
+    """
+
+    rle: Mapping[str, Any]
+    kind: str = ""
+    votes: int = 1
+    click: tuple[float, float] | None = None
+
+    def decode(self) -> NDArray[np.uint8]:
+        """(H, W), 0 and 1."""
+        pixels: NDArray[np.uint8] = coco_mask.decode(self.rle)
+        return pixels
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return int(coco_mask.area(self.rle))
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 in pixels, exclusive at the end."""
+        x, y, width, height = (float(value) for value in coco_mask.toBbox(self.rle))
+        return x, y, x + width, y + height
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRecord:
+    """A photo and its masks; nothing is decoded yet."""
+
+    path: Path
+    size: Size
+    source: str
+    licence_class: str = ""
+    masks: Sequence[MaskRecord] = field(default_factory=tuple)
+
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB, upright.
+
+        Raises:
+            AnnotationError: the picture is not of the size that its masks are for.
+        """
+        with Image.open(self.path) as file:
+            pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))  # a copy: torch wants to write
+        if pixels.shape[:2] != self.size:
+            with Image.open(self.path) as file:  # COCO's masks are for the pixels as stored
+                pixels = np.array(file.convert("RGB"))
+        if pixels.shape[:2] != self.size:
+            raise AnnotationError(f"{self.path} has {pixels.shape[:2]} pixels, its masks are for {self.size}")
+        return pixels
+
+
+def read_annotations(place: str | Path, *, licence_classes: Iterable[str] | None = None) -> list[PhotoRecord]:
+    """The photos of a data set that have a mask.
+
+    Args:
+        place: a folder with annotations.jsonl; a folder of SA-1B's pairs of .jpg and .json; or a COCO-style .json file,
+            whose pictures lie beside it, in `images`, or in a folder of its own name (`PLACE:FOLDER` names another).
+        licence_classes: take only photos of these classes; None takes all.
+
+    Raises:
+        AnnotationError: no data set is there, or a line of it cannot be read.
+    """
+    text, _, images = str(place).partition(":")
+    path = Path(text)
+    if path.is_file():
+        photos = _read_coco(path, Path(images) if images else None)
+    elif (path / JSONL_NAME).is_file():
+        photos = _read_jsonl(path)
+    elif path.is_dir():
+        photos = _read_sa1b(path)
+    else:
+        raise AnnotationError(f"{path} is neither a folder nor a file with annotations")
+    if licence_classes is not None:
+        allowed = set(licence_classes)
+        photos = [photo for photo in photos if photo.licence_class in allowed]
+    photos = [photo for photo in photos if photo.masks]
+    if not photos:
+        raise AnnotationError(f"{path} has no photo with a mask that may be used")
+    return photos
+
+
+def _read_jsonl(folder: Path) -> list[PhotoRecord]:
+    photos = []
+    with (folder / JSONL_NAME).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            photos.append(_checked(lambda: _jsonl_photo(folder, json.loads(line)), f"{folder / JSONL_NAME}:{number}"))  # noqa: B023 - called at once
+    return photos
+
+
+def _jsonl_photo(folder: Path, record: Mapping[str, Any]) -> PhotoRecord:
+    masks = tuple(
+        MaskRecord(
+            {"size": mask["size"], "counts": mask["counts"].encode()}, mask.get("kind", ""), int(mask.get("votes", 1))
+        )
+        for mask in record["masks"]
+    )
+    size = (int(record["height"]), int(record["width"]))
+    return PhotoRecord(folder / record["file"], size, record.get("source", ""), record.get("licence_class", ""), masks)
+
+
+def _read_coco(path: Path, images: Path | None) -> list[PhotoRecord]:
+    content = _checked(lambda: json.loads(path.read_bytes()), str(path))
+    folders = [images] if images else [path.parent / "images", path.parent / path.stem, path.parent]
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for annotation in _checked(lambda: content["annotations"], str(path)):
+        if not annotation.get("iscrowd"):
+            by_image.setdefault(annotation["image_id"], []).append(annotation)
+    photos = []
+    for image in content["images"]:
+        size = (int(image["height"]), int(image["width"]))
+        # LVIS has no file names, only addresses that end in COCO's.
+        name = image.get("file_name") or image["coco_url"].rsplit("/", 1)[-1]
+        file = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
+        masks = tuple(
+            MaskRecord(_run_lengths(annotation["segmentation"], size), "object")
+            for annotation in by_image.get(image["id"], [])
+            if annotation.get("segmentation")
+        )
+        photos.append(PhotoRecord(file, size, path.stem, masks=tuple(mask for mask in masks if mask.area > 0)))
+    return photos
+
+
+def _read_sa1b(folder: Path) -> list[PhotoRecord]:
+    photos = []
+    for path in sorted(folder.rglob("*.json")):
+        content = _checked(lambda: json.loads(path.read_bytes()), str(path))  # noqa: B023 - called at once
+        if not isinstance(content, dict) or "image" not in content:
+            continue
+        image = content["image"]
+        size = (int(image["height"]), int(image["width"]))
+        masks = tuple(
+            MaskRecord(_run_lengths(one["segmentation"], size), click=_click(one.get("point_coords")))
+            for one in content.get("annotations", [])
+        )
+        photos.append(PhotoRecord(path.parent / image["file_name"], size, "sa1b", masks=masks))
+    return photos
+
+
+def _run_lengths(segmentation: Any, size: Size) -> Mapping[str, Any]:
+    """COCO's three ways of writing a mask, as compressed run lengths."""
+    if isinstance(segmentation, list):  # polygons, which together are one mask
+        merged: Mapping[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+        return merged
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        compressed: Mapping[str, Any] = coco_mask.frPyObjects(segmentation, *size)
+        return compressed
+    return {"size": list(segmentation["size"]), "counts": counts.encode() if isinstance(counts, str) else counts}
+
+
+def _click(coordinates: Any) -> tuple[float, float] | None:
+    return (float(coordinates[0][0]), float(coordinates[0][1])) if coordinates else None
+
+
+def _checked(read: Callable[[], Any], place: str) -> Any:
+    try:
+        return read()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AnnotationError(f"{place}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,30 @@
+"""Initial weights for training from nothing."""
+
+import torch
+from torch import Tensor, nn
+
+from model_store.checkpoint import seeded_model
+from model_store.edge_sam.model import EdgeSAM
+from model_store.edge_sam.transformer import Attention
+
+SHARPNESS = 2.5
+
+
+@torch.no_grad()
+def initial_model(seed: int) -> EdgeSAM:
+    """A model that looks where it is pointed at before it has learned anything.
+
+    In attention between tokens and image, queries and keys start with the same projection. Both carry the same Fourier
+    code of their place, so their product is a bump around the click from the first step on, instead of noise; enlarged,
+    since with the default scale the bump would hardly outweigh the mean of the map.
+    """
+    model = seeded_model(seed)
+    transformer = model.mask_decoder.transformer
+    between: list[Tensor | nn.Module] = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        between += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in between:
+        assert isinstance(attention, Attention)
+        attention.q_proj.weight *= SHARPNESS
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+    return model

@@ -1,0 +1,34 @@
+"""The model with the reference weights, and a small data set."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from support.random_model import random_model
+
+
+@pytest.fixture(scope="session")
+def model():
+    return random_model()
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four photos with a mask each, as a folder."""
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    with (folder / "annotations.jsonl").open("w") as lines:
+        for number in range(4):
+            mask = np.zeros((48, 64), np.uint8)
+            mask[8 + number : 30, 10:40] = 1
+            image = np.where(mask[..., None] > 0, [220, 180, 40], [20, 60, 90]).astype(np.uint8)
+            Image.fromarray(image).save(folder / "images" / f"{number}.png")
+            rle = coco_mask.encode(np.asfortranarray(mask))
+            record = {
+                "file": f"images/{number}.png", "width": 64, "height": 48, "licence_class": "attribution",
+                "masks": [{"size": rle["size"], "counts": rle["counts"].decode(), "kind": "object"}],
+            }  # fmt: skip
+            lines.write(json.dumps(record) + "\n")
+    return folder

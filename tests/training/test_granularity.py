@@ -1,0 +1,107 @@
+"""The granularity module has EdgeSAM's keys, learns boxes, and gives a click the box that goes with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_store.training.granularity import (
+    GranularityModule,
+    anchor_boxes,
+    assign,
+    box_around,
+    box_iou,
+    box_losses,
+    decode_boxes,
+    encoder_stages,
+)
+from model_store.training.initial import initial_model
+
+SHAPES = Path(__file__).parent / "data" / "edgesam_rpn_shapes.json"
+
+
+def test_keys_and_shapes_are_those_of_edgesam():
+    found = {key: list(value.shape) for key, value in GranularityModule().state_dict().items()}
+
+    assert found == json.loads(SHAPES.read_text())
+
+
+def test_it_sees_the_stages_of_the_encoder_and_answers_for_every_anchor():
+    encoder = initial_model(0).eval().image_encoder
+
+    stages = encoder_stages(encoder, torch.randn(2, 3, 256, 256))
+    logits, deltas = GranularityModule().eval()(stages)
+
+    anchors = anchor_boxes(256)
+    assert [tuple(stage.shape[1:]) for stage in stages] == [(96, 32, 32), (192, 16, 16), (384, 8, 8)]
+    assert logits.shape == (2, len(anchors))
+    assert deltas.shape == (2, len(anchors), 4)
+
+
+def test_anchors_have_the_sizes_and_ratios_of_their_level():
+    anchors = anchor_boxes(1024)
+
+    first = anchors[:9]
+    sizes = first[:, 2:] - first[:, :2]
+    assert len(anchors) == 9 * (128**2 + 64**2 + 32**2 + 16**2 + 8**2)
+    torch.testing.assert_close((first[:, :2] + first[:, 2:]) / 2, torch.full((9, 2), 4.0))
+    areas = torch.tensor([2.0 ** (2 * octave / 3) for octave in range(3)]).repeat(3) * 32**2
+    torch.testing.assert_close(sizes.prod(1), areas)
+    torch.testing.assert_close(sizes[:, 1] / sizes[:, 0], torch.tensor([1.0, 0.5, 2.0]).repeat_interleave(3))
+
+
+def test_every_box_gets_an_anchor_and_far_anchors_get_none():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 20, 20], [50, 50, 60, 60]])
+    boxes = torch.tensor([[0.0, 0, 19, 20], [0, 0, 3, 3]])
+
+    match = assign(anchors, boxes, 0.5)
+
+    assert match.tolist() == [1, 0, -1]
+
+
+def test_learned_deltas_are_the_boxes_again():
+    """A few hundred steps of plain descent on the losses alone find the boxes."""
+    boxes = [torch.tensor([[30.0, 40, 90, 100], [100, 20, 120, 110]])]
+    anchors = anchor_boxes(128)
+    logits = torch.full((1, len(anchors)), -4.6, requires_grad=True)
+    deltas = torch.zeros(1, len(anchors), 4, requires_grad=True)
+    optimiser = torch.optim.Adam([logits, deltas], lr=0.1)
+
+    for _ in range(200):
+        optimiser.zero_grad()
+        box_losses(logits, deltas, boxes, 128).total.backward()
+        optimiser.step()
+
+    found = decode_boxes(anchors, deltas.detach()[0], 128)[logits[0] > 0]
+    assert len(found) >= 2
+    assert float(box_iou(boxes[0], found).amax(1).min()) > 0.95
+    assert float(box_iou(found, boxes[0]).amax(1).min()) > 0.95
+
+
+def test_a_picture_without_boxes_only_lowers_scores():
+    logits, deltas = (torch.zeros(shape, requires_grad=True) for shape in ((1, 3069), (1, 3069, 4)))
+
+    losses = box_losses(logits, deltas, [torch.zeros(0, 4)], 128)
+    losses.total.backward()
+
+    assert float(losses.parts["huber"]) == 0.0
+    assert bool((logits.grad > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("merge", "expected"), [("weighted", [8.0, 8.0, 28.0, 28.0]), ("best", [10.0, 10.0, 30.0, 30.0])]
+)
+def test_the_nearest_confident_boxes_around_a_click_are_merged(merge, expected):
+    boxes = torch.tensor([[10.0, 10, 30, 30], [4, 4, 24, 24], [0, 0, 100, 100], [12, 12, 28, 28], [40, 40, 60, 60]])
+    scores = torch.tensor([0.8, 0.4, 0.9, 0.05, 0.9])
+
+    box = box_around((20.0, 20.0), scores, boxes, nearest=2, merge=merge)
+
+    torch.testing.assert_close(box, torch.tensor(expected))
+
+
+def test_a_click_that_no_box_holds_gets_none():
+    boxes, scores = torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0.9])
+
+    assert box_around((10.0, 20.0), scores, boxes) is None, "the border does not count"
