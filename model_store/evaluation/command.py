@@ -73,7 +73,8 @@ def evaluate(
         progress = stack.enter_context(counter("measuring photos"))
         findings = measure(photos, segmenters, protocol, baselines=baselines, progress=progress)
         figures = report.summary(findings)
-        tables = [report.table_rows(figures), report.size_rows(figures)]
+        kinds = (report.table_rows, report.size_rows, report.boundary_rows, report.calibration_rows)
+        tables = [table for kind in kinds if (table := kind(figures))[1]]
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             (out / "figures.json").write_text(json.dumps(figures, indent=2))

@@ -57,6 +57,30 @@ def size_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def boundary_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of outlines: first prompts alone, as those of the baselines."""
+    starts = [start for start in STARTS if any(start in figure["boundary"] for figure in figures.values())]
+    rows = [
+        [method, *(_percent(figure["boundary"].get(start)) for start in starts)] for method, figure in figures.items()
+    ]
+    return ["IoU of outlines, %", *starts], rows
+
+
+def calibration_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of scores: how far the predicted IoU is from the true one, and how they go together.
+
+    Methods without a score are left out.
+    """
+    scored = {method: figure["calibration"] for method, figure in figures.items() if figure["calibration"]}
+    columns = [start for start in STARTS if any(start in found for found in scored.values())]
+    header = ["predicted IoU", *(f"{column}, {what}" for column in columns for what in ("error", "correlation"))]
+    rows = [
+        [method, *(f"{found[column][what]:.2f}" for column in columns for what in ("error", "correlation"))]
+        for method, found in scored.items()
+    ]
+    return header, rows
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
