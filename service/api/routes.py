@@ -34,13 +34,14 @@ from service.metrics import Metrics
 from service.sam.formats import decode_logits
 from service.sam.prompts import Prompt
 
-_PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
+# application/octet-stream is taken, too, and not named: of two kinds of body that it knows, openapi-python-client 0.29
+# makes a module that cannot be imported.
 _PICTURE_BODY = {
     "required": True,
     "content": {
         **{
             kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in (*_PICTURE_TYPES, "application/octet-stream")
+            for kind in ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
         },
         "multipart/form-data": {
             "schema": {

@@ -26,7 +26,9 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     if height <= 0 or width <= 0:
         raise ValueError(f"A mask of {height} x {width} pixels has no pixel.")
     runs = _runs(counts)
-    if runs.min(initial=0) < 0 or runs.sum() != height * width:
+    count = height * width
+    # Each by itself first: a sum of larger ones could overflow and come out right.
+    if runs.min(initial=0) < 0 or runs.max(initial=0) > count or runs.sum() != count:
         raise ValueError(f"The run lengths are not those of a mask of {height} x {width} pixels.")
     is_inside = np.zeros(len(runs), np.bool_)
     is_inside[1::2] = True
