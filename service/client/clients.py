@@ -279,9 +279,9 @@ class _Attempt:
         self._ends_at = self._started + timeout_s
 
     def sending(self, request: Request, upload: Callable[[Request], Any]) -> dict[str, Any]:
-        """The arguments of httpx's `stream`; `upload` gives the body in pieces, where somebody watches them."""
+        """The arguments of httpx's `stream`; `upload` gives a long body in pieces."""
         headers, content = dict(request.headers), request.body or None
-        if request.progress is not None:
+        if request.is_upload:
             headers["Content-Length"] = str(len(request.body))
             content = upload(request)
         return {"method": request.method, "url": request.path, "headers": headers, "content": content}

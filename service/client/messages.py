@@ -29,6 +29,11 @@ class Request:
     body: bytes = b""
     progress: Progress | None = None
 
+    @property
+    def is_upload(self) -> bool:
+        """Whether the body is sent in pieces, so that its progress can be told and its whole time bounded."""
+        return self.progress is not None or len(self.body) > _UPLOAD_PIECE_BYTES
+
     def pieces(self) -> Iterator[bytes]:
         """The body in pieces, telling `progress` of each that has been taken."""
         total = len(self.body)

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from support.client_kinds import KEY
 from support.noise_pictures import as_file, noise_file, noise_picture
 
 from service.client import PictureRefused
@@ -105,3 +106,13 @@ def test_what_the_service_refuses_is_a_typed_error(client, data, code, status):
     assert len(caught.value.request_id) == 16
     assert caught.value.detail in str(caught.value)
     assert caught.value.extra["title"]
+
+
+@pytest.mark.parametrize("progress", [None, lambda _sent, _total: None])
+def test_an_upload_that_is_refused_halfway_says_why(connect, narrow, progress):
+    client = connect(narrow.url, KEY, retry_s=0)
+
+    with pytest.raises(PictureRefused) as caught:
+        client.embed(bytes(20_000_000), progress=progress)
+
+    assert (caught.value.code, caught.value.status, caught.value.extra["limit"]) == ("body-too-large", 413, 100_000)

@@ -164,7 +164,7 @@ def test_a_connection_that_ends_without_an_answer_is_tried_again(connect):
         thread.start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(Unreachable):
-            connect(address, retry_s=3.0, timeout_s=1.0).contains(UNKNOWN)
+            connect(address, retry_s=1.5, timeout_s=0.5).contains(UNKNOWN)
         thread.join(WAIT_S)
 
     assert seen == [b"HEAD /embe"] * 3
