@@ -123,19 +123,19 @@ def test_a_folder_is_embedded_once_and_failures_are_listed(run, tmp_path):
 
     assert (first.exit_code, second.exit_code) == (1, 0)
     assert re.search(r"4 pictures in [\d.]+ s: 3 embedded, 0 known before, 1 failed", first.stdout)
-    assert f"failed: {tmp_path / 'broken.jpg'}: The bytes" in first.stdout or "unsupported-image" in first.stdout
+    assert re.search(r"^failed: .*broken\.jpg: .*unsupported-image", first.stdout, re.MULTILINE)
     assert re.search(r"3 pictures in [\d.]+ s: 0 embedded, 3 known before, 0 failed", second.stdout)
 
 
 def test_a_folder_that_does_not_fit_into_the_cache_is_no_success(run, narrow, tmp_path):
-    for number in range(4):
+    for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(noise_file((20, 20), seed=200 + number))
 
     result = run("--folder", tmp_path, "--jobs", "1", "--url", narrow.url, env={"EDGESAM_API_KEY": KEY})
 
     assert result.exit_code == 1
-    assert "4 embedded, 0 known before, 0 failed" in result.stdout
-    assert re.search(r"no room for [123] of the pictures .* first .*0\.png\.", result.stderr)
+    assert "3 embedded, 0 known before, 0 failed" in result.stdout
+    assert re.search(r"no room for [12] of the pictures .* first .*0\.png\.", result.stderr)
 
 
 @pytest.mark.parametrize("mode", ["photo", "folder"])
