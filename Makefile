@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 OPENVINO := onnxruntime-openvino==1.24.1
+# Writes a client from /openapi.json for a test; installed apart, since it wants other versions than we do.
+GENERATOR := openapi-python-client==0.29.1
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check lint types imports bench bench-quick demo export-untrained lock openvino-test clean
@@ -53,6 +55,8 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 	echo torch > $(VENV)/without-torch
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -q \
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
+	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/openapi-generator.lock
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -183,7 +183,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.metrics_port is None:
         install_metrics_route(app, metrics.registry)
     install_problem_handlers(app, metrics)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
     _add_middleware(app, settings, metrics)
     return app
 
@@ -266,8 +266,8 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         )
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document and the schemas of bodies that the routes read themselves."""
+def _openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
+    """FastAPI's document, the schemas of bodies that the routes read themselves, and how a key is sent."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _, extra = models_json_schema(
@@ -275,6 +275,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        document["security"] = [*([] if needs_key else [{}]), {"bearer": []}, {"key": []}]
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.doc_tables import metric_rows, problem_rows, setting_rows
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from service.client.command import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,6 +25,7 @@ def test_readme_has_the_row_that_the_code_has(row: str):
 
 def test_readme_names_no_setting_that_is_gone():
     known = {re.search(r"`(EDGESAM_\w+)`", row)[1] for row in setting_rows()}
+    known |= {name for parameter in get_command(app).params for name in [parameter.envvar] if name}  # the client's
 
     named = set(re.findall(r"EDGESAM_[A-Z_]+", README))
 
@@ -44,17 +49,42 @@ def test_every_make_target_that_a_document_names_exists():
     assert {"serve", "test", "check"} <= named <= targets
 
 
-def test_the_python_example_of_the_readme_runs(service_url: str, tmp_path: Path):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    photo = tmp_path / "photo.jpg"
+def run_example(number: int, service_url: str, folder: Path) -> dict:
+    """Run a Python example of the README on a photo of its own; the names it leaves."""
+    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
+    photo = folder / "photo.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)).save(photo)
     example = example.replace("http://127.0.0.1:8000", service_url).replace("photo.jpg", str(photo))
     names: dict = {}
-
     exec(example, names)
+    return names
+
+
+def test_the_example_with_a_plain_http_client_runs(service_url: str, tmp_path: Path):
+    names = run_example(0, service_url, tmp_path)
 
     assert [mask.shape for mask in names["masks"]] == [(96, 128), (96, 128)]
     assert names["refined"]["results"][0]["masks"][0]["rle"]["size"] == [96, 128]
+
+
+def test_the_example_with_our_client_runs(service_url: str, tmp_path: Path):
+    names = run_example(1, service_url, tmp_path)
+
+    assert names["mask"].pixels.shape == names["refined"].pixels.shape == (96, 128)
+
+
+def test_the_command_lines_of_the_client_are_valid(service_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = [line.split("#")[0] for line in re.findall(r"python -m service\.client (.*)", README)]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photos/other.jpg"):
+        Image.new("RGB", (451, 300), (90, 120, 60)).save(tmp_path / name)
+
+    results = [CliRunner().invoke(app, [*line.split(), "--url", service_url]) for line in lines]
+
+    assert len(lines) == 2
+    assert [result.exit_code for result in results] == [0, 0], [result.output for result in results]
+    assert (tmp_path / "cut.png").exists()
 
 
 def test_the_curl_examples_of_the_readme_are_valid_requests(service_url: str):

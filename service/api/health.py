@@ -40,12 +40,14 @@ def install_health_routes(
 ) -> None:
     """Add `/livez`, its old name `/healthz`, and `/readyz`."""
 
-    @app.get("/livez", summary="Does the process answer?")
-    @app.get("/healthz", summary="The same as /livez")
+    @app.get("/livez", operation_id="livez", summary="Does the process answer?")
+    @app.get("/healthz", operation_id="healthz", summary="The same as /livez")
     async def livez() -> LiveModel:
         return LiveModel()
 
-    @app.get("/readyz", responses=ProblemModel.responses(503), summary="Does the process take work?")
+    @app.get(
+        "/readyz", responses=ProblemModel.responses(503), operation_id="readyz", summary="Does the process take work?"
+    )
     async def readyz() -> ReadyModel:
         if readiness.is_draining:
             raise NotReady("The process is stopping; it finishes what it has.", retry_after_s=1.0)
@@ -55,7 +57,7 @@ def install_health_routes(
 def install_metrics_route(app: FastAPI, registry: CollectorRegistry) -> None:
     """Add `/metrics`, in the format the scraper asks for."""
 
-    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @app.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=Response)
     def metrics(request: Request) -> Response:  # a plain function: FastAPI renders it in a thread
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type})

@@ -34,6 +34,8 @@ from service.metrics import Metrics
 from service.sam.formats import decode_logits
 from service.sam.prompts import Prompt
 
+# application/octet-stream is taken, too, and not named: of two kinds of body that it knows, openapi-python-client 0.29
+# makes a module that cannot be imported.
 _PICTURE_BODY = {
     "required": True,
     "content": {
@@ -103,6 +105,7 @@ def install_routes(
         response_model=EmbedResponse,
         responses=ProblemModel.responses(400, 401, 408, 413, 415, 422, 503, 504),
         openapi_extra={"requestBody": _PICTURE_BODY},
+        operation_id="embed",
         summary="Embed a picture",
         description="Send the picture once; its `image_hash` is what /segment takes. A known picture costs a look-up.",
     )
@@ -133,7 +136,9 @@ def install_routes(
 
     @app.head(
         "/embed/{image_hash}",
-        responses=ProblemModel.responses(401, 404, 422, 503),
+        response_class=Response,
+        responses={status: {"description": "Problem, without a body"} for status in (401, 404, 422, 503)},
+        operation_id="is_embedded",
         summary="Is a picture embedded?",
         description="200 when it is, so the upload can be skipped; X-Cache names the tier.",
     )
@@ -147,6 +152,7 @@ def install_routes(
         "/embed/{image_hash}",
         status_code=204,
         responses=ProblemModel.responses(401, 404, 422, 503),
+        operation_id="forget",
         summary="Forget a picture",
         description="Removes the embedding from Redis and from the memory of the replica that answers.",
     )
@@ -160,6 +166,7 @@ def install_routes(
         response_model=SegmentResponse,
         responses={**_PNG_ANSWER, **ProblemModel.responses(400, 401, 404, 406, 408, 413, 422, 503, 504)},
         openapi_extra={"requestBody": _SEGMENT_BODY},
+        operation_id="segment",
         summary="Cut out objects",
         description="Prompts on an embedded picture; coordinates are pixels of the upright original.",
     )
@@ -190,7 +197,7 @@ def install_routes(
 
     app.add_middleware(DirectRoute, route="/segment", endpoint=segment, refuse=refusal(metrics))
 
-    @app.get("/models", responses=ProblemModel.responses(401), summary="What is served")
+    @app.get("/models", responses=ProblemModel.responses(401), operation_id="models", summary="What is served")
     async def models() -> ModelsResponse:
         return ModelsResponse(models=[description])
 

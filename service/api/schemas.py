@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from service.sam.masks import Multimask
 
@@ -83,6 +83,8 @@ class SegmentRequest(_Request):
             description="Masks a prompt: 1, 3 (whole, part, sub-part) or 4 (all). "
             "auto: 4 for a single point, which is ambiguous, else 1."
         ),
+        # One enum of a word and numbers is what generators of clients give up on.
+        WithJsonSchema({"anyOf": [{"type": "string", "const": "auto"}, {"type": "integer", "enum": [1, 3, 4]}]}),
     ] = "auto"
     format: Annotated[
         Format,

@@ -90,6 +90,17 @@ def test_every_address_of_the_contract_is_documented(document):
     }  # fmt: skip
 
 
+def test_operations_have_names_that_code_can_be_made_of(document):
+    ids = {operation["operationId"] for _, _, operation in operations(document)}
+
+    assert ids >= {"embed", "is_embedded", "forget", "segment", "models", "livez", "readyz", "metrics"}
+
+
+def test_the_ways_to_send_a_key_are_documented(document):
+    assert document["security"] == [{}, {"bearer": []}, {"key": []}]
+    assert document["components"]["securitySchemes"].keys() == {"bearer", "key"}
+
+
 def test_bodies_are_documented(document):
     bodies = {
         path: operation.get("requestBody") for path, method, operation in operations(document) if method == "post"
@@ -143,7 +154,9 @@ def test_small_answers_have_exactly_the_documented_members(client, document, met
 def test_every_documented_failure_is_a_problem_document(document):
     for path, method, operation in operations(document):
         for status, response in operation["responses"].items():
-            if int(status) >= 400:
+            if method == "head":  # its answers have no body, and generated clients would try to read it
+                assert "content" not in response, (path, status)
+            elif int(status) >= 400:
                 assert set(response["content"]) == {PROBLEM}, (path, method, status)
                 reference = response["content"][PROBLEM]["schema"]["$ref"]
                 assert reference == "#/components/schemas/ProblemModel"

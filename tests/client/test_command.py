@@ -1,0 +1,170 @@
+"""`python -m service.client` against the real service: what it writes, says and exits with."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.client_kinds import KEY
+from support.noise_pictures import as_file, noise_file, noise_picture
+from typer.testing import CliRunner
+
+from service.client import Client
+from service.client.command import app
+
+ROOT = Path(__file__).parent.parent.parent
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def run(service_url, monkeypatch):
+    """Runs the command line; the service is the one with default settings."""
+    monkeypatch.setenv("EDGESAM_URL", service_url)
+    return lambda *arguments, **options: CliRunner().invoke(app, [str(one) for one in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photos") / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    path.write_bytes(as_file(noise_picture((120, 160), seed=92), "JPEG", exif=exif))
+    return path
+
+
+def test_a_cut_out_is_the_picture_where_the_mask_is_and_transparent_elsewhere(run, photo, service_url, tmp_path):
+    cut, mask = tmp_path / "cut.png", tmp_path / "mask.png"
+
+    result = run(photo, "--point", "60,80", "--point", "5,5:0", "--box", "10,10,110,150", "-o", cut, "--mask", mask)
+
+    with Client(service_url) as client:
+        expected = client.segment(
+            client.embed(photo), points=[(60, 80), (5, 5)], labels=[1, 0], box=(10, 10, 110, 150)
+        ).best
+    with Image.open(photo) as lying, Image.open(cut) as written, Image.open(mask) as drawn:
+        upright = np.asarray(lying.transpose(Image.Transpose.ROTATE_270))
+        pixels = np.asarray(written)
+        inside = np.asarray(drawn) == 255
+    assert result.exit_code == 0, result.output
+    assert np.array_equal(inside, expected.pixels)
+    assert np.array_equal(pixels[:, :, 3] == 255, expected.pixels)
+    assert np.array_equal(pixels[expected.pixels][:, :3], upright[expected.pixels])
+    assert re.search(r"^picture +.*photo\.jpg: 120 x 160, embedded", result.output, re.MULTILINE)
+    assert re.search(r"^segment +[\d.]+ ms there and back; .*decode [\d.]+", result.output, re.MULTILINE)
+    assert "not trained" in result.stderr
+
+
+def test_a_cropped_cut_out_has_the_size_of_the_objects_box(run, photo, service_url, tmp_path):
+    cut = tmp_path / "cut.png"
+
+    result = run(photo, "--point", "60,80", "--crop", "--output", cut)
+
+    with Client(service_url) as client:
+        x0, y0, x1, y1 = client.segment(client.embed(photo), points=(60, 80)).best.box
+    with Image.open(cut) as written:
+        assert written.size == (x1 - x0, y1 - y0)
+    assert result.exit_code == 0
+    assert "known, not uploaded" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["photo.jpg", "--folder", "photos"],
+        ["photo.jpg", "-o", "cut.png"],
+        ["photo.jpg", "--crop"],
+        ["--folder", "photos", "--point", "1,1"],
+        ["photo.jpg", "--point", "1"],
+        ["photo.jpg", "--point", "1,1:2"],
+        ["photo.jpg", "--point", "one,1"],
+        ["photo.jpg", "--box", "1,2,3"],
+        ["--folder", "photos", "--jobs", "0"],
+    ],
+)
+def test_what_cannot_be_is_refused_with_status_2(run, arguments):
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.jpg"], "nothing.jpg: No such file"),
+        (["{photo}", "--point", "9999,1"], "outside the picture"),
+        (["{photo}", "--point", "nan,1"], "finite"),
+        (["{photo}", "--url", "http://127.0.0.1:9", "--retry", "0"], "cannot be reached"),
+        (["{photo}", "--url", "here"], "no address"),
+        (["{photo}", "--point", "60,80", "-o", "/nowhere/cut.png"], "/nowhere/cut.png: No such file"),
+        (["--folder", "/nowhere"], "/nowhere: No such file"),
+    ],
+)
+def test_what_fails_is_told_in_one_line_with_status_1(run, photo, arguments, words):
+    result = run(*(argument.format(photo=photo) for argument in arguments))
+
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert result.exit_code == 1
+    assert words in line
+
+
+def test_a_folder_is_embedded_once_and_failures_are_listed(run, tmp_path):
+    for name in ("one.png", "below/two.PNG", "below/deeper/three.png", ".hidden.png", "notes.txt", "broken.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise_file((20, 20), seed=len(name)) if path.suffix.lower() == ".png" else b"no picture")
+
+    first = run("--folder", tmp_path, "--jobs", "3")
+    (tmp_path / "broken.jpg").unlink()
+    second = run("--folder", tmp_path)
+
+    assert (first.exit_code, second.exit_code) == (1, 0)
+    assert re.search(r"4 pictures in [\d.]+ s: 3 embedded, 0 known before, 1 failed", first.stdout)
+    assert re.search(r"^failed: .*broken\.jpg: .*unsupported-image", first.stdout, re.MULTILINE)
+    assert re.search(r"3 pictures in [\d.]+ s: 0 embedded, 3 known before, 0 failed", second.stdout)
+
+
+def test_a_folder_that_does_not_fit_into_the_cache_is_no_success(run, narrow, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(noise_file((20, 20), seed=200 + number))
+
+    result = run("--folder", tmp_path, "--jobs", "1", "--url", narrow.url, env={"EDGESAM_API_KEY": KEY})
+
+    assert result.exit_code == 1
+    assert "3 embedded, 0 known before, 0 failed" in result.stdout
+    assert re.search(r"no room for [12] of the pictures .* first .*0\.png\.", result.stderr)
+
+
+@pytest.mark.parametrize("mode", ["photo", "folder"])
+def test_an_interrupt_ends_it_with_a_word_and_status_130(photo, mode):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(WAIT_S)
+        asked = [photo] if mode == "photo" else ["--folder", photo.parent]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.client", *asked, "--url", f"http://127.0.0.1:{silent.getsockname()[1]}"],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=WAIT_S)
+
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("error: interrupted;")
+    assert "Traceback" not in said
+
+
+def test_the_client_loads_nothing_of_the_service_and_no_heavy_package():
+    script = "import sys, service.client; print(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    loaded = set(process.stdout.split())
+
+    ours = {name for name in loaded if name.startswith("service") and not name.startswith("service.client")}
+    assert ours == {"service"}
+    assert not loaded & {"cv2", "fastapi", "pydantic", "onnxruntime", "pycocotools", "torch", "PIL", "typer"}

@@ -1,0 +1,118 @@
+"""Embedding through both clients: what is uploaded, when, and what the caller learns."""
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.client_kinds import KEY
+from support.noise_pictures import as_file, noise_file, noise_picture
+
+from service.client import PictureRefused
+from service.client.pictures import Content, Picture
+from service.sam.images import decode_picture
+
+
+def test_a_known_picture_is_not_uploaded_again(client, next_seed):
+    data = noise_file((30, 50), next_seed)
+    uploads: list[tuple[int, int]] = []
+
+    first = client.embed(data)
+    second = client.embed(data, progress=lambda *sent: uploads.append(sent))
+
+    assert (first.was_uploaded, first.cached) == (True, None)
+    assert (second.was_uploaded, second.cached) == (False, "memory")
+    assert uploads == []
+    assert (first.image_hash, first.width, first.height) == (second.image_hash, 50, 30)
+    assert (second.width, second.height) == (50, 30)
+    assert first.timing.stages_ms["encode"] > 0
+    assert first.timing.round_trip_ms >= first.timing.stages_ms["total"]
+
+
+def test_path_bytes_and_array_are_the_same_picture(client, next_seed, tmp_path):
+    image = noise_picture((40, 30), next_seed)
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(as_file(image, "JPEG"))
+
+    by_path, by_text, by_bytes = (client.embed(one) for one in (path, str(path), path.read_bytes()))
+    by_array, again = client.embed(image), client.embed(np.asfortranarray(image))
+
+    assert by_path.image_hash == by_text.image_hash == by_bytes.image_hash
+    assert by_path.image_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (by_array.width, by_array.height) == (30, 40)
+    assert not again.was_uploaded
+
+
+def test_progress_runs_from_nothing_to_everything(client, next_seed):
+    data = noise_file((300, 400), next_seed)
+    told: list[tuple[int, int]] = []
+
+    client.embed(data, progress=lambda *sent: told.append(sent))
+
+    assert len(data) > 2 * 64 * 1024
+    assert told[0] == (0, len(data))
+    assert told[-1] == (len(data), len(data))
+    assert told == sorted(told)
+    assert len(told) == 4
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_the_size_that_is_read_here_is_the_one_that_the_service_counts(file_format, orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    data = as_file(noise_picture((20, 30)), file_format, exif=exif)
+
+    assert Content.of(data).size == decode_picture(data, max_pixels=1000).size
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", noise_file((50, 50))[:20]])
+def test_what_cannot_be_read_here_has_no_size_and_is_sent(data):
+    assert Content.of(data).size is None
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)])
+def test_grey_rgb_and_rgba_arrays_are_pictures(shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    with Image.open(io.BytesIO(Picture.of(array[::-1]).read())) as picture:
+        pixels = np.asarray(picture)
+
+    assert np.array_equal(pixels, array[::-1].reshape(pixels.shape))
+
+
+@pytest.mark.parametrize("array", [np.zeros((9, 9, 3)), np.zeros((9, 9, 2), np.uint8), np.zeros((0, 9, 3), np.uint8)])
+def test_other_arrays_are_refused_with_what_to_do(client, array):
+    with pytest.raises(ValueError, match="uint8 of shape"):
+        client.embed(array)
+
+
+def test_a_missing_file_is_an_error_of_the_file(client, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        client.embed(tmp_path / "nothing.jpg")
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "status"),
+    [(b"this is no picture", "unsupported-image", 415), (noise_file((50, 50))[:900], "undecodable-image", 422)],
+)
+def test_what_the_service_refuses_is_a_typed_error(client, data, code, status):
+    with pytest.raises(PictureRefused) as caught:
+        client.embed(data)
+
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert len(caught.value.request_id) == 16
+    assert caught.value.detail in str(caught.value)
+    assert caught.value.extra["title"]
+
+
+@pytest.mark.parametrize("progress", [None, lambda _sent, _total: None])
+def test_an_upload_that_is_refused_halfway_says_why(connect, narrow, progress):
+    client = connect(narrow.url, KEY, retry_s=0)
+
+    with pytest.raises(PictureRefused) as caught:
+        client.embed(bytes(20_000_000), progress=progress)
+
+    assert (caught.value.code, caught.value.status, caught.value.extra["limit"]) == ("body-too-large", 413, 100_000)
