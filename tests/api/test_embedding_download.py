@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from support.noise_pictures import noise_file
 from support.raw_http import RawConnection
-from support.service_client import Scrape, assert_problem, assert_problem_document, embed, wait_for_in_flight
+from support.redis_server import RedisServer
+from support.service_client import assert_problem, embed, open_client, wait_for_in_flight
 from support.service_process import ServiceProcess
 
-from service.errors import CacheUnavailable, EmbeddingNotFound, InvalidRequest, Overloaded, RangeNotSatisfiable
+from service.errors import (
+    CacheUnavailable,
+    EmbeddingNotFound,
+    InvalidRequest,
+    Overloaded,
+    RangeNotSatisfiable,
+    UnsupportedImage,
+)
 from service.inference.runtime import Runtime
 from service.sam.images import decode_picture
 from service.sam.transforms import preprocess
@@ -55,7 +63,9 @@ def test_what_the_client_has_is_not_sent_again(client, path):
     answers = [client.get(path, headers={"If-None-Match": one}) for one in (etag, f'"x", W/{etag}', "*")]
     other = client.get(path, headers={"If-None-Match": '"x"'})
 
-    assert [(answer.status_code, answer.content, answer.headers["etag"]) for answer in answers] == [(304, b"", etag)] * 3
+    assert [(answer.status_code, answer.content, answer.headers["etag"]) for answer in answers] == [
+        (304, b"", etag)
+    ] * 3
     assert (other.status_code, len(other.content)) == (200, BYTES)
 
 
@@ -88,7 +98,9 @@ def test_a_range_that_says_nothing_is_passed_over(client, path, wanted):
     assert (response.status_code, len(response.content)) == (200, BYTES)
 
 
-@pytest.mark.parametrize("wanted", [f"bytes={BYTES}-", f"bytes={BYTES}-{BYTES + 1}", "bytes=-0", "bytes=9" + "9" * 17 + "-"])
+@pytest.mark.parametrize(
+    "wanted", [f"bytes={BYTES}-", f"bytes={BYTES}-{BYTES + 1}", "bytes=-0", "bytes=9" + "9" * 17 + "-"]
+)
 def test_a_range_behind_the_end_is_refused(client, path, wanted):
     response = client.get(path, headers={"Range": wanted})
 
@@ -124,22 +136,28 @@ def test_another_replica_has_the_same_bytes(replicas, next_seed):
     assert answers[0].headers["etag"] == answers[1].headers["etag"]
 
 
-def test_a_cache_that_cannot_be_asked_is_said_to_be_so(artifact):
-    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": "redis://127.0.0.1:1"}
-    with ServiceProcess(settings) as service, RawConnection(service.url) as connection:
-        connection.start(f"/embed/{UNKNOWN}", method="GET")
-        response = connection.response("GET")
+def test_downloads_at_a_time_are_bounded_apart_from_uploads(artifact):
+    settings = {
+        "EDGESAM_MODEL_DIR": str(artifact),
+        "EDGESAM_MAX_EMBED_REQUESTS": "1",
+        "EDGESAM_REDIS_READ_TIMEOUT_S": "10",
+        "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "10",
+    }
+    with (
+        RedisServer() as redis,
+        ServiceProcess({**settings, "EDGESAM_REDIS_URL": redis.url}) as service,
+        open_client(service.url) as client,
+        RawConnection(service.url) as waiting,
+    ):
+        redis.pause()
+        waiting.start(f"/embed/{UNKNOWN}", method="GET")
+        wait_for_in_flight(client, ROUTE)
 
-    assert_problem_document(response, CacheUnavailable.status, CacheUnavailable.code)
+        assert_problem(client.get(f"/embed/{UNKNOWN}"), Overloaded)
+        text = client.post("/embed", content=b"x", headers={"Content-Type": "text/plain"})
+        assert_problem(text, UnsupportedImage)
 
-
-def test_downloads_at_a_time_are_bounded_and_leave_uploads_alone(limited, limited_client, next_seed):
-    image_hash = embed(limited_client, noise_file((40, 40), seed=next_seed))
-    with RawConnection(limited.url, receive_buffer_bytes=4096) as slow:
-        slow.start(f"/embed/{image_hash}", method="GET")
-        wait_for_in_flight(limited_client, ROUTE)
-
-        assert_problem(limited_client.get(f"/embed/{image_hash}"), Overloaded)
-        assert embed(limited_client, noise_file((40, 41), seed=next_seed))
-
-    assert Scrape(limited_client).value("edgesam_rejected_total", reason="overloaded") >= 1
+        redis.resume()
+        assert_problem(waiting.response("GET"), EmbeddingNotFound)
+        redis.kill()
+        assert_problem(client.get(f"/embed/{UNKNOWN}"), CacheUnavailable)

@@ -265,7 +265,9 @@ def test_adapters_are_off_unless_they_are_asked_for(client):
 
 def test_a_connection_that_ends_in_the_middle_leaves_no_trace(tools):
     with RawConnection(str(tools.base_url)) as connection:
-        connection.start("/label-studio/predict", f"Authorization: {tools.headers['authorization']}", "Content-Length: 9")
+        connection.start(
+            "/label-studio/predict", f"Authorization: {tools.headers['authorization']}", "Content-Length: 9"
+        )
         connection.send(b"{")
 
     assert tools.get("/label-studio/health").status_code == 200

@@ -26,7 +26,7 @@ def best_mask(client: httpx.Client, data: bytes, prompt: dict[str, Any], **optio
     return pycocotools.mask.decode(masks[0]["rle"]).astype(np.bool_)
 
 
-def assert_overlaps(one: NDArray[np.bool_], other: NDArray[np.bool_], *, at_least: float) -> None:
-    """Both masks are the same but for pixels on the edge."""
-    assert one.shape == other.shape
-    assert (one & other).sum() >= at_least * (one | other).sum()
+def best_outlines(client: httpx.Client, data: bytes, prompt: dict[str, Any], **options: Any) -> list[list[list[float]]]:
+    """The exteriors of the mask that /segment ranks first."""
+    masks = segment(client, embed(client, data), prompt, format="polygon", **options)[0]
+    return [part["exterior"] for part in masks[0]["polygon"]]
