@@ -9,6 +9,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
 
@@ -169,12 +170,12 @@ def _given_key(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
+    if own := headers.get("x-api-key") or headers.get("token"):
+        return own
     if scheme.lower() == "basic":
-        try:
+        with suppress(ValueError):  # not base64, or not text
             return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
-        except ValueError:  # not base64, or not text
-            return ""
-    return headers.get("x-api-key") or headers.get("token", "")
+    return ""
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})
