@@ -40,9 +40,12 @@ def _row_runs(mask: Mask) -> NDArray[np.int64]:
     height, width = mask.size
     x0, y0 = mask.box[:2]
     crop = mask.crop
-    padded = np.zeros((crop.shape[0], crop.shape[1] + 2), np.int8)
-    padded[:, 1:-1] = crop
-    rows, columns = np.nonzero(np.diff(padded, axis=1))
+    # Where a pixel differs from the one on its left; outside the crop all is False.
+    differs = np.zeros((crop.shape[0], crop.shape[1] + 1), np.bool_)
+    if crop.size:
+        differs[:, 0], differs[:, -1] = crop[:, 0], crop[:, -1]
+        np.not_equal(crop[:, 1:], crop[:, :-1], out=differs[:, 1:-1])
+    rows, columns = np.divmod(np.flatnonzero(differs), differs.shape[1])
     turns = (rows + y0) * width + columns + x0
     # A run that reaches the right border and goes on at the left one ends and begins at the same place.
     is_twin = np.zeros(len(turns), np.bool_)
