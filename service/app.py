@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__, native
+from service.api.adapters import install_adapters
+from service.api.adapters.exchange import Exchange
 from service.api.admission import AdmissionMiddleware
+from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
 from service.api.problems import install_problem_handlers
@@ -51,6 +54,12 @@ EXPOSED_HEADERS = (
     "X-Mask-Score",
     "X-Mask-Area",
     "X-Mask-Box",
+    "ETag",
+    "Content-Range",
+    "X-Embedding-Shape",
+    "X-Embedding-Dtype",
+    "X-Image-Size",
+    "X-Fingerprint",
 )
 # A task behind an answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
 MAX_BACKGROUND_TASKS = 32
@@ -163,28 +172,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     app.state.readiness = readiness
+    limits = RequestLimits(
+        max_image_bytes=settings.max_image_bytes,
+        max_request_bytes=settings.max_request_bytes,
+        max_prompts=settings.max_prompts,
+        body_timeout_s=settings.body_timeout_s,
+        min_bytes_per_s=settings.min_upload_bytes_per_s,
+    )
     install_routes(
         app,
         predictor,
-        limits=RequestLimits(
-            max_image_bytes=settings.max_image_bytes,
-            max_request_bytes=settings.max_request_bytes,
-            max_prompts=settings.max_prompts,
-            body_timeout_s=settings.body_timeout_s,
-            min_bytes_per_s=settings.min_upload_bytes_per_s,
-        ),
+        limits=limits,
         expires_in_s=settings.cache_ttl_s,
         description=_description(runtime, settings),
         metrics=metrics,
     )
 
+    install_embedding_download(app, predictor, fingerprint=runtime.fingerprint, metrics=metrics)
     manifest = runtime.manifest
+    exchange = Exchange(predictor, limits, manifest.name, settings.label_studio_files)
+    adapter_routes = install_adapters(app, settings.adapters, exchange)
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
     if settings.metrics_port is None:
         install_metrics_route(app, metrics.registry)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
-    _add_middleware(app, settings, metrics)
+    _add_middleware(app, settings, metrics, adapter_routes)
     return app
 
 
@@ -242,11 +255,14 @@ class _Shared:
         return "resting" if self._breaker.is_open else "ok"
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, adapter_routes: Iterable[str]) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
+    uploads = AdmissionController(settings.max_embed_requests, "uploads")
     permits = {
-        "/embed": AdmissionController(settings.max_embed_requests, "uploads"),
-        "/segment": AdmissionController(settings.max_segment_requests, "prompt requests"),
+        ("POST", "/embed"): uploads,
+        ("POST", "/segment"): AdmissionController(settings.max_segment_requests, "prompt requests"),
+        ("GET", EMBEDDING_ROUTE): AdmissionController(settings.max_embed_requests, "downloads of embeddings"),
+        **{("POST", route): uploads for route in adapter_routes},
     }
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
     if settings.api_keys:
@@ -260,7 +276,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID"],
+            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID", "If-None-Match", "Range"],
             expose_headers=list(EXPOSED_HEADERS),
             max_age=86400,
         )

@@ -8,7 +8,8 @@
     │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
     │   ├── BodyTimeout           408  body-timeout             the body came too slowly
-    │   └── NotAcceptable         406  not-acceptable           no such representation of this answer
+    │   ├── NotAcceptable         406  not-acceptable           no such representation of this answer
+    │   └── RangeNotSatisfiable   416  range-not-satisfiable    bytes that the answer does not have
     ├── the picture
     │   ├── UnsupportedImage      415  unsupported-image        not one of the formats
     │   ├── UndecodableImage      422  undecodable-image        broken or cut off
@@ -92,6 +93,12 @@ class NotAcceptable(ServiceError):
     """The Accept header asks for a representation that this answer does not have."""
 
     status, code, title = 406, "not-acceptable", "There is no such representation"
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The Range header asks for bytes behind the end."""
+
+    status, code, title = 416, "range-not-satisfiable", "The range lies behind the end"
 
 
 class UnsupportedImage(ServiceError):

@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-untrained"
 
@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest body of /segment, bytes.")
     max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
-    max_embed_requests: int = Field(32, ge=1, description="Uploads in progress; more are refused with 503.")
+    max_embed_requests: int = Field(
+        32, ge=1, description="Uploads in progress, and apart downloads of embeddings; more are refused with 503."
+    )
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
     max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
     max_decode_queue: int = Field(128, ge=1, description="Requests waiting for the decoder; more are refused with 503.")
@@ -109,11 +111,24 @@ class Settings(BaseSettings):
         default_factory=list, description="Keys as JSON; one must come with each request. Empty asks for none."
     )
 
+    adapters: Annotated[list[Literal["label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
+        default_factory=list,
+        description="Protocols of other tools to speak, separated by commas: label-studio, roboflow, x-anylabeling.",
+    )
+    label_studio_files: DirectoryPath | None = Field(
+        None, description="Folder of Label Studio's files, from which its addresses of pictures are read."
+    )
+
     @classmethod
     def unknown_variables(cls) -> list[str]:
         """Names in the environment that look like settings and are none: mostly slips of the pen."""
         known = {f"EDGESAM_{name.upper()}" for name in cls.model_fields} | {"EDGESAM_STORE_DIR"}  # the model store's
         return sorted(name for name in os.environ if name.upper().startswith("EDGESAM_") and name.upper() not in known)
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _are_separated_by_commas(cls, names: object) -> object:
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
 
     @field_validator("redis_url")
     @classmethod

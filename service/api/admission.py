@@ -12,17 +12,19 @@ from service.metrics import Metrics
 
 
 class AdmissionMiddleware:
-    """Gives each POST a permit of its route until its answer has been sent, or answers 503.
+    """Gives a request a permit of its route until its answer has been sent, or answers 503.
 
     Until it has been sent and not only made: an answer of many megabytes that a client reads slowly is work, too.
 
     Args:
         app: reads the state that RequestMiddleware writes, so it is inside of it.
-        permits: by route template; routes that are not here need none.
+        permits: by method and route template; what is not here needs none.
         metrics: counts refusals.
     """
 
-    def __init__(self, app: ASGIApp, *, permits: Mapping[str, AdmissionController], metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, permits: Mapping[tuple[str, str], AdmissionController], metrics: Metrics
+    ) -> None:
         self._app = app
         self._permits = permits
         self._metrics = metrics
@@ -30,8 +32,8 @@ class AdmissionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         admission = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            admission = self._permits.get(scope["state"]["route"])
+        if scope["type"] == "http":
+            admission = self._permits.get((scope["method"], scope["state"]["route"]))
         with ExitStack() as held:
             if admission is not None:
                 try:

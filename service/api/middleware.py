@@ -1,6 +1,7 @@
 """What surrounds every request, as pure ASGI: identity, time, one log line, keys, and clients that leave."""
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import logging
@@ -8,6 +9,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
 
@@ -136,6 +138,9 @@ class RequestMiddleware:
 class ApiKeyMiddleware:
     """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`, but for health and metrics.
 
+    Tools that can do neither send it as the password of `Authorization: Basic` (Label Studio) or as `Token`
+    (X-AnyLabeling).
+
     Compared by their SHA-256 in constant time, each with every key, so that neither length nor order shows.
     """
 
@@ -155,11 +160,22 @@ class ApiKeyMiddleware:
         await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
 
     def _knows(self, headers: Headers) -> bool:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        given = _given_key(headers)
         digest = hashlib.sha256(given.encode()).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches)
+
+
+def _given_key(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    if own := headers.get("x-api-key") or headers.get("token"):
+        return own
+    if scheme.lower() == "basic":
+        with suppress(ValueError):  # not base64, or not text
+            return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
+    return ""
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})

@@ -180,6 +180,17 @@ class Predictor:
             await self._masks.keep([(self._mask_key(hashed, identity), logits) for identity, logits in writing.kept])
         return written
 
+    async def embedding(self, hashed: str, stages: Stages) -> ImageEmbedding:
+        """What the encoder made of a picture, for those who decode elsewhere.
+
+        Raises:
+            EmbeddingNotFound: no tier has it.
+            CacheUnavailable: memory has it not, and Redis cannot be asked.
+            DeadlineExceeded: Redis took too long.
+        """
+        async with Deadline(self._limits.segment_timeout_s, "Reading the embedding").bound():
+            return await self._states.embedding(self._key(hashed), stages)
+
     async def contains(self, hashed: str) -> Tier | None:
         """The tier that has the picture's embedding.
 

@@ -17,6 +17,10 @@ from service.sam.embedding import ImageEmbedding
 
 Tier = Literal["memory", "redis"]
 
+_NOT_FOUND = (
+    "No embedding of this picture is cached for the served model. POST the picture to /embed, then repeat this request."
+)
+
 
 class ImageStates:
     """The memory tier of prepared states in front of the shared tier of embeddings.
@@ -69,6 +73,22 @@ class ImageStates:
             self._renewed_at[state] = monotonic()
             self._background.start(self.ensure_shared(key, state.embedding))
         return state
+
+    async def embedding(self, key: str, stages: Stages) -> ImageEmbedding:
+        """The embedding alone, from memory or Redis; nothing is prepared or kept.
+
+        Raises:
+            EmbeddingNotFound: no tier has it.
+            CacheUnavailable: memory has it not, and Redis cannot be asked.
+        """
+        with stages.measure("cache_get"):
+            state = await self._memory.get(key)
+            if state is not None:
+                return state.embedding
+            embedding = None if self._shared is None else await self._shared.get(key)
+        if embedding is None:
+            raise EmbeddingNotFound(_NOT_FOUND)
+        return embedding
 
     async def look_up(self, key: str, stages: Stages) -> tuple[ImageState, Tier] | None:
         """The state and the tier that had it, after `peek` has missed; one from Redis is prepared and kept.
@@ -143,8 +163,5 @@ class ImageStates:
                 retry_after_s=error.retry_after_s,
             ) from error
         if found is None:
-            raise EmbeddingNotFound(
-                "No embedding of this picture is cached for the served model. "
-                "POST the picture to /embed, then repeat this request."
-            )
+            raise EmbeddingNotFound(_NOT_FOUND)
         return found[0]

@@ -5,7 +5,7 @@ All are made from the turns or the crop of a `Mask`; nothing of the picture's fu
 
 import struct
 import zlib
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -35,6 +35,13 @@ class Polygon(TypedDict):
 
     exterior: Ring
     holes: list[Ring]
+
+
+class Outline(NamedTuple):
+    """The outline of one connected part, and what it encloses with its holes, pixels."""
+
+    area: float
+    ring: Ring
 
 
 def encode_rle(mask: Mask) -> Rle:
@@ -100,6 +107,13 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
         if is_hole[index] and (hole := _simplified(ring, tolerance_pixels)):
             parts[owner[index]]["holes"].append(hole)
     return list(parts.values())
+
+
+def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outline]:
+    """The exteriors of `encode_polygons`, largest first, for tools that know polygons without holes only."""
+    rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
+    outlines = [Outline(_doubled_area(np.array(ring, np.int64)) / 2, ring) for ring in rings]
+    return sorted(outlines, key=lambda outline: -outline.area)
 
 
 def encode_logits(logits: NDArray[np.floating]) -> bytes:

@@ -19,6 +19,9 @@ PATIENT_REDIS = {
 }
 
 
+TOOL_KEY = "a key of at least sixteen characters"
+
+
 @pytest.fixture(scope="session")
 def client(service_url: str) -> Iterator[httpx.Client]:
     """Of the process with default settings; for tests that only leave pictures and masks of their own behind."""
@@ -89,3 +92,28 @@ def impatient(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Clien
 def next_seed(request: pytest.FixtureRequest) -> int:
     """A number of this test alone, for pictures that no other test has embedded."""
     return zlib.crc32(request.node.nodeid.encode())
+
+
+@pytest.fixture(scope="session")
+def tool_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `tools` reads Label Studio's files from."""
+    return tmp_path_factory.mktemp("label-studio") / "files"
+
+
+@pytest.fixture(scope="session")
+def tools(artifact: Path, tool_files: Path) -> Iterator[httpx.Client]:
+    """Of a process that speaks the protocols of all tools, asks for `TOOL_KEY`, and gets it as most of them send it."""
+    tool_files.mkdir()
+    settings = {
+        "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling",
+        "EDGESAM_LABEL_STUDIO_FILES": str(tool_files),
+        "EDGESAM_API_KEYS": f'["{TOOL_KEY}"]',
+        "EDGESAM_MAX_IMAGE_BYTES": "400000",
+        "EDGESAM_MAX_REQUEST_BYTES": "100000",
+        "EDGESAM_MAX_PROMPTS": "4",
+    }
+    with (
+        ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **settings}) as service,
+        open_client(service.url, headers={"Authorization": f"Bearer {TOOL_KEY}"}) as client,
+    ):
+        yield client

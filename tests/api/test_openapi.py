@@ -86,7 +86,7 @@ def test_every_address_of_the_contract_is_documented(document):
 
     assert found >= {
         ("/embed", "post"), ("/embed/{image_hash}", "head"), ("/embed/{image_hash}", "delete"), ("/segment", "post"),
-        ("/models", "get"), ("/livez", "get"), ("/readyz", "get"), ("/metrics", "get"),
+        ("/embed/{image_hash}", "get"), ("/models", "get"), ("/livez", "get"), ("/readyz", "get"), ("/metrics", "get"),
     }  # fmt: skip
 
 
@@ -186,6 +186,7 @@ def test_the_documented_problem_has_the_members_of_a_real_one(client, document):
         ),
         ("DELETE", f"/embed/{UNKNOWN}", {}, EmbeddingNotFound),
         ("DELETE", "/embed/x", {}, InvalidRequest),
+        ("GET", f"/embed/{UNKNOWN}", {}, EmbeddingNotFound),
     ],
 )
 def test_a_problem_that_happens_is_documented_for_its_address(client, document, method, path, request_, error):

@@ -43,7 +43,7 @@ class LargeAnswers:
         self.alive = weakref.WeakValueDictionary()
         metrics = Metrics(self.registry)
         routes = [Route("/large", self._large, methods=["POST"])]
-        permits = {"/large": AdmissionController(1, "large answers")}
+        permits = {("POST", "/large"): AdmissionController(1, "large answers")}
         self.app = Starlette(
             routes=routes,
             middleware=[

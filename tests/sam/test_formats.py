@@ -18,6 +18,7 @@ from service.errors import InvalidRequest
 from service.sam.formats import (
     decode_logits,
     encode_logits,
+    encode_outlines,
     encode_png,
     encode_polygons,
     encode_rle,
@@ -218,3 +219,17 @@ def test_logits_that_are_not_finite_are_refused(value):
 
     with pytest.raises(InvalidRequest, match="finite"):
         decode_logits(values.tobytes())
+
+
+def test_outlines_are_the_exteriors_largest_first():
+    pixels = np.zeros((20, 30), np.bool_)
+    pixels[1:3, 1:3] = True
+    pixels[5:15, 10:25] = True
+    pixels[8:10, 12:14] = False
+    mask = BinaryMask.cut(pixels.shape, 0, 0, pixels)
+
+    outlines = encode_outlines(mask)
+
+    assert [outline.area for outline in outlines] == [150, 4]
+    assert outlines[0].ring == [[10, 5], [25, 5], [25, 15], [10, 15]]
+    assert encode_outlines(BinaryMask.cut((4, 4), 0, 0, np.zeros((4, 4), np.bool_))) == []

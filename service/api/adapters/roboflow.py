@@ -1,0 +1,294 @@
+"""Roboflow inference's routes for SAM: base64 in, polygons, run lengths or arrays out.
+
+    /sam/embed_image    /sam/segment_image     its first protocol: point_coords and point_labels, NumPy on request
+    /sam2/embed_image   /sam2/segment_image    prompts with points and boxes; what its SDK's sam2_segment_image calls
+    /sam3/embed_image   /sam3/visual_segment   the same again; its SDK's sam3_embed_image and sam3_visual_segment
+
+Source: inference/core/entities/requests and responses, sam.py and sam2.py; inference_sdk/http/client.py. One thing is
+different on purpose: there a client chooses an `image_id`, so that two clients can take the same one for different
+pictures; here it is the picture's hash. With a picture it need not be given, and is passed over.
+"""
+
+import io
+import re
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import orjson
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.adapters.exchange import Document, Exchange, prompt_of
+from service.api.downloads import OCTETS
+from service.api.problems import broken_rule
+from service.api.rendering import JSON
+from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
+from service.inference.predictor import SegmentedMask
+from service.sam.embedding import ImageEmbedding
+from service.sam.formats import encode_outlines, encode_rle
+from service.sam.halves import to_single
+from service.sam.masks import BinaryMask, Mask
+from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
+from service.sam.transforms import MASK_SIZE, Size
+
+# Polygons have whole numbers there; a staircase of pixels becomes a line.
+_TOLERANCE_PIXELS: Final = 1.0
+
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
+_PROBLEMS: Final = ProblemModel.responses(400, 401, 404, 408, 413, 415, 422, 503, 504)
+
+
+_Label = Annotated[int, Field(ge=PADDING, le=BOX_BOTTOM_RIGHT)]
+
+
+class _Image(Document):
+    type: str
+    value: bytes
+
+
+class _OfImage(Document):
+    """What every request has."""
+
+    image: _Image | None = None
+    image_id: str | None = None
+
+
+class _SamEmbed(_OfImage):
+    format: Literal["json", "binary"] = "json"
+
+
+class _SamSegment(_OfImage):
+    format: Literal["json", "binary"] = "json"
+    point_coords: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(max_length=MAX_POINTS)] = ()
+    point_labels: Annotated[tuple[_Label, ...], Field(max_length=MAX_POINTS)] = ()
+    has_mask_input: bool | None = False
+
+
+class _Point(Document):
+    x: Coordinate
+    y: Coordinate
+    positive: bool
+
+
+class _Box(Document):
+    """By its centre."""
+
+    x: Coordinate
+    y: Coordinate
+    width: Annotated[Coordinate, Field(gt=0)]
+    height: Annotated[Coordinate, Field(gt=0)]
+
+
+class _Prompt(Document):
+    points: Annotated[list[_Point], Field(max_length=MAX_POINTS)] | None = None
+    box: _Box | None = None
+
+
+class _PromptSet(Document):
+    prompts: list[_Prompt] | None = None
+
+
+class _Sam2Segment(_OfImage):
+    format: Literal["json", "rle"] = "json"
+    prompts: _PromptSet = _PromptSet()
+    multimask_output: bool = True
+
+
+def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
+    """Add the routes."""
+    max_prompts = exchange.limits.max_prompts
+
+    async def find(request: Request, asked: _OfImage) -> str:
+        """The hash of the picture that is meant; embedded, if it came along."""
+        if asked.image is not None:
+            if asked.image.type != "base64":
+                raise broken_rule("/image/type", "this service fetches and unpickles nothing; send type base64.")
+            return (await exchange.embed(request, asked.image.value)).image_hash
+        if asked.image_id is None or not _HASH.fullmatch(asked.image_id):
+            raise broken_rule(
+                "/image_id",
+                "without an image this is the image_id that embed_image answered: the SHA-256 of the picture's bytes.",
+            )
+        return asked.image_id
+
+    async def sam_embed(request: Request) -> Response:
+        started = perf_counter()
+        asked = await exchange.read(request, _SamEmbed.model_validate_json)
+        image_hash = await find(request, asked)
+        embedding = await exchange.predictor.embedding(image_hash, request.state.stages)
+        write = _embedding_array if asked.format == "binary" else _embedding_json
+        return await exchange.predictor.clicks.run(request.state.stages, write, embedding, image_hash, started)
+
+    async def sam_segment(request: Request) -> Response:
+        started = perf_counter()
+        asked, prompt = await exchange.read(request, _parse_sam)
+        renderer = _SamArrays() if asked.format == "binary" else _SamPolygons(started)
+        return await exchange.segment(request, await find(request, asked), [prompt], 1, renderer)
+
+    async def embed(request: Request) -> Response:
+        started = perf_counter()
+        asked = await exchange.read(request, _OfImage.model_validate_json)
+        image_hash = await find(request, asked)
+        return _json({"image_id": image_hash, "time": perf_counter() - started})
+
+    async def segment(request: Request) -> Response:
+        started = perf_counter()
+        asked, prompts = await exchange.read(request, lambda body: _parse_sam2(body, max_prompts))
+        renderer = _Predictions(len(prompts), started, is_rle=asked.format == "rle")
+        multimask: Literal[1, 3] = 3 if asked.multimask_output else 1
+        return await exchange.segment(request, await find(request, asked), prompts, multimask, renderer)
+
+    routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/sam/embed_image": sam_embed,
+        "/sam/segment_image": sam_segment,
+        "/sam2/embed_image": embed,
+        "/sam2/segment_image": segment,
+        "/sam3/embed_image": embed,
+        "/sam3/visual_segment": segment,
+    }
+    for path, endpoint in routes.items():
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            responses=_PROBLEMS,
+            openapi_extra=_BODY,
+            summary=f"Roboflow: {path.removeprefix('/')}",
+            operation_id=path.strip("/").replace("/", "_"),
+            tags=["adapters"],
+        )
+
+
+def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
+    """The first protocol's points; its labels 2 and 3 are the corners of a box. Blocking."""
+    asked = _SamSegment.model_validate_json(body)
+    if asked.has_mask_input:
+        raise broken_rule("/mask_input", "masks are not refined here; POST /segment takes the mask_id of an answer.")
+    if len(asked.point_coords) != len(asked.point_labels):
+        raise broken_rule("/point_labels", f"{len(asked.point_labels)} labels for {len(asked.point_coords)} points.")
+    points, labels, corners = [], [], {}
+    for point, label in zip(asked.point_coords, asked.point_labels, strict=True):
+        if label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT):
+            corners[label] = point
+        # SAM's own exports pad with (0, 0) and -1; Roboflow documents -1 as a negative click.
+        elif label != PADDING or point != (0.0, 0.0):
+            points.append(point)
+            labels.append(POSITIVE if label == POSITIVE else NEGATIVE)
+    if len(corners) == 1 or not (points or corners):
+        raise broken_rule("/point_coords", "send points labelled 1 or 0, or the corners of a box labelled 2 and 3.")
+    box = (*corners[BOX_TOP_LEFT], *corners[BOX_BOTTOM_RIGHT]) if corners else None
+    return asked, prompt_of(points, labels, box)
+
+
+def _parse_sam2(body: bytes, max_prompts: int) -> tuple[_Sam2Segment, list[Prompt]]:
+    """The second protocol's prompts; blocking."""
+    asked = _Sam2Segment.model_validate_json(body)
+    prompts = asked.prompts.prompts or []
+    if not 1 <= len(prompts) <= max_prompts:
+        raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts; send 1 to {max_prompts}.", limit=max_prompts)
+    return asked, [_prompt(prompt, f"/prompts/prompts/{index}") for index, prompt in enumerate(prompts)]
+
+
+def _prompt(prompt: _Prompt, where: str) -> Prompt:
+    points = prompt.points or []
+    if not points and prompt.box is None:
+        raise broken_rule(where, "a prompt needs points or a box.")
+    box = None
+    if prompt.box is not None:
+        x, y, half_width, half_height = prompt.box.x, prompt.box.y, prompt.box.width / 2, prompt.box.height / 2
+        box = (x - half_width, y - half_height, x + half_width, y + half_height)
+    return prompt_of([(point.x, point.y) for point in points], [int(point.positive) for point in points], box)
+
+
+class _SamPolygons:
+    """`masks` and `low_res_masks` of the first protocol: the parts of the one mask, largest first; holes are lost."""
+
+    masks_per_prompt: int | None = 1
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._answer: dict[str, Any] = {}
+
+    def add(self, _prompt: int, mask: SegmentedMask) -> None:
+        """See `Renderer`."""
+        small = BinaryMask.cut((MASK_SIZE, MASK_SIZE), 0, 0, to_single(mask.mask_logits) > 0.0)
+        self._answer = {"masks": _polygons(mask.mask), "low_res_masks": _polygons(small)}
+
+    def finish(self, _original_size: Size) -> Response:
+        """See `Renderer`."""
+        return _json({**self._answer, "time": perf_counter() - self._started})
+
+
+class _SamArrays:
+    """The same as a compressed NumPy archive: masks (1, H, W) bool, low_res_masks (1, 256, 256) float32 logits."""
+
+    masks_per_prompt: int | None = 1
+
+    def __init__(self) -> None:
+        self._content = io.BytesIO()
+
+    def add(self, _prompt: int, mask: SegmentedMask) -> None:
+        """See `Renderer`."""
+        x0, y0, x1, y1 = mask.mask.box
+        pixels = np.zeros((1, *mask.mask.size), np.bool_)
+        pixels[0, y0:y1, x0:x1] = mask.mask.crop
+        np.savez_compressed(self._content, masks=pixels, low_res_masks=to_single(mask.mask_logits)[None])
+
+    def finish(self, _original_size: Size) -> Response:
+        """See `Renderer`."""
+        return Response(self._content.getvalue(), media_type=OCTETS)
+
+
+class _Predictions:
+    """The answer of the second protocol: the best mask of each prompt."""
+
+    masks_per_prompt: int | None = 1
+
+    def __init__(self, prompts: int, started: float, *, is_rle: bool) -> None:
+        self._started = started
+        self._is_rle = is_rle
+        self._predictions: list[dict[str, Any]] = [{} for _ in range(prompts)]
+
+    def add(self, prompt: int, mask: SegmentedMask) -> None:
+        """See `Renderer`."""
+        self._predictions[prompt] = {
+            "masks": encode_rle(mask.mask) if self._is_rle else _polygons(mask.mask),
+            "confidence": mask.stability,
+            "format": "rle" if self._is_rle else "polygon",
+        }
+
+    def finish(self, _original_size: Size) -> Response:
+        """See `Renderer`."""
+        return _json({"predictions": self._predictions, "time": perf_counter() - self._started})
+
+
+def _polygons(mask: Mask) -> list[list[list[float]]]:
+    return [outline.ring for outline in encode_outlines(mask, tolerance_pixels=_TOLERANCE_PIXELS)]
+
+
+def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
+    """Channels first, as the official encoder answers; (256, 64, 64). Blocking."""
+    return np.ascontiguousarray(to_single(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
+
+
+def _embedding_array(embedding: ImageEmbedding, image_hash: str, _started: float) -> Response:
+    content = io.BytesIO()
+    np.save(content, _embedding_planes(embedding)[None])
+    return Response(content.getvalue(), media_type=OCTETS, headers={"X-Image-Hash": image_hash})
+
+
+def _embedding_json(embedding: ImageEmbedding, image_hash: str, started: float) -> Response:
+    """Ten megabytes of text, written plane by plane: a thread that writes numbers holds the interpreter."""
+    planes = [orjson.dumps(plane, option=orjson.OPT_SERIALIZE_NUMPY) for plane in _embedding_planes(embedding)]
+    rest = orjson.dumps({"image_id": image_hash, "time": perf_counter() - started})
+    return Response(b'{"embeddings":[[' + b",".join(planes) + b"]]," + rest[1:], media_type=JSON)
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)

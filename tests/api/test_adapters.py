@@ -1,0 +1,107 @@
+"""What holds for every adapter: switched on by name, counted, documented, and bounded like an upload."""
+
+from typing import get_args
+
+import httpx
+import pytest
+from pydantic import ValidationError
+from support.raw_http import RawConnection
+from support.service_client import PROBLEM, Scrape, assert_problem, open_client, wait_for_in_flight
+from support.service_process import ServiceProcess
+
+from service.api.adapters import ADAPTERS
+from service.errors import BodyTooLarge, Overloaded, Unauthorized
+from service.settings import Settings
+
+POSTS = ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", "/v1/predict")
+
+
+def test_the_setting_names_the_adapters_there_are(monkeypatch):
+    monkeypatch.setenv("EDGESAM_ADAPTERS", " label-studio,x-anylabeling ,, roboflow")
+
+    settings = Settings()
+
+    (kind,) = get_args(Settings.model_fields["adapters"].annotation)
+    assert settings.adapters == ["label-studio", "x-anylabeling", "roboflow"]
+    assert set(get_args(kind)) == set(ADAPTERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ADAPTERS", "labelstudio"), ("ADAPTERS", "[]"), ("LABEL_STUDIO_FILES", "/nowhere")]
+)
+def test_a_setting_that_means_nothing_ends_the_start(monkeypatch, name, value):
+    monkeypatch.setenv(f"EDGESAM_{name}", value)
+
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_every_address_of_an_adapter_is_documented_with_its_problems(tools):
+    paths = tools.get("/openapi.json").json()["paths"]
+
+    ids = [operation["operationId"] for item in paths.values() for operation in item.values()]
+    assert len(set(ids)) == len(ids)
+    for path in POSTS:
+        operation = paths[path]["post"]
+        assert operation["summary"]
+        assert operation["requestBody"]["required"]
+        for status in ("400", "413", "415", "422", "503", "504"):
+            assert set(operation["responses"][status]["content"]) == {PROBLEM}
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_request_without_a_key_is_refused(tools, path):
+    assert_problem(httpx.post(f"{tools.base_url}{path}", json={}, trust_env=False), Unauthorized)
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_body_that_no_upload_needs_is_refused_unread(tools, path):
+    too_many = 400_000 * 4 // 3 + 100_000 + 1
+
+    document = assert_problem(tools.post(path, content=bytes(too_many)), BodyTooLarge)
+
+    assert document["limit"] == too_many - 1
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_picture_larger_than_an_upload_is_refused(tools, path):
+    picture = "A" * 533_340
+    asked = {
+        "/label-studio/predict": {
+            "tasks": [{"data": {"image": picture}}],
+            "label_config": '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i"/></View>',
+        },
+        "/sam/segment_image": {
+            "image": {"type": "base64", "value": picture}, "point_coords": [[1, 1]], "point_labels": [1],
+        },
+        "/sam2/segment_image": {
+            "image": {"type": "base64", "value": picture},
+            "prompts": {"prompts": [{"points": [{"x": 1, "y": 1, "positive": True}]}]},
+        },
+        "/v1/predict": {"model": tools.get("/models").json()["models"][0]["name"], "image": picture},
+    }[path]  # fmt: skip
+
+    assert assert_problem(tools.post(path, json=asked), BodyTooLarge)["limit"] == 400_000
+
+
+def test_requests_are_measured_under_their_route(tools):
+    for path in POSTS:
+        tools.post(path, json={})
+
+    routes = Scrape(tools).labels("edgesam_http_request_duration_seconds_count", "route")
+
+    assert set(POSTS) <= routes
+
+
+def test_a_tool_holds_the_permit_of_an_upload(artifact):
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_ADAPTERS": "roboflow", "EDGESAM_MAX_EMBED_REQUESTS": "1"}
+    with (
+        ServiceProcess(settings) as service,
+        open_client(service.url) as client,
+        RawConnection(service.url) as waiting,
+    ):
+        waiting.start("/sam2/embed_image", "Content-Length: 10")
+        wait_for_in_flight(client, "/sam2/embed_image")
+
+        assert_problem(client.post("/sam2/segment_image", json={}), Overloaded)
+        assert_problem(client.post("/embed", content=b"text"), Overloaded)

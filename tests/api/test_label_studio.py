@@ -1,0 +1,273 @@
+"""Label Studio as its backend protocol has it: requests are those that its api_connector.py and editor send."""
+
+import base64
+import os
+
+import httpx
+import numpy as np
+import pytest
+from support.brush_regions import brush_pixels
+from support.noise_pictures import noise_file
+from support.raw_http import RawConnection
+from support.service_client import assert_problem, embed, point
+from support.tool_pictures import as_base64, as_data_uri, best_mask
+
+from service.errors import BodyTooLarge, InvalidRequest, MalformedBody, Unauthorized, UnsupportedImage
+
+HEIGHT, WIDTH = 60, 80
+CONFIG = """
+<View>
+  <Image name="img" value="$image" zoom="true"/>
+  <BrushLabels name="brush" toName="img"><Label value="Cat"/><Label value="Dog"/></BrushLabels>
+  <KeyPointLabels name="kp" toName="img" smart="true"><Label value="Cat"/><Label value="Dog"/></KeyPointLabels>
+  <RectangleLabels name="box" toName="img" smart="true"><Label value="Cat"/><Label value="Dog"/></RectangleLabels>
+</View>"""
+
+
+def keypoint(x, y, label="Cat", **members):
+    value = {"x": x, "y": y, "width": 0.3, "labels": [label], "keypointlabels": [label]}
+    region = {"original_width": 80, "original_height": 60, "image_rotation": 0, "value": value, "is_positive": True}
+    return {**region, "id": "a", "from_name": "kp", "to_name": "img", "type": "keypointlabels", **members}
+
+
+def rectangle(x, y, width, height, **members):
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": ["Dog"]}
+    return {"value": value, "from_name": "box", "to_name": "img", "type": "rectanglelabels", "id": "b", **members}
+
+
+def body(image, *regions, config=CONFIG, context=True):
+    return {
+        "tasks": [{"id": 7, "data": {"image": image, "more": [1, 2]}, "annotations": [], "predictions": []}],
+        "model_version": "x",
+        "project": "3.1700000000",
+        "label_config": config,
+        "params": {"login": None, "password": None, "context": {"result": list(regions)} if context else None},
+    }
+
+
+def predict(client, *arguments, **options):
+    return client.post("/label-studio/predict", json=body(*arguments, **options))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return noise_file((HEIGHT, WIDTH), seed=401)
+
+
+def test_a_backend_connects(tools):
+    setup = {"project": "3.17", "schema": CONFIG, "hostname": "http://x", "access_token": "t", "extra_params": None}
+    model = tools.get("/models").json()["models"][0]["name"]
+
+    assert tools.get("/label-studio/health").json()["status"] == "UP"
+    assert tools.post("/label-studio/setup", json=setup).json() == {"model_version": model}
+    assert tools.post("/label-studio/versions", json={"project": "3.17"}).json() == {"versions": [model]}
+    assert tools.post("/label-studio/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 201
+
+
+def test_a_click_becomes_a_brush_region_of_the_mask_that_segment_gives(tools, data):
+    expected = best_mask(tools, data, point(40, 15))
+
+    response = predict(tools, as_data_uri(data), keypoint(50, 25))
+
+    (prediction,) = response.json()["results"]
+    (region,) = prediction["result"]
+    assert response.status_code == 200
+    assert region["type"] == "brushlabels"
+    assert (region["from_name"], region["to_name"]) == ("brush", "img")
+    assert (region["original_width"], region["original_height"]) == (WIDTH, HEIGHT)
+    assert region["value"]["format"] == "rle"
+    assert region["value"]["brushlabels"] == ["Cat"]
+    assert 0 <= prediction["score"] <= 1
+    assert np.array_equal(brush_pixels(region["value"]["rle"], (HEIGHT, WIDTH)), expected)
+
+
+def test_clicks_of_both_signs_and_a_rectangle_are_one_prompt(tools, data):
+    points = [{"x": 40, "y": 15, "label": 1}, {"x": 8, "y": 54, "label": 0}]
+    expected = best_mask(tools, data, {"points": points, "box": [16, 6, 72, 54]})
+    clicks = [keypoint(50, 25), keypoint(10, 90, is_positive=False), rectangle(20, 10, 70, 80)]
+
+    (prediction,) = predict(tools, as_data_uri(data), *clicks).json()["results"]
+
+    (region,) = prediction["result"]
+    assert region["value"]["brushlabels"] == ["Dog"]
+    assert np.array_equal(brush_pixels(region["value"]["rle"], (HEIGHT, WIDTH)), expected)
+
+
+def test_the_second_click_finds_the_embedding_of_the_first(tools, next_seed):
+    image = as_data_uri(noise_file((HEIGHT, WIDTH), seed=next_seed))
+
+    first, second = (predict(tools, image, keypoint(50, 25 + 5 * i)) for i in range(2))
+
+    assert "encode;dur" in first.headers["server-timing"]
+    assert "encode;dur" not in second.headers["server-timing"]
+
+
+def test_opening_a_task_embeds_its_picture_for_the_first_click(tools, next_seed):
+    image = as_data_uri(noise_file((HEIGHT, WIDTH), seed=next_seed))
+
+    opened = predict(tools, image, context=False)
+    click = predict(tools, image, keypoint(50, 25))
+
+    assert opened.json() == {"results": []}
+    assert "encode;dur" not in click.headers["server-timing"]
+
+
+def test_regions_of_other_kinds_are_passed_over(tools, data):
+    brush = {"type": "brushlabels", "to_name": "img", "value": {"format": "rle", "rle": [0] * 5000, "brushlabels": []}}
+
+    alone = predict(tools, as_data_uri(data), brush)
+    beside = predict(tools, as_data_uri(data), keypoint(50, 25), brush)
+
+    assert alone.json() == {"results": []}
+    assert len(beside.json()["results"]) == 1
+
+
+def test_several_tasks_without_a_click_have_no_results(tools):
+    asked = body("http://somewhere/x.jpg", context=False)
+
+    response = tools.post("/label-studio/predict", json={**asked, "tasks": asked["tasks"] * 3})
+
+    assert (response.status_code, response.json()) == (200, {"results": []})
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("a/ä b.png", "/data/local-files/?d=a/%C3%A4%20b.png"),
+        ("a/ä b.png", "http://studio:8080/sub/data/local-files/?d=a%2F%C3%A4+b.png"),
+        ("upload/3/1f-c d.png", "/data/upload/3/1f-c%20d.png"),
+        ("upload/3/1f-c d.png", "https://studio/data/upload/3/1f-c%20d.png"),
+    ],
+)
+def test_label_studios_own_files_are_read_from_their_folder(tools, tool_files, data, name, address):
+    (tool_files / name).parent.mkdir(parents=True, exist_ok=True)
+    (tool_files / name).write_bytes(data)
+
+    response = predict(tools, address, keypoint(50, 25))
+
+    expected = predict(tools, as_data_uri(data), keypoint(50, 25))
+    rle = [answer.json()["results"][0]["result"][0]["value"]["rle"] for answer in (response, expected)]
+    assert rle[0] == rle[1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.png", "..%2fsecret.png", "a/../../secret.png", "/etc/hosts", "link.png", "folder/secret.png", "pipe",
+        "nowhere.png", "", ".", "%00", "a" * 300, "~/x.png", "loop",
+    ],
+)  # fmt: skip
+def test_nothing_outside_the_folder_and_nothing_but_files_is_read(tools, tool_files, data, path):
+    (tool_files.parent / "secret.png").write_bytes(data)
+    for name, target in (("link.png", "../secret.png"), ("folder", ".."), ("loop", "loop")):
+        (tool_files / name).unlink(missing_ok=True)
+        (tool_files / name).symlink_to(target)
+    if not (tool_files / "pipe").exists():
+        os.mkfifo(tool_files / "pipe")
+
+    responses = [predict(tools, f"/data/{kind}{path}", keypoint(50, 25)) for kind in ("local-files/?d=", "upload/../")]
+
+    for response in responses:
+        document = assert_problem(response, InvalidRequest)
+        assert "not a readable file in the folder" in document["detail"] or "fetches nothing" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://169.254.169.254/latest/meta-data", "https://x/y.png", "s3://bucket/key.jpg", "file:///etc/passwd",
+        "HTTP://x", "/data/other/x.png", "http://[", "ftp://x/data/local-filesx?d=a",
+    ],
+)  # fmt: skip
+def test_an_address_is_not_fetched_and_the_problem_says_what_to_do(tools, address):
+    document = assert_problem(predict(tools, address, keypoint(50, 25)), InvalidRequest)
+
+    assert "fetches nothing" in document["detail"]
+    assert "EDGESAM_LABEL_STUDIO_FILES" in document["detail"]
+
+
+def test_a_file_larger_than_an_upload_is_refused(tools, tool_files):
+    (tool_files / "large.png").write_bytes(bytes(400_001))
+
+    assert_problem(predict(tools, "/data/local-files/?d=large.png", keypoint(50, 25)), BodyTooLarge)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"tasks": []}, InvalidRequest),
+        ({"tasks": "x"}, InvalidRequest),
+        ({"tasks": [{"data": {}}]}, InvalidRequest),
+        ({"tasks": [{"data": {"image": 4}}]}, InvalidRequest),
+        ({"tasks": [{"data": {"image": ""}}]}, MalformedBody),
+        ({"tasks": [{"data": {"image": "data:image/png,abc"}}]}, MalformedBody),
+        ({"tasks": [{"data": {"image": "data:image/png;base64,a*b="}}]}, MalformedBody),
+        ({"tasks": [{"data": {"image": as_base64(b"no picture at all")}}]}, UnsupportedImage),
+        ({"label_config": ""}, InvalidRequest),
+        ({"label_config": "<View"}, InvalidRequest),
+        ({"label_config": CONFIG.replace("BrushLabels", "PolygonLabels")}, InvalidRequest),
+        ({"label_config": CONFIG.replace("$image", "$image[0].url")}, InvalidRequest),
+        ({"label_config": '<!DOCTYPE v [<!ENTITY a "b">]>' + CONFIG}, InvalidRequest),
+        ({"params": {"context": {"result": [keypoint(1e300, 5)]}}}, InvalidRequest),
+        ({"params": {"context": {"result": [keypoint(5, 5)] * 65}}}, InvalidRequest),
+        ({"params": {"context": {"result": [{**keypoint(5, 5), "to_name": "other"}]}}}, InvalidRequest),
+        ({"params": {"context": {"result": [{**rectangle(5, 5, 9, 9), "value": {"x": 1, "y": 2, "rotation": 9}}]}}},
+         InvalidRequest),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_translated_is_a_problem(tools, data, change, error):
+    response = tools.post("/label-studio/predict", json={**body(as_data_uri(data), keypoint(50, 25)), **change})
+
+    assert_problem(response, error)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"tasks":' + b"[" * 5000, b"\xff"])
+def test_a_body_that_is_no_request_is_a_problem(tools, content):
+    response = tools.post("/label-studio/predict", content=content)
+
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_of_nothing_but_members_is_refused_before_it_is_read(tools):
+    document = assert_problem(
+        tools.post("/label-studio/predict", content=b'{"tasks":[' + b"0," * 60_000 + b"0]}"), InvalidRequest
+    )
+
+    assert "more members" in document["detail"]
+
+
+def test_bare_base64_is_a_picture_though_it_begins_like_a_path(tools, next_seed):
+    data = noise_file((HEIGHT, WIDTH), seed=next_seed)
+    lines = base64.encodebytes(data).decode()
+
+    assert predict(tools, lines, keypoint(50, 25)).status_code == 200
+    assert embed(tools, data)
+
+
+def test_the_key_may_be_the_password_of_basic_authentication(tools):
+    url = f"{tools.base_url}/label-studio/setup"
+    key = tools.headers["authorization"].removeprefix("Bearer ")
+
+    known = httpx.post(url, json={}, auth=("anybody", key), trust_env=False)
+    unknown = httpx.post(url, json={}, auth=(key, "x"), trust_env=False)
+    broken = httpx.post(url, json={}, headers={"Authorization": "Basic ä*".encode()}, trust_env=False)
+
+    assert known.status_code == 200
+    assert_problem(unknown, Unauthorized)
+    assert_problem(broken, Unauthorized)
+
+
+def test_adapters_are_off_unless_they_are_asked_for(client):
+    for path in ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", "/v1/predict"):
+        assert client.post(path, json={}).status_code == 404
+
+
+def test_a_connection_that_ends_in_the_middle_leaves_no_trace(tools):
+    with RawConnection(str(tools.base_url)) as connection:
+        connection.start(
+            "/label-studio/predict", f"Authorization: {tools.headers['authorization']}", "Content-Length: 9"
+        )
+        connection.send(b"{")
+
+    assert tools.get("/label-studio/health").status_code == 200
