@@ -51,6 +51,7 @@ EXPOSED_HEADERS = (
     "X-Mask-Score",
     "X-Mask-Area",
     "X-Mask-Box",
+    "X-Granularity-Box",
 )
 # A task behind an answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
 MAX_BACKGROUND_TASKS = 32
@@ -291,6 +292,7 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
         fingerprint=runtime.fingerprint,
         precision=runtime.precision,
         provider=runtime.provider,
+        granularity=manifest.granularity is not None,
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,
         threads=runtime.threads,

@@ -166,7 +166,7 @@ class BoxHead(nn.Module):
                 of_class = functional.silu(norm_class(conv_class(of_class)))
                 of_box = functional.silu(norm_box(conv_box(of_box)))
             scores.append(self.cls_header(of_class).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(self.reg_header(of_box).permute(0, 2, 3, 1).reshape(len(level), -1, 4))
+            deltas.append(self.reg_header(of_box).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4))
         return torch.cat(scores, dim=1).float(), torch.cat(deltas, dim=1).float()
 
 

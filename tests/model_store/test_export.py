@@ -5,6 +5,7 @@ An export takes many seconds, so three of them serve all tests here, beside the 
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -14,17 +15,18 @@ import onnxruntime
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from support.random_model import random_model
+from support.random_model import random_granularity, random_model
 
 from model_store.artifact import verify_artifact
 from model_store.catalog import UsageError
+from model_store.edge_sam.granularity_module import anchor_boxes, decode_boxes
 from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.official import OfficialDecoder
 from model_store.export import MAX_PARITY_ERROR, ParityError, export_model
-from model_store.graphs import DecoderGraph, PrepareGraph
+from model_store.graphs import PROPOSALS, DecoderGraph, PrepareGraph
 from model_store.model_info import ModelInfo
 from model_store.parity import decode, random_prompts, served_parity, torch_answers
-from service.sam.manifest import GRAPH_NAMES, Manifest, ManifestError, load_manifest
+from service.sam.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs
 
 INFO = ModelInfo(
@@ -245,6 +247,57 @@ def test_float16_graphs_compute_in_float32(half):
 
         types = {spec.name: spec.type for spec in [*made.get_inputs(), *made.get_outputs()]}
         assert "tensor(float16)" not in types.values(), name
+
+
+def test_the_proposals_of_the_graph_are_those_of_torch(proposing_artifact, model):
+    """Two pictures at once, each against all boxes that torch's own modules give."""
+    frames = torch.randn(2, 3, 1024, 1024, generator=torch.Generator().manual_seed(1))
+    frames[1, :, 700:] = 0
+    names = ["tokens", "boxes", "scores"]
+
+    tokens, boxes, scores = session(proposing_artifact / "encoder.onnx").run(names, {"image": frames.numpy()})
+
+    module, deployed = random_granularity(model), model.deploy().eval()
+    with torch.inference_mode():
+        expected_tokens = deployed.image_encoder(frames).flatten(2).transpose(1, 2)
+        logits, deltas = module(deployed.image_encoder.stages(frames))
+        expected_boxes = decode_boxes(anchor_boxes(1024), deltas, 1024)
+        best = logits.sigmoid().topk(PROPOSALS)
+    assert (boxes.shape, scores.shape) == ((2, PROPOSALS, 4), (2, PROPOSALS))
+    assert_allclose(tokens, expected_tokens, rtol=0, atol=1e-4)
+    assert_allclose(scores, best.values, rtol=0, atol=1e-3)
+    for row in range(2):
+        # Rounding exchanges neighbours in the order of scores, so each box is looked for among all that are near.
+        near = expected_boxes[row][best.indices[row]]
+        distances = torch.cdist(torch.from_numpy(boxes[row]), near, p=torch.inf).amin(1)
+        assert (distances < 0.5).sum() >= PROPOSALS - 3  # the last ones may be others
+        assert len(set(map(tuple, near.round().tolist()))) > PROPOSALS // 4
+
+
+def test_a_model_with_the_module_says_so_and_is_another_model(proposing_artifact, artifact):
+    sha256 = hashlib.sha256((proposing_artifact.parent / "boxes.pth").read_bytes()).hexdigest()
+
+    with_module, without = load_manifest(proposing_artifact), load_manifest(artifact)
+
+    assert with_module.granularity == GranularityInfo(proposals=PROPOSALS, source_sha256=sha256)
+    assert (with_module.format_version, without.format_version) == (3, 2)
+    assert with_module.fingerprint != without.fingerprint
+    assert with_module.parity.keys() == {*without.parity, "boxes", "scores"}
+    assert 0 < with_module.parity["boxes"] < MAX_PARITY_ERROR
+    assert 0 < with_module.parity["scores"] < MAX_PARITY_ERROR
+    assert "granularity" not in json.loads((artifact / "manifest.json").read_text()), "older releases refuse it"
+    assert verify_artifact(proposing_artifact) == with_module
+
+
+def test_parity_sees_that_the_boxes_are_others(proposing_artifact, model):
+    answers = torch_answers(model.deploy().eval(), random_granularity(model))
+    moved = answers.anchors + torch.tensor([0.0, 0, 5, 0, 0])
+    files = {name: proposing_artifact / f"{name}.onnx" for name in GRAPH_NAMES}
+
+    parity = served_parity(dataclasses.replace(answers, anchors=moved), files)
+
+    assert 2e-3 < parity["boxes"] < 6e-3
+    assert parity["scores"] < MAX_PARITY_ERROR
 
 
 def test_the_official_pair_has_the_official_names(official):
