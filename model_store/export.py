@@ -70,7 +70,7 @@ def export_model(
         name: the model's name in the manifest and in /models.
         info: what cannot be seen in the weights.
         granularity: proposes boxes on this very encoder, which then answers them beside its tokens; its weights stay
-            float32, 1 MB. For the served layout.
+            float32, 2 MB. For the served layout.
         layout: `served` for this service's three graphs, `official` for EdgeSAM's pair (SPEC 5), which other
             tools read.
         weights: what tensors of 4096 elements and more are stored in. `float16` halves the files; the graphs
