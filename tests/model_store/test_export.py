@@ -1,6 +1,6 @@
 """The exporter: what it writes agrees with torch, and what does not agree is never written.
 
-An export takes many seconds, so three of them serve all tests here, beside the `artifact` of the session.
+An export takes many seconds, so three of them serve all tests here, beside the two artifacts of the session.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ from support.random_model import random_granularity, random_model
 
 from model_store.artifact import verify_artifact
 from model_store.catalog import UsageError
-from model_store.edge_sam.granularity_module import anchor_boxes, decode_boxes
 from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.official import OfficialDecoder
 from model_store.export import MAX_PARITY_ERROR, ParityError, export_model
@@ -57,9 +56,15 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def answers(model):
+def proposing_answers(model):
+    """Torch's answers for the weights of `proposing_artifact`."""
+    return torch_answers(model.deploy().eval(), random_granularity(model))
+
+
+@pytest.fixture(scope="module")
+def answers(proposing_answers):
     """Torch's answers for the weights of `artifact`."""
-    return torch_answers(model.deploy().eval())
+    return dataclasses.replace(proposing_answers, anchors=None)
 
 
 @pytest.fixture(scope="module")
@@ -249,29 +254,20 @@ def test_float16_graphs_compute_in_float32(half):
         assert "tensor(float16)" not in types.values(), name
 
 
-def test_the_proposals_of_the_graph_are_those_of_torch(proposing_artifact, model):
-    """Two pictures at once, each against all boxes that torch's own modules give."""
-    frames = torch.randn(2, 3, 1024, 1024, generator=torch.Generator().manual_seed(1))
-    frames[1, :, 700:] = 0
-    names = ["tokens", "boxes", "scores"]
+def test_the_proposals_of_the_graph_are_those_of_torch(proposing_artifact, proposing_answers):
+    graph = session(proposing_artifact / "encoder.onnx")
 
-    tokens, boxes, scores = session(proposing_artifact / "encoder.onnx").run(names, {"image": frames.numpy()})
+    tokens, boxes, scores = graph.run(["tokens", "boxes", "scores"], {"image": proposing_answers.image})
 
-    module, deployed = random_granularity(model), model.deploy().eval()
-    with torch.inference_mode():
-        expected_tokens = deployed.image_encoder(frames).flatten(2).transpose(1, 2)
-        logits, deltas = module(deployed.image_encoder.stages(frames))
-        expected_boxes = decode_boxes(anchor_boxes(1024), deltas, 1024)
-        best = logits.sigmoid().topk(PROPOSALS)
-    assert (boxes.shape, scores.shape) == ((2, PROPOSALS, 4), (2, PROPOSALS))
-    assert_allclose(tokens, expected_tokens, rtol=0, atol=1e-4)
-    assert_allclose(scores, best.values, rtol=0, atol=1e-3)
-    for row in range(2):
-        # Rounding exchanges neighbours in the order of scores, so each box is looked for among all that are near.
-        near = expected_boxes[row][best.indices[row]]
-        distances = torch.cdist(torch.from_numpy(boxes[row]), near, p=torch.inf).amin(1)
-        assert (distances < 0.5).sum() >= PROPOSALS - 3  # the last ones may be others
-        assert len(set(map(tuple, near.round().tolist()))) > PROPOSALS // 4
+    best = proposing_answers.anchors[:, 4].topk(PROPOSALS)
+    near = proposing_answers.anchors[best.indices, :4]
+    # Rounding exchanges neighbours in the order of scores, so each box is looked for among all; the last may be others.
+    distances = torch.cdist(torch.from_numpy(boxes[0]), near, p=torch.inf).amin(1)
+    assert (boxes.shape, scores.shape) == ((1, PROPOSALS, 4), (1, PROPOSALS))
+    assert_allclose(tokens[0].T, proposing_answers.embedding[0].flatten(1), rtol=0, atol=1e-4)
+    assert_allclose(scores[0], best.values, rtol=0, atol=1e-3)
+    assert (distances < 0.5).sum() >= PROPOSALS - 3
+    assert len(set(map(tuple, near.round().tolist()))) > PROPOSALS // 4, "or they would all be alike"
 
 
 def test_a_model_with_the_module_says_so_and_is_another_model(proposing_artifact, artifact):
@@ -289,12 +285,11 @@ def test_a_model_with_the_module_says_so_and_is_another_model(proposing_artifact
     assert verify_artifact(proposing_artifact) == with_module
 
 
-def test_parity_sees_that_the_boxes_are_others(proposing_artifact, model):
-    answers = torch_answers(model.deploy().eval(), random_granularity(model))
-    moved = answers.anchors + torch.tensor([0.0, 0, 5, 0, 0])
+def test_parity_sees_that_the_boxes_are_others(proposing_artifact, proposing_answers):
+    moved = proposing_answers.anchors + torch.tensor([0.0, 0, 5, 0, 0])
     files = {name: proposing_artifact / f"{name}.onnx" for name in GRAPH_NAMES}
 
-    parity = served_parity(dataclasses.replace(answers, anchors=moved), files)
+    parity = served_parity(dataclasses.replace(proposing_answers, anchors=moved), files)
 
     assert 2e-3 < parity["boxes"] < 6e-3
     assert parity["scores"] < MAX_PARITY_ERROR
