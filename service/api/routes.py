@@ -187,7 +187,9 @@ def install_routes(
             if kind == PNG
             else JsonRenderer(asked.image_hash, description.name, len(queries), options)
         )
-        return await predictor.segment(asked.image_hash, queries, asked.multimask, asked.granularity, renderer, stages)
+        return await predictor.segment(
+            asked.image_hash, queries, asked.multimask, renderer, stages, granularity=asked.granularity
+        )
 
     app.add_middleware(DirectRoute, route="/segment", endpoint=segment, refuse=refusal(metrics))
 

@@ -163,9 +163,10 @@ class Predictor:
         hashed: str,
         queries: Sequence[Query],
         multimask: Multimask,
-        granularity: Granularity,
         renderer: Renderer[Written],
         stages: Stages,
+        *,
+        granularity: Granularity = "off",
     ) -> Written:
         """Masks for prompts on an embedded picture, as `renderer` writes them; the picture itself is never needed.
 
