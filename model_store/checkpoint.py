@@ -1,4 +1,6 @@
-"""Checkpoints: the official 821 arrays in a file, loaded strictly, and initial weights from a seed (SPEC 4)."""
+"""Checkpoints: the official 821 arrays in a file, or those of the granularity module, loaded strictly, and initial
+weights from a seed (SPEC 4, 6).
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model_store.edge_sam.granularity_module import GranularityModule
 from model_store.edge_sam.image_encoder import UpsampleMode
 from model_store.edge_sam.model import EdgeSAM, build_edge_sam
 
@@ -14,7 +17,7 @@ _NAMED_KEYS = 5
 
 
 class CheckpointError(ValueError):
-    """The file does not hold an EdgeSAM checkpoint; the message names what is wrong."""
+    """The file does not hold the weights that were asked for; the message names what is wrong."""
 
 
 def load_checkpoint(path: str | Path, *, upsample_mode: UpsampleMode = "bicubic") -> EdgeSAM:
@@ -29,15 +32,29 @@ def load_checkpoint(path: str | Path, *, upsample_mode: UpsampleMode = "bicubic"
         OSError: the file cannot be read.
         CheckpointError: it is no PyTorch file, or its keys, shapes or values are not those of EdgeSAM.
     """
-    with Path(path).open("rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever the bytes of a broken file lead to, OSError included
-            raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {_first_line(error)}") from error
+    state = _read(path)
     try:
-        return model_from_state_dict(_unwrapped(content), upsample_mode=upsample_mode)
+        return model_from_state_dict(state, upsample_mode=upsample_mode)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def load_granularity(path: str | Path) -> GranularityModule:
+    """The granularity module of a file that its training has written, in eval mode on the CPU.
+
+    The file does not say on which encoder the module was trained; on another one its boxes mean nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+        CheckpointError: it is no PyTorch file, or its keys, shapes or values are not those of the module.
+    """
+    module, state = GranularityModule(), _read(path)
+    try:
+        _check(module.state_dict(), state, "a granularity module")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    module.load_state_dict(state, strict=True)
+    return module.eval()
 
 
 def save_checkpoint(model: EdgeSAM, path: str | Path) -> None:
@@ -62,7 +79,7 @@ def model_from_state_dict(state: Mapping[str, Any], *, upsample_mode: UpsampleMo
         CheckpointError: names the first keys that are missing, unexpected, of a wrong shape or not finite.
     """
     model = build_edge_sam(upsample_mode)
-    _check(model.state_dict(), state)
+    _check(model.state_dict(), state, "an EdgeSAM checkpoint")
     model.load_state_dict(state, strict=True)
     return model.eval()
 
@@ -78,6 +95,18 @@ def seeded_model(seed: int, *, upsample_mode: UpsampleMode = "bicubic", frame_si
         return build_edge_sam(upsample_mode, frame_size=frame_size)
 
 
+def _read(path: str | Path) -> Mapping[str, Any]:
+    with Path(path).open("rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever the bytes of a broken file lead to, OSError included
+            raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {_first_line(error)}") from error
+    try:
+        return _unwrapped(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def _unwrapped(content: object) -> Mapping[str, Any]:
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
@@ -86,7 +115,7 @@ def _unwrapped(content: object) -> Mapping[str, Any]:
     return content
 
 
-def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any], what: str) -> None:
     problems = [
         _named("missing", (key for key in expected if key not in state)),
         _named("unexpected", (str(key) for key in state if key not in expected)),
@@ -115,7 +144,7 @@ def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     ]
     found = [problem for problem in problems if problem]
     if found:
-        raise CheckpointError("not an EdgeSAM checkpoint: " + "; ".join(found) + "." + _hint(expected, state))
+        raise CheckpointError(f"not {what}: " + "; ".join(found) + "." + _hint(expected, state))
 
 
 def _named(kind: str, keys: Iterable[str]) -> str:
@@ -129,8 +158,10 @@ def _named(kind: str, keys: Iterable[str]) -> str:
 
 
 def _hint(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
-    """What the file seems to be instead, for the two mistakes that are common."""
+    """What the file seems to be instead, for the mistakes that are common."""
     keys = [str(key) for key in state]
+    if keys and all(key.startswith(("fpn.", "rpn_head.")) for key in keys):
+        return " This looks like a granularity module, which goes with a checkpoint and not in its place."
     if keys and all(f"image_encoder.{key}" in expected for key in keys):
         return " This looks like a stage 1 training checkpoint: the image encoder alone, without the decoder."
     prefix = keys[0].split(".")[0] + "." if keys else ""

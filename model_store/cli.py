@@ -207,6 +207,12 @@ def export(
         typer.Option("--trained/--untrained", help="Whether the weights saw training; untrained ones need no file."),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Decides the weights where --untrained has no file.")] = 0,
+    granularity: Annotated[
+        Path | None,
+        typer.Option(
+            help="What 'granularity' has trained on this checkpoint; the service then offers granularity auto."
+        ),
+    ] = None,
     accept_licence: AcceptLicence = False,
     licence: LicenceText = "",
     training_data: TrainingData = "",
@@ -222,10 +228,15 @@ def export(
 
     python -m model_store export best.pth --licence "our own" --measured miou_box=0.74 --out models/plants-7
 
+    python -m model_store export out/run1/edgesam.pth --granularity out/boxes/edgesam.pth --licence "our own"
+    --out models/plants-8
+
     python -m model_store export --untrained --seed 0 --out models/edgesam-untrained
     """
     if checkpoint is None and trained:
         raise UsageError("give a checkpoint, or --untrained for initial weights")
+    if granularity is not None and layout != "served":
+        raise UsageError("--granularity is for the served layout; other tools do not know the module")
     name = catalog.check_name(name or out.resolve().name)
     check_target(out, force=force)
     numbers = _numbers(measured)
@@ -240,8 +251,12 @@ def export(
     else:
         stated = ModelInfo(licence, trained, training_data or "not stated", measured=numbers, notes=notes)
         info = _accepted_info(checkpoint, stated, accept_licence=accept_licence)
+    if granularity is not None:
+        if not granularity.is_file():
+            raise ModelStoreError(f"{granularity}: no such file")
+        info = dataclasses.replace(info, granularity_sha256=catalog.file_sha256(granularity))
     form = Form(layout=layout, weights=weights, upsample_mode=upsample_mode)
-    _make(seed if checkpoint is None else checkpoint, out, name=name, info=info, form=form)
+    _make(seed if checkpoint is None else checkpoint, out, name=name, info=info, form=form, granularity=granularity)
 
 
 @app.command()
@@ -330,7 +345,11 @@ def _require_licence(model: catalog.PublishedModel, *, accepted: bool) -> None:
         raise UsageError(f"the licence of {model.name} is not accepted; read it and repeat with --accept-licence")
 
 
-def _make(source: Path | int, directory: Path, *, name: str, info: ModelInfo, form: Form) -> None:
+def _make(
+    source: Path | int, directory: Path, *, name: str, info: ModelInfo, form: Form, granularity: Path | None = None
+) -> None:
     with terminal.steps() as progress:
-        manifest = importing.make_artifact(source, directory, name=name, info=info, form=form, progress=progress)
+        manifest = importing.make_artifact(
+            source, directory, name=name, info=info, form=form, granularity=granularity, progress=progress
+        )
     typer.echo(f"{name} is at {directory}, fingerprint {manifest.fingerprint}")

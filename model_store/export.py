@@ -3,6 +3,7 @@
 The export checks itself against torch before anything appears under its final name.
 """
 
+import copy
 import hashlib
 import importlib.metadata
 import tempfile
@@ -15,14 +16,32 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from model_store.catalog import UsageError
+from model_store.edge_sam.granularity_module import GranularityModule
 from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
 from model_store.edge_sam.official import OfficialDecoder, OfficialEncoder
-from model_store.graphs import IMAGE_TOKENS, DecoderGraph, EncoderGraph, PrepareGraph
+from model_store.graphs import (
+    IMAGE_TOKENS,
+    PROPOSALS,
+    DecoderGraph,
+    EncoderGraph,
+    PrepareGraph,
+    ProposingEncoderGraph,
+)
 from model_store.model_info import ModelInfo
 from model_store.parity import official_parity, rounding_effect, served_parity, torch_answers
 from model_store.storage import rounded, shared_arrays, store_float16, write_decoder_parameters
 from model_store.target import check_target, put_in_place
-from service.sam.manifest import FORMAT_VERSION, GRAPH_NAMES, MANIFEST_NAME, STATE_NAMES, ArtifactFile, Manifest
+from service.sam.manifest import (
+    FORMAT_VERSION,
+    GRANULARITY_FORMAT_VERSION,
+    GRAPH_NAMES,
+    MANIFEST_NAME,
+    STATE_NAMES,
+    ArtifactFile,
+    GranularityInfo,
+    Manifest,
+)
 
 OPSET = 17
 MAX_PARITY_ERROR = 1e-3
@@ -38,6 +57,7 @@ def export_model(
     *,
     name: str,
     info: ModelInfo,
+    granularity: GranularityModule | None = None,
     layout: Literal["served", "official"] = "served",
     weights: Literal["float16", "float32"] = "float16",
     progress: Callable[[str], None] = lambda _: None,
@@ -49,6 +69,8 @@ def export_model(
         directory: the artifact's folder, see `check_target`; made with its parents.
         name: the model's name in the manifest and in /models.
         info: what cannot be seen in the weights.
+        granularity: proposes boxes on this very encoder, which then answers them beside its tokens; its weights stay
+            float32, 2 MB. For the served layout.
         layout: `served` for this service's three graphs, `official` for EdgeSAM's pair (SPEC 5), which other
             tools read.
         weights: what tensors of 4096 elements and more are stored in. `float16` halves the files; the graphs
@@ -59,17 +81,22 @@ def export_model(
         UsageError: `directory` is there and is neither empty nor an artifact.
         ParityError: ONNX Runtime and torch differ by more than 1e-3 somewhere.
     """
+    if granularity is not None and layout != "served":
+        raise UsageError("the official layout has no place for the granularity module; export the served one")
     check_target(directory, force=True)
     directory = directory.resolve()  # `.` has no name that a folder could be renamed to
     progress("merging branches")
     plain = model.deploy().eval()
     served = rounded(plain) if weights == "float16" else plain
+    module = None if granularity is None else copy.deepcopy(granularity).eval()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         folder = Path(scratch) / "artifact"
         folder.mkdir()
-        writers = {"served": _write_served, "official": _write_official}
-        files = writers[layout](served, folder, name, progress)
+        if layout == "served":
+            files = _write_served(served, module, folder, progress)
+        else:
+            files = _write_official(served, folder, name, progress)
         parameters: Path | None = None
         if layout == "served":
             parameters = write_decoder_parameters(served, folder / "decoder.npz", weights)
@@ -79,7 +106,7 @@ def export_model(
                 store_float16(path, shared)
         progress("comparing with torch")
         check = served_parity if layout == "served" else official_parity
-        answers = torch_answers(served)
+        answers = torch_answers(served, module)
         parity = check(answers, files)
         if not all(difference <= MAX_PARITY_ERROR for difference in parity.values()):  # a NaN fails, too
             raise ParityError(f"ONNX Runtime differs from torch by more than {MAX_PARITY_ERROR}: {parity}")
@@ -88,7 +115,7 @@ def export_model(
             progress("measuring what float16 weights change")
             rounding = rounding_effect(torch_answers(plain), answers)
         manifest = Manifest(
-            format_version=FORMAT_VERSION,
+            format_version=FORMAT_VERSION if module is None else GRANULARITY_FORMAT_VERSION,
             name=name,
             architecture="EdgeSAM (RepViT-M1, two-way mask decoder)",
             layout=layout,
@@ -99,6 +126,9 @@ def export_model(
             upsample_mode=model.image_encoder.upsample_mode,
             graphs={key: _artifact_file(path) for key, path in files.items()},
             decoder_parameters=None if parameters is None else _artifact_file(parameters),
+            granularity=None
+            if module is None
+            else GranularityInfo(proposals=PROPOSALS, source_sha256=info.granularity_sha256),
             opset=OPSET,
             precision="float32",
             weights=weights,
@@ -112,13 +142,17 @@ def export_model(
             rounding=rounding,
             tools={tool: importlib.metadata.version(tool) for tool in ("torch", "onnx", "onnxruntime")},
         )
-        (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        # Without what is at its default: an older version's manifest has no members of a newer one.
+        text = manifest.model_dump_json(indent=2, exclude_defaults=True)
+        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
         progress("writing")
         put_in_place(folder, directory)
     return manifest
 
 
-def _write_served(model: EdgeSAM, folder: Path, _name: str, progress: Callable[[str], None]) -> dict[str, Path]:
+def _write_served(
+    model: EdgeSAM, module: GranularityModule | None, folder: Path, progress: Callable[[str], None]
+) -> dict[str, Path]:
     tokens = torch.zeros(IMAGE_TOKENS, 256)
     mask_logits, has_mask = torch.zeros(2, 256, 256), torch.tensor([False, True])
     prepare = PrepareGraph(model)
@@ -128,8 +162,10 @@ def _write_served(model: EdgeSAM, folder: Path, _name: str, progress: Callable[[
     per_state = {name: {0: "states"} for name in STATE_NAMES}
     files = {name: folder / f"{name}.onnx" for name in GRAPH_NAMES}
     progress("exporting the encoder")
-    _export(EncoderGraph(model), (torch.zeros(1, 3, 1024, 1024),), files["encoder"], ["image"], ["tokens"],
-            {"image": {0: "pictures"}, "tokens": {0: "pictures"}})  # fmt: skip
+    outputs = ["tokens"] if module is None else ["tokens", "boxes", "scores"]
+    encoder = EncoderGraph(model) if module is None else ProposingEncoderGraph(model, module)
+    _export(encoder, (torch.zeros(1, 3, 1024, 1024),), files["encoder"], ["image"], outputs,
+            {name: {0: "pictures"} for name in ("image", *outputs)})  # fmt: skip
     progress("exporting prepare")
     _export(prepare, (tokens, mask_logits, has_mask), files["prepare"], ["tokens", "mask_logits", "has_mask"],
             STATE_NAMES, {"mask_logits": {0: "states"}, "has_mask": {0: "states"}, **per_state})  # fmt: skip

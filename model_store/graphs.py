@@ -13,17 +13,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every torch code base uses
 
+from model_store.edge_sam.granularity_module import (
+    ANCHORS,
+    GranularityModule,
+    anchor_places,
+    anchor_shapes,
+    anchors_of,
+    decode_boxes,
+)
 from model_store.edge_sam.mask_decoder import MaskDecoder
 from model_store.edge_sam.model import EdgeSAM
 from model_store.edge_sam.prompt_encoder import PromptEncoder
 from model_store.edge_sam.transformer import Attention, TwoWayLayer
 from service.sam.prompts import ABSENT
+from service.sam.transforms import FRAME_SIZE
 
 HEADS = 8
 GRID = 64  # image tokens along a side
 IMAGE_TOKENS = GRID * GRID
 # Added to the score of an absent token: exp() of it is 0 in float32, and it stays finite.
 ABSENT_SCORE = -1e9
+# Nothing is suppressed, so a clear object takes dozens of them, and one that stands out little must still have its own.
+PROPOSALS = 2048
 
 
 class EncoderGraph(nn.Module):
@@ -36,6 +47,30 @@ class EncoderGraph(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         tokens: Tensor = self.image_encoder(image).flatten(2).transpose(1, 2)  # (B, 4096, 256)
         return tokens
+
+
+class ProposingEncoderGraph(nn.Module):
+    """`EncoderGraph` with the granularity module (SPEC 6): one pass for the tokens and the proposals.
+
+    Outputs: tokens (B, 4096, 256); boxes (B, PROPOSALS, 4) in the frame and scores (B, PROPOSALS), 0..1, best first.
+    """
+
+    def __init__(self, model: EdgeSAM, module: GranularityModule) -> None:
+        super().__init__()
+        self.image_encoder = model.image_encoder
+        self.module = module
+        self.places = nn.Parameter(anchor_places(FRAME_SIZE))
+        self.shapes = nn.Parameter(anchor_shapes())
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        stages = self.image_encoder.stages(image)
+        tokens = self.image_encoder.fuse(*stages[1:]).flatten(2).transpose(1, 2)  # (B, 4096, 256)
+        logits, deltas = self.module(stages)  # (B, N), (B, N, 4)
+        best, chosen = logits.topk(PROPOSALS)  # (B, PROPOSALS)
+        # From places and shapes and not from a table of all anchors, which would be as large as a sixth of the encoder.
+        anchors = anchors_of(self.places[chosen // ANCHORS], self.shapes[chosen % ANCHORS])
+        boxes = decode_boxes(anchors, deltas.gather(1, chosen[..., None].expand(-1, -1, 4)), FRAME_SIZE)
+        return tokens, boxes, best.sigmoid()
 
 
 class PrepareGraph(nn.Module):

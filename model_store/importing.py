@@ -47,6 +47,7 @@ def make_artifact(
     name: str,
     info: ModelInfo,
     form: Form,
+    granularity: Path | None = None,
     progress: Progress,
 ) -> Manifest:
     """Export a checkpoint, or the initial weights of a seed.
@@ -57,6 +58,7 @@ def make_artifact(
         name: the model's name in the manifest.
         info: what the manifest says about the weights.
         form: how the artifact is written.
+        granularity: weights of the granularity module, trained on the encoder of `source`.
         progress: is told each step.
 
     Raises:
@@ -65,7 +67,12 @@ def make_artifact(
     """
     require_extra()
     # Here and not above: torch is an extra and takes seconds to import.
-    from model_store.checkpoint import CheckpointError, load_checkpoint, seeded_model  # noqa: PLC0415
+    from model_store.checkpoint import (  # noqa: PLC0415
+        CheckpointError,
+        load_checkpoint,
+        load_granularity,
+        seeded_model,
+    )
     from model_store.export import ParityError, export_model  # noqa: PLC0415
 
     mode = form.resolved_upsample_mode()
@@ -77,7 +84,14 @@ def make_artifact(
             progress(f"loading {source}")
             model = load_checkpoint(source, upsample_mode=mode)
         return export_model(
-            model, directory, name=name, info=info, layout=form.layout, weights=form.weights, progress=progress
+            model,
+            directory,
+            name=name,
+            info=info,
+            granularity=None if granularity is None else load_granularity(granularity),
+            layout=form.layout,
+            weights=form.weights,
+            progress=progress,
         )
     except (CheckpointError, ParityError) as error:
         raise ModelStoreError(str(error)) from error

@@ -18,6 +18,7 @@ class ModelInfo:
         trained: whether they have seen training.
         training_data: on what, in a few words.
         source_sha256: of the checkpoint file; None for generated weights.
+        granularity_sha256: of the granularity module's file; None for generated weights, or where there is none.
         measured: quality by name.
         notes: anything a user of the model should know.
     """
@@ -26,6 +27,7 @@ class ModelInfo:
     trained: bool
     training_data: str
     source_sha256: str | None = None
+    granularity_sha256: str | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
 

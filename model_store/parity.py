@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.artifact import open_graph
+from model_store.edge_sam.granularity_module import GranularityModule, anchor_boxes, decode_boxes
 from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.model import EdgeSAM
 from service.sam.manifest import STATE_NAMES
 from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.transforms import FRAME_SIZE
 
 Floats = NDArray[np.float32]
 
-FRAME = (1024, 1024)
+FRAME = (FRAME_SIZE, FRAME_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +32,19 @@ class TorchAnswers:
     prompts: list[Prompt]  # P, in frame pixels
     mask_logits: Tensor  # (P, 4, 256, 256)
     iou_predictions: Tensor  # (P, 4)
+    anchors: Tensor | None = None  # (N, 5), box in the frame and score of all anchors; None without the module
 
 
-def torch_answers(model: EdgeSAM, *, seed: int = 0) -> TorchAnswers:
+def torch_answers(model: EdgeSAM, module: GranularityModule | None = None, *, seed: int = 0) -> TorchAnswers:
     """The reference that graphs are compared with; the seed decides the picture and the prompts."""
     random = np.random.default_rng(seed)
     image = _picture(random)
     with torch.inference_mode():
         embedding = model.image_encoder(torch.from_numpy(image))
+        anchors = None if module is None else _anchors(model, module, torch.from_numpy(image))
     prompts = random_prompts(random)
     logits, iou = zip(*(decode(model, embedding, prompt) for prompt in prompts), strict=True)
-    return TorchAnswers(image, embedding, prompts, torch.cat(logits), torch.cat(iou))
+    return TorchAnswers(image, embedding, prompts, torch.cat(logits), torch.cat(iou), anchors)
 
 
 def served_parity(answers: TorchAnswers, files: Mapping[str, Path]) -> dict[str, float]:
@@ -48,11 +52,17 @@ def served_parity(answers: TorchAnswers, files: Mapping[str, Path]) -> dict[str,
 
     Prompts go together, padded with absent tokens, through the graphs; the decoder is fed with the graphs' own tokens,
     so errors add up as they do in service. The stability is compared with that of the graph's own masks: a pixel that
-    rounding carries over a threshold is no fault of the score.
+    rounding carries over a threshold is no fault of the score. Boxes count as shares of the frame.
     """
     sessions = {name: open_graph(path) for name, path in files.items()}
-    (tokens,) = sessions["encoder"].run(["tokens"], {"image": answers.image})
-    worst = dict.fromkeys(("tokens", "mask_logits", "iou_predictions", "stability"), 0.0)
+    proposing = [] if answers.anchors is None else ["boxes", "scores"]
+    tokens, *proposals = sessions["encoder"].run(["tokens", *proposing], {"image": answers.image})
+    worst = dict.fromkeys(("tokens", "mask_logits", "iou_predictions", "stability", *proposing), 0.0)
+    if answers.anchors is not None:
+        boxes, scores = proposals
+        best = answers.anchors[:, 4].topk(scores.shape[1]).values
+        _raise(worst, "scores", scores[0], best)
+        _raise(worst, "boxes", *_matched(boxes[0], scores[0], answers.anchors))
     _raise(worst, "tokens", tokens[0], answers.embedding[0].flatten(1).T)
     for has_mask in (False, True):
         rows = [row for row, prompt in enumerate(answers.prompts) if (prompt.mask_logits is not None) == has_mask]
@@ -143,6 +153,24 @@ def _prepare(session: onnxruntime.InferenceSession, tokens: Floats, group: Seque
     stacked = np.stack(masks) if masks else np.zeros((1, 256, 256), np.float32)
     feeds = {"tokens": tokens, "mask_logits": stacked, "has_mask": np.full(len(stacked), bool(masks))}
     return dict(zip(STATE_NAMES, session.run(list(STATE_NAMES), feeds), strict=True))
+
+
+def _anchors(model: EdgeSAM, module: GranularityModule, image: Tensor) -> Tensor:
+    logits, deltas = module(model.image_encoder.stages(image))
+    boxes = decode_boxes(anchor_boxes(FRAME_SIZE), deltas[0], FRAME_SIZE)
+    return torch.cat([boxes, logits[0].sigmoid()[:, None]], dim=1)
+
+
+def _matched(boxes: Floats, scores: Floats, anchors: Tensor) -> tuple[Floats, Tensor]:
+    """Boxes (N, 4) and, for each, that of the anchors which has most of its box and score; as shares of the frame.
+
+    By place they cannot be compared: rounding exchanges neighbours in the order of scores.
+    """
+    whole = torch.tensor([FRAME_SIZE] * 4 + [1.0])
+    candidates = anchors[anchors[:, 4].topk(2 * len(scores)).indices] / whole
+    found = torch.from_numpy(np.column_stack((boxes, scores))) / whole
+    nearest = torch.cdist(found, candidates, p=torch.inf).argmin(1)
+    return found[:, :4].numpy(), candidates[nearest, :4]
 
 
 def _picture(random: np.random.Generator) -> NDArray[np.float32]:

@@ -60,6 +60,7 @@ EXPOSED_HEADERS = (
     "X-Embedding-Dtype",
     "X-Image-Size",
     "X-Fingerprint",
+    "X-Granularity-Box",
 )
 # A task behind an answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
 MAX_BACKGROUND_TASKS = 32
@@ -312,6 +313,7 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
         fingerprint=runtime.fingerprint,
         precision=runtime.precision,
         provider=runtime.provider,
+        granularity=manifest.granularity is not None,
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,
         threads=runtime.threads,

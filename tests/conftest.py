@@ -1,4 +1,4 @@
-"""What all rooms share: one exported model with random weights, and the real service in a real process."""
+"""What all rooms share: exported models with random weights, and the real service in a real process."""
 
 import os
 from collections.abc import Iterator
@@ -22,6 +22,32 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "random"
     info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: random weights")
     export_model(random_model(), directory, name="random", info=info, weights="float32")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def proposing_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`artifact` with the granularity module, exported on the command line from two files."""
+    import torch
+    from support.random_model import random_granularity, random_model
+    from typer.testing import CliRunner
+
+    from model_store.checkpoint import save_checkpoint
+    from model_store.cli import app
+
+    folder = tmp_path_factory.mktemp("proposing")
+    checkpoint, module, directory = folder / "edgesam.pth", folder / "boxes.pth", folder / "proposing"
+    model = random_model()
+    save_checkpoint(model, checkpoint)
+    torch.save(random_granularity(model).state_dict(), module)
+    order = ["export", checkpoint, "--granularity", module, "--out", directory, "--licence", "none", "--untrained"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two that wait for a core that others hold take 2.5 times as long
+    try:
+        result = CliRunner().invoke(app, [*map(str, order), "--weights", "float32"])
+    finally:
+        torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.output
     return directory
 
 

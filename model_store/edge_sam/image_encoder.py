@@ -19,7 +19,8 @@ STAGES: tuple[tuple[int, tuple[bool, ...]], ...] = (
     (192, (True, False) * 7 + (False,)),
     (384, (True, False)),
 )
-STAGE2_END, STAGE3_END = 23, 26  # indices in ``features`` of the last block of a stage, whose output is tapped
+# Indices in ``features`` of the last block of a stage, whose output is tapped; stage 1 is for the granularity module.
+STAGE1_END, STAGE2_END, STAGE3_END = 7, 23, 26
 
 
 class ImageEncoder(nn.Module):
@@ -55,15 +56,24 @@ class ImageEncoder(nn.Module):
         Returns:
             (B, 256, H/16, W/16).
         """
-        x = image
-        for block in self.features[: STAGE2_END + 1]:
-            x = block(x)
-        stage2 = x  # (B, 192, H/16, W/16)
-        for block in self.features[STAGE2_END + 1 :]:
-            x = block(x)
-        stage3 = x  # (B, 384, H/32, W/32)
+        _, stage2, stage3 = self.stages(image)
+        return self.fuse(stage2, stage3)
+
+    def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames to what stages 1 to 3 end with: (B, 96, H/8, W/8), (B, 192, H/16, W/16), (B, 384, H/32, W/32)."""
+        stage1 = self._run(image, 0, STAGE1_END)
+        stage2 = self._run(stage1, STAGE1_END + 1, STAGE2_END)
+        return stage1, stage2, self._run(stage2, STAGE2_END + 1, STAGE3_END)
+
+    def fuse(self, stage2: Tensor, stage3: Tensor) -> Tensor:
+        """The last two stages to the embedding (B, 256, H/16, W/16)."""
         embedding: Tensor = self.neck(self.fuse_stage2(stage2) + self.fuse_stage3(stage3))
-        return embedding  # (B, 256, H/16, W/16)
+        return embedding
+
+    def _run(self, x: Tensor, first: int, last: int) -> Tensor:
+        for block in self.features[first : last + 1]:
+            x = block(x)
+        return x
 
 
 class ProjectAndDouble(nn.Module):

@@ -299,7 +299,7 @@ def granularity(
     """
     require_extra()
     from model_store.checkpoint import load_checkpoint  # noqa: PLC0415 - the other commands need no torch
-    from model_store.training.granularity import GranularityModule  # noqa: PLC0415 - the same
+    from model_store.edge_sam.granularity_module import GranularityModule  # noqa: PLC0415 - the same
     from model_store.training.processes import joined  # noqa: PLC0415 - the same
     from model_store.training.tasks import GranularityTask  # noqa: PLC0415 - the same
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from model_store.edge_sam.granularity_module import GranularityModule
 from model_store.edge_sam.model import EdgeSAM
 from model_store.training.annotated import AnnotatedLoop, annotated_step, mask_boxes
 from model_store.training.augmentation import Augmentation, Batch, make_batch
 from model_store.training.distilled import TeacherLoop, prompt_passes, valid_cells
 from model_store.training.features import FeatureCache
 from model_store.training.framed import FramedBatch
-from model_store.training.granularity import BoxLoss, GranularityModule, box_losses, encoder_stages
+from model_store.training.granularity import BoxLoss, box_losses
 from model_store.training.losses import Division, StepLosses, feature_mse
 from model_store.training.prompt_sets import Promptable
 from model_store.training.sources import Source
@@ -193,7 +194,9 @@ class GranularityTask(Task):
         return make_batch(shelf, chosen, frame_size, self._augmentation, max_masks=self._max_masks, generator=generator)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> StepLosses:  # noqa: ARG002 - nothing is drawn
-        logits, deltas = self.module(encoder_stages(self._encoder[0], batch.frames))
+        with torch.no_grad():
+            stages = self._encoder[0].stages(batch.frames)
+        logits, deltas = self.module(stages)
         boxes = [mask_boxes(masks[weights > 0]) for masks, weights in zip(batch.masks, batch.weights, strict=True)]
         return box_losses(logits, deltas, boxes, batch.frames.shape[-1], self._loss)
 

@@ -1,7 +1,7 @@
 """Masks as answers. Blocking: runs in a worker thread."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from service.api.schemas import Format
 from service.inference.predictor import SegmentedMask
 from service.sam.formats import encode_logits, encode_png, encode_polygons, encode_rle
+from service.sam.granularity import Box
 from service.sam.transforms import Size
 
 JSON, PNG = "application/json", "image/png"
@@ -35,9 +36,14 @@ class JsonRenderer:
     def __init__(self, image_hash: str, model: str, prompts: int, options: RenderOptions) -> None:
         self._image_hash = image_hash
         self._model = model
-        self._results: list[dict[str, list[dict[str, Any]]]] = [{"masks": []} for _ in range(prompts)]
+        self._results: list[dict[str, Any]] = [{"masks": []} for _ in range(prompts)]
         self._options = options
         self._write = _WRITERS[options.format]
+
+    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
+        """See `Renderer`."""
+        for result, box in zip(self._results, boxes, strict=True):
+            result["granularity_box"] = box
 
     def add(self, prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
@@ -65,6 +71,13 @@ class PngRenderer:
         self._options = options
         self._content = b""
         self._headers: dict[str, str] = {}
+        self._box_header: dict[str, str] = {}
+
+    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
+        """See `Renderer`."""
+        (box,) = boxes
+        if box is not None:
+            self._box_header = {"X-Granularity-Box": ",".join(map(str, box))}
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
@@ -79,7 +92,7 @@ class PngRenderer:
 
     def finish(self, _original_size: Size) -> Response:
         """See `Renderer`."""
-        return Response(self._content, media_type=PNG, headers={**self._headers, **_VARY})
+        return Response(self._content, media_type=PNG, headers={**self._headers, **self._box_header, **_VARY})
 
 
 def _numbers(mask: SegmentedMask) -> dict[str, Any]:

@@ -182,6 +182,7 @@ def install_routes(
             asked, queries = _parse(body, limits.max_prompts)
         else:
             asked, queries = await predictor.clicks.run(stages, _parse, body, limits.max_prompts)
+        _check_served(asked, description)
         offered = (JSON, PNG) if len(queries) == 1 else (JSON,)
         kind = preferred(",".join(request.headers.getlist("accept")), offered)
         if kind is None:
@@ -193,7 +194,9 @@ def install_routes(
             if kind == PNG
             else JsonRenderer(asked.image_hash, description.name, len(queries), options)
         )
-        return await predictor.segment(asked.image_hash, queries, asked.multimask, renderer, stages)
+        return await predictor.segment(
+            asked.image_hash, queries, asked.multimask, renderer, stages, granularity=asked.granularity
+        )
 
     app.add_middleware(DirectRoute, route="/segment", endpoint=segment, refuse=refusal(metrics))
 
@@ -215,6 +218,15 @@ def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Quer
         message = f"{len(asked.prompts)} prompts; a request holds at most {max_prompts}. Send several."
         raise broken_rule("/prompts", message, limit=max_prompts)
     return asked, [_query(prompt, f"/prompts/{i}") for i, prompt in enumerate(asked.prompts)]
+
+
+def _check_served(asked: SegmentRequest, model: ModelModel) -> None:
+    if asked.granularity == "auto" and not model.granularity:
+        message = (
+            f"the served model {model.name} has no granularity module. Leave granularity out, or send a box with the "
+            "click; who runs the service can serve a model that was exported with --granularity."
+        )
+        raise broken_rule("/granularity", message)
 
 
 def _query(prompt: PromptModel, where: str) -> Query:

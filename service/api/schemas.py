@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from service.sam.granularity import Granularity
 from service.sam.masks import Multimask
 
 MAX_PROMPTS = 256  # what the schema allows; the setting max_prompts may allow less
@@ -86,6 +87,14 @@ class SegmentRequest(_Request):
         # One enum of a word and numbers is what generators of clients give up on.
         WithJsonSchema({"anyOf": [{"type": "string", "const": "auto"}, {"type": "integer", "enum": [1, 3, 4]}]}),
     ] = "auto"
+    granularity: Annotated[
+        Granularity,
+        Field(
+            description="auto: a prompt of one positive click and nothing else gets the box of the object that the "
+            "model sees there, if it sees one; multimask auto then gives one mask. Other prompts stay as they are. "
+            "Only for models of which /models says that they have it."
+        ),
+    ] = "off"
     format: Annotated[
         Format,
         Field(
@@ -143,6 +152,10 @@ class ResultModel(BaseModel):
     """The answer to one prompt."""
 
     masks: list[MaskModel] = Field(description="Best first.")
+    granularity_box: tuple[float, float, float, float] | None = Field(
+        None,
+        description="With granularity auto: the box that the prompt got, x0, y0, x1, y1 in pixels; null: none.",
+    )
 
 
 class SegmentResponse(BaseModel):
@@ -171,6 +184,7 @@ class ModelModel(BaseModel):
     precision: str = Field(description="What encoder and decoder compute in; where they differ, both, joined by +.")
     weights: str
     provider: str = Field(description="What computes; where encoder and decoder differ, both, joined by +.")
+    granularity: bool = Field(description="Whether /segment takes granularity auto.")
     decoder: str = Field(description="What decodes: native with its instruction set, or onnx, the graph.")
     provider_timings_ms: dict[str, dict[str, float]] = Field(
         description="What auto measured when it chose, by graph (encoder, decoder); empty where there was no choice."

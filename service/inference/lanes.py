@@ -14,6 +14,7 @@ from service.inference.batching import DynamicBatcher
 from service.inference.runtime import Decoded, Runtime, StateArrays
 from service.inference.workers import give_way
 from service.metrics import Metrics
+from service.sam.granularity import Proposals
 from service.sam.halves import to_half
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size
@@ -21,6 +22,14 @@ from service.sam.transforms import Size
 Frame = NDArray[np.float32]  # (3, 1024, 1024)
 Tokens = NDArray[np.float16] | NDArray[np.float32]  # (4096, 256)
 EmbeddingDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """What the encoder makes of one frame."""
+
+    tokens: Tokens
+    proposals: Proposals | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +46,16 @@ class DecodeItem:
 
 def encode_lane(
     runtime: Runtime, *, dtype: EmbeddingDtype, max_batch_size: int, max_queue_size: int, metrics: Metrics
-) -> DynamicBatcher[Frame, Tokens]:
-    """Frames → tokens, rounded to `dtype`. One call at a time, with all threads of its session."""
+) -> DynamicBatcher[Frame, EncodedFrame]:
+    """Frames → tokens, rounded to `dtype`, and proposals. One call at a time, with all threads of its session."""
 
-    def run(frames: Sequence[Frame], _threads: int) -> Sequence[Tokens]:
-        tokens = runtime.encode(frames[0][None] if len(frames) == 1 else np.stack(frames))
+    def run(frames: Sequence[Frame], _threads: int) -> Sequence[EncodedFrame]:
+        encoded = runtime.encode(frames[0][None] if len(frames) == 1 else np.stack(frames))
         # A copy in any case: a view would keep the tokens of the whole batch alive.
-        return [to_half(one) if dtype == "float16" else one.copy() for one in tokens]
+        return [
+            EncodedFrame(to_half(tokens) if dtype == "float16" else tokens.copy(), proposals)
+            for tokens, proposals in zip(encoded.tokens, encoded.proposals, strict=True)
+        ]
 
     return DynamicBatcher(
         "encode",

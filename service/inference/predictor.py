@@ -12,7 +12,7 @@ import numpy as np
 from service.errors import CacheUnavailable
 from service.inference.batching import DynamicBatcher
 from service.inference.deadline import Deadline
-from service.inference.lanes import DecodeItem, EmbeddingDtype, Frame, Tokens
+from service.inference.lanes import DecodeItem, EmbeddingDtype, EncodedFrame, Frame
 from service.inference.refinement import LowResMask, RefinementMasks
 from service.inference.runtime import Decoded, ImageState, Runtime, StateArrays
 from service.inference.singleflight import Lease, SharedFlight, SingleFlight
@@ -21,6 +21,7 @@ from service.inference.workers import Workers
 from service.metrics import Stages
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash, mask_id, mask_key
 from service.sam.formats import to_float16
+from service.sam.granularity import Box, Granularity, with_box
 from service.sam.halves import to_single
 from service.sam.images import decode_picture
 from service.sam.masks import Mask, Multimask, binary_mask, candidates, rank
@@ -67,6 +68,10 @@ class Renderer(Protocol[Written_co]):
     masks_per_prompt: int | None
     """Only so many of a prompt's masks, the best ones, are wanted; None: all."""
 
+    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
+        """The box that each prompt got by its granularity; before any mask, and only where that was asked for."""
+        ...
+
     def add(self, prompt: int, mask: SegmentedMask) -> None:
         """The next best mask of a prompt; prompts come in any order and from several threads, a prompt from one."""
         ...
@@ -104,7 +109,7 @@ class Predictor:
         self,
         *,
         runtime: Runtime,
-        encode_lane: DynamicBatcher[Frame, Tokens],
+        encode_lane: DynamicBatcher[Frame, EncodedFrame],
         decode_lane: DynamicBatcher[DecodeItem, Decoded],
         states: ImageStates,
         flight: SharedFlight[ImageEmbedding] | None,
@@ -154,13 +159,23 @@ class Predictor:
             return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages))
 
     async def segment(
-        self, hashed: str, queries: Sequence[Query], multimask: Multimask, renderer: Renderer[Written], stages: Stages
+        self,
+        hashed: str,
+        queries: Sequence[Query],
+        multimask: Multimask,
+        renderer: Renderer[Written],
+        stages: Stages,
+        *,
+        granularity: Granularity = "off",
     ) -> Written:
         """Masks for prompts on an embedded picture, as `renderer` writes them; the picture itself is never needed.
 
-        1. find the image state, 2. fetch the masks to refine, 3. check the prompts against the picture, 4. decode, and
-        while other prompts decode 5. choose masks on the low-resolution logits, enlarge and write those alone, 6. keep
-        them for refinement.
+        1. find the image state, 2. fetch the masks to refine, 3. check the prompts against the picture and give clicks
+        their box where that is asked for, 4. decode, and while other prompts decode 5. choose masks on the
+        low-resolution logits, enlarge and write those alone, 6. keep them for refinement.
+
+        Args:
+            granularity: `auto` changes nothing for an embedding without proposals.
 
         Raises:
             EmbeddingNotFound, MaskNotFound, PromptOutsideImage: the request.
@@ -173,6 +188,9 @@ class Predictor:
             prompts = [await self._resolve(query, hashed, stages) for query in queries]
             for prompt in prompts:
                 check_prompt(prompt, state.embedding.original_size)
+            if granularity == "auto":
+                prompts, boxes = await self.clicks.run(stages, _with_boxes, prompts, state.embedding)
+                renderer.show_boxes(boxes)
             writing = _Writing(
                 key, state.embedding.original_size, prompts, multimask, renderer, self._drawing, deadline, stages
             )
@@ -250,7 +268,7 @@ class Predictor:
         done = await self._encode_lane.submit(frame)
         stages.add("queue", done.queue_s)
         stages.add("encode", done.run_s)
-        return ImageEmbedding(done.result, original_size)
+        return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
 
     async def _resolve(self, query: Query, hashed: str, stages: Stages) -> Prompt:
         if query.mask_id is None:
@@ -314,6 +332,18 @@ def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], stages: Stag
     with stages.measure("hash"):
         data = unwrap(body)
         return data, image_hash(data)
+
+
+def _with_boxes(prompts: Sequence[Prompt], embedding: ImageEmbedding) -> tuple[list[Prompt], list[Box | None]]:
+    """The prompts, those that leave their size open with the box that goes with them; and these boxes."""
+    if embedding.proposals is None:
+        return list(prompts), [None] * len(prompts)
+    grown = [with_box(prompt, embedding.proposals, embedding.original_size) for prompt in prompts]
+    boxes = [
+        None if now is before or now.box is None else (*now.box.tolist(),)
+        for before, now in zip(prompts, grown, strict=True)
+    ]
+    return grown, boxes
 
 
 def _chunks(prompts: Sequence[Prompt], most: int) -> list[list[int]]:

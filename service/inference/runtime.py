@@ -2,7 +2,7 @@
 thread makes them, never the loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from service.inference.state_memory import StateMemory
 from service.inference.workers import give_way
 from service.native import NativeDecoder, NativeError, best_level
 from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
+from service.sam.granularity import Proposals
 from service.sam.manifest import STATE_NAMES, Manifest, ManifestError, load_manifest, verify_files
 from service.sam.prompts import ABSENT, PADDING, POSITIVE
 
@@ -58,6 +59,14 @@ class ImageState:
     def nbytes(self) -> int:
         """Bytes of the tokens and of the arrays, wherever they are."""
         return self.embedding.nbytes + sum(_nbytes(getattr(self.arrays, name)) for name in STATE_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The encoder's answer for B pictures."""
+
+    tokens: Floats  # (B, 4096, 256)
+    proposals: Sequence[Proposals | None]  # B; all None without the granularity module
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +139,9 @@ class Runtime:
                 choose,
                 "The encoder",
                 encoder_kinds(provider, precision),
-                lambda kind: _Encoder(paths["encoder"], kind, resources),
+                lambda kind: _Encoder(
+                    paths["encoder"], kind, resources, proposes=self.manifest.granularity is not None
+                ),
                 _Encoder.rehearsal,
             ).result()
         self._encoder, self._clicks = encoder.made, clicks.made
@@ -158,8 +169,8 @@ class Runtime:
             return None
         return directory / self.manifest.decoder_parameters.file
 
-    def encode(self, images: Floats) -> Floats:
-        """Frames (B, 3, 1024, 1024), normalised and padded → tokens (B, 4096, 256)."""
+    def encode(self, images: Floats) -> Encoded:
+        """Frames (B, 3, 1024, 1024), normalised and padded → tokens, and proposals if the model makes them."""
         return self._encoder.encode(images)
 
     def prepare(self, embedding: ImageEmbedding) -> ImageState:
@@ -182,7 +193,7 @@ class Runtime:
 
     def warm_up(self) -> None:
         """Run every graph once, so that the first request does not pay for lazy set-up."""
-        tokens = self.encode(np.zeros((1, 3, 1024, 1024), np.float32))[0]
+        tokens = self.encode(np.zeros((1, 3, 1024, 1024), np.float32)).tokens[0]
         state = self.prepare(ImageEmbedding(tokens, (1024, 1024)))
         self.prepare_masks(state.embedding, np.zeros((1, 256, 256), np.float32))
         self.decode(state.arrays, np.zeros((1, 2, 2), np.float32), np.full((1, 2), ABSENT, np.int64))
@@ -191,17 +202,22 @@ class Runtime:
 class _Encoder:
     """The encoder on one provider."""
 
-    def __init__(self, path: Path, kind: Kind, resources: Resources) -> None:
+    def __init__(self, path: Path, kind: Kind, resources: Resources, *, proposes: bool) -> None:
         self._graph = Graph(path, kind, resources)
+        self._proposes = proposes
 
-    def encode(self, images: Floats) -> Floats:
-        (tokens,) = self._graph.run(["tokens"], {"image": images})
-        return tokens
+    def encode(self, images: Floats) -> Encoded:
+        if not self._proposes:
+            (tokens,) = self._graph.run(["tokens"], {"image": images})
+            return Encoded(tokens, [None] * len(images))
+        tokens, boxes, scores = self._graph.run(["tokens", "boxes", "scores"], {"image": images})
+        rows = zip(boxes, scores, strict=True)
+        return Encoded(tokens, [Proposals(row_boxes.copy(), row_scores.copy()) for row_boxes, row_scores in rows])
 
     def rehearsal(self) -> Callable[[], Floats]:
         """One frame of noise."""
         frame = np.random.default_rng(0).normal(0.0, 1.0, (1, 3, 1024, 1024)).astype(np.float32)
-        return lambda: self.encode(frame)
+        return lambda: self.encode(frame).tokens
 
 
 class _Clicks(Protocol):

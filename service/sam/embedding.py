@@ -3,7 +3,10 @@
 Bytes are a header of 40 bytes and the array, little-endian and row by row:
 
     magic "ESAM" | version u8 | kind u8 | dtype u8 | 0 u8 | height u32 | width u32 | fingerprint 16 bytes
-    | crc32 of the array u32 | crc32 of the header up to here u32
+    | crc32 of all behind the header u32 | crc32 of the header up to here u32
+
+Of a model with the granularity module, the tokens are followed by the proposals: rows of five float32, box and score.
+That is a kind of its own; the bytes of the others are what they were before.
 """
 
 import hashlib
@@ -16,17 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.sam.formats import to_float16
-from service.sam.transforms import MASK_SIZE, Size, input_size
+from service.sam.granularity import Proposals
+from service.sam.manifest import MAX_PROPOSALS
+from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
 TOKENS_SHAPE = (4096, 256)
 
 _MAGIC = b"ESAM"
 _VERSION = 1
-_EMBEDDING, _MASK = 1, 2
+_EMBEDDING, _MASK, _PROPOSING_EMBEDDING = 1, 2, 3
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
 _HEADER = struct.Struct("<4sBBBBII16sI")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+_PROPOSAL_BYTES = 20
 
 
 class CorruptValue(ValueError):
@@ -40,10 +46,12 @@ class ImageEmbedding:
     Args:
         tokens: (4096, 256) float16 or float32, channels last, row by row.
         original_size: (H, W) of the upright original, pixels.
+        proposals: what the granularity module proposes; None of a model without it.
     """
 
     tokens: NDArray[np.float16] | NDArray[np.float32]
     original_size: Size
+    proposals: Proposals | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES.values():
@@ -51,8 +59,8 @@ class ImageEmbedding:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens."""
-        return int(self.tokens.nbytes)
+        """Bytes of the tokens and of the proposals."""
+        return int(self.tokens.nbytes) + (0 if self.proposals is None else self.proposals.nbytes)
 
 
 def image_hash(data: bytes) -> str:
@@ -86,22 +94,26 @@ def mask_id(key: str, logits: NDArray[np.floating]) -> str:
 
 
 def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
-    """An embedding as it travels: 40 bytes and 2 MiB (float16) or 4 MiB (float32)."""
-    return _to_bytes(_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint)
+    """An embedding as it travels: 40 bytes, 2 MiB (float16) or 4 MiB (float32), and 20 bytes a proposal."""
+    proposals = embedding.proposals
+    if proposals is None:
+        return _to_bytes(_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint)
+    rows = np.column_stack((proposals.boxes, proposals.scores)).astype("<f4").tobytes()
+    return _to_bytes(_PROPOSING_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint, tail=rows)
 
 
 def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
-    """The embedding; its tokens are a read-only view of `data`.
+    """The embedding; its arrays are read-only views of `data`.
 
     Raises:
         CorruptValue: whatever else the bytes are.
     """
-    tokens, original_size = _from_bytes(_EMBEDDING, data, TOKENS_SHAPE, fingerprint)
+    kind, tokens, original_size, tail = _from_bytes((_EMBEDDING, _PROPOSING_EMBEDDING), data, TOKENS_SHAPE, fingerprint)
     height, width = original_size
     # A run-length encoding counts pixels in 32 bits, and a picture without pixels in the frame was never encoded.
     if not 0 < height * width < 2**32 or 0 in input_size(original_size):
         raise CorruptValue(f"The picture would be {width} x {height} pixels.")
-    return ImageEmbedding(tokens, original_size)
+    return ImageEmbedding(tokens, original_size, _proposals(tail) if kind == _PROPOSING_EMBEDDING else None)
 
 
 def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
@@ -115,39 +127,56 @@ def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
     Raises:
         CorruptValue: whatever else the bytes are.
     """
-    logits, size = _from_bytes(_MASK, data, (MASK_SIZE, MASK_SIZE), fingerprint)
+    _, logits, size, _ = _from_bytes((_MASK,), data, (MASK_SIZE, MASK_SIZE), fingerprint)
     if size != (MASK_SIZE, MASK_SIZE) or logits.dtype != np.float16 or not np.isfinite(logits).all():
         raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
     return logits
 
 
-def _to_bytes(kind: int, array: NDArray[np.floating], size: Size, fingerprint: str) -> bytes:
+def _to_bytes(kind: int, array: NDArray[np.floating], size: Size, fingerprint: str, *, tail: bytes = b"") -> bytes:
     code = next(code for code, dtype in _DTYPES.items() if dtype == array.dtype)
     payload = _payload(array)
-    header = _HEADER.pack(_MAGIC, _VERSION, kind, code, 0, *size, _digest(fingerprint), zlib.crc32(payload))
-    return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), payload))
+    checksum = zlib.crc32(tail, zlib.crc32(payload))
+    header = _HEADER.pack(_MAGIC, _VERSION, kind, code, 0, *size, _digest(fingerprint), checksum)
+    return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), payload, tail))
 
 
-def _from_bytes(kind: int, data: bytes, shape: tuple[int, int], fingerprint: str) -> tuple[NDArray[np.floating], Size]:
+def _from_bytes(
+    kinds: tuple[int, ...], data: bytes, shape: tuple[int, int], fingerprint: str
+) -> tuple[int, NDArray[np.floating], Size, memoryview]:
+    """Kind, array, size, and what lies behind the array, which only an embedding with proposals may have."""
     if len(data) < _HEADER_BYTES:
         raise CorruptValue(f"{len(data)} bytes are too few for a header.")
     header = memoryview(data)[: _HEADER.size]
-    magic, version, found_kind, code, zero, height, width, digest, checksum = _HEADER.unpack(header)
+    magic, version, kind, code, zero, height, width, digest, checksum = _HEADER.unpack(header)
     if magic != _MAGIC or version != _VERSION:
         raise CorruptValue("The bytes are not a value of this version.")
     if _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header),):
         raise CorruptValue("The header is damaged.")
-    if found_kind != kind or zero != 0 or code not in _DTYPES:
+    if kind not in kinds or zero != 0 or code not in _DTYPES:
         raise CorruptValue("The value is of another kind.")
     if digest != _digest(fingerprint):
         raise CorruptValue("The value is of another model.")
     payload = memoryview(data)[_HEADER_BYTES:]
     dtype = _DTYPES[code]
-    if len(payload) != shape[0] * shape[1] * dtype.itemsize:
-        raise CorruptValue(f"The array has {len(payload)} bytes.")
+    nbytes = shape[0] * shape[1] * dtype.itemsize
+    tail = payload[nbytes:]
+    longest_tail = MAX_PROPOSALS * _PROPOSAL_BYTES if kind == _PROPOSING_EMBEDDING else 0
+    if len(payload) < nbytes or len(tail) > longest_tail or len(tail) % _PROPOSAL_BYTES:
+        raise CorruptValue(f"Behind the header are {len(payload)} bytes.")
     if zlib.crc32(payload) != checksum:
         raise CorruptValue("The array is damaged.")
-    return np.frombuffer(payload, dtype).reshape(shape), (height, width)
+    return kind, np.frombuffer(payload[:nbytes], dtype).reshape(shape), (height, width), tail
+
+
+def _proposals(tail: memoryview) -> Proposals:
+    rows = np.frombuffer(tail, np.dtype("<f4")).reshape(-1, 5)
+    boxes, scores = rows[:, :4], rows[:, 4]
+    # A NaN is no number of these either.
+    in_order = (boxes[:, :2] >= 0) & (boxes[:, :2] <= boxes[:, 2:]) & (boxes[:, 2:] <= FRAME_SIZE)
+    if not in_order.all() or not ((scores >= 0) & (scores <= 1)).all():
+        raise CorruptValue("The proposals are not boxes in the frame with scores.")
+    return Proposals(boxes, scores)
 
 
 def _payload(array: NDArray[np.floating]) -> memoryview:

@@ -7,15 +7,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+# What is written: the lowest version that says it all, so that older releases read what they can serve.
 FORMAT_VERSION: Literal[2] = 2
+GRANULARITY_FORMAT_VERSION: Literal[3] = 3
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
 # What `prepare` gives and `decoder` takes, in this order (DESIGN 3).
 STATE_NAMES = ("keys", "keys0", "queries0")
+# Boxes that the granularity module may propose for a picture: 80 KiB beside the 2 MiB of its tokens.
+MAX_PROPOSALS = 4096
 
 
 class ManifestError(ValueError):
@@ -32,12 +36,21 @@ class ArtifactFile(BaseModel):
     size_bytes: int = Field(gt=0)
 
 
+class GranularityInfo(BaseModel):
+    """That `encoder` proposes boxes: beside `tokens` it answers `boxes` (B, N, 4) and `scores` (B, N), SPEC 6."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    proposals: int = Field(gt=0, le=MAX_PROPOSALS, description="N, the proposals of a picture.")
+    source_sha256: str | None = Field(description="SHA-256 of the module's file; null for generated weights.")
+
+
 class Manifest(BaseModel):
     """What serving has to know of an exported model. Unknown members are an error: they come with a new version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format_version: Literal[2]
+    format_version: Literal[2, 3]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     architecture: str
     layout: Literal["served", "official"] = Field(
@@ -53,6 +66,9 @@ class Manifest(BaseModel):
     graphs: Mapping[str, ArtifactFile]
     decoder_parameters: ArtifactFile | None = Field(
         description="NumPy archive of the decoder's parameters under SAM's names, for the decoder in service/native."
+    )
+    granularity: GranularityInfo | None = Field(
+        None, description="Of a model with the granularity module, since version 3; absent in all others."
     )
     opset: int
     precision: Literal["float32"] = Field(description="What the graphs compute in.")
@@ -70,6 +86,12 @@ class Manifest(BaseModel):
         description="What storing weights as float16 changes, against float32 weights; empty for float32."
     )
     tools: Mapping[str, str] = Field(description="Versions of the tools that wrote the graphs.")
+
+    @model_validator(mode="after")
+    def _has_the_version_of_its_members(self) -> Self:
+        if (self.granularity is not None) != (self.format_version == GRANULARITY_FORMAT_VERSION):
+            raise ValueError(f"granularity is there in version {GRANULARITY_FORMAT_VERSION}, and only there")
+        return self
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:

@@ -86,11 +86,21 @@ def points_to_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float3
 
     Source: SPEC 1.3: one ratio for each axis, of the rounded size, in float64.
     """
+    scaled: NDArray[np.float64] = np.asarray(points, np.float64) * _scale(original_size)
+    return scaled.astype(np.float32)
+
+
+def points_from_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+    """Coordinates of the frame (..., 2) as pixels of the picture, which may lie outside: the other way round."""
+    scaled: NDArray[np.float64] = np.asarray(points, np.float64) / _scale(original_size)
+    return scaled
+
+
+def _scale(original_size: Size) -> NDArray[np.float64]:
+    """Frame pixels a pixel of the picture, (2,) for x and y."""
     height, width = original_size
     input_height, input_width = input_size(original_size)
-    scale = np.array([input_width / width, input_height / height])
-    scaled: NDArray[np.float64] = np.asarray(points, np.float64) * scale
-    return scaled.astype(np.float32)
+    return np.array([input_width / width, input_height / height])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

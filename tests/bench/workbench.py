@@ -78,7 +78,7 @@ class Workbench:
     @cached_property
     def tokens(self) -> NDArray[np.float16]:
         """The medium picture's embedding, (4096, 256)."""
-        return self.runtime(self.cpus).encode(self.frame)[0].astype(np.float16)
+        return self.runtime(self.cpus).encode(self.frame).tokens[0].astype(np.float16)
 
     @property
     def thread_counts(self) -> list[int]:

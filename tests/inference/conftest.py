@@ -139,7 +139,7 @@ async def open_service(artifact) -> AsyncIterator[Callable[..., Any]]:
 
         async def open_(**settings: Any) -> Service:
             patient = {"redis_connect_timeout_s": 10.0, "redis_read_timeout_s": 10.0, "redis_lock_ttl_s": 300.0}
-            app = create_app(Settings(model_dir=artifact, threads=2, **{**patient, **settings}))
+            app = create_app(Settings(**{"model_dir": artifact, "threads": 2, **patient, **settings}))
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app)
             client = httpx.AsyncClient(transport=transport, base_url="http://service", timeout=WAIT_S)

@@ -79,7 +79,7 @@ async def test_pictures_encoded_together_come_back_in_order(runtime, metrics):
 
     assert [done.batch_size for done in answers] == [2, 2]
     for frame, done in zip(frames, answers, strict=True):
-        assert_allclose(done.result, runtime.encode(frame[None])[0], rtol=0, atol=1e-4)
+        assert_allclose(done.result.tokens, runtime.encode(frame[None]).tokens[0], rtol=0, atol=1e-4)
 
 
 async def test_tokens_are_rounded_in_the_lane_and_own_their_memory(runtime, metrics):
@@ -89,5 +89,5 @@ async def test_tokens_are_rounded_in_the_lane_and_own_their_memory(runtime, metr
     async with submitted_together(lane, metrics, frames, "encode") as answers:
         pass
 
-    assert [done.result.dtype for done in answers] == [np.float16, np.float16]
-    assert all(done.result.base is None for done in answers)
+    assert [done.result.tokens.dtype for done in answers] == [np.float16, np.float16]
+    assert all(done.result.tokens.base is None for done in answers)

@@ -51,7 +51,7 @@ def clicks(count, seed=0):
 
 def masks_of(runtime):
     """Picture to masks: every graph once. (12, 4, 256, 256)."""
-    tokens = runtime.encode(picture())[0]
+    tokens = runtime.encode(picture()).tokens[0]
     return runtime.decode(runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays, *clicks(12)).mask_logits
 
 

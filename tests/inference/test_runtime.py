@@ -103,10 +103,10 @@ def test_an_artifact_of_the_official_layout_is_refused_with_the_layout_to_export
 def test_pictures_encoded_together_get_the_tokens_they_get_alone(runtime):
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
 
-    together = runtime.encode(frames)
+    together = runtime.encode(frames).tokens
 
     assert together.shape == (2, 4096, 256)
-    assert_allclose(together[1:], runtime.encode(frames[1:]), rtol=0, atol=1e-4)
+    assert_allclose(together[1:], runtime.encode(frames[1:]).tokens, rtol=0, atol=1e-4)
 
 
 def test_prompts_padded_with_absent_tokens_decode_as_they_do_alone(runtime):

@@ -1,6 +1,7 @@
 """`verify_artifact` runs what the manifest lists: graphs that are whole may still not work."""
 
 import hashlib
+import json
 
 import onnx
 import pytest
@@ -32,6 +33,20 @@ def write_artifact(directory, **operators):
     )
     (directory / MANIFEST_NAME).write_text(manifest.model_dump_json())
     return directory
+
+
+@pytest.mark.parametrize(
+    ("version", "granularity"), [(2, {"proposals": 9, "source_sha256": None}), (3, None), (3, {"proposals": 0})]
+)
+def test_a_manifest_names_the_granularity_module_in_its_own_version_alone(tmp_path, version, granularity):
+    directory = write_artifact(tmp_path / "model")
+    members = json.loads((directory / MANIFEST_NAME).read_text()) | {
+        "format_version": version, "granularity": granularity
+    }  # fmt: skip
+    (directory / MANIFEST_NAME).write_text(json.dumps(members))
+
+    with pytest.raises(ManifestError, match="granularity"):
+        load_manifest(directory)
 
 
 def test_graphs_that_run_are_verified(tmp_path):

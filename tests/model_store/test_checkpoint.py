@@ -5,7 +5,14 @@ import pickle
 import pytest
 import torch
 
-from model_store.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, seeded_model
+from model_store.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_granularity,
+    save_checkpoint,
+    seeded_model,
+)
+from model_store.edge_sam.granularity_module import GranularityModule
 from model_store.edge_sam.model import build_edge_sam
 
 
@@ -57,6 +64,26 @@ def test_a_stage_2_training_checkpoint_is_unwrapped(tmp_path, model):
     loaded = load_checkpoint(path)
 
     assert_same_weights(loaded, model.state_dict())
+
+
+def test_a_granularity_module_is_loaded_strictly(tmp_path, model):
+    state = GranularityModule().state_dict()
+    torch.save(state, tmp_path / "boxes.pth")
+    torch.save({key: value for key, value in state.items() if "p6_w1" not in key}, tmp_path / "partial.pth")
+    save_checkpoint(model, tmp_path / "edgesam.pth")
+
+    module = load_granularity(tmp_path / "boxes.pth")
+
+    assert not module.training
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    with pytest.raises(
+        CheckpointError, match=r"partial\.pth: not a granularity module: 3 missing: fpn\.bifpn\.0\.p6_w1"
+    ):
+        load_granularity(tmp_path / "partial.pth")
+    with pytest.raises(CheckpointError, match=r"edgesam\.pth: not a granularity module"):
+        load_granularity(tmp_path / "edgesam.pth")
+    with pytest.raises(CheckpointError, match="goes with a checkpoint"):
+        load_checkpoint(tmp_path / "boxes.pth")
 
 
 def test_half_precision_is_cast(tmp_path, model):

@@ -355,6 +355,7 @@ def test_initial_weights_in_the_official_layout_are_the_published_pair_in_an_emp
         (["export", "--out", "x"], "--untrained"),
         (["export", "--untrained", "--out", "x", "--measured", "miou=high"], "NAME=VALUE"),
         (["export", "--untrained", "--out", "x", "--name", "A B"], "is not a model name"),
+        (["export", "--untrained", "--out", "x", "--granularity", "b.pth", "--layout", "official"], "served layout"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_refused(arguments, words, tmp_path, monkeypatch):
@@ -365,6 +366,19 @@ def test_a_command_that_cannot_be_meant_is_refused(arguments, words, tmp_path, m
     assert result.exit_code == 2
     assert words in error_of(result)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_granularity_module_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "boxes.pth").write_bytes(b"thesis")
+    order = ("export", "--untrained", "--out", tmp_path / "model", "--granularity")
+
+    absent = call(*order, tmp_path / "absent.pth")
+    broken = call(*order, tmp_path / "boxes.pth")
+
+    assert absent.exit_code == broken.exit_code == 1
+    assert "absent.pth: no such file" in error_of(absent)
+    assert "boxes.pth is not a readable PyTorch checkpoint" in error_of(broken)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_disk_that_refuses_is_one_line(tmp_path):

@@ -1,10 +1,11 @@
 """The exporter: what it writes agrees with torch, and what does not agree is never written.
 
-An export takes many seconds, so three of them serve all tests here, beside the `artifact` of the session.
+An export takes many seconds, so three of them serve all tests here, beside the two artifacts of the session.
 """
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -14,17 +15,17 @@ import onnxruntime
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from support.random_model import random_model
+from support.random_model import random_granularity, random_model
 
 from model_store.artifact import verify_artifact
 from model_store.catalog import UsageError
 from model_store.edge_sam.mask_decoder import stability_score
 from model_store.edge_sam.official import OfficialDecoder
 from model_store.export import MAX_PARITY_ERROR, ParityError, export_model
-from model_store.graphs import DecoderGraph, PrepareGraph
+from model_store.graphs import PROPOSALS, DecoderGraph, PrepareGraph
 from model_store.model_info import ModelInfo
 from model_store.parity import decode, random_prompts, served_parity, torch_answers
-from service.sam.manifest import GRAPH_NAMES, Manifest, ManifestError, load_manifest
+from service.sam.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs
 
 INFO = ModelInfo(
@@ -55,9 +56,15 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def answers(model):
+def proposing_answers(model):
+    """Torch's answers for the weights of `proposing_artifact`."""
+    return torch_answers(model.deploy().eval(), random_granularity(model))
+
+
+@pytest.fixture(scope="module")
+def answers(proposing_answers):
     """Torch's answers for the weights of `artifact`."""
-    return torch_answers(model.deploy().eval())
+    return dataclasses.replace(proposing_answers, anchors=None)
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +252,47 @@ def test_float16_graphs_compute_in_float32(half):
 
         types = {spec.name: spec.type for spec in [*made.get_inputs(), *made.get_outputs()]}
         assert "tensor(float16)" not in types.values(), name
+
+
+def test_the_proposals_of_the_graph_are_those_of_torch(proposing_artifact, proposing_answers):
+    graph = session(proposing_artifact / "encoder.onnx")
+
+    tokens, boxes, scores = graph.run(["tokens", "boxes", "scores"], {"image": proposing_answers.image})
+
+    best = proposing_answers.anchors[:, 4].topk(PROPOSALS)
+    near = proposing_answers.anchors[best.indices, :4]
+    # Rounding exchanges neighbours in the order of scores, so each box is looked for among all; the last may be others.
+    distances = torch.cdist(torch.from_numpy(boxes[0]), near, p=torch.inf).amin(1)
+    assert (boxes.shape, scores.shape) == ((1, PROPOSALS, 4), (1, PROPOSALS))
+    assert_allclose(tokens[0].T, proposing_answers.embedding[0].flatten(1), rtol=0, atol=1e-4)
+    assert_allclose(scores[0], best.values, rtol=0, atol=1e-3)
+    assert (distances < 0.5).sum() >= PROPOSALS - 3
+    assert len(set(map(tuple, near.round().tolist()))) > PROPOSALS // 4, "or they would all be alike"
+
+
+def test_a_model_with_the_module_says_so_and_is_another_model(proposing_artifact, artifact):
+    sha256 = hashlib.sha256((proposing_artifact.parent / "boxes.pth").read_bytes()).hexdigest()
+
+    with_module, without = load_manifest(proposing_artifact), load_manifest(artifact)
+
+    assert with_module.granularity == GranularityInfo(proposals=PROPOSALS, source_sha256=sha256)
+    assert (with_module.format_version, without.format_version) == (3, 2)
+    assert with_module.fingerprint != without.fingerprint
+    assert with_module.parity.keys() == {*without.parity, "boxes", "scores"}
+    assert 0 < with_module.parity["boxes"] < MAX_PARITY_ERROR
+    assert 0 < with_module.parity["scores"] < MAX_PARITY_ERROR
+    assert "granularity" not in json.loads((artifact / "manifest.json").read_text()), "older releases refuse it"
+    assert verify_artifact(proposing_artifact) == with_module
+
+
+def test_parity_sees_that_the_boxes_are_others(proposing_artifact, proposing_answers):
+    moved = proposing_answers.anchors + torch.tensor([0.0, 0, 5, 0, 0])
+    files = {name: proposing_artifact / f"{name}.onnx" for name in GRAPH_NAMES}
+
+    parity = served_parity(dataclasses.replace(proposing_answers, anchors=moved), files)
+
+    assert 2e-3 < parity["boxes"] < 6e-3
+    assert parity["scores"] < MAX_PARITY_ERROR
 
 
 def test_the_official_pair_has_the_official_names(official):

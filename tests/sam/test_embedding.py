@@ -21,6 +21,8 @@ from service.sam.embedding import (
     mask_key,
     mask_to_bytes,
 )
+from service.sam.granularity import Proposals
+from service.sam.manifest import MAX_PROPOSALS
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -28,6 +30,14 @@ FINGERPRINT = "0123456789abcdef"
 def embedding(dtype=np.float16, original_size=(1200, 1600)):
     tokens = np.random.default_rng(0).normal(size=(4096, 256)).astype(dtype)
     return ImageEmbedding(tokens, original_size)
+
+
+def proposing(count=1024, dtype=np.float16):
+    """An embedding with random proposals."""
+    random = np.random.default_rng(2)
+    boxes = np.sort(random.uniform(0, 1024, (count, 2, 2)), axis=1).reshape(count, 4).astype(np.float32)
+    tokens = random.normal(size=(4096, 256)).astype(dtype)
+    return ImageEmbedding(tokens, (1200, 1600), Proposals(boxes, random.uniform(size=count).astype(np.float32)))
 
 
 def low_res_mask():
@@ -71,6 +81,70 @@ def test_the_bytes_of_an_embedding_are_little_endian_row_by_row():
 
     assert data[40:] == value.tokens.astype("<f2").tobytes()
     assert data[:4] == b"ESAM"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("count", [0, 1, 1024, MAX_PROPOSALS])
+def test_an_embedding_with_proposals_comes_back_bit_for_bit(count, dtype):
+    value = proposing(count, dtype)
+
+    data = embedding_to_bytes(value, FINGERPRINT)
+    found = embedding_from_bytes(data, FINGERPRINT)
+
+    assert len(data) == 40 + value.nbytes == 40 + value.tokens.nbytes + 20 * count
+    assert found.nbytes == value.nbytes
+    assert np.array_equal(found.tokens, value.tokens)
+    assert np.array_equal(found.proposals.boxes, value.proposals.boxes)
+    assert np.array_equal(found.proposals.scores, value.proposals.scores)
+    assert np.shares_memory(found.proposals.boxes, np.frombuffer(data, np.uint8)) is (count > 0)
+
+
+def test_an_embedding_without_proposals_has_the_bytes_it_always_had():
+    data = embedding_to_bytes(embedding(), FINGERPRINT)
+
+    assert (data[4], data[5]) == (1, 1)
+    assert embedding_to_bytes(proposing(), FINGERPRINT)[5] == 3
+    assert embedding_from_bytes(data, FINGERPRINT).proposals is None
+
+
+def test_proposals_behind_an_embedding_that_has_none_are_corrupt_even_with_right_checksums():
+    data = embedding_to_bytes(proposing(1), FINGERPRINT)
+    header = data[:5] + b"\x01" + data[6:40]
+
+    with pytest.raises(CorruptValue, match="bytes"):
+        embedding_from_bytes(sealed(header, data[40:]), FINGERPRINT)
+
+
+@pytest.mark.parametrize("rest", [1, 4, 19, 21, 20 * MAX_PROPOSALS + 20])
+def test_proposals_that_are_no_rows_or_too_many_are_corrupt_even_with_right_checksums(rest):
+    data = embedding_to_bytes(proposing(0), FINGERPRINT)
+
+    with pytest.raises(CorruptValue, match="bytes"):
+        embedding_from_bytes(sealed(data[:40], data[40:] + bytes(rest)), FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [-1, 0, 10, 10, 0.5], [0, 0, 1025, 10, 0.5], [20, 0, 10, 10, 0.5], [0, 20, 10, 10, 0.5], [0, 0, 10, 10, 1.1],
+        [0, 0, 10, 10, -0.1], [0, np.nan, 10, 10, 0.5], [0, 0, np.inf, 10, 0.5], [0, 0, 10, 10, np.nan],
+    ],
+)  # fmt: skip
+def test_proposals_that_are_no_boxes_in_the_frame_are_corrupt_even_with_right_checksums(row):
+    data = embedding_to_bytes(proposing(3), FINGERPRINT)
+    payload = data[40:-20] + np.array(row, "<f4").tobytes()
+
+    with pytest.raises(CorruptValue, match="boxes"):
+        embedding_from_bytes(sealed(data[:40], payload), FINGERPRINT)
+
+
+@pytest.mark.parametrize("place", [5, 36, 40, 40 + 2**21, -1])
+def test_a_flipped_bit_of_an_embedding_with_proposals_is_found(place):
+    data = bytearray(embedding_to_bytes(proposing(2), FINGERPRINT))
+    data[place] ^= 2
+
+    with pytest.raises(CorruptValue):
+        embedding_from_bytes(bytes(data), FINGERPRINT)
 
 
 def test_a_mask_comes_back_as_float16_keeps_it():

@@ -1,21 +1,20 @@
-"""The granularity module has EdgeSAM's keys, learns boxes, and gives a click the box that goes with it."""
+"""The granularity module has EdgeSAM's keys, and its losses teach it boxes."""
 
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
-from model_store.training.granularity import (
+from model_store.edge_sam.granularity_module import (
+    ANCHORS,
     GranularityModule,
     anchor_boxes,
-    assign,
-    box_around,
-    box_iou,
-    box_losses,
+    anchor_places,
+    anchor_shapes,
+    anchors_of,
     decode_boxes,
-    encoder_stages,
 )
+from model_store.training.granularity import assign, box_iou, box_losses
 from model_store.training.initial import initial_model
 
 SHAPES = Path(__file__).parent / "data" / "edgesam_rpn_shapes.json"
@@ -30,7 +29,7 @@ def test_keys_and_shapes_are_those_of_edgesam():
 def test_it_sees_the_stages_of_the_encoder_and_answers_for_every_anchor():
     encoder = initial_model(0).eval().image_encoder
 
-    stages = encoder_stages(encoder, torch.randn(2, 3, 256, 256))
+    stages = encoder.stages(torch.randn(2, 3, 256, 256))
     logits, deltas = GranularityModule().eval()(stages)
 
     anchors = anchor_boxes(256)
@@ -49,6 +48,15 @@ def test_anchors_have_the_sizes_and_ratios_of_their_level():
     areas = torch.tensor([2.0 ** (2 * octave / 3) for octave in range(3)]).repeat(3) * 32**2
     torch.testing.assert_close(sizes.prod(1), areas)
     torch.testing.assert_close(sizes[:, 1] / sizes[:, 0], torch.tensor([1.0, 0.5, 2.0]).repeat_interleave(3))
+
+
+def test_an_anchor_is_its_place_and_its_shape():
+    every = anchor_boxes(512)
+    some = torch.tensor([0, 8, 9, 4000, len(every) - 10, len(every) - 1])
+
+    found = anchors_of(anchor_places(512)[some // ANCHORS], anchor_shapes()[some % ANCHORS])
+
+    assert torch.equal(found, every[some])
 
 
 def test_every_box_gets_an_anchor_and_far_anchors_get_none():
@@ -87,21 +95,3 @@ def test_a_picture_without_boxes_only_lowers_scores():
 
     assert float(losses.parts["huber"]) == 0.0
     assert bool((logits.grad > 0).all())
-
-
-@pytest.mark.parametrize(
-    ("merge", "expected"), [("weighted", [8.0, 8.0, 28.0, 28.0]), ("best", [10.0, 10.0, 30.0, 30.0])]
-)
-def test_the_nearest_confident_boxes_around_a_click_are_merged(merge, expected):
-    boxes = torch.tensor([[10.0, 10, 30, 30], [4, 4, 24, 24], [0, 0, 100, 100], [12, 12, 28, 28], [40, 40, 60, 60]])
-    scores = torch.tensor([0.8, 0.4, 0.9, 0.05, 0.9])
-
-    box = box_around((20.0, 20.0), scores, boxes, nearest=2, merge=merge)
-
-    torch.testing.assert_close(box, torch.tensor(expected))
-
-
-def test_a_click_that_no_box_holds_gets_none():
-    boxes, scores = torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0.9])
-
-    assert box_around((10.0, 20.0), scores, boxes) is None, "the border does not count"

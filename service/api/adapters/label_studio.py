@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.errors import BodyTooLarge, InvalidRequest
 from service.inference.predictor import SegmentedMask
 from service.sam.brush import encode_brush
+from service.sam.granularity import Box
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 from service.sam.transforms import Size
 
@@ -294,6 +295,9 @@ class _BrushRenderer:
         self._model = model
         self._rle: Any = []
         self._score = 0.0
+
+    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
+        """See `Renderer`; the tool asks for no granularity."""
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""

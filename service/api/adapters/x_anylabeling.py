@@ -5,6 +5,7 @@ own server answers most errors with status 200 and a document that the applicati
 documents with their status, which the application shows.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -19,6 +20,7 @@ from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.predictor import SegmentedMask
 from service.sam.formats import encode_outlines
+from service.sam.granularity import Box
 from service.sam.prompts import NEGATIVE, Prompt
 from service.sam.transforms import Size
 
@@ -134,6 +136,9 @@ class _ShapeRenderer:
     def __init__(self, epsilon_factor: float) -> None:
         self._epsilon_factor = epsilon_factor
         self._shapes: list[dict[str, Any]] = []
+
+    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
+        """See `Renderer`; the tool asks for no granularity."""
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""

@@ -1,0 +1,219 @@
+"""The granularity module (SPEC 6): proposes boxes on the frozen encoder, so that a click knows how large its object is.
+
+A BiFPN over three of the encoder's stages and a head with one class, under the keys of EdgeSAM's `efficient_det`
+variant. What it learns from is in `model_store.training.granularity`.
+
+Letters: B pictures, A = 9 anchors a place, M places of all levels, N = A * M anchors, F = 64 channels; levels 3 to 7
+have strides 8 to 128.
+Source: EfficientDet (arXiv 1911.09070).
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_store.edge_sam.image_encoder import STAGES
+
+STRIDES = (8, 16, 32, 64, 128)
+CHANNELS = 64
+ANCHORS = 9
+IN_CHANNELS = (STAGES[1][0], STAGES[2][0], STAGES[3][0])
+
+
+class GranularityModule(nn.Module):
+    """Features of the encoder's last three stages to scores and boxes of all anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fpn = Pyramid()
+        self.rpn_head = BoxHead()
+
+    def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Stages (B, 96, S/8, S/8), (B, 192, S/16, …), (B, 384, S/32, …) to logits (B, N) and deltas (B, N, 4)."""
+        scored: tuple[Tensor, Tensor] = self.rpn_head(self.fpn(stages))
+        return scored
+
+
+class Pyramid(nn.Module):
+    """Three rounds of fusion, top-down and back, over five levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bifpn = nn.Sequential(*[Fusion(is_first=index == 0) for index in range(3)])
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        fused: list[Tensor] = self.bifpn(list(stages))
+        return fused
+
+
+class Fusion(nn.Module):
+    """One round. The first one makes five levels of three stages, and takes stages 4 and 5 twice, each time anew."""
+
+    def __init__(self, *, is_first: bool) -> None:
+        super().__init__()
+        self.is_first = is_first
+        for level, inputs in (("6", 2), ("5", 2), ("4", 2), ("3", 2)):
+            self.register_parameter(f"p{level}_w1", nn.Parameter(torch.ones(inputs)))
+        for level, inputs in (("4", 3), ("5", 3), ("6", 3), ("7", 2)):
+            self.register_parameter(f"p{level}_w2", nn.Parameter(torch.ones(inputs)))
+        if is_first:
+            for level, channels in zip("345", IN_CHANNELS, strict=True):
+                self.add_module(f"p{level}_down_channel", Projection(channels))
+            self.p5_to_p6 = nn.Sequential(Projection(IN_CHANNELS[2]), SamePool())
+            self.p4_level_connection = Projection(IN_CHANNELS[1])
+            self.p5_level_connection = Projection(IN_CHANNELS[2])
+        for level in "6543":
+            self.add_module(f"conv{level}_up", SeparableConv(CHANNELS, has_norm=True))
+        for level in "4567":
+            self.add_module(f"conv{level}_down", SeparableConv(CHANNELS, has_norm=True))
+        self.pool = SamePool()
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        again: dict[int, Tensor] = {}
+        if self.is_first:
+            p3, p4, p5 = levels
+            p6 = self.p5_to_p6(p5)
+            given = {3: self._of("p3_down_channel", p3), 4: self._of("p4_down_channel", p4)}
+            given |= {5: self._of("p5_down_channel", p5), 6: p6, 7: self.pool(p6)}
+            again = {4: self.p4_level_connection(p4), 5: self.p5_level_connection(p5)}
+        else:
+            given = dict(zip(range(3, 8), levels, strict=True))
+        down = {7: given[7]}  # from coarse to fine
+        for level in (6, 5, 4, 3):
+            coarse = functional.interpolate(down[level + 1], size=_sides(given[level]), mode="nearest")
+            down[level] = self._of(f"conv{level}_up", self._mix(f"p{level}_w1", given[level], coarse))
+        up = {3: down[3]}  # and back
+        for level in (4, 5, 6):
+            inputs = (again.get(level, given[level]), down[level], self.pool(up[level - 1]))
+            up[level] = self._of(f"conv{level}_down", self._mix(f"p{level}_w2", *inputs))
+        up[7] = self._of("conv7_down", self._mix("p7_w2", given[7], self.pool(up[6])))
+        return [up[level] for level in range(3, 8)]
+
+    def _mix(self, weights: str, *inputs: Tensor) -> Tensor:
+        positive = functional.relu(self.get_parameter(weights))
+        shares = positive / (positive.sum() + 1e-4)
+        return functional.silu(sum((share * x for share, x in zip(shares, inputs, strict=True)), start=torch.zeros(())))
+
+    def _of(self, name: str, x: Tensor) -> Tensor:
+        y: Tensor = self.get_submodule(name)(x)
+        return y
+
+
+class Projection(nn.Module):
+    """1x1 convolution to F channels, then batch norm."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.down_conv = nn.Conv2d(in_channels, CHANNELS, 1)
+        self.bn = _norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn(self.down_conv(x))
+        return y
+
+
+class SeparableConv(nn.Module):
+    """Depthwise 3x3, pointwise, and batch norm where the head does not bring its own."""
+
+    def __init__(self, out_channels: int, *, has_norm: bool) -> None:
+        super().__init__()
+        self.depthwise_conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False)
+        self.pointwise_conv = nn.Conv2d(CHANNELS, out_channels, 1)
+        if has_norm:
+            self.bn = _norm()
+        self.has_norm = has_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.pointwise_conv(self.depthwise_conv(x))
+        return self.bn(y) if self.has_norm else y
+
+
+class SamePool(nn.Module):
+    """Maximum over 3x3 with stride 2; half the size, rounded up, with zeros where the map ends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = _sides(x)
+        bottom, right = (max((-(-side // 2) - 1) * 2 + 3 - side, 0) for side in (height, width))
+        x = functional.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
+        return functional.max_pool2d(x, 3, 2)
+
+
+class BoxHead(nn.Module):
+    """Convolutions shared by all levels, batch norms of each level's own."""
+
+    def __init__(self, depth: int = 3) -> None:
+        super().__init__()
+        self.reg_conv_list = nn.ModuleList([SeparableConv(CHANNELS, has_norm=False) for _ in range(depth)])
+        self.cls_conv_list = nn.ModuleList([SeparableConv(CHANNELS, has_norm=False) for _ in range(depth)])
+        self.reg_bn_list = nn.ModuleList([nn.ModuleList([_norm() for _ in STRIDES]) for _ in range(depth)])
+        self.cls_bn_list = nn.ModuleList([nn.ModuleList([_norm() for _ in STRIDES]) for _ in range(depth)])
+        self.cls_header = SeparableConv(ANCHORS, has_norm=False)
+        self.reg_header = SeparableConv(ANCHORS * 4, has_norm=False)
+        # Nearly all anchors are background: start with a score of 0.01, or their number drowns everything else.
+        assert self.cls_header.pointwise_conv.bias is not None
+        nn.init.constant_(self.cls_header.pointwise_conv.bias, -4.6)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        scores, deltas = [], []
+        for index, level in enumerate(levels):
+            of_class, of_box = level, level
+            for depth, (conv_class, conv_box) in enumerate(zip(self.cls_conv_list, self.reg_conv_list, strict=True)):
+                norm_class = self.cls_bn_list.get_submodule(f"{depth}.{index}")
+                norm_box = self.reg_bn_list.get_submodule(f"{depth}.{index}")
+                of_class = functional.silu(norm_class(conv_class(of_class)))
+                of_box = functional.silu(norm_box(conv_box(of_box)))
+            scores.append(self.cls_header(of_class).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.reg_header(of_box).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4))
+        return torch.cat(scores, dim=1).float(), torch.cat(deltas, dim=1).float()
+
+
+def anchor_boxes(frame_size: int, device: torch.device | None = None) -> Tensor:
+    """All anchors (N, 4) as x0, y0, x1, y1 in the frame: level by level, row by row, ratio by ratio, scale by scale."""
+    places, shapes = anchor_places(frame_size, device), anchor_shapes(device)
+    return anchors_of(places[:, None], shapes).reshape(-1, 4)
+
+
+def anchor_places(frame_size: int, device: torch.device | None = None) -> Tensor:
+    """Where anchors are, (M, 3): the middle's x and y in the frame, and the stride of the level."""
+    levels = []
+    for stride in STRIDES:
+        middles = (torch.arange(-(-frame_size // stride), device=device) + 0.5) * stride
+        y, x = torch.meshgrid(middles, middles, indexing="ij")
+        levels.append(torch.stack([x, y, torch.full_like(x, stride)], dim=-1).reshape(-1, 3))
+    return torch.cat(levels)
+
+
+def anchor_shapes(device: torch.device | None = None) -> Tensor:
+    """What anchors a place has, (A, 2) as (width, height) in strides."""
+    shapes = [
+        (4 * 2 ** (octave / 3) / ratio**0.5, 4 * 2 ** (octave / 3) * ratio**0.5)
+        for ratio, octave in itertools.product((1.0, 0.5, 2.0), range(3))
+    ]
+    return torch.tensor(shapes, device=device)
+
+
+def anchors_of(places: Tensor, shapes: Tensor) -> Tensor:
+    """Anchors (..., 4) of places (..., 3) and shapes (..., 2), which are broadcast."""
+    half = places[..., 2:] * shapes / 2
+    return torch.cat([places[..., :2] - half, places[..., :2] + half], dim=-1)
+
+
+def decode_boxes(anchors: Tensor, deltas: Tensor, frame_size: int) -> Tensor:
+    """Boxes (..., 4) of anchors and deltas (..., 4), clipped to the frame."""
+    sizes = anchors[..., 2:] - anchors[..., :2]
+    centres = (anchors[..., 2:] + anchors[..., :2]) / 2 + deltas[..., :2] * sizes
+    # Limit of the usual coders: sixteen thousandths of a frame and a thousand frames are no boxes.
+    half = sizes * deltas[..., 2:].clamp(-4.135, 4.135).exp() / 2
+    return torch.cat([centres - half, centres + half], dim=-1).clamp(0, frame_size)
+
+
+def _sides(x: Tensor) -> tuple[int, int]:
+    """Height and width as numbers: what is traced for a graph would compute them at every run."""
+    return int(x.shape[2]), int(x.shape[3])
+
+
+def _norm() -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(CHANNELS, eps=1e-3, momentum=0.01)
