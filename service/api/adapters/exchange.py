@@ -15,6 +15,7 @@ from service.api.problems import broken_rule, invalid_request
 from service.api.routes import SMALL_BODY_BYTES, RequestLimits
 from service.errors import BodyTooLarge, MalformedBody
 from service.inference.predictor import EmbedResult, Predictor, Query, Renderer
+from service.sam.granularity import Box
 from service.sam.masks import Multimask
 from service.sam.prompts import Prompt
 
@@ -34,6 +35,13 @@ class Document(BaseModel):
     """A tool's JSON. What the translation has no use for is passed over: tools add members with every release."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class WithoutBoxes:
+    """What the renderers of all tools have in common: none of them asks for a granularity."""
+
+    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
+        """See `Renderer`; never called."""
 
 
 @dataclass(frozen=True, slots=True)

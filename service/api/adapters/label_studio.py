@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,14 +26,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.adapters.exchange import Document, Exchange, prompt_of
+from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.errors import BodyTooLarge, InvalidRequest
 from service.inference.predictor import SegmentedMask
 from service.sam.brush import encode_brush
-from service.sam.granularity import Box
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 from service.sam.transforms import Size
 
@@ -285,7 +284,7 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-class _BrushRenderer:
+class _BrushRenderer(WithoutBoxes):
     """The best mask as a brush region."""
 
     masks_per_prompt: int | None = 1
@@ -295,9 +294,6 @@ class _BrushRenderer:
         self._model = model
         self._rle: Any = []
         self._score = 0.0
-
-    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
-        """See `Renderer`; the tool asks for no granularity."""
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""

@@ -23,7 +23,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.adapters.exchange import Document, Exchange, prompt_of
+from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
 from service.api.downloads import OCTETS
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
@@ -206,7 +206,7 @@ def _prompt(prompt: _Prompt, where: str) -> Prompt:
     return prompt_of([(point.x, point.y) for point in points], [int(point.positive) for point in points], box)
 
 
-class _SamPolygons:
+class _SamPolygons(WithoutBoxes):
     """`masks` and `low_res_masks` of the first protocol: the parts of the one mask, largest first; holes are lost."""
 
     masks_per_prompt: int | None = 1
@@ -225,7 +225,7 @@ class _SamPolygons:
         return _json({**self._answer, "time": perf_counter() - self._started})
 
 
-class _SamArrays:
+class _SamArrays(WithoutBoxes):
     """The same as a compressed NumPy archive: masks (1, H, W) bool, low_res_masks (1, 256, 256) float32 logits."""
 
     masks_per_prompt: int | None = 1
@@ -245,7 +245,7 @@ class _SamArrays:
         return Response(self._content.getvalue(), media_type=OCTETS)
 
 
-class _Predictions:
+class _Predictions(WithoutBoxes):
     """The answer of the second protocol: the best mask of each prompt."""
 
     masks_per_prompt: int | None = 1

@@ -5,7 +5,6 @@ own server answers most errors with status 200 and a document that the applicati
 documents with their status, which the application shows.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -14,13 +13,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.adapters.exchange import Document, Exchange, prompt_of
+from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.predictor import SegmentedMask
 from service.sam.formats import encode_outlines
-from service.sam.granularity import Box
 from service.sam.prompts import NEGATIVE, Prompt
 from service.sam.transforms import Size
 
@@ -128,7 +126,7 @@ def _parse(body: bytes) -> tuple[_Predict, Prompt | None]:
     return asked, prompt_of(points, labels, box) if asked.params.marks else None
 
 
-class _ShapeRenderer:
+class _ShapeRenderer(WithoutBoxes):
     """The best mask as polygons, one for each of its larger parts."""
 
     masks_per_prompt: int | None = 1
@@ -136,9 +134,6 @@ class _ShapeRenderer:
     def __init__(self, epsilon_factor: float) -> None:
         self._epsilon_factor = epsilon_factor
         self._shapes: list[dict[str, Any]] = []
-
-    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
-        """See `Renderer`; the tool asks for no granularity."""
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
