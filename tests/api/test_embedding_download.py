@@ -35,7 +35,7 @@ def test_the_tokens_are_those_of_the_encoder(client, path, artifact):
     runtime = Runtime(artifact, provider="cpu", threads=1)
     picture = decode_picture(noise_file((60, 90), seed=301), max_pixels=10_000)
     frame = preprocess(picture, runtime.manifest.mean, runtime.manifest.std, runtime.manifest.image_size)
-    (expected,) = runtime.encode(frame[None])
+    (expected,) = runtime.encode(frame[None]).tokens
 
     response = client.get(path)
 
