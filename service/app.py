@@ -16,6 +16,7 @@ from service import __version__, native
 from service.api.admission import AdmissionMiddleware
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
+from service.api.pages import install_pages
 from service.api.problems import install_problem_handlers
 from service.api.routes import RequestLimits, install_routes
 from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
@@ -182,6 +183,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
     if settings.metrics_port is None:
         install_metrics_route(app, metrics.registry)
+    install_pages(app)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     _add_middleware(app, settings, metrics)
@@ -260,7 +262,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID"],
+            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Image-Hash", "X-Request-ID"],
             expose_headers=list(EXPOSED_HEADERS),
             max_age=86400,
         )
