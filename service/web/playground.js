@@ -11,6 +11,7 @@ import { Pointing } from "./pointing.js";
 import { Segmenter } from "./segmenter.js";
 import { Session } from "./session.js";
 import { Stage } from "./stage.js";
+import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
 
 const KEY = "edgesam-api-key";
@@ -23,7 +24,7 @@ const upper = /** @type {HTMLCanvasElement} */ (element("upper"));
 
 const session = new Session();
 const client = new Client(undefined, {
-  apiKey: sessionStorage.getItem(KEY) ?? "",
+  apiKey: recall("sessionStorage", KEY) ?? "",
   onRestore: (_, progress) => showProgress(progress),
 });
 const segmenter = new Segmenter(client, session);
@@ -308,7 +309,7 @@ upper.addEventListener("keydown", (event) => {
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   client.apiKey = /** @type {HTMLInputElement} */ (element("key")).value.trim();
-  sessionStorage.setItem(KEY, client.apiKey);
+  remember("sessionStorage", KEY, client.apiKey);
   /** @type {HTMLDialogElement} */ (element("key-dialog")).close();
   notice.hide();
   retry();
