@@ -70,6 +70,7 @@ segmenter.onGlimpse = (glimpse) => stage.draw({ glimpse: session.selected.prompt
 segmenter.onError = showError;
 stage.addEventListener("view", () => {
   element("zoom").textContent = `${Math.round(stage.view.scale * 100)} %`;
+  upper.dataset.view = JSON.stringify(stage.view);
 });
 
 /** Show a picture and make it known to the service. Clicks meanwhile wait for it. @param {File} file */

@@ -30,8 +30,9 @@ _EXPECTED_URL = "/embed/"
 
 
 def needed_program(*names: str) -> str:
-    """The first of these programs that is installed. Without any, tests are skipped on a developer's machine; in CI that is
-    a failure.
+    """The first of these programs that is installed.
+
+    Without any, the tests that need it are skipped on a developer's machine; in CI that is a failure.
     """
     found = next((path for path in map(shutil.which, names) if path), None)
     if found is None:
@@ -121,6 +122,12 @@ class Playground:
         box = self._box()
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The part of the stage's width and height where a pixel of the picture is shown."""
+        view = json.loads(self.page.get_attribute("#upper", "data-view") or "")
+        box = self._box()
+        return (x * view["scale"] + view["x"]) / box["width"], (y * view["scale"] + view["y"]) / box["height"]
+
     @property
     def clicks(self) -> int:
         """How many clicks the latency strip has counted."""
@@ -151,7 +158,9 @@ class Playground:
         count: int = self.page.evaluate(
             """() => {
                 const canvas = document.getElementById("upper");
-                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+                copy.drawImage(canvas, 0, 0);
+                const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
                 return data.filter((_, i) => i % 4 === 3 && data[i] > 0).length;
             }"""
         )

@@ -75,7 +75,9 @@ class Scene:
     def tube(self, x0: float, x1: float) -> Shade:
         """Light on an upright cylinder between two sides."""
         u = np.clip((self.x - (x0 + x1) / 2) / ((x1 - x0) / 2), -1, 1)
-        return 0.5 + 0.52 * np.clip(-0.55 * u + 0.84 * np.sqrt(1 - u * u), 0, 1) + 0.12 * np.exp(-(((u + 0.5) * 7) ** 2))
+        return (
+            0.5 + 0.52 * np.clip(-0.55 * u + 0.84 * np.sqrt(1 - u * u), 0, 1) + 0.12 * np.exp(-(((u + 0.5) * 7) ** 2))
+        )
 
 
 def main() -> None:
@@ -128,7 +130,11 @@ def draw_framed_picture(scene: Scene) -> None:
 
 def draw_books(scene: Scene) -> None:
     """Three books, one on the other."""
-    books = ((905, 596, 1290, 668, (38, 70, 96)), (930, 536, 1262, 596, (196, 84, 62)), (950, 488, 1240, 536, (226, 180, 88)))
+    books = (
+        (905, 596, 1290, 668, (38, 70, 96)),
+        (930, 536, 1262, 596, (196, 84, 62)),
+        (950, 488, 1240, 536, (226, 180, 88)),
+    )
     ground = scene.ellipse(1100, 670, 230, 20)
     scene.shadow(ground, blur=14, strength=0.5, shift=(16, 4))
     for x0, y0, x1, y1, colour in books:
@@ -145,7 +151,15 @@ def draw_plant(scene: Scene) -> None:
     """Leaves in a terracotta pot that stands on the books."""
     pot_x, pot_y = 1092, 374
     rng = np.random.default_rng(3)
-    stems = [(-78, 168, -32), (84, 160, 34), (-40, 232, -14), (46, 226, 17), (2, 262, 2), (-112, 96, -58), (116, 92, 60)]
+    stems = [
+        (-78, 168, -32),
+        (84, 160, 34),
+        (-40, 232, -14),
+        (46, 226, 17),
+        (2, 262, 2),
+        (-112, 96, -58),
+        (116, 92, 60),
+    ]
     for dx, length, angle in stems:
         turn = np.deg2rad(angle)
         tip_x, tip_y = pot_x + dx, pot_y - length * 0.82

@@ -353,7 +353,9 @@ def test_the_strip_shows_stages_and_percentiles(playground):
     assert int(strip.locator("[data-part=p50]").text_content()) <= int(strip.locator("[data-part=p95]").text_content())
 
 
-def test_a_picture_of_twelve_megapixels_shows_its_upload_and_is_cut_out_in_full(playground, bundled_url, tmp_path, next_seed):
+def test_a_picture_of_twelve_megapixels_shows_its_upload_and_is_cut_out_in_full(
+    playground, bundled_url, tmp_path, next_seed
+):
     path = tmp_path / "large.jpg"
     Image.fromarray(noise_picture((3000, 4000), next_seed)).save(path, quality=90)
     session = playground.page.context.new_cdp_session(playground.page)
