@@ -137,7 +137,8 @@ class RequestMiddleware:
 class ApiKeyMiddleware:
     """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
-    Health, metrics and the playground's page are open; what the page asks for is not. Compared by their SHA-256 in constant time, each with every key, so that neither length nor order shows.
+    Health, metrics and the playground's page are open; what the page asks for is not. Keys are compared by their
+    SHA-256 in constant time, each with every key, so that neither length nor order shows.
     """
 
     def __init__(self, app: ASGIApp, *, keys: Iterable[str], metrics: Metrics) -> None:

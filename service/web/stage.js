@@ -145,9 +145,8 @@ export class Stage extends EventTarget {
       if (object.mask) this.#paintMask(context, object.mask, object.colour, MASK_SIDE, isCutOut ? 0 : TINT);
     }
     if (glimpse && !isCutOut) this.#paintMask(context, glimpse, GLIMPSE_COLOUR, GLIMPSE_SIDE, GLIMPSE_TINT);
-    for (const { id, colour, prompt } of objects) {
-      if (prompt && !isCutOut) this.#paintPrompt(context, prompt, colour, id === selectedId);
-    }
+    const selected = objects.find(({ id }) => id === selectedId);
+    if (selected?.prompt && !isCutOut) this.#paintPrompt(context, selected.prompt, selected.colour);
     if (draft) this.#paintBox(context, draft, "#ffffff");
     if (crosshair) this.#paintCrosshair(context, toScreen(this.#view, crosshair));
   }
@@ -185,10 +184,10 @@ export class Stage extends EventTarget {
     this.#onPicture(context, scale);
     const width = 1 / (this.#view.scale * scale);
     context.lineJoin = "round";
-    context.lineWidth = 3.5 * width;
+    context.lineWidth = 2.75 * width;
     context.strokeStyle = "rgb(0 0 0 / 35%)";
     context.stroke(path);
-    context.lineWidth = 1.75 * width;
+    context.lineWidth = 1.4 * width;
     context.strokeStyle = colour;
     context.stroke(path);
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
@@ -209,11 +208,9 @@ export class Stage extends EventTarget {
     return drawn;
   }
 
-  #paintPrompt(context, { box, points }, colour, isSelected) {
-    context.globalAlpha = isSelected ? 1 : 0.6;
+  #paintPrompt(context, { box, points }, colour) {
     if (box) this.#paintBox(context, box, colour);
-    for (const point of points) this.#paintPoint(context, toScreen(this.#view, point), point.label === 1, isSelected);
-    context.globalAlpha = 1;
+    for (const point of points) this.#paintPoint(context, toScreen(this.#view, point), point.label === 1);
   }
 
   #paintBox(context, [x0, y0, x1, y1], colour) {
@@ -231,9 +228,9 @@ export class Stage extends EventTarget {
     context.setLineDash([]);
   }
 
-  #paintPoint(context, { x, y }, isPositive, isSelected) {
-    const radius = isSelected ? 8 : 6;
-    const arm = radius / 2;
+  #paintPoint(context, { x, y }, isPositive) {
+    const radius = 8;
+    const arm = 4;
     context.beginPath();
     context.arc(x, y, radius + 2, 0, 2 * Math.PI);
     context.fillStyle = "rgb(0 0 0 / 35%)";

@@ -22,7 +22,7 @@ from support.service_process import ServiceProcess  # noqa: E402
 MUG = (268, 480, 652, 815)
 PLANT = (966, 120, 1206, 494)
 APPLE = (836, 636, 1070, 880)
-COLOURS = 192  # the picture's own colours are few; a palette keeps each file below 300 kB
+COLOURS = 256  # the picture's own colours are few; a palette keeps each file below 300 kB
 
 
 def main() -> None:
@@ -88,7 +88,9 @@ def finish(playground: Playground) -> bytes:
     shot = playground.page.screenshot(animations="disabled")
     playground.page.context.close()
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS).save(buffer, "PNG", optimize=True)
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    palette = image.quantize(COLOURS, kmeans=2)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
