@@ -16,6 +16,7 @@ const GLIMPSE_TINT = 84;
 const GLIMPSE_COLOUR = "#ffffff";
 const POSITIVE = "#17a765";
 const NEGATIVE = "#e5383b";
+const MOST_CORNERS = 20_000; // an outline of more is noise, and would take the browser longer than the click took
 const SQUARE = 10; // of the pattern that stands for transparency
 
 export class Stage extends EventTarget {
@@ -280,7 +281,9 @@ class Drawn {
     };
     this.#raster = rasterOfRle(mask.rle, size);
     this.scale = picture.width / size.width; // pixels of the picture in one of the raster
-    this.path = new Path2D(pathOf(outlines(this.#raster)));
+    const lines = outlines(this.#raster);
+    const corners = lines.reduce((count, line) => count + line.length / 2, 0);
+    this.path = new Path2D(corners > MOST_CORNERS ? "" : pathOf(lines));
   }
 
   tinted(colour) {
