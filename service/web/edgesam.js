@@ -28,7 +28,8 @@
  *   timing: Timing}} Answer one result a prompt, each with its best mask first
  * @typedef {{image_hash: string, cached: string | null, width: number | null, height: number | null,
  *   timing: Timing}} Embedded `cached` names the tier that had it; the size is known only when it was uploaded
- * @typedef {{stage: "hash" | "look-up" | "upload" | "encode", done: number}} Progress `done` is a part of 1
+ * @typedef {{stage: "hash" | "look-up" | "upload" | "encode" | "end", done: number}} Progress `done` is a part of 1;
+ *   "end" comes once, also after a failure
  */
 
 import { sha256 } from "./sha256.js";
@@ -127,16 +128,18 @@ export class Client {
    */
   async embed(file, { signal, onProgress } = {}) {
     const started = performance.now();
-    onProgress?.({ stage: "hash", done: 0 });
-    const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
-    onProgress?.({ stage: "look-up", done: 0 });
-    const tier = await this.has(imageHash, { signal });
-    if (tier !== null) {
+    try {
+      onProgress?.({ stage: "hash", done: 0 });
+      const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
+      onProgress?.({ stage: "look-up", done: 0 });
+      const tier = await this.has(imageHash, { signal });
+      if (tier === null) return await this.#upload(file, { signal, onProgress });
       this.#files.set(imageHash, file);
       const timing = { stages: {}, roundTripMs: performance.now() - started };
       return { image_hash: imageHash, cached: tier, width: null, height: null, timing };
+    } finally {
+      onProgress?.({ stage: "end", done: 1 });
     }
-    return this.#upload(file, { signal, onProgress });
   }
 
   /**
@@ -187,12 +190,16 @@ export class Client {
     let restoring = this.#restoring.get(imageHash);
     if (!restoring) {
       const onProgress = (progress) => this.onRestore?.(imageHash, progress);
-      restoring = this.#upload(file, { onProgress }).finally(() => this.#restoring.delete(imageHash));
+      restoring = this.#upload(file, { onProgress }).finally(() => {
+        this.#restoring.delete(imageHash);
+        onProgress({ stage: "end", done: 1 });
+      });
       this.#restoring.set(imageHash, restoring);
     }
     return restoring;
   }
 
+  /** @param {Blob} file @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void}} options */
   async #upload(file, { signal, onProgress }) {
     onProgress?.({ stage: "upload", done: 0 });
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
@@ -222,6 +229,11 @@ export class Client {
     }
   }
 
+  /**
+   * @param {string} path
+   * @param {{method?: string, body?: Blob | string, headers?: Record<string, string>, signal?: AbortSignal,
+   *   onUpload?: (done: number) => void}} options
+   */
   async #once(path, { method = "GET", body, headers = {}, signal, onUpload }) {
     signal?.throwIfAborted();
     const bound = new Bound(this.timeoutMs, signal);
@@ -305,9 +317,11 @@ function upload(url, { method, body, headers, signal }, onUpload) {
     request.onerror = fail;
     request.onabort = fail;
     request.onload = () => {
-      const lines = request.getAllResponseHeaders().trim().split("\r\n");
-      const pairs = lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]);
-      resolve(new Response(request.response, { status: request.status, headers: pairs }));
+      const given = new Headers();
+      for (const [, name, value] of request.getAllResponseHeaders().matchAll(/^([^:\r\n]+):(.*)$/gm)) {
+        given.append(name, value.trim());
+      }
+      resolve(new Response(request.response, { status: request.status, headers: given }));
     };
     request.onloadend = () => signal.removeEventListener("abort", abort);
     signal.addEventListener("abort", abort);

@@ -139,7 +139,8 @@ export function drawRaster(canvas, { width, height, data }, [red, green, blue, a
   new Uint8ClampedArray(pixels.buffer).set([red, green, blue, alpha]); // the machine's own order of bytes
   const inside = pixels[0];
   for (let i = 0; i < data.length; i++) pixels[i] = data[i] ? inside : 0;
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.putImageData(image, 0, 0);
   return canvas;
 }
 

@@ -102,15 +102,14 @@ async function open(file) {
 
 async function embed(signal) {
   try {
-    const { image_hash: imageHash } = await client.embed(picture.file, { signal, onProgress: showProgress });
+    const onProgress = (progress) => signal.aborted || showProgress(progress);
+    const { image_hash: imageHash } = await client.embed(picture.file, { signal, onProgress });
     if (signal.aborted) return;
     picture.imageHash = imageHash;
     segmenter.setPicture(imageHash);
     say(session.isEmpty ? "The picture is ready. Click on something." : "The picture is ready.");
   } catch (error) {
     if (!signal.aborted) showError(error);
-  } finally {
-    if (!signal.aborted) hideProgress();
   }
 }
 
@@ -129,29 +128,23 @@ async function isBack() {
 }
 
 function showError(error) {
-  hideProgress();
-  if (error.code === "unauthorized" && client.apiKey) error = Object.assign(error, { message: "The key is not known." });
   notice.show(error);
 }
 
 function showProgress({ stage: name, done }) {
   const progress = element("progress");
+  progress.hidden = name === "end";
+  if (progress.hidden) return;
   const isMeasured = name === "upload" || (name === "hash" && done > 0);
-  progress.hidden = false;
   progress.classList.toggle("is-measured", isMeasured);
   element("progress-bar").style.width = `${isMeasured ? Math.round(100 * done) : 100}%`;
   element("progress-text").textContent = isMeasured ? `${PROGRESS[name]} ${Math.round(100 * done)} %` : `${PROGRESS[name]}…`;
-}
-
-function hideProgress() {
-  element("progress").hidden = true;
 }
 
 /** What depends on the session, drawn and written anew. */
 function update() {
   const objects = session.objects.map((object) => ({ ...object, mask: session.mask(object) }));
   stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { glimpse: null }) });
-  if (!segmenter.isAsking && picture?.imageHash) hideProgress();
   const { masks, chosen } = session.candidates(session.selected);
   const all = found();
   setDisabled({

@@ -37,10 +37,6 @@ export class Segmenter {
     session.addEventListener("change", () => this.update());
   }
 
-  get isAsking() {
-    return this.#asking.size > 0;
-  }
-
   /** Begin with another picture; an empty hash: none yet, and what is pointed at waits. @param {string} imageHash */
   setPicture(imageHash) {
     for (const controller of this.#asking.values()) controller.abort();
