@@ -30,7 +30,7 @@ export class Segmenter {
     /** @type {(timing: import("./edgesam.js").Timing) => void} */
     this.onTiming = () => {};
     /** @type {(mask: import("./edgesam.js").Mask | null) => void} */
-    this.onGlimpse = (mask) => mask;
+    this.onGlimpse = () => {};
     /** @type {(error: Error) => void} */
     this.onError = () => {};
     this.#glimpse.onChange = (mask) => this.onGlimpse(mask);
@@ -50,7 +50,11 @@ export class Segmenter {
   /** Ask for what is not answered, let go of what is no longer wanted. */
   update() {
     const wanted = this.#session.objects.map(({ prompt }) => prompt);
-    for (const [prompt, controller] of this.#asking) if (!wanted.includes(prompt)) controller.abort();
+    for (const [prompt, controller] of this.#asking) {
+      if (wanted.includes(prompt)) continue;
+      controller.abort();
+      this.#asking.delete(prompt); // at once: redo may want it again before the request has ended
+    }
     for (const prompt of wanted) if (prompt) this.#ask(prompt);
   }
 
@@ -83,14 +87,14 @@ export class Segmenter {
     this.#asking.set(prompt, controller);
     try {
       const answer = await this.#segment(prompt, controller.signal);
-      this.#asking.delete(prompt);
       this.onTiming(answer.timing);
       this.#session.answer(prompt, answer.results[0].masks);
     } catch (error) {
-      if (this.#asking.get(prompt) === controller) this.#asking.delete(prompt);
       if (controller.signal.aborted) return;
       this.#failed.add(prompt);
       this.onError(error);
+    } finally {
+      if (this.#asking.get(prompt) === controller) this.#asking.delete(prompt);
     }
   }
 
@@ -127,7 +131,8 @@ class Glimpse {
 
   constructor(look) {
     this.#look = look;
-    this.onChange = (mask) => mask;
+    /** @type {(mask: import("./edgesam.js").Mask | null) => void} */
+    this.onChange = () => {};
   }
 
   want(point) {

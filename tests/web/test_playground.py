@@ -201,6 +201,30 @@ def test_undo_redo_and_clear_need_no_request(playground, small):
     assert one != both
 
 
+def test_a_click_undone_and_redone_before_its_answer_is_answered(playground, small):
+    playground.open_file(small)
+
+    playground.press(*MIDDLE)
+    playground.page.evaluate("() => { for (const id of ['undo', 'redo']) document.getElementById(id).click(); }")
+
+    playground.page.locator("#save-cut-out:enabled").wait_for()
+    assert playground.page.is_enabled("#undo")
+
+
+def test_a_photo_that_lies_on_its_side_is_shown_and_cut_out_upright(playground, bundled_url, tmp_path, next_seed):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned clockwise
+    Image.fromarray(noise_picture((240, 320), next_seed)).save(path, exif=exif)
+
+    playground.open_file(path)
+    playground.click(*MIDDLE)
+
+    segmented = answer(bundled_url, playground.segment_bodies()[-1])
+    assert playground.page.text_content("#picture-size") == "240 × 320"
+    assert (segmented["width"], segmented["height"]) == (240, 320)
+
+
 def test_tab_goes_through_the_masks_and_shift_tab_leads_out(playground, bundled_url, small):
     playground.open_file(small)
     playground.click(*MIDDLE)
