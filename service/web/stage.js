@@ -142,14 +142,16 @@ export class Stage extends EventTarget {
     if (!this.#picture) return;
     const { objects, selectedId, glimpse, draft, crosshair, isCutOut } = this.#scene;
     if (isCutOut) this.#paintTransparency(context, objects);
-    for (const object of objects) {
-      if (object.mask) this.#paintMask(context, object.mask, object.colour, MASK_SIDE, isCutOut ? 0 : TINT);
-    }
-    if (glimpse && !isCutOut) this.#paintMask(context, glimpse, GLIMPSE_COLOUR, GLIMPSE_SIDE, GLIMPSE_TINT);
-    const selected = objects.find(({ id }) => id === selectedId);
-    if (selected?.prompt && !isCutOut) this.#paintPrompt(context, selected.prompt, selected.colour);
+    else this.#paintObjects(context, objects, selectedId, glimpse);
     if (draft) this.#paintBox(context, draft, "#ffffff");
     if (crosshair) this.#paintCrosshair(context, toScreen(this.#view, crosshair));
+  }
+
+  #paintObjects(context, objects, selectedId, glimpse) {
+    for (const { mask, colour } of objects) if (mask) this.#paintMask(context, mask, colour, MASK_SIDE, TINT);
+    if (glimpse) this.#paintMask(context, glimpse, GLIMPSE_COLOUR, GLIMPSE_SIDE, GLIMPSE_TINT);
+    const selected = objects.find(({ id }) => id === selectedId);
+    if (selected?.prompt) this.#paintPrompt(context, selected.prompt, selected.colour);
   }
 
   #paintPicture() {
@@ -180,7 +182,7 @@ export class Stage extends EventTarget {
   }
 
   #paintMask(context, mask, colour, side, tint) {
-    if (tint > 0) this.#paintTint(context, mask, colour, side, tint);
+    this.#paintTint(context, mask, colour, side, tint);
     const { path, scale } = this.#drawnMask(mask, side);
     this.#onPicture(context, scale);
     const width = 1 / (this.#view.scale * scale);

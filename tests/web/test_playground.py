@@ -357,12 +357,20 @@ def test_the_keyboard_alone_reaches_a_saved_cut_out(playground):
     assert playground.segment_bodies()[-1]["prompts"][0]["points"][0]["label"] == 1
 
 
-def test_the_preview_of_the_cut_out_hides_the_rest(playground, small):
+def test_the_preview_of_the_cut_out_shows_squares_where_nothing_is(playground, small):
     playground.open_file(small)
     playground.click(*MIDDLE)
+    mask = np.asarray(image(playground.save("#save-mask")).convert("L")) > 127
+
     playground.page.click("#cut-out")
+    seen = image(playground.page.screenshot()).convert("RGB")
 
     assert playground.page.get_attribute("#cut-out", "aria-pressed") == "true"
+    corners = np.array([playground.at(*playground.place(0, 0)), playground.at(*playground.place(320, 240))])
+    outside = np.argwhere(~mask)[:, ::-1] + 0.5
+    places = corners[0] + outside / (320, 240) * (corners[1] - corners[0])
+    shades = {seen.getpixel((int(x), int(y))) for x, y in places.tolist()}
+    assert {(255, 255, 255), (220, 220, 216)} <= shades
     playground.page.click("#undo")
     assert playground.page.get_attribute("#cut-out", "aria-pressed") == "false"
 
