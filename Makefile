@@ -17,7 +17,7 @@ serve: $(VENV)/.serve  ## install what serving needs and start the service; prin
 	$(BIN)/python -m service
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 openvino-test: $(VENV)/.dev  ## the tests that concern what computes, once more on OpenVINO
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)

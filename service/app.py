@@ -19,6 +19,7 @@ from service.api.admission import AdmissionMiddleware
 from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
+from service.api.pages import install_pages
 from service.api.problems import install_problem_handlers
 from service.api.routes import RequestLimits, install_routes
 from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
@@ -45,6 +46,16 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# What pages of other origins may send and read (CORS).
+ALLOWED_HEADERS = (
+    "Content-Type",
+    "Authorization",
+    "X-API-Key",
+    "X-Image-Hash",
+    "X-Request-ID",
+    "If-None-Match",
+    "Range",
+)
 EXPOSED_HEADERS = (
     "Server-Timing",
     "X-Request-ID",
@@ -173,6 +184,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     app.state.readiness = readiness
+    _install(app, settings, runtime=runtime, predictor=predictor, shared=shared, readiness=readiness, metrics=metrics)
+    return app
+
+
+def _install(
+    app: FastAPI,
+    settings: Settings,
+    *,
+    runtime: Runtime,
+    predictor: Predictor,
+    shared: "_Shared",
+    readiness: Readiness,
+    metrics: Metrics,
+) -> None:
+    """Routes, pages, problems and middleware."""
     limits = RequestLimits(
         max_image_bytes=settings.max_image_bytes,
         max_request_bytes=settings.max_request_bytes,
@@ -196,10 +222,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
     if settings.metrics_port is None:
         install_metrics_route(app, metrics.registry)
+    install_pages(app)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
     _add_middleware(app, settings, metrics, adapter_routes)
-    return app
 
 
 class _Shared:
@@ -277,7 +303,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, adapter_
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Content-Type", "Authorization", "X-API-Key", "X-Request-ID", "If-None-Match", "Range"],
+            allow_headers=ALLOWED_HEADERS,
             expose_headers=list(EXPOSED_HEADERS),
             max_age=86400,
         )

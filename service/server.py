@@ -37,7 +37,7 @@ class DrainingServer(uvicorn.Server):
         for listener in (listener for server in self.servers for listener in server.sockets):
             host, port = listener.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            logger.info("listening", extra={"url": url, "docs": f"{url}/docs"})
+            logger.info("listening", extra={"url": url, "playground": f"{url}/", "docs": f"{url}/docs"})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by uvicorn for SIGTERM and SIGINT, in the main thread."""

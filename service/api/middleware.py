@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.pages import is_page
 from service.api.problems import framework_problem, problem_response
 from service.api.sending import Answer, AnswerTimeout, abort_connection
 from service.errors import NotReady, Unauthorized
@@ -136,12 +137,13 @@ class RequestMiddleware:
 
 
 class ApiKeyMiddleware:
-    """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`, but for health and metrics.
+    """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
     Tools that can do neither send it as the password of `Authorization: Basic` (Label Studio) or as `Token`
     (X-AnyLabeling).
 
-    Compared by their SHA-256 in constant time, each with every key, so that neither length nor order shows.
+    Health, metrics and the playground's page are open; what the page asks for is not. Keys are compared by their
+    SHA-256 in constant time, each with every key, so that neither length nor order shows.
     """
 
     def __init__(self, app: ASGIApp, *, keys: Iterable[str], metrics: Metrics) -> None:
@@ -151,7 +153,8 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"] in _QUIET_ROUTES or self._knows(Headers(scope=scope)):
+        is_open = scope["type"] != "http" or scope["path"] in _QUIET_ROUTES or is_page(scope["path"])
+        if is_open or self._knows(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         self._metrics.rejected_total.labels("unauthorized").inc()

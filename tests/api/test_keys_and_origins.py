@@ -146,7 +146,7 @@ def test_a_preflight_needs_no_key(stranger, path, method):
     headers = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": "content-type, x-api-key, authorization, x-request-id",
+        "Access-Control-Request-Headers": "content-type, x-api-key, authorization, x-image-hash, x-request-id",
     }
 
     response = stranger.options(path, headers=headers)

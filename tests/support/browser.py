@@ -1,0 +1,198 @@
+"""A real headless Chromium, and the playground in it as a user sees it."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Download, Page, Request, sync_playwright
+
+WAIT_MS = 30_000  # a busy machine may take its time
+# A name that leads to this machine, but is no secure context as 127.0.0.1 is: pages have no crypto.subtle there.
+PLAIN_HOST = "plain.test"
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    f"--host-resolver-rules=MAP {PLAIN_HOST} 127.0.0.1",
+)
+# Asking whether a picture is known is a HEAD request, and no is a 404; Chromium writes that down as an error.
+_EXPECTED_URL = "/embed/"
+
+
+def needed_program(*names: str) -> str:
+    """The first of these programs that is installed.
+
+    Without any, the tests that need it are skipped on a developer's machine; in CI that is a failure.
+    """
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        reason = f"{' or '.join(names)} is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}; CI has to install it", pytrace=False)
+        pytest.skip(reason)
+    return found
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Chromium until the block ends. Its loop lives in this thread meanwhile: no asyncio tests in the same room."""
+    program = needed_program("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Playground:
+    """One visit of the page.
+
+    Args:
+        context: of the browser: size of the window, colours, touch.
+        url: of the service, with a slash at the end.
+
+    `errors` are those of the console, but for 404 answers to HEAD.
+    """
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        context.set_default_timeout(WAIT_MS)
+        self.page: Page = context.new_page()
+        self.url = url
+        self.errors: list[str] = []
+        self.requests: list[Request] = []
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108 - playwright marks it
+
+    def visit(self) -> None:
+        """Load the page and wait until its script has run."""
+        self.page.goto(self.url)
+        self.page.locator("body.is-ready").wait_for()
+
+    def open_sample(self) -> None:
+        """Take the bundled picture and wait until it can be clicked on."""
+        self.page.click("#sample")
+        self.wait_ready()
+
+    def open_file(self, path: Path) -> None:
+        """Choose a file and wait until it can be clicked on."""
+        self.page.set_input_files("#file", path)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """The service knows the picture."""
+        self.says("ready")
+
+    def says(self, text: str) -> None:
+        """Wait for a message to screen readers."""
+        self.page.locator("#status", has_text=text).wait_for(state="attached")
+
+    def click(self, x: float, y: float, **options: Any) -> None:
+        """Click at a part of the stage's width and height, and wait for the mask."""
+        count = self.clicks
+        self.press(x, y, **options)
+        self.wait_for_clicks(count + 1)
+
+    def press(self, x: float, y: float, **options: Any) -> None:
+        """Click, without waiting for anything."""
+        self.page.mouse.move(*self.at(x, y))
+        self.page.locator("#upper").click(position=self._inside(x, y), **options)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], *, button: str = "left") -> None:
+        """Press at one part of the stage, move to another, let go."""
+        mouse = self.page.mouse
+        mouse.move(*self.at(*start))
+        mouse.down(button=button)  # type: ignore[arg-type]
+        mouse.move(*self.at(*end), steps=4)
+        mouse.up(button=button)  # type: ignore[arg-type]
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Coordinates of the window for a part of the stage's width and height."""
+        box = self._box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The part of the stage's width and height where a pixel of the picture is shown."""
+        view = json.loads(self.page.get_attribute("#upper", "data-view") or "")
+        box = self._box()
+        return (x * view["scale"] + view["x"]) / box["width"], (y * view["scale"] + view["y"]) / box["height"]
+
+    @property
+    def clicks(self) -> int:
+        """How many clicks the latency strip has counted."""
+        text = self.page.locator("#latency [data-part=count]").text_content() or "0"
+        return int(text.split()[0])
+
+    def wait_for_clicks(self, count: int) -> None:
+        """The strip has counted so many."""
+        text = "1 click" if count == 1 else f"{count} clicks"
+        self.page.locator("#latency [data-part=count]", has_text=text).wait_for(state="attached")
+
+    def segment_bodies(self) -> list[dict[str, Any]]:
+        """What was sent to /segment, in order."""
+        return [json.loads(request.post_data or "") for request in self.sent("POST", "/segment")]
+
+    def sent(self, method: str, path: str) -> list[Request]:
+        """Requests with a method, whose URL has `path` in it."""
+        return [request for request in list(self.requests) if request.method == method and path in request.url]
+
+    def save(self, button: str) -> bytes:
+        """Press an export button; the downloaded file."""
+        with self.page.expect_download() as waiting:
+            self.page.click(button)
+        return content_of(waiting.value)
+
+    def drawn(self) -> int:
+        """How many pixels of the upper canvas are not transparent."""
+        count: int = self.page.evaluate(
+            """() => {
+                const canvas = document.getElementById("upper");
+                const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+                copy.drawImage(canvas, 0, 0);
+                const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+                return data.filter((_, i) => i % 4 === 3 && data[i] > 0).length;
+            }"""
+        )
+        return count
+
+    def _box(self) -> Any:
+        box = self.page.locator("#upper").bounding_box()
+        assert box is not None
+        return box
+
+    def _inside(self, x: float, y: float) -> Any:
+        box = self._box()
+        return {"x": x * box["width"], "y": y * box["height"]}
+
+    def _note(self, message: ConsoleMessage) -> None:
+        is_expected = "404" in message.text and _EXPECTED_URL in str(message.location.get("url", ""))
+        if message.type in {"error", "warning"} and not is_expected:
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+
+def content_of(download: Download) -> bytes:
+    """The bytes of a finished download."""
+    return Path(download.path()).read_bytes()
+
+
+def rules_broken(playground: Playground, axe: str, *, rules: Sequence[str] = ()) -> list[str]:
+    """What axe-core finds on the page as it is now, one line a finding."""
+    options = {"runOnly": list(rules)} if rules else {}
+    playground.page.evaluate(axe)
+    found: list[str] = playground.page.evaluate(
+        """async (options) => (await axe.run(document, options)).violations.flatMap(({ id, nodes }) =>
+            nodes.map((node) => `${id}: ${node.target} ${node.failureSummary}`))""",
+        options,
+    )
+    return found

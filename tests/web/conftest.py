@@ -1,0 +1,94 @@
+"""A browser for each room, the service of the bundled model, and files to open."""
+
+import subprocess
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+from support.browser import Playground, needed_program, open_browser
+from support.noise_pictures import noise_file
+from support.service_process import ServiceProcess
+
+AXE = "axe-core@4.10.3"
+NPM_TIMEOUT_S = 60
+
+Visit = Callable[..., Playground]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Of one module: it would stand in the way of asyncio tests elsewhere."""
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def bundled_url() -> Iterator[str]:
+    """The service as anybody starts it, with the bundled model."""
+    with ServiceProcess({}) as service:
+        yield f"{service.url}/"
+
+
+@pytest.fixture
+def visit(browser: Browser, bundled_url: str) -> Iterator[Visit]:
+    """Open the page in a window of its own; its console must stay empty of errors."""
+    visits: list[Playground] = []
+
+    def open_page(*, url: str = bundled_url, **options: Any) -> Playground:
+        settings = {"viewport": {"width": 1100, "height": 720}, **options}
+        playground = Playground(browser.new_context(**settings), url)
+        visits.append(playground)
+        playground.visit()
+        return playground
+
+    yield open_page
+    errors = [error for playground in visits for error in playground.errors]
+    for playground in visits:
+        playground.page.context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def playground(visit: Visit) -> Playground:
+    """The page in a window of common size."""
+    return visit()
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture that is quickly drawn, and encoded for the first test only."""
+    path = tmp_path_factory.mktemp("pictures") / "small.png"
+    path.write_bytes(noise_file((240, 320), 1))
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path, next_seed: int) -> Path:
+    """A picture that the service has not seen."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(noise_file((240, 320), next_seed))
+    return path
+
+
+@pytest.fixture
+def next_seed(request: pytest.FixtureRequest) -> int:
+    """A number of this test alone."""
+    return zlib.crc32(request.node.nodeid.encode())
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, from the npm registry."""
+    npm = needed_program("npm")
+    folder = tmp_path_factory.mktemp("axe")
+    command = [npm, "pack", AXE, "--silent", "--pack-destination", str(folder)]
+    subprocess.run(command, check=True, cwd=folder, timeout=NPM_TIMEOUT_S, capture_output=True)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as package:
+        source = package.extractfile("package/axe.min.js")
+        assert source is not None
+        return source.read().decode()

@@ -1,0 +1,270 @@
+/** The client module in Node, against the real service; started by test_client_module.py. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { afterEach, test } from "node:test";
+
+import {
+  Client,
+  Problem,
+  Unreachable,
+  decodeCounts,
+  decodeLogits,
+  parseServerTiming,
+  rasterOfLogits,
+  rasterOfRle,
+  sha256,
+} from "../../service/web/edgesam.js";
+import { percentile, split } from "../../service/web/latency.js";
+import { outlines, pathOf } from "../../service/web/outline.js";
+import { Session } from "../../service/web/session.js";
+import { Sha256 } from "../../service/web/sha256.js";
+
+const { url, cases } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
+const CLICK = { points: [{ x: 40, y: 30, label: 1 }] };
+
+const opened = [];
+afterEach(() => opened.splice(0).forEach((server) => server.close()));
+
+/** A server of our own, for answers that the service gives only when it is in trouble. */
+async function serverThat(answers) {
+  const server = createServer(answers);
+  opened.push(server);
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
+/** A picture that nobody has embedded: the seed stands in its comment. */
+async function picture(seed) {
+  const bytes = await readFile(cases.picture);
+  return new Blob([bytes, `seed ${seed} of ${process.pid}`], { type: "image/png" });
+}
+
+function hexOf(bytes) {
+  return Buffer.from(bytes).toString("hex");
+}
+
+test("hashes are those of the standard, wherever the pieces are cut", () => {
+  for (const { text, pieces, digest } of cases.hashes) {
+    const bytes = Buffer.from(text, "latin1");
+    const hash = new Sha256();
+    for (let start = 0; start < bytes.length; start += pieces) hash.update(bytes.subarray(start, start + pieces));
+    assert.equal(hexOf(hash.digest()), digest);
+  }
+});
+
+test("a file has the same hash with and without the browser's help", async () => {
+  const blob = new Blob([new Uint8Array(3 * 2 ** 20 + 17).map((_, i) => i * 31)]);
+  const helped = await sha256(blob);
+  const subtle = Object.getOwnPropertyDescriptor(globalThis, "crypto");
+  const progress = [];
+
+  Object.defineProperty(globalThis, "crypto", { value: undefined, configurable: true });
+  const alone = await sha256(blob, { onProgress: (done) => progress.push(done) });
+  Object.defineProperty(globalThis, "crypto", subtle);
+
+  assert.equal(alone, helped);
+  assert.equal(progress.length, 4);
+  assert.equal(progress.at(-1), 1);
+});
+
+test("run lengths give pycocotools' pixels", () => {
+  for (const { rle, pixels } of cases.masks) {
+    const { width, height, data } = rasterOfRle(rle);
+    assert.deepEqual([height, width], rle.size);
+    assert.equal(Array.from(data).join(""), pixels);
+  }
+});
+
+test("a smaller raster says what the mask says at the middle of its pixels", () => {
+  for (const { rle, pixels } of cases.masks) {
+    const [pictureHeight, pictureWidth] = rle.size;
+    const size = { width: Math.ceil(pictureWidth / 3), height: Math.ceil(pictureHeight / 2) };
+    const { data } = rasterOfRle(rle, size);
+    for (let at = 0; at < data.length; at++) {
+      const x = Math.floor(((at % size.width) + 0.5) * (pictureWidth / size.width));
+      const y = Math.floor((Math.floor(at / size.width) + 0.5) * (pictureHeight / size.height));
+      assert.equal(data[at], Number(pixels[y * pictureWidth + x]));
+    }
+  }
+});
+
+test("broken run lengths are refused and hold nobody up", () => {
+  assert.throws(() => decodeCounts("o"), RangeError);
+  assert.throws(() => rasterOfRle({ size: [2, 2], counts: "3" }), RangeError);
+  assert.throws(() => decodeLogits("AAAA"), RangeError);
+});
+
+test("outlines filled give the raster back", () => {
+  for (const { rle } of cases.masks) {
+    const raster = rasterOfRle(rle);
+    const filled = new Uint8Array(raster.data.length);
+    for (const line of outlines(raster)) {
+      for (let i = 0; i < line.length; i += 2) {
+        const [x, y] = [line[i], line[i + 1]];
+        const [nextX, nextY] = [line[(i + 2) % line.length], line[(i + 3) % line.length]];
+        if (x !== nextX) continue;
+        for (let row = Math.min(y, nextY); row < Math.max(y, nextY); row++) {
+          for (let column = x; column < raster.width; column++) filled[row * raster.width + column] ^= 1;
+        }
+      }
+    }
+    assert.deepEqual(filled, raster.data);
+    assert.match(pathOf(outlines(raster)), /^(M\d+ \d+([HV]\d+)+Z)*$/);
+  }
+});
+
+test("stages are read from the header and together make the round trip", () => {
+  const stages = parseServerTiming("queue;dur=0.50, decode;dur=15.25, total;dur=17.00");
+  const parts = split(stages, 20);
+
+  assert.deepEqual(stages, { queue: 0.5, decode: 15.25, total: 17 });
+  assert.deepEqual(parts, [["queue", 0.5], ["decode", 15.25], ["other", 1.25], ["network", 3]]);
+  assert.deepEqual(parseServerTiming(null), {});
+  assert.equal(percentile([5, 1, 4, 2, 3], 0.5), 3);
+  assert.equal(percentile([5, 1, 4, 2, 3], 0.95), 5);
+});
+
+test("a picture is uploaded once and segmented by its hash", async () => {
+  const client = new Client(url);
+  const file = await picture(1);
+  const progress = [];
+
+  const first = await client.embed(file, { onProgress: ({ stage }) => progress.push(stage) });
+  const again = await client.embed(file);
+  const { width, height, results, timing } = await client.segment(first.image_hash, [CLICK], { multimask: 3 });
+
+  assert.equal(first.image_hash, await sha256(file));
+  assert.equal(first.cached, null);
+  assert.equal(again.cached, "memory");
+  assert.deepEqual([first.width, first.height], [width, height]);
+  assert.equal(results[0].masks.length, 3);
+  assert.ok(timing.stages.decode > 0 && timing.roundTripMs >= timing.stages.decode);
+  assert.deepEqual([...new Set(progress)].slice(0, 3), ["hash", "look-up", "upload"]);
+  for (const { rle, area } of results[0].masks) {
+    assert.equal(rasterOfRle(rle).data.reduce((sum, value) => sum + value, 0), area);
+  }
+});
+
+test("logits give nearly the mask that the service makes of them", async () => {
+  const client = new Client(url);
+  const { image_hash, width, height } = await client.embed(await picture(2));
+  const options = { multimask: 1 };
+
+  const [inRuns, inLogits] = await Promise.all([
+    client.segment(image_hash, [CLICK], options),
+    client.segment(image_hash, [CLICK], { ...options, format: "logits" }),
+  ]);
+  const exact = rasterOfRle(inRuns.results[0].masks[0].rle).data;
+  const near = rasterOfLogits(decodeLogits(inLogits.results[0].masks[0].logits), { width, height }).data;
+
+  const differing = exact.reduce((sum, value, i) => sum + Math.abs(value - near[i]), 0);
+  assert.ok(differing < 0.03 * exact.length, `${differing} of ${exact.length} pixels`); // noise is all edges
+});
+
+test("a forgotten picture is embedded again, once for all who miss it", async () => {
+  const restored = [];
+  const client = new Client(url, { onRestore: (_, { stage }) => restored.push(stage) });
+  const { image_hash } = await client.embed(await picture(3));
+  await fetch(`${url}embed/${image_hash}`, { method: "DELETE" });
+
+  const answers = await Promise.all([1, 2, 3].map(() => client.segment(image_hash, [CLICK])));
+
+  assert.ok(answers.every(({ results }) => results[0].masks.length === 4));
+  assert.equal(restored.filter((stage) => stage === "upload").length, 1);
+});
+
+test("a picture that the client does not know is a problem", async () => {
+  const client = new Client(url);
+  const file = await picture(4);
+  const { image_hash } = await client.embed(file);
+  client.forget(image_hash);
+  await fetch(`${url}embed/${image_hash}`, { method: "DELETE" });
+
+  await assert.rejects(client.segment(image_hash, [CLICK]), (error) => {
+    assert.ok(error instanceof Problem);
+    assert.equal(error.code, "embedding-not-found");
+    assert.match(error.message, /POST the (image|picture)/);
+    assert.ok(error.requestId);
+    return true;
+  });
+});
+
+test("aborting ends a request with the signal's own reason", async () => {
+  const silent = await serverThat(() => {});
+  const controller = new AbortController();
+  const reason = new Error("the user went on");
+
+  const asked = new Client(silent).segment("0".repeat(64), [CLICK], { signal: controller.signal });
+  controller.abort(reason);
+
+  await assert.rejects(asked, reason);
+  await assert.rejects(new Client(silent).models({ signal: controller.signal }), reason);
+});
+
+test("a service that is silent or not there is told apart", async () => {
+  const silent = await serverThat(() => {});
+  const isUnreachable = (code) => (error) => error instanceof Unreachable && error.code === code;
+
+  await assert.rejects(new Client(silent, { timeoutMs: 50 }).models(), isUnreachable("timeout"));
+  await assert.rejects(new Client("http://127.0.0.1:9/").models(), isUnreachable("unreachable"));
+});
+
+test("a busy service is asked again after the time it names", async () => {
+  const times = [];
+  const busyOnce = await serverThat((request, response) => {
+    times.push(performance.now());
+    if (times.length > 1) response.end(JSON.stringify({ results: [] }));
+    else response.writeHead(503, { "Retry-After": "1" }).end(JSON.stringify({ code: "overloaded", status: 503 }));
+  });
+
+  const { results } = await new Client(busyOnce).segment("0".repeat(64), [CLICK]);
+
+  assert.deepEqual(results, []);
+  assert.ok(times[1] - times[0] >= 990);
+});
+
+test("what a proxy answers instead of the service is a problem as well", async () => {
+  const proxy = await serverThat((request, response) => response.writeHead(502).end("<h1>Bad gateway</h1>"));
+
+  await assert.rejects(new Client(proxy).models(), (error) => error instanceof Problem && error.code === "http-502");
+});
+
+test("keys and hashes travel in headers, under the service's prefix", async () => {
+  const seen = [];
+  const server = await serverThat((request, response) => {
+    seen.push(request);
+    response.end(JSON.stringify({ results: [] }));
+  });
+
+  await new Client(`${server}masks`, { apiKey: "secret-secret" }).segment("a".repeat(64), [CLICK]);
+
+  assert.equal(seen[0].url, "/masks/segment");
+  assert.equal(seen[0].headers["x-api-key"], "secret-secret");
+  assert.equal(seen[0].headers["x-image-hash"], "a".repeat(64));
+});
+
+test("undo and redo find earlier prompts and their masks again", () => {
+  const session = new Session();
+  const point = (x) => ({ x, y: 1, label: 1 });
+  session.addPoint(point(1));
+  const first = session.selected.prompt;
+  session.answer(first, [{ mask_id: "a" }, { mask_id: "b" }]);
+  session.choose(-1);
+  session.addPoint(point(2));
+  const second = session.selected.prompt;
+
+  assert.equal(second.maskId, "b");
+  assert.equal(session.mask(session.selected).mask_id, "b"); // shown until the second is answered
+  session.undo();
+  assert.equal(session.selected.prompt, first);
+  assert.equal(session.mask(session.selected).mask_id, "b");
+  session.redo();
+  assert.equal(session.selected.prompt, second);
+  session.removeObject(session.selected.id);
+  assert.equal(session.objects.length, 1);
+  assert.ok(session.isEmpty);
+  session.undo();
+  assert.equal(session.selected.prompt, second);
+});

@@ -1,0 +1,35 @@
+"""The script that takes the README's pictures works, and the pictures are light enough for a README."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.service_process import ROOT
+
+sys.path.append(str(Path(__file__).parent))
+
+import screenshots
+
+MOST_BYTES = 300_000
+
+
+@pytest.mark.parametrize(("name", "size"), [("playground", (1280, 800)), ("playground-phone", (780, 1560))])
+def test_the_readmes_pictures_are_light_and_as_large_as_the_windows(name, size):
+    path = ROOT / "docs" / f"{name}.png"
+
+    assert path.stat().st_size < MOST_BYTES
+    assert Image.open(io.BytesIO(path.read_bytes())).size == size
+    assert f"docs/{name}.png" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("take", "size"), [(screenshots.desktop, (1280, 800)), (screenshots.phone, (780, 1560))])
+def test_the_pictures_can_be_taken_anew(browser, bundled_url, take, size):
+    picture = Image.open(io.BytesIO(take(browser, bundled_url)))
+
+    assert picture.size == size
+
+
+def test_the_sample_is_light():
+    assert (ROOT / "service" / "web" / "sample.jpg").stat().st_size < 200_000

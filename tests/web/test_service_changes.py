@@ -1,0 +1,94 @@
+"""The page and a service that goes, comes back, asks for a key, or lies behind a prefix."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from support.app_server import AppServer
+from support.redis_server import free_port
+from support.service_process import ServiceProcess
+
+KEY = "a-key-that-was-typed-in"
+PREFIX = "/tools/masks"
+NOT_FORWARDED = {"host", "connection", "content-length", "content-encoding", "transfer-encoding"}
+
+
+def prefix_proxy(target):
+    """An app that answers under PREFIX with what the service answers without it, as an ingress does."""
+
+    async def forward(request: Request) -> Response:
+        path = request.url.path.removeprefix(PREFIX)
+        headers = {name: value for name, value in request.headers.items() if name not in NOT_FORWARDED}
+        async with httpx.AsyncClient(base_url=target, timeout=60, trust_env=False) as client:
+            answer = await client.request(request.method, path, content=await request.body(), headers=headers)
+        kept = {name: value for name, value in answer.headers.items() if name not in NOT_FORWARDED}
+        return Response(answer.content, answer.status_code, kept)
+
+    return Starlette(routes=[Route(PREFIX + "{path:path}", forward, methods=["GET", "HEAD", "POST"])])
+
+
+def test_a_service_that_went_and_came_back_is_used_again_without_a_click(visit, small, photo):
+    settings = {"EDGESAM_PORT": str(free_port())}
+    with ServiceProcess(settings) as service:
+        playground = visit(url=f"{service.url}/")
+        playground.open_file(small)
+        playground.click(0.5, 0.45)
+    notice = playground.page.locator("#notice", has_text="does not answer")
+    playground.press(0.6, 0.5)
+    notice.wait_for()
+    before = playground.segment_bodies()[-1]
+    with ServiceProcess(settings):
+        playground.wait_for_clicks(2)  # the new process knows neither the picture nor the mask that was refined
+        notice.wait_for(state="hidden")
+    answered = playground.segment_bodies()[-1]
+    playground.page.set_input_files("#file", photo)
+    notice.wait_for()
+    with ServiceProcess(settings):
+        playground.wait_ready()
+        playground.click(0.5, 0.45)
+
+    assert [point["label"] for point in answered["prompts"][0]["points"]] == [1, 1]
+    assert answered["image_hash"] == before["image_hash"]
+    # The browser itself writes down each request that had no answer, or a 404.
+    assert all("Failed to load resource" in error for error in playground.errors)
+    playground.errors.clear()
+
+
+def test_the_page_is_open_and_takes_the_key_for_its_requests(visit, photo):
+    with ServiceProcess({"EDGESAM_API_KEYS": json.dumps([KEY])}) as service:
+        playground = visit(url=f"{service.url}/")
+        playground.page.locator("#notice", has_text="API key").wait_for()
+
+        playground.page.click("#notice [data-part=action]")
+        playground.page.fill("#key", "wrong-key-wrong-key")
+        playground.page.keyboard.press("Enter")
+        playground.page.locator("#notice", has_text="API key").wait_for()
+        playground.page.click("#enter-key")
+        playground.page.fill("#key", KEY)
+        playground.page.keyboard.press("Enter")
+        playground.open_file(photo)
+        playground.click(0.5, 0.45)
+
+    assert KEY not in playground.page.content()
+    assert all("401" in error for error in playground.errors)
+    playground.errors.clear()
+
+
+@pytest.fixture
+def prefixed_url(bundled_url) -> Iterator[str]:
+    with AppServer(prefix_proxy(bundled_url)) as server:
+        yield f"{server.url.replace('0.0.0.0', '127.0.0.1')}{PREFIX}/"
+
+
+def test_behind_a_path_prefix_everything_works(visit, photo, prefixed_url):
+    playground = visit(url=prefixed_url)
+
+    playground.open_file(photo)
+    playground.click(0.5, 0.45)
+
+    assert {httpx.URL(request.url).path.startswith(PREFIX + "/") for request in playground.requests} == {True}
