@@ -50,6 +50,12 @@ def test_the_files_name_no_address_of_others_and_none_from_the_root():
         assert not re.search(r"""(src|href|from)\s*=?\s*["']/""", text), path
 
 
+def test_every_module_is_fetched_at_once_and_not_one_after_the_other(client):
+    named = set(re.findall(r'href="web/([\w-]+\.js)"', client.get("/").text))
+
+    assert named == {name for name in FILES if name.endswith(".js")} - {"playground.js"}
+
+
 def test_an_unchanged_file_is_not_sent_again(client):
     first = client.get("/web/style.css")
 

@@ -1,4 +1,4 @@
-"""The page and a service that goes, comes back, asks for a key, or lies behind a prefix."""
+"""The page and a service that goes, comes back, asks for a key, lies behind a prefix, or has another origin."""
 
 import json
 from collections.abc import Iterator
@@ -92,3 +92,36 @@ def test_behind_a_path_prefix_everything_works(visit, photo, prefixed_url):
     playground.click(0.5, 0.45)
 
     assert {httpx.URL(request.url).path.startswith(PREFIX + "/") for request in playground.requests} == {True}
+
+
+def test_a_page_of_another_origin_can_use_the_module(browser, photo):
+    front_end = Starlette(routes=[Route("/", lambda _: Response("<title>A front end</title>", media_type="text/html"))])
+    with AppServer(front_end) as server:
+        origin = server.url.replace("0.0.0.0", "127.0.0.1")
+        with ServiceProcess({"EDGESAM_CORS_ORIGINS": json.dumps([origin])}) as service:
+            page = browser.new_page()
+            page.goto(f"{origin}/")
+
+            masks, stages, progress = page.evaluate(
+                """async ([url, bytes]) => {
+                    const { Client, drawRaster, rasterOfPng } = await import(`${url}web/edgesam.js`);
+                    const progress = [];
+                    const client = new Client(url);
+                    const onProgress = ({ stage }) => progress.push(stage);
+                    const { image_hash } = await client.embed(new Blob([new Uint8Array(bytes)]), { onProgress });
+                    const prompts = [{ points: [{ x: 100, y: 100 }] }];
+                    const { results, timing } = await client.segment(image_hash, prompts, { format: "png" });
+                    const [{ png, area }] = results[0].masks;
+                    const { data, ...size } = await rasterOfPng(png);
+                    const canvas = drawRaster(document.createElement("canvas"), { data, ...size });
+                    const drawn = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+                    const count = drawn.filter((value, i) => i % 4 === 3 && value === 255).length;
+                    return [[area, count], timing.stages, progress];
+                }""",
+                [f"{service.url}/", list(photo.read_bytes())],
+            )
+            page.close()
+
+    assert masks[0] == masks[1] > 0
+    assert stages["decode"] > 0  # the header may be read across origins
+    assert {"hash", "look-up", "upload", "end"} <= set(progress)
