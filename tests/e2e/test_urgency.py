@@ -1,5 +1,6 @@
 """Clicks come first: uploads have threads of their own, which give way."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_the_encoder_s_threads_give_way_and_the_decoder_s_do_not(artifact):
 
     # Two of the session's own beside the lane's thread, and the upload pool's.
     assert values[10] >= 4
-    assert values[0] > values[10]
+    assert values[os.getpriority(os.PRIO_PROCESS, 0)] > values[10]
 
 
 def test_a_click_is_answered_while_uploads_wait(artifact):
