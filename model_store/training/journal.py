@@ -88,7 +88,7 @@ def _panel(title: str, over: str, series: Mapping[str, Sequence[tuple[float, flo
             ]
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.3"/>')
-            parts.append(f'<text x="{right - 110}" y="{top + 12 * index}" fill="{colour}">{html.escape(name)}</text>')
+            parts.append(f'<text x="{left + 116 + 72 * index}" y="16" fill="{colour}">{html.escape(name)}</text>')
         for value, y in ((y_high, top), (y_low, bottom)):
             parts.append(f'<text x="{left - 4}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
         for value, x in ((x_low, left), (x_high, right)):

@@ -1,8 +1,9 @@
 """A picture of a disc, and a model that cuts it out.
 
 An untrained model's masks are noise, whose run lengths and outlines are many times longer than those of a real object,
-and a trained one may miss. Here the last layers of a random model are solved for by least squares, so that a click answers with the
-disc in our picture, a tenth of the frame. Every layer keeps its shape, so the arithmetic is that of any EdgeSAM.
+and a trained one may miss. Here the last layers of a random model are solved for by least squares, so that a click
+answers with the disc in our picture, a tenth of the frame. Every layer keeps its shape, so the arithmetic is that of
+any EdgeSAM.
 """
 
 import io
