@@ -147,7 +147,7 @@ def test_torch_graphs_and_service_agree(data, artifact, service_url, tmp_path):
     save_checkpoint(random_model(), tmp_path / "model.pth")
     ways = ["--checkpoint", tmp_path / "model.pth", "--model", artifact, "--url", service_url]
 
-    result = invoke("evaluate", "--data", data, "--max-photos", 2, "--out", tmp_path / "out", "--threads", 1, *ways)
+    result = invoke("evaluate", "--data", data, "--max-photos", 1, "--out", tmp_path / "out", "--threads", 1, *ways)
 
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
