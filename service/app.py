@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,18 +14,23 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__, native
+from service.api.access.keys import KeyFile, KeyRing
+from service.api.access.middleware import AccessMiddleware, Allowances
+from service.api.access.rules import DOCS_PATHS, METRICS_PATHS
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
 from service.api.admission import AdmissionMiddleware
+from service.api.docs import DOCUMENT_PATH, install_docs_page
 from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
-from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
+from service.api.middleware import RequestMiddleware
 from service.api.pages import install_pages
 from service.api.problems import install_problem_handlers
 from service.api.routes import RequestLimits, install_routes
 from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
 from service.cache.base import Cache
 from service.cache.breaker import CircuitBreaker
+from service.cache.bucket import SharedBuckets
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.lock import RedisLock
 from service.cache.memory import MemoryCache
@@ -95,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     metrics = Metrics(CollectorRegistry())
+    keys, key_file = _keys(settings, metrics)
     runtime = Runtime(
         settings.model_dir,
         provider=settings.provider,
@@ -136,6 +143,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
     )
     shared = _Shared(settings, metrics, runtime.fingerprint, clicks, closing)
+    allowances = Allowances(shared.buckets)
+    closing.push_async_callback(allowances.aclose)
     background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
     closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
     closing.push_async_callback(decoding.aclose)
@@ -174,6 +183,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 closing.callback(thread.join, CLOSE_TIMEOUT_S)
                 closing.callback(server.shutdown)
                 logger.info("metrics", extra={"port": server.server_port})
+            if key_file is not None:
+                closing.callback(key_file.close)
+                key_file.start()
             encoding.start()
             decoding.start()
             await asyncio.to_thread(runtime.warm_up)
@@ -181,11 +193,52 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+        title="EdgeSAM",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None if settings.docs_access == "off" else DOCUMENT_PATH,
     )
     app.state.readiness = readiness
-    _install(app, settings, runtime=runtime, predictor=predictor, shared=shared, readiness=readiness, metrics=metrics)
+    access = None if keys is None else _Access(keys, allowances)
+    _install(
+        app,
+        settings,
+        runtime=runtime,
+        predictor=predictor,
+        shared=shared,
+        readiness=readiness,
+        metrics=metrics,
+        access=access,
+    )
     return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Where keys are asked for: which there are, and what is left of their limits."""
+
+    keys: KeyRing
+    allowances: Allowances
+
+
+def _keys(settings: Settings, metrics: Metrics) -> tuple[KeyRing | None, KeyFile | None]:
+    """The keys that are known, and the file they are read from; None where none are asked for.
+
+    Raises:
+        KeyFileError: the file cannot be used.
+    """
+    if not settings.asks_for_keys:
+        return None, None
+    ring = KeyRing([key.get_secret_value() for key in settings.api_keys], metrics)
+    if settings.api_keys_file is None:
+        return ring, None
+    file = KeyFile(settings.api_keys_file, ring, metrics)
+    file.load()
+    return ring, file
 
 
 def _install(
@@ -197,6 +250,7 @@ def _install(
     shared: "_Shared",
     readiness: Readiness,
     metrics: Metrics,
+    access: _Access | None,
 ) -> None:
     """Routes, pages, problems and middleware."""
     limits = RequestLimits(
@@ -220,12 +274,14 @@ def _install(
     exchange = Exchange(predictor, limits, manifest.name, settings.label_studio_files)
     adapter_routes = install_adapters(app, settings.adapters, exchange)
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
-    if settings.metrics_port is None:
+    if settings.metrics_port is None and settings.metrics_access != "off":
         install_metrics_route(app, metrics.registry)
     install_pages(app)
+    if settings.docs_access != "off":
+        install_docs_page(app)
     install_problem_handlers(app, metrics)
-    app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
-    _add_middleware(app, settings, metrics, adapter_routes)
+    app.openapi = lambda: _openapi(app, needs_key=access is not None)  # type: ignore[method-assign]
+    _add_middleware(app, settings, metrics, adapter_routes, access)
 
 
 class _Shared:
@@ -242,6 +298,7 @@ class _Shared:
         self.embeddings: Cache[ImageEmbedding] | None = None
         self.masks: Cache[LowResMask] | None = None
         self.flight: SharedFlight[ImageEmbedding] | None = None
+        self.buckets: SharedBuckets | None = None
         self._breaker = CircuitBreaker(
             failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
         )
@@ -274,6 +331,7 @@ class _Shared:
         )
         lock = RedisLock(client, self._breaker, ttl_s=settings.redis_lock_ttl_s)
         self.flight = SharedFlight(self.embeddings, lock, ttl_s=settings.redis_lock_ttl_s)
+        self.buckets = SharedBuckets(client, self._breaker)
 
     def describe(self) -> str:
         """For /readyz."""
@@ -282,7 +340,9 @@ class _Shared:
         return "resting" if self._breaker.is_open else "ok"
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, adapter_routes: Iterable[str]) -> None:
+def _add_middleware(
+    app: FastAPI, settings: Settings, metrics: Metrics, adapter_routes: Iterable[str], access: _Access | None
+) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
     uploads = AdmissionController(settings.max_embed_requests, "uploads")
     permits = {
@@ -292,9 +352,17 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, adapter_
         **{("POST", route): uploads for route in adapter_routes},
     }
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
-    if settings.api_keys:
-        keys = [key.get_secret_value() for key in settings.api_keys]
-        app.add_middleware(ApiKeyMiddleware, keys=keys, metrics=metrics)
+    if access is not None:
+        open_paths = METRICS_PATHS if settings.metrics_access == "open" else frozenset()
+        open_paths |= DOCS_PATHS if settings.docs_access == "open" else frozenset()
+        app.add_middleware(
+            AccessMiddleware,
+            ring=access.keys,
+            allowances=access.allowances,
+            routes=app.router.routes,
+            open_paths=open_paths,
+            metrics=metrics,
+        )
     app.add_middleware(
         RequestMiddleware, metrics=metrics, routes=app.router.routes, send_timeout_s=settings.send_timeout_s
     )

@@ -37,7 +37,7 @@ class AdmissionMiddleware:
         with ExitStack() as held:
             if admission is not None:
                 try:
-                    held.enter_context(admission.permit())
+                    held.enter_context(admission.permit(scope["state"]["caller"].name))
                 except Overloaded as error:
                     self._metrics.rejected_total.labels(error.code).inc()
                     scope["state"]["problem"] = error.code

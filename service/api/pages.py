@@ -44,9 +44,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": _POLICY,
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
     "Vary": "Accept-Encoding",
-    "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
 

@@ -47,6 +47,8 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
     headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    elif error.status == HTTPStatus.FORBIDDEN:
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
     return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
 
 
