@@ -18,6 +18,8 @@ NAMES = {
     "edgesam_in_flight": ("gauge", {"route"}),
     "edgesam_rejected": ("counter", {"reason"}),
     "edgesam_redis_breaker_open": ("gauge", set()),
+    "edgesam_api_keys": ("gauge", set()),
+    "edgesam_api_keys_stale": ("gauge", set()),
     "edgesam_model_info": ("gauge", {"model", "fingerprint", "provider", "precision", "trained"}),
 }
 # Where each stage can be seen without Redis.
