@@ -22,6 +22,7 @@ from support.redis_server import wait_until
 from support.service_client import Scrape, embed, open_client, point, segment
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+RULES = ROOT / "k8s/components/monitoring/rules.yaml"
 PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
 REPLICAS = ("edgesam-a", "edgesam-b")
 CLICKERS = 3
@@ -258,7 +259,45 @@ def test_without_a_ready_replica_the_proxy_says_so(stack: ComposeStack):
         stack.wait_until_ready(name)
 
 
-def test_grace_is_longer_than_what_a_replica_may_take(stack: ComposeStack):
+@pytest.mark.skipif(not RULES.exists(), reason=f"there is no {RULES.name} yet")
+def test_prometheus_sees_every_part_and_has_the_rules(stack: ComposeStack):
+    stack.compose("up", "-d", "--no-deps", "redis-exporter", "prometheus")
+    address = f"http://127.0.0.1:{stack.ports['prometheus']}/api/v1"
+
+    def ask(what: str) -> dict:
+        try:
+            return dict(httpx.get(f"{address}/{what}", trust_env=False).json()["data"])
+        except (httpx.TransportError, ValueError):
+            return {}
+
+    def jobs_up() -> list[str]:
+        targets = ask("targets?state=active").get("activeTargets", [])
+        return sorted(target["labels"]["job"] for target in targets if target["health"] == "up")
+
+    expected = ["edgesam", "edgesam", "edgesam-proxy", "edgesam-redis"]
+    wait_until(lambda: jobs_up() == expected, timeout_s=WAIT_S, what="Prometheus does not reach all")
+    groups = {group["name"] for group in ask("rules")["groups"]}
+    redis_up = ask("query?query=redis_up")["result"]
+
+    assert groups == {group["name"] for group in yaml.safe_load(RULES.read_text())["groups"]}
+    assert [sample["value"][1] for sample in redis_up] == ["1"]  # its user may ask what it asks
+
+
+@pytest.mark.parametrize("name", ["datasources", "dashboards"])
+def test_what_grafana_is_given_is_where_the_file_says(name: str):
+    """Grafana itself is not run: no package of it is at hand."""
+    given = yaml.safe_load((ROOT / f"docker/grafana/{name}.yaml").read_text())
+    mounted = [volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"]]
+
+    assert given["apiVersion"] == 1
+    assert [f"./grafana/{name}.yaml", f"/etc/grafana/provisioning/{name}/edgesam.yaml"] in mounted
+    for provider in given.get("providers", []):
+        assert provider["options"]["path"] in {inside for _, inside in mounted}
+    for source in given.get("datasources", []):
+        assert source["url"] == "http://prometheus:9090"
+
+
+def test_grace_is_longer_than_what_a_replica_may_take():
     service = COMPOSE["services"]["edgesam-a"]
     settings = service["environment"]
     grace_s = int(service["stop_grace_period"].removesuffix("s"))

@@ -1,7 +1,7 @@
-"""The images beside the default one. Those of OpenVINO and the C library of `gpu` are always built.
+"""The images beside the default one. They bring hundreds of megabytes of packages: IMAGE_TARGETS=all builds them.
 
-`gpu` and `model` bring hundreds of megabytes of packages: they are built with IMAGE_TARGETS=all, in the CI of releases.
-On the bases that stand in here, `gpu` finds no CUDA, and serves on the CPU.
+Always built is what is compiled for the CUDA base. On the base that stands in here `gpu` finds no CUDA: it serves on
+the CPU, which shows that all of it is there but the GPU.
 """
 
 import os
@@ -26,11 +26,11 @@ def serve(image: str, settings: dict[str, str]) -> dict:
     return dict(model)
 
 
+@with_all
 def test_openvino_serves(build: Callable[[str], str]):
     model = serve(build("openvino"), {"EDGESAM_PROVIDER": "openvino"})
 
     assert model["provider"] == "openvino"
-    assert model["decoder"].startswith("native")
 
 
 def test_the_code_for_the_cuda_base_has_the_decoder_in_c(build: Callable[[str], str]):
