@@ -89,12 +89,16 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
 
+# Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
 image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
-	$$engine --target $(TARGET) --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
-		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t edgesam:$(TARGET) .
+	version="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)"; \
+	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
+	$$engine --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
+		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
+		-t edgesam:$(TARGET) .
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
