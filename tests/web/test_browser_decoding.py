@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
-from support.browser import DECODING_KEY, PLAIN_HOST
+from support.browser import DECODING_KEY, PLAIN_HOST, rules_broken
 from support.noise_pictures import noise_file
 from support.service_client import open_client
 
@@ -109,9 +109,10 @@ def test_masks_scores_and_logits_are_the_services(decoding, decoding_url, next_s
             assert mask["box"] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def test_clicks_are_no_requests_and_everything_works_as_before(decoding, small):
+def test_clicks_are_no_requests_and_everything_works_as_before(decoding, small, axe):
     decoding.open_file(small)
     switch_on(decoding)
+    assert rules_broken(decoding, axe) == []
     decoding.click(*MIDDLE)
     decoding.page.keyboard.press("Tab")
     second = image(decoding.save("#save-mask"))
