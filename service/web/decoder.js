@@ -66,7 +66,7 @@ export class Decoder {
    */
   async answer(prompt, multimask) {
     const { Tensor } = this.#runtime;
-    const stages = {};
+    const stages = /** @type {Record<string, number>} */ ({});
     let state = this.#state;
     if (prompt.mask_logits) {
       state = await timed(stages, "prepare", () => this.#prepared(decodeLogits(prompt.mask_logits)));

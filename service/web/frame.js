@@ -33,6 +33,7 @@ export function inputSize({ width, height }) {
  */
 export function tokensOf({ points = [], box }, size) {
   const input = inputSize(size);
+  /** @type {{x: number, y: number, label: number}[]} */
   const tokens = points.map(({ x, y, label = 1 }) => ({ x, y, label }));
   if (box) {
     const [x0, y0, x1, y1] = box;

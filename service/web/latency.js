@@ -43,11 +43,12 @@ export class LatencyStrip {
     const count = service.length + browser.length;
     this.#part("count").textContent = count === 1 ? "1 click" : `${count} clicks`;
     this.#part("place").textContent = browser.length > 0 ? place : "";
-    const other = place === "service" ? browser : service;
-    this.#part("other").hidden = other.length === 0;
-    if (other.length === 0) return;
-    const [last, p50, p95] = [other[other.length - 1], percentile(other, 0.5), percentile(other, 0.95)].map(Math.round);
-    this.#part("other").textContent = `${place === "service" ? "browser" : "service"} ${last} ms (p50 ${p50}, p95 ${p95})`;
+    const [otherPlace, others] = place === "service" ? ["browser", browser] : ["service", service];
+    const text = /** @type {HTMLElement} */ (this.#part("other"));
+    text.hidden = others.length === 0;
+    if (text.hidden) return;
+    const [last, p50, p95] = [others[others.length - 1], percentile(others, 0.5), percentile(others, 0.95)].map(Math.round);
+    text.textContent = `${otherPlace} ${last} ms (p50 ${p50}, p95 ${p95})`;
   }
 
   #segment(stage, ms) {
