@@ -16,7 +16,7 @@ RUNTIME_VERSION := 1.30.0
 RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a t
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/bench --quick
+
+capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
+	$(BIN)/python tests/capacity
 
 demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py
