@@ -2,7 +2,7 @@
  * Masks as COCO's run lengths, made of the decoder's logits: a pixel belongs to the mask where its logit is above 0.
  *
  * The picture is walked column by column. A pixel depends on three rows of logits: where all of them have one sign, its
- * sign is known, and only the seam of the object is computed. A mask of 12 megapixels takes a few milliseconds.
+ * sign is known, and only the seam of the object is computed.
  */
 
 import { MASK_SIZE, TAPS, inputSize, upsampling } from "./frame.js";
@@ -12,8 +12,8 @@ export class MaskWriter {
   #size;
   #rows;
   #columns;
-  /** Where the pixels of a column go over to another window of logits: [first logit, first pixel, pixel behind]. */
-  #bands = /** @type {[number, number, number][]} */ ([]);
+  /** Stretches of a column whose pixels depend on the same logits: first logit, first pixel, pixel behind, and so on. */
+  #bands;
 
   /** @param {import("./frame.js").Size} size of the picture */
   constructor(size) {
@@ -22,11 +22,13 @@ export class MaskWriter {
     this.#rows = upsampling(size.height, input.height);
     this.#columns = upsampling(size.width, input.width);
     const { first } = this.#rows;
+    const bands = [];
     for (let y = 0, start = 0; y < size.height; y++) {
       if (y + 1 < size.height && first[y + 1] === first[y]) continue;
-      this.#bands.push([first[y], start, y + 1]);
+      bands.push(first[y], start, y + 1);
       start = y + 1;
     }
+    this.#bands = Int32Array.from(bands);
   }
 
   /**
@@ -39,14 +41,7 @@ export class MaskWriter {
     const walk = new Walk(height);
     const column = new Float32Array(MASK_SIZE);
     for (let x = 0; x < width; x++) {
-      if (!this.#stretch(logits, x, column)) continue;
-      for (const [row, start, end] of this.#bands) {
-        const [a, b, c] = [column[row], column[row + 1], column[row + 2]];
-        const isAnyInside = a > 0 || b > 0 || c > 0;
-        if (!isAnyInside) continue;
-        if (a > 0 && b > 0 && c > 0) walk.add(x, start, end);
-        else this.#seam(walk, x, start, end, a, b, c);
-      }
+      if (this.#stretch(logits, x, column)) this.#walk(column, x, walk);
     }
     return { rle: { size: [height, width], counts: encodeCounts(walk.runs(width * height)) }, ...walk.extent() };
   }
@@ -64,18 +59,29 @@ export class MaskWriter {
     return isAnyInside;
   }
 
-  #seam(walk, x, start, end, a, b, c) {
+  /** Down one column of the picture, whose logits are in `column`. */
+  #walk(column, x, walk) {
     const { weights } = this.#rows;
-    let from = -1;
-    for (let y = start, at = TAPS * start; y < end; y++, at += TAPS) {
-      if (weights[at] * a + weights[at + 1] * b + weights[at + 2] * c > 0) {
-        if (from < 0) from = y;
+    const bands = this.#bands;
+    let from = -1; // where the run began that we are in
+    for (let i = 0; i < bands.length; i += 3) {
+      const [row, start, end] = [bands[i], bands[i + 1], bands[i + 2]];
+      const [a, b, c] = [column[row], column[row + 1], column[row + 2]];
+      if (a > 0 && b > 0 && c > 0) {
+        if (from < 0) from = start;
+      } else if (a > 0 || b > 0 || c > 0) {
+        for (let y = start, at = TAPS * start; y < end; y++, at += TAPS) {
+          const isInside = weights[at] * a + weights[at + 1] * b + weights[at + 2] * c > 0;
+          if (isInside === from >= 0) continue;
+          if (!isInside) walk.add(x, from, y);
+          from = isInside ? y : -1;
+        }
       } else if (from >= 0) {
-        walk.add(x, from, y);
+        walk.add(x, from, start);
         from = -1;
       }
     }
-    if (from >= 0) walk.add(x, from, end);
+    if (from >= 0) walk.add(x, from, this.#size.height);
   }
 }
 
