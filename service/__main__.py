@@ -40,6 +40,10 @@ from service.settings import Settings
 
 logger = logging.getLogger("service")
 
+# Longer than load balancers keep a connection that nobody uses, 60 s mostly: of two sides that may close it, the one
+# that sends requests should, or a request crosses the end and fails.
+KEEP_ALIVE_S = 75
+
 # What Kubernetes derives from the name of a Service: NAME_PORT, and companions that look like no setting.
 _LINK_PORT = re.compile(r"EDGESAM_(\w+_)?PORT")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
@@ -91,6 +95,7 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.graceful_timeout_s,
     )
     server = DrainingServer(config, app, drain_s=settings.drain_s)

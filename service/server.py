@@ -49,12 +49,21 @@ class DrainingServer(uvicorn.Server):
         is_first, readiness.is_draining = not readiness.is_draining, True
         if is_first and sig == signal.SIGTERM and self._drain_s > 0:
             logger.info("draining", extra={"drain_s": self._drain_s})
+            self._ask_to_hang_up()
             timer = threading.Timer(self._drain_s, self._end)
             timer.daemon = True
             timer.start()
             return
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self._end()
+
+    def _ask_to_hang_up(self) -> None:
+        """Close each connection with its next answer: readiness turns away new ones only, and who keeps his would send
+        the request that crosses the end.
+        """
+        hang_up = (b"connection", b"close")
+        self.config.encoded_headers.append(hang_up)  # uvicorn renews its headers from these every second
+        self.server_state.default_headers = [*self.server_state.default_headers, hang_up]
 
     def _end(self) -> None:
         self.should_exit = True

@@ -110,6 +110,7 @@ def test_while_draining_readiness_says_no_and_work_goes_on(artifact):
     assert_problem(ready, NotReady)
     assert int(ready.headers["retry-after"]) >= 1
     assert [live.status_code, segmented.status_code, embedded.status_code] == [200, 200, 200]
+    assert {one.headers["connection"] for one in (ready, live, segmented, embedded)} == {"close"}
     assert service.process.returncode == 0
 
 
