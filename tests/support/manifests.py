@@ -15,7 +15,7 @@ K8S = ROOT / "k8s"
 OVERLAYS = ("cpu", "gpu", "split", "dev")
 
 # What an operator may add to an overlay, as a kustomization of his own: components, and what they replace.
-VARIANTS: Mapping[str, str] = {
+VARIANTS: dict[str, str] = {
     "tls": """
 resources: [{k8s}/overlays/cpu]
 components: [{k8s}/components/redis-tls]
@@ -25,6 +25,13 @@ resources: [{k8s}/base]
 components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/keda]
 """,
 }
+
+if (K8S / "components" / "monitoring").exists():
+    VARIANTS["watched"] = """
+namespace: edgesam
+resources: [{k8s}/overlays/split]
+components: [{k8s}/components/monitoring]
+"""
 
 Manifest: TypeAlias = dict[str, Any]
 
