@@ -50,7 +50,10 @@ class Settings(BaseSettings):
         None, description="Folder where tensorrt keeps compiled engines; without one each start compiles anew."
     )
     threads: int = Field(
-        0, ge=0, le=256, description="Threads a session computes with; 0 follows the cgroup's CPU limit."
+        0,
+        ge=0,
+        le=256,
+        description="Threads that compute, a session's and those for pictures; 0 follows the cgroup's CPU limit.",
     )
     decode_workers: int = Field(
         0, ge=0, le=64, description="Decoder calls at the same time; 0: on CPUs one a thread, else one."

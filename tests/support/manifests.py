@@ -24,6 +24,10 @@ components: [{k8s}/components/redis-tls]
 resources: [{k8s}/base]
 components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/keda]
 """,
+    "gateway": """
+resources: [{k8s}/base]
+components: [{k8s}/components/redis, {k8s}/components/gateway, {k8s}/components/hpa]
+""",
 }
 
 if (K8S / "components" / "monitoring").exists():

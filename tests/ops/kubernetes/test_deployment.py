@@ -2,6 +2,7 @@
 kubelet: it probes where the manifest says, and deletes the pod.
 """
 
+import io
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from PIL import Image
 from support.image_builder import build, podman
 from support.image_builder import why_not as why_no_image
 from support.manifest_redis import make_secrets, manifest_redis
@@ -52,7 +54,7 @@ def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
     """The Deployment and its settings for a machine without a cluster, and the two ports.
 
     Changed are: the host's network and free ports in place of a pod's, the image's name, variables that a kubelet
-    fills in, and probes, which podman would run in the container.
+    fills in, probes, which podman would run in the container, and the patience with a slow machine.
     """
     (source,) = manifests.services()
     deployment = deepcopy(source)
@@ -60,6 +62,9 @@ def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
     port, metrics_port = free_port(), free_port()
     environment = {**manifests.environment(source), "EDGESAM_REDIS_URL": redis_url}
     environment |= {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(port), "EDGESAM_METRICS_PORT": str(metrics_port)}
+    # A busy machine is not what is tested.
+    environment |= {"EDGESAM_EMBED_TIMEOUT_S": "120", "EDGESAM_SEGMENT_TIMEOUT_S": "120"}
+    environment |= {"EDGESAM_REDIS_READ_TIMEOUT_S": "5", "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5"}
     settings = deepcopy(manifests.named("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]))
     settings["data"] = {name: environment[name] for name in settings["data"]}
     container["env"] = [{"name": one["name"], "value": environment[one["name"]]} for one in container["env"]]
@@ -146,6 +151,18 @@ def test_it_takes_no_more_memory_than_the_sum_counts_with(pod):
     resident = int(status_of(pod)["VmRSS"].split()[0]) * 1024
 
     assert 100 * MIB < resident < BASE_MIB * MIB
+
+
+def test_the_largest_picture_is_read_within_the_limit(pod):
+    picture = Image.linear_gradient("L").resize((7000, 7100)).convert("RGBA")  # of all kinds it takes most
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+
+    with open_client(pod.url) as client:
+        answer = client.post("/embed", content=buffer.getvalue())
+
+    assert answer.status_code == 200, answer.text
+    assert pod.inspect("{{.State.Running}} {{.State.OOMKilled}}") == "true false"
 
 
 def test_it_drains_and_ends_with_status_0(pod):

@@ -16,7 +16,7 @@ from service.settings import Settings
 NAMES = (*OVERLAYS, *VARIANTS)
 MINORS = ("1.35", "1.36", "1.37")
 # Kinds of operators, for which the tool has no schema.
-FOREIGN_KINDS = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
+FOREIGN_KINDS = {"ScaledObject", "HTTPRoute", "BackendTrafficPolicy", "ServiceMonitor", "PrometheusRule"}
 CHECKOV = ROOT / "tests" / "ops" / "kubernetes" / "checkov.yaml"
 
 
@@ -54,7 +54,7 @@ def test_checkov_finds_nothing_but_what_we_have_reasons_for(files):
     assert "Passed checks:" in said, said
 
 
-def test_kinds_without_a_schema_name_what_is_there(every):
+def test_a_scaled_object_names_what_is_there(every):
     (scaled,) = every["keda"].of("ScaledObject")
     spec = scaled["spec"]
 
@@ -200,7 +200,7 @@ def test_the_metric_that_scales_is_one_that_the_service_has(every):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
     ingresses = every[name].of("Ingress")
-    if name == "dev":
+    if name in {"dev", "gateway"}:
         assert ingresses == []
         return
     (by_picture,) = [one for one in ingresses if one["metadata"]["name"] == "edgesam-by-picture"]
@@ -212,6 +212,21 @@ def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
     assert noted["upstream-hash-by"] == "$http_" + header.lower().replace("-", "_")
     assert re.search(noted["canary-by-header-pattern"], "0123456789abcdef" * 4)
     assert not re.search(noted["canary-by-header-pattern"], "always")
+
+
+def test_the_gateway_does_the_same(every):
+    manifests = every["gateway"]
+    route, policy = manifests.named("HTTPRoute", "edgesam"), manifests.named("BackendTrafficPolicy", "edgesam")
+    (rule,) = route["spec"]["rules"]
+    (backend,) = rule["backendRefs"]
+    (target,) = policy["spec"]["targetRefs"]
+
+    assert backend["port"] in {port["port"] for port in manifests.named("Service", backend["name"])["spec"]["ports"]}
+    assert (target["kind"], target["name"]) == ("HTTPRoute", route["metadata"]["name"])
+    assert policy["spec"]["loadBalancer"]["consistentHash"]["header"]["name"] == "X-Image-Hash"
+    (policy,) = [one for one in manifests.of("NetworkPolicy") if one["metadata"]["name"] == "edgesam"]
+    gateways = [one["namespaceSelector"]["matchLabels"] for one in policy["spec"]["ingress"][0]["from"]]
+    assert gateways == [{"kubernetes.io/metadata.name": route["spec"]["parentRefs"][0]["namespace"]}]
 
 
 def test_split_sends_each_path_to_those_who_answer_it(every):
