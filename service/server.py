@@ -54,7 +54,7 @@ class DrainingServer(uvicorn.Server):
             timer.daemon = True
             timer.start()
             return
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.force_exit |= self.should_exit and sig == signal.SIGINT
         self._end()
 
     def _ask_to_hang_up(self) -> None:
