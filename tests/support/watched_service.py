@@ -60,12 +60,13 @@ class WatchedService:
         (before,) = self.prometheus.values(count)
         wait_until(lambda: self.prometheus.values(count)[0] >= before + 2, timeout_s=30, what="scrapes stand still")
 
-    def use(self, seconds: float, *, clickers: int = 2, pause_s: float = 0.05) -> None:
+    def use(self, seconds: float, *, clickers: int = 2, pause_s: float = 0.05, crowd_every_s: float = 3.0) -> None:
         """People at work for so long: clickers, somebody who uploads, one who errs, a crowd, and a Redis that hangs."""
         self._until = monotonic() + seconds
         with ThreadPoolExecutor(clickers + 3) as pool:
             people = [pool.submit(self._click, seed, pause_s) for seed in range(clickers)]
-            people += [pool.submit(self._upload), pool.submit(self._err), pool.submit(self._crowd, seconds / 2)]
+            people += [pool.submit(self._upload, crowd_every_s), pool.submit(self._err, crowd_every_s / 6)]
+            people += [pool.submit(self._crowd, crowd_every_s, seconds / 2)]
             for one in people:
                 one.result()
 
@@ -94,30 +95,30 @@ class WatchedService:
                     if client.post("/segment", json=body, headers=headers).status_code == 404:
                         del known[number]
 
-    def _upload(self) -> None:
+    def _upload(self, every_s: float) -> None:
         """Pictures that nobody has seen."""
         seed = 1000
         with open_client(self.replicas[0].url) as client:
-            while self._pause(3.0):
+            while self._pause(every_s):
                 seed += 1
                 client.post("/embed", content=noise_file(SIZE, seed=seed))
 
-    def _err(self) -> None:
+    def _err(self, every_s: float) -> None:
         """Everything that a client can do wrong, to the second replica."""
         with open_client(self.replicas[1].url) as client:
-            while self._pause(0.4):
+            while self._pause(every_s):
                 client.post("/segment", content=b"{")
                 client.post("/segment", json={"image_hash": "2" * 64, "prompts": [point(1, 1)]})
                 client.post("/embed", content=b"no picture")
                 client.get("/nowhere")
 
-    def _crowd(self, hang_after_s: float) -> None:
+    def _crowd(self, every_s: float, hang_after_s: float) -> None:
         """More clicks at once than there are permits; and once, Redis says nothing for a while."""
         hang_at = monotonic() + hang_after_s
         with open_client(self.replicas[0].url) as client, ThreadPoolExecutor(16) as crowd:
             answer = client.post("/embed", content=noise_file(SIZE, seed=0))
             body = {"image_hash": answer.json()["image_hash"], "prompts": [point(9, 9)] * 4}
-            while self._pause(3.0):
+            while self._pause(every_s):
                 list(crowd.map(lambda _: client.post("/segment", json=body), range(16)))
                 if monotonic() > hang_at:
                     hang_at = float("inf")
