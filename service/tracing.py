@@ -4,9 +4,10 @@ A leaf that only the composition root imports, and only when it is asked for. Wh
 times, never a hash, an address or a name.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from threading import Thread
-from time import perf_counter, time_ns
+from time import monotonic, perf_counter, time_ns
 from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -34,6 +35,7 @@ _MAX_WAITING_SPANS = 4096
 _MAX_BATCH_SPANS = 512
 _SEND_EVERY_MS = 2000
 _SEND_TIMEOUT_S = 2.0
+_COMPLAIN_EVERY_S = 60.0
 # What the request's state tells beside its route.
 _ATTRIBUTES: Final = ("cached", "prompts", "problem")
 
@@ -50,6 +52,7 @@ class Tracing:
     """
 
     def __init__(self, endpoint: str, *, version: str) -> None:
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Rarely())
         self._exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_TIMEOUT_S)
         own = Resource({SERVICE_NAME: "edgesam", SERVICE_VERSION: version})
         self._provider = TracerProvider(resource=own.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
@@ -118,6 +121,21 @@ class RequestTrace:
     def _at_ns(self, moment: float) -> int:
         """A moment of `perf_counter` as nanoseconds since 1970."""
         return self._began_ns + round((moment - self._began_at) * 1e9)
+
+
+class _Rarely(logging.Filter):
+    """Lets a line through once a minute: of a collector that is gone the exporter tells twice every two seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_at = 0.0
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        now = monotonic()
+        if now < self._next_at:
+            return False
+        self._next_at = now + _COMPLAIN_EVERY_S
+        return True
 
 
 def _context(parent: TraceParent) -> SpanContext:

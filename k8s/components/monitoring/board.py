@@ -153,7 +153,9 @@ def objectives() -> list[Json]:
 
 def requests() -> list[Json]:
     """Row 2: rate, errors, duration of each route."""
-    by_status = f'sum by (route, status) (rate({HTTP}_count{{status=~"[45]..|0", {REPLICA}}}[$__rate_interval]))'
+    by_status = (
+        f'sum by (route, status) (rate({HTTP}_count{{status=~"[45]..|0", {OURS}, {REPLICA}}}[$__rate_interval]))'
+    )
     return [
         lines("Requests a second", [
             query(f"sum by (route) (rate({HTTP}_count{{{OURS}, {REPLICA}}}[$__rate_interval]))", "{{route}}")
@@ -250,7 +252,7 @@ def saturation() -> list[Json]:
         for which in ("throttled_periods", "periods")
     )
     return [
-        lines("Being answered", [query(f"sum by (route) (edgesam_in_flight{{{REPLICA}}})", "{{route}}")],
+        lines("Being answered", [query(f"sum by (route) (edgesam_in_flight{{{OURS}, {REPLICA}}})", "{{route}}")],
               width=6, unit="none", help="Requests in progress; what the autoscaler follows."),
         lines("Waiting", [query(f"sum by (lane) (edgesam_queue_depth{{{REPLICA}}})", "{{lane}}")],
               width=6, unit="none", help="Work that waits for the encoder or the decoder."),

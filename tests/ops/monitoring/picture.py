@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from time import time
 from typing import Any
@@ -81,56 +82,55 @@ class Data:
 
 
 def picture(board: dict[str, Any], data: Data) -> str:
-    """The board as SVG; panels without data are left out of their lines."""
-    parts, y, height = [], TOP, 0
-    for panel in board["panels"]:
-        place = panel["gridPos"]
-        if panel["type"] == "row":
-            y = TOP + place["y"] * HEIGHT
-            parts.append(f'<text class="row" x="{LEFT}" y="{y + 21}">{escape(panel["title"])}</text>')
+    """The board as SVG. What has no data here is an empty frame, and a line of nothing but such frames is left out."""
+    parts: list[str] = []
+    y = float(TOP)
+    for _, line in groupby(board["panels"], lambda panel: panel["gridPos"]["y"]):
+        panels = list(line)
+        if panels[0]["type"] == "row":
+            parts.append(f'<text class="row" x="{LEFT}" y="{y + 21}">{escape(panels[0]["title"])}</text>')
+            y += HEIGHT
             continue
-        box = Box(
-            LEFT + place["x"] * UNIT,
-            TOP + place["y"] * HEIGHT,
-            place["w"] * UNIT - GAP,
-            place["h"] * HEIGHT - GAP,
-        )
-        drawn = _panel(panel, data, box)
-        if drawn:
-            parts.append(drawn)
-            height = max(height, int(box.y + box.height))
-    width = LEFT * 2 + 24 * UNIT - GAP
+        boxes = [
+            Box(LEFT + place["x"] * UNIT, y, place["w"] * UNIT - GAP, place["h"] * HEIGHT - GAP)
+            for place in (panel["gridPos"] for panel in panels)
+        ]
+        drawn = [_panel(panel, data, box) for panel, box in zip(panels, boxes, strict=True)]
+        if any(drawn):
+            parts += [_frame(panel, box) + inside for panel, box, inside in zip(panels, boxes, drawn, strict=True)]
+            y += panels[0]["gridPos"]["h"] * HEIGHT
+    width, height = LEFT * 2 + 24 * UNIT - GAP, y + GAP
     minutes = round((data.end - data.start) / 60)
     head = (
         f'<text class="board" x="{LEFT}" y="34">{escape(board["title"])}</text>'
-        f'<text class="faint" x="{LEFT + 110}" y="33">two replicas, one Redis, last {minutes} minutes</text>'
+        f'<text class="faint" x="{LEFT + 110}" y="33">two replicas and one Redis, {minutes} min</text>'
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height + 16}" width="{width}" '
-        f'height="{height + 16}"><style>{STYLE}</style><rect width="100%" height="100%" fill="#111217"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}"><style>{STYLE}</style><rect width="100%" height="100%" fill="#111217"/>'
         f"{head}{''.join(parts)}</svg>\n"
     )
 
 
+def _frame(panel: dict[str, Any], box: Box) -> str:
+    frame = f'<rect class="panel" x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="3"/>'
+    return frame + _text(box.x + 10, box.y + 20, panel["title"], "title", width=box.width - 16)
+
+
 def _panel(panel: dict[str, Any], data: Data, box: Box) -> str:
-    """A frame, a title, and what is in it; nothing where no query has an answer."""
+    """What is in a panel; nothing where no query has an answer."""
     kind = panel["type"]
     if kind == "table":
-        inside = _table(data.labels(panel["targets"][0]), panel, box)
-    else:
-        series = [one for target in panel["targets"] for one in data.series(target)]
-        if not series:
-            return ""
-        draw = {"stat": _stat, "bargauge": _bars, "heatmap": _heatmap, "timeseries": _curves}[kind]
-        inside = draw(series, panel, box)
-    frame = f'<rect class="panel" x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="3"/>'
-    return frame + _text(box.x + 10, box.y + 20, panel["title"], "title", width=box.width - 16) + inside
+        return _table(data.labels(panel["targets"][0]), panel, box)
+    series = [one for target in panel["targets"] for one in data.series(target)]
+    draw = {"stat": _stat, "bargauge": _bars, "heatmap": _heatmap, "timeseries": _curves}[kind]
+    return draw(series, panel, box) if series else ""
 
 
 def _stat(series: Sequence[Series], panel: dict[str, Any], box: Box) -> str:
     value = series[0].points[-1][1]
     shown, color = shown_value(value, panel), _step_color(value, panel)
-    size = min(46.0, 1.55 * box.width / max(3, len(shown)))
+    size = min(44.0, 1.3 * box.width / max(3, len(shown)))
     return (
         f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + box.height / 2 + size / 2:.1f}" text-anchor="middle" '
         f'style="font-size:{size:.0f}px;font-weight:600;fill:{color}">{escape(shown)}</text>'
@@ -165,7 +165,7 @@ def _curves(series: Sequence[Series], panel: dict[str, Any], box: Box) -> str:
     rows = _legend_rows(series, box.width - 20)
     plot = Box(box.x + 58, box.y + 32, box.width - 70, box.height - 58 - 15 * len(rows))
     values = [value for one in series for _, value in one.points if math.isfinite(value)]
-    top = _round_up(max([*values, 1e-9]) * 1.05)
+    top = panel["fieldConfig"]["defaults"].get("max") or _round_up(max(values) or 1.0)
     end = max(one.points[-1][0] for one in series)
     start = min(one.points[0][0] for one in series)
 
