@@ -41,9 +41,12 @@ class WatchedService:
         with ExitStack() as stack:
             self.redis = stack.enter_context(RedisServer(arguments=REDIS))
             settings = {**SETTINGS, "EDGESAM_REDIS_URL": self.redis.url}
-            self.replicas = [stack.enter_context(ServiceProcess(settings)) for _ in range(2)]
+            # One has its metrics on a port of their own, as in a cluster.
+            apart = {**settings, "EDGESAM_METRICS_PORT": "0"}
+            self.replicas = [stack.enter_context(ServiceProcess(own)) for own in (settings, apart)]
+            (port,) = (line["port"] for line in self.replicas[1].log if line["event"] == "metrics")
+            targets = [self.replicas[0].url.removeprefix("http://"), f"127.0.0.1:{port}"]
             self.exporter = stack.enter_context(RedisExporter(self.redis.url))
-            targets = [replica.url.removeprefix("http://") for replica in self.replicas]
             jobs = {"edgesam": targets, "edgesam-redis": [f"127.0.0.1:{self.exporter.port}"]}
             self.prometheus = stack.enter_context(PrometheusServer(jobs, RULES.read_text()))
             self.traces: list[str] = []
