@@ -397,7 +397,7 @@ def main() -> None:
         began = time()
         watched.use(chosen.seconds, pause_s=0.35, crowd_every_s=60)
         watched.wait_for_scrapes()
-        data = Data(watched.prometheus, began + 5, time())
+        data = Data(watched.prometheus, began + 5, began + chosen.seconds)
         svg = picture(json.loads(BOARD.read_text()), data)
     if chosen.svg:
         chosen.out.with_suffix(".svg").write_text(svg)

@@ -100,23 +100,42 @@ def test_the_operator_gets_exactly_the_groups_of_the_rule_file():
     assert yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text())["spec"] == RULES
 
 
-def test_the_component_gives_an_overlay_rules_targets_and_the_board():
+def built(*components: str) -> dict[tuple[str, str], dict]:
+    """What an overlay of these components gives a cluster, by kind and name."""
     overlay = ROOT / "out" / "monitoring-overlay"  # kustomize takes components by relative paths alone
     overlay.mkdir(parents=True, exist_ok=True)
-    (overlay / "kustomization.yaml").write_text("components: [../../k8s/components/monitoring]\nnamespace: demo\n")
+    paths = [f"../../k8s/components/{component}" for component in components]
+    (overlay / "kustomization.yaml").write_text(json.dumps({"components": paths, "namespace": "demo"}))
+    made = yaml.safe_load_all(run("kubectl", "kustomize", overlay))
+    return {(one["kind"], one["metadata"]["name"]): one for one in made}
 
-    made = list(yaml.safe_load_all(run("kubectl", "kustomize", overlay)))
 
-    kinds = {(one["kind"], one["metadata"]["name"]): one for one in made}
-    assert kinds.keys() == {
+def test_the_component_gives_an_overlay_rules_targets_and_the_board():
+    made = built("monitoring")
+
+    assert made.keys() == {
         ("ConfigMap", "edgesam-dashboard"),
         ("PrometheusRule", "edgesam"),
         ("ServiceMonitor", "edgesam"),
         ("ServiceMonitor", "edgesam-redis"),
     }
-    board = kinds["ConfigMap", "edgesam-dashboard"]
+    board = made["ConfigMap", "edgesam-dashboard"]
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(board["data"]["edgesam.json"])["uid"] == "edgesam"
+
+
+def test_the_exporter_beside_redis_is_found_as_the_job_that_the_rules_name():
+    made = built("monitoring", "redis-exporter")
+
+    monitor = made["ServiceMonitor", "edgesam-redis"]["spec"]
+    service = made["Service", "edgesam-redis-metrics"]
+    pods = made["Deployment", "edgesam-redis-exporter"]["spec"]["template"]
+    (container,) = pods["spec"]["containers"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "edgesam-redis"
+    assert service["spec"]["selector"].items() <= pods["metadata"]["labels"].items()
+    assert {end["port"] for end in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= {port["name"] for port in container["ports"]}
 
 
 def test_rules_name_metrics_that_exist():
