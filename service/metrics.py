@@ -6,8 +6,8 @@ Labels never hold hashes, users or raw paths; `route` is a template, `unmatched`
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -24,7 +24,8 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_SPANS = 100
 
 
-class StageSpan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StageSpan:
     """When a stage of a request ran, on the clock of `perf_counter`, seconds."""
 
     stage: str

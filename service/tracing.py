@@ -107,9 +107,9 @@ class RequestTrace:
         if not self._span.is_recording():
             return
         below = set_span_in_context(self._span)
-        for stage, started_at, ended_at in stages:
-            span = self._tracer.start_span(stage, below, start_time=self._at_ns(started_at))
-            span.end(self._at_ns(ended_at))
+        for one in stages:
+            span = self._tracer.start_span(one.stage, below, start_time=self._at_ns(one.started_at))
+            span.end(self._at_ns(one.ended_at))
         self._span.set_attribute("http.response.status_code", status)
         for key in _ATTRIBUTES:
             if state.get(key) is not None:
