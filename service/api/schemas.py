@@ -168,6 +168,14 @@ class SegmentResponse(BaseModel):
     results: list[ResultModel]
 
 
+class ModelFileModel(BaseModel):
+    """A file that decoding in the browser needs."""
+
+    file: str = Field(description="Its name, by which graphs refer to it.")
+    sha256: str = Field(description="Its address, too: /models/files/{sha256}.")
+    size_bytes: int
+
+
 class ModelModel(BaseModel):
     """The served model and its bounds."""
 
@@ -191,6 +199,10 @@ class ModelModel(BaseModel):
     )
     threads: int
     embedding_dtype: str
+    files: dict[str, ModelFileModel] = Field(
+        description="What decoding in the browser needs, by part: the graphs prepare and decoder, and parameters where "
+        "the decoder refers to them. Empty where that is not offered."
+    )
     limits: dict[str, float]
 
 
