@@ -21,7 +21,8 @@ RUNTIME_VERSION := 1.30.0
 RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle lock image openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle \
+	monitoring lock image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,9 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of a checkpoint: make bundle 
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published weights' training."
 	cp out/edgesam-base/* model_store/artifacts/edgesam-base/
 	$(BIN)/python tests/demo/card.py
+
+monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board
+	$(BIN)/python k8s/components/monitoring/write.py
 
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
 	$(BIN)/uv pip compile pyproject.toml --extra cpu --universal --python-version 3.11 --generate-hashes --no-header \
