@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -19,12 +19,13 @@ from service.api.access.middleware import AccessMiddleware, Allowances
 from service.api.access.rules import DOCS_PATHS, METRICS_PATHS
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
-from service.api.admission import AdmissionMiddleware
+from service.api.admission import AdmissionMiddleware, Elsewhere, Permits
 from service.api.docs import DOCUMENT_PATH, install_docs_page
 from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import RequestMiddleware
-from service.api.pages import install_pages
+from service.api.model_files import MODEL_FILE_ROUTE, ModelFile, install_model_files, read_model_files
+from service.api.pages import RUNTIME_ROUTE, install_pages
 from service.api.problems import install_problem_handlers
 from service.api.routes import RequestLimits, install_routes
 from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
@@ -50,6 +51,9 @@ from service.sam.embedding import ImageEmbedding
 from service.sam.runs import MaskLibrary
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 logger = logging.getLogger(__name__)
 
 # What pages of other origins may send and read (CORS).
@@ -59,6 +63,7 @@ ALLOWED_HEADERS = (
     "X-API-Key",
     "X-Image-Hash",
     "X-Request-ID",
+    "traceparent",
     "If-None-Match",
     "Range",
 )
@@ -79,6 +84,12 @@ EXPOSED_HEADERS = (
     "X-Fingerprint",
     "X-Granularity-Box",
 )
+# What a replica of a role leaves to others. Looking a picture up needs Redis only, so that both do it.
+ELSEWHERE: Mapping[str, Sequence[tuple[str, str]]] = {
+    "all": [],
+    "embed": [("POST", "/segment")],
+    "segment": [("POST", "/embed"), ("GET", EMBEDDING_ROUTE), ("DELETE", EMBEDDING_ROUTE)],
+}
 # A task behind an answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
 MAX_BACKGROUND_TASKS = 32
 CLOSE_TIMEOUT_S = 2.0
@@ -100,21 +111,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ManifestError, ProviderUnavailable, ValueError: the settings cannot be served; the message says why.
     """
     settings = settings or Settings()
+    threads = settings.threads or available_cpus()
     metrics = Metrics(CollectorRegistry())
     keys, key_file = _keys(settings, metrics)
     runtime = Runtime(
         settings.model_dir,
         provider=settings.provider,
-        threads=settings.threads or available_cpus(),
+        threads=threads,
         decoder=settings.decoder,
         precision=settings.precision,
         max_encode_batch=settings.max_encode_batch,
         engine_cache_dir=settings.engine_cache_dir,
+        encodes=settings.role != "segment",
+        segments=settings.role != "embed",
     )
     readiness = Readiness()
     closing = AsyncExitStack()  # what is pushed here is closed in reverse order
-    uploads = Workers("upload", max(1, available_cpus() // 2), yields=True)
-    clicks = Workers("click", available_cpus() + 1)
+    uploads = Workers("upload", max(1, threads // 2), yields=True)
+    clicks = Workers("click", threads + 1)
     closing.callback(uploads.close)
     closing.callback(clicks.close)
     encoding = encode_lane(
@@ -135,7 +149,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_queue_size=settings.max_decode_queue,
         calls=settings.decode_workers or (runtime.threads if is_native else 1),
         threads=runtime.threads,
-        finishers=available_cpus() + 1,
+        finishers=threads + 1,
         metrics=metrics,
     )
     memory: MemoryCache[ImageState] = MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics)
@@ -189,7 +203,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             encoding.start()
             decoding.start()
             await asyncio.to_thread(runtime.warm_up)
-            _announce(runtime, metrics)
+            _announce(runtime, settings.role, metrics)
             yield
 
     app = FastAPI(
@@ -204,6 +218,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.readiness = readiness
     access = None if keys is None else _Access(keys, allowances)
+    tracing = _tracing(settings, closing)
     _install(
         app,
         settings,
@@ -213,6 +228,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         readiness=readiness,
         metrics=metrics,
         access=access,
+        tracing=tracing,
     )
     return app
 
@@ -251,6 +267,7 @@ def _install(
     readiness: Readiness,
     metrics: Metrics,
     access: _Access | None,
+    tracing: "Tracing | None",
 ) -> None:
     """Routes, pages, problems and middleware."""
     limits = RequestLimits(
@@ -260,15 +277,18 @@ def _install(
         body_timeout_s=settings.body_timeout_s,
         min_bytes_per_s=settings.min_upload_bytes_per_s,
     )
+    runtime_dir = settings.browser_runtime_dir
+    model_files = {} if runtime_dir is None else read_model_files(settings.model_dir, runtime.manifest)
     install_routes(
         app,
         predictor,
         limits=limits,
         expires_in_s=settings.cache_ttl_s,
-        description=_description(runtime, settings),
+        description=_description(runtime, settings, model_files),
         metrics=metrics,
     )
-
+    if model_files:
+        install_model_files(app, model_files, metrics)
     install_embedding_download(app, predictor, fingerprint=runtime.fingerprint, metrics=metrics)
     manifest = runtime.manifest
     exchange = Exchange(predictor, limits, manifest.name, settings.label_studio_files)
@@ -276,12 +296,12 @@ def _install(
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
     if settings.metrics_port is None and settings.metrics_access != "off":
         install_metrics_route(app, metrics.registry)
-    install_pages(app)
+    install_pages(app, runtime_dir)
     if settings.docs_access != "off":
         install_docs_page(app)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app, needs_key=access is not None)  # type: ignore[method-assign]
-    _add_middleware(app, settings, metrics, adapter_routes, access)
+    _add_middleware(app, settings, metrics, adapter_routes, tracing, access)
 
 
 class _Shared:
@@ -340,16 +360,36 @@ class _Shared:
         return "resting" if self._breaker.is_open else "ok"
 
 
+def _tracing(settings: Settings, closing: AsyncExitStack) -> "Tracing | None":
+    """What sends traces; None unless an endpoint is set."""
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracing  # noqa: PLC0415 - few want it, and it brings packages of its own
+    except ImportError as error:
+        raise ValueError("EDGESAM_OTLP_ENDPOINT is set and OpenTelemetry is missing: pip install '.[otel]'") from error
+    tracing = Tracing(settings.otlp_endpoint, version=__version__)
+    closing.push_async_callback(asyncio.to_thread, tracing.close, CLOSE_TIMEOUT_S)
+    return tracing
+
+
 def _add_middleware(
-    app: FastAPI, settings: Settings, metrics: Metrics, adapter_routes: Iterable[str], access: _Access | None
+    app: FastAPI,
+    settings: Settings,
+    metrics: Metrics,
+    adapter_routes: Iterable[str],
+    tracing: "Tracing | None",
+    access: _Access | None,
 ) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
     uploads = AdmissionController(settings.max_embed_requests, "uploads")
-    permits = {
+    downloads = AdmissionController(settings.max_embed_requests, "downloads")
+    permits: dict[tuple[str, str], Permits] = {
         ("POST", "/embed"): uploads,
         ("POST", "/segment"): AdmissionController(settings.max_segment_requests, "prompt requests"),
-        ("GET", EMBEDDING_ROUTE): AdmissionController(settings.max_embed_requests, "downloads of embeddings"),
+        **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE, RUNTIME_ROUTE)), downloads),
         **{("POST", route): uploads for route in adapter_routes},
+        **dict.fromkeys(ELSEWHERE[settings.role], Elsewhere(settings.role)),
     }
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
     if access is not None:
@@ -364,7 +404,11 @@ def _add_middleware(
             metrics=metrics,
         )
     app.add_middleware(
-        RequestMiddleware, metrics=metrics, routes=app.router.routes, send_timeout_s=settings.send_timeout_s
+        RequestMiddleware,
+        metrics=metrics,
+        routes=app.router.routes,
+        send_timeout_s=settings.send_timeout_s,
+        tracing=tracing,
     )
     if settings.cors_origins:
         app.add_middleware(
@@ -395,7 +439,7 @@ def _openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _description(runtime: Runtime, settings: Settings) -> ModelModel:
+def _description(runtime: Runtime, settings: Settings, files: Mapping[str, ModelFile]) -> ModelModel:
     manifest = runtime.manifest
     return ModelModel(
         **manifest.model_dump(
@@ -410,8 +454,10 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
         granularity=manifest.granularity is not None,
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,
+        role=settings.role,
         threads=runtime.threads,
         embedding_dtype=settings.embedding_dtype,
+        files={part: file.described for part, file in files.items()},
         limits={
             "max_image_bytes": settings.max_image_bytes,
             "max_image_pixels": settings.max_image_pixels,
@@ -420,7 +466,7 @@ def _description(runtime: Runtime, settings: Settings) -> ModelModel:
     )  # fmt: skip
 
 
-def _announce(runtime: Runtime, metrics: Metrics) -> None:
+def _announce(runtime: Runtime, role: str, metrics: Metrics) -> None:
     manifest = runtime.manifest
     metrics.model_info.labels(
         manifest.name, runtime.fingerprint, runtime.provider, runtime.precision, str(manifest.trained).lower()
@@ -428,6 +474,7 @@ def _announce(runtime: Runtime, metrics: Metrics) -> None:
     logger.info(
         "ready",
         extra={
+            "role": role,
             "model": manifest.name,
             "fingerprint": runtime.fingerprint,
             "provider": runtime.provider,

@@ -8,6 +8,7 @@
     │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
     │   ├── Forbidden             403  forbidden                a key without the role for this
     │   ├── RateLimited           429  rate-limited             a key that asks too often, or too much at once
+    │   ├── Misdirected           421  misdirected              the work of replicas with another role
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
     │   ├── BodyTimeout           408  body-timeout             the body came too slowly
     │   ├── NotAcceptable         406  not-acceptable           no such representation of this answer
@@ -89,6 +90,12 @@ class RateLimited(ServiceError):
     """The API key asks more often, or for more at once, than it may; nothing was started."""
 
     status, code, title = 429, "rate-limited", "The key has reached its limit"
+
+
+class Misdirected(ServiceError):
+    """This replica does not do such work, others of the service do (EDGESAM_ROLE)."""
+
+    status, code, title = 421, "misdirected", "Another replica answers this"
 
 
 class BodyTooLarge(ServiceError):

@@ -17,8 +17,9 @@ CONNECTING = {"create_connection", "open_connection", "open_unix_connection", "c
 
 
 def modules():
-    """Each module of the service, but for the client, which is made to ask."""
-    return [path for path in sorted(SERVICE.rglob("*.py")) if SERVICE / "client" not in path.parents]
+    """Each module of the running service: not the client nor the container's probe, commands that are made to ask."""
+    commands = {SERVICE / "client", SERVICE / "probe.py"}
+    return [path for path in sorted(SERVICE.rglob("*.py")) if commands.isdisjoint({path, *path.parents})]
 
 
 def imported(tree):

@@ -46,7 +46,7 @@ ADMIN_ALONE: Final = Rule()
 _EMBED: Final[frozenset[Role]] = frozenset({EMBED})
 _SEGMENT: Final[frozenset[Role]] = frozenset({SEGMENT})
 
-# Budget "embed" is for what carries a picture or an embedding, "segment" for what is small.
+# Budget "embed" is for what carries a picture, an embedding or a graph, "segment" for what is small.
 _RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("POST", "/embed"): Rule((_EMBED,), EMBED),
     ("HEAD", "/embed/{image_hash}"): Rule((_EMBED, _SEGMENT), SEGMENT),
@@ -54,6 +54,7 @@ _RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("DELETE", "/embed/{image_hash}"): Rule((), SEGMENT),
     ("POST", "/segment"): Rule((_SEGMENT,), SEGMENT),
     ("GET", "/models"): ANY_KEY,
+    ("GET", "/models/files/{sha256}"): Rule((_EMBED, _SEGMENT), EMBED),
 }
 # A labelling tool sends its picture with every click.
 _ADAPTER_POST: Final = Rule((_EMBED | _SEGMENT,), EMBED)
