@@ -26,7 +26,8 @@ from support.service_client import (
 )
 from support.service_process import ServiceProcess
 
-from service.api.access.rules import ADMIN_ALONE, OPEN, rules_of
+from service.api.access.rules import OPEN, rules_of
+from service.api.pages import RUNTIME_FILES
 from service.app import create_app
 from service.errors import EmbeddingNotFound, Forbidden, MaskNotFound, RateLimited, Unauthorized
 from service.settings import Settings
@@ -147,15 +148,21 @@ def test_without_a_key_nothing_says_more_than_that_one_is_needed(as_, what):
         assert_problem(answer, Unauthorized)
 
 
-def test_every_route_there_is_has_a_rule_that_somebody_thought_of():
-    app = create_app(Settings(adapters=["label-studio", "roboflow", "x-anylabeling"], api_keys=[PLAIN]))
+def test_every_route_there_is_has_a_rule_that_somebody_thought_of(tmp_path):
+    for name in RUNTIME_FILES:
+        (tmp_path / name).write_bytes(b"whatever decodes in the browser")
+    everything = {"adapters": ["label-studio", "roboflow", "x-anylabeling"], "browser_runtime_dir": tmp_path}
+    app = create_app(Settings(api_keys=[PLAIN], **everything))
 
     rules = rules_of(app.router.routes, frozenset({"/metrics"}))
 
-    assert {path for (_, path), rule in rules.items() if rule is ADMIN_ALONE} == {"/docs", "/openapi.json"}
     assert {path for (_, path), rule in rules.items() if rule is OPEN} == {
-        "/", "/web/{name}", "/livez", "/readyz", "/healthz", "/metrics",
+        "/", "/web/{name}", "/web/runtime/{name}", "/livez", "/readyz", "/healthz", "/metrics",
     }  # fmt: skip
+    assert {address for address, rule in rules.items() if not rule.roles and rule is not OPEN} == {
+        ("DELETE", "/embed/{image_hash}"), ("GET", "/docs"), ("GET", "/openapi.json"), ("HEAD", "/openapi.json"),
+    }  # fmt: skip
+    assert "/models/files/{sha256}" in {path for _, path in rules}
     assert all(rule.budget == "embed" for (_, path), rule in rules.items() if path.startswith("/sam"))
 
 
