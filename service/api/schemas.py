@@ -193,10 +193,11 @@ class ModelModel(BaseModel):
     weights: str
     provider: str = Field(description="What computes; where encoder and decoder differ, both, joined by +.")
     granularity: bool = Field(description="Whether /segment takes granularity auto.")
-    decoder: str = Field(description="What decodes: native with its instruction set, or onnx, the graph.")
+    decoder: str = Field(description="What decodes: native with its instruction set, onnx, the graph, or none.")
     provider_timings_ms: dict[str, dict[str, float]] = Field(
         description="What auto measured when it chose, by graph (encoder, decoder); empty where there was no choice."
     )
+    role: str = Field(description="What this replica answers: all, embed or segment.")
     threads: int
     embedding_dtype: str
     files: dict[str, ModelFileModel] = Field(
