@@ -17,9 +17,10 @@ from service.api.docs import SCRIPT, STYLE
 
 LOCK = ROOT / "requirements" / "serve.lock"
 
-# Checks that are left out, and why. Everything else has to be clean, whatever its severity.
+# Checks that are left out, everywhere or in one file, and why. All else has to be clean, whatever its severity.
 SKIPPED = {
     "B101": "assert states an invariant; nothing that a request could break is left to one, and python -O is not used",
+    "B104 service/probe.py": "0.0.0.0 is what it replaces by an address to ask; it binds nothing",
     "B311": "pseudo-random numbers jitter expiry and draw training samples; keys, ids and locks come from `secrets`",
     "B403": "it takes our function `shelve`, which makes tensors of photos, for the module of that name",
 }
@@ -42,7 +43,7 @@ def test_bandit_finds_nothing_but_what_is_known_and_reasoned():
     unexpected = [
         f"{one['test_id']} {one['filename']}:{one['line_number']} {one['issue_text']}"
         for one in report["results"]
-        if one["test_id"] not in SKIPPED
+        if SKIPPED.keys().isdisjoint({one["test_id"], f"{one['test_id']} {one['filename']}"})
     ]
     assert unexpected == []
 
