@@ -21,7 +21,8 @@ RUNTIME_VERSION := 1.30.0
 RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle lock image openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle \
+	monitoring lock image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +77,9 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of a checkpoint: make bundle 
 	cp out/edgesam-base/* model_store/artifacts/edgesam-base/
 	$(BIN)/python tests/demo/card.py
 
+monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board
+	$(BIN)/python k8s/components/monitoring/write.py
+
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
 	$(BIN)/uv pip compile pyproject.toml --extra cpu --universal --python-version 3.11 --generate-hashes --no-header \
 		-q -o requirements/serve.lock
@@ -96,12 +100,16 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
 
+# Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
 image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
-	$$engine --target $(TARGET) --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
-		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t edgesam:$(TARGET) .
+	version="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)"; \
+	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
+	$$engine --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
+		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
+		-t edgesam:$(TARGET) .
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

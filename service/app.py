@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -45,6 +45,9 @@ from service.sam.embedding import ImageEmbedding
 from service.sam.runs import MaskLibrary
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 logger = logging.getLogger(__name__)
 
 # What pages of other origins may send and read (CORS).
@@ -54,6 +57,7 @@ ALLOWED_HEADERS = (
     "X-API-Key",
     "X-Image-Hash",
     "X-Request-ID",
+    "traceparent",
     "If-None-Match",
     "Range",
 )
@@ -194,7 +198,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     app.state.readiness = readiness
-    _install(app, settings, runtime=runtime, predictor=predictor, shared=shared, readiness=readiness, metrics=metrics)
+    tracing = _tracing(settings, closing)
+    _install(
+        app,
+        settings,
+        runtime=runtime,
+        predictor=predictor,
+        shared=shared,
+        readiness=readiness,
+        metrics=metrics,
+        tracing=tracing,
+    )
     return app
 
 
@@ -207,6 +221,7 @@ def _install(
     shared: "_Shared",
     readiness: Readiness,
     metrics: Metrics,
+    tracing: "Tracing | None",
 ) -> None:
     """Routes, pages, problems and middleware."""
     limits = RequestLimits(
@@ -238,7 +253,7 @@ def _install(
     install_pages(app, runtime_dir)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
-    _add_middleware(app, settings, metrics, adapter_routes)
+    _add_middleware(app, settings, metrics, adapter_routes, tracing)
 
 
 class _Shared:
@@ -295,7 +310,26 @@ class _Shared:
         return "resting" if self._breaker.is_open else "ok"
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, adapter_routes: Iterable[str]) -> None:
+def _tracing(settings: Settings, closing: AsyncExitStack) -> "Tracing | None":
+    """What sends traces; None unless an endpoint is set."""
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracing  # noqa: PLC0415 - few want it, and it brings packages of its own
+    except ImportError as error:
+        raise ValueError("EDGESAM_OTLP_ENDPOINT is set and OpenTelemetry is missing: pip install '.[otel]'") from error
+    tracing = Tracing(settings.otlp_endpoint, version=__version__)
+    closing.push_async_callback(asyncio.to_thread, tracing.close, CLOSE_TIMEOUT_S)
+    return tracing
+
+
+def _add_middleware(
+    app: FastAPI,
+    settings: Settings,
+    metrics: Metrics,
+    adapter_routes: Iterable[str],
+    tracing: "Tracing | None",
+) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
     uploads = AdmissionController(settings.max_embed_requests, "uploads")
     downloads = AdmissionController(settings.max_embed_requests, "downloads")
@@ -311,7 +345,11 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, adapter_
         keys = [key.get_secret_value() for key in settings.api_keys]
         app.add_middleware(ApiKeyMiddleware, keys=keys, metrics=metrics)
     app.add_middleware(
-        RequestMiddleware, metrics=metrics, routes=app.router.routes, send_timeout_s=settings.send_timeout_s
+        RequestMiddleware,
+        metrics=metrics,
+        routes=app.router.routes,
+        send_timeout_s=settings.send_timeout_s,
+        tracing=tracing,
     )
     if settings.cors_origins:
         app.add_middleware(

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Serve /metrics on this port instead of the main one; 0 takes a free one."
     )
+    otlp_endpoint: str | None = Field(
+        None, description="Send traces to the OpenTelemetry collector at this address, http://HOST:4318; extra otel."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
 
     role: Literal["all", "embed", "segment"] = Field(
@@ -147,6 +150,13 @@ class Settings(BaseSettings):
     def _has_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(_REDIS_SCHEMES):
             raise ValueError(f"redis_url must start with one of {', '.join(_REDIS_SCHEMES)}")
+        return url
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("otlp_endpoint must start with http:// or https://: traces are sent as OTLP over HTTP")
         return url
 
     @field_validator("api_keys")

@@ -54,12 +54,13 @@ def why_not() -> str | None:
     return None
 
 
-def build(target: str = "cpu", *, arguments: Mapping[str, str] | None = None) -> str:
+def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> str:
     """Build a target of the Dockerfile; quick when nothing changed.
 
     Args:
         target: one of TARGETS.
-        arguments: build arguments, such as VERSION.
+        labels: set on the image. Not as build arguments: caches of older buildahs take a LABEL for the same when only
+            the argument in it differs, and all checkouts share one.
 
     Returns:
         The image's name, to be run with `podman`. It belongs to this checkout.
@@ -87,7 +88,7 @@ def build(target: str = "cpu", *, arguments: Mapping[str, str] | None = None) ->
                 *_package_sources(),
                 *("--build-arg", f"PYTHON_BASE={_PYTHON_BASE}", "--build-arg", f"CUDA_BASE={_PYTHON_BASE}"),
                 *("--build-arg", "TORCH_INDEX="),  # wherever pip finds it
-                *(word for name, value in (arguments or {}).items() for word in ("--build-arg", f"{name}={value}")),
+                *(word for name, value in (labels or {}).items() for word in ("--label", f"{name}={value}")),
                 *("--target", target, "-t", tag, str(ROOT)),
             ],
             timeout_s=_BUILD_S,

@@ -20,7 +20,10 @@ def build(revision: str) -> Callable[[str], str]:
     """Builds a target; skips where no image can be built, which in CI is a failure."""
     if reason := image_builder.why_not():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return lambda target: image_builder.build(target, arguments={"VERSION": __version__, "REVISION": revision})
+    label = "org.opencontainers.image"
+    return lambda target: image_builder.build(
+        target, labels={f"{label}.version": __version__, f"{label}.revision": revision}
+    )
 
 
 @pytest.fixture(scope="session")

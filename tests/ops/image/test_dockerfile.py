@@ -59,6 +59,15 @@ def test_the_image_of_the_other_base_says_the_same():
     ]
 
 
+@pytest.mark.parametrize("name", ["cpu", "openvino", "gpu", "model"])
+def test_what_an_image_is_built_from_comes_with_the_build(name: str):
+    *_, version, revision, source, label = stage(name)
+
+    assert (version, revision, source) == ("ARG VERSION=unknown", "ARG REVISION=unknown", "ARG SOURCE=unknown")
+    for argument in ("version", "revision", "source"):
+        assert f'org.opencontainers.image.{argument}="${{{argument.upper()}}}"' in label
+
+
 def test_the_default_image_is_the_one_for_cpus():
     assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
 
