@@ -11,9 +11,10 @@ BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "ed
 
 LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 10 MiB, with float32 tokens 12
 
-_REDIS_SCHEMES = ("redis://", "rediss://", "unix://",
-    "redis+cluster://", "rediss+cluster://", "redis+sentinel://", "rediss+sentinel://",
-)  # fmt: skip
+_REDIS_SCHEMES = (
+    *("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://"),
+    *("redis+sentinel://", "rediss+sentinel://"),
+)
 
 
 class Settings(BaseSettings):
@@ -60,7 +61,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr | None = Field(
-        None, description="Shared cache: redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://."
+        None, description="Shared cache: redis://, rediss://, unix://, or with +cluster or +sentinel before the colon."
     )
     redis_max_connections: int = Field(8, ge=1, le=256, description="Connections to Redis from this process.")
     redis_connect_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of connecting to Redis, seconds.")
