@@ -27,7 +27,14 @@ from PIL import (
     _imaging,
 )
 
-from service.errors import ImageTooLarge, ServiceError, UndecodableImage, UnsupportedImage, UnusableAspectRatio
+from service.errors import (
+    ImageTooLarge,
+    Overloaded,
+    ServiceError,
+    UndecodableImage,
+    UnsupportedImage,
+    UnusableAspectRatio,
+)
 from service.sam.file_parts import check_parts, check_pieces, check_scans, jpeg_scans
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
@@ -87,6 +94,7 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
         UndecodableImage: a supported format, but broken or cut off.
         ImageTooLarge: more than `max_pixels`.
         UnusableAspectRatio: the shorter side would be 0 in the encoder's frame.
+        Overloaded: the process gets no memory for it.
     """
     file_format = _sniff(data)
     _ignore_pillow_warnings()
@@ -108,6 +116,11 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
         return picture if turn is None else picture.transpose(turn)
     except ServiceError:
         raise
+    except MemoryError as error:
+        # Where the process may not have more, that is not the picture's fault.
+        raise Overloaded(
+            "There is no memory to decode this picture now. Retry shortly, or send it scaled down.", retry_after_s=1.0
+        ) from error
     except Exception as error:
         # On hostile files Pillow raises nearly every type there is.
         raise UndecodableImage(

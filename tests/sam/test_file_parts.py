@@ -1,8 +1,12 @@
 """Files of a great many small parts are refused before Pillow reads them in Python; what encoders write is not."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from sam.pictures import decode_image, encoded, gradient, tiff
 
 from service.errors import UndecodableImage
 
+ROOT = Path(__file__).parent.parent.parent
 MAX_PIXELS = 50_000_000
 PNG, GIF = (encoded(Image.fromarray(gradient(24, 30)).quantize(16), kind) for kind in ("PNG", "GIF"))
 GIF_BLOCKS_AT = 13 + (3 << (GIF[10] & 7) + 1)
@@ -113,3 +118,34 @@ def test_a_transparent_picture_of_many_bands_is_laid_on_white(mode):
     found = decode_image(data, max_pixels=MAX_PIXELS).astype(int)
 
     assert np.abs(found - np.asarray(page.convert("RGB"), int)).max() <= 1  # rounding of the two compositions
+
+
+DECODE_IN_LITTLE_MEMORY = """
+import resource, sys
+from service.errors import Overloaded
+from service.sam.images import decode_picture
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+try:
+    decode_picture(open(sys.argv[1], "rb").read(), max_pixels=50_000_000)
+except Overloaded as error:
+    print(error.detail)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_without_memory_does_not_blame_the_picture(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("1", (6000, 6000)).save(path)
+
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY, str(path)],
+        cwd=ROOT,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.stdout.startswith("There is no memory to decode this picture now"), done
