@@ -153,7 +153,7 @@ class Rude:
         both = whole.replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nContent-Length", 1)
         said = f"Content-Length: {length}".encode()
         kinds = {
-            "200 requests in one piece": whole * 200,
+            "200 requests in one piece": whole * 199 + whole.replace(b"Host", b"Connection: close\r\nHost", 1),
             "two lengths": twice,
             "a length and chunks": both,
             "a negative length": whole.replace(said, b"Content-Length: -1"),
@@ -185,7 +185,6 @@ class Rude:
     def _statuses(self, data: bytes) -> Iterator[str]:
         with RawConnection(self.service.url) as connection, suppress(OSError):
             connection.send(data)
-            connection.finish()
             received = connection.receive_all(16 * MIB)
             yield from (part[:3].decode("latin-1") for part in received.split(b"HTTP/1.1 ")[1:])
 

@@ -63,10 +63,6 @@ class RawConnection:
                 received += data
         return bytes(received)
 
-    def finish(self) -> None:
-        """Say that nothing more will be sent, and go on listening."""
-        self._socket.shutdown(socket.SHUT_WR)
-
     def close(self) -> None:
         """Go away, whatever is under way."""
         self._socket.close()
