@@ -35,7 +35,7 @@ from service.errors import (
     UnsupportedImage,
     UnusableAspectRatio,
 )
-from service.sam.file_parts import check_parts, check_pieces, check_scans, jpeg_scans
+from service.sam.file_parts import check_pieces, check_png_chunks, check_scans, gif_size, jpeg_scans
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
@@ -101,7 +101,10 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
     try:
         if file_format == "WEBP" and (size := _webp_size(data)):
             _check_size(size, max_pixels)  # Opening allocates two canvases.
-        check_parts(data, file_format)
+        if file_format == "GIF" and (size := gif_size(data)):
+            _check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
+        if file_format == "PNG":
+            check_png_chunks(data)
         scans = jpeg_scans(data) if file_format == "JPEG" else 0
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
             _check_size((image.height, image.width), max_pixels)
