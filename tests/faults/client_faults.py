@@ -24,8 +24,8 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     """Every kind of client, on one service."""
     outcome = Outcome("Clients")
     raise_own_file_limit()
-    many, idle = (100, 100) if quick else (1000, 10_000)
-    service = scene.service(head_timeout_s=4.0 if quick else 20.0, send_timeout_s=2.0, max_connections=12_000)
+    many, idle = (60, 60) if quick else (1000, 10_000)
+    service = scene.service(head_timeout_s=2.0 if quick else 20.0, send_timeout_s=2.0, max_connections=12_000)
     hashes = embed_all(service.url, scene.pictures())
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
     stream = Stream("clicks of others", [service.url], clicks, scene.effort.clicks_per_s)

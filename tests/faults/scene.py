@@ -38,15 +38,23 @@ class Effort:
     after_s: float
     silence_s: float  # of a Redis that stands still
     clicks_per_s: float
+    cold_clicks_per_s: float  # on pictures that are in Redis only
     uploads_per_s: float  # 0: none
     pictures: int
+    breaker_failures: int
     breaker_open_s: float
     lock_ttl_s: float
     drain_s: float
 
 
-QUICK = Effort(0.5, 1.0, 1.2, 2.0, 5.0, 0.0, 3, 0.4, 1.0, 0.8)
-FULL = Effort(2.0, 5.0, 7.0, 60.0, 5.0, 0.15, 4, 5.0, 10.0, 3.0)
+QUICK = Effort(
+    before_s=0.4, during_s=1.0, after_s=1.0, silence_s=1.5, clicks_per_s=4.0, cold_clicks_per_s=6.0, uploads_per_s=0.0,
+    pictures=3, breaker_failures=2, breaker_open_s=0.4, lock_ttl_s=1.0, drain_s=0.8,
+)  # fmt: skip
+FULL = Effort(
+    before_s=2.0, during_s=5.0, after_s=7.0, silence_s=60.0, clicks_per_s=5.0, cold_clicks_per_s=2.5, uploads_per_s=0.15,
+    pictures=4, breaker_failures=5, breaker_open_s=5.0, lock_ttl_s=10.0, drain_s=3.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ class Scene:
     def process(self, *, prefix: Sequence[str] = (), **settings: object) -> ServiceProcess:
         """A replica that has not been started; settings by their names without the prefix."""
         own = {
+            "EDGESAM_REDIS_BREAKER_FAILURES": self.effort.breaker_failures,
             "EDGESAM_REDIS_BREAKER_OPEN_S": self.effort.breaker_open_s,
             "EDGESAM_REDIS_LOCK_TTL_S": self.effort.lock_ttl_s,
             # A machine that others use as well may be late: the promises are about the service, not about it.
