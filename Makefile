@@ -15,7 +15,8 @@ FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick faults fuzz demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick capacity faults fuzz demo bundle lock \
+	openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-
 	for target in pictures multipart requests values logits rle; do \
 		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
 	done
+
+capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
+	$(BIN)/python tests/capacity
 
 demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py

@@ -52,8 +52,8 @@ QUICK = Effort(
     pictures=3, breaker_failures=2, breaker_open_s=0.4, lock_ttl_s=1.0, drain_s=0.8,
 )  # fmt: skip
 FULL = Effort(
-    before_s=2.0, during_s=5.0, after_s=7.0, silence_s=60.0, clicks_per_s=5.0, cold_clicks_per_s=2.5, uploads_per_s=0.15,
-    pictures=4, breaker_failures=5, breaker_open_s=5.0, lock_ttl_s=10.0, drain_s=3.0,
+    before_s=2.0, during_s=5.0, after_s=7.0, silence_s=60.0, clicks_per_s=5.0, cold_clicks_per_s=2.5,
+    uploads_per_s=0.15, pictures=4, breaker_failures=5, breaker_open_s=5.0, lock_ttl_s=10.0, drain_s=3.0,
 )  # fmt: skip
 
 
