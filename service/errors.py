@@ -6,6 +6,7 @@
     │   ├── MalformedBody         400  malformed-body           not JSON, not multipart, cut off
     │   ├── PromptOutsideImage    422  prompt-outside-image     a point or a box that misses the picture
     │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
+    │   ├── Misdirected           421  misdirected              the work of replicas with another role
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
     │   ├── BodyTimeout           408  body-timeout             the body came too slowly
     │   ├── MalformedHead         400  malformed-head           not HTTP
@@ -78,6 +79,12 @@ class Unauthorized(ServiceError):
     """API keys are switched on and the request has none that is known."""
 
     status, code, title = 401, "unauthorized", "An API key is needed"
+
+
+class Misdirected(ServiceError):
+    """This replica does not do such work, others of the service do (EDGESAM_ROLE)."""
+
+    status, code, title = 421, "misdirected", "Another replica answers this"
 
 
 class BodyTooLarge(ServiceError):

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -23,6 +23,10 @@ from service.api.problems import framework_problem, problem_response
 from service.api.sending import Answer, AnswerTimeout, abort_connection
 from service.errors import NotReady, Unauthorized
 from service.metrics import Metrics, Stages
+from service.trace_context import trace_parent
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing  # an extra, which may not be installed
 
 logger = logging.getLogger("service.request")
 
@@ -34,24 +38,32 @@ _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 class RequestMiddleware:
     """Gives a request its id and its stages, measures it, logs it, and answers what nobody else caught.
 
-    Sets `request_id`, `route` and `stages` in the request's state. The id of the client's X-Request-ID is kept when it
-    is harmless. The answer carries X-Request-ID and Server-Timing.
+    Sets `request_id`, `route` and `stages` in the request's state, and `trace_id` when the request belongs to a trace.
+    The id of the client's X-Request-ID is kept when it is harmless. The answer carries X-Request-ID and Server-Timing.
 
     Args:
         app: what is surrounded.
         metrics: receives duration and number of requests.
         routes: where the templates for logs and metrics come from.
         send_timeout_s: the most a client may take to read its answer, seconds; then the connection is closed.
+        tracing: gets a span for each request and its stages; None: there are no traces.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, routes: Sequence[BaseRoute], send_timeout_s: float = 30.0
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        routes: Sequence[BaseRoute],
+        send_timeout_s: float = 30.0,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._routes = routes
         self._templates: dict[str, str] = {}
         self._send_timeout_s = send_timeout_s
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -60,10 +72,18 @@ class RequestMiddleware:
             return
         started = perf_counter()
         route = self._route(scope)
-        given = Headers(scope=scope).get("x-request-id", "")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
-        stages = self._metrics.stages()
-        scope.setdefault("state", {}).update(request_id=request_id, route=route, stages=stages)
+        parent = trace_parent(headers.getlist("traceparent"))
+        trace = self._tracing.begin(method, route, parent) if self._tracing and route not in _QUIET_ROUTES else None
+        trace_id = trace.trace_id if trace else parent.trace_id if parent else None
+        stages = self._metrics.stages(trace_id or request_id, keeps_spans=trace is not None and trace.is_recording)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, route=route, stages=stages)
+        if trace_id is not None:
+            state["trace_id"] = trace_id
         answer = Answer(send, timeout_s=self._send_timeout_s)
 
         async def send_timed(message: Message) -> None:
@@ -84,10 +104,12 @@ class RequestMiddleware:
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.http_request_duration_seconds.labels(route, method, str(status)).observe(seconds)
+            duration = self._metrics.http_request_duration_seconds.labels(route, method, str(status))
+            duration.observe(seconds, stages.exemplar)
             if route not in _QUIET_ROUTES:
                 _log(scope, route, status, seconds, stages)
+            if trace is not None:
+                trace.end(status, stages.spans(), state)
 
     def _route(self, scope: Scope) -> str:
         """The template of the route; looked for once, where it has no parameters and hence stands for one path."""
@@ -282,6 +304,6 @@ def _log(scope: Scope, route: str, status: int, seconds: float, stages: Stages) 
         "status": status,
         "duration_ms": round(seconds * 1000, 2),
         "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
-        **{key: state[key] for key in ("problem", "cached", "prompts") if key in state},
+        **{key: state[key] for key in ("trace_id", "problem", "cached", "prompts") if key in state},
     }
     logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

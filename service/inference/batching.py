@@ -26,6 +26,8 @@ class Done(Generic[Result]):
     queue_s: float
     run_s: float
     batch_size: int
+    ran_until: float
+    """`perf_counter` when the run ended; its finishing touches came after."""
 
 
 @dataclass(slots=True, eq=False)  # an entry equals itself alone: items may be arrays, which have no single truth value
@@ -225,9 +227,9 @@ class DynamicBatcher(Generic[Item, Result]):
         try:
             results = self._run([entry.item for entry in batch], threads)
             _check_length(batch, results)
-            run_s = perf_counter() - started
+            ended = perf_counter()
             for entry, result in zip(batch, results, strict=True):
-                done = Done(result, started - entry.queued_at, run_s, size)
+                done = Done(result, started - entry.queued_at, ended - started, size, ended)
                 finishing.append(partial(self._finish, entry, done))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch; the lane goes on
             for entry in batch:
@@ -249,7 +251,7 @@ class DynamicBatcher(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - it belongs to this caller
             self._deliver(entry, error=error)
         else:
-            self._deliver(entry, done=Done(finished, done.queue_s, done.run_s, done.batch_size))
+            self._deliver(entry, done=Done(finished, done.queue_s, done.run_s, done.batch_size, done.ran_until))
 
     def _deliver(
         self, entry: _Entry[Item, Result], *, done: Done[Any] | None = None, error: Exception | None = None

@@ -266,8 +266,8 @@ class Predictor:
 
         frame, original_size = await self._uploads.run(stages, read)
         done = await self._encode_lane.submit(frame)
-        stages.add("queue", done.queue_s)
-        stages.add("encode", done.run_s)
+        stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        stages.add("encode", done.run_s, ended_at=done.ran_until)
         return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
 
     async def _resolve(self, query: Query, hashed: str, stages: Stages) -> Prompt:
@@ -312,8 +312,8 @@ class Predictor:
             arrays = await self.clicks.run(stages, self._prepare_masks, state.embedding, prompts, stages)
         item = DecodeItem(arrays, prompts, state.embedding.original_size)
         done = await self._decode_lane.submit(item, partial(write, chunk), is_begun=is_begun)
-        stages.add("queue", done.queue_s)
-        stages.add("decode", done.run_s)
+        stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        stages.add("decode", done.run_s, ended_at=done.ran_until)
         return done.result
 
     def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], stages: Stages) -> StateArrays:
@@ -419,8 +419,9 @@ class _Writing(Generic[Written]):
                 self.kept.append((mask.mask_id, mask_logits))
                 postprocess_s += enlarged - started
                 serialize_s += perf_counter() - enlarged
-        self._stages.add("postprocess", postprocess_s)
-        self._stages.add("serialize", serialize_s)
+        ended = perf_counter()  # the two took turns, mask by mask; a trace shows one after the other
+        self._stages.add("postprocess", postprocess_s, ended_at=ended - serialize_s)
+        self._stages.add("serialize", serialize_s, ended_at=ended)
 
     def end(self) -> Written:
         """The answer, when all masks have been written."""
