@@ -93,17 +93,17 @@ monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: th
 	$(BIN)/python k8s/components/monitoring/write.py
 
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --universal --python-version 3.11 --generate-hashes --no-header \
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra otel --universal --python-version 3.11 --generate-hashes --no-header \
 		-q -o requirements/serve.lock
 	echo torch > $(VENV)/without-torch
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -q \
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
 	printf '%s\n' $(OPS_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/ops.lock
-	$(BIN)/uv pip compile pyproject.toml --extra openvino --universal --python-version 3.11 --generate-hashes --no-header \
+	$(BIN)/uv pip compile pyproject.toml --extra openvino --extra otel --universal --python-version 3.11 --generate-hashes --no-header \
 		-q -o requirements/openvino.lock
 	printf '%s\n' $(CUDA_LIBRARIES) > $(VENV)/without-cuda
-	$(BIN)/uv pip compile pyproject.toml --extra gpu --universal --python-version 3.11 --generate-hashes --no-header \
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --extra otel --universal --python-version 3.11 --generate-hashes --no-header \
 		-q --excludes $(VENV)/without-cuda -o requirements/gpu.lock
 	printf '%s\n' $(TORCH_NEEDS) | $(BIN)/uv pip compile pyproject.toml - --extra model --universal --python-version 3.11 \
 		--generate-hashes --no-header -q --excludes $(VENV)/without-torch -o requirements/model.lock

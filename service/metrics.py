@@ -142,6 +142,7 @@ class Metrics:
         self.rejected_total = Counter(
             "edgesam_rejected_total", "Requests refused before any work, by reason.", ["reason"], registry=registry
         )
+        self.rejected_total.labels("overloaded")  # from 0 on: a rate does not see the burst with which a series begins
         self.redis_breaker_open = Gauge(
             "edgesam_redis_breaker_open", "1 while Redis is not asked because it kept failing.", registry=registry
         )

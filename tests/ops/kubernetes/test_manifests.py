@@ -122,7 +122,10 @@ def test_every_variable_is_a_setting_and_all_together_can_be_served(every, name,
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_named_is_there_and_secrets_are_not(every, name):
     manifests = every[name]
-    made = {"edgesam-redis": {"url", "users.acl"}, "edgesam-redis-tls": {"ca.crt", "tls.crt", "tls.key"}}
+    made = {
+        "edgesam-redis": {"url", "users.acl", "metrics-password"},
+        "edgesam-redis-tls": {"ca.crt", "tls.crt", "tls.key"},
+    }
 
     assert manifests.of("Secret") == []
     for reference in references(manifests.objects, "secretKeyRef"):
