@@ -26,7 +26,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity faults fuzz demo \
-	bundle monitoring lock image openvino-test clean
+	bundle monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,14 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 		-o requirements/build.lock
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
+
+sbom: $(VENV)/.ops  ## what is served consists of: out/sbom.json (CycloneDX), from requirements/serve.lock
+	mkdir -p out
+	$(VENV)/ops/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/serve.lock --pyproject pyproject.toml \
+		--output-reproducible --of JSON -o out/sbom.json
+
+audit: $(VENV)/.ops  ## what is known against the pinned dependencies: withdrawn releases, vulnerabilities; needs the network
+	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
 image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model

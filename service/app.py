@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -13,12 +14,16 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__, native
+from service.api.access.keys import KeyFile, KeyRing
+from service.api.access.middleware import AccessMiddleware, Allowances
+from service.api.access.rules import DOCS_PATHS, METRICS_PATHS
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
 from service.api.admission import AdmissionMiddleware, Elsewhere, Permits
+from service.api.docs import DOCUMENT_PATH, install_docs_page
 from service.api.downloads import EMBEDDING_ROUTE, install_embedding_download
 from service.api.health import Readiness, install_health_routes, install_metrics_route
-from service.api.middleware import ApiKeyMiddleware, RequestMiddleware
+from service.api.middleware import RequestMiddleware
 from service.api.model_files import MODEL_FILE_ROUTE, ModelFile, install_model_files, read_model_files
 from service.api.pages import RUNTIME_ROUTE, install_pages
 from service.api.problems import install_problem_handlers
@@ -26,6 +31,7 @@ from service.api.routes import RequestLimits, install_routes
 from service.api.schemas import ModelModel, ProblemModel, SegmentRequest
 from service.cache.base import Cache
 from service.cache.breaker import CircuitBreaker
+from service.cache.bucket import SharedBuckets
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.lock import RedisLock
 from service.cache.memory import MemoryCache
@@ -107,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     threads = settings.threads or available_cpus()
     metrics = Metrics(CollectorRegistry())
+    keys, key_file = _keys(settings, metrics)
     runtime = Runtime(
         settings.model_dir,
         provider=settings.provider,
@@ -150,6 +157,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
     )
     shared = _Shared(settings, metrics, runtime.fingerprint, clicks, closing)
+    allowances = Allowances(shared.buckets)
+    closing.push_async_callback(allowances.aclose)
     background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
     closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
     closing.push_async_callback(decoding.aclose)
@@ -188,6 +197,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 closing.callback(thread.join, CLOSE_TIMEOUT_S)
                 closing.callback(server.shutdown)
                 logger.info("metrics", extra={"port": server.server_port})
+            if key_file is not None:
+                closing.callback(key_file.close)
+                key_file.start()
             encoding.start()
             decoding.start()
             await asyncio.to_thread(runtime.warm_up)
@@ -195,9 +207,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="EdgeSAM", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+        title="EdgeSAM",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None if settings.docs_access == "off" else DOCUMENT_PATH,
     )
     app.state.readiness = readiness
+    access = None if keys is None else _Access(keys, allowances)
     tracing = _tracing(settings, closing)
     _install(
         app,
@@ -207,9 +227,34 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         shared=shared,
         readiness=readiness,
         metrics=metrics,
+        access=access,
         tracing=tracing,
     )
     return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Where keys are asked for: which there are, and what is left of their limits."""
+
+    keys: KeyRing
+    allowances: Allowances
+
+
+def _keys(settings: Settings, metrics: Metrics) -> tuple[KeyRing | None, KeyFile | None]:
+    """The keys that are known, and the file they are read from; None where none are asked for.
+
+    Raises:
+        KeyFileError: the file cannot be used.
+    """
+    if not settings.asks_for_keys:
+        return None, None
+    ring = KeyRing([key.get_secret_value() for key in settings.api_keys], metrics)
+    if settings.api_keys_file is None:
+        return ring, None
+    file = KeyFile(settings.api_keys_file, ring, metrics)
+    file.load()
+    return ring, file
 
 
 def _install(
@@ -221,6 +266,7 @@ def _install(
     shared: "_Shared",
     readiness: Readiness,
     metrics: Metrics,
+    access: _Access | None,
     tracing: "Tracing | None",
 ) -> None:
     """Routes, pages, problems and middleware."""
@@ -248,12 +294,14 @@ def _install(
     exchange = Exchange(predictor, limits, manifest.name, settings.label_studio_files)
     adapter_routes = install_adapters(app, settings.adapters, exchange)
     install_health_routes(app, readiness, model=manifest.name, trained=manifest.trained, redis=shared.describe)
-    if settings.metrics_port is None:
+    if settings.metrics_port is None and settings.metrics_access != "off":
         install_metrics_route(app, metrics.registry)
     install_pages(app, runtime_dir)
+    if settings.docs_access != "off":
+        install_docs_page(app)
     install_problem_handlers(app, metrics)
-    app.openapi = lambda: _openapi(app, needs_key=bool(settings.api_keys))  # type: ignore[method-assign]
-    _add_middleware(app, settings, metrics, adapter_routes, tracing)
+    app.openapi = lambda: _openapi(app, needs_key=access is not None)  # type: ignore[method-assign]
+    _add_middleware(app, settings, metrics, adapter_routes, tracing, access)
 
 
 class _Shared:
@@ -270,6 +318,7 @@ class _Shared:
         self.embeddings: Cache[ImageEmbedding] | None = None
         self.masks: Cache[LowResMask] | None = None
         self.flight: SharedFlight[ImageEmbedding] | None = None
+        self.buckets: SharedBuckets | None = None
         self._breaker = CircuitBreaker(
             failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
         )
@@ -302,6 +351,7 @@ class _Shared:
         )
         lock = RedisLock(client, self._breaker, ttl_s=settings.redis_lock_ttl_s)
         self.flight = SharedFlight(self.embeddings, lock, ttl_s=settings.redis_lock_ttl_s)
+        self.buckets = SharedBuckets(client, self._breaker)
 
     def describe(self) -> str:
         """For /readyz."""
@@ -329,6 +379,7 @@ def _add_middleware(
     metrics: Metrics,
     adapter_routes: Iterable[str],
     tracing: "Tracing | None",
+    access: _Access | None,
 ) -> None:
     """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself."""
     uploads = AdmissionController(settings.max_embed_requests, "uploads")
@@ -341,9 +392,17 @@ def _add_middleware(
         **dict.fromkeys(ELSEWHERE[settings.role], Elsewhere(settings.role)),
     }
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
-    if settings.api_keys:
-        keys = [key.get_secret_value() for key in settings.api_keys]
-        app.add_middleware(ApiKeyMiddleware, keys=keys, metrics=metrics)
+    if access is not None:
+        open_paths = METRICS_PATHS if settings.metrics_access == "open" else frozenset()
+        open_paths |= DOCS_PATHS if settings.docs_access == "open" else frozenset()
+        app.add_middleware(
+            AccessMiddleware,
+            ring=access.keys,
+            allowances=access.allowances,
+            routes=app.router.routes,
+            open_paths=open_paths,
+            metrics=metrics,
+        )
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,

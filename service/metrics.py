@@ -146,6 +146,12 @@ class Metrics:
         self.redis_breaker_open = Gauge(
             "edgesam_redis_breaker_open", "1 while Redis is not asked because it kept failing.", registry=registry
         )
+        self.api_keys = Gauge("edgesam_api_keys", "API keys that are known.", registry=registry)
+        self.api_keys_stale = Gauge(
+            "edgesam_api_keys_stale",
+            "1 while the file of API keys cannot be used and those read before it stay.",
+            registry=registry,
+        )
         self.model_info = Gauge(
             "edgesam_model_info",
             "1; the labels describe the served model.",

@@ -128,7 +128,18 @@ class Settings(BaseSettings):
         default_factory=list, description='Origins whose pages may call the service, as JSON; ["*"] allows all.'
     )
     api_keys: list[SecretStr] = Field(
-        default_factory=list, description="Keys as JSON; one must come with each request. Empty asks for none."
+        default_factory=list,
+        description="Keys as JSON that may do everything; one, or one of the file, must come with each request. "
+        "Without either none is asked for.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of hashed keys with roles, namespaces and limits; read again when it changes."
+    )
+    metrics_access: Literal["open", "admin", "off"] = Field(
+        "open", description="Who may read /metrics on the main port: everybody, keys with the role admin, nobody."
+    )
+    docs_access: Literal["open", "admin", "off"] | None = Field(
+        None, description="The same for /docs and /openapi.json; unset: admin where keys are asked for, else open."
     )
 
     adapters: Annotated[list[Literal["label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
@@ -143,6 +154,11 @@ class Settings(BaseSettings):
         description="Folder of onnxruntime-web's files: the page offers to decode in the browser, and the decoder's "
         "weights can be downloaded.",
     )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
@@ -182,6 +198,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single picture, and there is no EDGESAM_REDIS_URL; "
                 f"give at least {LEAST_MEMORY_BYTES} bytes"
+            )
+        if "admin" in (self.metrics_access, self.docs_access) and not self.asks_for_keys:
+            raise ValueError(
+                "EDGESAM_METRICS_ACCESS and EDGESAM_DOCS_ACCESS can be admin only where there are keys; set "
+                "EDGESAM_API_KEYS_FILE or EDGESAM_API_KEYS"
+            )
+        if self.metrics_port is not None and self.metrics_access == "admin":
+            raise ValueError(
+                "EDGESAM_METRICS_PORT asks nobody for a key; leave EDGESAM_METRICS_ACCESS unset and close the port to "
+                "others, or leave EDGESAM_METRICS_PORT unset"
             )
         if self.role == "segment" and self.redis_url is None:
             raise ValueError(

@@ -14,8 +14,11 @@ from service.metrics import Metrics
 class Permits(Protocol):
     """Lets a request in, or says why not."""
 
-    def permit(self) -> AbstractContextManager[None]:
+    def permit(self, caller: str) -> AbstractContextManager[None]:
         """Hold one permit.
+
+        Args:
+            caller: who asks; see `AdmissionController`.
 
         Raises:
             Overloaded, Misdirected: there is none.
@@ -32,7 +35,7 @@ class Elsewhere:
     def __init__(self, role: str) -> None:
         self._role = role
 
-    def permit(self) -> AbstractContextManager[None]:
+    def permit(self, caller: str) -> AbstractContextManager[None]:  # noqa: ARG002 - whoever it is
         """Tell who answers."""
         other = "segment" if self._role == "embed" else "embed"
         raise Misdirected(
@@ -65,7 +68,7 @@ class AdmissionMiddleware:
         with ExitStack() as held:
             if admission is not None:
                 try:
-                    held.enter_context(admission.permit())
+                    held.enter_context(admission.permit(scope["state"]["caller"].name))
                 except (Overloaded, Misdirected) as error:
                     self._metrics.rejected_total.labels(error.code).inc()
                     scope["state"]["problem"] = error.code

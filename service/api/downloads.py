@@ -62,14 +62,14 @@ def install_embedding_download(app: FastAPI, predictor: Predictor, *, fingerprin
         responses={
             **DOWNLOAD_ANSWERS,
             **_ANSWERS,
-            **ProblemModel.responses(401, 404, 416, 422, 503, 504),
+            **ProblemModel.responses(401, 403, 404, 416, 422, 429, 503, 504),
         },
         summary="What the encoder made of a picture",
         description="For decoding in the browser: the tokens that `prepare.onnx` takes. Single ranges are answered.",
     )
     async def read_embedding(request: Request, image_hash: ImageHash) -> Response:
         stages = request.state.stages
-        embedding = await predictor.embedding(image_hash, stages)
+        embedding = await predictor.embedding(image_hash, stages, caller=request.state.caller)
         content, etag = await predictor.clicks.run(stages, _tokens, embedding)
         height, width = embedding.original_size
         described = {

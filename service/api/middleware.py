@@ -1,15 +1,11 @@
-"""What surrounds every request, as pure ASGI: identity, time, one log line, keys, and clients that leave."""
+"""What surrounds every request, as pure ASGI: identity, time, one log line, and clients that leave."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 import re
 import secrets
 import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +14,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.pages import is_page
 from service.api.problems import framework_problem, problem_response
 from service.api.sending import Answer, AnswerTimeout, abort_connection
-from service.errors import NotReady, Unauthorized
+from service.errors import NotReady
+from service.inference.callers import ANYBODY
 from service.metrics import Metrics, Stages
 from service.trace_context import trace_parent
 
@@ -38,8 +34,9 @@ _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 class RequestMiddleware:
     """Gives a request its id and its stages, measures it, logs it, and answers what nobody else caught.
 
-    Sets `request_id`, `route` and `stages` in the request's state, and `trace_id` when the request belongs to a trace.
-    The id of the client's X-Request-ID is kept when it is harmless. The answer carries X-Request-ID and Server-Timing.
+    Sets `request_id`, `route`, `stages` and `caller` in the request's state, and `trace_id` when the request belongs to
+    a trace. The id of the client's X-Request-ID is kept when it is harmless. The answer carries X-Request-ID,
+    Server-Timing and what keeps browsers from guessing.
 
     Args:
         app: what is surrounded.
@@ -81,7 +78,7 @@ class RequestMiddleware:
         trace_id = trace.trace_id if trace else parent.trace_id if parent else None
         stages = self._metrics.stages(trace_id or request_id, keeps_spans=trace is not None and trace.is_recording)
         state = scope.setdefault("state", {})
-        state.update(request_id=request_id, route=route, stages=stages)
+        state.update(request_id=request_id, route=route, stages=stages, caller=ANYBODY)
         if trace_id is not None:
             state["trace_id"] = trace_id
         answer = Answer(send, timeout_s=self._send_timeout_s)
@@ -90,7 +87,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 timing = _server_timing(stages, perf_counter() - started)
                 message["headers"] = [
-                    *message.get("headers", ()),
+                    *_guarded(message.get("headers", ())),
                     (b"x-request-id", request_id.encode()),
                     (b"server-timing", timing.encode()),
                 ]
@@ -158,61 +155,48 @@ class RequestMiddleware:
         return error.status
 
 
-class ApiKeyMiddleware:
-    """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
-
-    Tools that can do neither send it as the password of `Authorization: Basic` (Label Studio) or as `Token`
-    (X-AnyLabeling).
-
-    Health, metrics and the playground's page are open; what the page asks for is not. Keys are compared by their
-    SHA-256 in constant time, each with every key, so that neither length nor order shows.
-    """
-
-    def __init__(self, app: ASGIApp, *, keys: Iterable[str], metrics: Metrics) -> None:
-        self._app = app
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        is_open = scope["type"] != "http" or scope["path"] in _QUIET_ROUTES or is_page(scope["path"])
-        if is_open or self._knows(Headers(scope=scope)):
-            await self._app(scope, receive, send)
-            return
-        self._metrics.rejected_total.labels("unauthorized").inc()
-        error = Unauthorized("Send a valid API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-        scope["state"]["problem"] = error.code
-        await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
-
-    def _knows(self, headers: Headers) -> bool:
-        given = _given_key(headers)
-        digest = hashlib.sha256(given.encode()).digest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)
+# For browsers, on every answer: nothing is what it does not say it is, nobody shows it in a frame or embeds it in a
+# page of another origin (fetching with CORS is something else), and no address goes to others.
+_GUARDS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+# A proxy may keep answers to requests without Authorization, and a key may come in X-API-Key.
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+_DEFAULTS: Final = (_POLICY, _NOT_KEPT)
+_DEFAULT_NAMES: Final = frozenset({_POLICY[0], _NOT_KEPT[0]})
 
 
-def _given_key(headers: Headers) -> str:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    if own := headers.get("x-api-key") or headers.get("token"):
-        return own
-    if scheme.lower() == "basic":
-        with suppress(ValueError):  # not base64, or not text
-            return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
-    return ""
+def _guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer and those that each has; pages and downloads have a policy of their own."""
+    guarded = [*headers]
+    defaults: Sequence[tuple[bytes, bytes]] = _DEFAULTS
+    for name, _ in guarded:
+        if name in _DEFAULT_NAMES:
+            defaults = tuple(default for default in defaults if default[0] != name)
+    guarded += _GUARDS
+    guarded += defaults
+    return guarded
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})
 
 
 def route_template(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """The template of the route that will answer, such as `/embed/{image_hash}`; `unmatched` when there is none."""
+    """The template of the route that will answer, such as `/embed/{image_hash}`; `unmatched` when there is none.
+
+    The same choice as the framework's: the first that takes the method as well, else the first at this path.
+    """
+    at_path = None
     for route in routes:
         match, _ = route.matches(scope)
-        if match is not Match.NONE:
+        if match is Match.FULL:
             return getattr(route, "path", "") or "unmatched"
-    return "unmatched"
+        if match is Match.PARTIAL and at_path is None:
+            at_path = route
+    return getattr(at_path, "path", "") or "unmatched"
 
 
 async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
@@ -304,6 +288,6 @@ def _log(scope: Scope, route: str, status: int, seconds: float, stages: Stages) 
         "status": status,
         "duration_ms": round(seconds * 1000, 2),
         "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
-        **{key: state[key] for key in ("trace_id", "problem", "cached", "prompts") if key in state},
+        **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
     }
     logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

@@ -28,8 +28,6 @@ _HEADERS: Final = {
     # Asked again at each visit, which costs a 304: after an upgrade no page mixes old and new modules.
     "Cache-Control": "no-cache",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
 

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents: one mapping for ours, one for the framework's."""
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -45,9 +46,11 @@ FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
 
 def problem_response(error: ServiceError, request_id: str) -> Response:
     """The answer to a request that failed with `error`."""
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if error.retry_after_s is not None else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    elif error.status == HTTPStatus.FORBIDDEN:
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
     return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
 
 

@@ -17,6 +17,11 @@ def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every,
             client.config_get("maxmemory")
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.set("other", b"1")
+        watching = f"redis://metrics:{secrets['edgesam-redis']['metrics-password']}@{url.split('@')[1]}"
+        with redis.Redis.from_url(watching) as watcher:
+            assert watcher.info()["maxmemory_policy"] == "allkeys-lfu"
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                watcher.get("edgesam:one")
         with (
             redis.Redis.from_url(url.replace(url.split("@")[0], "redis://edgesam:wrong")) as stranger,
             pytest.raises(redis.AuthenticationError),

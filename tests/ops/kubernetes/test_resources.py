@@ -160,7 +160,7 @@ def test_rollouts_never_take_away_what_serves_but_where_gpus_are_scarce(every):
 def test_whoever_wants_a_gpu_may_stand_where_they_are(every):
     wanting = [
         (name, deployment)
-        for name in NAMES
+        for name in OVERLAYS
         for deployment in every[name].services()
         if "nvidia.com/gpu" in container_of(deployment)["resources"]["limits"]
     ]
