@@ -20,9 +20,13 @@ RUNTIME := build/browser-runtime
 RUNTIME_VERSION := 1.30.0
 RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
+# Instruments Python for fuzzing; beside the rest, since nothing else needs it.
+FUZZER := atheris==3.0.0
+FUZZ_S ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity demo bundle \
-	monitoring lock sbom audit image openvino-test clean
+.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity faults fuzz demo \
+	bundle monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +65,14 @@ bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a t
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/bench --quick
+
+faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/reliability.md (a quarter of an hour)
+	$(BIN)/python tests/faults --docs
+
+fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
+	for target in pictures multipart requests values logits rle; do \
+		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
+	done
 
 capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
 	$(BIN)/python tests/capacity
@@ -148,6 +160,10 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/fuzz $(FUZZER)
+	touch $@
 
 $(VENV)/.ops: requirements/ops.lock | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/ops

@@ -32,10 +32,11 @@ except ModuleNotFoundError:
     sys.exit(2)
 
 from service.app import create_app
+from service.connections import BoundedProtocol, ConnectionBounds, raise_file_limit
 from service.inference.providers import ProviderUnavailable
 from service.logs import configure_logging
 from service.sam.manifest import ManifestError
-from service.server import AbortableProtocol, DrainingServer
+from service.server import DrainingServer
 from service.settings import Settings
 
 logger = logging.getLogger("service")
@@ -87,11 +88,17 @@ def main() -> int:
     except (ManifestError, ProviderUnavailable, ValueError) as error:
         logger.error("the service does not start: %s", error)
         return 2
+    bounds = ConnectionBounds(
+        max_connections=raise_file_limit(settings.max_connections),
+        head_timeout_s=settings.head_timeout_s,
+        max_head_bytes=settings.max_head_bytes,
+    )
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=AbortableProtocol,
+        http=BoundedProtocol.within(bounds),
+        ws="none",  # none is spoken here, and its parser would have bounds of its own
         log_config=None,
         access_log=False,
         server_header=False,

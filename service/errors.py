@@ -11,6 +11,9 @@
     │   ├── Misdirected           421  misdirected              the work of replicas with another role
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
     │   ├── BodyTimeout           408  body-timeout             the body came too slowly
+    │   ├── MalformedHead         400  malformed-head           not HTTP
+    │   ├── HeadTooLarge          431  head-too-large           more bytes of headers than the server takes
+    │   ├── HeadTimeout           408  head-timeout             the headers came too slowly
     │   ├── NotAcceptable         406  not-acceptable           no such representation of this answer
     │   └── RangeNotSatisfiable   416  range-not-satisfiable    bytes that the answer does not have
     ├── the picture
@@ -108,6 +111,24 @@ class BodyTimeout(ServiceError):
     """The body did not arrive in time."""
 
     status, code, title = 408, "body-timeout", "The body came too slowly"
+
+
+class MalformedHead(ServiceError):
+    """The request's line or headers are not HTTP."""
+
+    status, code, title = 400, "malformed-head", "The request cannot be read"
+
+
+class HeadTooLarge(ServiceError):
+    """Request line and headers have more bytes than the server takes."""
+
+    status, code, title = 431, "head-too-large", "The headers are too large"
+
+
+class HeadTimeout(ServiceError):
+    """Request line and headers did not arrive in time."""
+
+    status, code, title = 408, "head-timeout", "The headers came too slowly"
 
 
 class NotAcceptable(ServiceError):

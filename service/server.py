@@ -1,4 +1,4 @@
-"""uvicorn with what it leaves out: a phase of draining, and connections that can be cut."""
+"""uvicorn with what it leaves out: a phase of draining."""
 
 import gc
 import logging
@@ -9,9 +9,6 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from service.api.sending import ABORT
 
 logger = logging.getLogger("service")
 
@@ -67,16 +64,3 @@ class DrainingServer(uvicorn.Server):
 
     def _end(self) -> None:
         self.should_exit = True
-
-
-class AbortableProtocol(HttpToolsProtocol):
-    """HTTP/1.1 that lends the app `abort`, as the ASGI extension `service.abort`.
-
-    What uvicorn does with an answer that is not complete, close the connection once everything is sent, never ends
-    with a client that does not read: the connection and what is buffered for it would stay.
-    """
-
-    def on_message_begin(self) -> None:
-        """Called by the parser at the start of each request."""
-        super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}

@@ -11,7 +11,10 @@ BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "ed
 
 LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 10 MiB, with float32 tokens 12
 
-_REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
+_REDIS_SCHEMES = (
+    *("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://"),
+    *("redis+sentinel://", "rediss+sentinel://"),
+)
 
 
 class Settings(BaseSettings):
@@ -68,7 +71,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr | None = Field(
-        None, description="Shared cache: redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://."
+        None, description="Shared cache: redis://, rediss://, unix://, or with +cluster or +sentinel before the colon."
     )
     redis_max_connections: int = Field(8, ge=1, le=256, description="Connections to Redis from this process.")
     redis_connect_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of connecting to Redis, seconds.")
@@ -100,6 +103,13 @@ class Settings(BaseSettings):
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
     max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
     max_decode_queue: int = Field(128, ge=1, description="Requests waiting for the decoder; more are refused with 503.")
+    max_connections: int = Field(
+        16384, ge=1, description="Open connections; more are refused with 503. RLIMIT_NOFILE may allow fewer."
+    )
+    head_timeout_s: float = Field(10.0, gt=0, description="Time in which a request's line and headers arrive, seconds.")
+    max_head_bytes: int = Field(
+        65536, ge=4096, description="Most bytes of a request's line and headers; more are refused with 431."
+    )
     body_timeout_s: float = Field(30.0, gt=0, description="Time in which a body has to arrive, seconds.")
     min_upload_bytes_per_s: int = Field(
         1024, ge=0, description="Least average speed of a body after its first 5 s, bytes a second."

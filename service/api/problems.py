@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.errors import (
     BodyTimeout,
@@ -110,11 +111,25 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = f"{request.method} {request.url.path}: see /docs for the addresses and methods there are."
-        return framework_problem(error.status_code, detail, request.state.request_id, error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": _allowed(request)}
+        return framework_problem(error.status_code, detail, request.state.request_id, headers)
 
     app.add_exception_handler(ServiceError, refusal(metrics))
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of an address; the framework names those of its first route there."""
+    methods = {
+        method
+        for route in request.app.router.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 def _response(

@@ -24,6 +24,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from service.cache.base import Codec
 from service.cache.breaker import CircuitBreaker
+from service.cache.sentinel import master_client
 from service.errors import CacheUnavailable
 from service.metrics import Metrics
 from service.sam.embedding import CorruptValue
@@ -35,6 +36,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+_SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _TTL_JITTER = 0.1  # values written together do not expire together
 _RETRY_AFTER_S = 1.0
 
@@ -268,12 +270,13 @@ def connect(
     """A client for a Redis address; opens no connection yet.
 
     A command waits at most `queue_timeout_s` for a free connection and then takes at most `connect_timeout_s` plus
-    twice `read_timeout_s` (sending and receiving), whatever the server does. There is no retry: the next tier, or
-    computing the value, is better than waiting again.
+    twice `read_timeout_s` (sending and receiving), behind sentinels twice as long, whatever the server does. There is
+    no retry: the next tier, or computing the value, is better than waiting again.
 
     Args:
         url: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database; `redis+cluster://` and
-            `rediss+cluster://` name any node of a cluster. Certificates are options of the query, for instance
+            `rediss+cluster://` name any node of a cluster, `redis+sentinel://` and `rediss+sentinel://` the sentinels
+            (see sentinel.py). Certificates are options of the query, for instance
             `?ssl_ca_certs=/etc/redis/ca.crt`.
         max_connections: connections of this process, in a cluster to each node. More would not be faster: two
             already saturate the event loop with values of 2 MiB.
@@ -298,6 +301,7 @@ def connect(
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     scheme, separator, rest = url.partition("://")
+    deadline_s = connect_timeout_s + 2.0 * read_timeout_s
     redis: Redis | RedisCluster
     try:
         if scheme in _CLUSTER_SCHEMES:
@@ -305,18 +309,21 @@ def connect(
             # failed connection still makes the library ask for the topology again.
             options["reinitialize_steps"] = 0
             redis = _Cluster.from_url(_CLUSTER_SCHEMES[scheme] + separator + rest, **options)
+        elif scheme in _SENTINEL_SCHEMES:
+            redis = master_client(_SENTINEL_SCHEMES[scheme], rest, options)
+            deadline_s *= 2.0  # a new connection asks the sentinels first
         else:
             redis = Redis.from_pool(BlockingConnectionPool.from_url(url, timeout=queue_timeout_s, **options))
     except (ValueError, TypeError, RedisClusterException):
         # The library's message may quote a part of the password.
         raise ValueError(
-            "The Redis URL is not valid; it starts with redis://, rediss://, unix://, redis+cluster:// or "
-            "rediss+cluster://, special characters in user and password are percent-encoded, and a cluster has no "
-            "database number."
+            "The Redis URL is not valid; it starts with redis://, rediss://, unix://, redis+cluster://, "
+            "rediss+cluster://, redis+sentinel:// or rediss+sentinel://, special characters in user and password are "
+            "percent-encoded, a cluster has no database number, and sentinels are followed by /MASTER."
         ) from None
     return RedisClient(
         redis,
         max_connections=max_connections,
         queue_timeout_s=queue_timeout_s,
-        deadline_s=connect_timeout_s + 2.0 * read_timeout_s,
+        deadline_s=deadline_s,
     )

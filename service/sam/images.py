@@ -27,23 +27,20 @@ from PIL import (
     _imaging,
 )
 
-from service.errors import ImageTooLarge, ServiceError, UndecodableImage, UnsupportedImage, UnusableAspectRatio
+from service.errors import (
+    ImageTooLarge,
+    Overloaded,
+    ServiceError,
+    UndecodableImage,
+    UnsupportedImage,
+    UnusableAspectRatio,
+)
+from service.sam.file_parts import check_pieces, check_png_chunks, check_scans, gif_size, jpeg_scans
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
 
-# Every scan of a progressive JPEG costs a pass over all its pixels, and an empty one takes a dozen bytes. Encoders
-# write about ten, optimisers a few more; the second number is for pictures of `max_pixels`, whose passes are long.
-_MAX_JPEG_SCANS = 100
-_MAX_LARGE_JPEG_SCANS = 20
-# Pillow reads everything before the first scan in Python. Large files have one segment for each 64 KiB of metadata.
-_MAX_JPEG_SEGMENTS = 4096
-_MAX_JPEG_PADDING_BYTES = 64 * 1024
-# What ends a scan or stands between segments: not a stuffed 255 (0), a restart (D0-D7), or one without parameters.
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-# A search holds Python's global lock: of a whole file for a quarter of a second.
-_SEARCH_BYTES = 1 << 20
+_BAND_ROWS = 256
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,21 +94,36 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
         UndecodableImage: a supported format, but broken or cut off.
         ImageTooLarge: more than `max_pixels`.
         UnusableAspectRatio: the shorter side would be 0 in the encoder's frame.
+        Overloaded: the process gets no memory for it.
     """
     file_format = _sniff(data)
     _ignore_pillow_warnings()
     try:
         if file_format == "WEBP" and (size := _webp_size(data)):
             _check_size(size, max_pixels)  # Opening allocates two canvases.
-        scans = _jpeg_scans(data) if file_format == "JPEG" else 0
+        if file_format == "GIF" and (size := gif_size(data)):
+            _check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
+        if file_format == "PNG":
+            check_png_chunks(data)
+        scans = jpeg_scans(data) if file_format == "JPEG" else 0
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
             _check_size((image.height, image.width), max_pixels)
-            _check_scans(scans, image.height * image.width, max_pixels)
+            check_scans(scans, image.height * image.width, max_pixels)
             _check_samples(image, max_pixels)
+            check_pieces(len(image.tile))
             image.load()
-            return _rgb(_upright(image))
+            turn = _turn(image)
+            picture = _rgb(image)
+        if picture is not image:
+            image.close()  # or its pixels would be held while the picture is turned
+        return picture if turn is None else picture.transpose(turn)
     except ServiceError:
         raise
+    except MemoryError as error:
+        # Where the process may not have more, that is not the picture's fault.
+        raise Overloaded(
+            "There is no memory to decode this picture now. Retry shortly, or send it scaled down.", retry_after_s=1.0
+        ) from error
     except Exception as error:
         # On hostile files Pillow raises nearly every type there is.
         raise UndecodableImage(
@@ -148,46 +160,6 @@ def _ignore_pillow_warnings() -> None:
     wanted = ("ignore", None, Warning, _PILLOW_WARNINGS, 0)
     if not warnings.filters or warnings.filters[0] != wanted:
         warnings.filterwarnings("ignore", module=_PILLOW_WARNINGS.pattern)
-
-
-def _jpeg_scans(data: bytes) -> int:
-    """Scans of the first picture in a JPEG file, as libjpeg will find them.
-
-    Segments are skipped by their length, since metadata may hold any bytes (thumbnails do have scans), and nothing
-    counts after the end of the picture: phones append whole videos. A file without an end is looked at to its last
-    byte.
-
-    Raises:
-        UndecodableImage: so many segments, or so much between them, that reading them is the attack.
-    """
-    scans = padding_bytes = 0
-    position = 2
-    for _ in range(_MAX_JPEG_SEGMENTS):
-        found = _next_jpeg_marker(data, position)
-        if found is None or data[found + 1] == _END_OF_IMAGE:
-            return scans
-        if scans == 0:
-            padding_bytes += found - position
-            if padding_bytes > _MAX_JPEG_PADDING_BYTES:
-                raise UndecodableImage("The JPEG has more padding than pictures have; save the picture again.")
-        scans += data[found + 1] == _START_OF_SCAN
-        position = found + 2 + max(2, int.from_bytes(data[found + 2 : found + 4], "big"))
-    raise UndecodableImage(f"The JPEG has more than {_MAX_JPEG_SEGMENTS} segments; save the picture again.")
-
-
-def _next_jpeg_marker(data: bytes, position: int) -> int | None:
-    for start in range(position, len(data), _SEARCH_BYTES):
-        if found := _JPEG_MARKER.search(data, start, start + _SEARCH_BYTES + 1):
-            return found.start()
-    return None
-
-
-def _check_scans(scans: int, pixels: int, max_pixels: int) -> None:
-    if scans > _MAX_JPEG_SCANS or scans * pixels > _MAX_LARGE_JPEG_SCANS * max_pixels:
-        most = min(_MAX_JPEG_SCANS, _MAX_LARGE_JPEG_SCANS * max_pixels // pixels)
-        raise UndecodableImage(
-            f"The JPEG has {scans} scans, at most {most} are decoded at its {pixels} pixels; save the picture again."
-        )
 
 
 def _webp_size(data: bytes) -> Size | None:
@@ -243,25 +215,31 @@ def _check_samples(image: Image.Image, max_pixels: int) -> None:
             )
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says; a damaged EXIF block says nothing. TIFF is turned by Pillow."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright, as its EXIF orientation says; a damaged block says nothing. Pillow turns TIFF."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001 - metadata of strangers; the picture itself has been decoded
-        return image
-    transposition = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
-    return image if transposition is None else image.transpose(transposition)
+        return None
+    return _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _grey_8_bit(image).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        page = Image.new("RGB", image.size, "white")
-        page.paste(layer, mask=layer.getchannel("A"))
-        return page
+        return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Band by band: a picture of 50 megapixels, its copy with alpha and its alpha took 600 MiB together."""
+    page = Image.new("RGB", image.size, "white")
+    for top in range(0, image.height, _BAND_ROWS):
+        bottom = min(top + _BAND_ROWS, image.height)
+        layer = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        page.paste(layer, (0, top), layer.getchannel("A"))
+    return page
 
 
 def _grey_8_bit(image: Image.Image) -> Image.Image:

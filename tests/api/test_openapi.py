@@ -209,3 +209,10 @@ def test_an_address_with_a_slash_too_many_is_not_redirected(client):
 
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_method_that_is_not_there_is_told_all_that_are(client):
+    response = client.put(f"/embed/{'0' * 64}")
+
+    assert response.status_code == 405
+    assert response.headers["allow"] == "DELETE, GET, HEAD"

@@ -22,16 +22,16 @@ from support.service_client import assert_problem
 from service.api.admission import AdmissionMiddleware
 from service.api.middleware import RequestMiddleware
 from service.api.sending import PIECE_BYTES, Answer, AnswerTimeout
+from service.connections import BoundedProtocol
 from service.errors import Overloaded
 from service.inference.admission import AdmissionController
 from service.metrics import Metrics
-from service.server import AbortableProtocol
 
 # More than the kernel buffers for a connection.
 LARGE = os.urandom(1 << 20) * 32
 PATIENCE_S = 3600.0
 SERVERS = pytest.mark.parametrize(
-    "server", [{"http": AbortableProtocol, "loop": "uvloop"}, {"http": AbortableProtocol, "loop": "asyncio"}], ids=str
+    "server", [{"http": BoundedProtocol, "loop": "uvloop"}, {"http": BoundedProtocol, "loop": "asyncio"}], ids=str
 )
 
 

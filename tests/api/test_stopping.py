@@ -17,9 +17,9 @@ from support.redis_server import wait_until
 from support.service_client import assert_problem
 
 from service.api.middleware import RequestMiddleware
+from service.connections import BoundedProtocol
 from service.errors import NotReady
 from service.metrics import Metrics
-from service.server import AbortableProtocol
 
 LARGE_BYTES = 32 << 20  # more than the kernel buffers for a connection
 CANCELLED = "Cancel 1 running task(s), timeout graceful shutdown exceeded"
@@ -55,7 +55,7 @@ def test_work_that_is_cancelled_by_the_stop_is_answered_and_counted(caplog, loop
         raise AssertionError
 
     app, registry = service_of(wait_for_ever)
-    options = {"http": AbortableProtocol, "loop": loop, "timeout_graceful_shutdown": 1}
+    options = {"http": BoundedProtocol, "loop": loop, "timeout_graceful_shutdown": 1}
     with caplog.at_level(logging.INFO), AppServer(app, **options) as running, RawConnection(running.url) as connection:
         connection.start("/work", method="GET")
         wait_until(lambda: registry.get_sample_value("edgesam_in_flight", {"route": "/work"}) == 1, timeout_s=60)
@@ -75,7 +75,7 @@ def test_an_answer_that_is_still_being_read_is_cut_off_by_the_stop(caplog, loop)
         return Response(os.urandom(LARGE_BYTES))
 
     app, registry = service_of(large)
-    options = {"http": AbortableProtocol, "loop": loop, "timeout_graceful_shutdown": 1}
+    options = {"http": BoundedProtocol, "loop": loop, "timeout_graceful_shutdown": 1}
     with (
         caplog.at_level(logging.INFO),
         AppServer(app, **options) as running,

@@ -20,6 +20,16 @@ _PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request of a traced open loop."""
+
+    due_s: float  # perf_counter, the same in all processes
+    ms: float
+    status: str  # of HTTP, or the name of what went wrong with the connection
+    code: str  # of a problem, else empty
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What came of one job."""
 
@@ -29,6 +39,7 @@ class Load:
     failed: int  # anything else
     late_ms: Samples  # how late an open loop sent
     cpu_share: float  # of one core, taken by the load generator itself
+    trace: list[Exchange]
 
 
 class LoadGenerator:
@@ -66,6 +77,14 @@ class LoadGenerator:
         self._start(url, [request], seconds, warm_s=0.0, clients=1, vary_at=vary_at)
         self._seconds = seconds
 
+    def start_open(
+        self, urls: Sequence[str], requests: Sequence[bytes], *, rate: float, seconds: float, seed: int | None = None
+    ) -> None:
+        """A traced open loop over one or several replicas; `wait` for it."""
+        others = [(address.hostname, address.port) for address in map(urlsplit, urls[1:])]
+        self._seconds = seconds
+        self._start(urls[0], requests, seconds, warm_s=0.0, rate=rate, seed=seed, others=others, is_traced=True)
+
     def wait(self) -> Load:
         """The result of what was started."""
         try:
@@ -84,6 +103,7 @@ class LoadGenerator:
             failed=sum(statuses.values()) - ok - refused,
             late_ms=Samples(result["late_ms"]),
             cpu_share=result["cpu_share"],
+            trace=[Exchange(*item) for item in result["trace"]],
         )
 
     def _run(self, url: str, requests: Sequence[bytes], seconds: float, **job: Any) -> Load:

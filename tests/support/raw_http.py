@@ -47,6 +47,14 @@ class RawConnection:
         """Some of the answer's bytes as they are, at most `count`."""
         return self._socket.recv(count)
 
+    def receive_within(self, seconds: float) -> bytes:
+        """Some bytes; TimeoutError when there are none in time."""
+        self._socket.settimeout(seconds)
+        try:
+            return self._socket.recv(1)
+        finally:
+            self._socket.settimeout(WAIT_S)
+
     def receive_all(self, count: int) -> bytes:
         """At most `count` bytes; fewer when the connection ends before."""
         received = bytearray()

@@ -207,6 +207,84 @@ class RedisCluster:
             node.stop()
 
 
+class RedisSentinels:
+    """A master, a replica of it, and three sentinels that watch them. A context manager like RedisServer.
+
+    A master that is silent for half a second is replaced.
+    """
+
+    NAME = "pictures"
+
+    def __init__(self) -> None:
+        self.master = RedisServer()
+        self.replica = RedisServer(
+            arguments=[f"--replicaof 127.0.0.1 {self.master.port}", "--repl-diskless-sync-delay 0"]
+        )
+        self.ports = [free_port() for _ in range(3)]
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="sentinel-"))
+
+    @property
+    def url(self) -> str:
+        """Address of the master by its sentinels."""
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/{self.NAME}"
+
+    def __enter__(self) -> Self:
+        try:
+            self.master.start()
+            self.replica.start()
+            wait_until(
+                lambda: self.replica.ask("INFO", "replication")["master_link_status"] == "up",
+                timeout_s=_START_S,
+                what="the replica does not follow",
+            )
+            for port in self.ports:
+                self._start_sentinel(port)
+            for port in self.ports:
+                wait_until(lambda port=port: self._knows_all(port), timeout_s=_START_S, what="a sentinel is alone")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def master_port(self) -> int:
+        """Whom a sentinel takes for the master now."""
+        with redis.Redis(port=self.ports[0]) as client:
+            return int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
+
+    def stop(self) -> None:
+        """End all of them."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.master.stop()
+        self.replica.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start_sentinel(self, port: int) -> None:
+        path = self._folder / f"{port}.conf"
+        path.write_text(
+            f"port {port}\nbind 127.0.0.1\ndir {self._folder}\nlogfile {self._folder}/{port}.log\n"
+            f"sentinel monitor {self.NAME} 127.0.0.1 {self.master.port} 2\n"
+            f"sentinel down-after-milliseconds {self.NAME} 500\nsentinel failover-timeout {self.NAME} 3000\n"
+        )
+        command = [*(["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []), _program("redis-server")]
+        self.processes.append(subprocess.Popen([*command, str(path), "--sentinel"], stdin=subprocess.DEVNULL))
+
+    def _knows_all(self, port: int) -> bool:
+        try:
+            with redis.Redis(port=port) as client:
+                state = client.sentinel_masters()[self.NAME]
+        except (redis.ConnectionError, KeyError):
+            return False
+        return state["num-slaves"] == 1 and state["num-other-sentinels"] == len(self.ports) - 1
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface on which nobody listens now."""
     with socket.socket() as listener:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,12 +20,14 @@ class ServiceProcess:
     Args:
         settings: EDGESAM_… variables; the port is a free one unless given.
         wait_s: the most the start may take, seconds.
+        prefix: a command that runs the one behind it, in circumstances of its making; it has to `exec`.
     """
 
-    def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0) -> None:
+    def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0, prefix: Sequence[str] = ()) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("EDGESAM_")}
         defaults = {"EDGESAM_PORT": "0", "EDGESAM_PROVIDER": os.environ.get("EDGESAM_TEST_PROVIDER", "auto")}
         self._environment = {**kept, **defaults, "PYTHONUNBUFFERED": "1", **settings}
+        self._prefix = prefix
         self._wait_s = wait_s
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.log: list[dict[str, Any]] = []
@@ -33,7 +35,7 @@ class ServiceProcess:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [*self._prefix, sys.executable, "-m", "service"],
             cwd=ROOT,
             env=self._environment,
             stdout=subprocess.PIPE,

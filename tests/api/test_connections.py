@@ -1,0 +1,188 @@
+"""What a connection may do before it is a request, and behind one: wait, grow, be one too many."""
+
+import re
+import socket
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from support.app_server import AppServer
+from support.raw_http import RawConnection
+from support.redis_server import wait_until
+from support.service_client import assert_problem
+
+from service.api.middleware import RequestMiddleware
+from service.connections import BoundedProtocol, ConnectionBounds
+from service.errors import HeadTimeout, HeadTooLarge, MalformedHead, Overloaded
+from service.metrics import Metrics
+
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+
+
+def serve(loop="uvloop", *, max_connections=100, head_timeout_s=60.0, max_head_bytes=8192):
+    """A server that answers GET at once and POST when it has read the body, within bounds."""
+
+    async def answer(request: Request) -> Response:
+        return Response(await request.body() or b"hello")
+
+    async def refuse(_: Request) -> Response:
+        return Response("no", status_code=413)
+
+    routes = [Route("/", answer, methods=["GET", "POST"]), Route("/refuse", refuse, methods=["POST"])]
+    middleware = [Middleware(RequestMiddleware, metrics=Metrics(CollectorRegistry()), routes=routes)]
+    bounds = ConnectionBounds(max_connections, head_timeout_s, max_head_bytes)
+    return AppServer(
+        Starlette(routes=routes, middleware=middleware), http=BoundedProtocol.within(bounds), loop=loop, ws="none"
+    )
+
+
+def send_for_ever(connection, data):
+    """Until the server hangs up; the test's time is the bound."""
+    while True:
+        connection.send(data)
+
+
+@LOOPS
+def test_a_head_that_does_not_end_in_time_is_answered_and_hung_up_on(loop):
+    with serve(loop, head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+        response = connection.response()
+
+        assert_problem(response, HeadTimeout)
+        assert connection.receive(1) == b""
+
+
+@LOOPS
+@pytest.mark.parametrize("first", [b"", b"\r\n"])
+def test_a_connection_that_never_begins_a_request_is_closed(loop, first):
+    with serve(loop, head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
+        connection.send(first)
+
+        assert connection.receive(1) == b""
+        wait_until(lambda: server.connections == 0)
+
+
+def test_a_further_request_has_to_end_its_head_in_time_as_well():
+    with serve(head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
+        connection.start("/", method="GET")
+        first = connection.response("GET")
+        connection.send(b"GET / HT")
+
+        second = connection.response("GET")
+
+    assert first.status_code == 200
+    assert_problem(second, HeadTimeout)
+
+
+def test_what_is_sent_ahead_of_a_slow_request_is_waited_for():
+    with serve(head_timeout_s=0.1) as server, RawConnection(server.url) as connection:
+        connection.start("/", "Content-Length: 2")
+        connection.send(b"a")
+        with pytest.raises(TimeoutError):  # three times the bound
+            connection.receive_within(0.3)
+        connection.send(b"bGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+        answers = connection.receive_all(1 << 20)
+
+    assert re.findall(rb"\r\n\r\n(ab|hello)", answers) == [b"ab", b"hello"]
+
+
+@LOOPS
+@pytest.mark.parametrize("pieces", [[b"X-Large: " + b"x" * 9000 + b"\r\n\r\n"], [b"X-Large: ", *[b"x" * 1000] * 9]])
+def test_a_head_larger_than_the_bound_is_refused_however_it_comes(loop, pieces):
+    with serve(loop) as server, RawConnection(server.url) as connection:
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for piece in pieces:
+            connection.send(piece)
+
+        assert assert_problem(connection.response(), HeadTooLarge)["limit"] == 8192
+
+
+def test_headers_without_end_grow_nothing():
+    with serve() as server, RawConnection(server.url) as connection:
+        connection.send(b"GET / HTTP/1.1\r\n")
+
+        with pytest.raises(ConnectionError):
+            send_for_ever(connection, b"X-More: 1\r\n" * 1000)
+
+
+@LOOPS
+def test_a_large_body_is_no_large_head(loop):
+    body = b"x" * 200_000
+    with serve(loop) as server, RawConnection(server.url) as connection:
+        connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        assert connection.response().content == body
+
+
+def test_what_is_not_http_is_answered_with_a_problem():
+    with serve() as server, RawConnection(server.url) as connection:
+        connection.send(b"\x16\x03\x01\x02\x00 hello over TLS\r\n\r\n")
+
+        assert_problem(connection.response(), MalformedHead)
+
+
+@LOOPS
+def test_one_connection_too_many_is_told_so_and_the_others_go_on(loop):
+    with serve(loop, max_connections=2) as server:
+        kept = [RawConnection(server.url) for _ in range(2)]
+        wait_until(lambda: server.connections == 2)
+        with RawConnection(server.url) as refused:
+            response = refused.response()
+        for connection in kept:
+            connection.start("/", method="GET")
+        answers = [connection.response("GET").status_code for connection in kept]
+        kept.pop().close()
+        wait_until(lambda: server.connections == 1)
+        with RawConnection(server.url) as later:
+            later.start("/", method="GET")
+            answers.append(later.response("GET").status_code)
+        kept.pop().close()
+
+    assert assert_problem(response, Overloaded)["limit"] == 2
+    assert int(response.headers["retry-after"]) >= 1
+    assert answers == [200, 200, 200]
+
+
+def test_a_body_without_end_is_not_read_for_ever_once_it_is_answered():
+    with serve(head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
+        connection.start("/refuse", "Transfer-Encoding: chunked")
+        response = connection.response()
+
+        with pytest.raises(ConnectionError):
+            send_for_ever(connection, b"400\r\n" + b"x" * 1024 + b"\r\n")
+
+    assert response.status_code == 413
+
+
+def test_pipelined_requests_are_answered_in_their_order():
+    ask = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n%03d"
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with serve() as server, RawConnection(server.url) as connection:
+        connection.send(b"".join(ask % number for number in range(200)) + last)
+
+        answers = connection.receive_all(1 << 20)
+
+    bodies = re.findall(rb"\r\n\r\n(\d{3}|hello)", answers)
+    assert bodies == [*(b"%03d" % number for number in range(200)), b"hello"]
+
+
+def test_a_websocket_is_not_spoken_and_the_request_is_answered():
+    with serve() as server, RawConnection(server.url) as connection:
+        connection.start("/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x", method="GET")
+
+        assert connection.response("GET").status_code == 200
+
+
+def test_a_socket_that_is_half_closed_is_let_go():
+    with serve(head_timeout_s=0.2) as server:
+        with socket.create_connection(server.url.removeprefix("http://").split(":"), timeout=60) as half:
+            half.shutdown(socket.SHUT_WR)
+            assert half.recv(1) == b""
+
+        wait_until(lambda: server.connections == 0)

@@ -1,0 +1,40 @@
+"""Outcomes as Markdown, and the part of docs/reliability.md that is written by `make faults`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.machine import Machine
+from faults.outcome import COLUMNS, Outcome
+
+BEGIN, END = "<!-- what follows is written by make faults -->", "<!-- what precedes is written by make faults -->"
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """A heading for each experiment, its table, its facts."""
+    return "\n".join(line for outcome in outcomes for line in _section(outcome))
+
+
+def write_into(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Replace what stands between the two marks."""
+    before, rest = path.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    machine = f"Measured by `make faults` on: {Machine.here().sentence()}."
+    path.write_text(f"{before}{BEGIN}\n\n{machine}\n\n{markdown(outcomes)}\n{END}{after}")
+
+
+def _section(outcome: Outcome) -> list[str]:
+    lines = [f"### {outcome.name}", ""]
+    if outcome.rows:
+        lines += [_line(COLUMNS), _line(["---", "---", *["---:"] * (len(COLUMNS) - 2)])]
+        lines += [_line(row.cells()) for row in outcome.rows]
+        lines.append("")
+    if outcome.facts:
+        lines += [_line(["measured", ""]), _line(["---", "---"])]
+        lines += [_line([what, figure]) for what, figure in outcome.facts.items()]
+        lines.append("")
+    kept = "Every promise was kept." if not outcome.broken else "Broken: " + "; ".join(outcome.broken) + "."
+    return [*lines, kept, ""]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,29 @@
+"""Runs experiments one after the other."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+from faults import bad_input, client_faults, process_faults, redis_faults
+from faults.outcome import Outcome
+from faults.scene import FULL, QUICK, Scene
+
+EXPERIMENTS = {
+    "redis": redis_faults.measure,
+    "process": process_faults.measure,
+    "clients": client_faults.measure,
+    "input": bad_input.measure,
+}
+
+
+def run(names: Sequence[str], *, quick: bool, progress: Callable[[str], None] = lambda _: None) -> list[Outcome]:
+    """The outcomes in the order of names."""
+    outcomes = []
+    for name in names:
+        started = perf_counter()
+        effort = QUICK if quick else FULL
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder, Scene(effort, Path(folder)) as scene:
+            outcomes.append(EXPERIMENTS[name](scene, quick=quick))
+        progress(f"{name}: {perf_counter() - started:.0f} s, {len(outcomes[-1].broken)} promises broken")
+    return outcomes
