@@ -137,8 +137,9 @@ def test_the_runtime_is_open_and_compressed_and_is_asked_for_again_by_its_tag(st
 
 
 @pytest.mark.parametrize("name", ["ort.all.mjs", "", "..%2fort.all.mjs", "%2e%2e/%2e%2e/app.py", "/etc/passwd", "."])
-def test_nothing_else_of_the_folder_is_served(stranger, name):
-    assert_problem_document(stranger.get(f"/web/runtime/{name}"), 404, "not-found")
+def test_nothing_else_of_the_folder_is_served(friend, stranger, name):
+    assert_problem_document(friend.get(f"/web/runtime/{name}"), 404, "not-found")
+    assert stranger.get(f"/web/runtime/{name}").status_code in {401, 404}
 
 
 def test_only_the_worker_may_compile_and_only_the_page_may_start_it(stranger):

@@ -18,7 +18,7 @@ DOCUMENTED = service.cache.redis.__doc__
 USER_RULE = " ".join(
     [
         re.search(r"user edgesam on .*", DOCUMENTED)[0].replace("PASSWORD", "s3cret"),
-        re.search(r"`(\S+ \S+)` for a cluster", DOCUMENTED)[1],
+        re.search(r"`(\S+ \S+)` for a\s+cluster", DOCUMENTED)[1],
     ]
 )
 

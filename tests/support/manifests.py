@@ -18,7 +18,7 @@ OVERLAYS = ("cpu", "gpu", "split", "dev")
 VARIANTS: dict[str, str] = {
     "tls": """
 resources: [{k8s}/overlays/cpu]
-components: [{k8s}/components/redis-tls]
+components: [{k8s}/components/redis-tls, {k8s}/components/api-keys]
 """,
     "keda": """
 resources: [{k8s}/base]

@@ -125,6 +125,7 @@ def test_what_is_named_is_there_and_secrets_are_not(every, name):
     made = {
         "edgesam-redis": {"url", "users.acl", "metrics-password"},
         "edgesam-redis-tls": {"ca.crt", "tls.crt", "tls.key"},
+        "edgesam-api-keys": {"keys.json"},
     }
 
     assert manifests.of("Secret") == []
