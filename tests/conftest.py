@@ -1,10 +1,12 @@
 """What all rooms share: exported models with random weights, and the real service in a real process."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.made_once import made_once
 
 # As `python -m service` sets them, before anything imports NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -14,41 +16,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A served artifact of the conformance weights, whose masks are neither empty nor full; weights in float32."""
-    from support.random_model import random_model
-
-    from model_store.export import export_model
-    from model_store.model_info import ModelInfo
-
-    directory = tmp_path_factory.mktemp("models") / "random"
-    info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: random weights")
-    export_model(random_model(), directory, name="random", info=info, weights="float32")
-    return directory
+    return made_once(tmp_path_factory, "random-model", _export_random) / "random"
 
 
 @pytest.fixture(scope="session")
 def proposing_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`artifact` with the granularity module, exported on the command line from two files."""
-    import torch
-    from support.random_model import random_granularity, random_model
-    from typer.testing import CliRunner
-
-    from model_store.checkpoint import save_checkpoint
-    from model_store.cli import app
-
-    folder = tmp_path_factory.mktemp("proposing")
-    checkpoint, module, directory = folder / "edgesam.pth", folder / "boxes.pth", folder / "proposing"
-    model = random_model()
-    save_checkpoint(model, checkpoint)
-    torch.save(random_granularity(model).state_dict(), module)
-    order = ["export", checkpoint, "--granularity", module, "--out", directory, "--licence", "none", "--untrained"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two that wait for a core that others hold take 2.5 times as long
-    try:
-        result = CliRunner().invoke(app, [*map(str, order), "--weights", "float32"])
-    finally:
-        torch.set_num_threads(threads)
-    assert result.exit_code == 0, result.output
-    return directory
+    return made_once(tmp_path_factory, "proposing-model", _export_proposing) / "proposing"
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +32,45 @@ def service_url(artifact: Path) -> Iterator[str]:
 
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact)}) as service:
         yield service.url
+
+
+def _export_random(folder: Path) -> None:
+    from support.random_model import random_model
+
+    from model_store.export import export_model
+    from model_store.model_info import ModelInfo
+
+    info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: random weights")
+    with _one_thread():
+        export_model(random_model(), folder / "random", name="random", info=info, weights="float32")
+
+
+def _export_proposing(folder: Path) -> None:
+    import torch
+    from support.random_model import random_granularity, random_model
+    from typer.testing import CliRunner
+
+    from model_store.checkpoint import save_checkpoint
+    from model_store.cli import app
+
+    checkpoint, module, directory = folder / "edgesam.pth", folder / "boxes.pth", folder / "proposing"
+    model = random_model()
+    save_checkpoint(model, checkpoint)
+    torch.save(random_granularity(model).state_dict(), module)
+    order = ["export", checkpoint, "--granularity", module, "--out", directory, "--licence", "none", "--untrained"]
+    with _one_thread():
+        result = CliRunner().invoke(app, [*map(str, order), "--weights", "float32"])
+    assert result.exit_code == 0, result.output
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Of torch: two that wait for a core that others hold take 2.5 times as long."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

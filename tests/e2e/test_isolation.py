@@ -1,7 +1,6 @@
-"""Many users at once get what each would have got alone: no answer depends on what else is going on."""
+"""Many users of one process at once get what each would have got alone; `faults/isolation.py` goes further."""
 
 import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from support.noise_pictures import noise_file
@@ -9,32 +8,6 @@ from support.service_client import embed, open_client, point
 
 SIZES = [(40, 60), (61, 41), (200, 300), (3, 90), (128, 128), (333, 222), (50, 500), (77, 78)]
 PROMPTS = ["point", "box", "both", "refined"]
-
-
-def test_users_of_different_pictures_get_the_bytes_of_single_ones(service_url):
-    """All users ask at the same moment, each on another picture than the rest, and move on together."""
-    with open_client(service_url) as client:
-        bodies = requests(client, seed=100)
-        alone = {name: client.post("/segment", json=asked).content for name, asked in bodies.items()}
-    users = len(SIZES)
-    step_begins = threading.Barrier(users, timeout=60)
-
-    def one_user(user):
-        answers = {}
-        with open_client(service_url) as own:
-            for step in range(users):
-                name = ((user + step) % users, PROMPTS[user % len(PROMPTS)])
-                step_begins.wait()
-                answers[name] = own.post("/segment", json=bodies[name]).content
-        return answers
-
-    with ThreadPoolExecutor(users) as threads:
-        together = list(threads.map(one_user, range(users)))
-
-    assert len(set(alone.values())) == len(alone)
-    assert {name for answers in together for name in answers} == alone.keys()
-    for answers in together:
-        assert [name for name, content in answers.items() if content != alone[name]] == []
 
 
 def test_users_of_the_same_picture_get_the_masks_of_single_ones(service_url):
