@@ -3,12 +3,18 @@
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import MutableMapping
 
 import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+
+if __name__ == "__main__":
+    # Until the server listens to it. A container's first process is sent no signal that it has no handler for, and
+    # would go on to load its model and serve.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 # Set before ONNX Runtime, NumPy and the Prometheus client are imported. NumPy's own threads would compete with the
 # lanes for the same cores; a second series `…_created` beside every counter is nobody's metric.
@@ -35,6 +41,10 @@ from service.settings import Settings
 
 logger = logging.getLogger("service")
 
+# Longer than load balancers keep a connection that nobody uses, 60 s mostly: of two sides that may close it, the one
+# that sends requests should, or a request crosses the end and fails.
+KEEP_ALIVE_S = 75
+
 # What Kubernetes derives from the name of a Service: NAME_PORT, and companions that look like no setting.
 _LINK_PORT = re.compile(r"EDGESAM_(\w+_)?PORT")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
@@ -44,7 +54,12 @@ _LINK_COMPANION = re.compile(
 
 
 def main() -> int:
-    """Read the settings, load the model, listen. Exit status 2 when the settings cannot be served."""
+    """Read the settings, load the model, listen.
+
+    Returns:
+        The exit status: 0 after a stop by SIGTERM or SIGINT, 1 after a forced one or a start that failed, 2 when the
+        settings cannot be served.
+    """
     dropped = drop_service_links(os.environ)
     try:
         settings = Settings()
@@ -87,11 +102,12 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.graceful_timeout_s,
     )
     server = DrainingServer(config, app, drain_s=settings.drain_s)
     server.run()
-    return 0 if server.started else 1
+    return 0 if server.started and not server.force_exit else 1
 
 
 def drop_service_links(environment: MutableMapping[str, str]) -> list[str]:

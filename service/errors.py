@@ -6,6 +6,9 @@
     │   ├── MalformedBody         400  malformed-body           not JSON, not multipart, cut off
     │   ├── PromptOutsideImage    422  prompt-outside-image     a point or a box that misses the picture
     │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
+    │   ├── Forbidden             403  forbidden                a key without the role for this
+    │   ├── RateLimited           429  rate-limited             a key that asks too often, or too much at once
+    │   ├── Misdirected           421  misdirected              the work of replicas with another role
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
     │   ├── BodyTimeout           408  body-timeout             the body came too slowly
     │   ├── MalformedHead         400  malformed-head           not HTTP
@@ -78,6 +81,24 @@ class Unauthorized(ServiceError):
     """API keys are switched on and the request has none that is known."""
 
     status, code, title = 401, "unauthorized", "An API key is needed"
+
+
+class Forbidden(ServiceError):
+    """The API key is known and has no role that allows this; `extra["roles"]` lists what would."""
+
+    status, code, title = 403, "forbidden", "This key may not do that"
+
+
+class RateLimited(ServiceError):
+    """The API key asks more often, or for more at once, than it may; nothing was started."""
+
+    status, code, title = 429, "rate-limited", "The key has reached its limit"
+
+
+class Misdirected(ServiceError):
+    """This replica does not do such work, others of the service do (EDGESAM_ROLE)."""
+
+    status, code, title = 421, "misdirected", "Another replica answers this"
 
 
 class BodyTooLarge(ServiceError):

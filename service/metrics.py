@@ -6,6 +6,7 @@ Labels never hold hashes, users or raw paths; `route` is a template, `unmatched`
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -13,12 +14,23 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-# An edge stands exactly on every latency objective (0.1, 0.15, 0.25, 0.5, 1 s), so attainment needs no interpolation.
+# An edge stands exactly on each latency objective (a click 0.15, a picture 2.5 s): attainment needs no interpolation.
 _SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
     0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0,
 )  # fmt: skip
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+# A request of 256 prompts in calls of their own has 1300 stages; a trace that long helps nobody.
+_MAX_SPANS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpan:
+    """When a stage of a request ran, on the clock of `perf_counter`, seconds."""
+
+    stage: str
+    started_at: float
+    ended_at: float
 
 
 class Stages:
@@ -26,13 +38,20 @@ class Stages:
 
     Worker threads add to it, several at a time for a request of many prompts, and also for one that has been answered
     with its deadline meanwhile.
+
+    Args:
+        metrics: where each stage is observed.
+        trace_id: leads from a bucket of the histograms to this request, as an exemplar.
+        keeps_spans: whether to remember when each stage ran, for a trace.
     """
 
-    __slots__ = ("_elapsed_ms", "_lock", "_metrics")
+    __slots__ = ("_elapsed_ms", "_lock", "_metrics", "_spans", "exemplar")
 
-    def __init__(self, metrics: "Metrics") -> None:
+    def __init__(self, metrics: "Metrics", trace_id: str | None = None, *, keeps_spans: bool = False) -> None:
         self._metrics = metrics
         self._elapsed_ms: dict[str, float] = {}
+        self.exemplar = None if trace_id is None else {"trace_id": trace_id}
+        self._spans: list[StageSpan] | None = [] if keeps_spans else None
         self._lock = threading.Lock()
 
     def elapsed_ms(self) -> dict[str, float]:
@@ -49,11 +68,23 @@ class Stages:
         finally:
             self.add(stage, perf_counter() - start)
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Record a duration measured elsewhere, for instance by a lane's worker thread."""
+    def add(self, stage: str, seconds: float, *, ended_at: float | None = None) -> None:
+        """Record a duration measured elsewhere, for instance by a lane's worker thread.
+
+        Args:
+            ended_at: `perf_counter` when the stage ended; None: now.
+        """
         with self._lock:
             self._elapsed_ms[stage] = self._elapsed_ms.get(stage, 0.0) + seconds * 1000.0
-        self._metrics.stage(stage).observe(seconds)
+            if self._spans is not None and len(self._spans) < _MAX_SPANS:
+                ended_at = perf_counter() if ended_at is None else ended_at
+                self._spans.append(StageSpan(stage, ended_at - seconds, ended_at))
+        self._metrics.stage(stage).observe(seconds, self.exemplar)
+
+    def spans(self) -> list[StageSpan]:
+        """When the stages ran, so far; the first hundred of them, and none where they are not kept."""
+        with self._lock:
+            return [] if self._spans is None else self._spans.copy()
 
 
 class Metrics:
@@ -111,8 +142,15 @@ class Metrics:
         self.rejected_total = Counter(
             "edgesam_rejected_total", "Requests refused before any work, by reason.", ["reason"], registry=registry
         )
+        self.rejected_total.labels("overloaded")  # from 0 on: a rate does not see the burst with which a series begins
         self.redis_breaker_open = Gauge(
             "edgesam_redis_breaker_open", "1 while Redis is not asked because it kept failing.", registry=registry
+        )
+        self.api_keys = Gauge("edgesam_api_keys", "API keys that are known.", registry=registry)
+        self.api_keys_stale = Gauge(
+            "edgesam_api_keys_stale",
+            "1 while the file of API keys cannot be used and those read before it stay.",
+            registry=registry,
         )
         self.model_info = Gauge(
             "edgesam_model_info",
@@ -128,9 +166,9 @@ class Metrics:
             histogram = self._stages[name] = self.stage_duration_seconds.labels(name)
         return histogram
 
-    def stages(self) -> Stages:
+    def stages(self, trace_id: str | None = None, *, keeps_spans: bool = False) -> Stages:
         """A new record of stages for one request."""
-        return Stages(self)
+        return Stages(self, trace_id, keeps_spans=keeps_spans)
 
     def watch_cache(self, tier: str, size_bytes: Callable[[], int]) -> None:
         """Let `edgesam_cache_bytes{tier}` read its value when it is scraped."""

@@ -29,8 +29,15 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Serve /metrics on this port instead of the main one; 0 takes a free one."
     )
+    otlp_endpoint: str | None = Field(
+        None, description="Send traces to the OpenTelemetry collector at this address, http://HOST:4318; extra otel."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
 
+    role: Literal["all", "embed", "segment"] = Field(
+        "all",
+        description="Requests to answer: all, or half of them with half of the model; segment needs EDGESAM_REDIS_URL.",
+    )
     model_dir: Path = Field(BUNDLED_MODEL, description="Folder of the artifact to serve: manifest.json and graphs.")
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
         "auto", description="What computes; auto times those that are installed, for the encoder and for clicks."
@@ -49,7 +56,10 @@ class Settings(BaseSettings):
         None, description="Folder where tensorrt keeps compiled engines; without one each start compiles anew."
     )
     threads: int = Field(
-        0, ge=0, le=256, description="Threads a session computes with; 0 follows the cgroup's CPU limit."
+        0,
+        ge=0,
+        le=256,
+        description="Threads that compute, a session's and those for pictures; 0 follows the cgroup's CPU limit.",
     )
     decode_workers: int = Field(
         0, ge=0, le=64, description="Decoder calls at the same time; 0: on CPUs one a thread, else one."
@@ -88,7 +98,7 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest body of /segment, bytes.")
     max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
     max_embed_requests: int = Field(
-        32, ge=1, description="Uploads in progress, and apart downloads of embeddings; more are refused with 503."
+        32, ge=1, description="Uploads in progress, and apart downloads; more are refused with 503."
     )
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
     max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
@@ -118,7 +128,18 @@ class Settings(BaseSettings):
         default_factory=list, description='Origins whose pages may call the service, as JSON; ["*"] allows all.'
     )
     api_keys: list[SecretStr] = Field(
-        default_factory=list, description="Keys as JSON; one must come with each request. Empty asks for none."
+        default_factory=list,
+        description="Keys as JSON that may do everything; one, or one of the file, must come with each request. "
+        "Without either none is asked for.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of hashed keys with roles, namespaces and limits; read again when it changes."
+    )
+    metrics_access: Literal["open", "admin", "off"] = Field(
+        "open", description="Who may read /metrics on the main port: everybody, keys with the role admin, nobody."
+    )
+    docs_access: Literal["open", "admin", "off"] | None = Field(
+        None, description="The same for /docs and /openapi.json; unset: admin where keys are asked for, else open."
     )
 
     adapters: Annotated[list[Literal["label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
@@ -128,6 +149,16 @@ class Settings(BaseSettings):
     label_studio_files: DirectoryPath | None = Field(
         None, description="Folder of Label Studio's files, from which its addresses of pictures are read."
     )
+    browser_runtime_dir: DirectoryPath | None = Field(
+        None,
+        description="Folder of onnxruntime-web's files: the page offers to decode in the browser, and the decoder's "
+        "weights can be downloaded.",
+    )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
@@ -147,6 +178,13 @@ class Settings(BaseSettings):
             raise ValueError(f"redis_url must start with one of {', '.join(_REDIS_SCHEMES)}")
         return url
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("otlp_endpoint must start with http:// or https://: traces are sent as OTLP over HTTP")
+        return url
+
     @field_validator("api_keys")
     @classmethod
     def _are_long_enough(cls, keys: list[SecretStr]) -> list[SecretStr]:
@@ -161,6 +199,23 @@ class Settings(BaseSettings):
                 f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single picture, and there is no EDGESAM_REDIS_URL; "
                 f"give at least {LEAST_MEMORY_BYTES} bytes"
             )
+        if "admin" in (self.metrics_access, self.docs_access) and not self.asks_for_keys:
+            raise ValueError(
+                "EDGESAM_METRICS_ACCESS and EDGESAM_DOCS_ACCESS can be admin only where there are keys; set "
+                "EDGESAM_API_KEYS_FILE or EDGESAM_API_KEYS"
+            )
+        if self.metrics_port is not None and self.metrics_access == "admin":
+            raise ValueError(
+                "EDGESAM_METRICS_PORT asks nobody for a key; leave EDGESAM_METRICS_ACCESS unset and close the port to "
+                "others, or leave EDGESAM_METRICS_PORT unset"
+            )
+        if self.role == "segment" and self.redis_url is None:
+            raise ValueError(
+                "EDGESAM_ROLE=segment finds its pictures in Redis alone; set EDGESAM_REDIS_URL to the Redis of the "
+                "replicas that embed, or EDGESAM_ROLE=all"
+            )
+        if self.role != "all" and self.adapters:
+            raise ValueError("EDGESAM_ADAPTERS embed and segment in one request; they need EDGESAM_ROLE=all")
         if self.metrics_port and self.metrics_port == self.port:
             raise ValueError("EDGESAM_METRICS_PORT equals EDGESAM_PORT; leave it unset to serve /metrics there")
         return self

@@ -82,8 +82,8 @@ def test_the_command_lines_of_the_client_are_valid(service_url: str, tmp_path: P
 
     results = [CliRunner().invoke(app, [*line.split(), "--url", service_url]) for line in lines]
 
-    assert len(lines) == 2
-    assert [result.exit_code for result in results] == [0, 0], [result.output for result in results]
+    assert len(lines) == 3
+    assert [result.exit_code for result in results] == [0, 0, 0], [result.output for result in results]
     assert (tmp_path / "cut.png").exists()
 
 

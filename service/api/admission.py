@@ -1,18 +1,51 @@
 """Admission as pure ASGI: a request that finds no permit is refused before anything of it is read."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import problem_response
-from service.errors import Overloaded
-from service.inference.admission import AdmissionController
+from service.errors import Misdirected, Overloaded
 from service.metrics import Metrics
 
 
+class Permits(Protocol):
+    """Lets a request in, or says why not."""
+
+    def permit(self, caller: str) -> AbstractContextManager[None]:
+        """Hold one permit.
+
+        Args:
+            caller: who asks; see `AdmissionController`.
+
+        Raises:
+            Overloaded, Misdirected: there is none.
+        """
+
+
+class Elsewhere:
+    """For the routes of another role: nobody is let in.
+
+    Args:
+        role: of this process.
+    """
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+
+    def permit(self, caller: str) -> AbstractContextManager[None]:  # noqa: ARG002 - whoever it is
+        """Tell who answers."""
+        other = "segment" if self._role == "embed" else "embed"
+        raise Misdirected(
+            f"This replica has EDGESAM_ROLE={self._role} and does not do this. Those with the role {other} or all do: "
+            "ask the service at its own address, where a load balancer chooses them by the path."
+        )
+
+
 class AdmissionMiddleware:
-    """Gives a request a permit of its route until its answer has been sent, or answers 503.
+    """Gives a request a permit of its route until its answer has been sent, or answers 503 or 421.
 
     Until it has been sent and not only made: an answer of many megabytes that a client reads slowly is work, too.
 
@@ -22,9 +55,7 @@ class AdmissionMiddleware:
         metrics: counts refusals.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, permits: Mapping[tuple[str, str], AdmissionController], metrics: Metrics
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, permits: Mapping[tuple[str, str], Permits], metrics: Metrics) -> None:
         self._app = app
         self._permits = permits
         self._metrics = metrics
@@ -37,8 +68,8 @@ class AdmissionMiddleware:
         with ExitStack() as held:
             if admission is not None:
                 try:
-                    held.enter_context(admission.permit())
-                except Overloaded as error:
+                    held.enter_context(admission.permit(scope["state"]["caller"].name))
+                except (Overloaded, Misdirected) as error:
                     self._metrics.rejected_total.labels(error.code).inc()
                     scope["state"]["problem"] = error.code
                     await problem_response(error, scope["state"]["request_id"])(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Embeddings for those who decode in the browser: the bytes, a range of them, or 304 (RFC 9110, 13 and 14)."""
+"""Bytes for those who decode in the browser, embeddings above all: all, a range, or 304 (RFC 9110, 13 and 14)."""
 
 import hashlib
 import re
@@ -31,10 +31,18 @@ _HEADERS: Final = {
     "X-Image-Size": "Width and height of the upright picture, pixels.",
     "X-Fingerprint": "Of the encoder, as in /models; the decoder has to be of the same model.",
 }
+_OCTETS_SCHEMA: Final = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
+DOWNLOAD_ANSWERS: Final[Mapping[int | str, dict[str, Any]]] = {
+    200: {"description": "All of the bytes.", "content": _OCTETS_SCHEMA},
+    206: {"description": "The range of them that was asked for.", "content": _OCTETS_SCHEMA},
+    304: {"description": "The client has these bytes."},
+}
+"""What `download` gives, for FastAPI's `responses`."""
+
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     status: {
         "description": text,
-        "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+        "content": _OCTETS_SCHEMA,
         "headers": {name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in _HEADERS.items()},
     }
     for status, text in (
@@ -52,16 +60,16 @@ def install_embedding_download(app: FastAPI, predictor: Predictor, *, fingerprin
         EMBEDDING_ROUTE,
         response_class=Response,
         responses={
+            **DOWNLOAD_ANSWERS,
             **_ANSWERS,
-            304: {"description": "The client has these bytes."},
-            **ProblemModel.responses(401, 404, 416, 422, 503, 504),
+            **ProblemModel.responses(401, 403, 404, 416, 422, 429, 503, 504),
         },
         summary="What the encoder made of a picture",
         description="For decoding in the browser: the tokens that `prepare.onnx` takes. Single ranges are answered.",
     )
     async def read_embedding(request: Request, image_hash: ImageHash) -> Response:
         stages = request.state.stages
-        embedding = await predictor.embedding(image_hash, stages)
+        embedding = await predictor.embedding(image_hash, stages, caller=request.state.caller)
         content, etag = await predictor.clicks.run(stages, _tokens, embedding)
         height, width = embedding.original_size
         described = {
@@ -92,8 +100,8 @@ def download(content: memoryview, headers: Headers, *, etag: str, described: Map
     Raises:
         RangeNotSatisfiable: the range begins behind the end.
     """
-    # A copy is the client's own, and it asks before it uses it again: another model may be served.
-    described = {**described, "ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+    # A copy is the client's own, and it asks before it uses it again, unless the caller knows better.
+    described = {"Cache-Control": "private, no-cache", **described, "ETag": etag, "Accept-Ranges": "bytes"}
     if _names(headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=described)
     bounds = _bounds(headers.get("range", ""), len(content)) if headers.get("if-range", etag) == etag else None

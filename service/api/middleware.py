@@ -1,28 +1,28 @@
-"""What surrounds every request, as pure ASGI: identity, time, one log line, keys, and clients that leave."""
+"""What surrounds every request, as pure ASGI: identity, time, one log line, and clients that leave."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 import re
 import secrets
 import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.pages import is_page
 from service.api.problems import framework_problem, problem_response
 from service.api.sending import Answer, AnswerTimeout, abort_connection
-from service.errors import NotReady, Unauthorized
+from service.errors import NotReady
+from service.inference.callers import ANYBODY
 from service.metrics import Metrics, Stages
+from service.trace_context import trace_parent
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing  # an extra, which may not be installed
 
 logger = logging.getLogger("service.request")
 
@@ -34,24 +34,33 @@ _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 class RequestMiddleware:
     """Gives a request its id and its stages, measures it, logs it, and answers what nobody else caught.
 
-    Sets `request_id`, `route` and `stages` in the request's state. The id of the client's X-Request-ID is kept when it
-    is harmless. The answer carries X-Request-ID and Server-Timing.
+    Sets `request_id`, `route`, `stages` and `caller` in the request's state, and `trace_id` when the request belongs to
+    a trace. The id of the client's X-Request-ID is kept when it is harmless. The answer carries X-Request-ID,
+    Server-Timing and what keeps browsers from guessing.
 
     Args:
         app: what is surrounded.
         metrics: receives duration and number of requests.
         routes: where the templates for logs and metrics come from.
         send_timeout_s: the most a client may take to read its answer, seconds; then the connection is closed.
+        tracing: gets a span for each request and its stages; None: there are no traces.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, routes: Sequence[BaseRoute], send_timeout_s: float = 30.0
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        routes: Sequence[BaseRoute],
+        send_timeout_s: float = 30.0,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._routes = routes
         self._templates: dict[str, str] = {}
         self._send_timeout_s = send_timeout_s
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -60,17 +69,25 @@ class RequestMiddleware:
             return
         started = perf_counter()
         route = self._route(scope)
-        given = Headers(scope=scope).get("x-request-id", "")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
-        stages = self._metrics.stages()
-        scope.setdefault("state", {}).update(request_id=request_id, route=route, stages=stages)
+        parent = trace_parent(headers.getlist("traceparent"))
+        trace = self._tracing.begin(method, route, parent) if self._tracing and route not in _QUIET_ROUTES else None
+        trace_id = trace.trace_id if trace else parent.trace_id if parent else None
+        stages = self._metrics.stages(trace_id or request_id, keeps_spans=trace is not None and trace.is_recording)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, route=route, stages=stages, caller=ANYBODY)
+        if trace_id is not None:
+            state["trace_id"] = trace_id
         answer = Answer(send, timeout_s=self._send_timeout_s)
 
         async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 timing = _server_timing(stages, perf_counter() - started)
                 message["headers"] = [
-                    *message.get("headers", ()),
+                    *_guarded(message.get("headers", ())),
                     (b"x-request-id", request_id.encode()),
                     (b"server-timing", timing.encode()),
                 ]
@@ -84,10 +101,12 @@ class RequestMiddleware:
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.http_request_duration_seconds.labels(route, method, str(status)).observe(seconds)
+            duration = self._metrics.http_request_duration_seconds.labels(route, method, str(status))
+            duration.observe(seconds, stages.exemplar)
             if route not in _QUIET_ROUTES:
                 _log(scope, route, status, seconds, stages)
+            if trace is not None:
+                trace.end(status, stages.spans(), state)
 
     def _route(self, scope: Scope) -> str:
         """The template of the route; looked for once, where it has no parameters and hence stands for one path."""
@@ -136,61 +155,48 @@ class RequestMiddleware:
         return error.status
 
 
-class ApiKeyMiddleware:
-    """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
-
-    Tools that can do neither send it as the password of `Authorization: Basic` (Label Studio) or as `Token`
-    (X-AnyLabeling).
-
-    Health, metrics and the playground's page are open; what the page asks for is not. Keys are compared by their
-    SHA-256 in constant time, each with every key, so that neither length nor order shows.
-    """
-
-    def __init__(self, app: ASGIApp, *, keys: Iterable[str], metrics: Metrics) -> None:
-        self._app = app
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        is_open = scope["type"] != "http" or scope["path"] in _QUIET_ROUTES or is_page(scope["path"])
-        if is_open or self._knows(Headers(scope=scope)):
-            await self._app(scope, receive, send)
-            return
-        self._metrics.rejected_total.labels("unauthorized").inc()
-        error = Unauthorized("Send a valid API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-        scope["state"]["problem"] = error.code
-        await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
-
-    def _knows(self, headers: Headers) -> bool:
-        given = _given_key(headers)
-        digest = hashlib.sha256(given.encode()).digest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)
+# For browsers, on every answer: nothing is what it does not say it is, nobody shows it in a frame or embeds it in a
+# page of another origin (fetching with CORS is something else), and no address goes to others.
+_GUARDS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+# A proxy may keep answers to requests without Authorization, and a key may come in X-API-Key.
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+_DEFAULTS: Final = (_POLICY, _NOT_KEPT)
+_DEFAULT_NAMES: Final = frozenset({_POLICY[0], _NOT_KEPT[0]})
 
 
-def _given_key(headers: Headers) -> str:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    if own := headers.get("x-api-key") or headers.get("token"):
-        return own
-    if scheme.lower() == "basic":
-        with suppress(ValueError):  # not base64, or not text
-            return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
-    return ""
+def _guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer and those that each has; pages and downloads have a policy of their own."""
+    guarded = [*headers]
+    defaults: Sequence[tuple[bytes, bytes]] = _DEFAULTS
+    for name, _ in guarded:
+        if name in _DEFAULT_NAMES:
+            defaults = tuple(default for default in defaults if default[0] != name)
+    guarded += _GUARDS
+    guarded += defaults
+    return guarded
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})
 
 
 def route_template(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """The template of the route that will answer, such as `/embed/{image_hash}`; `unmatched` when there is none."""
+    """The template of the route that will answer, such as `/embed/{image_hash}`; `unmatched` when there is none.
+
+    The same choice as the framework's: the first that takes the method as well, else the first at this path.
+    """
+    at_path = None
     for route in routes:
         match, _ = route.matches(scope)
-        if match is not Match.NONE:
+        if match is Match.FULL:
             return getattr(route, "path", "") or "unmatched"
-    return "unmatched"
+        if match is Match.PARTIAL and at_path is None:
+            at_path = route
+    return getattr(at_path, "path", "") or "unmatched"
 
 
 async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
@@ -282,6 +288,6 @@ def _log(scope: Scope, route: str, status: int, seconds: float, stages: Stages) 
         "status": status,
         "duration_ms": round(seconds * 1000, 2),
         "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
-        **{key: state[key] for key in ("problem", "cached", "prompts") if key in state},
+        **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
     }
     logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

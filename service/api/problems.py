@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents: one mapping for ours, one for the framework's."""
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.errors import (
     BodyTimeout,
@@ -44,9 +46,11 @@ FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
 
 def problem_response(error: ServiceError, request_id: str) -> Response:
     """The answer to a request that failed with `error`."""
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if error.retry_after_s is not None else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    elif error.status == HTTPStatus.FORBIDDEN:
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
     return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
 
 
@@ -107,11 +111,25 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = f"{request.method} {request.url.path}: see /docs for the addresses and methods there are."
-        return framework_problem(error.status_code, detail, request.state.request_id, error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": _allowed(request)}
+        return framework_problem(error.status_code, detail, request.state.request_id, headers)
 
     app.add_exception_handler(ServiceError, refusal(metrics))
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of an address; the framework names those of its first route there."""
+    methods = {
+        method
+        for route in request.app.router.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 def _response(

@@ -103,7 +103,7 @@ def install_routes(
     @app.post(
         "/embed",
         response_model=EmbedResponse,
-        responses=ProblemModel.responses(400, 401, 408, 413, 415, 422, 503, 504),
+        responses=ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504),
         openapi_extra={"requestBody": _PICTURE_BODY},
         operation_id="embed",
         summary="Embed a picture",
@@ -121,6 +121,7 @@ def install_routes(
             ),
             partial(picture_of, content_type=content_type),
             request.state.stages,
+            caller=request.state.caller,
         )
         request.state.cached = result.cached
         height, width = result.original_size
@@ -137,13 +138,13 @@ def install_routes(
     @app.head(
         "/embed/{image_hash}",
         response_class=Response,
-        responses={status: {"description": "Problem, without a body"} for status in (401, 404, 422, 503)},
+        responses={status: {"description": "Problem, without a body"} for status in (401, 403, 404, 422, 429, 503)},
         operation_id="is_embedded",
         summary="Is a picture embedded?",
         description="200 when it is, so the upload can be skipped; X-Cache names the tier.",
     )
-    async def head(image_hash: ImageHash) -> Response:
-        tier = await predictor.contains(image_hash)
+    async def head(request: Request, image_hash: ImageHash) -> Response:
+        tier = await predictor.contains(image_hash, caller=request.state.caller)
         if tier is None:
             raise EmbeddingNotFound("No embedding of this picture is cached. POST the picture to /embed.")
         return Response(headers={"X-Cache": tier})
@@ -151,20 +152,21 @@ def install_routes(
     @app.delete(
         "/embed/{image_hash}",
         status_code=204,
-        responses=ProblemModel.responses(401, 404, 422, 503),
+        responses=ProblemModel.responses(401, 403, 404, 422, 429, 503),
         operation_id="forget",
         summary="Forget a picture",
-        description="Removes the embedding from Redis and from the memory of the replica that answers.",
+        description="Removes the embedding from Redis and from the memory of the replica that answers. "
+        "Where keys are asked for it needs one with the role admin.",
     )
-    async def delete(image_hash: ImageHash) -> Response:
-        if not await predictor.delete(image_hash):
+    async def delete(request: Request, image_hash: ImageHash) -> Response:
+        if not await predictor.delete(image_hash, caller=request.state.caller):
             raise EmbeddingNotFound("No embedding of this picture is cached; there is nothing to delete.")
         return Response(status_code=204)
 
     @app.post(
         "/segment",
         response_model=SegmentResponse,
-        responses={**_PNG_ANSWER, **ProblemModel.responses(400, 401, 404, 406, 408, 413, 422, 503, 504)},
+        responses={**_PNG_ANSWER, **ProblemModel.responses(400, 401, 403, 404, 406, 408, 413, 422, 429, 503, 504)},
         openapi_extra={"requestBody": _SEGMENT_BODY},
         operation_id="segment",
         summary="Cut out objects",
@@ -195,7 +197,13 @@ def install_routes(
             else JsonRenderer(asked.image_hash, description.name, len(queries), options)
         )
         return await predictor.segment(
-            asked.image_hash, queries, asked.multimask, renderer, stages, granularity=asked.granularity
+            asked.image_hash,
+            queries,
+            asked.multimask,
+            renderer,
+            stages,
+            granularity=asked.granularity,
+            caller=request.state.caller,
         )
 
     app.add_middleware(DirectRoute, route="/segment", endpoint=segment, refuse=refusal(metrics))

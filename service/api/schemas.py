@@ -168,6 +168,14 @@ class SegmentResponse(BaseModel):
     results: list[ResultModel]
 
 
+class ModelFileModel(BaseModel):
+    """A file that decoding in the browser needs."""
+
+    file: str = Field(description="Its name, by which graphs refer to it.")
+    sha256: str = Field(description="Its address, too: /models/files/{sha256}.")
+    size_bytes: int
+
+
 class ModelModel(BaseModel):
     """The served model and its bounds."""
 
@@ -185,12 +193,17 @@ class ModelModel(BaseModel):
     weights: str
     provider: str = Field(description="What computes; where encoder and decoder differ, both, joined by +.")
     granularity: bool = Field(description="Whether /segment takes granularity auto.")
-    decoder: str = Field(description="What decodes: native with its instruction set, or onnx, the graph.")
+    decoder: str = Field(description="What decodes: native with its instruction set, onnx, the graph, or none.")
     provider_timings_ms: dict[str, dict[str, float]] = Field(
         description="What auto measured when it chose, by graph (encoder, decoder); empty where there was no choice."
     )
+    role: str = Field(description="What this replica answers: all, embed or segment.")
     threads: int
     embedding_dtype: str
+    files: dict[str, ModelFileModel] = Field(
+        description="What decoding in the browser needs, by part: the graphs prepare and decoder, and parameters where "
+        "the decoder refers to them. Empty where that is not offered."
+    )
     limits: dict[str, float]
 
 

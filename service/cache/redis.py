@@ -4,7 +4,8 @@ Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cac
 
     user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval
 
-plus `+select` for a database other than 0 and `+cluster|slots +command` for a cluster. HELLO and AUTH need no rule.
+plus `+time` for shared rates (bucket.py), `+select` for a database other than 0 and `+cluster|slots +command` for a
+cluster. HELLO and AUTH need no rule.
 """
 
 import asyncio

@@ -77,6 +77,10 @@ def main(
         Path | None, typer.Option("--output", "-o", help="Write the object as PNG, transparent around it.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Write the mask as PNG, white inside.")] = None,
+    candidate: Annotated[
+        int,
+        typer.Option(min=1, help="Which of an ambiguous click's masks is written: 1 is the best, as they are printed."),
+    ] = 1,
     crop: Annotated[bool, typer.Option("--crop", help="Cut what is written to the object's box.")] = False,
     folder: Annotated[
         Path | None, typer.Option(help="Embed all pictures in this folder and below; what is known is not sent.")
@@ -96,11 +100,12 @@ def main(
     if (photo is None) == (folder is None):
         raise typer.BadParameter("give a picture, or a folder with --folder")
     wants_object = bool(point) or box is not None
-    if folder is not None and (wants_object or output or mask or crop):
+    wants_file = bool(output or mask or crop) or candidate > 1
+    if folder is not None and (wants_object or wants_file):
         raise typer.BadParameter(
-            "--folder embeds and cuts out nothing; leave out --point, --box, -o, --mask and --crop"
+            "--folder embeds and cuts out nothing; leave out --point, --box, -o, --mask, --candidate and --crop"
         )
-    if (output or mask or crop) and not wants_object:
+    if wants_file and not wants_object:
         raise typer.BadParameter("say what to cut out, with --point or --box")
     with _told():
         if folder is not None:
@@ -122,12 +127,15 @@ def main(
                 labels=[label for _, _, label in clicks] or None,
                 box=box,
             )
-        _print_masks(answer)
+        _print_masks(answer, candidate)
+        if candidate > len(answer.masks):
+            _fail(f"there is no mask {candidate}: what was asked for has {len(answer.masks)}", 1)
+        chosen = answer.masks[candidate - 1]
         if output:
-            write_cutout(data, answer.best, output, crop=crop)
+            write_cutout(data, chosen, output, crop=crop)
             typer.echo(f"written  {output}")
         if mask:
-            write_mask(answer.best, mask, crop=crop)
+            write_mask(chosen, mask, crop=crop)
             typer.echo(f"written  {mask}")
 
 
@@ -221,11 +229,14 @@ def _print_embedded(photo: Path, picture: Embedded) -> None:
     _print_timing("embed", picture.timing)
 
 
-def _print_masks(answer: Segmentation) -> None:
+def _print_masks(answer: Segmentation, candidate: int) -> None:
+    """All of them, numbered as --candidate counts; a star marks the chosen one."""
     _print_timing("segment", answer.timing)
-    for mask in answer.masks:
+    for number, mask in enumerate(answer.masks, start=1):
         box = ",".join(map(str, mask.box))
-        typer.echo(f"mask     score {mask.score:.3f}, {mask.area} pixels, box {box}, mask_id {mask.mask_id}")
+        mark = "*" if number == candidate else " "
+        numbers = f"score {mask.score:.3f}, {mask.area} pixels, box {box}"
+        typer.echo(f"mask {number}{mark}  {numbers}, mask_id {mask.mask_id}")
 
 
 def _print_timing(request: str, timing: Timing) -> None:

@@ -4,7 +4,7 @@
     ├── Unreachable           no answer came: refused, unknown host, silent, cut off
     ├── UnexpectedAnswer      something answered, but not as this service does
     └── Problem               the service says what is wrong (RFC 9457)
-        ├── Unauthorized      401: an API key is needed
+        ├── Unauthorized      401, 403: an API key is needed, or one that may do this
         ├── EmbeddingNotFound 404: the picture is not embedded, or not any more
         ├── MaskNotFound      404: the mask_id is unknown or has expired
         ├── PictureRefused    the picture is broken, too large, or of no supported format
@@ -69,9 +69,9 @@ class Problem(ClientError):
 
 
 class Unauthorized(Problem):
-    """The service asks for an API key, and none or a wrong one was sent."""
+    """The service asks for an API key, and none, a wrong one, or one that may not do this was sent."""
 
-    codes = frozenset({"unauthorized"})
+    codes = frozenset({"unauthorized", "forbidden"})
 
 
 class EmbeddingNotFound(Problem):
@@ -103,7 +103,7 @@ class PromptRefused(Problem):
 class Busy(Problem):
     """The service cannot do it now."""
 
-    codes = frozenset({"overloaded", "cache-unavailable", "not-ready", "deadline-exceeded"})
+    codes = frozenset({"overloaded", "rate-limited", "cache-unavailable", "not-ready", "deadline-exceeded"})
 
 
 _KINDS = {
@@ -114,6 +114,7 @@ _KINDS = {
 # What an answer without a body means: those to HEAD, and those of proxies.
 _PLAIN = {
     401: ("unauthorized", "The service asks for an API key and does not know this one."),
+    403: ("forbidden", "The API key may not do this."),
     404: ("embedding-not-found", "The picture is not embedded."),
     429: ("too-many-requests", "Something before the service limits the number of requests."),
     502: ("bad-gateway", "The proxy before the service got no answer from it."),

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any, Generic, TypeVar, overload
 
 from service.errors import NotReady, Overloaded
+from service.inference.callers import Turns, has_room
 from service.metrics import Metrics
 
 Item = TypeVar("Item")
@@ -26,6 +27,8 @@ class Done(Generic[Result]):
     queue_s: float
     run_s: float
     batch_size: int
+    ran_until: float
+    """`perf_counter` when the run ended; its finishing touches came after."""
 
 
 @dataclass(slots=True, eq=False)  # an entry equals itself alone: items may be arrays, which have no single truth value
@@ -38,15 +41,16 @@ class _Entry(Generic[Item, Result]):
     group: Hashable
     size: int
     is_begun: bool
+    caller: str
 
 
 class DynamicBatcher(Generic[Item, Result]):
     """Runs what is waiting, grouped, in worker threads; adds no delay of its own.
 
     While calls run, items gather; the next batch is what has gathered of the oldest item's group, shared among the
-    calls that could start now. An idle lane runs a lone item at once. Workers take their work themselves, without a
-    turn of the event loop in between, so that no processor waits for a busy loop. A failing batch fails its callers,
-    and the lane goes on.
+    calls that could start now. Where several callers wait they take turns, and none may fill the queue. An idle lane
+    runs a lone item at once. Workers take their work themselves, without a turn of the event loop in between, so that
+    no processor waits for a busy loop. A failing batch fails its callers, and the lane goes on.
 
     Calls that run at the same time share `threads` computing threads: a call alone has all of them, of several each
     its part. While all are taken items wait, since two calls on one processor would only both end later.
@@ -99,6 +103,7 @@ class DynamicBatcher(Generic[Item, Result]):
 
         self._lock = threading.Lock()  # guards what follows
         self._queue: deque[_Entry[Item, Result]] = deque()
+        self._turns = Turns()
         self._finishing: deque[Callable[[], None]] = deque()
         self._idle: list[threading.Condition] = []  # the last to fall idle is the first to work: its caches are warm
         self._free_calls = calls
@@ -113,13 +118,13 @@ class DynamicBatcher(Generic[Item, Result]):
             worker.start()
 
     @overload
-    async def submit(self, item: Item) -> Done[Result]: ...
+    async def submit(self, item: Item, *, caller: str = "") -> Done[Result]: ...
     @overload
     async def submit(
-        self, item: Item, finish: Callable[[Result], Finished], *, is_begun: bool = False
+        self, item: Item, finish: Callable[[Result], Finished], *, is_begun: bool = False, caller: str = ""
     ) -> Done[Finished]: ...
     async def submit(
-        self, item: Item, finish: Callable[[Result], Any] | None = None, *, is_begun: bool = False
+        self, item: Item, finish: Callable[[Result], Any] | None = None, *, is_begun: bool = False, caller: str = ""
     ) -> Done[Any]:
         """Queue an item and wait for its result. A cancelled caller gives its place in the queue up.
 
@@ -127,22 +132,21 @@ class DynamicBatcher(Generic[Item, Result]):
             item: what to run.
             finish: what else a worker does with the item's result while others run; `Done` then holds what it returns.
             is_begun: the item belongs to work of which a part has been taken; it is not refused half-way.
+            caller: whose turn it takes; "" where nobody is told apart, which then fill the queue together.
 
         Raises:
-            Overloaded: the queue is full; nothing was started.
+            Overloaded: the queue is full, or this caller's share of it; nothing was started.
             NotReady: the lane is closing.
         """
         future: asyncio.Future[Done[Any]] = asyncio.get_running_loop().create_future()
         group, size = self._group(item), self._size(item)
-        entry = _Entry(item, finish, future, perf_counter(), group, size, is_begun)
+        entry = _Entry(item, finish, future, perf_counter(), group, size, is_begun, caller)
         with self._lock:
             if self._is_closed:
                 raise _closing()
             self._drop_abandoned()
-            if not is_begun and self._count_refusable() >= self._max_queue_size:
-                limit = self._max_queue_size
-                message = f"{limit} requests wait to {self._lane}, the most this process holds. Retry shortly."
-                raise Overloaded(message, retry_after_s=1.0, extra={"limit": limit})
+            if not is_begun:
+                self._refuse_beyond_bounds(caller)
             self._queue.append(entry)
             self._wake()
         return await future
@@ -190,6 +194,7 @@ class DynamicBatcher(Generic[Item, Result]):
             return None
         self._drop_abandoned()
         if not self._queue:
+            self._turns.forget()
             return None
         batch = self._next_batch()
         self._free_calls -= 1
@@ -204,15 +209,23 @@ class DynamicBatcher(Generic[Item, Result]):
             self._idle.pop().notify()
 
     def _next_batch(self) -> list[_Entry[Item, Result]]:
-        """The oldest waiting item and those of its group that fit with it, but for what other calls could start."""
+        """The oldest item of the caller whose turn it is, and what of its group fits with it and no other call could
+        start.
+        """
         share = -(-sum(entry.size for entry in self._queue) // min(self._free_calls, self._free_threads))
-        first = self._queue.popleft()
+        oldest: dict[str, _Entry[Item, Result]] = {}
+        for entry in self._queue:
+            oldest.setdefault(entry.caller, entry)
+        first = oldest[self._turns.next(oldest)]
+        self._queue.remove(first)
         batch, room = [first], min(self._max_batch_size, share) - first.size
         for entry in list(self._queue) if room > 0 else ():
             if entry.group == first.group and entry.size <= room:
                 self._queue.remove(entry)
                 batch.append(entry)
                 room -= entry.size
+        for entry in batch:
+            self._turns.took(entry.caller, entry.size)
         return batch
 
     def _run_batch(self, batch: list[_Entry[Item, Result]], threads: int) -> None:
@@ -225,9 +238,9 @@ class DynamicBatcher(Generic[Item, Result]):
         try:
             results = self._run([entry.item for entry in batch], threads)
             _check_length(batch, results)
-            run_s = perf_counter() - started
+            ended = perf_counter()
             for entry, result in zip(batch, results, strict=True):
-                done = Done(result, started - entry.queued_at, run_s, size)
+                done = Done(result, started - entry.queued_at, ended - started, size, ended)
                 finishing.append(partial(self._finish, entry, done))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch; the lane goes on
             for entry in batch:
@@ -249,7 +262,7 @@ class DynamicBatcher(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - it belongs to this caller
             self._deliver(entry, error=error)
         else:
-            self._deliver(entry, done=Done(finished, done.queue_s, done.run_s, done.batch_size))
+            self._deliver(entry, done=Done(finished, done.queue_s, done.run_s, done.batch_size, done.ran_until))
 
     def _deliver(
         self, entry: _Entry[Item, Result], *, done: Done[Any] | None = None, error: Exception | None = None
@@ -262,9 +275,16 @@ class DynamicBatcher(Generic[Item, Result]):
         with self._lock:
             return sum(not entry.future.done() for entry in self._queue)
 
-    def _count_refusable(self) -> int:
-        """Begun work is bounded by those who began it; counted here, its pieces would shut others out."""
-        return sum(not entry.is_begun for entry in self._queue)
+    def _refuse_beyond_bounds(self, caller: str) -> None:
+        # Begun work is bounded by those who began it; counted here, its pieces would shut others out.
+        waiting = [entry.caller for entry in self._queue if not entry.is_begun]
+        held = waiting.count(caller) if caller else 0
+        limit = self._max_queue_size
+        if not has_room(held, len(waiting), limit):
+            full = f"{limit} requests wait to {self._lane}, the most this process holds."
+            share = f"{held} requests of this key wait to {self._lane}, its share of the {limit} that may."
+            message = full if len(waiting) >= limit else share
+            raise Overloaded(f"{message} Retry shortly.", retry_after_s=1.0, extra={"limit": limit})
 
     def _drop_abandoned(self) -> None:
         """Callers that have gone hold no place."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from service.errors import CacheUnavailable
 from service.inference.batching import DynamicBatcher
+from service.inference.callers import ANYBODY, Caller
 from service.inference.deadline import Deadline
 from service.inference.lanes import DecodeItem, EmbeddingDtype, EncodedFrame, Frame
 from service.inference.refinement import LowResMask, RefinementMasks
@@ -134,7 +135,9 @@ class Predictor:
         self._fingerprint = runtime.fingerprint
         self._embeds: SingleFlight[EmbedResult] = SingleFlight()
 
-    async def embed(self, body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages) -> EmbedResult:
+    async def embed(
+        self, body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages, *, caller: Caller = ANYBODY
+    ) -> EmbedResult:
         """Leave the picture's embedding in the caches; when this returns, every replica can segment it.
 
         1. unwrap and hash the bytes, 2. ask the caches before decoding anything, 3. let one caller a picture compute,
@@ -143,6 +146,8 @@ class Predictor:
         Args:
             body: as uploaded.
             unwrap: takes the picture's bytes out of the body, in a worker thread.
+            stages: of the request.
+            caller: whose picture it becomes; another namespace's is never looked for.
 
         Raises:
             UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio: the picture.
@@ -151,12 +156,12 @@ class Predictor:
         async with Deadline(self._limits.embed_timeout_s, "Embedding the picture").bound():
             data, hashed = await self._uploads.run(stages, _unwrap_and_hash, body, unwrap, stages)
             del body  # a picture in multipart would be held twice while it is encoded
-            key = self._key(hashed)
+            key = self._key(hashed, caller)
             state = self._states.peek(key)
             if state is not None:
                 await self._states.ensure_shared(key, state.embedding)
                 return EmbedResult(hashed, state.embedding.original_size, "memory")
-            return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages))
+            return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages, caller))
 
     async def segment(
         self,
@@ -167,6 +172,7 @@ class Predictor:
         stages: Stages,
         *,
         granularity: Granularity = "off",
+        caller: Caller = ANYBODY,
     ) -> Written:
         """Masks for prompts on an embedded picture, as `renderer` writes them; the picture itself is never needed.
 
@@ -176,6 +182,7 @@ class Predictor:
 
         Args:
             granularity: `auto` changes nothing for an embedding without proposals.
+            caller: whose pictures and masks are looked for, and whose turn at the decoder it takes.
 
         Raises:
             EmbeddingNotFound, MaskNotFound, PromptOutsideImage: the request.
@@ -183,9 +190,9 @@ class Predictor:
         """
         deadline = Deadline(self._limits.segment_timeout_s, "Segmenting")
         async with deadline.bound():
-            key = self._key(hashed)
+            key = self._key(hashed, caller)
             state = await self._states.find(key, stages)
-            prompts = [await self._resolve(query, hashed, stages) for query in queries]
+            prompts = [await self._resolve(query, hashed, caller, stages) for query in queries]
             for prompt in prompts:
                 check_prompt(prompt, state.embedding.original_size)
             if granularity == "auto":
@@ -194,11 +201,13 @@ class Predictor:
             writing = _Writing(
                 key, state.embedding.original_size, prompts, multimask, renderer, self._drawing, deadline, stages
             )
-            written = await self._decode(state, writing, stages)
-            await self._masks.keep([(self._mask_key(hashed, identity), logits) for identity, logits in writing.kept])
+            written = await self._decode(state, writing, caller, stages)
+            await self._masks.keep(
+                [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept]
+            )
         return written
 
-    async def embedding(self, hashed: str, stages: Stages) -> ImageEmbedding:
+    async def embedding(self, hashed: str, stages: Stages, *, caller: Caller = ANYBODY) -> ImageEmbedding:
         """What the encoder made of a picture, for those who decode elsewhere.
 
         Raises:
@@ -207,29 +216,29 @@ class Predictor:
             DeadlineExceeded: Redis took too long.
         """
         async with Deadline(self._limits.segment_timeout_s, "Reading the embedding").bound():
-            return await self._states.embedding(self._key(hashed), stages)
+            return await self._states.embedding(self._key(hashed, caller), stages)
 
-    async def contains(self, hashed: str) -> Tier | None:
+    async def contains(self, hashed: str, *, caller: Caller = ANYBODY) -> Tier | None:
         """The tier that has the picture's embedding.
 
         Raises:
             CacheUnavailable: memory has it not, and Redis cannot be asked.
         """
-        return await self._states.contains(self._key(hashed))
+        return await self._states.contains(self._key(hashed, caller))
 
-    async def delete(self, hashed: str) -> bool:
+    async def delete(self, hashed: str, *, caller: Caller = ANYBODY) -> bool:
         """Forget the picture in this process and in Redis; whether there was anything.
 
         Raises:
             CacheUnavailable: Redis may still have it.
             DeadlineExceeded: it is being embedded, and that took too long to wait for.
         """
-        key = self._key(hashed)
+        key = self._key(hashed, caller)
         async with Deadline(self._limits.embed_timeout_s, "Waiting for the picture's embedding").bound():
             await self._embeds.settle(key)  # which would put it back
             return await self._states.delete(key)
 
-    async def _embed_missing(self, key: str, hashed: str, data: bytes, stages: Stages) -> EmbedResult:
+    async def _embed_missing(self, key: str, hashed: str, data: bytes, stages: Stages, caller: Caller) -> EmbedResult:
         """The peek into memory has missed: Redis, another replica, or our own encoder."""
         try:
             found = await self._states.look_up(key, stages)
@@ -246,7 +255,7 @@ class Predictor:
                 return EmbedResult(hashed, claim.original_size, "redis")
             lease = claim
         try:
-            embedding = await self._encode(data, stages)
+            embedding = await self._encode(data, caller, stages)
             await self._states.prepare(key, embedding, stages)
             await self._states.share(key, embedding, stages)
         finally:
@@ -254,7 +263,7 @@ class Predictor:
                 await lease.release()
         return EmbedResult(hashed, embedding.original_size, None)
 
-    async def _encode(self, data: bytes, stages: Stages) -> ImageEmbedding:
+    async def _encode(self, data: bytes, caller: Caller, stages: Stages) -> ImageEmbedding:
         manifest = self.runtime.manifest
 
         def read() -> tuple[Frame, Size]:
@@ -265,32 +274,32 @@ class Predictor:
             return frame, (picture.height, picture.width)
 
         frame, original_size = await self._uploads.run(stages, read)
-        done = await self._encode_lane.submit(frame)
-        stages.add("queue", done.queue_s)
-        stages.add("encode", done.run_s)
+        done = await self._encode_lane.submit(frame, caller=caller.name)
+        stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        stages.add("encode", done.run_s, ended_at=done.ran_until)
         return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
 
-    async def _resolve(self, query: Query, hashed: str, stages: Stages) -> Prompt:
+    async def _resolve(self, query: Query, hashed: str, caller: Caller, stages: Stages) -> Prompt:
         if query.mask_id is None:
             return query.prompt
         with stages.measure("cache_get"):
-            mask_logits = await self._masks.find(self._mask_key(hashed, query.mask_id))
+            mask_logits = await self._masks.find(self._mask_key(hashed, query.mask_id, caller))
         return replace(query.prompt, mask_logits=mask_logits)
 
-    async def _decode(self, state: ImageState, writing: "_Writing[Written]", stages: Stages) -> Written:
+    async def _decode(self, state: ImageState, writing: "_Writing[Written]", caller: Caller, stages: Stages) -> Written:
         """Decode all prompts and write their masks."""
         chunks = _chunks(writing.prompts, self._limits.max_decode_batch)
         if len(chunks) == 1:
-            return await self._decode_some(state, chunks[0], writing, writing.write_all, stages)
+            return await self._decode_some(state, chunks[0], writing, writing.write_all, caller, stages)
         # The lane takes the request or refuses it with its first piece, before anything else of it is queued.
-        await self._decode_some(state, chunks[0], writing, writing.write, stages)
+        await self._decode_some(state, chunks[0], writing, writing.write, caller, stages)
         # One more than run at a time: a call is decoded while the masks of another are written, and other requests
         # come in between all the same.
         turns = asyncio.Semaphore(self._decode_lane.calls + 1)
 
         async def decode(chunk: Sequence[int]) -> None:
             async with turns:
-                await self._decode_some(state, chunk, writing, writing.write, stages, is_begun=True)
+                await self._decode_some(state, chunk, writing, writing.write, caller, stages, is_begun=True)
 
         await _all_or_none([decode(chunk) for chunk in chunks[1:]])
         return await self.clicks.run(stages, writing.end)
@@ -301,6 +310,7 @@ class Predictor:
         chunk: Sequence[int],
         writing: "_Writing[Written]",
         write: Callable[[Sequence[int], Decoded], Finished],
+        caller: Caller,
         stages: Stages,
         *,
         is_begun: bool = False,
@@ -311,9 +321,9 @@ class Predictor:
         if prompts[0].mask_logits is not None:
             arrays = await self.clicks.run(stages, self._prepare_masks, state.embedding, prompts, stages)
         item = DecodeItem(arrays, prompts, state.embedding.original_size)
-        done = await self._decode_lane.submit(item, partial(write, chunk), is_begun=is_begun)
-        stages.add("queue", done.queue_s)
-        stages.add("decode", done.run_s)
+        done = await self._decode_lane.submit(item, partial(write, chunk), is_begun=is_begun, caller=caller.name)
+        stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        stages.add("decode", done.run_s, ended_at=done.ran_until)
         return done.result
 
     def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], stages: Stages) -> StateArrays:
@@ -321,11 +331,11 @@ class Predictor:
         with stages.measure("prepare"):
             return self.runtime.prepare_masks(embedding, mask_logits)
 
-    def _key(self, hashed: str) -> str:
-        return embedding_key(hashed, self._fingerprint, self._dtype)
+    def _key(self, hashed: str, caller: Caller) -> str:
+        return embedding_key(hashed, self._fingerprint, self._dtype, caller.namespace)
 
-    def _mask_key(self, hashed: str, identity: str) -> str:
-        return mask_key(hashed, identity, self._fingerprint, self._dtype)
+    def _mask_key(self, hashed: str, identity: str, caller: Caller) -> str:
+        return mask_key(hashed, identity, self._fingerprint, self._dtype, caller.namespace)
 
 
 def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages) -> tuple[bytes, str]:
@@ -419,8 +429,9 @@ class _Writing(Generic[Written]):
                 self.kept.append((mask.mask_id, mask_logits))
                 postprocess_s += enlarged - started
                 serialize_s += perf_counter() - enlarged
-        self._stages.add("postprocess", postprocess_s)
-        self._stages.add("serialize", serialize_s)
+        ended = perf_counter()  # the two took turns, mask by mask; a trace shows one after the other
+        self._stages.add("postprocess", postprocess_s, ended_at=ended - serialize_s)
+        self._stages.add("serialize", serialize_s, ended_at=ended)
 
     def end(self) -> Written:
         """The answer, when all masks have been written."""

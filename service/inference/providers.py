@@ -193,6 +193,15 @@ def decoder_kinds(asked: Provider | Literal["auto"], precision: Precision) -> li
     return kinds
 
 
+def lone_decoder_kinds(asked: Provider | Literal["auto"]) -> list[Kind]:
+    """What clicks may run on where nothing encodes: the provider's first precision, whatever others encode in.
+
+    Raises:
+        ProviderUnavailable: `asked` is not installed.
+    """
+    return decoder_kinds(asked, "float32" if asked == "auto" else PRECISIONS[asked][0])
+
+
 def choose(
     what: str,
     kinds: Sequence[Kind],

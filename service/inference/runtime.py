@@ -2,11 +2,11 @@
 thread makes them, never the loop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from service.inference.providers import (
     CPU,
     Array,
+    Chosen,
     Graph,
     Kind,
     Precision,
@@ -23,6 +24,7 @@ from service.inference.providers import (
     choose,
     decoder_kinds,
     encoder_kinds,
+    lone_decoder_kinds,
 )
 from service.inference.state_memory import StateMemory
 from service.inference.workers import give_way
@@ -34,6 +36,9 @@ from service.sam.prompts import ABSENT, PADDING, POSITIVE
 
 Floats = NDArray[np.float32]
 Decoder = Literal["native", "onnx"]
+
+_NOTHING: Final[Floats] = np.empty((0, 0, 0), np.float32)
+_NO_CLICKS: Final = "A replica that only embeds was asked to segment. This is a bug."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,9 @@ class Runtime:
         threads: threads a session computes with.
         decoder: `native` is service/native, for providers that compute in the CPU; `onnx` is the graph; `auto` takes
             the native one where it was built.
-        precision: what the encoder computes in, and clicks unless they are faster in float32.
+        precision: what the encoder computes in, and clicks unless they are faster in float32. Without an encoder, what
+            the replicas that embed compute in: it is part of the fingerprint.
+        encodes, segments: whether the encoder is loaded, and what clicks need.
         max_encode_batch, engine_cache_dir: see `Resources`.
 
     Raises:
@@ -111,6 +118,8 @@ class Runtime:
         precision: Precision = "float32",
         max_encode_batch: int = 1,
         engine_cache_dir: Path | None = None,
+        encodes: bool = True,
+        segments: bool = True,
     ) -> None:
         self.manifest: Manifest = load_manifest(directory)
         if self.manifest.layout != "served":
@@ -119,39 +128,26 @@ class Runtime:
         self.threads = threads
         resources = Resources(threads, max_encode_batch, engine_cache_dir)
         paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
-        # First: OpenVINO's threads serve all its sessions and are as urgent as the first that needs them.
-        parameters = self._parameters(directory, provider, decoder)
-
-        def make_clicks(kind: Kind) -> _Clicks:
-            if parameters is not None and kind == CPU:
-                return _NativeClicks(paths["prepare"], parameters, resources)
-            return _OnnxClicks(paths["prepare"], paths["decoder"], kind, resources)
-
-        clicks = choose(
-            "The decoder",
-            decoder_kinds(provider, precision),
-            make_clicks,
-            lambda made: _rehearse_click(made, threads),
-        )
-        # A session's threads inherit the urgency of the thread that makes it: encoding gives way to clicks.
-        with ThreadPoolExecutor(1, initializer=give_way) as yielding:
-            encoder = yielding.submit(
-                choose,
-                "The encoder",
-                encoder_kinds(provider, precision),
-                lambda kind: _Encoder(
-                    paths["encoder"], kind, resources, proposes=self.manifest.granularity is not None
-                ),
-                _Encoder.rehearsal,
-            ).result()
-        self._encoder, self._clicks = encoder.made, clicks.made
-        self.provider = _both(encoder.kind.provider, clicks.kind.provider)
-        self.decoder = clicks.made.decoder
-        self.precision = _both(encoder.kind.precision, clicks.kind.precision)
-        self.provider_timings_ms = {"encoder": encoder.timings_ms, "decoder": clicks.timings_ms}
+        clicks: Chosen[_Clicks] | None = None
+        encoder: Chosen[_Encoder] | None = None
+        # Clicks first: OpenVINO's threads serve all its sessions and are as urgent as the first that needs them.
+        if segments:
+            kinds = decoder_kinds(provider, precision) if encodes else lone_decoder_kinds(provider)
+            clicks = _choose_clicks(paths, kinds, self._parameters(directory, provider, decoder), resources)
+        if encodes:
+            proposes = self.manifest.granularity is not None
+            encoder = _choose_encoder(
+                paths["encoder"], encoder_kinds(provider, precision), resources, proposes=proposes
+            )
+        self._clicks = None if clicks is None else clicks.made
+        self._encoder = None if encoder is None else encoder.made
+        chosen = {name: one for name, one in (("encoder", encoder), ("decoder", clicks)) if one is not None}
+        self.provider = _joined(one.kind.provider for one in chosen.values())
+        self.decoder = "none" if self._clicks is None else self._clicks.decoder
+        self.precision = _joined(one.kind.precision for one in chosen.values())
+        self.provider_timings_ms = {name: one.timings_ms for name, one in chosen.items()}
         # Providers agree on float32 to some 1e-6 and share embeddings; another precision has embeddings of its own.
-        exact = encoder.kind.precision == "float32"
-        self.fingerprint = self.manifest.fingerprint + ("" if exact else f"-{encoder.kind.precision}")
+        self.fingerprint = self.manifest.fingerprint + ("" if precision == "float32" else f"-{precision}")
 
     def _parameters(
         self, directory: Path, provider: Provider | Literal["auto"], decoder: Decoder | Literal["auto"]
@@ -171,14 +167,18 @@ class Runtime:
 
     def encode(self, images: Floats) -> Encoded:
         """Frames (B, 3, 1024, 1024), normalised and padded → tokens, and proposals if the model makes them."""
+        assert self._encoder is not None, "A replica without an encoder was asked to encode. This is a bug."
         return self._encoder.encode(images)
 
     def prepare(self, embedding: ImageEmbedding) -> ImageState:
-        """Do what depends on the picture alone, once."""
+        """Do what depends on the picture alone, once; nothing where no clicks are served."""
+        if self._clicks is None:
+            return ImageState(embedding, StateArrays(_NOTHING, _NOTHING, _NOTHING))
         return ImageState(embedding, self._clicks.prepare(embedding))
 
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
         """The picture's state under each low-resolution mask prompt (S, 256, 256)."""
+        assert self._clicks is not None, _NO_CLICKS
         return self._clicks.prepare_masks(embedding, mask_logits)
 
     def decode(
@@ -189,11 +189,16 @@ class Runtime:
         Args:
             threads: that compute at most, all by default; ONNX Runtime has those of its session in any case.
         """
+        assert self._clicks is not None, _NO_CLICKS
         return self._clicks.decode(state, points, labels, threads or self.threads)
 
     def warm_up(self) -> None:
         """Run every graph once, so that the first request does not pay for lazy set-up."""
-        tokens = self.encode(np.zeros((1, 3, 1024, 1024), np.float32)).tokens[0]
+        tokens: Floats = np.zeros(TOKENS_SHAPE, np.float32)
+        if self._encoder is not None:
+            tokens = self.encode(np.zeros((1, 3, 1024, 1024), np.float32)).tokens[0]
+        if self._clicks is None:
+            return
         state = self.prepare(ImageEmbedding(tokens, (1024, 1024)))
         self.prepare_masks(state.embedding, np.zeros((1, 256, 256), np.float32))
         self.decode(state.arrays, np.zeros((1, 2, 2), np.float32), np.full((1, 2), ABSENT, np.int64))
@@ -230,6 +235,29 @@ class _Clicks(Protocol):
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays: ...
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded: ...
+
+
+def _choose_clicks(
+    paths: Mapping[str, Path], kinds: Sequence[Kind], parameters: Path | None, resources: Resources
+) -> Chosen[_Clicks]:
+    def make(kind: Kind) -> _Clicks:
+        if parameters is not None and kind == CPU:
+            return _NativeClicks(paths["prepare"], parameters, resources)
+        return _OnnxClicks(paths["prepare"], paths["decoder"], kind, resources)
+
+    return choose("The decoder", kinds, make, lambda made: _rehearse_click(made, resources.threads))
+
+
+def _choose_encoder(path: Path, kinds: Sequence[Kind], resources: Resources, *, proposes: bool) -> Chosen[_Encoder]:
+    # A session's threads inherit the urgency of the thread that makes it: encoding gives way to clicks.
+    with ThreadPoolExecutor(1, initializer=give_way) as yielding:
+        return yielding.submit(
+            choose,
+            "The encoder",
+            kinds,
+            lambda kind: _Encoder(path, kind, resources, proposes=proposes),
+            _Encoder.rehearsal,
+        ).result()
 
 
 class _PrepareGraph:
@@ -302,6 +330,6 @@ def _nbytes(array: Array) -> int:
     return int(array.nbytes if isinstance(array, np.ndarray) else array.tensor_size_in_bytes())
 
 
-def _both(encoder: str, decoder: str) -> str:
-    """What the two graphs have, in one word where it is the same."""
-    return encoder if encoder == decoder else f"{encoder}+{decoder}"
+def _joined(words: Iterable[str]) -> str:
+    """What the graphs have, encoder first, in one word where it is the same."""
+    return "+".join(dict.fromkeys(words))

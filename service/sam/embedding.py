@@ -68,17 +68,23 @@ def image_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def embedding_key(image_hash: str, fingerprint: str, dtype: str) -> str:
+def embedding_key(image_hash: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
     """Where an embedding is kept: another model, precision or form of the bytes is another place.
 
     So replicas of two releases never take each other's values for damaged ones while one replaces the other.
+
+    Args:
+        image_hash, fingerprint, dtype: of the picture, the model and the tokens.
+        namespace: whose it is, without colons; what one namespace has, no other finds. "" is nobody's, and the layout
+            that there was before there were namespaces: no hash begins with @.
     """
-    return f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{image_hash}"
+    owner = f"@{namespace}:" if namespace else ""
+    return f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
 
 
-def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str) -> str:
+def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
     """Where the low-resolution logits of one mask are kept, under the key of its picture."""
-    return f"{embedding_key(image_hash, fingerprint, dtype)}:mask:{mask_id}"
+    return f"{embedding_key(image_hash, fingerprint, dtype, namespace)}:mask:{mask_id}"
 
 
 def mask_id(key: str, logits: NDArray[np.floating]) -> str:

@@ -26,20 +26,9 @@ _SEARCH_BYTES = 1 << 20
 _MAX_PNG_CHUNKS = 16_384
 # In front of the first frame, where comments, profiles and XMP are, in pieces of at most 255 bytes each.
 _MAX_GIF_BLOCKS = 16_384
+_GIF_COMMENT, _GIF_APPLICATION = 254, 255
 # A strip a row is usual, tiles of 16 pixels are allowed; each costs 20 µs where the samples are not compressed.
 _MAX_TIFF_PIECES = 65_536
-
-
-def check_parts(data: bytes, file_format: str) -> None:
-    """Refuses a PNG or a GIF of more parts than pictures have; damaged ones are left to the decoder.
-
-    Raises:
-        UndecodableImage: so many parts that reading them is the attack.
-    """
-    if file_format == "PNG":
-        _check_png_chunks(data)
-    elif file_format == "GIF":
-        _check_gif_blocks(data)
 
 
 def check_pieces(pieces: int) -> None:
@@ -54,7 +43,12 @@ def check_pieces(pieces: int) -> None:
         )
 
 
-def _check_png_chunks(data: bytes) -> None:
+def check_png_chunks(data: bytes) -> None:
+    """Refuses a PNG of more chunks than pictures have; a damaged one is left to the decoder.
+
+    Raises:
+        UndecodableImage: so many that reading them is the attack.
+    """
     position = 8
     for _ in range(_MAX_PNG_CHUNKS):
         if position + 8 > len(data) or data[position + 4 : position + 8] == b"IEND":
@@ -64,28 +58,66 @@ def _check_png_chunks(data: bytes) -> None:
     raise UndecodableImage(f"The PNG has more than {_MAX_PNG_CHUNKS} chunks; save the picture again.")
 
 
-def _check_gif_blocks(data: bytes) -> None:
-    """Blocks until the first frame; Pillow skips bytes that begin none of them one by one."""
+def gif_size(data: bytes) -> tuple[int, int] | None:
+    """(H, W) that a GIF with its first frame takes, None where there is no frame.
+
+    Pillow enlarges the picture to hold its first frame, and allocates what the frame is to be cleared with, while it
+    opens the file: a few hundred bytes made it take 4 GiB before it told a size. Blocks are walked through as Pillow
+    does, empty ones and all; what it would take for another frame must not be overlooked here.
+
+    Raises:
+        UndecodableImage: so many blocks in front of the frame that reading them is the attack.
+    """
     if len(data) < 13:
-        return
-    position = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    is_in_extension = False
-    for _ in range(_MAX_GIF_BLOCKS):
-        if position >= len(data):
+        return None
+    blocks = _GifBlocks(data)
+    while (introducer := blocks.byte()) is not None and introducer != ord(";"):
+        if introducer == ord("!"):
+            blocks.skip_extension()
+        elif introducer == ord(",") and blocks.position + 8 <= len(data):
+            left, top, width, height = struct.unpack_from("<4H", data, blocks.position)
+            screen_width, screen_height = struct.unpack_from("<HH", data, 6)
+            return max(top + height, screen_height), max(left + width, screen_width)
+    return None
+
+
+class _GifBlocks:
+    """A place in a GIF, behind its header at first, and how many blocks have been read up to there."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._count = 0
+        self.position = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+
+    def byte(self) -> int | None:
+        """The next byte; None at the end."""
+        self._count += 1
+        if self._count > _MAX_GIF_BLOCKS:
+            raise UndecodableImage(
+                f"The GIF has more than {_MAX_GIF_BLOCKS} blocks in front of its first frame; save the picture again."
+            )
+        if self.position >= len(self._data):
+            return None
+        self.position += 1
+        return self._data[self.position - 1]
+
+    def skip_extension(self) -> None:
+        """All of its blocks; Pillow takes an empty first one for no end, except in comments."""
+        label = self.byte()
+        block = self._block()
+        if label == _GIF_COMMENT:
+            while block:
+                block = self._block()
             return
-        if is_in_extension:
-            is_in_extension = data[position] != 0
-            position += 1 + data[position]
-        elif data[position] in b",;":  # the first frame, or the end
-            return
-        elif data[position] == ord("!"):
-            is_in_extension = True
-            position += 2
-        else:
-            position += 1
-    raise UndecodableImage(
-        f"The GIF has more than {_MAX_GIF_BLOCKS} blocks in front of its first frame; save the picture again."
-    )
+        if label == _GIF_APPLICATION and block.startswith(b"NETSCAPE2.0"):
+            self._block()
+        while self._block():
+            pass
+
+    def _block(self) -> bytes:
+        length = self.byte() or 0
+        self.position += length
+        return self._data[self.position - length : self.position]
 
 
 def jpeg_scans(data: bytes) -> int:

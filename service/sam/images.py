@@ -27,8 +27,15 @@ from PIL import (
     _imaging,
 )
 
-from service.errors import ImageTooLarge, ServiceError, UndecodableImage, UnsupportedImage, UnusableAspectRatio
-from service.sam.file_parts import check_parts, check_pieces, check_scans, jpeg_scans
+from service.errors import (
+    ImageTooLarge,
+    Overloaded,
+    ServiceError,
+    UndecodableImage,
+    UnsupportedImage,
+    UnusableAspectRatio,
+)
+from service.sam.file_parts import check_pieces, check_png_chunks, check_scans, gif_size, jpeg_scans
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
@@ -87,13 +94,17 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
         UndecodableImage: a supported format, but broken or cut off.
         ImageTooLarge: more than `max_pixels`.
         UnusableAspectRatio: the shorter side would be 0 in the encoder's frame.
+        Overloaded: the process gets no memory for it.
     """
     file_format = _sniff(data)
     _ignore_pillow_warnings()
     try:
         if file_format == "WEBP" and (size := _webp_size(data)):
             _check_size(size, max_pixels)  # Opening allocates two canvases.
-        check_parts(data, file_format)
+        if file_format == "GIF" and (size := gif_size(data)):
+            _check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
+        if file_format == "PNG":
+            check_png_chunks(data)
         scans = jpeg_scans(data) if file_format == "JPEG" else 0
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
             _check_size((image.height, image.width), max_pixels)
@@ -108,6 +119,11 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
         return picture if turn is None else picture.transpose(turn)
     except ServiceError:
         raise
+    except MemoryError as error:
+        # Where the process may not have more, that is not the picture's fault.
+        raise Overloaded(
+            "There is no memory to decode this picture now. Retry shortly, or send it scaled down.", retry_after_s=1.0
+        ) from error
     except Exception as error:
         # On hostile files Pillow raises nearly every type there is.
         raise UndecodableImage(

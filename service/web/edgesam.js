@@ -10,7 +10,7 @@
  * drawRaster(canvas, rasterOfRle(results[0].masks[0].rle), [255, 111, 31]);
  * ```
  *
- * No dependency: this file, `masks.js` and `sha256.js` beside it are all there is. A page of another origin may use it
+ * No dependency: this file, `masks.js`, `halves.js` and `sha256.js` beside it are all there is. A page of another origin may use it
  * when the service's setting EDGESAM_CORS_ORIGINS names that origin: browsers then ask first (a preflight, remembered
  * for a day) and the answers' headers can be read.
  *
@@ -23,9 +23,13 @@
  * @typedef {{exterior: [number, number][], holes: [number, number][][]}} Polygon
  * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: Box, mask_id: string,
  *   rle?: import("./masks.js").Rle, png?: string, polygon?: Polygon[], logits?: string}} Mask
+ * @typedef {{file: string, sha256: string, size_bytes: number}} ModelFile
+ * @typedef {{name: string, fingerprint: string, trained: boolean, granularity: boolean,
+ *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>, limits: Record<string, number>}} Model
  * @typedef {{stages: Record<string, number>, roundTripMs: number}} Timing `stages` are the service's, milliseconds
- * @typedef {{image_hash: string, width: number, height: number, model: string, results: {masks: Mask[]}[],
- *   timing: Timing}} Answer one result a prompt, each with its best mask first
+ * @typedef {{image_hash: string, width: number, height: number, model: string,
+ *   results: {masks: Mask[], granularity_box?: Box | null}[], timing: Timing}} Answer one result a prompt, each with its
+ *   best mask first
  * @typedef {{image_hash: string, cached: string | null, width: number | null, height: number | null,
  *   timing: Timing}} Embedded `cached` names the tier that had it; the size is known only when it was uploaded
  * @typedef {{stage: "hash" | "look-up" | "upload" | "encode" | "end", done: number}} Progress `done` is a part of 1;
@@ -40,6 +44,7 @@ export { sha256 };
 const TIMEOUT_MS = 60_000;
 const RETRIES = 2;
 const MOST_RETRY_AFTER_S = 10;
+const LEAST_TOLD_BYTES = 2 ** 18; // answers below come in one piece
 
 /** The service answered that it will not. `code` is stable, `detail` says what to do; see the README's table. */
 export class Problem extends Error {
@@ -95,7 +100,7 @@ export class Client {
    * What is served.
    *
    * @param {{signal?: AbortSignal}} [options]
-   * @returns {Promise<{name: string, trained: boolean, limits: Record<string, number>}[]>}
+   * @returns {Promise<Model[]>}
    */
   async models({ signal } = {}) {
     return (await (await this.#request("models", { signal })).json()).models;
@@ -153,11 +158,13 @@ export class Client {
    * @param {"rle" | "png" | "polygon" | "logits" | "none"} [options.format]
    * @param {boolean} [options.crop] png: only what is inside the mask's box
    * @param {number} [options.tolerance_pixels] polygon: how far a simplified outline may stray
+   * @param {"off" | "auto"} [options.granularity] auto: a click means the whole object around it; see `Model`
+   * @param {boolean} [options.isGlimpse] the answer is soon out of date: a busy service is not asked again
    * @param {number} [options.retries] how often a busy service is asked again, after the time it names
    * @returns {Promise<Answer>}
    * @throws {Problem | Unreachable} or what the signal was aborted with
    */
-  async segment(imageHash, prompts, { signal, retries = RETRIES, ...options } = {}) {
+  async segment(imageHash, prompts, { signal, isGlimpse = false, retries = isGlimpse ? 0 : RETRIES, ...options } = {}) {
     const ask = () =>
       this.#request("segment", {
         method: "POST",
@@ -167,22 +174,55 @@ export class Client {
         signal,
         retries,
       });
-    let answer;
-    try {
-      answer = await ask();
-    } catch (error) {
-      const file = this.#files.get(imageHash);
-      if (!(error instanceof Problem && error.code === "embedding-not-found" && file)) throw error;
-      await this.#restore(imageHash, file);
-      signal?.throwIfAborted();
-      answer = await ask();
-    }
+    const answer = await this.#known(imageHash, ask, signal);
     return { ...(await answer.json()), timing: answer.timing };
+  }
+
+  /**
+   * What the encoder made of a picture, for decoding elsewhere.
+   *
+   * @param {string} imageHash of an embedded picture
+   * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void}} [options]
+   * @returns {Promise<{tokens: Uint16Array, size: {width: number, height: number}, fingerprint: string}>} the tokens
+   *   4096 × 256, as the bits of float16 numbers; `fingerprint` as in `Model`
+   * @throws {Problem | Unreachable} or what the signal was aborted with
+   */
+  async embedding(imageHash, { signal, onProgress } = {}) {
+    const ask = () => this.#request(`embed/${imageHash}`, { signal, retries: RETRIES, onDownload: onProgress });
+    const { headers, content } = await this.#known(imageHash, ask, signal);
+    const [width, height] = (headers.get("x-image-size") ?? "").split(",").map(Number);
+    // Little-endian, as every machine is that runs a browser.
+    return { tokens: new Uint16Array(content), size: { width, height }, fingerprint: headers.get("x-fingerprint") ?? "" };
+  }
+
+  /**
+   * A file of the served model that decoding elsewhere needs.
+   *
+   * @param {string} sha256 as `models` tells it
+   * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void}} [options]
+   * @returns {Promise<Uint8Array>}
+   */
+  async modelFile(sha256, { signal, onProgress } = {}) {
+    const { content } = await this.#request(`models/files/${sha256}`, { signal, retries: RETRIES, onDownload: onProgress });
+    return new Uint8Array(content);
   }
 
   /** Let go of a picture's file. @param {string} imageHash */
   forget(imageHash) {
     this.#files.delete(imageHash);
+  }
+
+  /** What is asked of a picture; if the service has forgotten it, asked again when it is embedded anew. */
+  async #known(imageHash, ask, signal) {
+    try {
+      return await ask();
+    } catch (error) {
+      const file = this.#files.get(imageHash);
+      if (!(error instanceof Problem && error.code === "embedding-not-found" && file)) throw error;
+      await this.#restore(imageHash, file);
+      signal?.throwIfAborted();
+      return ask();
+    }
   }
 
   /** One upload for all requests that miss the picture; it goes on when one of them is aborted. */
@@ -232,9 +272,9 @@ export class Client {
   /**
    * @param {string} path
    * @param {{method?: string, body?: Blob | string, headers?: Record<string, string>, signal?: AbortSignal,
-   *   onUpload?: (done: number) => void}} options
+   *   onUpload?: (done: number) => void, onDownload?: (bytes: number) => void}} options
    */
-  async #once(path, { method = "GET", body, headers = {}, signal, onUpload }) {
+  async #once(path, { method = "GET", body, headers = {}, signal, onUpload, onDownload }) {
     signal?.throwIfAborted();
     const bound = new Bound(this.timeoutMs, signal);
     const key = this.apiKey ? { "X-API-Key": this.apiKey } : {};
@@ -246,11 +286,15 @@ export class Client {
         bound.renew();
         onUpload?.(done);
       });
-      const content = await response.arrayBuffer();
+      const content = await contentOf(response, (bytes) => {
+        bound.renew();
+        onDownload?.(bytes);
+      });
       const roundTripMs = performance.now() - started;
       if (!response.ok) throw problemOf(response, content);
       return {
         headers: response.headers,
+        content,
         timing: { stages: parseServerTiming(response.headers.get("server-timing")), roundTripMs },
         json: async () => JSON.parse(new TextDecoder().decode(content)),
       };
@@ -301,6 +345,20 @@ class Bound {
     clearTimeout(this.#timer);
     this.#followed?.removeEventListener("abort", this.#follow);
   }
+}
+
+/** All of an answer, and how much of it has come. @returns {Promise<ArrayBuffer>} */
+async function contentOf(response, onBytes) {
+  const length = Number(response.headers.get("content-length"));
+  if (!response.body || length < LEAST_TOLD_BYTES) return response.arrayBuffer();
+  const pieces = [];
+  let bytes = 0;
+  const reader = response.body.getReader();
+  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+    pieces.push(piece.value);
+    onBytes((bytes += piece.value.length));
+  }
+  return new Blob(pieces).arrayBuffer();
 }
 
 /** `fetch` as far as it is used here, with the progress of the upload, which fetch does not tell. */

@@ -74,13 +74,15 @@ export function svg(picture, found) {
  * @param {string} request.url of the service
  * @param {string} request.imageHash
  * @param {string} request.fileName
- * @param {object} request.body of /segment, without the hash
+ * @param {{prompts: import("./edgesam.js").Prompt[]}} request.body of /segment, without the hash
  * @param {boolean} request.hasKey
  */
 export function curl({ url, imageHash, fileName, body, hasKey }) {
   const key = hasKey ? ` -H "X-API-Key: $EDGESAM_KEY"` : "";
   const embed = `curl -s ${quoted(`${url}embed`)}${key} -F ${quoted(`image=@"${fileName.replaceAll('"', "")}"`)}`;
-  const json = JSON.stringify({ image_hash: imageHash, ...body });
+  // Logits to refine are longer than a command may be; with all the points here the answer is nearly the same.
+  const prompts = body.prompts.map(({ mask_logits: _, ...prompt }) => prompt);
+  const json = JSON.stringify({ image_hash: imageHash, ...body, prompts });
   const header = quoted(`X-Image-Hash: ${imageHash}`);
   return `${embed}\ncurl -s ${quoted(`${url}segment`)}${key} -H ${header} -d ${quoted(json)}\n`;
 }

@@ -4,18 +4,21 @@
 const STAGES = ["cache_get", "queue", "prepare", "decode", "postprocess", "serialize"];
 const LEAST_LABELLED_MS = 0.5;
 
+/** @typedef {"service" | "browser"} Place where a click was answered */
+
 export class LatencyStrip {
   #element;
-  #roundTrips = [];
+  /** @type {Record<Place, number[]>} */
+  #roundTrips = { service: [], browser: [] };
 
   /** @param {HTMLElement} element with the parts of index.html */
   constructor(element) {
     this.#element = element;
   }
 
-  /** @param {import("./edgesam.js").Timing} timing of one click */
-  add({ stages, roundTripMs }) {
-    this.#roundTrips.push(roundTripMs);
+  /** @param {import("./edgesam.js").Timing} timing of one click @param {Place} [place] */
+  add({ stages, roundTripMs }, place = "service") {
+    this.#roundTrips[place].push(roundTripMs);
     const parts = split(stages, roundTripMs);
     const bar = this.#part("bar");
     bar.replaceChildren(...parts.map(([stage, ms]) => this.#segment(stage, ms)));
@@ -23,10 +26,29 @@ export class LatencyStrip {
     this.#part("legend").replaceChildren(...described.map(([stage, ms]) => this.#label(stage, ms)));
     bar.setAttribute("aria-label", parts.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(", "));
     this.#part("last").textContent = `${Math.round(roundTripMs)} ms`;
-    this.#part("p50").textContent = `${Math.round(percentile(this.#roundTrips, 0.5))}`;
-    this.#part("p95").textContent = `${Math.round(percentile(this.#roundTrips, 0.95))}`;
-    this.#part("count").textContent = this.#roundTrips.length === 1 ? "1 click" : `${this.#roundTrips.length} clicks`;
+    this.#part("p50").textContent = `${Math.round(percentile(this.#roundTrips[place], 0.5))}`;
+    this.#part("p95").textContent = `${Math.round(percentile(this.#roundTrips[place], 0.95))}`;
+    this.#comparePlaces(place);
     this.#element.classList.add("has-clicks");
+  }
+
+  /** A picture was made ready in this browser. @param {number} ms */
+  prepared(ms) {
+    this.#part("prepared").textContent = `prepared here in ${Math.round(ms)} ms`;
+  }
+
+  /** Once both have answered, the strip says who was last, and how the other one is. */
+  #comparePlaces(place) {
+    const { service, browser } = this.#roundTrips;
+    const count = service.length + browser.length;
+    this.#part("count").textContent = count === 1 ? "1 click" : `${count} clicks`;
+    this.#part("place").textContent = browser.length > 0 ? place : "";
+    const [otherPlace, others] = place === "service" ? ["browser", browser] : ["service", service];
+    const text = /** @type {HTMLElement} */ (this.#part("other"));
+    text.hidden = others.length === 0;
+    if (text.hidden) return;
+    const [last, p50, p95] = [others[others.length - 1], percentile(others, 0.5), percentile(others, 0.95)].map(Math.round);
+    text.textContent = `${otherPlace} ${last} ms (p50 ${p50}, p95 ${p95})`;
   }
 
   #segment(stage, ms) {

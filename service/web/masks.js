@@ -9,6 +9,8 @@
  * @typedef {{width: number, height: number}} Size pixels
  */
 
+import { singlesOf } from "./halves.js";
+
 const FRAME_SIZE = 1024; // the encoder's square frame; the picture lies in it at the top left
 const LOGITS_SIZE = 256; // logits cover the frame
 
@@ -77,8 +79,7 @@ export function rasterOfRle(rle, size) {
 export function decodeLogits(logits) {
   const bytes = bytesOfBase64(logits);
   if (bytes.length !== 2 * LOGITS_SIZE ** 2) throw new RangeError("Logits are 256×256 numbers of two bytes.");
-  const view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: LOGITS_SIZE ** 2 }, (_, i) => half(view.getUint16(2 * i, true)));
+  return singlesOf(new Uint16Array(bytes.buffer));
 }
 
 /**
@@ -144,6 +145,27 @@ export function drawRaster(canvas, { width, height, data }, [red, green, blue, a
   return canvas;
 }
 
+/**
+ * How far two masks of one picture agree.
+ *
+ * @param {Rle} one
+ * @param {Rle} other
+ * @returns {number} pixels in both, as a part of those in any; 1 for two empty ones
+ */
+export function intersectionOverUnion(one, other) {
+  const [ours, theirs] = [decodeCounts(one.counts), decodeCounts(other.counts)];
+  let [both, any, i, j] = [0, 0, 0, 0];
+  let [left, right] = [ours[0] ?? 0, theirs[0] ?? 0]; // of the runs i and j
+  while (i < ours.length && j < theirs.length) {
+    const step = Math.min(left, right);
+    if (i % 2 && j % 2) both += step;
+    if (i % 2 || j % 2) any += step;
+    if ((left -= step) === 0) left = ours[++i] ?? 0;
+    if ((right -= step) === 0) right = theirs[++j] ?? 0;
+  }
+  return any ? both / any : 1;
+}
+
 /** For each pixel of a side: the logit before its centre, and how far it lies towards the next one. */
 function taps(length, inputLength) {
   const most = inputLength / 4 - 1;
@@ -153,15 +175,16 @@ function taps(length, inputLength) {
   });
 }
 
-function half(bits) {
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  const sign = bits >> 15 ? -1 : 1;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
-
 function bytesOfBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+/** @param {Uint8Array} bytes @returns {string} */
+export function base64OfBytes(bytes) {
+  let text = "";
+  const piece = 0x8000; // more arguments than that some engines do not take
+  for (let start = 0; start < bytes.length; start += piece) {
+    text += String.fromCharCode(...bytes.subarray(start, start + piece));
+  }
+  return btoa(text);
 }

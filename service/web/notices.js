@@ -83,6 +83,16 @@ const ADVICE = {
     text: "Save it as JPEG or PNG and open it again. (The service itself also reads BMP and TIFF.)",
     remedy: "open",
   },
+  "cannot-decode-here": {
+    title: "This browser cannot decode",
+    text: "The service does it, as before.",
+    remedy: null,
+  },
+  "model-changed": {
+    title: "The service has another model now",
+    text: "Save what you want to keep, then load this page again.",
+    remedy: null,
+  },
   "no-picture": {
     title: "There was no picture in that",
     text: "Drop or paste an image file, such as a JPEG or PNG.",

@@ -1,5 +1,6 @@
 /** The page: makes the parts and connects them. */
 
+import { DecodingChoice } from "./decoding_choice.js";
 import { Client, Problem, Unreachable } from "./edgesam.js";
 import { coco, curl, cutOut, maskPng, svg } from "./exports.js";
 import { canCopyPictures, copyPicture, copyText, download } from "./handing.js";
@@ -17,7 +18,14 @@ import { installTheme } from "./theme.js";
 const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
 const TOAST_MS = 2500;
-const PROGRESS = { hash: "Reading", "look-up": "Asking", upload: "Uploading", encode: "Looking at the picture" };
+const PROGRESS = {
+  hash: "Reading",
+  "look-up": "Asking",
+  upload: "Uploading",
+  encode: "Looking at the picture",
+  decoder: "Fetching the decoder",
+  prepare: "Preparing the picture",
+};
 
 const element = (id) => document.getElementById(id);
 const upper = /** @type {HTMLCanvasElement} */ (element("upper"));
@@ -30,6 +38,21 @@ const client = new Client(undefined, {
 const segmenter = new Segmenter(client, session);
 const stage = new Stage(/** @type {HTMLCanvasElement} */ (element("lower")), upper);
 const strip = new LatencyStrip(element("latency"));
+const choice = new DecodingChoice(
+  {
+    section: element("decoding"),
+    growRow: element("grow-row"),
+    grow: element("grow"),
+    hereRow: element("here-row"),
+    here: element("here"),
+    note: element("here-note"),
+    compare: element("compare"),
+    comparison: element("comparison"),
+  },
+  client,
+  segmenter,
+  strip,
+);
 const notice = new Notice(element("notice"), { retry, open: () => element("file").click(), key: askForKey }, isBack);
 
 /** @type {{file: File, imageHash: string, width: number, height: number} | null} */
@@ -62,12 +85,14 @@ installIntake(
   (error) => notice.show(error),
 );
 session.addEventListener("change", update);
-segmenter.onTiming = (timing) => {
-  strip.add(timing);
+segmenter.onTiming = (timing, asked) => {
+  strip.add(timing, asked === client ? "service" : "browser");
   notice.hide();
 };
 segmenter.onGlimpse = (glimpse) => stage.draw({ glimpse: session.selected.prompt === null ? glimpse : null });
-segmenter.onError = showError;
+segmenter.onError = (error) => (choice.isHere ? choice.failed(error) : showError(error));
+choice.onProgress = showProgress;
+choice.onError = showError;
 stage.addEventListener("view", () => {
   element("zoom").textContent = `${Math.round(stage.view.scale * 100)} %`;
   upper.dataset.view = JSON.stringify(stage.view);
@@ -90,6 +115,7 @@ async function open(file) {
   if (picture) client.forget(picture.imageHash);
   picture = { file, imageHash: "", width: bitmap.width, height: bitmap.height };
   segmenter.setPicture("");
+  choice.show("", null);
   session.reset();
   setCutOut(false);
   document.body.classList.add("has-picture");
@@ -107,6 +133,9 @@ async function embed(signal) {
     if (signal.aborted) return;
     picture.imageHash = imageHash;
     segmenter.setPicture(imageHash);
+    choice.show(imageHash, session.selected.prompt);
+    await choice.open().catch((error) => choice.failed(error));
+    if (signal.aborted) return;
     say(session.isEmpty ? "The picture is ready. Click on something." : "The picture is ready.");
   } catch (error) {
     if (!signal.aborted) showError(error);
@@ -135,7 +164,7 @@ function showProgress({ stage: name, done }) {
   const progress = element("progress");
   progress.hidden = name === "end";
   if (progress.hidden) return;
-  const isMeasured = name === "upload" || (name === "hash" && done > 0);
+  const isMeasured = name === "upload" || (["hash", "decoder"].includes(name) && done > 0);
   progress.classList.toggle("is-measured", isMeasured);
   element("progress-bar").style.width = `${isMeasured ? Math.round(100 * done) : 100}%`;
   element("progress-text").textContent = isMeasured ? `${PROGRESS[name]} ${Math.round(100 * done)} %` : `${PROGRESS[name]}…`;
@@ -143,8 +172,11 @@ function showProgress({ stage: name, done }) {
 
 /** What depends on the session, drawn and written anew. */
 function update() {
-  const objects = session.objects.map((object) => ({ ...object, mask: session.mask(object) }));
+  const objects = session.objects.map((object) => {
+    return { ...object, mask: session.mask(object), grownBox: session.candidates(object).grownBox };
+  });
   stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { glimpse: null }) });
+  choice.show(picture?.imageHash ?? "", session.selected.prompt);
   const { masks, chosen } = session.candidates(session.selected);
   const all = found();
   setDisabled({
@@ -316,6 +348,7 @@ async function describeModel() {
     const [model] = await client.models();
     element("model").textContent = model.name;
     element("untrained").hidden = model.trained;
+    choice.offer(model);
   } catch (error) {
     if (error.code === "unauthorized") showError(error);
     // else the first picture will tell what is wrong

@@ -1,33 +1,43 @@
 /**
- * Asks the service: for the masks of what the user pointed at, and for a glimpse of what a click would give.
+ * Asks for the masks of what the user pointed at, and for a glimpse of what a click would give: the service, or the
+ * decoder in this browser.
  *
  * Clicks are all answered, unless undone meanwhile. Of glimpses there is one at a time, and the newest place wins.
  */
 
 import { Problem } from "./edgesam.js";
 
+/**
+ * @typedef {import("./session.js").SessionPrompt} SessionPrompt
+ * @typedef {{segment: (imageHash: string, prompts: import("./edgesam.js").Prompt[], options: object) =>
+ *   Promise<Pick<import("./edgesam.js").Answer, "results" | "timing">>}} Asked `Client` or `BrowserDecoder`
+ */
+
 const CANDIDATES = 3;
 const HOVER_EVERY_MS = 50; // as the eye follows; more would only keep the decoder from others' clicks
 const HOVER_PATIENCE_MS = 300; // then the place under the pointer now is worth more than an old answer
 
 export class Segmenter {
-  #client;
+  /** @type {Asked} */
+  #asked;
   #session;
   #imageHash = "";
-  /** @type {Map<import("./session.js").SessionPrompt, AbortController>} */
+  /** @type {Map<SessionPrompt, AbortController>} */
   #asking = new Map();
   #failed = new Set();
   #forgotten = new WeakSet();
   #glimpse = new Glimpse((point, signal) => this.#look(point, signal));
 
   /**
-   * @param {import("./edgesam.js").Client} client
+   * @param {Asked} asked
    * @param {import("./session.js").Session} session is told the answers
    */
-  constructor(client, session) {
-    this.#client = client;
+  constructor(asked, session) {
+    this.#asked = asked;
     this.#session = session;
-    /** @type {(timing: import("./edgesam.js").Timing) => void} */
+    /** Whether a click means the whole object around it; only the service of some models knows that. */
+    this.growsClicks = false;
+    /** @type {(timing: import("./edgesam.js").Timing, asked: Asked) => void} */
     this.onTiming = () => {};
     /** @type {(mask: import("./edgesam.js").Mask | null) => void} */
     this.onGlimpse = () => {};
@@ -35,6 +45,13 @@ export class Segmenter {
     this.onError = () => {};
     this.#glimpse.onChange = (mask) => this.onGlimpse(mask);
     session.addEventListener("change", () => this.update());
+  }
+
+  /** Whom to ask from now on. @param {Asked} asked */
+  ask(asked) {
+    if (asked === this.#asked) return;
+    this.#asked = asked;
+    this.setPicture(this.#imageHash);
   }
 
   /** Begin with another picture; an empty hash: none yet, and what is pointed at waits. @param {string} imageHash */
@@ -55,7 +72,7 @@ export class Segmenter {
       controller.abort();
       this.#asking.delete(prompt); // at once: redo may want it again before the request has ended
     }
-    for (const prompt of wanted) if (prompt) this.#ask(prompt);
+    for (const prompt of wanted) if (prompt) this.#answer(prompt);
   }
 
   /** Ask again for what failed. */
@@ -69,26 +86,31 @@ export class Segmenter {
     this.#glimpse.want(this.#imageHash ? point : null);
   }
 
-  /** The request for a prompt, as `Client.segment` takes it. @param {import("./session.js").SessionPrompt} prompt */
+  /** The request for a prompt, as `segment` takes it. @param {Pick<SessionPrompt, "points" | "box" | "refined">} prompt */
   requestOf(prompt) {
     const { points, box } = prompt;
-    const maskId = this.#forgotten.has(prompt) ? null : prompt.maskId;
-    const isAmbiguous = points.length === 1 && !box && !maskId;
+    const refined = this.#forgotten.has(prompt) ? null : prompt.refined;
+    const isAmbiguous = points.length === 1 && !box && !refined;
+    const isGrown = isAmbiguous && this.growsClicks && points[0].label === 1;
     return {
-      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(maskId && { mask_id: maskId }) }],
-      options: { multimask: /** @type {1 | 3} */ (isAmbiguous ? CANDIDATES : 1) },
+      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskOf(refined)) }],
+      options: isGrown
+        ? { multimask: /** @type {const} */ ("auto"), granularity: /** @type {const} */ ("auto") }
+        : { multimask: /** @type {1 | 3} */ (isAmbiguous ? CANDIDATES : 1) },
     };
   }
 
-  async #ask(prompt) {
+  async #answer(prompt) {
     const isDone = this.#session.isAnswered(prompt) || this.#asking.has(prompt) || this.#failed.has(prompt);
     if (isDone || !this.#imageHash) return;
     const controller = new AbortController();
+    const asked = this.#asked;
     this.#asking.set(prompt, controller);
     try {
-      const answer = await this.#segment(prompt, controller.signal);
-      this.onTiming(answer.timing);
-      this.#session.answer(prompt, answer.results[0].masks);
+      const { results, timing } = await this.#segment(prompt, controller.signal);
+      if (controller.signal.aborted) return;
+      this.onTiming(timing, asked);
+      this.#session.answer(prompt, results[0].masks, results[0].granularity_box);
     } catch (error) {
       if (controller.signal.aborted) return;
       this.#failed.add(prompt);
@@ -101,23 +123,29 @@ export class Segmenter {
   async #segment(prompt, signal) {
     const ask = () => {
       const { prompts, options } = this.requestOf(prompt);
-      return this.#client.segment(this.#imageHash, prompts, { ...options, signal });
+      return this.#asked.segment(this.#imageHash, prompts, { ...options, signal });
     };
     try {
       return await ask();
     } catch (error) {
-      // Masks to refine are kept for minutes only. All the points are here, so the answer is nearly the same without.
-      if (!(error instanceof Problem && error.code === "mask-not-found") || !prompt.maskId) throw error;
+      // The service keeps masks to refine for minutes only, and the decoder in the browser has none of the service's.
+      // All the points are here, so the answer is nearly the same without.
+      if (!(error instanceof Problem && error.code === "mask-not-found") || !prompt.refined) throw error;
       this.#forgotten.add(prompt);
       return ask();
     }
   }
 
   async #look(point, signal) {
-    const options = { multimask: /** @type {3} */ (CANDIDATES), retries: 0, signal };
-    const answer = await this.#client.segment(this.#imageHash, [{ points: [{ ...point, label: 1 }] }], options);
+    const { prompts, options } = this.requestOf({ points: [{ ...point, label: 1 }], box: null, refined: null });
+    const answer = await this.#asked.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
     return answer.results[0].masks[0];
   }
+}
+
+/** How a mask is named to whom it is to be refined by. @param {import("./edgesam.js").Mask} mask */
+function maskOf({ mask_id: maskId, logits }) {
+  return maskId ? { mask_id: maskId } : { mask_logits: logits };
 }
 
 /** One question at a time about a place that moves. */

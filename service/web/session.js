@@ -5,8 +5,10 @@
  * the prompt that they answer, and undo finds them again without asking the service.
  *
  * @typedef {import("./edgesam.js").Mask} Mask
+ * @typedef {import("./edgesam.js").Box} Box
  * @typedef {{points: {x: number, y: number, label: 0 | 1}[], box: import("./edgesam.js").Box | null,
- *   maskId: string | null, before: SessionPrompt | null}} SessionPrompt `before` is what it was refined from
+ *   refined: Mask | null, before: SessionPrompt | null}} SessionPrompt `refined` is the mask it goes on from, `before` the
+ *   prompt that mask answered
  * @typedef {{id: number, name: string, colour: string, prompt: SessionPrompt | null}} SessionObject
  */
 
@@ -22,7 +24,7 @@ export class Session extends EventTarget {
   #nextId = 1;
   /** @type {{objects: SessionObject[], selectedId: number}} */
   #state = this.#empty();
-  /** @type {WeakMap<SessionPrompt, {masks: Mask[], chosen: number}>} */
+  /** @type {WeakMap<SessionPrompt, {masks: Mask[], chosen: number, grownBox: Box | null}>} */
   #answers = new WeakMap();
 
   get objects() {
@@ -64,7 +66,7 @@ export class Session extends EventTarget {
   /** Replaces the selected object's box. @param {import("./edgesam.js").Box} box */
   setBox(box) {
     // A mask found without the box, or in another one, would pull the answer back to it.
-    this.#prompt({ points: this.selected.prompt?.points ?? [], maskId: null, before: this.selected.prompt, box });
+    this.#prompt({ points: this.selected.prompt?.points ?? [], refined: null, before: this.selected.prompt, box });
   }
 
   addObject() {
@@ -104,9 +106,13 @@ export class Session extends EventTarget {
     this.#travel(this.#future, this.#past);
   }
 
-  /** @param {SessionPrompt} prompt @param {Mask[]} masks best first */
-  answer(prompt, masks) {
-    this.#answers.set(prompt, { masks, chosen: 0 });
+  /**
+   * @param {SessionPrompt} prompt
+   * @param {Mask[]} masks best first
+   * @param {Box | null} [grownBox] what a click was grown to
+   */
+  answer(prompt, masks, grownBox = null) {
+    this.#answers.set(prompt, { masks, chosen: 0, grownBox });
     this.#changed();
   }
 
@@ -115,9 +121,9 @@ export class Session extends EventTarget {
     return this.#answers.has(prompt);
   }
 
-  /** The masks to choose from. @param {SessionObject} object */
+  /** The masks to choose from, and the box that they came from if that was not drawn. @param {SessionObject} object */
   candidates({ prompt }) {
-    return (prompt && this.#answers.get(prompt)) || { masks: [], chosen: 0 };
+    return (prompt && this.#answers.get(prompt)) || { masks: [], chosen: 0, grownBox: null };
   }
 
   /** Choose among the selected object's masks; beyond the last comes the first. @param {number} index */
@@ -145,8 +151,8 @@ export class Session extends EventTarget {
   /** What a further point starts from: the mask that is shown now. */
   #refining(prompt) {
     const answer = prompt && this.#answers.get(prompt);
-    const maskId = answer ? (answer.masks[answer.chosen]?.mask_id ?? null) : (prompt?.maskId ?? null);
-    return { box: prompt?.box ?? null, maskId, before: prompt };
+    const refined = answer ? (answer.masks[answer.chosen] ?? null) : (prompt?.refined ?? null);
+    return { box: prompt?.box ?? null, refined, before: prompt };
   }
 
   #prompt(prompt) {

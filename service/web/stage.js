@@ -61,7 +61,8 @@ export class Stage extends EventTarget {
   /**
    * Draw with the next frame.
    *
-   * @param {Partial<{objects: {id: number, colour: string, prompt: object | null, mask: object | null}[],
+   * @param {Partial<{objects: {id: number, colour: string, prompt: object | null, mask: object | null,
+   *   grownBox: number[] | null}[],
    *   selectedId: number, glimpse: object | null, draft: number[] | null,
    *   crosshair: {x: number, y: number} | null, isCutOut: boolean}>} scene what has changed of it
    */
@@ -151,7 +152,9 @@ export class Stage extends EventTarget {
     for (const { mask, colour } of objects) if (mask) this.#paintMask(context, mask, colour, MASK_SIDE, TINT);
     if (glimpse) this.#paintMask(context, glimpse, GLIMPSE_COLOUR, GLIMPSE_SIDE, GLIMPSE_TINT);
     const selected = objects.find(({ id }) => id === selectedId);
-    if (selected?.prompt) this.#paintPrompt(context, selected.prompt, selected.colour);
+    if (!selected?.prompt) return;
+    if (selected.grownBox) this.#paintBox(context, selected.grownBox, selected.colour);
+    this.#paintPrompt(context, selected.prompt, selected.colour);
   }
 
   #paintPicture() {

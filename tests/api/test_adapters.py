@@ -1,5 +1,7 @@
 """What holds for every adapter: switched on by name, counted, documented, and bounded like an upload."""
 
+import json
+import socket
 from typing import get_args
 
 import httpx
@@ -105,3 +107,28 @@ def test_a_tool_holds_the_permit_of_an_upload(artifact):
 
         assert_problem(client.post("/sam2/segment_image", json={}), Overloaded)
         assert_problem(client.post("/embed", content=b"text"), Overloaded)
+
+
+def test_an_address_in_a_request_is_never_connected_to(tools):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/picture.png"
+        config = '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i"/></View>'
+        named = {"image": {"type": "url", "value": address}}
+        bodies = {
+            "/embed": address,
+            "/segment": json.dumps({"image_hash": address, "image": address, "prompts": [{"points": []}]}),
+            "/label-studio/predict": json.dumps({"tasks": [{"data": {"image": address}}], "label_config": config}),
+            "/sam/embed_image": json.dumps(named),
+            "/sam/segment_image": json.dumps({**named, "point_coords": [[1, 1]]}),
+            "/sam2/segment_image": json.dumps({**named, "prompts": {}}),
+            "/v1/predict": json.dumps({"model": "x", "image": address, "params": {}}),
+        }
+        headers = {"Referer": address, "Origin": address, "Host": "169.254.169.254", "X-Forwarded-Host": address}
+
+        answers = {path: tools.post(path, content=body, headers=headers) for path, body in bodies.items()}
+
+        listener.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+    assert all(400 <= answer.status_code < 500 and answer.status_code != 404 for answer in answers.values()), answers

@@ -18,6 +18,8 @@ NAMES = {
     "edgesam_in_flight": ("gauge", {"route"}),
     "edgesam_rejected": ("counter", {"reason"}),
     "edgesam_redis_breaker_open": ("gauge", set()),
+    "edgesam_api_keys": ("gauge", set()),
+    "edgesam_api_keys_stale": ("gauge", set()),
     "edgesam_model_info": ("gauge", {"model", "fingerprint", "provider", "precision", "trained"}),
 }
 # Where each stage can be seen without Redis.
@@ -89,7 +91,7 @@ def test_addresses_without_a_route_share_one_label(client, path):
     assert "unmatched" in routes
     assert routes <= {
         "unmatched", "/embed", "/embed/{image_hash}", "/segment", "/models", "/metrics", "/livez", "/healthz",
-        "/readyz", "/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect", "/", "/web/{name}",
+        "/readyz", "/openapi.json", "/docs", "/", "/web/{name}",
     }  # fmt: skip
 
 

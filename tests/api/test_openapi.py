@@ -197,12 +197,11 @@ def test_a_problem_that_happens_is_documented_for_its_address(client, document, 
     assert str(response.status_code) in document["paths"][template][method.lower()]["responses"]
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_the_document_can_be_read_in_a_browser(client, path):
-    response = client.get(path)
+def test_the_document_can_be_read_in_a_browser(client):
+    response = client.get("/docs")
 
     assert response.status_code == 200
-    assert "/openapi.json" in response.text
+    assert 'url: "openapi.json"' in response.text
 
 
 def test_an_address_with_a_slash_too_many_is_not_redirected(client):
@@ -210,3 +209,10 @@ def test_an_address_with_a_slash_too_many_is_not_redirected(client):
 
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_method_that_is_not_there_is_told_all_that_are(client):
+    response = client.put(f"/embed/{'0' * 64}")
+
+    assert response.status_code == 405
+    assert response.headers["allow"] == "DELETE, GET, HEAD"

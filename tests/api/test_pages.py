@@ -11,7 +11,8 @@ from support.noise_pictures import noise_file
 from support.service_client import assert_problem_document, embed, point
 from support.service_process import ROOT, ServiceProcess
 
-from service.api.pages import CONTENT_TYPES, WEB_DIR
+from service.api.pages import WEB_DIR, WORKER
+from service.api.static_files import CONTENT_TYPES
 
 FILES = sorted(path.name for path in WEB_DIR.iterdir())
 
@@ -53,7 +54,17 @@ def test_the_files_name_no_address_of_others_and_none_from_the_root():
 def test_every_module_is_fetched_at_once_and_not_one_after_the_other(client):
     named = set(re.findall(r'href="web/([\w-]+\.js)"', client.get("/").text))
 
-    assert named == {name for name in FILES if name.endswith(".js")} - {"playground.js"}
+    assert named == imported_by("playground.js") - {"playground.js"}
+    assert {name for name in FILES if name.endswith(".js")} == imported_by("playground.js") | imported_by(WORKER)
+
+
+def imported_by(name: str) -> set[str]:
+    """A module and all that it imports."""
+    found, new = set(), {name}
+    while new:
+        found |= new
+        new = {one for name in new for one in re.findall(r'from "\./(.+?)"', (WEB_DIR / name).read_text())} - found
+    return found
 
 
 def test_an_unchanged_file_is_not_sent_again(client):

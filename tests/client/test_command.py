@@ -72,6 +72,25 @@ def test_a_cropped_cut_out_has_the_size_of_the_objects_box(run, photo, service_u
     assert "known, not uploaded" in result.output
 
 
+def test_another_of_an_ambiguous_clicks_masks_can_be_chosen(run, photo, service_url, tmp_path):
+    mask = tmp_path / "mask.png"
+
+    result = run(photo, "--point", "60,80", "--candidate", "3", "--mask", mask)
+    beyond = run(photo, "--point", "60,80", "--candidate", "5", "--mask", tmp_path / "none.png")
+
+    with Client(service_url) as client:
+        masks = client.segment(client.embed(photo), points=(60, 80)).masks
+    with Image.open(mask) as drawn:
+        assert np.array_equal(np.asarray(drawn) == 255, masks[2].pixels)
+    assert result.exit_code == 0
+    assert re.findall(r"^mask (\d.) .* mask_id (\w+)$", result.stdout, re.MULTILINE) == [
+        (f"{number}{'*' if number == 3 else ' '}", one.mask_id) for number, one in enumerate(masks, start=1)
+    ]
+    assert beyond.exit_code == 1
+    assert "there is no mask 5: what was asked for has 4" in beyond.stderr
+    assert not (tmp_path / "none.png").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -79,6 +98,8 @@ def test_a_cropped_cut_out_has_the_size_of_the_objects_box(run, photo, service_u
         ["photo.jpg", "--folder", "photos"],
         ["photo.jpg", "-o", "cut.png"],
         ["photo.jpg", "--crop"],
+        ["photo.jpg", "--candidate", "2"],
+        ["photo.jpg", "--point", "1,1", "--candidate", "0"],
         ["--folder", "photos", "--point", "1,1"],
         ["photo.jpg", "--point", "1"],
         ["photo.jpg", "--point", "1,1:2"],

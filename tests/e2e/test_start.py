@@ -33,6 +33,8 @@ def text(service):
         ({"EDGESAM_API_KEYS": "very-secret-text-without-brackets"}, "EDGESAM_API_KEYS: "),
         ({"EDGESAM_CORS_ORIGINS": "https://front.example"}, "EDGESAM_CORS_ORIGINS: "),
         ({"EDGESAM_PORT": "8123", "EDGESAM_METRICS_PORT": "8123"}, "EDGESAM_METRICS_PORT equals"),
+        ({"EDGESAM_ROLE": "segment"}, "set EDGESAM_REDIS_URL"),
+        ({"EDGESAM_ROLE": "embed", "EDGESAM_ADAPTERS": "roboflow"}, "need EDGESAM_ROLE=all"),
         ({"EDGESAM_MEMORY_CACHE_BYTES": "1000000"}, "EDGESAM_MEMORY_CACHE_BYTES is too small"),
     ],
 )

@@ -1,17 +1,22 @@
 """SIGTERM: what was accepted is answered, load balancers are told in time, and the end is clean."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 from support.noise_pictures import noise_file
 from support.raw_http import RawConnection
+from support.redis_server import wait_until
 from support.service_client import assert_problem, embed, open_client, point, request_line, wait_for_in_flight
-from support.service_process import ServiceProcess
+from support.service_process import ROOT, ServiceProcess
 
 from service.errors import NotReady
 
-CLEAN = {0, -15, 143}
 WAIT_S = 60
 
 
@@ -26,6 +31,13 @@ def started(artifact, **settings):
 def events(service):
     """What the log tells, in order."""
     return [line["event"] for line in service.log]
+
+
+def listens_to(number, pid):
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = [int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")]
+    return bool(caught >> (number - 1) & 1)
 
 
 def test_requests_under_way_are_answered_after_the_signal(artifact):
@@ -47,7 +59,7 @@ def test_requests_under_way_are_answered_after_the_signal(artifact):
         service.process.wait(WAIT_S)
 
     assert [response.status_code for response in responses] == [200] * len(pictures)
-    assert service.process.returncode in CLEAN
+    assert service.process.returncode == 0
     assert "Application shutdown complete." in events(service)
     assert not [line for line in service.log if line["level"] == "error"]
 
@@ -70,7 +82,7 @@ def test_a_request_that_outlasts_the_patience_is_told_so_by_a_problem(artifact):
     assert [line["event"] for line in service.log if line["level"] == "error"] == [
         "Cancel 1 running task(s), timeout graceful shutdown exceeded"
     ]
-    assert service.process.returncode in CLEAN
+    assert service.process.returncode == 0
 
 
 def test_after_the_signal_nobody_new_is_let_in(artifact):
@@ -98,7 +110,8 @@ def test_while_draining_readiness_says_no_and_work_goes_on(artifact):
     assert_problem(ready, NotReady)
     assert int(ready.headers["retry-after"]) >= 1
     assert [live.status_code, segmented.status_code, embedded.status_code] == [200, 200, 200]
-    assert service.process.returncode in CLEAN
+    assert {one.headers["connection"] for one in (ready, live, segmented, embedded)} == {"close"}
+    assert service.process.returncode == 0
 
 
 def test_a_probe_that_is_told_to_go_elsewhere_is_no_rejected_request(artifact):
@@ -143,7 +156,7 @@ def test_nothing_fails_for_clients_that_heed_readiness(artifact):
     assert not any(thread.is_alive() for thread in threads)
     assert statuses
     assert set(statuses) == {200}
-    assert service.process.returncode in CLEAN
+    assert service.process.returncode == 0
 
 
 def test_draining_ends_by_itself(artifact):
@@ -154,7 +167,7 @@ def test_draining_ends_by_itself(artifact):
     happened = events(service)
     wanted = ["draining", "Shutting down", "Application shutdown complete."]
     assert [event for event in happened if event in wanted] == wanted
-    assert service.process.returncode in CLEAN
+    assert service.process.returncode == 0
 
 
 def test_an_idle_connection_does_not_hold_the_end_up(artifact):
@@ -166,4 +179,40 @@ def test_an_idle_connection_does_not_hold_the_end_up(artifact):
             service.terminate()
             service.process.wait(WAIT_S)
 
-    assert service.process.returncode in CLEAN
+    assert service.process.returncode == 0
+
+
+def test_a_process_that_is_told_to_stop_while_it_starts_ends_at_once(artifact):
+    environment = {**os.environ, "EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PORT": "0"}
+    command = [sys.executable, "-m", "service"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        wait_until(lambda: listens_to(signal.SIGTERM, process.pid), timeout_s=WAIT_S)
+        process.terminate()
+        written, _ = process.communicate(timeout=WAIT_S)
+
+    assert process.returncode == 0
+    assert b"Traceback" not in written
+    assert b"listening" not in written
+
+
+def test_an_interruption_from_the_keyboard_is_a_clean_end_too(artifact):
+    with started(artifact) as service:
+        service.process.send_signal(signal.SIGINT)
+        service.process.wait(WAIT_S)
+
+    assert service.process.returncode == 0
+    assert "Application shutdown complete." in events(service)
+
+
+def test_one_who_insists_gets_a_forced_end_and_a_status_that_says_so(artifact):
+    with started(artifact) as service, open_client(service.url) as client, RawConnection(service.url) as stalling:
+        stalling.start("/embed", "Content-Length: 1000")
+        wait_for_in_flight(client, "/embed")
+        service.process.send_signal(signal.SIGINT)
+        service.wait_for("Shutting down")
+        service.process.send_signal(signal.SIGINT)
+        service.process.wait(WAIT_S)
+
+    assert service.process.returncode == 1

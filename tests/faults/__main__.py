@@ -13,6 +13,7 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whos
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from faults.outcome import Outcome  # noqa: E402
 from faults.report import markdown, write_into  # noqa: E402
 from faults.run import EXPERIMENTS, run  # noqa: E402
 
@@ -24,7 +25,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__)
     parser.add_argument("experiments", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; all when none is named")
     parser.add_argument("--quick", action="store_true", help="the form that `make test` runs")
-    parser.add_argument("--docs", action="store_true", help="write the tables into docs/reliability.md, too")
+    parser.add_argument(
+        "--docs", action="store_true", help="write all figures of that folder into docs/reliability.md, too"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "faults", help="folder of the figures as JSON")
     chosen = parser.parse_args()
     names = chosen.experiments or list(EXPERIMENTS)
@@ -39,7 +42,8 @@ def main() -> int:
         (chosen.out / f"{name}.json").write_text(document + "\n")
     print(markdown(outcomes))
     if chosen.docs:
-        write_into(DOCUMENT, outcomes)
+        written = [chosen.out / f"{name}.json" for name in EXPERIMENTS]
+        write_into(DOCUMENT, [Outcome.of(json.loads(path.read_text())) for path in written if path.exists()])
     broken = [promise for outcome in outcomes for promise in outcome.broken]
     for promise in broken:
         print(f"broken: {promise}", file=sys.stderr)

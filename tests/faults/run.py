@@ -5,11 +5,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
-from faults import redis_faults
+from faults import bad_input, client_faults, process_faults, redis_faults
 from faults.outcome import Outcome
 from faults.scene import FULL, QUICK, Scene
 
-EXPERIMENTS = {"redis": redis_faults.measure}
+EXPERIMENTS = {
+    "redis": redis_faults.measure,
+    "process": process_faults.measure,
+    "clients": client_faults.measure,
+    "input": bad_input.measure,
+}
 
 
 def run(names: Sequence[str], *, quick: bool, progress: Callable[[str], None] = lambda _: None) -> list[Outcome]:

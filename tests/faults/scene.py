@@ -23,6 +23,8 @@ from support.service_process import ServiceProcess
 
 Requests = Sequence[bytes]
 SIZE = (480, 640)
+# What is promised takes milliseconds; a machine that others use as well may stand still for seconds. The figures tell.
+SLOWEST_MS = 20_000
 COMMENT_AT = 6
 _COMMENT = b"\xff\xfe\x00\x12"  # JPEG's marker of a comment and its length: 2 + 16 bytes
 
@@ -36,15 +38,23 @@ class Effort:
     after_s: float
     silence_s: float  # of a Redis that stands still
     clicks_per_s: float
+    cold_clicks_per_s: float  # on pictures that are in Redis only
     uploads_per_s: float  # 0: none
     pictures: int
+    breaker_failures: int
     breaker_open_s: float
     lock_ttl_s: float
     drain_s: float
 
 
-QUICK = Effort(0.6, 1.0, 1.6, 2.0, 6.0, 0.0, 3, 0.4, 1.0, 0.8)
-FULL = Effort(3.0, 6.0, 8.0, 60.0, 8.0, 0.4, 6, 5.0, 10.0, 3.0)
+QUICK = Effort(
+    before_s=0.4, during_s=1.0, after_s=1.0, silence_s=1.5, clicks_per_s=4.0, cold_clicks_per_s=6.0, uploads_per_s=0.0,
+    pictures=3, breaker_failures=2, breaker_open_s=0.4, lock_ttl_s=1.0, drain_s=0.8,
+)  # fmt: skip
+FULL = Effort(
+    before_s=2.0, during_s=5.0, after_s=7.0, silence_s=60.0, clicks_per_s=5.0, cold_clicks_per_s=2.5,
+    uploads_per_s=0.15, pictures=4, breaker_failures=5, breaker_open_s=5.0, lock_ttl_s=10.0, drain_s=3.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +95,15 @@ class Scene:
         """A replica; settings by their names without the prefix."""
         return self.enter(self.process(**settings))
 
+    def retire(self, *services: ServiceProcess) -> None:
+        """End replicas that nobody needs any more."""
+        for service in services:
+            service.stop()
+
     def process(self, *, prefix: Sequence[str] = (), **settings: object) -> ServiceProcess:
         """A replica that has not been started; settings by their names without the prefix."""
         own = {
+            "EDGESAM_REDIS_BREAKER_FAILURES": self.effort.breaker_failures,
             "EDGESAM_REDIS_BREAKER_OPEN_S": self.effort.breaker_open_s,
             "EDGESAM_REDIS_LOCK_TTL_S": self.effort.lock_ttl_s,
             # A machine that others use as well may be late: the promises are about the service, not about it.
@@ -236,7 +252,7 @@ def sleep_until(at_s: float) -> None:
 def ok_only(outcome: Outcome, row: Row) -> None:
     """Nothing of this may fail, or be slower than a busy machine explains."""
     outcome.promise(not row.errors, f"{row.fault}: {row.asked} failed: {row.errors}")
-    outcome.promise(row.slowest_ms < 5000, f"{row.fault}: {row.asked} took {row.slowest_ms:.0f} ms")
+    outcome.promise(row.slowest_ms < SLOWEST_MS, f"{row.fault}: {row.asked} took {row.slowest_ms:.0f} ms")
 
 
 def problems_only(outcome: Outcome, row: Row, allowed: set[str]) -> None:

@@ -538,3 +538,49 @@ async def test_what_belongs_to_begun_work_is_not_refused(open_lane, held, waitin
     held.let_go()
 
     assert await results_of([*first, *second, begun]) == [0, 10, 20]
+
+
+async def test_callers_take_turns_however_much_one_of_them_has_waiting(open_lane, held, waiting):
+    lane = open_lane(held.run, max_batch_size=1, max_queue_size=64)
+    first = submit(lane, 0)
+    await held.has_started()
+    flood = [asyncio.create_task(lane.submit(item, caller="flood")) for item in range(1, 9)]
+    await eventually(lambda: waiting() == 8)
+    few = [asyncio.create_task(lane.submit(item, caller="few")) for item in (100, 101)]
+    await eventually(lambda: waiting() == 10)
+
+    held.let_go()
+
+    await asyncio.gather(*first, *flood, *few)
+    assert [batch[0] for batch in held.batches] == [0, 1, 100, 2, 101, 3, 4, 5, 6, 7, 8]
+
+
+async def test_what_shares_a_call_is_charged_to_its_own_caller(open_lane, held, waiting):
+    lane = open_lane(held.run, group=lambda item: item // 100, max_batch_size=2, max_queue_size=64)
+    first = submit(lane, 999)
+    await held.has_started()
+    queued = [
+        asyncio.create_task(lane.submit(item, caller=c)) for item, c in ((1, "a"), (2, "b"), (101, "b"), (201, "a"))
+    ]
+    await eventually(lambda: waiting() == 4)
+
+    held.let_go()
+
+    await asyncio.gather(*first, *queued)
+    assert held.batches == [[999], [1, 2], [101], [201]]
+
+
+async def test_one_caller_does_not_fill_the_queue_for_others(open_lane, held, waiting):
+    lane = open_lane(held.run, max_queue_size=8)
+    first = submit(lane, 0)
+    await held.has_started()
+    flood = [asyncio.create_task(lane.submit(item, caller="flood")) for item in range(6)]
+    await eventually(lambda: waiting() == 6)
+
+    with pytest.raises(Overloaded, match="of this key"):
+        await lane.submit(6, caller="flood")
+    other = asyncio.create_task(lane.submit(7, caller="other"))
+    await eventually(lambda: waiting() == 7)
+    held.let_go()
+
+    assert await results_of([*first, *flood, other]) == [0, 0, 10, 20, 30, 40, 50, 70]

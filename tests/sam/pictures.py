@@ -106,3 +106,29 @@ def tiff(size, bits, data, *, photometric=1, samples=1, sample_format=1, extra=(
 def decode_image(data, *, max_pixels):
     """`decode_picture` as an array, (H, W, 3) uint8."""
     return np.asarray(decode_picture(data, max_pixels=max_pixels))
+
+
+def files_of_every_kind():
+    """Small files of every kind the decoder has a path for."""
+    picture = Image.fromarray(gradient(24, 30))
+    turned, exif = picture.transpose(Image.Transpose.ROTATE_180), Image.Exif()
+    exif[0x0112] = 6
+    frames = {"save_all": True, "append_images": [turned]}
+    return [
+        encoded(picture, "JPEG", exif=exif),
+        encoded(picture, "JPEG", progressive=True),
+        encoded(picture.convert("CMYK"), "JPEG"),
+        encoded(picture, "MPO", **frames),
+        encoded(picture, "PNG", exif=exif),
+        encoded(picture.quantize(16), "PNG", transparency=3),
+        encoded(picture, "PNG", **frames),
+        encoded(picture.convert("P"), "GIF", save_all=True, append_images=[turned.convert("P")]),
+        encoded(picture, "WEBP", exif=exif),
+        encoded(picture.convert("RGBA"), "WEBP", lossless=True, **frames),
+        encoded(picture, "BMP"),
+        encoded(picture.convert("P"), "BMP"),
+        encoded(picture, "TIFF", exif=exif),
+        encoded(picture, "TIFF", compression="tiff_lzw"),
+        encoded(picture, "TIFF", compression="jpeg"),
+        encoded(picture.convert("1"), "TIFF", compression="group4"),
+    ]

@@ -1,16 +1,24 @@
 """Files of a great many small parts are refused before Pillow reads them in Python; what encoders write is not."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from sam.pictures import decode_image, encoded, gradient, tiff
 
-from service.errors import UndecodableImage
+from service.errors import ImageTooLarge, UndecodableImage
+from service.sam.file_parts import gif_size
 
+ROOT = Path(__file__).parent.parent.parent
 MAX_PIXELS = 50_000_000
 PNG, GIF = (encoded(Image.fromarray(gradient(24, 30)).quantize(16), kind) for kind in ("PNG", "GIF"))
 GIF_BLOCKS_AT = 13 + (3 << (GIF[10] & 7) + 1)
@@ -83,6 +91,54 @@ def test_thousands_of_frames_cost_one():
     assert not image.any()
 
 
+def gif_of_frame(before: bytes = b"") -> bytes:
+    """A GIF of 30 x 24 pixels whose only frame has 60 000 x 48 000, to be cleared to the background afterwards."""
+    control = b"!\xf9\4\x08\0\0\0\0"
+    frame = b"," + struct.pack("<4HB", 0, 0, 60_000, 48_000, 0) + b"\2\2\x4c\1\0"
+    return b"GIF89a" + struct.pack("<HHBBB", 30, 24, 0, 0, 0) + before + control + frame + b";"
+
+
+DECOY = b"," + struct.pack("<4HB", 0, 0, 3, 2, 0) + bytes(40)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"!\x01\0" + DECOY[:45] + b"\0", b"!\xf9\0" + DECOY[:45] + b"\0",
+     b"!\xff\x0bNETSCAPE2.0\0" + DECOY[:45] + b"\0", b"!\xfe\5,,,,,\0", b"\0\1\2"],
+    ids=["plain", "empty block", "empty control", "empty loop", "comment", "nothing"],
+)  # fmt: skip
+def test_a_gif_whose_frame_is_larger_than_itself_is_refused_before_it_is_opened(before):
+    # A frame as Pillow finds it: found by a fuzzer, it took 2.3 GiB to be opened.
+    opened = run_with_little_memory(gif_of_frame(before))
+
+    assert opened.startswith("ImageTooLarge The picture has 60000 x 48000"), opened
+
+
+PIECES = [b"!", b"\xf9", b"\xfe", b"\xff", b"\0", b"\1a", b"\x0bNETSCAPE2.0", b"\2ab", b"\3\1\0\0", b",", b"x", DECOY]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14))
+def test_the_size_of_a_gif_is_what_pillow_takes_it_for(pieces):
+    frame = b"," + struct.pack("<4HB", 2, 3, 50, 40, 0) + b"\2\2\x4c\1\0;"
+    data = b"GIF89a" + struct.pack("<HHBBB", 30, 24, 0, 0, 0) + b"".join(pieces) + frame
+    try:
+        with Image.open(io.BytesIO(data), formats=["GIF"]) as opened:
+            taken = opened.height, opened.width
+    except (OSError, IndexError, struct.error):
+        return  # nothing is taken of it
+
+    assert gif_size(data) == taken
+
+
+def test_a_gif_whose_frame_lies_beside_its_screen_is_a_larger_picture():
+    data = bytearray(GIF)
+    struct.pack_into("<2H", data, GIF_BLOCKS_AT + 1, 5, 7)
+
+    assert decode_image(bytes(data), max_pixels=MAX_PIXELS).shape == (31, 35, 3)
+    with pytest.raises(ImageTooLarge, match="35 x 31"):
+        decode_image(bytes(data), max_pixels=30 * 24)
+
+
 def test_a_tiff_of_more_strips_than_rows_of_pictures_is_refused():
     rows = 70_000
     pointers = struct.pack(f"<{rows}I", *[8] * rows)
@@ -113,3 +169,36 @@ def test_a_transparent_picture_of_many_bands_is_laid_on_white(mode):
     found = decode_image(data, max_pixels=MAX_PIXELS).astype(int)
 
     assert np.abs(found - np.asarray(page.convert("RGB"), int)).max() <= 1  # rounding of the two compositions
+
+
+DECODE_IN_LITTLE_MEMORY = """
+import resource, sys
+from service.sam.images import decode_picture
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+try:
+    print(decode_picture(sys.stdin.buffer.read(), max_pixels=50_000_000).size)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def run_with_little_memory(data: bytes) -> str:
+    """What comes of a picture in a process that gets 64 MiB more than it has."""
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY],
+        input=data,
+        cwd=ROOT,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout.decode() or done.stderr.decode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_without_memory_does_not_blame_the_picture():
+    data = encoded(Image.new("1", (6000, 6000)), "PNG")
+
+    assert run_with_little_memory(data).startswith("Overloaded There is no memory to decode this picture now")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sam.pictures import decode_image, encoded, gradient, tiff
+from sam.pictures import decode_image, encoded, files_of_every_kind, gradient, tiff
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
 
@@ -18,33 +18,7 @@ REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRat
 MAX_PIXELS = 100_000
 
 
-def seeds():
-    """Small files of every kind the decoder has a path for."""
-    picture = Image.fromarray(gradient(24, 30))
-    turned, exif = picture.transpose(Image.Transpose.ROTATE_180), Image.Exif()
-    exif[0x0112] = 6
-    frames = {"save_all": True, "append_images": [turned]}
-    return [
-        encoded(picture, "JPEG", exif=exif),
-        encoded(picture, "JPEG", progressive=True),
-        encoded(picture.convert("CMYK"), "JPEG"),
-        encoded(picture, "MPO", **frames),
-        encoded(picture, "PNG", exif=exif),
-        encoded(picture.quantize(16), "PNG", transparency=3),
-        encoded(picture, "PNG", **frames),
-        encoded(picture.convert("P"), "GIF", save_all=True, append_images=[turned.convert("P")]),
-        encoded(picture, "WEBP", exif=exif),
-        encoded(picture.convert("RGBA"), "WEBP", lossless=True, **frames),
-        encoded(picture, "BMP"),
-        encoded(picture.convert("P"), "BMP"),
-        encoded(picture, "TIFF", exif=exif),
-        encoded(picture, "TIFF", compression="tiff_lzw"),
-        encoded(picture, "TIFF", compression="jpeg"),
-        encoded(picture.convert("1"), "TIFF", compression="group4"),
-    ]
-
-
-SEEDS = seeds()
+SEEDS = files_of_every_kind()
 
 
 def png(width, height, data=b""):

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Downloa
 WAIT_MS = 30_000  # a busy machine may take its time
 # A name that leads to this machine, but is no secure context as 127.0.0.1 is: pages have no crypto.subtle there.
 PLAIN_HOST = "plain.test"
+# Asked for by the service of the tests that decode in the browser.
+DECODING_KEY = "a-key-of-whoever-decodes"
 _ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",

@@ -1,5 +1,7 @@
 """A browser for each room, the service of the bundled model, and files to open."""
 
+import json
+import os
 import subprocess
 import tarfile
 import zlib
@@ -9,9 +11,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
-from support.browser import Playground, needed_program, open_browser
+from support.browser import DECODING_KEY, Playground, needed_program, open_browser
 from support.noise_pictures import noise_file
-from support.service_process import ServiceProcess
+from support.service_process import ROOT, ServiceProcess
 
 AXE = "axe-core@4.10.3"
 NPM_TIMEOUT_S = 60
@@ -33,14 +35,43 @@ def bundled_url() -> Iterator[str]:
         yield f"{service.url}/"
 
 
+@pytest.fixture(scope="session")
+def browser_runtime() -> Path:
+    """What `make browser-runtime` has fetched; as with programs, CI has to have it."""
+    folder = ROOT / "build" / "browser-runtime"
+    if not folder.exists():
+        reason = "there is no onnxruntime-web: make browser-runtime"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def decoding_url(browser_runtime: Path) -> Iterator[str]:
+    """The service that offers to decode in the browser, to those who have `DECODING_KEY`."""
+    settings = {
+        "EDGESAM_BROWSER_RUNTIME_DIR": str(browser_runtime),
+        "EDGESAM_API_KEYS": json.dumps([DECODING_KEY]),
+    }
+    with ServiceProcess(settings) as service:
+        yield f"{service.url}/"
+
+
 @pytest.fixture
 def visit(browser: Browser, bundled_url: str) -> Iterator[Visit]:
-    """Open the page in a window of its own; its console must stay empty of errors."""
+    """Open the page in a window of its own; its console must stay empty of errors.
+
+    `key` is the API key that was typed in before.
+    """
     visits: list[Playground] = []
 
-    def open_page(*, url: str = bundled_url, **options: Any) -> Playground:
+    def open_page(*, url: str = bundled_url, key: str = "", **options: Any) -> Playground:
         settings = {"viewport": {"width": 1100, "height": 720}, **options}
-        playground = Playground(browser.new_context(**settings), url)
+        context = browser.new_context(**settings)
+        if key:
+            context.add_init_script(f"sessionStorage.setItem('edgesam-api-key', {json.dumps(key)})")
+        playground = Playground(context, url)
         visits.append(playground)
         playground.visit()
         return playground

@@ -255,7 +255,7 @@ test("undo and redo find earlier prompts and their masks again", () => {
   session.addPoint(point(2));
   const second = session.selected.prompt;
 
-  assert.equal(second.maskId, "b");
+  assert.equal(second.refined.mask_id, "b");
   assert.equal(session.mask(session.selected).mask_id, "b"); // shown until the second is answered
   session.undo();
   assert.equal(session.selected.prompt, first);

@@ -505,6 +505,19 @@ def test_labels_and_contrast_follow_the_rules(visit, axe, scheme, small):
     assert found == []
 
 
+def test_labels_and_contrast_follow_the_rules_on_a_phone(visit, axe, small):
+    phone = visit(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True, device_scale_factor=2)
+    found = rules_broken(phone, axe)
+    phone.open_file(small)
+    phone.page.touchscreen.tap(*phone.at(*MIDDLE))
+    phone.wait_for_clicks(1)
+    found += rules_broken(phone, axe)
+    phone.page.click("#help")
+    found += rules_broken(phone, axe)
+
+    assert found == []
+
+
 def test_the_theme_is_kept_for_the_next_visit(playground):
     playground.page.click("#theme")
     chosen = playground.page.get_attribute("html", "data-theme")

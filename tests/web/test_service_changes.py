@@ -125,3 +125,29 @@ def test_a_page_of_another_origin_can_use_the_module(browser, photo):
     assert masks[0] == masks[1] > 0
     assert stages["decode"] > 0  # the header may be read across origins
     assert {"hash", "look-up", "upload", "end"} <= set(progress)
+
+
+def test_a_click_means_the_whole_object_where_the_model_can_tell(visit, photo, proposing_artifact):
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(proposing_artifact)}) as service:
+        playground = visit(url=f"{service.url}/")
+        playground.open_file(photo)
+        playground.click(0.5, 0.45)
+        plain = playground.segment_bodies()[-1]
+        assert playground.page.locator("#here-row").is_hidden()
+
+        playground.page.get_by_label("A click means the whole object").check()
+        playground.page.click("#clear")
+        playground.click(0.5, 0.45)
+        grown = playground.segment_bodies()[-1]
+        answer = httpx.post(f"{service.url}/segment", json=grown, timeout=60, trust_env=False).json()
+        playground.click(0.55, 0.5)
+        refined = playground.segment_bodies()[-1]
+        playground.visit()
+
+        playground.page.locator("#grow:checked").wait_for(state="attached")
+
+    assert "granularity" not in plain
+    assert (grown["granularity"], grown["multimask"]) == ("auto", "auto")
+    assert answer["results"][0]["granularity_box"] is not None
+    assert "granularity" not in refined
+    assert refined["prompts"][0]["mask_id"] == answer["results"][0]["masks"][0]["mask_id"]

@@ -89,7 +89,8 @@ class Exchange:
         Raises:
             MalformedBody, BodyTooLarge: the text; and all that `Predictor.embed` raises.
         """
-        result = await self.predictor.embed(text, unwrap or self.picture, request.state.stages)
+        state = request.state
+        result = await self.predictor.embed(text, unwrap or self.picture, state.stages, caller=state.caller)
         request.state.cached = result.cached
         return result
 
@@ -104,7 +105,8 @@ class Exchange:
         """See `Predictor.segment`."""
         request.state.prompts = len(prompts)
         queries = [Query(prompt) for prompt in prompts]
-        return await self.predictor.segment(image_hash, queries, multimask, renderer, request.state.stages)
+        state = request.state
+        return await self.predictor.segment(image_hash, queries, multimask, renderer, state.stages, caller=state.caller)
 
     def picture(self, text: bytes) -> bytes:
         """The bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

@@ -46,7 +46,7 @@ _UPLOAD: Final = re.compile(r"/data/(upload/.+)$")
 # Interfaces with a thousand labels have a tenth of it.
 _MAX_CONFIG_CHARACTERS: Final = 1 << 20
 
-_PROBLEMS: Final = ProblemModel.responses(400, 401, 408, 413, 415, 422, 503, 504)
+_PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504)
 _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 
 

@@ -41,7 +41,7 @@ _TOLERANCE_PIXELS: Final = 1.0
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
-_PROBLEMS: Final = ProblemModel.responses(400, 401, 404, 408, 413, 415, 422, 503, 504)
+_PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
 
 
 _Label = Annotated[int, Field(ge=PADDING, le=BOX_BOTTOM_RIGHT)]
@@ -121,7 +121,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
         image_hash = await find(request, asked)
-        embedding = await exchange.predictor.embedding(image_hash, request.state.stages)
+        embedding = await exchange.predictor.embedding(image_hash, request.state.stages, caller=request.state.caller)
         write = _embedding_array if asked.format == "binary" else _embedding_json
         return await exchange.predictor.clicks.run(request.state.stages, write, embedding, image_hash, started)
 

@@ -88,7 +88,7 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
 
     @app.post(
         "/v1/predict",
-        responses=ProblemModel.responses(400, 401, 408, 413, 415, 422, 503, 504),
+        responses=ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504),
         openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}},
         summary="X-AnyLabeling: polygons for marks",
         tags=["adapters"],

@@ -1,0 +1,104 @@
+"""`python -m service.keys`: make a key, or check a file of them, for EDGESAM_API_KEYS_FILE.
+
+The key is printed once and kept nowhere; the file has its hash.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from service.api.access.keys import KeyEntry, KeyFileError, digest_of, new_key, parse_entries, read_key_file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; exit status 2 when it cannot be done, with the reason on standard error."""
+    asked = _parser().parse_args(arguments)
+    try:
+        if asked.command == "new":
+            _new(asked)
+        else:
+            _check(asked.file)
+    except KeyFileError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command
+        return 2
+    return 0
+
+
+def _new(asked: argparse.Namespace) -> None:
+    key = new_key()
+    limits = {
+        budget: {
+            bound: value
+            for bound in ("per_s", "burst", "at_once")
+            if (value := getattr(asked, f"{budget}_{bound}")) is not None
+        }
+        for budget in ("embed", "segment")
+    }
+    written = {
+        "name": asked.name,
+        "sha256": digest_of(key.encode()).hex(),
+        "roles": [role.strip() for role in asked.roles.split(",") if role.strip()],
+        **({} if asked.namespace is None else {"namespace": asked.namespace}),
+        **({"limits": {budget: bounds for budget, bounds in limits.items() if bounds}} if any(limits.values()) else {}),
+    }
+    try:
+        KeyEntry.model_validate(written)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise KeyFileError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if asked.add_to is not None:
+        _add(asked.add_to, written)
+    print(f"key:   {key}")  # noqa: T201 - a command
+    print(f"entry: {json.dumps(written)}")  # noqa: T201 - a command
+
+
+def _add(path: Path, written: dict[str, object]) -> None:
+    """Append an entry; the file is replaced in one step, so that nobody reads half of it."""
+    data = read_key_file(path) if path.exists() else b"[]"
+    parse_entries(data)
+    text = json.dumps([*json.loads(data), written], indent=2) + "\n"
+    parse_entries(text.encode())
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # readable by its owner alone
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor has no path
+            file.write(text)
+            if path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _check(path: Path) -> None:
+    for entry in parse_entries(read_key_file(path)):
+        granted = entry.key()
+        namespace = granted.caller.namespace or "(that of EDGESAM_API_KEYS)"
+        print(f"{entry.name}: {', '.join(sorted(entry.roles))}; namespace {namespace}")  # noqa: T201 - a command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service.keys", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    new = commands.add_parser("new", help="make a key; prints it once, and its entry for the file")
+    new.add_argument("--name", required=True, help="in the log; unique")
+    new.add_argument("--roles", required=True, help="embed, segment, admin; separated by commas")
+    new.add_argument("--namespace", help="whose pictures it sees; without it, those of this key alone")
+    for budget in ("embed", "segment"):
+        new.add_argument(f"--{budget}-per-s", type=float, metavar="RATE", help="requests a second, over all replicas")
+        new.add_argument(f"--{budget}-burst", type=int, metavar="N", help="requests at once after a pause")
+        new.add_argument(f"--{budget}-at-once", type=int, metavar="N", help="requests in progress in one replica")
+    new.add_argument("--add-to", type=Path, metavar="FILE", help="append the entry to this file")
+    check = commands.add_parser("check", help="read a file as the service would, and tell what is in it")
+    check.add_argument("file", type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+/**
+ * The decoder itself, on ONNX Runtime: what the service does with a click, from the picture's embedding to masks. It
+ * lives in a worker (decoder_worker.js), since a run keeps its thread for as long as it takes.
+ *
+ * @typedef {{prepare: Uint8Array, decoder: Uint8Array, parameters?: {file: string, content: Uint8Array}}} Graphs
+ *   `parameters` are the weights that the decoder's graph refers to by that name
+ * @typedef {{masks: import("./edgesam.js").Mask[], stages: Record<string, number>}} Decoded best mask first; milliseconds
+ */
+
+import { MASK_SIZE, tokensOf } from "./frame.js";
+import { halvesOf, singlesOf } from "./halves.js";
+import { base64OfBytes, decodeLogits } from "./masks.js";
+import { MaskWriter } from "./runs.js";
+
+const TOKENS_SHAPE = [4096, 256];
+const PIXELS = MASK_SIZE ** 2;
+const STATE_NAMES = ["keys", "keys0", "queries0"];
+
+export class Decoder {
+  #runtime;
+  #prepare;
+  #decode;
+  #tokens = /** @type {any} */ (null);
+  #state = {};
+  #size = { width: 1, height: 1 };
+  #writer = /** @type {MaskWriter | null} */ (null);
+
+  /** Use `Decoder.load`. */
+  constructor(runtime, prepare, decode) {
+    this.#runtime = runtime;
+    this.#prepare = prepare;
+    this.#decode = decode;
+  }
+
+  /** @param {any} runtime onnxruntime-web's module @param {Graphs} graphs @returns {Promise<Decoder>} */
+  static async load(runtime, { prepare, decoder, parameters }) {
+    const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
+    const externalData = parameters && [{ path: parameters.file, data: parameters.content }];
+    return new Decoder(
+      runtime,
+      await runtime.InferenceSession.create(prepare, options),
+      await runtime.InferenceSession.create(decoder, { ...options, externalData }),
+    );
+  }
+
+  /**
+   * Begin with a picture: do what depends on it alone.
+   *
+   * @param {Uint16Array} tokens its embedding, float16
+   * @param {import("./frame.js").Size} size
+   * @returns {Promise<{stages: Record<string, number>}>}
+   */
+  async open(tokens, size) {
+    const started = performance.now();
+    this.#tokens = new this.#runtime.Tensor("float32", singlesOf(tokens), TOKENS_SHAPE);
+    this.#size = size;
+    this.#writer = new MaskWriter(size);
+    this.#state = await this.#prepared(null);
+    return { stages: { prepare: performance.now() - started } };
+  }
+
+  /**
+   * @param {import("./edgesam.js").Prompt} prompt on the picture; a mask to refine comes as `mask_logits`
+   * @param {1 | 3} multimask masks to choose from: 3 where a prompt may mean the whole, a part, or a part of it
+   * @returns {Promise<Decoded>}
+   */
+  async answer(prompt, multimask) {
+    const { Tensor } = this.#runtime;
+    const stages = /** @type {Record<string, number>} */ ({});
+    let state = this.#state;
+    if (prompt.mask_logits) {
+      state = await timed(stages, "prepare", () => this.#prepared(decodeLogits(prompt.mask_logits)));
+    }
+    const { points, labels } = tokensOf(prompt, this.#size);
+    const feeds = {
+      ...state,
+      points: new Tensor("float32", points, [1, labels.length, 2]),
+      labels: new Tensor("int64", labels, [1, labels.length]),
+    };
+    const decoded = await timed(stages, "decode", () => this.#decode.run(feeds));
+    const masks = await timed(stages, "postprocess", async () => this.#masks(decoded, multimask));
+    return { masks, stages };
+  }
+
+  async #prepared(maskLogits) {
+    const { Tensor } = this.#runtime;
+    const logits = maskLogits ?? new Float32Array(PIXELS);
+    const state = await this.#prepare.run({
+      tokens: this.#tokens,
+      mask_logits: new Tensor("float32", logits, [1, MASK_SIZE, MASK_SIZE]),
+      has_mask: new Tensor("bool", [maskLogits !== null], [1]),
+    });
+    return Object.fromEntries(STATE_NAMES.map((name) => [name, state[name]]));
+  }
+
+  /** The masks that were asked for, surest first, as the service writes them. */
+  #masks(decoded, multimask) {
+    const stability = decoded.stability.data;
+    const indices = (multimask === 1 ? [0] : [1, 2, 3]).sort((a, b) => stability[b] - stability[a] || a - b);
+    return indices.map((index) => {
+      const logits = decoded.mask_logits.data.subarray(index * PIXELS, (index + 1) * PIXELS);
+      return {
+        ...this.#writer.write(logits),
+        score: stability[index],
+        stability: stability[index],
+        predicted_iou: decoded.iou_predictions.data[index],
+        mask_id: "", // the service does not know this mask; whoever refines it sends its logits
+        logits: base64OfBytes(new Uint8Array(halvesOf(logits).buffer)),
+      };
+    });
+  }
+}
+
+async function timed(stages, name, work) {
+  const started = performance.now();
+  const result = await work();
+  stages[name] = performance.now() - started;
+  return result;
+}

@@ -1,0 +1,51 @@
+/** float16 and float32: what `Float16Array` does, for browsers that have none. Numbers come as their bits. */
+
+/** All 65,536 of them: a look-up is faster than arithmetic, and an embedding has a million numbers. */
+let table = /** @type {Float32Array | null} */ (null);
+
+/** @param {Uint16Array} halves bits @returns {Float32Array} the same numbers */
+export function singlesOf(halves) {
+  table ??= Float32Array.from({ length: 65536 }, (_, bits) => single(bits));
+  const singles = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) singles[i] = table[halves[i]];
+  return singles;
+}
+
+/** To the nearest, and of two equally near to the even one. @param {Float32Array} singles @returns {Uint16Array} bits */
+export function halvesOf(singles) {
+  const halves = new Uint16Array(singles.length);
+  const number = new Float32Array(1);
+  const bits = new Uint32Array(number.buffer);
+  for (let i = 0; i < singles.length; i++) {
+    number[0] = singles[i];
+    const sign = (bits[0] >>> 16) & 0x8000;
+    const size = bits[0] & 0x7fffffff;
+    halves[i] = sign | rounded(size, Math.abs(number[0]));
+  }
+  return halves;
+}
+
+/** @param {number} size bits of a float32 without its sign @param {number} value the same as a number */
+function rounded(size, value) {
+  if (size > 0x7f800000) return 0x7e00; // no number
+  if (size >= 0x477ff000) return 0x7c00; // 65520 and more: infinite
+  if (size < 0x38800000) return roundedToEven(value * 2 ** 24); // below 2^-14 steps are all of 2^-24
+  // Rebase the exponent from 127 to 15 and drop 13 digits; a carry out of the fraction is just the next exponent.
+  const rebased = size - 0x38000000;
+  return (rebased + 0xfff + ((rebased >>> 13) & 1)) >>> 13;
+}
+
+function roundedToEven(value) {
+  const below = Math.floor(value);
+  const rest = value - below;
+  return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
+}
+
+function single(bits) {
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  const sign = bits >> 15 ? -1 : 1;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}

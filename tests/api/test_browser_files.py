@@ -1,0 +1,188 @@
+"""What decoding in the browser needs: ONNX Runtime's files beside the page, and the graphs by their hashes."""
+
+import gzip
+import hashlib
+import json
+import random
+
+import pytest
+from support.raw_http import RawConnection
+from support.service_client import assert_problem, assert_problem_document, open_client, wait_for_in_flight
+from support.service_process import ServiceProcess
+
+from service.api.model_files import read_model_files
+from service.api.pages import RUNTIME_FILES, RUNTIME_ROUTE, WORKER, read_runtime
+from service.errors import InvalidRequest, Overloaded, RangeNotSatisfiable, Unauthorized
+from service.sam.manifest import load_manifest
+from service.settings import BUNDLED_MODEL
+
+KEY = "a-key-of-whoever-decodes"
+UNKNOWN = "5" * 64
+
+
+@pytest.fixture(scope="module")
+def runtime_dir(tmp_path_factory):
+    """Files of the right names, large enough for an answer to stay unread; and one that is nobody's business."""
+    folder = tmp_path_factory.mktemp("runtime")
+    for name in RUNTIME_FILES:
+        (folder / name).write_bytes(random.Random(name).randbytes(6_000_000))
+    (folder / "ort.all.mjs").write_text("not asked for")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def offering(runtime_dir):
+    """The bundled model, one download at a time, and a key."""
+    settings = {
+        "EDGESAM_BROWSER_RUNTIME_DIR": str(runtime_dir),
+        "EDGESAM_API_KEYS": json.dumps([KEY]),
+        "EDGESAM_MAX_EMBED_REQUESTS": "1",
+        "EDGESAM_DECODER": "onnx",
+        "EDGESAM_PROVIDER": "cpu",
+    }
+    with ServiceProcess(settings) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def stranger(offering):
+    """A client without a key."""
+    with open_client(offering.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def friend(offering):
+    """A client with the key."""
+    with open_client(offering.url, headers={"X-API-Key": KEY}) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def files(friend):
+    """What /models tells."""
+    return friend.get("/models").json()["models"][0]["files"]
+
+
+def test_the_models_files_are_those_that_its_manifest_names(friend, files):
+    manifest = load_manifest(BUNDLED_MODEL)
+    expected = {
+        "prepare": manifest.graphs["prepare"],
+        "decoder": manifest.graphs["decoder"],
+        "parameters": manifest.decoder_parameters,
+    }
+
+    assert files == {part: file.model_dump() for part, file in expected.items()}
+    for file in files.values():
+        response = friend.get(f"/models/files/{file['sha256']}")
+        assert response.content == (BUNDLED_MODEL / file["file"]).read_bytes()
+        assert response.headers["etag"] == f'"{file["sha256"]}"'
+        assert response.headers["cache-control"] == "private, max-age=31536000, immutable"
+        assert response.headers["content-type"] == "application/octet-stream"
+
+
+def test_parameters_are_left_out_where_the_graph_has_its_own(artifact):
+    assert set(read_model_files(artifact, load_manifest(artifact))) == {"prepare", "decoder"}
+
+
+def test_a_file_is_sent_in_part_and_not_again(friend, files):
+    path = f"/models/files/{files['decoder']['sha256']}"
+    whole = friend.get(path)
+
+    part = friend.get(path, headers={"Range": "bytes=10-19"})
+    again = friend.get(path, headers={"If-None-Match": whole.headers["etag"]})
+    behind = friend.get(path, headers={"Range": f"bytes={len(whole.content)}-"})
+
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert (again.status_code, again.content) == (304, b"")
+    assert_problem(behind, RangeNotSatisfiable)
+    assert behind.headers["content-range"] == f"bytes */{len(whole.content)}"
+
+
+def test_weights_are_for_those_who_have_the_key(stranger, files):
+    for sha256 in (files["prepare"]["sha256"], UNKNOWN, "x"):
+        assert_problem(stranger.get(f"/models/files/{sha256}"), Unauthorized)
+
+
+@pytest.mark.parametrize("name", ["x", "%2e%2e%2fmanifest.json", "A" * 64, "5" * 63, "5" * 65, "decoder.npz"])
+def test_what_is_no_hash_is_refused(friend, name):
+    response = friend.get(f"/models/files/{name}")
+
+    assert response.status_code in {404, 422}
+    if response.status_code == 422:
+        assert_problem(response, InvalidRequest)
+
+
+def test_no_other_file_of_the_model_has_an_address(friend):
+    encoder = load_manifest(BUNDLED_MODEL).graphs["encoder"].sha256
+
+    for sha256 in (UNKNOWN, encoder, hashlib.sha256((BUNDLED_MODEL / "manifest.json").read_bytes()).hexdigest()):
+        assert_problem_document(friend.get(f"/models/files/{sha256}"), 404, "not-found")
+
+
+def test_the_runtime_is_open_and_compressed_and_is_asked_for_again_by_its_tag(stranger, runtime_dir):
+    kinds = {"ort.wasm.bundle.min.mjs": "text/javascript; charset=utf-8", RUNTIME_FILES[1]: "application/wasm"}
+
+    for name in RUNTIME_FILES:
+        response = stranger.get(f"/web/runtime/{name}", headers={"Accept-Encoding": "identity"})
+        again = stranger.get(f"/web/runtime/{name}", headers={"If-None-Match": response.headers["etag"]})
+        assert response.content == (runtime_dir / name).read_bytes()
+        assert response.headers["content-type"] == kinds[name]
+        assert response.headers["cache-control"] == "no-cache"
+        assert again.status_code == 304
+    with stranger.stream("GET", f"/web/runtime/{RUNTIME_FILES[0]}") as streamed:
+        raw = b"".join(streamed.iter_raw())
+    assert streamed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(raw) == (runtime_dir / RUNTIME_FILES[0]).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["ort.all.mjs", "", "..%2fort.all.mjs", "%2e%2e/%2e%2e/app.py", "/etc/passwd", "."])
+def test_nothing_else_of_the_folder_is_served(stranger, name):
+    assert_problem_document(stranger.get(f"/web/runtime/{name}"), 404, "not-found")
+
+
+def test_only_the_worker_may_compile_and_only_the_page_may_start_it(stranger):
+    page, worker = (stranger.get(path).headers["content-security-policy"] for path in ("/", f"/web/{WORKER}"))
+
+    assert "script-src 'self';" in page
+    assert "trusted-types edgesam-worker" in page
+    assert "script-src 'self' 'wasm-unsafe-eval';" in worker
+    assert "trusted-types 'none'" in worker
+    for policy in (page, worker):
+        assert "default-src 'none'" in policy
+        assert "require-trusted-types-for 'script'" in policy
+
+
+def test_without_the_folder_nothing_is_offered_and_nothing_more_is_allowed(client):
+    (model,) = client.get("/models").json()["models"]
+    policies = {client.get(path).headers["content-security-policy"] for path in ("/", f"/web/{WORKER}")}
+
+    assert model["files"] == {}
+    assert len(policies) == 1
+    assert "wasm" not in next(iter(policies))
+    assert "trusted-types 'none'" in next(iter(policies))
+    for path in (f"/web/runtime/{RUNTIME_FILES[0]}", f"/models/files/{UNKNOWN}"):
+        assert_problem_document(client.get(path), 404, "not-found")
+
+
+def test_downloads_at_a_time_are_bounded(offering, friend, files):
+    path = f"/web/runtime/{RUNTIME_FILES[0]}"
+    with RawConnection(offering.url, receive_buffer_bytes=4096) as slow:
+        slow.start(path, method="GET")
+        wait_for_in_flight(friend, RUNTIME_ROUTE)
+
+        assert_problem(friend.get(f"/models/files/{files['prepare']['sha256']}"), Overloaded)
+        assert friend.get("/web/edgesam.js").status_code == 200
+
+
+def test_the_files_are_documented_where_they_are_served(friend, client):
+    documented = friend.get("/openapi.json").json()["paths"]["/models/files/{sha256}"]["get"]
+
+    assert documented["operationId"] == "model_file"
+    assert {"200", "206", "304", "401", "404", "416", "422", "503"} <= set(documented["responses"])
+    assert "/models/files/{sha256}" not in client.get("/openapi.json").json()["paths"]
+
+
+def test_a_folder_without_the_files_ends_the_start_with_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"ort\.wasm\.bundle\.min\.mjs: No such file.*`make browser-runtime`"):
+        read_runtime(tmp_path)

@@ -1,0 +1,251 @@
+"""The file of keys: what it may say, how a change arrives, and the command that writes it."""
+
+import hashlib
+import json
+import logging
+import os
+
+import pytest
+from prometheus_client import CollectorRegistry
+from support.redis_server import wait_until
+
+from service import keys
+from service.api.access.keys import MAX_FILE_BYTES, KeyFile, KeyFileError, KeyRing, new_key, parse_entries
+from service.app import create_app
+from service.inference.allowance import Allowed
+from service.metrics import Metrics
+from service.settings import Settings
+
+KEY = "esk_of-the-first-team-0123456789"
+
+
+def entry(key=KEY, **members):
+    return {"name": "a", "sha256": hashlib.sha256(key.encode()).hexdigest(), "roles": ["embed"], **members}
+
+
+def text(*entries):
+    return json.dumps(entries).encode()
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def ring(metrics):
+    return KeyRing(["a-key-of-the-environment"], metrics)
+
+
+def shown(metrics, name):
+    return metrics.registry.get_sample_value(name)
+
+
+def test_an_entry_grants_what_it_says(ring):
+    limits = {"segment": {"per_s": 2.5, "burst": 9}, "embed": {"at_once": 1}}
+    ring.replace(parse_entries(text(entry(namespace="team", roles=["segment", "embed"], limits=limits))))
+
+    key = ring.find(KEY.encode())
+
+    assert (key.caller.name, key.caller.namespace) == ("a", "team")
+    assert key.roles == {"embed", "segment"}
+    assert key.limits == {"segment": Allowed(per_s=2.5, burst=9), "embed": Allowed(at_once=1)}
+
+
+def test_a_key_without_a_namespace_has_its_own_and_an_empty_one_is_that_of_the_environment(ring):
+    ring.replace(parse_entries(text(entry(), entry("other" * 5, name="b", namespace=""))))
+
+    assert ring.find(KEY.encode()).caller.namespace == "a"
+    assert ring.find(b"other" * 5).caller.namespace == ring.find(b"a-key-of-the-environment").caller.namespace == ""
+
+
+def test_keys_of_the_environment_may_do_everything_and_stay_when_the_file_changes(ring, metrics):
+    ring.replace(parse_entries(text(entry())))
+    ring.replace([])
+
+    assert ring.find(b"a-key-of-the-environment").roles == {"embed", "segment", "admin"}
+    assert ring.find(KEY.encode()) is None
+    assert shown(metrics, "edgesam_api_keys") == 1
+
+
+@pytest.mark.parametrize("given", [b"", b"esk_", KEY[:-1].encode(), KEY.encode() + b" ", b"\xff" * 40, b"x" * 10**6])
+def test_what_is_not_a_key_opens_nothing(ring, given):
+    ring.replace(parse_entries(text(entry())))
+
+    assert ring.find(given) is None
+
+
+def test_the_hash_of_a_key_is_no_key(ring):
+    ring.replace(parse_entries(text(entry())))
+
+    assert ring.find(entry()["sha256"].encode()) is None
+    assert ring.find(bytes.fromhex(entry()["sha256"])) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "JSON"),
+        (b"{}", "array"),
+        (b"[" * 100_000, "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (text(entry(roles=[])), "/0/roles"),
+        (text(entry(roles=["root"])), "/0/roles"),
+        (text(entry(name="a b")), "/0/name"),
+        (text(entry(name="")), "/0/name"),
+        (text(entry(namespace="a:b")), "/0/namespace"),
+        (text(entry(namespace="@a")), "/0/namespace"),
+        (text({**entry(), "key": KEY}), "/0/key"),
+        (text({**entry(), "sha256": KEY}), "/0/sha256"),
+        (text({**entry(), "sha256": entry()["sha256"].upper()}), "/0/sha256"),
+        (text(entry(), entry("other", name="a")), "same name"),
+        (text(entry(), entry(name="b")), "same sha256"),
+        (text(entry(limits={"segment": {"per_s": 0}})), "per_s"),
+        (text(entry(limits={"segment": {"burst": 3}})), "burst needs per_s"),
+        (text(entry(limits={"delete": {"per_s": 1}})), "/0/limits"),
+        (text(entry(limits={"embed": {"at_once": 0}})), "at_once"),
+        (
+            b'[{"name": "a", "sha256": "' + b"0" * 64 + b'", "roles": ["embed"], "limits": {"embed": {"per_s": NaN}}}]',
+            "per_s",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_without_quoting_it(data, complaint):
+    with pytest.raises(KeyFileError) as error:
+        parse_entries(data)
+
+    assert complaint in str(error.value)
+    assert KEY not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+@pytest.fixture
+def watched(ring, metrics, tmp_path):
+    path = tmp_path / "keys.json"
+    path.write_bytes(text(entry()))
+    file = KeyFile(path, ring, metrics, read_every_s=0.01)
+    file.load()
+    yield file, path
+    file.close()
+
+
+def test_a_change_arrives_while_others_ask(watched, ring, metrics):
+    file, path = watched
+    file.start()
+
+    path.write_bytes(text(entry("another" * 3)))
+    wait_until(lambda: ring.find(b"another" * 3) is not None, timeout_s=60)
+
+    assert ring.find(KEY.encode()) is None
+    assert shown(metrics, "edgesam_api_keys") == 2
+    file.close()
+    assert not file._thread.is_alive()
+
+
+def test_a_secret_that_kubernetes_mounts_is_followed_through_its_links(ring, metrics, tmp_path):
+    for name, key in (("..1", KEY), ("..2", "the-next-one-is-here")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keys.json").write_bytes(text(entry(key)))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "keys.json").symlink_to("..data/keys.json")
+    file = KeyFile(tmp_path / "keys.json", ring, metrics)
+    file.load()
+
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    os.replace(tmp_path / "..data_tmp", tmp_path / "..data")  # noqa: PTH105 - as the kubelet does
+    file.look()
+
+    assert ring.find(KEY.encode()) is None
+    assert ring.find(b"the-next-one-is-here") is not None
+
+
+@pytest.mark.parametrize("damage", ["half", "gone", "folder", "pipe", "large"])
+def test_a_file_that_cannot_be_used_leaves_the_keys_and_is_complained_of_once(watched, ring, metrics, damage, caplog):
+    file, path = watched
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "half":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "folder":
+        path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)
+    elif damage == "large":
+        path.write_bytes(b" " * (MAX_FILE_BYTES + 1))
+
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            file.look()
+
+    assert ring.find(KEY.encode()) is not None
+    assert shown(metrics, "edgesam_api_keys_stale") == 1
+    assert len([line for line in caplog.records if "cannot be used" in line.message]) == 1
+
+    if path.exists():
+        path.rmdir() if path.is_dir() else path.unlink()
+    path.write_bytes(whole)  # as it was: the complaint is over all the same
+    file.look()
+    assert shown(metrics, "edgesam_api_keys_stale") == 0
+
+
+def test_the_service_does_not_start_without_its_file(tmp_path):
+    with pytest.raises(KeyFileError, match="none cannot be read: No such file or directory"):
+        create_app(Settings(api_keys_file=tmp_path / "none"))
+
+
+def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(ring, tmp_path, capsys):
+    file = tmp_path / "keys.json"
+    order = [
+        "new",
+        "--roles",
+        "embed, segment",
+        "--segment-per-s",
+        "20",
+        "--segment-burst",
+        "40",
+        "--add-to",
+        str(file),
+    ]
+
+    assert keys.main([*order, "--name", "a-1", "--namespace", "a"]) == 0
+    assert keys.main([*order, "--name", "b-1"]) == 0
+    printed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("key:")]
+    ring.replace(parse_entries(file.read_bytes()))
+    found = [ring.find(key.encode()) for key in printed]
+
+    assert [key.caller.namespace for key in found] == ["a", "b-1"]
+    assert all(key.limits == {"segment": Allowed(per_s=20.0, burst=40)} for key in found)
+    assert not any(key in file.read_text() for key in printed)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert keys.main(["check", str(file)]) == 0
+    assert "a-1: embed, segment; namespace a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["new", "--name", "a", "--roles", "root"],
+        ["new", "--name", "a b", "--roles", "embed"],
+        ["new", "--name", "a", "--roles", "embed", "--embed-burst", "3"],
+        ["new", "--name", "taken", "--roles", "embed", "--add-to", "FILE"],
+        ["check", "/nowhere"],
+    ],
+)
+def test_an_order_that_cannot_be_done_changes_nothing_and_prints_no_key(order, tmp_path, capsys):
+    file = tmp_path / "keys.json"
+    file.write_bytes(text(entry(name="taken")))
+    before = file.read_bytes()
+
+    status = keys.main([str(file) if word == "FILE" else word for word in order])
+
+    assert status == 2
+    assert file.read_bytes() == before
+    assert os.listdir(tmp_path) == ["keys.json"]  # noqa: PTH208 - names are compared
+    assert "esk_" not in capsys.readouterr().out
+
+
+def test_keys_are_random_and_can_be_told_from_other_text():
+    made = {new_key() for _ in range(100)}
+
+    assert len(made) == 100
+    assert all(key.startswith("esk_") and len(key) == 47 for key in made)

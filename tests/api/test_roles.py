@@ -1,0 +1,100 @@
+"""Replicas that do half of the work with half of the model, and share Redis: what each answers, and what it refuses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.noise_pictures import noise_file
+from support.redis_server import RedisServer
+from support.service_client import Scrape, assert_problem, embed, open_client, point, segment
+from support.service_process import ServiceProcess
+
+from service.errors import Misdirected
+
+PICTURE = noise_file((120, 160), seed=70)
+UNKNOWN = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def halves(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """Clients of a replica that embeds and of one that segments."""
+    settings = {
+        "EDGESAM_MODEL_DIR": str(artifact),
+        "EDGESAM_REDIS_URL": redis_server.url,
+        "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
+    }
+    with (
+        ServiceProcess({**settings, "EDGESAM_ROLE": "embed"}) as embedding,
+        ServiceProcess({**settings, "EDGESAM_ROLE": "segment"}) as segmenting,
+        open_client(embedding.url) as embedder,
+        open_client(segmenting.url) as segmenter,
+    ):
+        yield embedder, segmenter
+
+
+def test_what_one_embeds_the_other_segments_as_a_whole_replica_would(halves, client):
+    embedder, segmenter = halves
+    prompts = [point(40, 40), {"box": [20, 20, 90, 100]}]
+
+    masks = segment(segmenter, embed(embedder, PICTURE), *prompts)
+
+    assert masks == segment(client, embed(client, PICTURE), *prompts)
+
+
+def test_a_mask_is_refined_where_it_was_made(halves):
+    embedder, segmenter = halves
+    image_hash = embed(embedder, PICTURE)
+    ((first, *_),) = segment(segmenter, image_hash, point(40, 40))
+
+    refined = segment(segmenter, image_hash, {**point(80, 80, 0), "mask_id": first["mask_id"]})
+
+    assert len(refined[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("half", "method", "path"),
+    [
+        (0, "POST", "/segment"),
+        (1, "POST", "/embed"),
+        (1, "GET", f"/embed/{UNKNOWN}"),
+        (1, "DELETE", f"/embed/{UNKNOWN}"),
+    ],
+)
+def test_the_other_half_s_work_is_refused_with_who_does_it(halves, half, method, path):
+    client = halves[half]
+
+    response = client.request(method, path)
+
+    document = assert_problem(response, Misdirected)
+    assert ("EDGESAM_ROLE=embed", "EDGESAM_ROLE=segment")[half] in document["detail"]
+    assert ("role segment or all", "role embed or all")[half] in document["detail"]
+    assert Scrape(client).value("edgesam_rejected_total", reason="misdirected") > 0
+
+
+def test_both_know_whether_a_picture_is_embedded(halves):
+    known = embed(halves[0], PICTURE)
+
+    statuses = [[half.head(f"/embed/{one}").status_code for one in (known, UNKNOWN)] for half in halves]
+
+    assert statuses == [[200, 404], [200, 404]]
+
+
+def test_each_says_what_it_is_and_shows_the_page(halves):
+    models = [half.get("/models").json()["models"][0] for half in halves]
+
+    assert [model["role"] for model in models] == ["embed", "segment"]
+    assert [list(model["provider_timings_ms"]) for model in models] == [["encoder"], ["decoder"]]
+    assert models[0]["decoder"] == "none" != models[1]["decoder"]
+    assert models[0]["fingerprint"] == models[1]["fingerprint"]
+    assert [half.get("/").status_code for half in halves] == [200, 200]
+    assert [half.get("/readyz").status_code for half in halves] == [200, 200]
+
+
+def test_who_only_embeds_keeps_pictures_without_what_clicks_need(halves):
+    embedder, _ = halves
+    before = Scrape(embedder).value("edgesam_cache_bytes", tier="memory")
+
+    embed(embedder, noise_file((60, 70), seed=71))
+
+    assert Scrape(embedder).value("edgesam_cache_bytes", tier="memory") - before == 4096 * 256 * 2

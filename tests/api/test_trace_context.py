@@ -1,0 +1,102 @@
+"""`traceparent`, read as W3C Trace Context asks; what is not exactly that is no trace, and no reason to fail."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.noise_pictures import noise_file
+from support.service_client import embed, point, request_line
+
+from service.trace_context import TraceParent, trace_parent
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+GOOD = f"00-{TRACE}-{SPAN}-01"
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+HOSTILE = [
+    "",
+    "-",
+    GOOD.upper(),
+    f" {GOOD}",
+    f"{GOOD}\n",
+    f"{GOOD}-",
+    f"{GOOD}-00",
+    f"ff-{TRACE}-{SPAN}-01",
+    f"00-{'0' * 32}-{SPAN}-01",
+    f"00-{TRACE}-{'0' * 16}-01",
+    f"00-{TRACE[1:]}-{SPAN}-01",
+    f"00-{TRACE}g-{SPAN}-01",
+    f"00-{TRACE}-{SPAN}",
+    f"0-{TRACE}-{SPAN}-01",
+    f"00-{TRACE}-{SPAN}-0g",
+    f"00-{TRACE[:-1]}０-{SPAN}-01",
+    f"01-{TRACE}-{SPAN}-01{'-' + 'a' * 1000}",
+    f"01-{TRACE}-{SPAN}-01x",
+    f"01-{TRACE}-{SPAN}-01-a\x00",
+    '{"trace_id": 1}',
+    "a" * 100_000,
+]
+
+
+@pytest.mark.parametrize(("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("03", True)])
+def test_the_callers_trace_is_read(flags: str, *, is_sampled: bool):
+    assert trace_parent([f"00-{TRACE}-{SPAN}-{flags}"]) == TraceParent(TRACE, SPAN, is_sampled)
+
+
+@pytest.mark.parametrize("more", ["", "-", "-what-will-be"])
+def test_a_later_version_is_read_as_far_as_it_is_known(more: str):
+    assert trace_parent([f"cc-{TRACE}-{SPAN}-01{more}"]) == TraceParent(TRACE, SPAN, is_sampled=True)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_anything_else_is_no_trace(text: str):
+    assert trace_parent([text]) is None
+
+
+def test_a_missing_header_and_one_too_many_are_no_trace():
+    assert trace_parent([]) is None
+    assert trace_parent([GOOD, GOOD]) is None
+
+
+@given(st.text())
+def test_no_text_is_trusted_that_was_not_read(text: str):
+    found = trace_parent([text])
+
+    assert found is None or re.fullmatch(r"[0-9a-f]{32}", found.trace_id)
+
+
+def test_a_request_is_logged_and_remembered_under_its_trace(limited, limited_client):
+    image_hash = embed(limited_client, noise_file((28, 28), seed=72))
+    body = {"image_hash": image_hash, "prompts": [point(1, 1)]}
+
+    limited_client.post("/segment", json=body, headers={"traceparent": GOOD, "X-Request-ID": "traced-1"})
+
+    assert request_line(limited, "traced-1")["trace_id"] == TRACE
+    text = limited_client.get("/metrics", headers=OPENMETRICS).text
+    remembered = [line for line in text.splitlines() if f'# {{trace_id="{TRACE}"}}' in line]
+    names = {line.partition("{")[0] for line in remembered}
+    assert names == {"edgesam_http_request_duration_seconds_bucket", "edgesam_stage_duration_seconds_bucket"}
+
+
+def test_a_request_without_a_trace_is_remembered_by_its_id(limited, limited_client):
+    limited_client.get("/models", headers={"X-Request-ID": "untraced-1"})
+
+    text = limited_client.get("/metrics", headers=OPENMETRICS).text
+    assert '# {trace_id="untraced-1"}' in text
+    assert "trace_id" not in request_line(limited, "untraced-1")
+
+
+@pytest.mark.parametrize("value", [b"a" * 4000, b"\xff\xfe", GOOD.replace("-", "_").encode(), b'"}{'])
+def test_a_hostile_header_changes_nothing(limited, limited_client, value: bytes):
+    request_id = f"hostile-{value[:3].hex()}"
+
+    answer = limited_client.get("/models", headers={"traceparent": value, "X-Request-ID": request_id})
+
+    assert answer.status_code == 200
+    assert "trace_id" not in request_line(limited, request_id)
+
+
+def test_the_plain_format_has_no_exemplars(limited_client):
+    limited_client.get("/models", headers={"traceparent": GOOD})
+
+    assert "trace_id" not in limited_client.get("/metrics").text

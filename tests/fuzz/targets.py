@@ -1,0 +1,104 @@
+"""What is fuzzed: seeds, a reader that raises only for what must not happen, and the longest input, bytes."""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import numpy as np
+from sam.pictures import files_of_every_kind
+
+from service.api.bodies import picture_of
+from service.api.routes import _parse
+from service.client.rle import decode_rle
+from service.errors import ServiceError
+from service.sam.embedding import (
+    CorruptValue,
+    ImageEmbedding,
+    embedding_from_bytes,
+    embedding_to_bytes,
+    mask_from_bytes,
+    mask_to_bytes,
+)
+from service.sam.formats import decode_logits
+from service.sam.images import decode_picture
+
+MAX_PIXELS = 100_000
+FINGERPRINT = "0123456789abcdef"
+
+Read = Callable[[bytes], None]
+
+
+def read_picture(data: bytes) -> None:
+    """A picture within the limit, or one of our errors."""
+    with suppress(ServiceError):
+        picture = decode_picture(data, max_pixels=MAX_PIXELS)
+        assert picture.mode == "RGB"
+        assert 0 < picture.width * picture.height <= MAX_PIXELS
+
+
+def read_multipart(data: bytes) -> None:
+    """The first line is the content type."""
+    kind, _, body = data.partition(b"\n")
+    with suppress(ServiceError):
+        assert picture_of(body, kind.decode("latin-1")) in body
+
+
+def read_request(data: bytes) -> None:
+    """Queries whose numbers are finite, or one of our errors."""
+    with suppress(ServiceError):
+        asked, queries = _parse(data, 64)
+        assert len(asked.prompts) == len(queries)
+        assert all(np.isfinite(query.prompt.points).all() for query in queries)
+
+
+def read_value(data: bytes) -> None:
+    """An embedding or a mask, or a corrupt value."""
+    for read in (embedding_from_bytes, mask_from_bytes):
+        with suppress(CorruptValue):
+            read(data, FINGERPRINT)
+
+
+def read_logits(data: bytes) -> None:
+    """Finite logits, or one of our errors."""
+    with suppress(ServiceError):
+        assert np.isfinite(decode_logits(data)).all()
+
+
+def read_rle(data: bytes) -> None:
+    """Pixels of the size that was asked for, or ValueError."""
+    if len(data) < 2:
+        return
+    height, width = data[0], data[1]
+    with suppress(ValueError):
+        assert decode_rle(data[2:].decode("latin-1"), height, width).shape == (height, width)
+
+
+def values() -> Iterable[bytes]:
+    """One of each kind."""
+    tokens = np.zeros((4096, 256), np.float16)
+    yield embedding_to_bytes(ImageEmbedding(tokens, (480, 640)), FINGERPRINT)
+    yield mask_to_bytes(np.zeros((256, 256), np.float16), FINGERPRINT)
+
+
+def requests() -> Iterable[bytes]:
+    """One of each kind of prompt."""
+    for prompt in ({"points": [{"x": 1, "y": 2, "label": 0}]}, {"box": [1, 2, 3, 4]}, {"mask_id": "0" * 32},
+                   {"mask_logits": "AAAA"}):  # fmt: skip
+        yield json.dumps({"image_hash": "0" * 64, "prompts": [prompt], "multimask": 3, "format": "png"}).encode()
+
+
+def forms() -> Iterable[bytes]:
+    """A form with a picture, and a picture without."""
+    part = b'--seam\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r\ndata\r\n'
+    yield b"multipart/form-data; boundary=seam\n" + part + part + b"--seam--\r\n"
+    yield b"image/png\ndata"
+
+
+TARGETS: dict[str, tuple[Callable[[], Iterable[bytes]], Read, int]] = {
+    "pictures": (files_of_every_kind, read_picture, 1 << 16),
+    "multipart": (forms, read_multipart, 1 << 14),
+    "requests": (requests, read_request, 1 << 14),
+    "values": (values, read_value, (1 << 21) + 200),
+    "logits": (lambda: [bytes(131_072)], read_logits, 131_100),
+    "rle": (lambda: [b"\x08\x080@0@", b"\x20\x20" + b"1" * 32], read_rle, 4096),
+}

@@ -1,0 +1,176 @@
+"""A key's allowance: exact alone, shared through a real Redis, and alone again where there is none."""
+
+import asyncio
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.redis_server import RedisServer, eventually
+
+from service.cache.breaker import CircuitBreaker
+from service.cache.bucket import SharedBuckets
+from service.cache.redis import connect
+from service.errors import RateLimited
+from service.inference.allowance import Allowance, Allowed, Bucket
+
+SLOW = Allowed(per_s=0.001, burst=10)  # no token comes back while a test runs
+
+
+@contextlib.asynccontextmanager
+async def replicas(url, metrics, allowed, count=2):
+    """Allowances of one key in several replicas."""
+    client = connect(url, connect_timeout_s=10.0, read_timeout_s=10.0)
+    shared = SharedBuckets(client, CircuitBreaker(metrics=metrics))
+    allowances = [Allowance(allowed, "key", shared, settle_every_s=0.001) for _ in range(count)]
+    try:
+        yield allowances
+    finally:
+        for allowance in allowances:
+            await allowance.aclose()
+        await client.aclose()
+
+
+def take(allowance, most=1000):
+    """How many requests are let in before the first that is not."""
+    for count in range(most):
+        try:
+            with allowance.permit():
+                pass
+        except RateLimited:
+            return count
+    return most
+
+
+def settled(*allowances):
+    return eventually(lambda: all(one._settling is None and one._unsettled == 0 for one in allowances), timeout_s=60)
+
+
+@given(st.floats(0.1, 1000), st.integers(1, 50), st.lists(st.floats(0, 5), min_size=1, max_size=200))
+def test_in_any_stretch_of_time_no_more_than_the_burst_and_what_came_back_is_let_in(per_s, burst, pauses):
+    now = 0.0
+    bucket = Bucket(per_s, burst, lambda: now)
+    taken_at = []
+
+    for pause in pauses:
+        now += pause
+        if bucket.wait_s() == 0.0:
+            bucket.take()
+            taken_at.append(now)
+
+    for first, start in enumerate(taken_at):
+        for last, end in enumerate(taken_at[first:], 1):
+            assert last <= burst + (end - start) * per_s * (1 + 1e-6) + 1e-6
+
+
+@given(st.floats(0.1, 1000), st.integers(1, 50), st.integers(0, 49))
+def test_after_the_time_that_a_refusal_names_there_is_a_token_and_not_before(per_s, burst, left):
+    now = 0.0
+    bucket = Bucket(per_s, burst, lambda: now)
+    for _ in range(burst - min(left, burst - 1)):
+        bucket.take()
+    while bucket.wait_s() == 0.0:
+        bucket.take()
+
+    wait_s = bucket.wait_s()
+
+    now = wait_s * (1 - 1e-6)
+    assert bucket.wait_s() > 0.0
+    now = wait_s * (1 + 1e-9)
+    assert bucket.wait_s() == 0.0
+
+
+async def test_without_redis_a_replica_keeps_the_rate_for_itself():
+    alone = Allowance(SLOW, "key", None)
+
+    assert take(alone) == 10
+    with pytest.raises(RateLimited) as refusal, alone.permit():
+        pass
+    assert 900 < refusal.value.retry_after_s <= 1000
+    assert refusal.value.extra == {"limit": 0.001}
+
+
+async def test_only_so_many_are_in_progress_at_once():
+    allowance = Allowance(Allowed(at_once=2), "key", None)
+
+    with allowance.permit(), allowance.permit(), pytest.raises(RateLimited) as refusal, allowance.permit():
+        pass
+    with allowance.permit():
+        pass
+
+    assert refusal.value.retry_after_s == 1.0
+
+
+async def test_a_refusal_takes_no_token():
+    allowance = Allowance(Allowed(per_s=0.001, burst=3, at_once=1), "key", None)
+
+    with allowance.permit():
+        assert take(allowance) == 0
+    with allowance.permit():
+        pass
+
+    assert take(allowance) == 1
+
+
+async def test_what_one_replica_let_in_another_does_not(redis_server, metrics):
+    redis_server.ask("FLUSHALL")
+    async with replicas(redis_server.url, metrics, SLOW) as (first, second):
+        assert take(first, 9) == 9
+        await settled(first)
+
+        assert take(second, 1) == 1  # the last token; the other has told, and this one has not asked yet
+        await settled(second)
+
+        assert take(second) == 0
+        assert take(first) == 1  # it knows of nine
+        await settled(first)
+        assert take(first) == 0
+
+
+@pytest.mark.parametrize("count", [2, 4])
+async def test_a_burst_at_all_replicas_at_once_is_let_in_once_a_replica_and_paid_back(redis_server, metrics, count):
+    redis_server.ask("FLUSHALL")
+    async with replicas(redis_server.url, metrics, SLOW, count) as all_:
+        assert [take(one) for one in all_] == [10] * count
+        await settled(*all_)
+
+        debts = [one._bucket.wait_s() for one in all_]
+
+    # The most that is owed is two bursts: one token in 11 of 20 × 1000 s.
+    assert max(debts) == pytest.approx(11_000, rel=0.01)
+
+
+async def test_a_redis_that_is_gone_leaves_each_replica_its_own_rate_and_nothing_waits(metrics):
+    with RedisServer() as server:
+        async with replicas(server.url, metrics, SLOW) as (first, second):
+            assert take(first, 4) == 4
+            await settled(first)
+            server.kill()
+
+            assert take(first) == 6
+            assert take(second) == 10
+            await settled(first, second)
+
+
+async def test_a_redis_that_comes_back_empty_forgives_no_replica_what_it_let_in(metrics):
+    with RedisServer() as server:
+        async with replicas(server.url, metrics, SLOW) as (first, second):
+            assert take(first, 8) == 8
+            await settled(first)
+            server.restart()
+
+            assert take(first) == 2
+            assert take(second) == 10
+
+
+async def test_requests_never_wait_for_redis(redis_server, metrics):
+    redis_server.ask("FLUSHALL")
+    async with replicas(redis_server.url, metrics, SLOW) as (first, _):
+        redis_server.pause()
+        try:
+            with first.permit():
+                settling = first._settling
+                assert not settling.done()
+        finally:
+            redis_server.resume()
+        await asyncio.wait_for(settling, 60)

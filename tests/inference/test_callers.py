@@ -1,0 +1,100 @@
+"""Fairness between callers: whose turn it is, and how much of a bounded thing one of them may have."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import Overloaded
+from service.inference.admission import AdmissionController
+from service.inference.callers import Turns, has_room
+
+SIZES = st.lists(st.integers(1, 64), min_size=1, max_size=40)
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), SIZES, min_size=2), st.integers(1, 200))
+def test_between_two_that_wait_all_the_time_the_difference_is_below_two_of_their_largest_items(items, rounds):
+    turns, had, largest = Turns(), Counter(), max(map(max, items.values()))
+
+    for number in range(rounds):
+        caller = turns.next(items)
+        size = items[caller][number % len(items[caller])]
+        turns.took(caller, size)
+        had[caller] += size
+
+        amounts = [had[one] for one in items]
+        assert max(amounts) - min(amounts) < 2 * largest
+
+
+@given(st.integers(1, 500), st.integers(1, 64))
+def test_who_comes_later_has_no_credit_for_the_time_before_and_no_debt_either(before, size):
+    turns = Turns()
+    for _ in range(before):
+        turns.took(turns.next(["early"]), size)
+
+    chosen = []
+    for _ in range(6):
+        chosen.append(turns.next(["early", "late"]))
+        turns.took(chosen[-1], size)
+
+    assert abs(chosen.count("early") - chosen.count("late")) <= 1
+
+
+@given(st.lists(st.sampled_from(["", "a", "b"]), min_size=1, max_size=30))
+def test_what_comes_along_in_a_batch_counts_for_its_own_caller(along):
+    turns, had = Turns(), Counter()
+    for caller in along:
+        assert had[turns.next(["", "a", "b"])] == min(had[one] for one in ["", "a", "b"])
+        turns.took(caller, 1)
+        had[caller] += 1
+
+
+def test_of_equals_the_first_to_wait_is_next():
+    assert Turns().next(["b", "a", "c"]) == "b"
+
+
+@given(st.integers(1, 300), st.integers(1, 12))
+def test_however_many_have_all_they_may_a_newcomer_finds_a_place_unless_there_are_fewer_places_than_callers(
+    limit, callers
+):
+    held = Counter()
+    while any(has_room(held[one], held.total(), limit) for one in range(callers)):
+        for one in range(callers):
+            held[one] += has_room(held[one], held.total(), limit)
+
+    free = limit - held.total()
+    assert free >= (0 if limit <= 3 * callers else 1)
+    assert has_room(0, held.total(), limit) == (free > 0)
+    if callers == 1:
+        assert held.total() == limit - limit // 4
+    assert max(held.values()) - min(held[one] for one in range(callers)) <= 1 or limit <= 3 * callers
+
+
+def test_one_caller_alone_may_not_have_every_permit_and_nobody_at_all_may():
+    told_apart, together = AdmissionController(8, "requests"), AdmissionController(8, "requests")
+
+    for caller, admission, expected in (("key", told_apart, 6), ("", together, 8)):
+        held = [admission.permit(caller) for _ in range(expected)]
+        for permit in held:
+            permit.__enter__()
+        with pytest.raises(Overloaded), admission.permit(caller):
+            pass
+        for permit in held:
+            permit.__exit__(None, None, None)
+        with admission.permit(caller):
+            pass
+
+    assert told_apart._held == {}
+
+
+def test_a_refusal_says_whether_the_process_is_full_or_the_key_has_its_share():
+    admission = AdmissionController(4, "uploads")
+    permits = [admission.permit("a") for _ in range(3)]
+    for permit in permits:
+        permit.__enter__()
+
+    with pytest.raises(Overloaded, match="of this key"), admission.permit("a"):
+        pass
+    with admission.permit("b"), pytest.raises(Overloaded, match="4 uploads are in progress"), admission.permit("c"):
+        pass

@@ -1,0 +1,45 @@
+"""Schemathesis on the running service, with real pictures: what /openapi.json promises is what is answered."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from support.noise_pictures import as_file, noise_picture
+from support.service_client import Scrape, embed, open_client
+from support.service_process import ServiceProcess
+
+SECONDS = 60
+# The first: two prompts of the schema may contradict each other, which it cannot say. The second: a form with other
+# members is taken, and 413 is a refusal, too; tests/api has a test for each rule.
+LEFT_OUT = "positive_data_acceptance,negative_data_rejection"
+
+
+def test_answers_are_as_the_openapi_document_says(tmp_path: Path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, file_format in enumerate(("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")):
+        (pictures / file_format).write_bytes(as_file(noise_picture((48, 64), number), file_format))
+    with ServiceProcess({}) as service, open_client(service.url) as client:
+        environment = {
+            **os.environ,
+            "CONTRACT_PICTURES": str(pictures),
+            "CONTRACT_IMAGE_HASH": embed(client, (pictures / "PNG").read_bytes()),
+            "SCHEMATHESIS_HOOKS": "hooks",
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
+        command = [
+            shutil.which("schemathesis") or "schemathesis", "run", f"{service.url}/openapi.json",
+            "--phases", "examples,coverage,fuzzing", "--max-examples", "20", "--max-time", str(SECONDS), "--seed", "1",
+            "--exclude-checks", LEFT_OUT, "--request-timeout", "60", "--no-color",
+        ]  # fmt: skip
+
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+        )
+        scrape = Scrape(client)
+
+    name = "edgesam_http_request_duration_seconds_count"
+    assert all(scrape.value(name, route=route, status="200") > 10 for route in ("/embed", "/segment"))
+    assert scrape.value(name, status="500") == 0
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

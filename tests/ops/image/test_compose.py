@@ -1,0 +1,343 @@
+"""docker/compose.yaml, started as it is: two replicas, a proxy and Redis in containers, and what happens to clicks.
+
+The order matters only in that the last test stops everything.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+import yaml
+from support.compose_stack import ComposeStack
+from support.image_builder import ROOT, podman
+from support.redis_server import wait_until
+from support.service_client import Scrape, embed, open_client, point, segment
+
+COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+RULES = ROOT / "k8s/components/monitoring/rules.yaml"
+PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
+REPLICAS = ("edgesam-a", "edgesam-b")
+CLICKERS = 3
+ENOUGH_CLICKS = 20
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def stack(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
+    services = [*REPLICAS, "proxy", "redis"]
+    with ComposeStack(tmp_path_factory.mktemp("compose"), image=cpu_image, services=services) as running:
+        yield running
+
+
+def photo(name: str) -> bytes:
+    """A picture of its own hash: decoders stop at the end of the JPEG."""
+    return PHOTO + name.encode()
+
+
+class Clickers:
+    """People who click on pictures through the proxy without pause, each on one; on leaving the context they stop.
+
+    `answers` counts what was answered with 200, `failures` holds everything else. A kept connection that closes without
+    an answer is tried once more on another one, as browsers do, and counted in `cut`.
+    """
+
+    def __init__(self, url: str, image_hashes: list[str]) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._click, args=(each,)) for each in image_hashes]
+        self.answers = 0
+        self.cut = 0
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(WAIT_S)
+
+    def wait_for_more(self) -> None:
+        """Return when this many more clicks were answered."""
+        wanted = self.answers + ENOUGH_CLICKS
+        wait_until(lambda: self.answers >= wanted or bool(self.failures), timeout_s=WAIT_S, what="nobody is answered")
+
+    def _click(self, image_hash: str) -> None:
+        with open_client(self._url, headers={"X-Image-Hash": image_hash}) as client:
+            while not self._stop.is_set():
+                response = self._answer(client, {"image_hash": image_hash, "prompts": [point(700, 500)]})
+                if response is not None and response.status_code == 200:
+                    self.answers += 1
+                elif response is not None:
+                    self.failures.append(f"{response.status_code}: {response.text}")
+
+    def _answer(self, client: httpx.Client, body: dict) -> httpx.Response | None:
+        for attempt in ("first", "second"):
+            try:
+                return client.post("/segment", json=body)
+            except httpx.RemoteProtocolError as error:
+                self.cut += 1
+                if attempt == "second":
+                    self.failures.append(repr(error))
+            except httpx.TransportError as error:
+                self.failures.append(repr(error))
+                break
+        return None
+
+
+def clicks_of(stack: ComposeStack, name: str) -> float:
+    """Clicks that a replica has answered."""
+    with httpx.Client(base_url=stack.metrics_url(name).removesuffix("/metrics"), trust_env=False) as client:
+        return Scrape(client).value("edgesam_http_request_duration_seconds_count", route="/segment", status="200")
+
+
+def embed_all(stack: ComposeStack, *names: str) -> list[str]:
+    with open_client(stack.url) as client:
+        return [embed(client, photo(name)) for name in names]
+
+
+def test_what_one_replica_embeds_the_other_segments(stack: ComposeStack):
+    with open_client(stack.replica_url("a")) as a, open_client(stack.replica_url("b")) as b:
+        image_hash = embed(a, photo("shared"))
+        known = b.head(f"/embed/{image_hash}")
+        masks = segment(b, image_hash, point(700, 500))
+
+    assert known.headers["X-Cache"] == "redis"
+    assert masks[0][0]["area"] > 0
+
+
+def test_redis_lets_each_user_do_its_own_and_strangers_nothing(stack: ComposeStack):
+    def ask(user: str | None, password: str, *command: str) -> str:
+        login = ["--user", user, "--pass", password, "--no-auth-warning"] if user else []
+        place = ["redis-cli", "-p", str(stack.ports["redis"])]
+        return podman("exec", stack.container("redis"), *place, *login, *command, check=False).stdout.strip()
+
+    password = stack.secret("REDIS_PASSWORD")
+
+    assert "NOAUTH" in ask(None, "", "PING")
+    assert "NOAUTH" in ask("edgesam", "guess", "PING")
+    assert "NOPERM" in ask("edgesam", password, "FLUSHALL")
+    assert "NOPERM" in ask("edgesam", password, "GETEX", "other:key")
+    assert "NOPERM" in ask("health", "none", "GETEX", "edgesam:key")
+    assert "maxmemory" in ask("metrics", stack.secret("REDIS_METRICS_PASSWORD"), "INFO", "memory")
+
+
+def test_redis_is_a_cache_that_forgets_the_least_used(stack: ComposeStack):
+    login = ["--user", "metrics", "--pass", stack.secret("REDIS_METRICS_PASSWORD"), "--no-auth-warning"]
+    ask = ["exec", stack.container("redis"), "redis-cli", "-p", str(stack.ports["redis"]), *login, "--json"]
+    settings = json.loads(podman(*ask, "CONFIG", "GET", "maxmemory*", "save", "appendonly").stdout)
+
+    assert settings["maxmemory-policy"] == "allkeys-lfu"
+    assert settings["maxmemory"] == str(512 << 20)
+    assert settings["save"] == ""
+    assert settings["appendonly"] == "no"
+
+
+def test_every_container_is_restricted_as_the_file_says(stack: ComposeStack):
+    for service in (*REPLICAS, "proxy", "redis"):
+        lines = podman("exec", stack.container(service), "cat", "/proc/1/status").stdout.splitlines()
+        status = {line.split(":")[0]: line.split()[1:] for line in lines}
+        host = stack.inspect(service)["HostConfig"]
+
+        assert status["Uid"][0] != "0", service
+        assert {int(status[kind][0], 16) for kind in ("CapPrm", "CapEff", "CapBnd")} == {0}, service
+        assert status["NoNewPrivs"] == ["1"], service
+        assert status["Seccomp"] == ["2"], service
+        assert host["ReadonlyRootfs"], service
+        assert host["PidsLimit"] == 256, service
+        assert host["Memory"] == memory(COMPOSE["services"][service]["mem_limit"]), service
+
+
+def memory(text: str) -> int:
+    """Bytes of 64m or 2g."""
+    return int(text[:-1]) << {"m": 20, "g": 30}[text[-1]]
+
+
+def test_replicas_and_redis_are_healthy(stack: ComposeStack):
+    probe = COMPOSE["services"]["redis"]["healthcheck"]["test"][1:]
+    place = ["-p", str(stack.ports["redis"])]  # with a network of its own Redis has the port of its own
+
+    for name in REPLICAS:
+        assert podman("healthcheck", "run", stack.container(name), check=False).returncode == 0
+    assert podman("exec", stack.container("redis"), probe[0], *place, *probe[1:]).stdout.strip() == "PONG"
+
+
+def test_a_pictures_clicks_meet_one_replica(stack: ComposeStack):
+    pictures = embed_all(stack, *(f"picture {number}" for number in range(4)))
+
+    for image_hash in pictures:
+        before = {name: clicks_of(stack, name) for name in ("a", "b")}
+        for _ in range(3):
+            with open_client(stack.url, headers={"X-Image-Hash": image_hash}) as client:  # a connection of its own
+                segment(client, image_hash, point(700, 500))
+        answered = {name: clicks_of(stack, name) - before[name] for name in ("a", "b")}
+        assert sorted(answered.values()) == [0, 3], (image_hash, answered)
+
+
+def test_clicks_without_the_header_go_to_both(stack: ComposeStack):
+    (image_hash,) = embed_all(stack, "both")
+    before = {name: clicks_of(stack, name) for name in ("a", "b")}
+
+    with open_client(stack.url) as client:
+        for _ in range(8):
+            segment(client, image_hash, point(700, 500))
+
+    assert all(clicks_of(stack, name) - before[name] >= 2 for name in ("a", "b"))
+
+
+def test_a_killed_replica_costs_no_click(stack: ComposeStack):
+    pictures = embed_all(stack, *(f"killed {number}" for number in range(CLICKERS)))
+
+    with Clickers(stack.url, pictures) as people:
+        people.wait_for_more()
+        os.kill(stack.inspect("edgesam-a")["State"]["Pid"], signal.SIGKILL)
+        people.wait_for_more()
+        stack.wait_until_ready("a")  # the file says `restart: unless-stopped`
+        people.wait_for_more()
+
+    assert people.failures == []
+    assert (
+        people.cut <= CLICKERS
+    )  # a click that had reached the dead process and no further: HAProxy repeats most of them
+
+
+def test_rolling_both_replicas_costs_no_click_and_no_upload(stack: ComposeStack):
+    """The upload takes longer than the proxy waits for headers, and a replica ends in its middle."""
+    pictures = embed_all(stack, *(f"rolled {number}" for number in range(CLICKERS)))
+    uploaded: list[httpx.Response] = []
+    finish = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        data = photo("slowly")
+        begun = time.monotonic()
+        for at in range(0, len(data), 1 << 14):
+            yield data[at : at + (1 << 14)]
+            finish.wait(12 * (1 << 14) / len(data))
+        assert time.monotonic() - begun > 11
+
+    def upload() -> None:
+        with open_client(stack.url) as client:
+            uploaded.append(client.post("/embed", content=body()))
+
+    sending = threading.Thread(target=upload)
+    with Clickers(stack.url, pictures) as people:
+        sending.start()
+        for name in REPLICAS:
+            people.wait_for_more()
+            stack.recreate(name)
+        people.wait_for_more()
+    sending.join(WAIT_S)
+
+    assert people.failures == []
+    assert people.cut == 0
+    assert [response.status_code for response in uploaded] == [200]
+
+
+def test_without_a_ready_replica_the_proxy_says_so(stack: ComposeStack):
+    podman("pause", *(stack.container(name) for name in REPLICAS))
+    try:
+        wait_until(lambda: not any(stack.is_up(name) for name in ("a", "b")), timeout_s=20, what="still up")
+        response = httpx.get(f"{stack.url}/models", trust_env=False, timeout=20)
+    finally:
+        podman("unpause", *(stack.container(name) for name in REPLICAS))
+
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["retry-after"] == "2"
+    assert response.json()["code"] == "no-replica"
+    for name in ("a", "b"):
+        stack.wait_until_ready(name)
+
+
+@pytest.mark.skipif(not RULES.exists(), reason=f"there is no {RULES.name} yet")
+def test_prometheus_sees_every_part_and_has_the_rules(stack: ComposeStack):
+    stack.compose("up", "-d", "--no-deps", "redis-exporter", "prometheus")
+    address = f"http://127.0.0.1:{stack.ports['prometheus']}/api/v1"
+
+    def ask(what: str) -> dict:
+        try:
+            return dict(httpx.get(f"{address}/{what}", trust_env=False).json()["data"])
+        except (httpx.TransportError, ValueError):
+            return {}
+
+    def jobs_up() -> list[str]:
+        targets = ask("targets?state=active").get("activeTargets", [])
+        return sorted(target["labels"]["job"] for target in targets if target["health"] == "up")
+
+    expected = ["edgesam", "edgesam", "edgesam-proxy", "edgesam-redis"]
+    wait_until(lambda: jobs_up() == expected, timeout_s=WAIT_S, what="Prometheus does not reach all")
+    groups = {group["name"] for group in ask("rules")["groups"]}
+    redis_up = ask("query?query=redis_up")["result"]
+
+    assert groups == {group["name"] for group in yaml.safe_load(RULES.read_text())["groups"]}
+    assert [sample["value"][1] for sample in redis_up] == ["1"]  # its user may ask what it asks
+
+
+@pytest.mark.parametrize("name", ["datasources", "dashboards"])
+def test_what_grafana_is_given_is_where_the_file_says(name: str):
+    """Grafana itself is not run: no package of it is at hand."""
+    given = yaml.safe_load((ROOT / f"docker/grafana/{name}.yaml").read_text())
+    mounted = [volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"]]
+
+    assert given["apiVersion"] == 1
+    assert [f"./grafana/{name}.yaml", f"/etc/grafana/provisioning/{name}/edgesam.yaml"] in mounted
+    for provider in given.get("providers", []):
+        assert provider["options"]["path"] in {inside for _, inside in mounted}
+    for source in given.get("datasources", []):
+        assert source["url"] == "http://prometheus:9090"
+
+
+def test_grace_is_longer_than_what_a_replica_may_take():
+    service = COMPOSE["services"]["edgesam-a"]
+    settings = service["environment"]
+    grace_s = int(service["stop_grace_period"].removesuffix("s"))
+
+    assert grace_s >= float(settings["EDGESAM_DRAIN_S"]) + float(settings["EDGESAM_GRACEFUL_TIMEOUT_S"]) + 5
+
+
+def test_stopping_ends_every_container_with_status_0(stack: ComposeStack):
+    stack.compose("stop")
+
+    states = {name: stack.inspect(name)["State"] for name in (*REPLICAS, "proxy", "redis")}
+
+    assert {name: state["ExitCode"] for name, state in states.items()} == dict.fromkeys(states, 0)
+    assert not any(state["OOMKilled"] for state in states.values())
+
+
+def test_the_file_starts_nothing_without_secrets(tmp_path: Path):
+    path = tmp_path / "compose.yaml"
+    path.write_text((ROOT / "docker/compose.yaml").read_text())
+    command = ["podman-compose", "-f", str(path), "config"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "run docker/make-secrets first" in done.stdout + done.stderr
+
+
+def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path):
+    script = tmp_path / "make-secrets"
+    script.write_text((ROOT / "docker/make-secrets").read_text())
+
+    def run() -> int:
+        return subprocess.run(["sh", str(script)], capture_output=True, check=False).returncode
+
+    assert run() == 0
+    made = (tmp_path / ".env").read_text()
+    assert run() == 1
+    assert (tmp_path / ".env").read_text() == made
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
+    passwords = [line.split("=", 1)[1] for line in made.splitlines()]
+    assert len(set(passwords)) == len(passwords) == 3
+    assert not any(password in (tmp_path / "secrets/users.acl").read_text() for password in passwords)

@@ -1,0 +1,61 @@
+"""The images beside the default one. They bring hundreds of megabytes of packages: IMAGE_TARGETS=all builds them.
+
+Always built is what is compiled for the CUDA base. On the base that stands in here `gpu` finds no CUDA: it serves on
+the CPU, which shows that all of it is there but the GPU.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from support.container import ServiceContainer
+from support.image_builder import ROOT, podman
+from support.service_client import embed, open_client, point, segment
+
+PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
+with_all = pytest.mark.skipif(os.environ.get("IMAGE_TARGETS") != "all", reason="large; IMAGE_TARGETS=all builds it")
+
+
+def serve(image: str, settings: dict[str, str]) -> dict:
+    """Start an image, embed, click; what /models says."""
+    with ServiceContainer(image, settings) as container, open_client(container.url) as client:
+        (model,) = client.get("/models").json()["models"]
+        masks = segment(client, embed(client, PHOTO), point(700, 500))
+        assert masks[0][0]["area"] > 0
+        assert container.stop() == 0
+    return dict(model)
+
+
+@with_all
+def test_openvino_serves(build: Callable[[str], str]):
+    model = serve(build("openvino"), {"EDGESAM_PROVIDER": "openvino"})
+
+    assert model["provider"] == "openvino"
+
+
+def test_the_code_for_the_cuda_base_has_the_decoder_in_c(build: Callable[[str], str]):
+    options = ["--rm", "--pull", "never", "--network", "host", "--entrypoint", "sh"]
+
+    assert ".so" in podman("run", *options, build("gpu-code"), "-c", "ls /opt/app/service/native/*.so").stdout
+
+
+@with_all
+def test_gpu_serves_on_a_cpu_where_it_is_told_to(build: Callable[[str], str]):
+    model = serve(build("gpu"), {"EDGESAM_PROVIDER": "cpu"})
+
+    assert model["provider"] == "cpu"
+    assert model["decoder"].startswith("native")
+
+
+@with_all
+def test_model_exports(build: Callable[[str], str]):
+    options = ["--rm", "--pull", "never", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+    image = build("model")
+
+    listed = podman("run", *options, image).stdout
+    torch = podman(
+        "run", *options, "--entrypoint", "python", image, "-c", "import torch, onnx; print(torch.__version__)"
+    )
+
+    assert "edgesam-base" in listed
+    assert torch.stdout.startswith("2.")

@@ -1,0 +1,247 @@
+"""The manifests as those see them who judge them without a cluster: the API's schemas, checkov, and whoever reads that
+one object names another.
+"""
+
+import re
+import subprocess
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from support.manifests import K8S, OVERLAYS, ROOT, VARIANTS, container_of, labels_of, references, selects
+
+from service.metrics import Metrics
+from service.settings import Settings
+
+NAMES = (*OVERLAYS, *VARIANTS)
+MINORS = ("1.35", "1.36", "1.37")
+# Kinds of operators, for which the tool has no schema.
+FOREIGN_KINDS = {"ScaledObject", "HTTPRoute", "BackendTrafficPolicy", "ServiceMonitor", "PrometheusRule"}
+CHECKOV = ROOT / "tests" / "ops" / "kubernetes" / "checkov.yaml"
+
+
+def run(*command):
+    """A tool's status and all that it says."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_the_api_server_s_schemas_know_every_field(files, minor):
+    status, said = run("kubernetes-validate", "--strict", "-k", minor, *map(str, files.values()))
+
+    unknown = set(re.findall(r"WARN .* for kind (\w+) ", said))  # which it passes over with status 0
+    assert status == 0, said
+    assert said.count("WARN") == len(re.findall(r"WARN .* for kind \w+ ", said)), said
+    assert {"ScaledObject"} <= unknown <= FOREIGN_KINDS, said
+
+
+def test_the_schemas_would_have_noticed_a_slip(files, tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(files["cpu"].read_text().replace("maxUnavailable: 1", "maxUnavailble: 1"))
+
+    status, _ = run("kubernetes-validate", "--strict", "-k", MINORS[-1], str(wrong))
+
+    assert status != 0
+
+
+def test_checkov_finds_nothing_but_what_we_have_reasons_for(files):
+    folder = files["cpu"].parent
+
+    status, said = run("checkov", "--config-file", str(CHECKOV), "--directory", str(folder))
+
+    assert status == 0, said
+    assert "Passed checks:" in said, said
+
+
+def test_a_scaled_object_names_what_is_there(every):
+    (scaled,) = every["keda"].of("ScaledObject")
+    spec = scaled["spec"]
+
+    assert every["keda"].named("Deployment", spec["scaleTargetRef"]["name"])
+    assert not every["keda"].of("HorizontalPodAutoscaler")
+    assert [trigger["type"] for trigger in spec["triggers"]] == ["prometheus", "cpu"]
+    assert set(re.findall(r"edgesam_\w+", spec["triggers"][0]["metadata"]["query"])) == {"edgesam_in_flight"}
+    assert {type(value) for trigger in spec["triggers"] for value in trigger["metadata"].values()} == {str}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_selectors_meet_exactly_their_pods(every, name):
+    manifests = every[name]
+    pods = {one["metadata"]["name"]: labels_of(one) for one in manifests.of("Deployment")}
+
+    for deployment in manifests.of("Deployment"):
+        selector = deployment["spec"]["selector"]["matchLabels"]
+        assert [pod for pod, labels in pods.items() if selects(selector, labels)] == [deployment["metadata"]["name"]]
+    for service in manifests.of("Service"):
+        assert len([1 for labels in pods.values() if selects(service["spec"]["selector"], labels)]) == 1, service
+    budgeted = [
+        [pod for pod, labels in pods.items() if selects(budget["spec"]["selector"]["matchLabels"], labels)]
+        for budget in manifests.of("PodDisruptionBudget")
+    ]
+    assert sorted(budgeted) == sorted([one["metadata"]["name"]] for one in manifests.services())
+    for constraint in references(manifests.objects, "topologySpreadConstraints"):
+        selectors = [one["labelSelector"]["matchLabels"] for one in constraint]
+        assert all(any(selects(selector, labels) for labels in pods.values()) for selector in selectors)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ports_are_called_the_same_everywhere(every, name):
+    manifests = every[name]
+
+    for deployment in manifests.of("Deployment"):
+        container = container_of(deployment)
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        probed = {action["port"] for kind in ("httpGet", "tcpSocket") for action in references(container, kind)}
+        assert probed <= set(ports)
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+        for service in manifests.of("Service"):
+            if selects(service["spec"]["selector"], labels_of(deployment)):
+                assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
+    for deployment in manifests.services():
+        environment = manifests.environment(deployment)
+        ports = {port["name"]: str(port["containerPort"]) for port in container_of(deployment)["ports"]}
+        assert ports == {"http": environment["EDGESAM_PORT"], "metrics": environment["EDGESAM_METRICS_PORT"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variable_is_a_setting_and_all_together_can_be_served(every, name, monkeypatch):
+    for deployment in every[name].services():
+        with monkeypatch.context() as environment:
+            for variable, value in every[name].environment(deployment).items():
+                environment.setenv(variable, value)
+
+            settings = Settings()
+            unknown = Settings.unknown_variables()
+
+        assert unknown == []
+        assert settings.host == "0.0.0.0"
+        assert settings.role == labels_of(deployment).get("app.kubernetes.io/component", "all")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_named_is_there_and_secrets_are_not(every, name):
+    manifests = every[name]
+    made = {
+        "edgesam-redis": {"url", "users.acl", "metrics-password"},
+        "edgesam-redis-tls": {"ca.crt", "tls.crt", "tls.key"},
+    }
+
+    assert manifests.of("Secret") == []
+    for reference in references(manifests.objects, "secretKeyRef"):
+        assert reference.get("optional") or reference["key"] in made[reference["name"]]
+    for secret in references(manifests.objects, "secret"):
+        assert {item["key"] for item in secret.get("items", [])} <= made[secret["secretName"]]
+    for account in references(manifests.objects, "serviceAccountName"):
+        assert manifests.named("ServiceAccount", account)["automountServiceAccountToken"] is False
+    for scaler in manifests.of("HorizontalPodAutoscaler"):
+        assert manifests.named("Deployment", scaler["spec"]["scaleTargetRef"]["name"])
+    for backend in references(manifests.of("Ingress"), "service"):
+        ports = manifests.named("Service", backend["name"])["spec"]["ports"]
+        assert backend["port"]["name"] in {port["name"] for port in ports}
+    assert {one["metadata"].get("namespace", "edgesam") for one in manifests.objects} == {"edgesam"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pods_ask_for_as_little_as_the_restricted_standard_wants(every, name):
+    manifests = every[name]
+    (namespace,) = manifests.of("Namespace")
+
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for deployment in manifests.of("Deployment"):
+        pod, container = deployment["spec"]["template"]["spec"], container_of(deployment)
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 10000
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert all({"emptyDir", "secret"} & set(volume) for volume in pod["volumes"])
+        assert all("sizeLimit" in volume for volume in references(pod["volumes"], "emptyDir"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_talks_to_anybody_without_a_policy(every, name):
+    manifests = every[name]
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in manifests.of("NetworkPolicy")}
+
+    deny = policies.pop("default-deny")
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for deployment in manifests.of("Deployment"):
+        chosen = [
+            spec for spec in policies.values() if selects(spec["podSelector"]["matchLabels"], labels_of(deployment))
+        ]
+        assert len(chosen) == 1, deployment["metadata"]["name"]
+        assert chosen[0]["policyTypes"] == ["Ingress", "Egress"]
+        ports = {port["name"] for port in container_of(deployment)["ports"]}
+        assert {port["port"] for rule in chosen[0]["ingress"] for port in rule["ports"]} == ports
+        assert all(rule["from"] for rule in chosen[0]["ingress"])
+    egress = [(port["port"], bool(rule["to"])) for rule in policies["edgesam"]["egress"] for port in rule["ports"]]
+    assert egress == [(6379, True), (53, True), (53, True)]
+    if "edgesam-redis" in policies:
+        assert "egress" not in policies["edgesam-redis"]
+
+
+def test_the_metric_that_scales_is_one_that_the_service_has(every):
+    metrics = Metrics(CollectorRegistry())
+    adapter = yaml.safe_load((K8S / "components" / "hpa" / "prometheus-adapter-values.yaml").read_text())
+    (rule,) = adapter["rules"]["custom"]
+
+    for name in ("cpu", "gpu", "split"):
+        for scaler in every[name].of("HorizontalPodAutoscaler"):
+            pods, cpu = scaler["spec"]["metrics"]
+            assert pods["pods"]["metric"]["name"] == rule["name"]["as"] == "edgesam_in_flight"
+            assert cpu["resource"]["name"] == "cpu"
+    assert metrics.in_flight.describe()[0].name in rule["metricsQuery"]
+    assert 'route=~"/segment|/embed"' in rule["metricsQuery"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
+    ingresses = every[name].of("Ingress")
+    if name in {"dev", "gateway"}:
+        assert ingresses == []
+        return
+    (by_picture,) = [one for one in ingresses if one["metadata"]["name"] == "edgesam-by-picture"]
+    noted = {key.rpartition("/")[2]: value for key, value in by_picture["metadata"]["annotations"].items()}
+    header = noted["canary-by-header"]
+
+    assert f'"{header}": imageHash' in (ROOT / "service" / "web" / "edgesam.js").read_text()
+    assert f'"{header}": image_hash' in (ROOT / "service" / "client" / "messages.py").read_text()
+    assert noted["upstream-hash-by"] == "$http_" + header.lower().replace("-", "_")
+    assert re.search(noted["canary-by-header-pattern"], "0123456789abcdef" * 4)
+    assert not re.search(noted["canary-by-header-pattern"], "always")
+
+
+def test_the_gateway_does_the_same(every):
+    manifests = every["gateway"]
+    route, policy = manifests.named("HTTPRoute", "edgesam"), manifests.named("BackendTrafficPolicy", "edgesam")
+    (rule,) = route["spec"]["rules"]
+    (backend,) = rule["backendRefs"]
+    (target,) = policy["spec"]["targetRefs"]
+
+    assert backend["port"] in {port["port"] for port in manifests.named("Service", backend["name"])["spec"]["ports"]}
+    assert (target["kind"], target["name"]) == ("HTTPRoute", route["metadata"]["name"])
+    assert policy["spec"]["loadBalancer"]["consistentHash"]["header"]["name"] == "X-Image-Hash"
+    (policy,) = [one for one in manifests.of("NetworkPolicy") if one["metadata"]["name"] == "edgesam"]
+    gateways = [one["namespaceSelector"]["matchLabels"] for one in policy["spec"]["ingress"][0]["from"]]
+    assert gateways == [{"kubernetes.io/metadata.name": route["spec"]["parentRefs"][0]["namespace"]}]
+
+
+def test_split_sends_each_path_to_those_who_answer_it(every):
+    manifests = every["split"]
+    main = manifests.named("Ingress", "edgesam")
+    routes = {path["path"]: path["backend"]["service"]["name"] for path in main["spec"]["rules"][0]["http"]["paths"]}
+
+    roles = {
+        path: manifests.environment(deployment)["EDGESAM_ROLE"]
+        for path, name in routes.items()
+        for deployment in manifests.services()
+        if selects(manifests.named("Service", name)["spec"]["selector"], labels_of(deployment))
+    }
+
+    assert roles == {"/embed": "embed", "/": "segment"}

@@ -1,0 +1,62 @@
+"""The manifests' Redis, started with their arguments: who may do what, and what it does when it is full."""
+
+import pytest
+import redis
+from support.manifest_redis import make_secrets, manifest_redis
+
+
+def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every, tmp_path):
+    secrets = make_secrets()
+    deployment = every["cpu"].named("Deployment", "edgesam-redis")
+
+    with manifest_redis(deployment, secrets, tmp_path) as url, redis.Redis.from_url(url) as client:
+        client.set("edgesam:one", b"1", ex=10)
+
+        assert client.getex("edgesam:one", ex=10) == b"1"
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.config_get("maxmemory")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.set("other", b"1")
+        watching = f"redis://metrics:{secrets['edgesam-redis']['metrics-password']}@{url.split('@')[1]}"
+        with redis.Redis.from_url(watching) as watcher:
+            assert watcher.info()["maxmemory_policy"] == "allkeys-lfu"
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                watcher.get("edgesam:one")
+        with (
+            redis.Redis.from_url(url.replace(url.split("@")[0], "redis://edgesam:wrong")) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.set("edgesam:one", b"1")
+
+
+def test_every_address_has_a_password_of_its_own():
+    first, second = make_secrets(), make_secrets()
+
+    assert first["edgesam-redis"]["url"] != second["edgesam-redis"]["url"]
+    assert len(first["edgesam-redis"]["url"].split(":")[2].split("@")[0]) == 48
+
+
+def test_with_the_tls_component_nobody_comes_in_without_the_authority(every, tmp_path):
+    secrets = make_secrets("--tls")
+    deployment = every["tls"].named("Deployment", "edgesam-redis")
+    with manifest_redis(deployment, secrets, tmp_path) as url:
+        # The certificate is the Service's; its name is what a cluster resolves.
+        mounted = url.replace("/etc/edgesam/redis", str(tmp_path / "tls"))
+
+        with redis.Redis.from_url(mounted, ssl_check_hostname=False) as client:
+            client.set("edgesam:one", b"1", ex=10)
+
+            assert client.getex("edgesam:one", ex=10) == b"1"
+        for wrong in (mounted, url.split("?")[0], url.split("?")[0].replace("rediss", "redis")):
+            with redis.Redis.from_url(wrong, socket_timeout=5) as stranger, pytest.raises(redis.ConnectionError):
+                stranger.ping()
+
+
+def test_the_replicas_find_the_authority_where_the_address_says(every):
+    (deployment,) = every["tls"].services()
+    url = make_secrets("--tls")["edgesam-redis"]["url"]
+    pod = deployment["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "redis-ca"]
+
+    assert url.endswith(f"?ssl_ca_certs={mounts['redis-ca']}/{volume['secret']['items'][0]['path']}")

@@ -1,0 +1,205 @@
+"""Rules and alerts: valid, each seen firing and not firing, each with a page that says what to do."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from support.doc_tables import metric_rows
+
+from service.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent.parent.parent
+MONITORING = ROOT / "k8s" / "components" / "monitoring"
+TESTS = [Path(__file__).with_name(name) for name in ("rules.test.yaml", "rules-slow.test.yaml")]
+sys.path[:0] = [str(MONITORING)]
+
+from write import derived  # noqa: E402
+
+RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
+CHECKS = [
+    check for path in TESTS for test in yaml.safe_load(path.read_text())["tests"] for check in test["alert_rule_test"]
+]
+
+
+def name_of(alert: dict) -> str:
+    """Some alerts have a rule for each window."""
+    return "-".join([alert["alert"], *filter(None, [alert["labels"].get("window")])])
+
+
+def run(*command: str | Path, **options) -> str:
+    """What a program says; it must succeed."""
+    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, timeout=120, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def fires(alert: dict, check: dict) -> bool:
+    """Whether a check expects the alert to fire, with all of the labels that its rule gives."""
+    return any(alert["labels"].items() <= expected["exp_labels"].items() for expected in check["exp_alerts"])
+
+
+def test_rules_are_valid():
+    assert "rules found" in run("promtool", "check", "rules", MONITORING / "rules.yaml")
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_alerts_fire_when_they_should_and_only_then(path: Path):
+    run("promtool", "test", "rules", path)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=name_of)
+def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(alert: dict):
+    own = [check for check in CHECKS if check["alertname"] == alert["alert"]]
+
+    assert any(fires(alert, check) for check in own), "no case in which it fires"
+    assert not all(fires(alert, check) for check in own), "no case in which it does not"
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=name_of)
+def test_an_alert_says_who_is_called_what_is_seen_and_where_help_is(alert: dict):
+    notes = alert["annotations"]
+
+    assert alert["labels"]["severity"] in {"page", "ticket"}
+    assert notes.keys() == {"summary", "description", "runbook_url"}
+    assert "$value" in notes["description"]
+    assert notes["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
+
+
+def test_the_runbook_has_a_page_for_every_alert_and_for_no_other():
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+
+    pages = re.findall(r"^## (Edgesam\w+)$", runbook, re.MULTILINE)
+
+    assert sorted(pages) == sorted({alert["alert"] for alert in ALERTS})
+
+
+def test_a_page_of_the_runbook_says_meaning_effect_commands_and_remedy():
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+
+    for page in re.split(r"^## (?=Edgesam)", runbook, flags=re.MULTILINE)[1:]:
+        name = page.split("\n", 1)[0]
+        assert [word for word in ("**Means**", "**Users see**", "**Look**", "**Do**") if word not in page] == [], name
+        (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+        assert len([line for line in commands.splitlines() if line and not line.startswith((" ", "#"))]) == 3, name
+
+
+@pytest.mark.parametrize("path", derived(), ids=lambda path: path.name)
+def test_what_is_made_of_the_rules_and_the_board_is_up_to_date(path: Path):
+    assert path.read_text() == derived()[path], "run: make monitoring"
+
+
+def test_the_operator_gets_exactly_the_groups_of_the_rule_file():
+    assert yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text())["spec"] == RULES
+
+
+def built(*components: str) -> dict[tuple[str, str], dict]:
+    """What an overlay of these components gives a cluster, by kind and name."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed, and Debian's is too old for components")
+    overlay = ROOT / "out" / "monitoring-overlay"  # kustomize takes components by relative paths alone
+    overlay.mkdir(parents=True, exist_ok=True)
+    paths = [f"../../k8s/components/{component}" for component in components]
+    (overlay / "kustomization.yaml").write_text(json.dumps({"components": paths, "namespace": "demo"}))
+    made = yaml.safe_load_all(run("kubectl", "kustomize", overlay))
+    return {(one["kind"], one["metadata"]["name"]): one for one in made}
+
+
+def test_the_component_gives_an_overlay_rules_targets_and_the_board():
+    made = built("monitoring")
+
+    assert made.keys() == {
+        ("ConfigMap", "edgesam-dashboard"),
+        ("PrometheusRule", "edgesam"),
+        ("ServiceMonitor", "edgesam"),
+        ("ServiceMonitor", "edgesam-redis"),
+    }
+    board = made["ConfigMap", "edgesam-dashboard"]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["edgesam.json"])["uid"] == "edgesam"
+
+
+def test_the_exporter_beside_redis_is_found_as_the_job_that_the_rules_name():
+    made = built("monitoring", "redis-exporter")
+
+    monitor = made["ServiceMonitor", "edgesam-redis"]["spec"]
+    service = made["Service", "edgesam-redis-metrics"]
+    pods = made["Deployment", "edgesam-redis-exporter"]["spec"]["template"]
+    (container,) = pods["spec"]["containers"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "edgesam-redis"
+    assert service["spec"]["selector"].items() <= pods["metadata"]["labels"].items()
+    assert {end["port"] for end in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= {port["name"] for port in container["ports"]}
+
+
+def test_rules_name_metrics_that_exist():
+    ours = {re.search(r"`(\w+)`", row)[1] for row in metric_rows()}
+
+    named = set(re.findall(r"(?<![:\w-])(edgesam_\w+)", (MONITORING / "rules.yaml").read_text()))
+
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in named} <= ours
+
+
+def test_objectives_stand_exactly_on_an_edge_of_the_buckets():
+    edges = {str(edge) for edge in Metrics(CollectorRegistry()).http_request_duration_seconds._upper_bounds}
+
+    objectives = set(re.findall(r'le="([\d.]+)"', (MONITORING / "rules.yaml").read_text()))
+
+    assert objectives == {"0.15", "2.5"}
+    assert objectives <= edges
+
+
+def test_prometheus_takes_configuration_and_metrics(watched):
+    metrics = httpx.get(f"{watched.replicas[0].url}/metrics", trust_env=False).text
+
+    assert "SUCCESS" in run("promtool", "check", "config", watched.prometheus.config)
+    assert run("promtool", "check", "metrics", input=metrics) == ""
+
+
+def test_every_rule_is_evaluated_without_an_error(watched):
+    groups = watched.prometheus.ask("rules")["groups"]
+
+    rules = [rule for group in groups for rule in group["rules"]]
+
+    assert len(rules) == sum(len(group["rules"]) for group in RULES["groups"])
+    assert [rule["name"] for rule in rules if rule["health"] != "ok" or rule.get("lastError")] == []
+
+
+def commands(page: str) -> list[str]:
+    """What a page of the runbook tells to run."""
+    return [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_commands_of_the_runbook_run(watched):
+    told = commands((ROOT / "docs" / "runbook.md").read_text())[1:]  # after the line that sets the addresses
+    here = [command for command in told if not command.startswith("kubectl ")]  # which asks a cluster
+    addresses = {
+        "EDGESAM": watched.replicas[0].url,
+        "METRICS": watched.replicas[0].url,
+        "PROM": watched.prometheus.url,
+        "REDIS": watched.redis.url,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+    failed = [
+        (command, done.stderr)
+        for command in dict.fromkeys(here)
+        if (
+            done := subprocess.run(
+                ["bash", "-o", "pipefail", "-c", command],
+                check=False, cwd=ROOT, env={**os.environ, **addresses}, capture_output=True, text=True, timeout=60,
+            )
+        ).returncode
+    ]  # fmt: skip
+
+    assert len(here) > len(told) / 2
+    assert failed == []

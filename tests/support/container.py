@@ -1,0 +1,90 @@
+"""The service in a container of an image, with everything an operator would take away from it taken away."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from support.image_builder import podman
+from support.redis_server import free_port, wait_until
+
+_START_S = 120.0
+_STOP_S = 40
+
+
+class ServiceContainer:
+    """A context manager: starts, waits for /readyz, and in any case removes the container.
+
+    Args:
+        image: a name that `image_builder.build` gave.
+        settings: EDGESAM_… variables; the port is a free one.
+        options: of `podman run`; by default no capabilities and not one writable folder.
+    """
+
+    HARD = (
+        *("--pull", "never", "--network", "host", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL"),
+        *("--security-opt", "no-new-privileges"),
+    )
+
+    def __init__(
+        self, image: str, settings: Mapping[str, str] | None = None, *, options: Sequence[str] = (), ready: bool = True
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._image = image
+        self._settings = {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(self.port), **(settings or {})}
+        self._options = [*self.HARD, *options]
+        self._ready = ready
+
+    def __enter__(self) -> Self:
+        settings = [word for name, value in self._settings.items() for word in ("-e", f"{name}={value}")]
+        self.name = podman("run", "-d", *self._options, *settings, self._image).stdout.strip()
+        try:
+            if self._ready:
+                wait_until(self._is_ready, timeout_s=_START_S, what="the container did not become ready")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        podman("rm", "-f", "-t", "1", self.name)
+
+    def sh(self, script: str) -> str:
+        """What a shell in the container prints."""
+        return podman("exec", self.name, "sh", "-c", script).stdout
+
+    def probe(self) -> subprocess.CompletedProcess[str]:
+        """Run the image's HEALTHCHECK once; status 0 is healthy."""
+        return podman("healthcheck", "run", self.name, check=False)
+
+    def state(self) -> dict[str, Any]:
+        """podman's State of the container."""
+        (known,) = json.loads(podman("inspect", self.name).stdout)
+        return dict(known["State"])
+
+    def log(self) -> str:
+        """Everything it wrote."""
+        done = podman("logs", self.name)
+        return done.stdout + done.stderr
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL only much later; the exit status."""
+        podman("stop", "-t", str(_STOP_S), self.name)
+        return int(self.state()["ExitCode"])
+
+    def wait_for_exit(self) -> int:
+        """The exit status of a container that ends by itself."""
+        return int(podman("wait", self.name).stdout)
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", trust_env=False, timeout=5).status_code == 200
+        except httpx.TransportError:
+            state = self.state()
+            assert state["Running"], f"the container ended with {state['ExitCode']}: {self.log()}"
+            return False

@@ -1,0 +1,148 @@
+"""The Kubernetes manifests as a cluster would get them: built by kustomize, read as objects."""
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+K8S = ROOT / "k8s"
+OVERLAYS = ("cpu", "gpu", "split", "dev")
+
+# What an operator may add to an overlay, as a kustomization of his own: components, and what they replace.
+VARIANTS: dict[str, str] = {
+    "tls": """
+resources: [{k8s}/overlays/cpu]
+components: [{k8s}/components/redis-tls]
+""",
+    "keda": """
+resources: [{k8s}/base]
+components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/keda]
+""",
+    "gateway": """
+resources: [{k8s}/base]
+components: [{k8s}/components/redis, {k8s}/components/gateway, {k8s}/components/hpa]
+""",
+}
+
+if (K8S / "components" / "monitoring").exists():
+    VARIANTS["watched"] = """
+namespace: edgesam
+resources: [{k8s}/overlays/split]
+components: [{k8s}/components/monitoring]
+"""
+
+Manifest: TypeAlias = dict[str, Any]
+
+
+def why_not() -> str | None:
+    """Why nothing can be rendered here, for a skip; None where it can."""
+    return (
+        None if shutil.which("kubectl") else "kubectl is not installed, and no package registry has one with kustomize"
+    )
+
+
+@functools.cache
+def rendered(folder: Path) -> str:
+    """What `kubectl kustomize` makes of a folder."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr  # kustomize's deprecations are warnings, and ours to heed
+    return done.stdout
+
+
+def render_all(folder: Path) -> dict[str, Path]:
+    """Every overlay and variant as a file in `folder`, by its name."""
+    texts = {name: rendered(K8S / "overlays" / name) for name in OVERLAYS}
+    for name, kustomization in VARIANTS.items():
+        own = folder / f"kustomize-{name}"
+        own.mkdir()
+        (own / "kustomization.yaml").write_text(kustomization.format(k8s=os.path.relpath(K8S, own.resolve())))
+        texts[name] = rendered(own)
+    files = {name: folder / f"{name}.yaml" for name in texts}
+    for name, text in texts.items():
+        files[name].write_text(text)
+    return files
+
+
+class Manifests:
+    """The objects of one overlay."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.objects: Sequence[Manifest] = [one for one in yaml.safe_load_all(text) if one]
+
+    def of(self, kind: str) -> list[Manifest]:
+        """The objects of a kind."""
+        return [one for one in self.objects if one["kind"] == kind]
+
+    def named(self, kind: str, name: str) -> Manifest:
+        """The only object of a kind and name."""
+        (found,) = [one for one in self.of(kind) if one["metadata"]["name"] == name]
+        return found
+
+    def services(self) -> list[Manifest]:
+        """The Deployments of the service itself, not of Redis."""
+        return [one for one in self.of("Deployment") if labels_of(one)["app.kubernetes.io/name"] == "edgesam"]
+
+    def environment(self, deployment: Manifest) -> dict[str, str]:
+        """What the container finds in its environment; values from Secrets are placeholders that a setting takes."""
+        container = container_of(deployment)
+        found: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            found |= self.named("ConfigMap", source["configMapRef"]["name"])["data"]
+        for variable in container.get("env", []):
+            found[variable["name"]] = self._value(variable, container)
+        return found
+
+    def _value(self, variable: Manifest, container: Manifest) -> str:
+        if "value" in variable:
+            return str(variable["value"])
+        source = variable["valueFrom"]
+        if "resourceFieldRef" in source:
+            assert source["resourceFieldRef"]["resource"] == "requests.cpu"
+            return str(container["resources"]["requests"]["cpu"])
+        return {"EDGESAM_REDIS_URL": "redis://edgesam-redis:6379", "EDGESAM_API_KEYS": "[]"}[variable["name"]]
+
+
+def labels_of(workload: Manifest) -> dict[str, str]:
+    """The labels of a workload's pods."""
+    labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def container_of(workload: Manifest) -> Manifest:
+    """The only container of a workload's pods."""
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    found: Manifest = container
+    return found
+
+
+def references(value: Any, key: str) -> Iterator[Any]:
+    """Every value under a key, however deep."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == key:
+                yield inner
+            yield from references(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner, key)
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether a selector's labels are all there; an empty one selects everything."""
+    return selector.items() <= labels.items()
+
+
+def bytes_of(quantity: str) -> int:
+    """A quantity of memory, such as 1792Mi, in bytes."""
+    factor = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[quantity[-2:]]
+    return int(quantity[:-2]) * factor

@@ -1,0 +1,32 @@
+"""The threat model tells the truth about its tests: each one that it names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+DOCUMENT = (TESTS.parent / "docs" / "security.md").read_text()
+
+
+def named() -> list[tuple[str, str]]:
+    """(file, test) as the table names them; a test without a file is of the file before it; "" names none."""
+    found, path = [], ""
+    for given, test in re.findall(r"`([\w/]*(?:\.py|/))?(?:::(test_\w+))?`", DOCUMENT):
+        path = given or path
+        if given or test:
+            found.append((path, test))
+    return found
+
+
+@pytest.mark.parametrize(("path", "test"), named())
+def test_every_test_that_the_threat_model_names_exists(path, test):
+    assert (TESTS / path).exists()
+    assert not test or f"def {test}(" in (TESTS / path).read_text()
+
+
+def test_every_threat_has_a_test():
+    rows = re.search(r"## What is defended.*?\n\n(.*?)\n\n", DOCUMENT, re.DOTALL)[1].splitlines()[2:]
+
+    assert len(rows) >= 15
+    assert all(re.search(r"`[\w/]+(\.py|/)", row.split("|")[3]) for row in rows)

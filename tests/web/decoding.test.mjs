@@ -1,0 +1,74 @@
+/** What decoding in the browser is made of, in Node; started by test_decoding_modules.py with numbers made there. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+
+import { tokensOf } from "../../service/web/frame.js";
+import { halvesOf, singlesOf } from "../../service/web/halves.js";
+import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/masks.js";
+import { MaskWriter, encodeCounts } from "../../service/web/runs.js";
+
+const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
+
+function bytesOf(base64) {
+  const bytes = Buffer.from(base64, "base64");
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length);
+}
+
+test("every float16 number is the float32 number that NumPy makes of it, and comes back", () => {
+  const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
+  const expected = new Float32Array(bytesOf(cases.singles));
+  const singles = singlesOf(all);
+
+  singles.forEach((number, i) => assert.ok(Object.is(number, expected[i]), `${i}: ${number}, ${expected[i]}`));
+  halvesOf(singles).forEach((bits, i) => assert.ok(bits === i || Number.isNaN(singles[i])));
+});
+
+test("float32 numbers are rounded as NumPy rounds them", () => {
+  const rounded = halvesOf(new Float32Array(bytesOf(cases.unrounded)));
+
+  assert.deepEqual(rounded, new Uint16Array(bytesOf(cases.rounded)));
+});
+
+test("logits in base64 come back as they were", () => {
+  const halves = halvesOf(Float32Array.from({ length: 65536 }, (_, i) => (i - 30000) / 999));
+
+  const decoded = decodeLogits(base64OfBytes(new Uint8Array(halves.buffer)));
+
+  assert.deepEqual(decoded, singlesOf(halves));
+});
+
+test("prompts become the service's tokens", () => {
+  for (const { prompt, size, points, labels } of cases.prompts) {
+    const tokens = tokensOf(prompt, size);
+    assert.deepEqual(Array.from(tokens.points), points);
+    assert.deepEqual(Array.from(tokens.labels, Number), labels);
+  }
+});
+
+test("masks of logits have the service's pixels, area and box", () => {
+  for (const { logits, size, rle, area, box, unsure } of cases.masks) {
+    const found = new MaskWriter(size).write(new Float32Array(bytesOf(logits)));
+    assert.deepEqual(found.rle.size, rle.size);
+    if (unsure === 0) {
+      assert.deepEqual(found, { rle, area, box });
+    } else {
+      // Pixels whose logit is 0 but for rounding may fall to either side.
+      const most = intersectionOverUnion(found.rle, rle) * Math.max(area, found.area);
+      assert.ok(Math.max(area, found.area) - most <= unsure, `${size.width} × ${size.height}`);
+    }
+  }
+});
+
+test("run lengths are written as pycocotools writes them", () => {
+  for (const { counts } of cases.masks.map(({ rle }) => rle)) {
+    assert.equal(encodeCounts(decodeCounts(counts)), counts);
+  }
+});
+
+test("two masks agree by the pixels that they share", () => {
+  for (const { one, other, agreement } of cases.pairs) {
+    assert.ok(Math.abs(intersectionOverUnion(one, other) - agreement) < 1e-12);
+  }
+});

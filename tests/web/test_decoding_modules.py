@@ -1,0 +1,140 @@
+"""The modules that decode in the browser, in Node: `decoding.test.mjs` with what the service makes of the same."""
+
+import base64
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco
+from support.browser import needed_program
+
+from service.sam.formats import encode_rle
+from service.sam.masks import binary_mask
+from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
+
+TESTS = Path(__file__).parent / "decoding.test.mjs"
+TIMEOUT_S = 120
+# Sizes (H, W) with either side the longer, larger and smaller than the frame, square, and as narrow as can be.
+SIZES = [(240, 320), (1500, 1100), (1024, 1024), (37, 53), (3, 1700), (900, 1)]
+POINTS = [(10.5, 3.0), (1.0, 2.9)]
+
+
+def text(array):
+    """An array's bytes in base64."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def unrounded():
+    """float32 numbers of every size, and those that are hard to round: halfway between two, and at the ends."""
+    random = np.random.default_rng(8)
+    spread = random.normal(size=20000) * 10.0 ** random.integers(-9, 7, 20000)
+    halves = random.integers(0, 0x7C00, 4000, dtype=np.uint16).view(np.float16).astype(np.float64)
+    next_ones = np.nextafter(halves.astype(np.float16), np.float16(np.inf)).astype(np.float64)
+    ends = [65504, 65519.996, 65520, 65536, 1e38, np.inf, 0.0, 2.0**-14, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 1e-45]
+    numbers = np.concatenate((spread, (halves + next_ones) / 2, ends)).astype(np.float32)
+    return np.concatenate((numbers, -numbers))
+
+
+def prompt_cases():
+    """Prompts of every kind, with the table that the service makes of each."""
+    box = (-4.0, 2.5, 12.0, 40.25)
+    cases = []
+    for height, width in SIZES:
+        for points, with_box in ((POINTS, False), (POINTS[:1], True), ([], True), ([], False)):
+            labels = [number % 2 for number in range(len(points))]
+            prompt = Prompt(
+                points=np.array(points, np.float64).reshape(-1, 2),
+                labels=np.array(labels, np.int64),
+                box=np.array(box) if with_box else None,
+            )
+            tokens, kinds = decoder_inputs([prompt], (height, width))
+            sent = {"points": [{"x": x, "y": y, "label": kind} for (x, y), kind in zip(points, labels, strict=True)]}
+            cases.append(
+                {
+                    "prompt": {**sent, **({"box": box} if with_box else {})},
+                    "size": {"width": width, "height": height},
+                    "points": tokens.ravel().astype(float).tolist(),
+                    "labels": kinds.ravel().tolist(),
+                }
+            )
+    return cases
+
+
+def matrix(axis: Upsampling):
+    """An axis's operator as (n, 256)."""
+    operator = np.zeros((len(axis.first), 256))
+    for tap in range(TAPS):
+        operator[np.arange(len(axis.first)), axis.first + tap] = axis.weights[:, tap]
+    return operator
+
+
+def mask_cases():
+    """Logits like those of objects, and their masks; `unsure` counts pixels whose logit is 0 but for rounding."""
+    random = np.random.default_rng(9)
+    fields = [cv2.GaussianBlur(random.normal(0, 90, (256, 256)), (0, 0), blur) for blur in (9.0, 1.2)]
+    fields += [np.full((256, 256), -3.0), np.full((256, 256), 3.0)]
+    cases = []
+    for size in SIZES:
+        for field in fields:
+            logits = field.astype(np.float32)
+            mask = binary_mask(logits, size)
+            height, width = input_size(size)
+            exact = matrix(upsampling(size[0], height)) @ logits @ matrix(upsampling(size[1], width)).T
+            cases.append(
+                {
+                    "logits": text(logits),
+                    "size": {"width": size[1], "height": size[0]},
+                    "rle": encode_rle(mask),
+                    "area": mask.area,
+                    "box": mask.box,
+                    "unsure": int(np.count_nonzero(np.abs(exact) < 1e-5 * np.abs(logits).max())),
+                }
+            )
+    return cases
+
+
+def pair_cases():
+    """Pairs of masks of one size, and how far they agree."""
+    random = np.random.default_rng(10)
+    masks = [random.random((19, 31)) < share for share in (0.0, 0.1, 0.5, 0.97)] + [np.ones((19, 31), bool)]
+    cases = []
+    for one in masks:
+        for other in masks:
+            union = np.count_nonzero(one | other)
+            agreement = np.count_nonzero(one & other) / union if union else 1.0
+            rles = [coco.encode(np.asfortranarray(mask, np.uint8)) for mask in (one, other)]
+            first, second = ({"size": rle["size"], "counts": rle["counts"].decode()} for rle in rles)
+            cases.append({"one": first, "other": second, "agreement": agreement})
+    return cases
+
+
+def test_the_decoding_modules_in_node(tmp_path):
+    node = needed_program("node", "nodejs")
+    numbers = unrounded()
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(np.float16)
+    made = {
+        "singles": text(np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)),
+        "unrounded": text(numbers),
+        "rounded": text(rounded),
+        "prompts": prompt_cases(),
+        "masks": mask_cases(),
+        "pairs": pair_cases(),
+    }
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps(made))
+
+    ran = subprocess.run(
+        [node, "--test", str(TESTS)],
+        env={**os.environ, "EDGESAM_TEST_CASES": str(cases)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
