@@ -158,9 +158,9 @@ class Scene:
         return [row_of(fault, stream.asked, trace, spell) for stream, trace in zip(streams, traces, strict=True)]
 
 
-def click(image_hash: str, number: int = 0) -> bytes:
-    """One click somewhere on a picture of SIZE."""
-    x, y = 20 + 37 * number % (SIZE[1] - 40), 20 + 53 * number % (SIZE[0] - 40)
+def click(image_hash: str, number: int = 0, *, size: tuple[int, int] = SIZE) -> bytes:
+    """One click somewhere on a picture of this height and width."""
+    x, y = 20 + 37 * number % (size[1] - 40), 20 + 53 * number % (size[0] - 40)
     body = {"image_hash": image_hash, "prompts": [point(x, y)]}
     return request("POST", "/segment", json.dumps(body).encode())
 
@@ -170,9 +170,14 @@ def upload(picture: bytes) -> bytes:
     return request("POST", "/embed", picture, {"Content-Type": "image/jpeg"})
 
 
-def embed_all(url: str, pictures: Sequence[bytes]) -> list[str]:
+def with_key(data: bytes, key: str) -> bytes:
+    """A request that was written, with an API key."""
+    return data.replace(b"\r\n", f"\r\nX-API-Key: {key}\r\n".encode(), 1)
+
+
+def embed_all(url: str, pictures: Sequence[bytes], *, key: str | None = None) -> list[str]:
     """Embed pictures; their hashes."""
-    with open_client(url) as client:
+    with open_client(url, headers={"X-API-Key": key} if key else {}) as client:
         return [embed(client, picture) for picture in pictures]
 
 
