@@ -66,7 +66,7 @@ bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a t
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/bench --quick
 
-faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/reliability.md (a quarter of an hour)
+faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/reliability.md (an hour, half of it people at work)
 	$(BIN)/python tests/faults --docs
 
 fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each

@@ -14,6 +14,8 @@ from threading import Barrier
 from typing import Any, Self
 
 import httpx
+from faults.outcome import Outcome
+from faults.scene import Scene
 from support.noise_pictures import noise_file
 from support.redis_server import RedisServer
 from support.service_client import embed, open_client
@@ -28,6 +30,22 @@ _HELD_IN_MEMORY = 2
 _HELD_IN_REDIS = 5
 # More than enough tries for a picture that others push out again and again.
 _TRIES = 20
+
+
+def measure(scene: Scene, *, quick: bool) -> Outcome:
+    """A thousand interleavings; a few in the quick form."""
+    outcome, rounds = Outcome("Isolation"), 10 if quick else 1000
+    isolation = scene.enter(Isolation({}))
+    tally = isolation.run(rounds)
+    in_memory, in_redis = isolation.evictions
+    outcome.facts["interleavings, of six users each"] = str(rounds)
+    outcome.facts["answers, of them not byte for byte those of a single user"] = f"{tally.answers}, {len(tally.wrong)}"
+    outcome.facts["pictures given up: by the replicas' memory, by Redis"] = f"{in_memory}, {in_redis}"
+    outcome.facts["told that a picture or mask is gone, and made it anew"] = str(tally.embedded_again)
+    outcome.promise(not tally.wrong, f"wrong answers to {tally.wrong[:3]}")
+    outcome.promise(set(tally.statuses) <= {200, 404}, f"other answers: {tally.statuses}")
+    outcome.promise(in_memory and in_redis and tally.embedded_again, "nothing was given up, so nothing was tried")
+    return outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,16 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 def write_into(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Replace what stands between the two marks."""
+    """Put the sections of these experiments between the two marks, in place of older ones; others stay."""
     before, rest = path.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    machine = f"Measured by `make faults` on: {Machine.here().sentence()}."
-    path.write_text(f"{before}{BEGIN}\n\n{machine}\n\n{markdown(outcomes)}\n{END}{after}")
+    old, after = rest.split(END)
+    sections = {text.partition("\n")[0]: text.rstrip() for text in old.split("### ")[1:]}
+    where = f"Measured by `make faults` on: {Machine.here().sentence()}."
+    for outcome in outcomes:
+        title, _, text = markdown([outcome]).removeprefix("### ").partition("\n")
+        sections[title] = f"{title}\n\n{where}\n{text.rstrip()}"
+    written = "\n\n".join(f"### {section}" for section in sections.values())
+    path.write_text(f"{before}{BEGIN}\n\n{written}\n\n{END}{after}")
 
 
 def _section(outcome: Outcome) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
-from faults import bad_input, client_faults, process_faults, redis_faults
+from faults import bad_input, client_faults, isolation, overload, process_faults, redis_faults, staying
 from faults.outcome import Outcome
 from faults.scene import FULL, QUICK, Scene
 
@@ -14,6 +14,9 @@ EXPERIMENTS = {
     "process": process_faults.measure,
     "clients": client_faults.measure,
     "input": bad_input.measure,
+    "isolation": isolation.measure,
+    "overload": overload.measure,
+    "staying": staying.measure,
 }
 
 
