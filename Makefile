@@ -37,7 +37,7 @@ serve: $(VENV)/.serve  ## install what serving needs and start the service; prin
 browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch what the page decodes with in the browser; needs npm, and openssl
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 ops-test: $(VENV)/.dev $(VENV)/.ops  ## images, manifests, rules and boards, by the tools that read them; as root it installs those
 	tests/ops/install
