@@ -106,7 +106,10 @@ def main() -> int:
         timeout_graceful_shutdown=settings.graceful_timeout_s,
     )
     server = DrainingServer(config, app, drain_s=settings.drain_s)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's, for a port that is taken: its status is 3
+        return 1
     return 0 if server.started and not server.force_exit else 1
 
 

@@ -387,7 +387,9 @@ def _add_middleware(
     permits: dict[tuple[str, str], Permits] = {
         ("POST", "/embed"): uploads,
         ("POST", "/segment"): AdmissionController(settings.max_segment_requests, "prompt requests"),
-        **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE, RUNTIME_ROUTE)), downloads),
+        **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE)), downloads),
+        # Of its own: it asks for no key, so strangers who read slowly would keep those with one from theirs.
+        ("GET", RUNTIME_ROUTE): AdmissionController(settings.max_embed_requests, "downloads of the page's runtime"),
         **{("POST", route): uploads for route in adapter_routes},
         **dict.fromkeys(ELSEWHERE[settings.role], Elsewhere(settings.role)),
     }

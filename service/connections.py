@@ -66,6 +66,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
+        self._has_ended = False
+        """A request ended in this piece: what was read is its own, not the next one's."""
+        self._has_body = False
+        """Bytes of a body were in this piece, which their reader counts."""
+        self._trailer_bytes = 0
         self._unanswered_bytes = 0
         """Of a head, or of a body whose request has been answered already."""
         self._piece_bytes = 0
@@ -92,9 +97,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._piece_bytes = len(data)
+        self._has_ended = self._has_body = False
         super().data_received(data)
-        if self.bounds is not None and (self._is_in_head or self.cycle is None or self.cycle.response_complete):
+        if self.bounds is None:
+            return
+        if self._is_in_head:
+            # Of a piece that also ends another request nobody knows how much is head; `on_headers_complete` counts it.
+            self._nobody_waits_for(0 if self._has_ended else len(data), self.bounds)
+        elif not self._has_ended and (self.cycle is None or self.cycle.response_complete):
             self._nobody_waits_for(len(data), self.bounds)
+        elif self._is_in_body and not self._has_body:
+            self._count_trailers(len(data), self.bounds)
 
     def on_message_begin(self) -> None:
         """Called by the parser at the start of each request."""
@@ -114,13 +127,43 @@ class BoundedProtocol(HttpToolsProtocol):
             if size > self.bounds.max_head_bytes:
                 self._refusal = _too_large(self.bounds.max_head_bytes)
                 raise self._refusal  # the parser makes uvicorn call `send_400_response`
-        self._unanswered_bytes = 0
+        self._unanswered_bytes = self._trailer_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._has_body = True
+        self._trailer_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self._is_in_body = False
+        self._is_in_body, self._has_ended = False, True
+        if self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing():
+            # The rest of a body whose request was answered before: the connection is idle from here on, and uvicorn,
+            # which took those bytes for the next request, waits for nothing any more.
+            self._stop_patience()
+            self._unanswered_bytes = 0
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn when it has all of an answer, sent or not."""
+        super().on_response_complete()
+        self._bound_the_end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called by the loop when the connection was idle for too long."""
+        super().timeout_keep_alive_handler()
+        self._bound_the_end()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the process stops."""
+        super().shutdown()
+        self._bound_the_end()
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what its parser does not take; answers as everything else here does."""
@@ -133,7 +176,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unanswered_bytes += received
         if self._is_in_body:
             if self._unanswered_bytes > _LINGER_BYTES:
-                self.transport.close()
+                self._hang_up()
                 return
         elif self._unanswered_bytes > bounds.max_head_bytes:
             self._refuse(_too_large(bounds.max_head_bytes))
@@ -158,7 +201,7 @@ class BoundedProtocol(HttpToolsProtocol):
             message = f"The head of the request was not complete after {bounds.head_timeout_s:g} s. Send it at once."
             self._refuse(HeadTimeout(message))
         else:
-            self.transport.close()  # there is nothing to answer
+            self._hang_up()  # there is nothing to answer
 
     def _refuse_for_lack_of_room(self, limit: int) -> None:
         now = self.loop.time()
@@ -174,9 +217,26 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_patience()
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        is_alone = self.cycle is not None and not self.cycle.response_started and not self.pipeline
+        if self.cycle is None or self.cycle.response_complete or is_alone:
             self.transport.write(_as_bytes(problem_response(error, secrets.token_hex(8))))
+        self._hang_up()
+
+    def _count_trailers(self, received: int, bounds: ConnectionBounds) -> None:
+        """A piece of a chunked body without any body in it: trailers, which the parser collects and nobody reads."""
+        self._trailer_bytes += received
+        if self._trailer_bytes > bounds.max_head_bytes:
+            self.transport.abort()
+
+    def _hang_up(self) -> None:
         self.transport.close()
+        self._bound_the_end()
+
+    def _bound_the_end(self) -> None:
+        """A closed connection whose client does not read what is left for it would stay for ever."""
+        if self.bounds is not None and self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._stop_patience()
+            self._patience = self.loop.call_later(self.bounds.head_timeout_s, self.transport.abort)
 
 
 def raise_file_limit(max_connections: int) -> int:

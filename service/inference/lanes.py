@@ -2,9 +2,10 @@
 does not stall clicks; encoding also gives way where both want the processors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -32,14 +33,35 @@ class EncodedFrame:
     proposals: Proposals | None
 
 
+class MaskStates:
+    """Image states of prompts with a mask, one for each, 8 MiB: made when their turn has come and not before.
+
+    What waits in the queue so holds the masks alone, however many there are.
+
+    Args:
+        prepare: makes them; called once, by the thread that decodes.
+    """
+
+    def __init__(self, prepare: Callable[[], StateArrays]) -> None:
+        self._prepare = prepare
+        self.took_s = 0.0
+
+    def arrays(self) -> StateArrays:
+        """The states."""
+        started = perf_counter()
+        made = self._prepare()
+        self.took_s = perf_counter() - started
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeItem:
     """Prompts for one decoder call, on an image state of S = 1 or one for each prompt.
 
-    A state of several prompts is an object of its own, so grouping by the object never mixes them.
+    States of several prompts are an object of their own, so grouping by the object never mixes them.
     """
 
-    state: StateArrays
+    state: StateArrays | MaskStates
     prompts: Sequence[Prompt]
     original_size: Size
 
@@ -86,7 +108,9 @@ def decode_lane(
     def run(items: Sequence[DecodeItem], threads: int) -> Sequence[Decoded]:
         prompts = [prompt for item in items for prompt in item.prompts]
         points, labels = decoder_inputs(prompts, items[0].original_size)
-        decoded = runtime.decode(items[0].state, points, labels, threads=threads)
+        state = items[0].state
+        arrays = state.arrays() if isinstance(state, MaskStates) else state
+        decoded = runtime.decode(arrays, points, labels, threads=threads)
         ends = accumulate(len(item.prompts) for item in items)
         return [decoded.rows(end - len(item.prompts), end) for item, end in zip(items, ends, strict=True)]
 

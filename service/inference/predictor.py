@@ -13,7 +13,7 @@ from service.errors import CacheUnavailable
 from service.inference.batching import DynamicBatcher
 from service.inference.callers import ANYBODY, Caller
 from service.inference.deadline import Deadline
-from service.inference.lanes import DecodeItem, EmbeddingDtype, EncodedFrame, Frame
+from service.inference.lanes import DecodeItem, EmbeddingDtype, EncodedFrame, Frame, MaskStates
 from service.inference.refinement import LowResMask, RefinementMasks
 from service.inference.runtime import Decoded, ImageState, Runtime, StateArrays
 from service.inference.singleflight import Lease, SharedFlight, SingleFlight
@@ -317,13 +317,13 @@ class Predictor:
     ) -> Finished:
         """One decoder call. Prompts with a mask need an image state of their own."""
         prompts = [writing.prompts[i] for i in chunk]
-        arrays = state.arrays
+        masked = None
         if prompts[0].mask_logits is not None:
-            arrays = await self.clicks.run(stages, self._prepare_masks, state.embedding, prompts, stages)
-        item = DecodeItem(arrays, prompts, state.embedding.original_size)
+            masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, stages))
+        item = DecodeItem(masked or state.arrays, prompts, state.embedding.original_size)
         done = await self._decode_lane.submit(item, partial(write, chunk), is_begun=is_begun, caller=caller.name)
         stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
-        stages.add("decode", done.run_s, ended_at=done.ran_until)
+        stages.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
         return done.result
 
     def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], stages: Stages) -> StateArrays:

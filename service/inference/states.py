@@ -122,10 +122,10 @@ class ImageStates:
                 await self._shared.put(key, embedding)
 
     async def ensure_shared(self, key: str, embedding: ImageEmbedding) -> None:
-        """Renew an embedding in Redis, or store it again if Redis has lost it."""
+        """Renew an embedding in Redis, or store it again if Redis has lost it; one that was deleted stays so."""
         if self._shared is not None:
             with suppress(CacheUnavailable):
-                if not await self._shared.renew(key):
+                if not await self._shared.renew(key) and self._memory.peek(key) is not None:
                     await self._shared.put(key, embedding)
 
     async def contains(self, key: str) -> Tier | None:
@@ -148,6 +148,7 @@ class ImageStates:
         Raises:
             CacheUnavailable: Redis may still have it.
         """
+        await self._loads.settle(key)  # which would put it back
         was_there = await self._memory.delete(key)
         if self._shared is not None:
             was_there = await self._shared.delete(key) or was_there

@@ -29,6 +29,23 @@ _MAX_GIF_BLOCKS = 16_384
 _GIF_COMMENT, _GIF_APPLICATION = 254, 255
 # A strip a row is usual, tiles of 16 pixels are allowed; each costs 20 µs where the samples are not compressed.
 _MAX_TIFF_PIECES = 65_536
+# Pillow decodes the runs of a BMP in Python, a loop turn a pixel at worst: 0.3 s for either of these.
+_MAX_BMP_RUN_PIXELS = 2_000_000
+_MAX_BMP_RUN_BYTES = 1 << 20
+BMP_RUN_LENGTHS = (1, 2)  # of 8 and of 4 bits, as the header names them
+
+
+def check_bmp_runs(pixels: int, data: bytes) -> None:
+    """Refuses a large BMP that is run-length coded, which hardly any is.
+
+    Raises:
+        UndecodableImage: so many pixels or bytes.
+    """
+    if pixels > _MAX_BMP_RUN_PIXELS or len(data) > _MAX_BMP_RUN_BYTES:
+        raise UndecodableImage(
+            f"The BMP is run-length coded, of which at most {_MAX_BMP_RUN_PIXELS} pixels and {_MAX_BMP_RUN_BYTES} "
+            "bytes are read; save the picture as PNG."
+        )
 
 
 def check_pieces(pieces: int) -> None:

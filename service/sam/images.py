@@ -35,7 +35,15 @@ from service.errors import (
     UnsupportedImage,
     UnusableAspectRatio,
 )
-from service.sam.file_parts import check_pieces, check_png_chunks, check_scans, gif_size, jpeg_scans
+from service.sam.file_parts import (
+    BMP_RUN_LENGTHS,
+    check_bmp_runs,
+    check_pieces,
+    check_png_chunks,
+    check_scans,
+    gif_size,
+    jpeg_scans,
+)
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
@@ -111,6 +119,8 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
             check_scans(scans, image.height * image.width, max_pixels)
             _check_samples(image, max_pixels)
             check_pieces(len(image.tile))
+            if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
+                check_bmp_runs(image.height * image.width, data)
             image.load()
             turn = _turn(image)
             picture = _rgb(image)

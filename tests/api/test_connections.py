@@ -186,3 +186,46 @@ def test_a_socket_that_is_half_closed_is_let_go():
             assert half.recv(1) == b""
 
         wait_until(lambda: server.connections == 0)
+
+
+def test_the_rest_of_a_body_that_was_answered_is_not_the_next_head():
+    with serve(max_head_bytes=2048) as server, RawConnection(server.url) as connection:
+        connection.send(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
+        refused = connection.response()
+        connection.send(b"x" * 9000)
+        connection.start("/", method="GET")
+        next_one = connection.response("GET")
+
+    assert refused.status_code == 413
+    assert next_one.status_code == 200
+
+
+def test_the_head_behind_a_large_body_in_one_piece_is_no_large_head():
+    with serve(max_head_bytes=2048) as server, RawConnection(server.url) as connection:
+        connection.send(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + b"x" * 20000 + b"GET / HTTP/1.1\r\nHo"
+        )
+        first = connection.response()
+        connection.send(b"st: x\r\n\r\n")
+        second = connection.response("GET")
+
+    assert first.content == b"x" * 20000
+    assert second.content == b"hello"
+
+
+def test_trailers_without_end_grow_nothing():
+    with serve(max_head_bytes=2048) as server, RawConnection(server.url) as connection:
+        connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            send_for_ever(connection, b"X-More: " + b"x" * 1000 + b"\r\n")
+        wait_until(lambda: server.connections == 0)
+
+
+def test_what_follows_a_request_and_is_no_http_is_answered():
+    with serve() as server, RawConnection(server.url) as connection:
+        connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{}{}\x01\x02junk")
+
+        response = connection.response()
+
+        assert_problem(response, MalformedHead)

@@ -249,3 +249,17 @@ def test_keys_are_random_and_can_be_told_from_other_text():
 
     assert len(made) == 100
     assert all(key.startswith("esk_") and len(key) == 47 for key in made)
+
+
+def entry_of(name: str, **members) -> dict:
+    return {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "roles": ["embed"], **members}
+
+
+def test_a_namespace_that_is_the_name_of_a_key_without_one_is_refused():
+    with pytest.raises(KeyFileError, match="acme"):
+        parse_entries(json.dumps([entry_of("acme"), entry_of("other", namespace="acme")]).encode())
+
+
+def test_the_hash_of_nothing_is_no_key():
+    with pytest.raises(KeyFileError, match="empty key"):
+        parse_entries(json.dumps([entry_of("unset", sha256=hashlib.sha256(b"").hexdigest())]).encode())

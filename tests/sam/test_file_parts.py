@@ -202,3 +202,28 @@ def test_a_process_without_memory_does_not_blame_the_picture():
     data = encoded(Image.new("1", (6000, 6000)), "PNG")
 
     assert run_with_little_memory(data).startswith("Overloaded There is no memory to decode this picture now")
+
+
+def run_length_bmp(width, height, runs):
+    """A BMP of 8 bits, run-length coded."""
+    palette = bytes(4 * 256)
+    offset = 14 + 40 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return struct.pack("<2sIHHI", b"BM", offset + len(runs), 0, 0, offset) + header + palette + runs
+
+
+def test_a_small_run_length_bmp_is_read():
+    assert decode_image(run_length_bmp(4, 1, b"\x04\x00\x00\x01"), max_pixels=MAX_PIXELS).shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        run_length_bmp(2000, 2000, b"\x01\x00\x00\x00" * 2000 + b"\x00\x01"),
+        run_length_bmp(10, 10, b"\x00\x00" * (1 << 20)),
+    ],
+    ids=["many pixels", "many ends of lines"],
+)
+def test_runs_that_would_be_decoded_one_by_one_are_refused(data):
+    with pytest.raises(UndecodableImage, match="run-length"):
+        decode_image(data, max_pixels=MAX_PIXELS)

@@ -3,9 +3,7 @@
 import hashlib
 import hmac
 import logging
-import os
 import secrets
-import stat
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from service.api.access.rules import ADMIN, EMBED, SEGMENT, Budget, Role
 from service.inference.allowance import Allowed
 from service.inference.callers import Caller
 from service.metrics import Metrics
+from service.regular_files import read_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +93,7 @@ class KeyEntry(BaseModel):
 
 
 _ENTRIES: Final = TypeAdapter(list[KeyEntry])
+_NO_KEY: Final = hashlib.sha256(b"").hexdigest()
 
 
 def parse_entries(data: bytes) -> list[KeyEntry]:
@@ -112,6 +112,11 @@ def parse_entries(data: bytes) -> list[KeyEntry]:
     for member in ("name", "sha256"):
         if len({getattr(entry, member) for entry in entries}) < len(entries):
             raise KeyFileError(f"two entries have the same {member}")
+    alone = {entry.name for entry in entries if entry.namespace is None}
+    if shared := alone & {entry.namespace for entry in entries}:
+        raise KeyFileError(f"{min(shared)} is the name of a key without a namespace, and another key's namespace")
+    if any(entry.sha256 == _NO_KEY for entry in entries):
+        raise KeyFileError("an entry has the hash of an empty key")
     return entries
 
 
@@ -181,6 +186,7 @@ class KeyFile:
         self._stale = metrics.api_keys_stale
         self._read_every_s = read_every_s
         self._seen = b""
+        self._refused: bytes | None = None
         self._complaint = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="edgesam-keys", daemon=True)
@@ -211,6 +217,9 @@ class KeyFile:
             data = read_key_file(self._path)
             if data == self._seen and not self._complaint:
                 return
+            if data == self._refused:
+                return  # megabytes that were parsed in vain a second ago, and held up every click
+            self._refused = data
             entries = parse_entries(data)
         except KeyFileError as error:
             self._stale.set(1)
@@ -219,7 +228,7 @@ class KeyFile:
                 logger.error("the file of API keys cannot be used, the keys before it stay: %s", error)
             return
         self._ring.replace(entries)
-        self._seen, self._complaint = data, ""
+        self._seen, self._refused, self._complaint = data, None, ""
         self._stale.set(0)
         logger.info("API keys read", extra={"keys": len(entries)})
 
@@ -235,13 +244,9 @@ def read_key_file(path: Path) -> bytes:
         KeyFileError: it is none, or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise KeyFileError(f"{path} is not a file")
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular_file(path, MAX_FILE_BYTES, follows_links=True)
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
+        raise KeyFileError(f"{path} cannot be read: {error.strerror or 'it is not a file'}") from error
     if len(data) > MAX_FILE_BYTES:
         raise KeyFileError(f"{path} has more than {MAX_FILE_BYTES} bytes")
     return data

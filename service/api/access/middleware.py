@@ -107,7 +107,8 @@ class AccessMiddleware:
         Raises:
             Unauthorized, Forbidden, RateLimited: it may not.
         """
-        key = self._ring.find(given_key(scope["headers"]))
+        given = given_key(scope["headers"])
+        key = self._ring.find(given) if given else None
         if key is None:
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         scope["state"].update(caller=key.caller, key=key.caller.name)

@@ -7,10 +7,8 @@ addresses of Label Studio's own files from a folder that both see (`Exchange.fil
 `a/b.jpg` in it, `/data/upload/3/c.jpg` is `upload/3/c.jpg`. Nothing is kept of a project: each request says all.
 """
 
-import os
 import re
 import secrets
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.errors import BodyTooLarge, InvalidRequest
 from service.inference.predictor import SegmentedMask
+from service.regular_files import read_regular_file
 from service.sam.brush import encode_brush
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 from service.sam.transforms import Size
@@ -271,12 +270,8 @@ def _unreadable(what: str) -> InvalidRequest:
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file; a pipe or a device is not opened for long enough to wait for it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is not a file")
-        data = file.read(max_bytes + 1)
+    """The content of a regular file; links were resolved before."""
+    data = read_regular_file(path, max_bytes, follows_links=False)
     if len(data) > max_bytes:
         raise BodyTooLarge(
             f"The picture has more than {max_bytes} bytes. Use a smaller file.", extra={"limit": max_bytes}
