@@ -1,5 +1,6 @@
 """Half an hour of people at work on more pictures than memory holds: what grows, what slows down, what is found."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,8 @@ def _answers(outcome: Outcome, traces: Sequence[Sequence[Exchange]], plan: Plan,
     for what, trace in zip(("clicks", "uploads"), traces, strict=True):
         failed = [one for one in trace if one.status != "200"]
         outcome.facts[f"{what}, not answered 200"] = f"{len(failed)} of {len(trace)}"
-        outcome.promise(not failed, f"{what} failed: {failed[:3]}")
+        kinds = Counter(f"{one.status} {one.code}".strip() for one in failed)
+        outcome.promise(not failed, f"{what} failed: " + ", ".join(f"{n} × {kind}" for kind, n in kinds.items()))
     clicks = traces[0]
     windows = [
         float(np.percentile(ms, 99))
