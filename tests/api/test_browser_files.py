@@ -166,13 +166,14 @@ def test_without_the_folder_nothing_is_offered_and_nothing_more_is_allowed(clien
         assert_problem_document(client.get(path), 404, "not-found")
 
 
-def test_downloads_at_a_time_are_bounded(offering, friend, files):
+def test_downloads_of_the_runtime_at_a_time_are_bounded_and_take_nobody_elses_permits(offering, friend, files):
     path = f"/web/runtime/{RUNTIME_FILES[0]}"
     with RawConnection(offering.url, receive_buffer_bytes=4096) as slow:
         slow.start(path, method="GET")
         wait_for_in_flight(friend, RUNTIME_ROUTE)
 
-        assert_problem(friend.get(f"/models/files/{files['prepare']['sha256']}"), Overloaded)
+        assert_problem(friend.get(path), Overloaded)
+        assert friend.get(f"/models/files/{files['prepare']['sha256']}").status_code == 200
         assert friend.get("/web/edgesam.js").status_code == 200
 
 

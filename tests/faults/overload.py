@@ -84,14 +84,14 @@ def _judge(
     outcome.facts["as before after, s"] = f"{recovery_s:.1f}"
     outcome.promise(greedy.refused > 0, "nothing was refused, so nothing was tried")
     outcome.promise(greedy.other == modest.other == 0, "something was neither answered nor refused")
-    outcome.promise(refusals, "no refusal was seen from close")
     outcome.promise(
         all("retry-after" in refusal.headers for refusal in refusals), "a refusal does not say when to come again"
     )
     share = modest.answered / max(1, modest.answered + modest.refused + modest.other)
     outcome.promise(share > 0.5, f"the modest key got {share:.0%} of the little it asked for")
     outcome.promise(recovery_s < _RECOVERY_S, f"it took {recovery_s:.1f} s until all was as before")
-    if not quick:  # seconds on a shared machine are no measurement
+    if not quick:  # seconds on a shared machine are no measurement, and may end before a refusal is met from close
+        outcome.promise(refusals, "no refusal was seen from close")
         outcome.promise(goodput > 0.9 * per_s, f"only {goodput / per_s:.0%} of what it can do was answered")
 
 
