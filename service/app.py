@@ -38,10 +38,11 @@ from service.cache.memory import MemoryCache
 from service.cache.redis import RedisCache, connect
 from service.inference.admission import AdmissionController
 from service.inference.background import BackgroundWork
-from service.inference.lanes import decode_lane, encode_lane
+from service.inference.batching import DynamicBatcher
+from service.inference.lanes import DecodeItem, decode_lane, encode_lane
 from service.inference.predictor import Limits, Predictor
 from service.inference.refinement import LowResMask, RefinementMasks
-from service.inference.runtime import ImageState, Runtime
+from service.inference.runtime import Decoded, ImageState, Runtime
 from service.inference.singleflight import SharedFlight
 from service.inference.states import ImageStates
 from service.inference.threads import available_cpus
@@ -224,6 +225,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings,
         runtime=runtime,
         predictor=predictor,
+        decoding=decoding,
         shared=shared,
         readiness=readiness,
         metrics=metrics,
@@ -263,6 +265,7 @@ def _install(
     *,
     runtime: Runtime,
     predictor: Predictor,
+    decoding: DynamicBatcher[DecodeItem, Decoded],
     shared: "_Shared",
     readiness: Readiness,
     metrics: Metrics,
@@ -301,7 +304,7 @@ def _install(
         install_docs_page(app)
     install_problem_handlers(app, metrics)
     app.openapi = lambda: _openapi(app, needs_key=access is not None)  # type: ignore[method-assign]
-    _add_middleware(app, settings, metrics, adapter_routes, tracing, access)
+    _add_middleware(app, settings, metrics, adapter_routes, decoding, tracing, access)
 
 
 class _Shared:
@@ -378,6 +381,7 @@ def _add_middleware(
     settings: Settings,
     metrics: Metrics,
     adapter_routes: Iterable[str],
+    decoding: DynamicBatcher[DecodeItem, Decoded],
     tracing: "Tracing | None",
     access: _Access | None,
 ) -> None:
@@ -386,7 +390,9 @@ def _add_middleware(
     downloads = AdmissionController(settings.max_embed_requests, "downloads")
     permits: dict[tuple[str, str], Permits] = {
         ("POST", "/embed"): uploads,
-        ("POST", "/segment"): AdmissionController(settings.max_segment_requests, "prompt requests"),
+        ("POST", "/segment"): AdmissionController(
+            settings.max_segment_requests, "prompt requests", check=decoding.check_room
+        ),
         **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE)), downloads),
         # Of its own: it asks for no key, so strangers who read slowly would keep those with one from theirs.
         ("GET", RUNTIME_ROUTE): AdmissionController(settings.max_embed_requests, "downloads of the page's runtime"),

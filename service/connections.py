@@ -12,7 +12,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import problem_response
-from service.api.sending import ABORT
+from service.api.sending import CONNECTION
 from service.errors import HeadTimeout, HeadTooLarge, MalformedHead, Overloaded, ServiceError
 
 logger = logging.getLogger("service")
@@ -46,7 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
     Uvicorn waits for a head without limit, in time as in bytes, and for the first byte, too; it reads on for ever what
     a client sends of a request that has been answered. And what it does with an answer that is not complete, close the
     connection once everything is sent, never ends with a client that does not read: the connection and what is
-    buffered for it would stay. For that it lends the app `abort`, as the ASGI extension `service.abort`.
+    buffered for it would stay. For that it lends the app `abort`, in the ASGI extension `service.connection`.
 
     A head that comes in one piece, as those of clicks do, costs no timer: only what is incomplete when its first piece
     has been read starts one.
@@ -114,7 +114,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._unanswered_bytes = 0
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = {
+            CONNECTION: {"abort": self.transport.abort, "is_held_back": self._is_held_back}
+        }
+
+    def _is_held_back(self) -> bool:
+        return self.flow.write_paused
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""

@@ -15,7 +15,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import framework_problem, problem_response
-from service.api.sending import Answer, AnswerTimeout, abort_connection
+from service.api.request_log import RequestLog
+from service.api.sending import Answer, AnswerTimeout, abort_connection, answer_over
 from service.errors import NotReady
 from service.inference.callers import ANYBODY
 from service.metrics import Metrics, Stages
@@ -61,6 +62,7 @@ class RequestMiddleware:
         self._templates: dict[str, str] = {}
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
+        self._log = RequestLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -81,7 +83,7 @@ class RequestMiddleware:
         state.update(request_id=request_id, route=route, stages=stages, caller=ANYBODY)
         if trace_id is not None:
             state["trace_id"] = trace_id
-        answer = Answer(send, timeout_s=self._send_timeout_s)
+        answer = answer_over(scope, send, timeout_s=self._send_timeout_s)
 
         async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -104,7 +106,7 @@ class RequestMiddleware:
             duration = self._metrics.http_request_duration_seconds.labels(route, method, str(status))
             duration.observe(seconds, stages.exemplar)
             if route not in _QUIET_ROUTES:
-                _log(scope, route, status, seconds, stages)
+                self._log.write(scope, status, seconds, stages)
             if trace is not None:
                 trace.end(status, stages.spans(), state)
 
@@ -277,17 +279,3 @@ def _let_go_of_answer(error: BaseException | None) -> None:
 def _server_timing(stages: Stages, total_s: float) -> str:
     entries = [f"{stage};dur={ms:.2f}" for stage, ms in stages.elapsed_ms().items()]
     return ", ".join([*entries, f"total;dur={total_s * 1000:.2f}"])
-
-
-def _log(scope: Scope, route: str, status: int, seconds: float, stages: Stages) -> None:
-    state = scope["state"]
-    line = {
-        "request_id": state["request_id"],
-        "method": scope["method"],
-        "route": route,
-        "status": status,
-        "duration_ms": round(seconds * 1000, 2),
-        "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
-        **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
-    }
-    logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

@@ -1,7 +1,7 @@
 """An answer on its way out: in pieces that the client's pace holds back, and not for ever."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
@@ -11,8 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 # answer in one message would lie in its buffer, in nobody's books, for as long as the client does not read.
 PIECE_BYTES = 64 * 1024
 
-# The ASGI extension by which the server lends `abort()`: close the connection now, without what is unsent.
-ABORT = "service.abort"
+# The ASGI extension of our server. It lends `abort()`, close the connection now, without what is unsent, and
+# `is_held_back()`, whether `send` would wait for the client.
+CONNECTION = "service.connection"
 
 _ABORT_TIMEOUT_S = 1.0
 
@@ -24,18 +25,25 @@ class AnswerTimeout(Exception):
 class Answer:
     """The answer to one request.
 
+    Args:
+        send: of the server.
+        timeout_s: the most the client may take to read, seconds.
+        is_held_back: whether `send` would wait now. Where it would not there is no time to bound, and the timer, a
+            tenth of what an empty request costs, is left out.
+
     Attributes:
         status: what was sent; 0 before.
         is_complete: the server has taken the last piece.
         is_client_gone: to be set when the connection is closed.
     """
 
-    def __init__(self, send: Send, *, timeout_s: float) -> None:
+    def __init__(self, send: Send, *, timeout_s: float, is_held_back: Callable[[], bool] = lambda: True) -> None:
         self.status = 0
         self.is_complete = False
         self.is_client_gone = asyncio.Event()
         self._send = send
         self._timeout_s = timeout_s
+        self._is_held_back = is_held_back
         self._until: float | None = None
 
     async def send(self, message: Message) -> None:
@@ -45,23 +53,37 @@ class Answer:
             AnswerTimeout: the answer began more than `timeout_s` ago and the client does not read.
             ClientDisconnect: it has gone.
         """
-        is_start = message["type"] == "http.response.start"
-        if is_start:
+        if message["type"] == "http.response.start":
             self.status = message["status"]
             self._until = asyncio.get_running_loop().time() + self._timeout_s
         try:
-            async with asyncio.timeout_at(self._until):
-                for piece in _pieces(message):
-                    if self.is_client_gone.is_set():
-                        raise ClientDisconnect
-                    await self._send(piece)
-                    self.is_complete = piece["type"] == "http.response.body" and not piece.get("more_body", False)
-                    if not self.is_complete and not is_start:
-                        # A server that need not wait does not yield: others have a turn, and a client that has gone is
-                        # noticed. Behind the start it would make two packets of a small answer.
-                        await asyncio.sleep(0)
+            for piece in _pieces(message):
+                if self._is_held_back():
+                    async with asyncio.timeout_at(self._until):
+                        await self._send_piece(piece)
+                else:
+                    await self._send_piece(piece)
         except TimeoutError as error:
             raise AnswerTimeout from error
+
+    async def _send_piece(self, piece: Message) -> None:
+        if self.is_client_gone.is_set():
+            raise ClientDisconnect
+        await self._send(piece)
+        is_body = piece["type"] == "http.response.body"
+        self.is_complete = is_body and not piece.get("more_body", False)
+        if is_body and not self.is_complete:
+            # A server that need not wait does not yield: others have a turn, and a client that has gone is noticed.
+            # Behind the start it would make two packets of a small answer.
+            await asyncio.sleep(0)
+
+
+def answer_over(scope: Scope, send: Send, *, timeout_s: float) -> Answer:
+    """The answer to the request of `scope`; on a server of another make each message has its timer."""
+    connection = scope.get("extensions", {}).get(CONNECTION)
+    if connection is None:
+        return Answer(send, timeout_s=timeout_s)
+    return Answer(send, timeout_s=timeout_s, is_held_back=connection["is_held_back"])
 
 
 async def abort_connection(scope: Scope, receive: Receive) -> None:
@@ -69,7 +91,7 @@ async def abort_connection(scope: Scope, receive: Receive) -> None:
 
     A server that does not lend `abort` closes in its own way when the app returns: after the client has read.
     """
-    abort = scope.get("extensions", {}).get(ABORT, {}).get("abort")
+    abort = scope.get("extensions", {}).get(CONNECTION, {}).get("abort")
     if abort is None:
         return
     abort()

@@ -103,6 +103,8 @@ class DynamicBatcher(Generic[Item, Result]):
 
         self._lock = threading.Lock()  # guards what follows
         self._queue: deque[_Entry[Item, Result]] = deque()
+        self._held: dict[str, int] = {}  # places in the queue by caller, without begun work; nobody is in it with 0
+        self._places_taken = 0
         self._turns = Turns()
         self._finishing: deque[Callable[[], None]] = deque()
         self._idle: list[threading.Condition] = []  # the last to fall idle is the first to work: its caches are warm
@@ -144,12 +146,34 @@ class DynamicBatcher(Generic[Item, Result]):
         with self._lock:
             if self._is_closed:
                 raise _closing()
-            self._drop_abandoned()
             if not is_begun:
-                self._refuse_beyond_bounds(caller)
+                self.check_room(caller)
+                self._places_taken += 1
+                self._held[caller] = self._held.get(caller, 0) + 1
             self._queue.append(entry)
             self._wake()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            with self._lock:
+                if entry in self._queue:
+                    self._remove(entry)
+            raise
+
+    def check_room(self, caller: str) -> None:
+        """What `submit` does first; a look without the lock, for those who want to know before they prepare an item.
+
+        Raises:
+            Overloaded: the queue is full, or this caller's share of it.
+        """
+        # Begun work is bounded by those who began it; counted here, its pieces would shut others out.
+        taken, limit = self._places_taken, self._max_queue_size
+        held = self._held.get(caller, 0) if caller else 0
+        if not has_room(held, taken, limit):
+            full = f"{limit} requests wait to {self._lane}, the most this process holds."
+            share = f"{held} requests of this key wait to {self._lane}, its share of the {limit} that may."
+            message = full if taken >= limit else share
+            raise Overloaded(f"{message} Retry shortly.", retry_after_s=1.0, extra={"limit": limit})
 
     async def aclose(self) -> None:
         """Answer whoever is still queued with NotReady, let running batches end, stop the threads."""
@@ -192,7 +216,9 @@ class DynamicBatcher(Generic[Item, Result]):
             return self._finishing.popleft()
         if self._free_calls == 0 or self._free_threads == 0:
             return None
-        self._drop_abandoned()
+        # They leave by themselves, but only when the event loop comes to them.
+        for entry in [entry for entry in self._queue if entry.future.done()]:
+            self._remove(entry)
         if not self._queue:
             self._turns.forget()
             return None
@@ -217,11 +243,11 @@ class DynamicBatcher(Generic[Item, Result]):
         for entry in self._queue:
             oldest.setdefault(entry.caller, entry)
         first = oldest[self._turns.next(oldest)]
-        self._queue.remove(first)
+        self._remove(first)
         batch, room = [first], min(self._max_batch_size, share) - first.size
         for entry in list(self._queue) if room > 0 else ():
             if entry.group == first.group and entry.size <= room:
-                self._queue.remove(entry)
+                self._remove(entry)
                 batch.append(entry)
                 room -= entry.size
         for entry in batch:
@@ -273,23 +299,16 @@ class DynamicBatcher(Generic[Item, Result]):
 
     def _count_waiting(self) -> int:
         with self._lock:
-            return sum(not entry.future.done() for entry in self._queue)
+            return len(self._queue)
 
-    def _refuse_beyond_bounds(self, caller: str) -> None:
-        # Begun work is bounded by those who began it; counted here, its pieces would shut others out.
-        waiting = [entry.caller for entry in self._queue if not entry.is_begun]
-        held = waiting.count(caller) if caller else 0
-        limit = self._max_queue_size
-        if not has_room(held, len(waiting), limit):
-            full = f"{limit} requests wait to {self._lane}, the most this process holds."
-            share = f"{held} requests of this key wait to {self._lane}, its share of the {limit} that may."
-            message = full if len(waiting) >= limit else share
-            raise Overloaded(f"{message} Retry shortly.", retry_after_s=1.0, extra={"limit": limit})
-
-    def _drop_abandoned(self) -> None:
-        """Callers that have gone hold no place."""
-        if any(entry.future.done() for entry in self._queue):
-            self._queue = deque(entry for entry in self._queue if not entry.future.done())
+    def _remove(self, entry: _Entry[Item, Result]) -> None:
+        """Take an entry out of the queue, and give its place back."""
+        self._queue.remove(entry)
+        if not entry.is_begun:
+            self._places_taken -= 1
+            self._held[entry.caller] -= 1
+            if self._held[entry.caller] == 0:
+                del self._held[entry.caller]
 
 
 def _check_length(batch: Sequence[object], results: Sequence[object]) -> None:

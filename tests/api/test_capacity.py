@@ -1,5 +1,7 @@
 """What happens when there is too much: too many requests, too slow bodies, too little time, clients that leave."""
 
+from contextlib import ExitStack
+
 import pytest
 from support.noise_pictures import noise_file
 from support.raw_http import RawConnection
@@ -14,6 +16,7 @@ from support.service_client import (
     standing_still,
     wait_for_in_flight,
 )
+from support.service_process import ServiceProcess
 
 from service.errors import BodyTimeout, DeadlineExceeded, Overloaded
 
@@ -118,3 +121,25 @@ def test_many_connections_at_once_are_all_answered(service_url):
         connection.close()
 
     assert statuses == [200] * 50
+
+
+def test_a_full_queue_of_clicks_refuses_at_the_door(artifact):
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_MAX_DECODE_QUEUE": "1", "EDGESAM_BODY_TIMEOUT_S": "1"}
+    with ServiceProcess(settings) as service, open_client(service.url) as client:
+        image_hash = embed(client, noise_file((40, 40), seed=44))
+        body = b'{"image_hash": "%b", "prompts": [{"points": [{"x": 1, "y": 1}]}]}' % image_hash.encode()
+
+        def status_of_a_head_in_a_crowd() -> int:
+            with ExitStack() as stack:
+                crowd = [stack.enter_context(RawConnection(service.url)) for _ in range(30)]
+                with standing_still(service):
+                    for connection in crowd:
+                        connection.start("/segment", f"Content-Length: {len(body)}")
+                        if connection is not crowd[20]:
+                            connection.send(body)
+                responses = [connection.response() for connection in crowd]
+            assert {response.status_code for response in responses} <= {200, 503, 408}
+            return responses[20].status_code
+
+        # A crowd that the decoder was too quick for leaves it waiting for its body: 408.
+        wait_until(lambda: status_of_a_head_in_a_crowd() == Overloaded.status)

@@ -43,6 +43,21 @@ def test_a_refusal_takes_no_permit():
         pass
 
 
+def test_what_would_be_refused_behind_the_door_is_refused_at_it():
+    full = {"greedy"}
+
+    def check(caller):
+        if caller in full:
+            raise Overloaded("The queue is full.", retry_after_s=1.0)
+
+    admission = AdmissionController(1, "clicks", check=check)
+
+    with pytest.raises(Overloaded, match="queue"), admission.permit("greedy"):
+        pass
+    with admission.permit("modest"):
+        pass
+
+
 async def test_background_work_beyond_the_bound_is_dropped(metrics):
     background, go, done = BackgroundWork(2, metrics), asyncio.Event(), []
 

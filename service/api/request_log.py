@@ -1,0 +1,57 @@
+"""The log of requests: one line each, and under a flood of refusals some of them."""
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from starlette.types import Scope
+
+from service.errors import Overloaded, RateLimited
+from service.metrics import Stages
+
+logger = logging.getLogger("service.request")
+
+# Who is refused asks again, thousands of times a second: their lines would cost the processor that the others' answers
+# need, and fill the disk. The counter of refusals has all of them.
+_REFUSALS: Final = frozenset({Overloaded.code, RateLimited.code})
+REFUSALS_PER_S = 10
+
+
+class RequestLog:
+    """Writes the lines. The first refusals of each second have one of their own; the next line of any request that comes
+    later tells how many had none, as `unlogged_refusals`.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._second = 0
+        self._refusals = 0
+        self._unlogged = 0
+
+    def write(self, scope: Scope, status: int, seconds: float, stages: Stages) -> None:
+        """The line of a request that has been answered; `scope` has what RequestMiddleware set."""
+        state = scope["state"]
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._refusals = second, 0
+        if state.get("problem") in _REFUSALS:
+            self._refusals += 1
+            if self._refusals > REFUSALS_PER_S:
+                self._unlogged += 1
+                return
+        line = {
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "route": state["route"],
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+            "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
+            **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
+        }
+        if self._unlogged and self._refusals <= 1:
+            line["unlogged_refusals"], self._unlogged = self._unlogged, 0
+        logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)
