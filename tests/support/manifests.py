@@ -21,6 +21,10 @@ VARIANTS: dict[str, str] = {
 resources: [{k8s}/overlays/cpu]
 components: [{k8s}/components/redis-tls, {k8s}/components/api-keys]
 """,
+    "traced": """
+resources: [{k8s}/overlays/split]
+components: [{k8s}/components/tracing]
+""",
     "keda": """
 resources: [{k8s}/base]
 components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/keda]

@@ -5,6 +5,7 @@ one object names another.
 import re
 import subprocess
 from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -201,7 +202,7 @@ def test_nobody_talks_to_anybody_without_a_policy(every, name):
         ingress = [rule for spec in chosen for rule in spec.get("ingress", [])]
         egress = [rule for spec in chosen for rule in spec.get("egress", [])]
         kind = labels_of(deployment)["app.kubernetes.io/name"]
-        expected = WAYS_OUT[kind]
+        expected = WAYS_OUT[kind] | ({(4318, "TCP")} if (name, kind) == ("traced", "edgesam") else set())
 
         assert all(rule["from"] for rule in ingress)
         assert all(rule["to"] for rule in egress)
@@ -237,6 +238,24 @@ def test_names_are_asked_wherever_a_cluster_answers_and_nowhere_else(every, name
             assert [whom for whom in ANSWERING if not any(admits(peer, whom) for peer in peers)] == []
         blocks = [ip_network(cidr) for cidr in references(asking, "cidr")]
         assert [block for block in blocks if block.num_addresses > 1] == []
+
+
+def test_traces_go_to_the_collector_that_the_address_names_and_from_replicas_alone(every):
+    manifests = every["traced"]
+    policy = manifests.named("NetworkPolicy", "edgesam-to-collector")["spec"]
+    ((rule,), replicas) = policy["egress"], manifests.services()
+
+    addresses = {urlsplit(manifests.environment(one)["EDGESAM_OTLP_ENDPOINT"]).netloc for one in replicas}
+    chosen = [one for one in manifests.of("Deployment") if chooses(policy["podSelector"], labels_of(one))]
+
+    assert len(replicas) == 2
+    assert chosen == replicas
+    (peer,) = rule["to"]  # one, with both selectors: either alone would let out much more
+    assert peer.keys() == {"namespaceSelector", "podSelector"}
+    service = peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+    namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    (port,) = rule["ports"]
+    assert addresses == {f"{service}.{namespace}:{port['port']}"}
 
 
 def test_the_metric_that_scales_is_one_that_the_service_has(every):
