@@ -19,7 +19,11 @@ OVERLAYS = ("cpu", "gpu", "split", "dev")
 VARIANTS: dict[str, str] = {
     "tls": """
 resources: [{k8s}/overlays/cpu]
-components: [{k8s}/components/redis-tls, {k8s}/components/api-keys]
+components: [{k8s}/components/redis-exporter, {k8s}/components/redis-tls, {k8s}/components/api-keys]
+""",
+    "client-certificates": """
+resources: [{k8s}/overlays/split]
+components: [{k8s}/components/redis-exporter, {k8s}/components/redis-tls, {k8s}/components/redis-client-certificates]
 """,
     "traced": """
 resources: [{k8s}/overlays/split]
@@ -39,7 +43,7 @@ if (K8S / "components" / "monitoring").exists():
     VARIANTS["watched"] = """
 namespace: edgesam
 resources: [{k8s}/overlays/split]
-components: [{k8s}/components/monitoring]
+components: [{k8s}/components/monitoring, {k8s}/components/redis-exporter]
 """
 
 Manifest: TypeAlias = dict[str, Any]
