@@ -1,7 +1,11 @@
 """The documents tell the truth about settings, metrics, problems and commands, and their examples run."""
 
 import io
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -85,6 +89,20 @@ def test_the_command_lines_of_the_client_are_valid(service_url: str, tmp_path: P
     assert len(lines) == 3
     assert [result.exit_code for result in results] == [0, 0, 0], [result.output for result in results]
     assert (tmp_path / "cut.png").exists()
+
+
+def test_the_commands_for_keys_make_a_file_that_is_right(tmp_path: Path):
+    lines = [line for line in README.splitlines() if line.startswith("python -m service.keys")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(lines)],
+        check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert len(lines) == 3
+    assert done.returncode == 0, done.stderr
+    assert [key["name"] for key in json.loads((tmp_path / "keys.json").read_text())] == ["web-1", "ops"]
 
 
 def test_the_curl_examples_of_the_readme_are_valid_requests(service_url: str):

@@ -21,13 +21,15 @@ _COMPOSE_S = 180.0
 _START_S = 120.0
 _DEBIAN = (
     "RUN apt-get update && apt-get install -y --no-install-recommends"
-    " redis-server redis-tools haproxy prometheus prometheus-redis-exporter && rm -rf /var/lib/apt/lists/*"
+    " redis-server redis-tools haproxy prometheus prometheus-alertmanager prometheus-redis-exporter"
+    " && rm -rf /var/lib/apt/lists/*"
 )
-# What stands in for published images; the two last are entered by their program, as theirs are.
+# What stands in for published images; the three last are entered by their program, as theirs are.
 _STAND_INS = {
     "redis": "",
     "proxy": "",
     "prometheus": 'ENTRYPOINT ["/usr/bin/prometheus"]',
+    "alertmanager": 'ENTRYPOINT ["/usr/bin/prometheus-alertmanager"]',
     "redis-exporter": 'ENTRYPOINT ["/usr/bin/prometheus-redis-exporter"]',
 }
 
@@ -46,7 +48,8 @@ class ComposeStack:
         self._image = image
         self._services = services
         self._project = f"edgesam-{os.getpid()}"
-        names = ("proxy", "proxy_metrics", "a", "a_metrics", "b", "b_metrics", "redis", "exporter", "prometheus")
+        names = ("proxy", "proxy_metrics", "a", "a_metrics", "b", "b_metrics", "redis", "exporter")
+        names += ("prometheus", "alertmanager")
         self.ports = {name: free_port() for name in names}
 
     @property
@@ -160,8 +163,9 @@ class ComposeStack:
         services["redis"]["command"] = [*published["redis"]["command"], *listening]
         services["redis-exporter"]["command"] = [f"--web.listen-address={at['exporter']}"]
         services["redis-exporter"]["environment"] = {"REDIS_ADDR": f"redis://{at['redis']}"}
-        listening = [f"--web.listen-address={at['prometheus']}"]
-        services["prometheus"]["command"] = [*published["prometheus"]["command"][:-1], *listening]
+        for name in ("prometheus", "alertmanager"):
+            listening = [f"--web.listen-address={at[name]}"]
+            services[name]["command"] = [*published[name]["command"][:-1], *listening]
         return {"services": services}
 
     def _aim_prometheus(self) -> None:
@@ -173,9 +177,10 @@ class ComposeStack:
             "edgesam-b:9000": "b_metrics",
             "redis-exporter:9121": "exporter",
             "proxy:8405": "proxy_metrics",
+            "alertmanager:9093": "alertmanager",
         }
         for name, port in names.items():
-            assert name in text, f"{name} is not scraped"
+            assert name in text, f"Prometheus does not know {name}"
             text = text.replace(name, f"127.0.0.1:{self.ports[port]}")
         path.write_text(text)
 

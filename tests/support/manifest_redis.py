@@ -1,16 +1,19 @@
-"""The Redis of the manifests as a process: its own arguments and users, on a free port of this machine."""
+"""The Redis of the manifests and its exporter as processes: with their own arguments, variables, files and users, on
+free ports of this machine.
+"""
 
 import base64
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 import yaml
 from support.manifests import K8S, Manifest, container_of
+from support.prometheus_server import Program
 from support.redis_server import free_port
 
 _START_S = 20.0
@@ -25,6 +28,21 @@ def make_secrets(*options: str) -> dict[str, dict[str, str]]:
     }
 
 
+def mounted(deployment: Manifest, secrets: dict[str, dict[str, str]], folder: Path) -> dict[str, Path]:
+    """Folders below `folder` with what the container finds at each of its mounts, by their paths there."""
+    volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"].get("volumes", [])}
+    places = {}
+    for mount in container_of(deployment).get("volumeMounts", []):
+        places[mount["mountPath"]] = place = folder / mount["name"]
+        place.mkdir(parents=True)
+        if (source := volumes[mount["name"]].get("secret")) is not None:
+            values = secrets[source["secretName"]]
+            items = source.get("items", [{"key": key, "path": key} for key in values])
+            for item in items:
+                (place / item["path"]).write_text(values[item["key"]])
+    return places
+
+
 @contextmanager
 def manifest_redis(deployment: Manifest, secrets: dict[str, dict[str, str]], folder: Path) -> Iterator[str]:
     """Start redis-server as the Deployment's container would, with the Secrets' files under `folder`.
@@ -33,15 +51,7 @@ def manifest_redis(deployment: Manifest, secrets: dict[str, dict[str, str]], fol
         The Secret's address with this machine's port in place of the Service's.
     """
     port = free_port()
-    mounts = {mount["mountPath"]: mount["name"] for mount in container_of(deployment)["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
-    places = {}
-    for path, name in mounts.items():
-        places[path] = folder / name
-        places[path].mkdir()
-        if "secret" in volumes[name]:
-            for key, value in secrets[volumes[name]["secret"]["secretName"]].items():
-                (places[path] / key).write_text(value)
+    places = mounted(deployment, secrets, folder)
     arguments = []
     for argument in container_of(deployment)["args"]:
         for path, place in places.items():
@@ -53,6 +63,44 @@ def manifest_redis(deployment: Manifest, secrets: dict[str, dict[str, str]], fol
             yield secrets["edgesam-redis"]["url"].replace("edgesam-redis:6379", f"127.0.0.1:{port}")
         finally:
             server.kill()
+
+
+class ManifestExporter(Program):
+    """redis_exporter with what its Deployment's container gets.
+
+    It runs on hosts of its own, on which the Service's name leads to this machine: what it checks is the certificate's
+    name, and the certificate is the Service's.
+
+    Args:
+        deployment: of the exporter.
+        secrets: what `make_secrets` made.
+        redis_port: where Redis listens in place of 6379.
+    """
+
+    def __init__(self, deployment: Manifest, secrets: dict[str, dict[str, str]], *, redis_port: int) -> None:
+        super().__init__()
+        places = mounted(deployment, secrets, self.folder)
+        self._environment = []
+        for variable in container_of(deployment)["env"]:
+            if "valueFrom" in variable:
+                source = variable["valueFrom"]["secretKeyRef"]
+                value = secrets[source["name"]][source["key"]]
+            else:
+                value = variable["value"].replace(":6379", f":{redis_port}")
+                for path, place in places.items():
+                    value = value.replace(f"{path}/", f"{place}/")
+            self._environment.append(f"{variable['name']}={value}")
+        (self.folder / "hosts").write_text("127.0.0.1 localhost edgesam-redis\n")
+
+    def command(self) -> Sequence[str]:
+        """In a mount namespace, for the file of hosts."""
+        apart = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec env "$@"']
+        listen = ["-web.listen-address", f"127.0.0.1:{self.port}"]
+        return [*apart, str(self.folder / "hosts"), *self._environment, "prometheus-redis-exporter", *listen]
+
+    def ready_path(self) -> str:
+        """As the Deployment's probes have it."""
+        return "/health"
 
 
 def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,15 @@ OVERLAYS = ("cpu", "gpu", "split", "dev")
 VARIANTS: dict[str, str] = {
     "tls": """
 resources: [{k8s}/overlays/cpu]
-components: [{k8s}/components/redis-tls, {k8s}/components/api-keys]
+components: [{k8s}/components/redis-exporter, {k8s}/components/redis-tls, {k8s}/components/api-keys]
+""",
+    "client-certificates": """
+resources: [{k8s}/overlays/split]
+components: [{k8s}/components/redis-exporter, {k8s}/components/redis-tls, {k8s}/components/redis-client-certificates]
+""",
+    "traced": """
+resources: [{k8s}/overlays/split]
+components: [{k8s}/components/tracing]
 """,
     "keda": """
 resources: [{k8s}/base]
@@ -34,7 +43,7 @@ if (K8S / "components" / "monitoring").exists():
     VARIANTS["watched"] = """
 namespace: edgesam
 resources: [{k8s}/overlays/split]
-components: [{k8s}/components/monitoring]
+components: [{k8s}/components/monitoring, {k8s}/components/redis-exporter]
 """
 
 Manifest: TypeAlias = dict[str, Any]
@@ -58,14 +67,18 @@ def rendered(folder: Path) -> str:
     return done.stdout
 
 
+def rendered_variant(name: str, folder: Path) -> str:
+    """What `kubectl kustomize` makes of a variant, whose kustomization is written below `folder`."""
+    own = folder / f"kustomize-{name}"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(VARIANTS[name].format(k8s=os.path.relpath(K8S, own.resolve())))
+    return rendered(own)
+
+
 def render_all(folder: Path) -> dict[str, Path]:
     """Every overlay and variant as a file in `folder`, by its name."""
     texts = {name: rendered(K8S / "overlays" / name) for name in OVERLAYS}
-    for name, kustomization in VARIANTS.items():
-        own = folder / f"kustomize-{name}"
-        own.mkdir()
-        (own / "kustomization.yaml").write_text(kustomization.format(k8s=os.path.relpath(K8S, own.resolve())))
-        texts[name] = rendered(own)
+    texts |= {name: rendered_variant(name, folder) for name in VARIANTS}
     files = {name: folder / f"{name}.yaml" for name in texts}
     for name, text in texts.items():
         files[name].write_text(text)
@@ -93,13 +106,17 @@ class Manifests:
         return [one for one in self.of("Deployment") if labels_of(one)["app.kubernetes.io/name"] == "edgesam"]
 
     def environment(self, deployment: Manifest) -> dict[str, str]:
-        """What the container finds in its environment; values from Secrets are placeholders that a setting takes."""
+        """What the container finds in its environment, with $(NAME) filled in as by a kubelet.
+
+        Values from Secrets are placeholders that a setting takes, the pod is `edgesam-0`.
+        """
         container = container_of(deployment)
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
             found |= self.named("ConfigMap", source["configMapRef"]["name"])["data"]
         for variable in container.get("env", []):
-            found[variable["name"]] = self._value(variable, container)
+            value = self._value(variable, container)
+            found[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], name[0]), value)
         return found
 
     def _value(self, variable: Manifest, container: Manifest) -> str:
@@ -109,6 +126,8 @@ class Manifests:
         if "resourceFieldRef" in source:
             assert source["resourceFieldRef"]["resource"] == "requests.cpu"
             return str(container["resources"]["requests"]["cpu"])
+        if "fieldRef" in source:
+            return {"metadata.name": "edgesam-0", "metadata.namespace": "edgesam"}[source["fieldRef"]["fieldPath"]]
         return {"EDGESAM_REDIS_URL": "redis://edgesam-redis:6379", "EDGESAM_API_KEYS": "[]"}[variable["name"]]
 
 
@@ -140,6 +159,15 @@ def references(value: Any, key: str) -> Iterator[Any]:
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether a selector's labels are all there; an empty one selects everything."""
     return selector.items() <= labels.items()
+
+
+def chooses(selector: Manifest, labels: Mapping[str, str]) -> bool:
+    """Whether a policy's selector, with expressions where it has some, means what has these labels."""
+    expressions = selector.get("matchExpressions", [])
+    assert all(one["operator"] == "In" for one in expressions)
+    return selects(selector.get("matchLabels", {}), labels) and all(
+        labels.get(one["key"]) in one["values"] for one in expressions
+    )
 
 
 def bytes_of(quantity: str) -> int:

@@ -1,4 +1,4 @@
-"""A real Prometheus for tests, and the exporter beside Redis: on free loopback ports, and always stopped."""
+"""A real Prometheus for tests, the exporter beside Redis, Alertmanager: on free loopback ports, and always stopped."""
 
 import json
 import shutil
@@ -131,3 +131,39 @@ class PrometheusServer(Program):
     def values(self, expr: str) -> list[float]:
         """An instant query's values."""
         return [float(series["value"][1]) for series in self.ask("query", query=expr)["result"]]
+
+
+class AlertmanagerServer(Program):
+    """Alertmanager, alone.
+
+    Args:
+        config: its file.
+    """
+
+    def __init__(self, config: Path) -> None:
+        super().__init__()
+        self._config = config
+
+    def command(self) -> Sequence[str]:
+        """Without a port for others of its kind."""
+        return [
+            "prometheus-alertmanager",
+            f"--config.file={self._config}",
+            f"--storage.path={self.folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--cluster.listen-address=",
+        ]
+
+    def ready_path(self) -> str:
+        """The configuration is loaded."""
+        return "/-/ready"
+
+    def send(self, alerts: Sequence[Mapping[str, str]]) -> None:
+        """Tell it of alerts, by their labels, as Prometheus does."""
+        body = [{"labels": dict(labels)} for labels in alerts]
+        httpx.post(f"{self.url}/api/v2/alerts", json=body, trust_env=False, timeout=30).raise_for_status()
+
+    def alerts(self) -> list[Any]:
+        """All that it knows, with state and receivers."""
+        answer = httpx.get(f"{self.url}/api/v2/alerts", trust_env=False, timeout=30).raise_for_status()
+        return list(answer.json())

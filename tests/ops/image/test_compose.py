@@ -260,8 +260,8 @@ def test_without_a_ready_replica_the_proxy_says_so(stack: ComposeStack):
 
 
 @pytest.mark.skipif(not RULES.exists(), reason=f"there is no {RULES.name} yet")
-def test_prometheus_sees_every_part_and_has_the_rules(stack: ComposeStack):
-    stack.compose("up", "-d", "--no-deps", "redis-exporter", "prometheus")
+def test_prometheus_sees_every_part_has_the_rules_and_tells_alertmanager(stack: ComposeStack):
+    stack.compose("up", "-d", "--no-deps", "redis-exporter", "alertmanager", "prometheus")
     address = f"http://127.0.0.1:{stack.ports['prometheus']}/api/v1"
 
     def ask(what: str) -> dict:
@@ -278,9 +278,12 @@ def test_prometheus_sees_every_part_and_has_the_rules(stack: ComposeStack):
     wait_until(lambda: jobs_up() == expected, timeout_s=WAIT_S, what="Prometheus does not reach all")
     groups = {group["name"] for group in ask("rules")["groups"]}
     redis_up = ask("query?query=redis_up")["result"]
+    wait_until(lambda: bool(ask("alertmanagers").get("activeAlertmanagers")), timeout_s=WAIT_S, what="nobody is told")
+    told = httpx.get(f"http://127.0.0.1:{stack.ports['alertmanager']}/api/v2/status", trust_env=False).json()
 
     assert groups == {group["name"] for group in yaml.safe_load(RULES.read_text())["groups"]}
     assert [sample["value"][1] for sample in redis_up] == ["1"]  # its user may ask what it asks
+    assert "EdgesamRefusesWork" in told["config"]["original"]
 
 
 @pytest.mark.parametrize("name", ["datasources", "dashboards"])

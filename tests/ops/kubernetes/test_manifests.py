@@ -4,11 +4,13 @@ one object names another.
 
 import re
 import subprocess
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from support.manifests import K8S, OVERLAYS, ROOT, VARIANTS, container_of, labels_of, references, selects
+from support.manifests import K8S, OVERLAYS, ROOT, VARIANTS, chooses, container_of, labels_of, references, selects
 
 from service.metrics import Metrics
 from service.settings import Settings
@@ -125,6 +127,7 @@ def test_what_is_named_is_there_and_secrets_are_not(every, name):
     made = {
         "edgesam-redis": {"url", "users.acl", "metrics-password"},
         "edgesam-redis-tls": {"ca.crt", "tls.crt", "tls.key"},
+        "edgesam-redis-client": {"tls.crt", "tls.key"},
         "edgesam-api-keys": {"keys.json"},
     }
 
@@ -161,30 +164,99 @@ def test_pods_ask_for_as_little_as_the_restricted_standard_wants(every, name):
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        assert all({"emptyDir", "secret"} & set(volume) for volume in pod["volumes"])
-        assert all("sizeLimit" in volume for volume in references(pod["volumes"], "emptyDir"))
+        volumes = pod.get("volumes", [])
+        assert all({"emptyDir", "secret"} & set(volume) for volume in volumes)
+        assert all("sizeLimit" in volume for volume in references(volumes, "emptyDir"))
+        # Files that only a group may read are readable for this one.
+        closed = [secret for secret in references(volumes, "secret") if not secret.get("defaultMode", 0o644) & 0o004]
+        assert not closed or pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
+# Where pods go, by the name of their label: ports and protocols.
+NAMES_ARE_ASKED = {(53, "UDP"), (53, "TCP")}
+WAYS_OUT = {
+    "edgesam": {(6379, "TCP"), *NAMES_ARE_ASKED},
+    "edgesam-redis": {(6379, "TCP"), *NAMES_ARE_ASKED},
+    "redis": set(),
+}
+
+
+def policies_for(manifests, deployment):
+    """What the policies that choose a Deployment's pods say, without the one that denies everything."""
+    return [
+        policy["spec"]
+        for policy in manifests.of("NetworkPolicy")
+        if policy["metadata"]["name"] != "default-deny"
+        and chooses(policy["spec"]["podSelector"], labels_of(deployment))
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nobody_talks_to_anybody_without_a_policy(every, name):
     manifests = every[name]
-    policies = {policy["metadata"]["name"]: policy["spec"] for policy in manifests.of("NetworkPolicy")}
+    (deny,) = [one["spec"] for one in manifests.of("NetworkPolicy") if one["metadata"]["name"] == "default-deny"]
 
-    deny = policies.pop("default-deny")
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for deployment in manifests.of("Deployment"):
-        chosen = [
-            spec for spec in policies.values() if selects(spec["podSelector"]["matchLabels"], labels_of(deployment))
-        ]
-        assert len(chosen) == 1, deployment["metadata"]["name"]
-        assert chosen[0]["policyTypes"] == ["Ingress", "Egress"]
-        ports = {port["name"] for port in container_of(deployment)["ports"]}
-        assert {port["port"] for rule in chosen[0]["ingress"] for port in rule["ports"]} == ports
-        assert all(rule["from"] for rule in chosen[0]["ingress"])
-    egress = [(port["port"], bool(rule["to"])) for rule in policies["edgesam"]["egress"] for port in rule["ports"]]
-    assert egress == [(6379, True), (53, True), (53, True)]
-    if "edgesam-redis" in policies:
-        assert "egress" not in policies["edgesam-redis"]
+        chosen = policies_for(manifests, deployment)
+        ports = {port["name"]: port["containerPort"] for port in container_of(deployment)["ports"]}
+        ingress = [rule for spec in chosen for rule in spec.get("ingress", [])]
+        egress = [rule for spec in chosen for rule in spec.get("egress", [])]
+        kind = labels_of(deployment)["app.kubernetes.io/name"]
+        expected = WAYS_OUT[kind] | ({(4318, "TCP")} if (name, kind) == ("traced", "edgesam") else set())
+
+        assert all(rule["from"] for rule in ingress)
+        assert all(rule["to"] for rule in egress)
+        opened = {port["port"] for rule in ingress for port in rule["ports"]}
+        assert {ports.get(port, port) for port in opened} == set(ports.values())
+        assert {(port["port"], port["protocol"]) for rule in egress for port in rule["ports"]} == expected
+
+
+# Who answers for names: pods of kube-dns; NodeLocal DNSCache as a pod, under Cilium, or on the node's network, at an
+# address of its own or at that of the Service.
+ANSWERING = [{"k8s-app": "kube-dns"}, {"k8s-app": "node-local-dns"}, "169.254.20.10", "10.96.0.10"]
+
+
+def admits(peer, whom):
+    """Whether one `to` of a policy means a pod of kube-system with these labels, or an address beyond all pods."""
+    if isinstance(whom, str):
+        return "ipBlock" in peer and ip_address(whom) in ip_network(peer["ipBlock"]["cidr"])
+    system = {"kubernetes.io/metadata.name": "kube-system"}
+    return peer.get("namespaceSelector") == {"matchLabels": system} and chooses(peer["podSelector"], whom)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_asked_wherever_a_cluster_answers_and_nowhere_else(every, name):
+    for deployment in every[name].of("Deployment"):
+        kind = labels_of(deployment)["app.kubernetes.io/name"]
+        rules = [rule for spec in policies_for(every[name], deployment) for rule in spec.get("egress", [])]
+        asking = [rule for rule in rules if NAMES_ARE_ASKED & {(one["port"], one["protocol"]) for one in rule["ports"]}]
+
+        for port, protocol in NAMES_ARE_ASKED & WAYS_OUT[kind]:
+            peers = [
+                peer for rule in asking if {"port": port, "protocol": protocol} in rule["ports"] for peer in rule["to"]
+            ]
+            assert [whom for whom in ANSWERING if not any(admits(peer, whom) for peer in peers)] == []
+        blocks = [ip_network(cidr) for cidr in references(asking, "cidr")]
+        assert [block for block in blocks if block.num_addresses > 1] == []
+
+
+def test_traces_go_to_the_collector_that_the_address_names_and_from_replicas_alone(every):
+    manifests = every["traced"]
+    policy = manifests.named("NetworkPolicy", "edgesam-to-collector")["spec"]
+    ((rule,), replicas) = policy["egress"], manifests.services()
+
+    addresses = {urlsplit(manifests.environment(one)["EDGESAM_OTLP_ENDPOINT"]).netloc for one in replicas}
+    chosen = [one for one in manifests.of("Deployment") if chooses(policy["podSelector"], labels_of(one))]
+
+    assert len(replicas) == 2
+    assert chosen == replicas
+    (peer,) = rule["to"]  # one, with both selectors: either alone would let out much more
+    assert peer.keys() == {"namespaceSelector", "podSelector"}
+    service = peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+    namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    (port,) = rule["ports"]
+    assert addresses == {f"{service}.{namespace}:{port['port']}"}
 
 
 def test_the_metric_that_scales_is_one_that_the_service_has(every):

@@ -1,8 +1,14 @@
-"""The manifests' Redis, started with their arguments: who may do what, and what it does when it is full."""
+"""The manifests' Redis, started with their arguments: who may do what, who comes in, what the exporter sees."""
 
+from urllib.parse import urlsplit
+
+import httpx
 import pytest
 import redis
-from support.manifest_redis import make_secrets, manifest_redis
+from support.manifest_redis import ManifestExporter, make_secrets, manifest_redis, mounted
+from support.noise_pictures import noise_file
+from support.service_client import embed, open_client
+from support.service_process import ServiceProcess
 
 
 def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every, tmp_path):
@@ -60,3 +66,58 @@ def test_the_replicas_find_the_authority_where_the_address_says(every):
     (volume,) = [one for one in pod["volumes"] if one["name"] == "redis-ca"]
 
     assert url.endswith(f"?ssl_ca_certs={mounts['redis-ca']}/{volume['secret']['items'][0]['path']}")
+
+
+def test_with_client_certificates_replicas_come_in_and_nobody_without_one(every, tmp_path):
+    secrets = make_secrets("--client-certificates")
+    manifests = every["client-certificates"]
+    with manifest_redis(manifests.named("Deployment", "edgesam-redis"), secrets, tmp_path / "redis") as url:
+        address = f"{url}&ssl_check_hostname=false"  # the certificate is the Service's
+        for path, place in mounted(manifests.services()[0], secrets, tmp_path / "replica").items():
+            address = address.replace(f"{path}/", f"{place}/")
+
+        with ServiceProcess({"EDGESAM_REDIS_URL": address}) as service, open_client(service.url) as client:
+            embed(client, noise_file((30, 40), seed=1))
+            assert client.get("/readyz").json()["redis"] == "ok"
+        without = address.split("&ssl_certfile")[0] + "&ssl_check_hostname=false"
+        with redis.Redis.from_url(without) as stranger, pytest.raises(redis.ConnectionError):
+            stranger.ping()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("watched", []), ("tls", ["--tls"]), ("client-certificates", ["--client-certificates"])],
+)
+def test_the_exporter_sees_redis(every, name, options, tmp_path):
+    secrets = make_secrets(*options)
+    with (
+        manifest_redis(every[name].named("Deployment", "edgesam-redis"), secrets, tmp_path) as url,
+        ManifestExporter(
+            every[name].named("Deployment", "edgesam-redis-exporter"), secrets, redis_port=urlsplit(url).port
+        ) as exporter,
+    ):
+        said = httpx.get(f"{exporter.url}/metrics", trust_env=False).text
+
+    assert "\nredis_up 1\n" in said
+    assert "\nredis_memory_max_bytes 2.147483648e+09\n" in said
+
+
+@pytest.mark.parametrize("missing", ["authority", "certificate"])
+def test_the_exporter_sees_nothing_without_what_tls_wants(every, missing, tmp_path):
+    secrets = make_secrets("--client-certificates")
+    name = "tls" if missing == "certificate" else "client-certificates"
+    known = (
+        secrets | {"edgesam-redis-tls": make_secrets("--tls")["edgesam-redis-tls"]}
+        if missing == "authority"
+        else secrets
+    )
+    redis_server = every["client-certificates"].named("Deployment", "edgesam-redis")
+    with (
+        manifest_redis(redis_server, secrets, tmp_path) as url,
+        ManifestExporter(
+            every[name].named("Deployment", "edgesam-redis-exporter"), known, redis_port=urlsplit(url).port
+        ) as exporter,
+    ):
+        said = httpx.get(f"{exporter.url}/metrics", trust_env=False).text
+
+    assert "\nredis_up 0\n" in said

@@ -1,10 +1,8 @@
 """Rules and alerts: valid, each seen firing and not firing, each with a page that says what to do."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,34 +10,20 @@ import httpx
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from support.alert_rules import ALERTS, MONITORING, RULES, name_of, run
 from support.doc_tables import metric_rows
+from support.manifests import ROOT
 
 from service.metrics import Metrics
 
-ROOT = Path(__file__).parent.parent.parent.parent
-MONITORING = ROOT / "k8s" / "components" / "monitoring"
 TESTS = [Path(__file__).with_name(name) for name in ("rules.test.yaml", "rules-slow.test.yaml")]
 sys.path[:0] = [str(MONITORING)]
 
 from write import derived  # noqa: E402
 
-RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())
-ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
 CHECKS = [
     check for path in TESTS for test in yaml.safe_load(path.read_text())["tests"] for check in test["alert_rule_test"]
 ]
-
-
-def name_of(alert: dict) -> str:
-    """Some alerts have a rule for each window."""
-    return "-".join([alert["alert"], *filter(None, [alert["labels"].get("window")])])
-
-
-def run(*command: str | Path, **options) -> str:
-    """What a program says; it must succeed."""
-    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, timeout=120, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def fires(alert: dict, check: dict) -> bool:
@@ -72,24 +56,6 @@ def test_an_alert_says_who_is_called_what_is_seen_and_where_help_is(alert: dict)
     assert notes.keys() == {"summary", "description", "runbook_url"}
     assert "$value" in notes["description"]
     assert notes["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
-
-
-def test_the_runbook_has_a_page_for_every_alert_and_for_no_other():
-    runbook = (ROOT / "docs" / "runbook.md").read_text()
-
-    pages = re.findall(r"^## (Edgesam\w+)$", runbook, re.MULTILINE)
-
-    assert sorted(pages) == sorted({alert["alert"] for alert in ALERTS})
-
-
-def test_a_page_of_the_runbook_says_meaning_effect_commands_and_remedy():
-    runbook = (ROOT / "docs" / "runbook.md").read_text()
-
-    for page in re.split(r"^## (?=Edgesam)", runbook, flags=re.MULTILINE)[1:]:
-        name = page.split("\n", 1)[0]
-        assert [word for word in ("**Means**", "**Users see**", "**Look**", "**Do**") if word not in page] == [], name
-        (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-        assert len([line for line in commands.splitlines() if line and not line.startswith((" ", "#"))]) == 3, name
 
 
 @pytest.mark.parametrize("path", derived(), ids=lambda path: path.name)
@@ -172,34 +138,3 @@ def test_every_rule_is_evaluated_without_an_error(watched):
 
     assert len(rules) == sum(len(group["rules"]) for group in RULES["groups"])
     assert [rule["name"] for rule in rules if rule["health"] != "ok" or rule.get("lastError")] == []
-
-
-def commands(page: str) -> list[str]:
-    """What a page of the runbook tells to run."""
-    return [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-
-
-def test_the_commands_of_the_runbook_run(watched):
-    told = commands((ROOT / "docs" / "runbook.md").read_text())[1:]  # after the line that sets the addresses
-    here = [command for command in told if not command.startswith("kubectl ")]  # which asks a cluster
-    addresses = {
-        "EDGESAM": watched.replicas[0].url,
-        "METRICS": watched.replicas[0].url,
-        "PROM": watched.prometheus.url,
-        "REDIS": watched.redis.url,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-
-    failed = [
-        (command, done.stderr)
-        for command in dict.fromkeys(here)
-        if (
-            done := subprocess.run(
-                ["bash", "-o", "pipefail", "-c", command],
-                check=False, cwd=ROOT, env={**os.environ, **addresses}, capture_output=True, text=True, timeout=60,
-            )
-        ).returncode
-    ]  # fmt: skip
-
-    assert len(here) > len(told) / 2
-    assert failed == []

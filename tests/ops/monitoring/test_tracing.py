@@ -14,6 +14,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from support.manifests import Manifests, rendered_variant, why_not
 from support.noise_pictures import noise_file
 from support.redis_server import free_port, wait_until
 from support.service_client import embed, open_client, point, request_line
@@ -200,6 +201,28 @@ def test_the_resource_is_the_service_and_what_the_standard_variables_add(collect
     assert {"service.name": "edgesam-segment", "deployment.environment.name": "test"}.items() <= (
         collector.resources[-1].items()
     )
+
+
+def test_on_kubernetes_a_trace_tells_its_pod_and_a_caller_decides_whether_there_is_one(collector, tmp_path):
+    if reason := why_not():
+        pytest.skip(reason)
+    manifests = Manifests("traced", rendered_variant("traced", tmp_path))
+    (replica,) = [one for one in manifests.services() if one["metadata"]["name"] == "edgesam-segment"]
+    variables = {
+        name: value for name, value in manifests.environment(replica).items() if name.startswith(("OTEL_", "POD_"))
+    }
+    settings = {**variables, "EDGESAM_OTLP_ENDPOINT": collector.url, "EDGESAM_PROVIDER": "cpu"}
+    trace = "7" * 32
+    with ServiceProcess(settings) as service, open_client(service.url) as client:
+        before = len(collector.spans)
+        for _ in range(100):
+            client.get("/models")
+        client.get("/models", headers={"traceparent": f"00-{trace}-{PARENT}-01"})
+
+    sent = collector.spans[before:]
+    assert [span.name for span in sent if span.trace_id.hex() == trace] == ["GET /models"]
+    assert len(sent) < 50  # ten of a hundred are expected; this many come once in 10^20 times
+    assert {"k8s.pod.name": "edgesam-0", "k8s.namespace.name": "edgesam"}.items() <= collector.resources[-1].items()
 
 
 def test_a_collector_that_is_gone_costs_neither_requests_nor_the_stop():
