@@ -191,7 +191,7 @@ class Predictor:
         deadline = Deadline(self._limits.segment_timeout_s, "Segmenting")
         async with deadline.bound():
             key = self._key(hashed, caller)
-            state = await self._states.find(key, stages)
+            state = await self._states.find(key, stages, caller=caller.name)
             prompts = [await self._resolve(query, hashed, caller, stages) for query in queries]
             for prompt in prompts:
                 check_prompt(prompt, state.embedding.original_size)
@@ -203,7 +203,8 @@ class Predictor:
             )
             written = await self._decode(state, writing, caller, stages)
             await self._masks.keep(
-                [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept]
+                [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept],
+                caller=caller.name,
             )
         return written
 

@@ -276,6 +276,27 @@ async def test_without_redis_a_replica_still_serves(open_service):
     assert problem_of(unknown) == (503, "cache-unavailable")
 
 
+async def test_masks_of_one_key_do_not_keep_those_of_another_from_being_shared(open_service):
+    with RedisServer() as server:
+        service = await open_service(
+            redis_url=server.url, api_keys=["the-key-of-the-first", "the-key-of-the-second"], redis_max_connections=64
+        )
+        service.use_key("the-key-of-the-first")
+        image_hash = await embedded(service, picture(8))
+        server.pause()
+        try:
+            clicks = [{"points": [{"x": 10 + 3 * number, "y": 90}]} for number in range(40)]
+            await asyncio.gather(*(service.segment(image_hash, click, multimask=1) for click in clicks))
+            dropped = await service.sample("edgesam_rejected_total", reason="background")
+            service.use_key("the-key-of-the-second")
+            ((mask,),) = masks_of(await service.segment(image_hash, BOX, multimask=1))
+        finally:
+            server.resume()
+
+        await eventually(lambda: server.ask("KEYS", f"*{mask['mask_id']}*") != [], timeout_s=60)
+        assert dropped == 40 - 24
+
+
 @pytest.fixture
 def upload_thread():
     """The single thread that reads pictures."""
