@@ -1,5 +1,6 @@
 """The file of keys: what it may say, how a change arrives, and the command that writes it."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,7 +12,9 @@ from support.redis_server import wait_until
 
 from service import keys
 from service.api.access.keys import MAX_FILE_BYTES, KeyFile, KeyFileError, KeyRing, new_key, parse_entries
+from service.api.access.middleware import Allowances
 from service.app import create_app
+from service.errors import RateLimited
 from service.inference.allowance import Allowed
 from service.metrics import Metrics
 from service.settings import Settings
@@ -249,6 +252,30 @@ def test_keys_are_random_and_can_be_told_from_other_text():
 
     assert len(made) == 100
     assert all(key.startswith("esk_") and len(key) == 47 for key in made)
+
+
+async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_against_it(watched, ring):
+    file, path = watched
+    allowances = Allowances(None)
+
+    def let_in(**limits):
+        """How many more requests get in after the file says so, all of them staying in progress."""
+        path.write_bytes(text(entry(limits={"embed": limits})))
+        file.look()
+        count = 0
+        with contextlib.suppress(RateLimited):
+            while count < 50:
+                allowances.enter(ring.find(KEY.encode()), "embed", in_progress)
+                count += 1
+        return count
+
+    with contextlib.ExitStack() as in_progress:
+        at_once = [let_in(at_once=3), let_in(at_once=3, per_s=0.001, burst=9), let_in(at_once=5)]
+        rates = [let_in(per_s=0.001, burst=4), let_in(per_s=0.001, burst=6), let_in(per_s=0.0001, burst=2)]
+    await allowances.aclose()
+
+    assert at_once == [3, 0, 2]
+    assert rates == [4, 2, 0]
 
 
 def entry_of(name: str, **members) -> dict:

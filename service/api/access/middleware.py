@@ -39,8 +39,10 @@ class Allowances:
             return
         name = key.caller.name
         found = self._by_name.get((name, budget))
-        if found is None or found.allowed != allowed:  # the file of keys was changed
+        if found is None:
             found = self._by_name[name, budget] = Allowance(allowed, f"{name}:{budget}", self._shared)
+        elif found.allowed != allowed:  # the file of keys was changed
+            found.change(allowed)
         held.enter_context(found.permit())
 
     async def aclose(self) -> None:
