@@ -6,6 +6,7 @@ The key is printed once and kept nowhere; the file has its hash.
 import argparse
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -59,8 +60,23 @@ def _new(asked: argparse.Namespace) -> None:
 
 
 def _add(path: Path, written: dict[str, object]) -> None:
-    """Append an entry; the file is replaced in one step, so that nobody reads half of it."""
-    data = read_key_file(path) if path.exists() else b"[]"
+    """Append an entry; the file is replaced in one step, so that nobody reads half of it.
+
+    The new file gets the owner, group and mode of the one before: who may read keys is not decided here, and a service
+    that runs as somebody else than the operator goes on reading it.
+
+    Raises:
+        KeyFileError: it cannot be used, is a link, or belongs to somebody who cannot be given a file; nothing was
+            changed.
+    """
+    try:
+        before = path.lstat()
+    except FileNotFoundError:
+        before = None
+    if before is not None and stat.S_ISLNK(before.st_mode):
+        # Replaced, it would leave what it leads to as it was; followed, it may lead root to any file.
+        raise KeyFileError(f"{path} is a link; name the file itself, {path.resolve()}")
+    data = b"[]" if before is None else read_key_file(path, follows_links=False)
     parse_entries(data)
     text = json.dumps([*json.loads(data), written], indent=2) + "\n"
     parse_entries(text.encode())
@@ -68,12 +84,25 @@ def _add(path: Path, written: dict[str, object]) -> None:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor has no path
             file.write(text)
-            if path.exists():
-                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+            if before is not None and sys.platform != "win32":
+                _give(file.fileno(), before, path)
+            file.flush()
+            os.fsync(file.fileno())  # the key is shown once; a crash must not leave an empty file in its place
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _give(descriptor: int, before: os.stat_result, path: Path) -> None:
+    """Make a file the one's who has that of before."""
+    try:
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    except PermissionError as error:
+        raise KeyFileError(
+            f"{path} belongs to another user or group, who would lose it; run this as that user, or as root"
+        ) from error
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))  # after the owner, whose change takes bits away
 
 
 def _check(path: Path) -> None:

@@ -31,9 +31,12 @@ class Allowed:
     @property
     def bucket(self) -> "Bucket | None":
         """A full one; None without a rate."""
-        if self.per_s is None:
-            return None
-        return Bucket(self.per_s, self.burst or max(1, round(self.per_s)))
+        return None if self.per_s is None else Bucket(self.per_s, self.tokens)
+
+    @property
+    def tokens(self) -> int:
+        """What a full bucket holds, 0 without a rate."""
+        return 0 if self.per_s is None else self.burst or max(1, round(self.per_s))
 
 
 class Bucket:
@@ -60,6 +63,13 @@ class Bucket:
     def take(self) -> None:
         """One token, there or not."""
         self._full_at = self._clock() + self._debt_s() + self.token_s
+
+    def resize(self, per_s: float, burst: int) -> None:
+        """Go on with other numbers: the tokens that are missing stay so, but for those it has no place for."""
+        missing = min(self._debt_s() / self.token_s, float(burst))
+        self.token_s = 1.0 / per_s
+        self.burst_s = burst / per_s
+        self._full_at = self._clock() + missing * self.token_s
 
     def owe(self, debt_s: float) -> None:
         """Learn that it will not be full for `debt_s`; a shorter time is no news."""
@@ -94,6 +104,20 @@ class Allowance:
         self._in_progress = 0
         self._unsettled = 0
         self._settling: asyncio.Task[None] | None = None
+
+    def change(self, allowed: Allowed) -> None:
+        """Other bounds for the same caller, whose requests in progress and missing tokens still count.
+
+        What Redis has is a time and stays one: after a change of the rate it stands for another number of tokens, at
+        most for two full buckets.
+        """
+        self.allowed = allowed
+        if allowed.per_s is None:
+            self._bucket, self._unsettled = None, 0
+        elif self._bucket is None:
+            self._bucket = allowed.bucket
+        else:
+            self._bucket.resize(allowed.per_s, allowed.tokens)
 
     @contextmanager
     def permit(self) -> Iterator[None]:
@@ -137,12 +161,12 @@ class Allowance:
         if self._shared is not None:
             self._unsettled += 1
             if self._settling is None:
-                self._settling = asyncio.create_task(self._settle(bucket, self._shared), name="settle")
+                self._settling = asyncio.create_task(self._settle(self._shared), name="settle")
 
-    async def _settle(self, bucket: Bucket, shared: SharedBuckets) -> None:
+    async def _settle(self, shared: SharedBuckets) -> None:
         """Charge until nothing is left to charge, and end."""
         try:
-            while self._unsettled:
+            while self._unsettled and (bucket := self._bucket) is not None:
                 taken, self._unsettled = self._unsettled, 0
                 try:
                     debt_s = await shared.settle(self._key, taken_s=taken * bucket.token_s, burst_s=bucket.burst_s)

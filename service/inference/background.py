@@ -5,13 +5,14 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from service.inference.callers import has_room
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 
 class BackgroundWork:
-    """Runs tasks behind the answers.
+    """Runs tasks behind the answers. No caller may have all of the room there is (`has_room`).
 
     Args:
         max_tasks: beyond these new ones are dropped, because each holds a value in memory; they are counted as
@@ -21,16 +22,22 @@ class BackgroundWork:
     def __init__(self, max_tasks: int, metrics: Metrics) -> None:
         self._max_tasks = max_tasks
         self._dropped = metrics.rejected_total.labels("background")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}  # and whose they are
 
-    def start(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Start `work` unless there is too much already; whether it was started."""
-        if len(self._tasks) >= self._max_tasks:
+    def start(self, work: Coroutine[Any, Any, None], caller: str = "") -> bool:
+        """Start `work` unless there is too much already, or too much of this caller's; whether it was started.
+
+        Args:
+            work: the task.
+            caller: whose it is; "" where nobody is told apart, which then may fill all of the room together.
+        """
+        held = list(self._tasks.values()).count(caller) if caller else 0
+        if not has_room(held, len(self._tasks), self._max_tasks):
             work.close()
             self._dropped.inc()
             return False
         task = asyncio.create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = caller
         task.add_done_callback(self._ended)
         return True
 
@@ -43,6 +50,6 @@ class BackgroundWork:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background work failed", exc_info=error)

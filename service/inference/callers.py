@@ -19,23 +19,33 @@ class Caller:
 
 ANYBODY = Caller(name="", namespace="")
 
-# How many times what is free one caller may hold. One alone may have 3/4 of the places, two 3/7 each, n of them
-# 3/(3n + 1): however many have all they may, somebody who has nothing yet finds a place.
-_SHARE = 3
+# One place in eight is for those who have none.
+_RESERVE = 8
+# How many times what is free of the others one caller may hold. One alone may have 6/7 of them, 3/4 of all; two have
+# 6/13 of them each, n of them 6/(6n + 1).
+_SHARE = 6
 
 
 def has_room(held: int, total: int, limit: int) -> bool:
     """Whether one of several callers may have one more of `limit` places.
 
-    The bound follows what is free, so nobody has to know how many callers there are. (In switches: dynamic thresholds;
-    Choudhury and Hahne, 1998.)
+    Who has one already gets more by a bound that follows what is free, so nobody has to know how many callers there
+    are (in switches: dynamic thresholds; Choudhury and Hahne, 1998), and nothing of the reserve. So a newcomer finds a
+    place, however many have all they may, while there are fewer of them than places; and in whatever order they come,
+    at least while no more than an eighth of the places' number hold any. The reserve comes back as their work ends.
+
+    No rule can promise that to more than limit - X others where one alone may have X, unless it takes places back.
+    A larger reserve would promise it to more, and leave one alone less.
 
     Args:
         held: places this caller has.
         total: places all callers have.
         limit: places there are.
     """
-    return total < limit and held < _SHARE * (limit - total)
+    if held == 0:
+        return total < limit
+    reserve = -(-limit // _RESERVE)
+    return held < _SHARE * (limit - reserve - total)
 
 
 class Turns:

@@ -147,14 +147,14 @@ class Predictor:
             body: as uploaded.
             unwrap: takes the picture's bytes out of the body, in a worker thread.
             stages: of the request.
-            caller: whose picture it becomes; another namespace's is never looked for.
+            caller: whose picture it becomes, and whose turn it takes; another namespace's is never looked for.
 
         Raises:
             UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio: the picture.
             Overloaded, DeadlineExceeded, NotReady: the server.
         """
         async with Deadline(self._limits.embed_timeout_s, "Embedding the picture").bound():
-            data, hashed = await self._uploads.run(stages, _unwrap_and_hash, body, unwrap, stages)
+            data, hashed = await self._uploads.run(stages, _unwrap_and_hash, body, unwrap, stages, caller=caller.name)
             del body  # a picture in multipart would be held twice while it is encoded
             key = self._key(hashed, caller)
             state = self._states.peek(key)
@@ -191,7 +191,7 @@ class Predictor:
         deadline = Deadline(self._limits.segment_timeout_s, "Segmenting")
         async with deadline.bound():
             key = self._key(hashed, caller)
-            state = await self._states.find(key, stages)
+            state = await self._states.find(key, stages, caller=caller.name)
             prompts = [await self._resolve(query, hashed, caller, stages) for query in queries]
             for prompt in prompts:
                 check_prompt(prompt, state.embedding.original_size)
@@ -203,7 +203,8 @@ class Predictor:
             )
             written = await self._decode(state, writing, caller, stages)
             await self._masks.keep(
-                [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept]
+                [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept],
+                caller=caller.name,
             )
         return written
 
@@ -273,7 +274,7 @@ class Predictor:
                 frame = preprocess(picture, manifest.mean, manifest.std, manifest.image_size)
             return frame, (picture.height, picture.width)
 
-        frame, original_size = await self._uploads.run(stages, read)
+        frame, original_size = await self._uploads.run(stages, read, caller=caller.name)
         done = await self._encode_lane.submit(frame, caller=caller.name)
         stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         stages.add("encode", done.run_s, ended_at=done.ran_until)

@@ -47,12 +47,17 @@ class RefinementMasks:
             )
         return mask_logits
 
-    async def keep(self, masks: Sequence[tuple[str, LowResMask]]) -> None:
-        """Keep (key, logits) pairs; when this returns, this process can find them."""
+    async def keep(self, masks: Sequence[tuple[str, LowResMask]], *, caller: str = "") -> None:
+        """Keep (key, logits) pairs; when this returns, this process can find them.
+
+        Args:
+            masks: the pairs.
+            caller: whose share of the work behind answers telling Redis is taken from.
+        """
         for key, mask_logits in masks:
             await self._memory.put(key, mask_logits)
         if self._shared is not None:
-            self._background.start(self._share(self._shared, masks))
+            self._background.start(self._share(self._shared, masks), caller)
 
     async def _share(self, shared: Cache[LowResMask], masks: Sequence[tuple[str, LowResMask]]) -> None:
         for key, mask_logits in masks:

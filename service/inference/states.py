@@ -59,8 +59,13 @@ class ImageStates:
         """The state if memory holds it; renews its time to live there."""
         return self._memory.peek(key)
 
-    async def find(self, key: str, stages: Stages) -> ImageState:
+    async def find(self, key: str, stages: Stages, *, caller: str = "") -> ImageState:
         """The state, from memory or loaded once for all who ask.
+
+        Args:
+            key: of the picture.
+            stages: of the request.
+            caller: whose share of the work behind answers a renewal is taken from.
 
         Raises:
             EmbeddingNotFound: no tier has it.
@@ -71,7 +76,7 @@ class ImageStates:
             return await self._loads.run(key, lambda: self._load(key, stages))
         if self._shared is not None and monotonic() > self._renewed_at.get(state, 0.0) + self._renew_every_s:
             self._renewed_at[state] = monotonic()
-            self._background.start(self.ensure_shared(key, state.embedding))
+            self._background.start(self.ensure_shared(key, state.embedding), caller)
         return state
 
     async def embedding(self, key: str, stages: Stages) -> ImageEmbedding:

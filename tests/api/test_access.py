@@ -45,6 +45,7 @@ ENTRIES = {
     "metered": {"roles": ["segment"], "limits": {"segment": SLOW}},
     "single": {"roles": ["segment", "embed"], "limits": {"segment": {"at_once": 1}}},
 }
+BASIC = 'Basic realm="EdgeSAM", charset="UTF-8"'
 PLAIN = "a-key-that-may-do-everything"
 
 
@@ -143,9 +144,39 @@ def test_without_a_key_nothing_says_more_than_that_one_is_needed(as_, what):
     answer = as_(None).request(method, path, content=b"x")
 
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
+    # A browser would ask people for a name and a password wherever it is told Basic, also behind a page's requests.
+    asks_browsers = path in ("/docs", "/openapi.json")
+    assert answer.headers.get_list("www-authenticate") == ["Bearer", *([BASIC] if asks_browsers else [])]
     if method != "HEAD":
         assert_problem(answer, Unauthorized)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_a_browser_is_asked_until_it_sends_a_key_that_may_see_the_documentation(as_, path):
+    stranger = as_(None)
+
+    answers = {name: stranger.get(path, auth=("whoever", key_of(name))) for name in ("b", "a-reader", "nobody")}
+
+    assert answers.pop("b").status_code == 200
+    for answer in answers.values():  # 403 would leave the browser with this key until it is closed
+        assert_problem(answer, Unauthorized)
+        assert answer.headers.get_list("www-authenticate") == ["Bearer", BASIC]
+
+
+@pytest.mark.parametrize("what", ["embed", "segment", "delete"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_cannot_use_the_key_that_a_browser_remembers(as_, what, site):
+    stranger, remembered = as_(None), ("whoever", key_of("b"))
+    foreign, own = {"Sec-Fetch-Site": site}, {"Sec-Fetch-Site": "same-origin"}
+
+    def status(headers, **options):
+        return stranger.request(*ADDRESSES[what], content=b"x", headers=headers, **options).status_code
+
+    assert status(foreign, auth=remembered) == 401
+    assert status(own, auth=remembered) not in (401, 403)
+    assert status({}, auth=remembered) not in (401, 403)  # no browser: Label Studio
+    assert status({**foreign, "X-API-Key": key_of("b")}) not in (401, 403)
+    assert stranger.get("/docs", headers=foreign, auth=remembered).status_code == 200  # a link to it
 
 
 def test_every_route_there_is_has_a_rule_that_somebody_thought_of(tmp_path):

@@ -1,9 +1,12 @@
 """The file of keys: what it may say, how a change arrives, and the command that writes it."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,7 +14,9 @@ from support.redis_server import wait_until
 
 from service import keys
 from service.api.access.keys import MAX_FILE_BYTES, KeyFile, KeyFileError, KeyRing, new_key, parse_entries
+from service.api.access.middleware import Allowances
 from service.app import create_app
+from service.errors import RateLimited
 from service.inference.allowance import Allowed
 from service.metrics import Metrics
 from service.settings import Settings
@@ -244,11 +249,94 @@ def test_an_order_that_cannot_be_done_changes_nothing_and_prints_no_key(order, t
     assert "esk_" not in capsys.readouterr().out
 
 
+def add(file):
+    """Make a key for a file, as the command does; its exit status."""
+    return keys.main(["new", "--name", "added", "--roles", "embed", "--add-to", str(file)])
+
+
+def test_adding_a_key_keeps_the_file_s_mode_and_owner(tmp_path):
+    file = tmp_path / "keys.json"
+    file.write_bytes(text(entry()))
+    # Whoever is not root can still give a file to another of his groups.
+    owner = (12345, 23456) if os.geteuid() == 0 else (os.geteuid(), max({os.getegid(), *os.getgroups()}))
+    os.chown(file, *owner)
+    file.chmod(0o640)
+
+    assert add(file) == 0
+
+    after = file.stat()
+    assert (after.st_uid, after.st_gid) == owner
+    assert after.st_mode & 0o7777 == 0o640
+    assert [one.name for one in parse_entries(file.read_bytes())] == ["a", "added"]
+    assert os.listdir(tmp_path) == ["keys.json"]  # noqa: PTH208 - names are compared
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file of somebody else is wanted, and only root can make one")
+def test_a_file_whose_owner_cannot_be_kept_stays_as_it_is(capsys):
+    with tempfile.TemporaryDirectory() as folder:  # in one that everybody may enter, as pytest's are not
+        file = Path(folder, "keys.json")
+        file.write_bytes(text(entry()))
+        file.chmod(0o644)
+        Path(folder).chmod(0o777)
+
+        os.seteuid(65534)
+        try:
+            status = add(file)
+        finally:
+            os.seteuid(0)
+
+        assert status == 2
+        assert file.read_bytes() == text(entry())
+        assert os.listdir(folder) == ["keys.json"]  # noqa: PTH208 - names are compared
+    told = capsys.readouterr()
+    assert "belongs to another user or group" in told.err
+    assert "esk_" not in told.out
+
+
+@pytest.mark.parametrize("leads_to", ["keys.json", "nowhere"])
+def test_a_link_is_not_followed_and_not_replaced(leads_to, tmp_path, capsys):
+    file, link = tmp_path / "keys.json", tmp_path / "link.json"
+    file.write_bytes(text(entry()))
+    link.symlink_to(leads_to)
+
+    assert add(link) == 2
+
+    assert os.readlink(link) == leads_to  # noqa: PTH115 - as it was written
+    assert file.read_bytes() == text(entry())
+    told = capsys.readouterr()
+    assert "is a link" in told.err
+    assert "esk_" not in told.out
+
+
 def test_keys_are_random_and_can_be_told_from_other_text():
     made = {new_key() for _ in range(100)}
 
     assert len(made) == 100
     assert all(key.startswith("esk_") and len(key) == 47 for key in made)
+
+
+async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_against_it(watched, ring):
+    file, path = watched
+    allowances = Allowances(None)
+
+    def let_in(**limits):
+        """How many more requests get in after the file says so, all of them staying in progress."""
+        path.write_bytes(text(entry(limits={"embed": limits})))
+        file.look()
+        count = 0
+        with contextlib.suppress(RateLimited):
+            while count < 50:
+                allowances.enter(ring.find(KEY.encode()), "embed", in_progress)
+                count += 1
+        return count
+
+    with contextlib.ExitStack() as in_progress:
+        at_once = [let_in(at_once=3), let_in(at_once=3, per_s=0.001, burst=9), let_in(at_once=5)]
+        rates = [let_in(per_s=0.001, burst=4), let_in(per_s=0.001, burst=6), let_in(per_s=0.0001, burst=2)]
+    await allowances.aclose()
+
+    assert at_once == [3, 0, 2]
+    assert rates == [4, 2, 0]
 
 
 def entry_of(name: str, **members) -> dict:

@@ -64,6 +64,10 @@ class Service:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
+    def use_key(self, key: str) -> None:
+        """Send this API key from now on."""
+        self._client.headers["X-API-Key"] = key
+
     async def embed(self, data: bytes) -> httpx.Response:
         return await self._client.post("/embed", content=data, headers={"Content-Type": "image/png"})
 

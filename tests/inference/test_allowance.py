@@ -112,6 +112,94 @@ async def test_a_refusal_takes_no_token():
     assert take(allowance) == 1
 
 
+async def test_requests_in_progress_stay_counted_when_the_limits_change():
+    allowance = Allowance(Allowed(at_once=2), "key", None)
+
+    with allowance.permit(), allowance.permit():
+        allowance.change(Allowed(at_once=3))
+        with allowance.permit(), pytest.raises(RateLimited), allowance.permit():
+            pass
+        allowance.change(Allowed(at_once=1))
+        assert take(allowance) == 0
+
+    with allowance.permit():
+        assert take(allowance) == 0
+
+
+@pytest.mark.parametrize(
+    ("taken", "after", "left"),
+    [
+        (10, Allowed(per_s=0.001, burst=10, at_once=5), 0),
+        (10, Allowed(per_s=0.001, burst=4), 0),
+        (10, Allowed(per_s=0.001, burst=13), 3),
+        (10, Allowed(per_s=0.0001, burst=10), 0),
+        (10, Allowed(per_s=0.002, burst=13), 3),
+        (3, Allowed(per_s=0.001, burst=4), 1),
+        (3, Allowed(per_s=0.002, burst=10), 7),
+    ],
+)
+async def test_tokens_that_were_taken_stay_so_when_the_limits_change(taken, after, left):
+    allowance = Allowance(SLOW, "key", None)
+    assert take(allowance, taken) == taken
+
+    allowance.change(after)
+
+    assert take(allowance) == left
+
+
+async def test_a_smaller_bucket_is_at_most_empty():
+    allowance = Allowance(SLOW, "key", None)
+    take(allowance)
+
+    allowance.change(Allowed(per_s=0.001, burst=2))
+
+    with pytest.raises(RateLimited) as refusal, allowance.permit():
+        pass
+    assert 900 < refusal.value.retry_after_s <= 1000  # one token, not nine
+
+
+async def test_a_rate_may_come_and_go():
+    allowance = Allowance(SLOW, "key", None)
+    take(allowance)
+
+    allowance.change(Allowed(at_once=1))
+    assert take(allowance, 50) == 50
+    allowance.change(SLOW)
+
+    assert take(allowance) == 10
+
+
+async def test_what_was_not_charged_yet_is_charged_after_a_change_and_nothing_goes_on_unowned(redis_server, metrics):
+    redis_server.ask("FLUSHALL")
+    async with replicas(redis_server.url, metrics, SLOW) as (first, second):
+        assert take(first, 9) == 9
+        first.change(Allowed(per_s=0.001, burst=20))
+        assert take(first, 1) == 1
+        tasks = [task for task in asyncio.all_tasks() if task.get_name() == "settle"]
+        await settled(first)
+
+        assert len(tasks) == 1
+        assert take(second, 1) == 1
+        await settled(second)
+        assert take(second) == 0
+
+
+async def test_closing_ends_what_charges_also_after_a_change(redis_server, metrics):
+    redis_server.ask("FLUSHALL")
+    async with replicas(redis_server.url, metrics, SLOW) as (first, _):
+        redis_server.pause()
+        try:
+            take(first, 1)
+            first.change(Allowed(at_once=1))
+            first.change(SLOW)
+            take(first, 1)
+            await first.aclose()
+
+            assert [task for task in asyncio.all_tasks() if task.get_name() == "settle"] == []
+        finally:
+            redis_server.resume()
+
+
 async def test_what_one_replica_let_in_another_does_not(redis_server, metrics):
     redis_server.ask("FLUSHALL")
     async with replicas(redis_server.url, metrics, SLOW) as (first, second):

@@ -89,6 +89,25 @@ async def test_background_work_that_has_ended_makes_room(metrics):
     await background.aclose(60)
 
 
+async def test_one_caller_does_not_take_all_the_room_for_background_work(metrics):
+    background, go, done = BackgroundWork(8, metrics), asyncio.Event(), []
+
+    async def work(name):
+        await go.wait()
+        done.append(name)
+
+    started = [background.start(work("a"), "a") for _ in range(8)]
+    other = background.start(work("b"), "b")
+    go.set()
+    await background.aclose(60)
+
+    assert started == [True] * 6 + [False] * 2
+    assert other
+    assert sorted(done) == ["a"] * 6 + ["b"]
+    assert background.start(work("a"), "a")  # what has ended is no longer held against it
+    await background.aclose(60)
+
+
 async def test_background_work_that_fails_is_logged_and_makes_room(caplog, metrics):
     background = BackgroundWork(1, metrics)
 

@@ -54,8 +54,8 @@ def test_of_equals_the_first_to_wait_is_next():
     assert Turns().next(["b", "a", "c"]) == "b"
 
 
-@given(st.integers(1, 300), st.integers(1, 12))
-def test_however_many_have_all_they_may_a_newcomer_finds_a_place_unless_there_are_fewer_places_than_callers(
+@given(st.integers(1, 300), st.integers(1, 320))
+def test_however_many_have_all_they_may_a_newcomer_finds_a_place_while_there_are_fewer_callers_than_places(
     limit, callers
 ):
     held = Counter()
@@ -63,12 +63,26 @@ def test_however_many_have_all_they_may_a_newcomer_finds_a_place_unless_there_ar
         for one in range(callers):
             held[one] += has_room(held[one], held.total(), limit)
 
-    free = limit - held.total()
-    assert free >= (0 if limit <= 3 * callers else 1)
-    assert has_room(0, held.total(), limit) == (free > 0)
-    if callers == 1:
-        assert held.total() == limit - limit // 4
-    assert max(held.values()) - min(held[one] for one in range(callers)) <= 1 or limit <= 3 * callers
+    assert has_room(0, held.total(), limit) == (callers < limit)
+    assert max(held.values()) - min(held[one] for one in range(callers)) <= 1
+    if callers == 1 and limit % 8 == 0:
+        assert held.total() == limit * 3 // 4
+
+
+@given(st.integers(1, 48), st.lists(st.tuples(st.integers(0, 50), st.integers(-12, 48)), max_size=60))
+def test_in_whatever_order_they_come_and_go_a_newcomer_is_refused_only_while_more_than_an_eighth_hold_places(
+    limit, steps
+):
+    held = Counter()
+
+    for caller, wanted in steps:
+        held[caller] -= min(held[caller], max(0, -wanted))
+        for _ in range(wanted):
+            held[caller] += has_room(held[caller], held.total(), limit)
+
+        holders = sum(places > 0 for places in held.values())
+        assert held.total() <= limit
+        assert has_room(0, held.total(), limit) or holders >= min(limit / 8 + 1, limit)
 
 
 def test_one_caller_alone_may_not_have_every_permit_and_nobody_at_all_may():

@@ -4,6 +4,8 @@ import asyncio
 import base64
 import hashlib
 import io
+import threading
+from contextlib import AsyncExitStack
 
 import httpx
 import numpy as np
@@ -12,7 +14,15 @@ from numpy.testing import assert_allclose
 from PIL import Image
 from support.redis_server import RedisServer, eventually
 
-from service.inference.predictor import _all_or_none
+from service.cache.memory import MemoryCache
+from service.errors import UnsupportedImage
+from service.inference.background import BackgroundWork
+from service.inference.callers import Caller
+from service.inference.lanes import decode_lane, encode_lane
+from service.inference.predictor import Limits, Predictor, _all_or_none
+from service.inference.refinement import RefinementMasks
+from service.inference.states import ImageStates
+from service.inference.workers import Workers
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 BOX = {"box": [40, 30, 220, 160]}
@@ -264,3 +274,99 @@ async def test_without_redis_a_replica_still_serves(open_service):
 
     assert len(masks_of(answer)[0]) == 4
     assert problem_of(unknown) == (503, "cache-unavailable")
+
+
+async def test_masks_of_one_key_do_not_keep_those_of_another_from_being_shared(open_service):
+    with RedisServer() as server:
+        service = await open_service(
+            redis_url=server.url, api_keys=["the-key-of-the-first", "the-key-of-the-second"], redis_max_connections=64
+        )
+        service.use_key("the-key-of-the-first")
+        image_hash = await embedded(service, picture(8))
+        server.pause()
+        try:
+            clicks = [{"points": [{"x": 10 + 3 * number, "y": 90}]} for number in range(40)]
+            await asyncio.gather(*(service.segment(image_hash, click, multimask=1) for click in clicks))
+            dropped = await service.sample("edgesam_rejected_total", reason="background")
+            service.use_key("the-key-of-the-second")
+            ((mask,),) = masks_of(await service.segment(image_hash, BOX, multimask=1))
+        finally:
+            server.resume()
+
+        await eventually(lambda: server.ask("KEYS", f"*{mask['mask_id']}*") != [], timeout_s=60)
+        assert dropped == 40 - 24
+
+
+@pytest.fixture
+def upload_thread():
+    """The single thread that reads pictures."""
+    workers = Workers("upload", 1)
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+async def predictor(runtime, metrics, upload_thread):
+    """Both use cases without HTTP around them, and without Redis."""
+    clicks, background = Workers("click", 1), BackgroundWork(8, metrics)
+    encoding = encode_lane(runtime, dtype="float16", max_batch_size=1, max_queue_size=32, metrics=metrics)
+    bounds = {"max_batch_size": 1, "max_queue_size": 32, "calls": 1, "threads": 1, "finishers": 1}
+    decoding = decode_lane(runtime, metrics=metrics, **bounds)
+    memory = MemoryCache(64 << 20, 1000.0, metrics)
+    states = ImageStates(memory, None, runtime=runtime, workers=clicks, background=background, renew_every_s=100.0)
+    async with AsyncExitStack() as stack:
+        stack.callback(clicks.close)
+        for lane in (encoding, decoding):
+            lane.start()
+            stack.push_async_callback(lane.aclose)
+        yield Predictor(
+            runtime=runtime,
+            encode_lane=encoding,
+            decode_lane=decoding,
+            states=states,
+            flight=None,
+            masks=RefinementMasks(MemoryCache(1 << 20, 1000.0, metrics, "mask_memory"), None, background),
+            uploads=upload_thread,
+            clicks=clicks,
+            dtype="float16",
+            limits=Limits(max_pixels=1 << 20, max_decode_batch=1, embed_timeout_s=60.0, segment_timeout_s=60.0),
+        )
+
+
+async def test_a_caller_with_many_pictures_does_not_keep_another_s_from_being_read(predictor, upload_thread, metrics):
+    hashed, decoded = [], []
+    started = {name: threading.Event() for name in ("a0", "a3", "c0")}  # these hold the thread
+    go = {name: threading.Event() for name in started}
+
+    def unwrap(data):
+        name = data.decode()
+        hashed.append(name)
+        if name in started:
+            started[name].set()
+            assert go[name].wait(60)
+        return data
+
+    async def embed(name):
+        with pytest.raises(UnsupportedImage):  # seen when it is decoded
+            await predictor.embed(name.encode(), unwrap, metrics.stages(), caller=Caller(name[0], name[0]))
+        decoded.append(name)
+
+    async def held(holder, others):
+        """The thread stands still, and so many others have got as far as they can."""
+        assert await asyncio.to_thread(started[holder].wait, 60)
+        waiting = upload_thread._waiting
+        await eventually(lambda: len(decoded) + sum(map(len, waiting.values())) == others, timeout_s=60)
+
+    tasks = [asyncio.create_task(embed(name)) for name in ("a0", "a1", "a2", "a3", "a4")]
+    await held("a0", 4)
+    go["a0"].set()
+    await held("a3", 4)
+    tasks += [asyncio.create_task(embed(name)) for name in ("b0", "c0")]
+    await held("a3", 6)
+    go["a3"].set()
+    await held("c0", 6)
+    go["c0"].set()
+    await asyncio.gather(*tasks)
+
+    assert hashed == ["a0", "a1", "a2", "a3", "b0", "c0", "a4"]
+    assert decoded.index("b0") < decoded.index("a2")

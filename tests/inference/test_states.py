@@ -72,6 +72,22 @@ async def test_a_picture_in_use_that_redis_lost_is_stored_again(open_states, red
     assert int(redis_server.ask("EXISTS", key)) == 1
 
 
+async def test_one_caller_s_clicks_do_not_keep_another_s_picture_from_being_renewed(open_states, redis_server, metrics):
+    states = open_states(0.0)
+    key = await kept(states, metrics, "shared")
+    redis_server.ask("PEXPIRE", key, "60000")
+    redis_server.pause()
+    try:
+        for caller in ["a"] * 8 + ["b"]:
+            await states.find(key, metrics.stages(), caller=caller)
+    finally:
+        redis_server.resume()
+    await open_states.background.aclose(5.0)
+
+    # Six of the eight places are a's; two were refused, and neither of them was the other's.
+    assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 2
+
+
 async def test_a_picture_is_not_renewed_with_every_click(open_states, redis_server, metrics):
     states = open_states(1000.0)
     key = await kept(states, metrics, "often")

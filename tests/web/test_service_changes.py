@@ -59,6 +59,35 @@ def test_a_service_that_went_and_came_back_is_used_again_without_a_click(visit, 
     playground.errors.clear()
 
 
+def test_the_browser_asks_for_the_key_at_the_documentation_and_nowhere_else(browser):
+    def status_of(page, request):
+        return page.evaluate(f"async () => (await fetch({request})).status")
+
+    with ServiceProcess({"EDGESAM_API_KEYS": json.dumps([KEY])}) as service:
+        # What a user would answer, given to whatever asks.
+        context = browser.new_context(http_credentials={"username": "", "password": KEY})
+        page = context.new_page()
+        page.goto(f"{service.url}/")
+        before = [status_of(page, '"models"'), status_of(page, '"segment", { method: "POST", body: "x" }')]
+        documentation = page.goto(f"{service.url}/docs")
+        document = status_of(page, '"openapi.json"')
+        # From now on the browser sends it by itself; not so for what a page of somebody else has it send.
+        own = status_of(page, '"embed", { method: "POST", body: "x" }')
+        page.goto("about:blank")
+        page.set_content(
+            f'<form method="post" enctype="text/plain" action="{service.url}/embed"><input name="x"></form>'
+        )
+        with page.expect_navigation() as foreign:
+            page.evaluate("document.forms[0].submit()")
+        context.close()
+
+    assert before == [401, 401]
+    assert documentation.status == 200
+    assert document == 200
+    assert own == 415
+    assert foreign.value.status == 401
+
+
 def test_the_page_is_open_and_takes_the_key_for_its_requests(visit, photo):
     with ServiceProcess({"EDGESAM_API_KEYS": json.dumps([KEY])}) as service:
         playground = visit(url=f"{service.url}/")

@@ -237,14 +237,18 @@ class KeyFile:
             self.look()
 
 
-def read_key_file(path: Path) -> bytes:
+def read_key_file(path: Path, *, follows_links: bool = True) -> bytes:
     """The content of a regular file of bounded size; a pipe is not waited for.
+
+    Args:
+        path: of the file.
+        follows_links: whether the last part of the path may be a symbolic link, as it is in a mounted Secret.
 
     Raises:
         KeyFileError: it is none, or cannot be read.
     """
     try:
-        data = read_regular_file(path, MAX_FILE_BYTES, follows_links=True)
+        data = read_regular_file(path, MAX_FILE_BYTES, follows_links=follows_links)
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror or 'it is not a file'}") from error
     if len(data) > MAX_FILE_BYTES:

@@ -3,13 +3,14 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.access.keys import Key, KeyRing
-from service.api.access.rules import ADMIN, ANY_KEY, Budget, Rule, rules_of
+from service.api.access.rules import ADMIN, ANY_KEY, DOCS_PATHS, Budget, Rule, rules_of
 from service.api.problems import problem_response
 from service.cache.bucket import SharedBuckets
 from service.errors import Forbidden, ServiceError, Unauthorized
@@ -39,8 +40,10 @@ class Allowances:
             return
         name = key.caller.name
         found = self._by_name.get((name, budget))
-        if found is None or found.allowed != allowed:  # the file of keys was changed
+        if found is None:
             found = self._by_name[name, budget] = Allowance(allowed, f"{name}:{budget}", self._shared)
+        elif found.allowed != allowed:  # the file of keys was changed
+            found.change(allowed)
         held.enter_context(found.permit())
 
     async def aclose(self) -> None:
@@ -53,8 +56,11 @@ class AccessMiddleware:
     """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
     Tools that can do neither send it as the password of `Authorization: Basic` (Label Studio) or as `Token`
-    (X-AnyLabeling). Sets `caller` in the request's state, on whose behalf everything behind works, and `key`, the
-    key's name for the log.
+    (X-AnyLabeling). Browsers are told of Basic at the documentation alone, whose address somebody types: anywhere else
+    they would ask people for a name and a password behind the playground's requests.
+
+    Sets `caller` in the request's state, on whose behalf everything behind works, and `key`, the key's name for the
+    log.
 
     Args:
         app: reads the state that RequestMiddleware writes, so it is inside of it.
@@ -97,7 +103,11 @@ class AccessMiddleware:
             except ServiceError as error:
                 self._metrics.rejected_total.labels(error.code).inc()
                 scope["state"]["problem"] = error.code
-                await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+                response = problem_response(error, scope["state"]["request_id"])
+                if isinstance(error, Unauthorized) and _is_typed(scope):
+                    # A line of its own: browsers read the first scheme of a line.
+                    response.headers.append("WWW-Authenticate", 'Basic realm="EdgeSAM", charset="UTF-8"')
+                await response(scope, receive, send)
                 return
             await self._app(scope, receive, send)
 
@@ -108,23 +118,43 @@ class AccessMiddleware:
             Unauthorized, Forbidden, RateLimited: it may not.
         """
         given = given_key(scope["headers"])
-        key = self._ring.find(given) if given else None
-        if key is None:
+        key = self._ring.find(given.key) if given.key else None
+        if key is None or (given.is_foreign and scope["method"] not in _SAFE_METHODS):
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         scope["state"].update(caller=key.caller, key=key.caller.name)
         if not rule.allows(key.roles):
             choices = [sorted(roles) for roles in rule.roles] + [[ADMIN]]
             words = ", or ".join(" and ".join(roles) for roles in choices)
-            raise Forbidden(
-                f"This needs a key with {words}; this one has {' and '.join(sorted(key.roles))}.",
-                extra={"roles": choices},
-            )
+            detail = f"This needs a key with {words}; this one has {' and '.join(sorted(key.roles))}."
+            if given.is_password and _is_typed(scope):
+                raise Unauthorized(detail)  # a browser would keep to the key until it is closed, and never ask again
+            raise Forbidden(detail, extra={"roles": choices})
         if rule.budget is not None and key.limits:
             self._allowances.enter(key, rule.budget, held)
 
 
-def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The key that a request carries, empty if none; a bearer's is taken before all others.
+def _is_typed(scope: Scope) -> bool:
+    """Whether this is where people go by typing an address, which sends no header."""
+    return scope["state"]["route"] in DOCS_PATHS
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a request brings.
+
+    Args:
+        key: empty if there is none.
+        is_password: it came by basic authentication, which a browser goes on sending by itself.
+        is_foreign: and it was a page of another site that made the browser send it.
+    """
+
+    key: bytes
+    is_password: bool = False
+    is_foreign: bool = False
+
+
+def given_key(headers: Iterable[tuple[bytes, bytes]]) -> Given:
+    """The key that a request carries; a bearer's is taken before all others.
 
     Args:
         headers: of the request, names in lower case. Of several with one name the first counts, as everywhere.
@@ -135,13 +165,17 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
             found.setdefault(name, value)
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
-        return token.strip()
+        return Given(token.strip())
     if own := found.get(b"x-api-key") or found.get(b"token"):
-        return own
+        return Given(own)
     if scheme.lower() == b"basic":
         with suppress(ValueError):  # not base64
-            return base64.b64decode(token.strip(), validate=True).partition(b":")[2]
-    return b""
+            password = base64.b64decode(token.strip(), validate=True).partition(b":")[2]
+            return Given(password, is_password=True, is_foreign=found.get(b"sec-fetch-site") in _OTHER_SITES)
+    return Given(b"")
 
 
-_HEADERS: Final = frozenset({b"authorization", b"x-api-key", b"token"})
+_HEADERS: Final = frozenset({b"authorization", b"x-api-key", b"token", b"sec-fetch-site"})
+# What a browser says of a page that is not of this very origin; tools say nothing.
+_OTHER_SITES: Final = frozenset({b"cross-site", b"same-site"})
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
