@@ -30,7 +30,9 @@ from service.cache.breaker import CircuitBreaker
 from service.cache.memory import MemoryCache
 from service.cache.redis import RedisClient, connect
 from service.inference.background import BackgroundWork
+from service.inference.forgotten import ForgottenPictures
 from service.inference.lanes import decode_lane, encode_lane
+from service.inference.listener import DeletionListener
 from service.inference.predictor import Limits, Predictor
 from service.inference.refinement import LowResMask, RefinementMasks
 from service.inference.runtime import ImageState, Runtime
@@ -110,21 +112,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     mask_memory: MemoryCache[LowResMask] = MemoryCache(
         settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
     )
+    forgotten = ForgottenPictures()
+    states = ImageStates(
+        memory,
+        shared.embeddings,
+        deletions=shared.deletions,
+        forgotten=forgotten,
+        runtime=runtime,
+        workers=clicks,
+        background=background,
+        renew_every_s=settings.cache_ttl_s / 10,
+    )
     library = None if settings.decoder == "onnx" else native.library()  # "onnx" is for those who want no C at all
     predictor = Predictor(
         runtime=runtime,
         encode_lane=encoding,
         decode_lane=decoding,
-        states=ImageStates(
-            memory,
-            shared.embeddings,
-            runtime=runtime,
-            workers=clicks,
-            background=background,
-            renew_every_s=settings.cache_ttl_s / 10,
-        ),
+        states=states,
         flight=shared.flight,
-        masks=RefinementMasks(mask_memory, shared.masks, background),
+        masks=RefinementMasks(mask_memory, shared.masks, background, forgotten),
+        forgotten=forgotten,
         uploads=uploads,
         clicks=clicks,
         dtype=settings.embedding_dtype,
@@ -152,14 +159,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with closing:
-            if settings.metrics_port is not None:
-                server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry)
-                closing.callback(thread.join, CLOSE_TIMEOUT_S)
-                closing.callback(server.shutdown)
-                logger.info("metrics", extra={"port": server.server_port})
+            _serve_metrics(settings, metrics, closing)
             if key_file is not None:
                 closing.callback(key_file.close)
                 key_file.start()
+            if shared.deletions is not None:
+                listener = DeletionListener(
+                    shared.deletions,
+                    states=states,
+                    forgotten=forgotten,
+                    background=background,
+                    fingerprint=runtime.fingerprint,
+                    dtype=settings.embedding_dtype,
+                )
+                closing.push_async_callback(listener.aclose)
+                listener.start()
             encoding.start()
             decoding.start()
             await asyncio.to_thread(runtime.warm_up)
@@ -246,6 +260,16 @@ def _keys(settings: Settings, metrics: Metrics) -> tuple[KeyRing | None, KeyFile
     file = KeyFile(settings.api_keys_file, ring, metrics)
     file.load()
     return ring, file
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics, closing: AsyncExitStack) -> None:
+    """On a port of their own, where one is set."""
+    if settings.metrics_port is None:
+        return
+    server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry)
+    closing.callback(thread.join, CLOSE_TIMEOUT_S)
+    closing.callback(server.shutdown)
+    logger.info("metrics", extra={"port": server.server_port})
 
 
 def _open_paths(settings: Settings) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What replicas share through Redis: embeddings, masks, who encodes what, and what callers have used."""
+"""What replicas share through Redis: embeddings, masks, deletions, who encodes what, and what callers have used."""
 
 from concurrent.futures import Executor
 
@@ -6,12 +6,17 @@ from service.cache.base import Cache
 from service.cache.breaker import CircuitBreaker
 from service.cache.bucket import SharedBuckets
 from service.cache.codecs import EmbeddingCodec, MaskCodec
+from service.cache.deletions import Deletions
 from service.cache.lock import RedisLock
 from service.cache.redis import RedisCache, RedisClient
 from service.inference.refinement import LowResMask
 from service.inference.singleflight import SharedFlight
 from service.metrics import Metrics
 from service.sam.embedding import ImageEmbedding
+
+# A replica that hears nothing still asks whether what it uses is there, whenever a tenth of the time to live is over.
+# What it used last within the first tenth after the deletion lies in its memory for another whole time to live.
+_MARKS_PER_TTL = 1.2
 
 
 class Shared:
@@ -42,6 +47,7 @@ class Shared:
     ) -> None:
         self.embeddings: Cache[ImageEmbedding] | None = None
         self.masks: Cache[LowResMask] | None = None
+        self.deletions: Deletions | None = None
         self.flight: SharedFlight[ImageEmbedding] | None = None
         self.buckets: SharedBuckets | None = None
         self._breaker = breaker
@@ -64,6 +70,7 @@ class Shared:
             executor=executor,
             lookups=False,
         )
+        self.deletions = Deletions(client, breaker, mark_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
         self.flight = SharedFlight(self.embeddings, RedisLock(client, breaker, ttl_s=lock_ttl_s), ttl_s=lock_ttl_s)
         self.buckets = SharedBuckets(client, breaker)
 
