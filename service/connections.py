@@ -114,9 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._unanswered_bytes = 0
-        self.scope["extensions"] = {
-            CONNECTION: {"abort": self.transport.abort, "is_held_back": self._is_held_back}
-        }
+        self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "is_held_back": self._is_held_back}}
 
     def _is_held_back(self) -> bool:
         return self.flow.write_paused

@@ -73,7 +73,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="Shared cache: redis://, rediss://, unix://, or with +cluster or +sentinel before the colon."
     )
-    redis_max_connections: int = Field(8, ge=1, le=256, description="Connections to Redis from this process.")
+    redis_max_connections: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Connections to Redis from this process, beside one that listens to deletions.",
+    )
     redis_connect_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of connecting to Redis, seconds.")
     redis_read_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of one answer of Redis, seconds.")
     redis_queue_timeout_s: float = Field(

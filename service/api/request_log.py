@@ -19,8 +19,10 @@ REFUSALS_PER_S = 10
 
 
 class RequestLog:
-    """Writes the lines. The first refusals of each second have one of their own; the next line of any request that comes
-    later tells how many had none, as `unlogged_refusals`.
+    """Writes the lines.
+
+    The first refusals of each second have one of their own. How many had none tells the next line of any request in a
+    later second, as `unlogged_refusals`.
 
     Args:
         clock: seconds that never go back.

@@ -155,7 +155,8 @@ def install_routes(
         responses=ProblemModel.responses(401, 403, 404, 422, 429, 503),
         operation_id="forget",
         summary="Forget a picture",
-        description="Removes the embedding from Redis and from the memory of the replica that answers. "
+        description="Removes the embedding from Redis and from the memory of the replica that answers; the others have "
+        "been told when this answers, and do the same at once. "
         "Where keys are asked for it needs one with the role admin.",
     )
     async def delete(request: Request, image_hash: ImageHash) -> Response:

@@ -1,8 +1,10 @@
 """The tier that all replicas share: bytes in Redis, every command bounded, every failure one CacheUnavailable.
 
-Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cache and the lock (lock.py):
+Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cache, the lock (lock.py) and deletions
+(deletions.py), on one line:
 
-    user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval
+    user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels &edgesam:forget
+        -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe
 
 plus `+time` for shared rates (bucket.py), `+select` for a database other than 0 and `+cluster|slots +command` for a
 cluster. HELLO and AUTH need no rule.
@@ -17,6 +19,7 @@ from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError, RedisClusterException, RedisError, ResponseError
@@ -191,6 +194,20 @@ class RedisClient:
             self._permits.release()
             raise
         return await asyncio.shield(task)
+
+    async def spare_connection(self) -> AbstractConnection:
+        """A connection beyond the bound, for who only listens; not open yet, and closed by whoever asked for it.
+
+        In a cluster it is one to any of its nodes. It speaks RESP2: in RESP3 the library writes each message out, for
+        a log that nobody reads.
+        """
+        redis = self._redis
+        if isinstance(redis, Redis):
+            pool = redis.connection_pool
+            return pool.connection_class(**(pool.connection_kwargs | {"protocol": 2}))
+        await redis.initialize()
+        node = random.choice(redis.get_nodes())  # noqa: S311 - each is as good
+        return node.connection_class(**(node.connection_kwargs | {"protocol": 2}))
 
     async def aclose(self) -> None:
         """Refuse new commands, wait for the running ones (each is bounded) and close every connection."""

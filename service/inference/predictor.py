@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from service.errors import CacheUnavailable
 from service.inference.batching import DynamicBatcher
 from service.inference.callers import ANYBODY, Caller
 from service.inference.deadline import Deadline
+from service.inference.forgotten import ForgottenPictures
 from service.inference.lanes import DecodeItem, EmbeddingDtype, EncodedFrame, Frame, MaskStates
 from service.inference.refinement import LowResMask, RefinementMasks
 from service.inference.runtime import Decoded, ImageState, Runtime, StateArrays
@@ -99,6 +100,7 @@ class Predictor:
         states: image states, prepared.
         flight: one encode across replicas; None without Redis.
         masks: what earlier answers can be refined from.
+        forgotten: pictures that were deleted lately.
         uploads: threads for pictures, which give way to
         clicks: threads for prompts and masks.
         drawing: makes masks faster; None where it was not built.
@@ -115,6 +117,7 @@ class Predictor:
         states: ImageStates,
         flight: SharedFlight[ImageEmbedding] | None,
         masks: RefinementMasks,
+        forgotten: ForgottenPictures,
         uploads: Workers,
         clicks: Workers,
         dtype: EmbeddingDtype,
@@ -134,6 +137,7 @@ class Predictor:
         self._drawing = drawing
         self._fingerprint = runtime.fingerprint
         self._embeds: SingleFlight[EmbedResult] = SingleFlight()
+        forgotten.watch(self._part_from)
 
     async def embed(
         self, body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages, *, caller: Caller = ANYBODY
@@ -158,8 +162,7 @@ class Predictor:
             del body  # a picture in multipart would be held twice while it is encoded
             key = self._key(hashed, caller)
             state = self._states.peek(key)
-            if state is not None:
-                await self._states.ensure_shared(key, state.embedding)
+            if state is not None and await self._states.ensure_shared(key, state.embedding):
                 return EmbedResult(hashed, state.embedding.original_size, "memory")
             return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages, caller))
 
@@ -188,6 +191,7 @@ class Predictor:
             EmbeddingNotFound, MaskNotFound, PromptOutsideImage: the request.
             CacheUnavailable, Overloaded, DeadlineExceeded, NotReady: the server.
         """
+        began = monotonic()
         deadline = Deadline(self._limits.segment_timeout_s, "Segmenting")
         async with deadline.bound():
             key = self._key(hashed, caller)
@@ -203,7 +207,9 @@ class Predictor:
             )
             written = await self._decode(state, writing, caller, stages)
             await self._masks.keep(
+                key,
                 [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept],
+                began=began,
                 caller=caller.name,
             )
         return written
@@ -228,7 +234,7 @@ class Predictor:
         return await self._states.contains(self._key(hashed, caller))
 
     async def delete(self, hashed: str, *, caller: Caller = ANYBODY) -> bool:
-        """Forget the picture in this process and in Redis; whether there was anything.
+        """Forget the picture in this process and in Redis, and tell the other replicas; whether there was anything.
 
         Raises:
             CacheUnavailable: Redis may still have it.
@@ -236,13 +242,19 @@ class Predictor:
         """
         key = self._key(hashed, caller)
         async with Deadline(self._limits.embed_timeout_s, "Waiting for the picture's embedding").bound():
-            await self._embeds.settle(key)  # which would put it back
+            await self._embeds.settle(key)  # who waits there is answered first
             return await self._states.delete(key)
+
+    def _part_from(self, key: str) -> bool:
+        """Who uploads a picture after it was deleted gets it embedded anew, also while the upload before goes on."""
+        self._embeds.detach(key)
+        return False
 
     async def _embed_missing(self, key: str, hashed: str, data: bytes, stages: Stages, caller: Caller) -> EmbedResult:
         """The peek into memory has missed: Redis, another replica, or our own encoder."""
+        began = monotonic()
         try:
-            found = await self._states.look_up(key, stages)
+            found = await self._states.look_up(key, stages, began=began)
         except CacheUnavailable:
             found = None
         if found is not None:
@@ -252,13 +264,13 @@ class Predictor:
         if self._flight is not None:
             claim = await self._flight.claim(key)
             if not isinstance(claim, Lease):
-                await self._states.prepare(key, claim, stages)
+                await self._states.prepare(key, claim, stages, began=began)
                 return EmbedResult(hashed, claim.original_size, "redis")
             lease = claim
         try:
             embedding = await self._encode(data, caller, stages)
-            await self._states.prepare(key, embedding, stages)
-            await self._states.share(key, embedding, stages)
+            await self._states.prepare(key, embedding, stages, began=began)
+            await self._states.share(key, embedding, stages, began=began)
         finally:
             if lease is not None:  # whoever waits finds the value, or may compute it at once
                 await lease.release()

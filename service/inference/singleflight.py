@@ -53,12 +53,17 @@ class SingleFlight(Generic[Value]):
         if flight is not None:
             await asyncio.wait({flight.task})
 
+    def detach(self, key: str) -> None:
+        """Whoever comes from now on starts anew; those who wait go on waiting for what is computed now."""
+        self._flights.pop(key, None)
+
     async def _fly(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
-        flight = self._flights[key]
         try:
             return await compute()
         finally:
-            self._forget(key, flight)
+            flight = self._flights.get(key)
+            if flight is not None and flight.task is asyncio.current_task():
+                del self._flights[key]
 
     def _forget(self, key: str, flight: _Flight[Value]) -> None:
         if self._flights.get(key) is flight:

@@ -10,6 +10,7 @@ That is a kind of its own; the bytes of the others are what they were before.
 """
 
 import hashlib
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _HEADER = struct.Struct("<4sBBBBII16sI")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _PROPOSAL_BYTES = 20
+_OWNER_AND_HASH = re.compile(r"(@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}", re.ASCII)
 
 
 class CorruptValue(ValueError):
@@ -82,9 +84,24 @@ def embedding_key(image_hash: str, fingerprint: str, dtype: str, namespace: str 
     return f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
 
 
+def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
+    """Whether a text, wherever it comes from, is the key of a picture for this model and these tokens."""
+    start = embedding_key("", fingerprint, dtype)
+    return text.startswith(start) and _OWNER_AND_HASH.fullmatch(text, len(start)) is not None
+
+
 def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
     """Where the low-resolution logits of one mask are kept, under the key of its picture."""
-    return f"{embedding_key(image_hash, fingerprint, dtype, namespace)}:mask:{mask_id}"
+    return masks_below(embedding_key(image_hash, fingerprint, dtype, namespace)) + mask_id
+
+
+def masks_below(key: str) -> str:
+    """What the keys of all masks of a picture begin with, and no others.
+
+    Args:
+        key: the picture's `embedding_key`.
+    """
+    return f"{key}:mask:"
 
 
 def mask_id(key: str, logits: NDArray[np.floating]) -> str:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 DOCUMENTED = service.cache.redis.__doc__
 USER_RULE = " ".join(
     [
-        re.search(r"user edgesam on .*", DOCUMENTED)[0].replace("PASSWORD", "s3cret"),
+        *re.search(r"user edgesam on .*\n.*", DOCUMENTED)[0].replace("PASSWORD", "s3cret").split(),
         re.search(r"`(\S+ \S+)` for a\s+cluster", DOCUMENTED)[1],
     ]
 )

@@ -114,7 +114,7 @@ def _judge(
 def _halves() -> tuple[list[int], list[int]]:
     """Processors for the service and for the others; all for both where there is one, or no `taskset`."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(allowed) < 2 or shutil.which("taskset") is None:  # noqa: PLR2004 - there is no half of one
+    if len(allowed) < 2 or shutil.which("taskset") is None:
         return allowed, allowed
     return allowed[: len(allowed) // 2], allowed[len(allowed) // 2 :]
 

@@ -26,7 +26,10 @@ from faults.scene import (
 from support.redis_server import RedisCluster, RedisSentinels, RedisServer, wait_until
 from support.service_client import open_client
 
-USER = "user edgesam on >s3cret ~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval"
+USER = (
+    "user edgesam on >s3cret ~edgesam:* ~lock:* resetchannels &edgesam:forget "
+    "-@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
+)
 UNAVAILABLE, LOST = "503 cache-unavailable", "404 embedding-not-found"
 IN_MEMORY, IN_REDIS, UPLOADS = "clicks, picture in memory", "clicks, picture in Redis only", "uploads"
 

@@ -16,10 +16,12 @@ from service.sam.embedding import (
     embedding_key,
     embedding_to_bytes,
     image_hash,
+    is_embedding_key,
     mask_from_bytes,
     mask_id,
     mask_key,
     mask_to_bytes,
+    masks_below,
 )
 from service.sam.granularity import Proposals
 from service.sam.manifest import MAX_PROPOSALS
@@ -277,3 +279,15 @@ def test_a_mask_s_address_is_its_content():
     assert address == mask_id(key, logits.astype(np.float16).astype(np.float32))
     assert address != mask_id(key, other)
     assert address != mask_id(key + "0", logits)
+
+
+@pytest.mark.parametrize("namespace", ["", "a", "Team-1.x_y", "n" * 64])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_key_is_known_for_one_of_its_model_and_tokens(namespace, dtype):
+    key = embedding_key("0a" * 32, "f00d-bfloat16", dtype, namespace)
+
+    assert is_embedding_key(key, "f00d-bfloat16", dtype)
+    assert not is_embedding_key(key, "f00d", dtype)
+    assert not is_embedding_key(key, "f00d-bfloat16", "float64")
+    for other in (key[:-1], key + "0", key + "\n", masks_below(key) + "0" * 32, key.upper(), key[1:], "", "*"):
+        assert not is_embedding_key(other, "f00d-bfloat16", dtype)

@@ -19,6 +19,9 @@ def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every,
         client.set("edgesam:one", b"1", ex=10)
 
         assert client.getex("edgesam:one", ex=10) == b"1"
+        assert client.publish("edgesam:forget", b"one") == 0
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.publish("other", b"one")
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.config_get("maxmemory")
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -1,0 +1,50 @@
+"""What pages of other origins may send and read (CORS)."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+ALLOWED_HEADERS: Final = (
+    "Content-Type",
+    "Authorization",
+    "X-API-Key",
+    "X-Image-Hash",
+    "X-Request-ID",
+    "traceparent",
+    "If-None-Match",
+    "Range",
+)
+EXPOSED_HEADERS: Final = (
+    "Server-Timing",
+    "X-Request-ID",
+    "Retry-After",
+    "X-Cache",
+    "X-Mask-Id",
+    "X-Mask-Score",
+    "X-Mask-Area",
+    "X-Mask-Box",
+    "ETag",
+    "Content-Range",
+    "X-Embedding-Shape",
+    "X-Embedding-Dtype",
+    "X-Image-Size",
+    "X-Fingerprint",
+    "X-Granularity-Box",
+)
+MAX_AGE_S: Final = 86400
+
+
+def admit_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let the pages of these origins call the service; ["*"] means all, none adds nothing."""
+    if not origins:
+        return
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
+        allow_headers=ALLOWED_HEADERS,
+        expose_headers=list(EXPOSED_HEADERS),
+        max_age=MAX_AGE_S,
+    )

@@ -1,0 +1,254 @@
+"""A picture that is deleted on one replica is gone from the others: from memory, from work under way, for good."""
+
+import contextlib
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from faults.proxy import Proxy
+from support.noise_pictures import noise_file
+from support.redis_server import RedisServer, wait_until
+from support.service_client import assert_problem, embed, open_client, point, segment
+from support.service_process import ServiceProcess
+
+from service.cache.deletions import CHANNEL
+from service.errors import EmbeddingNotFound, MaskNotFound
+
+WAIT_S = 60.0
+LISTENS, LISTENS_NOT = "listening to other replicas", "not listening to other replicas"
+RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
+PATIENT = {
+    "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
+    "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
+    "EDGESAM_REDIS_BREAKER_OPEN_S": "0.05",
+}
+
+
+class Replicas:
+    """Services on one Redis, and clients of theirs."""
+
+    def __init__(self, stack, settings, urls, roles=("all", "all")):
+        self.services = [
+            stack.enter_context(ServiceProcess({**PATIENT, **settings, "EDGESAM_REDIS_URL": url, "EDGESAM_ROLE": role}))
+            for url, role in zip(urls, roles, strict=True)
+        ]
+        self._stack = stack
+
+    def clients(self, key=None):
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return [self._stack.enter_context(open_client(one.url, headers=headers)) for one in self.services]
+
+    def all_listen(self, times=1):
+        for service in self.services:
+            says(service, LISTENS, times)
+
+
+def says(service, start, times=1):
+    """Wait until so many lines of the log begin so."""
+    wait_until(
+        lambda: sum(line["event"].startswith(start) for line in list(service.log)) >= times,
+        timeout_s=WAIT_S,
+        what=f"{start!r} is not in the log",
+    )
+
+
+@pytest.fixture
+def server():
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+def open_replicas(artifact):
+    with contextlib.ExitStack() as stack:
+
+        def open_(*urls, settings=None, **options):
+            """One address for both, or one each."""
+            urls = urls if len(urls) == 2 else urls * 2
+            return Replicas(stack, {"EDGESAM_MODEL_DIR": str(artifact), **(settings or {})}, urls, **options)
+
+        yield open_
+
+
+def in_memory(client, image_hash, *, multimask=1):
+    """Click on a picture, so that the replica has it in memory; the masks."""
+    (masks,) = segment(client, image_hash, point(20, 20), multimask=multimask)
+    return masks
+
+
+def click(client, image_hash, **prompt):
+    return client.post("/segment", json={"image_hash": image_hash, "prompts": [{**point(20, 20), **prompt}]})
+
+
+def is_gone_from(client, image_hash):
+    """Wait until the replica has heard: a click finds nothing, and the picture stays away."""
+    wait_until(lambda: click(client, image_hash).status_code == 404, timeout_s=WAIT_S)
+    assert_problem(click(client, image_hash), EmbeddingNotFound)
+    assert client.head(f"/embed/{image_hash}").status_code == 404
+
+
+def pictures_in(server):
+    """Keys of embeddings, of masks, and marks of deletions."""
+    keys = [key.decode() for key in server.ask("KEYS", "edgesam:*")]
+    masks = [key for key in keys if ":mask:" in key]
+    marks = [key for key in keys if key.startswith("edgesam:deleted:")]
+    return sorted(set(keys) - set(masks) - set(marks)), masks, marks
+
+
+def test_deleted_on_one_replica_a_picture_and_its_masks_are_gone_from_all(open_replicas, server, next_seed):
+    replicas = open_replicas(server.url)
+    first, second = replicas.clients()
+    replicas.all_listen()
+    data = noise_file((43, 53), next_seed)
+    image_hash = embed(first, data)
+    (mask,) = in_memory(second, image_hash)
+    wait_until(lambda: pictures_in(server)[1], timeout_s=WAIT_S)
+
+    assert first.delete(f"/embed/{image_hash}").status_code == 204
+
+    is_gone_from(second, image_hash)
+    wait_until(lambda: pictures_in(server)[:2] == ([], []), timeout_s=WAIT_S)
+    assert_problem(first.delete(f"/embed/{image_hash}"), EmbeddingNotFound)
+    # And it may come back.
+    assert second.post("/embed", content=data).json()["cached"] is None
+    assert_problem(click(second, image_hash, mask_id=mask["mask_id"]), MaskNotFound)
+    assert in_memory(first, image_hash)[0]["mask_id"] == mask["mask_id"]
+    assert pictures_in(server)[2] == []
+
+
+def test_a_replica_that_only_segments_hears_it_too(open_replicas, server, next_seed):
+    replicas = open_replicas(server.url, roles=("embed", "segment"))
+    embeds, segments = replicas.clients()
+    replicas.all_listen()
+    image_hash = embed(embeds, noise_file((43, 53), next_seed))
+    in_memory(segments, image_hash)
+
+    assert embeds.delete(f"/embed/{image_hash}").status_code == 204
+
+    is_gone_from(segments, image_hash)
+    assert pictures_in(server)[0] == []
+
+
+def test_in_a_namespace_the_others_keep_theirs(open_replicas, server, tmp_path, next_seed):
+    path = tmp_path / "keys.json"
+    keys = {name: f"esk_the-key-called-{name}-0123456789" for name in ("a", "b")}
+    entries = [
+        {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "roles": ["admin"]}
+        for name, key in keys.items()
+    ]
+    path.write_text(json.dumps(entries))
+    replicas = open_replicas(server.url, settings={"EDGESAM_API_KEYS_FILE": str(path)})
+    replicas.all_listen()
+    data = noise_file((43, 53), next_seed)
+    (first, second), (_, other) = replicas.clients(keys["a"]), replicas.clients(keys["b"])
+    image_hash = embed(first, data)
+    embed(other, data)
+    in_memory(second, image_hash)
+
+    assert first.delete(f"/embed/{image_hash}").status_code == 204
+
+    is_gone_from(second, image_hash)
+    assert other.head(f"/embed/{image_hash}").headers["x-cache"] == "memory"
+    in_memory(other, image_hash)
+
+
+def test_what_was_deleted_while_a_replica_was_cut_off_is_gone_when_it_is_back(open_replicas, server, next_seed):
+    with Proxy(server.port) as way:
+        replicas = open_replicas(server.url, f"redis://127.0.0.1:{way.port}")
+        (first, second), (_, cut_off) = replicas.clients(), replicas.services
+        replicas.all_listen()
+        deleted, lost = (embed(second, noise_file((43, 53), next_seed + number)) for number in range(2))
+
+        way.refuse()
+        says(cut_off, LISTENS_NOT)
+        assert first.delete(f"/embed/{deleted}").status_code == 204
+        server.ask("UNLINK", *(key for key in pictures_in(server)[0] if key.endswith(lost)))
+        assert click(second, deleted).status_code == 200  # nobody could tell it
+        way.accept()
+        says(cut_off, LISTENS, times=2)
+
+        is_gone_from(second, deleted)
+        assert click(second, lost).status_code == 200
+        assert second.head(f"/embed/{lost}").headers["x-cache"] == "memory"
+        assert [key.rpartition(":")[2] for key in pictures_in(server)[0]] == [lost]
+
+
+def test_after_a_restart_of_redis_memory_stays_and_deletions_are_heard_again(open_replicas, server, next_seed):
+    replicas = open_replicas(server.url)
+    first, second = replicas.clients()
+    replicas.all_listen()
+    image_hash = embed(second, noise_file((43, 53), next_seed))
+
+    server.restart()
+    replicas.all_listen(times=2)
+    wait_until(lambda: second.head(f"/embed/{image_hash}").headers.get("x-cache") == "memory", timeout_s=WAIT_S)
+    wait_until(lambda: first.delete(f"/embed/{image_hash}").status_code == 204, timeout_s=WAIT_S)
+
+    is_gone_from(second, image_hash)
+
+
+def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, server, next_seed):
+    replicas = open_replicas(server.url)
+    first, second = replicas.clients()
+    replicas.all_listen()
+    data, other = noise_file((43, 53), next_seed), noise_file((44, 54), next_seed)
+    image_hash, sign = hashlib.sha256(data).hexdigest(), embed(second, other)
+    key = pictures_in(server)[0][0].replace(sign, image_hash)
+    server.ask("SET", f"lock:{key}", "of a replica that encodes it", "PX", 600_000)
+
+    with ThreadPoolExecutor(1) as threads:
+        uploading = threads.submit(second.post, "/embed", content=data)
+        wait_until(lambda: waits_for_lock(server), timeout_s=WAIT_S, what="the upload does not wait")
+        first.delete(f"/embed/{image_hash}")
+        first.delete(f"/embed/{sign}")
+        is_gone_from(second, sign)  # so the deletion before it was heard as well
+        server.ask("UNLINK", f"lock:{key}")
+        answer = uploading.result(WAIT_S)
+
+    assert answer.status_code == 200
+    assert_problem(click(second, image_hash), EmbeddingNotFound)
+    assert pictures_in(server)[0] == []
+
+
+def waits_for_lock(server):
+    """Whether anybody looked for a value that another replica is to store: EXISTS asks for nothing else yet."""
+    return "cmdstat_exists" in server.ask("INFO", "commandstats")
+
+
+def test_without_the_right_to_the_channel_it_is_found_out_later_and_nothing_fails(open_replicas, next_seed):
+    with RedisServer(acl=[f"user edgesam on >pw {RIGHTS}"]) as server:
+        replicas = open_replicas(f"redis://edgesam:pw@127.0.0.1:{server.port}")
+        first, second = replicas.clients()
+        image_hash = embed(first, noise_file((43, 53), next_seed))
+        in_memory(second, image_hash)
+
+        assert first.delete(f"/embed/{image_hash}").status_code == 204
+
+        assert first.get("/readyz").json()["redis"] == "ok"
+        assert click(second, image_hash).status_code == 200
+        assert second.head(f"/embed/{image_hash}").status_code == 404  # it asks Redis
+        assert_problem(click(second, image_hash), EmbeddingNotFound)
+        assert pictures_in(server)[0] == []
+        says(replicas.services[0], LISTENS_NOT)
+        warnings = [line for line in replicas.services[0].log if line.get("logger", "").startswith("service.cache")]
+        assert [line["level"] for line in warnings] == ["warning", "warning"]
+
+
+def test_garbage_on_the_channel_harms_nobody(open_replicas, server, next_seed):
+    replicas = open_replicas(server.url)
+    first, second = replicas.clients()
+    replicas.all_listen()
+    image_hash = embed(first, noise_file((43, 53), next_seed))
+    in_memory(second, image_hash)
+    (key,) = pictures_in(server)[0]
+    near = [key[:-1], f"{key}0", f"{key}:mask:0", key.upper(), f"{key}\n", key.replace(":1:", ":2:"), "*", image_hash]
+
+    for garbage in (b"", bytes(range(256)), b"x" * 2**20, key.encode(), *(f"x {text}".encode() for text in near)):
+        server.ask("PUBLISH", CHANNEL, garbage)
+    other = embed(second, noise_file((44, 54), next_seed))
+    assert first.delete(f"/embed/{other}").status_code == 204
+    is_gone_from(second, other)  # so all of that was heard
+
+    assert second.head(f"/embed/{image_hash}").headers["x-cache"] == "memory"
+    assert [[line["event"] for line in service.log].count(LISTENS) for service in replicas.services] == [1, 1]
