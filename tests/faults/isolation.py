@@ -27,7 +27,7 @@ _MIB = 2**20
 _SIZES = ((40, 60), (61, 43), (90, 90), (33, 120), (128, 96), (70, 55))
 _STATE_MIB = 10
 _HELD_IN_MEMORY = 2
-_HELD_IN_REDIS = 4
+_HELD_IN_REDIS = 5
 # More than enough tries for a picture that others push out again and again.
 _TRIES = 20
 

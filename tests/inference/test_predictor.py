@@ -18,6 +18,7 @@ from service.cache.memory import MemoryCache
 from service.errors import UnsupportedImage
 from service.inference.background import BackgroundWork
 from service.inference.callers import Caller
+from service.inference.forgotten import ForgottenPictures
 from service.inference.lanes import decode_lane, encode_lane
 from service.inference.predictor import Limits, Predictor, _all_or_none
 from service.inference.refinement import RefinementMasks
@@ -313,7 +314,17 @@ async def predictor(runtime, metrics, upload_thread):
     bounds = {"max_batch_size": 1, "max_queue_size": 32, "calls": 1, "threads": 1, "finishers": 1}
     decoding = decode_lane(runtime, metrics=metrics, **bounds)
     memory = MemoryCache(64 << 20, 1000.0, metrics)
-    states = ImageStates(memory, None, runtime=runtime, workers=clicks, background=background, renew_every_s=100.0)
+    forgotten = ForgottenPictures()
+    states = ImageStates(
+        memory,
+        None,
+        deletions=None,
+        forgotten=forgotten,
+        runtime=runtime,
+        workers=clicks,
+        background=background,
+        renew_every_s=100.0,
+    )
     async with AsyncExitStack() as stack:
         stack.callback(clicks.close)
         for lane in (encoding, decoding):
@@ -325,7 +336,8 @@ async def predictor(runtime, metrics, upload_thread):
             decode_lane=decoding,
             states=states,
             flight=None,
-            masks=RefinementMasks(MemoryCache(1 << 20, 1000.0, metrics, "mask_memory"), None, background),
+            masks=RefinementMasks(MemoryCache(1 << 20, 1000.0, metrics, "mask_memory"), None, background, forgotten),
+            forgotten=forgotten,
             uploads=upload_thread,
             clicks=clicks,
             dtype="float16",
