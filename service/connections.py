@@ -4,6 +4,7 @@ import asyncio
 import logging
 import resource
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -74,12 +75,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unanswered_bytes = 0
         """Of a head, or of a body whose request has been answered already."""
         self._piece_bytes = 0
+        self._lent: dict[str, Callable[[], object]] = {}
         self._patience: asyncio.TimerHandle | None = None
         self._refusal: ServiceError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
         super().connection_made(transport)
+        flow = self.flow
+
+        def is_held_back() -> bool:  # no method: in its own scope this object would hold itself
+            return flow.write_paused
+
+        self._lent = {"abort": transport.abort, "is_held_back": is_held_back}
         if self.bounds is None:
             return
         if len(self.connections) > self.bounds.max_connections:
@@ -114,10 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._unanswered_bytes = 0
-        self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "is_held_back": self._is_held_back}}
-
-    def _is_held_back(self) -> bool:
-        return self.flow.write_paused
+        self.scope["extensions"] = {CONNECTION: self._lent}
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""

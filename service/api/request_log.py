@@ -15,14 +15,14 @@ logger = logging.getLogger("service.request")
 # Who is refused asks again, thousands of times a second: their lines would cost the processor that the others' answers
 # need, and fill the disk. The counter of refusals has all of them.
 _REFUSALS: Final = frozenset({Overloaded.code, RateLimited.code})
-REFUSALS_PER_S = 10
+MOST_REFUSALS_PER_S = 10
 
 
 class RequestLog:
     """Writes the lines.
 
-    The first refusals of each second have one of their own. How many had none tells the next line of any request in a
-    later second, as `unlogged_refusals`.
+    Of refusals, the first of a second has one for each key and problem, so that who floods the service hides nobody.
+    How many had none tells the next line of any request in a later second, as `unlogged_refusals`.
 
     Args:
         clock: seconds that never go back.
@@ -31,20 +31,22 @@ class RequestLog:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._second = 0
-        self._refusals = 0
+        self._refused: set[tuple[str, str]] = set()  # in this second: key and problem
         self._unlogged = 0
 
     def write(self, scope: Scope, status: int, seconds: float, stages: Stages) -> None:
         """The line of a request that has been answered; `scope` has what RequestMiddleware set."""
         state = scope["state"]
         second = int(self._clock())
-        if second != self._second:
-            self._second, self._refusals = second, 0
-        if state.get("problem") in _REFUSALS:
-            self._refusals += 1
-            if self._refusals > REFUSALS_PER_S:
+        is_later = second != self._second
+        if is_later:
+            self._second, self._refused = second, set()
+        if (problem := state.get("problem", "")) in _REFUSALS:
+            kind = (state.get("key", ""), problem)
+            if kind in self._refused or len(self._refused) == MOST_REFUSALS_PER_S:
                 self._unlogged += 1
                 return
+            self._refused.add(kind)
         line = {
             "request_id": state["request_id"],
             "method": scope["method"],
@@ -54,6 +56,6 @@ class RequestLog:
             "stages_ms": {stage: round(ms, 2) for stage, ms in stages.elapsed_ms().items()},
             **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
         }
-        if self._unlogged and self._refusals <= 1:
+        if self._unlogged and is_later:
             line["unlogged_refusals"], self._unlogged = self._unlogged, 0
         logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

@@ -5,14 +5,14 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from service.inference.callers import has_room
+from service.inference.callers import Places
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 
 class BackgroundWork:
-    """Runs tasks behind the answers. No caller may have all of the room there is (`has_room`).
+    """Runs tasks behind the answers. No caller may have all of the room there is (`Places`).
 
     Args:
         max_tasks: beyond these new ones are dropped, because each holds a value in memory; they are counted as
@@ -20,7 +20,7 @@ class BackgroundWork:
     """
 
     def __init__(self, max_tasks: int, metrics: Metrics) -> None:
-        self._max_tasks = max_tasks
+        self._places = Places(max_tasks, "tasks run behind answers")
         self._dropped = metrics.rejected_total.labels("background")
         self._tasks: dict[asyncio.Task[None], str] = {}  # and whose they are
 
@@ -31,13 +31,13 @@ class BackgroundWork:
             work: the task.
             caller: whose it is; "" where nobody is told apart, which then may fill all of the room together.
         """
-        held = list(self._tasks.values()).count(caller) if caller else 0
-        if not has_room(held, len(self._tasks), self._max_tasks):
+        if not self._places.has_room(caller):
             work.close()
             self._dropped.inc()
             return False
         task = asyncio.create_task(work)
         self._tasks[task] = caller
+        self._places.take(caller)
         task.add_done_callback(self._ended)
         return True
 
@@ -50,6 +50,6 @@ class BackgroundWork:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
+        self._places.give_back(self._tasks.pop(task))
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background work failed", exc_info=error)

@@ -10,8 +10,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar, overload
 
-from service.errors import NotReady, Overloaded
-from service.inference.callers import Turns, has_room
+from service.errors import NotReady
+from service.inference.callers import Places, Turns
 from service.metrics import Metrics
 
 Item = TypeVar("Item")
@@ -90,7 +90,6 @@ class DynamicBatcher(Generic[Item, Result]):
         self._group = group
         self._size = size
         self._max_batch_size = max_batch_size
-        self._max_queue_size = max_queue_size
         self._initializer = initializer
         self._queue_wait_seconds = metrics.queue_wait_seconds.labels(lane)
         self._batch_size = metrics.batch_size.labels(lane)
@@ -103,8 +102,7 @@ class DynamicBatcher(Generic[Item, Result]):
 
         self._lock = threading.Lock()  # guards what follows
         self._queue: deque[_Entry[Item, Result]] = deque()
-        self._held: dict[str, int] = {}  # places in the queue by caller, without begun work; nobody is in it with 0
-        self._places_taken = 0
+        self._places = Places(max_queue_size, f"requests wait to {lane}")  # without begun work
         self._turns = Turns()
         self._finishing: deque[Callable[[], None]] = deque()
         self._idle: list[threading.Condition] = []  # the last to fall idle is the first to work: its caches are warm
@@ -147,9 +145,8 @@ class DynamicBatcher(Generic[Item, Result]):
             if self._is_closed:
                 raise _closing()
             if not is_begun:
-                self.check_room(caller)
-                self._places_taken += 1
-                self._held[caller] = self._held.get(caller, 0) + 1
+                self._places.check(caller)
+                self._places.take(caller)
             self._queue.append(entry)
             self._wake()
         try:
@@ -159,6 +156,8 @@ class DynamicBatcher(Generic[Item, Result]):
                 if entry in self._queue:
                     self._remove(entry)
             raise
+        finally:
+            del entry, future  # an error holds this frame, and they the error: a circle with the item in it
 
     def check_room(self, caller: str) -> None:
         """What `submit` does first; a look without the lock, for those who want to know before they prepare an item.
@@ -166,14 +165,7 @@ class DynamicBatcher(Generic[Item, Result]):
         Raises:
             Overloaded: the queue is full, or this caller's share of it.
         """
-        # Begun work is bounded by those who began it; counted here, its pieces would shut others out.
-        taken, limit = self._places_taken, self._max_queue_size
-        held = self._held.get(caller, 0) if caller else 0
-        if not has_room(held, taken, limit):
-            full = f"{limit} requests wait to {self._lane}, the most this process holds."
-            share = f"{held} requests of this key wait to {self._lane}, its share of the {limit} that may."
-            message = full if taken >= limit else share
-            raise Overloaded(f"{message} Retry shortly.", retry_after_s=1.0, extra={"limit": limit})
+        self._places.check(caller)
 
     async def aclose(self) -> None:
         """Answer whoever is still queued with NotReady, let running batches end, stop the threads."""
@@ -276,6 +268,7 @@ class DynamicBatcher(Generic[Item, Result]):
                 self._free_calls += 1
                 self._free_threads += threads
                 self._finishing.extend(finishing)
+            del batch, entry  # see `submit`
 
     def _finish(self, entry: _Entry[Item, Result], done: Done[Result]) -> None:
         if entry.future.done():
@@ -289,6 +282,8 @@ class DynamicBatcher(Generic[Item, Result]):
             self._deliver(entry, error=error)
         else:
             self._deliver(entry, done=Done(finished, done.queue_s, done.run_s, done.batch_size, done.ran_until))
+        finally:
+            del entry, done  # see `submit`
 
     def _deliver(
         self, entry: _Entry[Item, Result], *, done: Done[Any] | None = None, error: Exception | None = None
@@ -304,11 +299,8 @@ class DynamicBatcher(Generic[Item, Result]):
     def _remove(self, entry: _Entry[Item, Result]) -> None:
         """Take an entry out of the queue, and give its place back."""
         self._queue.remove(entry)
-        if not entry.is_begun:
-            self._places_taken -= 1
-            self._held[entry.caller] -= 1
-            if self._held[entry.caller] == 0:
-                del self._held[entry.caller]
+        if not entry.is_begun:  # begun work is bounded by those who began it; its pieces would shut others out
+            self._places.give_back(entry.caller)
 
 
 def _check_length(batch: Sequence[object], results: Sequence[object]) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from service.errors import Overloaded
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -19,8 +21,9 @@ class Caller:
 
 ANYBODY = Caller(name="", namespace="")
 
-# One place in eight is for those who have none.
+# One place in eight is for those who have none; of two or three, each would be too much.
 _RESERVE = 8
+_LEAST_WITH_RESERVE = 4
 # How many times what is free of the others one caller may hold. One alone may have 6/7 of them, 3/4 of all; two have
 # 6/13 of them each, n of them 6/(6n + 1).
 _SHARE = 6
@@ -44,8 +47,56 @@ def has_room(held: int, total: int, limit: int) -> bool:
     """
     if held == 0:
         return total < limit
-    reserve = -(-limit // _RESERVE)
+    reserve = -(-limit // _RESERVE) if limit >= _LEAST_WITH_RESERVE else 0
     return held < _SHARE * (limit - reserve - total)
+
+
+class Places:
+    """Places of one kind, and who has how many of them. Not locked: its owner sees to that.
+
+    Args:
+        limit: places there are.
+        doing: what is done in one, for the client's message, such as `uploads are in progress`.
+    """
+
+    def __init__(self, limit: int, doing: str) -> None:
+        self._limit = limit
+        self._doing = doing
+        self._taken = 0
+        self._held: dict[str, int] = {}  # nobody is in it with 0
+
+    def has_room(self, caller: str) -> bool:
+        """Whether the caller may have one more; "" is nobody in particular, who may have all of them."""
+        return has_room(self._of(caller), self._taken, self._limit)
+
+    def check(self, caller: str) -> None:
+        """Nothing, where the caller may have one more.
+
+        Raises:
+            Overloaded: all are taken, or the caller has its share of them.
+        """
+        if self.has_room(caller):
+            return
+        message = f"{self._limit} {self._doing}, the most this process takes."
+        if self._taken < self._limit:
+            share = f"its share of the {self._limit} this process takes."
+            message = f"{self._of(caller)} {self._doing} for this key, {share}"
+        raise Overloaded(f"{message} Retry shortly.", retry_after_s=1.0, extra={"limit": self._limit})
+
+    def take(self, caller: str) -> None:
+        """One more, whether there is room or not."""
+        self._taken += 1
+        self._held[caller] = self._held.get(caller, 0) + 1
+
+    def give_back(self, caller: str) -> None:
+        """One of those taken."""
+        self._taken -= 1
+        self._held[caller] -= 1
+        if self._held[caller] == 0:
+            del self._held[caller]
+
+    def _of(self, caller: str) -> int:
+        return self._held.get(caller, 0) if caller else 0
 
 
 class Turns:

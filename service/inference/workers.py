@@ -72,6 +72,8 @@ class Workers:
         except asyncio.CancelledError:
             self._forget(caller, entry)
             raise
+        finally:
+            del entry  # an error holds this frame, and the entry the error: a circle with the arguments in it
         return result
 
     def close(self) -> None:

@@ -26,6 +26,15 @@ from service.settings import Settings
 WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
 
 
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """What is in no circle goes by itself; what is stays until this ends."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 class HeldWork:
     """A lane's `run` that stands still until it is let go, and remembers its batches. Answers items × 10."""
 

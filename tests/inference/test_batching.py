@@ -584,3 +584,22 @@ async def test_one_caller_does_not_fill_the_queue_for_others(open_lane, held, wa
     held.let_go()
 
     assert await results_of([*first, *flood, other]) == [0, 0, 10, 20, 30, 40, 50, 70]
+
+
+class Item:
+    """Can be watched."""
+
+
+@pytest.mark.parametrize("fails", ["run", "finish"])
+async def test_an_item_that_fails_is_not_kept(open_lane, without_collector, fails):
+    lane = open_lane(lambda items, _: items if fails == "finish" else [1 / 0])
+
+    async def fail() -> weakref.ref[Item]:
+        item = Item()
+        with pytest.raises(ZeroDivisionError):
+            await lane.submit(item, lambda _: 1 / 0)
+        return weakref.ref(item)
+
+    left = await fail()
+
+    await eventually(lambda: left() is None)

@@ -54,7 +54,7 @@ def test_of_equals_the_first_to_wait_is_next():
     assert Turns().next(["b", "a", "c"]) == "b"
 
 
-@given(st.integers(1, 300), st.integers(1, 320))
+@given(st.integers(4, 300), st.integers(1, 320))
 def test_however_many_have_all_they_may_a_newcomer_finds_a_place_while_there_are_fewer_callers_than_places(
     limit, callers
 ):
@@ -69,7 +69,7 @@ def test_however_many_have_all_they_may_a_newcomer_finds_a_place_while_there_are
         assert held.total() == limit * 3 // 4
 
 
-@given(st.integers(1, 48), st.lists(st.tuples(st.integers(0, 50), st.integers(-12, 48)), max_size=60))
+@given(st.integers(4, 48), st.lists(st.tuples(st.integers(0, 50), st.integers(-12, 48)), max_size=60))
 def test_in_whatever_order_they_come_and_go_a_newcomer_is_refused_only_while_more_than_an_eighth_hold_places(
     limit, steps
 ):
@@ -83,6 +83,11 @@ def test_in_whatever_order_they_come_and_go_a_newcomer_is_refused_only_while_mor
         holders = sum(places > 0 for places in held.values())
         assert held.total() <= limit
         assert has_room(0, held.total(), limit) or holders >= min(limit / 8 + 1, limit)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_of_few_places_one_caller_alone_may_have_all(limit):
+    assert [has_room(held, held, limit) for held in range(limit + 1)] == [True] * limit + [False]
 
 
 def test_one_caller_alone_may_not_have_every_permit_and_nobody_at_all_may():

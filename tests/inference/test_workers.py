@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from support.redis_server import eventually
 
 from service.inference.workers import Workers
 from service.metrics import Metrics
@@ -191,3 +192,18 @@ async def test_other_work_in_the_same_threads_goes_on_beside_it(workers, metrics
     )
 
     assert results == ["1", "2", "3"]
+
+
+async def test_work_that_fails_leaves_nothing_of_its_arguments_behind(workers, metrics, without_collector):
+    class Picture:
+        pass
+
+    async def refuse() -> weakref.ref[Picture]:
+        picture = Picture()
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(metrics.stages(), lambda _: 1 / 0, picture, caller="web")
+        return weakref.ref(picture)
+
+    left = await refuse()
+
+    await eventually(lambda: left() is None)
