@@ -4,7 +4,6 @@ import asyncio
 import logging
 import resource
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -75,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unanswered_bytes = 0
         """Of a head, or of a body whose request has been answered already."""
         self._piece_bytes = 0
-        self._lent: dict[str, Callable[[], object]] = {}
+        self._lent: dict[object, object] = {}
         self._patience: asyncio.TimerHandle | None = None
         self._refusal: ServiceError | None = None
 

@@ -200,6 +200,7 @@ class DynamicBatcher(Generic[Item, Result]):
                 called.wait()
             self._wake()
         work()
+        del work  # see `submit`: the frames behind an error stay with it
         return True
 
     def _take(self) -> Callable[[], None] | None:

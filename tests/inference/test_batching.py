@@ -577,7 +577,7 @@ async def test_one_caller_does_not_fill_the_queue_for_others(open_lane, held, wa
     flood = [asyncio.create_task(lane.submit(item, caller="flood")) for item in range(6)]
     await eventually(lambda: waiting() == 6)
 
-    with pytest.raises(Overloaded, match="of this key"):
+    with pytest.raises(Overloaded, match="for this key"):
         await lane.submit(6, caller="flood")
     other = asyncio.create_task(lane.submit(7, caller="other"))
     await eventually(lambda: waiting() == 7)
