@@ -188,6 +188,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        # Spans and metrics are RequestMiddleware's; the framework would look for a use of its own with each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         openapi_url=None if settings.docs_access == "off" else DOCUMENT_PATH,
     )
     app.state.readiness = Readiness()

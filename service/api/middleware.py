@@ -6,6 +6,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Iterable, Sequence
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,6 +61,9 @@ class RequestMiddleware:
         self._metrics = metrics
         self._routes = routes
         self._templates: dict[str, str] = {}
+        # Looking a series up by its labels costs more than counting in it; there are as few as routes and statuses.
+        self._in_flight = cache(metrics.in_flight.labels)
+        self._duration = cache(metrics.http_request_duration_seconds.labels)
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
         self._log = RequestLog()
@@ -95,7 +99,7 @@ class RequestMiddleware:
                 ]
             await answer.send(message)
 
-        in_flight = self._metrics.in_flight.labels(route)
+        in_flight = self._in_flight(route)
         in_flight.inc()
         status = 0
         try:
@@ -103,8 +107,7 @@ class RequestMiddleware:
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
-            duration = self._metrics.http_request_duration_seconds.labels(route, method, str(status))
-            duration.observe(seconds, stages.exemplar)
+            self._duration(route, method, status).observe(seconds, stages.exemplar)
             if route not in _QUIET_ROUTES:
                 self._log.write(scope, status, seconds, stages)
             if trace is not None:

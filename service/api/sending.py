@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from time import monotonic
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
@@ -44,7 +45,7 @@ class Answer:
         self._send = send
         self._timeout_s = timeout_s
         self._is_held_back = is_held_back
-        self._until: float | None = None
+        self._began_at: float | None = None
 
     async def send(self, message: Message) -> None:
         """Send one message of the app, a large one in pieces.
@@ -55,16 +56,19 @@ class Answer:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._until = asyncio.get_running_loop().time() + self._timeout_s
+            self._began_at = monotonic()
         try:
             for piece in _pieces(message):
                 if self._is_held_back():
-                    async with asyncio.timeout_at(self._until):
+                    async with asyncio.timeout(self._left_s()):
                         await self._send_piece(piece)
                 else:
                     await self._send_piece(piece)
         except TimeoutError as error:
             raise AnswerTimeout from error
+
+    def _left_s(self) -> float | None:
+        return None if self._began_at is None else self._began_at + self._timeout_s - monotonic()
 
     async def _send_piece(self, piece: Message) -> None:
         if self.is_client_gone.is_set():

@@ -206,7 +206,7 @@ class _asking:  # noqa: N801 - reads as what goes on meanwhile
 
     def _ask(self) -> None:
         with open_client(self._url) as client:
-            while not self._is_over.wait(0.1):
+            while not self._is_over.wait(0.5):
                 answer = _click(client, self._image_hash, GREEDY)
                 if answer.status_code != 200:
                     self._refusals.append(answer)
