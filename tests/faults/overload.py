@@ -35,21 +35,29 @@ _ASKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """How requests of one kind were answered."""
+    """How requests of one kind were answered.
+
+    Attributes:
+        answered_in_time: while the flood lasted; what had gathered by then comes behind it, and nobody is in its way.
+        refused_ms: from when they were due.
+    """
 
     KINDS: ClassVar = ("answered", "refused", "other")
 
     answered: int
     refused: int
     other: int
+    answered_in_time: int
     refused_ms: list[float]
 
     @classmethod
-    def of(cls, trace: list[Exchange]) -> "Tail":
-        """Sort a trace."""
+    def of(cls, trace: list[Exchange], seconds: float) -> "Tail":
+        """Sort a trace of a flood that lasted for so long."""
         refused = [one.ms for one in trace if one.status in {"503", "429"}]
-        answered = sum(one.status == "200" for one in trace)
-        return cls(answered, len(refused), len(trace) - answered - len(refused), refused)
+        answered = [one.due_s + one.ms / 1000.0 for one in trace if one.status == "200"]
+        ended = min((one.due_s for one in trace), default=0.0) + seconds
+        other = len(trace) - len(answered) - len(refused)
+        return cls(len(answered), len(refused), other, sum(at_s < ended for at_s in answered), refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Trial:
 
     Attributes:
         per_s: clicks that the replica could do, before and after.
-        goodput: clicks a second that it did.
+        goodput: clicks a second that it did meanwhile.
         recovery_s: until it was as before.
     """
 
@@ -122,14 +130,13 @@ class _Crowd:
     def flood(self, per_s: float, seconds: float) -> tuple[tuple[Tail, Tail], list[httpx.Response], float, float]:
         """Ten times as many: the two keys' answers, refusals met from close, answers a second, time to recover."""
         calm_ms = _one_click_ms(self._client, self._hashes[1])
-        began = perf_counter()
         self._first.start_open([self._url], self._greedy, rate=_GREEDY_SHARE * per_s, seconds=seconds, seed=1)
         self._second.start_open([self._url], self._modest, rate=_MODEST_SHARE * per_s, seconds=seconds, seed=2)
         with _asking(self._url, self._hashes[0]) as refusals:
-            greedy, modest = Tail.of(self._first.wait().trace), Tail.of(self._second.wait().trace)
-        ended = perf_counter()
-        recovery_s = _recovery_s(self._client, self._hashes[1], calm_ms, ended)
-        return (greedy, modest), refusals, (greedy.answered + modest.answered) / max(ended - began, seconds), recovery_s
+            greedy, modest = (Tail.of(load.wait().trace, seconds) for load in (self._first, self._second))
+        recovery_s = _recovery_s(self._client, self._hashes[1], calm_ms, perf_counter())
+        goodput = (greedy.answered_in_time + modest.answered_in_time) / seconds
+        return (greedy, modest), refusals, goodput, recovery_s
 
 
 def _judge(outcome: Outcome, trials: list[Trial], refusals: list[httpx.Response], *, quick: bool) -> None:
