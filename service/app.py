@@ -41,6 +41,7 @@ from service.inference.states import ImageStates
 from service.inference.threads import available_cpus
 from service.inference.workers import Workers
 from service.metrics import Metrics
+from service.sam.embedding import picture_of_mask
 from service.sam.runs import MaskLibrary
 from service.settings import Settings
 
@@ -110,9 +111,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     closing.push_async_callback(encoding.aclose)
     memory: MemoryCache[ImageState] = MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics)
     mask_memory: MemoryCache[LowResMask] = MemoryCache(
-        settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory"
+        settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=picture_of_mask
     )
-    forgotten = ForgottenPictures()
+    # Whoever waits for a picture's embedding has a deadline; who joins others' waiting may have a later one.
+    forgotten = ForgottenPictures(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s))
     states = ImageStates(
         memory,
         shared.embeddings,
@@ -168,7 +170,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     shared.deletions,
                     states=states,
                     forgotten=forgotten,
-                    background=background,
                     fingerprint=runtime.fingerprint,
                     dtype=settings.embedding_dtype,
                 )

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest body of /segment, bytes.")
     max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
     max_embed_requests: int = Field(
-        32, ge=1, description="Uploads in progress, and apart downloads; more are refused with 503."
+        32, ge=1, description="Uploads in progress, and apart downloads and deletions; more are refused with 503."
     )
     max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
     max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")

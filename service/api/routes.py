@@ -152,7 +152,7 @@ def install_routes(
     @app.delete(
         "/embed/{image_hash}",
         status_code=204,
-        responses=ProblemModel.responses(401, 403, 404, 422, 429, 503),
+        responses=ProblemModel.responses(401, 403, 404, 422, 429, 503, 504),
         operation_id="forget",
         summary="Forget a picture",
         description="Removes the embedding from Redis and from the memory of the replica that answers; the others have "

@@ -49,7 +49,7 @@ def permits_of(
 
     Args:
         role: of this replica.
-        max_embed_requests: uploads at once, and as many downloads.
+        max_embed_requests: uploads at once, and as many downloads and deletions.
         max_segment_requests: prompt requests at once.
         check_clicks: raises Overloaded where the decoder's queue has no place for the caller.
         adapter_routes: of labelling tools, whose POSTs carry a picture each.
@@ -60,6 +60,8 @@ def permits_of(
         ("POST", "/embed"): uploads,
         ("POST", "/segment"): AdmissionController(max_segment_requests, "prompt requests", check=check_clicks),
         **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE)), downloads),
+        # Of its own: one that waits for an upload under way, or for Redis, takes no place of theirs.
+        ("DELETE", EMBEDDING_ROUTE): AdmissionController(max_embed_requests, "deletions"),
         # Of its own: it asks for no key, so strangers who read slowly would keep those with one from theirs.
         ("GET", RUNTIME_ROUTE): AdmissionController(max_embed_requests, "downloads of the page's runtime"),
         **{("POST", route): uploads for route in adapter_routes},

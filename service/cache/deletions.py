@@ -1,14 +1,16 @@
 """Values that were deleted on purpose: told to all replicas, and marked in Redis for those that did not hear it.
 
 A replica that holds the value in memory would else put it back, since to it a deleted value and one that Redis lost
-look alike. The mark tells them apart. It is a key of its own, in the slot of the value's, so that a cluster takes both
-in one script.
+look alike. The mark tells them apart: nothing is stored where one is (`RedisCache.put_unless`), but by an upload that
+knows this very mark, since it began after it. The mark is a key of its own, in the slot of the value's, so that a
+cluster takes both in one script.
 """
 
 import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from time import time
 
 from redis.exceptions import ResponseError
 
@@ -28,7 +30,7 @@ MAX_MESSAGE_BYTES = 512
 # one that lets nothing be told may keep the value.
 _DELETE = """
 local was_there = redis.call('UNLINK', KEYS[1])
-redis.pcall('SET', KEYS[2], '1', 'PX', ARGV[1])
+redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
 local told = redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 return {was_there, type(told) == 'table' and told['err'] or ''}
 """
@@ -51,14 +53,18 @@ class Deletions:
         self._is_silence_told = False
 
     async def delete(self, key: str) -> bool:
-        """Forget a value, mark it, and tell; whether there was one. When this returns, the message is out.
+        """Forget a value, mark it, and tell; whether there was one.
+
+        When this returns, Redis has the message, and has sent it to all that listen to the node it was told to; the
+        other nodes of a cluster get it a moment later, without anybody's word for it.
 
         A Redis that takes the value away and does not let it be told costs one line in the log.
 
         Raises:
             CacheUnavailable: Redis did not confirm in time, or refused; it may still have the value.
         """
-        command = (2, key, _mark(key), self._mark_ttl_ms, CHANNEL, f"{self._sender} {key}")
+        message = f"{self._sender} {key}"
+        command = (2, key, mark_key(key), self._mark_ttl_ms, CHANNEL, message, _new_mark())
         try:
             was_there, refusal = await self._client.call(self._breaker, "EVAL", _DELETE, *command)
         except CacheUnavailable as error:
@@ -70,32 +76,16 @@ class Deletions:
             self._say_once(refusal)
         return bool(was_there)
 
-    async def is_deleted(self, key: str) -> bool:
-        """Whether the value was deleted, by any replica, and none has stored it anew.
+    async def mark(self, key: str) -> str:
+        """The mark of a value that was deleted, by any replica, and that none has stored anew since; "" for none.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
-        return bool(await self._client.call(self._breaker, "EXISTS", _mark(key)))
+        mark = await self._client.call(self._breaker, "GETEX", mark_key(key))
+        return mark.decode(errors="replace") if isinstance(mark, bytes) else ""
 
-    async def enforce(self, key: str) -> None:
-        """Delete the value once more, if it is one that was deleted.
-
-        Raises:
-            CacheUnavailable: Redis did not answer in time, or refused.
-        """
-        if await self.is_deleted(key):
-            await self._client.call(self._breaker, "UNLINK", key)
-
-    async def revoke(self, key: str) -> None:
-        """Take the mark away; to be called before the value is stored anew.
-
-        Raises:
-            CacheUnavailable: Redis did not answer in time, or refused.
-        """
-        await self._client.call(self._breaker, "UNLINK", _mark(key))
-
-    def listen(self, *, heard: Callable[[str], None], began: Callable[[], None]) -> Subscription:
+    def subscription(self, *, heard: Callable[[str], None], began: Callable[[], None]) -> Subscription:
         """What calls `heard` with each key that another replica deletes; not started yet.
 
         Args:
@@ -113,10 +103,9 @@ class Deletions:
 
     async def _delete_here(self, key: str) -> bool:
         """Without the script: the others are not told."""
-        was_there = bool(await self._client.call(self._breaker, "UNLINK", key))
-        with suppress(CacheUnavailable):
-            await self._client.call(self._breaker, "SET", _mark(key), "1", "PX", self._mark_ttl_ms)
-        return was_there
+        with suppress(CacheUnavailable):  # first, so that nothing is stored between the two
+            await self._client.call(self._breaker, "SET", mark_key(key), _new_mark(), "PX", self._mark_ttl_ms)
+        return bool(await self._client.call(self._breaker, "UNLINK", key))
 
     def _say_once(self, refusal: bytes) -> None:
         if not self._is_silence_told:
@@ -127,5 +116,22 @@ class Deletions:
             )
 
 
-def _mark(key: str) -> str:
+def mark_key(key: str) -> str:
+    """Where the mark of a value is, in the same slot of a cluster."""
     return f"edgesam:deleted:{{{key}}}"
+
+
+def is_older(mark: str, age_s: float) -> bool:
+    """Whether a mark was set so long ago, by the clocks of two machines; False for what is no mark of ours.
+
+    Args:
+        mark: as `Deletions.mark` gives it, not "".
+        age_s: seconds.
+    """
+    set_at_ms = mark.partition(":")[0]
+    return set_at_ms.isascii() and set_at_ms.isdigit() and int(set_at_ms) < (time() - age_s) * 1000.0
+
+
+def _new_mark() -> str:
+    """Like no other, so that an upload that knows one does not take another away."""
+    return f"{int(time() * 1000.0)}:{secrets.token_hex(8)}"

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
 
 from service.cache.redis import RedisClient
@@ -55,8 +54,7 @@ class Subscription:
         """Stop listening."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         retry_s = FIRST_RETRY_S

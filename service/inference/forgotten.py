@@ -4,20 +4,26 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
-# Each is a key of some hundred bytes.
-MOST = 4096
+# Each is a key of some hundred bytes: 20 MB of them.
+MOST = 65_536
 
 
 class ForgottenPictures:
     """When pictures were forgotten, for work that began before: it must not put them back.
 
+    Work that began before something was forgotten that is no longer remembered counts as too old for all pictures: it
+    answers, and keeps nothing.
+
     Args:
-        most: pictures remembered. When there are more, all work counts as too old that began before the oldest of them
-            was forgotten: it answers, and keeps nothing.
+        longest_work_s: a picture is remembered for so long.
+        most: pictures remembered.
+        clock: seconds that never go back, as `began` is told.
     """
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, longest_work_s: float, *, most: int = MOST, clock: Callable[[], float] = monotonic) -> None:
+        self._longest_work_s = longest_work_s
         self._most = most
+        self._clock = clock
         self._at: OrderedDict[str, float] = OrderedDict()
         self._all_before = float("-inf")
         self._droppers: list[Callable[[str], bool]] = []
@@ -28,16 +34,17 @@ class ForgottenPictures:
 
     def add(self, key: str) -> bool:
         """Forget a picture in this process; whether anything of it was there."""
-        self._at[key] = monotonic()
+        now = self._clock()
+        self._at[key] = now
         self._at.move_to_end(key)
-        if len(self._at) > self._most:
+        while len(self._at) > self._most or next(iter(self._at.values())) < now - self._longest_work_s:
             _, self._all_before = self._at.popitem(last=False)
         had_any = False
         for drop in self._droppers:
             had_any = drop(key) or had_any
         return had_any
 
-    def since(self, key: str, began: float) -> bool:
+    def was_forgotten_since(self, key: str, began: float) -> bool:
         """Whether the picture was forgotten after work began.
 
         Args:

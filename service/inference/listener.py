@@ -1,14 +1,15 @@
 """Forgets what other replicas delete, at once where it is heard, and after an outage by asking."""
 
 import asyncio
-from contextlib import suppress
+import logging
 
 from service.cache.deletions import Deletions
 from service.errors import CacheUnavailable
-from service.inference.background import BackgroundWork
 from service.inference.forgotten import ForgottenPictures
 from service.inference.states import ImageStates
 from service.sam.embedding import is_embedding_key
+
+logger = logging.getLogger(__name__)
 
 # Between two questions after an outage. A gibibyte of memory holds a hundred pictures, five hundred without states.
 PAUSE_S = 0.01
@@ -21,7 +22,6 @@ class DeletionListener:
         deletions: of all replicas.
         states: whose pictures are asked for after an outage.
         forgotten: where what was heard is told.
-        background: where Redis is asked to forget what was stored while it was deleted.
         fingerprint, dtype: of the keys that concern this replica.
     """
 
@@ -31,17 +31,14 @@ class DeletionListener:
         *,
         states: ImageStates,
         forgotten: ForgottenPictures,
-        background: BackgroundWork,
         fingerprint: str,
         dtype: str,
     ) -> None:
-        self._deletions = deletions
         self._states = states
         self._forgotten = forgotten
-        self._background = background
         self._fingerprint = fingerprint
         self._dtype = dtype
-        self._subscription = deletions.listen(heard=self._hear, began=self._begin_to_ask)
+        self._subscription = deletions.subscription(heard=self._hear, began=self._begin_to_ask)
         self._asking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,23 +50,19 @@ class DeletionListener:
         await self._subscription.aclose()
         if self._asking is not None:
             self._asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._asking
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     def _hear(self, key: str) -> None:
-        # Other models' keys, and whatever else somebody says on the channel, are passed over.
-        if is_embedding_key(key, self._fingerprint, self._dtype) and self._forgotten.add(key):
-            # It was here, so it may have been put into Redis just behind the deletion.
-            self._background.start(self._enforce(key))
-
-    async def _enforce(self, key: str) -> None:
-        with suppress(CacheUnavailable):
-            await self._deletions.enforce(key)
+        # Other models' keys, and whatever else somebody says on the channel, are passed over. Redis need not be asked:
+        # whatever of this is on its way there finds the mark.
+        if is_embedding_key(key, self._fingerprint, self._dtype):
+            self._forgotten.add(key)
 
     def _begin_to_ask(self) -> None:
         if self._asking is not None:
             self._asking.cancel()  # the outage before: what it had not asked yet is asked now
         self._asking = asyncio.create_task(self._ask(), name="missed deletions")
+        self._asking.add_done_callback(_tell)
 
     async def _ask(self) -> None:
         """Whether anything that memory holds was deleted meanwhile. What Redis merely lost stays."""
@@ -77,8 +70,12 @@ class DeletionListener:
             while True:
                 await asyncio.sleep(PAUSE_S)
                 try:
-                    if await self._deletions.is_deleted(key):
-                        self._forgotten.add(key)
+                    await self._states.check(key)
                     break
                 except CacheUnavailable as error:  # the breaker may still be open when the channel is back
                     await asyncio.sleep(error.retry_after_s or 1.0)
+
+
+def _tell(asking: asyncio.Task[None]) -> None:
+    if not asking.cancelled() and (error := asking.exception()) is not None:
+        logger.error("asking for missed deletions failed", exc_info=error)

@@ -162,7 +162,7 @@ class Predictor:
             del body  # a picture in multipart would be held twice while it is encoded
             key = self._key(hashed, caller)
             state = self._states.peek(key)
-            if state is not None and await self._states.ensure_shared(key, state.embedding):
+            if state is not None and await self._states.ensure_shared(key, state):
                 return EmbedResult(hashed, state.embedding.original_size, "memory")
             return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages, caller))
 
@@ -196,7 +196,7 @@ class Predictor:
         async with deadline.bound():
             key = self._key(hashed, caller)
             state = await self._states.find(key, stages, caller=caller.name)
-            prompts = [await self._resolve(query, hashed, caller, stages) for query in queries]
+            prompts = [await self._resolve(query, hashed, caller, stages, began) for query in queries]
             for prompt in prompts:
                 check_prompt(prompt, state.embedding.original_size)
             if granularity == "auto":
@@ -253,13 +253,15 @@ class Predictor:
     async def _embed_missing(self, key: str, hashed: str, data: bytes, stages: Stages, caller: Caller) -> EmbedResult:
         """The peek into memory has missed: Redis, another replica, or our own encoder."""
         began = monotonic()
+        mark: str | None = None
         try:
             found = await self._states.look_up(key, stages, began=began)
+            if found is not None:
+                state, tier = found
+                return EmbedResult(hashed, state.embedding.original_size, tier)
+            mark = await self._states.mark(key)
         except CacheUnavailable:
-            found = None
-        if found is not None:
-            state, tier = found
-            return EmbedResult(hashed, state.embedding.original_size, tier)
+            pass  # what was deleted before is found out when Redis is told of the embedding
         lease: Lease | None = None
         if self._flight is not None:
             claim = await self._flight.claim(key)
@@ -269,8 +271,7 @@ class Predictor:
             lease = claim
         try:
             embedding = await self._encode(data, caller, stages)
-            await self._states.prepare(key, embedding, stages, began=began)
-            await self._states.share(key, embedding, stages, began=began)
+            await self._states.add(key, embedding, stages, began=began, mark=mark)
         finally:
             if lease is not None:  # whoever waits finds the value, or may compute it at once
                 await lease.release()
@@ -292,11 +293,13 @@ class Predictor:
         stages.add("encode", done.run_s, ended_at=done.ran_until)
         return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
 
-    async def _resolve(self, query: Query, hashed: str, caller: Caller, stages: Stages) -> Prompt:
+    async def _resolve(self, query: Query, hashed: str, caller: Caller, stages: Stages, began: float) -> Prompt:
         if query.mask_id is None:
             return query.prompt
         with stages.measure("cache_get"):
-            mask_logits = await self._masks.find(self._mask_key(hashed, query.mask_id, caller))
+            mask_logits = await self._masks.find(
+                self._mask_key(hashed, query.mask_id, caller), key=self._key(hashed, caller), began=began
+            )
         return replace(query.prompt, mask_logits=mask_logits)
 
     async def _decode(self, state: ImageState, writing: "_Writing[Written]", caller: Caller, stages: Stages) -> Written:

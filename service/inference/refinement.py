@@ -12,7 +12,6 @@ from service.cache.tiers import TieredCache
 from service.errors import CacheUnavailable, MaskNotFound
 from service.inference.background import BackgroundWork
 from service.inference.forgotten import ForgottenPictures
-from service.sam.embedding import masks_below
 
 LowResMask = NDArray[np.float16]  # (256, 256) logits, 128 KiB
 
@@ -21,7 +20,7 @@ class RefinementMasks:
     """Masks by key (`service.sam.embedding.mask_key`), in memory at once and in Redis behind the answer.
 
     Args:
-        memory: this process's tier.
+        memory: this process's tier, grouped by `service.sam.embedding.picture_of_mask`.
         shared: the tier of all replicas; None without Redis.
         background: runs the writes to `shared`.
         forgotten: pictures that were deleted lately, whose masks go with them: those in memory, here and in Redis.
@@ -41,57 +40,62 @@ class RefinementMasks:
         self._forgotten = forgotten
         forgotten.watch(self._drop)
 
-    async def find(self, key: str) -> LowResMask:
+    async def find(self, mask_key: str, *, key: str, began: float) -> LowResMask:
         """The logits (256, 256).
+
+        Args:
+            mask_key: of the mask.
+            key: of its picture.
+            began: when the work did that asks; what is found of a picture that was deleted since stays in no memory.
 
         Raises:
             MaskNotFound: unknown for this picture, or expired.
             CacheUnavailable: memory has it not, and Redis cannot be asked.
         """
-        mask_logits = await self._tiers.get(key)
+        mask_logits = await self._tiers.get(mask_key)
         if mask_logits is None:
             raise MaskNotFound(
                 "The mask_id is unknown for this picture or has expired. "
                 "Repeat the prompt that made the mask, or send its logits as mask_logits."
             )
+        if self._forgotten.was_forgotten_since(key, began):
+            self._memory.drop(mask_key)  # where the look-up has just copied it
         return mask_logits
 
-    async def keep(
-        self, picture: str, masks: Sequence[tuple[str, LowResMask]], *, began: float, caller: str = ""
-    ) -> None:
-        """Keep (key, logits) pairs; when this returns, this process can find them.
+    async def keep(self, key: str, masks: Sequence[tuple[str, LowResMask]], *, began: float, caller: str = "") -> None:
+        """Keep masks; when this returns, this process can find them.
 
         Args:
-            picture: its `embedding_key`.
-            masks: of it.
+            key: of the picture.
+            masks: of it, each with its `mask_key`.
             began: when the work on them did; those of a picture that was deleted since are not kept.
             caller: whose share of the work behind answers telling Redis is taken from.
         """
-        if self._forgotten.since(picture, began):
+        if self._forgotten.was_forgotten_since(key, began):
             return
-        for key, mask_logits in masks:
-            await self._memory.put(key, mask_logits)
+        for mask_key, mask_logits in masks:
+            await self._memory.put(mask_key, mask_logits)
         if self._shared is not None:
-            self._background.start(self._share(self._shared, picture, masks, began), caller)
+            self._background.start(self._share(self._shared, key, masks, began), caller)
 
     async def _share(
-        self, shared: Cache[LowResMask], picture: str, masks: Sequence[tuple[str, LowResMask]], began: float
+        self, shared: Cache[LowResMask], key: str, masks: Sequence[tuple[str, LowResMask]], began: float
     ) -> None:
-        for key, mask_logits in masks:
-            if self._forgotten.since(picture, began):
+        for mask_key, mask_logits in masks:
+            if self._forgotten.was_forgotten_since(key, began):
                 return
             with suppress(CacheUnavailable):  # the mask can be made again from its prompt
-                await shared.put(key, mask_logits)
-                if self._forgotten.since(picture, began):
-                    await shared.delete(key)
+                await shared.put(mask_key, mask_logits)
+                if self._forgotten.was_forgotten_since(key, began):
+                    await shared.delete(mask_key)
 
-    def _drop(self, picture: str) -> bool:
-        dropped = self._memory.drop_below(masks_below(picture))
+    def _drop(self, key: str) -> bool:
+        dropped = self._memory.drop_group(key)
         if dropped and self._shared is not None:
             self._background.start(self._unshare(self._shared, dropped))
         return bool(dropped)
 
-    async def _unshare(self, shared: Cache[LowResMask], keys: Sequence[str]) -> None:
-        for key in keys:
+    async def _unshare(self, shared: Cache[LowResMask], mask_keys: Sequence[str]) -> None:
+        for mask_key in mask_keys:
             with suppress(CacheUnavailable):  # it expires within minutes, and nobody finds it without its picture
-                await shared.delete(key)
+                await shared.delete(mask_key)

@@ -45,7 +45,7 @@ class Shared:
         metrics: Metrics,
         executor: Executor,
     ) -> None:
-        self.embeddings: Cache[ImageEmbedding] | None = None
+        self.embeddings: RedisCache[ImageEmbedding] | None = None
         self.masks: Cache[LowResMask] | None = None
         self.deletions: Deletions | None = None
         self.flight: SharedFlight[ImageEmbedding] | None = None

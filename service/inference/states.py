@@ -1,13 +1,14 @@
 """Where the image state of a picture comes from: this process's memory, else Redis and one `prepare`."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from service.cache.base import Cache
-from service.cache.deletions import Deletions
+from service.cache.deletions import Deletions, is_older, mark_key
 from service.cache.memory import MemoryCache
+from service.cache.redis import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.background import BackgroundWork
 from service.inference.forgotten import ForgottenPictures
@@ -24,12 +25,26 @@ _NOT_FOUND = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """What Redis has to take, or may take once more.
+
+    Args:
+        began: when the work did, as `time.monotonic` tells it.
+        mark: of a deletion before that, which the upload takes away; "" for none, None if Redis could not be asked.
+    """
+
+    began: float
+    mark: str | None
+
+
 class ImageStates:
     """The memory tier of prepared states in front of the shared tier of embeddings.
 
     What memory serves, Redis must go on having, since the next click may meet another replica: an embedding in use
     is renewed there, and stored again if it was lost. One that was deleted is kept nowhere, also by work that began
-    before: `began` is when it did, before it looked for anything.
+    before: `began` is when it did, before it looked for anything. One that was uploaded after its deletion is wanted,
+    also while Redis has not taken it yet and still has the mark.
 
     Args:
         memory: prepared states.
@@ -44,7 +59,7 @@ class ImageStates:
     def __init__(
         self,
         memory: MemoryCache[ImageState],
-        shared: Cache[ImageEmbedding] | None,
+        shared: RedisCache[ImageEmbedding] | None,
         *,
         deletions: Deletions | None,
         forgotten: ForgottenPictures,
@@ -62,6 +77,7 @@ class ImageStates:
         self._background = background
         self._renew_every_s = renew_every_s
         self._renewed_at: WeakKeyDictionary[ImageState, float] = WeakKeyDictionary()
+        self._unshared: WeakKeyDictionary[ImageState, _Upload] = WeakKeyDictionary()
         self._loads: SingleFlight[ImageState] = SingleFlight()
         forgotten.watch(self._drop)
 
@@ -89,8 +105,9 @@ class ImageStates:
         if state is None:
             return await self._loads.run(key, lambda: self._load(key, stages))
         if self._shared is not None and monotonic() > self._renewed_at.get(state, 0.0) + self._renew_every_s:
-            self._renewed_at[state] = monotonic()
-            self._background.start(self._keep_shared(key, state.embedding), caller)
+            now = monotonic()
+            if self._background.start(self._keep_shared(key, state, now), caller):
+                self._renewed_at[state] = now
         return state
 
     async def embedding(self, key: str, stages: Stages) -> ImageEmbedding:
@@ -122,43 +139,81 @@ class ImageStates:
             embedding = None if self._shared is None else await self._shared.get(key)
         return None if embedding is None else (await self.prepare(key, embedding, stages, began=began), "redis")
 
+    async def mark(self, key: str) -> str:
+        """What an upload that begins now may take away when it is added: the mark of the deletion before it.
+
+        "" for none.
+
+        Raises:
+            CacheUnavailable: Redis cannot be asked.
+        """
+        return "" if self._deletions is None else await self._deletions.mark(key)
+
     async def prepare(self, key: str, embedding: ImageEmbedding, stages: Stages, *, began: float) -> ImageState:
-        """Prepare an embedding and keep the state in memory."""
-
-        def work() -> ImageState:
-            with stages.measure("prepare"):
-                return self._runtime.prepare(embedding)
-
-        state = await self._workers.run(stages, work)
-        self._renewed_at[state] = monotonic()
-        if not self._forgotten.since(key, began):
+        """Prepare an embedding that Redis has, and keep the state in memory."""
+        state = await self._prepare(embedding, stages)
+        if not self._forgotten.was_forgotten_since(key, began):
             await self._memory.put(key, state)
         return state
 
-    async def share(self, key: str, embedding: ImageEmbedding, stages: Stages, *, began: float) -> None:
-        """Store a new embedding in Redis, in bounded time; without it other replicas encode for themselves."""
-        if self._deletions is not None:
-            with suppress(CacheUnavailable), stages.measure("cache_put"):
-                if not self._forgotten.since(key, began):
-                    await self._deletions.revoke(key)
-                    await self._store(key, embedding, began)
+    async def add(self, key: str, embedding: ImageEmbedding, stages: Stages, *, began: float, mark: str | None) -> None:
+        """Keep a new embedding: in memory, and in Redis, in bounded time; without that other replicas encode anew.
 
-    async def ensure_shared(self, key: str, embedding: ImageEmbedding) -> bool:
-        """Renew an embedding in Redis, or store it again if Redis has lost it.
+        Args:
+            key: of the picture.
+            embedding: of it.
+            stages: of the request.
+            began: when the work did.
+            mark: what `mark` said then, None if it could not. Where Redis has another one by now, nothing is kept.
+        """
+        state = await self._prepare(embedding, stages)
+        if self._forgotten.was_forgotten_since(key, began):
+            return
+        upload = _Upload(began, mark)
+        if self._shared is not None:
+            self._unshared[state] = upload  # before anybody finds it in memory, and takes the mark for its own
+        await self._memory.put(key, state)
+        if self._shared is not None:
+            with suppress(CacheUnavailable), stages.measure("cache_put"):
+                await self._share(key, state, upload)
+
+    async def ensure_shared(self, key: str, state: ImageState, *, began: float | None = None) -> bool:
+        """Renew an embedding in Redis, or store it again if Redis has lost it or never had it.
+
+        Args:
+            key: of the picture.
+            state: what memory has, or had when
+            began: the work did; None for now.
 
         Returns:
             Whether it is still wanted. If not, another replica has deleted it, and it is gone from here as well.
         """
-        began = monotonic()
-        if self._shared is None or self._deletions is None:
+        began = monotonic() if began is None else began
+        if self._shared is None:
             return True
         with suppress(CacheUnavailable):
-            if not await self._shared.renew(key) and await self._memory.contains(key):
-                if await self._deletions.is_deleted(key):
-                    self._forgotten.add(key)
-                else:
-                    await self._store(key, embedding, began)
-        return not self._forgotten.since(key, began)
+            if await self._shared.renew(key):
+                self._unshared.pop(state, None)  # another replica had it to share
+            elif self._memory.glance(key) is state:
+                await self._share(key, state, self._unshared.get(state) or _Upload(began, ""))
+        return not self._forgotten.was_forgotten_since(key, began)
+
+    async def check(self, key: str) -> None:
+        """Forget a picture if it was deleted while nobody could tell this replica; what Redis merely lost stays.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time, or refused.
+        """
+        began = monotonic()
+        state = self._memory.glance(key)
+        if state is None or self._deletions is None:
+            return
+        upload = self._unshared.get(state)
+        if upload is not None:
+            with suppress(CacheUnavailable):  # a Redis too full for it still tells of the others; a renewal tries again
+                await self._share(key, state, upload)
+        elif await self._deletions.mark(key):
+            self._forget(key, began)
 
     async def contains(self, key: str) -> Tier | None:
         """The tier that has it; what memory has, Redis has too when this returns, if it can be asked.
@@ -167,7 +222,7 @@ class ImageStates:
             CacheUnavailable: memory has it not, and Redis cannot be asked.
         """
         state = self._memory.peek(key)
-        if state is not None and await self.ensure_shared(key, state.embedding):
+        if state is not None and await self.ensure_shared(key, state):
             return "memory"
         if self._shared is not None and await self._shared.contains(key):
             return "redis"
@@ -180,12 +235,12 @@ class ImageStates:
             CacheUnavailable: Redis may still have it, and the others do.
         """
         await self._loads.settle(key)  # who waits there is answered first
-        was_there = False
+        was_there = self._forgotten.add(key)  # before, for what is on its way to a Redis too full for a mark
         try:
             if self._deletions is not None:
-                was_there = await self._deletions.delete(key)
+                was_there = await self._deletions.delete(key) or was_there
         finally:
-            # Now and not before, so that nothing that was read of Redis meanwhile is kept.
+            # And after, so that nothing that was read of Redis meanwhile is kept.
             was_there = self._forgotten.add(key) or was_there
         return was_there
 
@@ -193,22 +248,44 @@ class ImageStates:
         self._loads.detach(key)
         return self._memory.drop(key)
 
-    async def _keep_shared(self, key: str, embedding: ImageEmbedding) -> None:
-        await self.ensure_shared(key, embedding)
+    async def _keep_shared(self, key: str, state: ImageState, began: float) -> None:
+        await self.ensure_shared(key, state, began=began)
 
-    async def _store(self, key: str, embedding: ImageEmbedding, began: float) -> None:
-        """Put it into Redis, unless it was deleted since; and take it back if it was meanwhile.
+    async def _prepare(self, embedding: ImageEmbedding, stages: Stages) -> ImageState:
+        def work() -> ImageState:
+            with stages.measure("prepare"):
+                return self._runtime.prepare(embedding)
+
+        state = await self._workers.run(stages, work)
+        self._renewed_at[state] = monotonic()
+        return state
+
+    async def _share(self, key: str, state: ImageState, upload: _Upload) -> None:
+        """Put it into Redis, or forget it if it was deleted after its upload.
 
         Raises:
             CacheUnavailable: Redis did not take it.
         """
         assert self._shared is not None
         assert self._deletions is not None
-        if self._forgotten.since(key, began):
+        if self._forgotten.was_forgotten_since(key, upload.began):
             return
-        await self._shared.put(key, embedding)
-        if self._forgotten.since(key, began):
-            await self._deletions.enforce(key)
+        known = upload.mark
+        if known is None:
+            known = await self._deletions.mark(key)
+            # Nobody could tell then which deletions were before; the clocks of the replicas have to.
+            if known and not is_older(known, monotonic() - upload.began):
+                self._forget(key, upload.began)
+                return
+        if await self._shared.put_unless(key, state.embedding, marked=mark_key(key), known=known):
+            self._unshared.pop(state, None)
+        else:
+            self._forget(key, upload.began)
+
+    def _forget(self, key: str, began: float) -> None:
+        """Of several who find the same mark the first: by the second's time the picture may be uploaded anew."""
+        if not self._forgotten.was_forgotten_since(key, began):
+            self._forgotten.add(key)
 
     async def _load(self, key: str, stages: Stages) -> ImageState:
         try:

@@ -34,6 +34,7 @@ _HEADER = struct.Struct("<4sBBBBII16sI")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _PROPOSAL_BYTES = 20
+_BEFORE_MASK = ":mask:"
 _OWNER_AND_HASH = re.compile(r"(@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}", re.ASCII)
 
 
@@ -92,16 +93,12 @@ def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
 
 def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
     """Where the low-resolution logits of one mask are kept, under the key of its picture."""
-    return masks_below(embedding_key(image_hash, fingerprint, dtype, namespace)) + mask_id
+    return embedding_key(image_hash, fingerprint, dtype, namespace) + _BEFORE_MASK + mask_id
 
 
-def masks_below(key: str) -> str:
-    """What the keys of all masks of a picture begin with, and no others.
-
-    Args:
-        key: the picture's `embedding_key`.
-    """
-    return f"{key}:mask:"
+def picture_of_mask(mask_key: str) -> str:
+    """The `embedding_key` of the picture a mask belongs to."""
+    return mask_key.rpartition(_BEFORE_MASK)[0]
 
 
 def mask_id(key: str, logits: NDArray[np.floating]) -> str:

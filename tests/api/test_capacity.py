@@ -18,6 +18,8 @@ from support.service_client import (
 )
 from support.service_process import ServiceProcess
 
+from service.api.downloads import EMBEDDING_ROUTE
+from service.api.stack import permits_of
 from service.errors import BodyTimeout, DeadlineExceeded, Overloaded
 
 UNKNOWN = {"image_hash": "0" * 64, "prompts": [point(1, 1)]}
@@ -50,6 +52,21 @@ def test_uploads_and_prompts_have_permits_of_their_own(limited, limited_client):
 
     assert (click.status_code, known.status_code) == (200, 200)
     wait_for_in_flight(limited_client, "/embed", 0)
+
+
+def test_deletions_have_permits_of_their_own():
+    permits = permits_of(
+        "all", max_embed_requests=1, max_segment_requests=1, check_clicks=lambda _: None, adapter_routes=[]
+    )
+    one, another = (permits["DELETE", EMBEDDING_ROUTE].permit("") for _ in range(2))
+    others = [permits[other].permit("") for other in (("POST", "/embed"), ("GET", EMBEDDING_ROUTE))]
+
+    with one:
+        with pytest.raises(Overloaded, match="deletions"):
+            another.__enter__()
+        for other in others:
+            with other:
+                pass
 
 
 @pytest.mark.parametrize("path", ["/embed", "/segment"])

@@ -17,7 +17,7 @@ from service.errors import EmbeddingNotFound, MaskNotFound
 
 WAIT_S = 60.0
 LISTENS, LISTENS_NOT = "listening to other replicas", "not listening to other replicas"
-RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
+RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +rename +eval +publish +subscribe"
 PATIENT = {
     "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
     "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
@@ -172,6 +172,33 @@ def test_what_was_deleted_while_a_replica_was_cut_off_is_gone_when_it_is_back(op
         assert click(second, lost).status_code == 200
         assert second.head(f"/embed/{lost}").headers["x-cache"] == "memory"
         assert [key.rpartition(":")[2] for key in pictures_in(server)[0]] == [lost]
+
+
+def test_what_is_uploaded_to_a_replica_that_is_cut_off_is_there_for_all_when_it_is_back(
+    open_replicas, server, next_seed
+):
+    with Proxy(server.port) as way:
+        replicas = open_replicas(server.url, f"redis://127.0.0.1:{way.port}")
+        (first, second), (_, cut_off) = replicas.clients(), replicas.services
+        replicas.all_listen()
+        before, after = (noise_file((43, 53), next_seed + number) for number in range(2))
+        deleted_before = embed(first, before)
+        assert first.delete(f"/embed/{deleted_before}").status_code == 204
+
+        way.refuse()
+        says(cut_off, LISTENS_NOT)
+        assert second.post("/embed", content=before).json()["cached"] is None
+        deleted_after = embed(second, after)
+        first.delete(f"/embed/{deleted_after}")
+        way.accept()
+        says(cut_off, LISTENS, times=2)
+
+        is_gone_from(second, deleted_after)
+        wait_until(lambda: click(first, deleted_before).status_code == 200, timeout_s=WAIT_S)
+        assert second.head(f"/embed/{deleted_before}").headers["x-cache"] == "memory"
+        keys, _, marks = pictures_in(server)
+        assert [key.rpartition(":")[2] for key in keys] == [deleted_before]
+        assert [deleted_after in mark for mark in marks] == [True]
 
 
 def test_after_a_restart_of_redis_memory_stays_and_deletions_are_heard_again(open_replicas, server, next_seed):

@@ -12,10 +12,10 @@ from support.redis_server import RedisCluster, RedisSentinels, RedisServer, even
 
 import service.cache.subscription
 from service.cache.breaker import CircuitBreaker
-from service.cache.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions
+from service.cache.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions, is_older, mark_key
 
 WAIT_S = 60.0
-RIGHTS = "~edgesam:* resetchannels -@all +set +unlink +exists +eval"
+RIGHTS = "~edgesam:* resetchannels -@all +getex +set +unlink +eval"
 
 
 @dataclass
@@ -41,7 +41,7 @@ async def open_replica(open_client, metrics):
         def open_(url, **bounds):
             breaker = CircuitBreaker(metrics=metrics)
             replica = Replica(Deletions(open_client(url, **bounds), breaker, mark_ttl_s=1000.0), breaker)
-            subscription = replica.deletions.listen(
+            subscription = replica.deletions.subscription(
                 heard=replica.heard.append, began=lambda: replica.begins.append(time.monotonic())
             )
             subscription.start()
@@ -99,7 +99,7 @@ async def test_over_every_node_of_a_cluster(open_replica):
 
         listeners = [node.ask("PUBSUB", "NUMSUB", CHANNEL)[1] for node in cluster.nodes]
         assert sum(listeners) == 8
-        assert await one.deletions.is_deleted("edgesam:3")
+        assert await one.deletions.mark("edgesam:3")
 
 
 @pytest.mark.slow
@@ -116,29 +116,90 @@ async def test_behind_sentinel_also_when_the_master_is_another(open_replica):
         await second.hears(2)
 
 
-async def test_a_deletion_leaves_a_mark_until_the_value_is_stored_anew(open_replica, redis_server):
+async def test_each_deletion_leaves_a_mark_of_its_own(open_replica, redis_server):
     first, second = open_replica(redis_server.url), open_replica(redis_server.url)
-    assert not await second.deletions.is_deleted("edgesam:marked")
+    assert await second.deletions.mark("edgesam:marked") == ""
 
     await first.deletions.delete("edgesam:marked")
+    one = await second.deletions.mark("edgesam:marked")
+    await second.deletions.delete("edgesam:marked")
+    other = await first.deletions.mark("edgesam:marked")
 
-    assert await second.deletions.is_deleted("edgesam:marked")
-    assert 900_000 < redis_server.ask("PTTL", "edgesam:deleted:{edgesam:marked}") <= 1_000_000
-    await second.deletions.revoke("edgesam:marked")
-    assert not await first.deletions.is_deleted("edgesam:marked")
+    assert one
+    assert other
+    assert one != other
+    assert 900_000 < redis_server.ask("PTTL", mark_key("edgesam:marked")) <= 1_000_000
 
 
-async def test_what_was_stored_just_behind_a_deletion_is_deleted_as_well(open_replica, redis_server):
-    replica = open_replica(redis_server.url)
-    redis_server.ask("SET", "edgesam:wanted", "value")
-    await replica.deletions.delete("edgesam:unwanted")
-    redis_server.ask("SET", "edgesam:unwanted", "value")
+@pytest.fixture
+def put(open_cache, redis_server):
+    """Store the value of a key, as an upload does that knows a mark, or whoever puts it back and knows none."""
+    cache = open_cache(redis_server.url, ttl_s=1000.0)
 
-    await replica.deletions.enforce("edgesam:wanted")
-    await replica.deletions.enforce("edgesam:unwanted")
+    async def put_(key, known=""):
+        return await cache.put_unless(key, memoryview(b"value"), marked=mark_key(key), known=known)
 
-    assert redis_server.ask("EXISTS", "edgesam:wanted") == 1
-    assert redis_server.ask("EXISTS", "edgesam:unwanted") == 0
+    return put_
+
+
+async def test_nothing_is_stored_where_a_mark_is_but_by_who_knows_it(open_replica, redis_server, put):
+    replica, key = open_replica(redis_server.url), "edgesam:put"
+    await replica.deletions.delete(key)
+    before = await replica.deletions.mark(key)
+    await replica.deletions.delete(key)
+    mark = await replica.deletions.mark(key)
+
+    assert not await put(key)
+    assert not await put(key, known=before)
+    assert redis_server.ask("KEYS", "edgesam:*put*") == [mark_key(key).encode()]
+    assert await put(key, known=mark)
+    assert redis_server.ask("KEYS", "edgesam:*put*") == [key.encode()]
+    assert 800_000 < redis_server.ask("PTTL", key) <= 1_100_000
+    assert await put(key, known=mark)  # which is no longer there
+
+
+async def test_what_is_put_in_while_it_is_deleted_is_never_beside_its_mark(open_replica, redis_server, put):
+    replica, keys = open_replica(redis_server.url), [f"edgesam:raced:{number}" for number in range(50)]
+
+    await asyncio.gather(*(work for key in keys for work in (put(key), replica.deletions.delete(key), put(key))))
+
+    assert [key for key in keys if redis_server.ask("EXISTS", key, mark_key(key)) != 1] == []
+    assert redis_server.ask("KEYS", "edgesam:aside:*raced*") == []
+
+
+@pytest.mark.slow
+async def test_in_a_cluster_too(open_replica, open_cache):
+    with RedisCluster() as cluster:
+        deletions, cache = open_replica(cluster.url).deletions, open_cache(cluster.url)
+        for number in range(6):  # on every master
+            key = f"edgesam:{number}"
+            value = {"key": key, "value": memoryview(b"value"), "marked": mark_key(key)}
+            await deletions.delete(key)
+
+            assert not await cache.put_unless(**value, known="")
+            assert await cache.put_unless(**value, known=await deletions.mark(key))
+            assert await cache.get(key) == b"value"
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_it"),
+    [("0:ab", True), ("9999999999999:ab", False), ("1", True), ("", False), ("-5:a", False), ("\u0664:a", False)],
+)
+def test_a_mark_tells_when_it_was_set_and_what_is_none_is_never_older(mark, is_it):
+    assert is_older(mark, 1.0) is is_it
+
+
+async def test_who_closes_a_subscription_can_be_cancelled(open_client, redis_server, metrics):
+    deletions = Deletions(open_client(redis_server.url), CircuitBreaker(metrics=metrics), mark_ttl_s=1000.0)
+    subscription = deletions.subscription(heard=lambda _: None, began=lambda: None)
+    subscription.start()
+    closing = asyncio.create_task(subscription.aclose())
+    await asyncio.sleep(0)
+
+    closing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await closing
 
 
 async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_says_it_once(open_replica, caplog):
@@ -152,7 +213,7 @@ async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_s
             await eventually(lambda: "not listening" in caplog.text, timeout_s=WAIT_S)
             await tries_again(server, 2)
 
-        assert await replica.deletions.is_deleted("edgesam:a")
+        assert await replica.deletions.mark("edgesam:a")
         assert len(caplog.records) == 2  # one for speaking, one for listening
         assert not replica.breaker.is_open
         assert replica.begins == []
@@ -174,7 +235,7 @@ async def test_a_redis_that_refuses_scripts_deletes_and_marks(open_replica, capl
         assert await replica.deletions.delete("edgesam:a") is True
 
         assert server.ask("EXISTS", "edgesam:a") == 0
-        assert await replica.deletions.is_deleted("edgesam:a")
+        assert await replica.deletions.mark("edgesam:a")
         assert "deletions be told" in caplog.text
 
 

@@ -231,3 +231,19 @@ async def test_it_behaves_like_the_plain_one_whatever_is_asked(steps):
             assert (None if found is None else found.nbytes) == plain.get(key, clock.now_s)
 
         assert cache.held_bytes == plain.held() <= 12
+
+
+async def test_what_belongs_together_is_dropped_together_however_the_rest_has_gone(metrics):
+    cache = MemoryCache(4, 1000.0, metrics, group=lambda key: key[0])
+    for key in ("a1", "a2", "b1", "a3"):
+        await cache.put(key, memoryview(b"x"))
+    await cache.put("a2", memoryview(b"y"))
+    await cache.put("b2", memoryview(b"x"))  # for which a1 makes room
+    cache.drop("b1")
+
+    assert sorted(cache.drop_group("a")) == ["a2", "a3"]
+
+    assert cache.keys() == ["b2"]
+    assert cache.drop_group("a") == []
+    cache.drop("b2")
+    assert cache._groups == {}

@@ -27,7 +27,7 @@ def url_of(server, user, password):
 async def use_everything(cache, lock, deletions):
     """One round of all that the service asks of Redis."""
     heard, began = asyncio.Queue(), asyncio.Event()
-    subscription = deletions.listen(heard=heard.put_nowait, began=began.set)
+    subscription = deletions.subscription(heard=heard.put_nowait, began=began.set)
     subscription.start()
     try:
         await asyncio.wait_for(began.wait(), LONG_ENOUGH_S)
@@ -39,6 +39,7 @@ async def use_everything(cache, lock, deletions):
     assert await cache.get("edgesam:a") == b"value"
     assert await cache.contains("edgesam:a")
     assert await cache.renew("edgesam:a")
+    assert await cache.put_unless("edgesam:a", memoryview(b"value"), marked="edgesam:deleted:{edgesam:a}", known="")
     assert await cache.delete("edgesam:a")
     token = await lock.acquire("edgesam:a")
     assert token is not None

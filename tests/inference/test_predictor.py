@@ -24,6 +24,7 @@ from service.inference.predictor import Limits, Predictor, _all_or_none
 from service.inference.refinement import RefinementMasks
 from service.inference.states import ImageStates
 from service.inference.workers import Workers
+from service.sam.embedding import picture_of_mask
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 BOX = {"box": [40, 30, 220, 160]}
@@ -314,7 +315,8 @@ async def predictor(runtime, metrics, upload_thread):
     bounds = {"max_batch_size": 1, "max_queue_size": 32, "calls": 1, "threads": 1, "finishers": 1}
     decoding = decode_lane(runtime, metrics=metrics, **bounds)
     memory = MemoryCache(64 << 20, 1000.0, metrics)
-    forgotten = ForgottenPictures()
+    masks = MemoryCache(1 << 20, 1000.0, metrics, "mask_memory", group=picture_of_mask)
+    forgotten = ForgottenPictures(1000.0)
     states = ImageStates(
         memory,
         None,
@@ -336,7 +338,7 @@ async def predictor(runtime, metrics, upload_thread):
             decode_lane=decoding,
             states=states,
             flight=None,
-            masks=RefinementMasks(MemoryCache(1 << 20, 1000.0, metrics, "mask_memory"), None, background, forgotten),
+            masks=RefinementMasks(masks, None, background, forgotten),
             forgotten=forgotten,
             uploads=upload_thread,
             clicks=clicks,
