@@ -30,9 +30,9 @@ MAX_MESSAGE_BYTES = 512
 # one that lets nothing be told may keep the value.
 _DELETE = """
 local was_there = redis.call('UNLINK', KEYS[1])
-redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
+local marked = redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
 local told = redis.pcall('PUBLISH', ARGV[2], ARGV[3])
-return {was_there, type(told) == 'table' and told['err'] or ''}
+return {was_there, marked['err'] or type(told) == 'table' and told['err'] or ''}
 """
 
 
@@ -58,7 +58,7 @@ class Deletions:
         When this returns, Redis has the message, and has sent it to all that listen to the node it was told to; the
         other nodes of a cluster get it a moment later, without anybody's word for it.
 
-        A Redis that takes the value away and does not let it be told costs one line in the log.
+        A Redis that takes the value away and does not let it be told, or marked, costs one line in the log.
 
         Raises:
             CacheUnavailable: Redis did not confirm in time, or refused; it may still have the value.
@@ -111,7 +111,7 @@ class Deletions:
         if not self._is_silence_told:
             self._is_silence_told = True
             _log.warning(
-                "Redis does not let deletions be told to other replicas, which forget a picture later: %s",
+                "Redis does not let deletions be told to all replicas, which forget a picture later, or not at all: %s",
                 refusal.decode(errors="replace"),
             )
 

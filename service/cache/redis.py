@@ -4,7 +4,7 @@ Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cac
 (deletions.py), on one line:
 
     user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels &edgesam:forget
-        -@all +getex +set +unlink +exists +pexpire +rename +eval +publish +subscribe
+        -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe
 
 plus `+time` for shared rates (bucket.py), `+select` for a database other than 0 and `+cluster|slots +command` for a
 cluster. HELLO and AUTH need no rule.
@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
@@ -44,19 +43,15 @@ _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _TTL_JITTER = 0.1  # values written together do not expire together
 _RETRY_AFTER_S = 1.0
 
-# A value comes in two steps, aside and then to its place: one of 2 MiB that goes through a script keeps the server busy
-# for 5 ms, a plain SET for less than one. What is left aside by a process that ended in between expires.
-_ASIDE_MS = 10_000
-_MOVE = """
-local mark = redis.call('GETEX', KEYS[3])
+# After a plain SET: a value of 2 MiB that goes through a script keeps the server busy for 5 ms instead of one.
+_SETTLE = """
+local mark = redis.call('GETEX', KEYS[2])
 if mark and mark ~= ARGV[1] then
     redis.call('UNLINK', KEYS[1])
-    return 0
+    return 'refused'
 end
-redis.call('RENAME', KEYS[1], KEYS[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-redis.call('UNLINK', KEYS[3])
-return 1
+redis.call('UNLINK', KEYS[2])
+return redis.call('EXISTS', KEYS[1]) == 1 and 'kept' or 'gone'
 """
 
 
@@ -133,7 +128,9 @@ class RedisCache(Generic[V]):
         await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
 
     async def put_unless(self, key: str, value: V, *, marked: str, known: str) -> bool:
-        """Keep a value and take its mark away, or keep nothing where an unknown mark is; in one step for everybody.
+        """Keep a value and take its mark away, or keep nothing where an unknown mark is.
+
+        Beside an unknown mark the value is there for the time of a round trip, or if the second command is lost.
 
         Args:
             key: of the value.
@@ -145,14 +142,16 @@ class RedisCache(Generic[V]):
             Whether the value is kept.
 
         Raises:
-            CacheUnavailable: Redis did not confirm in time, or refused; perhaps it has the value, never beside a mark.
+            CacheUnavailable: Redis did not confirm in time, or refused; perhaps it has the value.
         """
         self._breaker.check()
         data = await self._in_executor(self._codec.encode, value)
-        aside = f"edgesam:aside:{{{key}}}:{secrets.token_hex(4)}"
-        await self._client.call(self._breaker, "SET", aside, data, "PX", _ASIDE_MS)
-        command = (3, aside, key, marked, known, self._ttl_ms())
-        return bool(await self._client.call(self._breaker, "EVAL", _MOVE, *command))
+        for _ in range(2):  # somebody who did not know the mark may have taken it away, as this one would have
+            await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
+            settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, marked, known)
+            if settled != b"gone":
+                return bool(settled == b"kept")
+        return True  # thrown out for want of room, twice: so are caches
 
     async def delete(self, key: str) -> bool:
         """Forget a value; whether there was one.

@@ -58,12 +58,16 @@ class Subscription:
 
     async def _run(self) -> None:
         retry_s = FIRST_RETRY_S
+        this = asyncio.current_task()
+        assert this is not None
         while True:
             started = monotonic()
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 - whatever the library makes of a broken or foreign server
                 self._lost(error)
+            if this.cancelling():
+                return  # the library has made an error of its own of it
             if monotonic() - started > LAST_RETRY_S:
                 retry_s = FIRST_RETRY_S
             await asyncio.sleep(retry_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - hides nothing

@@ -13,6 +13,9 @@ from service.errors import CacheUnavailable, MaskNotFound
 from service.inference.background import BackgroundWork
 from service.inference.forgotten import ForgottenPictures
 
+# Whose share of the work behind answers deletions take: one that no API key has.
+_NO_CALLER = "\0"
+
 LowResMask = NDArray[np.float16]  # (256, 256) logits, 128 KiB
 
 
@@ -92,7 +95,7 @@ class RefinementMasks:
     def _drop(self, key: str) -> bool:
         dropped = self._memory.drop_group(key)
         if dropped and self._shared is not None:
-            self._background.start(self._unshare(self._shared, dropped))
+            self._background.start(self._unshare(self._shared, dropped), _NO_CALLER)
         return bool(dropped)
 
     async def _unshare(self, shared: Cache[LowResMask], mask_keys: Sequence[str]) -> None:

@@ -20,6 +20,9 @@ from service.sam.embedding import ImageEmbedding
 
 Tier = Literal["memory", "redis"]
 
+# How soon a picture that Redis did not take is offered to it again, where it is clicked on, seconds.
+UNSHARED_RETRY_S = 5.0
+
 _NOT_FOUND = (
     "No embedding of this picture is cached for the served model. POST the picture to /embed, then repeat this request."
 )
@@ -104,7 +107,10 @@ class ImageStates:
         state = self._memory.peek(key)
         if state is None:
             return await self._loads.run(key, lambda: self._load(key, stages))
-        if self._shared is not None and monotonic() > self._renewed_at.get(state, 0.0) + self._renew_every_s:
+        renew_every_s = self._renew_every_s
+        if self._unshared and state in self._unshared:
+            renew_every_s = min(UNSHARED_RETRY_S, renew_every_s)
+        if self._shared is not None and monotonic() > self._renewed_at.get(state, 0.0) + renew_every_s:
             now = monotonic()
             if self._background.start(self._keep_shared(key, state, now), caller):
                 self._renewed_at[state] = now
@@ -208,12 +214,16 @@ class ImageStates:
         state = self._memory.glance(key)
         if state is None or self._deletions is None:
             return
+        mark = await self._deletions.mark(key)
         upload = self._unshared.get(state)
-        if upload is not None:
+        if upload is None:
+            if mark:
+                self._forget(key, state, began)
+        elif mark and upload.mark is not None and mark != upload.mark:
+            self._forget(key, state, upload.began)
+        else:
             with suppress(CacheUnavailable):  # a Redis too full for it still tells of the others; a renewal tries again
                 await self._share(key, state, upload)
-        elif await self._deletions.mark(key):
-            self._forget(key, began)
 
     async def contains(self, key: str) -> Tier | None:
         """The tier that has it; what memory has, Redis has too when this returns, if it can be asked.
@@ -268,24 +278,28 @@ class ImageStates:
         """
         assert self._shared is not None
         assert self._deletions is not None
-        if self._forgotten.was_forgotten_since(key, upload.began):
+        if self._is_gone(key, state, upload.began):
             return
         known = upload.mark
         if known is None:
             known = await self._deletions.mark(key)
             # Nobody could tell then which deletions were before; the clocks of the replicas have to.
             if known and not is_older(known, monotonic() - upload.began):
-                self._forget(key, upload.began)
+                self._forget(key, state, upload.began)
                 return
         if await self._shared.put_unless(key, state.embedding, marked=mark_key(key), known=known):
             self._unshared.pop(state, None)
         else:
-            self._forget(key, upload.began)
+            self._forget(key, state, upload.began)
 
-    def _forget(self, key: str, began: float) -> None:
+    def _forget(self, key: str, state: ImageState, began: float) -> None:
         """Of several who find the same mark the first: by the second's time the picture may be uploaded anew."""
-        if not self._forgotten.was_forgotten_since(key, began):
+        if not self._is_gone(key, state, began):
             self._forgotten.add(key)
+
+    def _is_gone(self, key: str, state: ImageState, began: float) -> bool:
+        """Memory lets go of what is forgotten: what it still holds was not, however long ago the work on it began."""
+        return self._memory.glance(key) is not state and self._forgotten.was_forgotten_since(key, began)
 
     async def _load(self, key: str, stages: Stages) -> ImageState:
         try:

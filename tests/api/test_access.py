@@ -257,7 +257,7 @@ def test_nothing_is_looked_for_outside_the_caller_s_namespace(as_, shared_redis,
         client.get(f"/embed/{image_hash}")
         client.delete(f"/embed/{image_hash}")
         shared_redis.ask("ECHO", "that was all")
-        while b"that was all" not in heard[-200:]:
+        while b"that was all" not in heard:
             heard += spy.recv(1 << 20)
 
     keys = re.findall(rb'"([a-z:]*edgesam:1:[^"]+)"', heard)

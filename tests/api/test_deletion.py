@@ -17,7 +17,7 @@ from service.errors import EmbeddingNotFound, MaskNotFound
 
 WAIT_S = 60.0
 LISTENS, LISTENS_NOT = "listening to other replicas", "not listening to other replicas"
-RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +rename +eval +publish +subscribe"
+RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
 PATIENT = {
     "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
     "EDGESAM_REDIS_READ_TIMEOUT_S": "5",

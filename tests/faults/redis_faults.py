@@ -28,7 +28,7 @@ from support.service_client import open_client
 
 USER = (
     "user edgesam on >s3cret ~edgesam:* ~lock:* resetchannels &edgesam:forget "
-    "-@all +getex +set +unlink +exists +pexpire +rename +eval +publish +subscribe"
+    "-@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
 )
 UNAVAILABLE, LOST = "503 cache-unavailable", "404 embedding-not-found"
 IN_MEMORY, IN_REDIS, UPLOADS = "clicks, picture in memory", "clicks, picture in Redis only", "uploads"

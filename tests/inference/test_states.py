@@ -48,7 +48,7 @@ async def open_states(runtime, way, metrics):
         executor=workers.executor,
     )
     memory = MemoryCache(64 << 20, 1000.0, metrics)
-    deletions, forgotten = Deletions(client, breaker, mark_ttl_s=1000.0), ForgottenPictures(1000.0)
+    deletions, forgotten = Deletions(client, breaker, mark_ttl_s=1000.0), ForgottenPictures(1000.0, most=3)
 
     def open_(renew_every_s):
         return ImageStates(
@@ -330,6 +330,49 @@ async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_s
 
     assert await deleting is True
     assert redis_server.ask("EXISTS", key, mark_key(key)) == 1
+
+
+@pytest.mark.parametrize("comes", [clicked, asked_for, checked])
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_what_redis_did_not_take_is_not_lost_sight_of_when_many_others_are_deleted(
+    open_states, elsewhere, redis_server, way, metrics, comes, is_deleted
+):
+    states = open_states(0.0)
+    way.refuse()
+    key = await kept(states, metrics, f"old, {is_deleted}, then {comes.__name__}")
+    if is_deleted:
+        await elsewhere.delete(key)
+    way.accept()
+    began = monotonic()
+    for number in range(4):
+        open_states.forgotten.add(key_of(f"another {number}"))
+    assert open_states.forgotten.was_forgotten_since(key_of("of all that are as old"), began)
+
+    await comes(states, open_states, key, metrics)
+
+    assert open_states.memory.keys() == ([] if is_deleted else [key])
+    assert redis_server.ask("EXISTS", key) == (0 if is_deleted else 1)
+
+
+async def test_what_redis_did_not_take_is_soon_offered_again(open_states, redis_server, way, metrics, monkeypatch):
+    monkeypatch.setattr("service.inference.states.UNSHARED_RETRY_S", 0.0)
+    states = open_states(1000.0)
+    way.refuse()
+    key = await kept(states, metrics, "offered again")
+    way.accept()
+
+    await clicked(states, open_states, key, metrics)
+
+    assert redis_server.ask("EXISTS", key) == 1
+
+
+async def test_a_check_that_cannot_ask_says_so(open_states, way, metrics):
+    states = open_states(0.0)
+    way.refuse()
+    key = await kept(states, metrics, "unchecked")
+
+    with pytest.raises(CacheUnavailable):
+        await states.check(key)
 
 
 async def test_a_renewal_that_found_no_room_is_tried_again_with_the_next_click(open_states, redis_server, metrics):
