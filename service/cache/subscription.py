@@ -19,6 +19,7 @@ ANSWER_S = 5.0
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 30.0
 _JITTER = 0.25
+_CANCEL_AGAIN_S = 0.1
 
 
 class Subscription:
@@ -52,22 +53,19 @@ class Subscription:
 
     async def aclose(self) -> None:
         """Stop listening."""
-        if self._task is not None:
+        # The library loses a cancellation that comes while it connects.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task], timeout=_CANCEL_AGAIN_S)
 
     async def _run(self) -> None:
         retry_s = FIRST_RETRY_S
-        this = asyncio.current_task()
-        assert this is not None
         while True:
             started = monotonic()
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 - whatever the library makes of a broken or foreign server
                 self._lost(error)
-            if this.cancelling():
-                return  # the library has made an error of its own of it
             if monotonic() - started > LAST_RETRY_S:
                 retry_s = FIRST_RETRY_S
             await asyncio.sleep(retry_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - hides nothing

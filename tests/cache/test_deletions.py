@@ -201,6 +201,17 @@ async def test_who_closes_a_subscription_can_be_cancelled(open_client, redis_ser
         await closing
 
 
+async def test_listening_ends_whenever_it_is_closed(open_replica, redis_server):
+    deletions = open_replica(redis_server.url).deletions
+
+    for turns in range(40):  # of the event loop; some of them are within the library, while it connects
+        subscription = deletions.subscription(heard=lambda _: None, began=lambda: None)
+        subscription.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(subscription.aclose(), WAIT_S)
+
+
 async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_says_it_once(open_replica, caplog):
     with RedisServer(acl=[f"user edgesam on >pw {RIGHTS} +publish +subscribe"]) as server:
         replica = open_replica(f"redis://edgesam:pw@127.0.0.1:{server.port}")
