@@ -47,12 +47,19 @@ class Row:
 
 @dataclass(slots=True)
 class Outcome:
-    """One experiment. `facts` are figures beside the rows; `broken` are the promises that were not kept."""
+    """One experiment.
+
+    Attributes:
+        facts: figures beside the rows.
+        broken: promises that were not kept.
+        where: it was measured, on what; figures that are written down later keep it.
+    """
 
     name: str
     rows: list[Row] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    where: str = ""
 
     def promise(self, is_kept: object, otherwise: str) -> None:
         """Note what did not hold; the experiment goes on, since its figures tell why."""
@@ -67,7 +74,7 @@ class Outcome:
     def of(cls, document: dict[str, Any]) -> "Outcome":
         """From JSON."""
         rows = [Row(**{**row, "p99_ms": tuple(row["p99_ms"])}) for row in document["rows"]]
-        return cls(document["name"], rows, document["facts"], document["broken"])
+        return cls(document["name"], rows, document["facts"], document["broken"], document["where"])
 
 
 def row_of(fault: str, asked: str, trace: Sequence[Exchange], spell: Spell) -> Row:

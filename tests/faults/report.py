@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.machine import Machine
 from faults.outcome import COLUMNS, Outcome
 
 BEGIN, END = "<!-- what follows is written by make faults -->", "<!-- what precedes is written by make faults -->"
@@ -19,10 +18,9 @@ def write_into(path: Path, outcomes: Sequence[Outcome]) -> None:
     before, rest = path.read_text().split(BEGIN)
     old, after = rest.split(END)
     sections = {text.partition("\n")[0]: text.rstrip() for text in old.split("### ")[1:]}
-    where = f"Measured by `make faults` on: {Machine.here().sentence()}."
     for outcome in outcomes:
         title, _, text = markdown([outcome]).removeprefix("### ").partition("\n")
-        sections[title] = f"{title}\n\n{where}\n{text.rstrip()}"
+        sections[title] = f"{title}\n\nMeasured by `make faults` on: {outcome.where}.\n{text.rstrip()}"
     written = "\n\n".join(f"### {section}" for section in sections.values())
     path.write_text(f"{before}{BEGIN}\n\n{written}\n\n{END}{after}")
 

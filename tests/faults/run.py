@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
+from bench.machine import Machine
 from faults import bad_input, client_faults, isolation, overload, process_faults, redis_faults, staying
 from faults.outcome import Outcome
 from faults.scene import FULL, QUICK, Scene
@@ -24,9 +25,10 @@ def run(names: Sequence[str], *, quick: bool, progress: Callable[[str], None] = 
     """The outcomes in the order of names."""
     outcomes = []
     for name in names:
-        started = perf_counter()
+        started, where = perf_counter(), Machine.here().sentence()
         effort = QUICK if quick else FULL
         with tempfile.TemporaryDirectory(prefix="faults-") as folder, Scene(effort, Path(folder)) as scene:
             outcomes.append(EXPERIMENTS[name](scene, quick=quick))
+        outcomes[-1].where = where
         progress(f"{name}: {perf_counter() - started:.0f} s, {len(outcomes[-1].broken)} promises broken")
     return outcomes

@@ -36,7 +36,9 @@ def test_a_request_belongs_to_the_time_when_it_was_due():
 def test_the_report_keeps_what_people_wrote_and_what_was_not_measured_again(tmp_path):
     path = tmp_path / "reliability.md"
     path.write_text(f"before\n{BEGIN}\n\n### Redis\n\nold\n\n### Clients\n\nstays\n\n{END}\nbehind\n")
-    outcome = Outcome("Redis", [row_of("a fault", "clicks", [], Spell(0.0, 1.0))], {"a figure": "5 ms"}, ["it broke"])
+    outcome = Outcome(
+        "Redis", [row_of("a fault", "clicks", [], Spell(0.0, 1.0))], {"a figure": "5 ms"}, ["it broke"], "a machine"
+    )
 
     for _ in range(2):
         write_into(path, [Outcome.of(outcome.document())])
@@ -47,7 +49,7 @@ def test_the_report_keeps_what_people_wrote_and_what_was_not_measured_again(tmp_
     assert "old" not in text
     assert "| a figure | 5 ms |" in text
     assert "it broke" in text
-    assert text.count("### Redis\n\nMeasured by `make faults` on: ") == 1
+    assert text.count("### Redis\n\nMeasured by `make faults` on: a machine.\n") == 1
     assert "### Clients\n\nstays\n" in text
 
 
