@@ -25,7 +25,7 @@ from support.service_client import assert_problem, embed, open_client, point, se
 from service.errors import NotReady
 
 MIB = 1 << 20
-BASE_MIB = 520  # what test_resources counts with
+BASE_MIB = 560  # what test_resources counts with
 START_S = 180.0
 POD = "edgesam-pod-0"
 
