@@ -31,6 +31,7 @@ except ModuleNotFoundError:
     print("onnxruntime is missing: pip install '.[cpu]', or one of the extras openvino and gpu", file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
+from service.allocator import share_one_arena
 from service.app import create_app
 from service.connections import BoundedProtocol, ConnectionBounds, raise_file_limit
 from service.inference.providers import ProviderUnavailable
@@ -60,6 +61,7 @@ def main() -> int:
         The exit status: 0 after a stop by SIGTERM or SIGINT, 1 after a forced one or a start that failed, 2 when the
         settings cannot be served.
     """
+    share_one_arena()
     dropped = drop_service_links(os.environ)
     try:
         settings = Settings()

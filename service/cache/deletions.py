@@ -1,8 +1,8 @@
 """Values that were deleted on purpose: told to all replicas, and marked in Redis for those that did not hear it.
 
 A replica that holds the value in memory would else put it back, since to it a deleted value and one that Redis lost
-look alike. The mark tells them apart: nothing is stored where one is (`RedisCache.put_unless`), but by an upload that
-knows this very mark, since it began after it. The mark is a key of its own, in the slot of the value's, so that a
+look alike. The mark tells them apart: nothing stays beside one for longer than a round trip (`RedisCache.put_unless`),
+but what an upload stored that knows this very mark, since it began after it. The mark is a key of its own, in the slot of the value's, so that a
 cluster takes both in one script.
 """
 
