@@ -93,6 +93,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._stages: dict[str, Histogram] = {}
+        self._rejected: dict[str, Counter] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -165,6 +166,13 @@ class Metrics:
         if histogram is None:
             histogram = self._stages[name] = self.stage_duration_seconds.labels(name)
         return histogram
+
+    def rejected(self, reason: str) -> Counter:
+        """The counter of one reason, looked up by its label once: under a flood it is most of the counting."""
+        counter = self._rejected.get(reason)
+        if counter is None:
+            counter = self._rejected[reason] = self.rejected_total.labels(reason)
+        return counter
 
     def stages(self, trace_id: str | None = None, *, keeps_spans: bool = False) -> Stages:
         """A new record of stages for one request."""

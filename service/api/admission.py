@@ -70,7 +70,7 @@ class AdmissionMiddleware:
                 try:
                     held.enter_context(admission.permit(scope["state"]["caller"].name))
                 except (Overloaded, Misdirected) as error:
-                    self._metrics.rejected_total.labels(error.code).inc()
+                    self._metrics.rejected(error.code).inc()
                     scope["state"]["problem"] = error.code
                     await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
                     return

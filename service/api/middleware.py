@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import re
-import secrets
 import traceback
 from collections.abc import Iterable, Sequence
 from functools import cache
+from random import getrandbits
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("service.request")
 
 CLIENT_CLOSED_REQUEST = 499  # nobody receives it; it stands in metrics and the log only
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
@@ -76,10 +75,8 @@ class RequestMiddleware:
         started = perf_counter()
         route = self._route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
-        parent = trace_parent(headers.getlist("traceparent"))
+        request_id, parents = _identity(scope["headers"])
+        parent = trace_parent(parents)
         trace = self._tracing.begin(method, route, parent) if self._tracing and route not in _QUIET_ROUTES else None
         trace_id = trace.trace_id if trace else parent.trace_id if parent else None
         stages = self._metrics.stages(trace_id or request_id, keeps_spans=trace is not None and trace.is_recording)
@@ -107,9 +104,10 @@ class RequestMiddleware:
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
-            self._duration(route, method, status).observe(seconds, stages.exemplar)
-            if route not in _QUIET_ROUTES:
-                self._log.write(scope, status, seconds, stages)
+            is_logged = route not in _QUIET_ROUTES and self._log.write(scope, status, seconds, stages)
+            # Without a line in the log the request's own id leads nowhere.
+            exemplar = stages.exemplar if is_logged or trace_id is not None else None
+            self._duration(route, method, status).observe(seconds, exemplar)
             if trace is not None:
                 trace.end(status, stages.spans(), state)
 
@@ -152,12 +150,24 @@ class RequestMiddleware:
             return answer.status
         error = NotReady("The process is stopping and cannot wait for this request. Send it again.", retry_after_s=1.0)
         scope["state"]["problem"] = error.code
-        self._metrics.rejected_total.labels(error.code).inc()
+        self._metrics.rejected(error.code).inc()
         if answer.status == 0:
             await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
         else:
             await abort_connection(scope, receive)
         return error.status
+
+
+def _identity(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, list[str]]:
+    """The request's id, the client's where it is harmless, and each `traceparent`; every request pays for one look."""
+    given, parents = b"", []
+    for name, value in headers:
+        if name == b"x-request-id":
+            given = given or value
+        elif name == b"traceparent":
+            parents.append(value.decode("latin-1"))
+    # Not a secret: the operating system need not be asked for each.
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}", parents  # noqa: S311
 
 
 # For browsers, on every answer: nothing is what it does not say it is, nobody shows it in a frame or embeds it in a

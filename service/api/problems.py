@@ -92,7 +92,7 @@ def refusal(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Respon
         assert isinstance(error, ServiceError)
         request.state.problem = error.code
         if isinstance(error, REFUSALS) and request.url.path != "/readyz":  # a probe is no work
-            metrics.rejected_total.labels(error.code).inc()
+            metrics.rejected(error.code).inc()
         return problem_response(error, request.state.request_id)
 
     return service_error
@@ -150,4 +150,4 @@ def _response(
         "code": code,
         **extra,
     }
-    return Response(orjson.dumps(document), status, media_type=MEDIA_TYPE, headers=dict(headers))
+    return Response(orjson.dumps(document), status, media_type=MEDIA_TYPE, headers=headers)

@@ -34,8 +34,12 @@ class RequestLog:
         self._refused: set[tuple[str, str]] = set()  # in this second: key and problem
         self._unlogged = 0
 
-    def write(self, scope: Scope, status: int, seconds: float, stages: Stages) -> None:
-        """The line of a request that has been answered; `scope` has what RequestMiddleware set."""
+    def write(self, scope: Scope, status: int, seconds: float, stages: Stages) -> bool:
+        """The line of a request that has been answered; `scope` has what RequestMiddleware set.
+
+        Returns:
+            Whether there is one.
+        """
         state = scope["state"]
         second = int(self._clock())
         is_later = second != self._second
@@ -45,7 +49,7 @@ class RequestLog:
             kind = (state.get("key", ""), problem)
             if kind in self._refused or len(self._refused) == MOST_REFUSALS_PER_S:
                 self._unlogged += 1
-                return
+                return False
             self._refused.add(kind)
         line = {
             "request_id": state["request_id"],
@@ -59,3 +63,4 @@ class RequestLog:
         if self._unlogged and is_later:
             line["unlogged_refusals"], self._unlogged = self._unlogged, 0
         logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)
+        return True

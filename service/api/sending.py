@@ -58,7 +58,8 @@ class Answer:
             self.status = message["status"]
             self._began_at = monotonic()
         try:
-            for piece in _pieces(message):
+            is_small = len(message.get("body", b"")) <= PIECE_BYTES
+            for piece in (message,) if is_small else _pieces(message):
                 if self._is_held_back():
                     async with asyncio.timeout(self._left_s()):
                         await self._send_piece(piece)
@@ -116,11 +117,7 @@ async def _until_disconnect(receive: Receive, until: float) -> None:
 
 def _pieces(message: Message) -> Iterator[Message]:
     """A message as messages of at most PIECE_BYTES that do not copy the body."""
-    body = message.get("body", b"")
-    if len(body) <= PIECE_BYTES:
-        yield message
-        return
-    view = memoryview(body)
+    view = memoryview(message["body"])
     is_followed = message.get("more_body", False)
     for start in range(0, len(view), PIECE_BYTES):
         end = start + PIECE_BYTES

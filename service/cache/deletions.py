@@ -2,8 +2,8 @@
 
 A replica that holds the value in memory would else put it back, since to it a deleted value and one that Redis lost
 look alike. The mark tells them apart: nothing stays beside one for longer than a round trip (`RedisCache.put_unless`),
-but what an upload stored that knows this very mark, since it began after it. The mark is a key of its own, in the slot of the value's, so that a
-cluster takes both in one script.
+but what an upload stored that knows this very mark, since it began after it. The mark is a key of its own, in the slot
+of the value's, so that a cluster takes both in one script.
 """
 
 import logging

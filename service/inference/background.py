@@ -21,7 +21,7 @@ class BackgroundWork:
 
     def __init__(self, max_tasks: int, metrics: Metrics) -> None:
         self._places = Places(max_tasks, "tasks run behind answers")
-        self._dropped = metrics.rejected_total.labels("background")
+        self._dropped = metrics.rejected("background")
         self._tasks: dict[asyncio.Task[None], str] = {}  # and whose they are
 
     def start(self, work: Coroutine[Any, Any, None], caller: str = "") -> bool:

@@ -31,7 +31,7 @@ def write(clock, caplog):
 
     def write(request_id, *, key="web", status=503, problem="overloaded"):
         state = {"request_id": request_id, "route": "/segment", "key": key} | ({"problem": problem} if problem else {})
-        log.write({"method": "POST", "state": state}, status, 0.001, metrics.stages(None))
+        return log.write({"method": "POST", "state": state}, status, 0.001, metrics.stages(None))
 
     return write
 
@@ -45,7 +45,8 @@ def test_of_a_flood_the_first_of_a_second_has_a_line(write, clock, lines):
     for second in range(3):
         clock.now = 100.0 + second
         for number in range(5):
-            write(f"{second}.{number}")
+            has_line = write(f"{second}.{number}")
+            assert has_line == (number == 0)
 
     assert lines() == ["0.0", "1.0", "2.0"]
 

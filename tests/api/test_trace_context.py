@@ -86,6 +86,16 @@ def test_a_request_without_a_trace_is_remembered_by_its_id(limited, limited_clie
     assert "trace_id" not in request_line(limited, "untraced-1")
 
 
+def test_a_request_that_is_not_logged_is_remembered_by_its_trace_alone(limited_client):
+    trace = "c0ffee" + TRACE[6:]
+    limited_client.get("/livez", headers={"X-Request-ID": "probe-1"})
+    limited_client.get("/livez", headers={"X-Request-ID": "probe-2", "traceparent": GOOD.replace(TRACE, trace)})
+
+    text = limited_client.get("/metrics", headers=OPENMETRICS).text
+    assert "probe-1" not in text
+    assert f'# {{trace_id="{trace}"}}' in text
+
+
 @pytest.mark.parametrize("value", [b"a" * 4000, b"\xff\xfe", GOOD.replace("-", "_").encode(), b'"}{'])
 def test_a_hostile_header_changes_nothing(limited, limited_client, value: bytes):
     request_id = f"hostile-{value[:3].hex()}"

@@ -101,7 +101,7 @@ class AccessMiddleware:
             try:
                 self._admit(scope, rule, held)
             except ServiceError as error:
-                self._metrics.rejected_total.labels(error.code).inc()
+                self._metrics.rejected(error.code).inc()
                 scope["state"]["problem"] = error.code
                 response = problem_response(error, scope["state"]["request_id"])
                 if isinstance(error, Unauthorized) and _is_typed(scope):
