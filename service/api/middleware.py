@@ -15,10 +15,11 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import framework_problem, problem_response
-from service.api.request_log import RequestLog
+from service.api.request_log import REFUSED, RequestLog
 from service.api.sending import Answer, AnswerTimeout, abort_connection, answer_over
 from service.errors import NotReady
 from service.inference.callers import ANYBODY
+from service.inference.urgency import LoopUrgency
 from service.metrics import Metrics, Stages
 from service.trace_context import trace_parent
 
@@ -66,6 +67,7 @@ class RequestMiddleware:
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
         self._log = RequestLog()
+        self._urgency = LoopUrgency()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -104,6 +106,8 @@ class RequestMiddleware:
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
+            if state.get("problem") in REFUSED:
+                self._urgency.refused()
             is_logged = route not in _QUIET_ROUTES and self._log.write(scope, status, seconds, stages)
             # Without a line in the log the request's own id leads nowhere.
             exemplar = stages.exemplar if is_logged or trace_id is not None else None

@@ -14,7 +14,7 @@ logger = logging.getLogger("service.request")
 
 # Who is refused asks again, thousands of times a second: their lines would cost the processor that the others' answers
 # need, and fill the disk. The counter of refusals has all of them.
-_REFUSALS: Final = frozenset({Overloaded.code, RateLimited.code})
+REFUSED: Final = frozenset({Overloaded.code, RateLimited.code})
 MOST_REFUSALS_PER_S = 10
 
 
@@ -45,7 +45,7 @@ class RequestLog:
         is_later = second != self._second
         if is_later:
             self._second, self._refused = second, set()
-        if (problem := state.get("problem", "")) in _REFUSALS:
+        if (problem := state.get("problem", "")) in REFUSED:
             kind = (state.get("key", ""), problem)
             if kind in self._refused or len(self._refused) == MOST_REFUSALS_PER_S:
                 self._unlogged += 1

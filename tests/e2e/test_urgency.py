@@ -4,8 +4,11 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
 from support.noise_pictures import noise_file
-from support.service_client import embed, open_client, point, segment
+from support.raw_http import RawConnection
+from support.redis_server import wait_until
+from support.service_client import embed, open_client, point, segment, wait_for_in_flight
 from support.service_process import ServiceProcess
 
 NICE_FIELD = 16  # of /proc/*/task/*/stat behind the name, see proc(5)
@@ -48,3 +51,30 @@ def test_a_click_is_answered_while_uploads_wait(artifact):
 
     assert masks
     assert still_waiting >= 1
+
+
+def policies(pid):
+    """By thread: whether it is the event loop's, and its scheduling policy without flags."""
+    tids = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {(tid == pid, os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK) for tid in tids}
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux alone has this policy")
+def test_under_a_flood_the_event_loop_waits_for_its_turn_and_no_other_thread_does(artifact):
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_MAX_SEGMENT_REQUESTS": "1"}
+    with ServiceProcess(settings) as service, open_client(service.url) as client:
+        pid = service.process.pid
+        image_hash = embed(client, noise_file((40, 30), seed=4))
+        usual = {(True, os.SCHED_OTHER), (False, os.SCHED_OTHER)}
+        assert policies(pid) == usual
+
+        with RawConnection(service.url) as slow:
+            slow.start("/segment", "Content-Length: 100")
+            wait_for_in_flight(client, "/segment")
+            assert client.post("/segment", content=b"x").status_code == 503
+
+            assert policies(pid) == {(True, os.SCHED_BATCH), (False, os.SCHED_OTHER)}
+
+        wait_for_in_flight(client, "/segment", 0)
+        segment(client, image_hash, point(5, 5), format="none")  # starts threads, which inherit nothing
+        wait_until(lambda: policies(pid) == usual, what="the event loop did not become as urgent as before")
