@@ -171,7 +171,7 @@ def _identity(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, list[str]]:
         elif name == b"traceparent":
             parents.append(value.decode("latin-1"))
     # Not a secret: the operating system need not be asked for each.
-    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}", parents  # noqa: S311
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}", parents
 
 
 # For browsers, on every answer: nothing is what it does not say it is, nobody shows it in a frame or embeds it in a
