@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 # Longer than a flood of any size leaves between two refusals, shorter than anybody remembers.
@@ -28,7 +29,7 @@ class LoopUrgency:
         loop = asyncio.get_running_loop()
         self._refused_at = loop.time()
         # Whoever started the process with another policy keeps it.
-        if not self._is_patient and _policy() == _USUAL and _become(_PATIENT):
+        if not self._is_patient and _policy() == _USUAL and _become_patient():
             self._is_patient = True
             loop.call_later(_CALM_S, self._look)
 
@@ -38,25 +39,35 @@ class LoopUrgency:
         if left_s > 0:
             loop.call_later(left_s, self._look)
         else:
-            self._is_patient = not _become(_USUAL)
+            _become_usual()
+            self._is_patient = False
 
 
 # Only Linux has them.
-_USUAL: Final = getattr(os, "SCHED_OTHER", 0)
+_USUAL: Final = getattr(os, "SCHED_OTHER", None)
 _PATIENT: Final = getattr(os, "SCHED_BATCH", None)
-# Threads that are started meanwhile are as urgent as ever. Nobody but a superuser may take this flag away again.
-_NOT_INHERITED: Final = getattr(os, "SCHED_RESET_ON_FORK", 0)
+_TASKS: Final = Path("/proc/self/task")
 
 
 def _policy() -> int | None:
     """Of this thread."""
-    return os.sched_getscheduler(0) & ~_NOT_INHERITED if hasattr(os, "sched_getscheduler") else None
+    return os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
 
 
-def _become(policy: int | None) -> bool:
-    """Whether this thread has the policy now; a sandbox may forbid it."""
-    if policy is not None:
+def _become_patient() -> bool:
+    """Whether this thread waits from now on; a sandbox may forbid it."""
+    if _PATIENT is not None:
         with suppress(OSError):
-            os.sched_setscheduler(0, policy | _NOT_INHERITED, os.sched_param(0))
+            os.sched_setscheduler(0, _PATIENT, os.sched_param(0))
             return True
     return False
+
+
+def _become_usual() -> None:
+    """Take the policy back, also from threads that this one has started meanwhile and that inherited it."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        for task in (int(entry.name) for entry in _TASKS.iterdir()):
+            with suppress(OSError):  # it has ended
+                if os.sched_getscheduler(task) == _PATIENT:
+                    os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
