@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_store.edge_sam.granularity_module import GranularityModule
-from model_store.edge_sam.image_encoder import UpsampleMode
-from model_store.edge_sam.model import EdgeSAM, build_edge_sam
+from model_store.network.granularity_module import GranularityModule
+from model_store.network.model import EdgeSAM, build_edge_sam
+from model_store.network.repvit_encoder import UpsampleMode
 
 _NAMED_KEYS = 5
 

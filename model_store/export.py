@@ -17,9 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from model_store.catalog import UsageError
-from model_store.edge_sam.granularity_module import GranularityModule
-from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
-from model_store.edge_sam.official import OfficialDecoder, OfficialEncoder
 from model_store.graphs import (
     IMAGE_TOKENS,
     PROPOSALS,
@@ -29,6 +26,9 @@ from model_store.graphs import (
     ProposingEncoderGraph,
 )
 from model_store.model_info import ModelInfo
+from model_store.network.granularity_module import GranularityModule
+from model_store.network.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
+from model_store.network.official import OfficialDecoder, OfficialEncoder
 from model_store.parity import official_parity, rounding_effect, served_parity, torch_answers
 from model_store.storage import rounded, shared_arrays, store_float16, write_decoder_parameters
 from model_store.target import check_target, put_in_place

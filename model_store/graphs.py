@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every torch code base uses
 
-from model_store.edge_sam.granularity_module import (
+from model_store.network.granularity_module import (
     ANCHORS,
     GranularityModule,
     anchor_places,
@@ -21,10 +21,10 @@ from model_store.edge_sam.granularity_module import (
     anchors_of,
     decode_boxes,
 )
-from model_store.edge_sam.mask_decoder import MaskDecoder
-from model_store.edge_sam.model import EdgeSAM
-from model_store.edge_sam.prompt_encoder import PromptEncoder
-from model_store.edge_sam.transformer import Attention, TwoWayLayer
+from model_store.network.mask_decoder import MaskDecoder
+from model_store.network.model import EdgeSAM
+from model_store.network.prompt_encoder import PromptEncoder
+from model_store.network.transformer import Attention, TwoWayLayer
 from service.sam.prompts import ABSENT
 from service.sam.transforms import FRAME_SIZE
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.artifact import open_graph
-from model_store.edge_sam.granularity_module import GranularityModule, anchor_boxes, decode_boxes
-from model_store.edge_sam.mask_decoder import stability_score
-from model_store.edge_sam.model import EdgeSAM
+from model_store.network.granularity_module import GranularityModule, anchor_boxes, decode_boxes
+from model_store.network.mask_decoder import stability_score
+from model_store.network.model import EdgeSAM
 from service.sam.manifest import STATE_NAMES
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from model_store.edge_sam.model import EdgeSAM
+from model_store.network.model import EdgeSAM
 
 # Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
 FLOAT16_MIN_ELEMENTS = 4096

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from model_store.catalog import ModelStoreError, UsageError
 from model_store.importing import require_extra
-from model_store.training.progress import counter
+from model_store.training.loop.progress import counter
 
 if TYPE_CHECKING:
     from model_store.evaluation.segmenters import Segmenter
@@ -58,7 +58,7 @@ def evaluate(
     from model_store.evaluation import report  # noqa: PLC0415 - the other commands start faster
     from model_store.evaluation.protocol import Protocol  # noqa: PLC0415 - the same
     from model_store.evaluation.protocol import evaluate as measure  # noqa: PLC0415 - the same
-    from model_store.training.annotations import read_annotations  # noqa: PLC0415 - the same
+    from model_store.training.data.annotations import read_annotations  # noqa: PLC0415 - the same
 
     if not (checkpoint or model or url or baselines):
         raise UsageError("nothing to measure: give --checkpoint, --model or --url, or leave the baselines in")

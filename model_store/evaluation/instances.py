@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.training.annotations import MaskRecord
+from model_store.training.data.annotations import MaskRecord
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, points_to_frame
 

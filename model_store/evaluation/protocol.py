@@ -16,7 +16,7 @@ from model_store.evaluation.baselines import FROM_BOX, FROM_CLICK, Baseline
 from model_store.evaluation.instances import Instance, correction, instance, to_photo, valid_cells
 from model_store.evaluation.measures import boundary_iou, iou, size_class
 from model_store.evaluation.segmenters import Asked, Segmenter
-from model_store.training.annotations import PhotoRecord
+from model_store.training.data.annotations import PhotoRecord
 from service.sam.prompts import POSITIVE
 from service.sam.transforms import Size, input_size
 

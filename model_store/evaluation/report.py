@@ -12,7 +12,7 @@ from model_store.evaluation.instances import instance, to_photo
 from model_store.evaluation.measures import calibration
 from model_store.evaluation.protocol import STARTS, Finding, first_prompts
 from model_store.evaluation.segmenters import Segmenter
-from model_store.training.annotations import PhotoRecord
+from model_store.training.data.annotations import PhotoRecord
 
 SIZES = ("small", "medium", "large")
 _CELL_PIXELS = 240

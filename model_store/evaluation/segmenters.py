@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.catalog import ModelStoreError
-from model_store.training.annotations import PhotoRecord
+from model_store.training.data.annotations import PhotoRecord
 from service.sam.manifest import STATE_NAMES, load_manifest
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, IGNORED, PADDING
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, preprocess
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
     import torch
 
-    from model_store.edge_sam.model import EdgeSAM
+    from model_store.network.model import EdgeSAM
 
 Floats = NDArray[np.float32]
 Masks = Literal[1, 4]
@@ -98,7 +98,7 @@ class TorchSegmenter:
     def embed(self, photo: PhotoRecord) -> "torch.Tensor":
         import torch  # noqa: PLC0415 - a service is measured without torch
 
-        from model_store.training.framed import framed  # noqa: PLC0415 - the same
+        from model_store.training.data.letterboxed import framed  # noqa: PLC0415 - the same
 
         frame = framed(photo, FRAME_SIZE).frame.unsqueeze(0)
         with torch.inference_mode():
@@ -111,7 +111,7 @@ class TorchSegmenter:
     def _answer(self, embedded: "torch.Tensor", asked: Asked, masks: Masks) -> Answers:
         import torch  # noqa: PLC0415 - a service is measured without torch
 
-        from model_store.edge_sam.mask_decoder import stability_score  # noqa: PLC0415 - the same
+        from model_store.network.mask_decoder import stability_score  # noqa: PLC0415 - the same
 
         points = None
         if asked.points.shape[1]:

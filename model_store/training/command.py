@@ -11,16 +11,16 @@ import typer
 
 from model_store.catalog import ModelStoreError, UsageError
 from model_store.importing import require_extra
-from model_store.training.progress import budget, counter
+from model_store.training.loop.progress import budget, counter
 
 if TYPE_CHECKING:
     import torch
 
-    from model_store.edge_sam.model import EdgeSAM
-    from model_store.training.annotations import PhotoRecord
-    from model_store.training.processes import Processes
-    from model_store.training.run import Look, Run, RunConfig
-    from model_store.training.sources import Source
+    from model_store.network.model import EdgeSAM
+    from model_store.training.data.annotations import PhotoRecord
+    from model_store.training.data.sources import Source
+    from model_store.training.loop.distributed import Processes
+    from model_store.training.loop.run import Look, Run, RunConfig
     from model_store.training.tasks import Task
 
 Made = TypeVar("Made")
@@ -79,8 +79,8 @@ def pack(
     python -m model_store pack --data data/train --data data/train-more --out out/packed
     """
     require_extra()
-    from model_store.training.sampling import weights  # noqa: PLC0415 - the other commands need no torch
-    from model_store.training.shelf import build_shelf  # noqa: PLC0415 - the same
+    from model_store.training.data.sampling import weights  # noqa: PLC0415 - the other commands need no torch
+    from model_store.training.data.shelf import build_shelf  # noqa: PLC0415 - the same
 
     records = _records(data, licence_class)
     with counter("packing photos") as progress:
@@ -131,11 +131,11 @@ def train(
     python -m model_store train --packed out/packed --out out/run2 --from out/run1 --minutes 30 --stages 1024
     """
     require_extra()
-    from model_store.training.annotated import AnnotatedLoop  # noqa: PLC0415 - the same
-    from model_store.training.augmentation import Augmentation  # noqa: PLC0415 - the same
-    from model_store.training.processes import joined  # noqa: PLC0415 - the same
+    from model_store.training.data.augmentation import Augmentation  # noqa: PLC0415 - the same
+    from model_store.training.loop.distributed import joined  # noqa: PLC0415 - the same
+    from model_store.training.loop.validation import looking  # noqa: PLC0415 - the same
+    from model_store.training.objectives.annotated import AnnotatedLoop  # noqa: PLC0415 - the same
     from model_store.training.tasks import AnnotatedTask  # noqa: PLC0415 - the same
-    from model_store.training.validation import looking  # noqa: PLC0415 - the same
 
     with joined() as processes:
         where = processes.device(_device_name(device))
@@ -171,7 +171,7 @@ def features(
     require_extra()
     import torch  # noqa: PLC0415 - the other commands need no torch
 
-    from model_store.training.features import FeatureCache, fill  # noqa: PLC0415 - the same
+    from model_store.training.data.teacher_features import FeatureCache, fill  # noqa: PLC0415 - the same
     from model_store.training.teacher import load_teacher  # noqa: PLC0415 - the same
 
     records = _records(data, licence_class)
@@ -232,9 +232,9 @@ def distill(
     --teacher sam_vit_h_4b8939.pth --teacher-features out/features --out out/stage2 --minutes 600
     """
     require_extra()
-    from model_store.training.features import FeatureCache  # noqa: PLC0415 - the same
-    from model_store.training.framed import FramedPhotos, endless_batches  # noqa: PLC0415 - the same
-    from model_store.training.processes import joined  # noqa: PLC0415 - the same
+    from model_store.training.data.letterboxed import FramedPhotos, endless_batches  # noqa: PLC0415 - the same
+    from model_store.training.data.teacher_features import FeatureCache  # noqa: PLC0415 - the same
+    from model_store.training.loop.distributed import joined  # noqa: PLC0415 - the same
     from model_store.training.tasks import FeatureTask, PromptTask, Task  # noqa: PLC0415 - the same
     from model_store.training.teacher import load_teacher  # noqa: PLC0415 - the same
 
@@ -299,8 +299,8 @@ def granularity(
     """
     require_extra()
     from model_store.checkpoint import load_checkpoint  # noqa: PLC0415 - the other commands need no torch
-    from model_store.edge_sam.granularity_module import GranularityModule  # noqa: PLC0415 - the same
-    from model_store.training.processes import joined  # noqa: PLC0415 - the same
+    from model_store.network.granularity_module import GranularityModule  # noqa: PLC0415 - the same
+    from model_store.training.loop.distributed import joined  # noqa: PLC0415 - the same
     from model_store.training.tasks import GranularityTask  # noqa: PLC0415 - the same
 
     with joined() as processes:
@@ -334,8 +334,8 @@ def pieces(
     python -m model_store pieces out/run1 --out pieces/run1
     """
     require_extra()
+    from model_store.training.loop.state import STATE_NAME, load_state, split_state  # noqa: PLC0415 - the same
     from model_store.training.pieces import join_folder, split_folder  # noqa: PLC0415 - the other commands need no torch
-    from model_store.training.state import STATE_NAME, load_state, split_state  # noqa: PLC0415 - the same
 
     if join:
         join_folder(source, out)
@@ -351,7 +351,7 @@ def pieces(
 def _train(
     config: "RunConfig", task: "Task", *, look: "Look | None", goes_on: bool, start: Path | None, processes: "Processes"
 ) -> None:
-    from model_store.training.run import WEIGHTS_NAME, Run  # noqa: PLC0415 - the other commands need no torch
+    from model_store.training.loop.run import WEIGHTS_NAME, Run  # noqa: PLC0415 - the other commands need no torch
 
     if goes_on and start:
         raise UsageError("--continue goes on with a budget, --from begins a new one; give one of them")
@@ -386,8 +386,8 @@ def _config(
 ) -> "RunConfig":  # fmt: skip
     import torch  # noqa: PLC0415 - the other commands need no torch
 
-    from model_store.training.run import RunConfig  # noqa: PLC0415 - the same
-    from model_store.training.schedule import Schedule, parse_stages  # noqa: PLC0415 - the same
+    from model_store.training.loop.run import RunConfig  # noqa: PLC0415 - the same
+    from model_store.training.loop.schedule import Schedule, parse_stages  # noqa: PLC0415 - the same
 
     if threads:
         torch.set_num_threads(threads)
@@ -411,7 +411,7 @@ def _valid(make: Callable[[], Made]) -> Made:
 
 
 def _records(data: list[str], licence_class: list[str] | None) -> "list[PhotoRecord]":
-    from model_store.training.annotations import read_annotations  # noqa: PLC0415 - the other commands need no torch
+    from model_store.training.data.annotations import read_annotations  # noqa: PLC0415 - the other commands need no torch
 
     return [record for place in data for record in read_annotations(place, licence_classes=licence_class)]
 
@@ -423,8 +423,8 @@ def _names(records: "Sequence[PhotoRecord]") -> list[str]:
 def _source(
     packed: Path | None, data: list[str] | None, licence_class: list[str] | None, workers: int, device: "torch.device"
 ) -> "Source":
-    from model_store.training.shelf import open_shelf  # noqa: PLC0415 - the other commands need no torch
-    from model_store.training.sources import ResidentSource, StreamedSource  # noqa: PLC0415 - the same
+    from model_store.training.data.shelf import open_shelf  # noqa: PLC0415 - the other commands need no torch
+    from model_store.training.data.sources import ResidentSource, StreamedSource  # noqa: PLC0415 - the same
 
     if (packed is None) == (data is None):
         raise UsageError("give --packed or --data")

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from model_store.checkpoint import seeded_model
-from model_store.edge_sam.model import EdgeSAM
-from model_store.edge_sam.transformer import Attention
+from model_store.network.model import EdgeSAM
+from model_store.network.transformer import Attention
 
 SHARPNESS = 2.5
 

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from model_store.edge_sam.granularity_module import GranularityModule
-from model_store.edge_sam.model import EdgeSAM
-from model_store.training.annotated import AnnotatedLoop, annotated_step, mask_boxes
-from model_store.training.augmentation import Augmentation, Batch, make_batch
-from model_store.training.distilled import TeacherLoop, prompt_passes, valid_cells
-from model_store.training.features import FeatureCache
-from model_store.training.framed import FramedBatch
-from model_store.training.granularity import BoxLoss, box_losses
-from model_store.training.losses import Division, StepLosses, feature_mse
-from model_store.training.prompt_sets import Promptable
-from model_store.training.sources import Source
+from model_store.network.granularity_module import GranularityModule
+from model_store.network.model import EdgeSAM
+from model_store.training.data.augmentation import Augmentation, Batch, make_batch
+from model_store.training.data.letterboxed import FramedBatch
+from model_store.training.data.sources import Source
+from model_store.training.data.teacher_features import FeatureCache
+from model_store.training.objectives.annotated import AnnotatedLoop, annotated_step, mask_boxes
+from model_store.training.objectives.distilled import TeacherLoop, prompt_passes, valid_cells
+from model_store.training.objectives.granularity import BoxLoss, box_losses
+from model_store.training.objectives.losses import Division, StepLosses, feature_mse
+from model_store.training.objectives.prompt_sets import Promptable
 
 
 class Task(nn.Module, ABC):

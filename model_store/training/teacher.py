@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from model_store.catalog import ModelStoreError
 from model_store.checkpoint import CheckpointError, load_checkpoint
-from model_store.edge_sam.image_encoder import EMBEDDING_CHANNELS
-from model_store.edge_sam.layer_norm import LayerNorm2d
-from model_store.edge_sam.mask_decoder import MaskDecoder
-from model_store.edge_sam.model import EdgeSAM
-from model_store.edge_sam.prompt_encoder import PromptEncoder
+from model_store.network.layer_norm import LayerNorm2d
+from model_store.network.mask_decoder import MaskDecoder
+from model_store.network.model import EdgeSAM
+from model_store.network.prompt_encoder import PromptEncoder
+from model_store.network.repvit_encoder import EMBEDDING_CHANNELS
 
 Variant = Literal["vit_b", "vit_l", "vit_h"]
 

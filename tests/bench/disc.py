@@ -16,8 +16,8 @@ from PIL import Image
 from support.random_model import random_model
 from torch import Tensor
 
-from model_store.edge_sam.frames import frame
-from model_store.edge_sam.model import EdgeSAM
+from model_store.network.frames import frame
+from model_store.network.model import EdgeSAM
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size
 
 SHARE = 0.1  # of the picture's area

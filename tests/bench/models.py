@@ -10,10 +10,10 @@ import torch
 from bench.disc import disc_model
 from numpy.typing import NDArray
 
-from model_store.edge_sam.frames import frame
-from model_store.edge_sam.official import OfficialDecoder, OfficialEncoder
 from model_store.export import OPSET, export_model
 from model_store.model_info import ModelInfo
+from model_store.network.frames import frame
+from model_store.network.official import OfficialDecoder, OfficialEncoder
 
 Floats = NDArray[np.float32]
 

@@ -7,9 +7,9 @@ from conformance.reference import reference_image
 from conformance.weights import state_dict
 
 from model_store.checkpoint import model_from_state_dict
-from model_store.edge_sam.frames import frame
-from model_store.edge_sam.image_encoder import UpsampleMode
-from model_store.edge_sam.model import EdgeSAM, build_edge_sam
+from model_store.network.frames import frame
+from model_store.network.model import EdgeSAM, build_edge_sam
+from model_store.network.repvit_encoder import UpsampleMode
 
 
 def weighted_model(seed: int, *, upsample_mode: UpsampleMode = "bicubic") -> EdgeSAM:

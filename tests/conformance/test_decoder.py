@@ -14,8 +14,8 @@ from conformance.reference import (
     open_reference,
 )
 
-from model_store.edge_sam.mask_decoder import stability_score
-from model_store.edge_sam.official import OfficialDecoder
+from model_store.network.mask_decoder import stability_score
+from model_store.network.official import OfficialDecoder
 
 TOLERANCE = 5e-5
 TOKEN_TOLERANCE = 1e-5  # sparse tokens and scores

@@ -10,9 +10,9 @@ from conformance.reference import FULL, open_reference, reference_image
 from conformance.weights import state_dict
 
 from model_store.checkpoint import seeded_model
-from model_store.edge_sam.frames import frame
-from model_store.edge_sam.model import build_edge_sam
-from model_store.edge_sam.predictor import TorchPredictor
+from model_store.network.frames import frame
+from model_store.network.model import build_edge_sam
+from model_store.network.predictor import TorchPredictor
 
 TOLERANCE = 2e-5  # SPEC 2.5 measured 5e-6 for folding alone
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conformance.reference import BOTH, assert_parts_agree, assert_stats_agree, open_reference, reference_image
 
-from model_store.edge_sam.frames import frame
-from model_store.edge_sam.official import OfficialEncoder
+from model_store.network.frames import frame
+from model_store.network.official import OfficialEncoder
 
 TOLERANCE = 5e-5  # SPEC 2.6: above every rounding effect, below every known mistake
 TAPS = (

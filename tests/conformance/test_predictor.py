@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conformance.reference import BOTH, assert_masks_agree, assert_stability_agrees, assert_stats_agree, open_reference
 
-from model_store.edge_sam.frames import frame, resize_float
-from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD
-from model_store.edge_sam.predictor import TorchPredictor
+from model_store.network.frames import frame, resize_float
+from model_store.network.model import PIXEL_MEAN, PIXEL_STD
+from model_store.network.predictor import TorchPredictor
 from service.sam.transforms import points_to_frame
 
 TOLERANCE = 5e-5

@@ -14,7 +14,7 @@ from support.random_model import random_model
 from support.service_client import embed, open_client, segment
 from support.service_process import ServiceProcess
 
-from model_store.edge_sam.predictor import EmbeddedImage, Prediction, TorchPredictor
+from model_store.network.predictor import EmbeddedImage, Prediction, TorchPredictor
 
 # ONNX Runtime and torch add in different orders; masks are told apart only where the logit is clear of 0.
 TOLERANCE = 1e-4

@@ -12,8 +12,8 @@ from model_store.checkpoint import (
     save_checkpoint,
     seeded_model,
 )
-from model_store.edge_sam.granularity_module import GranularityModule
-from model_store.edge_sam.model import build_edge_sam
+from model_store.network.granularity_module import GranularityModule
+from model_store.network.model import build_edge_sam
 
 
 @pytest.fixture(scope="module")

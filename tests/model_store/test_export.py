@@ -19,11 +19,11 @@ from support.random_model import random_granularity, random_model
 
 from model_store.artifact import verify_artifact
 from model_store.catalog import UsageError
-from model_store.edge_sam.mask_decoder import stability_score
-from model_store.edge_sam.official import OfficialDecoder
 from model_store.export import MAX_PARITY_ERROR, ParityError, export_model
 from model_store.graphs import PROPOSALS, DecoderGraph, PrepareGraph
 from model_store.model_info import ModelInfo
+from model_store.network.mask_decoder import stability_score
+from model_store.network.official import OfficialDecoder
 from model_store.parity import decode, random_prompts, served_parity, torch_answers
 from service.sam.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs

@@ -5,8 +5,8 @@ from conformance.weights import state_dict
 from torch import nn
 
 from model_store.checkpoint import model_from_state_dict
-from model_store.edge_sam.granularity_module import GranularityModule
-from model_store.edge_sam.model import EdgeSAM, build_edge_sam
+from model_store.network.granularity_module import GranularityModule
+from model_store.network.model import EdgeSAM, build_edge_sam
 
 RARITY, CALM = 4.0, 0.25
 

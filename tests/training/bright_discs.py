@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from model_store.training.shelf import Shelf, shelve
+from model_store.training.data.shelf import Shelf, shelve
 
 SIDE = 64
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from model_store.training.annotated import AnnotatedLoop, Asked, annotated_step, ask, mask_boxes, score
-from model_store.training.augmentation import Batch
-from model_store.training.clicks import correction, depths, middle_cells, random_cells
+from model_store.training.data.augmentation import Batch
 from model_store.training.initial import initial_model
-from model_store.training.losses import bce, dice
-from model_store.training.prompt_sets import prompt_set
+from model_store.training.objectives.annotated import AnnotatedLoop, Asked, annotated_step, ask, mask_boxes, score
+from model_store.training.objectives.clicks import correction, depths, middle_cells, random_cells
+from model_store.training.objectives.losses import bce, dice
+from model_store.training.objectives.prompt_sets import prompt_set
 
 SIDE = 32
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from model_store.training.annotations import AnnotationError, read_annotations
+from model_store.training.data.annotations import AnnotationError, read_annotations
 
 
 def a_mask(height=20, width=30):

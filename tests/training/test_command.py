@@ -11,7 +11,7 @@ import torch
 from training.bright_discs import SIDE, bright_discs
 from training.command_line import invoke
 
-from model_store.training.state import load_state
+from model_store.training.loop.state import load_state
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--stages", f"{SIDE}:1", "--batch", "4", "--batch-frame", f"{SIDE}", "--threads", "1"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conformance.reference import open_reference, reference_image
 
-from model_store.edge_sam.frames import frame
-from model_store.training.clicks import correction, wrong_cells
-from model_store.training.distilled import TeacherLoop, prompt_passes
-from model_store.training.losses import bce, dice, feature_mse, focal
+from model_store.network.frames import frame
+from model_store.training.objectives.clicks import correction, wrong_cells
+from model_store.training.objectives.distilled import TeacherLoop, prompt_passes
+from model_store.training.objectives.losses import bce, dice, feature_mse, focal
 
 DATA = Path(__file__).parent / "data"
 RELATIVE = 1e-5  # of losses

@@ -6,12 +6,12 @@ import torch
 from training.command_line import invoke
 
 from model_store.checkpoint import load_checkpoint, save_checkpoint, seeded_model
-from model_store.training.annotations import read_annotations
-from model_store.training.distilled import valid_cells
-from model_store.training.features import FeatureCache, FeatureCacheError, fill
-from model_store.training.framed import FramedPhotos, collate, endless_batches, framed
-from model_store.training.journal import read_rows
-from model_store.training.losses import feature_mse
+from model_store.training.data.annotations import read_annotations
+from model_store.training.data.letterboxed import FramedPhotos, collate, endless_batches, framed
+from model_store.training.data.teacher_features import FeatureCache, FeatureCacheError, fill
+from model_store.training.loop.train_log import read_rows
+from model_store.training.objectives.distilled import valid_cells
+from model_store.training.objectives.losses import feature_mse
 
 FRAME = 64
 COMMON = ["--frame-size", FRAME, "--threads", 1, "--workers", 0, "--batch", 2]

@@ -14,7 +14,7 @@ from model_store.evaluation.baselines import filled_box, flooded, grab_cut
 from model_store.evaluation.protocol import Finding, Protocol, chosen_masks, chosen_photos, evaluate
 from model_store.evaluation.report import markdown, summary, table_rows
 from model_store.evaluation.segmenters import Answers, Asked, TorchSegmenter
-from model_store.training.annotations import read_annotations
+from model_store.training.data.annotations import read_annotations
 from service.sam.prompts import IGNORED
 
 

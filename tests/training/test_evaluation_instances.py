@@ -8,7 +8,6 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.nn import functional
 
-from model_store.edge_sam.predictor import upsample_logits
 from model_store.evaluation.instances import (
     correction,
     instance,
@@ -20,7 +19,8 @@ from model_store.evaluation.instances import (
     valid_cells,
 )
 from model_store.evaluation.measures import boundary_iou, calibration, iou, size_class
-from model_store.training.annotations import MaskRecord
+from model_store.network.predictor import upsample_logits
+from model_store.training.data.annotations import MaskRecord
 from service.sam.transforms import input_size
 
 DATA = Path(__file__).parent / "data"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from model_store.edge_sam.granularity_module import (
+from model_store.network.granularity_module import (
     ANCHORS,
     GranularityModule,
     anchor_boxes,
@@ -14,8 +14,8 @@ from model_store.edge_sam.granularity_module import (
     anchors_of,
     decode_boxes,
 )
-from model_store.training.granularity import assign, box_iou, box_losses
 from model_store.training.initial import initial_model
+from model_store.training.objectives.granularity import assign, box_iou, box_losses
 
 SHAPES = Path(__file__).parent / "data" / "edgesam_rpn_shapes.json"
 

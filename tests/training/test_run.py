@@ -7,16 +7,16 @@ import torch
 from training.bright_discs import SIDE, bright_discs
 
 from model_store.checkpoint import load_checkpoint
-from model_store.training.annotated import AnnotatedLoop
-from model_store.training.augmentation import Augmentation
+from model_store.training.data.augmentation import Augmentation
+from model_store.training.data.sources import ResidentSource
 from model_store.training.initial import initial_model
-from model_store.training.journal import read_rows
-from model_store.training.run import Run, RunConfig
-from model_store.training.schedule import Schedule, Stage, describe_stages, parse_stages
-from model_store.training.sources import ResidentSource
-from model_store.training.state import StateError, load_state, split_state
+from model_store.training.loop.run import Run, RunConfig
+from model_store.training.loop.schedule import Schedule, Stage, describe_stages, parse_stages
+from model_store.training.loop.state import StateError, load_state, split_state
+from model_store.training.loop.train_log import read_rows
+from model_store.training.loop.validation import ValidationSet, validate
+from model_store.training.objectives.annotated import AnnotatedLoop
 from model_store.training.tasks import AnnotatedTask
-from model_store.training.validation import ValidationSet, validate
 
 CPU = torch.device("cpu")
 GENTLE = Augmentation(whole=0.5, zoom=(0.9, 1.5), paste=0.2)

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from model_store.training.annotations import read_annotations
-from model_store.training.augmentation import PLAIN, Augmentation, make_batch
-from model_store.training.sampling import source_shares, weights
-from model_store.training.scenes import Scenes, generated_shelf
-from model_store.training.shelf import Shelf, build_shelf, open_shelf, sample_masks, sample_photos, shelve
-from model_store.training.sources import ResidentSource, StreamedSource
+from model_store.training.data.annotations import read_annotations
+from model_store.training.data.augmentation import PLAIN, Augmentation, make_batch
+from model_store.training.data.sampling import source_shares, weights
+from model_store.training.data.scenes import Scenes, generated_shelf
+from model_store.training.data.shelf import Shelf, build_shelf, open_shelf, sample_masks, sample_photos, shelve
+from model_store.training.data.sources import ResidentSource, StreamedSource
 
 
 def a_picture(height, width, seed=0):

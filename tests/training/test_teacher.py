@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from model_store.checkpoint import save_checkpoint, seeded_model
-from model_store.edge_sam.model import EdgeSAM
+from model_store.network.model import EdgeSAM
 from model_store.training.teacher import (
     SAM,
     SHAPES,

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from model_store.checkpoint import save_checkpoint
-from model_store.edge_sam.model import EdgeSAM
-from model_store.training.average import WeightAverage
-from model_store.training.journal import Journal, draw_curves
-from model_store.training.losses import StepLosses
-from model_store.training.processes import Processes
-from model_store.training.schedule import Schedule, describe_stages
-from model_store.training.state import load_state, save_state
+from model_store.network.model import EdgeSAM
+from model_store.training.loop.distributed import Processes
+from model_store.training.loop.ema import WeightAverage
+from model_store.training.loop.schedule import Schedule, describe_stages
+from model_store.training.loop.state import load_state, save_state
+from model_store.training.loop.train_log import Journal, draw_curves
+from model_store.training.objectives.losses import StepLosses
 from model_store.training.tasks import Task
 
 WEIGHTS_NAME = "edgesam.pth"

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD
+from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from service.sam.transforms import FRAME_SIZE, input_size, preprocess
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model_store.edge_sam.layer_norm import LayerNorm2d
+from model_store.network.layer_norm import LayerNorm2d
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, IGNORED, NEGATIVE, PADDING, POSITIVE
 
 CHANNELS = 256

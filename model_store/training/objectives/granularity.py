@@ -1,6 +1,6 @@
 """What the granularity module learns from: which anchor is to find which box, and the losses (SPEC 6).
 
-Letters as in `model_store.edge_sam.granularity_module`; n boxes of a picture.
+Letters as in `model_store.network.granularity_module`; n boxes of a picture.
 Source: EfficientDet (arXiv 1911.09070); focal loss (arXiv 1708.02002).
 """
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.edge_sam.granularity_module import anchor_boxes
-from model_store.training.losses import StepLosses
+from model_store.network.granularity_module import anchor_boxes
+from model_store.training.objectives.losses import StepLosses
 
 
 @dataclass(frozen=True, slots=True)

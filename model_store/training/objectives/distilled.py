@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.training.clicks import Draw, correction, random_cells
-from model_store.training.losses import bce, dice
-from model_store.training.prompt_sets import Promptable, decode, prompt_set
+from model_store.training.objectives.clicks import Draw, correction, random_cells
+from model_store.training.objectives.losses import bce, dice
+from model_store.training.objectives.prompt_sets import Promptable, decode, prompt_set
 
 Start = Literal["box", "point"]
 

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.edge_sam.frames import frame
-from model_store.edge_sam.mask_decoder import MASKS, stability_score
-from model_store.edge_sam.model import EdgeSAM
+from model_store.network.frames import frame
+from model_store.network.mask_decoder import MASKS, stability_score
+from model_store.network.model import EdgeSAM
 from service.sam.transforms import FRAME_SIZE, Size, input_size, points_to_frame
 
 

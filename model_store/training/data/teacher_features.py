@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_store.catalog import ModelStoreError
-from model_store.edge_sam.image_encoder import EMBEDDING_CHANNELS
-from model_store.training.annotations import PhotoRecord
-from model_store.training.framed import framed
+from model_store.network.repvit_encoder import EMBEDDING_CHANNELS
+from model_store.training.data.annotations import PhotoRecord
+from model_store.training.data.letterboxed import framed
 
 FEATURES_NAME, DONE_NAME, INDEX_NAME = "features.f16", "done.npy", "features.json"
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.edge_sam.model import EdgeSAM
-from model_store.training.augmentation import MASK_STRIDE, Batch
-from model_store.training.clicks import cell_points, correction, middle_cells, random_cells
-from model_store.training.losses import StepLosses
-from model_store.training.prompt_sets import PromptSet, decode, prompt_set
+from model_store.network.model import EdgeSAM
+from model_store.training.data.augmentation import MASK_STRIDE, Batch
+from model_store.training.objectives.clicks import cell_points, correction, middle_cells, random_cells
+from model_store.training.objectives.losses import StepLosses
+from model_store.training.objectives.prompt_sets import PromptSet, decode, prompt_set
 
 PixelLoss = Literal["bce", "focal"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model_store.edge_sam.model import EdgeSAM
-from model_store.training.annotated import mask_boxes
-from model_store.training.augmentation import PLAIN, make_batch
-from model_store.training.clicks import cell_points, correction, middle_cells
-from model_store.training.losses import mask_iou
-from model_store.training.prompt_sets import decode, prompt_set
-from model_store.training.shelf import Shelf, open_shelf
+from model_store.network.model import EdgeSAM
+from model_store.training.data.augmentation import PLAIN, make_batch
+from model_store.training.data.shelf import Shelf, open_shelf
+from model_store.training.objectives.annotated import mask_boxes
+from model_store.training.objectives.clicks import cell_points, correction, middle_cells
+from model_store.training.objectives.losses import mask_iou
+from model_store.training.objectives.prompt_sets import decode, prompt_set
 
 
 @dataclass(frozen=True, slots=True)

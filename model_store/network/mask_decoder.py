@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.edge_sam.layer_norm import LayerNorm2d
-from model_store.edge_sam.transformer import TwoWayTransformer
+from model_store.network.layer_norm import LayerNorm2d
+from model_store.network.transformer import TwoWayTransformer
 
 CHANNELS = 256
 MASKS = 4

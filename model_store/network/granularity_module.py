@@ -1,7 +1,7 @@
 """The granularity module (SPEC 6): proposes boxes on the frozen encoder, so that a click knows how large its object is.
 
 A BiFPN over three of the encoder's stages and a head with one class, under the keys of EdgeSAM's `efficient_det`
-variant. What it learns from is in `model_store.training.granularity`.
+variant. What it learns from is in `model_store.training.objectives.granularity`.
 
 Letters: B pictures, A = 9 anchors a place, M places of all levels, N = A * M anchors, F = 64 channels; levels 3 to 7
 have strides 8 to 128.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.edge_sam.image_encoder import STAGES
+from model_store.network.repvit_encoder import STAGES
 
 STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 64

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.training.shelf import Shelf, shelve
+from model_store.training.data.shelf import Shelf, shelve
 
 Bytes = NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from model_store.training.annotations import PhotoRecord
-from model_store.training.sampling import weights
-from model_store.training.shelf import MAX_SIDE, Shelf, decode_photo, join_shelves, shelve
+from model_store.training.data.annotations import PhotoRecord
+from model_store.training.data.sampling import weights
+from model_store.training.data.shelf import MAX_SIDE, Shelf, decode_photo, join_shelves, shelve
 
 _AHEAD = 4096  # photos in the order that the readers are given at a time
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_store.edge_sam.model import PIXEL_MEAN, PIXEL_STD
-from model_store.training.shelf import Shelf, sample_masks, sample_photos
+from model_store.network.model import PIXEL_MEAN, PIXEL_STD
+from model_store.training.data.shelf import Shelf, sample_masks, sample_photos
 
 MASK_STRIDE = 4
 """Frame pixels a logit covers along a side."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from model_store.edge_sam.mask_decoder import stability_score
-from model_store.edge_sam.model import EdgeSAM
+from model_store.network.mask_decoder import stability_score
+from model_store.network.model import EdgeSAM
 from service.sam.prompts import BOX_BOTTOM_RIGHT, NEGATIVE, PADDING
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.training.annotations import PhotoRecord
+from model_store.training.data.annotations import PhotoRecord
 
 # Shares of whole groups, as the notes on the data advise; what is left is spread over the other sources.
 GROUP_SHARES: Mapping[str, float] = {"bsds500": 0.25, "coco": 0.25}

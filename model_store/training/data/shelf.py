@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store.training.annotations import PhotoRecord
+from model_store.training.data.annotations import PhotoRecord
 
 PHOTO_LEVELS = 3
 MASK_LEVELS = 4

@@ -5,8 +5,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.edge_sam.layer_norm import LayerNorm2d
-from model_store.edge_sam.repvit import Block, DownsamplingBlock, stem
+from model_store.network.layer_norm import LayerNorm2d
+from model_store.network.repvit import Block, DownsamplingBlock, stem
 
 UpsampleMode = Literal["bicubic", "bilinear"]
 

@@ -4,10 +4,10 @@ import copy
 
 from torch import Tensor, nn
 
-from model_store.edge_sam.image_encoder import ImageEncoder, UpsampleMode
-from model_store.edge_sam.mask_decoder import MASKS, MaskDecoder
-from model_store.edge_sam.prompt_encoder import PromptEncoder
-from model_store.edge_sam.repvit import fold_in_place
+from model_store.network.mask_decoder import MASKS, MaskDecoder
+from model_store.network.prompt_encoder import PromptEncoder
+from model_store.network.repvit import fold_in_place
+from model_store.network.repvit_encoder import ImageEncoder, UpsampleMode
 
 # Mean and standard deviation of pixel values, 0..255, RGB. Not buffers: the checkpoint has no place for them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model_store.edge_sam.mask_decoder import MaskDecoder
-from model_store.edge_sam.prompt_encoder import PromptEncoder
+from model_store.network.mask_decoder import MaskDecoder
+from model_store.network.prompt_encoder import PromptEncoder
 
 
 class Promptable(Protocol):

@@ -1,0 +1,1 @@
+"""Photos with masks: read, sampled, and cut into what a training step sees."""

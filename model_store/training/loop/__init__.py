@@ -1,0 +1,1 @@
+"""The training loop: schedule, state on disk, EMA of the weights, log, and several processes."""

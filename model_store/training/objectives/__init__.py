@@ -1,0 +1,1 @@
+"""What a training step asks of the model, and the loss of its answers."""
