@@ -1,17 +1,32 @@
-"""Checkpoints: the official 821 arrays in a file, or those of the granularity module, loaded strictly, and initial
-weights from a seed (SPEC 4, 6).
+"""Checkpoints: all arrays of a network in a file, loaded strictly, and initial weights from a seed (SPEC 4, 6).
+
+Two kinds of file are read. A `.safetensors` file of this project says in its metadata which architecture it holds. A
+PyTorch file (`.pth`) does not; its keys tell.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from model_store.network.granularity_module import GranularityModule
-from model_store.network.model import EdgeSAM, build_edge_sam
-from model_store.network.repvit_encoder import UpsampleMode
+from model_store.network.architectures import (
+    ARCHITECTURES,
+    DEFAULT_ARCHITECTURE,
+    UnknownArchitectureError,
+    architecture,
+)
+from model_store.network.granularity_module import GranularityModule, granularity_module
+from model_store.network.image_encoder import EncoderLacksError, ImageEncoder, UpsampleMode
+from model_store.network.model import PromptableModel, build_model
+from model_store.storage import FLOAT16_MIN_ELEMENTS
+
+SAFETENSORS = ".safetensors"
+ARCHITECTURE_KEY = "architecture"
 
 _NAMED_KEYS = 5
 
@@ -20,91 +35,155 @@ class CheckpointError(ValueError):
     """The file does not hold the weights that were asked for; the message names what is wrong."""
 
 
-def load_checkpoint(path: str | Path, *, upsample_mode: UpsampleMode = "bicubic") -> EdgeSAM:
-    """The model of a checkpoint file, in eval mode on the CPU.
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """Arrays by name, and the architecture where the file states it."""
+
+    arrays: Mapping[str, Any]
+    architecture: str | None = None
+
+
+def load_checkpoint(path: str | Path, *, upsample_mode: UpsampleMode | None = None) -> PromptableModel:
+    """Return the model of a checkpoint file, in eval mode on the CPU.
 
     Args:
-        path: an official ``.pth`` file, a file of ``save_checkpoint``, or a training checkpoint whose ``model`` entry
-            holds all arrays. Only tensors and plain containers are unpickled, no code of the file runs.
-        upsample_mode: not part of the file, see ``ImageEncoder``.
+        path: A file of `save_checkpoint`, an official ``.pth`` file, or a training checkpoint whose ``model`` entry
+            holds all arrays. Only arrays and plain containers are read, no code of the file runs.
+        upsample_mode: Not part of the file, see ``ImageEncoder``; None leaves the encoder's own.
 
     Raises:
-        OSError: the file cannot be read.
-        CheckpointError: it is no PyTorch file, or its keys, shapes or values are not those of EdgeSAM.
+        OSError: The file cannot be read.
+        CheckpointError: The file is damaged, or its keys, shapes or values are not those of its architecture.
     """
-    state = _read(path)
+    content = _read(path)
     try:
-        return model_from_state_dict(state, upsample_mode=upsample_mode)
+        return model_from_state_dict(
+            content.arrays, architecture_name=content.architecture, upsample_mode=upsample_mode
+        )
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def load_granularity(path: str | Path) -> GranularityModule:
-    """The granularity module of a file that its training has written, in eval mode on the CPU.
+def load_granularity(path: str | Path, encoder: ImageEncoder) -> GranularityModule:
+    """Return the granularity module of a file that its training has written, in eval mode on the CPU.
 
-    The file does not say on which encoder the module was trained; on another one its boxes mean nothing.
+    Args:
+        path: A PyTorch file. It does not say on which weights the module was trained; on others its boxes mean nothing.
+        encoder: What the module will look at.
 
     Raises:
-        OSError: the file cannot be read.
-        CheckpointError: it is no PyTorch file, or its keys, shapes or values are not those of the module.
+        OSError: The file cannot be read.
+        CheckpointError: The encoder has no place for the module, the file is no PyTorch file, or its keys, shapes or
+            values are not those of the module.
     """
-    module, state = GranularityModule(), _read(path)
+    state = _read(path).arrays
     try:
+        module = granularity_module(encoder)
         _check(module.state_dict(), state, "a granularity module")
-    except CheckpointError as error:
+    except (CheckpointError, EncoderLacksError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     module.load_state_dict(state, strict=True)
     return module.eval()
 
 
-def save_checkpoint(model: EdgeSAM, path: str | Path) -> None:
-    """Writes the model's arrays flat, under the official keys, from the CPU.
+def save_checkpoint(model: PromptableModel, path: str | Path, *, float16: bool = False) -> None:
+    """Write the model's arrays, from the CPU.
+
+    Args:
+        model: In training form.
+        path: `.safetensors`, which states the architecture, or any other name for a PyTorch file with the bare keys,
+            which EdgeSAM's own tools read.
+        float16: Store arrays of 4096 elements and more as float16.
 
     Raises:
-        CheckpointError: the model is deployed: folding cannot be undone, so nobody could load the file.
+        CheckpointError: The model is deployed: folding cannot be undone, so nobody could load the file.
     """
     if model.is_deployed:
         raise CheckpointError("A deployed model has no checkpoint form; save the model it was made from.")
-    torch.save({key: value.cpu() for key, value in model.state_dict().items()}, path)
+    arrays = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    if float16:
+        arrays = {
+            key: value.half() if value.is_floating_point() and value.numel() >= FLOAT16_MIN_ELEMENTS else value
+            for key, value in arrays.items()
+        }
+    if Path(path).suffix == SAFETENSORS:
+        # By way of bytes: the library's own writer makes files that only their owner may read.
+        Path(path).write_bytes(safetensors.torch.save(arrays, {ARCHITECTURE_KEY: model.architecture.name}))
+    else:
+        torch.save(arrays, path)
 
 
-def model_from_state_dict(state: Mapping[str, Any], *, upsample_mode: UpsampleMode = "bicubic") -> EdgeSAM:
-    """The model of a state dict, in eval mode.
+def model_from_state_dict(
+    state: Mapping[str, Any], *, architecture_name: str | None = None, upsample_mode: UpsampleMode | None = None
+) -> PromptableModel:
+    """Return the model of a state dict, in eval mode.
 
     Args:
-        state: exactly the 821 official keys; floating-point arrays may be of any precision, they are cast to float32.
-        upsample_mode: see ``ImageEncoder``.
+        state: Exactly the keys of the architecture, 821 for an official EdgeSAM file. Floating-point arrays may be of
+            any precision; they are cast to float32.
+        architecture_name: Of the network; None takes the one that shares most keys with `state`.
+        upsample_mode: See ``ImageEncoder``.
 
     Raises:
-        CheckpointError: names the first keys that are missing, unexpected, of a wrong shape or not finite.
+        CheckpointError: Names the first keys that are missing, unexpected, of a wrong shape or not finite, or the
+            architecture that is not known here.
     """
-    model = build_edge_sam(upsample_mode)
-    _check(model.state_dict(), state, "an EdgeSAM checkpoint")
+    try:
+        entry = architecture(architecture_name or _likeliest_architecture(state))
+        model = build_model(entry.name)
+        if upsample_mode is not None:
+            model.image_encoder.set_upsample_mode(upsample_mode)
+    except (UnknownArchitectureError, EncoderLacksError) as error:
+        raise CheckpointError(str(error)) from error
+    article = "an EdgeSAM" if entry.name == DEFAULT_ARCHITECTURE else f"an {entry.name}"
+    _check(model.state_dict(), state, f"{article} checkpoint")
     model.load_state_dict(state, strict=True)
     return model.eval()
 
 
-def seeded_model(seed: int, *, upsample_mode: UpsampleMode = "bicubic", frame_size: int = 1024) -> EdgeSAM:
-    """An untrained model, in train mode, the same for the same seed; torch's global random state is left alone.
+def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> PromptableModel:
+    """Return an untrained model in train mode, the same for the same seed; torch's global random state is left alone.
 
-    Batch norm weights are 1, but 0 for the last of each channel mixer (SPEC 2.2); the positional matrix is normal;
-    everything else has PyTorch's defaults.
+    Batch norm weights are 1, but smaller for the last of each residual block (SPEC 2.2); the positional matrix is
+    normal; everything else has PyTorch's defaults.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_edge_sam(upsample_mode, frame_size=frame_size)
+        return build_model(name, frame_size=frame_size)
 
 
-def _read(path: str | Path) -> Mapping[str, Any]:
+def _likeliest_architecture(state: Mapping[str, Any]) -> str:
+    """The architecture that shares most keys with a state; the default where none shares any."""
+    shared = dict.fromkeys((DEFAULT_ARCHITECTURE, *ARCHITECTURES), 0)
+    for name in shared:
+        with torch.device("meta"):
+            shared[name] = len(build_model(name).state_dict().keys() & state.keys())
+    return max(shared, key=lambda name: shared[name])
+
+
+def _read(path: str | Path) -> _Content:
+    if Path(path).suffix == SAFETENSORS:
+        return _read_safetensors(Path(path))
     with Path(path).open("rb") as file:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever the bytes of a broken file lead to, OSError included
             raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {_first_line(error)}") from error
     try:
-        return _unwrapped(content)
+        return _Content(_unwrapped(content))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_safetensors(path: Path) -> _Content:
+    with path.open("rb"):  # an absent file is an OSError here as it is for PyTorch files
+        pass
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return _Content({key: file.get_tensor(key) for key in file.keys()}, metadata.get(ARCHITECTURE_KEY))  # noqa: SIM118 - the file is no mapping
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {_first_line(error)}") from error
 
 
 def _unwrapped(content: object) -> Mapping[str, Any]:

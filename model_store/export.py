@@ -27,7 +27,7 @@ from model_store.graphs import (
 )
 from model_store.model_info import ModelInfo
 from model_store.network.granularity_module import GranularityModule
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD, EdgeSAM
+from model_store.network.model import PIXEL_MEAN, PIXEL_STD, PromptableModel
 from model_store.network.official import OfficialDecoder, OfficialEncoder
 from model_store.parity import official_parity, rounding_effect, served_parity, torch_answers
 from model_store.storage import rounded, shared_arrays, store_float16, write_decoder_parameters
@@ -52,7 +52,7 @@ class ParityError(RuntimeError):
 
 
 def export_model(
-    model: EdgeSAM,
+    model: PromptableModel,
     directory: Path,
     *,
     name: str,
@@ -117,7 +117,7 @@ def export_model(
         manifest = Manifest(
             format_version=FORMAT_VERSION if module is None else GRANULARITY_FORMAT_VERSION,
             name=name,
-            architecture="EdgeSAM (RepViT-M1, two-way mask decoder)",
+            architecture=model.architecture.title,
             layout=layout,
             image_size=1024,
             mean=PIXEL_MEAN,
@@ -151,7 +151,7 @@ def export_model(
 
 
 def _write_served(
-    model: EdgeSAM, module: GranularityModule | None, folder: Path, progress: Callable[[str], None]
+    model: PromptableModel, module: GranularityModule | None, folder: Path, progress: Callable[[str], None]
 ) -> dict[str, Path]:
     tokens = torch.zeros(IMAGE_TOKENS, 256)
     mask_logits, has_mask = torch.zeros(2, 256, 256), torch.tensor([False, True])
@@ -177,7 +177,9 @@ def _write_served(
     return files
 
 
-def _write_official(model: EdgeSAM, folder: Path, name: str, progress: Callable[[str], None]) -> dict[str, Path]:
+def _write_official(
+    model: PromptableModel, folder: Path, name: str, progress: Callable[[str], None]
+) -> dict[str, Path]:
     files = {part: folder / f"{name}_{part}.onnx" for part in ("encoder", "decoder")}
     progress("exporting the official encoder")
     _export(OfficialEncoder(model), (torch.zeros(1, 3, 1024, 1024),), files["encoder"],

@@ -22,7 +22,7 @@ from model_store.network.granularity_module import (
     decode_boxes,
 )
 from model_store.network.mask_decoder import MaskDecoder
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.network.prompt_encoder import PromptEncoder
 from model_store.network.transformer import Attention, TwoWayLayer
 from service.sam.prompts import ABSENT
@@ -40,7 +40,7 @@ PROPOSALS = 2048
 class EncoderGraph(nn.Module):
     """image (B, 3, 1024, 1024), normalised and padded → tokens (B, 4096, 256)."""
 
-    def __init__(self, model: EdgeSAM) -> None:
+    def __init__(self, model: PromptableModel) -> None:
         super().__init__()
         self.image_encoder = model.image_encoder
 
@@ -55,7 +55,7 @@ class ProposingEncoderGraph(nn.Module):
     Outputs: tokens (B, 4096, 256); boxes (B, PROPOSALS, 4) in the frame and scores (B, PROPOSALS), 0..1, best first.
     """
 
-    def __init__(self, model: EdgeSAM, module: GranularityModule) -> None:
+    def __init__(self, model: PromptableModel, module: GranularityModule) -> None:
         super().__init__()
         self.image_encoder = model.image_encoder
         self.module = module
@@ -84,7 +84,7 @@ class PrepareGraph(nn.Module):
     picture in memory would take 2 MiB more.
     """
 
-    def __init__(self, model: EdgeSAM) -> None:
+    def __init__(self, model: PromptableModel) -> None:
         super().__init__()
         prompt_encoder: PromptEncoder = model.prompt_encoder
         layer = _layer(model.mask_decoder.transformer.layers[0])
@@ -124,7 +124,7 @@ class DecoderGraph(nn.Module):
     one for all prompts (S = 1) or one each (S = P). SPEC 3.1 to 3.4.
     """
 
-    def __init__(self, model: EdgeSAM) -> None:
+    def __init__(self, model: PromptableModel) -> None:
         super().__init__()
         decoder: MaskDecoder = model.mask_decoder
         self.prompt_tokens = PromptTokens(model.prompt_encoder)

@@ -27,17 +27,19 @@ class Form:
     Args:
         layout: the service's three graphs, or EdgeSAM's published pair.
         weights: what large weights are stored in.
-        upsample_mode: of the encoder's third stage. None: bicubic as in the PyTorch model, but bilinear for the
-            official layout, as in the published pair (SPEC 5).
+        upsample_mode: Of an encoder that has this choice. None: bicubic as in the PyTorch model, but bilinear for
+            the official layout, as in the published pair (SPEC 5).
     """
 
     layout: Layout = "served"
     weights: Weights = "float16"
     upsample_mode: UpsampleMode | None = None
 
-    def resolved_upsample_mode(self) -> UpsampleMode:
-        """The mode, the layout's own one where none was asked for."""
-        return self.upsample_mode or ("bicubic" if self.layout == "served" else "bilinear")
+    def upsample_mode_of(self, encoder_mode: UpsampleMode | None) -> UpsampleMode | None:
+        """Return the mode for an encoder whose own is `encoder_mode`: None for one that has no such choice."""
+        if encoder_mode is None:
+            return None
+        return self.upsample_mode or (encoder_mode if self.layout == "served" else "bilinear")
 
 
 def make_artifact(
@@ -47,6 +49,7 @@ def make_artifact(
     name: str,
     info: ModelInfo,
     form: Form,
+    architecture: str = "edgesam",
     granularity: Path | None = None,
     progress: Progress,
 ) -> Manifest:
@@ -58,6 +61,7 @@ def make_artifact(
         name: the model's name in the manifest.
         info: what the manifest says about the weights.
         form: how the artifact is written.
+        architecture: Of the initial weights, where `source` is a seed; a file says its own.
         granularity: weights of the granularity module, trained on the encoder of `source`.
         progress: is told each step.
 
@@ -74,26 +78,29 @@ def make_artifact(
         seeded_model,
     )
     from model_store.export import ParityError, export_model  # noqa: PLC0415
+    from model_store.network.image_encoder import EncoderLacksError  # noqa: PLC0415
 
-    mode = form.resolved_upsample_mode()
     try:
         if isinstance(source, int):
             progress(f"making initial weights from seed {source}")
-            model = seeded_model(source, upsample_mode=mode)
+            model = seeded_model(source, architecture)
         else:
             progress(f"loading {source}")
-            model = load_checkpoint(source, upsample_mode=mode)
+            model = load_checkpoint(source)
+        encoder = model.image_encoder
+        if mode := form.upsample_mode or form.upsample_mode_of(encoder.upsample_mode):
+            encoder.set_upsample_mode(mode)
         return export_model(
             model,
             directory,
             name=name,
             info=info,
-            granularity=None if granularity is None else load_granularity(granularity),
+            granularity=None if granularity is None else load_granularity(granularity, encoder),
             layout=form.layout,
             weights=form.weights,
             progress=progress,
         )
-    except (CheckpointError, ParityError) as error:
+    except (CheckpointError, EncoderLacksError, ParityError) as error:
         raise ModelStoreError(str(error)) from error
 
 
@@ -117,4 +124,5 @@ def is_made_of(directory: Path, sha256: str, form: Form) -> bool:
     except ManifestError:
         return False
     made = (manifest.source_sha256, manifest.layout, manifest.weights, manifest.upsample_mode)
-    return made == (sha256, form.layout, form.weights, form.resolved_upsample_mode())
+    # Published checkpoints have EdgeSAM's encoder, whose own mode is bicubic.
+    return made == (sha256, form.layout, form.weights, form.upsample_mode_of("bicubic"))

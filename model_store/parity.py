@@ -13,7 +13,7 @@ from torch import Tensor
 from model_store.artifact import open_graph
 from model_store.network.granularity_module import GranularityModule, anchor_boxes, decode_boxes
 from model_store.network.mask_decoder import stability_score
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from service.sam.manifest import STATE_NAMES
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE
@@ -35,7 +35,7 @@ class TorchAnswers:
     anchors: Tensor | None = None  # (N, 5), box in the frame and score of all anchors; None without the module
 
 
-def torch_answers(model: EdgeSAM, module: GranularityModule | None = None, *, seed: int = 0) -> TorchAnswers:
+def torch_answers(model: PromptableModel, module: GranularityModule | None = None, *, seed: int = 0) -> TorchAnswers:
     """The reference that graphs are compared with; the seed decides the picture and the prompts."""
     random = np.random.default_rng(seed)
     image = _picture(random)
@@ -134,7 +134,7 @@ def random_prompts(random: np.random.Generator) -> list[Prompt]:
     return [*plain, *masked]
 
 
-def decode(model: EdgeSAM, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
+def decode(model: PromptableModel, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """One prompt in frame pixels through torch's ordinary modules → logits (1, 4, 256, 256), IoU (1, 4)."""
     points = None
     if len(prompt.labels):
@@ -155,7 +155,7 @@ def _prepare(session: onnxruntime.InferenceSession, tokens: Floats, group: Seque
     return dict(zip(STATE_NAMES, session.run(list(STATE_NAMES), feeds), strict=True))
 
 
-def _anchors(model: EdgeSAM, module: GranularityModule, image: Tensor) -> Tensor:
+def _anchors(model: PromptableModel, module: GranularityModule, image: Tensor) -> Tensor:
     logits, deltas = module(model.image_encoder.stages(image))
     boxes = decode_boxes(anchor_boxes(FRAME_SIZE), deltas[0], FRAME_SIZE)
     return torch.cat([boxes, logits[0].sigmoid()[:, None]], dim=1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 
 # Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
 FLOAT16_MIN_ELEMENTS = 4096
@@ -45,7 +45,7 @@ class SharedArray:
         return tensor
 
 
-def rounded(model: EdgeSAM) -> EdgeSAM:
+def rounded(model: PromptableModel) -> PromptableModel:
     """A copy whose large parameters are float16 numbers held in float32."""
     rounded = copy.deepcopy(model)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def rounded(model: EdgeSAM) -> EdgeSAM:
     return rounded
 
 
-def write_decoder_parameters(model: EdgeSAM, path: Path, weights: Literal["float16", "float32"]) -> Path:
+def write_decoder_parameters(model: PromptableModel, path: Path, weights: Literal["float16", "float32"]) -> Path:
     """What service/native computes with, under SAM's names. The archive is the same for the same numbers."""
     arrays = {
         name: tensor.numpy()

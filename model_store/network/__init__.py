@@ -1,6 +1,6 @@
-"""EdgeSAM as a PyTorch network, written from its specification, one module a part."""
+"""The networks in PyTorch: promptable models, written from their specifications, one module a part."""
 
-from model_store.network.model import EdgeSAM, build_edge_sam
+from model_store.network.model import PromptableModel, build_model
 from model_store.network.predictor import TorchPredictor
 
-__all__ = ["EdgeSAM", "TorchPredictor", "build_edge_sam"]
+__all__ = ["PromptableModel", "TorchPredictor", "build_model"]

@@ -15,34 +15,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.repvit_encoder import STAGES
+from model_store.network.image_encoder import EncoderLacksError, ImageEncoder
 
 STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 64
 ANCHORS = 9
-IN_CHANNELS = (STAGES[1][0], STAGES[2][0], STAGES[3][0])
+Channels = tuple[int, int, int]
 
 
 class GranularityModule(nn.Module):
-    """Features of the encoder's last three stages to scores and boxes of all anchors."""
+    """Features of three stages of an encoder to scores and boxes of all anchors.
 
-    def __init__(self) -> None:
+    Args:
+        in_channels: Channels of the stages, of strides 8, 16 and 32.
+    """
+
+    def __init__(self, in_channels: Channels) -> None:
         super().__init__()
-        self.fpn = Pyramid()
+        self.fpn = Pyramid(in_channels)
         self.rpn_head = BoxHead()
 
     def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Stages (B, 96, S/8, S/8), (B, 192, S/16, …), (B, 384, S/32, …) to logits (B, N) and deltas (B, N, 4)."""
+        """Stages (B, c, S/8, S/8), (B, c, S/16, …), (B, c, S/32, …) to logits (B, N) and deltas (B, N, 4)."""
         scored: tuple[Tensor, Tensor] = self.rpn_head(self.fpn(stages))
         return scored
+
+
+def granularity_module(encoder: ImageEncoder) -> GranularityModule:
+    """Return a module with initial weights that fits an encoder.
+
+    Raises:
+        EncoderLacksError: The encoder has no stages that the module could read.
+    """
+    if encoder.granularity_channels is None:
+        raise EncoderLacksError(f"{encoder.name} has no stages of strides 8, 16 and 32 for the granularity module.")
+    return GranularityModule(encoder.granularity_channels)
 
 
 class Pyramid(nn.Module):
     """Three rounds of fusion, top-down and back, over five levels."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: Channels) -> None:
         super().__init__()
-        self.bifpn = nn.Sequential(*[Fusion(is_first=index == 0) for index in range(3)])
+        self.bifpn = nn.Sequential(*[Fusion(in_channels if index == 0 else None) for index in range(3)])
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
         fused: list[Tensor] = self.bifpn(list(stages))
@@ -50,21 +65,25 @@ class Pyramid(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One round. The first one makes five levels of three stages, and takes stages 4 and 5 twice, each time anew."""
+    """One round. The first one makes five levels of three stages, and takes stages 4 and 5 twice, each time anew.
 
-    def __init__(self, *, is_first: bool) -> None:
+    Args:
+        in_channels: Channels of the stages, of the first round; None for the others, which take five levels.
+    """
+
+    def __init__(self, in_channels: Channels | None) -> None:
         super().__init__()
-        self.is_first = is_first
+        self.is_first = in_channels is not None
         for level, inputs in (("6", 2), ("5", 2), ("4", 2), ("3", 2)):
             self.register_parameter(f"p{level}_w1", nn.Parameter(torch.ones(inputs)))
         for level, inputs in (("4", 3), ("5", 3), ("6", 3), ("7", 2)):
             self.register_parameter(f"p{level}_w2", nn.Parameter(torch.ones(inputs)))
-        if is_first:
-            for level, channels in zip("345", IN_CHANNELS, strict=True):
+        if in_channels is not None:
+            for level, channels in zip("345", in_channels, strict=True):
                 self.add_module(f"p{level}_down_channel", Projection(channels))
-            self.p5_to_p6 = nn.Sequential(Projection(IN_CHANNELS[2]), SamePool())
-            self.p4_level_connection = Projection(IN_CHANNELS[1])
-            self.p5_level_connection = Projection(IN_CHANNELS[2])
+            self.p5_to_p6 = nn.Sequential(Projection(in_channels[2]), SamePool())
+            self.p4_level_connection = Projection(in_channels[1])
+            self.p5_level_connection = Projection(in_channels[2])
         for level in "6543":
             self.add_module(f"conv{level}_up", SeparableConv(CHANNELS, has_norm=True))
         for level in "4567":

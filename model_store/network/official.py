@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.network.mask_decoder import stability_score
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from service.sam.prompts import BOX_BOTTOM_RIGHT, NEGATIVE, PADDING
 
 
@@ -14,7 +14,7 @@ class OfficialEncoder(nn.Module):
     The published files are made from a model with ``upsample_mode="bilinear"``.
     """
 
-    def __init__(self, model: EdgeSAM) -> None:
+    def __init__(self, model: PromptableModel) -> None:
         super().__init__()
         self.image_encoder = model.image_encoder
 
@@ -31,7 +31,7 @@ class OfficialDecoder(nn.Module):
         use_stability_score: scores are stability scores, as in the published files; else predicted IoU.
     """
 
-    def __init__(self, model: EdgeSAM, use_stability_score: bool = True) -> None:  # noqa: FBT001, FBT002 - official name
+    def __init__(self, model: PromptableModel, use_stability_score: bool = True) -> None:  # noqa: FBT001, FBT002 - official name
         super().__init__()
         self.prompt_encoder = model.prompt_encoder
         self.mask_decoder = model.mask_decoder

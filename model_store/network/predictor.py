@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from model_store.network.frames import frame
 from model_store.network.mask_decoder import MASKS, stability_score
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from service.sam.transforms import FRAME_SIZE, Size, input_size, points_to_frame
 
 
@@ -57,7 +57,7 @@ class TorchPredictor:
         ValueError: the model's frame is not the one the service's geometry is made for.
     """
 
-    def __init__(self, model: EdgeSAM) -> None:
+    def __init__(self, model: PromptableModel) -> None:
         if model.prompt_encoder.frame_size != FRAME_SIZE:
             raise ValueError(f"The frame is {FRAME_SIZE} pixels, not {model.prompt_encoder.frame_size}.")
         self._model = model.eval()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_store.network.folding import folded_weights
+
 
 class ConvBN(nn.Module):
     """Convolution without bias, then batch norm; "same" padding for odd kernels."""
@@ -32,12 +34,7 @@ class ConvBN(nn.Module):
 
     def folded_weights(self) -> tuple[Tensor, Tensor]:
         """Kernel (out, in/groups, k, k) and bias (out,), float64: rounding happens once, when they are stored."""
-        bn = self.bn
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-        bias = bn.bias.double() - bn.running_mean.double() * scale
-        return self.c.weight.double() * scale[:, None, None, None], bias
+        return folded_weights(self.c, self.bn)
 
 
 class RepDepthwise(nn.Module):
@@ -130,18 +127,6 @@ def stem(channels: int) -> nn.Sequential:
     """(B, 3, H, W) -> (B, channels, H/4, W/4); no activation at the end."""
     half = channels // 2
     return nn.Sequential(ConvBN(3, half, 3, stride=2), nn.GELU(), ConvBN(half, channels, 3, stride=2))
-
-
-def fold_in_place(module: nn.Module) -> None:
-    """Replaces every batch-normed convolution and every three-branch depthwise below ``module`` by one convolution.
-
-    The result is meant for inference: it equals the module in eval mode up to rounding (SPEC 2.5).
-    """
-    for name, child in module.named_children():
-        if isinstance(child, ConvBN | RepDepthwise):
-            setattr(module, name, child.folded())
-        else:
-            fold_in_place(child)
 
 
 def _biased_like(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:

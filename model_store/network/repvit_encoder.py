@@ -1,16 +1,13 @@
-"""The image encoder: RepViT-M1, two of its stages fused to one map, and the neck (SPEC 2)."""
+"""EdgeSAM's image encoder: RepViT-M1, two of its stages fused to one map, and the neck (SPEC 2)."""
 
-from typing import Literal
+from typing import get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_store.network.image_encoder import EMBEDDING_CHANNELS, ImageEncoder, UpsampleMode
 from model_store.network.layer_norm import LayerNorm2d
 from model_store.network.repvit import Block, DownsamplingBlock, stem
-
-UpsampleMode = Literal["bicubic", "bilinear"]
-
-EMBEDDING_CHANNELS = 256
 
 # (channels, which of its blocks have squeeze-excite); a downsampling block stands before each stage but the first.
 STAGES: tuple[tuple[int, tuple[bool, ...]], ...] = (
@@ -23,19 +20,21 @@ STAGES: tuple[tuple[int, tuple[bool, ...]], ...] = (
 STAGE1_END, STAGE2_END, STAGE3_END = 7, 23, 26
 
 
-class ImageEncoder(nn.Module):
-    """Picture in the frame to image embedding.
+class RepViTEncoder(ImageEncoder):
+    """Frames to image embeddings. S is a multiple of 32 pixels.
 
-    Args:
-        upsample_mode: how stage 3 is brought to the size of stage 2. EdgeSAM trains with bicubic and publishes its
-            ONNX and CoreML encoders with bilinear: the same weights, another function (SPEC 2.4).
+    EdgeSAM trains with bicubic upsampling and publishes its ONNX and CoreML encoders with bilinear: the same weights,
+    another function (SPEC 2.4).
     """
 
-    def __init__(self, *, upsample_mode: UpsampleMode = "bicubic") -> None:
+    name = "RepViT-M1"
+    granularity_channels = (STAGES[1][0], STAGES[2][0], STAGES[3][0])
+
+    def __init__(self) -> None:
         super().__init__()
         self.features = nn.ModuleList(_features())
         self.fuse_stage2 = nn.Conv2d(STAGES[2][0], EMBEDDING_CHANNELS, 1, bias=False)
-        self.fuse_stage3 = ProjectAndDouble(STAGES[3][0], EMBEDDING_CHANNELS, upsample_mode)
+        self.fuse_stage3 = ProjectAndDouble(STAGES[3][0], EMBEDDING_CHANNELS)
         self.neck = nn.Sequential(
             nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, 1, bias=False),
             LayerNorm2d(EMBEDDING_CHANNELS),
@@ -47,15 +46,12 @@ class ImageEncoder(nn.Module):
     def upsample_mode(self) -> UpsampleMode:
         return self.fuse_stage3.upsample_mode
 
+    def set_upsample_mode(self, mode: UpsampleMode) -> None:
+        if mode not in get_args(UpsampleMode):
+            raise ValueError(f"upsample_mode is 'bicubic' or 'bilinear', not {mode!r}.")
+        self.fuse_stage3.upsample_mode = mode
+
     def forward(self, image: Tensor) -> Tensor:
-        """Embeds frames.
-
-        Args:
-            image: (B, 3, H, W) float32, normalised and padded; H and W multiples of 32, 1024 when served.
-
-        Returns:
-            (B, 256, H/16, W/16).
-        """
         _, stage2, stage3 = self.stages(image)
         return self.fuse(stage2, stage3)
 
@@ -79,11 +75,9 @@ class ImageEncoder(nn.Module):
 class ProjectAndDouble(nn.Module):
     """1x1 projection, then twice the size: in this order, the other one is a different function."""
 
-    def __init__(self, in_channels: int, out_channels: int, upsample_mode: UpsampleMode) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        if upsample_mode not in ("bicubic", "bilinear"):
-            raise ValueError(f"upsample_mode is 'bicubic' or 'bilinear', not {upsample_mode!r}.")
-        self.upsample_mode = upsample_mode
+        self.upsample_mode: UpsampleMode = "bicubic"
         self.op_list = nn.ModuleList([nn.Conv2d(in_channels, out_channels, 1, bias=False)])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from model_store.training.loop.progress import budget, counter
 if TYPE_CHECKING:
     import torch
 
-    from model_store.network.model import EdgeSAM
+    from model_store.network.model import PromptableModel
     from model_store.training.data.annotations import PhotoRecord
     from model_store.training.data.sources import Source
     from model_store.training.loop.distributed import Processes
@@ -299,7 +299,7 @@ def granularity(
     """
     require_extra()
     from model_store.checkpoint import load_checkpoint  # noqa: PLC0415 - the other commands need no torch
-    from model_store.network.granularity_module import GranularityModule  # noqa: PLC0415 - the same
+    from model_store.network.granularity_module import granularity_module  # noqa: PLC0415 - the same
     from model_store.training.loop.distributed import joined  # noqa: PLC0415 - the same
     from model_store.training.tasks import GranularityTask  # noqa: PLC0415 - the same
 
@@ -310,7 +310,8 @@ def granularity(
             save_every_s=save_every_s, batch_frame=batch_frame,
         )  # fmt: skip
         source = _source(packed, data, licence_class, workers, where)
-        task = GranularityTask(load_checkpoint(checkpoint).to(where), GranularityModule().to(where), source)
+        model = load_checkpoint(checkpoint).to(where)
+        task = GranularityTask(model, _valid(lambda: granularity_module(model.image_encoder)).to(where), source)
         _train(config, task, look=None, goes_on=goes_on, start=start, processes=processes)
 
 
@@ -433,7 +434,7 @@ def _source(
     return StreamedSource(_records(data or [], licence_class), device, workers=workers)
 
 
-def _student(weights: Path | None, seed: int, device: "torch.device") -> "EdgeSAM":
+def _student(weights: Path | None, seed: int, device: "torch.device") -> "PromptableModel":
     import torch  # noqa: PLC0415 - the other commands need no torch
 
     from model_store.checkpoint import CheckpointError, load_checkpoint  # noqa: PLC0415 - the other commands need no torch

@@ -1,24 +1,36 @@
-"""Initial weights for training from nothing."""
+"""Initial weights for training: of the backbone from ImageNet where it has been there, else random."""
 
 import torch
 from torch import Tensor, nn
 
 from model_store.checkpoint import seeded_model
-from model_store.network.model import EdgeSAM
+from model_store.network.architectures import DEFAULT_ARCHITECTURE
+from model_store.network.lite_encoder import LiteEncoder
+from model_store.network.model import PromptableModel
 from model_store.network.transformer import Attention
+from model_store.training.pretrained import load_imagenet_weights
 
 SHARPNESS = 2.5
 
 
 @torch.no_grad()
-def initial_model(seed: int) -> EdgeSAM:
-    """A model that looks where it is pointed at before it has learned anything.
+def initial_model(seed: int, name: str = DEFAULT_ARCHITECTURE) -> PromptableModel:
+    """Return a model that looks where it is pointed at before it has learned anything.
 
     In attention between tokens and image, queries and keys start with the same projection. Both carry the same Fourier
     code of their place, so their product is a bump around the click from the first step on, instead of noise; enlarged,
     since with the default scale the bump would hardly outweigh the mean of the map.
+
+    Args:
+        seed: Decides the random weights.
+        name: Of the architecture.
+
+    Raises:
+        PretrainedError: The encoder starts from ImageNet weights that are not installed.
     """
-    model = seeded_model(seed)
+    model = seeded_model(seed, name)
+    if isinstance(model.image_encoder, LiteEncoder):
+        load_imagenet_weights(model.image_encoder.backbone)
     transformer = model.mask_decoder.transformer
     between: list[Tensor | nn.Module] = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:

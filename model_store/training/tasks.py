@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from model_store.network.granularity_module import GranularityModule
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.training.data.augmentation import Augmentation, Batch, make_batch
 from model_store.training.data.letterboxed import FramedBatch
 from model_store.training.data.sources import Source
@@ -58,7 +58,7 @@ class AnnotatedTask(Task):
 
     def __init__(
         self,
-        model: EdgeSAM,
+        model: PromptableModel,
         source: Source,
         loop: AnnotatedLoop | None = None,
         augmentation: Augmentation | None = None,
@@ -89,7 +89,12 @@ class FeatureTask(Task):
     """
 
     def __init__(
-        self, model: EdgeSAM, batches: Iterator[FramedBatch], cache: FeatureCache, *, division: Division = "each"
+        self,
+        model: PromptableModel,
+        batches: Iterator[FramedBatch],
+        cache: FeatureCache,
+        *,
+        division: Division = "each",
     ) -> None:
         super().__init__()
         # The decoder has no part in this; it must not be waited for when gradients are exchanged.
@@ -122,7 +127,7 @@ class PromptTask(Task):
 
     def __init__(
         self,
-        model: EdgeSAM,
+        model: PromptableModel,
         teacher: Promptable,
         batches: Iterator[FramedBatch],
         cache: FeatureCache,
@@ -131,7 +136,7 @@ class PromptTask(Task):
         super().__init__()
         self.learner = self.model = model
         model.prompt_encoder.requires_grad_(False)
-        # The student's score stays what it was: EdgeSAM does not distil it (SPEC 7.5).
+        # The student's score stays what it was: PromptableModel does not distil it (SPEC 7.5).
         model.mask_decoder.iou_prediction_head.requires_grad_(False)
         self._teacher = [teacher]  # in a list, or it would be saved and distributed with the student
         self._batches, self._cache, self._loop = batches, cache, loop or TeacherLoop()
@@ -175,7 +180,7 @@ class GranularityTask(Task):
 
     def __init__(
         self,
-        model: EdgeSAM,
+        model: PromptableModel,
         module: GranularityModule,
         source: Source,
         augmentation: Augmentation | None = None,

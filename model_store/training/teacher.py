@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from model_store.catalog import ModelStoreError
 from model_store.checkpoint import CheckpointError, load_checkpoint
+from model_store.network.image_encoder import EMBEDDING_CHANNELS
 from model_store.network.layer_norm import LayerNorm2d
 from model_store.network.mask_decoder import MaskDecoder
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.network.prompt_encoder import PromptEncoder
-from model_store.network.repvit_encoder import EMBEDDING_CHANNELS
 
 Variant = Literal["vit_b", "vit_l", "vit_h"]
 
@@ -167,7 +167,7 @@ class ViTMLP(nn.Module):
         return y
 
 
-def load_teacher(path: Path) -> SAM | EdgeSAM:
+def load_teacher(path: Path) -> SAM | PromptableModel:
     """The teacher of a checkpoint, frozen, in eval mode on the CPU.
 
     Args:

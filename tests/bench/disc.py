@@ -17,7 +17,7 @@ from support.random_model import random_model
 from torch import Tensor
 
 from model_store.network.frames import frame
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size
 
 SHARE = 0.1  # of the picture's area
@@ -60,7 +60,7 @@ def disc_centre(size: Size) -> tuple[float, float]:
     return width / 2, height / 2
 
 
-def disc_model(image: NDArray[np.uint8]) -> EdgeSAM:
+def disc_model(image: NDArray[np.uint8]) -> PromptableModel:
     """A random model whose masks are the disc in this picture, and in others that look like it in the frame."""
     model = random_model()
     encoder = model.deploy().image_encoder  # the same numbers in a third of the time
@@ -84,7 +84,7 @@ def _distance(size: Size) -> NDArray[np.float32]:
     return (distance - radius) / max(size)
 
 
-def _image_stream(model: EdgeSAM, embedding: Tensor, size: Size) -> NDArray[np.float64]:
+def _image_stream(model: PromptableModel, embedding: Tensor, size: Size) -> NDArray[np.float64]:
     """What enters the upscaling after a click on the disc, (4096, 256)."""
     scale = FRAME_SIZE / max(size)
     sparse, dense = model.prompt_encoder(points=(scale * torch.tensor([[disc_centre(size)]]), torch.tensor([[1]])))
@@ -120,7 +120,7 @@ def _fit(stream: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[NDAr
     return np.linalg.solve(gram, stream.T @ (wanted - bias)), bias
 
 
-def _install(model: EdgeSAM, weights: Tensor, bias: float) -> None:
+def _install(model: PromptableModel, weights: Tensor, bias: float) -> None:
     """Put the fit (256, 16) into the two transposed convolutions, through the LayerNorm and the GELUs between them.
 
     Channel j of the first carries the value of the second's subpixel j, channel 4 + j its negative, so that the mean

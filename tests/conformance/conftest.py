@@ -8,12 +8,12 @@ from conformance.weights import state_dict
 
 from model_store.checkpoint import model_from_state_dict
 from model_store.network.frames import frame
-from model_store.network.model import EdgeSAM, build_edge_sam
-from model_store.network.repvit_encoder import UpsampleMode
+from model_store.network.image_encoder import UpsampleMode
+from model_store.network.model import PromptableModel, build_model
 
 
-def weighted_model(seed: int, *, upsample_mode: UpsampleMode = "bicubic") -> EdgeSAM:
-    shapes = {key: tuple(value.shape) for key, value in build_edge_sam().state_dict().items()}
+def weighted_model(seed: int, *, upsample_mode: UpsampleMode = "bicubic") -> PromptableModel:
+    shapes = {key: tuple(value.shape) for key, value in build_model().state_dict().items()}
     arrays = {key: torch.from_numpy(array) for key, array in state_dict(shapes, seed).items()}
     return model_from_state_dict(arrays, upsample_mode=upsample_mode)
 
@@ -24,12 +24,12 @@ def make_model():
 
 
 @pytest.fixture(scope="session")
-def model() -> EdgeSAM:
+def model() -> PromptableModel:
     return weighted_model(0)
 
 
 @pytest.fixture(scope="session")
-def taps(model: EdgeSAM) -> dict[str, np.ndarray]:
+def taps(model: PromptableModel) -> dict[str, np.ndarray]:
     """Every intermediate result of the image encoder that the reference has, by its name there."""
     encoder = model.image_encoder
     places = {

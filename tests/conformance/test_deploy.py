@@ -11,7 +11,7 @@ from conformance.weights import state_dict
 
 from model_store.checkpoint import seeded_model
 from model_store.network.frames import frame
-from model_store.network.model import build_edge_sam
+from model_store.network.model import build_model
 from model_store.network.predictor import TorchPredictor
 
 TOLERANCE = 2e-5  # SPEC 2.5 measured 5e-6 for folding alone
@@ -66,7 +66,7 @@ def test_a_mask_fed_back_changes_the_answer(make_model):
 
 
 def test_the_parameter_counts_are_the_published_ones():
-    model = build_edge_sam()
+    model = build_model()
 
     counts = [sum(value.numel() for value in form.parameters()) for form in (model, model.deploy())]
 
@@ -87,7 +87,7 @@ def test_deploying_leaves_the_model_and_the_random_state_alone():
 
 
 def test_keys_and_shapes_are_the_official_ones():
-    lines = [f"{key} {shape} {dtype}" for key, (shape, dtype) in sorted(keys_and_shapes(build_edge_sam()).items())]
+    lines = [f"{key} {shape} {dtype}" for key, (shape, dtype) in sorted(keys_and_shapes(build_model()).items())]
 
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -100,7 +100,7 @@ def test_keys_and_shapes_are_those_of_the_full_list():
     open_reference("full")
     listed = json.loads((FULL / "edgesam_state_dict.json").read_text())
 
-    ours = keys_and_shapes(build_edge_sam())
+    ours = keys_and_shapes(build_model())
 
     assert ours == {key: (entry["shape"], entry["dtype"]) for key, entry in listed.items()}
 

@@ -12,8 +12,9 @@ from model_store.checkpoint import (
     save_checkpoint,
     seeded_model,
 )
-from model_store.network.granularity_module import GranularityModule
-from model_store.network.model import build_edge_sam
+from model_store.network.granularity_module import granularity_module
+from model_store.network.model import build_model
+from model_store.network.repvit_encoder import RepViTEncoder
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +68,21 @@ def test_a_stage_2_training_checkpoint_is_unwrapped(tmp_path, model):
 
 
 def test_a_granularity_module_is_loaded_strictly(tmp_path, model):
-    state = GranularityModule().state_dict()
+    state = granularity_module(RepViTEncoder()).state_dict()
     torch.save(state, tmp_path / "boxes.pth")
     torch.save({key: value for key, value in state.items() if "p6_w1" not in key}, tmp_path / "partial.pth")
     save_checkpoint(model, tmp_path / "edgesam.pth")
 
-    module = load_granularity(tmp_path / "boxes.pth")
+    module = load_granularity(tmp_path / "boxes.pth", RepViTEncoder())
 
     assert not module.training
     assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
     with pytest.raises(
         CheckpointError, match=r"partial\.pth: not a granularity module: 3 missing: fpn\.bifpn\.0\.p6_w1"
     ):
-        load_granularity(tmp_path / "partial.pth")
+        load_granularity(tmp_path / "partial.pth", RepViTEncoder())
     with pytest.raises(CheckpointError, match=r"edgesam\.pth: not a granularity module"):
-        load_granularity(tmp_path / "edgesam.pth")
+        load_granularity(tmp_path / "edgesam.pth", RepViTEncoder())
     with pytest.raises(CheckpointError, match="goes with a checkpoint"):
         load_checkpoint(tmp_path / "boxes.pth")
 
@@ -261,9 +262,9 @@ def test_the_initial_positional_matrix_is_normal():
 @pytest.mark.parametrize("frame_size", [0, -32, 1000])
 def test_a_frame_that_does_not_fit_the_strides_is_refused(frame_size):
     with pytest.raises(ValueError, match="multiple of 32"):
-        build_edge_sam(frame_size=frame_size)
+        build_model(frame_size=frame_size)
 
 
 def test_an_unknown_upsample_mode_is_refused():
     with pytest.raises(ValueError, match="bicubic"):
-        build_edge_sam("nearest")
+        build_model().image_encoder.set_upsample_mode("nearest")

@@ -5,24 +5,24 @@ from conformance.weights import state_dict
 from torch import nn
 
 from model_store.checkpoint import model_from_state_dict
-from model_store.network.granularity_module import GranularityModule
-from model_store.network.model import EdgeSAM, build_edge_sam
+from model_store.network.granularity_module import GranularityModule, granularity_module
+from model_store.network.model import PromptableModel, build_model
 
 RARITY, CALM = 4.0, 0.25
 
 
-def random_model(seed: int = 0) -> EdgeSAM:
+def random_model(seed: int = 0) -> PromptableModel:
     """EdgeSAM in training form and eval mode."""
-    return model_from_state_dict(_random_state(build_edge_sam(), seed)).eval()
+    return model_from_state_dict(_random_state(build_model(), seed)).eval()
 
 
-def random_granularity(model: EdgeSAM, seed: int = 0) -> GranularityModule:
+def random_granularity(model: PromptableModel, seed: int = 0) -> GranularityModule:
     """The granularity module on a random model's encoder, in eval mode.
 
     Batch norms are fitted to a few frames, or nothing of the picture would arrive at the boxes; scores are lowered, so
     that the best lie on both sides of the least that counts, and boxes stay of the order of their anchors.
     """
-    module = GranularityModule()
+    module = granularity_module(model.image_encoder)
     module.load_state_dict(_random_state(module, seed))
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):

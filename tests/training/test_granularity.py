@@ -7,13 +7,14 @@ import torch
 
 from model_store.network.granularity_module import (
     ANCHORS,
-    GranularityModule,
     anchor_boxes,
     anchor_places,
     anchor_shapes,
     anchors_of,
     decode_boxes,
+    granularity_module,
 )
+from model_store.network.repvit_encoder import RepViTEncoder
 from model_store.training.initial import initial_model
 from model_store.training.objectives.granularity import assign, box_iou, box_losses
 
@@ -21,7 +22,7 @@ SHAPES = Path(__file__).parent / "data" / "edgesam_rpn_shapes.json"
 
 
 def test_keys_and_shapes_are_those_of_edgesam():
-    found = {key: list(value.shape) for key, value in GranularityModule().state_dict().items()}
+    found = {key: list(value.shape) for key, value in granularity_module(RepViTEncoder()).state_dict().items()}
 
     assert found == json.loads(SHAPES.read_text())
 
@@ -30,7 +31,7 @@ def test_it_sees_the_stages_of_the_encoder_and_answers_for_every_anchor():
     encoder = initial_model(0).eval().image_encoder
 
     stages = encoder.stages(torch.randn(2, 3, 256, 256))
-    logits, deltas = GranularityModule().eval()(stages)
+    logits, deltas = granularity_module(RepViTEncoder()).eval()(stages)
 
     anchors = anchor_boxes(256)
     assert [tuple(stage.shape[1:]) for stage in stages] == [(96, 32, 32), (192, 16, 16), (384, 8, 8)]

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from model_store.checkpoint import save_checkpoint, seeded_model
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.training.teacher import (
     SAM,
     SHAPES,
@@ -97,7 +97,7 @@ def test_an_edgesam_checkpoint_may_teach(tmp_path):
 
     teacher = load_teacher(tmp_path / "teacher.pth")
 
-    assert isinstance(teacher, EdgeSAM)
+    assert isinstance(teacher, PromptableModel)
     assert not any(value.requires_grad for value in teacher.parameters())
 
 

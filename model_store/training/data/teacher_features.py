@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_store.catalog import ModelStoreError
-from model_store.network.repvit_encoder import EMBEDDING_CHANNELS
+from model_store.network.image_encoder import EMBEDDING_CHANNELS
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.data.letterboxed import framed
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.checkpoint import save_checkpoint
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.training.loop.distributed import Processes
 from model_store.training.loop.ema import WeightAverage
 from model_store.training.loop.schedule import Schedule, describe_stages
@@ -175,7 +175,7 @@ class Run:
     def save(self) -> None:
         """Write the state, and of EdgeSAM the mean weights as a checkpoint under the official keys."""
         save_state(self.state(), self.config.folder)
-        if isinstance(self.average.model, EdgeSAM):
+        if isinstance(self.average.model, PromptableModel):
             save_checkpoint(self.average.model, self.config.folder / WEIGHTS_NAME)
         else:
             torch.save(_on_cpu(self.average.model.state_dict()), self.config.folder / WEIGHTS_NAME)
@@ -189,7 +189,7 @@ class Run:
         config, processes = self.config, self.processes
         journal = Journal(config.folder) if processes.is_first else None
         self.task.start()
-        if config.compile_model and isinstance(self.learner, EdgeSAM):
+        if config.compile_model and isinstance(self.learner, PromptableModel):
             self.learner.image_encoder.compile()
         forward = processes.wrap(self.task)
         budget = f"{config.steps} steps" if config.steps is not None else f"{config.minutes:g} minutes"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.training.data.augmentation import PLAIN, make_batch
 from model_store.training.data.shelf import Shelf, open_shelf
 from model_store.training.objectives.annotated import mask_boxes
@@ -41,14 +41,14 @@ def looking(packed: Path, device: torch.device) -> Callable[[nn.Module, int], di
     validation = ValidationSet(open_shelf(packed).to(device))
 
     def look(model: nn.Module, frame_size: int) -> dict[str, float]:
-        assert isinstance(model, EdgeSAM)
+        assert isinstance(model, PromptableModel)
         return validate(model, validation, frame_size)
 
     return look
 
 
 @torch.no_grad()
-def validate(model: EdgeSAM, validation: ValidationSet, frame_size: int, *, batch: int = 4) -> dict[str, float]:
+def validate(model: PromptableModel, validation: ValidationSet, frame_size: int, *, batch: int = 4) -> dict[str, float]:
     """Mean IoU of output 0 by first prompt and number of corrections: `val_box_0`, `val_point_2`, …
 
     Args:

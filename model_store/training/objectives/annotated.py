@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.network.model import EdgeSAM
+from model_store.network.model import PromptableModel
 from model_store.training.data.augmentation import MASK_STRIDE, Batch
 from model_store.training.objectives.clicks import cell_points, correction, middle_cells, random_cells
 from model_store.training.objectives.losses import StepLosses
@@ -82,7 +82,7 @@ class Asked:
 
 
 def annotated_step(
-    model: EdgeSAM, batch: Batch, loop: AnnotatedLoop, generator: torch.Generator | None = None
+    model: PromptableModel, batch: Batch, loop: AnnotatedLoop, generator: torch.Generator | None = None
 ) -> StepLosses:
     """One step's losses.
 

@@ -1,0 +1,36 @@
+"""Folding for inference: batch norms into the convolutions before them."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A module that one simpler module replaces in eval mode."""
+
+    def folded(self) -> nn.Module:
+        """Return the replacement; it equals this module in eval mode up to rounding."""
+        ...
+
+
+def fold_in_place(module: nn.Module) -> None:
+    """Replace every foldable module below ``module``. The result is meant for inference (SPEC 2.5)."""
+    for name, child in module.named_children():
+        if isinstance(child, Foldable):
+            setattr(module, name, child.folded())
+        else:
+            fold_in_place(child)
+
+
+def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the kernel (out, in/groups, k, k) and bias (out,) of a convolution without bias and the norm behind it.
+
+    Both are float64: rounding happens once, when they are stored.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    return conv.weight.double() * scale[:, None, None, None], bias
