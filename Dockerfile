@@ -108,7 +108,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     EDGESAM_HOST=0.0.0.0 \
     EDGESAM_PORT=8000 \
-    EDGESAM_MODEL_DIR=/opt/models/edgesam-base
+    EDGESAM_MODEL_DIR=/opt/models/edgesam-lite
 WORKDIR /
 USER 10001:10001
 EXPOSE 8000
@@ -116,7 +116,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.probe"]
 ENTRYPOINT ["python", "-m", "service"]
 LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
-      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights"
+      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-lite-weights"
 
 FROM cuda-base AS gpu
 ENV PATH=/opt/venv/bin:$PATH \
@@ -127,9 +127,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     EDGESAM_HOST=0.0.0.0 \
     EDGESAM_PORT=8000 \
-    EDGESAM_MODEL_DIR=/opt/models/edgesam-base
+    EDGESAM_MODEL_DIR=/opt/models/edgesam-lite
 COPY --from=gpu-packages /opt/venv /opt/venv
-COPY model_store/artifacts/edgesam-base /opt/models/edgesam-base
+COPY model_store/artifacts/edgesam-lite /opt/models/edgesam-lite
 COPY --from=gpu-code /opt/app /opt/app
 WORKDIR /
 USER 10001:10001
@@ -138,7 +138,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-m", "service.probe"]
 ENTRYPOINT ["python", "-m", "service"]
 LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
-      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-base-weights"
+      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-lite-weights"
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG SOURCE=unknown
@@ -149,7 +149,7 @@ LABEL org.opencontainers.image.title="EdgeSAM service (CUDA)" \
 
 FROM serving AS openvino
 COPY --from=openvino-packages /opt/venv /opt/venv
-COPY model_store/artifacts/edgesam-base /opt/models/edgesam-base
+COPY model_store/artifacts/edgesam-lite /opt/models/edgesam-lite
 COPY --from=service-code /opt/app /opt/app
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -161,7 +161,7 @@ LABEL org.opencontainers.image.title="EdgeSAM service (OpenVINO)" \
 
 FROM serving AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
-COPY model_store/artifacts/edgesam-base /opt/models/edgesam-base
+COPY model_store/artifacts/edgesam-lite /opt/models/edgesam-lite
 COPY --from=service-code /opt/app /opt/app
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -81,12 +81,12 @@ demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the
 	$(BIN)/python tests/demo/demo.py
 
 bundle: $(VENV)/.dev  ## make the bundled artifact of a checkpoint: make bundle CHECKPOINT=… MEASURED="--measured miou_box=0.54"
-	rm -rf out/edgesam-base
-	$(BIN)/python -m model_store export $(CHECKPOINT) --name edgesam-base --out out/edgesam-base $(MEASURED) \
+	rm -rf out/edgesam-lite
+	$(BIN)/python -m model_store export $(CHECKPOINT) --name edgesam-lite --out out/edgesam-lite $(MEASURED) \
 		--licence "research and non-commercial use: some of the photos it was trained on allow no more" \
 		--training-data "5372 photos of 39 public sources with 45127 masks, and generated scenes; see README.md beside" \
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published weights' training."
-	cp out/edgesam-base/* model_store/artifacts/edgesam-base/
+	cp out/edgesam-lite/* model_store/artifacts/edgesam-lite/
 	$(BIN)/python tests/demo/card.py
 
 monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board

@@ -14,6 +14,8 @@ from service.sam.manifest import MANIFEST_NAME, ManifestError, load_manifest
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BUNDLED_DIRECTORY = Path(__file__).parent / "artifacts"
+# What training goes on from. In the repository only: wheels and images serve models and do not train them.
+CHECKPOINTS_DIRECTORY = Path(__file__).parent / "checkpoints"
 DEFAULT_MODELS_DIRECTORY = Path("models")
 
 State = Literal["bundled", "imported", "fetched", "downloaded", "available", "broken"]
@@ -180,6 +182,12 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
             return candidate
     hint = f"run 'fetch {name_or_directory}' first" if name_or_directory in PUBLISHED else "'list' shows what there is"
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
+
+
+def bundled_checkpoint(name: str) -> Path | None:
+    """Return the checkpoint that this repository holds under a name, or None where it holds none."""
+    path = CHECKPOINTS_DIRECTORY / f"{name}.safetensors"
+    return path if NAME_PATTERN.fullmatch(name) is not None and path.is_file() else None
 
 
 def catalog(models_directory: Path) -> list[CatalogEntry]:

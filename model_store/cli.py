@@ -157,7 +157,7 @@ def fetch(
 
 @app.command("import")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="An EdgeSAM checkpoint (.pth).")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .safetensors of this project, or an EdgeSAM .pth.")],
     name: Annotated[str, typer.Option(help="What the model will be called.")],
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
     *,
@@ -192,7 +192,9 @@ def import_checkpoint(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path | None, typer.Argument(help="An EdgeSAM checkpoint (.pth).")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A checkpoint: .safetensors of this project, or an EdgeSAM .pth.")
+    ] = None,
     *,
     out: Annotated[Path, typer.Option(help="Directory that will hold the graphs and manifest.json.")],
     name: Annotated[str, typer.Option(help="Name in the manifest; default: that of the directory.")] = "",
@@ -207,6 +209,12 @@ def export(
         typer.Option("--trained/--untrained", help="Whether the weights saw training; untrained ones need no file."),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Decides the weights where --untrained has no file.")] = 0,
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="Of the weights where --untrained has no file: edgesam or edgesam-lite. A file says its own."
+        ),
+    ] = "edgesam",
     granularity: Annotated[
         Path | None,
         typer.Option(
@@ -256,7 +264,15 @@ def export(
             raise ModelStoreError(f"{granularity}: no such file")
         info = dataclasses.replace(info, granularity_sha256=catalog.file_sha256(granularity))
     form = Form(layout=layout, weights=weights, upsample_mode=upsample_mode)
-    _make(seed if checkpoint is None else checkpoint, out, name=name, info=info, form=form, granularity=granularity)
+    _make(
+        seed if checkpoint is None else checkpoint,
+        out,
+        name=name,
+        info=info,
+        form=form,
+        architecture=architecture,
+        granularity=granularity,
+    )
 
 
 @app.command()
@@ -345,11 +361,7 @@ def _require_licence(model: catalog.PublishedModel, *, accepted: bool) -> None:
         raise UsageError(f"the licence of {model.name} is not accepted; read it and repeat with --accept-licence")
 
 
-def _make(
-    source: Path | int, directory: Path, *, name: str, info: ModelInfo, form: Form, granularity: Path | None = None
-) -> None:
+def _make(source: Path | int, directory: Path, *, name: str, **rest: Any) -> None:
     with terminal.steps() as progress:
-        manifest = importing.make_artifact(
-            source, directory, name=name, info=info, form=form, granularity=granularity, progress=progress
-        )
+        manifest = importing.make_artifact(source, directory, name=name, progress=progress, **rest)
     typer.echo(f"{name} is at {directory}, fingerprint {manifest.fingerprint}")

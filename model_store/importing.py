@@ -78,6 +78,7 @@ def make_artifact(
         seeded_model,
     )
     from model_store.export import ParityError, export_model  # noqa: PLC0415
+    from model_store.network.architectures import UnknownArchitectureError  # noqa: PLC0415
     from model_store.network.image_encoder import EncoderLacksError  # noqa: PLC0415
 
     try:
@@ -100,7 +101,7 @@ def make_artifact(
             weights=form.weights,
             progress=progress,
         )
-    except (CheckpointError, EncoderLacksError, ParityError) as error:
+    except (CheckpointError, EncoderLacksError, ParityError, UnknownArchitectureError) as error:
         raise ModelStoreError(str(error)) from error
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-base"
+BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
 
 LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 10 MiB, with float32 tokens 12
 

@@ -34,7 +34,7 @@ def main() -> None:
     """Ask, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="an artifact; default: the bundled one")
-    parser.add_argument("--out", type=Path, default=ROOT / "model_store/artifacts/edgesam-base/examples.jpg")
+    parser.add_argument("--out", type=Path, default=ROOT / "model_store/artifacts/edgesam-lite/examples.jpg")
     arguments = parser.parse_args()
     settings = {"EDGESAM_MODEL_DIR": str(arguments.model)} if arguments.model else {}
     with ServiceProcess(settings) as service, httpx.Client(base_url=service.url, timeout=60) as client:

@@ -28,7 +28,7 @@ def write_artifact(directory, **operators):
         onnx.save(model, path)
         data = path.read_bytes()
         graphs[name] = ArtifactFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-    manifest = load_manifest(BUNDLED_DIRECTORY / "edgesam-base").model_copy(
+    manifest = load_manifest(BUNDLED_DIRECTORY / "edgesam-lite").model_copy(
         update={"graphs": graphs, "decoder_parameters": None}
     )
     (directory / MANIFEST_NAME).write_text(manifest.model_dump_json())

@@ -12,7 +12,7 @@ from service.sam.manifest import GRAPH_NAMES, MANIFEST_NAME
 def write_artifact(directory, content="old"):
     """The bundled manifest beside files of its graphs' names; nothing here looks into them."""
     directory.mkdir(parents=True)
-    shutil.copy(BUNDLED_DIRECTORY / "edgesam-base" / MANIFEST_NAME, directory)
+    shutil.copy(BUNDLED_DIRECTORY / "edgesam-lite" / MANIFEST_NAME, directory)
     for name in GRAPH_NAMES:
         (directory / f"{name}.onnx").write_text(content)
     return directory

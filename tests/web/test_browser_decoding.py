@@ -196,5 +196,5 @@ def test_where_the_runtime_cannot_be_had_the_service_goes_on(decoding, small):
 def test_without_the_runtime_there_is_no_switch(playground, small):
     playground.open_file(small)
 
-    assert playground.page.text_content("#model") == "edgesam-base"
+    assert playground.page.text_content("#model") == "edgesam-lite"
     assert playground.page.locator("#decoding").is_hidden()

@@ -15,7 +15,7 @@ from support.service_client import embed, open_client, point, segment
 from service import __version__
 
 PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
-MODEL = "/opt/models/edgesam-base"
+MODEL = "/opt/models/edgesam-lite"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_image_says_what_it_is(cpu_image: str, revision: str):
     labels = config(cpu_image)["config"]["Labels"]
 
     assert labels["org.opencontainers.image.title"] == "EdgeSAM service"
-    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0 AND LicenseRef-edgesam-base-weights"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0 AND LicenseRef-edgesam-lite-weights"
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.revision"] == revision
 
@@ -175,7 +175,7 @@ def test_sigterm_ends_it_with_status_0(cpu_image: str):
 
 
 def test_a_damaged_model_is_not_served(cpu_image: str, tmp_path: Path):
-    damaged = shutil.copytree(ROOT / "model_store/artifacts/edgesam-base", tmp_path / "model")
+    damaged = shutil.copytree(ROOT / "model_store/artifacts/edgesam-lite", tmp_path / "model")
     graph = bytearray((damaged / "encoder.onnx").read_bytes())
     graph[len(graph) // 2] ^= 1
     (damaged / "encoder.onnx").write_bytes(graph)

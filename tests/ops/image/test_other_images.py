@@ -57,5 +57,5 @@ def test_model_exports(build: Callable[[str], str]):
         "run", *options, "--entrypoint", "python", image, "-c", "import torch, onnx; print(torch.__version__)"
     )
 
-    assert "edgesam-base" in listed
+    assert "edgesam-lite" in listed
     assert torch.stdout.startswith("2.")
