@@ -97,7 +97,7 @@ class PngRenderer:
 
 def _numbers(mask: SegmentedMask) -> dict[str, Any]:
     return {
-        "score": mask.stability,
+        "score": mask.score,
         "stability": mask.stability,
         "predicted_iou": mask.predicted_iou,
         "area": mask.mask.area,

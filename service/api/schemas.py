@@ -136,7 +136,9 @@ class PolygonModel(BaseModel):
 class MaskModel(BaseModel):
     """One mask; of rle, png, polygon and logits the one that was asked for."""
 
-    score: float = Field(description="What masks are ordered by: the stability score.")
+    score: float = Field(
+        description="What masks are ordered by, 0..1: the model's ranking score, see `ranking` in /models."
+    )
     stability: float = Field(description="How little the mask depends on the threshold, 0..1; 0 for an empty mask.")
     predicted_iou: float = Field(description="The model's own estimate; not bounded to 0..1.")
     area: int = Field(description="pixels")
@@ -151,7 +153,7 @@ class MaskModel(BaseModel):
 class ResultModel(BaseModel):
     """The answer to one prompt."""
 
-    masks: list[MaskModel] = Field(description="Best first.")
+    masks: list[MaskModel] = Field(description="Best first: ordered by `score`.")
     granularity_box: tuple[float, float, float, float] | None = Field(
         None,
         description="With granularity auto: the box that the prompt got, x0, y0, x1, y1 in pixels; null: none.",
@@ -176,11 +178,23 @@ class ModelFileModel(BaseModel):
     size_bytes: int
 
 
+class RankingModel(BaseModel):
+    """The rule behind `score`: bias of the output + stability × its stability + predicted_iou × its predicted IoU.
+
+    The sum is cut to 0..1.
+    """
+
+    bias: tuple[float, float, float, float] = Field(description="Of each of the decoder's four outputs.")
+    stability: float = Field(description="Weight of the stability score.")
+    predicted_iou: float = Field(description="Weight of the predicted IoU.")
+
+
 class ModelModel(BaseModel):
     """The served model and its bounds."""
 
     name: str
     architecture: str
+    encoder: str = Field(description="The image encoder's own name.")
     fingerprint: str
     trained: bool
     licence: str
@@ -188,7 +202,8 @@ class ModelModel(BaseModel):
     measured: dict[str, float]
     notes: str
     image_size: int
-    upsample_mode: str
+    upsample_mode: str | None = Field(description="How the encoder enlarges stage 3; null: it has no such choice.")
+    ranking: RankingModel
     precision: str = Field(description="What encoder and decoder compute in; where they differ, both, joined by +.")
     weights: str
     provider: str = Field(description="What computes; where encoder and decoder differ, both, joined by +.")

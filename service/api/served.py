@@ -27,8 +27,8 @@ def describe_model(
     return ModelModel(
         **manifest.model_dump(
             include={
-                "name", "architecture", "trained", "licence", "training_data", "measured", "notes", "image_size",
-                "upsample_mode", "weights",
+                "name", "architecture", "encoder", "trained", "licence", "training_data", "measured", "notes",
+                "image_size", "upsample_mode", "ranking", "weights",
             }
         ),
         fingerprint=runtime.fingerprint,

@@ -111,7 +111,7 @@ class Mask:
     """One mask of a picture; its pixels are decoded when they are first asked for.
 
     Args:
-        score: what masks are ordered by: the stability score.
+        score: what masks are ordered by, 0..1: the model's ranking score, see `ranking` in /models.
         stability: how little the mask depends on the threshold, 0..1.
         predicted_iou: the model's own estimate; not bounded.
         area: pixels.

@@ -26,6 +26,7 @@ from service.sam.formats import to_float16
 from service.sam.granularity import Box, Granularity, with_box
 from service.sam.halves import to_single
 from service.sam.images import decode_picture
+from service.sam.manifest import Ranking
 from service.sam.masks import Mask, Multimask, binary_mask, candidates, rank
 from service.sam.prompts import Prompt, check_prompt
 from service.sam.runs import MaskLibrary
@@ -60,6 +61,7 @@ class SegmentedMask:
     mask: Mask
     mask_logits: LowResMask
     mask_id: str
+    score: float  # 0..1, by the model's ranking rule: what masks are ordered by
     stability: float  # 0..1
     predicted_iou: float
 
@@ -203,7 +205,15 @@ class Predictor:
                 prompts, boxes = await self.clicks.run(stages, _with_boxes, prompts, state.embedding)
                 renderer.show_boxes(boxes)
             writing = _Writing(
-                key, state.embedding.original_size, prompts, multimask, renderer, self._drawing, deadline, stages
+                key,
+                state.embedding.original_size,
+                prompts,
+                multimask,
+                self.runtime.manifest.ranking,
+                renderer,
+                self._drawing,
+                deadline,
+                stages,
             )
             written = await self._decode(state, writing, caller, stages)
             await self._masks.keep(
@@ -401,6 +411,7 @@ class _Writing(Generic[Written]):
         original_size: Size,
         prompts: Sequence[Prompt],
         multimask: Multimask,
+        ranking: Ranking,
         renderer: Renderer[Written],
         drawing: MaskLibrary | None,
         deadline: Deadline,
@@ -412,6 +423,7 @@ class _Writing(Generic[Written]):
         self._key = key
         self._original_size = original_size
         self._multimask: Multimask = multimask
+        self._ranking = ranking
         self._renderer = renderer
         self._drawing = drawing
         self._deadline = deadline
@@ -426,8 +438,9 @@ class _Writing(Generic[Written]):
         """
         postprocess_s = serialize_s = 0.0
         for row, number in enumerate(numbers):
-            stability = decoded.stability[row].tolist()
-            chosen = rank(stability, candidates(self._multimask, self.prompts[number]))
+            stability, predicted_iou = decoded.stability[row].tolist(), decoded.iou_predictions[row].tolist()
+            scores = self._ranking.scores(stability, predicted_iou)
+            chosen = rank(scores, candidates(self._multimask, self.prompts[number]))
             for i in chosen[: self._renderer.masks_per_prompt]:
                 self._deadline.check()
                 started = perf_counter()
@@ -437,8 +450,9 @@ class _Writing(Generic[Written]):
                     mask=binary_mask(logits, self._original_size, self._drawing),
                     mask_logits=mask_logits,
                     mask_id=mask_id(self._key, mask_logits),
+                    score=scores[i],
                     stability=stability[i],
-                    predicted_iou=float(decoded.iou_predictions[row, i]),
+                    predicted_iou=predicted_iou[i],
                 )
                 enlarged = perf_counter()
                 self._renderer.add(number, mask)

@@ -1,19 +1,25 @@
 """`manifest.json`, the contract between the model store that writes graphs and the service that runs them.
 
-The one module of this room that reads files: both sides need the same reading and the same check.
+The one module of `service.sam` that reads files: both sides need the same reading and the same check.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FormatVersion = Literal[2, 3, 4]
+UpsampleMode = Literal["bicubic", "bilinear"]
 
 # What is written: the lowest version that says it all, so that older releases read what they can serve.
 FORMAT_VERSION: Literal[2] = 2
 GRANULARITY_FORMAT_VERSION: Literal[3] = 3
+RANKING_FORMAT_VERSION: Literal[4] = 4
+# The encoder of every manifest that names none: versions 2 and 3 know no other.
+DEFAULT_ENCODER = "RepViT-M1"
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
 # What `prepare` gives and `decoder` takes, in this order (DESIGN 3).
@@ -45,14 +51,51 @@ class GranularityInfo(BaseModel):
     source_sha256: str | None = Field(description="SHA-256 of the module's file; null for generated weights.")
 
 
+# Stability and predicted IoU lie around 0..1: larger weights mean a mistake.
+_Weight = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
+
+
+class Ranking(BaseModel):
+    """The rule that orders the masks of one prompt: the one with the highest score comes first.
+
+    The score of output k is ``clip(bias[k] + stability * stability_k + predicted_iou * predicted_iou_k, 0, 1)``.
+    The default is EdgeSAM's own rule, the stability score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bias: tuple[_Weight, _Weight, _Weight, _Weight] = Field(
+        (0.0, 0.0, 0.0, 0.0), description="Added to the score of each of the decoder's four outputs."
+    )
+    stability: _Weight = Field(1.0, description="Weight of the stability score.")
+    predicted_iou: _Weight = Field(0.0, description="Weight of the IoU that the model predicts.")
+
+    def scores(self, stability: Sequence[float], predicted_iou: Sequence[float]) -> tuple[float, ...]:
+        """Return the score of each output of one prompt, 0..1.
+
+        A weight of 0 leaves its term out, also where that term is no number. NaN in a term that counts gives NaN.
+        The browser computes the same sum in the same order (web/ranking.js), so that both agree to the last bit.
+
+        Args:
+            stability: Stability scores of the four outputs, 0..1.
+            predicted_iou: Predicted IoUs of the four outputs, not bounded.
+        """
+        scores: Sequence[float] = self.bias
+        for weight, terms in ((self.stability, stability), (self.predicted_iou, predicted_iou)):
+            if weight:
+                scores = [score + weight * term for score, term in zip(scores, terms, strict=True)]
+        return tuple([min(max(score, 0.0), 1.0) for score in scores])  # in this order of arguments NaN stays NaN
+
+
 class Manifest(BaseModel):
     """What serving has to know of an exported model. Unknown members are an error: they come with a new version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format_version: Literal[2, 3]
+    format_version: FormatVersion
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     architecture: str
+    encoder: str = Field(DEFAULT_ENCODER, min_length=1, description="The image encoder's own name, since version 4.")
     layout: Literal["served", "official"] = Field(
         description="served: the three graphs encoder, prepare, decoder; official: EdgeSAM's pair encoder, decoder."
     )
@@ -62,13 +105,16 @@ class Manifest(BaseModel):
     mask_threshold: float = Field(
         ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this."
     )
-    upsample_mode: Literal["bicubic", "bilinear"] = Field(description="How stage 3 is enlarged in the encoder.")
+    ranking: Ranking = Field(Ranking(), description="How the masks of one prompt are ordered, since version 4.")
+    upsample_mode: UpsampleMode | None = Field(
+        description="How the encoder enlarges stage 3; null, since version 4: the encoder has no such choice."
+    )
     graphs: Mapping[str, ArtifactFile]
     decoder_parameters: ArtifactFile | None = Field(
         description="NumPy archive of the decoder's parameters under SAM's names, for the decoder in service/native."
     )
     granularity: GranularityInfo | None = Field(
-        None, description="Of a model with the granularity module, since version 3; absent in all others."
+        None, description="Of a model with the granularity module, in versions 3 and 4; absent in all others."
     )
     opset: int
     precision: Literal["float32"] = Field(description="What the graphs compute in.")
@@ -89,9 +135,36 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _has_the_version_of_its_members(self) -> Self:
-        if (self.granularity is not None) != (self.format_version == GRANULARITY_FORMAT_VERSION):
-            raise ValueError(f"granularity is there in version {GRANULARITY_FORMAT_VERSION}, and only there")
+        lowest = self.lowest_version(
+            encoder=self.encoder,
+            ranking=self.ranking,
+            upsample_mode=self.upsample_mode,
+            has_granularity=self.granularity is not None,
+        )
+        if self.format_version != lowest:
+            raise ValueError(
+                f"its members make it version {lowest}, and it says {self.format_version}: granularity needs version "
+                f"{GRANULARITY_FORMAT_VERSION}; an encoder other than {DEFAULT_ENCODER}, a ranking other than by "
+                f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; without them it is version "
+                f"{FORMAT_VERSION}"
+            )
         return self
+
+    @staticmethod
+    def lowest_version(
+        *, encoder: str, ranking: Ranking, upsample_mode: UpsampleMode | None, has_granularity: bool
+    ) -> FormatVersion:
+        """Return the lowest version that can say this, the one that a manifest has to have.
+
+        Args:
+            encoder: Name of the image encoder.
+            ranking: Rule that orders the masks of one prompt.
+            upsample_mode: See `Manifest.upsample_mode`.
+            has_granularity: Whether the encoder proposes boxes.
+        """
+        if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:
+            return RANKING_FORMAT_VERSION
+        return GRANULARITY_FORMAT_VERSION if has_granularity else FORMAT_VERSION
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:
@@ -101,9 +174,13 @@ class Manifest(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over all that changes an embedding; part of every cache key (DESIGN 3)."""
+        """16 hex digits over all that changes an embedding; part of every cache key (DESIGN 3).
+
+        The ranking rule is no part of it: a model whose rule is calibrated anew keeps its cached embeddings.
+        """
         identity = {
-            "format_version": self.format_version,
+            # The version that says how an embedding is stored, with proposals or without; 4 changes nothing there.
+            "format_version": FORMAT_VERSION if self.granularity is None else GRANULARITY_FORMAT_VERSION,
             "encoder": self.graphs["encoder"].sha256,
             "image_size": self.image_size,
             "mean": self.mean,

@@ -120,16 +120,16 @@ def candidates(multimask: Multimask, prompt: Prompt) -> tuple[int, ...]:
     return (1, 2, 3) if multimask == 3 else (0, 1, 2, 3)
 
 
-def rank(stability: Sequence[float] | NDArray[np.floating], indices: Sequence[int]) -> tuple[int, ...]:
-    """The indices, best stability first; equal ones by index, and NaN last.
+def rank(scores: Sequence[float] | NDArray[np.floating], indices: Sequence[int]) -> tuple[int, ...]:
+    """Return the indices ordered by score, highest first; equal scores by index, and NaN last.
 
     Args:
-        stability: (4,) stability score of each mask.
-        indices: those to order, see `candidates`.
+        scores: (4,) score of each output by the model's rule, see `Ranking.scores`.
+        indices: Outputs to order, see `candidates`.
     """
 
     def order(index: int) -> tuple[bool, float, int]:
-        score = float(stability[index])
+        score = float(scores[index])
         is_missing = math.isnan(score)
         return is_missing, 0.0 if is_missing else -score, index
 

@@ -69,10 +69,10 @@ export class BrowserDecoder {
    *
    * @param {string} imageHash
    * @param {import("./edgesam.js").Prompt[]} prompts
-   * @param {{multimask?: 1 | 3, signal?: AbortSignal, isGlimpse?: boolean}} options
+   * @param {{multimask?: import("./ranking.js").Multimask, signal?: AbortSignal, isGlimpse?: boolean}} options
    * @returns {Promise<{results: {masks: import("./edgesam.js").Mask[]}[], timing: import("./edgesam.js").Timing}>}
    */
-  async segment(imageHash, [prompt], { multimask = 1, signal, isGlimpse = false } = {}) {
+  async segment(imageHash, [prompt], { multimask = "auto", signal, isGlimpse = false } = {}) {
     if (prompt.mask_id) {
       const title = "A mask of the service cannot be refined here";
       throw new Problem({ status: 404, code: "mask-not-found", title, detail: "" });
@@ -134,7 +134,7 @@ export class BrowserDecoder {
       };
       const transfer = contents.map(({ buffer }) => buffer);
       this.#worker = new WorkerLine(() => this.close());
-      await this.#worker.do({ kind: "load", graphs }, { transfer });
+      await this.#worker.do({ kind: "load", graphs, ranking: this.#model.ranking }, { transfer });
     } catch (error) {
       this.close();
       throw error.code === "not-found" ? new ModelChanged("The service has other files now.") : error;

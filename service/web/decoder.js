@@ -10,6 +10,7 @@
 import { MASK_SIZE, tokensOf } from "./frame.js";
 import { halvesOf, singlesOf } from "./halves.js";
 import { base64OfBytes, decodeLogits } from "./masks.js";
+import { candidates, rank, scoresOf } from "./ranking.js";
 import { MaskWriter } from "./runs.js";
 
 const TOKENS_SHAPE = [4096, 256];
@@ -20,26 +21,34 @@ export class Decoder {
   #runtime;
   #prepare;
   #decode;
+  #ranking;
   #tokens = /** @type {any} */ (null);
   #state = {};
   #size = { width: 1, height: 1 };
   #writer = /** @type {MaskWriter | null} */ (null);
 
   /** Use `Decoder.load`. */
-  constructor(runtime, prepare, decode) {
+  constructor(runtime, prepare, decode, ranking) {
     this.#runtime = runtime;
     this.#prepare = prepare;
     this.#decode = decode;
+    this.#ranking = ranking;
   }
 
-  /** @param {any} runtime onnxruntime-web's module @param {Graphs} graphs @returns {Promise<Decoder>} */
-  static async load(runtime, { prepare, decoder, parameters }) {
+  /**
+   * @param {any} runtime onnxruntime-web's module
+   * @param {Graphs} graphs
+   * @param {import("./ranking.js").Ranking} ranking the model's rule, from /models
+   * @returns {Promise<Decoder>}
+   */
+  static async load(runtime, { prepare, decoder, parameters }, ranking) {
     const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
     const externalData = parameters && [{ path: parameters.file, data: parameters.content }];
     return new Decoder(
       runtime,
       await runtime.InferenceSession.create(prepare, options),
       await runtime.InferenceSession.create(decoder, { ...options, externalData }),
+      ranking,
     );
   }
 
@@ -61,7 +70,7 @@ export class Decoder {
 
   /**
    * @param {import("./edgesam.js").Prompt} prompt on the picture; a mask to refine comes as `mask_logits`
-   * @param {1 | 3} multimask masks to choose from: 3 where a prompt may mean the whole, a part, or a part of it
+   * @param {import("./ranking.js").Multimask} multimask masks to answer, as in the service
    * @returns {Promise<Decoded>}
    */
   async answer(prompt, multimask) {
@@ -78,7 +87,7 @@ export class Decoder {
       labels: new Tensor("int64", labels, [1, labels.length]),
     };
     const decoded = await timed(stages, "decode", () => this.#decode.run(feeds));
-    const masks = await timed(stages, "postprocess", async () => this.#masks(decoded, multimask));
+    const masks = await timed(stages, "postprocess", async () => this.#masks(decoded, candidates(multimask, prompt)));
     return { masks, stages };
   }
 
@@ -93,17 +102,17 @@ export class Decoder {
     return Object.fromEntries(STATE_NAMES.map((name) => [name, state[name]]));
   }
 
-  /** The masks that were asked for, surest first, as the service writes them. */
-  #masks(decoded, multimask) {
-    const stability = decoded.stability.data;
-    const indices = (multimask === 1 ? [0] : [1, 2, 3]).sort((a, b) => stability[b] - stability[a] || a - b);
-    return indices.map((index) => {
+  /** The masks that were asked for, best first, as the service writes them. */
+  #masks(decoded, indices) {
+    const [stability, predictedIou] = [decoded.stability.data, decoded.iou_predictions.data];
+    const scores = scoresOf(this.#ranking, stability, predictedIou);
+    return rank(scores, indices).map((index) => {
       const logits = decoded.mask_logits.data.subarray(index * PIXELS, (index + 1) * PIXELS);
       return {
         ...this.#writer.write(logits),
-        score: stability[index],
+        score: scores[index],
         stability: stability[index],
-        predicted_iou: decoded.iou_predictions.data[index],
+        predicted_iou: predictedIou[index],
         mask_id: "", // the service does not know this mask; whoever refines it sends its logits
         logits: base64OfBytes(new Uint8Array(halvesOf(logits).buffer)),
       };

@@ -11,11 +11,11 @@ const WASM = new URL("runtime/ort-wasm-simd-threaded.wasm", import.meta.url).hre
 let decoder = /** @type {Decoder | null} */ (null);
 
 const DOINGS = {
-  load: async ({ graphs }) => {
+  load: async ({ graphs, ranking }) => {
     const runtime = await import(RUNTIME);
     // One thread: more need a page that is isolated from all others, and a secure context (DECISIONS.md).
     Object.assign(runtime.env.wasm, { numThreads: 1, wasmPaths: { wasm: WASM } });
-    decoder = await Decoder.load(runtime, graphs);
+    decoder = await Decoder.load(runtime, graphs, ranking);
   },
   open: ({ tokens, size }) => decoder.open(tokens, size),
   answer: ({ prompt, multimask }) => decoder.answer(prompt, multimask),

@@ -117,7 +117,7 @@ export class DecodingChoice {
     comparison.textContent = "…";
     try {
       const theirs = await this.#client.segment(imageHash, both, options);
-      const ours = await browser.segment(imageHash, both, /** @type {{multimask: 1 | 3}} */ (options));
+      const ours = await browser.segment(imageHash, both, options);
       this.#strip.add(theirs.timing, "service");
       this.#strip.add(ours.timing, "browser");
       const [there, here] = [theirs, ours].map(({ timing }) => Math.round(timing.roundTripMs));

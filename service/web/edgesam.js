@@ -22,9 +22,13 @@
  * @typedef {{points?: Point[], box?: Box, mask_id?: string, mask_logits?: string}} Prompt what points at one object
  * @typedef {{exterior: [number, number][], holes: [number, number][][]}} Polygon
  * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: Box, mask_id: string,
- *   rle?: import("./masks.js").Rle, png?: string, polygon?: Polygon[], logits?: string}} Mask
+ *   rle?: import("./masks.js").Rle, png?: string, polygon?: Polygon[], logits?: string}} Mask `score`, 0..1, is what masks
+ *   are ordered by, see `Ranking`
+ * @typedef {{bias: number[], stability: number, predicted_iou: number}} Ranking the rule behind `Mask.score`: bias of the
+ *   output + stability × its stability + predicted_iou × its predicted IoU, cut to 0..1
  * @typedef {{file: string, sha256: string, size_bytes: number}} ModelFile
- * @typedef {{name: string, fingerprint: string, trained: boolean, granularity: boolean,
+ * @typedef {{name: string, architecture: string, encoder: string, licence: string, fingerprint: string,
+ *   trained: boolean, granularity: boolean, ranking: Ranking,
  *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>, limits: Record<string, number>}} Model
  * @typedef {{stages: Record<string, number>, roundTripMs: number}} Timing `stages` are the service's, milliseconds
  * @typedef {{image_hash: string, width: number, height: number, model: string,

@@ -3,7 +3,7 @@
 import { drawRaster, rasterOfRle } from "./masks.js";
 
 const THUMB_SIDE = 72;
-const CANDIDATE_NAMES = ["Best guess", "Second", "Third"];
+const CANDIDATE_NAMES = ["Best guess", "Second", "Third", "Fourth"];
 
 export class Panel {
   #session;

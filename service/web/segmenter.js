@@ -13,7 +13,6 @@ import { Problem } from "./edgesam.js";
  *   Promise<Pick<import("./edgesam.js").Answer, "results" | "timing">>}} Asked `Client` or `BrowserDecoder`
  */
 
-const CANDIDATES = 3;
 const HOVER_EVERY_MS = 50; // as the eye follows; more would only keep the decoder from others' clicks
 const HOVER_PATIENCE_MS = 300; // then the place under the pointer now is worth more than an old answer
 
@@ -90,13 +89,14 @@ export class Segmenter {
   requestOf(prompt) {
     const { points, box } = prompt;
     const refined = this.#forgotten.has(prompt) ? null : prompt.refined;
-    const isAmbiguous = points.length === 1 && !box && !refined;
-    const isGrown = isAmbiguous && this.growsClicks && points[0].label === 1;
+    const isGrown = points.length === 1 && !box && !refined && this.growsClicks && points[0].label === 1;
     return {
       prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskOf(refined)) }],
-      options: isGrown
-        ? { multimask: /** @type {const} */ ("auto"), granularity: /** @type {const} */ ("auto") }
-        : { multimask: /** @type {1 | 3} */ (isAmbiguous ? CANDIDATES : 1) },
+      // The model's rule chooses among all masks of an ambiguous click, as for everybody who asks the service.
+      options: {
+        multimask: /** @type {const} */ ("auto"),
+        ...(isGrown && { granularity: /** @type {const} */ ("auto") }),
+      },
     };
   }
 

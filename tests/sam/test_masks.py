@@ -1,4 +1,4 @@
-"""The fast mask is the mask of the full path, and the right ones are chosen."""
+"""The fast mask is the mask of the full path, and the right outputs are offered."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sam.reference import upsampled
 from support.whole_masks import full
 
 from service import native
-from service.sam.masks import BinaryMask, binary_mask, candidates, rank
+from service.sam.masks import BinaryMask, binary_mask, candidates
 from service.sam.prompts import Prompt
 from service.sam.runs import MaskLibrary
 
@@ -155,17 +155,3 @@ def test_auto_offers_all_masks_for_a_single_click_alone():
     found = [candidates("auto", prompt) for prompt in (click, two_clicks, click_in_box, click_on_mask)]
 
     assert found == [(0, 1, 2, 3), (0,), (0,), (0,)]
-
-
-def test_masks_are_ranked_by_stability_then_index():
-    stability = np.array([0.5, 0.9, 0.5, 0.95], np.float32)
-
-    assert rank(stability, (0, 1, 2, 3)) == (3, 1, 0, 2)
-    assert rank(stability, (1, 2, 3)) == (3, 1, 2)
-    assert rank(stability, (0,)) == (0,)
-
-
-def test_a_missing_stability_is_never_the_best():
-    stability = [float("nan"), 0.0, 0.2, float("nan")]
-
-    assert rank(stability, (0, 1, 2, 3)) == (2, 1, 0, 3)

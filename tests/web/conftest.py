@@ -13,7 +13,11 @@ import pytest
 from playwright.sync_api import Browser
 from support.browser import DECODING_KEY, Playground, needed_program, open_browser
 from support.noise_pictures import noise_file
+from support.ranked_model import with_ranking
 from support.service_process import ROOT, ServiceProcess
+
+from service.sam.manifest import Ranking
+from service.settings import BUNDLED_MODEL
 
 AXE = "axe-core@4.10.3"
 NPM_TIMEOUT_S = 60
@@ -48,9 +52,14 @@ def browser_runtime() -> Path:
 
 
 @pytest.fixture(scope="session")
-def decoding_url(browser_runtime: Path) -> Iterator[str]:
-    """The service that offers to decode in the browser, to those who have `DECODING_KEY`."""
+def decoding_url(browser_runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service that offers to decode in the browser, to those who have `DECODING_KEY`.
+
+    The bundled model has a ranking rule here in which every term counts.
+    """
+    rule = Ranking(bias=(0.1, 0.0, 0.02, 0.0), stability=0.5, predicted_iou=0.3)
     settings = {
+        "EDGESAM_MODEL_DIR": str(with_ranking(BUNDLED_MODEL, tmp_path_factory.mktemp("ranked") / "model", rule)),
         "EDGESAM_BROWSER_RUNTIME_DIR": str(browser_runtime),
         "EDGESAM_API_KEYS": json.dumps([DECODING_KEY]),
     }

@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { tokensOf } from "../../service/web/frame.js";
 import { halvesOf, singlesOf } from "../../service/web/halves.js";
 import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/masks.js";
+import { candidates, rank, scoresOf } from "../../service/web/ranking.js";
 import { MaskWriter, encodeCounts } from "../../service/web/runs.js";
 
 const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
@@ -44,6 +45,21 @@ test("prompts become the service's tokens", () => {
     const tokens = tokensOf(prompt, size);
     assert.deepEqual(Array.from(tokens.points), points);
     assert.deepEqual(Array.from(tokens.labels, Number), labels);
+  }
+});
+
+test("a prompt gets the outputs that it gets from the service", () => {
+  for (const { multimask, prompt, indices } of cases.candidates) {
+    assert.deepEqual(candidates(multimask, prompt), indices, JSON.stringify([multimask, prompt]));
+  }
+});
+
+test("outputs have the service's scores to the last bit, and its order", () => {
+  for (const { ranking, stability, predictedIou, scores, indices, order } of cases.rankings) {
+    const found = scoresOf(ranking, new Float32Array(bytesOf(stability)), new Float32Array(bytesOf(predictedIou)));
+
+    assert.deepEqual(found, Array.from(new Float64Array(bytesOf(scores))), JSON.stringify(ranking));
+    assert.deepEqual(rank(found, indices), order);
   }
 });
 

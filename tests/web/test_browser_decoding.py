@@ -20,9 +20,11 @@ MIDDLE = (0.5, 0.45)
 POINT, NEGATIVE = {"x": 150.5, "y": 110, "label": 1}, {"x": 60, "y": 200.2, "label": 0}
 BOX = [70, 50, 260, 190]
 PROMPTS = [
+    {"prompt": {"points": [POINT]}, "multimask": "auto"},
     {"prompt": {"points": [POINT]}, "multimask": 3},
+    {"prompt": {"points": [POINT]}, "multimask": 4},
     {"prompt": {"points": [POINT, NEGATIVE]}, "multimask": 1},
-    {"prompt": {"box": BOX}, "multimask": 1},
+    {"prompt": {"box": BOX}, "multimask": "auto"},
     {"prompt": {"box": [-20, 100, 90, 300], "points": [NEGATIVE]}, "multimask": 1},
     {"prompt": {"points": [POINT, NEGATIVE]}, "multimask": 1, "refines": True},
     {"prompt": {}, "multimask": 1, "refines": True},
@@ -92,7 +94,7 @@ def test_masks_scores_and_logits_are_the_services(decoding, decoding_url, next_s
 
     answers = decoding.page.evaluate(BOTH, [decoding_url, DECODING_KEY, list(data), PROMPTS])
 
-    assert [len(ours) for ours, _, _ in answers] == [3, 1, 1, 1, 1, 1]
+    assert [len(ours) for ours, _, _ in answers] == [4, 3, 4, 1, 1, 1, 1, 1]
     for ours, theirs, theirs_as_logits in answers:
         for mask, expected, numbers in zip(ours, theirs, theirs_as_logits, strict=True):
             logits = logits_of(numbers["logits"])

@@ -12,7 +12,8 @@ from pycocotools import mask as coco
 from support.browser import needed_program
 
 from service.sam.formats import encode_rle
-from service.sam.masks import binary_mask
+from service.sam.manifest import Ranking
+from service.sam.masks import binary_mask, candidates, rank
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
 
@@ -97,6 +98,56 @@ def mask_cases():
     return cases
 
 
+def candidate_cases():
+    """Prompts of every kind, as they are sent and as the service reads them, with the outputs they may get."""
+    box, mask_logits = (2.0, 3.0, 9.0, 8.0), np.zeros((256, 256), np.float32)
+    cases = []
+    for points in (POINTS, POINTS[:1], []):
+        for has_box, has_mask in ((False, False), (True, False), (False, True)):
+            sent = {"points": [{"x": x, "y": y} for x, y in points]} if points else {}
+            sent |= {"box": box} if has_box else {}
+            prompt = Prompt(
+                points=np.array(points, np.float64).reshape(-1, 2),
+                labels=np.ones(len(points), np.int64),
+                box=np.array(box) if has_box else None,
+                mask_logits=mask_logits if has_mask else None,
+            )
+            for mask in ({"mask_id": "0" * 32}, {"mask_logits": text(mask_logits)}) if has_mask else ({},):
+                cases += [
+                    {"multimask": multimask, "prompt": sent | mask, "indices": candidates(multimask, prompt)}
+                    for multimask in ("auto", 1, 3, 4)
+                ]
+    return cases
+
+
+def ranking_cases():
+    """Rules of every kind on what four outputs may be, also on ties and on what is no number."""
+    random = np.random.default_rng(11)
+    rules = [Ranking(), Ranking(stability=0.0), Ranking(bias=(0.1, 0.0, 0.0, 0.0), predicted_iou=0.3)]
+    rules += [
+        Ranking(bias=tuple(random.normal(0, 0.3, 4)), stability=random.normal(), predicted_iou=random.normal())
+        for _ in range(40)
+    ]
+    special = np.array([0.0, 0.5, 0.5, 1.0, -2.0, np.nan, np.inf, -np.inf], np.float32)
+    cases = []
+    for rule in rules:
+        drawn = random.random((2, 4)).astype(np.float32)
+        for stability, predicted_iou in (drawn, random.choice(special, (2, 4))):
+            scores = rule.scores(stability.tolist(), predicted_iou.tolist())
+            indices = random.permutation(4)[: random.integers(1, 5)].tolist()
+            cases.append(
+                {
+                    "ranking": rule.model_dump(mode="json"),
+                    "stability": text(stability),
+                    "predictedIou": text(predicted_iou),
+                    "scores": text(np.array(scores)),
+                    "indices": indices,
+                    "order": rank(scores, indices),
+                }
+            )
+    return cases
+
+
 def pair_cases():
     """Pairs of masks of one size, and how far they agree."""
     random = np.random.default_rng(10)
@@ -122,6 +173,8 @@ def test_the_decoding_modules_in_node(tmp_path):
         "unrounded": text(numbers),
         "rounded": text(rounded),
         "prompts": prompt_cases(),
+        "candidates": candidate_cases(),
+        "rankings": ranking_cases(),
         "masks": mask_cases(),
         "pairs": pair_cases(),
     }

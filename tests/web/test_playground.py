@@ -125,7 +125,7 @@ def test_clicks_during_the_upload_are_answered_after_it(playground, photo):
     assert body["image_hash"] == playground.sent("HEAD", "/embed/")[0].url[-64:]
 
 
-def test_a_click_asks_for_three_masks_and_names_the_picture_in_a_header(playground, small):
+def test_a_click_lets_the_model_choose_among_all_masks_and_names_the_picture_in_a_header(playground, small):
     playground.open_file(small)
 
     playground.click(*MIDDLE)
@@ -133,8 +133,8 @@ def test_a_click_asks_for_three_masks_and_names_the_picture_in_a_header(playgrou
     (request,) = [sent for sent in playground.sent("POST", "/segment") if "points" in (sent.post_data or "")][-1:]
     body = json.loads(request.post_data)
     assert request.headers["x-image-hash"] == body["image_hash"]
-    assert body["multimask"] == 3
-    assert playground.page.locator(".candidate").count() == 3
+    assert body["multimask"] == "auto"
+    assert playground.page.locator(".candidate").count() == 4
 
 
 @pytest.mark.parametrize("how", [{"button": "right"}, {"modifiers": ["Shift"]}])
@@ -150,7 +150,8 @@ def test_a_right_or_shift_click_is_negative_and_refines_the_mask(playground, bun
     assert [point["label"] for point in prompt["points"]] == [1, 0]
     assert prompt["points"][0] == first["prompts"][0]["points"][0]
     assert prompt["mask_id"] == answer(bundled_url, first)["results"][0]["masks"][0]["mask_id"]
-    assert second["multimask"] == 1
+    assert second["multimask"] == "auto"
+    assert playground.page.locator(".candidate").count() == 0
 
 
 def test_the_exclude_tool_makes_plain_clicks_negative(playground, small):
@@ -233,7 +234,7 @@ def test_tab_goes_through_the_masks_and_shift_tab_leads_out(playground, bundled_
     playground.page.keyboard.press("Tab")
     second = np.asarray(image(playground.save("#save-mask")).convert("L")) > 127
     playground.page.focus("#upper")
-    for _ in range(2):
+    for _ in masks[1:]:
         playground.page.keyboard.press("Tab")
     first_again = np.asarray(image(playground.save("#save-mask")).convert("L")) > 127
     playground.page.focus("#upper")
@@ -300,7 +301,7 @@ def test_the_copied_curl_command_gives_the_same_answer(playground, photo, tmp_pa
     )
     embedded, segmented = (json.loads(line) for line in ran.stdout.replace(b"}{", b"}\n{").splitlines())
     assert segmented["image_hash"] == embedded["image_hash"]
-    assert len(segmented["results"][0]["masks"]) == 3
+    assert len(segmented["results"][0]["masks"]) == 4
 
 
 def test_hovering_shows_what_a_click_would_give(playground, small):

@@ -293,7 +293,7 @@ class _BrushRenderer(WithoutBoxes):
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
         self._rle = encode_brush(mask.mask)
-        self._score = mask.stability
+        self._score = mask.score
 
     def finish(self, original_size: Size) -> Response:
         """See `Renderer`."""

@@ -32,7 +32,7 @@ from service.inference.predictor import SegmentedMask
 from service.sam.embedding import ImageEmbedding
 from service.sam.formats import encode_outlines, encode_rle
 from service.sam.halves import to_single
-from service.sam.masks import BinaryMask, Mask
+from service.sam.masks import BinaryMask, Mask, Multimask
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
 from service.sam.transforms import MASK_SIZE, Size
 
@@ -141,7 +141,8 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
         started = perf_counter()
         asked, prompts = await exchange.read(request, lambda body: _parse_sam2(body, max_prompts))
         renderer = _Predictions(len(prompts), started, is_rle=asked.format == "rle")
-        multimask: Literal[1, 3] = 3 if asked.multimask_output else 1
+        # One mask is answered in any case, so "several" means: let the model's rule choose where a click is ambiguous.
+        multimask: Multimask = "auto" if asked.multimask_output else 1
         return await exchange.segment(request, await find(request, asked), prompts, multimask, renderer)
 
     routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -259,7 +260,7 @@ class _Predictions(WithoutBoxes):
         """See `Renderer`."""
         self._predictions[prompt] = {
             "masks": encode_rle(mask.mask) if self._is_rle else _polygons(mask.mask),
-            "confidence": mask.stability,
+            "confidence": mask.score,
             "format": "rle" if self._is_rle else "polygon",
         }
 

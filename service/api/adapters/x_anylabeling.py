@@ -142,7 +142,7 @@ class _ShapeRenderer(WithoutBoxes):
         tolerance = min(_MAX_TOLERANCE_PIXELS, self._epsilon_factor * 2 * (x1 - x0 + y1 - y0))
         outlines = encode_outlines(mask.mask, tolerance_pixels=tolerance)
         self._shapes = [
-            _shape([*outline.ring, outline.ring[0]], mask.stability)
+            _shape([*outline.ring, outline.ring[0]], mask.score)
             for outline in outlines
             if outline.area >= _SMALLEST_PART * outlines[0].area
         ]
