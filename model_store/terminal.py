@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model_store.catalog import CatalogEntry
-from service.sam.manifest import Manifest
+from service.sam.manifest import Manifest, Ranking
 
 MEGABYTE = 1e6
 # A table that is piped somewhere is not cut to a screen that is not there.
@@ -84,6 +84,10 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if key == "graphs":
             for graph_name, graph in value.items():
                 yield graph_name, f"{graph['file']}, {graph['size_bytes'] / MEGABYTE:.1f} MB, SHA-256 {graph['sha256']}"
+        elif key == "encoder":
+            yield "image encoder", value
+        elif key == "ranking":
+            yield "masks ordered by", _rule(manifest.ranking)
         elif isinstance(value, dict):
             yield key, ", ".join(f"{name} {_short(number)}" for name, number in value.items()) or "-"
         elif isinstance(value, list):
@@ -92,6 +96,15 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield key, "yes" if value else "no"
         else:
             yield key, str(value) if value not in {None, ""} else "-"
+
+
+def _rule(ranking: Ranking) -> str:
+    """Return the sum that masks are ordered by, without the terms that count nothing."""
+    weights = ((ranking.stability, "stability"), (ranking.predicted_iou, "predicted IoU"))
+    terms = [name if weight == 1.0 else f"{weight:.4g} × {name}" for weight, name in weights if weight]
+    if any(ranking.bias):
+        terms.append(f"({', '.join(f'{bias:.4g}' for bias in ranking.bias)}) by output")
+    return " + ".join(terms) or "output"
 
 
 def _short(value: object) -> str:

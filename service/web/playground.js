@@ -342,11 +342,16 @@ element("key-form").addEventListener("submit", (event) => {
   describeModel();
 });
 
-/** The model's name, and a word of warning where its masks mean nothing. */
+/** What the model is, and a word of warning where its masks mean nothing. */
 async function describeModel() {
   try {
     const [model] = await client.models();
     element("model").textContent = model.name;
+    element("model").title = `${model.architecture}. Licence: ${model.licence}`;
+    for (const part of ["name", "architecture", "encoder", "licence"]) {
+      element("about-model").querySelector(`[data-part=${part}]`).textContent = model[part];
+    }
+    element("about-model").hidden = false;
     element("untrained").hidden = model.trained;
     choice.offer(model);
   } catch (error) {

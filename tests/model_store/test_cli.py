@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,14 @@ import onnxruntime
 import pytest
 import torch
 from support.file_server import Answer, FileServer
+from support.ranked_model import with_ranking
 from typer.testing import CliRunner
 
 from model_store import catalog
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.cli import app
+from service.sam.manifest import Ranking, load_manifest
+from service.settings import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[2]
 
@@ -264,6 +268,30 @@ def test_an_unknown_checkpoint_becomes_a_model_that_says_what_was_stated(tmp_pat
     assert (manifest["weights"], manifest["upsample_mode"], manifest["layout"]) == ("float32", "bilinear", "served")
     assert "our own [draft]" in table.stdout
     assert any(line.split()[:2] == ["plants-7", "imported"] for line in listed.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Ranking(), "stability"),
+        (Ranking(bias=(0.1, 0, 0, -0.25), stability=0.5, predicted_iou=1),
+         "0.5 × stability + predicted IoU + (0.1, 0, 0, -0.25) by output"),
+        (Ranking(stability=0), "output"),
+    ],
+    ids=["default", "all terms", "no term"],
+)  # fmt: skip
+def test_info_shows_architecture_encoder_licence_and_how_masks_are_ordered(tmp_path, rule, words):
+    directory = with_ranking(BUNDLED_MODEL, tmp_path / "model", rule)
+    manifest = load_manifest(directory)
+
+    table = call("info", directory)
+
+    assert table.exit_code == 0, table.output
+    rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in table.stdout.splitlines())
+    assert rows["architecture"] == manifest.architecture
+    assert rows["image encoder"] == manifest.encoder
+    assert rows["licence"] == manifest.licence
+    assert rows["masks ordered by"] == words
 
 
 def test_a_fetched_model_says_where_it_comes_from(fetched, checkpoint):

@@ -489,6 +489,17 @@ def test_two_fingers_zoom_and_are_no_click(visit, small):
     assert phone.segment_bodies() == []
 
 
+def test_help_says_what_the_model_is_and_under_which_licence(playground, bundled_url):
+    (model,) = httpx.get(f"{bundled_url}models", trust_env=False).json()["models"]
+
+    playground.page.click("#help")
+
+    about = playground.page.locator("#about-model")
+    assert about.is_visible()
+    for part in ("name", "architecture", "encoder", "licence"):
+        assert about.locator(f"[data-part={part}]").inner_text() == model[part]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_labels_and_contrast_follow_the_rules(visit, axe, scheme, small):
     playground = visit(color_scheme=scheme)
