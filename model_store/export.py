@@ -33,14 +33,13 @@ from model_store.parity import official_parity, rounding_effect, served_parity, 
 from model_store.storage import rounded, shared_arrays, store_float16, write_decoder_parameters
 from model_store.target import check_target, put_in_place
 from service.sam.manifest import (
-    FORMAT_VERSION,
-    GRANULARITY_FORMAT_VERSION,
     GRAPH_NAMES,
     MANIFEST_NAME,
     STATE_NAMES,
     ArtifactFile,
     GranularityInfo,
     Manifest,
+    Ranking,
 )
 
 OPSET = 17
@@ -115,9 +114,15 @@ def export_model(
             progress("measuring what float16 weights change")
             rounding = rounding_effect(torch_answers(plain), answers)
         manifest = Manifest(
-            format_version=FORMAT_VERSION if module is None else GRANULARITY_FORMAT_VERSION,
+            format_version=Manifest.lowest_version(
+                encoder=model.image_encoder.name,
+                ranking=Ranking(),
+                upsample_mode=model.image_encoder.upsample_mode,
+                has_granularity=module is not None,
+            ),
             name=name,
             architecture=model.architecture.title,
+            encoder=model.image_encoder.name,
             layout=layout,
             image_size=1024,
             mean=PIXEL_MEAN,
