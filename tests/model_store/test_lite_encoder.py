@@ -6,8 +6,12 @@ import safetensors.torch
 import skimage.data
 import torch
 from numpy.testing import assert_allclose
+from typer.testing import CliRunner
 
+from model_store.artifact import verify_artifact
+from model_store.catalog import file_sha256
 from model_store.checkpoint import CheckpointError, load_checkpoint, load_granularity, save_checkpoint, seeded_model
+from model_store.cli import app
 from model_store.network.architectures import ARCHITECTURES, UnknownArchitectureError, architecture
 from model_store.network.efficientnet_lite import EfficientNetLite2
 from model_store.network.granularity_module import granularity_module
@@ -187,6 +191,31 @@ def test_what_only_repvit_has_is_refused_by_name(tmp_path):
         encoder.set_upsample_mode("bilinear")
     with pytest.raises(CheckpointError, match="EfficientNet-Lite2 has no stages of strides 8, 16 and 32"):
         load_granularity(module, encoder)
+
+
+def test_an_export_agrees_with_torch_and_its_manifest_names_the_encoder(tmp_path):
+    checkpoint, directory = tmp_path / "lite.safetensors", tmp_path / "lite"
+    model = seeded_model(5, "edgesam-lite")
+    _with_used_norms(model.image_encoder)
+    save_checkpoint(model, checkpoint)
+
+    result = CliRunner().invoke(app, ["export", str(checkpoint), "--licence", "ours", "--out", str(directory)])
+    manifest = verify_artifact(directory)
+
+    assert result.exit_code == 0, result.output
+    assert manifest.architecture == ARCHITECTURES["edgesam-lite"].title
+    assert (manifest.encoder, manifest.upsample_mode, manifest.format_version) == ("EfficientNet-Lite2", None, 4)
+    assert max(manifest.parity.values()) < 1e-3
+    assert manifest.source_sha256 == file_sha256(checkpoint)
+
+
+def test_an_upsample_mode_for_this_encoder_is_a_mistake_that_is_told(tmp_path):
+    options = ["--untrained", "--architecture", "edgesam-lite", "--upsample-mode", "bilinear"]
+
+    result = CliRunner().invoke(app, ["export", *options, "--out", str(tmp_path / "lite")])
+
+    assert result.exit_code == 1
+    assert "EfficientNet-Lite2 has no upsample mode" in result.output
 
 
 def test_a_frame_that_does_not_fit_the_strides_is_refused():
