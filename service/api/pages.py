@@ -14,6 +14,9 @@ from service.api.static_files import CONTENT_TYPES, StaticFile, file_answer, rea
 WEB_DIR: Final = Path(__file__).parent.parent / "web"
 PAGE: Final = "index.html"
 FILES_PATH: Final = "/web/"
+SAMPLES: Final = "samples"
+"""Folder in WEB_DIR of the sample images, and of their credits and licences."""
+SAMPLES_ROUTE: Final = f"{FILES_PATH}{SAMPLES}/{{name}}"
 
 RUNTIME_ROUTE: Final = "/web/runtime/{name}"
 RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -61,8 +64,9 @@ def is_page(path: str) -> bool:
 
 
 def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
-    """Add `/`, the page, `/web/{name}`, what it consists of, and `/web/runtime/{name}`, what it decodes with. Links
-    between them are relative, so that a prefix that a proxy puts before the path does no harm.
+    """Add `/`, the page, `/web/{name}`, what it consists of, `/web/samples/{name}`, the images that it offers, and
+    `/web/runtime/{name}`, what it decodes with. Links between them are relative, so that a prefix that a proxy puts
+    before the path does no harm.
 
     Args:
         app: gets the routes.
@@ -72,6 +76,7 @@ def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
         ValueError: see `read_runtime`.
     """
     files = read_files()
+    samples = read_files(WEB_DIR / SAMPLES)
     runtime = {} if runtime_dir is None else read_runtime(runtime_dir)
     headers = _headers(_policy(worker_policy=_WORKER_POLICY) if runtime else _policy())
     # A worker has a policy of its own, so that the page itself runs no WebAssembly in any case.
@@ -86,6 +91,12 @@ def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
         if name not in runtime:
             raise HTTPException(404)
         return file_answer(request, runtime[name], headers)
+
+    @app.api_route(SAMPLES_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    async def sample(request: Request, name: str) -> Response:
+        if name not in samples:
+            raise HTTPException(404)
+        return file_answer(request, samples[name], headers)
 
     @app.api_route(FILES_PATH + "{name}", methods=["GET", "HEAD"], include_in_schema=False)
     async def file(request: Request, name: str) -> Response:

@@ -1,12 +1,10 @@
-/** Where pictures come from: chosen, dropped anywhere on the page, pasted, or the sample. */
-
-const SAMPLE = new URL("sample.jpg", import.meta.url);
+/** Where images come from: chosen, dropped anywhere on the page, pasted, or one of the samples. */
 
 /**
  * @param {object} parts
  * @param {HTMLInputElement} parts.input of type file
  * @param {Element[]} parts.openers open the file dialog
- * @param {Element[]} parts.samplers take the sample
+ * @param {Iterable<HTMLElement>} parts.samplers each takes the sample that its data-sample names
  * @param {HTMLElement} parts.dropMark shown while something is dragged over the page
  * @param {(file: File) => void} onPicture
  * @param {(error: Error) => void} onError
@@ -14,7 +12,7 @@ const SAMPLE = new URL("sample.jpg", import.meta.url);
 export function installIntake({ input, openers, samplers, dropMark }, onPicture, onError) {
   const take = (file) => (file ? onPicture(file) : onError(new NoPicture()));
   for (const opener of openers) opener.addEventListener("click", () => input.click());
-  for (const sampler of samplers) sampler.addEventListener("click", () => sample().then(onPicture, onError));
+  for (const sampler of samplers) sampler.addEventListener("click", () => fetchSample(sampler.dataset.sample).then(onPicture, onError));
   input.addEventListener("change", () => {
     if (input.files?.[0]) take(input.files[0]);
     input.value = ""; // the same file may be chosen again
@@ -47,9 +45,10 @@ function picture(files) {
   return files.find(({ type }) => type.startsWith("image/")) ?? files[0];
 }
 
-async function sample() {
-  const response = await fetch(SAMPLE).catch((error) => {
+/** @param {string} name file in the folder of samples */
+async function fetchSample(name) {
+  const response = await fetch(new URL(`samples/${name}`, import.meta.url)).catch((error) => {
     throw Object.assign(new Error("The sample could not be fetched.", { cause: error }), { code: "unreachable" });
   });
-  return new File([await response.blob()], "sample.jpg", { type: "image/jpeg" });
+  return new File([await response.blob()], name, { type: "image/jpeg" });
 }

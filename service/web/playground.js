@@ -78,7 +78,7 @@ installIntake(
   {
     input: /** @type {HTMLInputElement} */ (element("file")),
     openers: [element("open"), element("choose")],
-    samplers: [element("sample")],
+    samplers: document.querySelectorAll("[data-sample]"),
     dropMark: element("drop-mark"),
   },
   open,

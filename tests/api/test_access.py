@@ -188,7 +188,7 @@ def test_every_route_there_is_has_a_rule_that_somebody_thought_of(tmp_path):
     rules = rules_of(app.router.routes, frozenset({"/metrics"}))
 
     assert {path for (_, path), rule in rules.items() if rule is OPEN} == {
-        "/", "/web/{name}", "/web/runtime/{name}", "/livez", "/readyz", "/healthz", "/metrics",
+        "/", "/web/{name}", "/web/samples/{name}", "/web/runtime/{name}", "/livez", "/readyz", "/healthz", "/metrics",
     }  # fmt: skip
     assert {address for address, rule in rules.items() if not rule.roles and rule is not OPEN} == {
         ("DELETE", "/embed/{image_hash}"), ("GET", "/docs"), ("GET", "/openapi.json"), ("HEAD", "/openapi.json"),

@@ -14,7 +14,7 @@ from support.service_process import ROOT, ServiceProcess
 from service.api.pages import WEB_DIR, WORKER
 from service.api.static_files import CONTENT_TYPES
 
-FILES = sorted(path.name for path in WEB_DIR.iterdir())
+FILES = sorted(path.relative_to(WEB_DIR).as_posix() for path in WEB_DIR.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -96,7 +96,7 @@ def test_text_is_plain_for_those_who_do_not(client, accepted):
     assert "content-encoding" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/web/edgesam.js", "/web/sample.jpg"])
+@pytest.mark.parametrize("path", ["/", "/web/edgesam.js", "/web/samples/dahlia.jpg"])
 def test_head_answers_with_the_same_headers_and_no_body(client, path):
     got, head = client.get(path), client.head(path)
 
@@ -105,7 +105,18 @@ def test_head_answers_with_the_same_headers_and_no_body(client, path):
         assert head.headers[name] == got.headers[name]
 
 
-@pytest.mark.parametrize("path", ["/web/", "/web/none.js", "/web/..%2Fapp.py", "/web/%2e%2e/app.py", "/web/a/b"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/web/",
+        "/web/none.js",
+        "/web/..%2Fapp.py",
+        "/web/%2e%2e/app.py",
+        "/web/a/b",
+        "/web/samples",
+        "/web/samples/none.jpg",
+    ],
+)
 def test_there_is_nothing_else(client, path):
     assert_problem_document(client.get(path), 404, "not-found")
 
@@ -135,4 +146,5 @@ def test_a_built_package_carries_every_file(tmp_path):
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
 
-    assert sorted(path.name for path in (tmp_path / "service" / "web").iterdir()) == FILES
+    built = tmp_path / "service" / "web"
+    assert sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()) == FILES

@@ -82,9 +82,9 @@ class Playground:
         self.page.goto(self.url)
         self.page.locator("body.is-ready").wait_for()
 
-    def open_sample(self) -> None:
-        """Take the bundled picture and wait until it can be clicked on."""
-        self.page.click("#sample")
+    def open_sample(self, file: str = "dahlia.jpg") -> None:
+        """Take a sample image and wait until it can be clicked on."""
+        self.page.click(f"[data-sample='{file}']")
         self.wait_ready()
 
     def open_file(self, path: Path) -> None:

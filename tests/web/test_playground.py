@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 from support.browser import PLAIN_HOST, rules_broken
 from support.noise_pictures import noise_picture
 from support.redis_server import wait_until
+from support.sample_images import sample_image
 from support.service_client import open_client
 
 MIDDLE = (0.5, 0.45)
@@ -61,7 +62,7 @@ def test_a_fresh_user_reaches_a_saved_cut_out_in_three_clicks(playground, bundle
     best = answer(bundled_url, playground.segment_bodies()[-1])["results"][0]["masks"][0]
     x0, y0, x1, y1 = best["box"]
     is_inside = pixels(best["rle"])[y0:y1, x0:x1]
-    sample = httpx.get(f"{bundled_url}web/sample.jpg", trust_env=False).content
+    sample = sample_image("dahlia.jpg").path.read_bytes()
     original = np.asarray(image(sample).convert("RGB"), np.int16)[y0:y1, x0:x1]
     colours, alpha = np.split(np.asarray(saved), [3], axis=2)
     assert saved.mode == "RGBA"
@@ -344,7 +345,7 @@ def test_zoom_and_pan_move_the_picture_under_the_pointer(playground, small):
 
 
 def test_the_keyboard_alone_reaches_a_saved_cut_out(playground):
-    playground.page.focus("#sample")
+    playground.page.focus("[data-sample='dahlia.jpg']")
     playground.page.keyboard.press("Enter")
     playground.wait_ready()
 
@@ -354,7 +355,7 @@ def test_the_keyboard_alone_reaches_a_saved_cut_out(playground):
     with playground.page.expect_download() as waiting:
         playground.page.keyboard.press("Control+s")
 
-    assert waiting.value.suggested_filename == "sample-cutout.png"
+    assert waiting.value.suggested_filename == "dahlia-cutout.png"
     assert playground.segment_bodies()[-1]["prompts"][0]["points"][0]["label"] == 1
 
 
@@ -456,7 +457,7 @@ def test_what_is_no_picture_is_answered_with_what_to_do(playground, tmp_path, na
 
 def test_a_phone_taps_presses_long_and_scrolls_nothing_sideways(visit):
     phone = visit(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True, device_scale_factor=2)
-    phone.page.tap("#sample")
+    phone.page.tap("[data-sample='dogs.jpg']")
     phone.wait_ready()
 
     phone.page.touchscreen.tap(*phone.at(*MIDDLE))

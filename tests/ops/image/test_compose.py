@@ -23,7 +23,7 @@ from support.service_client import Scrape, embed, open_client, point, segment
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
 RULES = ROOT / "k8s/components/monitoring/rules.yaml"
-PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
+PHOTO = (ROOT / "service/web/samples/dahlia.jpg").read_bytes()
 REPLICAS = ("edgesam-a", "edgesam-b")
 CLICKERS = 3
 ENOUGH_CLICKS = 20
@@ -75,7 +75,7 @@ class Clickers:
     def _click(self, image_hash: str) -> None:
         with open_client(self._url, headers={"X-Image-Hash": image_hash}) as client:
             while not self._stop.is_set():
-                response = self._answer(client, {"image_hash": image_hash, "prompts": [point(700, 500)]})
+                response = self._answer(client, {"image_hash": image_hash, "prompts": [point(270, 210)]})
                 if response is not None and response.status_code == 200:
                     self.answers += 1
                 elif response is not None:
@@ -110,7 +110,7 @@ def test_what_one_replica_embeds_the_other_segments(stack: ComposeStack):
     with open_client(stack.replica_url("a")) as a, open_client(stack.replica_url("b")) as b:
         image_hash = embed(a, photo("shared"))
         known = b.head(f"/embed/{image_hash}")
-        masks = segment(b, image_hash, point(700, 500))
+        masks = segment(b, image_hash, point(270, 210))
 
     assert known.headers["X-Cache"] == "redis"
     assert masks[0][0]["area"] > 0
@@ -179,7 +179,7 @@ def test_a_pictures_clicks_meet_one_replica(stack: ComposeStack):
         before = {name: clicks_of(stack, name) for name in ("a", "b")}
         for _ in range(3):
             with open_client(stack.url, headers={"X-Image-Hash": image_hash}) as client:  # a connection of its own
-                segment(client, image_hash, point(700, 500))
+                segment(client, image_hash, point(270, 210))
         answered = {name: clicks_of(stack, name) - before[name] for name in ("a", "b")}
         assert sorted(answered.values()) == [0, 3], (image_hash, answered)
 
@@ -190,7 +190,7 @@ def test_clicks_without_the_header_go_to_both(stack: ComposeStack):
 
     with open_client(stack.url) as client:
         for _ in range(8):
-            segment(client, image_hash, point(700, 500))
+            segment(client, image_hash, point(270, 210))
 
     assert all(clicks_of(stack, name) - before[name] >= 2 for name in ("a", "b"))
 

@@ -14,7 +14,7 @@ from support.service_client import embed, open_client, point, segment
 
 from service import __version__
 
-PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
+PHOTO = (ROOT / "service/web/samples/dahlia.jpg").read_bytes()
 MODEL = "/opt/models/edgesam-lite"
 
 
@@ -110,7 +110,7 @@ def test_modules_come_compiled(cpu_image: str):
 def test_it_serves_with_the_decoder_in_c(container: ServiceContainer):
     with open_client(container.url) as client:
         (model,) = client.get("/models").json()["models"]
-        masks = segment(client, embed(client, PHOTO), point(700, 500))
+        masks = segment(client, embed(client, PHOTO), point(270, 210))
 
     assert model["decoder"].startswith("native")
     assert model["provider"] == "cpu"

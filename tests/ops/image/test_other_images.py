@@ -12,7 +12,7 @@ from support.container import ServiceContainer
 from support.image_builder import ROOT, podman
 from support.service_client import embed, open_client, point, segment
 
-PHOTO = (ROOT / "service/web/sample.jpg").read_bytes()
+PHOTO = (ROOT / "service/web/samples/dahlia.jpg").read_bytes()
 with_all = pytest.mark.skipif(os.environ.get("IMAGE_TARGETS") != "all", reason="large; IMAGE_TARGETS=all builds it")
 
 
@@ -20,7 +20,7 @@ def serve(image: str, settings: dict[str, str]) -> dict:
     """Start an image, embed, click; what /models says."""
     with ServiceContainer(image, settings) as container, open_client(container.url) as client:
         (model,) = client.get("/models").json()["models"]
-        masks = segment(client, embed(client, PHOTO), point(700, 500))
+        masks = segment(client, embed(client, PHOTO), point(270, 210))
         assert masks[0][0]["area"] > 0
         assert container.stop() == 0
     return dict(model)
