@@ -77,7 +77,7 @@ fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-
 capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
 	$(BIN)/python tests/capacity
 
-demo: $(VENV)/.dev  ## embed a photo, click on it, write out/demo.png, print the stages
+demo: $(VENV)/.dev  ## embed the sample images, cut an object out of each, write out/demo.png, print the stages
 	$(BIN)/python tests/demo/demo.py
 
 CHECKPOINT ?= model_store/checkpoints/edgesam-lite.safetensors
