@@ -1,6 +1,5 @@
 """The documents tell the truth about settings, metrics, problems and commands, and their examples run."""
 
-import io
 import json
 import os
 import re
@@ -8,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-import numpy as np
 import pytest
 from PIL import Image
 from support.doc_tables import metric_rows, problem_rows, setting_rows
@@ -53,42 +50,45 @@ def test_every_make_target_that_a_document_names_exists():
     assert {"serve", "test", "check"} <= named <= targets
 
 
-def run_example(number: int, service_url: str, folder: Path) -> dict:
-    """Run a Python example of the README on a photo of its own; the names it leaves."""
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of somebody who pastes examples: the repository's files, and room for new ones."""
+    (tmp_path / "service").symlink_to(ROOT / "service")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_example(number: int, service_url: str) -> dict:
+    """Run a Python example of the README; the names it leaves."""
     example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
-    photo = folder / "photo.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)).save(photo)
-    example = example.replace("http://127.0.0.1:8000", service_url).replace("photo.jpg", str(photo))
     names: dict = {}
-    exec(example, names)
+    exec(example.replace("http://127.0.0.1:8000", service_url), names)
     return names
 
 
-def test_the_example_with_a_plain_http_client_runs(service_url: str, tmp_path: Path):
-    names = run_example(0, service_url, tmp_path)
+@pytest.mark.usefixtures("clone")
+def test_the_example_with_a_plain_http_client_runs(service_url: str):
+    names = run_example(0, service_url)
 
-    assert [mask.shape for mask in names["masks"]] == [(96, 128), (96, 128)]
-    assert names["refined"]["results"][0]["masks"][0]["rle"]["size"] == [96, 128]
-
-
-def test_the_example_with_our_client_runs(service_url: str, tmp_path: Path):
-    names = run_example(1, service_url, tmp_path)
-
-    assert names["mask"].pixels.shape == names["refined"].pixels.shape == (96, 128)
+    assert [mask.shape for mask in names["masks"]] == [(427, 640), (427, 640)]
+    assert names["both"]["results"][0]["masks"][0]["rle"]["size"] == [427, 640]
 
 
-def test_the_command_lines_of_the_client_are_valid(service_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("clone")
+def test_the_example_with_our_client_runs(service_url: str):
+    names = run_example(1, service_url)
+
+    assert names["mask"].pixels.shape == names["both"].pixels.shape == (427, 640)
+
+
+def test_the_command_lines_of_the_client_run(service_url: str, clone: Path):
     lines = [line.split("#")[0] for line in re.findall(r"python -m service\.client (.*)", README)]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for name in ("photo.jpg", "photos/other.jpg"):
-        Image.new("RGB", (451, 300), (90, 120, 60)).save(tmp_path / name)
 
     results = [CliRunner().invoke(app, [*line.split(), "--url", service_url]) for line in lines]
 
     assert len(lines) == 3
     assert [result.exit_code for result in results] == [0, 0, 0], [result.output for result in results]
-    assert (tmp_path / "cut.png").exists()
+    assert {path.name for path in clone.iterdir()} == {"service", "cut.png", "mask.png", "whole.png"}
 
 
 def test_the_commands_for_keys_make_a_file_that_is_right(tmp_path: Path):
@@ -105,16 +105,17 @@ def test_the_commands_for_keys_make_a_file_that_is_right(tmp_path: Path):
     assert [key["name"] for key in json.loads((tmp_path / "keys.json").read_text())] == ["web-1", "ops"]
 
 
-def test_the_curl_examples_of_the_readme_are_valid_requests(service_url: str):
-    picture = io.BytesIO()
-    Image.new("RGB", (1600, 1200), (90, 120, 60)).save(picture, "JPEG")
-    embedded = httpx.post(f"{service_url}/embed", files={"image": picture.getvalue()}, timeout=60).json()
-    bodies = re.findall(r"-d '(\{.*?\})'", README)
+def test_the_curl_examples_of_the_readme_run(service_url: str, clone: Path):
+    (example,) = re.findall(r"```sh\n(image=.*?)```", README, re.DOTALL)
 
-    answers = [
-        httpx.post(f"{service_url}/segment", content=body.replace("9f86d0…", embedded["image_hash"]), timeout=60)
-        for body in bodies
-    ]
+    done = subprocess.run(
+        ["bash", "-euc", example.replace("http://127.0.0.1:8000", service_url)],
+        check=True, cwd=clone, env={**os.environ, "no_proxy": "*"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
 
-    assert len(bodies) == 2
-    assert [answer.status_code for answer in answers] == [200, 200]
+    embedded, segmented = (json.loads(line) for line in done.stdout.replace("}{", "}\n{").splitlines())
+    with Image.open(clone / "mask.png") as mask:
+        assert mask.size == (embedded["width"], embedded["height"]) == (640, 427)
+    assert segmented["image_hash"] == embedded["image_hash"]
+    assert len(segmented["results"][0]["masks"]) == 4
+    assert f"{embedded['image_hash'][:4]}…" in example

@@ -18,11 +18,11 @@ from playwright.sync_api import Browser  # noqa: E402
 from support.browser import Playground, open_browser  # noqa: E402
 from support.service_process import ServiceProcess  # noqa: E402
 
-# Boxes around things in the sample picture, x0, y0, x1, y1 in its pixels.
-MUG = (268, 480, 652, 815)
-PLANT = (966, 120, 1206, 494)
-APPLE = (836, 636, 1070, 880)
-COLOURS = 256  # the picture's own colours are few; a palette keeps each file below 300 kB
+# Prompts on sample images, in their pixels: a click x, y, and boxes x0, y0, x1, y1.
+DAHLIA = (270, 210)
+SECOND_DAHLIA = (285, 370, 452, 427)
+PAGODA = (68, 25, 372, 395)
+COLOURS = 256  # a palette keeps each file light
 
 
 def main() -> None:
@@ -43,18 +43,17 @@ def main() -> None:
 
 
 def desktop(browser: Browser, url: str) -> bytes:
-    """Three named objects in a light window; a PNG file."""
+    """Two named objects in a light window, one of a click and one of a box; a PNG file."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     playground = Playground(context, url)
     playground.visit()
-    playground.open_sample()
-    for count, (name, box) in enumerate((("Mug", MUG), ("Plant", PLANT), ("Apple", APPLE)), start=1):
-        if count > 1:
-            playground.page.click("#add-object")
-        draw_box(playground, box, count)
-        field = playground.page.locator(".object-name").nth(count - 1)
-        field.fill(name)
-        field.press("Enter")
+    playground.open_sample("dahlia.jpg")
+    playground.click(*playground.place(*DAHLIA))
+    name_object(playground, 0, "Dahlia")
+    playground.page.click("#add-object")
+    draw_box(playground, SECOND_DAHLIA, 2)
+    name_object(playground, 1, "Second dahlia")
+    playground.page.locator(".object-select").first.click()
     return finish(playground)
 
 
@@ -69,16 +68,23 @@ def phone(browser: Browser, url: str) -> bytes:
     )
     playground = Playground(context, url)
     playground.visit()
-    playground.open_sample()
-    draw_box(playground, APPLE, 1)
+    playground.open_sample("pagoda.jpg")
+    draw_box(playground, PAGODA, 1)
     return finish(playground)
 
 
 def draw_box(playground: Playground, box: tuple[float, float, float, float], count: int) -> None:
-    """Drag a box around a thing; it is the `count`-th click of the visit."""
+    """Drag a box around an object; it is the `count`-th click of the visit."""
     x0, y0, x1, y1 = box
     playground.drag(playground.place(x0, y0), playground.place(x1, y1))
     playground.wait_for_clicks(count)
+
+
+def name_object(playground: Playground, index: int, name: str) -> None:
+    """Give the object in this row of the list a name."""
+    field = playground.page.locator(".object-name").nth(index)
+    field.fill(name)
+    field.press("Enter")
 
 
 def finish(playground: Playground) -> bytes:

@@ -29,7 +29,3 @@ def test_the_pictures_can_be_taken_anew(browser, bundled_url, take, size):
     picture = Image.open(io.BytesIO(take(browser, bundled_url)))
 
     assert picture.size == size
-
-
-def test_the_sample_is_light():
-    assert (ROOT / "service" / "web" / "sample.jpg").stat().st_size < 200_000
