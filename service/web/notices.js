@@ -38,7 +38,7 @@ const ADVICE = {
     remedy: "retry",
   },
   "embedding-not-found": {
-    title: "The service has forgotten the picture",
+    title: "The service has forgotten the image",
     text: "Open it once more.",
     remedy: "open",
   },
@@ -49,17 +49,17 @@ const ADVICE = {
     label: "Enter key",
   },
   "unsupported-image": {
-    title: "This file is no picture the service reads",
+    title: "This file is no image the service reads",
     text: "Take a JPEG, PNG, WebP, GIF, BMP or TIFF file.",
     remedy: "open",
   },
   "undecodable-image": {
-    title: "The picture is broken or cut off",
+    title: "The image is broken or cut off",
     text: "Save it again from where it comes from, or take another one.",
     remedy: "open",
   },
   "image-too-large": {
-    title: "The picture has too many pixels",
+    title: "The image has too many pixels",
     text: "Scale it down first, or take a smaller one.",
     remedy: "open",
   },
@@ -70,11 +70,11 @@ const ADVICE = {
   },
   "body-timeout": {
     title: "The upload was too slow",
-    text: "Try again with a better connection, or scale the picture down first.",
+    text: "Try again with a better connection, or scale the image down first.",
     remedy: "retry",
   },
   "unusable-aspect-ratio": {
-    title: "The picture is too narrow",
+    title: "The image is too narrow",
     text: "Cut it to a less extreme shape first.",
     remedy: "open",
   },
@@ -94,13 +94,13 @@ const ADVICE = {
     remedy: null,
   },
   "no-picture": {
-    title: "There was no picture in that",
+    title: "There was no image in that",
     text: "Drop or paste an image file, such as a JPEG or PNG.",
     remedy: "open",
   },
 };
 
-const LABELS = { retry: "Try again", open: "Choose a picture" };
+const LABELS = { retry: "Try again", open: "Choose an image" };
 
 /** What the page can wait for by itself. */
 const PASSING = new Set(["unreachable", "not-ready"]);

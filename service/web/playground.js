@@ -22,9 +22,9 @@ const PROGRESS = {
   hash: "Reading",
   "look-up": "Asking",
   upload: "Uploading",
-  encode: "Looking at the picture",
+  encode: "Looking at the image",
   decoder: "Fetching the decoder",
-  prepare: "Preparing the picture",
+  prepare: "Preparing the image",
 };
 
 const element = (id) => document.getElementById(id);
@@ -136,7 +136,7 @@ async function embed(signal) {
     choice.show(imageHash, session.selected.prompt);
     await choice.open().catch((error) => choice.failed(error));
     if (signal.aborted) return;
-    say(session.isEmpty ? "The picture is ready. Click on something." : "The picture is ready.");
+    say(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
   } catch (error) {
     if (!signal.aborted) showError(error);
   }
@@ -206,7 +206,7 @@ function found() {
 }
 
 async function save(make, ending) {
-  const stem = picture.file.name.replace(/\.\w+$/, "") || "picture";
+  const stem = picture.file.name.replace(/\.\w+$/, "") || "image";
   try {
     download(await make(), `${stem}-${ending}`);
     toast(`Saved ${stem}-${ending}`);

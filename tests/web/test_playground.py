@@ -452,7 +452,7 @@ def test_what_is_no_picture_is_answered_with_what_to_do(playground, tmp_path, na
     playground.page.set_input_files("#file", path)
 
     playground.page.locator("#notice", has_text=says).wait_for()
-    assert playground.page.inner_text("#notice [data-part=action]") == "Choose a picture"
+    assert playground.page.inner_text("#notice [data-part=action]") == "Choose an image"
 
 
 def test_a_phone_taps_presses_long_and_scrolls_nothing_sideways(visit):
