@@ -98,9 +98,9 @@ class TorchSegmenter:
     def embed(self, photo: PhotoRecord) -> "torch.Tensor":
         import torch  # noqa: PLC0415 - a service is measured without torch
 
-        from model_store.training.data.letterboxed import framed  # noqa: PLC0415 - the same
+        from model_store.training.data.letterboxed import letterboxed  # noqa: PLC0415 - the same
 
-        frame = framed(photo, FRAME_SIZE).frame.unsqueeze(0)
+        frame = letterboxed(photo, FRAME_SIZE).frame.unsqueeze(0)
         with torch.inference_mode():
             embedding: torch.Tensor = self._model.image_encoder(frame.to(self._device))
         return embedding

@@ -232,7 +232,7 @@ def distill(
     --teacher sam_vit_h_4b8939.pth --teacher-features out/features --out out/stage2 --minutes 600
     """
     require_extra()
-    from model_store.training.data.letterboxed import FramedPhotos, endless_batches  # noqa: PLC0415 - the same
+    from model_store.training.data.letterboxed import LetterboxedPhotos, endless_batches  # noqa: PLC0415 - the same
     from model_store.training.data.teacher_features import FeatureCache  # noqa: PLC0415 - the same
     from model_store.training.loop.distributed import joined  # noqa: PLC0415 - the same
     from model_store.training.tasks import FeatureTask, PromptTask, Task  # noqa: PLC0415 - the same
@@ -251,7 +251,7 @@ def distill(
         cache = FeatureCache(teacher_features, _names(records), teacher=teacher.name, frame_size=frame_size)
         if cache.missing():
             raise ModelStoreError(f"{len(cache.missing())} photos have no features yet; run 'features' first")
-        photos = FramedPhotos(records, frame_size, max_prompts=max_prompts, seed=seed)
+        photos = LetterboxedPhotos(records, frame_size, max_prompts=max_prompts, seed=seed)
         size = config.schedule.batch_size(frame_size, processes.count)
         batches = endless_batches(photos, size, workers=workers, seed=seed, rank=processes.rank)
         model = _student(weights, seed, where)

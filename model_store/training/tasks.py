@@ -13,7 +13,7 @@ from torch import nn
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.model import PromptableModel
 from model_store.training.data.augmentation import Augmentation, Batch, make_batch
-from model_store.training.data.letterboxed import FramedBatch
+from model_store.training.data.letterboxed import LetterboxedBatch
 from model_store.training.data.sources import Source
 from model_store.training.data.teacher_features import FeatureCache
 from model_store.training.objectives.annotated import AnnotatedLoop, annotated_step, mask_boxes
@@ -91,7 +91,7 @@ class FeatureTask(Task):
     def __init__(
         self,
         model: PromptableModel,
-        batches: Iterator[FramedBatch],
+        batches: Iterator[LetterboxedBatch],
         cache: FeatureCache,
         *,
         division: Division = "each",
@@ -104,10 +104,10 @@ class FeatureTask(Task):
         model.mask_decoder.requires_grad_(False)
         self._batches, self._cache, self._division = batches, cache, division
 
-    def draw(self, count: int, frame_size: int, generator: torch.Generator) -> FramedBatch:  # noqa: ARG002 - the batches come in their own order
+    def draw(self, count: int, frame_size: int, generator: torch.Generator) -> LetterboxedBatch:  # noqa: ARG002 - the batches come in their own order
         return next(self._batches).to(_device(self.learner))
 
-    def forward(self, batch: FramedBatch, generator: torch.Generator) -> StepLosses:  # noqa: ARG002 - nothing is drawn
+    def forward(self, batch: LetterboxedBatch, generator: torch.Generator) -> StepLosses:  # noqa: ARG002 - nothing is drawn
         features = self._cache.get(batch.places).to(batch.frames.device)
         embedding = self.encoder(batch.frames).float()
         loss = feature_mse(embedding, features, valid_cells(batch.valid), division=self._division)
@@ -129,7 +129,7 @@ class PromptTask(Task):
         self,
         model: PromptableModel,
         teacher: Promptable,
-        batches: Iterator[FramedBatch],
+        batches: Iterator[LetterboxedBatch],
         cache: FeatureCache,
         loop: TeacherLoop | None = None,
     ) -> None:
@@ -141,10 +141,10 @@ class PromptTask(Task):
         self._teacher = [teacher]  # in a list, or it would be saved and distributed with the student
         self._batches, self._cache, self._loop = batches, cache, loop or TeacherLoop()
 
-    def draw(self, count: int, frame_size: int, generator: torch.Generator) -> FramedBatch:  # noqa: ARG002 - the batches come in their own order
+    def draw(self, count: int, frame_size: int, generator: torch.Generator) -> LetterboxedBatch:  # noqa: ARG002 - the batches come in their own order
         return next(self._batches).to(_device(self.learner))
 
-    def forward(self, batch: FramedBatch, generator: torch.Generator) -> StepLosses:
+    def forward(self, batch: LetterboxedBatch, generator: torch.Generator) -> StepLosses:
         is_box = bool(torch.rand((), generator=generator, device=batch.frames.device) < 0.5)
         embeddings = (self.model.image_encoder(batch.frames), self._cache.get(batch.places).to(batch.frames.device))
         passes = prompt_passes(

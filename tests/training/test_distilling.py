@@ -7,7 +7,7 @@ from training.command_line import invoke
 
 from model_store.checkpoint import load_checkpoint, save_checkpoint, seeded_model
 from model_store.training.data.annotations import read_annotations
-from model_store.training.data.letterboxed import FramedPhotos, collate, endless_batches, framed
+from model_store.training.data.letterboxed import LetterboxedPhotos, collate, endless_batches, letterboxed
 from model_store.training.data.teacher_features import FeatureCache, FeatureCacheError, fill
 from model_store.training.loop.train_log import read_rows
 from model_store.training.objectives.distilled import valid_cells
@@ -55,7 +55,7 @@ def test_cached_features_are_the_teacher_s(data, teacher, features):
     cache = FeatureCache(features, names, teacher="teacher.pth", frame_size=FRAME)
 
     with torch.no_grad():
-        expected = load_checkpoint(teacher).image_encoder(framed(records[2], FRAME).frame[None])
+        expected = load_checkpoint(teacher).image_encoder(letterboxed(records[2], FRAME).frame[None])
     torch.testing.assert_close(cache.get([2]), expected, atol=2e-3, rtol=1e-3)  # float16
     assert cache.missing() == []
     with pytest.raises(FeatureCacheError, match="other photos"):
@@ -84,7 +84,7 @@ def test_stage_one_brings_features_nearer(division, data, teacher, features, tmp
 
     records = read_annotations(data)
     cache = FeatureCache(features, [str(record.path) for record in records], teacher="teacher.pth", frame_size=FRAME)
-    batch = collate([framed(record, FRAME) for record in records])
+    batch = collate([letterboxed(record, FRAME) for record in records])
     student = load_checkpoint(tmp_path / "one" / "edgesam.pth")
 
     def error(encoder):
@@ -120,10 +120,10 @@ def test_stage_two_wants_features_first(data, teacher, tmp_path):
     assert "run 'features' first" in result.output
 
 
-def test_a_framed_photo_has_its_prompts_in_the_frame(data):
+def test_a_letterboxed_photo_has_its_prompts_in_the_frame(data):
     record = read_annotations(data)[1]
 
-    photo = framed(record, 128, record.masks, place=9)
+    photo = letterboxed(record, 128, record.masks, place=9)
 
     assert photo.frame.shape == (3, 128, 128)
     assert photo.input_size == (96, 128)
@@ -139,7 +139,7 @@ def test_batches_are_read_ahead_by_processes_and_repeat_with_the_seed(data):
 
     def first_places(workers, rank=0):
         batches = endless_batches(
-            FramedPhotos(records, FRAME, max_prompts=1, seed=0), 3, workers=workers, seed=4, rank=rank
+            LetterboxedPhotos(records, FRAME, max_prompts=1, seed=0), 3, workers=workers, seed=4, rank=rank
         )
         return [next(batches).places for _ in range(2)]
 
@@ -149,8 +149,8 @@ def test_batches_are_read_ahead_by_processes_and_repeat_with_the_seed(data):
 
 def test_a_batch_knows_the_photo_of_each_prompt(data):
     records = read_annotations(data)
-    two = framed(records[0], FRAME, [records[0].masks[0]] * 2)
-    one = framed(records[1], FRAME, records[1].masks)
+    two = letterboxed(records[0], FRAME, [records[0].masks[0]] * 2)
+    one = letterboxed(records[1], FRAME, records[1].masks)
 
     batch = collate([two, one])
 

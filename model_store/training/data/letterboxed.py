@@ -1,4 +1,4 @@
-"""Photos as distillation sees them (SPEC 1.2, 7.4): whole, resized in floats, with boxes and clicks from annotations.
+"""Photos as distillation sees them (SPEC 1.2, 7.4): letterboxed, resized in floats, with boxes and clicks.
 
 No augmentation: the teacher's features belong to these very pixels.
 """
@@ -20,8 +20,8 @@ from service.sam.transforms import Size, input_size
 
 
 @dataclass(frozen=True, slots=True)
-class FramedPhoto:
-    """One photo in the frame.
+class LetterboxedPhoto:
+    """One photo, resized and padded into the frame.
 
     Attributes:
         place: of its record in the list.
@@ -39,7 +39,7 @@ class FramedPhoto:
 
 
 @dataclass(frozen=True, slots=True)
-class FramedBatch:
+class LetterboxedBatch:
     """B photos with P prompts in all.
 
     Attributes:
@@ -58,15 +58,17 @@ class FramedBatch:
     boxes: Tensor
     clicks: Tensor
 
-    def to(self, device: torch.device) -> "FramedBatch":
+    def to(self, device: torch.device) -> "LetterboxedBatch":
         """The batch in the memory of a device."""
         frames = self.frames.to(device, memory_format=torch.channels_last)
         rest = (tensor.to(device) for tensor in (self.valid, self.pictures, self.boxes, self.clicks))
-        return FramedBatch(self.places, frames, *rest)
+        return LetterboxedBatch(self.places, frames, *rest)
 
 
-def framed(record: PhotoRecord, frame_size: int, masks: Sequence[MaskRecord] = (), place: int = 0) -> FramedPhoto:
-    """A photo in the frame, with prompts for some of its masks."""
+def letterboxed(
+    record: PhotoRecord, frame_size: int, masks: Sequence[MaskRecord] = (), place: int = 0
+) -> LetterboxedPhoto:
+    """A photo resized and padded into the frame, with prompts for some of its masks."""
     size = input_size(record.size, frame_size)
     pixels = resize_float(record.image(), frame_size)
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
@@ -74,19 +76,19 @@ def framed(record: PhotoRecord, frame_size: int, masks: Sequence[MaskRecord] = (
     scale = np.array([size[1] / record.size[1], size[0] / record.size[0]])
     boxes = np.array([mask.box for mask in masks]).reshape(-1, 4) * np.tile(scale, 2)
     clicks = np.array([mask.click or _inner_pixel(mask.decode()) for mask in masks]).reshape(-1, 2) * scale
-    return FramedPhoto(
+    return LetterboxedPhoto(
         place, frame, size, torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(clicks.astype(np.float32))
     )
 
 
-def collate(photos: Sequence[FramedPhoto]) -> FramedBatch:
+def collate(photos: Sequence[LetterboxedPhoto]) -> LetterboxedBatch:
     """Photos of one frame size as a batch."""
     frames = torch.stack([photo.frame for photo in photos])
     valid = torch.zeros(len(photos), 1, *frames.shape[2:])
     for row, photo in enumerate(photos):
         valid[row, :, : photo.input_size[0], : photo.input_size[1]] = 1.0
     counts = torch.tensor([len(photo.boxes) for photo in photos])
-    return FramedBatch(
+    return LetterboxedBatch(
         places=[photo.place for photo in photos],
         frames=frames,
         valid=valid,
@@ -96,7 +98,7 @@ def collate(photos: Sequence[FramedPhoto]) -> FramedBatch:
     )
 
 
-class FramedPhotos(Dataset[FramedPhoto]):
+class LetterboxedPhotos(Dataset[LetterboxedPhoto]):
     """Photos by place, each time with another choice of at most `max_prompts` masks.
 
     Args:
@@ -113,19 +115,19 @@ class FramedPhotos(Dataset[FramedPhoto]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, place: int) -> FramedPhoto:
+    def __getitem__(self, place: int) -> LetterboxedPhoto:
         record = self._records[place]
         masks = list(record.masks)
         if len(masks) > self._max_prompts:
             # torch's seed of this moment: every worker and every epoch has another, the same run the same ones.
             random = np.random.default_rng((self._seed, place, torch.initial_seed() % 2**32))
             masks = [masks[index] for index in random.integers(0, len(masks), self._max_prompts)]
-        return framed(record, self._frame_size, masks, place)
+        return letterboxed(record, self._frame_size, masks, place)
 
 
 def endless_batches(
-    photos: FramedPhotos, batch: int, *, workers: int, seed: int, rank: int = 0
-) -> Iterator[FramedBatch]:
+    photos: LetterboxedPhotos, batch: int, *, workers: int, seed: int, rank: int = 0
+) -> Iterator[LetterboxedBatch]:
     """Batches in random order for as long as they are asked for, read by several processes ahead of time.
 
     Args:

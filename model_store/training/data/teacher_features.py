@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model_store.catalog import ModelStoreError
 from model_store.network.image_encoder import EMBEDDING_CHANNELS
 from model_store.training.data.annotations import PhotoRecord
-from model_store.training.data.letterboxed import framed
+from model_store.training.data.letterboxed import letterboxed
 
 FEATURES_NAME, DONE_NAME, INDEX_NAME = "features.f16", "done.npy", "features.json"
 
@@ -96,7 +96,7 @@ def fill(
     encoder = encoder.to(device).eval()
     for done, place in enumerate(missing):
         progress(done, len(missing))
-        frame = framed(records[place], frame_size).frame.unsqueeze(0).to(device)
+        frame = letterboxed(records[place], frame_size).frame.unsqueeze(0).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             cache.put(place, encoder(frame)[0])
     progress(len(missing), len(missing))
