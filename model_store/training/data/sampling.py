@@ -1,4 +1,4 @@
-"""How often a photo and a mask are taken: by source, not by number of photos, since a few sources hold most of them."""
+"""How often a photo and a mask are drawn: by source, not by number of photos, since a few sources hold most of them."""
 
 import math
 from collections import Counter
@@ -9,25 +9,55 @@ from numpy.typing import NDArray
 
 from model_store.training.data.annotations import PhotoRecord
 
-# Shares of whole groups, as the notes on the data advise; what is left is spread over the other sources.
-GROUP_SHARES: Mapping[str, float] = {"bsds500": 0.25, "coco": 0.25}
-# Narrow subjects, plain grounds, or noisy outlines.
+GROUPS: Mapping[str, frozenset[str]] = {
+    "bsds500": frozenset({"bsds500"}),
+    "coco": frozenset({"coco128", "coco_tiny160", "coco_mini", "coco_tiny100", "coco_tiny38", "coco_person"}),
+    "salient": frozenset({"duts_tr", "duts_te", "ecssd"}),
+}
+GROUP_SHARES: Mapping[str, float] = {"bsds500": 0.18, "coco": 0.22, "salient": 0.21}
+"""Shares of whole groups; the rest is spread over the other sources.
+
+BSDS500 has many nested regions a photo, which teach what an ambiguous click can mean, but few of them are objects. COCO
+has everyday objects in their surroundings. Salient objects have clean outlines and a huge variety: with three times the
+share that their number gives them, the masks of clicks gained 2.7 points of IoU in 50 minutes of training.
+"""
 SOURCE_FACTORS: Mapping[str, float] = {
-    "railvehicle": 0.3, "mug": 0.3, "feet": 0.3, "smallitems": 0.3, "wbc": 0.3, "brainmri": 0.3,
-    "coral": 0.3, "labelmefacade": 0.4, "magnetictile": 0.4, "solarpanel": 0.4, "corrosion": 0.5, "carparts": 0.6,
+    # Clean outlines of whole scenes, and of objects that move.
+    "planar": 2.0, "davis": 1.5,
+    # Narrow subjects, plain grounds, or noisy outlines.
+    "railvehicle": 0.3, "mug": 0.3, "feet": 0.3, "smallitems": 0.3, "wbc": 0.3, "brainmri": 0.3, "coral": 0.3,
+    "labelmefacade": 0.2, "magnetictile": 0.4, "solarpanel": 0.4, "corrosion": 0.5, "carparts": 0.6,
 }  # fmt: skip
 KIND_FACTORS: Mapping[str, float] = {"stuff": 0.5}
 LONELY_FACTOR = 0.4
 """A region that one of several annotators drew; the others saw something else there."""
 VOTED_SOURCES = frozenset({"bsds500"})
+FEWEST_FOR_SHARES = 200
+"""Photos below which every photo and every mask counts alike: somebody chose each of them."""
 
 
-def weights(records: Sequence[PhotoRecord]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights of the photos (N,), of sum 1, and of their masks (M,), photo by photo."""
-    photos = Counter(record.source for record in records)
+def weights(
+    records: Sequence[PhotoRecord], *, objects_bias: float = 1.0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How often photos and masks are drawn.
+
+    Args:
+        records: N photos with M masks in all.
+        objects_bias: Factor of masks of the kind "object", against the other masks of their photo.
+
+    Returns:
+        Weights of the photos (N,), of sum 1, and of their masks (M,), photo by photo.
+    """
+    is_small = len(records) < FEWEST_FOR_SHARES
+    photos = Counter("" if is_small else record.source for record in records)
     shares = source_shares(photos)
-    photo_weights = [shares[record.source] / photos[record.source] for record in records]
-    mask_weights = [_mask_weight(record.source, mask.kind, mask.votes) for record in records for mask in record.masks]
+    photo_weights, mask_weights = [], []
+    for record in records:
+        source = "" if is_small else record.source
+        photo_weights.append(shares[source] / photos[source])
+        for mask in record.masks:
+            weight = 1.0 if is_small else _mask_weight(source, mask.kind, mask.votes)
+            mask_weights.append(weight * (objects_bias if mask.kind == "object" else 1.0))
     return np.array(photo_weights, np.float32), np.array(mask_weights, np.float32)
 
 
@@ -41,14 +71,10 @@ def source_shares(photos: Mapping[str, int]) -> dict[str, float]:
     share_of_group: dict[str, float] = {}
     for source, count in photos.items():
         group = _group(source)
-        if group in GROUP_SHARES:
-            pull[source] = count
-        else:
-            pull[source] = math.sqrt(count) * SOURCE_FACTORS.get(source, 1.0)
+        pull[source] = count if group else math.sqrt(count) * SOURCE_FACTORS.get(source, 1.0)
         share_of_group[group] = GROUP_SHARES.get(group, 0.0)
-    rest = 1.0 - sum(share_of_group.values())
     if "" in share_of_group:
-        share_of_group[""] = rest
+        share_of_group[""] = 1.0 - sum(share_of_group.values())
     total = sum(share_of_group.values())
     pull_of_group = dict.fromkeys(share_of_group, 0.0)
     for source, value in pull.items():
@@ -61,7 +87,7 @@ def source_shares(photos: Mapping[str, int]) -> dict[str, float]:
 
 def _group(source: str) -> str:
     """The group whose share is fixed, "" for all others."""
-    return next((name for name in GROUP_SHARES if source.startswith(name)), "")
+    return next((name for name, sources in GROUPS.items() if source in sources), "")
 
 
 def _mask_weight(source: str, kind: str, votes: int) -> float:
