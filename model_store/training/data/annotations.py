@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from model_store.catalog import ModelStoreError
-from service.sam.transforms import Size
+from service.sam.transforms import Size, input_size
 
 JSONL_NAME = "annotations.jsonl"
+_FIRST_ON_ITS_SIDE = 5  # of EXIF's orientations, which end at 8
 
 
 class AnnotationError(ModelStoreError):
@@ -64,20 +65,40 @@ class PhotoRecord:
     licence_class: str = ""
     masks: Sequence[MaskRecord] = field(default_factory=tuple)
 
-    def image(self) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB, upright.
+    def image(self, *, max_side: int | None = None) -> NDArray[np.uint8]:
+        """Reads the photo, upright.
+
+        Args:
+            max_side: Longest side that is needed, in pixels; a longer photo is reduced to it, and of a JPEG file only
+                a part is decoded. None reads all pixels.
+
+        Returns:
+            (H, W, 3) RGB.
 
         Raises:
-            AnnotationError: the picture is not of the size that its masks are for.
+            AnnotationError: The photo is not of the size that its masks are for.
         """
         with Image.open(self.path) as file:
-            pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))  # a copy: torch wants to write
-        if pixels.shape[:2] != self.size:
-            with Image.open(self.path) as file:  # COCO's masks are for the pixels as stored
-                pixels = np.array(file.convert("RGB"))
-        if pixels.shape[:2] != self.size:
-            raise AnnotationError(f"{self.path} has {pixels.shape[:2]} pixels, its masks are for {self.size}")
-        return pixels
+            stored = (file.height, file.width)
+            is_on_its_side = file.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_ON_ITS_SIDE
+            upright = stored[::-1] if is_on_its_side else stored
+            if self.size not in (upright, stored):
+                raise AnnotationError(f"{self.path} has {upright} pixels, its masks are for {self.size}")
+            photo = file if max_side is None or max(stored) <= max_side else _reduced(file, max_side)
+            # COCO's masks are for the pixels as stored.
+            photo = ImageOps.exif_transpose(photo) if self.size == upright else photo
+            return np.array(photo.convert("RGB"))  # a copy: torch wants to write
+
+
+def _reduced(file: Image.Image, max_side: int) -> Image.Image:
+    """A photo of this longer side, in pixels; it has not been decoded yet."""
+    height, width = (max(side, 1) for side in input_size((file.height, file.width), max_side))
+    exif = file.getexif()
+    drafted = file.draft(None, (width, height))  # JPEG files are decoded at a half, a quarter or an eighth
+    box = drafted[1] if drafted else None
+    reduced = file.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    reduced.getexif().update(exif)
+    return reduced
 
 
 def read_annotations(place: str | Path, *, licence_classes: Iterable[str] | None = None) -> list[PhotoRecord]:
