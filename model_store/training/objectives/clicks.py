@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.training.data.augmentation import MASK_STRIDE
+from model_store.training.data.window_geometry import MASK_STRIDE
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
 
 Draw = Callable[[Tensor, torch.Generator | None], Tensor]

@@ -1,0 +1,275 @@
+"""Windows of the served frame with prompts and targets, made on the CPU by loader processes: data of the prompt loop.
+
+Letters: B windows of a batch, S side of a window in frame pixels (256, 512 or 1024 of the 1024 frame), s = S/4 side of
+the decoder's logits, n prompts of a window, boxes first.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from model_store.catalog import ModelStoreError
+from model_store.training.data.annotated_images import UnreadablePhoto, read_image
+from model_store.training.data.annotations import AnnotationError, PhotoRecord
+from model_store.training.data.drawn_scenes import drawn_scene
+from model_store.training.data.pasted_objects import cut_out, donor_numbers, paste
+from model_store.training.data.sampling import weights
+from model_store.training.data.window_augmentation import Augmentation
+from model_store.training.data.window_cutting import Window, cut_window
+from service.sam.transforms import FRAME_SIZE
+
+_SIDE_STEP = 64  # what every encoder accepts
+_MOST_FRUITLESS = 1000  # draws in a row without a window, after which the data is to blame
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSize:
+    """One size of windows in a run.
+
+    Args:
+        pixels: S, in frame pixels: a multiple of 64 up to 1024.
+        batch: Windows of a batch.
+        share: How often a step takes this size, against those of the other sizes.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    pixels: int
+    batch: int
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.pixels % _SIDE_STEP or not _SIDE_STEP <= self.pixels <= FRAME_SIZE:
+            raise ValueError(f"A window's side is a multiple of {_SIDE_STEP} up to {FRAME_SIZE}, not {self.pixels}.")
+        if self.batch < 1:
+            raise ValueError(f"A batch has at least one window, not {self.batch}.")
+        if not 0.0 < self.share < float("inf"):
+            raise ValueError(f"The share of a window size is a positive number, not {self.share}.")
+
+
+def parse_windows(text: str) -> tuple[WindowSize, ...]:
+    """Reads the window sizes of a run: ``256:6:0.60,512:2:0.25,1024:1:0.15``.
+
+    Args:
+        text: Sizes separated by commas, each as side:batch:share.
+
+    Raises:
+        ModelStoreError: The text is no such list; the message says what is wrong and how to write it.
+    """
+    sizes = []
+    for part in text.split(","):
+        try:
+            side, batch, share = part.split(":")
+            sizes.append(WindowSize(int(side), int(batch), float(share)))
+        except ValueError as error:
+            raise ModelStoreError(
+                f"'{part}' is no window size ({error}) Write side:batch:share, for example 256:6:0.60,1024:1:0.40."
+            ) from error
+    sides = [size.pixels for size in sizes]
+    if len(set(sides)) < len(sides):
+        raise ModelStoreError(f"'{text}' names a window size twice. Write each side once.")
+    return tuple(sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """B windows of one size.
+
+    Attributes:
+        frames: (B, 3, S, S) uint8 RGB, not normalised; what lies outside the photo is arbitrary.
+        inside: (B, S/2, S/2) uint8, coverage by the photo, 0 to 255.
+        targets: (B, n, 3, s, s) uint8, coverage 0 to 255: the mask that is meant, the largest and the smallest other
+            one under a click.
+        has_target: (B, n, 3) bool.
+        boxes: (B, boxes, 4) float32, x0, y0, x1, y1 in window pixels: prompts 0 to boxes - 1.
+        points: (B, points, 2) float32, x and y in window pixels, 0 at the middle of the first pixel: the other prompts.
+        origins: (B, 2) int64, (x, y) of the window in the frame, in image tokens of 16 frame pixels.
+    """
+
+    frames: Tensor
+    inside: Tensor
+    targets: Tensor
+    has_target: Tensor
+    boxes: Tensor
+    points: Tensor
+    origins: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "WindowBatch":
+        """The batch in the memory of a device."""
+        moved = (tensor.to(device, non_blocking=non_blocking) for tensor in self._tensors())
+        return WindowBatch(*moved)
+
+    def pin_memory(self) -> "WindowBatch":
+        """The batch in page-locked memory; a DataLoader with ``pin_memory`` calls this."""
+        return WindowBatch(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def share_memory(self) -> "WindowBatch":
+        """The batch in memory that other processes can map."""
+        return WindowBatch(*(tensor.share_memory_() for tensor in self._tensors()))  # type: ignore[no-untyped-call]  # of torch
+
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, entry.name) for entry in fields(self)]
+
+
+class PhotoLeftOut(UserWarning):
+    """A photo that cannot be read is left out of a run."""
+
+
+class WindowDataset(IterableDataset[WindowBatch]):
+    """Endless batches of windows of one size.
+
+    Each loader process of each rank has a random stream of its own, the same for the same seed, rank, size and number
+    of loader processes. A photo that cannot be read is left out of its stream, with a warning that counts them.
+
+    Args:
+        records: Photos with masks.
+        window: Side and number of the windows of a batch.
+        boxes: Prompts of a window that are boxes.
+        points: Prompts of a window that are clicks.
+        augmentation: How windows vary.
+        seed: Seed of all streams, at least 0.
+        rank: Number of this process among those of a distributed run.
+
+    Raises:
+        ValueError: There is nothing to draw from or nothing to ask for.
+        AnnotationError: While iterating: no photo can be read, or hardly any has a mask that is large enough.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[PhotoRecord],
+        window: WindowSize,
+        *,
+        boxes: int,
+        points: int,
+        augmentation: Augmentation,
+        seed: int,
+        rank: int = 0,
+    ) -> None:
+        if not records or not all(record.masks for record in records):
+            raise ValueError("Windows are cut from photos that have at least one mask each.")
+        if boxes < 0 or points < 0 or boxes + points < 1:
+            raise ValueError(f"A window has at least one prompt, not {boxes} boxes and {points} points.")
+        if seed < 0 or rank < 0:
+            raise ValueError(f"A seed and a rank are at least 0, not {seed} and {rank}.")
+        self.records, self.window, self.augmentation = records, window, augmentation
+        self.boxes, self.points = boxes, points
+        self._stream = (seed, rank, window.pixels)
+        self._photo_weights, mask_weights = weights(records, objects_bias=augmentation.objects_bias)
+        self._mask_weights = np.split(mask_weights, np.cumsum([len(record.masks) for record in records])[:-1])
+        self._donors = donor_numbers(records)
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        """Batches of this process's stream, from its beginning."""
+        worker = get_worker_info()
+        if worker is not None:
+            cv2.setNumThreads(1)  # one process a core is the loader's business
+        random = np.random.default_rng((*self._stream, worker.id if worker else 0))
+        windows = self._windows(random)
+        while True:
+            batch = _collate([next(windows) for _ in range(self.window.batch)])
+            # The loader's thread would copy it there, and a process that is ended meanwhile would abort.
+            yield batch if worker is None else batch.share_memory()
+
+    def _windows(self, random: np.random.Generator) -> Iterator[Window]:
+        """Windows without end; photos that cannot be read are left out from then on."""
+        chances = _Chances(self._photo_weights, self._donors)
+        fruitless = 0
+        while True:
+            try:
+                window = self._draw(chances, random)
+            except UnreadablePhoto as error:
+                left = chances.leave_out([i for i, record in enumerate(self.records) if record.path == error.path])
+                count = len(self.records) - left
+                if left == 0:
+                    raise AnnotationError(f"None of {count} photos can be read. The last one: {error}") from error
+                warnings.warn(f"{error}. It is left out, as photo {count} of {len(self.records)}.", PhotoLeftOut, 1)
+                continue
+            if window is not None:
+                fruitless = 0
+                yield window
+                continue
+            fruitless += 1
+            if fruitless >= _MOST_FRUITLESS:
+                raise AnnotationError(
+                    f"{fruitless} windows in a row showed no mask that is large enough to ask for. Masks have to cover "
+                    f"a few hundred pixels of a frame of {FRAME_SIZE}."
+                )
+
+    def _draw(self, chances: "_Chances", random: np.random.Generator) -> Window | None:
+        """A window of a photo or scene drawn by weight, or None where it shows no mask to ask for."""
+        augmentation = self.augmentation
+        if random.random() < augmentation.drawn:
+            image = drawn_scene(random)
+        else:
+            number = chances.photo(random)
+            image = read_image(self.records[number], self._mask_weights[number])
+            if chances.has_donors and random.random() < augmentation.pasted:
+                cutout = cut_out(self.records[chances.donor(random)], random)
+                image = (cutout and paste(image, cutout, random)) or image
+        return cut_window(
+            image, self.window.pixels, boxes=self.boxes, points=self.points, augmentation=augmentation, random=random
+        )
+
+
+class _Chances:
+    """How likely photos are drawn, and which ones give objects to paste; those that are left out never are.
+
+    Args:
+        photo_weights: (N,), how often a photo is drawn.
+        donors: Numbers of the photos that have an object to cut out; each is drawn alike, for the sake of variety.
+    """
+
+    def __init__(self, photo_weights: NDArray[np.float32], donors: NDArray[np.int64]) -> None:
+        self._weights = photo_weights.astype(np.float64)
+        self._sums = self._weights.cumsum()
+        self._donors = donors
+
+    @property
+    def has_donors(self) -> bool:
+        return len(self._donors) > 0
+
+    def photo(self, random: np.random.Generator) -> int:
+        """Number of a photo, by weight."""
+        return int(np.searchsorted(self._sums, random.random() * self._sums[-1], side="right"))
+
+    def donor(self, random: np.random.Generator) -> int:
+        """Number of a photo that has an object to cut out."""
+        return int(random.choice(self._donors))
+
+    def leave_out(self, numbers: Sequence[int]) -> int:
+        """Gives photos no chance any more, and says how many have one."""
+        self._weights[numbers] = 0.0
+        self._sums = self._weights.cumsum()
+        self._donors = self._donors[self._weights[self._donors] > 0]
+        return int(np.count_nonzero(self._weights))
+
+
+def _collate(windows: Sequence[Window]) -> WindowBatch:
+    side = windows[0].frame.shape[0]
+    frames = np.empty((len(windows), 3, side, side), np.uint8)
+    for row, window in enumerate(windows):
+        frames[row] = window.frame.transpose(2, 0, 1)
+    prompts = [window.prompts for window in windows]
+    return WindowBatch(
+        frames=torch.from_numpy(frames),
+        inside=_stacked([window.inside for window in windows]),
+        targets=_stacked([one.targets for one in prompts]),
+        has_target=_stacked([one.has_target for one in prompts]),
+        boxes=_stacked([one.boxes for one in prompts]),
+        points=_stacked([one.points for one in prompts]),
+        origins=torch.tensor([window.origin for window in windows]),
+    )
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
