@@ -28,9 +28,15 @@ def verify_artifact(directory: Path) -> Manifest:
     return manifest
 
 
-def open_graph(path: Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU that leaves the cores to others when it does not compute."""
+def open_graph(path: Path, *, threads: int = 0) -> onnxruntime.InferenceSession:
+    """A session on the CPU that leaves the cores to others when it does not compute.
+
+    Args:
+        path: File of the graph.
+        threads: Threads that compute; 0 takes one for each core.
+    """
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

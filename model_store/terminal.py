@@ -1,6 +1,6 @@
 """What the person at the terminal sees: tables on stdout; notes, bars and steps on stderr."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,17 @@ def print_manifest(directory: Path, manifest: Manifest) -> None:
     for key, value in rows:
         table.add_row(Text(key.replace("_", " ")), Text(value))
     _print(table)
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of figures below its title, and an empty line."""
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for name in header:
+        table.add_column(Text(name))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _print(table)
+    print()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.training.data.annotations import MaskRecord
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
-from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, points_to_frame
+from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, points_from_frame, points_to_frame
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -131,6 +131,30 @@ def correction(answer: Floats, cells: Bools, valid: Bools, random: np.random.Gen
         return np.zeros(2, np.float32), IGNORED
     y, x = divmod(int(random.choice(places)), MASK_SIZE)
     return np.array([x * CELL, y * CELL], np.float32), POSITIVE if cells[y, x] else NEGATIVE
+
+
+def obeys(answer: Bools, point: Floats, label: int) -> bool | None:
+    """Whether a mask does what the click before it asked for.
+
+    A correction points at the first pixel of a wrong cell, which may lie just outside the object it is meant for.
+    Therefore even a perfect mask obeys only some 90 of 100 corrections.
+
+    Args:
+        answer: (H, W) mask that was answered to prompts with the click.
+        point: (2,) click (x, y) in the frame.
+        label: POSITIVE, NEGATIVE or IGNORED.
+
+    Returns:
+        True where the pixel under a positive click is inside the mask, or that under a negative one outside. None for
+        an ignored click, which asks for nothing.
+    """
+    if label == IGNORED:
+        return None
+    size = (answer.shape[0], answer.shape[1])
+    x, y = (int(value) for value in points_from_frame(point, size))
+    # The last cell of the logits may begin behind the last pixel of the photo.
+    is_inside = bool(answer[min(y, size[0] - 1), min(x, size[1] - 1)])
+    return is_inside == (label == POSITIVE)
 
 
 def to_photo(mask_logits: Floats, size: Size) -> Bools:

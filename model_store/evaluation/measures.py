@@ -28,6 +28,16 @@ def boundary_iou(answer: Bools, truth: Bools) -> float:
     return iou(_band(answer, width), _band(truth, width))
 
 
+def pieces(mask: Bools) -> int:
+    """Number of 8-connected components of a mask; 0 where it is empty.
+
+    Pixels that touch at a corner belong to one piece, because people see one: with four neighbours each step of a thin
+    diagonal line would be a piece of its own. The service's polygons part such pixels, so there may be more of them.
+    """
+    labels, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return labels - 1  # the background has a label, too
+
+
 def size_class(area: int) -> str:
     """small, medium or large, by COCO's limits."""
     if area < SMALL_AREA:

@@ -1,29 +1,33 @@
 """EdgeSAM's evaluation (SPEC 8.1): each object is asked for with its box and with its middle, then corrected twice.
 
-Every answer goes to the photo's own resolution, and so does the ground truth; the figure is the mean IoU of all
-objects, not of classes.
+Every answer goes to the photo's own resolution, and so does the ground truth. Objects count alike, whatever their
+class.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.evaluation.baselines import FROM_BOX, FROM_CLICK, Baseline
-from model_store.evaluation.instances import Instance, correction, instance, to_photo, valid_cells
-from model_store.evaluation.measures import boundary_iou, iou, size_class
-from model_store.evaluation.segmenters import Asked, Segmenter
+from model_store.evaluation.instances import Instance, correction, instance, obeys, to_photo, valid_cells
+from model_store.evaluation.measures import boundary_iou, iou, pieces, size_class
+from model_store.evaluation.processes import Progress, Work, map_photos
+from model_store.evaluation.segmenters import Answers, Asked, Segmenter
 from model_store.training.data.annotations import PhotoRecord
 from service.sam.prompts import POSITIVE
-from service.sam.transforms import Size, input_size
+from service.sam.transforms import input_size
 
 Start = Literal["box", "point"]
 STARTS: tuple[Start, ...] = ("box", "point")
 
-Progress = Callable[[int, int], None]
+Choice = Literal["single", "auto", "stability", "oracle"]
+OpenSegmenters = Callable[[], AbstractContextManager[Sequence[Segmenter]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Protocol:
         corrections: clicks after the first prompt.
         max_instances: of a photo; drawn with replacement, by the photo's place, where it has more; None takes all.
         max_photos: spread over the list; None takes all.
-        multimask: also measure the best of four outputs by stability, and by the truth, for the first click.
+        multimask: also measure the four masks of the first click: the one that the service shows first, the most
+            stable one, and the best one.
         boundary: also measure the IoU of outlines.
         seed: of corrections.
     """
@@ -55,25 +60,34 @@ class Finding:
         method: who answered.
         start: box or point.
         step: corrections before it; 0 is the first prompt.
-        choice: which output: "single" is output 0, "stability" the most stable of four, "oracle" the best of four.
+        choice: which output: "single" is output 0, "auto" the first of four as the service orders them, "stability"
+            the most stable of four, "oracle" the best of four.
         photo: place of the photo in the list.
         mask: place of the mask among those of the photo.
+        source: of the photo, "" where the data set does not say.
         area: of the annotation, pixels.
         iou: with the ground truth; NaN where both are empty.
+        pieces: 8-connected components of the answer.
         boundary: IoU of the outlines; NaN where it was not measured.
         predicted: the model's own IoU; NaN of baselines.
+        score: what the model orders four masks by; NaN of single masks.
+        is_obeyed: whether the answer does what the click before it asked for; None where there was none.
     """
 
     method: str
     start: Start
     step: int
-    choice: str
+    choice: Choice
     photo: int
     mask: int
+    source: str
     area: int
     iou: float
+    pieces: int
     boundary: float = math.nan
     predicted: float = math.nan
+    score: float = math.nan
+    is_obeyed: bool | None = None
 
     @property
     def size(self) -> str:
@@ -98,35 +112,45 @@ def chosen_masks(photo: PhotoRecord, place: int, protocol: Protocol) -> list[int
 
 def evaluate(
     photos: Sequence[PhotoRecord],
-    segmenters: Sequence[Segmenter],
+    open_segmenters: OpenSegmenters,
     protocol: Protocol,
     *,
     baselines: bool = True,
+    processes: int = 1,
     progress: Progress = lambda _done, _all: None,
 ) -> list[Finding]:
     """Measures all methods on the same objects.
 
     Args:
         photos: with their masks.
-        segmenters: models to ask.
+        open_segmenters: opens the models to ask; each process does so, and for more than one it is sent to them.
         protocol: how much.
         baselines: also measure the methods of `baselines`.
+        processes: that measure, each on photos of its own; the findings are the same.
         progress: is told (photos done, photos in all).
     """
-    findings: list[Finding] = []
+    open_work = partial(_measuring, open_segmenters, protocol, baselines=baselines)
     places = chosen_photos(photos, protocol)
-    for done, place in enumerate(places):
-        progress(done, len(places))
-        photo = photos[place]
-        masks = chosen_masks(photo, place, protocol)
-        objects = [instance(photo.masks[mask], photo.size) for mask in masks]
-        note = _Note(place, photo.size, masks, objects, has_boundary=protocol.boundary)
-        for segmenter in segmenters:
-            findings += _ask(segmenter, photo, note, protocol)
-        if baselines:
-            findings += _ask_baselines(photo, note)
-    progress(len(places), len(places))
-    return findings
+    of_photos = map_photos(open_work, photos, places, processes=processes, progress=progress)
+    return [finding for findings in of_photos for finding in findings]
+
+
+@contextmanager
+def _measuring(
+    open_segmenters: OpenSegmenters, protocol: Protocol, *, baselines: bool
+) -> Iterator[Work[list[Finding]]]:
+    with open_segmenters() as segmenters:
+        yield partial(_measure, segmenters, protocol, baselines=baselines)
+
+
+def _measure(
+    segmenters: Sequence[Segmenter], protocol: Protocol, place: int, photo: PhotoRecord, *, baselines: bool
+) -> list[Finding]:
+    masks = chosen_masks(photo, place, protocol)
+    objects = [instance(photo.masks[mask], photo.size) for mask in masks]
+    note = _Note(place, photo, masks, objects, has_boundary=protocol.boundary)
+    findings = [finding for segmenter in segmenters for finding in _ask(segmenter, note, protocol)]
+    return findings + (_ask_baselines(note) if baselines else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +158,7 @@ class _Note:
     """The objects of a photo, and how findings about them are written down."""
 
     place: int
-    size: Size
+    photo: PhotoRecord
     masks: list[int]
     objects: list[Instance]
     has_boundary: bool
@@ -144,8 +168,10 @@ class _Note:
         return Finding(
             photo=self.place,
             mask=self.masks[row],
+            source=self.photo.source,
             area=self.objects[row].area,
             iou=iou(answer, truth),
+            pieces=pieces(answer),
             boundary=boundary_iou(answer, truth) if self.has_boundary else math.nan,
             **rest,
         )
@@ -160,54 +186,87 @@ def first_prompts(objects: Sequence[Instance], start: Start) -> Asked:
     return Asked(None, np.stack([one.middle for one in objects])[:, None], np.full((count, 1), POSITIVE))
 
 
-def _ask(segmenter: Segmenter, photo: PhotoRecord, note: _Note, protocol: Protocol) -> list[Finding]:
-    embedded = segmenter.embed(photo)
-    valid = valid_cells(photo.size)
+def _ask(segmenter: Segmenter, note: _Note, protocol: Protocol) -> list[Finding]:
+    embedded = segmenter.embed(note.photo)
     findings = []
     for start in STARTS:
-        # The same numbers for every method, so that only their answers differ.
-        random = np.random.default_rng((protocol.seed, note.place, STARTS.index(start)))
         asked = first_prompts(note.objects, start)
-        for step in range(protocol.corrections + 1):
-            answers = segmenter.answer(embedded, asked, 1)
-            logits = answers.mask_logits[:, 0]
-            for row in range(len(asked)):
-                found = to_photo(logits[row], photo.size)
-                predicted = float(answers.predicted_iou[row, 0])
-                findings.append(
-                    note.finding(
-                        row, found, method=segmenter.name, start=start, step=step, choice="single", predicted=predicted
-                    )
-                )
-            if step < protocol.corrections:
-                clicks = [correction(logits[row], one.cells, valid, random) for row, one in enumerate(note.objects)]
-                asked = asked.with_click(
-                    np.stack([point for point, _ in clicks]), np.array([label for _, label in clicks], np.int64)
-                )
         if start == "point" and protocol.multimask:
-            findings += _ask_for_four(segmenter, embedded, photo.size, note)
+            answers, four = segmenter.answer_click(embedded, asked)
+            findings += _of_four(segmenter.name, four, note)
+        else:
+            answers = segmenter.answer(embedded, asked)
+        findings += _corrected(segmenter, embedded, asked, answers, start, note, protocol)
     return findings
 
 
-def _ask_for_four(segmenter: Segmenter, embedded: Any, size: Size, note: _Note) -> list[Finding]:
-    """The first click again: what a user gets who is shown the most stable mask, and one who picks the best."""
-    answers = segmenter.answer(embedded, first_prompts(note.objects, "point"), 4)
+def _corrected(
+    segmenter: Segmenter, embedded: Any, asked: Asked, answers: Answers, start: Start, note: _Note, protocol: Protocol
+) -> list[Finding]:
+    """The answers to the first prompts, and to the same prompts with one correction after the other."""
+    # The same numbers for every method, so that only their answers differ.
+    random = np.random.default_rng((protocol.seed, note.place, STARTS.index(start)))
+    valid = valid_cells(note.photo.size)
+    findings = _of_single(segmenter.name, start, 0, answers, None, note)
+    for step in range(1, protocol.corrections + 1):
+        logits = answers.mask_logits[:, 0]
+        clicks = [correction(logits[row], one.cells, valid, random) for row, one in enumerate(note.objects)]
+        points, labels = np.stack([point for point, _ in clicks]), np.array([label for _, label in clicks], np.int64)
+        asked = asked.with_click(points, labels)
+        answers = segmenter.answer(embedded, asked)
+        findings += _of_single(segmenter.name, start, step, answers, clicks, note)
+    return findings
+
+
+def _of_single(
+    method: str,
+    start: Start,
+    step: int,
+    answers: Answers,
+    clicks: Sequence[tuple[NDArray[np.float32], int]] | None,
+    note: _Note,
+) -> list[Finding]:
+    findings = []
+    for row, (logits,) in enumerate(answers.mask_logits):
+        mask = to_photo(logits, note.photo.size)
+        is_obeyed = None if clicks is None else obeys(mask, *clicks[row])
+        predicted = float(answers.predicted_iou[row, 0])
+        findings.append(
+            note.finding(
+                row, mask, method=method, start=start, step=step, choice="single", predicted=predicted,
+                is_obeyed=is_obeyed,
+            )
+        )  # fmt: skip
+    return findings
+
+
+def _of_four(method: str, four: Answers, note: _Note) -> list[Finding]:
+    """What a user gets who is shown the first mask, or the most stable one, and who picks the best."""
     findings = []
     for row in range(len(note.objects)):
-        about = {"method": segmenter.name, "start": "point", "step": 0}
-        outputs = [
-            note.finding(row, to_photo(logits, size), choice="stability", predicted=float(predicted), **about)
-            for logits, predicted in zip(answers.mask_logits[row], answers.predicted_iou[row], strict=True)
+        masks = [
+            note.finding(
+                row,
+                to_photo(four.mask_logits[row, place], note.photo.size),
+                method=method,
+                start="point",
+                step=0,
+                choice="auto",
+                predicted=float(four.predicted_iou[row, place]),
+                score=float(four.score[row, place]),
+            )
+            for place in range(four.score.shape[1])
         ]
-        best = max(outputs, key=lambda one: -1.0 if math.isnan(one.iou) else one.iou)
-        findings += [outputs[int(answers.stability[row].argmax())], replace(best, choice="oracle")]
+        most_stable = masks[int(four.stability[row].argmax())]
+        best = max(masks, key=lambda one: -1.0 if math.isnan(one.iou) else one.iou)
+        findings += [masks[0], replace(most_stable, choice="stability"), replace(best, choice="oracle")]
     return findings
 
 
-def _ask_baselines(photo: PhotoRecord, note: _Note) -> list[Finding]:
-    image = photo.image()
-    height, width = input_size(photo.size)
-    scale = np.array([photo.size[1] / width, photo.size[0] / height], np.float32)
+def _ask_baselines(note: _Note) -> list[Finding]:
+    image, size = note.photo.image(), note.photo.size
+    height, width = input_size(size)
+    scale = np.array([size[1] / width, size[0] / height], np.float32)
 
     def of(name: str, method: Baseline, start: Start) -> list[Finding]:
         places = [(one.box if start == "box" else one.middle).reshape(-1, 2) * scale for one in note.objects]

@@ -1,6 +1,6 @@
 """Ways to ask a model: through torch, through an artifact's graphs, or through a running service.
 
-Letters: P prompts on one photo, N clicks each, n masks asked for, S = 1024 side of the frame.
+Letters: P prompts on one photo, N clicks each, n masks of a prompt, S = 1024 side of the frame.
 """
 
 import base64
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.catalog import ModelStoreError
+from model_store.catalog import ModelStoreError, UsageError
+from model_store.evaluation.ranking.rule import order_of, scores_of
 from model_store.training.data.annotations import PhotoRecord
-from service.sam.manifest import STATE_NAMES, load_manifest
+from service.sam.manifest import STATE_NAMES, Ranking, load_manifest
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, IGNORED, PADDING
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, preprocess
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from model_store.network.model import PromptableModel
 
 Floats = NDArray[np.float32]
-Masks = Literal[1, 4]
 
 _CHUNK = 16  # prompts in a call; 256 KiB of logits a mask
 
@@ -66,11 +66,28 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """n masks of each of P prompts: logits (P, n, 256, 256), predicted IoU and stability (P, n)."""
+    """n masks of each of P prompts.
+
+    Attributes:
+        mask_logits: (P, n, 256, 256).
+        predicted_iou: (P, n), the IoU that the model predicts.
+        stability: (P, n) stability scores, 0..1.
+        score: (P, n), 0..1, what the model orders the masks of a prompt by.
+    """
 
     mask_logits: Floats
     predicted_iou: Floats
     stability: Floats
+    score: NDArray[np.floating]
+
+    def first(self) -> "Answers":
+        """The first mask of each prompt, n = 1."""
+        return Answers(*(getattr(self, name)[:, :1] for name in self.__slots__))
+
+    def by_score(self) -> "Answers":
+        """The masks of each prompt in the order in which the service shows them."""
+        rows, order = np.arange(len(self.score))[:, None], order_of(self.score)
+        return Answers(*(getattr(self, name)[rows, order] for name in self.__slots__))
 
 
 class Segmenter(Protocol):
@@ -82,16 +99,30 @@ class Segmenter(Protocol):
         """A photo, ready for prompts."""
         ...
 
-    def answer(self, embedded: Any, asked: Asked, masks: Masks) -> Answers:
-        """Output 0 of each prompt, or all four outputs, in any order."""
+    def answer(self, embedded: Any, asked: Asked) -> Answers:
+        """Output 0 of each prompt, n = 1."""
+        ...
+
+    def answer_click(self, embedded: Any, asked: Asked) -> tuple[Answers, Answers]:
+        """Output 0 of prompts of one click each, and all four masks in the order in which the service shows them."""
         ...
 
 
 class TorchSegmenter:
-    """The plain modules. Photos are resized in floats, as EdgeSAM's evaluation does (SPEC 1.2)."""
+    """The plain modules. Photos are resized in floats, as EdgeSAM's evaluation does (SPEC 1.2).
 
-    def __init__(self, model: "PromptableModel", *, device: str = "cpu", name: str = "torch") -> None:
+    Args:
+        model: Network in training form.
+        device: Device that computes, ``cpu`` or ``cuda``.
+        name: What it is called in tables.
+        ranking: Rule that orders four masks. A checkpoint states none; the default is EdgeSAM's.
+    """
+
+    def __init__(
+        self, model: "PromptableModel", *, device: str = "cpu", name: str = "torch", ranking: Ranking | None = None
+    ) -> None:
         self.name = name
+        self._ranking = ranking or Ranking()
         # Folded: a third faster, and the same within 5e-6 (SPEC 2.5).
         self._model = model.deploy().to(device)
 
@@ -105,10 +136,18 @@ class TorchSegmenter:
             embedding: torch.Tensor = self._model.image_encoder(frame.to(self._device))
         return embedding
 
-    def answer(self, embedded: "torch.Tensor", asked: Asked, masks: Masks) -> Answers:
-        return _in_chunks(asked, lambda part: self._answer(embedded, part, masks))
+    def answer(self, embedded: "torch.Tensor", asked: Asked) -> Answers:
+        return self.outputs(embedded, asked).first()
 
-    def _answer(self, embedded: "torch.Tensor", asked: Asked, masks: Masks) -> Answers:
+    def answer_click(self, embedded: "torch.Tensor", asked: Asked) -> tuple[Answers, Answers]:
+        outputs = self.outputs(embedded, asked)
+        return outputs.first(), outputs.by_score()
+
+    def outputs(self, embedded: "torch.Tensor", asked: Asked) -> Answers:
+        """All four outputs of each prompt, by index."""
+        return _in_chunks(asked, lambda part: self._outputs(embedded, part))
+
+    def _outputs(self, embedded: "torch.Tensor", asked: Asked) -> Answers:
         import torch  # noqa: PLC0415 - a service is measured without torch
 
         from model_store.network.mask_decoder import stability_score  # noqa: PLC0415 - the same
@@ -120,9 +159,9 @@ class TorchSegmenter:
         with torch.inference_mode():
             sparse, dense = self._model.prompt_encoder(points, boxes)
             code = self._model.prompt_encoder.dense_positional_code()
-            logits, iou = self._model.mask_decoder(embedded, code, sparse, dense, masks)
+            logits, iou = self._model.mask_decoder(embedded, code, sparse, dense)
             stability = stability_score(logits)
-        return Answers(logits.cpu().numpy(), iou.cpu().numpy(), stability.cpu().numpy())
+        return _scored(logits.cpu().numpy(), iou.cpu().numpy(), stability.cpu().numpy(), self._ranking)
 
     @property
     def _device(self) -> "torch.device":
@@ -130,15 +169,31 @@ class TorchSegmenter:
 
 
 class GraphSegmenter:
-    """The graphs of an artifact, fed with what the service feeds them."""
+    """The graphs of an artifact, fed with what the service feeds them.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: Folder of an artifact in the served layout.
+        threads: Threads of a graph; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        UsageError: The artifact has the official layout.
+    """
+
+    def __init__(self, directory: Path, *, threads: int = 0) -> None:
         from model_store.artifact import open_graph  # noqa: PLC0415 - torch is measured without ONNX Runtime
 
         manifest = load_manifest(directory)
+        if manifest.layout != "served":
+            raise UsageError(
+                f"{directory} has the {manifest.layout} layout, which the service does not run; "
+                "export the checkpoint with --layout served"
+            )
         self.name = f"graphs of {manifest.name}"
+        self._ranking = manifest.ranking
         self._mean, self._std = manifest.mean, manifest.std
-        self._sessions = {name: open_graph(directory / graph.file) for name, graph in manifest.graphs.items()}
+        self._sessions = {
+            name: open_graph(directory / graph.file, threads=threads) for name, graph in manifest.graphs.items()
+        }
 
     def embed(self, photo: PhotoRecord) -> dict[str, Any]:
         image = preprocess(photo.image(), self._mean, self._std)[None]
@@ -147,14 +202,23 @@ class GraphSegmenter:
         state = self._sessions["prepare"].run(list(STATE_NAMES), {"tokens": tokens[0], **no_mask})
         return dict(zip(STATE_NAMES, state, strict=True))
 
-    def answer(self, embedded: dict[str, Any], asked: Asked, masks: Masks) -> Answers:
-        return _in_chunks(asked, lambda part: self._answer(embedded, part, masks))
+    def answer(self, embedded: dict[str, Any], asked: Asked) -> Answers:
+        return self.outputs(embedded, asked).first()
 
-    def _answer(self, embedded: dict[str, Any], asked: Asked, masks: Masks) -> Answers:
+    def answer_click(self, embedded: dict[str, Any], asked: Asked) -> tuple[Answers, Answers]:
+        outputs = self.outputs(embedded, asked)
+        return outputs.first(), outputs.by_score()
+
+    def outputs(self, embedded: dict[str, Any], asked: Asked) -> Answers:
+        """All four outputs of each prompt, by index; the graph computes them anyway."""
+        return _in_chunks(asked, lambda part: self._outputs(embedded, part))
+
+    def _outputs(self, embedded: dict[str, Any], asked: Asked) -> Answers:
         points, labels = _tokens(asked)
-        outputs = ["mask_logits", "iou_predictions", "stability"]
         feeds = {"points": points, "labels": labels, **embedded}
-        return Answers(*(values[:, :masks] for values in self._sessions["decoder"].run(outputs, feeds)))
+        names = ["mask_logits", "iou_predictions", "stability"]
+        mask_logits, predicted_iou, stability = self._sessions["decoder"].run(names, feeds)
+        return _scored(mask_logits, predicted_iou, stability, self._ranking)
 
 
 class ServiceSegmenter:
@@ -171,10 +235,14 @@ class ServiceSegmenter:
             raise ServiceFailed(f"{photo.path} has {photo.size} pixels, the service sees another size")
         return answer["image_hash"], photo.size
 
-    def answer(self, embedded: tuple[str, Size], asked: Asked, masks: Masks) -> Answers:
-        return _in_chunks(asked, lambda part: self._answer(*embedded, part, masks))
+    def answer(self, embedded: tuple[str, Size], asked: Asked) -> Answers:
+        return _in_chunks(asked, lambda part: self._answer(*embedded, part, 1))
 
-    def _answer(self, image_hash: str, size: Size, asked: Asked, masks: Masks) -> Answers:
+    def answer_click(self, embedded: tuple[str, Size], asked: Asked) -> tuple[Answers, Answers]:
+        four = _in_chunks(asked, lambda part: self._answer(*embedded, part, "auto"))
+        return self.answer(embedded, asked), four
+
+    def _answer(self, image_hash: str, size: Size, asked: Asked, multimask: Literal["auto", 1]) -> Answers:
         height, width = input_size(size)
         scale = np.array([size[1] / width, size[0] / height])
         limit = np.array([size[1], size[0]])
@@ -192,7 +260,7 @@ class ServiceSegmenter:
             if asked.boxes is not None:
                 prompt["box"] = (asked.boxes[row].reshape(2, 2) * scale).reshape(4).tolist()
             prompts.append(prompt)
-        body = {"image_hash": image_hash, "prompts": prompts, "multimask": masks, "format": "logits"}
+        body = {"image_hash": image_hash, "prompts": prompts, "multimask": multimask, "format": "logits"}
         results = [result["masks"] for result in self._post("/segment", json=body)["results"]]
 
         def of_each(read: Any) -> Floats:
@@ -202,6 +270,7 @@ class ServiceSegmenter:
             of_each(lambda mask: np.frombuffer(base64.b64decode(mask["logits"]), "<f2").reshape(MASK_SIZE, MASK_SIZE)),
             of_each(lambda mask: mask["predicted_iou"]),
             of_each(lambda mask: mask["stability"]),
+            of_each(lambda mask: mask["score"]),
         )
 
     def _post(self, path: str, **request: Any) -> dict[str, Any]:
@@ -229,6 +298,10 @@ def _tokens(asked: Asked) -> tuple[Floats, NDArray[np.int64]]:
     labels = np.concatenate([asked.labels, more], axis=1).astype(np.int64)
     assert not (labels == ABSENT).any()
     return points.astype(np.float32), labels
+
+
+def _scored(mask_logits: Floats, predicted_iou: Floats, stability: Floats, ranking: Ranking) -> Answers:
+    return Answers(mask_logits, predicted_iou, stability, scores_of(ranking, stability, predicted_iou))
 
 
 def _in_chunks(asked: Asked, answer: Any) -> Answers:

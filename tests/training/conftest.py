@@ -17,10 +17,19 @@ def model():
 @pytest.fixture
 def data(tmp_path):
     """Four photos with a mask each, as a folder."""
-    folder = tmp_path / "data"
+    return write_photos(tmp_path / "data", 4)
+
+
+@pytest.fixture
+def six_photos(tmp_path):
+    """Six photos with a mask each, as a folder: enough for a cross-validation."""
+    return write_photos(tmp_path / "six", 6)
+
+
+def write_photos(folder, count):
     (folder / "images").mkdir(parents=True)
     with (folder / "annotations.jsonl").open("w") as lines:
-        for number in range(4):
+        for number in range(count):
             mask = np.zeros((48, 64), np.uint8)
             mask[8 + number : 30, 10:40] = 1
             image = np.where(mask[..., None] > 0, [220, 180, 40], [20, 60, 90]).astype(np.uint8)

@@ -12,15 +12,17 @@ from model_store.evaluation.instances import (
     correction,
     instance,
     middle_pixel,
+    obeys,
     round_trip,
     to_cells,
     to_frame,
     to_photo,
     valid_cells,
 )
-from model_store.evaluation.measures import boundary_iou, calibration, iou, size_class
+from model_store.evaluation.measures import boundary_iou, calibration, iou, pieces, size_class
 from model_store.network.predictor import upsample_logits
 from model_store.training.data.annotations import MaskRecord
+from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
 from service.sam.transforms import input_size
 
 DATA = Path(__file__).parent / "data"
@@ -103,6 +105,39 @@ def test_corrections_come_from_what_is_wrong_inside_the_photo():
     assert not cells[int(too_much[1]) // 4, int(too_much[0]) // 4]
     assert valid.sum() == 128 * 256
     assert too_much[1] < 512
+
+
+def test_a_correction_is_obeyed_where_its_pixel_changes_sides():
+    """A photo of 512 by 256 pixels is doubled in the frame: (100, 41) of the frame is pixel (50, 20)."""
+    mask = np.zeros((256, 512), bool)
+    mask[20, 50] = True
+    inside, beside = np.array([100, 41], np.float32), np.array([102, 41], np.float32)
+
+    assert obeys(mask, inside, POSITIVE) is True
+    assert obeys(mask, beside, POSITIVE) is False
+    assert obeys(mask, inside, NEGATIVE) is False
+    assert obeys(mask, beside, NEGATIVE) is True
+    assert obeys(mask, inside, IGNORED) is None
+
+
+def test_a_correction_in_the_last_cell_points_at_the_last_pixel():
+    """511 rows of 1021 columns have 513 rows in the frame; the last cell begins at 512, which is row 510.6."""
+    mask = np.zeros((511, 1021), bool)
+    mask[-1, -1] = True
+
+    assert obeys(mask, np.array([1024, 513], np.float32), POSITIVE) is True
+    assert obeys(mask, np.array([1020, 512], np.float32), POSITIVE) is False
+
+
+def test_pieces_touch_at_corners():
+    line = np.eye(5, dtype=bool)
+    apart = np.zeros((5, 5), bool)
+    apart[0, 0] = apart[0, 2] = apart[4, 4] = True
+
+    assert pieces(line) == 1
+    assert pieces(apart) == 3
+    assert pieces(np.zeros((5, 5), bool)) == 0
+    assert pieces(np.ones((5, 5), bool)) == 1
 
 
 def test_iou_is_undefined_where_both_are_empty():

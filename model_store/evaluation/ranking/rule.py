@@ -1,0 +1,36 @@
+"""The ranking rule of a model applied to many prompts at once."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.sam.manifest import Ranking
+
+Doubles = NDArray[np.float64]
+
+
+def scores_of(ranking: Ranking, stability: NDArray[np.floating], predicted_iou: NDArray[np.floating]) -> Doubles:
+    """Scores of the outputs of P prompts.
+
+    Args:
+        ranking: Rule of the model.
+        stability: (P, 4) stability scores, 0..1.
+        predicted_iou: (P, 4) predicted IoUs.
+
+    Returns:
+        (P, 4), 0..1; NaN where a term that counts is NaN.
+    """
+    rows = zip(stability.tolist(), predicted_iou.tolist(), strict=True)
+    return np.array([ranking.scores(*row) for row in rows], np.float64).reshape(stability.shape)
+
+
+def order_of(scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Outputs in the order in which the service shows them.
+
+    Args:
+        scores: (P, 4) from `scores_of`.
+
+    Returns:
+        (P, 4) indices of outputs, highest score first; equal scores by index, and NaN last.
+    """
+    order: NDArray[np.int64] = np.argsort(-scores, axis=1, kind="stable")
+    return order
