@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from model_store import catalog, importing, terminal
 from model_store.catalog import ModelStoreError, UsageError
 from model_store.evaluation.command import evaluate
+from model_store.evaluation.ranking.command import calibrate
 from model_store.importing import Form
 from model_store.model_info import UNTRAINED_LICENCE, ModelInfo, info_of, published_info
 from model_store.target import check_target
@@ -329,6 +330,7 @@ for command in (
     training.granularity,
     training.pieces,
     evaluate,
+    calibrate,
 ):
     app.command()(command)
 

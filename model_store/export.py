@@ -25,6 +25,7 @@ from model_store.graphs import (
     PrepareGraph,
     ProposingEncoderGraph,
 )
+from model_store.manifest_file import manifest_text
 from model_store.model_info import ModelInfo
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.model import PIXEL_MEAN, PIXEL_STD, PromptableModel
@@ -147,9 +148,7 @@ def export_model(
             rounding=rounding,
             tools={tool: importlib.metadata.version(tool) for tool in ("torch", "onnx", "onnxruntime")},
         )
-        # Without what is at its default: an older version's manifest has no members of a newer one.
-        text = manifest.model_dump_json(indent=2, exclude_defaults=True)
-        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / MANIFEST_NAME).write_text(manifest_text(manifest), encoding="utf-8")
         progress("writing")
         put_in_place(folder, directory)
     return manifest

@@ -1,0 +1,38 @@
+"""Writes `manifest.json` of an artifact that is there already."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from service.sam.manifest import MANIFEST_NAME, Manifest
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The content of the file. What is at its default is left out: older versions have no members of newer ones."""
+    return manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n"
+
+
+def replace_manifest(directory: Path, manifest: Manifest) -> None:
+    """Replace the manifest of an artifact in one step: a reader sees the old one or the new one, whole.
+
+    Args:
+        directory: Folder of the artifact.
+        manifest: The new manifest.
+
+    Raises:
+        OSError: The folder or the disk does not take the file; the old manifest is still there.
+    """
+    path = directory / MANIFEST_NAME
+    mode = path.stat().st_mode & 0o777
+    descriptor, name = tempfile.mkstemp(dir=directory, prefix=f".{MANIFEST_NAME}-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(manifest_text(manifest))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
