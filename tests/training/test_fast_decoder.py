@@ -39,7 +39,7 @@ def a_decoder():
     decoder = MaskDecoder()
     with torch.no_grad():
         for value in decoder.parameters():
-            value += 0.02 * torch.randn_like(value)
+            value.add_(torch.randn_like(value), alpha=0.02)
     return decoder
 
 
@@ -83,9 +83,7 @@ def gradients(decode, decoder, given, *, has_mask):
     logits, iou = decode(decoder, given, has_mask=has_mask)
     weights = torch.linspace(-1, 1, logits[0].numel(), dtype=logits.dtype).reshape(logits[0].shape)
     wanted = {**dict(decoder.named_parameters()), **{k: v for k, v in given.items() if v.requires_grad}}
-    found = torch.autograd.grad(
-        (logits * weights).sum() + iou.square().sum(), list(wanted.values()), allow_unused=True
-    )
+    found = torch.autograd.grad((logits * weights).sum() + iou.square().sum(), list(wanted.values()), allow_unused=True)
     return dict(zip(wanted, found, strict=True))
 
 
