@@ -32,7 +32,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def photos(tmp_path_factory):
     """Photos of different shapes, each with several objects; one has more than are measured."""
     path = tmp_path_factory.mktemp("validation")
     random = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
             Image.fromarray(image).save(path / f"{number}.png")
             record = {"file": f"{number}.png", "width": width, "height": height, "masks": masks}
             lines.write(json.dumps(record) + "\n")
-    return path
+    return read_annotations(path)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def figures(folder, network):
+def figures(photos, network):
     """Of all photos, in one process."""
-    return validate(network, ValidationSet.read([folder]))
+    return validate(network, ValidationSet.of(photos))
 
 
 class PlainSegmenter:
@@ -86,10 +86,8 @@ class PlainSegmenter:
         return Answers(logits.numpy(), predicted.numpy(), stability_score(logits).numpy())
 
 
-def test_figures_are_those_of_the_evaluation_protocol(folder, network, figures):
-    findings = evaluate(
-        read_annotations(folder), [PlainSegmenter(network)], Protocol(max_instances=4, boundary=False), baselines=False
-    )
+def test_figures_are_those_of_the_evaluation_protocol(photos, network, figures):
+    findings = evaluate(photos, [PlainSegmenter(network)], Protocol(max_instances=4, boundary=False), baselines=False)
 
     def mean(start, step, choice):
         found = [one.iou for one in findings if (one.start, one.step, one.choice) == (start, step, choice)]
@@ -105,11 +103,11 @@ def test_figures_are_those_of_the_evaluation_protocol(folder, network, figures):
     assert len({round(value, 3) for value in expected.values()}) > 5, "figures differ, or the comparison means little"
 
 
-def test_the_ranking_chooses_the_first_mask_of_a_click(folder, network):
-    photos = ValidationSet.read([folder], every=3)
+def test_the_ranking_chooses_the_first_mask_of_a_click(photos, network):
+    one = ValidationSet.of(photos, every=3)
 
     first, third = (
-        validate(network, photos, ranking=Ranking(bias=bias, stability=0.0))
+        validate(network, one, ranking=Ranking(bias=bias, stability=0.0))
         for bias in ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
     )
 
@@ -118,8 +116,8 @@ def test_the_ranking_chooses_the_first_mask_of_a_click(folder, network):
     assert max(first["val_auto"], third["val_auto"]) <= first["val_oracle"]
 
 
-def test_processes_share_the_photos_and_get_the_same_figures(folder, network, figures):
-    parts = [ValidationSet.read([folder], rank=rank, world_size=2) for rank in range(2)]
+def test_processes_share_the_photos_and_get_the_same_figures(photos, network, figures):
+    parts = [ValidationSet.of(photos, rank=rank, world_size=2) for rank in range(2)]
     sums = {}
 
     def of_first(values):
@@ -135,21 +133,21 @@ def test_processes_share_the_photos_and_get_the_same_figures(folder, network, fi
     assert together == pytest.approx(figures)
 
 
-def test_every_other_photo_is_measured_with_its_own_clicks(folder):
-    whole, some = ValidationSet.read([folder]), ValidationSet.read([folder], every=2)
+def test_every_other_photo_is_measured_with_its_own_clicks(photos):
+    whole, some = ValidationSet.of(photos), ValidationSet.of(photos, every=2)
 
     assert [photo.place for photo in some.photos] == [0, 2]
     assert [len(photo.objects) for photo in whole.photos] == [2, 1, 4]
     with pytest.raises(ValueError, match="from 1"):
-        ValidationSet.read([folder], every=0)
+        ValidationSet.of(photos, every=0)
 
 
-def test_the_model_goes_on_as_it_was(folder, network):
+def test_the_model_goes_on_as_it_was(photos, network):
     network.train()
     norm = next(module for module in network.image_encoder.neck.modules() if isinstance(module, torch.nn.BatchNorm2d))
     before = norm.running_mean.clone()
 
-    figures = validate(network, ValidationSet.read([folder], every=3))
+    figures = validate(network, ValidationSet.of(photos, every=3))
 
     assert network.training
     assert torch.equal(norm.running_mean, before)
@@ -157,6 +155,6 @@ def test_the_model_goes_on_as_it_was(folder, network):
     network.eval()
 
 
-def test_a_model_with_another_frame_is_refused(folder):
+def test_a_model_with_another_frame_is_refused(photos):
     with pytest.raises(ValueError, match="1024 pixels, not 128"):
-        validate(build_model("edgesam-lite", frame_size=128), ValidationSet.read([folder], every=3))
+        validate(build_model("edgesam-lite", frame_size=128), ValidationSet.of(photos, every=3))

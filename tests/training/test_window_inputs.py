@@ -12,7 +12,7 @@ from model_store.network.model import build_model
 from model_store.network.prompt_encoder import PromptEncoder
 from model_store.training.data.windows import WindowBatch
 from model_store.training.objectives.window_inputs import (
-    WindowPrompts,
+    FramePrompts,
     normalised_frames,
     valid_cells,
     window_code,
@@ -56,8 +56,8 @@ def test_prompts_are_those_of_the_frame(encoder):
     shift = torch.tensor([960.0, 272.0])
     clicks, labels = torch.rand(8, 2) * 1024, torch.tensor([1, 0, -2, 1, 0, 1, -2, 1])
 
-    first = WindowPrompts.of(batch).tokens(encoder)
-    later = WindowPrompts.of(batch).with_correction(clicks, labels).tokens(encoder)
+    first = FramePrompts.of(batch).tokens(encoder)
+    later = FramePrompts.of(batch).with_correction(clicks, labels).tokens(encoder)
 
     box, _ = encoder(None, batch.boxes[1, 1:] + shift.repeat(2))
     click, _ = encoder((batch.points[1, :1, None] + shift, torch.ones(1, 1)))
@@ -76,20 +76,20 @@ def test_a_batch_may_have_prompts_of_one_kind_alone(encoder, kept):
     other = {"boxes": "points", "points": "boxes"}[kept]
     alone: WindowBatch = dataclasses.replace(batch, **{other: getattr(batch, other)[:, :0]})
 
-    prompts = WindowPrompts.of(alone)
+    prompts = FramePrompts.of(alone)
 
     rows = slice(0, 2) if kept == "boxes" else slice(2, 4)
     assert prompts.count == 2
-    torch.testing.assert_close(prompts.tokens(encoder), WindowPrompts.of(batch).tokens(encoder)[rows])
+    torch.testing.assert_close(prompts.tokens(encoder), FramePrompts.of(batch).tokens(encoder)[rows])
 
 
 def test_places_keep_their_precision_in_bfloat16(encoder):
     batch = disc_windows((60, 17))
 
     with torch.autocast("cpu", torch.bfloat16):
-        tokens, code = WindowPrompts.of(batch).tokens(encoder), window_code(encoder, batch)
+        tokens, code = FramePrompts.of(batch).tokens(encoder), window_code(encoder, batch)
 
-    assert torch.equal(tokens, WindowPrompts.of(batch).tokens(encoder))
+    assert torch.equal(tokens, FramePrompts.of(batch).tokens(encoder))
     assert torch.equal(code, window_code(encoder, batch))
 
 

@@ -4,9 +4,8 @@ The figures of record come from `model_store.evaluation`; these are the same but
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -20,9 +19,9 @@ from model_store.evaluation.protocol import STARTS, Protocol, chosen_masks
 from model_store.network.frames import frame
 from model_store.network.mask_decoder import stability_score
 from model_store.network.model import PromptableModel
-from model_store.training.data.annotations import PhotoRecord, read_annotations
+from model_store.training.data.annotations import PhotoRecord
 from model_store.training.objectives.fast_decoder import decode_tokens
-from model_store.training.objectives.window_inputs import WindowPrompts
+from model_store.training.objectives.window_inputs import FramePrompts
 from service.sam.manifest import Ranking
 from service.sam.masks import rank
 from service.sam.prompts import IGNORED, POSITIVE
@@ -54,7 +53,7 @@ class ValidationPhoto:
     """A photo and the objects that are asked for.
 
     Attributes:
-        place: Place of the photo in its data set; decides objects and clicks, as in the protocol.
+        place: Place of the photo among all; decides objects and clicks, as in the protocol.
         record: The photo.
         objects: Its objects.
     """
@@ -77,29 +76,20 @@ class ValidationSet:
     photos: tuple[ValidationPhoto, ...]
 
     @classmethod
-    def read(
-        cls,
-        data: Iterable[str | Path],
-        *,
-        every: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> Self:
-        """Read every k-th photo of some data sets, and of those this process's share.
+    def of(cls, records: Sequence[PhotoRecord], *, every: int = 1, rank: int = 0, world_size: int = 1) -> Self:
+        """Choose every k-th photo, and of those this process's share.
 
         Args:
-            data: Places of data sets, see `read_annotations`.
+            records: All photos with their masks.
             every: k, 1 for all photos.
             rank: Rank of this process.
             world_size: Number of processes.
 
         Raises:
             ValueError: ``every`` is below 1.
-            AnnotationError: A data set cannot be read.
         """
         if every < 1:
             raise ValueError(f"Every k-th photo is measured, k from 1, not {every}.")
-        records = [record for place in data for record in read_annotations(place)]
         chosen = list(enumerate(records))[::every][rank::world_size]
         return cls(tuple(ValidationPhoto.of(place, record) for place, record in chosen))
 
@@ -179,16 +169,16 @@ class _Measured:
                 if label != IGNORED:
                     yield f"val_obeyed_{step}", float((answer[y, x] > 0) == (label == POSITIVE))
 
-    def _first_prompts(self) -> WindowPrompts:
+    def _first_prompts(self) -> FramePrompts:
         boxes, middles = (
             torch.from_numpy(np.stack([getattr(one, name) for one in self._photo.objects])).to(self._code.device)[None]
             for name in ("box", "middle")
         )
         count = 2 * boxes.shape[1]
         no_labels = torch.zeros(1, count, 0, dtype=torch.int64, device=boxes.device)
-        return WindowPrompts(boxes, middles, boxes.new_zeros(1, count, 0, 2), no_labels)
+        return FramePrompts(boxes, middles, boxes.new_zeros(1, count, 0, 2), no_labels)
 
-    def _decode(self, prompts: WindowPrompts) -> tuple[Floats, Floats]:
+    def _decode(self, prompts: FramePrompts) -> tuple[Floats, Floats]:
         encoder = self._model.prompt_encoder
         logits, predicted = decode_tokens(
             self._model.mask_decoder,

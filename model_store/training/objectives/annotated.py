@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model_store.network.model import PromptableModel
+from model_store.training.data.window_geometry import MASK_STRIDE, TOKEN_STRIDE
 from model_store.training.data.windows import WindowBatch
 from model_store.training.objectives.answer_losses import (
     AnswerLosses,
@@ -24,12 +25,11 @@ from model_store.training.objectives.answer_losses import (
     answer_losses,
     click_nearness,
 )
-from model_store.training.objectives.clicks import CELL, cell_points, correction, inner_cells, random_cells
+from model_store.training.objectives.clicks import cell_points, correction, inner_cells, random_cells
 from model_store.training.objectives.fast_decoder import decode_tokens
 from model_store.training.objectives.losses import StepLosses
 from model_store.training.objectives.window_inputs import (
-    TOKEN,
-    WindowPrompts,
+    FramePrompts,
     normalised_frames,
     valid_cells,
     window_code,
@@ -106,11 +106,11 @@ def annotated_step(
         ValueError: A window does not fit into the frame of the model.
     """
     windows = _Encoded.of(model, batch)
-    prompts = WindowPrompts.of(batch)
+    prompts = FramePrompts.of(batch)
     valid = valid_cells(batch).repeat_interleave(prompts.count, dim=0)  # (P, s, s)
     truth = batch.targets.flatten(0, 1).float() / 255  # (P, 3, s, s)
     targets = Targets(truth.flatten(2), batch.has_target.flatten(0, 1), valid.flatten(1)[:, None])
-    origins = batch.origins.repeat_interleave(prompts.count, dim=0) * TOKEN  # (P, 2)
+    origins = batch.origins.repeat_interleave(prompts.count, dim=0) * TOKEN_STRIDE  # (P, 2)
     draw = partial(_drawn_cells, anywhere=loop.anywhere)
 
     logits, iou = windows.decode(prompts)
@@ -119,11 +119,13 @@ def annotated_step(
     for number, uses_mask in enumerate(rounds, start=1):
         answer = logits[:, :1].detach()  # (P, 1, s, s)
         points, labels = correction(answer[:, 0], truth[:, 0] > 0.5, valid, generator, draw=draw)
-        clicked = (points[:, 0] / CELL).long()  # (P, 2)
-        jitter = torch.rand(clicked.shape, generator=generator, device=clicked.device) * CELL - 0.5
+        clicked = (points[:, 0] / MASK_STRIDE).long()  # (P, 2)
+        jitter = torch.rand(clicked.shape, generator=generator, device=clicked.device) * MASK_STRIDE - 0.5
         prompts = prompts.with_correction(cell_points(clicked) + jitter + origins, labels[:, 0])
         logits, iou = windows.decode(prompts, answer if uses_mask else None)
-        cells = (prompts.clicks.flatten(0, 1) - origins[:, None] - (CELL - 1) / 2) / CELL  # (P, K, 2), all so far
+        cells = (
+            prompts.clicks.flatten(0, 1) - origins[:, None] - (MASK_STRIDE - 1) / 2
+        ) / MASK_STRIDE  # (P, K, 2), all so far
         nearness = click_nearness(
             cells, prompts.labels.flatten(0, 1), logits.shape[-1], loop.weights.click_radius
         )  # (P, s, s)
@@ -147,7 +149,7 @@ class _Encoded:
         embedding = model.image_encoder(normalised_frames(batch)).float()  # (B, 256, g, g)
         return cls(model, embedding.flatten(2).transpose(1, 2), code)
 
-    def decode(self, prompts: WindowPrompts, mask_prompt: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(self, prompts: FramePrompts, mask_prompt: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (P, 4, s, s) and predicted IoU (P, 4); ``mask_prompt`` is (P, 1, s, s)."""
         encoder = self.model.prompt_encoder
         decode = partial(
@@ -164,7 +166,7 @@ def _drawn_cells(wrong: Tensor, generator: torch.Generator | None, *, anywhere: 
     return torch.where(is_anywhere, random_cells(wrong, generator), inner_cells(wrong, generator))
 
 
-def _parts(losses: Sequence[AnswerLosses], prompts: WindowPrompts) -> dict[str, Tensor]:
+def _parts(losses: Sequence[AnswerLosses], prompts: FramePrompts) -> dict[str, Tensor]:
     """The parts of the losses of all passes, for the log."""
     parts = {
         "mask": torch.stack([one.mask for one in losses]).mean().detach(),

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model_store.training.data.window_geometry import MASK_STRIDE
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
-from service.sam.transforms import FRAME_SIZE, MASK_SIZE
 
 Draw = Callable[[Tensor, torch.Generator | None], Tensor]
 """(P, h, w) bool, one cell of each → (P, 2) int64 as (x, y)."""
 
-CELL = FRAME_SIZE // MASK_SIZE
-"""Side of a cell of the logits, in frame pixels."""
 FEWEST_WRONG_CELLS = 10
 """Below, an answer counts as right and gets no correction."""
 _NEIGHBOURHOOD = 5  # cells
@@ -54,7 +52,7 @@ def inner_cells(candidates: Tensor, generator: torch.Generator | None = None) ->
 
 def cell_points(cells: Tensor) -> Tensor:
     """Cells (..., 2) as frame coordinates (..., 2) float32: index times 4, as the refinement loop does (SPEC 1.3)."""
-    return (cells * CELL).float()
+    return (cells * MASK_STRIDE).float()
 
 
 def wrong_cells(answer: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,9 @@ from torch.nn import functional
 
 from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from model_store.network.prompt_encoder import PromptEncoder
+from model_store.training.data.window_geometry import TOKEN_STRIDE
 from model_store.training.data.windows import WindowBatch
 from service.sam.prompts import POSITIVE
-
-TOKEN = 16
-"""Side of an image token, in frame pixels."""
 
 
 def normalised_frames(batch: WindowBatch) -> Tensor:
@@ -49,13 +47,13 @@ def window_code(prompt_encoder: PromptEncoder, batch: WindowBatch) -> Tensor:
         raise ValueError(f"A window of {side} pixels does not fit into a frame of {prompt_encoder.frame_size}.")
     with _full_precision(batch.frames.device), torch.no_grad():
         code = prompt_encoder.dense_positional_code()[0].flatten(1).t()  # (grid·grid, 256)
-    offsets = torch.arange(side // TOKEN, device=batch.origins.device)
+    offsets = torch.arange(side // TOKEN_STRIDE, device=batch.origins.device)
     columns, rows = (batch.origins[:, axis, None] + offsets for axis in (0, 1))  # (B, g)
     return code[(rows[:, :, None] * grid + columns[:, None]).flatten(1)]
 
 
 @dataclass(frozen=True, slots=True)
-class WindowPrompts:
+class FramePrompts:
     """First prompts and the corrections that followed; of each window first boxes, then clicks.
 
     A box is two tokens and a click is one, with a padding token beside it: so all prompts are equally long and go
@@ -74,10 +72,10 @@ class WindowPrompts:
     labels: Tensor
 
     @classmethod
-    def of(cls, batch: WindowBatch) -> "WindowPrompts":
+    def of(cls, batch: WindowBatch) -> "FramePrompts":
         """Return the first prompts of a batch."""
         count = batch.boxes.shape[1] + batch.points.shape[1]
-        origins = (batch.origins * TOKEN).float()[:, None]  # (B, 1, 2)
+        origins = (batch.origins * TOKEN_STRIDE).float()[:, None]  # (B, 1, 2)
         return cls(
             batch.boxes + origins.repeat(1, 1, 2),
             batch.points + origins,
@@ -90,7 +88,7 @@ class WindowPrompts:
         """Number of prompts of a window, n."""
         return self.clicks.shape[1]
 
-    def with_correction(self, clicks: Tensor, labels: Tensor) -> "WindowPrompts":
+    def with_correction(self, clicks: Tensor, labels: Tensor) -> "FramePrompts":
         """Return the prompts with one more click each: (P, 2) in the frame, and labels (P,)."""
         windows, count, _ = self.labels.shape
         return replace(
