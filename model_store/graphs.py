@@ -13,6 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every torch code base uses
 
+from model_store.network.decoder_algebra import (
+    CHANNELS,
+    arrange_cells,
+    collapse_heads,
+    head_owners,
+    kernel_as_matrix,
+    spread_heads,
+)
 from model_store.network.granularity_module import (
     ANCHORS,
     GranularityModule,
@@ -24,11 +32,10 @@ from model_store.network.granularity_module import (
 from model_store.network.mask_decoder import MaskDecoder
 from model_store.network.model import PromptableModel
 from model_store.network.prompt_encoder import PromptEncoder
-from model_store.network.transformer import Attention, TwoWayLayer
+from model_store.network.transformer import HEADS, Attention, TwoWayLayer
 from service.sam.prompts import ABSENT
 from service.sam.transforms import FRAME_SIZE
 
-HEADS = 8
 GRID = 64  # image tokens along a side
 IMAGE_TOKENS = GRID * GRID
 # Added to the score of an absent token: exp() of it is 0 in float32, and it stays finite.
@@ -307,25 +314,18 @@ class AbsorbedImageToToken(nn.Module):
 
 
 class HeadSpread(nn.Module):
-    """Lays the heads of a few tokens side by side as rows, so that one product serves all heads.
-
-    Row h·T + t holds token t's channels of head h and zeros elsewhere.
-    """
+    """`spread_heads` and `collapse_heads` with their table of heads as a part of the graph."""
 
     own: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        channels = 128
-        owner = torch.arange(channels) // (channels // HEADS)
-        own = (owner[None] == torch.arange(HEADS)[:, None]).float()  # (H, 128)
-        self.register_buffer("own", own[None, :, None])  # (1, H, 1, 128)
-        self.scale = 1.0 / math.sqrt(channels // HEADS)
+        self.register_buffer("own", head_owners()[None])  # (1, H, 1, 128)
+        self.scale = 1.0 / math.sqrt(CHANNELS // HEADS)
 
     def spread(self, tokens: Tensor, *, scaled: bool = True) -> Tensor:
         """(P, T, 128) → (P, HT, 128); `scaled` puts attention's 1/√D here, where it costs least."""
-        rows = tokens[:, None] * (self.own * self.scale if scaled else self.own)  # (P, H, T, 128)
-        return rows.reshape(rows.shape[0], -1, 128)
+        return spread_heads(tokens, self.own * self.scale if scaled else self.own)
 
     def spread_by_channel(self, tokens: Tensor) -> Tensor:
         """The same for what `prepare` has projected: columns (channel, head)."""
@@ -335,8 +335,7 @@ class HeadSpread(nn.Module):
 
     def collapse(self, rows: Tensor) -> Tensor:
         """(P, HT, 128) → (P, T, 128), each head's own channels."""
-        by_head = rows.reshape(rows.shape[0], HEADS, -1, 128)
-        return (by_head * self.own).sum(dim=1)
+        return collapse_heads(rows, self.own)
 
 
 class Upscaling(nn.Module):
@@ -348,10 +347,10 @@ class Upscaling(nn.Module):
     def __init__(self, decoder: MaskDecoder) -> None:
         super().__init__()
         state = {name: nn.Parameter(value.clone()) for name, value in decoder.output_upscaling.state_dict().items()}
-        self.first = nn.Parameter(_as_matrix(state["0.weight"]))  # (256, 4·64), columns (ky, kx, channel)
+        self.first = nn.Parameter(_matrix(state["0.weight"]))  # (256, 4·64), columns (ky, kx, channel)
         self.first_bias = state["0.bias"]
         self.norm_weight, self.norm_bias = state["1.weight"], state["1.bias"]
-        self.second = nn.Parameter(_as_matrix(state["3.weight"]))  # (64, 4·32)
+        self.second = nn.Parameter(_matrix(state["3.weight"]))  # (64, 4·32)
         self.second_bias = state["3.bias"]
 
     def forward(self, keys: Tensor, hyper: Tensor) -> Tensor:
@@ -360,8 +359,7 @@ class Upscaling(nn.Module):
         coarse = F.gelu(F.layer_norm(coarse, (64,), self.norm_weight, self.norm_bias, eps=1e-6))
         fine = (coarse @ self.second).reshape(prompts, IMAGE_TOKENS * 16, 32) + self.second_bias
         planes = F.gelu(fine) @ hyper.transpose(1, 2)  # (P, 65536, 4)
-        grid = planes.reshape(prompts, GRID, GRID, 2, 2, 2, 2, 4)  # (P, y, x, ky1, kx1, ky2, kx2, 4)
-        return grid.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(prompts, 4, GRID * 4, GRID * 4)
+        return arrange_cells(planes, GRID)
 
 
 def _layer(module: nn.Module) -> TwoWayLayer:
@@ -375,9 +373,9 @@ def _tensor(result: object) -> Tensor:
     return result
 
 
-def _as_matrix(weight: Tensor) -> Tensor:
-    """Transposed convolution (in, out, 2, 2) → (in, 4·out)."""
-    return weight.detach().permute(0, 2, 3, 1).reshape(weight.shape[0], -1).clone()
+def _matrix(weight: Tensor) -> Tensor:
+    """A copy for the graph."""
+    return kernel_as_matrix(weight).detach().clone()
 
 
 def _masked_attention(attention: Attention, placed: Tensor, values: Tensor, absent: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from bench.effort import FULL, QUICK, TINY, Effort
 from bench.machine import Machine
 from bench.report import Document, document
 from bench.section import Section
-from bench.sections import click, embed, graphs, load, many, memory, peer, replicas, start, tiers, uploads
+from bench.sections import click, embed, graphs, load, many, memory, peer, replicas, start, tiers, training, uploads
 from bench.workbench import Workbench
 
 # Memory comes before what fills the memory tier, and what starts more processes comes last.
 SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "graphs": graphs.measure,
+    "training": training.measure,
     "memory": memory.measure,
     "click": click.measure,
     "many": many.measure,

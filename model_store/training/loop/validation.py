@@ -1,89 +1,213 @@
-"""A quick look at quality while a run goes on: the refinement loop of SPEC 8.1 on logits, at the run's frame size.
+"""Validation while training: the evaluation protocol's objects and clicks on some photos, decoded the quick way.
 
-The figures of record come from `model_store.evaluation`, at 1024 and at the pictures' own resolution.
+The figures of record come from `model_store.evaluation`; these are the same but for fewer photos.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model_store.evaluation.instances import CELL, Instance, correction, instance, to_photo, valid_cells
+from model_store.evaluation.measures import iou
+from model_store.evaluation.protocol import STARTS, Protocol, chosen_masks
+from model_store.network.frames import frame
+from model_store.network.mask_decoder import stability_score
 from model_store.network.model import PromptableModel
-from model_store.training.data.augmentation import PLAIN, make_batch
-from model_store.training.data.shelf import Shelf, open_shelf
-from model_store.training.objectives.annotated import mask_boxes
-from model_store.training.objectives.clicks import cell_points, correction, middle_cells
-from model_store.training.objectives.losses import mask_iou
-from model_store.training.objectives.prompt_sets import decode, prompt_set
+from model_store.training.data.annotations import PhotoRecord
+from model_store.training.objectives.fast_decoder import decode_tokens
+from model_store.training.objectives.window_inputs import FramePrompts
+from service.sam.manifest import Ranking
+from service.sam.masks import rank
+from service.sam.prompts import IGNORED, POSITIVE
+from service.sam.transforms import FRAME_SIZE
+
+Floats = NDArray[np.float32]
+
+PROTOCOL = Protocol(max_instances=4)
+_STEPS = range(1, PROTOCOL.corrections + 1)
+FIGURES = (
+    *(f"val_{start}{suffix}" for start in STARTS for suffix in ("", *(f"_{step}" for step in _STEPS))),
+    "val_auto",
+    "val_oracle",
+    *(f"val_obeyed_{step}" for step in _STEPS),
+)
+"""Names of the figures.
+
+``val_box`` and ``val_point`` are mean IoUs of output 0 after a first prompt, ``val_box_1``, … those after corrections.
+``val_auto`` is the mean IoU of the first of a click's four masks in the order of the model's ranking, ``val_oracle``
+that of the best of the four. ``val_obeyed_1``, … are shares of the newest clicks that the answer obeys.
+"""
+
+SumOverProcesses = Callable[[Mapping[str, float]], Mapping[str, float]]
+"""Sums by name over the processes of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationPhoto:
+    """A photo and the objects that are asked for.
+
+    Attributes:
+        place: Place of the photo among all; decides objects and clicks, as in the protocol.
+        record: The photo.
+        objects: Its objects.
+    """
+
+    place: int
+    record: PhotoRecord
+    objects: tuple[Instance, ...]
+
+    @classmethod
+    def of(cls, place: int, record: PhotoRecord) -> Self:
+        """Choose the objects of a photo."""
+        masks = chosen_masks(record, place, PROTOCOL)
+        return cls(place, record, tuple(instance(record.masks[mask], record.size) for mask in masks))
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
-    """Photos and how much of them is looked at.
+    """The photos that this process measures."""
 
-    Args:
-        shelf: photos and masks that no step sees.
-        photos: how many of them.
-        masks: most masks a photo, the same ones each time.
-        passes: the first prompt and its corrections.
-    """
+    photos: tuple[ValidationPhoto, ...]
 
-    shelf: Shelf
-    photos: int = 48
-    masks: int = 4
-    passes: int = 3
+    @classmethod
+    def of(cls, records: Sequence[PhotoRecord], *, every: int = 1, rank: int = 0, world_size: int = 1) -> Self:
+        """Choose every k-th photo, and of those this process's share.
 
+        Args:
+            records: All photos with their masks.
+            every: k, 1 for all photos.
+            rank: Rank of this process.
+            world_size: Number of processes.
 
-def looking(packed: Path, device: torch.device) -> Callable[[nn.Module, int], dict[str, float]]:
-    """A look at packed photos, for a run."""
-    validation = ValidationSet(open_shelf(packed).to(device))
-
-    def look(model: nn.Module, frame_size: int) -> dict[str, float]:
-        assert isinstance(model, PromptableModel)
-        return validate(model, validation, frame_size)
-
-    return look
+        Raises:
+            ValueError: ``every`` is below 1.
+        """
+        if every < 1:
+            raise ValueError(f"Every k-th photo is measured, k from 1, not {every}.")
+        chosen = list(enumerate(records))[::every][rank::world_size]
+        return cls(tuple(ValidationPhoto.of(place, record) for place, record in chosen))
 
 
 @torch.no_grad()
-def validate(model: PromptableModel, validation: ValidationSet, frame_size: int, *, batch: int = 4) -> dict[str, float]:
-    """Mean IoU of output 0 by first prompt and number of corrections: `val_box_0`, `val_point_2`, …
+def validate(
+    model: nn.Module,
+    validation: ValidationSet,
+    *,
+    ranking: Ranking | None = None,
+    sum_over_processes: SumOverProcesses = dict,
+) -> dict[str, float]:
+    """Return the mean of each of `FIGURES` over all objects of all processes.
+
+    Every process calls this, each with its own photos.
 
     Args:
-        model: in eval mode.
-        validation: on what.
-        frame_size: pixels; the model's prompt encoder is set to it.
-        batch: pictures at a time.
+        model: A `PromptableModel` with the frame that is served. It is measured in eval mode and left in its own.
+        validation: The photos.
+        ranking: Rule that orders the four masks of a click, for ``val_auto``; None for the stability score.
+        sum_over_processes: Sum of values by name, see `DistributedContext.sum`.
+
+    Raises:
+        ValueError: The model's frame is not the one that is served.
     """
-    model.prompt_encoder.frame_size = frame_size
-    device = validation.shelf.photos.device
-    found: dict[str, list[Tensor]] = {}
-    count = min(validation.photos, len(validation.shelf))
-    photos = torch.linspace(0, len(validation.shelf) - 1, count).long()
-    for number, chosen in enumerate(torch.split(photos, batch)):
-        generator = torch.Generator().manual_seed(number)
-        pictures = make_batch(
-            validation.shelf, chosen, frame_size, PLAIN, max_masks=validation.masks, generator=generator
+    assert isinstance(model, PromptableModel)
+    if model.prompt_encoder.frame_size != FRAME_SIZE:
+        raise ValueError(f"The frame is {FRAME_SIZE} pixels, not {model.prompt_encoder.frame_size}.")
+    was_training = model.training
+    model.eval()
+    sums = {f"{key} {part}": 0.0 for key in FIGURES for part in ("sum", "count")}
+    code = model.prompt_encoder.dense_positional_code().flatten(2).transpose(1, 2)
+    for photo in validation.photos:
+        for key, value in _Measured(model, photo, code, ranking or Ranking()).figures():
+            if np.isfinite(value):  # an empty mask of an empty object has no IoU
+                sums[f"{key} sum"] += value
+                sums[f"{key} count"] += 1
+    model.train(was_training)
+    total = sum_over_processes(sums)
+    return {key: total[f"{key} sum"] / max(total[f"{key} count"], 1.0) for key in FIGURES}
+
+
+class _Measured:
+    """One photo with its embedding, asked for its objects by boxes and by clicks, all prompts of a pass together.
+
+    Letters: n objects, P = 2·n prompts, boxes before clicks; s side of the logits.
+    """
+
+    def __init__(self, model: PromptableModel, photo: ValidationPhoto, code: Tensor, ranking: Ranking) -> None:
+        self._model, self._photo, self._code, self._ranking = model, photo, code, ranking
+        pixels = frame(photo.record.image()).to(code.device)
+        self._image = model.image_encoder(pixels).float().flatten(2).transpose(1, 2)  # (1, M, 256)
+        self._valid = valid_cells(photo.record.size)
+
+    def figures(self) -> Iterator[tuple[str, float]]:
+        """Yield name and value of each figure of each object."""
+        count = len(self._photo.objects)
+        # The protocol's own clicks: boxes and clicks have random numbers of their own.
+        random = [np.random.default_rng((PROTOCOL.seed, self._photo.place, number)) for number in range(len(STARTS))]
+        prompts = self._first_prompts()
+        logits, predicted = self._decode(prompts)  # (P, 4, s, s), (P, 4)
+        yield from self._ious(logits, "")
+        yield from self._choices(logits[count:], predicted[count:])
+        for step in _STEPS:
+            clicks = [
+                correction(answer, self._object(row).cells, self._valid, random[row // count])
+                for row, answer in enumerate(logits[:, 0])
+            ]
+            points = np.stack([point for point, _ in clicks])
+            labels = np.array([label for _, label in clicks])
+            prompts = prompts.with_correction(
+                *(torch.from_numpy(values).to(self._code.device) for values in (points, labels))
+            )
+            logits, _ = self._decode(prompts)
+            yield from self._ious(logits, f"_{step}")
+            for answer, (x, y), label in zip(logits[:, 0], (points / CELL).astype(int), labels, strict=True):
+                if label != IGNORED:
+                    yield f"val_obeyed_{step}", float((answer[y, x] > 0) == (label == POSITIVE))
+
+    def _first_prompts(self) -> FramePrompts:
+        boxes, middles = (
+            torch.from_numpy(np.stack([getattr(one, name) for one in self._photo.objects])).to(self._code.device)[None]
+            for name in ("box", "middle")
         )
-        on_device = torch.Generator(device).manual_seed(number)
-        where = torch.nonzero(pictures.weights > 0)
-        rows, columns = where[:, 0], where[:, 1]
-        truth = pictures.masks[rows, columns]  # (P, s, s)
-        if not len(truth):
-            continue
-        valid = pictures.valid[rows]
-        embedding = model.image_encoder(pictures.frames)
-        covered = truth > 0.5
-        starts = {
-            "box": prompt_set(rows, mask_boxes(truth), torch.zeros(0, 2, device=device)),
-            "point": prompt_set(rows, torch.zeros(0, 4, device=device), cell_points(middle_cells(covered))),
-        }
-        for name, start in starts.items():
-            prompts = start
-            for index in range(validation.passes):
-                logits, _ = decode(model, embedding, prompts, masks=1)
-                found.setdefault(f"val_{name}_{index}", []).append(mask_iou(logits[:, 0], truth, valid[:, 0]))
-                prompts = prompts.with_correction(*correction(logits[:, 0], covered, valid[:, 0], on_device))
-    return {name: float(torch.cat(values).mean()) for name, values in found.items()}
+        count = 2 * boxes.shape[1]
+        no_labels = torch.zeros(1, count, 0, dtype=torch.int64, device=boxes.device)
+        return FramePrompts(boxes, middles, boxes.new_zeros(1, count, 0, 2), no_labels)
+
+    def _decode(self, prompts: FramePrompts) -> tuple[Floats, Floats]:
+        encoder = self._model.prompt_encoder
+        logits, predicted = decode_tokens(
+            self._model.mask_decoder,
+            self._image,
+            self._code,
+            prompts.tokens(encoder),
+            prompts.count,
+            no_mask=encoder.no_mask_embed.weight,
+        )
+        return logits.cpu().numpy(), predicted.cpu().numpy()
+
+    def _ious(self, logits: Floats, suffix: str) -> Iterator[tuple[str, float]]:
+        """The IoU of output 0 of each prompt."""
+        for row, answer in enumerate(logits[:, 0]):
+            start = STARTS[row // len(self._photo.objects)]
+            yield f"val_{start}{suffix}", self._iou(answer, self._object(row))
+
+    def _choices(self, logits: Floats, predicted: Floats) -> Iterator[tuple[str, float]]:
+        """What a user gets of a click who takes the first mask, and one who picks the best: (n, 4, s, s), (n, 4)."""
+        stability = stability_score(torch.from_numpy(logits)).numpy()
+        for row, one in enumerate(self._photo.objects):
+            values = [self._iou(answer, one) for answer in logits[row]]
+            scores = self._ranking.scores(stability[row].tolist(), predicted[row].tolist())
+            yield "val_auto", values[rank(scores, range(len(values)))[0]]
+            yield "val_oracle", max(values, key=lambda value: -1.0 if math.isnan(value) else value)
+
+    def _object(self, row: int) -> Instance:
+        """The object of a prompt."""
+        return self._photo.objects[row % len(self._photo.objects)]
+
+    def _iou(self, answer: Floats, one: Instance) -> float:
+        return float(iou(to_photo(answer, self._photo.record.size), one.truth))

@@ -1,274 +1,193 @@
-"""The prompt loop with annotated masks in the teacher's place (SPEC 7.4): what a step asks for, and its loss.
+"""The prompt loop on annotated masks: first prompts, then corrections of the answers, on windows of the served frame.
 
-Where masks nest under a click, all of them are right; the three outputs for ambiguous prompts learn them by best match,
-and output 0 learns the one that was meant. The predicted IoU learns the true one.
+Every pass through the decoder has a loss, see `answer_losses`; the loss of a step is their mean. Corrections come as
+users make them: positive where the answer lacks something and negative where it has too much, each on top of the
+earlier ones, with or without the earlier answer as a mask prompt.
 
-Letters: B pictures, G masks a picture, P prompts (boxes first, then clicks), K = 3 targets a prompt, s = side of the
-logits, C = s*s cells.
+Letters as in `window_inputs`.
 """
 
-import itertools
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from model_store.network.model import PromptableModel
-from model_store.training.data.augmentation import MASK_STRIDE, Batch
-from model_store.training.objectives.clicks import cell_points, correction, middle_cells, random_cells
+from model_store.training.data.window_geometry import MASK_STRIDE, TOKEN_STRIDE
+from model_store.training.data.windows import WindowBatch
+from model_store.training.objectives.answer_losses import (
+    AnswerLosses,
+    LossWeights,
+    Targets,
+    answer_losses,
+    click_nearness,
+)
+from model_store.training.objectives.clicks import cell_points, correction, inner_cells, random_cells
+from model_store.training.objectives.fast_decoder import decode_tokens
 from model_store.training.objectives.losses import StepLosses
-from model_store.training.objectives.prompt_sets import PromptSet, decode, prompt_set
+from model_store.training.objectives.window_inputs import (
+    FramePrompts,
+    normalised_frames,
+    valid_cells,
+    window_code,
+)
+from service.sam.prompts import IGNORED, POSITIVE
 
-PixelLoss = Literal["bce", "focal"]
-
-TARGETS = 3
-_MATCHES = torch.tensor(list(itertools.permutations(range(TARGETS))))  # (6, K): output of each target
-# Beyond this ratio of areas two masks under a click are different answers, not two drawings of one.
-_DISTINCT = 1.3
+Rounds = Sequence[bool]
+"""The corrections of one step: for each of them whether the earlier answer comes along as a mask prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedLoop:
-    """How a step with annotated masks goes.
+    """Settings of the prompt loop.
 
     Args:
-        prompts: prompts a picture, half of them boxes; an even number.
-        passes: decoder passes: the first, then one correction each.
-        pixel_loss: bce or focal.
-        pixel_weight: of the pixel loss.
-        dice_weight: of the overlap.
-        iou_weight: of the predicted IoU's squared error.
-        ambiguous_weight: of the three outputs for ambiguous prompts, against output 0.
-        mask_prompt: probability that a correction comes with the earlier answer as a mask prompt.
-        middle: share of clicks in the middle of the mask; the others fall anywhere in it.
-        box_noise: largest shift of a box's edge as a share of its side, for half of the boxes.
+        corrections: Shares of the steps with 0, 1, 2, … corrections; they sum to 1.
+        mask_prompt: Probability that a correction comes with the earlier answer as a mask prompt.
+        anywhere: Share of the correcting clicks that fall anywhere in what is wrong, as in the evaluation; the others
+            fall into its middle rather than on its rim.
+        weights: Weights of the parts of the loss.
+
+    Raises:
+        ValueError: A share or probability is out of its range, or the shares do not sum to 1.
     """
 
-    prompts: int = 8
-    passes: int = 2
-    pixel_loss: PixelLoss = "bce"
-    pixel_weight: float = 1.0
-    dice_weight: float = 1.0
-    iou_weight: float = 1.0
-    ambiguous_weight: float = 0.5
-    mask_prompt: float = 0.5
-    middle: float = 0.5
-    box_noise: float = 0.08
+    corrections: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
+    mask_prompt: float = 0.4
+    anywhere: float = 0.25
+    weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if self.prompts < 2 or self.prompts % 2:
-            raise ValueError(f"Prompts a picture are an even number from 2, not {self.prompts}.")
+        if any(share < 0 for share in self.corrections) or not math.isclose(sum(self.corrections), 1.0, abs_tol=1e-3):
+            raise ValueError(f"Shares of steps with 0, 1, 2, … corrections sum to 1, which {self.corrections} do not.")
+        for name in ("mask_prompt", "anywhere"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share from 0 to 1, not {getattr(self, name)}.")
 
+    def draw_rounds(self, generator: torch.Generator) -> Rounds:
+        """Draw the corrections of one step.
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Prompts and what is right for them.
+        They decide how much a step computes and which parameters get gradients. So all processes of a run draw them
+        from generators with the same seed.
 
-    Attributes:
-        prompts: P of them.
-        targets: (P, K, s, s) coverage; the first is the one that was meant.
-        has_target: (P, K) bool.
-        valid: (P, 1, s, s).
-        weights: (P,), 0 for prompts on pictures without a mask.
-    """
-
-    prompts: PromptSet
-    targets: Tensor
-    has_target: Tensor
-    valid: Tensor
-    weights: Tensor
+        Args:
+            generator: Random numbers of the CPU.
+        """
+        count = int(torch.multinomial(torch.tensor(self.corrections), 1, generator=generator))
+        return (torch.rand(count, generator=generator) < self.mask_prompt).tolist()
 
 
 def annotated_step(
-    model: PromptableModel, batch: Batch, loop: AnnotatedLoop, generator: torch.Generator | None = None
+    model: PromptableModel,
+    batch: WindowBatch,
+    loop: AnnotatedLoop,
+    generator: torch.Generator | None = None,
+    *,
+    rounds: Rounds,
 ) -> StepLosses:
-    """One step's losses.
+    """Return the losses of one step.
 
     Args:
-        model: the student, all of which learns.
-        batch: pictures and masks on the model's device.
-        loop: how.
-        generator: of that device.
+        model: All of it learns that is not frozen.
+        batch: Windows on the model's device.
+        loop: Settings.
+        generator: Random numbers of that device, for clicks; None takes torch's global ones.
+        rounds: Corrections after the first prompts, from `AnnotatedLoop.draw_rounds`.
+
+    Returns:
+        The mean loss of all passes. The parts are means over the prompts: ``mask``, ``ambiguous``, ``iou_error`` and,
+        with corrections, ``click`` of all passes; ``box_iou_k`` and ``point_iou_k``, IoU of output 0 after k
+        corrections; ``obeyed_k``, share of the clicks of correction k that the answer obeys.
+
+    Raises:
+        ValueError: A window does not fit into the frame of the model.
     """
-    model.prompt_encoder.frame_size = batch.frames.shape[-1]
-    embedding = model.image_encoder(batch.frames)  # (B, 256, S/16, S/16)
-    asked = ask(batch, loop, generator)
-    prompts, mask_prompt = asked.prompts, None
-    boxes = len(prompts.boxes)
-    total = torch.zeros((), device=batch.frames.device)
-    parts: dict[str, Tensor] = {}
-    for index in range(loop.passes):
-        logits, iou = decode(model, embedding, prompts, mask_prompt)
-        scored = score(logits, iou, asked if index == 0 else _meant_alone(asked), loop)
-        weights = asked.weights / asked.weights.sum().clamp(min=1.0)
-        total = total + (scored.loss * weights).sum() / loop.passes
-        for name, value in {"mask": scored.mask, "ambiguous": scored.ambiguous, "iou": scored.iou_error}.items():
-            parts[name] = parts.get(name, 0.0) + (value.detach() * weights).sum() / loop.passes
-        for name, rows in {"box": slice(None, boxes), "point": slice(boxes, None)}.items():
-            share = asked.weights[rows].sum().clamp(min=1.0)
-            parts[f"{name}_iou_{index}"] = (scored.true_iou[rows, 0] * asked.weights[rows]).sum() / share
-        if index + 1 < loop.passes:
-            answer = logits[:, 0].detach()
-            truth = asked.targets[:, 0] > 0.5
-            prompts = prompts.with_correction(*correction(answer, truth, asked.valid[:, 0], generator))
-            uses_mask = torch.rand((), device=answer.device, generator=generator) < loop.mask_prompt
-            mask_prompt = answer[:, None] if uses_mask else None
-    return StepLosses(total, parts)
+    windows = _Encoded.of(model, batch)
+    prompts = FramePrompts.of(batch)
+    valid = valid_cells(batch).repeat_interleave(prompts.count, dim=0)  # (P, s, s)
+    truth = batch.targets.flatten(0, 1).float() / 255  # (P, 3, s, s)
+    targets = Targets(truth.flatten(2), batch.has_target.flatten(0, 1), valid.flatten(1)[:, None])
+    origins = batch.origins.repeat_interleave(prompts.count, dim=0) * TOKEN_STRIDE  # (P, 2)
+    draw = partial(_drawn_cells, anywhere=loop.anywhere)
 
-
-def ask(batch: Batch, loop: AnnotatedLoop, generator: torch.Generator | None = None) -> Asked:
-    """Draws the prompts of a step."""
-    pictures_count, _, side, _ = batch.masks.shape
-    half, device = loop.prompts // 2, batch.masks.device
-    has_any = batch.weights.sum(1) > 0
-    # A picture without a mask is asked about nothing at all and counts 0; multinomial needs something to draw from.
-    drawable = torch.where(has_any[:, None], batch.weights, 1.0)
-    chosen = torch.multinomial(drawable, loop.prompts, replacement=True, generator=generator)  # (B, prompts)
-    order = torch.arange(pictures_count, device=device)
-    pictures = torch.cat([order.repeat_interleave(half), order.repeat_interleave(half)])  # (P,)
-    meant = torch.cat([chosen[:, :half].flatten(), chosen[:, half:].flatten()])  # (P,)
-    boxes_count = pictures_count * half
-    target = batch.masks[pictures, meant]  # (P, s, s)
-    weights = has_any[pictures].float()
-
-    boxes = mask_boxes(target[:boxes_count])
-    boxes = _noisy(boxes, loop.box_noise, side * MASK_STRIDE, generator)
-    covered = target[boxes_count:] > 0.5
-    in_middle = torch.rand(len(covered), 1, device=device, generator=generator) < loop.middle
-    cells = torch.where(in_middle, middle_cells(covered), random_cells(covered, generator))  # (R, 2)
-    jitter = torch.randint(0, MASK_STRIDE, cells.shape, device=device, generator=generator)
-    clicks = cell_points(cells) + torch.where(in_middle, 0, jitter)
-
-    others, has_others = _nested(batch, pictures[boxes_count:], meant[boxes_count:], cells)
-    none = torch.zeros(boxes_count, TARGETS - 1, side, side, device=device)
-    targets = torch.cat([target[:, None], torch.cat([none, others])], dim=1)
-    has_target = torch.cat(
-        [
-            torch.ones(len(target), 1, dtype=torch.bool, device=device),
-            torch.cat([torch.zeros(boxes_count, TARGETS - 1, dtype=torch.bool, device=device), has_others]),
-        ],
-        dim=1,
-    )
-    prompts = prompt_set(pictures, boxes, clicks)
-    return Asked(prompts, targets, has_target, batch.valid[pictures], weights)
-
-
-def mask_boxes(masks: Tensor) -> Tensor:
-    """Boxes of coverages (P, s, s), (P, 4) in the frame; an edge lies within its cell where the coverage says."""
-    edges = []
-    for axis in (1, 2):  # over rows: extent in x; over columns: in y
-        profile = masks.amax(axis)  # (P, s)
-        covered = profile > 0.5
-        length = profile.shape[1]
-        first = covered.float().argmax(1)
-        last = length - 1 - covered.flip(1).float().argmax(1)
-        rows = torch.arange(len(masks), device=masks.device)
-        low = first + 1 - profile[rows, first] - profile[rows, (first - 1).clamp(min=0)] * (first > 0)
-        high = last + profile[rows, last] + profile[rows, (last + 1).clamp(max=length - 1)] * (last < length - 1)
-        edges.append((low * MASK_STRIDE, high * MASK_STRIDE))
-    (x0, x1), (y0, y1) = edges
-    return torch.stack([x0, y0, x1, y1], dim=1)
+    logits, iou = windows.decode(prompts)
+    losses = [answer_losses(logits, iou, targets, loop.weights)]
+    obedience = {}
+    for number, uses_mask in enumerate(rounds, start=1):
+        answer = logits[:, :1].detach()  # (P, 1, s, s)
+        points, labels = correction(answer[:, 0], truth[:, 0] > 0.5, valid, generator, draw=draw)
+        clicked = (points[:, 0] / MASK_STRIDE).long()  # (P, 2)
+        jitter = torch.rand(clicked.shape, generator=generator, device=clicked.device) * MASK_STRIDE - 0.5
+        prompts = prompts.with_correction(cell_points(clicked) + jitter + origins, labels[:, 0])
+        logits, iou = windows.decode(prompts, answer if uses_mask else None)
+        cells = (
+            prompts.clicks.flatten(0, 1) - origins[:, None] - (MASK_STRIDE - 1) / 2
+        ) / MASK_STRIDE  # (P, K, 2), all so far
+        nearness = click_nearness(
+            cells, prompts.labels.flatten(0, 1), logits.shape[-1], loop.weights.click_radius
+        )  # (P, s, s)
+        losses.append(answer_losses(logits, iou, targets.meant_alone(), loop.weights, nearness))
+        obedience[f"obeyed_{number}"] = _obeyed_share(logits[:, 0].detach(), clicked, labels[:, 0])
+    total = torch.stack([one.loss for one in losses]).mean()
+    return StepLosses(total, _parts(losses, prompts) | obedience)
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Of P prompts: losses (P,), and the true IoU of the four outputs (P, 4)."""
+class _Encoded:
+    """Windows, ready for prompts: image tokens and their positional code, (B, M, 256) each."""
 
-    loss: Tensor
-    mask: Tensor
-    ambiguous: Tensor
-    iou_error: Tensor
-    true_iou: Tensor
+    model: PromptableModel
+    image: Tensor
+    code: Tensor
 
+    @classmethod
+    def of(cls, model: PromptableModel, batch: WindowBatch) -> "_Encoded":
+        code = window_code(model.prompt_encoder, batch)
+        embedding = model.image_encoder(normalised_frames(batch)).float()  # (B, 256, g, g)
+        return cls(model, embedding.flatten(2).transpose(1, 2), code)
 
-def score(logits: Tensor, iou_predictions: Tensor, asked: Asked, loop: AnnotatedLoop) -> Scored:
-    """Losses of four outputs (P, 4, s, s) with their predicted IoU (P, 4).
-
-    Both losses are linear in the target, so all pairs of outputs and targets are two matrix products.
-    """
-    valid = asked.valid.flatten(2)  # (P, 1, C)
-    answers, targets = logits.flatten(2), asked.targets.flatten(2)  # (P, 4, C), (P, K, C)
-    cells = valid.sum(2, keepdim=True).clamp(min=1.0)
-    if_in, if_out = _pixel_costs(answers, loop.pixel_loss)
-    wanted = (targets * valid).transpose(1, 2)  # (P, C, K)
-    pixel = ((if_in - if_out) @ wanted + (if_out * valid).sum(2, keepdim=True)) / cells  # (P, 4, K)
-    probability = answers.sigmoid() * valid
-    overlap = probability @ wanted
-    sizes = probability.sum(2)[:, :, None] + wanted.sum(1)[:, None, :]
-    costs = loop.pixel_weight * pixel + loop.dice_weight * (1 - (2 * overlap + 1) / (sizes + 1))  # (P, 4, K)
-
-    matched = _MATCHES.to(costs.device)
-    exists = asked.has_target.float()
-    by_match = torch.stack(
-        [(costs[:, 1:].gather(1, row.expand(len(costs), 1, TARGETS))[:, 0] * exists).sum(1) for row in matched], dim=1
-    )  # (P, 6): each target at the output that a match gives it
-    best = by_match.argmin(1)
-    ambiguous = by_match.gather(1, best[:, None])[:, 0] / exists.sum(1)
-    mask = costs[:, 0, 0]
-
-    with torch.no_grad():
-        pairs = _pair_ious(answers > 0, targets > 0.5, valid > 0)
-        pairs = torch.where(asked.has_target[:, None], pairs, -1.0)
-        true_iou = pairs.amax(2)  # an output that learned no target is as good as its best
-        own = pairs[:, 1:].gather(1, matched[best][:, None])[:, 0]  # (P, K)
-        for target in range(TARGETS):
-            place = matched[best][:, target : target + 1] + 1
-            kept = torch.where(asked.has_target[:, target], own[:, target], true_iou.gather(1, place)[:, 0])
-            true_iou = true_iou.scatter(1, place, kept[:, None])
-        true_iou[:, 0] = pairs[:, 0, 0]
-    iou_error = (iou_predictions - true_iou).square().mean(1)
-    loss = mask + loop.ambiguous_weight * ambiguous + loop.iou_weight * iou_error
-    return Scored(loss, mask, ambiguous, iou_error, true_iou)
+    def decode(self, prompts: FramePrompts, mask_prompt: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (P, 4, s, s) and predicted IoU (P, 4); ``mask_prompt`` is (P, 1, s, s)."""
+        encoder = self.model.prompt_encoder
+        decode = partial(
+            decode_tokens, self.model.mask_decoder, self.image, self.code, prompts.tokens(encoder), prompts.count
+        )
+        if mask_prompt is None:
+            return decode(no_mask=encoder.no_mask_embed.weight)
+        return decode(dense=encoder.dense(mask_prompt, len(mask_prompt)).flatten(2).transpose(1, 2))
 
 
-def _pixel_costs(logits: Tensor, kind: PixelLoss) -> tuple[Tensor, Tensor]:
-    """Cost of each cell if it is in the target, and if it is not."""
-    if_in, if_out = functional.softplus(-logits), functional.softplus(logits)
-    if kind == "bce":
-        return if_in, if_out
-    probability = logits.sigmoid()
-    # alpha 0.25, gamma 2 as in Lin et al. 2017.
-    return 0.25 * (1 - probability) ** 2 * if_in, 0.75 * probability**2 * if_out
+def _drawn_cells(wrong: Tensor, generator: torch.Generator | None, *, anywhere: float) -> Tensor:
+    """One wrong cell of each prompt, (P, 2): anywhere in some prompts, in the middle in the others."""
+    is_anywhere = torch.rand(len(wrong), 1, generator=generator, device=wrong.device) < anywhere
+    return torch.where(is_anywhere, random_cells(wrong, generator), inner_cells(wrong, generator))
 
 
-def _pair_ious(answers: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """(P, 4, C) and (P, K, C) bool → IoU (P, 4, K)."""
-    inside = (answers & valid).float()
-    wanted = (targets & valid).float()
-    both = inside @ wanted.transpose(1, 2)
-    either = inside.sum(2)[:, :, None] + wanted.sum(2)[:, None] - both
-    return torch.where(either > 0, both / either.clamp(min=1.0), 1.0)
+def _parts(losses: Sequence[AnswerLosses], prompts: FramePrompts) -> dict[str, Tensor]:
+    """The parts of the losses of all passes, for the log."""
+    parts = {
+        "mask": torch.stack([one.mask for one in losses]).mean().detach(),
+        "ambiguous": torch.stack([one.ambiguous for one in losses]).mean().detach(),
+        "iou_error": torch.stack([one.iou for one in losses]).mean().detach(),
+    }
+    if len(losses) > 1:
+        parts["click"] = torch.stack([one.click for one in losses[1:]]).mean().detach()
+    boxes = prompts.boxes.shape[1]
+    for number, one in enumerate(losses):
+        by_window = one.true_iou[:, 0].reshape(-1, prompts.count)  # (B, n)
+        if boxes:
+            parts[f"box_iou_{number}"] = by_window[:, :boxes].mean()
+        if boxes < prompts.count:
+            parts[f"point_iou_{number}"] = by_window[:, boxes:].mean()
+    return parts
 
 
-def _nested(batch: Batch, pictures: Tensor, meant: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest and the smallest other mask under each click, where they differ clearly from the one meant.
-
-    Returns:
-        (R, 2, s, s) coverage and (R, 2) bool.
-    """
-    under = batch.masks[pictures, :, cells[:, 1], cells[:, 0]] > 0.5
-    areas = batch.masks.sum((2, 3))[pictures]  # (R, G)
-    rows = torch.arange(len(pictures), device=pictures.device)
-    own = areas[rows, meant][:, None]
-    is_candidate = under & (batch.weights[pictures] > 0)
-    largest = torch.where(is_candidate & (areas > own * _DISTINCT), areas, -torch.inf)
-    smallest = torch.where(is_candidate & (areas < own / _DISTINCT), -areas, -torch.inf)
-    found = [ranking.max(1) for ranking in (largest, smallest)]
-    others = torch.stack([batch.masks[pictures, at] for _, at in found], dim=1)
-    return others, torch.stack([torch.isfinite(value) for value, _ in found], dim=1)
-
-
-def _meant_alone(asked: Asked) -> Asked:
-    """After a correction it is clear which mask was meant."""
-    only_first = torch.zeros_like(asked.has_target)
-    only_first[:, 0] = True
-    return Asked(asked.prompts, asked.targets, only_first, asked.valid, asked.weights)
-
-
-def _noisy(boxes: Tensor, noise: float, frame_size: int, generator: torch.Generator | None) -> Tensor:
-    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    shift = (torch.rand(boxes.shape, device=boxes.device, generator=generator) * 2 - 1) * noise * sides
-    moves = torch.rand(len(boxes), 1, device=boxes.device, generator=generator) < 0.5
-    return torch.where(moves, boxes + shift, boxes).clamp(0, frame_size)
+def _obeyed_share(answer: Tensor, cells: Tensor, labels: Tensor) -> Tensor:
+    """Share of the newest clicks, cells (P, 2) with labels (P,), that an answer (P, s, s) obeys; all of none are 1."""
+    at_click = answer[torch.arange(len(cells), device=cells.device), cells[:, 1], cells[:, 0]] > 0
+    counts = labels != IGNORED
+    disobeyed = ((at_click != (labels == POSITIVE)) & counts).sum()
+    return 1 - disobeyed / counts.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Where a click falls: the middle of a mask, anywhere in it, or where an answer is wrong (SPEC 7.4a, 8.1).
+"""Where a correcting click falls: somewhere in what is wrong with an answer (SPEC 7.4a, 8.1).
 
 Letters: P prompts, (h, w) of the grid on which masks lie.
 """
@@ -17,63 +17,37 @@ Draw = Callable[[Tensor, torch.Generator | None], Tensor]
 
 FEWEST_WRONG_CELLS = 10
 """Below, an answer counts as right and gets no correction."""
+_NEIGHBOURHOOD = 5  # cells
 
 
 def random_cells(candidates: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One cell of each set, all equally likely.
+    """Return one cell of each set, all equally likely.
 
     Args:
         candidates: (P, h, w) bool; an empty set gives the cell (0, 0).
-        generator: of the device of `candidates`; None takes torch's global one.
+        generator: Random numbers, of the device of ``candidates``; None takes torch's global ones.
 
     Returns:
         (P, 2) int64 as (x, y).
     """
-    flat = candidates.flatten(1)
-    # Ranks of random numbers instead of multinomial, which refuses empty sets and more than 2^24 cells.
-    keys = torch.rand(flat.shape, generator=generator, device=flat.device)
-    index = torch.where(flat, keys, -1.0).argmax(1)
-    index = torch.where(flat.any(1), index, 0)
-    width = candidates.shape[2]
-    return torch.stack([index % width, index // width], dim=1)
+    return _drawn(candidates, candidates.float(), generator)
 
 
-def middle_cells(masks: Tensor) -> Tensor:
-    """The cell of each mask that is farthest from its border.
+def inner_cells(candidates: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return one cell of each set, rather from its middle than from its rim.
+
+    People click into the middle of what is wrong. A cell's random number is multiplied by the square of the share of
+    its 5 × 5 neighbours that are in the set, and the largest wins: so all cells deep inside are equally likely, and
+    thin rims are drawn only where there is nothing else.
 
     Args:
-        masks: (P, h, w) bool.
-
-    Returns:
-        (P, 2) int64 as (x, y).
+        candidates: See `random_cells`.
+        generator: See `random_cells`.
     """
-    depth = depths(masks).flatten(1)
-    index = depth.argmax(1)
-    width = masks.shape[2]
-    return torch.stack([index % width, index // width], dim=1)
-
-
-def depths(masks: Tensor) -> Tensor:
-    """How deep each cell lies in its mask: octagonal distance to the outside, (P, h, w) float32.
-
-    Layers are peeled off with a cross and a square in turn; unlike the exact transform this stays on the device.
-    """
-    left = masks[:, None].float()
-    depth = left.clone()
-    for layer in range(max(masks.shape[1:])):
-        # Outside the grid is outside the mask.
-        padded = functional.pad(left, (1, 1, 1, 1))
-        if layer % 2:
-            left = -functional.max_pool2d(-padded, 3, stride=1)
-        else:
-            rows, columns = padded[..., 1:-1], padded[..., 1:-1, :]
-            left = torch.minimum(
-                -functional.max_pool2d(-rows, (3, 1), stride=1), -functional.max_pool2d(-columns, (1, 3), stride=1)
-            )
-        if not left.any():
-            break
-        depth += left
-    return depth[:, 0]
+    share = functional.avg_pool2d(
+        candidates.float()[:, None], _NEIGHBOURHOOD, stride=1, padding=_NEIGHBOURHOOD // 2
+    )  # (P, 1, h, w)
+    return _drawn(candidates, share[:, 0].square(), generator)
 
 
 def cell_points(cells: Tensor) -> Tensor:
@@ -82,7 +56,7 @@ def cell_points(cells: Tensor) -> Tensor:
 
 
 def wrong_cells(answer: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells that the answer has too much and those that it lacks.
+    """Return the cells that the answer has too much and those that it lacks.
 
     Args:
         answer: (P, h, w) mask logits.
@@ -106,14 +80,14 @@ def correction(
     *,
     draw: Draw = random_cells,
 ) -> tuple[Tensor, Tensor]:
-    """One corrective click a prompt, drawn uniformly from all that is wrong.
+    """Return one correcting click for each prompt, somewhere in what is wrong.
 
     Args:
-        answer: as in `wrong_cells`, like the next two.
-        truth: see there.
-        valid: see there.
-        generator: of their device.
-        draw: chooses a cell of each set.
+        answer: See `wrong_cells`.
+        truth: See `wrong_cells`.
+        valid: See `wrong_cells`.
+        generator: Random numbers, of their device.
+        draw: Choice of a cell of each set.
 
     Returns:
         Coordinates (P, 1, 2) float32 in the frame and labels (P, 1): positive where something lacks, negative where
@@ -128,3 +102,14 @@ def correction(
     labels = torch.where(is_right, IGNORED, labels)
     points = torch.where(is_right[:, None], 0.0, cell_points(cells))
     return points[:, None], labels[:, None]
+
+
+def _drawn(candidates: Tensor, weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The candidate with the largest product of weight and random number."""
+    flat = candidates.flatten(1)
+    # Ranks of random numbers instead of multinomial, which refuses empty sets and more than 2^24 cells.
+    keys = torch.rand(flat.shape, generator=generator, device=flat.device) * weights.flatten(1)
+    index = torch.where(flat, keys, -1.0).argmax(1)
+    index = torch.where(flat.any(1), index, 0)
+    width = candidates.shape[2]
+    return torch.stack([index % width, index // width], dim=1)

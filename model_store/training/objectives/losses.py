@@ -1,12 +1,11 @@
-"""What is minimised: pixels and overlap of masks, the score's error, and features of a teacher (SPEC 7.2 to 7.4).
+"""Losses of distillation: pixels and overlap of masks, and features of a teacher (SPEC 7.2 to 7.4).
 
-Letters: P prompts, n masks a prompt, (h, w) of the grid of logits, B pictures.
+Letters: P prompts, n masks a prompt, (h, w) of the grid of logits, B images.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,17 +35,6 @@ def bce(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     return _mean_of_valid(loss, valid)
 
 
-def focal(
-    logits: Tensor, target: Tensor, valid: Tensor | None = None, *, alpha: float = 0.25, gamma: float = 2.0
-) -> Tensor:
-    """Focal loss, as `bce`. Source: Lin et al. 2017 (arXiv 1708.02002)."""
-    loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    probability = logits.sigmoid()
-    missed = probability * (1 - target) + (1 - probability) * target
-    weight = alpha * target + (1 - alpha) * (1 - target)
-    return _mean_of_valid(weight * missed**gamma * loss, valid)
-
-
 def dice(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Dice loss of each mask, 1 added above and below.
 
@@ -68,24 +56,15 @@ def feature_mse(student: Tensor, teacher: Tensor, valid: Tensor, *, division: Di
     Args:
         student: (B, C, g, g).
         teacher: the same.
-        valid: (B, 1, g, g), 1 inside the picture.
-        division: `each` divides a picture's error by its own cells, as intended; `crossed` divides every picture's by
-            every other's, as EdgeSAM's code does. They agree for pictures of one shape.
+        valid: (B, 1, g, g), 1 inside the image.
+        division: `each` divides an image's error by its own cells, as intended; `crossed` divides every image's by
+            every other's, as EdgeSAM's code does. They agree for images of one shape.
     """
     errors = ((student - teacher).square().mean(1, keepdim=True) * valid).flatten(1).sum(1)  # (B,)
     cells = valid.flatten(1).sum(1)  # (B,)
     if division == "crossed":
         return errors.mean() * (1 / cells).mean()
     return (errors / cells).mean()
-
-
-def mask_iou(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """IoU of the mask `logits > 0` with the mask `target > 0.5`, (...) for (..., h, w); 1 when both are empty."""
-    answer, truth = logits > 0, target > 0.5
-    if valid is not None:
-        answer, truth = answer & (valid > 0), truth & (valid > 0)
-    both, either = (answer & truth).sum((-2, -1)), (answer | truth).sum((-2, -1))
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def _mean_of_valid(loss: Tensor, valid: Tensor | None) -> Tensor:
