@@ -64,7 +64,7 @@ def evaluate(
 
     python -m model_store evaluate --data data/heldout --model models/plants-7 --url http://127.0.0.1:8000
 
-    python -m model_store evaluate --data data/heldout --model edgesam-base --max-instances 4 --processes 2
+    python -m model_store evaluate --data data/heldout --model edgesam-lite --max-instances 4 --processes 2
 
     python -m model_store evaluate --data coco/annotations/instances_val2017.json:coco/val2017 --model models/edge-sam
     """
