@@ -57,6 +57,30 @@ def test_frozen_parameters_get_no_gradient(trained_model):
     assert not any(name.startswith(("prompt_encoder.", "image_encoder.features.")) for name in learned)
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_gradients_pass_by_pass_are_those_of_the_mean_loss(bfloat16, trained_model):
+    found = []
+    for backward in (False, True):
+        trained_model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            losses = annotated_step(
+                trained_model, disc_windows((20, 30)), LOOP, generator(), rounds=(False, True), backward=backward
+            )
+        if not backward:
+            losses.total.backward()
+        found.append((losses, {name: value.grad for name, value in trained_model.named_parameters()}))
+    (whole, expected), (by_pass, gradients) = found
+
+    assert torch.equal(whole.total, by_pass.total)
+    assert not by_pass.total.requires_grad
+    total = torch.stack([value.norm() for value in expected.values() if value is not None]).norm()
+    for name, gradient in gradients.items():
+        if not without_effect(
+            name
+        ):  # in bfloat16 the encoder gets the gradients of its output rounded once, not thrice
+            assert (gradient - expected[name]).norm() < (1e-2 if bfloat16 else 1e-5) * total, name
+
+
 def test_parts_tell_how_each_pass_went(trained_model):
     first = step(trained_model, ()).parts
     later = step(trained_model, (False, True, False)).parts

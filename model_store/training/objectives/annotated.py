@@ -9,7 +9,7 @@ Letters as in `window_inputs`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -87,6 +87,7 @@ def annotated_step(
     generator: torch.Generator | None = None,
     *,
     rounds: Rounds,
+    backward: bool = False,
 ) -> StepLosses:
     """Return the losses of one step.
 
@@ -96,6 +97,8 @@ def annotated_step(
         loop: Settings.
         generator: Random numbers of that device, for clicks; None takes torch's global ones.
         rounds: Corrections after the first prompts, from `AnnotatedLoop.draw_rounds`.
+        backward: Whether to add the gradients as well, pass by pass. Then only one pass at a time is in memory, and the
+            losses have no graph.
 
     Returns:
         The mean loss of all passes. The parts are means over the prompts: ``mask``, ``ambiguous``, ``iou_error`` and,
@@ -105,7 +108,8 @@ def annotated_step(
     Raises:
         ValueError: A window does not fit into the frame of the model.
     """
-    windows = _Encoded.of(model, batch)
+    encoded = _Encoded.of(model, batch)
+    windows = encoded.cut_off() if backward else encoded
     prompts = FramePrompts.of(batch)
     valid = valid_cells(batch).repeat_interleave(prompts.count, dim=0)  # (P, s, s)
     truth = batch.targets.flatten(0, 1).float() / 255  # (P, 3, s, s)
@@ -113,8 +117,15 @@ def annotated_step(
     origins = batch.origins.repeat_interleave(prompts.count, dim=0) * TOKEN_STRIDE  # (P, 2)
     draw = partial(_drawn_cells, anywhere=loop.anywhere)
 
+    losses: list[AnswerLosses] = []
+
+    def finish(one: AnswerLosses) -> None:
+        losses.append(one)
+        if backward:
+            torch.autograd.backward(one.loss.mean() / (1 + len(rounds)))
+
     logits, iou = windows.decode(prompts)
-    losses = [answer_losses(logits, iou, targets, loop.weights)]
+    finish(answer_losses(logits, iou, targets, loop.weights))
     obedience = {}
     for number, uses_mask in enumerate(rounds, start=1):
         answer = logits[:, :1].detach()  # (P, 1, s, s)
@@ -129,9 +140,11 @@ def annotated_step(
         nearness = click_nearness(
             cells, prompts.labels.flatten(0, 1), logits.shape[-1], loop.weights.click_radius
         )  # (P, s, s)
-        losses.append(answer_losses(logits, iou, targets.meant_alone(), loop.weights, nearness))
+        finish(answer_losses(logits, iou, targets.meant_alone(), loop.weights, nearness))
         obedience[f"obeyed_{number}"] = _obeyed_share(logits[:, 0].detach(), clicked, labels[:, 0])
-    total = torch.stack([one.loss for one in losses]).mean()
+    if backward and windows.image.grad is not None:
+        torch.autograd.backward(encoded.image, windows.image.grad)
+    total = torch.stack([one.loss.detach() if backward else one.loss for one in losses]).mean()
     return StepLosses(total, _parts(losses, prompts) | obedience)
 
 
@@ -148,6 +161,10 @@ class _Encoded:
         code = window_code(model.prompt_encoder, batch)
         embedding = model.image_encoder(normalised_frames(batch)).float()  # (B, 256, g, g)
         return cls(model, embedding.flatten(2).transpose(1, 2), code)
+
+    def cut_off(self) -> "_Encoded":
+        """Return the same windows, with image tokens that collect gradients instead of passing them to the encoder."""
+        return replace(self, image=self.image.detach().requires_grad_(self.image.requires_grad))
 
     def decode(self, prompts: FramePrompts, mask_prompt: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (P, 4, s, s) and predicted IoU (P, 4); ``mask_prompt`` is (P, 1, s, s)."""
