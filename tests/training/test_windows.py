@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
-from torch.utils.data import DataLoader
 
 from model_store.catalog import ModelStoreError
 from model_store.training.data.annotations import AnnotationError, read_annotations
@@ -45,13 +44,19 @@ def a_data_set(folder, count, *, radius):
     return read_annotations(folder)
 
 
-def dataset(records, window=SMALL, *, seed=0, rank=0, augmentation=None, boxes=2, points=3):
-    augmentation = augmentation or Augmentation()
-    return WindowDataset(records, window, boxes=boxes, points=points, augmentation=augmentation, seed=seed, rank=rank)
+def dataset(records, window=SMALL, *, augmentation=None, boxes=2, points=3):
+    return WindowDataset(records, window, boxes=boxes, points=points, augmentation=augmentation or Augmentation())
+
+
+def batches(records, seed=0, **options):
+    """Batches without end."""
+    made, random = dataset(records, **options), np.random.default_rng(seed)
+    while True:
+        yield made.batch(random)
 
 
 def first(records, **options):
-    return next(iter(dataset(records, **options)))
+    return next(batches(records, **options))
 
 
 def equal(one, other):
@@ -83,31 +88,17 @@ def values(batch):
 
 
 def test_the_same_seed_gives_the_same_windows_and_another_one_others(photos):
-    again = iter(dataset(photos))
-    stream = iter(dataset(photos))
+    again = batches(photos)
 
-    batches = [next(stream) for _ in range(3)]
+    some = list(itertools.islice(batches(photos), 3))
 
-    assert all(equal(batch, next(again)) for batch in batches)
-    assert not equal(batches[0], batches[1])
-    assert not equal(batches[0], first(photos, seed=1))
-    assert not equal(batches[0], first(photos, rank=1))
-
-
-def test_each_loader_process_has_a_stream_of_its_own(photos):
-    loader = DataLoader(dataset(photos), batch_size=None, num_workers=2, multiprocessing_context="spawn")
-
-    batches = list(itertools.islice(loader, 3))  # of the first process, the second, the first again
-
-    stream = iter(dataset(photos))
-    assert equal(batches[0], next(stream)), "the first process has the stream of a run without loader processes"
-    assert equal(batches[2], next(stream))
-    assert not equal(batches[1], batches[0])
-    assert not equal(batches[1], batches[2])
+    assert all(equal(batch, next(again)) for batch in some)
+    assert not equal(some[0], some[1])
+    assert not equal(some[0], first(photos, seed=1))
 
 
 def test_clicks_and_boxes_point_at_what_the_photo_shows(photos):
-    stream = iter(dataset(photos, window=WindowSize(512, 2), augmentation=Augmentation(noisy_boxes=0.0)))
+    stream = batches(photos, window=WindowSize(512, 2), augmentation=Augmentation(noisy_boxes=0.0))
     for _ in range(10):
         batch = next(stream)
         for window, prompt in itertools.product(range(2), range(5)):
@@ -138,7 +129,7 @@ def test_plain_windows_have_the_photo_s_own_colours_at_their_own_place(photos):
 def test_photos_that_cannot_be_read_are_left_out_and_counted(photos):
     photos[1].path.unlink()
     photos[4].path.write_bytes(photos[4].path.read_bytes()[:900])
-    stream = iter(dataset(photos))
+    stream = batches(photos)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -180,7 +171,6 @@ def test_drawn_scenes_need_no_readable_photo(photos):
     [
         ({"boxes": 0, "points": 0}, "at least one prompt"),
         ({"boxes": -1}, "at least one prompt"),
-        ({"seed": -1}, "seed"),
     ],
 )
 def test_data_sets_of_windows_are_checked(photos, options, message):

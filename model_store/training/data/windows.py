@@ -9,12 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from model_store.catalog import ModelStoreError
 from model_store.training.data.annotated_images import UnreadablePhoto, read_image
@@ -124,11 +122,11 @@ class PhotoLeftOut(UserWarning):
     """A photo that cannot be read is left out of a run."""
 
 
-class WindowDataset(IterableDataset[WindowBatch]):
-    """Endless batches of windows of one size.
+class WindowDataset:
+    """Makes batches of windows of one size.
 
-    Each loader process of each rank has a random stream of its own, the same for the same seed, rank, size and number
-    of loader processes. A photo that cannot be read is left out of its stream, with a warning that counts them.
+    Random numbers alone decide what a batch shows, so that any process can make it. A photo that cannot be read is left
+    out from then on, with a warning that counts them.
 
     Args:
         records: Photos with masks.
@@ -136,12 +134,9 @@ class WindowDataset(IterableDataset[WindowBatch]):
         boxes: Prompts of a window that are boxes.
         points: Prompts of a window that are clicks.
         augmentation: How windows vary.
-        seed: Seed of all streams, at least 0.
-        rank: Number of this process among those of a distributed run.
 
     Raises:
         ValueError: There is nothing to draw from or nothing to ask for.
-        AnnotationError: While iterating: no photo can be read, or hardly any has a mask that is large enough.
     """
 
     def __init__(
@@ -152,37 +147,32 @@ class WindowDataset(IterableDataset[WindowBatch]):
         boxes: int,
         points: int,
         augmentation: Augmentation,
-        seed: int,
-        rank: int = 0,
     ) -> None:
         if not records or not all(record.masks for record in records):
             raise ValueError("Windows are cut from photos that have at least one mask each.")
         if boxes < 0 or points < 0 or boxes + points < 1:
             raise ValueError(f"A window has at least one prompt, not {boxes} boxes and {points} points.")
-        if seed < 0 or rank < 0:
-            raise ValueError(f"A seed and a rank are at least 0, not {seed} and {rank}.")
         self.records, self.window, self.augmentation = records, window, augmentation
         self.boxes, self.points = boxes, points
-        self._stream = (seed, rank, window.pixels)
-        self._photo_weights, mask_weights = weights(records, objects_bias=augmentation.objects_bias)
+        photo_weights, mask_weights = weights(records, objects_bias=augmentation.objects_bias)
         self._mask_weights = np.split(mask_weights, np.cumsum([len(record.masks) for record in records])[:-1])
-        self._donors = donor_numbers(records)
+        self._chances = _Chances(photo_weights, donor_numbers(records))
 
-    def __iter__(self) -> Iterator[WindowBatch]:
-        """Batches of this process's stream, from its beginning."""
-        worker = get_worker_info()
-        if worker is not None:
-            cv2.setNumThreads(1)  # one process a core is the loader's business
-        random = np.random.default_rng((*self._stream, worker.id if worker else 0))
+    def batch(self, random: np.random.Generator) -> WindowBatch:
+        """Make a batch.
+
+        Args:
+            random: Decides everything about it, but for photos that could not be read before.
+
+        Raises:
+            AnnotationError: No photo can be read, or hardly any has a mask that is large enough.
+        """
         windows = self._windows(random)
-        while True:
-            batch = _collate([next(windows) for _ in range(self.window.batch)])
-            # The loader's thread would copy it there, and a process that is ended meanwhile would abort.
-            yield batch if worker is None else batch.share_memory()
+        return _collate([next(windows) for _ in range(self.window.batch)])
 
     def _windows(self, random: np.random.Generator) -> Iterator[Window]:
         """Windows without end; photos that cannot be read are left out from then on."""
-        chances = _Chances(self._photo_weights, self._donors)
+        chances = self._chances
         fruitless = 0
         while True:
             try:
