@@ -19,6 +19,7 @@ from model_store.importing import Form
 from model_store.model_info import UNTRAINED_LICENCE, ModelInfo, info_of, published_info
 from model_store.target import check_target
 from model_store.training import command as training
+from model_store.training import distill_command
 from service.sam.manifest import ManifestError, load_manifest
 
 ModelsDir = Annotated[
@@ -237,7 +238,7 @@ def export(
 
     python -m model_store export best.pth --licence "our own" --measured miou_box=0.74 --out models/plants-7
 
-    python -m model_store export out/run1/edgesam.pth --granularity out/boxes/edgesam.pth --licence "our own"
+    python -m model_store export out/run1/model.safetensors --granularity out/boxes/granularity.pth --licence "our own"
     --out models/plants-8
 
     python -m model_store export --untrained --seed 0 --out models/edgesam-untrained
@@ -323,12 +324,10 @@ def info(
 
 
 for command in (
-    training.pack,
     training.train,
-    training.features,
-    training.distill,
+    distill_command.features,
+    distill_command.distill,
     training.granularity,
-    training.pieces,
     evaluate,
     calibrate,
 ):

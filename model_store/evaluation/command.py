@@ -60,7 +60,7 @@ def evaluate(
 
     [bold]Examples[/bold]
 
-    python -m model_store evaluate --data data/heldout --checkpoint out/run1/edgesam.pth --out out/evaluation
+    python -m model_store evaluate --data data/heldout --checkpoint out/run1/model.safetensors --out out/evaluation
 
     python -m model_store evaluate --data data/heldout --model models/plants-7 --url http://127.0.0.1:8000
 

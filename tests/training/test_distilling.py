@@ -35,7 +35,6 @@ def features(data, teacher, tmp_path):
         tmp_path / "features",
         "--frame-size",
         FRAME,
-        "--no-bf16",
     )
     assert result.exit_code == 0, result.output
     return tmp_path / "features"
@@ -78,14 +77,14 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(data, tmp_path):
 
 @pytest.mark.parametrize("division", ["each", "crossed"])
 def test_stage_one_brings_features_nearer(division, data, teacher, features, tmp_path):
-    more = ["--steps", 12, "--learning-rate", 1e-3, "--division", division]
+    more = ["--steps", 12, "--learning-rate", 1e-3, "--warm-up", 0, "--division", division]
 
     distill("encoder", data, teacher, features, tmp_path / "one", *more)
 
     records = read_annotations(data)
     cache = FeatureCache(features, [str(record.path) for record in records], teacher="teacher.pth", frame_size=FRAME)
     batch = collate([letterboxed(record, FRAME) for record in records])
-    student = load_checkpoint(tmp_path / "one" / "edgesam.pth")
+    student = load_checkpoint(tmp_path / "one" / "model.safetensors")
 
     def error(encoder):
         with torch.no_grad():
@@ -103,7 +102,7 @@ def test_stage_one_brings_features_nearer(division, data, teacher, features, tmp
 def test_stage_two_begins_with_the_teacher_s_decoder_and_leaves_its_score_alone(data, teacher, features, tmp_path):
     losses = distill("prompts", data, teacher, features, tmp_path / "two", "--steps", 2, "--max-prompts", 2)
 
-    student, master = load_checkpoint(tmp_path / "two" / "edgesam.pth"), load_checkpoint(teacher)
+    student, master = load_checkpoint(tmp_path / "two" / "model.safetensors"), load_checkpoint(teacher)
     frozen = [key for key in student.state_dict() if key.startswith(("prompt_encoder", "mask_decoder.iou_prediction"))]
     moved = "mask_decoder.transformer.layers.0.self_attn.q_proj.weight"
     assert losses[0] > 0

@@ -1,83 +1,111 @@
-"""The processes of a run that torchrun started together: who is who, and what all have to agree on."""
+"""The processes of one run that torchrun has started: rank and world size, and what they exchange at each step."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, distributed, nn
 
-# A process that dies is noticed by torchrun; this bounds waiting for one that hangs. Long, since a machine or its
-# processes may be paused for a while, and the run should live on afterwards.
-_WAIT = timedelta(hours=6)
+# torchrun notices a process that dies; this bounds the wait for one that hangs. It is long, since a machine or its
+# processes may be paused for a while, and the run should go on afterwards.
+_TIMEOUT = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
-class Processes:
-    """This process among those of the run.
+class DistributedContext:
+    """This process among the processes of the run.
 
     Args:
-        rank: 0 writes, the others only compute.
-        count: 1 without torchrun.
-        local_rank: which device of this machine.
+        rank: Number of this process. Rank 0 writes files; the others only compute.
+        world_size: Number of processes; 1 without torchrun.
+        local_rank: Number of this process on its machine; decides its GPU.
+        local_world_size: Number of processes on this machine.
     """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     local_rank: int = 0
+    local_world_size: int = 1
 
     @property
     def is_first(self) -> bool:
+        """Whether this process writes the files of the run."""
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """The device of this process: its own GPU where the name leaves the number open."""
-        device = torch.device(name)
+        """Return the device of this process: its own GPU where the name leaves the number open.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"{name} is no device; give cpu, cuda or cuda:1") from error
         if device.type != "cuda":
             return device
         device = torch.device("cuda", self.local_rank if device.index is None else device.index)
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise ValueError(f"{name} cannot be used: torch finds {count} GPUs for process {self.local_rank}")
         torch.cuda.set_device(device)
         return device
 
-    def agree(self, *values: float) -> tuple[float, ...]:
-        """The first process's values, in all processes: clocks differ, and steps must not."""
-        if self.count == 1:
-            return values
-        shared = torch.tensor(values, dtype=torch.float64, device=_meeting_device())
-        distributed.broadcast(shared, 0)
-        return tuple(shared.tolist())
+    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the sums over all processes, by name; every process must pass the same names."""
+        if self.world_size == 1:
+            return dict(values)
+        total = torch.tensor(list(values.values()), dtype=torch.float64, device=_exchange_device())
+        distributed.all_reduce(total)
+        return dict(zip(values, total.tolist(), strict=True))
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
+    def average(self, tensor: Tensor) -> None:
+        """Replace a contiguous tensor by its mean over all processes."""
+        if self.world_size > 1:
+            distributed.all_reduce(tensor)
+            tensor /= self.world_size
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Average running statistics, since each process has seen other images; all in one exchange."""
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        if self.world_size == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        self.average(flat)
+        for buffer, mean in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(mean.view(buffer.shape))
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.world_size > 1:
             distributed.barrier()
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over the processes."""
-        if self.count == 1:
-            return module
-        # A step without mask prompts leaves their convolutions without a gradient.
-        return DistributedDataParallel(module, find_unused_parameters=True)
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """The processes that torchrun started, or this one alone."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Processes()
+def distributed_context() -> Iterator[DistributedContext]:
+    """Join the processes that torchrun has started; without torchrun this process is alone.
+
+    A process group that the caller has made already is used, and stays.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield DistributedContext()
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_WAIT)
+    is_joined = distributed.is_initialized()
+    if not is_joined:
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    local_rank, local_world_size = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     try:
-        yield Processes(distributed.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")))
+        yield DistributedContext(distributed.get_rank(), world_size, local_rank, max(local_world_size, 1))
     finally:
-        distributed.destroy_process_group()
+        if not is_joined:
+            distributed.destroy_process_group()
 
 
-def _meeting_device() -> torch.device:
+def _exchange_device() -> torch.device:
     if distributed.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,32 +1,48 @@
-"""The running mean of the weights, which is what a run hands out: smoother than the weights of any one step."""
+"""The exponential moving average (EMA) of a model's weights. A run hands it out: it is better than any single step."""
 
 import copy
 
 import torch
 from torch import nn
 
+_TRAINED_STEPS = 10_000
+"""More steps than any smaller decay lasts."""
 
-class WeightAverage:
-    """Exponential mean of a model's parameters and running statistics.
+
+class EMA:
+    """Exponential moving average of a model's parameters and running statistics.
 
     Args:
-        model: whose weights are followed.
-        decay: share of the mean that stays at each step; smaller at first, so that the start is soon forgotten.
+        model: Model whose weights are averaged.
+        decay: Share of the average that stays at each step, 0..1.
+        is_trained: Whether the weights are trained ones. Initial weights are to be forgotten soon, so with them the
+            decay is smaller in the first steps.
+
+    Attributes:
+        model: Copy of the model with averaged weights, in eval mode, without gradients.
+        steps: Number of updates so far.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.998) -> None:
+    def __init__(self, model: nn.Module, decay: float = 0.998, *, is_trained: bool = False) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
-        self.steps = 0
+        self.steps = _TRAINED_STEPS if is_trained else 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floats = [key for key, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[key] for key in floats], [theirs[key] for key in floats], 1 - decay)
-        for key, value in mine.items():
+        averaged, current = self.model.state_dict(), model.state_dict()
+        floats = [key for key, value in averaged.items() if value.is_floating_point()]
+        torch._foreach_lerp_([averaged[key] for key in floats], [current[key] for key in floats], 1 - decay)
+        for key, value in averaged.items():
             if not value.is_floating_point():
-                value.copy_(theirs[key])
+                value.copy_(current[key])
+
+    @torch.no_grad()
+    def restore_buffers(self, model: nn.Module) -> None:
+        """Replace the model's running statistics by the averaged ones, after a step that has spoilt them."""
+        buffers = dict(self.model.named_buffers())
+        for name, value in model.named_buffers():
+            value.copy_(buffers[name])

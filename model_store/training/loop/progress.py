@@ -1,17 +1,60 @@
-"""Bars on stderr for what takes long; lines where no terminal is."""
+"""Progress on stderr: one live line or a bar on a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _LINES = 10
+_SHOWN = ("loss", "box_iou", "point_iou", "bce", "dice", "focal", "huber")
+_SPEED_PERIOD_S = 1200.0  # a run reports a few times a minute, and its speed hardly changes
+_HIDDEN = ("val_oracle", "val_obeyed")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """What a run tells while it goes on.
+
+    Args:
+        share: Share of the budget that has passed, 0..1.
+        minutes: Minutes of training, in all budgets.
+        step: Number of steps, in all budgets.
+        images_per_s: Images a second over the last rows.
+        figures: Losses and IoUs of the last steps, by name.
+        validation: Figures of the last validation; empty before the first.
+        message: Something else to say, such as what begins; "" for none.
+    """
+
+    share: float
+    minutes: float
+    step: int
+    images_per_s: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+
+    def line(self) -> str:
+        """Return the progress as one line: what matters most of the figures, corrections side by side."""
+        shown = {
+            name: value for start in _SHOWN for name, value in self.figures.items() if name.startswith(start)
+        }  # fmt: skip
+        parts = [f"{self.minutes:.1f} min", f"step {self.step}", *_short(shown), f"{self.images_per_s:.1f} images/s"]
+        measured = {
+            name.removeprefix("val_"): value for name, value in self.validation.items() if not name.startswith(_HIDDEN)
+        }
+        if measured:
+            parts.append(" ".join(["validation", *_short(measured)]))
+        return "  ".join(parts)
+
+
+OnProgress = Callable[[TrainProgress], None]
 
 
 @contextmanager
 def counter(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told (done, all)."""
+    """Show a bar that is told (done, all)."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         last = -1
@@ -32,13 +75,34 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def budget() -> Iterator[Callable[[float, str], None]]:
-    """A bar that is told the share of a run's budget that has gone, and a line about it with losses and speed."""
-    console = Console(stderr=True, highlight=False)
+def train_progress(console: Console | None = None) -> Iterator[OnProgress]:
+    """Show a run: a live line below its messages on a terminal, one line for each report elsewhere.
+
+    Args:
+        console: Where to show it; stderr by default.
+    """
+    console = console or Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield lambda _share, line: console.print(line, markup=False, soft_wrap=True)
+        yield lambda told: console.print(told.message or told.line(), markup=False, soft_wrap=True)
         return
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
+    columns = (BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda share, line: bar.update(task, completed=share, description=line)
+
+        def show(told: TrainProgress) -> None:
+            if told.message:
+                bar.console.print(told.message, markup=False, highlight=False)
+                bar.update(task, completed=told.share)
+            else:
+                bar.update(task, completed=told.share, description=told.line())
+
+        yield show
+
+
+def _short(figures: Mapping[str, float]) -> list[str]:
+    """Return figures as text, those after corrections behind the first: ``box 0.612/0.630``."""
+    grouped: dict[str, list[tuple[str, float]]] = {}
+    for name, value in figures.items():
+        group, _, step = name.replace("_iou", "").partition("_")
+        grouped.setdefault(group, []).append((step, value))
+    return [f"{group} {'/'.join(f'{value:.3f}' for _, value in sorted(values))}" for group, values in grouped.items()]

@@ -1,124 +1,111 @@
-"""A training run: a task learned within a budget of minutes or steps, and onwards on another day."""
+"""A training run: a task learned within a budget of minutes or steps, and continued on another day."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_store.checkpoint import save_checkpoint
-from model_store.network.model import PromptableModel
-from model_store.training.loop.distributed import Processes
-from model_store.training.loop.ema import WeightAverage
-from model_store.training.loop.schedule import Schedule, describe_stages
-from model_store.training.loop.state import load_state, save_state
-from model_store.training.loop.train_log import Journal, draw_curves
+from model_store.training.loop.distributed import DistributedContext
+from model_store.training.loop.ema import EMA
+from model_store.training.loop.optimiser import Optimiser, OptimiserConfig
+from model_store.training.loop.progress import OnProgress
+from model_store.training.loop.recorder import BEST_FIGURES_NAME, RunRecorder
+from model_store.training.loop.schedule import LearningRate
+from model_store.training.loop.state import RunState
 from model_store.training.objectives.losses import StepLosses
-from model_store.training.tasks import Task
-
-WEIGHTS_NAME = "edgesam.pth"
-CURVES = {
-    "losses": ("loss", "mask", "ambiguous", "iou", "bce", "dice", "focal", "huber"),
-    "IoU of a step": ("box_iou_0", "point_iou_0", "box_iou_1", "point_iou_1"),
-    "held-out IoU": ("val_box_0", "val_point_0", "val_box_2", "val_point_2"),
-    "images a second": ("images_per_s",),
-}
+from model_store.training.tasks import Generators, Task
 
 _LONGEST_STEP_S = 120.0  # what lasts longer was a pause of the process or the machine, and is no training
 
-Look = Callable[[nn.Module, int], dict[str, float]]
-"""Measures the mean weights at a frame size."""
-Show = Callable[[float, str], None]
-"""Is told the share of the budget that has gone, and a line about the run."""
+_NOT_SCORED = ("val_oracle", "val_obeyed")
+
+EvalFn = Callable[[nn.Module], Mapping[str, float]]
+"""Measures averaged weights on validation photos; every process calls it, and all get the same figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What does not change while a run goes on.
+    """Settings of a run that do not change while it goes on.
 
     Args:
-        folder: where its state, log and weights are; not in the repository.
-        minutes: time of training, without validation and saving.
-        schedule: frames, batches and rates over that time.
-        steps: end after so many steps instead; then a run is the same for the same seed, whatever the machine's speed.
-        seed: of batches and prompts.
-        bf16: compute in bfloat16 where autocast knows how.
-        compile_model: let torch compile the image encoder; pays on a GPU, costs minutes on a CPU.
-        weight_decay: of matrices and kernels.
-        betas: of AdamW.
-        clip: largest norm of the gradient.
-        average_decay: see `WeightAverage`.
-        log_every_s: seconds between rows of the log.
-        save_every_s: seconds between states on disk.
-        look_every_s: seconds between looks at held-out photos.
+        folder: Folder of state, checkpoints, log and curves.
+        minutes: Budget: minutes of training, without validation and saving.
+        learning_rate: Learning rate over the budget.
+        steps: Budget in steps instead; then the numbers are the same for the same seed, whatever the machine's speed.
+        seed: Seed of batches and prompts.
+        bfloat16: Compute in bfloat16 where autocast allows.
+        optimiser: Settings of AdamW.
+        ema_decay: Decay of the averaged weights.
+        log_every_s: Seconds between rows of the log.
+        save_every_s: Seconds between saved states.
+        validate_every_s: Seconds of training between validations.
     """
 
     folder: Path
     minutes: float
-    schedule: Schedule
+    learning_rate: LearningRate
     steps: int | None = None
     seed: int = 0
-    bf16: bool = True
-    compile_model: bool = False
-    weight_decay: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-    average_decay: float = 0.998
+    bfloat16: bool = False
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    ema_decay: float = 0.998
     log_every_s: float = 20.0
     save_every_s: float = 180.0
-    look_every_s: float = 600.0
-
-    def described(self) -> dict[str, Any]:
-        """The configuration as plain values."""
-        return {**asdict(self), "folder": str(self.folder)}
+    validate_every_s: float = 1200.0
 
 
 class Run:
     """One run, fresh or continued.
 
     Args:
-        config: for how long, and how.
-        task: what is learned; its learner is on the run's device.
-        look: measures the mean weights now and then; None to look at nothing.
-        processes: this process among those of the run; each takes its part of every batch.
-        show: is told how it goes.
+        config: Budget and settings.
+        task: What is learned; its model is on the device of the run.
+        eval_fn: Validation of the averaged weights, or None for none.
+        context: This process among the processes of the run.
+        on_progress: Callback of the first process.
+        is_trained: Whether the model has learned before: then its weights are worth keeping in the average from the
+            first step on.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        task: Task,
+        task: Task[Any],
         *,
-        look: Look | None = None,
-        processes: Processes | None = None,
-        show: Show = lambda _progress, _line: None,
+        eval_fn: EvalFn | None = None,
+        context: DistributedContext | None = None,
+        on_progress: OnProgress = lambda _progress: None,
+        is_trained: bool = False,
     ) -> None:
         self.config, self.task = config, task
-        self.processes = processes or Processes()
-        self._look, self._show = look, show
-        self.learner = task.learner
-        self.device = next(self.learner.parameters()).device
-        self.average = WeightAverage(self.learner, config.average_decay)
-        self.optimiser = _optimiser(self.learner, config)
+        self.context = context or DistributedContext()
+        self._eval_fn, self.on_progress = eval_fn, on_progress
+        self.model = task.model
+        self.device = next(self.model.parameters()).device
+        self.ema = EMA(self.model, config.ema_decay, is_trained=is_trained)
+        self.optimiser = Optimiser(self.model, task.parameter_groups(), config.optimiser, self.context)
         self.step = 0
         self.images = 0
         self.spent_s = 0.0
-        """Time of training in earlier budgets."""
+        """Seconds of training in earlier budgets."""
         self.used_s = 0.0
-        """Time of training in this budget."""
+        """Seconds of training in this budget."""
+        self.best_score: float | None = None
         self._first_step = 0
         self._is_stopped = False
-        self._seed_generators(config.seed)
+        self.validation: Mapping[str, float] = {}
+        """Figures of the last validation."""
+        self._generators = Generators(own=torch.Generator(self.device), shared=torch.Generator())
 
     @property
     def progress(self) -> float:
-        """Share of this budget that has gone."""
-        if self.config.steps is not None:
-            return min((self.step - self._first_step) / self.config.steps, 1.0)
-        return min(self.used_s / (60 * self.config.minutes), 1.0)
+        """Share of this budget that has passed, 0..1."""
+        return self._progress_at(self.step)
 
     @property
     def minutes(self) -> float:
@@ -126,163 +113,156 @@ class Run:
         return (self.spent_s + self.used_s) / 60
 
     def stop(self) -> None:
-        """End after the step at work, saving the state; the rest of the budget stays for another time."""
+        """End after the present step and save the state; the rest of the budget stays for another time."""
         self._is_stopped = True
 
-    def continue_from(self, folder: Path, *, fresh_budget: bool) -> None:
-        """Take up the state of a folder.
+    def load(self, state: RunState, *, fresh_budget: bool) -> None:
+        """Take up the state of this run or of another one.
 
         Args:
-            folder: of this run or of another one.
-            fresh_budget: start a new schedule with these weights; else go on where the old one stopped.
-
-        Raises:
-            StateError: no whole state is there.
+            state: Weights, moments and counters.
+            fresh_budget: Start a new budget and schedule; else go on where the old ones stopped.
         """
-        state = load_state(folder)
-        self.learner.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.steps = state["average_steps"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.images = state["step"], state["images"]
-        self.spent_s, self.used_s = state["spent_s"], state["used_s"]
-        self._first_step = state.get("first_step", 0)
+        self.model.load_state_dict(dict(state.model))
+        self.ema.model.load_state_dict(dict(state.ema))
+        self.ema.steps = state.ema_steps
+        self.optimiser.load_moments(state.moments)
+        self.step, self.images = state.step, state.images
         if fresh_budget:
-            self.spent_s, self.used_s = self.spent_s + self.used_s, 0.0
-            self._first_step = self.step
-        if self.processes.count == 1 and state["random_device"].numel() == self.on_device.get_state().numel():
-            self.on_cpu.set_state(state["random_cpu"])
-            self.on_device.set_state(state["random_device"])
-        else:  # the numbers of one process are no use to several, nor those of one kind of device to another
-            self._seed_generators(self.config.seed + self.step)
-
-    def state(self) -> dict[str, Any]:
-        """All that continues the run."""
-        return {
-            "model": _on_cpu(self.learner.state_dict()),
-            "average": _on_cpu(self.average.model.state_dict()),
-            "average_steps": self.average.steps,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "images": self.images,
-            "first_step": self._first_step,
-            "spent_s": self.spent_s,
-            "used_s": self.used_s,
-            "random_cpu": self.on_cpu.get_state(),
-            "random_device": self.on_device.get_state(),
-        }
-
-    def save(self) -> None:
-        """Write the state, and of EdgeSAM the mean weights as a checkpoint under the official keys."""
-        save_state(self.state(), self.config.folder)
-        if isinstance(self.average.model, PromptableModel):
-            save_checkpoint(self.average.model, self.config.folder / WEIGHTS_NAME)
+            self.spent_s, self._first_step = state.spent_s + state.used_s, state.step
         else:
-            torch.save(_on_cpu(self.average.model.state_dict()), self.config.folder / WEIGHTS_NAME)
+            self.spent_s, self.used_s, self._first_step = state.spent_s, state.used_s, state.first_step
+        # A better checkpoint of an earlier budget stays until it is beaten; in another folder there is none to beat.
+        if (self.config.folder / BEST_FIGURES_NAME).is_file():
+            self.best_score = state.best_score
 
-    def train(self) -> dict[str, float]:
-        """Train until the budget is used up or `stop` is called; saves state, log, curves and weights.
+    def state(self) -> RunState:
+        """Return everything that continues the run, on the CPU."""
+        return RunState(
+            architecture=self.task.architecture,
+            model=_on_cpu(self.model.state_dict()),
+            ema=_on_cpu(self.ema.model.state_dict()),
+            ema_steps=self.ema.steps,
+            moments=self.optimiser.moments(),
+            step=self.step,
+            images=self.images,
+            first_step=self._first_step,
+            spent_s=self.spent_s,
+            used_s=self.used_s,
+            best_score=self.best_score,
+        )
+
+    def train(self) -> Mapping[str, float]:
+        """Train until the budget is used up or `stop` is called; saves state, checkpoints, log and curves.
 
         Returns:
-            What the last look at the held-out photos found, empty without one.
+            The figures of the last validation; empty without one.
         """
-        config, processes = self.config, self.processes
-        journal = Journal(config.folder) if processes.is_first else None
-        self.task.start()
-        if config.compile_model and isinstance(self.learner, PromptableModel):
-            self.learner.image_encoder.compile()
-        forward = processes.wrap(self.task)
-        budget = f"{config.steps} steps" if config.steps is not None else f"{config.minutes:g} minutes"
-        self._show(self.progress, f"{budget} at {describe_stages(config.schedule.stages)} on {self.device}")
-        sums: dict[str, Tensor] = {}
-        count, logged_images = 0, self.images
-        logged_at = saved_at = looked_at = time.monotonic()
-        quiet_s = 0.0  # looking and saving since the last row
-        found: dict[str, float] = {}
-        is_last, is_logged = self.progress >= 1.0, False
+        config, context = self.config, self.context
+        recorder = RunRecorder(self) if context.is_first else None
+        if recorder:
+            recorder.begin()
+        self.task.begin(self.step, self._progress_at)
+        saved_at = time.monotonic()
+        validated_s = self.used_s
+        is_last = self.progress >= 1.0
         while not is_last:
             started = time.monotonic()
-            stage, rate = config.schedule.stage(self.progress), config.schedule.rate(self.progress)
-            frame_size = stage.frame_size(self.step)
-            losses = self._step(forward, frame_size, rate)
-            for name, value in {**losses.parts, "loss": losses.total.detach()}.items():
-                sums[name] = sums[name] + value if name in sums else value
-            count += 1
-            # A row waits for the device, so processes that write none make none.
-            is_row_due = journal is not None and (started - logged_at >= config.log_every_s or not is_logged)
-            row = {name: float(value) / count for name, value in sums.items()} if is_row_due else {}
-            now = time.monotonic()  # after the row, which waited for the device
-            self.used_s, stopped = processes.agree(
-                self.used_s + min(now - started, _LONGEST_STEP_S), float(self._is_stopped)
-            )
-            is_last = self.progress >= 1.0 or stopped > 0
-            if journal is None:
-                continue
-            if self._look and (now - looked_at >= config.look_every_s or is_last):
-                found = self._look(self.average.model, max(stage.frame_sizes))
-                self._show(self.progress, "  ".join(f"{name} {value:.3f}" for name, value in found.items()))
-                journal.write(
-                    {"minutes": self.minutes, "step": self.step, "frame_size": max(stage.frame_sizes), **found}
-                )
-                looked_at = time.monotonic()
-            if now - saved_at >= config.save_every_s or is_last:
-                self.save()
+            rate = config.learning_rate.at(self.progress, moment_steps=self.optimiser.moment_steps)
+            losses = self._step(rate)
+            if recorder:
+                recorder.add(losses, rate)  # before the clock is read: a row waits for the device
+            now = time.monotonic()
+            is_stopped, is_save_due = self._agree(now - started, is_save_due=now - saved_at >= config.save_every_s)
+            paused = time.monotonic()
+            is_done = self.progress >= 1.0
+            is_last = is_done or is_stopped
+            # Whoever stops a run may not wait for a validation: torchrun kills its processes after 30 seconds.
+            is_due = is_done or (self.used_s - validated_s >= config.validate_every_s and not is_stopped)
+            if self._eval_fn and is_due:
+                self._save(recorder)  # first: who is killed meanwhile loses no training
+                self._validate(self._eval_fn, recorder)
+                validated_s, is_save_due = self.used_s, True
+            if is_last or is_save_due:
+                self._save(recorder)
                 saved_at = time.monotonic()
-            quiet_s += time.monotonic() - now
-            if row:
-                is_logged = True
-                speed = (self.images - logged_images) / max(time.monotonic() - logged_at - quiet_s, 1e-9)
-                place = {"minutes": self.minutes, "step": self.step, "frame_size": frame_size}
-                journal.write({**place, "learning_rate": rate, "images_per_s": speed, **row})
-                self._show(self.progress, _line(place, speed, row))
-                sums, count, logged_images, logged_at, quiet_s = {}, 0, self.images, time.monotonic(), 0.0
-        if journal is not None:
-            draw_curves(config.folder, CURVES)
-        processes.wait()
-        return found
+            if recorder:
+                recorder.pause(time.monotonic() - paused)
+        context.barrier()
+        return self.validation
 
-    def _step(self, forward: nn.Module, frame_size: int, rate: float) -> StepLosses:
-        config = self.config
-        size = config.schedule.batch_size(frame_size, self.processes.count)
-        batch = self.task.draw(size, frame_size, self.on_cpu)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
-            losses: StepLosses = forward(batch, self.on_device)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.total)
-        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
-        # One batch that overflows must not end hours of work: it is left out and seen in the log.
-        if bool(torch.isfinite(norm)):
-            self.optimiser.step()
-            if self.processes.is_first:
-                self.average.update(self.learner)
-        losses.parts["gradient"] = norm
+    def _step(self, rate: float) -> StepLosses:
+        batch = self.task.next_batch()
+        seed, step, rank = self.config.seed, self.step, self.context.rank
+        self._generators.own.manual_seed(step_seed(seed, step, rank + 1))
+        self._generators.shared.manual_seed(step_seed(seed, step, 0))
+        self.optimiser.zero_gradients()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            losses = self.task.backward(batch, self._generators)
+        losses.parts["gradient"] = self.optimiser.step(rate)
+        if bool(torch.isfinite(losses.parts["gradient"])):
+            self.ema.update(self.model)
+        else:
+            self.ema.restore_buffers(self.model)
         self.step += 1
-        self.images += size * self.processes.count
+        self.images += len(batch.frames) * self.context.world_size
         return losses
 
-    def _seed_generators(self, seed: int) -> None:
-        own = seed * 1000 + self.processes.rank
-        self.on_cpu = torch.Generator().manual_seed(own)
-        self.on_device = torch.Generator(self.device).manual_seed(own)
+    def _agree(self, step_s: float, *, is_save_due: bool) -> tuple[bool, bool]:
+        """Take the clock of the first process, since steps must not differ; one exchange for all that is to be known.
+
+        Returns:
+            Whether any process was told to stop, and whether the first process wants to save.
+        """
+        own = {"used_s": min(step_s, _LONGEST_STEP_S), "save": float(is_save_due)}
+        told = self.context.sum(
+            {name: value if self.context.is_first else 0.0 for name, value in own.items()}
+            | {"stop": float(self._is_stopped)}
+        )
+        self.used_s += told["used_s"]
+        return told["stop"] > 0, told["save"] > 0
+
+    def _validate(self, eval_fn: EvalFn, recorder: RunRecorder | None) -> None:
+        self._average_buffers()
+        self.validation = eval_fn(self.ema.model)
+        score = validation_score(self.validation)
+        is_best = self.best_score is None or score > self.best_score
+        if is_best:
+            self.best_score = score
+        if recorder:
+            recorder.add_validation(self.validation, is_best=is_best)
+
+    def _save(self, recorder: RunRecorder | None) -> None:
+        self._average_buffers()
+        if recorder:
+            recorder.save()
+
+    def _average_buffers(self) -> None:
+        self.context.average_buffers(self.model)
+        self.context.average_buffers(self.ema.model)
+
+    def _progress_at(self, step: int) -> float:
+        if self.config.steps is not None:
+            return min((step - self._first_step) / self.config.steps, 1.0)
+        return min(self.used_s / (60 * self.config.minutes), 1.0)
 
 
-def _optimiser(learner: nn.Module, config: RunConfig) -> torch.optim.AdamW:
-    trained = [value for value in learner.parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for value in trained if value.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.schedule.learning_rate, betas=config.betas, fused=True)
+def validation_score(figures: Mapping[str, float]) -> float:
+    """Return the score by which the best checkpoint is chosen: the mean IoU of the masks that people get.
+
+    The best of four masks (oracle) and the share of clicks that are obeyed say something else.
+    """
+    chosen = [value for name, value in figures.items() if not name.startswith(_NOT_SCORED)]
+    return sum(chosen) / max(len(chosen), 1)
 
 
-def _line(place: Mapping[str, float], speed: float, row: Mapping[str, float]) -> str:
-    parts = [f"{place['minutes']:6.1f} min", f"step {place['step']}", f"{place['frame_size']} px"]
-    shown = ("loss", "box_iou_0", "point_iou_0", "bce", "dice", "focal", "huber")
-    parts += [f"{name} {row[name]:.3f}" for name in shown if name in row]
-    return "  ".join([*parts, f"{speed:.2f} images/s"])
+def step_seed(seed: int, step: int, stream: int) -> int:
+    """Return a seed for the random numbers of one step in one stream: 0 for all processes together, rank + 1 for each.
+
+    All of a step's numbers follow from it, so that a continued run makes the same steps as one without a break.
+    """
+    return int(np.random.SeedSequence((seed, step, stream)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.cpu() for key, value in state.items()}
+    return {key: value.detach().cpu() for key, value in state.items()}

@@ -1,31 +1,36 @@
-"""What a run wrote about itself: one CSV line every few steps, and the same as curves in an SVG."""
+"""The train log: a CSV row every few steps, and the same as curves in a PNG."""
 
 import csv
-import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 CSV_NAME = "log.csv"
-SVG_NAME = "curves.svg"
+CURVES_NAME = "curves.png"
 
-_COLOURS = ("#3b6fb6", "#c8553d", "#4f8f4f", "#8a5aa8", "#b08a2e", "#4aa3a3")
-_PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN = 460, 240, 44
+_ROLLING_ROWS = 15
+_PANEL_INCHES = (5.2, 3.6)
+_PANELS_A_ROW = 3
 
 
-class Journal:
-    """Appends rows to a CSV file; a continued run goes on in the same one.
+class TrainLog:
+    """Appends rows to a CSV file; a continued run goes on in the same file.
 
-    A row may have columns that earlier ones had not: then the file is written again with them.
+    A row may have columns that earlier rows had not: then the file is written again with them.
+
+    Args:
+        folder: Folder of the run; made when it is not there.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / CSV_NAME
-        self._columns = list(read_rows(self.path)[0]) if self.path.is_file() and read_rows(self.path) else []
+        rows = read_rows(self.path) if self.path.is_file() else []
+        self._columns = list(rows[0]) if rows else []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row; numbers to six digits."""
+        """Append a row, with six digits of each number."""
         fresh = [column for column in row if column not in self._columns]
         if fresh:
             rows = read_rows(self.path) if self.path.is_file() else []
@@ -39,31 +44,52 @@ class Journal:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a log, by column."""
+    """Return the rows of a log, by column; a value that a row does not have is empty."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str = "minutes") -> Path:
-    """Curves of a run's log.
+    """Draw the curves of a run.
 
     Args:
-        folder: where its log is; the SVG is written beside it.
-        panels: columns to draw together, by the panel's title.
-        over: column of the horizontal axis.
+        folder: Folder of the run; the image is written beside its log.
+        panels: Beginnings of the columns that are drawn together, by the panel's title: ``val_`` takes all columns of
+            validation. Panels without a value are left out.
+        over: Column of the horizontal axis.
+
+    Returns:
+        The path of the image.
     """
+    # Here and not above: only the process that writes needs it, and it takes memory. No pyplot: it would look for a
+    # display and keep figures for ever.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     rows = read_rows(folder / CSV_NAME)
-    drawn = []
-    for number, (title, columns) in enumerate(panels.items()):
-        series = {name: _series(rows, over, name) for name in columns}
-        drawn.append(_panel(title, over, {name: points for name, points in series.items() if points}, number))
-    width, height = _PANEL_WIDTH * len(panels), _PANEL_HEIGHT
-    path = folder / SVG_NAME
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="11"><rect width="{width}" height="{height}" fill="white"/>{"".join(drawn)}</svg>\n',
-        encoding="utf-8",
-    )
+    drawn: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for title, beginnings in panels.items():
+        names = sorted(name for name in (rows[0] if rows else {}) if name.startswith(tuple(beginnings)))
+        series = {name: points for name in names if (points := _series(rows, over, name))}
+        if series:
+            drawn[title] = series
+    columns = min(max(len(drawn), 1), _PANELS_A_ROW)
+    lines = math.ceil(max(len(drawn), 1) / columns)
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    for index, (title, series) in enumerate(drawn.items()):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        for name, points in series.items():
+            marker = "o" if len(points) <= _ROLLING_ROWS else None  # a single point makes no line
+            (line,) = axes.plot(
+                *_columns(_rolling_mean(points)), label=name, linewidth=1.4, marker=marker, markersize=3
+            )
+            if len(points) > _ROLLING_ROWS:  # what single rows say, faintly behind their mean
+                axes.plot(*_columns(points), color=line.get_color(), linewidth=0.6, alpha=0.25)
+        axes.set(title=title, xlabel=over)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    path = folder / CURVES_NAME
+    figure.savefig(path, dpi=100)
     return path
 
 
@@ -71,31 +97,19 @@ def _series(rows: Sequence[Mapping[str, str]], over: str, name: str) -> list[tup
     return [(float(row[over]), float(row[name])) for row in rows if row.get(name) and row.get(over)]
 
 
-def _panel(title: str, over: str, series: Mapping[str, Sequence[tuple[float, float]]], number: int) -> str:
-    left, right = _PANEL_WIDTH * number + _MARGIN, _PANEL_WIDTH * (number + 1) - 12
-    top, bottom = 30, _PANEL_HEIGHT - 34
-    points = [point for curve in series.values() for point in curve]
-    parts = [f'<text x="{left}" y="16" font-weight="bold">{html.escape(title)}</text>']
-    if points:
-        x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
-        y_low, y_high = min(y for _, y in points), max(y for _, y in points)
-        x_span, y_span = x_high - x_low or 1.0, y_high - y_low or 1.0
-        for index, (name, curve) in enumerate(series.items()):
-            colour = _COLOURS[index % len(_COLOURS)]
-            places = [
-                (left + (x - x_low) / x_span * (right - left), bottom - (y - y_low) / y_span * (bottom - top))
-                for x, y in curve
-            ]
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.3"/>')
-            parts.append(f'<text x="{left + 116 + 72 * index}" y="16" fill="{colour}">{html.escape(name)}</text>')
-        for value, y in ((y_high, top), (y_low, bottom)):
-            parts.append(f'<text x="{left - 4}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
-        for value, x in ((x_low, left), (x_high, right)):
-            parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{value:.3g}</text>')
-    parts.append(f'<path d="M{left},{top} V{bottom} H{right}" fill="none" stroke="#888"/>')
-    parts.append(f'<text x="{(left + right) / 2}" y="{_PANEL_HEIGHT - 6}" text-anchor="middle">{over}</text>')
-    return "".join(parts)
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [place for place, _ in points], [value for _, value in points]
+
+
+def _rolling_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return points with the mean of the rows before: single rows vary with their images."""
+    if len(points) <= _ROLLING_ROWS:
+        return list(points)
+    means = []
+    for index, (place, _) in enumerate(points):
+        recent = [value for _, value in points[max(index + 1 - _ROLLING_ROWS, 0) : index + 1]]
+        means.append((place, sum(recent) / len(recent)))
+    return means
 
 
 def _short(value: Any) -> Any:
