@@ -82,6 +82,24 @@ def test_held_out_photos_measure_all_rules_and_choose_none(data, six_photos, art
     assert checked.output.splitlines()[-1] == plain.output.splitlines()[-1]
 
 
+def test_a_rule_can_be_chosen_by_its_name(six_photos, model):
+    result = invoke("calibrate", model, "--data", six_photos, "--threads", 1, "--write", "--rule", "output 0")
+
+    assert result.exit_code == 0, result.output
+    assert "chosen: output 0" in result.output
+    first, _, _ = click_outputs(model, read_annotations(six_photos), Protocol(), threads=1).chosen(
+        load_manifest(model).ranking
+    )
+    assert first.tolist() == [0] * 6
+
+
+def test_a_rule_of_an_unknown_name_lists_the_names(six_photos, model):
+    result = invoke("calibrate", model, "--data", six_photos, "--rule", "best")
+
+    assert result.exit_code == 2
+    assert "no rule is called 'best'; there are: output 0; stability; predicted IoU" in result.output
+
+
 def test_calibrating_on_few_photos_is_refused(data, artifact):
     result = invoke("calibrate", artifact, "--data", data, "--threads", 1)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_store.catalog import UsageError
 from model_store.evaluation.ranking.outputs import ClickOutputs
 from model_store.evaluation.ranking.rule import Doubles
 from service.sam.manifest import Ranking
@@ -134,3 +135,15 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate("least squares", 5, _fit(_least_squares)),
     Candidate("least squares, output 0 by a margin", 6, _fit(_least_squares, has_margin=True)),
 )
+
+
+def candidate_named(name: str) -> Candidate:
+    """Return the candidate of a name.
+
+    Raises:
+        UsageError: There is none; the message lists the names.
+    """
+    for candidate in CANDIDATES:
+        if candidate.name == name:
+            return candidate
+    raise UsageError(f"no rule is called {name!r}; there are: {'; '.join(one.name for one in CANDIDATES)}")

@@ -44,6 +44,9 @@ def calibrate(
     write: Annotated[
         bool, typer.Option("--write", help="Write the chosen rule into the model's manifest.json.")
     ] = False,
+    rule: Annotated[
+        str | None, typer.Option(help="Choose the rule of this name in the table, instead of the plainest of the best.")
+    ] = None,
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
     only: Only = None,
     max_photos: MaxPhotos = None,
@@ -64,9 +67,11 @@ def calibrate(
     """
     # Here and not above: the other commands start faster.
     from model_store.evaluation.protocol import Protocol  # noqa: PLC0415
+    from model_store.evaluation.ranking.candidates import candidate_named  # noqa: PLC0415
     from model_store.evaluation.ranking.choosing import choices_of, cross_validated, winner  # noqa: PLC0415
     from model_store.evaluation.ranking.outputs import click_outputs  # noqa: PLC0415
 
+    wanted = None if rule is None else candidate_named(rule)
     directory = catalog.find_artifact(model, models_dir)
     manifest = load_manifest(directory)
     protocol = Protocol(max_instances=max_instances, max_photos=max_photos)
@@ -95,7 +100,7 @@ def calibrate(
         rows = [(_PRESENT, "", choices_of(manifest.ranking, held_out))]
         rows += [(one.name, str(one.parameters), choices_of(rule, held_out)) for one, rule in rules.items()]
         _print(f"Fitted on these and checked on {len(held_out)} objects of {place}", rows, held_out)
-    chosen = winner(measured, outputs)
+    chosen = wanted or winner(measured, outputs)
     typer.echo(f"chosen: {chosen.name} ({_in_words(rules[chosen])})")
     if write:
         replace_manifest(directory, with_ranking(manifest, rules[chosen]))
