@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_store.evaluation.instances import CELL, Instance, correction, instance, to_photo, valid_cells
+from model_store.evaluation.instances import Instance, correction, instance, obeys, to_photo, valid_cells
 from model_store.evaluation.measures import iou
 from model_store.evaluation.protocol import STARTS, Protocol, chosen_masks
 from model_store.network.frames import frame
@@ -24,9 +24,9 @@ from model_store.training.objectives.fast_decoder import decode_tokens
 from model_store.training.objectives.window_inputs import FramePrompts
 from service.sam.manifest import Ranking
 from service.sam.masks import rank
-from service.sam.prompts import IGNORED, POSITIVE
 from service.sam.transforms import FRAME_SIZE
 
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 PROTOCOL = Protocol(max_instances=4)
@@ -125,7 +125,7 @@ def validate(
     for photo in validation.photos:
         for key, value in _Measured(model, photo, code, ranking or Ranking()).figures():
             if np.isfinite(value):  # an empty mask of an empty object has no IoU
-                sums[f"{key} sum"] += value
+                sums[f"{key} sum"] += float(value)
                 sums[f"{key} count"] += 1
     model.train(was_training)
     total = sum_over_processes(sums)
@@ -151,23 +151,24 @@ class _Measured:
         random = [np.random.default_rng((PROTOCOL.seed, self._photo.place, number)) for number in range(len(STARTS))]
         prompts = self._first_prompts()
         logits, predicted = self._decode(prompts)  # (P, 4, s, s), (P, 4)
-        yield from self._ious(logits, "")
+        yield from self._ious(self._masks(logits), "")
         yield from self._choices(logits[count:], predicted[count:])
         for step in _STEPS:
             clicks = [
                 correction(answer, self._object(row).cells, self._valid, random[row // count])
                 for row, answer in enumerate(logits[:, 0])
             ]
-            points = np.stack([point for point, _ in clicks])
-            labels = np.array([label for _, label in clicks])
+            points, labels = np.stack([point for point, _ in clicks]), np.array([label for _, label in clicks])
             prompts = prompts.with_correction(
                 *(torch.from_numpy(values).to(self._code.device) for values in (points, labels))
             )
             logits, _ = self._decode(prompts)
-            yield from self._ious(logits, f"_{step}")
-            for answer, (x, y), label in zip(logits[:, 0], (points / CELL).astype(int), labels, strict=True):
-                if label != IGNORED:
-                    yield f"val_obeyed_{step}", float((answer[y, x] > 0) == (label == POSITIVE))
+            masks = self._masks(logits)
+            yield from self._ious(masks, f"_{step}")
+            for mask, (point, label) in zip(masks, clicks, strict=True):
+                is_obeyed = obeys(mask, point, label)
+                if is_obeyed is not None:
+                    yield f"val_obeyed_{step}", float(is_obeyed)
 
     def _first_prompts(self) -> FramePrompts:
         boxes, middles = (
@@ -190,17 +191,20 @@ class _Measured:
         )
         return logits.cpu().numpy(), predicted.cpu().numpy()
 
-    def _ious(self, logits: Floats, suffix: str) -> Iterator[tuple[str, float]]:
-        """The IoU of output 0 of each prompt."""
-        for row, answer in enumerate(logits[:, 0]):
+    def _masks(self, logits: Floats) -> list[Bools]:
+        """Output 0 of each prompt as a mask of the photo, (H, W)."""
+        return [to_photo(answer, self._photo.record.size) for answer in logits[:, 0]]
+
+    def _ious(self, masks: Sequence[Bools], suffix: str) -> Iterator[tuple[str, float]]:
+        for row, mask in enumerate(masks):
             start = STARTS[row // len(self._photo.objects)]
-            yield f"val_{start}{suffix}", self._iou(answer, self._object(row))
+            yield f"val_{start}{suffix}", iou(mask, self._object(row).truth)
 
     def _choices(self, logits: Floats, predicted: Floats) -> Iterator[tuple[str, float]]:
         """What a user gets of a click who takes the first mask, and one who picks the best: (n, 4, s, s), (n, 4)."""
         stability = stability_score(torch.from_numpy(logits)).numpy()
         for row, one in enumerate(self._photo.objects):
-            values = [self._iou(answer, one) for answer in logits[row]]
+            values = [iou(to_photo(answer, self._photo.record.size), one.truth) for answer in logits[row]]
             scores = self._ranking.scores(stability[row].tolist(), predicted[row].tolist())
             yield "val_auto", values[rank(scores, range(len(values)))[0]]
             yield "val_oracle", max(values, key=lambda value: -1.0 if math.isnan(value) else value)
@@ -208,6 +212,3 @@ class _Measured:
     def _object(self, row: int) -> Instance:
         """The object of a prompt."""
         return self._photo.objects[row % len(self._photo.objects)]
-
-    def _iou(self, answer: Floats, one: Instance) -> float:
-        return float(iou(to_photo(answer, self._photo.record.size), one.truth))
