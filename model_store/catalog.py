@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.sam.manifest import MANIFEST_NAME, ManifestError, load_manifest
-
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BUNDLED_DIRECTORY = Path(__file__).parent / "artifacts"
 # What training goes on from. In the repository only: wheels and images serve models and do not train them.
@@ -174,6 +172,8 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     Raises:
         ModelStoreError: nothing is installed under that name.
     """
+    from service.sam.manifest import MANIFEST_NAME  # noqa: PLC0415 - needs pydantic, and training only these errors
+
     candidates = [Path(name_or_directory)]
     if NAME_PATTERN.fullmatch(name_or_directory) is not None:
         candidates = [models_directory / name_or_directory, BUNDLED_DIRECTORY / name_or_directory, *candidates]
@@ -206,6 +206,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _artifacts(directory: Path) -> list[Path]:
+    from service.sam.manifest import MANIFEST_NAME  # noqa: PLC0415 - the same
+
     if not directory.is_dir():
         return []
     return [
@@ -216,6 +218,8 @@ def _artifacts(directory: Path) -> list[Path]:
 
 
 def _installed_entry(directory: Path, *, bundled: bool) -> CatalogEntry:
+    from service.sam.manifest import ManifestError, load_manifest  # noqa: PLC0415 - the same
+
     try:
         manifest = load_manifest(directory)
     except ManifestError as error:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,7 +21,9 @@ from model_store.network.architectures import (
 from model_store.network.granularity_module import GranularityModule, granularity_module
 from model_store.network.image_encoder import EncoderLacksError, ImageEncoder, UpsampleMode
 from model_store.network.model import PromptableModel, build_model
-from model_store.storage import FLOAT16_MIN_ELEMENTS
+
+# Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
+FLOAT16_MIN_ELEMENTS = 4096
 
 SAFETENSORS = ".safetensors"
 ARCHITECTURE_KEY = "architecture"
@@ -107,6 +107,8 @@ def save_checkpoint(model: PromptableModel, path: str | Path, *, float16: bool =
             for key, value in arrays.items()
         }
     if Path(path).suffix == SAFETENSORS:
+        import safetensors.torch  # noqa: PLC0415 - PyTorch files are written without it
+
         # By way of bytes: the library's own writer makes files that only their owner may read.
         Path(path).write_bytes(safetensors.torch.save(arrays, {ARCHITECTURE_KEY: model.architecture.name}))
     else:
@@ -176,6 +178,8 @@ def _read(path: str | Path) -> _Content:
 
 
 def _read_safetensors(path: Path) -> _Content:
+    import safetensors  # noqa: PLC0415 - PyTorch files are read without it
+
     with path.open("rb"):  # an absent file is an OSError here as it is for PyTorch files
         pass
     try:

@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
+from model_store.checkpoint import FLOAT16_MIN_ELEMENTS
 from model_store.network.model import PromptableModel
-
-# Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
-FLOAT16_MIN_ELEMENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)

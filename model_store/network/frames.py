@@ -1,5 +1,7 @@
 """Pictures as the frames that the network sees, for the predictor and, a little differently, for training."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +11,13 @@ from torch.nn import functional
 from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from service.sam.transforms import FRAME_SIZE, input_size, preprocess
 
+_HAS_PILLOW = find_spec("PIL") is not None
+
 
 def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
     """The frame that is served: the very pixels the service feeds its encoder (SPEC 1.1).
+
+    Without Pillow, on a machine that only trains, torch resizes: one pixel in ten differs by one grey level.
 
     Args:
         image: (H, W, 3) RGB.
@@ -20,7 +26,12 @@ def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
     Returns:
         (1, 3, S, S) float32.
     """
-    return torch.from_numpy(preprocess(image, PIXEL_MEAN, PIXEL_STD, frame_size)).unsqueeze(0)
+    if _HAS_PILLOW:
+        return torch.from_numpy(preprocess(image, PIXEL_MEAN, PIXEL_STD, frame_size)).unsqueeze(0)
+    resized = resize_float(image, frame_size).round()
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    padding = (0, frame_size - resized.shape[2], 0, frame_size - resized.shape[1])
+    return functional.pad((resized - mean) / deviation, padding).unsqueeze(0)
 
 
 def resize_float(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:

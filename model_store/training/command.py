@@ -90,6 +90,7 @@ def train(
     from model_store.training.data.window_augmentation import Augmentation  # noqa: PLC0415 - the same
     from model_store.training.data.window_loader import WindowLoader  # noqa: PLC0415 - the same
     from model_store.training.data.windows import WindowDataset, parse_windows  # noqa: PLC0415 - the same
+    from model_store.training.loop.device import scale_of_batches, to_device  # noqa: PLC0415 - the same
     from model_store.training.loop.distributed import distributed_context  # noqa: PLC0415 - the same
     from model_store.training.loop.optimiser import OptimiserConfig  # noqa: PLC0415 - the same
     from model_store.training.objectives.annotated import AnnotatedLoop  # noqa: PLC0415 - the same
@@ -108,7 +109,7 @@ def train(
         )  # fmt: skip
         start = starting_point(out if goes_on else resume, architecture, seed=seed)
         records = options.read_training_records(data, licence_class)
-        scale = options.scale_of_batches(batch_scale, where, sizes, prompts=boxes + points)
+        scale = scale_of_batches(batch_scale, where, sizes, prompts=boxes + points)
         loader = WindowLoader(
             [
                 WindowDataset(
@@ -120,7 +121,7 @@ def train(
             seed=seed, rank=context.rank, workers=options.worker_count(workers, where, context), end_share=end_share,
             pin_memory=where.type == "cuda",
         )  # fmt: skip
-        task = options.valid(lambda: AnnotatedTask(options.to_device(start.model, where), loader, loop))
+        task = options.valid(lambda: AnnotatedTask(to_device(start.model, where), loader, loop))
         eval_fn = _validation(validation, validation_stride, context) if validation else None
         run_task(
             config, task, context, state=start.state, goes_on=goes_on, eval_fn=eval_fn, is_trained=start.is_trained
@@ -160,6 +161,7 @@ def granularity(
     """
     require_extra()
     from model_store.network.granularity_module import granularity_module  # noqa: PLC0415 - the same
+    from model_store.training.loop.device import to_device  # noqa: PLC0415 - the same
     from model_store.training.loop.distributed import distributed_context  # noqa: PLC0415 - the same
     from model_store.training.resume import load_weights, module_start  # noqa: PLC0415 - the same
     from model_store.training.tasks import GranularityTask  # noqa: PLC0415 - the same
@@ -180,7 +182,7 @@ def granularity(
             records, frame_size, batch=batch, max_prompts=max_boxes, workers=workers, seed=seed, device=where,
             context=context,
         )  # fmt: skip
-        task = GranularityTask(options.to_device(model, where), module.to(where), batches)
+        task = GranularityTask(to_device(model, where), module.to(where), batches)
         run_task(config, task, context, state=state, goes_on=goes_on, is_trained=resume is not None)
 
 

@@ -106,6 +106,7 @@ def distill(
     """
     require_extra()
     from model_store.training.data.teacher_features import FeatureCache  # noqa: PLC0415 - needs torch
+    from model_store.training.loop.device import to_device  # noqa: PLC0415 - the same
     from model_store.training.loop.distributed import distributed_context  # noqa: PLC0415 - the same
     from model_store.training.loop.optimiser import OptimiserConfig  # noqa: PLC0415 - the same
     from model_store.training.resume import starting_point  # noqa: PLC0415 - the same
@@ -138,7 +139,7 @@ def distill(
         if stage == "prompts" and decoder == "teacher":
             model.prompt_encoder.load_state_dict(master.prompt_encoder.state_dict())
             model.mask_decoder.load_state_dict(master.mask_decoder.state_dict())
-        options.to_device(model, where)
+        to_device(model, where)
         task: Task[Any]
         if stage == "encoder":
             task = FeatureTask(model, batches, cache, division=division)

@@ -1,33 +1,24 @@
 """Options that several commands of training share, and what they become."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from model_store.catalog import ModelStoreError, UsageError
-from service.sam.transforms import FRAME_SIZE
 
 if TYPE_CHECKING:
     import torch
 
     from model_store.network.model import PromptableModel
     from model_store.training.data.annotations import PhotoRecord
-    from model_store.training.data.windows import WindowSize
     from model_store.training.loop.distributed import DistributedContext
     from model_store.training.loop.run import RunConfig
     from model_store.training.tasks import Batches
 
 Made = TypeVar("Made")
-
-# Activations of one prompt on a whole frame, in float32; measured on a CPU with 6 prompts, at all sizes of windows.
-_GIB_PER_PROMPT = 0.15
-# The rest is for weights, moments and what an allocator cannot use.
-_SHARE_OF_MEMORY = 0.7
-# Larger batches would make too few steps: a batch 16 times as large needs fewer steps, but not 16 times fewer.
-_LARGEST_SCALE = 16
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -108,20 +99,14 @@ def prepare_process(context: "DistributedContext", device: str, *, threads: int,
     """Set priority and threads of this process, and return its device."""
     import torch  # noqa: PLC0415 - the command line starts without torch
 
+    from model_store.training.loop.device import use_device  # noqa: PLC0415 - the same
     from model_store.training.loop.niceness import lower_priority  # noqa: PLC0415 - the same
 
     if nice:
         lower_priority(nice)
     if threads:
         torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = valid(lambda: context.device(device))
-    if found.type == "cuda":  # matrix products in TF32: fast, and exact enough where bfloat16 is
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-    return found
+    return valid(lambda: use_device(device, context))
 
 
 def check_frame_size(model: "PromptableModel", frame_size: int) -> None:
@@ -142,39 +127,6 @@ def worker_count(workers: int | None, device: "torch.device", context: "Distribu
     if device.type != "cuda":
         return 1
     return max(len(os.sched_getaffinity(0)) // context.local_world_size, 1)
-
-
-def scale_of_batches(
-    asked: int | None, device: "torch.device", windows: "Sequence[WindowSize]", *, prompts: int
-) -> int:
-    """Return the factor of all batches.
-
-    Args:
-        asked: What the command asks for. None: 1 on a CPU, and as much as fits into the memory of a GPU, 16 at most.
-        device: Device of the run.
-        windows: Sizes of the windows, with the batches that are scaled.
-        prompts: Prompts of a window.
-    """
-    import torch  # noqa: PLC0415 - the command line starts without torch
-
-    if asked is not None:
-        return asked
-    if device.type != "cuda":
-        return 1
-    frames = max(size.batch * (size.pixels / FRAME_SIZE) ** 2 for size in windows)
-    memory_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    fitting = int(_SHARE_OF_MEMORY * memory_gib / (_GIB_PER_PROMPT * frames * prompts))
-    return min(max(fitting, 1), _LARGEST_SCALE)
-
-
-def to_device(model: "PromptableModel", device: "torch.device") -> "PromptableModel":
-    """Move a model to its device, kernels laid out as the frames are: channels last."""
-    import torch  # noqa: PLC0415 - the command line starts without torch
-
-    for value in model.parameters():
-        if value.ndim == 4 and value.shape[2] > 1:
-            value.data = value.data.contiguous(memory_format=torch.channels_last)
-    return model.to(device)
 
 
 def photo_batches(

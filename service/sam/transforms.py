@@ -6,11 +6,14 @@ Everything here is geometry; which pixels a mask has is decided in `masks`.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Size = tuple[int, int]
 """(height, width) in pixels, in this order everywhere."""
@@ -44,7 +47,7 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
 
 
 def preprocess(
-    image: NDArray[np.uint8] | Image.Image, mean: Sequence[float], std: Sequence[float], frame_size: int = FRAME_SIZE
+    image: "NDArray[np.uint8] | Image.Image", mean: Sequence[float], std: Sequence[float], frame_size: int = FRAME_SIZE
 ) -> NDArray[np.float32]:
     """The encoder's input: resized, normalised, padded with the mean colour on the right and at the bottom.
 
@@ -60,6 +63,8 @@ def preprocess(
     Source: SPEC 1.1. The resize is Pillow's antialiased bilinear one, rounded to uint8, as the official predictor does
     it; a resize in float differs by up to one grey level.
     """
+    from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
+
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     height, width = input_size((picture.height, picture.width), frame_size)
     if height == 0 or width == 0:

@@ -1,14 +1,17 @@
 """The ranking rule of a model applied to many prompts at once."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from service.sam.manifest import Ranking
+if TYPE_CHECKING:
+    from service.sam.manifest import Ranking
 
 Doubles = NDArray[np.float64]
 
 
-def scores_of(ranking: Ranking, stability: NDArray[np.floating], predicted_iou: NDArray[np.floating]) -> Doubles:
+def scores_of(ranking: "Ranking", stability: NDArray[np.floating], predicted_iou: NDArray[np.floating]) -> Doubles:
     """Scores of the outputs of P prompts.
 
     Args:

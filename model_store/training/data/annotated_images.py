@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from model_store.training.data.annotations import AnnotationError, MaskRecord, PhotoRecord
 from service.sam.transforms import Size
@@ -63,10 +62,9 @@ def read_image(record: PhotoRecord, weights: NDArray[np.float32]) -> AnnotatedIm
     pixels = read_pixels(record)
     size = (pixels.shape[0], pixels.shape[1])
     try:
-        boxes = np.asarray(coco_mask.toBbox([mask.rle for mask in record.masks]), np.float64).reshape(-1, 4)
+        boxes = np.array([mask.box for mask in record.masks], np.float64).reshape(-1, 4)
     except Exception as error:  # the run lengths come from elsewhere, and a parser may fail in any way
         raise UnreadablePhoto(record.path, error) from error
-    boxes[:, 2:] += boxes[:, :2]
     boxes *= np.tile([size[1] / record.size[1], size[0] / record.size[0]], 2)
     return AnnotatedImage(
         pixels, boxes, weights.astype(np.float64), lambda number: read_mask(record, record.masks[number], size)

@@ -4,15 +4,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
-from pycocotools import mask as coco_mask
 
 from model_store.catalog import ModelStoreError
 from service.sam.transforms import Size, input_size
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 JSONL_NAME = "annotations.jsonl"
 _FIRST_ON_ITS_SIDE = 5  # of EXIF's orientations, which end at 8
@@ -40,18 +41,18 @@ class MaskRecord:
 
     def decode(self) -> NDArray[np.uint8]:
         """(H, W), 0 and 1."""
-        pixels: NDArray[np.uint8] = coco_mask.decode(self.rle)
+        pixels: NDArray[np.uint8] = _coco_mask().decode(self.rle)
         return pixels
 
     @property
     def area(self) -> int:
         """Pixels."""
-        return int(coco_mask.area(self.rle))
+        return int(_coco_mask().area(self.rle))
 
     @property
     def box(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 in pixels, exclusive at the end."""
-        x, y, width, height = (float(value) for value in coco_mask.toBbox(self.rle))
+        x, y, width, height = (float(value) for value in _coco_mask().toBbox(self.rle))
         return x, y, x + width, y + height
 
 
@@ -78,6 +79,8 @@ class PhotoRecord:
         Raises:
             AnnotationError: The photo is not of the size that its masks are for.
         """
+        from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415 - see `_coco_mask`
+
         with Image.open(self.path) as file:
             stored = (file.height, file.width)
             is_on_its_side = file.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_ON_ITS_SIDE
@@ -90,8 +93,10 @@ class PhotoRecord:
             return np.array(photo.convert("RGB"))  # a copy: torch wants to write
 
 
-def _reduced(file: Image.Image, max_side: int) -> Image.Image:
+def _reduced(file: "Image.Image", max_side: int) -> "Image.Image":
     """A photo of this longer side, in pixels; it has not been decoded yet."""
+    from PIL import Image  # noqa: PLC0415 - see `_coco_mask`
+
     height, width = (max(side, 1) for side in input_size((file.height, file.width), max_side))
     exif = file.getexif()
     drafted = file.draft(None, (width, height))  # JPEG files are decoded at a half, a quarter or an eighth
@@ -190,6 +195,7 @@ def _read_sa1b(folder: Path) -> list[PhotoRecord]:
 
 def _run_lengths(segmentation: Any, size: Size) -> Mapping[str, Any]:
     """COCO's three ways of writing a mask, as compressed run lengths."""
+    coco_mask = _coco_mask()
     if isinstance(segmentation, list):  # polygons, which together are one mask
         merged: Mapping[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
         return merged
@@ -198,6 +204,13 @@ def _run_lengths(segmentation: Any, size: Size) -> Mapping[str, Any]:
         compressed: Mapping[str, Any] = coco_mask.frPyObjects(segmentation, *size)
         return compressed
     return {"size": list(segmentation["size"]), "counts": counts.encode() if isinstance(counts, str) else counts}
+
+
+def _coco_mask() -> Any:
+    """The module, imported late: training does without it and without Pillow where photos and masks are in memory."""
+    from pycocotools import mask  # noqa: PLC0415
+
+    return mask
 
 
 def _click(coordinates: Any) -> tuple[float, float] | None:

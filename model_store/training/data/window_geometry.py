@@ -6,11 +6,11 @@ continuous: the middle of the first pixel is at (0.5, 0.5).
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_store.training.data.window_augmentation import Augmentation
 from service.sam.transforms import FRAME_SIZE, Size, input_size
@@ -27,6 +27,8 @@ TOKEN_STRIDE = 16
 """Frame pixels that an image token covers along a side."""
 INSIDE_STRIDE = 2
 """Frame pixels that a value of the coverage by the photo covers along a side."""
+
+_HAS_PILLOW = find_spec("PIL") is not None
 
 _PARTLY_LARGER = 1.1  # a photo shown in part is at least this much larger than the window
 _FITTING = 0.92  # of the window's side, for the longer side of the object that the window shows
@@ -113,11 +115,15 @@ def place_window(
 def render_photo(image: Bytes, placement: Placement) -> Bytes:
     """The photo (H, W, 3) in the window, (S, S, 3); its edge is repeated outside.
 
-    An upright window holds the pixels that the service's own resize gives, since it is the same call of Pillow.
+    An upright window holds the pixels that the service's own resize gives, since it is the same call of Pillow. Without
+    Pillow, on a machine that only trains, it is resampled as a turned one is: enlarged photos differ by one grey level,
+    reduced ones by more along edges.
     """
-    if placement.turn is not None:
+    if placement.turn is not None or not _HAS_PILLOW:
         size = (placement.side, placement.side)
         return _warp(image, placement.matrix, size, border=cv2.BORDER_REPLICATE)
+    from PIL import Image  # noqa: PLC0415 - see above
+
     height, width = placement.photo_size
     visible_height, visible_width = placement.visible_size
     x0, x1 = ((placement.offset[0] + end) * width / placement.scaled_size[1] for end in (0, visible_width))

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LINES = 10
 _SHOWN = ("loss", "box_iou", "point_iou", "bce", "dice", "focal", "huber")
@@ -55,6 +56,15 @@ OnProgress = Callable[[TrainProgress], None]
 @contextmanager
 def counter(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar that is told (done, all)."""
+    from rich.console import Console  # noqa: PLC0415 - a run can also tell its progress where rich is absent
+    from rich.progress import (  # noqa: PLC0415 - the same
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         last = -1
@@ -75,12 +85,21 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def train_progress(console: Console | None = None) -> Iterator[OnProgress]:
+def train_progress(console: "Console | None" = None) -> Iterator[OnProgress]:
     """Show a run: a live line below its messages on a terminal, one line for each report elsewhere.
 
     Args:
         console: Where to show it; stderr by default.
     """
+    from rich.console import Console  # noqa: PLC0415 - the same
+    from rich.progress import (  # noqa: PLC0415 - the same
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = console or Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda told: console.print(told.message or told.line(), markup=False, soft_wrap=True)

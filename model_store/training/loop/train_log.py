@@ -49,7 +49,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str = "minutes") -> Path:
+def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str = "minutes") -> Path | None:
     """Draw the curves of a run.
 
     Args:
@@ -59,11 +59,14 @@ def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str 
         over: Column of the horizontal axis.
 
     Returns:
-        The path of the image.
+        The path of the image; None without matplotlib, since the log has all numbers.
     """
     # Here and not above: only the process that writes needs it, and it takes memory. No pyplot: it would look for a
     # display and keep figures for ever.
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        return None
 
     rows = read_rows(folder / CSV_NAME)
     drawn: dict[str, dict[str, list[tuple[float, float]]]] = {}

@@ -6,7 +6,7 @@ The figures of record come from `model_store.evaluation`; these are the same but
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from model_store.network.model import PromptableModel
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.objectives.fast_decoder import decode_tokens
 from model_store.training.objectives.window_inputs import FramePrompts
-from service.sam.manifest import Ranking
 from service.sam.masks import rank
 from service.sam.transforms import FRAME_SIZE
+
+if TYPE_CHECKING:
+    from service.sam.manifest import Ranking
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -99,7 +101,7 @@ def validate(
     model: nn.Module,
     validation: ValidationSet,
     *,
-    ranking: Ranking | None = None,
+    ranking: "Ranking | None" = None,
     sum_over_processes: SumOverProcesses = dict,
 ) -> dict[str, float]:
     """Return the mean of each of `FIGURES` over all objects of all processes.
@@ -123,7 +125,7 @@ def validate(
     sums = {f"{key} {part}": 0.0 for key in FIGURES for part in ("sum", "count")}
     code = model.prompt_encoder.dense_positional_code().flatten(2).transpose(1, 2)
     for photo in validation.photos:
-        for key, value in _Measured(model, photo, code, ranking or Ranking()).figures():
+        for key, value in _Measured(model, photo, code, ranking).figures():
             if np.isfinite(value):  # an empty mask of an empty object has no IoU
                 sums[f"{key} sum"] += float(value)
                 sums[f"{key} count"] += 1
@@ -138,7 +140,7 @@ class _Measured:
     Letters: n objects, P = 2·n prompts, boxes before clicks; s side of the logits.
     """
 
-    def __init__(self, model: PromptableModel, photo: ValidationPhoto, code: Tensor, ranking: Ranking) -> None:
+    def __init__(self, model: PromptableModel, photo: ValidationPhoto, code: Tensor, ranking: "Ranking | None") -> None:
         self._model, self._photo, self._code, self._ranking = model, photo, code, ranking
         pixels = frame(photo.record.image()).to(code.device)
         self._image = model.image_encoder(pixels).float().flatten(2).transpose(1, 2)  # (1, M, 256)
@@ -205,7 +207,9 @@ class _Measured:
         stability = stability_score(torch.from_numpy(logits)).numpy()
         for row, one in enumerate(self._photo.objects):
             values = [iou(to_photo(answer, self._photo.record.size), one.truth) for answer in logits[row]]
-            scores = self._ranking.scores(stability[row].tolist(), predicted[row].tolist())
+            scores = stability[row].tolist()
+            if self._ranking is not None:
+                scores = self._ranking.scores(scores, predicted[row].tolist())
             yield "val_auto", values[rank(scores, range(len(values)))[0]]
             yield "val_oracle", max(values, key=lambda value: -1.0 if math.isnan(value) else value)
 
