@@ -79,9 +79,13 @@ class RunRecorder:
             best = {"minutes": run.minutes, "step": run.step, "score": run.best_score, **figures}
             (self._folder / BEST_FIGURES_NAME).write_text(json.dumps(best, indent=2))
 
+    def save_state(self) -> None:
+        """Write what continues the run."""
+        save_state(self._run.state(), self._folder)
+
     def save(self) -> None:
         """Write state, averaged weights and curves."""
-        save_state(self._run.state(), self._folder)
+        self.save_state()
         self._save_weights(self._run.task.weights_name)
         draw_curves(self._folder, CURVES)
 

@@ -180,7 +180,6 @@ class Run:
             # Whoever stops a run may not wait for a validation: torchrun kills its processes after 30 seconds.
             is_due = is_done or (self.used_s - validated_s >= config.validate_every_s and not is_stopped)
             if self._eval_fn and is_due:
-                self._save(recorder)  # first: who is killed meanwhile loses no training
                 self._validate(self._eval_fn, recorder)
                 validated_s, is_save_due = self.used_s, True
             if is_last or is_save_due:
@@ -224,6 +223,8 @@ class Run:
 
     def _validate(self, eval_fn: EvalFn, recorder: RunRecorder | None) -> None:
         self._average_buffers()
+        if recorder:
+            recorder.save_state()  # whoever kills the process meanwhile loses no training
         self.validation = eval_fn(self.ema.model)
         score = validation_score(self.validation)
         is_best = self.best_score is None or score > self.best_score

@@ -4,12 +4,16 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CSV_NAME = "log.csv"
 CURVES_NAME = "curves.png"
 
 _ROLLING_ROWS = 15
+_EXACT = ("val_", "learning_rate")  # columns that do not vary with the images of a few steps
 _PANEL_INCHES = (5.2, 3.6)
 _PANELS_A_ROW = 3
 
@@ -78,19 +82,18 @@ def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str 
     columns = min(max(len(drawn), 1), _PANELS_A_ROW)
     lines = math.ceil(max(len(drawn), 1) / columns)
     width, height = _PANEL_INCHES
-    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * lines))
+    # By hand: an automatic layout would take half of the time, every few minutes.
+    figure.subplots_adjust(
+        left=0.2 / columns, right=1 - 0.05 / columns, bottom=0.15 / lines, top=1 - 0.1 / lines, hspace=0.35
+    )
     for index, (title, series) in enumerate(drawn.items()):
         axes = figure.add_subplot(lines, columns, index + 1)
         for name, points in series.items():
-            marker = "o" if len(points) <= _ROLLING_ROWS else None  # a single point makes no line
-            (line,) = axes.plot(
-                *_columns(_rolling_mean(points)), label=name, linewidth=1.4, marker=marker, markersize=3
-            )
-            if len(points) > _ROLLING_ROWS:  # what single rows say, faintly behind their mean
-                axes.plot(*_columns(points), color=line.get_color(), linewidth=0.6, alpha=0.25)
+            _draw_curve(axes, name, points)
         axes.set(title=title, xlabel=over)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="x-small", ncols=2)
     path = folder / CURVES_NAME
     figure.savefig(path, dpi=100)
     return path
@@ -100,14 +103,21 @@ def _series(rows: Sequence[Mapping[str, str]], over: str, name: str) -> list[tup
     return [(float(row[over]), float(row[name])) for row in rows if row.get(name) and row.get(over)]
 
 
+def _draw_curve(axes: "Axes", name: str, points: Sequence[tuple[float, float]]) -> None:
+    is_noisy = len(points) > _ROLLING_ROWS and not name.startswith(_EXACT)
+    marker = None if len(points) > _ROLLING_ROWS else "o"  # a single point makes no line
+    shown = _rolling_mean(points) if is_noisy else points
+    (line,) = axes.plot(*_columns(shown), label=name, linewidth=1.4, marker=marker, markersize=3)
+    if is_noisy:  # what single rows say, faintly behind their mean
+        axes.plot(*_columns(points), color=line.get_color(), linewidth=0.6, alpha=0.25)
+
+
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [place for place, _ in points], [value for _, value in points]
 
 
 def _rolling_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return points with the mean of the rows before: single rows vary with their images."""
-    if len(points) <= _ROLLING_ROWS:
-        return list(points)
     means = []
     for index, (place, _) in enumerate(points):
         recent = [value for _, value in points[max(index + 1 - _ROLLING_ROWS, 0) : index + 1]]
