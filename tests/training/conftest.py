@@ -4,9 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from support.random_model import random_model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads add up in another order; and those of small products wait for one another, busily."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

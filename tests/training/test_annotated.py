@@ -11,15 +11,6 @@ from model_store.training.objectives.answer_losses import LossWeights
 LOOP = AnnotatedLoop()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads of such small products wait for one another on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def trained_model():
     return initial_model(0)

@@ -9,15 +9,6 @@ from model_store.training.objectives.fast_decoder import decode_tokens
 GRID, IMAGES, PROMPTS, TOKENS = 8, 3, 4, 3
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads of such small products wait for one another on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def dtype(request):
     return request.param

@@ -21,15 +21,6 @@ from model_store.training.objectives.annotated import AnnotatedLoop
 from model_store.training.tasks import AnnotatedTask
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads would add up in another order, and wait for one another on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory):
     return bright_discs(tmp_path_factory.mktemp("discs") / "data", 20, seed=0)

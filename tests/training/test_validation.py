@@ -23,15 +23,6 @@ from model_store.training.loop.validation import FIGURES, ValidationSet, validat
 from service.sam.manifest import Ranking
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in training; threads wait for one another on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Photos of different shapes, each with several objects; one has more than are measured."""
