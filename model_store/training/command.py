@@ -71,7 +71,12 @@ def train(
     threads: options.Threads = 0,
     precision: options.PrecisionOption = "auto",
     nice: options.Nice = 0,
-    validate_every: Annotated[float, typer.Option(min=0.1, help="Minutes of training between validations.")] = 20.0,
+    validate_every: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Minutes of training between validations; default: a fifth of --minutes, at most 20."
+        ),
+    ] = None,
     save_every: options.SaveEvery = 180.0,
 ) -> None:
     """Train on annotated masks for some minutes; may be stopped at any time and continued.
@@ -104,7 +109,8 @@ def train(
         where = options.prepare_process(context, device, threads=threads, nice=nice)
         config = options.make_config(
             out, minutes, steps, highest=learning_rate, warm_up=warm_up, fall=fall, device=where, precision=precision,
-            seed=seed, validate_every_s=60 * validate_every, save_every_s=save_every,
+            seed=seed, save_every_s=save_every,
+            validate_every_s=60 * (validate_every or min(20.0, minutes / 5) or 20.0),
             optimiser=OptimiserConfig(clip=clip),
         )  # fmt: skip
         start = starting_point(out if goes_on else resume, architecture, seed=seed)

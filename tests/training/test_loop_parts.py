@@ -35,6 +35,13 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert LearningRate(1.0, warm_up_steps=0, fall=0.0).at(1.0, moment_steps=0) == 1.0
 
 
+def test_a_short_run_reaches_its_highest_rate_after_a_tenth_of_the_budget():
+    rate = LearningRate(1.0, warm_up_steps=1000, fall=0.5)
+
+    assert rate.at(0.05, moment_steps=3) == pytest.approx(0.5)
+    assert rate.at(0.1, moment_steps=7) == 1.0
+
+
 @pytest.mark.parametrize("options", [{"highest": 0.0}, {"highest": 1.0, "fall": 1.5}])
 def test_impossible_learning_rates_are_refused(options):
     with pytest.raises(ValueError, match="learning rate"):

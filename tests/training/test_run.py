@@ -126,7 +126,7 @@ def test_a_batch_that_overflows_changes_no_weight_and_no_statistic(tmp_path, dis
 
 
 def test_the_best_checkpoint_is_kept_with_its_figures(tmp_path, discs):
-    scores = iter([0.2, 0.6, 0.4])
+    scores = iter([0.1, 0.2, 0.6, 0.4])  # the first before any step
     seen = []
 
     def eval_fn(model):
@@ -137,11 +137,11 @@ def test_the_best_checkpoint_is_kept_with_its_figures(tmp_path, discs):
     found = run.train()
 
     assert found == {"val_box": 0.4, "val_point": 0.1}
-    assert_same(load_checkpoint(tmp_path / "best.safetensors").state_dict(), seen[1])
-    assert_same(load_checkpoint(tmp_path / "model.safetensors").state_dict(), seen[2])
+    assert_same(load_checkpoint(tmp_path / "best.safetensors").state_dict(), seen[2])
+    assert_same(load_checkpoint(tmp_path / "model.safetensors").state_dict(), seen[3])
     best = json.loads((tmp_path / "best.json").read_text())
     assert best | {"minutes": 0, "score": 0} == {"minutes": 0, "step": 2, "score": 0, "val_box": 0.6, "val_point": 0.1}
-    assert [row["val_box"] for row in read_rows(tmp_path / "log.csv") if row["val_box"]] == ["0.2", "0.6", "0.4"]
+    assert [row["val_box"] for row in read_rows(tmp_path / "log.csv") if row["val_box"]] == ["0.1", "0.2", "0.6", "0.4"]
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width > 1000
     assert json.loads((tmp_path / "config.json").read_text())["task"]["windows"][1]["pixels"] == 128

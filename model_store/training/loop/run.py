@@ -163,6 +163,8 @@ class Run:
         if recorder:
             recorder.begin()
         self.task.begin(self.step, self._progress_at)
+        if self._eval_fn and self.step == self._first_step:
+            self._validate(self._eval_fn, recorder)  # what the run begins with, to compare with
         saved_at = time.monotonic()
         validated_s = self.used_s
         is_last = self.progress >= 1.0

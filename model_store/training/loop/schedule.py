@@ -6,6 +6,9 @@ The fall goes by the share of the budget and not by steps: a run is given minute
 import math
 from dataclasses import dataclass
 
+LONGEST_WARM_UP = 0.1
+"""Share of the budget after which the warm-up is over: a short run must reach its highest rate, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class LearningRate:
@@ -14,7 +17,7 @@ class LearningRate:
     Args:
         highest: Learning rate between warm-up and fall.
         warm_up_steps: Steps in which it rises from 0, counted from the first step that the optimiser's moments have
-            seen: a run that continues with moments needs no warm-up.
+            seen: a run that continues with moments needs no warm-up. It ends after a tenth of the budget at the latest.
         fall: Share of the budget, at its end, in which it falls along half a cosine; 0..1.
         last: Share of `highest` that is left at the end.
 
@@ -40,7 +43,7 @@ class LearningRate:
             progress: Share of the budget that has passed, 0..1.
             moment_steps: Steps that the optimiser's moments have seen.
         """
-        warm_up = min((moment_steps + 1) / (self.warm_up_steps + 1), 1.0)
+        warm_up = min(max((moment_steps + 1) / (self.warm_up_steps + 1), progress / LONGEST_WARM_UP), 1.0)
         start = 1.0 - self.fall
         if progress <= start:
             return self.highest * warm_up
