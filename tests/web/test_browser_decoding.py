@@ -95,6 +95,7 @@ def test_masks_scores_and_logits_are_the_services(decoding, decoding_url, next_s
     answers = decoding.page.evaluate(BOTH, [decoding_url, DECODING_KEY, list(data), PROMPTS])
 
     assert [len(ours) for ours, _, _ in answers] == [4, 3, 4, 1, 1, 1, 1, 1]
+    seen = 0
     for ours, theirs, theirs_as_logits in answers:
         for mask, expected, numbers in zip(ours, theirs, theirs_as_logits, strict=True):
             logits = logits_of(numbers["logits"])
@@ -103,12 +104,16 @@ def test_masks_scores_and_logits_are_the_services(decoding, decoding_url, next_s
             for name in ("score", "stability", "predicted_iou"):
                 assert mask[name] == pytest.approx(expected[name], abs=1e-3)
             found, wanted = (coco.decode(one["rle"]).astype(bool) for one in (mask, expected))
-            assert np.count_nonzero(found & wanted) >= 0.99 * np.count_nonzero(found | wanted) > 0
+            # Some outputs see nothing in noise; both sides must agree on that, too.
+            assert np.count_nonzero(found & wanted) >= 0.99 * np.count_nonzero(found | wanted)
+            seen += np.count_nonzero(wanted)
             flipped = np.abs(enlarged(logits, SIZE))[found != wanted]
             assert flipped.max(initial=0.0) <= (TOLERANCE + 2e-3) * scale  # these logits, too, are rounded
             assert mask["area"] == np.count_nonzero(found)
             rows, columns = np.nonzero(found)
-            assert mask["box"] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            if len(rows):
+                assert mask["box"] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert seen > 0
 
 
 def test_clicks_are_no_requests_and_everything_works_as_before(decoding, small, axe):
