@@ -182,7 +182,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="PromptableModel",
+        title="EdgeSAM",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,

@@ -45,7 +45,7 @@ ENTRIES = {
     "metered": {"roles": ["segment"], "limits": {"segment": SLOW}},
     "single": {"roles": ["segment", "embed"], "limits": {"segment": {"at_once": 1}}},
 }
-BASIC = 'Basic realm="PromptableModel", charset="UTF-8"'
+BASIC = 'Basic realm="EdgeSAM", charset="UTF-8"'
 PLAIN = "a-key-that-may-do-everything"
 
 

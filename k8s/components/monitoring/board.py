@@ -32,7 +32,7 @@ def board() -> Json:
     """The dashboard, as Grafana takes it."""
     return {
         "uid": "edgesam",
-        "title": "PromptableModel",
+        "title": "EdgeSAM",
         "description": "Is it fast, is it right, and where does the time go? What to do is in docs/runbook.md.",
         "tags": ["edgesam"],
         "schemaVersion": 39,

@@ -106,7 +106,7 @@ class AccessMiddleware:
                 response = problem_response(error, scope["state"]["request_id"])
                 if isinstance(error, Unauthorized) and _is_typed(scope):
                     # A line of its own: browsers read the first scheme of a line.
-                    response.headers.append("WWW-Authenticate", 'Basic realm="PromptableModel", charset="UTF-8"')
+                    response.headers.append("WWW-Authenticate", 'Basic realm="EdgeSAM", charset="UTF-8"')
                 await response(scope, receive, send)
                 return
             await self._app(scope, receive, send)

@@ -133,7 +133,7 @@ def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
 
     @app.get("/label-studio/health", summary="Label Studio: is the backend up?", tags=["adapters"])
     async def health() -> dict[str, str]:
-        return {"status": "UP", "model_class": "PromptableModel"}
+        return {"status": "UP", "model_class": "EdgeSAM"}
 
     @app.post("/label-studio/setup", summary="Label Studio: a project connects", tags=["adapters"])
     async def setup() -> dict[str, str]:
