@@ -15,7 +15,7 @@ class EMA:
     Args:
         model: Model whose weights are averaged.
         decay: Share of the average that stays at each step, 0..1.
-        is_trained: Whether the weights are trained ones. Initial weights are to be forgotten soon, so with them the
+        is_trained: Whether the weights are trained ones. Initial weights should fade quickly, so with them the
             decay is smaller in the first steps.
 
     Attributes:
