@@ -1,4 +1,4 @@
-"""The library in service/native, once for each instruction set; everything else stands in pyproject.toml.
+"""The library in service/native/csrc, once for each instruction set; everything else stands in pyproject.toml.
 
 A machine without a C compiler, or of another kind, gets none of them: there ONNX Runtime decodes and NumPy makes the
 masks.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-NATIVE = Path("service/native")
+SOURCES = Path("service/native/csrc")
 LEVELS = ("x86-64-v3", "x86-64-v4") if platform.machine() == "x86_64" and sys.platform == "linux" else ()
 
 
@@ -18,8 +18,8 @@ def library(level: str) -> Extension:
     """A plain shared library that ctypes loads, under the name of an extension module so that wheels carry it."""
     return Extension(
         f"service.native._{level.replace('-', '_')}",
-        sources=sorted(map(str, NATIVE.glob("*.c"))),
-        depends=sorted(map(str, NATIVE.glob("*.h"))),
+        sources=sorted(map(str, SOURCES.glob("*.c"))),
+        depends=sorted(map(str, SOURCES.glob("*.h"))),
         extra_compile_args=["-std=gnu11", "-O3", "-g0", f"-march={level}", "-fvisibility=hidden"],
         libraries=["m"],
         extra_link_args=["-pthread"],

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from service.sam.manifest import Manifest, ManifestError, load_manifest, verify_files
+from service.manifest import Manifest, ManifestError, load_manifest, verify_files
 
 _INPUT_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 

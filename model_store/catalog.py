@@ -172,7 +172,7 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     Raises:
         ModelStoreError: nothing is installed under that name.
     """
-    from service.sam.manifest import MANIFEST_NAME  # noqa: PLC0415 - needs pydantic, and training only these errors
+    from service.manifest import MANIFEST_NAME  # noqa: PLC0415 - needs pydantic, and training only these errors
 
     candidates = [Path(name_or_directory)]
     if NAME_PATTERN.fullmatch(name_or_directory) is not None:
@@ -206,7 +206,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _artifacts(directory: Path) -> list[Path]:
-    from service.sam.manifest import MANIFEST_NAME  # noqa: PLC0415 - the same
+    from service.manifest import MANIFEST_NAME  # noqa: PLC0415 - the same
 
     if not directory.is_dir():
         return []
@@ -218,7 +218,7 @@ def _artifacts(directory: Path) -> list[Path]:
 
 
 def _installed_entry(directory: Path, *, bundled: bool) -> CatalogEntry:
-    from service.sam.manifest import ManifestError, load_manifest  # noqa: PLC0415 - the same
+    from service.manifest import ManifestError, load_manifest  # noqa: PLC0415 - the same
 
     try:
         manifest = load_manifest(directory)

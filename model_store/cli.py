@@ -20,7 +20,7 @@ from model_store.model_info import UNTRAINED_LICENCE, ModelInfo, info_of, publis
 from model_store.target import check_target
 from model_store.training import command as training
 from model_store.training import distill_command
-from service.sam.manifest import ManifestError, load_manifest
+from service.manifest import ManifestError, load_manifest
 
 ModelsDir = Annotated[
     Path,

@@ -33,7 +33,7 @@ from model_store.network.official import OfficialDecoder, OfficialEncoder
 from model_store.parity import official_parity, rounding_effect, served_parity, torch_answers
 from model_store.storage import rounded, shared_arrays, store_float16, write_decoder_parameters
 from model_store.target import check_target, put_in_place
-from service.sam.manifest import (
+from service.manifest import (
     GRAPH_NAMES,
     MANIFEST_NAME,
     STATE_NAMES,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from model_store.catalog import ModelStoreError
 from model_store.model_info import ModelInfo
-from service.sam.manifest import Manifest, ManifestError, load_manifest
+from service.manifest import Manifest, ManifestError, load_manifest
 
 Layout = Literal["served", "official"]
 Weights = Literal["float16", "float32"]

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from service.sam.manifest import MANIFEST_NAME, Manifest
+from service.manifest import MANIFEST_NAME, Manifest
 
 
 def manifest_text(manifest: Manifest) -> str:

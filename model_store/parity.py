@@ -14,7 +14,7 @@ from model_store.artifact import open_graph
 from model_store.network.granularity_module import GranularityModule, anchor_boxes, decode_boxes
 from model_store.network.mask_decoder import stability_score
 from model_store.network.model import PromptableModel
-from service.sam.manifest import STATE_NAMES
+from service.manifest import STATE_NAMES
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE
 

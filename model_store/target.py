@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from model_store.catalog import UsageError
-from service.sam.manifest import MANIFEST_NAME, ManifestError, load_manifest
+from service.manifest import MANIFEST_NAME, ManifestError, load_manifest
 
 
 def check_target(directory: Path, *, force: bool) -> None:

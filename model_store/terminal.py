@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model_store.catalog import CatalogEntry
-from service.sam.manifest import Manifest, Ranking
+from service.manifest import Manifest, Ranking
 
 MEGABYTE = 1e6
 # A table that is piped somewhere is not cut to a screen that is not there.

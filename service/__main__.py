@@ -33,12 +33,12 @@ except ModuleNotFoundError:
 
 from service.allocator import share_one_arena
 from service.app import create_app
-from service.connections import BoundedProtocol, ConnectionBounds, raise_file_limit
-from service.inference.providers import ProviderUnavailable
-from service.logs import configure_logging
-from service.sam.manifest import ManifestError
-from service.server import DrainingServer
+from service.inference.backends.providers import ProviderUnavailable
+from service.manifest import ManifestError
+from service.server.connections import BoundedProtocol, ConnectionBounds, raise_file_limit
+from service.server.draining import DrainingServer
 from service.settings import Settings
+from service.telemetry.logs import configure_logging
 
 logger = logging.getLogger("service")
 

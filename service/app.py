@@ -11,42 +11,42 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from service import __version__, native
 from service.api.access.keys import KeyFile, KeyRing
-from service.api.access.middleware import Allowances
-from service.api.access.rules import DOCS_PATHS, METRICS_PATHS
+from service.api.access.policy import DOCS_PATHS, METRICS_PATHS
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
-from service.api.docs import DOCUMENT_PATH, install_docs_page
-from service.api.downloads import install_embedding_download
-from service.api.health import Readiness, install_health_routes, install_metrics_route
-from service.api.model_files import ModelFile, install_model_files, read_model_files
+from service.api.middleware.access import RateLimiters
+from service.api.middleware.stack import Access, add_middleware, permits_of
 from service.api.openapi import DESCRIPTION, install_document
-from service.api.pages import install_pages
 from service.api.problems import install_problem_handlers
-from service.api.routes import RequestLimits, install_routes
+from service.api.routes.docs import DOCUMENT_PATH, install_docs_page
+from service.api.routes.embedding_download import install_embedding_download
+from service.api.routes.health import Readiness, install_health_routes, install_metrics_route
+from service.api.routes.model_files import ModelFile, install_model_files, read_model_files
+from service.api.routes.playground import install_pages
+from service.api.routes.requests import RequestLimits, install_routes
+from service.api.routes.served_model import announce, describe_model
 from service.api.schemas import ModelModel
-from service.api.served import announce, describe_model
-from service.api.stack import Access, permits_of, surround
-from service.cache.breaker import CircuitBreaker
 from service.cache.memory import MemoryCache
-from service.cache.redis import RedisClient, connect
-from service.inference.background import BackgroundWork
-from service.inference.forgotten import ForgottenPictures
-from service.inference.lanes import decode_lane, encode_lane
-from service.inference.listener import DeletionListener
+from service.cache.recent_deletions import RecentDeletions
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.tier import RedisClient, connect
+from service.inference.backends.runtime import ImageState, Runtime
+from service.inference.deletion_subscriber import DeletionSubscriber
+from service.inference.image_states import ImageStates
 from service.inference.predictor import Limits, Predictor
-from service.inference.refinement import LowResMask, RefinementMasks
-from service.inference.runtime import ImageState, Runtime
-from service.inference.sharing import Shared
-from service.inference.states import ImageStates
-from service.inference.threads import available_cpus
-from service.inference.workers import Workers
-from service.metrics import Metrics
-from service.sam.embedding import picture_of_mask
-from service.sam.runs import MaskLibrary
+from service.inference.refinement_masks import LowResMask, RefinementMasks
+from service.inference.replicas import RedisBackend
+from service.inference.scheduling.background import BackgroundWork
+from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.model_batchers import decode_batcher, encode_batcher
+from service.process import available_cpus
+from service.sam.embedding import image_of_mask
+from service.sam.mask_runs import MaskLibrary
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     clicks = Workers("click", threads + 1)
     closing.callback(uploads.close)
     closing.callback(clicks.close)
-    encoding = encode_lane(
+    encoding = encode_batcher(
         runtime,
         dtype=settings.embedding_dtype,
         max_batch_size=settings.max_encode_batch,
@@ -93,7 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     is_native = runtime.decoder.startswith("native")
     # The native decoder takes prompts one by one: a batch would only keep its first prompt waiting for its last.
     max_decode_batch = 1 if is_native else settings.max_decode_batch
-    decoding = decode_lane(
+    decoding = decode_batcher(
         runtime,
         max_batch_size=max_decode_batch,
         max_queue_size=settings.max_decode_queue,
@@ -103,23 +103,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
     )
     shared = _shared(settings, runtime.fingerprint, clicks, metrics, closing)
-    allowances = Allowances(shared.buckets)
-    closing.push_async_callback(allowances.aclose)
+    rate_limiters = RateLimiters(shared.buckets)
+    closing.push_async_callback(rate_limiters.aclose)
     background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
     closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
     closing.push_async_callback(decoding.aclose)
     closing.push_async_callback(encoding.aclose)
     memory: MemoryCache[ImageState] = MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics)
     mask_memory: MemoryCache[LowResMask] = MemoryCache(
-        settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=picture_of_mask
+        settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=image_of_mask
     )
     # Whoever waits for a picture's embedding has a deadline; who joins others' waiting may have a later one.
-    forgotten = ForgottenPictures(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s))
+    recent_deletions = RecentDeletions(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s))
     states = ImageStates(
         memory,
         shared.embeddings,
         deletions=shared.deletions,
-        forgotten=forgotten,
+        recent_deletions=recent_deletions,
         runtime=runtime,
         workers=clicks,
         background=background,
@@ -128,12 +128,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     library = None if settings.decoder == "onnx" else native.library()  # "onnx" is for those who want no C at all
     predictor = Predictor(
         runtime=runtime,
-        encode_lane=encoding,
-        decode_lane=decoding,
+        encode_batcher=encoding,
+        decode_batcher=decoding,
         states=states,
         flight=shared.flight,
-        masks=RefinementMasks(mask_memory, shared.masks, background, forgotten),
-        forgotten=forgotten,
+        masks=RefinementMasks(mask_memory, shared.masks, background, recent_deletions),
+        recent_deletions=recent_deletions,
         uploads=uploads,
         clicks=clicks,
         dtype=settings.embedding_dtype,
@@ -166,10 +166,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 closing.callback(key_file.close)
                 key_file.start()
             if shared.deletions is not None:
-                listener = DeletionListener(
+                listener = DeletionSubscriber(
                     shared.deletions,
                     states=states,
-                    forgotten=forgotten,
+                    recent_deletions=recent_deletions,
                     fingerprint=runtime.fingerprint,
                     dtype=settings.embedding_dtype,
                 )
@@ -198,7 +198,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app, settings, predictor=predictor, model=model, model_files=model_files, redis=shared.describe, metrics=metrics
     )
     install_document(app, needs_key=keys is not None)
-    surround(
+    add_middleware(
         app,
         permits=permits_of(
             settings.role,
@@ -207,7 +207,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             check_clicks=decoding.check_room,
             adapter_routes=adapter_routes,
         ),
-        access=None if keys is None else Access(keys, allowances, _open_paths(settings)),
+        access=None if keys is None else Access(keys, rate_limiters, _open_paths(settings)),
         send_timeout_s=settings.send_timeout_s,
         tracing=_tracing(settings, closing),
         origins=settings.cors_origins,
@@ -284,7 +284,7 @@ def _open_paths(settings: Settings) -> frozenset[str]:
 
 def _shared(
     settings: Settings, fingerprint: str, workers: Workers, metrics: Metrics, closing: AsyncExitStack
-) -> Shared:
+) -> RedisBackend:
     """What replicas share; its client is closed with the rest."""
     breaker = CircuitBreaker(
         failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
@@ -299,7 +299,7 @@ def _shared(
             queue_timeout_s=settings.redis_queue_timeout_s,
         )
         closing.push_async_callback(client.aclose)
-    return Shared(
+    return RedisBackend(
         client,
         breaker,
         fingerprint=fingerprint,
@@ -316,7 +316,7 @@ def _tracing(settings: Settings, closing: AsyncExitStack) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     try:
-        from service.tracing import Tracing  # noqa: PLC0415 - few want it, and it brings packages of its own
+        from service.telemetry.tracing import Tracing  # noqa: PLC0415 - few want it, and it brings packages of its own
     except ImportError as error:
         raise ValueError("EDGESAM_OTLP_ENDPOINT is set and OpenTelemetry is missing: pip install '.[otel]'") from error
     tracing = Tracing(settings.otlp_endpoint, version=__version__)

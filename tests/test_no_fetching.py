@@ -15,7 +15,7 @@ FETCHING = {
 # asyncio and socket are needed to serve; these of their names would connect.
 CONNECTING = {"create_connection", "open_connection", "open_unix_connection", "connect", "connect_ex", "urlopen"}
 
-# service.cache.redis.connect, to EDGESAM_REDIS_URL, and the connection beside it that listens.
+# service.cache.redis.tier.connect, to EDGESAM_REDIS_URL, and the connection beside it that listens.
 TO_REDIS = {SERVICE / "app.py", SERVICE / "cache" / "subscription.py"}
 
 

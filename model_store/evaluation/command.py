@@ -21,7 +21,7 @@ from model_store.evaluation.options import (
     threads_each,
 )
 from model_store.training.loop.progress import counter
-from service.sam.manifest import Ranking, load_manifest
+from service.manifest import Ranking, load_manifest
 
 if TYPE_CHECKING:
     from model_store.evaluation.methods import Methods

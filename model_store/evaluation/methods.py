@@ -10,7 +10,7 @@ import cv2
 from model_store.catalog import ModelStoreError
 from model_store.evaluation.segmenters import GraphSegmenter, Segmenter, ServiceSegmenter
 from model_store.importing import require_extra
-from service.sam.manifest import Ranking
+from service.manifest import Ranking
 
 _TIMEOUT_S = 120.0
 

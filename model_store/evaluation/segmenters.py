@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from model_store.network.model import PromptableModel
-    from service.sam.manifest import Ranking
+    from service.manifest import Ranking
 
 Floats = NDArray[np.float32]
 
@@ -121,7 +121,7 @@ class TorchSegmenter:
     def __init__(
         self, model: "PromptableModel", *, device: str = "cpu", name: str = "torch", ranking: "Ranking | None" = None
     ) -> None:
-        from service.sam.manifest import Ranking  # noqa: PLC0415 - training asks no segmenter, and needs no pydantic
+        from service.manifest import Ranking  # noqa: PLC0415 - training asks no segmenter, and needs no pydantic
 
         self.name = name
         self._ranking = ranking or Ranking()
@@ -183,7 +183,7 @@ class GraphSegmenter:
 
     def __init__(self, directory: Path, *, threads: int = 0) -> None:
         from model_store.artifact import open_graph  # noqa: PLC0415 - torch is measured without ONNX Runtime
-        from service.sam.manifest import STATE_NAMES, load_manifest  # noqa: PLC0415 - see `TorchSegmenter`
+        from service.manifest import STATE_NAMES, load_manifest  # noqa: PLC0415 - see `TorchSegmenter`
 
         manifest = load_manifest(directory)
         if manifest.layout != "served":

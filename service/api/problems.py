@@ -24,7 +24,7 @@ from service.errors import (
     Overloaded,
     ServiceError,
 )
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 
 
 class Measured(Protocol):

@@ -9,28 +9,28 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from service.cache.recent_deletions import RecentDeletions
 from service.errors import CacheUnavailable
-from service.inference.batching import DynamicBatcher
-from service.inference.callers import ANYBODY, Caller
-from service.inference.deadline import Deadline
-from service.inference.forgotten import ForgottenPictures
-from service.inference.lanes import DecodeItem, EmbeddingDtype, EncodedFrame, Frame, MaskStates
-from service.inference.refinement import LowResMask, RefinementMasks
-from service.inference.runtime import Decoded, ImageState, Runtime, StateArrays
-from service.inference.singleflight import Lease, SharedFlight, SingleFlight
-from service.inference.states import ImageStates, Tier
-from service.inference.workers import Workers
-from service.metrics import Stages
+from service.inference.backends.runtime import Decoded, ImageState, Runtime, StateArrays
+from service.inference.image_states import ImageStates, Tier
+from service.inference.refinement_masks import LowResMask, RefinementMasks
+from service.inference.scheduling.batching import DynamicBatcher
+from service.inference.scheduling.deadline import Deadline
+from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.fairness import ANONYMOUS, Caller
+from service.inference.scheduling.model_batchers import DecodeItem, EmbeddingDtype, EncodedFrame, Frame, MaskStates
+from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
+from service.manifest import Ranking
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash, mask_id, mask_key
+from service.sam.float16 import as_float32
 from service.sam.formats import to_float16
 from service.sam.granularity import Box, Granularity, with_box
-from service.sam.halves import to_single
-from service.sam.images import decode_picture
-from service.sam.manifest import Ranking
+from service.sam.images import decode_image
+from service.sam.mask_runs import MaskLibrary
 from service.sam.masks import Mask, Multimask, binary_mask, candidates, rank
 from service.sam.prompts import Prompt, check_prompt
-from service.sam.runs import MaskLibrary
 from service.sam.transforms import Size, preprocess
+from service.telemetry.metrics import Timings
 
 Written = TypeVar("Written")
 Finished = TypeVar("Finished")
@@ -102,7 +102,7 @@ class Predictor:
         states: image states, prepared.
         flight: one encode across replicas; None without Redis.
         masks: what earlier answers can be refined from.
-        forgotten: pictures that were deleted lately.
+        recent_deletions: pictures that were deleted lately.
         uploads: threads for pictures, which give way to
         clicks: threads for prompts and masks.
         drawing: makes masks faster; None where it was not built.
@@ -114,12 +114,12 @@ class Predictor:
         self,
         *,
         runtime: Runtime,
-        encode_lane: DynamicBatcher[Frame, EncodedFrame],
-        decode_lane: DynamicBatcher[DecodeItem, Decoded],
+        encode_batcher: DynamicBatcher[Frame, EncodedFrame],
+        decode_batcher: DynamicBatcher[DecodeItem, Decoded],
         states: ImageStates,
         flight: SharedFlight[ImageEmbedding] | None,
         masks: RefinementMasks,
-        forgotten: ForgottenPictures,
+        recent_deletions: RecentDeletions,
         uploads: Workers,
         clicks: Workers,
         dtype: EmbeddingDtype,
@@ -128,8 +128,8 @@ class Predictor:
     ) -> None:
         self.runtime = runtime
         self.clicks = clicks
-        self._encode_lane = encode_lane
-        self._decode_lane = decode_lane
+        self._encode_batcher = encode_batcher
+        self._decode_batcher = decode_batcher
         self._states = states
         self._flight = flight
         self._masks = masks
@@ -139,10 +139,10 @@ class Predictor:
         self._drawing = drawing
         self._fingerprint = runtime.fingerprint
         self._embeds: SingleFlight[EmbedResult] = SingleFlight()
-        forgotten.watch(self._part_from)
+        recent_deletions.watch(self._part_from)
 
     async def embed(
-        self, body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages, *, caller: Caller = ANYBODY
+        self, body: bytes, unwrap: Callable[[bytes], bytes], timings: Timings, *, caller: Caller = ANONYMOUS
     ) -> EmbedResult:
         """Leave the picture's embedding in the caches; when this returns, every replica can segment it.
 
@@ -152,7 +152,7 @@ class Predictor:
         Args:
             body: as uploaded.
             unwrap: takes the picture's bytes out of the body, in a worker thread.
-            stages: of the request.
+            timings: of the request.
             caller: whose picture it becomes, and whose turn it takes; another namespace's is never looked for.
 
         Raises:
@@ -160,13 +160,13 @@ class Predictor:
             Overloaded, DeadlineExceeded, NotReady: the server.
         """
         async with Deadline(self._limits.embed_timeout_s, "Embedding the picture").bound():
-            data, hashed = await self._uploads.run(stages, _unwrap_and_hash, body, unwrap, stages, caller=caller.name)
+            data, hashed = await self._uploads.run(timings, _unwrap_and_hash, body, unwrap, timings, caller=caller.name)
             del body  # a picture in multipart would be held twice while it is encoded
             key = self._key(hashed, caller)
             state = self._states.peek(key)
             if state is not None and await self._states.ensure_shared(key, state):
                 return EmbedResult(hashed, state.embedding.original_size, "memory")
-            return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, stages, caller))
+            return await self._embeds.run(key, lambda: self._embed_missing(key, hashed, data, timings, caller))
 
     async def segment(
         self,
@@ -174,10 +174,10 @@ class Predictor:
         queries: Sequence[Query],
         multimask: Multimask,
         renderer: Renderer[Written],
-        stages: Stages,
+        timings: Timings,
         *,
         granularity: Granularity = "off",
-        caller: Caller = ANYBODY,
+        caller: Caller = ANONYMOUS,
     ) -> Written:
         """Masks for prompts on an embedded picture, as `renderer` writes them; the picture itself is never needed.
 
@@ -197,12 +197,12 @@ class Predictor:
         deadline = Deadline(self._limits.segment_timeout_s, "Segmenting")
         async with deadline.bound():
             key = self._key(hashed, caller)
-            state = await self._states.find(key, stages, caller=caller.name)
-            prompts = [await self._resolve(query, hashed, caller, stages, began) for query in queries]
+            state = await self._states.find(key, timings, caller=caller.name)
+            prompts = [await self._resolve(query, hashed, caller, timings, began) for query in queries]
             for prompt in prompts:
                 check_prompt(prompt, state.embedding.original_size)
             if granularity == "auto":
-                prompts, boxes = await self.clicks.run(stages, _with_boxes, prompts, state.embedding)
+                prompts, boxes = await self.clicks.run(timings, _with_boxes, prompts, state.embedding)
                 renderer.show_boxes(boxes)
             writing = _Writing(
                 key,
@@ -213,9 +213,9 @@ class Predictor:
                 renderer,
                 self._drawing,
                 deadline,
-                stages,
+                timings,
             )
-            written = await self._decode(state, writing, caller, stages)
+            written = await self._decode(state, writing, caller, timings)
             await self._masks.keep(
                 key,
                 [(self._mask_key(hashed, identity, caller), logits) for identity, logits in writing.kept],
@@ -224,7 +224,7 @@ class Predictor:
             )
         return written
 
-    async def embedding(self, hashed: str, stages: Stages, *, caller: Caller = ANYBODY) -> ImageEmbedding:
+    async def embedding(self, hashed: str, timings: Timings, *, caller: Caller = ANONYMOUS) -> ImageEmbedding:
         """What the encoder made of a picture, for those who decode elsewhere.
 
         Raises:
@@ -233,9 +233,9 @@ class Predictor:
             DeadlineExceeded: Redis took too long.
         """
         async with Deadline(self._limits.segment_timeout_s, "Reading the embedding").bound():
-            return await self._states.embedding(self._key(hashed, caller), stages)
+            return await self._states.embedding(self._key(hashed, caller), timings)
 
-    async def contains(self, hashed: str, *, caller: Caller = ANYBODY) -> Tier | None:
+    async def contains(self, hashed: str, *, caller: Caller = ANONYMOUS) -> Tier | None:
         """The tier that has the picture's embedding.
 
         Raises:
@@ -243,7 +243,7 @@ class Predictor:
         """
         return await self._states.contains(self._key(hashed, caller))
 
-    async def delete(self, hashed: str, *, caller: Caller = ANYBODY) -> bool:
+    async def delete(self, hashed: str, *, caller: Caller = ANONYMOUS) -> bool:
         """Forget the picture in this process and in Redis, and tell the other replicas; whether there was anything.
 
         Raises:
@@ -260,12 +260,12 @@ class Predictor:
         self._embeds.detach(key)
         return False
 
-    async def _embed_missing(self, key: str, hashed: str, data: bytes, stages: Stages, caller: Caller) -> EmbedResult:
+    async def _embed_missing(self, key: str, hashed: str, data: bytes, timings: Timings, caller: Caller) -> EmbedResult:
         """The peek into memory has missed: Redis, another replica, or our own encoder."""
         began = monotonic()
         mark: str | None = None
         try:
-            found = await self._states.look_up(key, stages, began=began)
+            found = await self._states.look_up(key, timings, began=began)
             if found is not None:
                 state, tier = found
                 return EmbedResult(hashed, state.embedding.original_size, tier)
@@ -276,59 +276,61 @@ class Predictor:
         if self._flight is not None:
             claim = await self._flight.claim(key)
             if not isinstance(claim, Lease):
-                await self._states.prepare(key, claim, stages, began=began)
+                await self._states.prepare(key, claim, timings, began=began)
                 return EmbedResult(hashed, claim.original_size, "redis")
             lease = claim
         try:
-            embedding = await self._encode(data, caller, stages)
-            await self._states.add(key, embedding, stages, began=began, mark=mark)
+            embedding = await self._encode(data, caller, timings)
+            await self._states.add(key, embedding, timings, began=began, mark=mark)
         finally:
             if lease is not None:  # whoever waits finds the value, or may compute it at once
                 await lease.release()
         return EmbedResult(hashed, embedding.original_size, None)
 
-    async def _encode(self, data: bytes, caller: Caller, stages: Stages) -> ImageEmbedding:
+    async def _encode(self, data: bytes, caller: Caller, timings: Timings) -> ImageEmbedding:
         manifest = self.runtime.manifest
 
         def read() -> tuple[Frame, Size]:
-            with stages.measure("decode_image"):
-                picture = decode_picture(data, max_pixels=self._limits.max_pixels)
-            with stages.measure("preprocess"):
+            with timings.measure("decode_image"):
+                picture = decode_image(data, max_pixels=self._limits.max_pixels)
+            with timings.measure("preprocess"):
                 frame = preprocess(picture, manifest.mean, manifest.std, manifest.image_size)
             return frame, (picture.height, picture.width)
 
-        frame, original_size = await self._uploads.run(stages, read, caller=caller.name)
-        done = await self._encode_lane.submit(frame, caller=caller.name)
-        stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
-        stages.add("encode", done.run_s, ended_at=done.ran_until)
+        frame, original_size = await self._uploads.run(timings, read, caller=caller.name)
+        done = await self._encode_batcher.submit(frame, caller=caller.name)
+        timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        timings.add("encode", done.run_s, ended_at=done.ran_until)
         return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
 
-    async def _resolve(self, query: Query, hashed: str, caller: Caller, stages: Stages, began: float) -> Prompt:
+    async def _resolve(self, query: Query, hashed: str, caller: Caller, timings: Timings, began: float) -> Prompt:
         if query.mask_id is None:
             return query.prompt
-        with stages.measure("cache_get"):
+        with timings.measure("cache_get"):
             mask_logits = await self._masks.find(
                 self._mask_key(hashed, query.mask_id, caller), key=self._key(hashed, caller), began=began
             )
         return replace(query.prompt, mask_logits=mask_logits)
 
-    async def _decode(self, state: ImageState, writing: "_Writing[Written]", caller: Caller, stages: Stages) -> Written:
+    async def _decode(
+        self, state: ImageState, writing: "_Writing[Written]", caller: Caller, timings: Timings
+    ) -> Written:
         """Decode all prompts and write their masks."""
         chunks = _chunks(writing.prompts, self._limits.max_decode_batch)
         if len(chunks) == 1:
-            return await self._decode_some(state, chunks[0], writing, writing.write_all, caller, stages)
+            return await self._decode_some(state, chunks[0], writing, writing.write_all, caller, timings)
         # The lane takes the request or refuses it with its first piece, before anything else of it is queued.
-        await self._decode_some(state, chunks[0], writing, writing.write, caller, stages)
+        await self._decode_some(state, chunks[0], writing, writing.write, caller, timings)
         # One more than run at a time: a call is decoded while the masks of another are written, and other requests
         # come in between all the same.
-        turns = asyncio.Semaphore(self._decode_lane.calls + 1)
+        turns = asyncio.Semaphore(self._decode_batcher.calls + 1)
 
         async def decode(chunk: Sequence[int]) -> None:
             async with turns:
-                await self._decode_some(state, chunk, writing, writing.write, caller, stages, is_begun=True)
+                await self._decode_some(state, chunk, writing, writing.write, caller, timings, is_begun=True)
 
         await _all_or_none([decode(chunk) for chunk in chunks[1:]])
-        return await self.clicks.run(stages, writing.end)
+        return await self.clicks.run(timings, writing.end)
 
     async def _decode_some(
         self,
@@ -337,7 +339,7 @@ class Predictor:
         writing: "_Writing[Written]",
         write: Callable[[Sequence[int], Decoded], Finished],
         caller: Caller,
-        stages: Stages,
+        timings: Timings,
         *,
         is_begun: bool = False,
     ) -> Finished:
@@ -345,16 +347,16 @@ class Predictor:
         prompts = [writing.prompts[i] for i in chunk]
         masked = None
         if prompts[0].mask_logits is not None:
-            masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, stages))
+            masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, timings))
         item = DecodeItem(masked or state.arrays, prompts, state.embedding.original_size)
-        done = await self._decode_lane.submit(item, partial(write, chunk), is_begun=is_begun, caller=caller.name)
-        stages.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
-        stages.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
+        done = await self._decode_batcher.submit(item, partial(write, chunk), is_begun=is_begun, caller=caller.name)
+        timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        timings.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
         return done.result
 
-    def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], stages: Stages) -> StateArrays:
-        mask_logits = np.stack([to_single(prompt.mask_logits) for prompt in prompts if prompt.mask_logits is not None])
-        with stages.measure("prepare"):
+    def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], timings: Timings) -> StateArrays:
+        mask_logits = np.stack([as_float32(prompt.mask_logits) for prompt in prompts if prompt.mask_logits is not None])
+        with timings.measure("prepare"):
             return self.runtime.prepare_masks(embedding, mask_logits)
 
     def _key(self, hashed: str, caller: Caller) -> str:
@@ -364,8 +366,8 @@ class Predictor:
         return mask_key(hashed, identity, self._fingerprint, self._dtype, caller.namespace)
 
 
-def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], stages: Stages) -> tuple[bytes, str]:
-    with stages.measure("hash"):
+def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], timings: Timings) -> tuple[bytes, str]:
+    with timings.measure("hash"):
         data = unwrap(body)
         return data, image_hash(data)
 
@@ -415,7 +417,7 @@ class _Writing(Generic[Written]):
         renderer: Renderer[Written],
         drawing: MaskLibrary | None,
         deadline: Deadline,
-        stages: Stages,
+        timings: Timings,
     ) -> None:
         self.prompts = prompts
         self.kept: list[tuple[str, LowResMask]] = []
@@ -427,7 +429,7 @@ class _Writing(Generic[Written]):
         self._renderer = renderer
         self._drawing = drawing
         self._deadline = deadline
-        self._stages = stages
+        self._timings = timings
 
     def write(self, numbers: Sequence[int], decoded: Decoded) -> None:
         """Choose on the low-resolution logits of some prompts; enlarge and write one mask after the other.
@@ -460,12 +462,12 @@ class _Writing(Generic[Written]):
                 postprocess_s += enlarged - started
                 serialize_s += perf_counter() - enlarged
         ended = perf_counter()  # the two took turns, mask by mask; a trace shows one after the other
-        self._stages.add("postprocess", postprocess_s, ended_at=ended - serialize_s)
-        self._stages.add("serialize", serialize_s, ended_at=ended)
+        self._timings.add("postprocess", postprocess_s, ended_at=ended - serialize_s)
+        self._timings.add("serialize", serialize_s, ended_at=ended)
 
     def end(self) -> Written:
         """The answer, when all masks have been written."""
-        with self._stages.measure("serialize"):
+        with self._timings.measure("serialize"):
             return self._renderer.finish(self._original_size)
 
     def write_all(self, numbers: Sequence[int], decoded: Decoded) -> Written:

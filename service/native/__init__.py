@@ -1,4 +1,4 @@
-"""What is written in C for CPUs: EdgeSAM's decoder, and masks as runs of pixels (service.sam.runs).
+"""What is written in C for CPUs: EdgeSAM's decoder, and masks as runs of pixels (service.sam.mask_runs).
 
 The decoder takes one prompt at a time, the image tokens block by block through the cache. ONNX Runtime decodes where
 the library could not be built, on a GPU, and as the reference. What the C files do is told in decoder.c and masks.c;
@@ -62,7 +62,7 @@ def best_level() -> str | None:
 
 
 def library() -> ctypes.CDLL | None:
-    """The build that is used here, for what else is in it (`service.sam.runs`)."""
+    """The build that is used here, for what else is in it (`service.sam.mask_runs`)."""
     found = _find()
     return None if found is None else found[1]
 

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.sam.formats import to_float16
-from service.sam.granularity import Proposals
-from service.sam.manifest import MAX_PROPOSALS
+from service.sam.granularity import MAX_PROPOSALS, Proposals
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
 TOKENS_SHAPE = (4096, 256)
@@ -96,7 +95,7 @@ def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str, namesp
     return embedding_key(image_hash, fingerprint, dtype, namespace) + _BEFORE_MASK + mask_id
 
 
-def picture_of_mask(mask_key: str) -> str:
+def image_of_mask(mask_key: str) -> str:
     """The `embedding_key` of the picture a mask belongs to."""
     return mask_key.rpartition(_BEFORE_MASK)[0]
 

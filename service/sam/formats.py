@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from service.errors import InvalidRequest
-from service.sam.halves import to_half, to_single
+from service.sam.float16 import as_float16, as_float32
 from service.sam.masks import Mask, row_changes
 from service.sam.transforms import MASK_SIZE
 
@@ -132,7 +132,7 @@ def decode_logits(data: bytes) -> NDArray[np.float32]:
         raise InvalidRequest(
             f"Mask logits are {MASK_SIZE} x {MASK_SIZE} little-endian float16, {expected} bytes; these are {len(data)}."
         )
-    logits = to_single(np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE))
+    logits = as_float32(np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE))
     if not np.isfinite(logits).all():
         raise InvalidRequest("Mask logits must be finite numbers; these hold NaN or infinity.")
     return logits
@@ -146,7 +146,7 @@ def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
     """
     if logits.dtype == np.float16:
         return np.asarray(logits, np.float16)
-    return to_half(np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
+    return as_float16(np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
 
 
 def _deflater() -> "zlib._Compress":

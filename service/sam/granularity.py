@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from service.sam.prompts import POSITIVE, Prompt, is_ambiguous
 from service.sam.transforms import Size, points_from_frame, points_to_frame
 
+# Boxes that the granularity module may propose for an image: 80 KiB beside the 2 MiB of its tokens.
+MAX_PROPOSALS = 4096
+
 Granularity = Literal["off", "auto"]
 """auto: a single positive click gets the box that goes with it."""
 

@@ -35,7 +35,7 @@ from service.errors import (
     UnsupportedImage,
     UnusableAspectRatio,
 )
-from service.sam.file_parts import (
+from service.sam.image_guards import (
     BMP_RUN_LENGTHS,
     check_bmp_runs,
     check_pieces,
@@ -83,7 +83,7 @@ def _take_over_pillow() -> None:
 _take_over_pillow()
 
 
-def decode_picture(data: bytes, *, max_pixels: int) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
     """The picture as people see it: upright, RGB, transparent parts on white, the first frame of an animation.
 
     For `transforms.preprocess`, which takes it as it is: an array in between is two copies of all pixels.

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.mask_runs import Box, MaskLibrary
 from service.sam.prompts import Prompt, is_ambiguous
-from service.sam.runs import Box, MaskLibrary
 from service.sam.transforms import TAPS, Size, Upsampling, input_size, upsampling
 
 Multimask = Literal["auto", 1, 3, 4]

@@ -26,8 +26,8 @@ from support.service_client import (
 )
 from support.service_process import ServiceProcess
 
-from service.api.access.rules import OPEN, rules_of
-from service.api.pages import RUNTIME_FILES
+from service.api.access.policy import OPEN, rules_of
+from service.api.routes.playground import RUNTIME_FILES
 from service.app import create_app
 from service.errors import EmbeddingNotFound, Forbidden, MaskNotFound, RateLimited, Unauthorized
 from service.settings import Settings

@@ -18,8 +18,8 @@ from support.service_client import (
 )
 from support.service_process import ServiceProcess
 
-from service.api.downloads import EMBEDDING_ROUTE
-from service.api.stack import permits_of
+from service.api.middleware.stack import permits_of
+from service.api.routes.embedding_download import EMBEDDING_ROUTE
 from service.errors import BodyTimeout, DeadlineExceeded, Overloaded
 
 UNKNOWN = {"image_hash": "0" * 64, "prompts": [point(1, 1)]}

@@ -15,10 +15,10 @@ from support.raw_http import RawConnection
 from support.redis_server import wait_until
 from support.service_client import assert_problem
 
-from service.api.middleware import RequestMiddleware
-from service.connections import BoundedProtocol, ConnectionBounds
+from service.api.middleware.request import RequestMiddleware
 from service.errors import HeadTimeout, HeadTooLarge, MalformedHead, Overloaded
-from service.metrics import Metrics
+from service.server.connections import BoundedProtocol, ConnectionBounds
+from service.telemetry.metrics import Metrics
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 

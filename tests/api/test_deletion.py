@@ -12,7 +12,7 @@ from support.redis_server import RedisServer, wait_until
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
 
-from service.cache.deletions import CHANNEL
+from service.cache.redis.deletions import CHANNEL
 from service.errors import EmbeddingNotFound, MaskNotFound
 
 WAIT_S = 60.0

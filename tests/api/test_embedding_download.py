@@ -16,8 +16,8 @@ from service.errors import (
     RangeNotSatisfiable,
     UnsupportedImage,
 )
-from service.inference.runtime import Runtime
-from service.sam.images import decode_picture
+from service.inference.backends.runtime import Runtime
+from service.sam.images import decode_image
 from service.sam.transforms import preprocess
 
 ROUTE = "/embed/{image_hash}"
@@ -33,7 +33,7 @@ def path(client):
 
 def test_the_tokens_are_those_of_the_encoder(client, path, artifact):
     runtime = Runtime(artifact, provider="cpu", threads=1)
-    picture = decode_picture(noise_file((60, 90), seed=301), max_pixels=10_000)
+    picture = decode_image(noise_file((60, 90), seed=301), max_pixels=10_000)
     frame = preprocess(picture, runtime.manifest.mean, runtime.manifest.std, runtime.manifest.image_size)
     (expected,) = runtime.encode(frame[None]).tokens
 

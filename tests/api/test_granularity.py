@@ -13,7 +13,7 @@ from model_store.network.granularity_module import anchor_boxes, decode_boxes
 from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from service.errors import InvalidRequest
 from service.sam.granularity import Proposals, with_box
-from service.sam.images import decode_picture
+from service.sam.images import decode_image
 from service.sam.prompts import POSITIVE, Prompt
 from service.sam.transforms import preprocess
 
@@ -40,7 +40,7 @@ def image_hash(proposing) -> str:
 def proposals() -> Proposals:
     """Every box that torch finds in the picture, and not only the best."""
     model = random_model()
-    frame = preprocess(decode_picture(DATA, max_pixels=10**6), PIXEL_MEAN, PIXEL_STD)
+    frame = preprocess(decode_image(DATA, max_pixels=10**6), PIXEL_MEAN, PIXEL_STD)
     with torch.inference_mode():
         logits, deltas = random_granularity(model)(model.image_encoder.stages(torch.from_numpy(frame)[None]))
     return Proposals(decode_boxes(anchor_boxes(1024), deltas[0], 1024).numpy(), logits[0].sigmoid().numpy())

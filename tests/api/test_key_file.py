@@ -14,12 +14,12 @@ from support.redis_server import wait_until
 
 from service import keys
 from service.api.access.keys import MAX_FILE_BYTES, KeyFile, KeyFileError, KeyRing, new_key, parse_entries
-from service.api.access.middleware import Allowances
+from service.api.access.rate_limit import RateLimit
+from service.api.middleware.access import RateLimiters
 from service.app import create_app
 from service.errors import RateLimited
-from service.inference.allowance import Allowed
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 KEY = "esk_of-the-first-team-0123456789"
 
@@ -54,7 +54,7 @@ def test_an_entry_grants_what_it_says(ring):
 
     assert (key.caller.name, key.caller.namespace) == ("a", "team")
     assert key.roles == {"embed", "segment"}
-    assert key.limits == {"segment": Allowed(per_s=2.5, burst=9), "embed": Allowed(at_once=1)}
+    assert key.limits == {"segment": RateLimit(per_s=2.5, burst=9), "embed": RateLimit(at_once=1)}
 
 
 def test_a_key_without_a_namespace_has_its_own_and_an_empty_one_is_that_of_the_environment(ring):
@@ -219,7 +219,7 @@ def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(ring, tmp_pa
     found = [ring.find(key.encode()) for key in printed]
 
     assert [key.caller.namespace for key in found] == ["a", "b-1"]
-    assert all(key.limits == {"segment": Allowed(per_s=20.0, burst=40)} for key in found)
+    assert all(key.limits == {"segment": RateLimit(per_s=20.0, burst=40)} for key in found)
     assert not any(key in file.read_text() for key in printed)
     assert file.stat().st_mode & 0o777 == 0o600
     assert keys.main(["check", str(file)]) == 0
@@ -317,7 +317,7 @@ def test_keys_are_random_and_can_be_told_from_other_text():
 
 async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_against_it(watched, ring):
     file, path = watched
-    allowances = Allowances(None)
+    rate_limiters = RateLimiters(None)
 
     def let_in(**limits):
         """How many more requests get in after the file says so, all of them staying in progress."""
@@ -326,14 +326,14 @@ async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_again
         count = 0
         with contextlib.suppress(RateLimited):
             while count < 50:
-                allowances.enter(ring.find(KEY.encode()), "embed", in_progress)
+                rate_limiters.enter(ring.find(KEY.encode()), "embed", in_progress)
                 count += 1
         return count
 
     with contextlib.ExitStack() as in_progress:
         at_once = [let_in(at_once=3), let_in(at_once=3, per_s=0.001, burst=9), let_in(at_once=5)]
         rates = [let_in(per_s=0.001, burst=4), let_in(per_s=0.001, burst=6), let_in(per_s=0.0001, burst=2)]
-    await allowances.aclose()
+    await rate_limiters.aclose()
 
     assert at_once == [3, 0, 2]
     assert rates == [4, 2, 0]

@@ -7,7 +7,7 @@ from support.service_client import embed, open_client, point, segment
 from support.service_process import ServiceProcess
 from support.tool_pictures import as_base64, as_data_uri
 
-from service.sam.manifest import Ranking, load_manifest
+from service.manifest import Ranking, load_manifest
 
 SIZE = (60, 80)
 CLICKS = [point(x, y) for x in (10, 40, 70) for y in (15, 45)]

@@ -19,13 +19,13 @@ from support.raw_http import RawConnection
 from support.redis_server import wait_until
 from support.service_client import assert_problem
 
-from service.api.admission import AdmissionMiddleware
-from service.api.middleware import RequestMiddleware
-from service.api.sending import PIECE_BYTES, Answer, AnswerTimeout
-from service.connections import BoundedProtocol
+from service.api.middleware.admission import AdmissionMiddleware
+from service.api.middleware.request import RequestMiddleware
+from service.api.middleware.sending import PIECE_BYTES, Answer, AnswerTimeout
 from service.errors import Overloaded
-from service.inference.admission import AdmissionController
-from service.metrics import Metrics
+from service.inference.scheduling.admission import AdmissionController
+from service.server.connections import BoundedProtocol
+from service.telemetry.metrics import Metrics
 
 # More than the kernel buffers for a connection.
 LARGE = os.urandom(1 << 20) * 32

@@ -16,10 +16,10 @@ from support.raw_http import RawConnection
 from support.redis_server import wait_until
 from support.service_client import assert_problem
 
-from service.api.middleware import RequestMiddleware
-from service.connections import BoundedProtocol
+from service.api.middleware.request import RequestMiddleware
 from service.errors import NotReady
-from service.metrics import Metrics
+from service.server.connections import BoundedProtocol
+from service.telemetry.metrics import Metrics
 
 LARGE_BYTES = 32 << 20  # more than the kernel buffers for a connection
 CANCELLED = "Cancel 1 running task(s), timeout graceful shutdown exceeded"

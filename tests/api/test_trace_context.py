@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.noise_pictures import noise_file
 from support.service_client import embed, point, request_line
 
-from service.trace_context import TraceParent, trace_parent
+from service.telemetry.trace_context import TraceParent, trace_parent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GOOD = f"00-{TRACE}-{SPAN}-01"

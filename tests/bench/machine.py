@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from service.inference.threads import available_cpus
+from service.process import available_cpus
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.runtime import Decoded, ImageState, Runtime
+from service.inference.backends.runtime import Decoded, ImageState, Runtime
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size

@@ -20,8 +20,8 @@ from PIL import Image
 from support.redis_server import RedisServer
 from support.service_process import ServiceProcess
 
-from service.inference.runtime import Runtime
-from service.inference.threads import available_cpus
+from service.inference.backends.runtime import Runtime
+from service.process import available_cpus
 from service.sam.transforms import Size
 
 _COMMENT = b"\xff\xfe\x00\x12"  # JPEG's marker of a comment and its length: 2 + 16 bytes

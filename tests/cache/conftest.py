@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from support.redis_server import RedisServer
 
-from service.cache.breaker import CircuitBreaker
-from service.cache.redis import RedisCache, RedisClient, connect
-from service.metrics import Metrics
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.tier import RedisCache, RedisClient, connect
 from service.sam.embedding import CorruptValue
+from service.telemetry.metrics import Metrics
 
 
 class NoteCodec:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.cache.breaker import CircuitBreaker
+from service.cache.redis.breaker import CircuitBreaker
 from service.errors import CacheUnavailable
 
 
@@ -134,7 +134,7 @@ def test_changes_of_state_are_logged_once(metrics, caplog):
     clock = Clock()
     breaker = CircuitBreaker(failures=2, open_s=5.0, metrics=metrics, clock=clock)
 
-    with caplog.at_level("INFO", logger="service.cache.breaker"):
+    with caplog.at_level("INFO", logger="service.cache.redis.breaker"):
         fail(breaker, 2)
         breaker.failed()
         clock.now_s += 5.0

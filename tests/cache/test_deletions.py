@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 from support.redis_server import RedisCluster, RedisSentinels, RedisServer, eventually, free_port
 
-import service.cache.subscription
-from service.cache.breaker import CircuitBreaker
-from service.cache.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions, is_older, mark_key
+import service.cache.redis.pubsub
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions, is_older, mark_key
 
 WAIT_S = 60.0
 RIGHTS = "~edgesam:* resetchannels -@all +getex +set +unlink +eval"
@@ -296,8 +296,8 @@ async def test_after_a_restart_of_redis_it_listens_again_and_says_so_once(open_r
 
 
 async def test_attempts_at_a_redis_that_is_gone_grow_rare(open_replica, monkeypatch):
-    monkeypatch.setattr(service.cache.subscription, "FIRST_RETRY_S", 0.01)
-    monkeypatch.setattr(service.cache.subscription, "LAST_RETRY_S", 0.08)
+    monkeypatch.setattr(service.cache.redis.pubsub, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(service.cache.redis.pubsub, "LAST_RETRY_S", 0.08)
     attempts = []
 
     async def answer(_, writer):
@@ -314,8 +314,8 @@ async def test_attempts_at_a_redis_that_is_gone_grow_rare(open_replica, monkeypa
 
 
 async def test_a_silent_redis_is_left_and_found_again(open_replica, monkeypatch, caplog):
-    monkeypatch.setattr(service.cache.subscription, "QUIET_S", 0.05)
-    monkeypatch.setattr(service.cache.subscription, "ANSWER_S", 0.5)
+    monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.05)
+    monkeypatch.setattr(service.cache.redis.pubsub, "ANSWER_S", 0.5)
     with RedisServer() as server:
         replica = open_replica(server.url)
         await replica.listens()
@@ -328,7 +328,7 @@ async def test_a_silent_redis_is_left_and_found_again(open_replica, monkeypatch,
 
 
 async def test_a_quiet_channel_is_asked_and_stays(open_replica, monkeypatch):
-    monkeypatch.setattr(service.cache.subscription, "QUIET_S", 0.01)
+    monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.01)
     with RedisServer() as server:
         replica = open_replica(server.url)
         await replica.listens()

@@ -7,8 +7,8 @@ import uuid
 import pytest
 from support.redis_server import RedisServer, eventually, free_port
 
-from service.cache.breaker import CircuitBreaker
-from service.cache.lock import RedisLock
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.lock import RedisLock
 from service.errors import CacheUnavailable
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from service.cache.memory import MemoryCache
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 
 
 class Clock:

@@ -7,8 +7,8 @@ import uuid
 import pytest
 from support.redis_server import RedisServer, eventually
 
-from service.cache.breaker import CircuitBreaker
-from service.cache.redis import connect
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.tier import connect
 from service.errors import CacheUnavailable
 
 

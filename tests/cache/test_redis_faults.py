@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from support.redis_server import RedisServer, eventually, free_port
 
-from service.cache.breaker import CircuitBreaker
+from service.cache.redis.breaker import CircuitBreaker
 from service.errors import CacheUnavailable
 
 # The bounds that the service uses by default, and what a busy machine may add to them.

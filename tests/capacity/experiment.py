@@ -14,7 +14,7 @@ from capacity.queueing import waiting_s
 from capacity.replicas import Replicas, new_picture
 from support.service_client import embed
 
-from service.inference.threads import available_cpus
+from service.process import available_cpus
 
 _SEED = 11
 _VISIT = Visit(clicks=6, gap_s=2.0)

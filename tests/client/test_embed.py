@@ -11,7 +11,7 @@ from support.noise_pictures import as_file, noise_file, noise_picture
 
 from service.client import PictureRefused
 from service.client.pictures import Content, Picture
-from service.sam.images import decode_picture
+from service.sam.images import decode_image
 
 
 def test_a_known_picture_is_not_uploaded_again(client, next_seed):
@@ -65,7 +65,7 @@ def test_the_size_that_is_read_here_is_the_one_that_the_service_counts(file_form
         exif[0x0112] = orientation
     data = as_file(noise_picture((20, 30)), file_format, exif=exif)
 
-    assert Content.of(data).size == decode_picture(data, max_pixels=1000).size
+    assert Content.of(data).size == decode_image(data, max_pixels=1000).size
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", noise_file((50, 50))[:20]])

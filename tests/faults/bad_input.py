@@ -14,7 +14,7 @@ from support.raw_http import RawConnection
 from support.service_client import PROBLEM, open_client
 
 from service.errors import ServiceError
-from service.sam.images import decode_picture
+from service.sam.images import decode_image
 
 MAX_PIXELS = 50_000_000
 # Libwebp holds two canvases and hands a copy to Pillow, which makes one: 16 bytes a pixel. The rest is the largest body
@@ -100,7 +100,7 @@ def decode_many(outcome: Outcome, count: int) -> None:
     for data in mutated(count, seed=2):
         before = process_time()
         try:
-            decode_picture(data, max_pixels=MAX_PIXELS)
+            decode_image(data, max_pixels=MAX_PIXELS)
             found["pictures"] += 1
         except ServiceError as error:
             found[error.code] += 1

@@ -8,7 +8,7 @@ import numpy as np
 from sam.pictures import files_of_every_kind
 
 from service.api.bodies import picture_of
-from service.api.routes import _parse
+from service.api.routes.requests import _parse
 from service.client.rle import decode_rle
 from service.errors import ServiceError
 from service.sam.embedding import (
@@ -20,7 +20,7 @@ from service.sam.embedding import (
     mask_to_bytes,
 )
 from service.sam.formats import decode_logits
-from service.sam.images import decode_picture
+from service.sam.images import decode_image
 
 MAX_PIXELS = 100_000
 FINGERPRINT = "0123456789abcdef"
@@ -31,7 +31,7 @@ Read = Callable[[bytes], None]
 def read_picture(data: bytes) -> None:
     """A picture within the limit, or one of our errors."""
     with suppress(ServiceError):
-        picture = decode_picture(data, max_pixels=MAX_PIXELS)
+        picture = decode_image(data, max_pixels=MAX_PIXELS)
         assert picture.mode == "RGB"
         assert 0 < picture.width * picture.height <= MAX_PIXELS
 

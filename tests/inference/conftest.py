@@ -18,10 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.redis_server import RedisServer
 
 from service.app import create_app
-from service.inference.batching import DynamicBatcher
-from service.inference.runtime import Runtime
-from service.metrics import Metrics
+from service.inference.backends.runtime import Runtime
+from service.inference.scheduling.batching import DynamicBatcher
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
 

@@ -9,7 +9,7 @@ import pytest
 from support.redis_server import eventually
 
 from service.errors import NotReady, Overloaded
-from service.inference.batching import DynamicBatcher
+from service.inference.scheduling.batching import DynamicBatcher
 
 
 def submit(lane, *items):

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from service.errors import Overloaded
-from service.inference.admission import AdmissionController
-from service.inference.background import BackgroundWork
+from service.inference.scheduling.admission import AdmissionController
+from service.inference.scheduling.background import BackgroundWork
 
 
 def test_a_permit_more_than_there_are_is_refused_at_once():

@@ -7,10 +7,10 @@ from PIL import Image
 from support.redis_server import eventually
 
 from service.cache.codecs import EmbeddingCodec
-from service.inference.lanes import encode_lane
-from service.inference.runtime import Runtime
+from service.inference.backends.runtime import Runtime
+from service.inference.scheduling.model_batchers import encode_batcher
+from service.manifest import load_manifest
 from service.sam.embedding import embedding_to_bytes
-from service.sam.manifest import load_manifest
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 
@@ -31,7 +31,7 @@ def boxes_of(answer):
 async def test_each_picture_of_a_batch_has_its_own_proposals_in_its_own_memory(proposing_artifact, metrics):
     runtime = Runtime(proposing_artifact, provider="cpu", threads=2)
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
-    lane = encode_lane(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    lane = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
     together = runtime.encode(frames).proposals
     alone = runtime.encode(frames[1:]).proposals

@@ -15,16 +15,16 @@ from PIL import Image
 from support.redis_server import RedisServer, eventually
 
 from service.cache.memory import MemoryCache
+from service.cache.recent_deletions import RecentDeletions
 from service.errors import UnsupportedImage
-from service.inference.background import BackgroundWork
-from service.inference.callers import Caller
-from service.inference.forgotten import ForgottenPictures
-from service.inference.lanes import decode_lane, encode_lane
+from service.inference.image_states import ImageStates
 from service.inference.predictor import Limits, Predictor, _all_or_none
-from service.inference.refinement import RefinementMasks
-from service.inference.states import ImageStates
-from service.inference.workers import Workers
-from service.sam.embedding import picture_of_mask
+from service.inference.refinement_masks import RefinementMasks
+from service.inference.scheduling.background import BackgroundWork
+from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.fairness import Caller
+from service.inference.scheduling.model_batchers import decode_batcher, encode_batcher
+from service.sam.embedding import image_of_mask
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 BOX = {"box": [40, 30, 220, 160]}
@@ -311,17 +311,17 @@ def upload_thread():
 async def predictor(runtime, metrics, upload_thread):
     """Both use cases without HTTP around them, and without Redis."""
     clicks, background = Workers("click", 1), BackgroundWork(8, metrics)
-    encoding = encode_lane(runtime, dtype="float16", max_batch_size=1, max_queue_size=32, metrics=metrics)
+    encoding = encode_batcher(runtime, dtype="float16", max_batch_size=1, max_queue_size=32, metrics=metrics)
     bounds = {"max_batch_size": 1, "max_queue_size": 32, "calls": 1, "threads": 1, "finishers": 1}
-    decoding = decode_lane(runtime, metrics=metrics, **bounds)
+    decoding = decode_batcher(runtime, metrics=metrics, **bounds)
     memory = MemoryCache(64 << 20, 1000.0, metrics)
-    masks = MemoryCache(1 << 20, 1000.0, metrics, "mask_memory", group=picture_of_mask)
-    forgotten = ForgottenPictures(1000.0)
+    masks = MemoryCache(1 << 20, 1000.0, metrics, "mask_memory", group=image_of_mask)
+    recent_deletions = RecentDeletions(1000.0)
     states = ImageStates(
         memory,
         None,
         deletions=None,
-        forgotten=forgotten,
+        recent_deletions=recent_deletions,
         runtime=runtime,
         workers=clicks,
         background=background,
@@ -334,12 +334,12 @@ async def predictor(runtime, metrics, upload_thread):
             stack.push_async_callback(lane.aclose)
         yield Predictor(
             runtime=runtime,
-            encode_lane=encoding,
-            decode_lane=decoding,
+            encode_batcher=encoding,
+            decode_batcher=decoding,
             states=states,
             flight=None,
-            masks=RefinementMasks(masks, None, background, forgotten),
-            forgotten=forgotten,
+            masks=RefinementMasks(masks, None, background, recent_deletions),
+            recent_deletions=recent_deletions,
             uploads=upload_thread,
             clicks=clicks,
             dtype="float16",
@@ -362,7 +362,7 @@ async def test_a_caller_with_many_pictures_does_not_keep_another_s_from_being_re
 
     async def embed(name):
         with pytest.raises(UnsupportedImage):  # seen when it is decoded
-            await predictor.embed(name.encode(), unwrap, metrics.stages(), caller=Caller(name[0], name[0]))
+            await predictor.embed(name.encode(), unwrap, metrics.timings(), caller=Caller(name[0], name[0]))
         decoded.append(name)
 
     async def held(holder, others):

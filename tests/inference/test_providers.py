@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support.service_process import ServiceProcess
 
-from service.inference.providers import (
+from service.inference.backends.providers import (
     CPU,
     PRECISIONS,
     Graph,
@@ -26,9 +26,9 @@ from service.inference.providers import (
     encoder_kinds,
     installed_providers,
 )
-from service.inference.runtime import Runtime, StateArrays
+from service.inference.backends.runtime import Runtime, StateArrays
+from service.manifest import STATE_NAMES, ManifestError
 from service.sam.embedding import ImageEmbedding
-from service.sam.manifest import STATE_NAMES, ManifestError
 from service.sam.prompts import PADDING, POSITIVE
 
 INSTALLED = installed_providers()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from service.inference.runtime import Runtime, StateArrays
+from service.inference.backends.runtime import Runtime, StateArrays
+from service.manifest import STATE_NAMES, ManifestError
 from service.sam.embedding import ImageEmbedding
-from service.sam.manifest import STATE_NAMES, ManifestError
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 
 TOLERANCE = 1e-5

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from support.redis_server import RedisServer, eventually, free_port
 
-from service.cache.breaker import CircuitBreaker
 from service.cache.codecs import MaskCodec
-from service.cache.lock import RedisLock
-from service.cache.redis import RedisCache, connect
-from service.inference.singleflight import Lease, SharedFlight
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.lock import RedisLock
+from service.cache.redis.tier import RedisCache, connect
+from service.inference.scheduling.singleflight import Lease, SharedFlight
 
 VALUE = np.full((256, 256), 3.0, np.float32)
 PATIENT = {"connect_timeout_s": 10.0, "read_timeout_s": 10.0, "queue_timeout_s": 20.0}

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.errors import Overloaded
-from service.inference.singleflight import SingleFlight
+from service.inference.scheduling.singleflight import SingleFlight
 
 
 class HeldComputation:

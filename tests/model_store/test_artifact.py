@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from model_store.artifact import verify_artifact
 from model_store.catalog import BUNDLED_DIRECTORY
-from service.sam.manifest import GRAPH_NAMES, MANIFEST_NAME, ArtifactFile, ManifestError, load_manifest
+from service.manifest import GRAPH_NAMES, MANIFEST_NAME, ArtifactFile, ManifestError, load_manifest
 
 
 def write_artifact(directory, **operators):

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from model_store import catalog
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.cli import app
-from service.sam.manifest import Ranking, load_manifest
+from service.manifest import Ranking, load_manifest
 from service.settings import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[2]

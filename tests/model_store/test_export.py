@@ -25,7 +25,7 @@ from model_store.model_info import ModelInfo
 from model_store.network.mask_decoder import stability_score
 from model_store.network.official import OfficialDecoder
 from model_store.parity import decode, random_prompts, served_parity, torch_answers
-from service.sam.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
+from service.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs
 
 INFO = ModelInfo(

@@ -4,7 +4,7 @@ import pytest
 
 from model_store.catalog import BUNDLED_DIRECTORY
 from model_store.manifest_file import manifest_text, replace_manifest
-from service.sam.manifest import MANIFEST_NAME, load_manifest
+from service.manifest import MANIFEST_NAME, load_manifest
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from model_store.catalog import BUNDLED_DIRECTORY, UsageError
 from model_store.target import check_target, put_in_place
-from service.sam.manifest import GRAPH_NAMES, MANIFEST_NAME
+from service.manifest import GRAPH_NAMES, MANIFEST_NAME
 
 
 def write_artifact(directory, content="old"):

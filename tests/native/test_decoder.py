@@ -242,12 +242,12 @@ def test_sanitizers_find_nothing(tmp_path):
     """Bounds, undefined behaviour and leaks of the C code, in a program of its own."""
     if sys.platform != "linux":
         pytest.skip("the C code is built on Linux alone")
-    sources = [str(path) for path in Path(service.native.__file__).parent.glob("*.c")]
+    sources = [str(path) for path in (Path(service.native.__file__).parent / "csrc").glob("*.c")]
     program = tmp_path / "sanitized"
     subprocess.run(
         ["cc", "-std=gnu11", "-O2", "-g", "-march=x86-64-v3", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=all", str(Path(__file__).with_name("sanitized.c")), *sources,
-         "-I", str(Path(service.native.__file__).parent), "-lm", "-pthread", "-o", str(program)],
+         "-I", str(Path(service.native.__file__).parent / "csrc"), "-lm", "-pthread", "-o", str(program)],
         check=True, timeout=120,
     )  # fmt: skip
 

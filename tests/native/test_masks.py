@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-NATIVE = Path(__file__).parents[2] / "service" / "native"
+NATIVE = Path(__file__).parents[2] / "service" / "native" / "csrc"
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.sam.images import decode_picture
+from service.sam.images import decode_image
 
 
 @st.composite
@@ -103,9 +103,9 @@ def tiff(size, bits, data, *, photometric=1, samples=1, sample_format=1, extra=(
     return head + strip + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
 
 
-def decode_image(data, *, max_pixels):
-    """`decode_picture` as an array, (H, W, 3) uint8."""
-    return np.asarray(decode_picture(data, max_pixels=max_pixels))
+def decode_array(data, *, max_pixels):
+    """`decode_image` as an array, (H, W, 3) uint8."""
+    return np.asarray(decode_image(data, max_pixels=max_pixels))
 
 
 def files_of_every_kind():

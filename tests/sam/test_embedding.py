@@ -22,8 +22,7 @@ from service.sam.embedding import (
     mask_key,
     mask_to_bytes,
 )
-from service.sam.granularity import Proposals
-from service.sam.manifest import MAX_PROPOSALS
+from service.sam.granularity import MAX_PROPOSALS, Proposals
 
 FINGERPRINT = "0123456789abcdef"
 

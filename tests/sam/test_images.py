@@ -5,17 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from sam.pictures import decode_image, encoded, gradient, tiff
+from sam.pictures import decode_array, encoded, gradient, tiff
 
 from service.errors import UnsupportedImage
-from service.sam.images import decode_picture
+from service.sam.images import decode_image
 from service.sam.transforms import preprocess
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def decoded(data):
-    return decode_image(data, max_pixels=1_000_000)
+    return decode_array(data, max_pixels=1_000_000)
 
 
 def with_orientation(orientation):
@@ -265,7 +265,7 @@ def test_a_colour_profile_is_ignored():
 def test_a_picture_goes_to_the_frame_without_the_array_between(file_format):
     data = encoded(gradient(), file_format)
 
-    picture = decode_picture(data, max_pixels=1_000_000)
+    picture = decode_image(data, max_pixels=1_000_000)
 
     assert np.array_equal(preprocess(picture, MEAN, STD), preprocess(decoded(data), MEAN, STD))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sam.pictures import decode_image, encoded, files_of_every_kind, gradient, tiff
+from sam.pictures import decode_array, encoded, files_of_every_kind, gradient, tiff
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
 
@@ -41,7 +41,7 @@ def webp_canvas(width, height):
 def refusal_of(data):
     """The refusal, or None for a picture; any other exception is the test's failure."""
     try:
-        image = decode_image(data, max_pixels=MAX_PIXELS)
+        image = decode_array(data, max_pixels=MAX_PIXELS)
     except REFUSALS as error:
         return error
     assert image.ndim == 3
@@ -95,18 +95,18 @@ def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd, caplog)
 )
 def test_other_formats_are_unsupported_and_the_answer_names_the_supported(data):
     with pytest.raises(UnsupportedImage, match="JPEG, PNG, WebP, GIF, BMP and TIFF"):
-        decode_image(data, max_pixels=MAX_PIXELS)
+        decode_array(data, max_pixels=MAX_PIXELS)
 
 
 def test_a_format_pillow_knows_but_the_list_does_not_is_unsupported():
     for name in ("PPM", "TGA", "ICO", "JPEG2000", "PCX"):
         with pytest.raises(UnsupportedImage):
-            decode_image(encoded(gradient(), name), max_pixels=MAX_PIXELS)
+            decode_array(encoded(gradient(), name), max_pixels=MAX_PIXELS)
 
 
 def test_no_bytes_are_undecodable():
     with pytest.raises(UndecodableImage, match="0 bytes"):
-        decode_image(b"", max_pixels=MAX_PIXELS)
+        decode_array(b"", max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_bomb_is_refused_from_its_header_with_numbers(data):
 
     try:
         with pytest.raises(ImageTooLarge, match=f"at most {MAX_PIXELS}") as caught:
-            decode_image(data, max_pixels=MAX_PIXELS)
+            decode_array(data, max_pixels=MAX_PIXELS)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -144,31 +144,31 @@ def test_the_limit_is_the_service_s_and_not_pillow_s():
     data = encoded(Image.new("1", (20_000, 10_000)), "PNG")
 
     with pytest.raises(ImageTooLarge, match="200000000 pixels"):
-        decode_image(data, max_pixels=199_999_999)
+        decode_array(data, max_pixels=199_999_999)
 
 
 def test_a_picture_of_exactly_the_limit_is_taken():
     data = encoded(gradient(10, 20), "PNG")
 
-    assert decode_image(data, max_pixels=200).shape == (10, 20, 3)
+    assert decode_array(data, max_pixels=200).shape == (10, 20, 3)
     with pytest.raises(ImageTooLarge, match="20 x 10 = 200 pixels"):
-        decode_image(data, max_pixels=199)
+        decode_array(data, max_pixels=199)
 
 
 def test_tiles_larger_than_a_picture_may_be_are_refused():
     data = tiff((24, 30), 8, b"\0" * 720, extra=((322, 65_536), (323, 65_536)))
 
     with pytest.raises(ImageTooLarge, match="tiles"):
-        decode_image(data, max_pixels=MAX_PIXELS)
+        decode_array(data, max_pixels=MAX_PIXELS)
 
 
 def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_refused():
     data = encoded(gradient(), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
 
-    assert decode_image(data[:-2] + scan * 50 + data[-2:], max_pixels=MAX_PIXELS).shape == (48, 60, 3)
+    assert decode_array(data[:-2] + scan * 50 + data[-2:], max_pixels=MAX_PIXELS).shape == (48, 60, 3)
     with pytest.raises(UndecodableImage, match="scans"):
-        decode_image(data[:-2] + scan * 500 + data[-2:], max_pixels=MAX_PIXELS)
+        decode_array(data[:-2] + scan * 500 + data[-2:], max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.parametrize("size", [(1, 2049), (2050, 1), (2, 5000)])
@@ -176,14 +176,14 @@ def test_a_picture_that_vanishes_in_the_frame_is_refused(size):
     data = encoded(np.zeros(size, np.uint8), "PNG")
 
     with pytest.raises(UnusableAspectRatio, match="2048 times"):
-        decode_image(data, max_pixels=MAX_PIXELS)
+        decode_array(data, max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.parametrize("size", [(1, 2048), (2048, 1), (3, 6000)])
 def test_the_narrowest_picture_that_does_not_vanish_is_taken(size):
-    assert decode_image(encoded(np.zeros(size, np.uint8), "PNG"), max_pixels=MAX_PIXELS).shape == (*size, 3)
+    assert decode_array(encoded(np.zeros(size, np.uint8), "PNG"), max_pixels=MAX_PIXELS).shape == (*size, 3)
 
 
 def test_a_picture_without_pixels_is_undecodable():
     with pytest.raises(UndecodableImage):
-        decode_image(png(0, 5), max_pixels=MAX_PIXELS)
+        decode_array(png(0, 5), max_pixels=MAX_PIXELS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from sam.pictures import decode_image, encoded, gradient
+from sam.pictures import decode_array, encoded, gradient
 
 from service.errors import UndecodableImage
 
@@ -31,16 +31,16 @@ def test_a_video_behind_the_picture_holds_no_scans():
     assert trailer.count(b"\xff\xda") > 100
     data = encoded(gradient(), "JPEG", progressive=True)
 
-    image = decode_image(data + trailer, max_pixels=MAX_PIXELS)
+    image = decode_array(data + trailer, max_pixels=MAX_PIXELS)
 
-    assert np.array_equal(image, decode_image(data, max_pixels=MAX_PIXELS))
+    assert np.array_equal(image, decode_array(data, max_pixels=MAX_PIXELS))
 
 
 @pytest.mark.parametrize("marker", [0xE0, 0xE1, 0xED, 0xEF, 0xFE])
 def test_metadata_holds_no_scans(marker):
     data = with_segments(encoded(gradient(), "JPEG"), segment(marker, b"x" * 20 + SCANS_IN_DISGUISE))
 
-    assert decode_image(data, max_pixels=MAX_PIXELS).shape == (48, 60, 3)
+    assert decode_array(data, max_pixels=MAX_PIXELS).shape == (48, 60, 3)
 
 
 def test_an_end_in_the_metadata_is_not_the_end():
@@ -48,7 +48,7 @@ def test_an_end_in_the_metadata_is_not_the_end():
     disguised = with_segments(scans_added(data, 200), segment(0xE1, b"x\xff\xd9\xff\xd9"))
 
     with pytest.raises(UndecodableImage, match="scans"):
-        decode_image(disguised, max_pixels=MAX_PIXELS)
+        decode_array(disguised, max_pixels=MAX_PIXELS)
 
 
 def test_an_end_inside_of_a_scan_ends_the_picture_for_the_count_as_for_the_decoder():
@@ -56,7 +56,7 @@ def test_an_end_inside_of_a_scan_ends_the_picture_for_the_count_as_for_the_decod
     first_scan = data.index(b"\xff\xda")
     cut = data[: first_scan + 40] + b"\xff\xd9" + scans_added(data, 500)[first_scan + 40 :]
 
-    assert decode_image(cut, max_pixels=MAX_PIXELS).shape == (48, 60, 3)
+    assert decode_array(cut, max_pixels=MAX_PIXELS).shape == (48, 60, 3)
 
 
 @pytest.mark.parametrize("between", [b"", b"\xff\xff\xff", b"\0\0", b"\xff\0", b"\xff\xd0", b"\xff\x01"])
@@ -65,7 +65,7 @@ def test_what_may_stand_before_a_scan_does_not_hide_it(between):
     scan = between + data[data.rindex(b"\xff\xda") : -2]
 
     with pytest.raises(UndecodableImage, match="scans"):
-        decode_image(data[:-2] + scan * 200 + data[-2:], max_pixels=MAX_PIXELS)
+        decode_array(data[:-2] + scan * 200 + data[-2:], max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.parametrize("shift", [-2, -1, 0, 1, 2])
@@ -76,7 +76,7 @@ def test_a_scan_is_found_at_the_edge_of_what_is_searched_at_once(shift):
     scan += bytes((1 << 20) - coded + shift)
 
     with pytest.raises(UndecodableImage, match="has 21 scans, at most 20"):
-        decode_image(data[:-2] + scan * 11 + b"\xff\xd9", max_pixels=48 * 60)
+        decode_array(data[:-2] + scan * 11 + b"\xff\xd9", max_pixels=48 * 60)
 
 
 def test_restart_markers_and_stuffed_bytes_are_no_scans():
@@ -85,21 +85,21 @@ def test_restart_markers_and_stuffed_bytes_are_no_scans():
     assert data.count(b"\xff\xd0") >= 5
     assert data.count(b"\xff\0") > 10
 
-    assert decode_image(data, max_pixels=MAX_PIXELS).shape == (120, 160, 3)
+    assert decode_array(data, max_pixels=MAX_PIXELS).shape == (120, 160, 3)
 
 
 def test_large_pictures_may_have_fewer_scans():
     data = scans_added(encoded(Image.new("L", (300, 300), 128), "JPEG", progressive=True), 30)
 
-    assert decode_image(data, max_pixels=300_000).shape == (300, 300, 3)
+    assert decode_array(data, max_pixels=300_000).shape == (300, 300, 3)
     with pytest.raises(UndecodableImage, match="at most 20 are decoded at its 90000 pixels"):
-        decode_image(data, max_pixels=90_000)
+        decode_array(data, max_pixels=90_000)
 
 
 def test_every_scan_of_an_ordinary_progressive_picture_of_the_limit_is_taken():
     data = encoded(gradient(300, 300), "JPEG", progressive=True, quality=95)
 
-    assert decode_image(data, max_pixels=90_000).shape == (300, 300, 3)
+    assert decode_array(data, max_pixels=90_000).shape == (300, 300, 3)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_every_scan_of_an_ordinary_progressive_picture_of_the_limit_is_taken():
 )
 def test_what_is_slow_to_read_and_says_nothing_is_refused(filling, message):
     with pytest.raises(UndecodableImage, match=message):
-        decode_image(with_segments(encoded(gradient(), "JPEG"), filling), max_pixels=MAX_PIXELS)
+        decode_array(with_segments(encoded(gradient(), "JPEG"), filling), max_pixels=MAX_PIXELS)
 
 
 def test_metadata_of_megabytes_is_taken():
     data = with_segments(encoded(gradient(), "JPEG"), *[segment(0xE2, bytes(65_533))] * 100)
 
-    assert decode_image(data, max_pixels=MAX_PIXELS).shape == (48, 60, 3)
+    assert decode_array(data, max_pixels=MAX_PIXELS).shape == (48, 60, 3)

@@ -9,9 +9,9 @@ from sam.reference import upsampled
 from support.whole_masks import full
 
 from service import native
+from service.sam.mask_runs import MaskLibrary
 from service.sam.masks import BinaryMask, binary_mask, candidates
 from service.sam.prompts import Prompt
-from service.sam.runs import MaskLibrary
 
 # Both ways to a mask have to pass; tests/native sees to it that the library is there where there is a compiler.
 LIBRARY = None if (library := native.library()) is None else MaskLibrary(library)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.sam.manifest import Ranking
+from service.manifest import Ranking
 from service.sam.masks import rank
 
 ALL = (0, 1, 2, 3)

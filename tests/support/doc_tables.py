@@ -12,8 +12,8 @@ from pydantic_core import PydanticUndefined  # noqa: E402
 
 from service import errors  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
-from service.metrics import Metrics  # noqa: E402
 from service.settings import Settings  # noqa: E402
+from service.telemetry.metrics import Metrics  # noqa: E402
 
 
 def setting_rows() -> Iterator[str]:

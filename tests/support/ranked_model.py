@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.sam.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
 
 
 def with_ranking(artifact: Path, directory: Path, ranking: Ranking) -> Path:

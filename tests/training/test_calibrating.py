@@ -13,7 +13,7 @@ from model_store.evaluation.protocol import Protocol, first_prompts
 from model_store.evaluation.ranking.outputs import click_outputs
 from model_store.evaluation.segmenters import GraphSegmenter
 from model_store.training.data.annotations import read_annotations
-from service.sam.manifest import MANIFEST_NAME, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, Ranking, load_manifest
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from model_store.evaluation.instances import instance
 from model_store.evaluation.protocol import Protocol, chosen_masks, first_prompts
 from model_store.evaluation.segmenters import Answers, Asked, GraphSegmenter, TorchSegmenter
 from model_store.training.data.annotations import read_annotations
-from service.sam.manifest import MANIFEST_NAME, Ranking
+from service.manifest import MANIFEST_NAME, Ranking
 from service.sam.prompts import IGNORED
 
 # Output 1 comes first, then 0, 2 and 3. By stability 3 is the first one.

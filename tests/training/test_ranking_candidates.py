@@ -17,7 +17,7 @@ from model_store.evaluation.ranking.choosing import (
     winner,
 )
 from model_store.evaluation.ranking.outputs import ClickOutputs
-from service.sam.manifest import Ranking
+from service.manifest import Ranking
 
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 MARGIN = BY_NAME["output 0, or another that is more stable by a margin"]

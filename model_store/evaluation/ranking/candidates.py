@@ -11,7 +11,7 @@ import numpy as np
 from model_store.catalog import UsageError
 from model_store.evaluation.ranking.outputs import ClickOutputs
 from model_store.evaluation.ranking.rule import Doubles
-from service.sam.manifest import Ranking
+from service.manifest import Ranking
 
 RIDGE = 10.0
 """Strength of the least squares' prior, as a number of outputs that say nothing but the mean."""

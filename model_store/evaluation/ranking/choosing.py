@@ -13,7 +13,7 @@ from model_store.evaluation.measures import Calibration, calibration
 from model_store.evaluation.ranking.candidates import CANDIDATES, Candidate
 from model_store.evaluation.ranking.outputs import ClickOutputs
 from model_store.evaluation.ranking.rule import Doubles
-from service.sam.manifest import Ranking
+from service.manifest import Ranking
 
 FOLDS = 5
 REPEATS = 10

@@ -20,7 +20,7 @@ from model_store.evaluation.options import (
 )
 from model_store.manifest_file import replace_manifest
 from model_store.training.loop.progress import counter
-from service.sam.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
 
 if TYPE_CHECKING:
     from model_store.evaluation.ranking.choosing import Choices

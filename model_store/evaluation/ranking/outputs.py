@@ -17,7 +17,7 @@ from model_store.evaluation.protocol import Protocol, chosen_masks, chosen_photo
 from model_store.evaluation.ranking.rule import Doubles, order_of, scores_of
 from model_store.evaluation.segmenters import GraphSegmenter
 from model_store.training.data.annotations import PhotoRecord
-from service.sam.manifest import Ranking
+from service.manifest import Ranking
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,11 +12,11 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from service.api.access.rules import ADMIN, EMBED, SEGMENT, Budget, Role
-from service.inference.allowance import Allowed
-from service.inference.callers import Caller
-from service.metrics import Metrics
+from service.api.access.policy import ADMIN, EMBED, SEGMENT, Budget, Role
+from service.api.access.rate_limit import RateLimit
+from service.inference.scheduling.fairness import Caller
 from service.regular_files import read_regular_file
+from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Key:
 
     caller: Caller
     roles: frozenset[Role]
-    limits: Mapping[Budget, Allowed] = field(default_factory=dict)
+    limits: Mapping[Budget, RateLimit] = field(default_factory=dict)
 
 
 class LimitsEntry(BaseModel):
@@ -86,7 +86,7 @@ class KeyEntry(BaseModel):
         """What it grants."""
         namespace = self.name if self.namespace is None else self.namespace
         limits = {
-            budget: Allowed(per_s=limit.per_s, burst=limit.burst, at_once=limit.at_once)
+            budget: RateLimit(per_s=limit.per_s, burst=limit.burst, at_once=limit.at_once)
             for budget, limit in self.limits.items()
         }
         return Key(Caller(self.name, namespace), self.roles, limits)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from service.api.bodies import read_body
 from service.api.problems import broken_rule, invalid_request
-from service.api.routes import SMALL_BODY_BYTES, RequestLimits
+from service.api.routes.requests import SMALL_BODY_BYTES, RequestLimits
 from service.errors import BodyTooLarge, MalformedBody
 from service.inference.predictor import EmbedResult, Predictor, Query, Renderer
 from service.sam.granularity import Box
@@ -77,7 +77,7 @@ class Exchange:
         )
         if len(body) <= SMALL_BODY_BYTES:
             return self._parsed(body, parse)
-        return await self.predictor.clicks.run(request.state.stages, self._parsed, body, parse)
+        return await self.predictor.clicks.run(request.state.timings, self._parsed, body, parse)
 
     async def embed(self, request: Request, text: bytes, unwrap: Callable[[bytes], bytes] | None = None) -> EmbedResult:
         """Leave the picture that `text` stands for in the caches; a known one costs its hash and a look-up.
@@ -90,7 +90,7 @@ class Exchange:
             MalformedBody, BodyTooLarge: the text; and all that `Predictor.embed` raises.
         """
         state = request.state
-        result = await self.predictor.embed(text, unwrap or self.picture, state.stages, caller=state.caller)
+        result = await self.predictor.embed(text, unwrap or self.picture, state.timings, caller=state.caller)
         request.state.cached = result.cached
         return result
 
@@ -106,7 +106,9 @@ class Exchange:
         request.state.prompts = len(prompts)
         queries = [Query(prompt) for prompt in prompts]
         state = request.state
-        return await self.predictor.segment(image_hash, queries, multimask, renderer, state.stages, caller=state.caller)
+        return await self.predictor.segment(
+            image_hash, queries, multimask, renderer, state.timings, caller=state.caller
+        )
 
     def picture(self, text: bytes) -> bytes:
         """The bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

@@ -25,13 +25,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
+from service.api.adapters.label_studio_brush import encode_brush
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.errors import BodyTooLarge, InvalidRequest
 from service.inference.predictor import SegmentedMask
 from service.regular_files import read_regular_file
-from service.sam.brush import encode_brush
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 from service.sam.transforms import Size
 

@@ -24,14 +24,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
-from service.api.downloads import OCTETS
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
+from service.api.routes.embedding_download import OCTETS
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.predictor import SegmentedMask
 from service.sam.embedding import ImageEmbedding
+from service.sam.float16 import as_float32
 from service.sam.formats import encode_outlines, encode_rle
-from service.sam.halves import to_single
 from service.sam.masks import BinaryMask, Mask, Multimask
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
 from service.sam.transforms import MASK_SIZE, Size
@@ -121,9 +121,9 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
         image_hash = await find(request, asked)
-        embedding = await exchange.predictor.embedding(image_hash, request.state.stages, caller=request.state.caller)
+        embedding = await exchange.predictor.embedding(image_hash, request.state.timings, caller=request.state.caller)
         write = _embedding_array if asked.format == "binary" else _embedding_json
-        return await exchange.predictor.clicks.run(request.state.stages, write, embedding, image_hash, started)
+        return await exchange.predictor.clicks.run(request.state.timings, write, embedding, image_hash, started)
 
     async def sam_segment(request: Request) -> Response:
         started = perf_counter()
@@ -218,7 +218,7 @@ class _SamPolygons(WithoutBoxes):
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
-        small = BinaryMask.cut((MASK_SIZE, MASK_SIZE), 0, 0, to_single(mask.mask_logits) > 0.0)
+        small = BinaryMask.cut((MASK_SIZE, MASK_SIZE), 0, 0, as_float32(mask.mask_logits) > 0.0)
         self._answer = {"masks": _polygons(mask.mask), "low_res_masks": _polygons(small)}
 
     def finish(self, _original_size: Size) -> Response:
@@ -239,7 +239,7 @@ class _SamArrays(WithoutBoxes):
         x0, y0, x1, y1 = mask.mask.box
         pixels = np.zeros((1, *mask.mask.size), np.bool_)
         pixels[0, y0:y1, x0:x1] = mask.mask.crop
-        np.savez_compressed(self._content, masks=pixels, low_res_masks=to_single(mask.mask_logits)[None])
+        np.savez_compressed(self._content, masks=pixels, low_res_masks=as_float32(mask.mask_logits)[None])
 
     def finish(self, _original_size: Size) -> Response:
         """See `Renderer`."""
@@ -275,7 +275,7 @@ def _polygons(mask: Mask) -> list[list[list[float]]]:
 
 def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
     """Channels first, as the official encoder answers; (256, 64, 64). Blocking."""
-    return np.ascontiguousarray(to_single(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
+    return np.ascontiguousarray(as_float32(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
 
 
 def _embedding_array(embedding: ImageEmbedding, image_hash: str, _started: float) -> Response:

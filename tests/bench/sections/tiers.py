@@ -10,13 +10,13 @@ from bench.section import Section, Table
 from bench.workbench import Workbench
 from prometheus_client import CollectorRegistry
 
-from service.cache.breaker import CircuitBreaker
 from service.cache.codecs import EmbeddingCodec
 from service.cache.memory import MemoryCache
-from service.cache.redis import RedisCache, connect
-from service.inference.runtime import ImageState
-from service.metrics import Metrics
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.tier import RedisCache, connect
+from service.inference.backends.runtime import ImageState
 from service.sam.embedding import ImageEmbedding
+from service.telemetry.metrics import Metrics
 
 
 def measure(bench: Workbench) -> Section:

@@ -12,8 +12,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 from support.manifests import K8S, OVERLAYS, ROOT, VARIANTS, chooses, container_of, labels_of, references, selects
 
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 NAMES = (*OVERLAYS, *VARIANTS)
 MINORS = ("1.35", "1.36", "1.37")

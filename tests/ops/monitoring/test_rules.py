@@ -14,7 +14,7 @@ from support.alert_rules import ALERTS, MONITORING, RULES, name_of, run
 from support.doc_tables import metric_rows
 from support.manifests import ROOT
 
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 
 TESTS = [Path(__file__).with_name(name) for name in ("rules.test.yaml", "rules-slow.test.yaml")]
 sys.path[:0] = [str(MONITORING)]

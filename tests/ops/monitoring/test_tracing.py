@@ -248,6 +248,8 @@ def test_without_an_endpoint_nothing_that_sends_is_loaded():
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 
-    assert "service.api.middleware" in done.stdout.split()
+    assert "service.api.middleware.request" in done.stdout.split()
     # Of the SDK, redis-py loads parts by itself where it is installed.
-    assert not [name for name in done.stdout.split() if name.startswith(("service.tracing", "opentelemetry.exporter"))]
+    assert not [
+        name for name in done.stdout.split() if name.startswith(("service.telemetry.tracing", "opentelemetry.exporter"))
+    ]

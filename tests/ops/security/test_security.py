@@ -13,7 +13,7 @@ from playwright.sync_api import Route
 from support.browser import WAIT_MS, open_browser
 from support.service_process import ROOT, ServiceProcess
 
-from service.api.docs import SCRIPT, STYLE
+from service.api.routes.docs import SCRIPT, STYLE
 
 LOCK = ROOT / "requirements" / "serve.lock"
 
@@ -21,7 +21,7 @@ LOCK = ROOT / "requirements" / "serve.lock"
 SKIPPED = {
     "B101": "assert states an invariant; nothing that a request could break is left to one, and python -O is not used",
     "B104 service/probe.py": "0.0.0.0 is what it replaces by an address to ask; it binds nothing",
-    "B105 service/cache/sentinel.py": "the name of an option, not what it is set to",
+    "B105 service/cache/redis/sentinel.py": "the name of an option, not what it is set to",
     "B311": "pseudo-random numbers jitter expiry and draw training samples; keys, ids and locks come from `secrets`",
     "B403": "it takes our function `shelve`, which makes tensors of photos, for the module of that name",
 }

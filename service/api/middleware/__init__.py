@@ -1,0 +1,1 @@
+"""ASGI middleware; `stack` has its order."""

@@ -1,0 +1,1 @@
+"""The Redis tier and everything else that replicas share through Redis."""

@@ -1,0 +1,1 @@
+"""Encoder and prompt decoder on ONNX Runtime or the native library."""

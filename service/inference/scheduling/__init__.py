@@ -1,0 +1,1 @@
+"""Order, bounds and deadlines of the work of one process."""

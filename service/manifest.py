@@ -1,0 +1,237 @@
+"""`manifest.json`, the contract between the model store that writes graphs and the service that runs them.
+
+The one module of `service.sam` that reads files: both sides need the same reading and the same check.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.sam.granularity import MAX_PROPOSALS
+
+FormatVersion = Literal[2, 3, 4]
+UpsampleMode = Literal["bicubic", "bilinear"]
+
+# What is written: the lowest version that says it all, so that older releases read what they can serve.
+FORMAT_VERSION: Literal[2] = 2
+GRANULARITY_FORMAT_VERSION: Literal[3] = 3
+RANKING_FORMAT_VERSION: Literal[4] = 4
+# The encoder of every manifest that names none: versions 2 and 3 know no other.
+DEFAULT_ENCODER = "RepViT-M1"
+MANIFEST_NAME = "manifest.json"
+GRAPH_NAMES = ("encoder", "prepare", "decoder")
+# What `prepare` gives and `decoder` takes, in this order (DESIGN 3).
+STATE_NAMES = ("keys", "keys0", "queries0")
+
+
+class ManifestError(ValueError):
+    """The artifact is not what its manifest promises, or there is no usable manifest; the message names the file."""
+
+
+class ArtifactFile(BaseModel):
+    """One file of the artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="File name inside the artifact.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(gt=0)
+
+
+class GranularityInfo(BaseModel):
+    """That `encoder` proposes boxes: beside `tokens` it answers `boxes` (B, N, 4) and `scores` (B, N), SPEC 6."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    proposals: int = Field(gt=0, le=MAX_PROPOSALS, description="N, the proposals of a picture.")
+    source_sha256: str | None = Field(description="SHA-256 of the module's file; null for generated weights.")
+
+
+# Stability and predicted IoU lie around 0..1: larger weights mean a mistake.
+_Weight = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
+
+
+class Ranking(BaseModel):
+    """The rule that orders the masks of one prompt: the one with the highest score comes first.
+
+    The score of output k is ``clip(bias[k] + stability * stability_k + predicted_iou * predicted_iou_k, 0, 1)``.
+    The default is EdgeSAM's own rule, the stability score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bias: tuple[_Weight, _Weight, _Weight, _Weight] = Field(
+        (0.0, 0.0, 0.0, 0.0), description="Added to the score of each of the decoder's four outputs."
+    )
+    stability: _Weight = Field(1.0, description="Weight of the stability score.")
+    predicted_iou: _Weight = Field(0.0, description="Weight of the IoU that the model predicts.")
+
+    def scores(self, stability: Sequence[float], predicted_iou: Sequence[float]) -> tuple[float, ...]:
+        """Return the score of each output of one prompt, 0..1.
+
+        A weight of 0 leaves its term out, also where that term is no number. NaN in a term that counts gives NaN.
+        The browser computes the same sum in the same order (web/ranking.js), so that both agree to the last bit.
+
+        Args:
+            stability: Stability scores of the four outputs, 0..1.
+            predicted_iou: Predicted IoUs of the four outputs, not bounded.
+        """
+        scores: Sequence[float] = self.bias
+        for weight, terms in ((self.stability, stability), (self.predicted_iou, predicted_iou)):
+            if weight:
+                scores = [score + weight * term for score, term in zip(scores, terms, strict=True)]
+        return tuple([min(max(score, 0.0), 1.0) for score in scores])  # in this order of arguments NaN stays NaN
+
+
+class Manifest(BaseModel):
+    """What serving has to know of an exported model. Unknown members are an error: they come with a new version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    format_version: FormatVersion
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    architecture: str
+    encoder: str = Field(DEFAULT_ENCODER, min_length=1, description="The image encoder's own name, since version 4.")
+    layout: Literal["served", "official"] = Field(
+        description="served: the three graphs encoder, prepare, decoder; official: EdgeSAM's pair encoder, decoder."
+    )
+    image_size: Literal[1024] = Field(description="Side of the square frame the encoder sees, pixels.")
+    mean: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
+    std: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
+    mask_threshold: float = Field(
+        ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this."
+    )
+    ranking: Ranking = Field(Ranking(), description="How the masks of one prompt are ordered, since version 4.")
+    upsample_mode: UpsampleMode | None = Field(
+        description="How the encoder enlarges stage 3; null, since version 4: the encoder has no such choice."
+    )
+    graphs: Mapping[str, ArtifactFile]
+    decoder_parameters: ArtifactFile | None = Field(
+        description="NumPy archive of the decoder's parameters under SAM's names, for the decoder in service/native."
+    )
+    granularity: GranularityInfo | None = Field(
+        None, description="Of a model with the granularity module, in versions 3 and 4; absent in all others."
+    )
+    opset: int
+    precision: Literal["float32"] = Field(description="What the graphs compute in.")
+    weights: Literal["float16", "float32"] = Field(description="What the large weights are stored in.")
+    source_sha256: str | None = Field(description="SHA-256 of the checkpoint file; null for generated weights.")
+    licence: str
+    trained: bool
+    training_data: str
+    measured: Mapping[str, float] = Field(description="Quality by name, for instance mIoU per prompt kind, 0..1.")
+    notes: str
+    parity: Mapping[str, float] = Field(
+        description="Largest absolute difference, ONNX Runtime against torch, by output, on random prompts."
+    )
+    rounding: Mapping[str, float] = Field(
+        description="What storing weights as float16 changes, against float32 weights; empty for float32."
+    )
+    tools: Mapping[str, str] = Field(description="Versions of the tools that wrote the graphs.")
+
+    @model_validator(mode="after")
+    def _has_the_version_of_its_members(self) -> Self:
+        lowest = self.lowest_version(
+            encoder=self.encoder,
+            ranking=self.ranking,
+            upsample_mode=self.upsample_mode,
+            has_granularity=self.granularity is not None,
+        )
+        if self.format_version != lowest:
+            raise ValueError(
+                f"its members make it version {lowest}, and it says {self.format_version}: granularity needs version "
+                f"{GRANULARITY_FORMAT_VERSION}; an encoder other than {DEFAULT_ENCODER}, a ranking other than by "
+                f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; without them it is version "
+                f"{FORMAT_VERSION}"
+            )
+        return self
+
+    @staticmethod
+    def lowest_version(
+        *, encoder: str, ranking: Ranking, upsample_mode: UpsampleMode | None, has_granularity: bool
+    ) -> FormatVersion:
+        """Return the lowest version that can say this, the one that a manifest has to have.
+
+        Args:
+            encoder: Name of the image encoder.
+            ranking: Rule that orders the masks of one prompt.
+            upsample_mode: See `Manifest.upsample_mode`.
+            has_granularity: Whether the encoder proposes boxes.
+        """
+        if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:
+            return RANKING_FORMAT_VERSION
+        return GRANULARITY_FORMAT_VERSION if has_granularity else FORMAT_VERSION
+
+    @property
+    def files(self) -> tuple[ArtifactFile, ...]:
+        """All files but the manifest."""
+        parameters = () if self.decoder_parameters is None else (self.decoder_parameters,)
+        return (*self.graphs.values(), *parameters)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all that changes an embedding; part of every cache key (DESIGN 3).
+
+        The ranking rule is no part of it: a model whose rule is calibrated anew keeps its cached embeddings.
+        """
+        identity = {
+            # The version that says how an embedding is stored, with proposals or without; 4 changes nothing there.
+            "format_version": FORMAT_VERSION if self.granularity is None else GRANULARITY_FORMAT_VERSION,
+            "encoder": self.graphs["encoder"].sha256,
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+            "upsample_mode": self.upsample_mode,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """Read `directory`/manifest.json.
+
+    Raises:
+        ManifestError: there is none, it is not valid JSON, or it breaks the schema.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: no readable manifest ({error})") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise ManifestError(f"{path}: {where}: {first['msg']}") from error
+    missing = [name for name in _graph_names(manifest) if name not in manifest.graphs]
+    if missing:
+        raise ManifestError(f"{path}: graphs lacks {', '.join(missing)}")
+    return manifest
+
+
+def verify_files(directory: Path, manifest: Manifest) -> None:
+    """Compare size and SHA-256 of every file with the manifest.
+
+    Raises:
+        ManifestError: a file is missing or differs; the message names it and both hashes.
+    """
+    for file in manifest.files:
+        path = directory / file.file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+        found = hashlib.sha256(data).hexdigest()
+        if len(data) != file.size_bytes or found != file.sha256:
+            raise ManifestError(
+                f"{path}: {len(data)} bytes with SHA-256 {found}, "
+                f"the manifest promises {file.size_bytes} bytes with {file.sha256}"
+            )
+
+
+def _graph_names(manifest: Manifest) -> tuple[str, ...]:
+    return GRAPH_NAMES if manifest.layout == "served" else ("encoder", "decoder")

@@ -1,0 +1,1 @@
+"""Metrics, stage timings, traces and logs of one process."""

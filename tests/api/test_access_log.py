@@ -1,0 +1,88 @@
+"""Under a flood of refusals the log stays short, and says how much it leaves out."""
+
+import logging
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.api.middleware.access_log import MOST_REFUSALS_PER_S, RequestLog
+from service.telemetry.metrics import Metrics
+
+
+class Clock:
+    """Shows what it was set to, seconds."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def write(clock, caplog):
+    log, metrics = RequestLog(clock), Metrics(CollectorRegistry())
+    caplog.set_level(logging.INFO, "service.request")
+
+    def write(request_id, *, key="web", status=503, problem="overloaded"):
+        state = {"request_id": request_id, "route": "/segment", "key": key} | ({"problem": problem} if problem else {})
+        return log.write({"method": "POST", "state": state}, status, 0.001, metrics.timings(None))
+
+    return write
+
+
+@pytest.fixture
+def lines(caplog):
+    return lambda: [record.request_id for record in caplog.records]
+
+
+def test_of_a_flood_the_first_of_a_second_has_a_line(write, clock, lines):
+    for second in range(3):
+        clock.now = 100.0 + second
+        for number in range(5):
+            has_line = write(f"{second}.{number}")
+            assert has_line == (number == 0)
+
+    assert lines() == ["0.0", "1.0", "2.0"]
+
+
+def test_what_had_no_line_is_told_by_the_first_line_of_a_later_second(write, clock, caplog):
+    for _ in range(8):
+        write("flood")
+    clock.now += 1.0
+    write("next")
+    write("after", status=200, problem="")
+
+    told = {record.request_id: getattr(record, "unlogged_refusals", 0) for record in caplog.records}
+    assert told == {"flood": 0, "next": 7, "after": 0}
+
+
+def test_a_flood_hides_neither_another_key_nor_another_problem(write, lines):
+    for _ in range(100):
+        write("flood")
+    write("limited", status=429, problem="rate-limited")
+    write("another", key="mobile")
+
+    assert lines() == ["flood", "limited", "another"]
+
+
+def test_many_keys_have_no_more_lines_than_one_can_read(write, lines):
+    for number in range(3 * MOST_REFUSALS_PER_S):
+        write(str(number), key=f"key {number}")
+
+    assert len(lines()) == MOST_REFUSALS_PER_S
+
+
+def test_a_flood_hides_no_other_request(write, lines):
+    for _ in range(100):
+        write("flood")
+    write("answered", status=200, problem="")
+    write("unavailable", problem="cache-unavailable")
+    write("failed", status=500, problem="")
+
+    assert lines() == ["flood", "answered", "unavailable", "failed"]

@@ -1,0 +1,120 @@
+"""Manifests of every version are read; each has the lowest version that can say what it says."""
+
+import json
+
+import pytest
+
+from service.manifest import MANIFEST_NAME, ManifestError, Ranking, load_manifest
+
+FILE = {"file": "graph.onnx", "sha256": "ab" * 32, "size_bytes": 1}
+GRANULARITY = {"proposals": 9, "source_sha256": None}
+VERSION_2 = {
+    "format_version": 2,
+    "name": "model",
+    "architecture": "EdgeSAM (RepViT-M1, two-way mask decoder)",
+    "layout": "served",
+    "image_size": 1024,
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "mask_threshold": 0.0,
+    "upsample_mode": "bicubic",
+    "graphs": {"encoder": FILE, "prepare": FILE, "decoder": FILE},
+    "decoder_parameters": None,
+    "opset": 17,
+    "precision": "float32",
+    "weights": "float16",
+    "source_sha256": None,
+    "licence": "none",
+    "trained": False,
+    "training_data": "none",
+    "measured": {},
+    "notes": "",
+    "parity": {},
+    "rounding": {},
+    "tools": {},
+}
+VERSION_3 = {**VERSION_2, "format_version": 3, "granularity": GRANULARITY}
+# Each of them is a reason for version 4 by itself.
+NEWER = [
+    {"encoder": "EfficientNet-Lite2"},
+    {"upsample_mode": None},
+    {"ranking": {"bias": [0.1, 0, 0, 0]}},
+    {"ranking": {"stability": 0.5}},
+    {"ranking": {"predicted_iou": 0.5}},
+]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a manifest with these members from its folder."""
+
+    def read_(members):
+        (tmp_path / MANIFEST_NAME).write_text(json.dumps(members))
+        return load_manifest(tmp_path)
+
+    return read_
+
+
+@pytest.mark.parametrize("members", [VERSION_2, VERSION_3], ids=["2", "3"])
+def test_an_older_manifest_is_of_repvit_and_ranks_by_stability(read, members):
+    manifest = read(members)
+
+    assert manifest.encoder == "RepViT-M1"
+    assert manifest.ranking == Ranking(bias=(0, 0, 0, 0), stability=1, predicted_iou=0)
+
+
+@pytest.mark.parametrize("members", [VERSION_2, VERSION_3], ids=["2", "3"])
+def test_an_older_manifest_is_written_without_newer_members(read, members):
+    written = json.loads(read(members).model_dump_json(exclude_defaults=True))
+
+    assert written == members
+
+
+@pytest.mark.parametrize("granularity", [None, GRANULARITY], ids=["plain", "proposing"])
+@pytest.mark.parametrize("newer", NEWER, ids=str)
+def test_a_newer_member_needs_version_4_and_comes_back_as_written(read, newer, granularity):
+    members = {**VERSION_2, **newer, **({} if granularity is None else {"granularity": granularity})}
+
+    manifest = read({**members, "format_version": 4})
+
+    assert json.loads(manifest.model_dump_json(exclude_defaults=True)) == {**members, "format_version": 4}
+    for version in (2, 3):
+        with pytest.raises(ManifestError, match=f"make it version 4, and it says {version}"):
+            read({**members, "format_version": version})
+
+
+@pytest.mark.parametrize(("members", "lowest"), [(VERSION_2, 2), (VERSION_3, 3)], ids=["2", "3"])
+def test_a_manifest_that_an_older_version_can_say_is_not_of_version_4(read, members, lowest):
+    with pytest.raises(ManifestError, match=f"make it version {lowest}, and it says 4"):
+        read({**members, "format_version": 4})
+
+
+def test_a_version_that_is_not_known_here_is_refused(read):
+    with pytest.raises(ManifestError, match=r"format_version: .*2, 3 or 4"):
+        read({**VERSION_2, "format_version": 5})
+
+
+@pytest.mark.parametrize("ranking", [{"bias": [0.1, 0, 0]}, {"stability": 1e9}, {"margin": 1}], ids=str)
+def test_a_broken_rule_is_refused_by_the_name_of_its_member(read, ranking):
+    with pytest.raises(ManifestError, match=rf"manifest\.json: ranking\.{next(iter(ranking))}"):
+        read({**VERSION_2, "format_version": 4, "ranking": ranking})
+
+
+@pytest.mark.parametrize(
+    ("members", "fingerprint"),
+    [
+        (VERSION_2, "e1b7dd3cc1faf621"),
+        (VERSION_3, "ef16188091e74d74"),
+        ({**VERSION_2, "upsample_mode": "bilinear"}, "097cc5715027db36"),
+    ],
+    ids=["2", "3", "bilinear"],
+)
+def test_the_fingerprints_of_older_manifests_stay_as_they_were(read, members, fingerprint):
+    assert read(members).fingerprint == fingerprint, "or every cached embedding is lost by an upgrade"
+
+
+@pytest.mark.parametrize("members", [VERSION_2, VERSION_3], ids=["2", "3"])
+def test_another_rule_keeps_the_embeddings_that_are_cached(read, members):
+    calibrated = {**members, "format_version": 4, "ranking": {"bias": [0.1, 0, 0, 0]}}
+
+    assert read(calibrated).fingerprint == read(members).fingerprint
