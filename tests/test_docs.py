@@ -43,7 +43,8 @@ def test_readme_has_no_more_rows_than_the_code():
 
 def test_every_make_target_that_a_document_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    documents = [README, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "DECISIONS.md").read_text()]
+    decisions = [path.read_text() for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    documents = [README, (ROOT / "CONTRIBUTING.md").read_text(), *decisions]
 
     named = {name for text in documents for name in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)}
 

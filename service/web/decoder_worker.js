@@ -13,7 +13,8 @@ let decoder = /** @type {Decoder | null} */ (null);
 const DOINGS = {
   load: async ({ graphs, ranking }) => {
     const runtime = await import(RUNTIME);
-    // One thread: more need a page that is isolated from all others, and a secure context (DECISIONS.md).
+    // One thread: more need a page that is isolated from all others, and a secure context. See
+    // docs/decisions/0038-browser-decoding-single-thread.md.
     Object.assign(runtime.env.wasm, { numThreads: 1, wasmPaths: { wasm: WASM } });
     decoder = await Decoder.load(runtime, graphs, ranking);
   },
