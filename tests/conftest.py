@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from support.made_once import made_once
+from support.redis_server import RedisServer
+
+from service.telemetry.metrics import Metrics
 
 # As `python -m service` sets them, before anything imports NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -23,6 +27,19 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def proposing_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`artifact` with the granularity module, exported on the command line from two files."""
     return made_once(tmp_path_factory, "proposing-model", _export_proposing) / "proposing"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A real Redis, shared by the tests of one process."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Metrics in a registry of their own."""
+    return Metrics(CollectorRegistry())
 
 
 @pytest.fixture(scope="session")

@@ -53,13 +53,6 @@ def limited_client(limited: ServiceProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """What the replicas share."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
 def replicas(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Clients of two replicas on one Redis."""
     settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": redis_server.url, **PATIENT_REDIS}

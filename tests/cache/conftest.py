@@ -6,13 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import pytest
-from prometheus_client import CollectorRegistry
-from support.redis_server import RedisServer
 
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.tier import RedisCache, RedisClient, connect
 from service.sam.embedding import CorruptValue
-from service.telemetry.metrics import Metrics
 
 
 class NoteCodec:
@@ -28,20 +25,9 @@ class NoteCodec:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
 def executor() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2, thread_name_prefix="codec") as pool:
         yield pool
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(CollectorRegistry())
 
 
 @pytest.fixture

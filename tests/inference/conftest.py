@@ -13,15 +13,12 @@ from typing import Any
 import fastapi.dependencies.models
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from support.redis_server import RedisServer
 
 from service.app import create_app
 from service.inference.backends.runtime import Runtime
 from service.inference.scheduling.batching import DynamicBatcher
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 
 WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
 
@@ -103,11 +100,6 @@ class Service:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(CollectorRegistry())
-
-
-@pytest.fixture
 async def open_lane(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
     """A lane `test` that is running, closed after the test; items are numbers of one group and size 1."""
     async with AsyncExitStack() as stack:
@@ -139,12 +131,6 @@ def waiting(metrics) -> Callable[[], float | None]:
 @pytest.fixture(scope="session")
 def runtime(artifact: Path) -> Runtime:
     return Runtime(artifact, provider=os.environ.get("EDGESAM_TEST_PROVIDER", "cpu"), threads=2)
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture
