@@ -112,7 +112,7 @@ def _official_urls(file_name: str) -> tuple[str, ...]:
     )
 
 
-# Sizes and hashes as the hosting site lists them (SPEC 10).
+# Sizes and hashes as the hosting site lists them (docs/explanation/model.md, section 10).
 PUBLISHED: dict[str, PublishedModel] = {
     model.name: model
     for model in (

@@ -1,4 +1,6 @@
-"""Checkpoints: all arrays of a network in a file, loaded strictly, and initial weights from a seed (SPEC 4, 6).
+"""Checkpoints: all arrays of a network in a file, loaded strictly, and initial weights from a seed.
+
+Keys and files: docs/explanation/model.md, sections 4 and 6.
 
 Two kinds of file are read. A `.safetensors` file of this project says in its metadata which architecture it holds. A
 PyTorch file (`.pth`) does not; its keys tell.
@@ -146,8 +148,8 @@ def model_from_state_dict(
 def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> PromptableModel:
     """Return an untrained model in train mode, the same for the same seed; torch's global random state is left alone.
 
-    Batch norm weights are 1, but smaller for the last of each residual block (SPEC 2.2); the positional matrix is
-    normal; everything else has PyTorch's defaults.
+    Batch norm weights are 1, but smaller for the last of each residual block
+    (docs/explanation/model.md, section 2.2); the positional matrix is normal; everything else has PyTorch's defaults.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -71,8 +71,8 @@ def export_model(
         info: what cannot be seen in the weights.
         granularity: proposes boxes on this very encoder, which then answers them beside its tokens; its weights stay
             float32, 2 MB. For the served layout.
-        layout: `served` for this service's three graphs, `official` for EdgeSAM's pair (SPEC 5), which other
-            tools read.
+        layout: `served` for this service's three graphs, `official` for EdgeSAM's pair (docs/explanation/model.md,
+            section 5.3), which other tools read.
         weights: what tensors of 4096 elements and more are stored in. `float16` halves the files; the graphs
             still compute in float32, from weights rounded once, and the manifest says what the rounding changes.
         progress: is told each step in a few words.

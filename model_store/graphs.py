@@ -1,4 +1,6 @@
-"""The three graphs that are served (DESIGN 3): EdgeSAM's mathematics in the order that makes a click cheap.
+"""The three graphs that are served: EdgeSAM's mathematics in the order that makes a click cheap.
+
+Inputs, outputs and algebra: docs/explanation/model.md, sections 5.1 and 5.2.
 
 Nothing is approximated. Per-picture products leave the click, projections of the 4096 image tokens are absorbed into
 the few prompt tokens, and everything stays channels last.
@@ -57,7 +59,9 @@ class EncoderGraph(nn.Module):
 
 
 class ProposingEncoderGraph(nn.Module):
-    """`EncoderGraph` with the granularity module (SPEC 6): one pass for the tokens and the proposals.
+    """`EncoderGraph` with the granularity module: one pass for the tokens and the proposals.
+
+    Source: docs/explanation/model.md, section 6.
 
     Outputs: tokens (B, 4096, 256); boxes (B, PROPOSALS, 4) in the frame and scores (B, PROPOSALS), 0..1, best first.
     """
@@ -85,7 +89,7 @@ class PrepareGraph(nn.Module):
 
     Inputs: tokens (4096, 256); mask_logits (S, 256, 256); has_mask (S,) bool, false where mask_logits is to be
     ignored. Outputs: keys (S, 4096, 256), the image stream that enters the transformer, and layer 0's projections of
-    it: keys0 and queries0 (S, 4096, 128), channels before heads (see `by_channel`). SPEC 3.1, 3.2.
+    it: keys0 and queries0 (S, 4096, 128), channels before heads (see `by_channel`). docs/explanation/model.md 3.1, 3.2.
 
     The layer's values are not prepared: the click would save less than a picture with one click would lose, and each
     picture in memory would take 2 MiB more.
@@ -128,7 +132,7 @@ class DecoderGraph(nn.Module):
 
     Inputs: points (P, N, 2) in frame pixels before +0.5; labels (P, N) int64, the table of `service.sam.prompts`
     (ABSENT tokens take no part, so prompts of different length share a call); the image state of `PrepareGraph`,
-    one for all prompts (S = 1) or one each (S = P). SPEC 3.1 to 3.4.
+    one for all prompts (S = 1) or one each (S = P). docs/explanation/model.md, sections 3.1 to 3.4.
     """
 
     def __init__(self, model: PromptableModel) -> None:
@@ -171,7 +175,10 @@ class DecoderGraph(nn.Module):
 
 
 class PromptTokens(nn.Module):
-    """points (P, N, 2) and labels (P, N) → sparse tokens (P, N, 256) by one table look-up, no branches (SPEC 3.1)."""
+    """points (P, N, 2) and labels (P, N) → sparse tokens (P, N, 256) by one table look-up, no branches.
+
+    Source: docs/explanation/model.md, section 3.1.
+    """
 
     def __init__(self, prompt_encoder: PromptEncoder) -> None:
         super().__init__()
@@ -216,13 +223,13 @@ class DensePosition(nn.Module):
 
 
 def position_code(places: Tensor, gaussian: Tensor) -> Tensor:
-    """places (…, 2) as (x, y) in [0, 1] → (…, 256), all sines before all cosines (SPEC 3.1)."""
+    """places (…, 2) as (x, y) in [0, 1] → (…, 256), all sines before all cosines (docs/explanation/model.md 3.1)."""
     angles = ((2.0 * places - 1.0) @ gaussian) * (2.0 * math.pi)
     return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
 
 class DecoderLayer(nn.Module):
-    """One two-way layer (SPEC 3.2), split at the points where the image side can be prepared."""
+    """One two-way layer (docs/explanation/model.md 3.2), split at the points where the image side can be prepared."""
 
     def __init__(self, layer: TwoWayLayer) -> None:
         super().__init__()
@@ -259,7 +266,10 @@ class DecoderLayer(nn.Module):
 
 
 class AbsorbedTokenToImage(nn.Module):
-    """Few tokens attend to 4096: the key and value projections act on the token side (DESIGN 3, step 2)."""
+    """Few tokens attend to 4096: the key and value projections act on the token side.
+
+    Source: docs/explanation/model.md, section 5.2.
+    """
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -339,7 +349,9 @@ class HeadSpread(nn.Module):
 
 
 class Upscaling(nn.Module):
-    """Image stream (P, 4096, 256) and hypernetwork outputs (P, 4, 32) → mask logits (P, 4, 256, 256) (SPEC 3.3).
+    """Image stream (P, 4096, 256) and hypernetwork outputs (P, 4, 32) → mask logits (P, 4, 256, 256).
+
+    Source: docs/explanation/model.md, section 3.3.
 
     The two stride-2 transposed convolutions are matrix products; only the four mask planes are shuffled into place.
     """
@@ -397,7 +409,7 @@ def _masked_attention(attention: Attention, placed: Tensor, values: Tensor, abse
 
 
 def _stability(mask_logits: Tensor) -> Tensor:
-    """Pixels above +1 over pixels above −1, per mask; 0 where there are none (SPEC 3.4 would give NaN)."""
+    """Pixels above +1 over pixels above −1, per mask; 0 where there are none (docs/explanation/model.md 3.4)."""
     sure = (mask_logits > 1.0).to(mask_logits.dtype).sum(dim=(2, 3))
     likely = (mask_logits > -1.0).to(mask_logits.dtype).sum(dim=(2, 3))
     return sure / likely.clamp(min=1.0)

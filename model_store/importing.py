@@ -28,7 +28,7 @@ class Form:
         layout: the service's three graphs, or EdgeSAM's published pair.
         weights: what large weights are stored in.
         upsample_mode: Of an encoder that has this choice. None: bicubic as in the PyTorch model, but bilinear for
-            the official layout, as in the published pair (SPEC 5).
+            the official layout, as in the published pair (docs/explanation/model.md, section 5.3).
     """
 
     layout: Layout = "served"

@@ -77,7 +77,9 @@ def served_parity(answers: TorchAnswers, files: Mapping[str, Path]) -> dict[str,
 
 
 def official_parity(answers: TorchAnswers, files: Mapping[str, Path]) -> dict[str, float]:
-    """Largest absolute difference of the official pair and torch's own modules, by output (SPEC 5).
+    """Largest absolute difference of the official pair and torch's own modules, by output.
+
+    Source: docs/explanation/model.md, section 5.3.
 
     Points carry the −1 padding point and boxes are labels 2 and 3, which is what makes the two agree.
     """

@@ -24,7 +24,7 @@ RANKING_FORMAT_VERSION: Literal[4] = 4
 DEFAULT_ENCODER = "RepViT-M1"
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
-# What `prepare` gives and `decoder` takes, in this order (DESIGN 3).
+# What `prepare` gives and `decoder` takes, in this order (docs/explanation/model.md, section 5.1).
 STATE_NAMES = ("keys", "keys0", "queries0")
 
 
@@ -43,7 +43,10 @@ class ArtifactFile(BaseModel):
 
 
 class GranularityInfo(BaseModel):
-    """That `encoder` proposes boxes: beside `tokens` it answers `boxes` (B, N, 4) and `scores` (B, N), SPEC 6."""
+    """That `encoder` proposes boxes: beside `tokens` it answers `boxes` (B, N, 4) and `scores` (B, N).
+
+    Source: docs/explanation/model.md, section 6.3.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -174,7 +177,7 @@ class Manifest(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over all that changes an embedding; part of every cache key (DESIGN 3).
+        """16 hex digits over all that changes an embedding; part of every cache key (docs/explanation/model.md 5.4).
 
         The ranking rule is no part of it: a model whose rule is calibrated anew keeps its cached embeddings.
         """

@@ -1,4 +1,6 @@
-"""What is asked and what is right in evaluation: the ground truth on its trip, boxes, middles, corrections (SPEC 8.1).
+"""What is asked and what is right in evaluation: the ground truth on its trip, boxes, middles, corrections.
+
+Protocol: docs/explanation/model.md, section 8.1.
 
 Letters: (H, W) of the photo, S = 1024 side of the frame, s = 256 side of the logits.
 """
@@ -82,7 +84,8 @@ def middle_pixel(mask: Bools) -> tuple[int, int]:
     """The pixel (x, y) farthest from the background, by the approximate distance transform of EdgeSAM's evaluation.
 
     Layer by layer, soft distances within three by three pixels are added up; what is outside the frame is background.
-    Source: Pham et al., "A differentiable convolutional distance transform layer", as in kornia; SPEC 8.1.
+    Source: Pham et al., "A differentiable convolutional distance transform layer", as in kornia;
+    docs/explanation/model.md, section 8.1.
     """
     x0, y0, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
@@ -158,7 +161,9 @@ def obeys(answer: Bools, point: Floats, label: int) -> bool | None:
 
 
 def to_photo(mask_logits: Floats, size: Size) -> Bools:
-    """Logits (s, s) as the mask (H, W): bilinear to the frame, cropped, bilinear to the photo, above 0 (SPEC 1.4).
+    """Logits (s, s) as the mask (H, W): bilinear to the frame, cropped, bilinear to the photo, above 0.
+
+    Source: docs/explanation/model.md, section 1.4.
 
     Plain on purpose: a service is measured with other code than its own.
     """

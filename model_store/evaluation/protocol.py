@@ -1,4 +1,6 @@
-"""EdgeSAM's evaluation (SPEC 8.1): each object is asked for with its box and with its middle, then corrected twice.
+"""EdgeSAM's evaluation: each object is asked for with its box and with its middle, then corrected twice.
+
+Protocol: docs/explanation/model.md, section 8.1.
 
 Every answer goes to the photo's own resolution, and so does the ground truth. Objects count alike, whatever their
 class.

@@ -109,7 +109,7 @@ class Segmenter(Protocol):
 
 
 class TorchSegmenter:
-    """The plain modules. Photos are resized in floats, as EdgeSAM's evaluation does (SPEC 1.2).
+    """The plain modules. Photos are resized in floats, as EdgeSAM's evaluation does (docs/explanation/model.md 1.2).
 
     Args:
         model: Network in training form.
@@ -125,7 +125,7 @@ class TorchSegmenter:
 
         self.name = name
         self._ranking = ranking or Ranking()
-        # Folded: a third faster, and the same within 5e-6 (SPEC 2.5).
+        # Folded: a third faster, and the same within 5e-6 (docs/explanation/model.md, section 2.5).
         self._model = model.deploy().to(device)
 
     def embed(self, photo: PhotoRecord) -> "torch.Tensor":

@@ -16,7 +16,10 @@ class Foldable(Protocol):
 
 
 def fold_in_place(module: nn.Module) -> None:
-    """Replace every foldable module below ``module``. The result is meant for inference (SPEC 2.5)."""
+    """Replace every foldable module below ``module``. The result is meant for inference.
+
+    Source: docs/explanation/model.md, section 2.5.
+    """
     for name, child in module.named_children():
         if isinstance(child, Foldable):
             setattr(module, name, child.folded())

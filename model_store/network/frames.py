@@ -15,7 +15,7 @@ _HAS_PILLOW = find_spec("PIL") is not None
 
 
 def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
-    """The frame that is served: the very pixels the service feeds its encoder (SPEC 1.1).
+    """The frame that is served: the very pixels the service feeds its encoder (docs/explanation/model.md, section 1.1).
 
     Without Pillow, on a machine that only trains, torch resizes: one pixel in ten differs by one grey level.
 
@@ -35,7 +35,9 @@ def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
 
 
 def resize_float(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
-    """The picture at its size in the frame as training and evaluation resize it: floats, never rounded (SPEC 1.2).
+    """The picture at its size in the frame as training and evaluation resize it: floats, never rounded.
+
+    Source: docs/explanation/model.md, section 1.2.
 
     Args:
         image: (H, W, 3) RGB.

@@ -1,11 +1,11 @@
-"""The granularity module (SPEC 6): proposes boxes on the frozen encoder, so that a click knows how large its object is.
+"""The granularity module: proposes boxes on the frozen encoder, so that a click knows how large its object is.
 
 A BiFPN over three of the encoder's stages and a head with one class, under the keys of EdgeSAM's `efficient_det`
 variant. What it learns from is in `model_store.training.objectives.granularity`.
 
 Letters: B pictures, A = 9 anchors a place, M places of all levels, N = A * M anchors, F = 64 channels; levels 3 to 7
 have strides 8 to 128.
-Source: EfficientDet (arXiv 1911.09070).
+Source: EfficientDet (arXiv 1911.09070); docs/explanation/model.md, section 6.1.
 """
 
 import itertools

@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Not nn.LayerNorm's 1e-5: the difference shows in the embedding (1.3e-4, SPEC 2.6).
+# Not nn.LayerNorm's 1e-5: the difference shows in the embedding (1.3e-4, docs/explanation/model.md, section 2.6).
 EPSILON = 1e-6
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Normalises over the channels at each pixel, biased variance (SPEC 2.4)."""
+    """Normalises over the channels at each pixel, biased variance (docs/explanation/model.md, section 2.4)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPSILON)

@@ -1,4 +1,7 @@
-"""The mask decoder: from image embedding and prompt to four masks and their scores (SPEC 3.2 to 3.4)."""
+"""The mask decoder: from image embedding and prompt to four masks and their scores.
+
+Source: docs/explanation/model.md, sections 3.2 to 3.4.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +96,7 @@ class MLP(nn.Module):
 
 
 def stability_score(mask_logits: Tensor) -> Tensor:
-    """How little a mask changes when its threshold moves from +1 to -1, in [0, 1] (SPEC 3.4).
+    """How little a mask changes when its threshold moves from +1 to -1, in [0, 1] (docs/explanation/model.md 3.4).
 
     Args:
         mask_logits: (..., H, W).

@@ -1,4 +1,7 @@
-"""The whole network: an image encoder, SAM's prompt encoder and SAM's mask decoder (SPEC 0 and 4)."""
+"""The whole network: an image encoder, SAM's prompt encoder and SAM's mask decoder.
+
+Numbers: docs/explanation/model.md, sections 0 and 4.
+"""
 
 import copy
 
@@ -60,7 +63,10 @@ class PromptableModel(nn.Module):
         return decoded
 
     def deploy(self) -> "PromptableModel":
-        """Return a copy for inference: batch norms folded, depthwise branches merged, eval mode (SPEC 2.5)."""
+        """Return a copy for inference: batch norms folded, depthwise branches merged, eval mode.
+
+        Source: docs/explanation/model.md, section 2.5.
+        """
         deployed = copy.deepcopy(self).eval()
         fold_in_place(deployed.image_encoder)
         deployed.is_deployed = True

@@ -1,4 +1,7 @@
-"""The two graphs that EdgeSAM publishes, as modules: for export in the official layout and for conformance (SPEC 5)."""
+"""The two graphs that EdgeSAM publishes, as modules: for export in the official layout and for conformance.
+
+Source: docs/explanation/model.md, section 5.3.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,6 @@
-"""The reference path end to end in PyTorch: a picture and a prompt in, masks of the picture's size out (SPEC 1).
+"""The reference path end to end in PyTorch: a picture and a prompt in, masks of the picture's size out.
+
+Source: docs/explanation/model.md, section 1.
 
 Slow and plain on purpose: what the service computes is compared with it.
 """
@@ -130,7 +132,7 @@ class TorchPredictor:
 
 
 def upsample_logits(mask_logits: Tensor, original_size: Size, frame_size: int = FRAME_SIZE) -> Tensor:
-    """Mask logits at the size of the picture, by the two bilinear steps of SPEC 1.4.
+    """Mask logits at the size of the picture, by the two bilinear steps of docs/explanation/model.md, section 1.4.
 
     Args:
         mask_logits: (P, C, h, w) of the decoder.

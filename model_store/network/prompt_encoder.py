@@ -1,4 +1,7 @@
-"""The prompt encoder: points, boxes and low-res masks as tokens and a dense map (SPEC 1.6 and 3.1)."""
+"""The prompt encoder: points, boxes and low-res masks as tokens and a dense map.
+
+Source: docs/explanation/model.md, sections 1.6 and 3.1.
+"""
 
 import math
 

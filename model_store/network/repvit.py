@@ -1,7 +1,7 @@
 """The building blocks of RepViT in its first published form, and how they fold for inference.
 
-Source: RepViT (arXiv 2307.09283), block of July 2023; SPEC 2.2 and 2.5. The block that carries the name RepViT-M0.9
-today is a different one, its weights do not fit.
+Source: RepViT (arXiv 2307.09283), block of July 2023; docs/explanation/model.md, sections 2.2 and 2.5.
+The block that carries the name RepViT-M0.9 today is a different one, its weights do not fit.
 """
 
 import torch
@@ -80,7 +80,7 @@ class ChannelMixer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         last = ConvBN(2 * channels, channels, 1)
-        # A fresh block starts as its token mixer alone (SPEC 2.2).
+        # A fresh block starts as its token mixer alone (docs/explanation/model.md, section 2.2).
         nn.init.zeros_(last.bn.weight)
         self.m = nn.Sequential(ConvBN(channels, 2 * channels, 1), nn.GELU(), last)
 

@@ -1,4 +1,7 @@
-"""EdgeSAM's image encoder: RepViT-M1, two of its stages fused to one map, and the neck (SPEC 2)."""
+"""EdgeSAM's image encoder: RepViT-M1, two of its stages fused to one map, and the neck.
+
+Source: docs/explanation/model.md, sections 2.1 to 2.6.
+"""
 
 from typing import get_args
 
@@ -24,7 +27,7 @@ class RepViTEncoder(ImageEncoder):
     """Frames to image embeddings. S is a multiple of 32 pixels.
 
     EdgeSAM trains with bicubic upsampling and publishes its ONNX and CoreML encoders with bilinear: the same weights,
-    another function (SPEC 2.4).
+    another function (docs/explanation/model.md, section 2.4).
     """
 
     name = "RepViT-M1"

@@ -1,4 +1,4 @@
-"""The two-way transformer between prompt tokens and image tokens (SPEC 3.2).
+"""The two-way transformer between prompt tokens and image tokens (docs/explanation/model.md, section 3.2).
 
 Letters: P prompts, T tokens a prompt, M image tokens (4096), C = 256 channels.
 Source: SAM (arXiv 2304.02643), appendix "lightweight mask decoder"; attention: Vaswani et al. 2017.

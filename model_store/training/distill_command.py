@@ -117,7 +117,7 @@ def distill(
     records = options.read_training_records(data, licence_class)
     with distributed_context() as context:
         where = options.prepare_process(context, device, threads=threads, nice=nice)
-        # EdgeSAM's rates, decay and clipping (SPEC 7.2, 7.3).
+        # EdgeSAM's rates, decay and clipping (docs/explanation/model.md, sections 7.2, 7.3).
         highest, decay, clip = (1e-1, 0.01, 5.0) if stage == "encoder" else (3.2e-3, 0.05, 0.01)
         config = options.make_config(
             out, minutes, steps, highest=learning_rate or highest * batch / 512, warm_up=warm_up, fall=1.0,

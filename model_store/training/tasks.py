@@ -173,7 +173,7 @@ class LetterboxedTask(Task[LetterboxedBatch]):
 
 
 class FeatureTask(LetterboxedTask):
-    """Stage 1 of distillation: the image embedding learns the teacher's (SPEC 7.2).
+    """Stage 1 of distillation: the image embedding learns the teacher's (docs/explanation/model.md, section 7.2).
 
     Args:
         model: Its encoder learns.
@@ -206,7 +206,7 @@ class FeatureTask(LetterboxedTask):
 
 
 class PromptTask(LetterboxedTask):
-    """Stage 2 of distillation: masks learn the teacher's, with prompts in the loop (SPEC 7.4).
+    """Stage 2 of distillation: masks learn the teacher's, with prompts in the loop (docs/explanation/model.md 7.4).
 
     Args:
         model: Its encoder and mask decoder learn; its prompt encoder stays as it is.
@@ -228,7 +228,7 @@ class PromptTask(LetterboxedTask):
         self.model = self._whole = model
         self.architecture = model.architecture.name
         model.prompt_encoder.requires_grad_(False)
-        # The predicted IoU stays what it was: EdgeSAM does not distil it (SPEC 7.5).
+        # The predicted IoU stays what it was: EdgeSAM does not distil it (docs/explanation/model.md, section 7.5).
         model.mask_decoder.iou_prediction_head.requires_grad_(False)
         self._teacher, self._cache, self._loop = teacher, cache, loop or TeacherLoop()
 
@@ -258,7 +258,9 @@ class PromptTask(LetterboxedTask):
 
 
 class GranularityTask(LetterboxedTask):
-    """Stage 3: the granularity module learns the boxes of annotated masks, on a frozen encoder (SPEC 6).
+    """Stage 3: the granularity module learns the boxes of annotated masks, on a frozen encoder.
+
+    Source: docs/explanation/model.md, section 6.2.
 
     Args:
         model: Its encoder gives the features; nothing of it learns.

@@ -1,6 +1,7 @@
 """Teachers to distil from: SAM with its ViT-B, L or H encoder, under SAM's own keys, or an EdgeSAM checkpoint.
 
-SAM's prompt encoder and mask decoder are EdgeSAM's (SPEC 0): a teacher is another image encoder before the same parts.
+SAM's prompt encoder and mask decoder are EdgeSAM's (docs/explanation/model.md, section 0): a teacher is another image
+encoder before the same parts.
 
 Letters: B pictures, H, W the grid of patches (64 in a frame of 1024), C channels, h heads, d = C/h, w side of a window.
 Source: SAM (arXiv 2304.02643) and its plain ViT detector (arXiv 2203.16527).

@@ -1,5 +1,5 @@
 """How large the object is that a click means: the boxes that a model with the granularity module proposes for a
-picture, and the one that goes with a click (SPEC 6).
+picture, and the one that goes with a click (docs/explanation/model.md, section 6.3).
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Granularity = Literal["off", "auto"]
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the picture."""
 
-# Source: SPEC 6, evaluation of EdgeSAM.
+# Source: docs/explanation/model.md, section 6.3; evaluation of EdgeSAM.
 LEAST_SCORE = 0.1
 NEAREST = 5
 
@@ -81,7 +81,8 @@ def box_around(
         proposals: of the picture; those of a score up to LEAST_SCORE do not count.
         nearest: so many are merged at most.
 
-    Source: SPEC 6, which merges as the paper says; the official code takes the best of the nearest instead.
+    Source: docs/explanation/model.md, section 6.3. The paper merges in this way; the official code takes the best of
+    the nearest instead.
     """
     x, y = click
     boxes = proposals.boxes

@@ -110,7 +110,8 @@ class BinaryMask:
 def candidates(multimask: Multimask, prompt: Prompt) -> tuple[int, ...]:
     """Indices of the decoder's four masks that may be returned for a prompt.
 
-    Mask 0 is trained for prompts that mean one thing; masks 1 to 3 are the whole, a part and a part of it (SPEC 3.4).
+    Mask 0 is trained for prompts that mean one thing; masks 1 to 3 are the whole, a part and a part of it
+    (docs/explanation/model.md, section 3.4).
     `auto` offers all four when one click leaves open what is meant, and mask 0 otherwise.
     """
     if multimask == "auto":
@@ -155,7 +156,8 @@ def row_changes(crop: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.
 def binary_mask(logits: NDArray[np.float32], original_size: Size, library: MaskLibrary | None = None) -> Mask:
     """The pixels whose logit, upsampled to the picture, is above 0.
 
-    Equal to the full path of SPEC 1.4 up to rounding: a pixel may differ where its logit is below 1e-4 of the largest.
+    Equal to the full path of docs/explanation/model.md, section 1.4 up to rounding: a pixel may differ where its logit
+    is below 1e-4 of the largest.
     A pixel is a weighted mean of a window of 3 x 3 logits. Windows without a positive logit give nothing, windows of
     positive logits alone are filled, and only what is left, the seam of the object, is computed.
 

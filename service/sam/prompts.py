@@ -69,7 +69,7 @@ def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDAr
     Returns:
         points (P, N, 2) float32, coordinates of the frame without the half pixel, and labels (P, N) int64; N >= 1.
 
-    Source: SPEC 1.6.
+    Source: docs/explanation/model.md, section 1.6.
     """
     rows = [_tokens(prompt, original_size) for prompt in prompts]
     length = max(1, *(len(labels) for _, labels in rows))

@@ -39,7 +39,7 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
         (h, w), the longer one equal to `frame_size`. The shorter one is 0 for a picture of more than 2 * frame_size to
         1; such a picture cannot be encoded and callers refuse it.
 
-    Source: SPEC 1.1. Rounds half up; `round` would give some sizes one row less.
+    Source: docs/explanation/model.md, section 1.1. Rounds half up; `round` would give some sizes one row less.
     """
     height, width = original_size
     scale = frame_size / max(height, width)
@@ -60,8 +60,8 @@ def preprocess(
     Returns:
         (3, frame_size, frame_size) float32.
 
-    Source: SPEC 1.1. The resize is Pillow's antialiased bilinear one, rounded to uint8, as the official predictor does
-    it; a resize in float differs by up to one grey level.
+    Source: docs/explanation/model.md, section 1.1. The resize is Pillow's antialiased bilinear one, rounded to uint8,
+    as the official predictor does it; a resize in float differs by up to one grey level.
     """
     from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
 
@@ -89,7 +89,7 @@ def points_to_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float3
     Returns:
         (..., 2) float32, not clamped.
 
-    Source: SPEC 1.3: one ratio for each axis, of the rounded size, in float64.
+    Source: docs/explanation/model.md, section 1.3: one ratio for each axis, of the rounded size, in float64.
     """
     scaled: NDArray[np.float64] = np.asarray(points, np.float64) * _scale(original_size)
     return scaled.astype(np.float32)
@@ -110,7 +110,7 @@ def _scale(original_size: Size) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upsampling:
-    """The two bilinear steps of SPEC 1.4 along one axis, as one operator.
+    """The two bilinear steps of docs/explanation/model.md, section 1.4 along one axis, as one operator.
 
     Pixel i of the picture is `sum(weights[i, k] * logits[first[i] + k] for k in range(TAPS))`. Two steps of bilinear
     interpolation reach two neighbouring frame samples, hence at most three neighbouring logits.

@@ -1,4 +1,4 @@
-"""The Prometheus metrics, named once (DESIGN 4). A leaf: anything may use it, it uses nothing of ours.
+"""The Prometheus metrics, named once. A leaf: anything may use it, it uses nothing of ours.
 
 Labels never hold hashes, users or raw paths; `route` is a template, `unmatched` where none matched.
 """

@@ -1,7 +1,8 @@
 """What the official EdgeSAM answers with the weights of seed 0: the full fixtures, or the committed part of them.
 
-Both have the same files and array names (SPEC 11); the committed part has fewer arrays, and keeps the picture as
-lossless WebP and the embedding as one bit an element. ``make_subset.py`` says what is left out.
+Both have the same files and array names (docs/explanation/model.md, section 11); the committed part has fewer arrays,
+and keeps the picture as lossless WebP and the embedding as one bit an element. ``make_subset.py`` says what is left
+out.
 """
 
 from collections.abc import Mapping
@@ -100,7 +101,10 @@ def half_with_parity(values: np.ndarray, parity: np.ndarray) -> np.ndarray:
 
 
 def assert_masks_agree(logits: np.ndarray, bits: np.ndarray) -> None:
-    """Masks of ``logits`` (..., H, W) are those packed in ``bits`` (..., n), but for logits next to 0 (SPEC 11)."""
+    """Masks of ``logits`` (..., H, W) are those packed in ``bits`` (..., n), but for logits next to 0.
+
+    Source: docs/explanation/model.md, section 11.
+    """
     height, width = logits.shape[-2:]
     flat = logits.reshape(*logits.shape[:-2], height * width)
     expected = np.unpackbits(bits, axis=-1, count=height * width).astype(bool)

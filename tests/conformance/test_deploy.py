@@ -14,7 +14,7 @@ from model_store.network.frames import frame
 from model_store.network.model import build_model
 from model_store.network.predictor import TorchPredictor
 
-TOLERANCE = 2e-5  # SPEC 2.5 measured 5e-6 for folding alone
+TOLERANCE = 2e-5  # docs/explanation/model.md, section 2.5 measured 5e-6 for folding alone
 
 
 def keys_and_shapes(model):

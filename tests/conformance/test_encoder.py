@@ -8,7 +8,7 @@ from conformance.reference import BOTH, assert_parts_agree, assert_stats_agree, 
 from model_store.network.frames import frame
 from model_store.network.official import OfficialEncoder
 
-TOLERANCE = 5e-5  # SPEC 2.6: above every rounding effect, below every known mistake
+TOLERANCE = 5e-5  # docs/explanation/model.md, section 2.6: above every rounding effect, below every known mistake
 TAPS = (
     "stem", "block1", "stage0", "block4_down", "stage1", "block9_se", "stage2", "stage3",
     "lateral2", "top_up", "neck0", "neck1",

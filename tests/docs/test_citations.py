@@ -97,9 +97,9 @@ def test_a_citation_of_an_absent_document_is_found(text: str, name: str):
 
 
 def test_a_broken_link_is_found(repository: Path):
-    page = repository / "page.md"
-    page.write_text("[a](docs/guide.md) [b](docs/absent.md) [c](docs/guide.md#2-layers) [d](docs/guide.md#3) [e](#page)")
+    page = repository / "docs" / "page.md"
+    page.write_text("[a](guide.md) [b](absent.md) [c](guide.md#2-layers) [d](guide.md#3) [e](#page) [f](https://a.b/c)")
 
     found = broken_links(page)
 
-    assert [reason.split(":")[0] for reason in found] == ["](docs/absent.md)", "](docs/guide.md#3)", "](#page)"]
+    assert [reason.split(":")[0] for reason in found] == ["](absent.md)", "](guide.md#3)", "](#page)"]

@@ -1,4 +1,7 @@
-"""What comes out of the real process over HTTP is what PyTorch computes from the same picture and prompts (SPEC 1)."""
+"""What comes out of the real process over HTTP is what PyTorch computes from the same picture and prompts.
+
+The path: docs/explanation/model.md, section 1.
+"""
 
 import io
 import itertools

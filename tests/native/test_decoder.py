@@ -22,7 +22,7 @@ from model_store.parity import TorchAnswers, torch_answers
 from service.native import MAX_POINTS, NativeDecoder, NativeError, best_level
 from service.sam.prompts import ABSENT, IGNORED, decoder_inputs
 
-# Issue and DESIGN 3: equal to 1e-4. Measured on these weights: 1e-5.
+# docs/explanation/model.md, section 11: equal to 1e-4. Measured on these weights: 1e-5.
 TOLERANCE = 1e-4
 THREADS = 3
 

@@ -6,7 +6,7 @@ FRAME, GRID = 1024, 256
 
 
 def frame_side(side, longest):
-    """One side of a picture inside the frame, SPEC 1.1."""
+    """One side of a picture inside the frame, docs/explanation/model.md, section 1.1."""
     return int(np.floor(side * (FRAME / longest) + 0.5))
 
 
@@ -23,7 +23,7 @@ def bilinear(samples, height, width):
 
 
 def upsampled(logits, original_size):
-    """SPEC 1.4, steps 1 to 3, each in full."""
+    """docs/explanation/model.md, section 1.4, steps 1 to 3, each in full."""
     height, width = original_size
     frame = bilinear(logits.astype(np.float64), FRAME, FRAME)
     cut = frame[: frame_side(height, max(original_size)), : frame_side(width, max(original_size))]

@@ -1,4 +1,7 @@
-"""Prompts become the decoder's tokens as SPEC 1.6 says, and those that miss the picture are refused."""
+"""Prompts become the decoder's tokens, and those that miss the picture are refused.
+
+Source: docs/explanation/model.md, section 1.6.
+"""
 
 import numpy as np
 import pytest

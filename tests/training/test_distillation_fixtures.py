@@ -1,4 +1,7 @@
-"""Losses, corrective clicks and whole steps of distillation give EdgeSAM's own numbers (SPEC 11)."""
+"""Losses, corrective clicks and whole steps of distillation give EdgeSAM's own numbers.
+
+Source: docs/explanation/model.md, section 11.
+"""
 
 from pathlib import Path
 

@@ -97,7 +97,10 @@ def test_an_artifact_that_the_service_cannot_run_is_refused(artifact, tmp_path):
 
 
 def test_torch_graphs_and_service_agree(data, artifact, tmp_path):
-    """The three ways see the same model; photos are resized a little differently (SPEC 1.2), tokens are rounded."""
+    """The three ways see the same model; photos are resized a little differently, tokens are rounded.
+
+    Source: docs/explanation/model.md, section 1.2.
+    """
     save_checkpoint(random_model(), tmp_path / "model.pth")
     ranked = with_ranking(artifact, tmp_path / "ranked", BY_INDEX)
 

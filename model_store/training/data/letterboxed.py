@@ -1,4 +1,6 @@
-"""Photos as distillation sees them (SPEC 1.2, 7.4): letterboxed, resized in floats, with boxes and clicks.
+"""Photos as distillation sees them: letterboxed, resized in floats, with boxes and clicks.
+
+Source: docs/explanation/model.md, sections 1.2 and 7.4.
 
 No augmentation: the teacher's features belong to these very pixels.
 """

@@ -1,4 +1,6 @@
-"""Image embeddings of a teacher on disk (SPEC 7.1): computed once, since a teacher's encoder is the costly part.
+"""Image embeddings of a teacher on disk: computed once, since a teacher's encoder is the costly part.
+
+Source: docs/explanation/model.md, section 7.1.
 
 One flat file of float16, 2 MiB a photo at a frame of 1024, and a small file that says which rows are done: a pass that
 was interrupted goes on where it stopped.

@@ -1,4 +1,4 @@
-"""Where a correcting click falls: somewhere in what is wrong with an answer (SPEC 7.4a, 8.1).
+"""Where a correcting click falls: somewhere in what is wrong with an answer (docs/explanation/model.md 7.4a, 8.1).
 
 Letters: P prompts, (h, w) of the grid on which masks lie.
 """
@@ -51,7 +51,10 @@ def inner_cells(candidates: Tensor, generator: torch.Generator | None = None) ->
 
 
 def cell_points(cells: Tensor) -> Tensor:
-    """Cells (..., 2) as frame coordinates (..., 2) float32: index times 4, as the refinement loop does (SPEC 1.3)."""
+    """Cells (..., 2) as frame coordinates (..., 2) float32: index times 4, as the refinement loop does.
+
+    Source: docs/explanation/model.md, section 1.3.
+    """
     return (cells * MASK_STRIDE).float()
 
 
@@ -61,7 +64,8 @@ def wrong_cells(answer: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tensor, T
     Args:
         answer: (P, h, w) mask logits.
         truth: (P, h, w) bool, or logits of a teacher.
-        valid: (P, h, w) in [0, 1]: cells of value 0 are never wrong, and only whole ones can be lacking (SPEC 7.4a).
+        valid: (P, h, w) in [0, 1]: cells of value 0 are never wrong, and only whole ones can be lacking
+            (docs/explanation/model.md, section 7.4a).
 
     Returns:
         (P, h, w) bool each: false positives, false negatives.

@@ -1,4 +1,6 @@
-"""Distillation from a teacher: its features (stage 1, SPEC 7.2), and its masks with prompts in the loop (stage 2, 7.4).
+"""Distillation from a teacher: its features (stage 1), and its masks with prompts in the loop (stage 2).
+
+Source: docs/explanation/model.md, sections 7.2 and 7.4.
 
 Letters: B pictures, P prompts, n masks a prompt, g = S/16 side of the embedding, s = S/4 side of the logits.
 """
@@ -118,7 +120,10 @@ def prompt_passes(
 
 
 def valid_cells(valid: Tensor) -> Tensor:
-    """Cells of the embedding that lie inside the picture (SPEC 7.2): (B, 1, S, S) → (B, 1, g, g), 0 or 1."""
+    """Cells of the embedding that lie inside the picture: (B, 1, S, S) → (B, 1, g, g), 0 or 1.
+
+    Source: docs/explanation/model.md, section 7.2.
+    """
     side = valid.shape[-1] // 16
     cells = functional.interpolate(valid, (side, side), mode="bilinear", align_corners=False)
     return (cells > 0.5).float()

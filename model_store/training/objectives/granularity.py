@@ -1,7 +1,7 @@
-"""What the granularity module learns from: which anchor is to find which box, and the losses (SPEC 6).
+"""What the granularity module learns from: which anchor is to find which box, and the losses.
 
 Letters as in `model_store.network.granularity_module`; n boxes of a picture.
-Source: EfficientDet (arXiv 1911.09070); focal loss (arXiv 1708.02002).
+Source: EfficientDet (arXiv 1911.09070); focal loss (arXiv 1708.02002); docs/explanation/model.md 6.2.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,6 @@
-"""Losses of distillation: pixels and overlap of masks, and features of a teacher (SPEC 7.2 to 7.4).
+"""Losses of distillation: pixels and overlap of masks, and features of a teacher.
+
+Source: docs/explanation/model.md, sections 7.2 to 7.4.
 
 Letters: P prompts, n masks a prompt, (h, w) of the grid of logits, B images.
 """
@@ -51,7 +53,7 @@ def dice(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def feature_mse(student: Tensor, teacher: Tensor, valid: Tensor, *, division: Division = "each") -> Tensor:
-    """Masked mean squared error of image embeddings (SPEC 7.2).
+    """Masked mean squared error of image embeddings (docs/explanation/model.md, section 7.2).
 
     Args:
         student: (B, C, g, g).

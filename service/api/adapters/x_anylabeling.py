@@ -1,6 +1,6 @@
 """X-AnyLabeling's remote server: marks on a picture in, polygons out.
 
-Source: docs/router.md and docs/configuration.md of X-AnyLabeling-Server, and the application's remote_server.py. Its
+Source: router.md and configuration.md of X-AnyLabeling-Server, and the application's remote_server.py. Its
 own server answers most errors with status 200 and a document that the application does not read; here they are problem
 documents with their status, which the application shows.
 """

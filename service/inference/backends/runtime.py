@@ -43,7 +43,9 @@ _NO_CLICKS: Final = "A replica that only embeds was asked to segment. This is a 
 
 @dataclass(frozen=True, slots=True)
 class StateArrays:
-    """What the decoder reads of a picture, for S = 1 (no mask prompt) or one mask prompt each (DESIGN 3).
+    """What the decoder reads of a picture, for S = 1 (no mask prompt) or one mask prompt each.
+
+    Shapes: docs/explanation/model.md, section 5.1.
 
     Of float32, in the memory of the device that decodes: NumPy arrays on a CPU, ONNX Runtime's own on a GPU.
     """

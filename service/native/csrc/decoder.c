@@ -1,4 +1,4 @@
-/* SAM's two-way decoder (SPEC 3) in four passes over the 4096 image tokens.
+/* SAM's two-way decoder (docs/explanation/model.md, section 3) in four passes over the 4096 image tokens.
  *
  * A graph runtime walks the image tokens once for each of some forty operations, and each walk goes through memory.
  * Here a block of them goes through all operations that the few prompt tokens allow while it stays in the cache; four
@@ -124,7 +124,7 @@ void edgesam_prepare(edgesam_decoder *d, edgesam_tokens tokens, int threads, flo
     prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->team, threads);
 }
 
-/* Pixels above +1 over pixels above -1, per mask; 0 where there are none (SPEC 3.4 would give NaN). */
+/* Pixels above +1 over pixels above -1, per mask; 0 where there are none (docs/explanation/model.md 3.4). */
 static void score_stability(const scratch *s, float *stability)
 {
     for (int mask = 0; mask < MASKS; mask++) {

@@ -87,7 +87,7 @@ int parameters_read(parameters *, const edgesam_tensor *tensors, int count, char
 
 void parameters_free(parameters *);
 
-/* (C) all sines before all cosines (SPEC 3.1); x and y in [0, 1]. */
+/* (C) all sines before all cosines (docs/explanation/model.md, section 3.1); x and y in [0, 1]. */
 void position_code(const float *gaussian, float x, float y, float *code);
 
 #endif

@@ -10,7 +10,7 @@ enum { LABEL_ABSENT = -3, LABEL_IGNORED = -2, LABEL_PADDING = -1, LABEL_LAST = 3
 /* The output tokens and, behind them, the prompt's: start (T, C). Returns T. */
 int tokens_embed(const parameters *, const float *points, const int64_t *labels, int length, float *start);
 
-/* Self attention; the first layer adds neither position nor residual (SPEC 3.2). */
+/* Self attention; the first layer adds neither position nor residual (docs/explanation/model.md, section 3.2). */
 void tokens_attend(const call *, const layer *, int is_first);
 
 /* Makes what a pass needs to let the prompt tokens read the image. `is_projected`: `prepare` has projected the image;
@@ -25,7 +25,7 @@ void tokens_finish_read(const call *, const read_attention *, const norm *);
 
 void tokens_feed_forward(const call *, const layer *);
 
-/* Hypernetworks and predicted IoU (SPEC 3.3). */
+/* Hypernetworks and predicted IoU (docs/explanation/model.md, section 3.3). */
 void tokens_predict(const call *, float *iou_predictions);
 
 #endif
