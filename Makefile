@@ -61,24 +61,24 @@ imports: $(VENV)/.dev  ## the one-way imports of the layers
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/bench.md (ten minutes)
-	$(BIN)/python tests/bench --docs
+	$(BIN)/python tests/tools/bench --docs
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
-	$(BIN)/python tests/bench --quick
+	$(BIN)/python tests/tools/bench --quick
 
 faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/reliability.md (an hour, half of it people at work)
-	$(BIN)/python tests/faults --docs
+	$(BIN)/python tests/tools/faults --docs
 
 fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
 	for target in pictures multipart requests values logits rle; do \
-		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
+		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/tools/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
 	done
 
 capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
-	$(BIN)/python tests/capacity
+	$(BIN)/python tests/tools/capacity
 
 demo: $(VENV)/.dev  ## embed the sample images, cut an object out of each, write out/demo.png, print the stages
-	$(BIN)/python tests/demo/demo.py
+	$(BIN)/python tests/tools/demo/demo.py
 
 CHECKPOINT ?= model_store/checkpoints/edgesam-lite.safetensors
 bundle: $(VENV)/.dev  ## make the bundled artifact of its checkpoint: make bundle MEASURED="--measured miou_box=0.61"
@@ -88,7 +88,7 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of its checkpoint: make bundl
 		--training-data "8958 photos of 63 public sources with 55590 masks, and generated scenes; encoder pretrained on ImageNet; see README.md beside" \
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published EdgeSAM weights' training."
 	cp out/edgesam-lite/* model_store/artifacts/edgesam-lite/
-	$(BIN)/python tests/demo/card.py
+	$(BIN)/python tests/tools/demo/card.py
 
 monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board
 	$(BIN)/python k8s/components/monitoring/write.py

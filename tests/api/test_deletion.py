@@ -6,11 +6,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from faults.proxy import Proxy
 from support.noise_pictures import noise_file
 from support.redis_server import RedisServer, wait_until
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
+from tools.faults.proxy import Proxy
 
 from service.cache.redis.deletions import CHANNEL
 from service.errors import EmbeddingNotFound, MaskNotFound

@@ -7,8 +7,8 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from faults.proxy import Proxy
 from support.redis_server import eventually
+from tools.faults.proxy import Proxy
 
 from service.cache.codecs import EmbeddingCodec
 from service.cache.memory import MemoryCache

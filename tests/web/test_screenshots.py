@@ -1,16 +1,11 @@
 """The script that takes the README's pictures works, and the pictures are light enough for a README."""
 
 import io
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 from support.service_process import ROOT
-
-sys.path.append(str(Path(__file__).parent))
-
-import screenshots
+from tools import screenshots
 
 MOST_BYTES = 300_000
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from bench.plot import figure
-from bench.report import Document, markdown
-from bench.run import SECTIONS, run
-from bench.targets import TARGETS
+from tools.bench.plot import figure
+from tools.bench.report import Document, markdown
+from tools.bench.run import SECTIONS, run
+from tools.bench.targets import TARGETS
 
 
 @pytest.fixture(scope="module")

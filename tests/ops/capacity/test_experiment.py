@@ -1,7 +1,7 @@
 """The capacity model against real replicas: what is found in memory, and that nothing fails."""
 
 import pytest
-from capacity.experiment import Setup, run
+from tools.capacity.experiment import Setup, run
 
 
 def test_hit_ratios_are_as_predicted() -> None:

@@ -1,0 +1,69 @@
+"""The handle of the typical peer's process."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from support.redis_server import free_port, wait_until
+from tools.bench.connection import Connection, request
+
+_PROGRAM = Path(__file__).parent / "peer_server.py"
+_START_S = 60.0
+# What we set for our own processes; peers leave it alone.
+_OURS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY")
+
+
+class PeerProcess:
+    """Runs the typical peer while this context is open.
+
+    Args:
+        encoder: the official encoder graph.
+        decoder: the official decoder graph.
+    """
+
+    def __init__(self, encoder: Path, decoder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [
+            sys.executable, str(_PROGRAM), "--encoder", str(encoder), "--decoder", str(decoder), "--port", str(port),
+        ]  # fmt: skip
+
+    def embed(self, data: bytes) -> str:
+        """Set a picture; its id."""
+        body = json.dumps({"image": base64.b64encode(data).decode()}).encode()
+        with Connection(self.url) as connection:
+            return str(connection.post("/embed", body).json()["image_id"])
+
+    def __enter__(self) -> Self:
+        environment = {key: value for key, value in os.environ.items() if key not in _OURS}
+        self._process = subprocess.Popen(self._command, env=environment)
+        try:
+            wait_until(self._is_healthy, timeout_s=_START_S, what="the peer did not start")
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _is_healthy(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the peer ended with {self._process.returncode}; its message is above")
+        try:
+            with Connection(self.url) as connection:
+                return connection.ask(request("GET", "/health")).status == 200
+        except OSError:
+            return False
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=10)

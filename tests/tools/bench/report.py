@@ -1,0 +1,155 @@
+"""The run as one JSON document, and that document as Markdown."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tools.bench.machine import Machine
+from tools.bench.section import Section
+from tools.bench.targets import TARGETS
+
+Document = dict[str, Any]
+
+_COMMANDS = {"full": "make bench", "quick": "make bench-quick"}
+
+
+def document(
+    machine: Machine, sections: Mapping[str, Section], *, effort: str, model: Mapping[str, Any], seconds: float
+) -> Document:
+    """Everything that was measured.
+
+    Args:
+        machine: where.
+        sections: by name.
+        effort: of the run.
+        model: what our service says of itself.
+        seconds: the run took.
+
+    Raises:
+        ValueError: a figure is not a finite number.
+    """
+    values = {name: value for section in sections.values() for name, value in section.values.items()}
+    made = {
+        "machine": asdict(machine),
+        "where": machine.sentence(),
+        "effort": effort,
+        "provider": model["provider"],
+        "threads": model["threads"],
+        "precision": model["precision"],
+        "decoder": model["decoder"],
+        "seconds": round(seconds),
+        "targets": [target.judge(values) for target in TARGETS],
+        "values": values,
+        "sections": {name: asdict(section) for name, section in sections.items()},
+    }
+    json.dumps(made, allow_nan=False)
+    return made
+
+
+def markdown(made: Document, *, plot: str | None = None, others: Sequence[Document] = ()) -> str:
+    """The document for people.
+
+    Args:
+        made: of this run.
+        plot: address of the figure.
+        others: of runs with other providers or on other machines, of which a line each is told.
+    """
+    command = _COMMANDS.get(made["effort"], "python tests/tools/bench")
+    lines = [
+        "# What a click costs",
+        "",
+        *_paragraphs(f"""
+            Written by `{command}` in {made["seconds"] / 60:.0f} minutes: {made["where"]}; sessions of
+            {made["threads"]} threads unless a row says otherwise, provider {made["provider"]}, decoder
+            {made["decoder"]}, {made["precision"]}.
+
+            What is compared was measured in turn in this one run, so the ratios mean more than the times. A `+` behind
+            the commit says that the working tree had changes. Masks come from a network whose last layers are fitted
+            to a picture of a disc: an object of a tenth of the frame, at the arithmetic of any EdgeSAM.
+        """),
+        "## Targets",
+        "",
+        "| what | target | measured | |",
+        "|---|---:|---:|---|",
+        *[_target_row(target) for target in made["targets"]],
+        "",
+    ]
+    if plot is not None:
+        lines += [f"![The same as a figure]({plot})", ""]
+    lines += ["## Other providers", "", *_paragraphs(_OTHERS), *_table(_providers([made, *others]))]
+    for section in made["sections"].values():
+        lines += [f"## {section['title']}", ""]
+        lines += _paragraphs(section["notes"])
+        for table in section["tables"]:
+            lines += _table(table)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_OTHERS = """
+    Each line is a run of its own: compare within it, not between them. Encoding and the click are of one picture of
+    2 MP, clicks a second of so many clients in a closed loop.
+"""
+_CLIENTS = (1, 4, 16, 64)
+
+
+def _providers(runs: Sequence[Document]) -> dict[str, Any]:
+    columns = [
+        "provider",
+        "decoder",
+        "precision",
+        "where",
+        "encode ms",
+        "click ms",
+        *(f"clicks/s, {n} clients" for n in _CLIENTS),
+    ]
+    names = ["graphs.encoder_all_ms", "click.medium_ms", *(f"load.per_s.{n}" for n in _CLIENTS)]
+    rows = []
+    for run in runs:
+        machine = run["machine"]
+        where = f"{machine['gpu'] or machine['cpu']}, {machine['cpus']} CPUs, commit {machine['commit']}"
+        rows.append(
+            [run["provider"], run["decoder"], run["precision"], where, *(run["values"].get(name) for name in names)]
+        )
+    if not any("cuda" in run["provider"] or "tensorrt" in run["provider"] for run in runs):
+        rows.append(["cuda", "", "", "not measured yet", *[None] * len(names)])
+    return {"title": "", "columns": columns, "rows": rows}
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Each on a line, with an empty one behind it."""
+    return [line for part in text.split("\n\n") for line in (" ".join(part.split()), "")]
+
+
+def _target_row(target: Mapping[str, Any]) -> str:
+    sign, unit = "≥" if target["is_least"] else "≤", f" {target['unit']}" if target["unit"] else ""
+    bound = f"{sign} {target['bound']:g}{unit}"
+    if target["measured"] is None:
+        return f"| {target['what']} | {bound} | not measured | |"
+    verdict = "reached" if target["is_reached"] else "**not reached**"
+    return f"| {target['what']} | {bound} | {number(target['measured'])}{unit} | {verdict} |"
+
+
+def _table(table: Mapping[str, Any]) -> list[str]:
+    lines = [f"**{table['title']}**", ""] if table["title"] else []
+    is_text = [any(isinstance(row[i], str) for row in table["rows"]) for i in range(len(table["columns"]))]
+    lines.append("| " + " | ".join(table["columns"]) + " |")
+    lines.append("|" + "|".join("---" if i == 0 or text else "---:" for i, text in enumerate(is_text)) + "|")
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in table["rows"]]
+    return [*lines, ""]
+
+
+def _cell(cell: str | float | None) -> str:
+    if cell is None:
+        return "-"
+    return cell if isinstance(cell, str) else number(cell)
+
+
+def number(value: float) -> str:
+    """Three digits that mean something, without an exponent unless the value is tiny."""
+    if isinstance(value, int) or value == 0:
+        return str(int(value))
+    if abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.{max(0, min(3, 2 - math.floor(math.log10(abs(value)))))}f}"

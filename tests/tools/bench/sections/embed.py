@@ -1,0 +1,39 @@
+"""Where an upload's time goes, by the size of the picture."""
+
+from tools.bench.samples import COLUMNS, interleaved, median
+from tools.bench.section import Section, Table
+from tools.bench.workbench import Workbench, megapixels
+
+STAGES = ("hash", "decode_image", "preprocess", "queue", "encode", "prepare")
+
+
+def measure(bench: Workbench) -> Section:
+    """Upload new JPEGs of three sizes to a service without Redis, one client."""
+    connection = bench.connect(bench.service.url)
+
+    def upload(size):
+        return lambda: connection.post("/embed", bench.new_picture(size), {"Content-Type": "image/jpeg"})
+
+    samples = interleaved(
+        {megapixels(size): upload(size) for size in bench.effort.sizes}, bench.effort.embeds, 1, warms=False
+    )
+    whole = Table("Uploads", ["JPEG", "file kB", *COLUMNS, "all but `encode`"])
+    stages = Table("Median of each stage, ms (Server-Timing)", ["JPEG", *(f"`{stage}`" for stage in STAGES), "rest"])
+    values = {}
+    for size, (name, own) in zip(bench.effort.sizes, samples.items(), strict=True):
+        timings = [answer.stages() for answer in own.answers]
+        other = median([1 - timing["encode"] / ms for timing, ms in zip(timings, own.ms, strict=True)])
+        whole.rows.append([name, len(bench.files[size]) // 1000, *own.cells(), f"{other:.1%}"])
+        by_stage = [median([timing.get(stage, 0.0) for timing in timings]) for stage in STAGES]
+        stages.rows.append([name, *by_stage, max(0.0, own.p50 - sum(by_stage))])
+        place = ("small", "medium", "large")[bench.effort.sizes.index(size)]
+        values |= {f"embed.{place}.p50_ms": own.p50, f"embed.{place}.all_but_encode": other}
+    return Section(
+        "Embedding a picture",
+        f"""
+            JPEGs of quality 90 with a camera's grain, {bench.cpus} threads. `encode` is the encoder's session and the
+            rounding of its answer; `rest` is HTTP and what waits between the stages.
+            """,
+        [whole, stages],
+        values,
+    )

@@ -1,0 +1,141 @@
+"""Many clients: closed loops against the bare decoder on all cores, open loops at fixed rates."""
+
+import threading
+from time import perf_counter
+
+from tools.bench.connection import Connection
+from tools.bench.disc import disc_centre
+from tools.bench.load_generator import Load
+from tools.bench.ours import Clicks
+from tools.bench.samples import Samples, median
+from tools.bench.section import Section, Table
+from tools.bench.workbench import Workbench, click_request, megapixels
+
+CLIENTS = 16  # where throughput is told
+OPEN_RATE = 70  # per cent of it, where p99 is told
+
+
+def measure(bench: Workbench) -> Section:
+    """First what the machine can do, then how long a click takes when so much of it is asked for."""
+    size = bench.effort.medium
+    connection = bench.connect(bench.service.url)
+    own = [click_request(bench.embed(connection, size), size) for _ in range(bench.effort.load_pictures)]
+    closed, values = _closed(bench, own)
+    open_, more = _open(bench, connection, own, values["load.per_s"])
+    return Section(
+        "Many clients",
+        f"""
+            One point, one mask, run lengths, {megapixels(size)}; {len(own)} pictures in memory, over which the
+            clients spread. The load generator is a process of its own on the same cores; the share of one core that
+            it takes stands beside each figure.
+
+            Bare decoder calls are made in the same run, interleaved, on as many pictures: one call at a time with all
+            threads, and one loop a core with one thread each. The quicker of the two is the reference.
+
+            In an open loop latency counts from when the click was to be sent. `late` is how late the load generator
+            itself sent.
+            """,
+        [closed, open_],
+        values | more,
+    )
+
+
+def _closed(bench: Workbench, requests: list[bytes]) -> tuple[Table, dict[str, float]]:
+    generator, seconds = bench.generator, bench.effort.load_s
+    together = bench.clicks(bench.cpus, pictures=len(requests))
+    apart = bench.clicks(1, pictures=len(requests))
+    loops: dict[str, list[float]] = {}
+    loads: dict[tuple[int, str], list[Load]] = {}
+    for _ in range(bench.effort.load_repeats):
+        for name, clicks, workers in (
+            (f"one loop, {bench.cpus} threads a call", together, 1),
+            (f"{bench.cpus} loops, 1 thread a call", apart, bench.cpus),
+        ):
+            loops.setdefault(name, []).append(
+                _calls_per_s(clicks, workers, seconds / 2, disc_centre(bench.effort.medium))
+            )
+        for clients in bench.effort.clients:
+            load = generator.closed(bench.service.url, requests, clients=clients, seconds=seconds)
+            loads.setdefault((clients, "own pictures"), []).append(load)
+        same = generator.closed(bench.service.url, requests[:1], clients=CLIENTS, seconds=seconds)
+        loads.setdefault((CLIENTS, "one picture"), []).append(same)
+    plain = max(median(rates) for rates in loops.values())
+    table = Table(
+        "Closed loop: each client sends when it was answered",
+        ["clients", "on", "clicks/s", "÷ bare calls", "p50 ms", "p90 ms", "p99 ms", "refused", "failed", "generator"],
+    )
+    for name, rates in loops.items():
+        table.rows.append([f"bare decoder calls: {name}", "", median(rates), median(rates) / plain, *[None] * 6])
+    values = {"load.plain_per_s": plain}
+    for (clients, on), runs in loads.items():
+        per_s = median([run.per_s for run in runs])
+        table.rows.append([clients, on, per_s, per_s / plain, *_cells(runs)])
+        if on == "own pictures":
+            values[f"load.per_s.{clients}"] = per_s
+    values["load.per_s"] = values[f"load.per_s.{CLIENTS}"]
+    values["load.share_of_plain"] = values["load.per_s"] / plain
+    return table, values
+
+
+def _open(
+    bench: Workbench, connection: Connection, requests: list[bytes], per_s: float
+) -> tuple[Table, dict[str, float]]:
+    table = Table(
+        "Open loop: clicks come at a fixed rate",
+        ["rate", "arrivals", "clicks/s", "n", "p50 ms", "p90 ms", "p99 ms", "refused", "failed", "generator",
+         "p99 ÷ p50", "late p99 ms"],
+    )  # fmt: skip
+    values = {}
+    plans = [(rate, None) for rate in bench.effort.rates]
+    plans.append((OPEN_RATE, 1))
+    for rate, seed in plans:
+        runs = []
+        for number in range(bench.effort.load_repeats):
+            connection.ask(requests[0])  # a first call after a pause finds cold caches
+            shifted = None if seed is None else seed + number
+            runs.append(
+                bench.generator.open(
+                    bench.service.url, requests, rate=per_s * rate / 100, seconds=bench.effort.load_s, seed=shifted
+                )
+            )
+        merged = _merged(runs)
+        ratio = merged.percentile(99) / merged.p50
+        arrivals = "in equal steps" if seed is None else "at random (Poisson)"
+        late = Samples([ms for run in runs for ms in run.late_ms.ms]).percentile(99)
+        table.rows.append([f"{rate} %", arrivals, per_s * rate / 100, len(merged.ms), *_cells(runs), ratio, late])
+        if seed is None:
+            values |= {f"load.open_p50_ms.{rate}": merged.p50, f"load.open_p99_ms.{rate}": merged.percentile(99)}
+            if rate == OPEN_RATE:
+                values["load.open_p99_share"] = ratio
+        else:
+            values["load.poisson_p99_share"] = ratio
+    return table, values
+
+
+def _calls_per_s(clicks: Clicks, workers: int, seconds: float, point: tuple[float, float]) -> float:
+    """Decoder calls a second of so many threads that do nothing else."""
+    counts = [0] * workers
+    started = perf_counter()
+
+    def loop(worker: int) -> None:
+        while perf_counter() - started < seconds:
+            clicks.decode([point], picture=worker + workers * counts[worker])
+            counts[worker] += 1
+
+    threads = [threading.Thread(target=loop, args=(worker,)) for worker in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (perf_counter() - started)
+
+
+def _merged(runs: list[Load]) -> Samples:
+    return Samples([ms for run in runs for ms in run.samples.ms])
+
+
+def _cells(runs: list[Load]) -> list:
+    """p50, p90, p99, refused, failed, and the generator's share of a core."""
+    merged = _merged(runs)
+    share = f"{median([run.cpu_share for run in runs]):.0%}"
+    return [*merged.cells()[1:], sum(run.refused for run in runs), sum(run.failed for run in runs), share]

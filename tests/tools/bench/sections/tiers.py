@@ -1,0 +1,70 @@
+"""The cache tiers by themselves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry
+from tools.bench.samples import COLUMNS, Samples
+from tools.bench.section import Section, Table
+from tools.bench.workbench import Workbench
+
+from service.cache.codecs import EmbeddingCodec
+from service.cache.memory import MemoryCache
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.tier import RedisCache, connect
+from service.inference.backends.runtime import ImageState
+from service.sam.embedding import ImageEmbedding
+from service.telemetry.metrics import Metrics
+
+
+def measure(bench: Workbench) -> Section:
+    """The service's own tiers in this process: a prepared state in memory, 2 MiB of embedding in Redis over TCP."""
+    state = bench.clicks(bench.cpus).state
+    samples = asyncio.run(_measure(bench.redis.url, state, bench.effort.tier_calls))
+    return Section(
+        "The cache tiers",
+        """
+            On an event loop that does nothing else; Redis over TCP on the same machine, float16, one caller.
+            """,
+        [Table("", ["", *COLUMNS], [[name, *own.cells()] for name, own in samples.items()])],
+        {
+            "tiers.memory_get_ms": samples["memory tier: get"].p50,
+            "tiers.redis_put_ms": samples["Redis: put"].p50,
+            "tiers.redis_get_ms": samples["Redis: get"].p50,
+        },
+    )
+
+
+async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples]:
+    metrics = Metrics(CollectorRegistry())
+    memory: MemoryCache[ImageState] = MemoryCache(1 << 30, 3600.0, metrics)
+    client = connect(url, max_connections=8, connect_timeout_s=5.0, read_timeout_s=5.0, queue_timeout_s=5.0)
+    with ThreadPoolExecutor(2) as executor:
+        redis: RedisCache[ImageEmbedding] = RedisCache(
+            client,
+            EmbeddingCodec("bench"),
+            ttl_s=3600.0,
+            breaker=CircuitBreaker(metrics=metrics),
+            metrics=metrics,
+            executor=executor,
+        )
+        await memory.put("bench", state)
+        steps: dict[str, Callable[[], Awaitable[object]]] = {
+            "memory tier: get": lambda: memory.get("bench"),
+            "Redis: put": lambda: redis.put("bench", state.embedding),
+            "Redis: get": lambda: redis.get("bench"),
+            "Redis: renew": lambda: redis.renew("bench"),
+        }
+        samples = {name: Samples() for name in steps}
+        for number in range(calls + 1):
+            for name, step in steps.items():
+                started = perf_counter()
+                answer = await step()
+                if number:  # the first connects
+                    samples[name].ms.append((perf_counter() - started) * 1000.0)
+                if answer is None and name.endswith("get"):
+                    raise RuntimeError(f"{name} found nothing")
+        await client.aclose()
+    return samples

@@ -1,0 +1,68 @@
+"""The parts of the bench; a whole run of it is among the tests of `make ops-test`."""
+
+import time
+from xml.etree import ElementTree as ET
+
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from support.app_server import AppServer
+from tools.bench.connection import request
+from tools.bench.load_generator import LoadGenerator
+from tools.bench.plot import figure
+from tools.bench.targets import TARGETS
+
+STALL_S = 0.4
+
+
+def test_a_figure_of_few_sections_leaves_the_rest_out():
+    root = ET.fromstring(figure({"graphs.official_all_ms": 40.0, "graphs.served_all_ms": 10.0}, "here & now"))
+
+    assert sum(element.tag.endswith("rect") for element in root.iter()) == 2
+
+
+def test_a_target_without_a_measurement_is_neither_reached_nor_missed():
+    row = TARGETS[0].judge({})
+
+    assert row["measured"] is None
+    assert row["is_reached"] is None
+
+
+def test_the_worst_of_several_values_counts():
+    at_least = next(target for target in TARGETS if target.is_least and len(target.values) == 2)
+
+    row = at_least.judge(dict(zip(at_least.values, (at_least.bound + 1, at_least.bound - 1), strict=True)))
+
+    assert row["is_reached"] is False
+
+
+def test_an_open_loop_charges_a_stall_to_everybody_who_came_meanwhile():
+    answered = []
+
+    async def answer(_):
+        answered.append(1)
+        if len(answered) == 1:
+            time.sleep(STALL_S)  # noqa: ASYNC251 - the server stands still, with everybody in it
+        return Response("x")
+
+    with AppServer(Starlette(routes=[Route("/", answer)])) as server, LoadGenerator() as generator:
+        load = generator.open(server.url, [request("GET", "/")], rate=50, seconds=0.2)
+
+    # All of those 0.2 s, and the 0.05 s before them that are not counted, lie inside the stall.
+    assert load.failed == load.refused == 0
+    assert 9 <= len(load.samples.ms) <= 10
+    assert min(load.samples.ms) > 1000 * (STALL_S - 0.25)
+
+
+def test_a_closed_loop_counts_refusals_and_never_as_answers():
+    async def refuse(_):
+        return Response("busy", status_code=503)
+
+    with AppServer(Starlette(routes=[Route("/", refuse, methods=["POST"])])) as server, LoadGenerator() as generator:
+        data = request("POST", "/", b"0" * 16)
+        generator.start_endless(server.url, data, vary_at=len(data) - 16, seconds=0.1)
+        load = generator.wait()
+
+    assert load.refused > 0
+    assert load.samples.ms == []
+    assert load.per_s == 0

@@ -1,0 +1,106 @@
+"""Real replicas and one real Redis, with a catalogue of pictures that all clickers share."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+import numpy as np
+from support.redis_server import RedisServer
+from support.service_client import Scrape, embed, open_client
+from support.service_process import ServiceProcess
+from tools.bench.connection import request
+from tools.bench.disc import as_jpeg, disc_picture
+
+_WIDTH, _HEIGHT = 1600, 1200
+_MIB = 2**20
+_CLICK = {"prompts": [{"points": [{"x": 700, "y": 600}]}], "multimask": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What replicas have counted so far, summed over them."""
+
+    hits: float
+    misses: float
+    cpu_s: float
+
+    def since(self, before: "Counted") -> "Counted":
+        """The difference."""
+        return Counted(self.hits - before.hits, self.misses - before.misses, self.cpu_s - before.cpu_s)
+
+    @property
+    def hit_ratio(self) -> float:
+        """Of the memory tiers, 0..1."""
+        return self.hits / (self.hits + self.misses)
+
+
+class Replicas:
+    """A context: replicas of one thread each over a Redis that holds `pictures` embeddings.
+
+    One picture is embedded; the others are copies of its embedding under other hashes, made inside Redis: to the
+    caches and to the decoder they are pictures of their own, and encoding them would take minutes.
+
+    Args:
+        count: of replicas.
+        pictures: in the catalogue.
+        room: pictures that each replica's memory tier holds.
+    """
+
+    def __init__(self, *, count: int, pictures: int, room: int) -> None:
+        self.hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(pictures)]
+        self._room = room
+        self._count = count
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            self._redis = stack.enter_context(RedisServer())
+            settings = {
+                "EDGESAM_REDIS_URL": self._redis.url,
+                "EDGESAM_REDIS_READ_TIMEOUT_S": "2",  # a busy machine is no fault of Redis
+                "EDGESAM_THREADS": "1",
+                "EDGESAM_MEMORY_CACHE_BYTES": str(self._room * 10 * _MIB + _MIB),
+            }
+            self.services = [stack.enter_context(ServiceProcess(settings)) for _ in range(self._count)]
+            self.clients = [stack.enter_context(open_client(service.url)) for service in self.services]
+            original = embed(self.clients[0], new_picture(0))
+            (key,) = (name.decode() for name in self._redis.ask("KEYS", f"*{original}"))
+            for hashed in self.hashes:
+                self._redis.ask("COPY", key, key.replace(original, hashed))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the replicas."""
+        return [service.url for service in self.services]
+
+    def counted(self, clients: Sequence[httpx.Client] | None = None) -> Counted:
+        """Of all replicas, or of some."""
+        scrapes = [Scrape(client) for client in clients or self.clients]
+        lookups = "edgesam_cache_lookups_total"
+        return Counted(
+            hits=sum(scrape.value(lookups, tier="memory", outcome="hit") for scrape in scrapes),
+            misses=sum(scrape.value(lookups, tier="memory", outcome="miss") for scrape in scrapes),
+            cpu_s=sum(scrape.value("process_cpu_seconds_total") for scrape in scrapes),
+        )
+
+    def click(self, picture: int) -> bytes:
+        """A request that asks for the object at one point of a picture of the catalogue."""
+        hashed = self.hashes[picture]
+        body = json.dumps({"image_hash": hashed, **_CLICK}).encode()
+        return request("POST", "/segment", body, {"X-Image-Hash": hashed})
+
+
+def new_picture(seed: int) -> bytes:
+    """A JPEG of 2 megapixels that nobody has embedded."""
+    picture = disc_picture((_HEIGHT, _WIDTH))
+    picture[:8, :8] = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return as_jpeg(picture)

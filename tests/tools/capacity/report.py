@@ -1,0 +1,124 @@
+"""The measured part of docs/capacity.md, between its two marks."""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from tools.capacity.experiment import Outcome, ServiceTimes, Setup
+from tools.capacity.fleet import Costs, Crowd, Fleet, Pod, plan
+from tools.capacity.lru import Visit
+
+MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+CROWDS = (100, 10_000, 1_000_000)
+# A click every three seconds, eight a picture; twenty pictures for each person, a tenth of the visits to new ones.
+PEOPLE = Crowd(0, Visit(clicks=8, gap_s=3.0), pictures_each=20.0, exponent=0.8, new_share=0.1)
+POD = Pod(cores=4, memory_tier_mib=4096, target_load=0.6)
+KEPT_S = 3600.0
+_WAYS = {True: "by hash", False: "by turns"}
+
+
+def costs_of(times: ServiceTimes, *, process_mib: float) -> Costs:
+    """What a fleet is reckoned with; sizes are those of the formats (README)."""
+    return Costs(
+        click_cpu_s=times.memory_cpu_s,
+        load_cpu_s=max(0.0, times.redis_cpu_s - times.memory_cpu_s),
+        embed_cpu_s=times.embed_cpu_s,
+        picture_mib=10.0,
+        redis_mib=2.0,
+        click_kb=2.0,
+        process_mib=process_mib,
+    )
+
+
+def write(path: Path, *, where: str, setup: Setup, times: ServiceTimes, outcomes: list[Outcome], costs: Costs) -> None:
+    """Put the tables between the marks of the document; what people wrote around them stays.
+
+    Raises:
+        ValueError: the document has not both marks.
+    """
+    before, _, rest = path.read_text().partition(MARKS[0])
+    _, mark, after = rest.partition(MARKS[1])
+    if not mark:
+        raise ValueError(f"{path} needs the lines {MARKS[0]} and {MARKS[1]}")
+    tables = "\n\n".join([where, _costs(times, costs), _checks(setup, outcomes), _fleets(costs)])
+    path.write_text(f"{before}{MARKS[0]}\n\n{tables}\n\n{MARKS[1]}{after}")
+
+
+def _costs(times: ServiceTimes, costs: Costs) -> str:
+    rows = [
+        ("a click, picture in memory", f"{fmean(times.memory_ms):.1f} ms", f"{costs.click_cpu_s * 1000:.1f} ms"),
+        ("more for one from Redis", f"{fmean(times.redis_ms) - fmean(times.memory_ms):.1f} ms",
+         f"{costs.load_cpu_s * 1000:.1f} ms"),
+        ("embedding a JPEG of 2 MP", "-", f"{costs.embed_cpu_s * 1000:.0f} ms"),
+    ]  # fmt: skip
+    return _table(["one thread a replica", "time, mean", "processor time of the service"], rows) + (
+        f"\n\nA picture holds {costs.picture_mib:.0f} MiB in a memory tier and {costs.redis_mib:.0f} MiB in Redis; "
+        f"the process before any picture {costs.process_mib:.0f} MiB; a click some {costs.click_kb:.0f} kB of network."
+    )
+
+
+def _checks(setup: Setup, outcomes: list[Outcome]) -> str:
+    head = (
+        f"Played: {setup.replicas} replicas, {setup.pictures} pictures (Zipf, exponent {setup.exponent}), room for "
+        f"{setup.room} in each memory tier, visits of {setup.visit.clicks} clicks every {setup.visit.gap_s:.0f} s, "
+        f"{setup.clicks_per_s:.0f} clicks a second for {setup.seconds:.0f} s."
+    )
+    rows = [
+        (
+            _WAYS[outcome.by_hash],
+            str(outcome.clicks),
+            str(outcome.failed),
+            f"{outcome.predicted_hits:.3f}",
+            f"{outcome.measured_hits:.3f}",
+            f"{outcome.measured_hits / outcome.predicted_hits - 1:+.0%}",
+            f"{outcome.predicted_ms:.1f}",
+            f"{outcome.measured_ms:.1f}",
+            f"{outcome.measured_ms / outcome.predicted_ms - 1:+.0%}",
+            f"{outcome.measured_p50_ms:.1f} / {outcome.measured_p99_ms:.0f}",
+        )
+        for outcome in outcomes
+    ]
+    columns = ["balanced", "clicks", "failed", "hits predicted", "measured", "", "mean ms predicted", "measured", "",
+               "p50 / p99 ms"]  # fmt: skip
+    return f"{head}\n\n{_table(columns, rows)}"
+
+
+def _fleets(costs: Costs) -> str:
+    fleets = [
+        (people, by_hash, plan(replace(PEOPLE, clickers=people), costs, POD, by_hash=by_hash, kept_s=KEPT_S))
+        for people in CROWDS
+        for by_hash in (True, False)
+    ]
+    head = (
+        f"Pods of {POD.cores} cores, loaded to {POD.target_load:.0%}, with {POD.memory_tier_mib / 1024:.0f} GiB of "
+        f"memory tier. People click every {PEOPLE.visit.gap_s:.0f} s and {PEOPLE.visit.clicks} times a picture; the "
+        f"catalogue has {PEOPLE.pictures_each:.0f} pictures for each of them (Zipf, exponent {PEOPLE.exponent}); "
+        f"{PEOPLE.new_share:.0%} of the pictures they open are new. Redis keeps an embedding for {KEPT_S / 3600:.0f} h "
+        "after its last use."
+    )
+    columns = [
+        "people", "balanced", "clicks/s", "memory hits", "pods", "cores for clicks / loads / embeds", "Redis GiB",
+        "Redis MiB/s", "Redis shards", "clicks Mbit/s",
+    ]  # fmt: skip
+    return f"{head}\n\n{_table(columns, [_fleet_row(*row) for row in fleets])}"
+
+
+def _fleet_row(people: int, by_hash: bool, fleet: Fleet) -> tuple[str, ...]:  # noqa: FBT001 - a cell of the row
+    crowd = replace(PEOPLE, clickers=people)
+    return (
+        f"{people:,}",
+        _WAYS[by_hash],
+        f"{crowd.clicks_per_s:,.0f}",
+        f"{fleet.tier.click_hits:.3f}",
+        f"{fleet.pods:,}",
+        f"{fleet.click_cores:,.1f} / {fleet.load_cores:,.1f} / {fleet.embed_cores:,.1f}",
+        f"{fleet.redis_gib:,.1f}",
+        f"{fleet.redis_mib_per_s:,.0f}",
+        f"{fleet.redis_shards:,}",
+        f"{fleet.ingress_mbit_per_s:,.1f}",
+    )
+
+
+def _table(columns: list[str], rows: list[tuple[str, ...]]) -> str:
+    lines = [columns, ["---"] * len(columns), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,54 @@
+"""`make faults` makes real faults and measures what clients see. `python tests/tools/faults --help` lists the options."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whose modules are `faults`'
+# As the service sets them, before anything imports NumPy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from tools.faults.outcome import Outcome  # noqa: E402
+from tools.faults.report import markdown, write_into  # noqa: E402
+from tools.faults.run import EXPERIMENTS, run  # noqa: E402
+
+DOCUMENT = ROOT / "docs" / "reliability.md"
+
+
+def main() -> int:
+    """Run experiments, print their tables; 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python tests/tools/faults", description=__doc__)
+    parser.add_argument("experiments", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; all when none is named")
+    parser.add_argument("--quick", action="store_true", help="the form that `make test` runs")
+    parser.add_argument(
+        "--docs", action="store_true", help="write all figures of that folder into docs/reliability.md, too"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "faults", help="folder of the figures as JSON")
+    chosen = parser.parse_args()
+    names = chosen.experiments or list(EXPERIMENTS)
+    if unknown := set(names) - set(EXPERIMENTS):
+        parser.error(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    outcomes = run(names, quick=chosen.quick, progress=lambda step: print(f"· {step}", file=sys.stderr, flush=True))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for name, outcome in zip(names, outcomes, strict=True):
+        document = json.dumps(outcome.document(), indent=1, ensure_ascii=False)
+        (chosen.out / f"{name}.json").write_text(document + "\n")
+    print(markdown(outcomes))
+    if chosen.docs:
+        written = [chosen.out / f"{name}.json" for name in EXPERIMENTS]
+        write_into(DOCUMENT, [Outcome.of(json.loads(path.read_text())) for path in written if path.exists()])
+    broken = [promise for outcome in outcomes for promise in outcome.broken]
+    for promise in broken:
+        print(f"broken: {promise}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

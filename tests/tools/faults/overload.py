@@ -1,0 +1,243 @@
+"""Ten times more clicks than a replica can do: what is still answered, how the rest is refused, who gets how much.
+
+The replica has half of the processors, who asks the other half: on shared ones every request that is sent would take a
+part of an answer away, and what is measured would be the load generator.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from threading import Event, Thread
+from time import perf_counter
+from typing import ClassVar, Self
+
+import httpx
+import numpy as np
+from support.noise_pictures import as_file, noise_picture
+from support.service_client import open_client
+from tools.bench.load_generator import Exchange, LoadGenerator
+from tools.faults.outcome import Outcome
+from tools.faults.scene import SIZE, Scene, click, embed_all, with_key
+
+GREEDY, MODEST = "a greedy key of many characters", "a modest key of many characters"
+_CLIENTS = 16
+# Of what the machine can do: one key asks for nearly all of the ten times, the other for a little.
+_GREEDY_SHARE, _MODEST_SHARE = 9.7, 0.3
+_RECOVERY_S = 5.0
+_REFUSAL_MS = 10.0
+_GOODPUT = 0.9
+_TRIALS = 3
+_ASKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How requests of one kind were answered.
+
+    Attributes:
+        answered_in_time: while the flood lasted; what had gathered by then comes behind it, and nobody is in its way.
+        refused_ms: from when they were due.
+    """
+
+    KINDS: ClassVar = ("answered", "refused", "other")
+
+    answered: int
+    refused: int
+    other: int
+    answered_in_time: int
+    refused_ms: list[float]
+
+    @classmethod
+    def of(cls, trace: list[Exchange], seconds: float) -> "Tail":
+        """Sort a trace of a flood that lasted for so long."""
+        refused = [one.ms for one in trace if one.status in {"503", "429"}]
+        answered = [one.due_s + one.ms / 1000.0 for one in trace if one.status == "200"]
+        ended = min((one.due_s for one in trace), default=0.0) + seconds
+        other = len(trace) - len(answered) - len(refused)
+        return cls(len(answered), len(refused), other, sum(at_s < ended for at_s in answered), refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Ten times too much for some seconds.
+
+    Attributes:
+        per_s: clicks that the replica could do, before and after.
+        goodput: clicks a second that it did meanwhile.
+        recovery_s: until it was as before.
+    """
+
+    per_s: float
+    goodput: float
+    greedy: Tail
+    modest: Tail
+    recovery_s: float
+
+    @property
+    def share(self) -> float:
+        """Of what it could do."""
+        return self.goodput / self.per_s
+
+
+def measure(scene: Scene, *, quick: bool) -> Outcome:
+    """What one replica can do, then ten times that from two keys, then how soon all is as before; in turns."""
+    outcome, seconds = Outcome("Overload"), 2.0 if quick else 15.0
+    own, others = _halves()
+    scene.enter(_on(others))
+    prefix = ["taskset", "--cpu-list", ",".join(map(str, own))] if own != others else []
+    service = scene.enter(scene.process(prefix=prefix, api_keys=f'["{GREEDY}", "{MODEST}"]'))
+    outcome.facts["processors of the service, of those who ask"] = f"{len(own)}, {len(others)}"
+    with _Crowd(service.url) as crowd:
+        # What the machine can do drifts while others use it as well, so what comes before and after is compared with.
+        calm = [crowd.calm(seconds)]
+        trials, refusals = [], []
+        for _ in range(1 if quick else _TRIALS):
+            loads, met, goodput, recovery_s = crowd.flood(calm[-1], seconds)
+            refusals += met
+            calm += [] if quick else [crowd.calm(seconds)]
+            trials.append(Trial(fmean(calm[-2:]), goodput, *loads, recovery_s))
+    _judge(outcome, trials, refusals, quick=quick)
+    return outcome
+
+
+class _Crowd:
+    """Two keys and their clicks on one replica."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._hashes = embed_all(url, [as_file(noise_picture(SIZE, seed), "JPEG") for seed in (1, 2)], key=GREEDY)
+        self._greedy, self._modest = (
+            [with_key(click(image_hash, number), key) for number in range(32)]
+            for image_hash, key in zip(self._hashes, (GREEDY, MODEST), strict=True)
+        )
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._first, self._second = (self._stack.enter_context(LoadGenerator()) for _ in range(2))
+        self._client = self._stack.enter_context(open_client(self._url))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def calm(self, seconds: float) -> float:
+        """Clicks a second of people who wait for their answers."""
+        return self._first.closed(self._url, self._greedy, clients=_CLIENTS, seconds=seconds).per_s
+
+    def flood(self, per_s: float, seconds: float) -> tuple[tuple[Tail, Tail], list[httpx.Response], float, float]:
+        """Ten times as many: the two keys' answers, refusals met from close, answers a second, time to recover."""
+        calm_ms = _one_click_ms(self._client, self._hashes[1])
+        self._first.start_open([self._url], self._greedy, rate=_GREEDY_SHARE * per_s, seconds=seconds, seed=1)
+        self._second.start_open([self._url], self._modest, rate=_MODEST_SHARE * per_s, seconds=seconds, seed=2)
+        with _asking(self._url, self._hashes[0]) as refusals:
+            greedy, modest = (Tail.of(load.wait().trace, seconds) for load in (self._first, self._second))
+        recovery_s = _recovery_s(self._client, self._hashes[1], calm_ms, perf_counter())
+        goodput = (greedy.answered_in_time + modest.answered_in_time) / seconds
+        return (greedy, modest), refusals, goodput, recovery_s
+
+
+def _judge(outcome: Outcome, trials: list[Trial], refusals: list[httpx.Response], *, quick: bool) -> None:
+    trial = sorted(trials, key=lambda one: one.share)[len(trials) // 2]
+    shares = ", ".join(f"{one.share:.0%}" for one in trials)
+    outcome.facts["clicks a second, sixteen clients in turn"] = f"{trial.per_s:.0f}"
+    outcome.facts["answered a second at ten times that"] = f"{trial.goodput:.0f} ({shares} of it; the median counts)"
+    for name, tails in (("greedy", [one.greedy for one in trials]), ("modest", [one.modest for one in trials])):
+        answered, refused, other = (sum(getattr(tail, kind) for tail in tails) for kind in Tail.KINDS)
+        total = answered + refused + other
+        outcome.facts[f"the {name} key: asked, answered, refused, other"] = f"{total}, {answered}, {refused}, {other}"
+        outcome.promise(other == 0, f"of the {name} key {other} were neither answered nor refused")
+        if name == "greedy":
+            outcome.promise(refused > 0, "nothing was refused, so nothing was tried")
+        else:
+            share = answered / max(1, total)
+            outcome.promise(share > 0.5, f"the modest key got {share:.0%} of the little it asked for")
+    refused_ms = [ms for one in trials for ms in (*one.greedy.refused_ms, *one.modest.refused_ms)]
+    if refused_ms:
+        p50, p99 = np.percentile(refused_ms, [50, 99])
+        outcome.facts["a refusal, from when it was due, p50 / p99, ms"] = f"{p50:.1f} / {p99:.1f}"
+        outcome.promise(quick or p99 < _REFUSAL_MS, f"one refusal of a hundred took over {p99:.0f} ms")
+    recovery_s = max(one.recovery_s for one in trials)
+    outcome.facts["as before after, s"] = f"{recovery_s:.1f}"
+    outcome.promise(recovery_s < _RECOVERY_S, f"it took {recovery_s:.1f} s until all was as before")
+    outcome.promise(
+        all("retry-after" in refusal.headers for refusal in refusals), "a refusal does not say when to come again"
+    )
+    if not quick:  # seconds on a shared machine are no measurement, and may end before a refusal is met from close
+        outcome.promise(refusals, "no refusal was seen from close")
+        outcome.promise(trial.share >= _GOODPUT, f"only {trial.share:.0%} of what it can do was answered")
+
+
+def _halves() -> tuple[list[int], list[int]]:
+    """Processors for the service and for the others; all for both where there is one, or no `taskset`."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(allowed) < 2 or shutil.which("taskset") is None:
+        return allowed, allowed
+    return allowed[: len(allowed) // 2], allowed[len(allowed) // 2 :]
+
+
+@contextmanager
+def _on(processors: list[int]) -> Iterator[None]:
+    """Keep this process and those it starts meanwhile to some processors."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class _asking:  # noqa: N801 - reads as what goes on meanwhile
+    """Asks with the greedy key all the time, several at once, and keeps what was refused."""
+
+    def __init__(self, url: str, image_hash: str) -> None:
+        self._url, self._image_hash = url, image_hash
+        self._is_over = Event()
+        self._refusals: list[httpx.Response] = []
+
+    def __enter__(self) -> list[httpx.Response]:
+        self._threads = [Thread(target=self._ask, daemon=True) for _ in range(_ASKERS)]
+        for thread in self._threads:
+            thread.start()
+        return self._refusals
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _ask(self) -> None:
+        with open_client(self._url) as client:
+            while not self._is_over.wait(0.5):
+                answer = _click(client, self._image_hash, GREEDY)
+                if answer.status_code != 200:
+                    self._refusals.append(answer)
+
+
+def _click(client: httpx.Client, image_hash: str, key: str) -> httpx.Response:
+    body = {"image_hash": image_hash, "prompts": [{"points": [{"x": 30, "y": 30}]}], "multimask": 1}
+    return client.post("/segment", json=body, headers={"X-API-Key": key})
+
+
+def _one_click_ms(client: httpx.Client, image_hash: str) -> float:
+    times = []
+    for _ in range(5):
+        started = perf_counter()
+        assert _click(client, image_hash, MODEST).status_code == 200
+        times.append((perf_counter() - started) * 1000.0)
+    return float(np.median(times))
+
+
+def _recovery_s(client: httpx.Client, image_hash: str, calm_ms: float, ended: float) -> float:
+    """Until a click is answered and takes at most twice of what it took before."""
+    while perf_counter() - ended < 2 * _RECOVERY_S:
+        started = perf_counter()
+        is_answered = _click(client, image_hash, MODEST).status_code == 200
+        if is_answered and (perf_counter() - started) * 1000.0 < 2 * calm_ms:
+            break
+    return perf_counter() - ended
