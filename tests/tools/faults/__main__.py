@@ -1,4 +1,4 @@
-"""`make faults` makes real faults and measures what clients see. `python tests/tools/faults --help` lists the options."""
+"""`make faults` makes real faults and measures them. `python tests/tools/faults --help` lists the options."""
 
 import argparse
 import json
