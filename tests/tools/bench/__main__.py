@@ -18,7 +18,7 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whos
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from tools.bench.plot import figure  # noqa: E402
+from tools.bench.plot import as_svg, draw  # noqa: E402
 from tools.bench.report import markdown  # noqa: E402
 from tools.bench.run import SECTIONS, run  # noqa: E402
 
@@ -51,7 +51,7 @@ def main() -> None:
     if chosen.docs:
         docs = ROOT / "docs"
         docs.mkdir(exist_ok=True)
-        (docs / "bench.svg").write_text(figure(made["values"], made["where"]))
+        (docs / "bench.svg").write_text(as_svg(draw(made["values"], made["where"])))
         others = [json.loads(path.read_text()) for path in sorted(docs.glob("bench-*.json"))]
         (docs / "bench.md").write_text(markdown(made, plot="bench.svg", others=others))
         written += [docs / "bench.svg", docs / "bench.md"]
