@@ -60,13 +60,13 @@ types: $(VENV)/.dev  ## mypy, strict
 imports: $(VENV)/.dev  ## the one-way imports of the layers
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/bench.md (ten minutes)
+bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
 	$(BIN)/python tests/tools/bench --docs
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/tools/bench --quick
 
-faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/reliability.md (an hour, half of it people at work)
+faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/operations/reliability.md (an hour, half of it people at work)
 	$(BIN)/python tests/tools/faults --docs
 
 fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
@@ -74,7 +74,7 @@ fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-
 		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/tools/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
 	done
 
-capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/capacity.md (five minutes)
+capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/operations/capacity.md (five minutes)
 	$(BIN)/python tests/tools/capacity
 
 demo: $(VENV)/.dev  ## embed the sample images, cut an object out of each, write out/demo.png, print the stages

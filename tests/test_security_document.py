@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-DOCUMENT = (TESTS.parent / "docs" / "security.md").read_text()
+DOCUMENT = (TESTS.parent / "docs" / "operations" / "security.md").read_text()
 
 
 def named() -> list[tuple[str, str]]:

@@ -26,10 +26,10 @@ COLOURS = 256  # a palette keeps each file light
 
 
 def main() -> None:
-    """Write docs/playground.png and docs/playground-phone.png."""
+    """Write docs/images/playground.png and docs/images/playground-phone.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a running service; by default one is started")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     arguments = parser.parse_args()
 
     with ExitStack() as stack:

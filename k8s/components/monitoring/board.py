@@ -33,7 +33,7 @@ def board() -> Json:
     return {
         "uid": "edgesam",
         "title": "EdgeSAM",
-        "description": "Is it fast, is it right, and where does the time go? What to do is in docs/runbook.md.",
+        "description": "Latency, errors, stages, caches and replicas. What to do: docs/operations/runbook.md.",
         "tags": ["edgesam"],
         "schemaVersion": 39,
         "version": 1,
@@ -93,8 +93,8 @@ def variables() -> list[Json]:
             "name": "runbook",
             "label": "Runbook",
             "type": "constant",
-            "query": "docs/runbook.md",
-            "description": "Where docs/runbook.md can be read.",
+            "query": "docs/operations/runbook.md",
+            "description": "Where docs/operations/runbook.md can be read.",
             "hide": 2,
         },
     ]

@@ -1,4 +1,4 @@
-"""Draws the board with real data: `python tests/ops/monitoring/picture.py docs/board.png` starts all, uses it, draws.
+"""Draw the board with real data: `python tests/ops/monitoring/picture.py docs/images/board.png`.
 
 What Grafana would ask is asked of Prometheus, and drawn as SVG from the board's JSON: places, units, thresholds and
 colours are the board's. Chromium turns it into a PNG.

@@ -198,7 +198,7 @@ def test_thresholds_of_the_board_are_the_objectives_of_the_rules():
 
 
 def test_links_lead_to_pages_of_the_runbook():
-    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    runbook = (ROOT / "docs" / "operations" / "runbook.md").read_text()
     pages = {title.lower() for title in re.findall(r"^## (\w+)$", runbook, re.MULTILINE)}
 
     linked = {link["url"].partition("#")[2] for panel in PANELS for link in panel.get("links", [])}

@@ -55,7 +55,7 @@ def test_an_alert_says_who_is_called_what_is_seen_and_where_help_is(alert: dict)
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert notes.keys() == {"summary", "description", "runbook_url"}
     assert "$value" in notes["description"]
-    assert notes["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
+    assert notes["runbook_url"] == f"docs/operations/runbook.md#{alert['alert'].lower()}"
 
 
 @pytest.mark.parametrize("path", derived(), ids=lambda path: path.name)

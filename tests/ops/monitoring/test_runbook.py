@@ -14,7 +14,7 @@ from support.manifest_redis import make_secrets, manifest_redis
 from support.manifests import K8S, ROOT, Manifests, labels_of, rendered, rendered_variant, selects, why_not
 from support.redis_server import free_port
 
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+RUNBOOK = (ROOT / "docs" / "operations" / "runbook.md").read_text()
 README = (ROOT / "README.md").read_text()
 TOLD = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
 # Those that ask a cluster apart, and the line that sets the addresses.

@@ -1,8 +1,8 @@
 """`make bench`: what a click costs, side by side in one run. `python tests/tools/bench --help` lists the choices.
 
 Compares the official graphs on plain ONNX Runtime, ours, our service over HTTP and a server as peers write them.
-Runs with other providers or on other machines come into the document from docs/bench-*.json, as
-`--provider cuda --only graphs,click,load --out docs/bench-cuda.json` writes them there.
+Runs with other providers or on other machines come into the document from docs/operations/bench-*.json, as
+`--provider cuda --only graphs,click,load --out docs/operations/bench-cuda.json` writes them there.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--provider", default="cpu", help="as EDGESAM_PROVIDER; %(default)s")
     parser.add_argument("--precision", default="float32", help="as EDGESAM_PRECISION; %(default)s")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json", help="all figures as JSON")
-    parser.add_argument("--docs", action="store_true", help="write docs/bench.md and docs/bench.svg, too")
+    parser.add_argument("--docs", action="store_true", help="also write benchmarks.md and bench.svg in docs/operations")
     chosen = parser.parse_args()
     names = chosen.only.split(",")
     if unknown := set(names) - set(SECTIONS):
@@ -49,12 +49,12 @@ def main() -> None:
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     if chosen.docs:
-        docs = ROOT / "docs"
-        docs.mkdir(exist_ok=True)
+        docs = ROOT / "docs" / "operations"
+        docs.mkdir(parents=True, exist_ok=True)
         (docs / "bench.svg").write_text(as_svg(draw(made["values"], made["where"])))
         others = [json.loads(path.read_text()) for path in sorted(docs.glob("bench-*.json"))]
-        (docs / "bench.md").write_text(markdown(made, plot="bench.svg", others=others))
-        written += [docs / "bench.svg", docs / "bench.md"]
+        (docs / "benchmarks.md").write_text(markdown(made, plot="bench.svg", others=others))
+        written += [docs / "bench.svg", docs / "benchmarks.md"]
     print(markdown(made))
     print(f"written: {', '.join(str(path) for path in written)}")
 

@@ -1,4 +1,4 @@
-"""`make capacity`: measure costs, check the model on four real replicas, write the tables of docs/capacity.md."""
+"""`make capacity`: measure costs, check the model on four replicas, write the tables of operations/capacity.md."""
 
 import argparse
 import sys
@@ -17,7 +17,8 @@ from tools.capacity.report import costs_of, write  # noqa: E402
 def main() -> None:
     """Run, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--document", type=Path, default=ROOT / "docs" / "capacity.md", help="whose tables are written")
+    default = ROOT / "docs" / "operations" / "capacity.md"
+    parser.add_argument("--document", type=Path, default=default, help="document whose tables are replaced")
     document = parser.parse_args().document
     where = f"Written by `make capacity`: {Machine.here().sentence()}."
     with ServiceProcess({}) as service, open_client(service.url) as client:

@@ -1,4 +1,4 @@
-"""The measured part of docs/capacity.md, between its two marks."""
+"""The measured part of docs/operations/capacity.md, between its two marks."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -17,7 +17,7 @@ from tools.faults.outcome import Outcome  # noqa: E402
 from tools.faults.report import markdown, write_into  # noqa: E402
 from tools.faults.run import EXPERIMENTS, run  # noqa: E402
 
-DOCUMENT = ROOT / "docs" / "reliability.md"
+DOCUMENT = ROOT / "docs" / "operations" / "reliability.md"
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("experiments", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; all when none is named")
     parser.add_argument("--quick", action="store_true", help="the form that `make test` runs")
     parser.add_argument(
-        "--docs", action="store_true", help="write all figures of that folder into docs/reliability.md, too"
+        "--docs", action="store_true", help="also write all results of that folder into docs/operations/reliability.md"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "faults", help="folder of the figures as JSON")
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Outcomes as Markdown, and the part of docs/reliability.md that is written by `make faults`."""
+"""Outcomes as Markdown, and the part of docs/operations/reliability.md that is written by `make faults`."""
 
 from collections.abc import Sequence
 from pathlib import Path
