@@ -26,7 +26,7 @@ def test_every_test_that_the_threat_model_names_exists(path, test):
 
 
 def test_every_threat_has_a_test():
-    rows = re.search(r"## What is defended.*?\n\n(.*?)\n\n", DOCUMENT, re.DOTALL)[1].splitlines()[2:]
+    rows = re.search(r"## Threats, defences and tests\n\n(.*?)\n\n", DOCUMENT, re.DOTALL)[1].splitlines()[2:]
 
     assert len(rows) >= 15
     assert all(re.search(r"`[\w/]+(\.py|/)", row.split("|")[3]) for row in rows)

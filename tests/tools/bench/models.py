@@ -34,7 +34,7 @@ def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
     give the same masks is measured with the graphs.
     """
     model = disc_model(image)
-    info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: fitted to one picture")
+    info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: fitted to one image")
     export_model(model, folder / "served", name="disc", info=info, weights="float32")
     models = Models(folder / "served", folder / "official_encoder.onnx", folder / "official_decoder.onnx")
     plain = model.deploy().eval()

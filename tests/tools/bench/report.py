@@ -67,7 +67,7 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
 
             What is compared was measured in turn in this one run, so the ratios mean more than the times. A `+` behind
             the commit says that the working tree had changes. Masks come from a network whose last layers are fitted
-            to a picture of a disc: an object of a tenth of the frame, at the arithmetic of any EdgeSAM.
+            to an image of a disc: an object of a tenth of the frame, at the arithmetic of any EdgeSAM.
         """),
         "## Targets",
         "",
@@ -88,7 +88,7 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
 
 
 _OTHERS = """
-    Each line is a run of its own: compare within it, not between them. Encoding and the click are of one picture of
+    Each line is a run of its own: compare within it, not between them. Encoding and the click are of one image of
     2 MP, clicks a second of so many clients in a closed loop.
 """
 _CLIENTS = (1, 4, 16, 64)

@@ -182,7 +182,7 @@ def check_disc(connection: Connection, image_hash: str, size: Size) -> None:
     answer = connection.ask(click_request(image_hash, size)).json()
     share = answer["results"][0]["masks"][0]["area"] / (size[0] * size[1])
     if not 0.7 * SHARE < share < 1.3 * SHARE:
-        raise RuntimeError(f"the mask covers {share:.1%} of the picture instead of {SHARE:.0%}")
+        raise RuntimeError(f"the mask covers {share:.1%} of the image instead of {SHARE:.0%}")
 
 
 def spread_points(size: Size, count: int) -> list[tuple[float, float]]:

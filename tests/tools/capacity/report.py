@@ -46,22 +46,23 @@ def write(path: Path, *, where: str, setup: Setup, times: ServiceTimes, outcomes
 
 def _costs(times: ServiceTimes, costs: Costs) -> str:
     rows = [
-        ("a click, picture in memory", f"{fmean(times.memory_ms):.1f} ms", f"{costs.click_cpu_s * 1000:.1f} ms"),
-        ("more for one from Redis", f"{fmean(times.redis_ms) - fmean(times.memory_ms):.1f} ms",
+        ("click, image in memory", f"{fmean(times.memory_ms):.1f} ms", f"{costs.click_cpu_s * 1000:.1f} ms"),
+        ("additional, image in Redis", f"{fmean(times.redis_ms) - fmean(times.memory_ms):.1f} ms",
          f"{costs.load_cpu_s * 1000:.1f} ms"),
-        ("embedding a JPEG of 2 MP", "-", f"{costs.embed_cpu_s * 1000:.0f} ms"),
+        ("embedding of a JPEG of 2 MP", "-", f"{costs.embed_cpu_s * 1000:.0f} ms"),
     ]  # fmt: skip
     return _table(["one thread a replica", "time, mean", "processor time of the service"], rows) + (
-        f"\n\nA picture holds {costs.picture_mib:.0f} MiB in a memory tier and {costs.redis_mib:.0f} MiB in Redis; "
-        f"the process before any picture {costs.process_mib:.0f} MiB; a click some {costs.click_kb:.0f} kB of network."
+        f"\n\nAn image takes {costs.picture_mib:.0f} MiB in a memory tier and {costs.redis_mib:.0f} MiB in Redis. "
+        f"The process takes {costs.process_mib:.0f} MiB before the first image. "
+        f"A click takes some {costs.click_kb:.0f} kB of network traffic."
     )
 
 
 def _checks(setup: Setup, outcomes: list[Outcome]) -> str:
     head = (
-        f"Played: {setup.replicas} replicas, {setup.pictures} pictures (Zipf, exponent {setup.exponent}), room for "
-        f"{setup.room} in each memory tier, visits of {setup.visit.clicks} clicks every {setup.visit.gap_s:.0f} s, "
-        f"{setup.clicks_per_s:.0f} clicks a second for {setup.seconds:.0f} s."
+        f"Experiment: {setup.replicas} replicas, {setup.pictures} images (Zipf, exponent {setup.exponent}), {setup.room} "
+        f"images per memory tier, visits of {setup.visit.clicks} clicks every {setup.visit.gap_s:.0f} s, "
+        f"{setup.clicks_per_s:.0f} clicks per second for {setup.seconds:.0f} s."
     )
     rows = [
         (
@@ -90,14 +91,14 @@ def _fleets(costs: Costs) -> str:
         for by_hash in (True, False)
     ]
     head = (
-        f"Pods of {POD.cores} cores, loaded to {POD.target_load:.0%}, with {POD.memory_tier_mib / 1024:.0f} GiB of "
-        f"memory tier. People click every {PEOPLE.visit.gap_s:.0f} s and {PEOPLE.visit.clicks} times a picture; the "
-        f"catalogue has {PEOPLE.pictures_each:.0f} pictures for each of them (Zipf, exponent {PEOPLE.exponent}); "
-        f"{PEOPLE.new_share:.0%} of the pictures they open are new. Redis keeps an embedding for {KEPT_S / 3600:.0f} h "
-        "after its last use."
+        f"Assumptions: pods of {POD.cores} cores at a load of {POD.target_load:.0%}, with "
+        f"{POD.memory_tier_mib / 1024:.0f} GiB of memory tier. Users click every {PEOPLE.visit.gap_s:.0f} s and "
+        f"{PEOPLE.visit.clicks} times per image. The catalogue has {PEOPLE.pictures_each:.0f} images per user (Zipf, "
+        f"exponent {PEOPLE.exponent}), and {PEOPLE.new_share:.0%} of the opened images are new. Redis keeps an "
+        f"embedding for {KEPT_S / 3600:.0f} h after its last use."
     )
     columns = [
-        "people", "balanced", "clicks/s", "memory hits", "pods", "cores for clicks / loads / embeds", "Redis GiB",
+        "users", "balanced", "clicks/s", "memory hits", "pods", "cores for clicks / loads / embeds", "Redis GiB",
         "Redis MiB/s", "Redis shards", "clicks Mbit/s",
     ]  # fmt: skip
     return f"{head}\n\n{_table(columns, [_fleet_row(*row) for row in fleets])}"

@@ -89,7 +89,7 @@ def endless(url: str, outcome: Outcome) -> None:
             while sent < 1 << 30:
                 connection.send(b"10000\r\n" + bytes(0x10000) + b"\r\n")
                 sent += 0x10000
-    outcome.facts["chunked body without end: sent until hung up on"] = f"{sent / MIB:.0f} MiB"
+    outcome.facts["chunked body without end: bytes sent until it was closed"] = f"{sent / MIB:.0f} MiB"
     outcome.promise(sent < 1 << 29, f"{sent / MIB:.0f} MiB of an endless body were read")
 
 
@@ -101,14 +101,14 @@ def decode_many(outcome: Outcome, count: int) -> None:
         before = process_time()
         try:
             decode_image(data, max_pixels=MAX_PIXELS)
-            found["pictures"] += 1
+            found["images"] += 1
         except ServiceError as error:
             found[error.code] += 1
         longest = max(longest, process_time() - before)
     spent = process_time() - started
     answers = ", ".join(f"{number} {what}" for what, number in found.most_common())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    outcome.facts[f"{count} damaged pictures through the decoder, {spent:.0f} s of CPU"] = (
+    outcome.facts[f"{count} damaged images through the decoder, {spent:.0f} s of CPU"] = (
         f"{answers}; longest {longest * 1000:.0f} ms, at most {peak / MIB:.0f} MiB"
     )
-    outcome.promise(longest < LONGEST_S, f"a damaged picture took {longest:.1f} s")
+    outcome.promise(longest < LONGEST_S, f"a damaged image took {longest:.1f} s")

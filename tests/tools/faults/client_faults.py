@@ -30,11 +30,11 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
     stream = Stream("clicks of others", [service.url], clicks, scene.effort.clicks_per_s)
     rude = Rude(scene, service, stream, outcome)
-    rude.hold(f"{many} heads that never end", many, HEAD)
+    rude.hold(f"{many} request heads without an end", many, HEAD)
     rude.leave_in_mid_embed(10 if quick else 40)
     rude.leave_in_mid_segment(hashes[0], 10 if quick else 60)
     if not quick:
-        rude.hold("31 bodies that drip", 31, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        rude.hold("31 slow bodies", 31, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
         rude.read_nothing(hashes[0], 30)
         rude.hold(f"{idle} idle connections", idle, b"")
         rude.say_everything(hashes[0])
@@ -89,12 +89,10 @@ class Rude:
         picture = self.scene.picture()
         bodies = [picture[:COMMENT_AT] + f"left{n:012d}".encode() + picture[COMMENT_AT + 16 :] for n in range(count)]
         before = self._scrape().value("edgesam_stage_duration_seconds_count", stage="encode")
-        self._come_and_go(f"{count} uploads whose clients leave", "/embed", [upload(body) for body in bodies])
+        self._come_and_go(f"{count} uploads whose clients disconnect", "/embed", [upload(body) for body in bodies])
         encoded = self._scrape().value("edgesam_stage_duration_seconds_count", stage="encode") - before
-        self.outcome.facts[f"{count} uploads whose clients leave: pictures that were encoded all the same"] = (
-            f"{encoded:.0f}"
-        )
-        self.outcome.promise(encoded <= count / 2, f"{encoded:.0f} of {count} pictures were encoded for nobody")
+        self.outcome.facts[f"{count} uploads whose clients disconnect: images encoded nevertheless"] = f"{encoded:.0f}"
+        self.outcome.promise(encoded <= count / 2, f"{encoded:.0f} of {count} images were encoded for nobody")
 
     def leave_in_mid_segment(self, image_hash: str, count: int) -> None:
         """Requests of 64 prompts each, whose clients are gone before the answer."""
@@ -102,11 +100,11 @@ class Rude:
         body = json.dumps({"image_hash": image_hash, "prompts": prompts}).encode()
         before = self._scrape().value("edgesam_batch_size_sum", lane="decode")
         asks = [request("POST", "/segment", body)] * count
-        self._come_and_go(f"{count} requests of 64 prompts whose clients leave", "/segment", asks)
+        self._come_and_go(f"{count} requests of 64 prompts whose clients disconnect", "/segment", asks)
         decoded = self._scrape().value("edgesam_batch_size_sum", lane="decode") - before
-        self.outcome.facts[f"{count} requests of 64 prompts whose clients leave: prompts decoded, others' included"] = (
-            f"{decoded:.0f} of {64 * count}"
-        )
+        self.outcome.facts[
+            f"{count} requests of 64 prompts whose clients disconnect: prompts decoded, also for others"
+        ] = f"{decoded:.0f} of {64 * count}"
         self.outcome.promise(decoded < 64 * count / 2, f"{decoded:.0f} of {64 * count} prompts decoded for nobody")
 
     def _come_and_go(self, fault: str, route: str, requests: list[bytes]) -> None:
@@ -176,9 +174,9 @@ class Rude:
                 for status in self._statuses(data):
                     answers[status] = answers.get(status, 0) + 1
 
-        self.watch(f"{len(kinds)} requests that no library writes", strike, lambda: None)
+        self.watch(f"{len(kinds)} malformed or unusual requests", strike, lambda: None)
         listed = ", ".join(f"{count} × {status}" for status, count in sorted(answers.items()))
-        self.outcome.facts[f"{len(kinds)} requests that no library writes: answers"] = listed
+        self.outcome.facts[f"{len(kinds)} malformed or unusual requests: answers"] = listed
         self.outcome.promise(not [status for status in answers if status.startswith("5")], f"answered {listed}")
         self.outcome.promise(answers.get("200", 0) >= 200, f"pipelined requests: {listed}")
 

@@ -32,7 +32,7 @@ def every_input(image_hash: str, *, mutations: int) -> Iterator[Input]:
     for kind, picture in [*bombs(), *polyglots(), *metadata()]:
         yield Input(kind, "/embed", picture)
     for picture in mutated(mutations, seed=1):
-        yield Input("damaged pictures of every format", "/embed", picture)
+        yield Input("damaged images of every format", "/embed", picture)
     yield from bodies(image_hash)
     yield from prompts(image_hash)
     yield from wrong_types()
@@ -165,7 +165,7 @@ def prompts(image_hash: str) -> Iterator[Input]:
         yield asked("boxes at the ends", [{"box": box}])
     for picked in ("rle", "png", "polygon", "logits", "none"):
         everything = [{"points": [{"x": 1 + n, "y": 1}] * 64} for n in range(64)]
-        yield asked("the most of everything", everything, multimask=4, format=picked)
+        yield asked("the largest allowed request", everything, multimask=4, format=picked)
 
 
 def wrong_types() -> Iterator[Input]:

@@ -39,9 +39,9 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     tally = isolation.run(rounds)
     in_memory, in_redis = isolation.evictions
     outcome.facts["interleavings, of six users each"] = str(rounds)
-    outcome.facts["answers, of them not byte for byte those of a single user"] = f"{tally.answers}, {len(tally.wrong)}"
-    outcome.facts["pictures given up: by the replicas' memory, by Redis"] = f"{in_memory}, {in_redis}"
-    outcome.facts["told that a picture or mask is gone, and made it anew"] = str(tally.embedded_again)
+    outcome.facts["answers, and how many differ from those of a single user"] = f"{tally.answers}, {len(tally.wrong)}"
+    outcome.facts["images evicted: from the memory of replicas, from Redis"] = f"{in_memory}, {in_redis}"
+    outcome.facts["answers 404, after which the client embedded or prompted again"] = str(tally.embedded_again)
     outcome.promise(not tally.wrong, f"wrong answers to {tally.wrong[:3]}")
     outcome.promise(set(tally.statuses) <= {200, 404}, f"other answers: {tally.statuses}")
     outcome.promise(in_memory and in_redis and tally.embedded_again, "nothing was given up, so nothing was tried")

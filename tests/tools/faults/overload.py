@@ -89,7 +89,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     scene.enter(_on(others))
     prefix = ["taskset", "--cpu-list", ",".join(map(str, own))] if own != others else []
     service = scene.enter(scene.process(prefix=prefix, api_keys=f'["{GREEDY}", "{MODEST}"]'))
-    outcome.facts["processors of the service, of those who ask"] = f"{len(own)}, {len(others)}"
+    outcome.facts["processors of the service, of the clients"] = f"{len(own)}, {len(others)}"
     with _Crowd(service.url) as crowd:
         # What the machine can do drifts while others use it as well, so what comes before and after is compared with.
         calm = [crowd.calm(seconds)]
@@ -142,8 +142,8 @@ class _Crowd:
 def _judge(outcome: Outcome, trials: list[Trial], refusals: list[httpx.Response], *, quick: bool) -> None:
     trial = sorted(trials, key=lambda one: one.share)[len(trials) // 2]
     shares = ", ".join(f"{one.share:.0%}" for one in trials)
-    outcome.facts["clicks a second, sixteen clients in turn"] = f"{trial.per_s:.0f}"
-    outcome.facts["answered a second at ten times that"] = f"{trial.goodput:.0f} ({shares} of it; the median counts)"
+    outcome.facts["clicks per second, sixteen clients in a closed loop"] = f"{trial.per_s:.0f}"
+    outcome.facts["answered per second at ten times that rate"] = f"{trial.goodput:.0f} ({shares} of it; median)"
     for name, tails in (("greedy", [one.greedy for one in trials]), ("modest", [one.modest for one in trials])):
         answered, refused, other = (sum(getattr(tail, kind) for tail in tails) for kind in Tail.KINDS)
         total = answered + refused + other
@@ -157,10 +157,10 @@ def _judge(outcome: Outcome, trials: list[Trial], refusals: list[httpx.Response]
     refused_ms = [ms for one in trials for ms in (*one.greedy.refused_ms, *one.modest.refused_ms)]
     if refused_ms:
         p50, p99 = np.percentile(refused_ms, [50, 99])
-        outcome.facts["a refusal, from when it was due, p50 / p99, ms"] = f"{p50:.1f} / {p99:.1f}"
+        outcome.facts["refusals, measured from when the request was due, p50 / p99, ms"] = f"{p50:.1f} / {p99:.1f}"
         outcome.promise(quick or p99 < _REFUSAL_MS, f"one refusal of a hundred took over {p99:.0f} ms")
     recovery_s = max(one.recovery_s for one in trials)
-    outcome.facts["as before after, s"] = f"{recovery_s:.1f}"
+    outcome.facts["recovery after the overload, s"] = f"{recovery_s:.1f}"
     outcome.promise(recovery_s < _RECOVERY_S, f"it took {recovery_s:.1f} s until all was as before")
     outcome.promise(
         all("retry-after" in refusal.headers for refusal in refusals), "a refusal does not say when to come again"

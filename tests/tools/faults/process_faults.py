@@ -75,7 +75,7 @@ def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
     third = scene.service(**settings)
     waits: list[tuple[float, int]] = []
     (row,) = scene.watch(
-        "SIGKILL of one of two, in mid-encode",
+        "SIGKILL of one of two during an encode",
         [stream(third, second)],
         lambda: kill_owner(third, second, scene.picture(), server, waits),
         lambda: None,
@@ -87,7 +87,7 @@ def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
     )
     wait_until(lambda: bool(waits), timeout_s=60, what="nobody answered the waiter")
     ((took_s, status),) = waits
-    outcome.facts["owner of a picture killed in mid-encode: the replica that waited for it answers after"] = (
+    outcome.facts["replica killed while it encodes: the replica that waits for the image answers after"] = (
         f"{took_s:.1f} s (the lock expires after {effort.lock_ttl_s:g} s, then it encodes)"
     )
     outcome.promise(status == 200, f"the waiter of a killed owner was answered {status}")
@@ -146,7 +146,7 @@ def corrupt_model(scene: Scene, outcome: Outcome) -> None:
             check=False,
         )
         named += done.returncode == 2 and name in done.stdout + done.stderr
-    outcome.facts["a bit flipped in a model's file: starts refused with exit status 2 that name the file"] = (
+    outcome.facts["one bit flipped in a model file: starts that end with status 2 and name the file"] = (
         f"{named} of {len(files)}"
     )
     outcome.promise(named == len(files), f"of {len(files)} corrupt files {named} were named")
@@ -175,7 +175,7 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
 
     urls = [one.url for one in (*old, *new)]
     rows = scene.watch(
-        "model replaced, old pictures", [Stream("clicks on four replicas", urls, clicks, effort.clicks_per_s)], swap,
+        "model replaced, old images", [Stream("clicks on four replicas", urls, clicks, effort.clicks_per_s)], swap,
         lambda: embed_all(new[0].url, pictures) and None, during_s=effort.drain_s + 2.0,
     )  # fmt: skip
     outcome.rows += rows
@@ -224,7 +224,7 @@ def inside(scene: Scene, outcome: Outcome, what: str, prepare: str, *, root: str
         image_hash = embed(client, scene.picture())
         masks = segment(client, image_hash, point(50, 50))
         complaints = [line for line in service.log if line.get("level") in {"warning", "error"}]
-    outcome.facts[what] = f"starts, embeds, segments; {len(complaints)} complaints in the log"
+    outcome.facts[what] = f"starts, embeds, segments; {len(complaints)} warnings in the log"
     outcome.promise(masks, f"{what}: no mask")
     outcome.promise(not complaints, f"{what}: {complaints}")
 
@@ -248,7 +248,7 @@ def changed_clock(scene: Scene, outcome: Outcome) -> None:
     service = scene.enter(scene.process(prefix=prefix, redis_url=server.url, cache_ttl_s=3600))
     hashes = embed_all(service.url, scene.pictures())
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
-    stream = Stream("clicks, picture in memory", [service.url], clicks, effort.clicks_per_s)
+    stream = Stream("clicks, image in memory", [service.url], clicks, effort.clicks_per_s)
     for what, offset in (("wall clock + 1 day", "+1d"), ("wall clock - 2 days", "-2d")):
         rows = scene.watch(what, [stream], lambda offset=offset: clock.write_text(offset) and None, lambda: None)
         outcome.rows += rows
@@ -281,7 +281,9 @@ def little_memory(scene: Scene, outcome: Outcome) -> None:
                 embed(client, scene.picture((3000, 4000)))
             segment(client, image_hash, point(5, 5))
             is_alive = service.process.poll() is None
-    outcome.facts[f"limit of {limit / MIB:.0f} MiB, eight pictures of 12 megapixels"] = "all embedded, nothing killed"
+    outcome.facts[f"memory limit of {limit / MIB:.0f} MiB, eight images of 12 megapixels"] = (
+        "all embedded, no process killed"
+    )
     outcome.promise(is_alive, "a limit of 300 MiB above the idle process ended it")
 
 

@@ -31,7 +31,7 @@ USER = (
     "-@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
 )
 UNAVAILABLE, LOST = "503 cache-unavailable", "404 embedding-not-found"
-IN_MEMORY, IN_REDIS, UPLOADS = "clicks, picture in memory", "clicks, picture in Redis only", "uploads"
+IN_MEMORY, IN_REDIS, UPLOADS = "clicks, image in memory", "clicks, image in Redis only", "uploads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Replicas:
             with open_client(self.asks.url) as client:
                 return all(client.head(f"/embed/{one}").status_code == 200 for one in self.hashes)
 
-        wait_until(are_there, timeout_s=60, what="Redis does not take the pictures")
+        wait_until(are_there, timeout_s=60, what="Redis does not take the images")
 
     def suffer(self, outcome: Outcome, fault: Fault) -> None:
         """Watch one fault and judge it."""
@@ -130,7 +130,7 @@ def single_server(scene: Scene, outcome: Outcome, *, quick: bool) -> None:
     proxy = scene.enter(Proxy(server.port))
     replicas = Replicas(scene, f"redis://edgesam:s3cret@127.0.0.1:{proxy.port}")
     faults = {fault.name: fault for fault in every_fault(server, proxy)}
-    chosen = ["stands still (SIGSTOP)", "killed, back empty", "values damaged"] if quick else faults
+    chosen = ["stopped (SIGSTOP)", "killed, restarts empty", "values damaged"] if quick else faults
     for name in chosen:
         replicas.suffer(outcome, faults[name])
 
@@ -156,9 +156,9 @@ def every_fault(server: RedisServer, proxy: Proxy) -> list[Fault]:
 
     return [
         Fault("connections refused", proxy.refuse, proxy.accept, opens_breaker=True),
-        Fault("stands still (SIGSTOP)", server.pause, server.resume, opens_breaker=True, is_silence=True),
+        Fault("stopped (SIGSTOP)", server.pause, server.resume, opens_breaker=True, is_silence=True),
         Fault(
-            "killed, back empty", server.kill, server.start, frozenset({UNAVAILABLE, LOST}), opens_breaker=True,
+            "killed, restarts empty", server.kill, server.start, frozenset({UNAVAILABLE, LOST}), opens_breaker=True,
             loses=True,
         ),
         Fault(
@@ -167,7 +167,7 @@ def every_fault(server: RedisServer, proxy: Proxy) -> list[Fault]:
         ),
         Fault("slow link, 20 ms and 4 MiB/s", slow, proxy.reset),
         Fault("cut in the middle of a value", cut, proxy.reset),
-        Fault("a bit flips on the way", flip, proxy.reset, frozenset({UNAVAILABLE, LOST}), loses=True),
+        Fault("a bit flips in transit", flip, proxy.reset, frozenset({UNAVAILABLE, LOST}), loses=True),
         Fault("values damaged", lambda: damage(server), lambda: None, frozenset({UNAVAILABLE, LOST}), loses=True),
         Fault(
             "read-only replica", lambda: server.ask("REPLICAOF", "127.0.0.1", "1"),
@@ -240,7 +240,7 @@ def lost_node(scene: Scene, outcome: Outcome) -> None:
         replicas.embed_again()
 
     rows = scene.watch(
-        "Cluster: one of three nodes lost, back empty",
+        "Cluster: one of three nodes lost, restarts empty",
         replicas.streams,
         lost.kill,
         back,

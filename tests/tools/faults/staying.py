@@ -38,7 +38,7 @@ _FULL = Plan(1800.0, 300.0, 60, 20, 12.0, 0.2, 5.0, 300.0)
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
     """One replica with a real Redis, clicks by Zipf's law and uploads of new pictures."""
-    outcome, plan = Outcome("Staying power"), _QUICK if quick else _FULL
+    outcome, plan = Outcome("Long run"), _QUICK if quick else _FULL
     redis = scene.enter(RedisServer(arguments=["--maxmemory 1gb", "--maxmemory-policy allkeys-lfu"]))
     service = scene.service(redis_url=redis.url, memory_cache_bytes=(plan.room * _STATE_MIB + 1) * _MIB)
     hashes = embed_all(service.url, [scene.picture(_SMALL) for _ in range(plan.pictures)])
@@ -89,7 +89,7 @@ def _growth(outcome: Outcome, samples: Sequence[Sample], *, quick: bool) -> None
     outcome.facts["resident memory, MiB, first / last / most"] = (
         f"{rss_mib[0]:.0f} / {rss_mib[-1]:.0f} / {rss_mib.max():.0f}"
     )
-    outcome.facts["slope of it, MiB an hour"] = f"{slope:+.1f}"
+    outcome.facts["growth, MiB per hour"] = f"{slope:+.1f}"
     outcome.facts["open files, least to most"] = f"{min(files)} to {max(files)}"
     outcome.facts["threads, least to most"] = f"{min(threads)} to {max(threads)}"
     # Seconds say nothing of a slope; a leak of a click's masks, half a MiB, would still show.
@@ -116,5 +116,5 @@ def _hits(outcome: Outcome, warm: Scrape, end: Scrape, plan: Plan) -> None:
         room=plan.room,
         meets_share=1.0,
     ).click_hits
-    outcome.facts["clicks that find their picture in memory"] = f"{measured:.3f}, predicted {predicted:.3f}"
+    outcome.facts["clicks that find their image in memory"] = f"{measured:.3f}, predicted {predicted:.3f}"
     outcome.promise(abs(measured / predicted - 1.0) < 0.2, f"hit ratio {measured:.3f}, predicted {predicted:.3f}")

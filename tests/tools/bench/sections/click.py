@@ -48,8 +48,8 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "A click over HTTP, one client",
         f"""
-            Keep-alive, the picture in memory, one mask unless said; {bench.cpus} threads. The object is a disc of a
-            tenth of the picture. `decode` is the decoder call as the service sees it, `outside` the client, the
+            Keep-alive, the image in memory, one mask unless said; {bench.cpus} threads. The object is a disc of a
+            tenth of the image. `decode` is the decoder call as the service sees it, `outside` the client, the
             kernel and the server's HTTP.
 
             `prepare` ran in {prepares} of the clicks.

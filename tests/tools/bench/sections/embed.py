@@ -29,7 +29,7 @@ def measure(bench: Workbench) -> Section:
         place = ("small", "medium", "large")[bench.effort.sizes.index(size)]
         values |= {f"embed.{place}.p50_ms": own.p50, f"embed.{place}.all_but_encode": other}
     return Section(
-        "Embedding a picture",
+        "Embedding an image",
         f"""
             JPEGs of quality 90 with a camera's grain, {bench.cpus} threads. `encode` is the encoder's session and the
             rounding of its answer; `rest` is HTTP and what waits between the stages.

@@ -43,7 +43,7 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "The graphs, without a service",
         f"""
-            One positive point, all four masks. `prepare` runs once a picture and process and has no official
+            One positive point, all four masks. `prepare` runs once an image and process and has no official
             counterpart. Sessions are made as the service makes them; by default idle threads spin for some 40 ms,
             which helps a call after another and takes the processor from everybody else. The ratio of the targets is
             to the quicker of the two official rows.
@@ -53,7 +53,7 @@ def measure(bench: Workbench) -> Section:
             """,
         [
             Table("A click", columns, _rows(decoders, OFFICIAL, without=(PREPARE_GRAPH, PREPARE))),
-            Table("A picture", columns, _rows(encoders, OFFICIAL_ENCODER)),
+            Table("An image", columns, _rows(encoders, OFFICIAL_ENCODER)),
         ],
         values,
     )

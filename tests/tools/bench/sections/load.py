@@ -25,11 +25,11 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "Many clients",
         f"""
-            One point, one mask, run lengths, {megapixels(size)}; {len(own)} pictures in memory, over which the
+            One point, one mask, run lengths, {megapixels(size)}; {len(own)} images in memory, over which the
             clients spread. The load generator is a process of its own on the same cores; the share of one core that
             it takes stands beside each figure.
 
-            Bare decoder calls are made in the same run, interleaved, on as many pictures: one call at a time with all
+            Bare decoder calls are made in the same run, interleaved, on as many images: one call at a time with all
             threads, and one loop a core with one thread each. The quicker of the two is the reference.
 
             In an open loop latency counts from when the click was to be sent. `late` is how late the load generator
@@ -56,9 +56,9 @@ def _closed(bench: Workbench, requests: list[bytes]) -> tuple[Table, dict[str, f
             )
         for clients in bench.effort.clients:
             load = generator.closed(bench.service.url, requests, clients=clients, seconds=seconds)
-            loads.setdefault((clients, "own pictures"), []).append(load)
+            loads.setdefault((clients, "own images"), []).append(load)
         same = generator.closed(bench.service.url, requests[:1], clients=CLIENTS, seconds=seconds)
-        loads.setdefault((CLIENTS, "one picture"), []).append(same)
+        loads.setdefault((CLIENTS, "one image"), []).append(same)
     plain = max(median(rates) for rates in loops.values())
     table = Table(
         "Closed loop: each client sends when it was answered",
@@ -70,7 +70,7 @@ def _closed(bench: Workbench, requests: list[bytes]) -> tuple[Table, dict[str, f
     for (clients, on), runs in loads.items():
         per_s = median([run.per_s for run in runs])
         table.rows.append([clients, on, per_s, per_s / plain, *_cells(runs)])
-        if on == "own pictures":
+        if on == "own images":
             values[f"load.per_s.{clients}"] = per_s
     values["load.per_s"] = values[f"load.per_s.{CLIENTS}"]
     values["load.share_of_plain"] = values["load.per_s"] / plain

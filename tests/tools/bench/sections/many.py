@@ -35,7 +35,7 @@ def measure(bench: Workbench) -> Section:
         ratios[what, threads, how] = own.p50 / reference
         table.rows.append([what, threads, how, *own.cells(), own.p50 / count, own.p50 / reference])
     return Section(
-        f"{count} prompts on one picture",
+        f"{count} prompts on one image",
         f"""
             One point a prompt, one mask each, run lengths, {megapixels(size)}. The times are of all {count}. The
             service decodes at most `EDGESAM_MAX_DECODE_BATCH` prompts in one call.

@@ -42,8 +42,8 @@ def measure(bench: Workbench) -> Section:
         "Against a typical peer",
         """
             The peer is a small FastAPI server on the official pair of graphs, as such servers are usually written:
-            one global predictor behind a lock, ONNX Runtime as it comes, all four masks enlarged to the picture in
-            floating point, the best one as an 8-bit PNG in base64 (`tests/tools/bench/peer_server.py`). Its picture is
+            one global predictor behind a lock, ONNX Runtime as it comes, all four masks enlarged to the image in
+            floating point, the best one as an 8-bit PNG in base64 (`tests/bench/peer_server.py`). Its image is
             embedded before, too, and not sent again. Ours answers with a 1-bit PNG in base64, or run lengths.
             """,
         [_one_client(samples, sizes), _many_clients(loads, megapixels(bench.effort.medium))],
@@ -70,7 +70,7 @@ _WHO = {"peer": "typical peer, PNG", "png": "ours, PNG", "rle": "ours, run lengt
 
 
 def _one_client(samples: dict[tuple[str, str], Samples], sizes: dict[str, Size]) -> Table:
-    table = Table("One client", ["picture", "server", *COLUMNS, "peer ÷ this", "answer kB"])
+    table = Table("One client", ["image", "server", *COLUMNS, "peer ÷ this", "answer kB"])
     for (kind, place), own in samples.items():
         ratio = samples["peer", place].p50 / own.p50
         size = len(own.answers[0].body) / 1000
@@ -80,7 +80,7 @@ def _one_client(samples: dict[tuple[str, str], Samples], sizes: dict[str, Size])
 
 def _many_clients(loads: dict[str, list[Load]], picture: str) -> Table:
     table = Table(
-        f"{CLIENTS} clients, closed loop, one picture of {picture}",
+        f"{CLIENTS} clients, closed loop, one image of {picture}",
         ["server", "clicks/s", "p50 ms", "p90 ms", "p99 ms", "failed", "this ÷ peer, clicks/s"],
     )
     reference = median([run.per_s for run in loads["peer"]])

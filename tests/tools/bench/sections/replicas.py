@@ -7,7 +7,7 @@ from tools.bench.section import Section, Table
 from tools.bench.workbench import Workbench, click_request, megapixels
 
 _PAUSE_S = 0.1  # what the embedding replica does behind its answer is not the click's
-MEMORY, REDIS = "the picture in memory", "the picture in Redis"
+MEMORY, REDIS = "the image in memory", "the image in Redis"
 
 
 def measure(bench: Workbench) -> Section:
@@ -34,7 +34,7 @@ def measure(bench: Workbench) -> Section:
         "A click on another replica",
         f"""
             One replica embeds, another is asked for the click ({megapixels(size)}, run lengths), then asked again.
-            Redis on the same machine over TCP, 2 MiB of float16 a picture. Of the added time `cache_get` is
+            Redis on the same machine over TCP, 2 MiB of float16 an image. Of the added time `cache_get` is
             {stages["cache_get"]:.1f} ms and `prepare` {stages["prepare"]:.1f} ms (medians).
             """,
         [table],

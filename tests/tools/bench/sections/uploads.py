@@ -49,7 +49,7 @@ def measure(bench: Workbench) -> Section:
         "Clicks while another client uploads",
         f"""
             One client clicks as fast as it is answered (one mask, run lengths, {megapixels(size)}) while another
-            uploads a new picture of {megapixels(size)} as soon as the last is embedded: {
+            uploads a new image of {megapixels(size)} as soon as the last is embedded: {
             sum(uploads_per_s) / len(uploads_per_s):.1f} a second beside the clicks.
             """,
         [table],
