@@ -58,16 +58,20 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
     """
     command = _COMMANDS.get(made["effort"], "python tests/tools/bench")
     lines = [
-        "# What a click costs",
+        "# Benchmarks",
         "",
         *_paragraphs(f"""
+            This page compares the cost of a click and of an upload with targets, with the official graphs and with a
+            typical server.
+
             Written by `{command}` in {made["seconds"] / 60:.0f} minutes: {made["where"]}; sessions of
             {made["threads"]} threads unless a row says otherwise, provider {made["provider"]}, decoder
             {made["decoder"]}, {made["precision"]}.
 
-            What is compared was measured in turn in this one run, so the ratios mean more than the times. A `+` behind
-            the commit says that the working tree had changes. Masks come from a network whose last layers are fitted
-            to an image of a disc: an object of a tenth of the frame, at the arithmetic of any EdgeSAM.
+            The alternatives of a table were measured alternately in one run, so ratios are more reliable than times.
+            A `+` after the commit means that the working tree had changes. The masks come from an EdgeSAM network
+            whose last layers are fitted to an image of a disc. The disc covers a tenth of the frame, and the network
+            computes as much as any EdgeSAM.
         """),
         "## Targets",
         "",
@@ -77,7 +81,7 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
         "",
     ]
     if plot is not None:
-        lines += [f"![The same as a figure]({plot})", ""]
+        lines += [f"![Bar chart of click times, and curves of throughput and latency]({plot})", ""]
     lines += ["## Other providers", "", *_paragraphs(_OTHERS), *_table(_providers([made, *others]))]
     for section in made["sections"].values():
         lines += [f"## {section['title']}", ""]
@@ -88,8 +92,8 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
 
 
 _OTHERS = """
-    Each line is a run of its own: compare within it, not between them. Encoding and the click are of one image of
-    2 MP, clicks a second of so many clients in a closed loop.
+    Each row is a separate run. Compare within a row, not between rows. Encoding and click times are for one image of
+    2 MP. Clicks per second are for the given number of clients in a closed loop.
 """
 _CLIENTS = (1, 4, 16, 64)
 

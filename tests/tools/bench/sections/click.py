@@ -46,11 +46,11 @@ def measure(bench: Workbench) -> Section:
     stages.rows += [_stages(name, own) for name, own in samples.items()]
     prepares = sum("prepare" in answer.stages() for own in samples.values() for answer in own.answers)
     return Section(
-        "A click over HTTP, one client",
+        "Click over HTTP, one client",
         f"""
-            Keep-alive, the image in memory, one mask unless said; {bench.cpus} threads. The object is a disc of a
-            tenth of the image. `decode` is the decoder call as the service sees it, `outside` the client, the
-            kernel and the server's HTTP.
+            Connections are kept alive, the image is in memory, and one mask is requested unless the row says
+            otherwise; {bench.cpus} threads. The object is a disc that covers a tenth of the image. `decode` is the
+            decoder call as measured by the service. `outside` is the client, the kernel and the server's HTTP.
 
             `prepare` ran in {prepares} of the clicks.
             """,

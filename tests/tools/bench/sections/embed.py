@@ -31,8 +31,8 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "Embedding an image",
         f"""
-            JPEGs of quality 90 with a camera's grain, {bench.cpus} threads. `encode` is the encoder's session and the
-            rounding of its answer; `rest` is HTTP and what waits between the stages.
+            JPEGs of quality 90 with the noise of a camera, {bench.cpus} threads. `encode` is the encoder's session and
+            the rounding of its output. `rest` is HTTP and waiting between stages.
             """,
         [whole, stages],
         values,

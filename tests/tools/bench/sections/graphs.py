@@ -41,19 +41,19 @@ def measure(bench: Workbench) -> Section:
         values[f"graphs.encoder_{place}_ms"] = encoders[ENCODER, threads].p50
         values[f"graphs.prepare_share_{place}"] = decoders[PREPARE, threads].p50 / decoders[SERVED, threads].p50
     return Section(
-        "The graphs, without a service",
+        "Graphs without the service",
         f"""
-            One positive point, all four masks. `prepare` runs once an image and process and has no official
-            counterpart. Sessions are made as the service makes them; by default idle threads spin for some 40 ms,
-            which helps a call after another and takes the processor from everybody else. The ratio of the targets is
-            to the quicker of the two official rows.
+            One positive point, all four masks. `prepare` runs once per image and process and has no official
+            counterpart. Sessions have the options of the service. ONNX Runtime's default lets idle threads spin for
+            some 40 ms, which speeds up consecutive calls and takes processor time from everything else. The target
+            compares with the faster of the two official rows.
 
-            Largest difference to the logits of the official graph, whose largest is {largest:.1f}: our graph
+            Largest difference to the logits of the official graph, whose largest value is {largest:.1f}: our graph
             {difference[GRAPH]:.1e}, our service's decoder {difference[SERVED]:.1e}.
             """,
         [
-            Table("A click", columns, _rows(decoders, OFFICIAL, without=(PREPARE_GRAPH, PREPARE))),
-            Table("An image", columns, _rows(encoders, OFFICIAL_ENCODER)),
+            Table("Click", columns, _rows(decoders, OFFICIAL, without=(PREPARE_GRAPH, PREPARE))),
+            Table("Image", columns, _rows(encoders, OFFICIAL_ENCODER)),
         ],
         values,
     )

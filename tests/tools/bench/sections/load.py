@@ -23,17 +23,16 @@ def measure(bench: Workbench) -> Section:
     closed, values = _closed(bench, own)
     open_, more = _open(bench, connection, own, values["load.per_s"])
     return Section(
-        "Many clients",
+        "Concurrent clients",
         f"""
-            One point, one mask, run lengths, {megapixels(size)}; {len(own)} images in memory, over which the
-            clients spread. The load generator is a process of its own on the same cores; the share of one core that
-            it takes stands beside each figure.
+            One point, one mask, run lengths, {megapixels(size)}. The clients use {len(own)} images that are in
+            memory. The load generator is a separate process on the same cores; each row shows its share of one core.
 
-            Bare decoder calls are made in the same run, interleaved, on as many images: one call at a time with all
-            threads, and one loop a core with one thread each. The quicker of the two is the reference.
+            Bare decoder calls are measured in the same run, alternately, on as many images: one call at a time with
+            all threads, and one loop per core with one thread each. The faster of the two is the reference.
 
-            In an open loop latency counts from when the click was to be sent. `late` is how late the load generator
-            itself sent.
+            In an open loop latency counts from the time at which the click was due. `late` is the delay of the load
+            generator itself.
             """,
         [closed, open_],
         values | more,

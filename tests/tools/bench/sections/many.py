@@ -37,8 +37,8 @@ def measure(bench: Workbench) -> Section:
     return Section(
         f"{count} prompts on one image",
         f"""
-            One point a prompt, one mask each, run lengths, {megapixels(size)}. The times are of all {count}. The
-            service decodes at most `EDGESAM_MAX_DECODE_BATCH` prompts in one call.
+            One point per prompt, one mask each, run lengths, {megapixels(size)}. The times are for all {count}
+            prompts. The service decodes at most `EDGESAM_MAX_DECODE_BATCH` prompts in one call.
             """,
         [table],
         {

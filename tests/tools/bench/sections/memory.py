@@ -23,13 +23,13 @@ def measure(bench: Workbench) -> Section:
     rows = [
         ["prepared state, as the memory tier counts it", state.nbytes / MIB],
         ["of it the embedding", state.embedding.nbytes / MIB],
-        [f"growth of the process an image, over {bench.effort.kept_pictures} images", growth],
+        [f"growth of the process per image, over {bench.effort.kept_pictures} images", growth],
         ["the process before them", before / MIB],
     ]
     return Section(
         "Memory",
         """
-            Resident memory of the service's process, from `/proc`, after two images that fill its buffers.
+            Resident memory of the service process, from `/proc`, after two images that fill its buffers.
             """,
         [Table("", ["", "MiB"], rows)],
         {"memory.state_mib": state.nbytes / MIB, "memory.growth_mib": growth, "memory.base_mib": before / MIB},

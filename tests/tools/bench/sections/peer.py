@@ -39,12 +39,13 @@ def measure(bench: Workbench) -> Section:
     ratio = {place: samples["peer", place].p50 / samples["png", place].p50 for place in sizes}
     per_s = {kind: median([run.per_s for run in runs]) for kind, runs in loads.items()}
     return Section(
-        "Against a typical peer",
+        "Comparison with a typical server",
         """
-            The peer is a small FastAPI server on the official pair of graphs, as such servers are usually written:
-            one global predictor behind a lock, ONNX Runtime as it comes, all four masks enlarged to the image in
-            floating point, the best one as an 8-bit PNG in base64 (`tests/bench/peer_server.py`). Its image is
-            embedded before, too, and not sent again. Ours answers with a 1-bit PNG in base64, or run lengths.
+            The peer is a small FastAPI server with the official pair of graphs (`tests/bench/peer_server.py`), built
+            like typical EdgeSAM servers. It has one global predictor behind a lock and ONNX Runtime with default
+            options. It enlarges all four masks to the image size in floating point and returns the best one as an
+            8-bit PNG in base64. Its image is embedded in advance too. Our service answers with a 1-bit PNG in base64
+            or with run lengths.
             """,
         [_one_client(samples, sizes), _many_clients(loads, megapixels(bench.effort.medium))],
         {

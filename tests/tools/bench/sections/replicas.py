@@ -31,10 +31,10 @@ def measure(bench: Workbench) -> Section:
     table = Table("", ["click with", *COLUMNS, "added to p50, ms"])
     table.rows += [[name, *own.cells(), own.p50 - samples[MEMORY].p50] for name, own in samples.items()]
     return Section(
-        "A click on another replica",
+        "Click on another replica",
         f"""
-            One replica embeds, another is asked for the click ({megapixels(size)}, run lengths), then asked again.
-            Redis on the same machine over TCP, 2 MiB of float16 an image. Of the added time `cache_get` is
+            One replica embeds the image. Another answers two clicks on it ({megapixels(size)}, run lengths). Redis is
+            on the same machine over TCP, with 2 MiB of float16 per image. Of the added time `cache_get` takes
             {stages["cache_get"]:.1f} ms and `prepare` {stages["prepare"]:.1f} ms (medians).
             """,
         [table],

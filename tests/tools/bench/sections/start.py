@@ -20,7 +20,8 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "Cold start",
         """
-            From starting the process, with the bundled model and nothing set, to the first 200 of `/readyz`.
+            Time from the start of the process to the first 200 of `/readyz`, with the bundled model and default
+            settings.
             """,
         [Table("", ["", *COLUMNS], [["process start to ready", *samples.cells()]])],
         {"start.ready_ms": samples.p50},

@@ -24,9 +24,9 @@ def measure(bench: Workbench) -> Section:
     state = bench.clicks(bench.cpus).state
     samples = asyncio.run(_measure(bench.redis.url, state, bench.effort.tier_calls))
     return Section(
-        "The cache tiers",
+        "Cache tiers",
         """
-            On an event loop that does nothing else; Redis over TCP on the same machine, float16, one caller.
+            One caller on an otherwise idle event loop; Redis over TCP on the same machine, float16.
             """,
         [Table("", ["", *COLUMNS], [[name, *own.cells()] for name, own in samples.items()])],
         {

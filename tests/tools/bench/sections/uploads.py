@@ -48,9 +48,9 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "Clicks while another client uploads",
         f"""
-            One client clicks as fast as it is answered (one mask, run lengths, {megapixels(size)}) while another
-            uploads a new image of {megapixels(size)} as soon as the last is embedded: {
-            sum(uploads_per_s) / len(uploads_per_s):.1f} a second beside the clicks.
+            One client clicks again as soon as it is answered (one mask, run lengths, {megapixels(size)}). Another
+            uploads a new image of {megapixels(size)} as soon as the previous one is embedded, {
+            sum(uploads_per_s) / len(uploads_per_s):.1f} per second.
             """,
         [table],
         {
