@@ -1,12 +1,12 @@
-"""The threat model tells the truth about its tests: each one that it names is there."""
+"""Every test that the threat model names exists, and every threat has one."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
-DOCUMENT = (TESTS.parent / "docs" / "operations" / "security.md").read_text()
+ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "docs" / "operations" / "security.md").read_text()
 
 
 def named() -> list[tuple[str, str]]:
@@ -21,8 +21,8 @@ def named() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("path", "test"), named())
 def test_every_test_that_the_threat_model_names_exists(path, test):
-    assert (TESTS / path).exists()
-    assert not test or f"def {test}(" in (TESTS / path).read_text()
+    assert (ROOT / path).exists()
+    assert not test or f"def {test}(" in (ROOT / path).read_text()
 
 
 def test_every_threat_has_a_test():
