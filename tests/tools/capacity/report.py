@@ -60,9 +60,9 @@ def _costs(times: ServiceTimes, costs: Costs) -> str:
 
 def _checks(setup: Setup, outcomes: list[Outcome]) -> str:
     head = (
-        f"Experiment: {setup.replicas} replicas, {setup.pictures} images (Zipf, exponent {setup.exponent}), "
-        f"{setup.room} images per memory tier, visits of {setup.visit.clicks} clicks every {setup.visit.gap_s:.0f} s, "
-        f"{setup.clicks_per_s:.0f} clicks per second for {setup.seconds:.0f} s."
+        f"Experiment: {setup.replicas} replicas, {setup.pictures} images (Zipf, exponent {setup.exponent}) and "
+        f"{setup.room} images per memory tier. Visits have {setup.visit.clicks} clicks, one every "
+        f"{setup.visit.gap_s:.0f} s. Load is {setup.clicks_per_s:.0f} clicks per second for {setup.seconds:.0f} s."
     )
     rows = [
         (

@@ -28,8 +28,9 @@ def measure(bench: Workbench) -> Section:
             One point, one mask, run lengths, {megapixels(size)}. The clients use {len(own)} images that are in
             memory. The load generator is a separate process on the same cores; each row shows its share of one core.
 
-            Bare decoder calls are measured in the same run, alternately, on as many images: one call at a time with
-            all threads, and one loop per core with one thread each. The faster of the two is the reference.
+            Bare decoder calls are measured alternately in the same run, on as many images. One variant makes one call
+            at a time with all threads, the other runs one loop per core with one thread each. The faster variant is
+            the reference.
 
             In an open loop latency counts from the time at which the click was due. `late` is the delay of the load
             generator itself.
