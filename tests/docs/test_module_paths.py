@@ -1,4 +1,4 @@
-"""Paths of modules in the documents: every file and folder below `service` or `model_store` that they name exists."""
+"""Paths in the documents: every file and folder of `service`, `model_store` and `tests` that they name exists."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _INLINE_CODE = re.compile(r"`([^`\n]+)`")
-_MODULE_PATH = re.compile(r"(?<![\w./-])(?:service|model_store)/[\w./*-]*[\w/*]")
+_MODULE_PATH = re.compile(r"(?<![\w./-])(?:service|model_store|tests)/[\w./*-]*[\w/*]")
 
 
 def module_paths(text: str) -> list[str]:
-    """Return the paths below `service` and `model_store` in the inline code of a Markdown text.
+    """Return the paths below `service`, `model_store` and `tests` in the inline code of a Markdown text.
 
     Fenced blocks are left out: `kubectl` writes `service/NAME` for a Service of Kubernetes.
     """
