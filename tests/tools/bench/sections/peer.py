@@ -41,8 +41,8 @@ def measure(bench: Workbench) -> Section:
     return Section(
         "Comparison with a typical server",
         """
-            The peer is a small FastAPI server with the official pair of graphs (`tests/tools/bench/peer_server.py`), built
-            like typical EdgeSAM servers. It has one global predictor behind a lock and ONNX Runtime with default
+            The peer is a small FastAPI server with the official pair of graphs (`tests/tools/bench/peer_server.py`),
+            built like typical EdgeSAM servers. It has one global predictor behind a lock and ONNX Runtime with default
             options. It enlarges all four masks to the image size in floating point and returns the best one as an
             8-bit PNG in base64. Its image is embedded in advance too. Our service answers with a 1-bit PNG in base64
             or with run lengths.
