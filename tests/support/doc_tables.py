@@ -1,19 +1,28 @@
-"""The README's tables as the code has them. `python tests/support/doc_tables.py` prints them to paste."""
+"""The tables of docs/reference as the code has them. `python tests/support/doc_tables.py` writes them into the pages."""
 
 import inspect
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent.parent.parent)]
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT)]
 
 from prometheus_client import CollectorRegistry  # noqa: E402
 from pydantic_core import PydanticUndefined  # noqa: E402
+from typer.core import TyperGroup, TyperOption  # noqa: E402
+from typer.main import get_command  # noqa: E402
 
+import model_store.cli  # noqa: E402
+import service.client.command  # noqa: E402
 from service import errors  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
 from service.settings import Settings  # noqa: E402
 from service.telemetry.metrics import Metrics  # noqa: E402
+
+REFERENCE = ROOT / "docs" / "reference"
 
 
 def setting_rows() -> Iterator[str]:
@@ -41,7 +50,7 @@ def metric_rows() -> Iterator[str]:
 
 
 def problem_rows() -> Iterator[str]:
-    """One row for each problem: code, status, meaning."""
+    """One row for each problem: status, code, meaning."""
     classes = [
         kind
         for _, kind in inspect.getmembers(errors, inspect.isclass)
@@ -53,6 +62,77 @@ def problem_rows() -> Iterator[str]:
         yield f"| {status} | `{code}` | {meaning} |"
 
 
+def command_rows() -> Iterator[str]:
+    """A section for each command made with Typer: its summary, and a row for each argument and option."""
+    yield from _command_section("python -m service.client", get_command(service.client.command.app))
+    store = get_command(model_store.cli.app)
+    assert isinstance(store, TyperGroup)
+    for name, command in store.commands.items():
+        yield from _command_section(f"python -m model_store {name}", command)
+
+
+def _command_section(title: str, command: Any) -> Iterator[str]:
+    summary = (command.help or "").split("\n\n")[0]
+    yield from ("", f"## {title}", "", " ".join(summary.split()), "")
+    yield from ("| option | default | meaning |", "|---|---|---|")
+    for parameter in command.params:
+        if isinstance(parameter, TyperOption):
+            shown = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+        else:
+            shown = (parameter.name or "").upper()
+        meaning = " ".join((getattr(parameter, "help", "") or "").split()).replace("|", "\\|")
+        yield f"| {shown} | {_default(parameter)} | {meaning} |"
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    default = parameter.default
+    variable = f" or `{parameter.envvar}`" if isinstance(parameter.envvar, str) else ""
+    if default is None or default is False or default == "" or default == [] or repr(default) == "Sentinel.UNSET":
+        return f"-{variable}"
+    return f"{'yes' if default is True else default}{variable}"
+
+
+PAGES: Mapping[str, tuple[str, str, Callable[[], Iterator[str]]]] = {
+    "settings": ("settings.md", "| variable | default | meaning |\n|---|---|---|\n", setting_rows),
+    "metrics": ("metrics.md", "| metric | kind | labels | meaning |\n|---|---|---|---|\n", metric_rows),
+    "problems": ("problems.md", "| status | code | meaning |\n|---|---|---|\n", problem_rows),
+    "commands": ("cli.md", "", command_rows),
+}
+"""By name of a table: the page in docs/reference that has it, its header, and its rows."""
+
+
+def table_in(page: str, name: str) -> str:
+    """Return the text between the marks of a table.
+
+    Args:
+        page: Text of the page.
+        name: Name of the table, as in its first mark.
+
+    Raises:
+        ValueError: the page does not have the marks once.
+    """
+    found = re.findall(rf"<!-- table: {name} -->\n(.*?)<!-- end -->\n", page, re.DOTALL)
+    if len(found) != 1:
+        raise ValueError(f"the marks of the table {name} are there {len(found)} times")
+    return str(found[0])
+
+
+def table_of(name: str) -> str:
+    """Return the text of a table as the code has it."""
+    _, header, rows = PAGES[name]
+    return header + "\n".join(rows()) + "\n"
+
+
+def write() -> None:
+    """Replace the tables in the pages."""
+    for name, (file, _, _) in PAGES.items():
+        path = REFERENCE / file
+        page = path.read_text()
+        old = f"<!-- table: {name} -->\n{table_in(page, name)}"
+        path.write_text(page.replace(old, f"<!-- table: {name} -->\n{table_of(name)}"))
+
+
 if __name__ == "__main__":
-    for rows in (setting_rows(), metric_rows(), problem_rows()):
-        print("\n".join(rows), end="\n\n")
+    write()

@@ -1,0 +1,165 @@
+"""The examples of the documents run as they stand, in a folder with the repository's files."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.documents import ROOT, blocks, page
+from support.service_process import ServiceProcess
+from typer.testing import CliRunner
+
+from service.client.command import app
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of somebody who pastes examples: the repository's files, an environment, room for new files."""
+    for name in ("service", "model_store"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_python(path: str, number: int, service_url: str) -> dict:
+    """Run a Python example of a page; the names it leaves."""
+    names: dict = {}
+    exec(blocks(page(path), "python")[number].replace(ADDRESS, service_url), names)
+    return names
+
+
+def run_shell(block: str, clone: Path, service_url: str = ADDRESS) -> str:
+    """Run a shell example; what it prints."""
+    done = subprocess.run(
+        ["bash", "-euc", block.replace(ADDRESS, service_url)],
+        check=False, cwd=clone, env={**os.environ, "no_proxy": "*"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("clone")
+def test_the_python_example_of_the_readme_runs(service_url: str):
+    names = run_python("README.md", 0, service_url)
+
+    assert names["mask"].pixels.shape == (427, 640)
+
+
+@pytest.mark.usefixtures("clone")
+def test_the_example_with_our_client_runs(service_url: str):
+    names = run_python("docs/how-to/python-client.md", 0, service_url)
+
+    assert names["mask"].pixels.shape == names["both"].pixels.shape == (427, 640)
+
+
+@pytest.mark.usefixtures("clone")
+def test_the_example_with_a_plain_http_client_runs(service_url: str):
+    names = run_python("docs/how-to/python-client.md", 1, service_url)
+
+    assert [mask.shape for mask in names["masks"]] == [(427, 640), (427, 640)]
+    assert names["both"]["results"][0]["masks"][0]["rle"]["size"] == [427, 640]
+
+
+def test_the_command_lines_of_the_client_run(service_url: str, clone: Path):
+    before = {path.name for path in clone.iterdir()}
+    lines = re.findall(r"^\S+ -m service\.client (.*)$", page("docs/how-to/python-client.md"), re.MULTILINE)
+
+    results = [CliRunner().invoke(app, [*line.split(), "--url", service_url]) for line in lines]
+
+    assert len(lines) == 3
+    assert [result.exit_code for result in results] == [0, 0, 0], [result.output for result in results]
+    assert {path.name for path in clone.iterdir()} - before == {"cut.png", "mask.png", "whole.png"}
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/tutorial.md"])
+def test_the_curl_examples_run(service_url: str, clone: Path, path: str):
+    (example,) = [block for block in blocks(page(path), "sh") if block.startswith("image=")]
+
+    printed = run_shell(example, clone, service_url)
+
+    embedded, segmented = (json.loads(line) for line in printed.replace("}{", "}\n{").splitlines())
+    with Image.open(clone / "mask.png") as mask:
+        assert mask.size == (embedded["width"], embedded["height"]) == (640, 427)
+    assert segmented["image_hash"] == embedded["image_hash"]
+    assert len(segmented["results"][0]["masks"]) == 4
+
+
+def test_the_tutorial_shows_the_hash_that_the_service_answers(service_url: str, clone: Path):
+    (example,) = [block for block in blocks(page("docs/tutorial.md"), "sh") if block.startswith("image=")]
+
+    answer = json.loads(run_shell(example, clone, service_url).partition("}")[0] + "}")
+
+    assert f"{answer['image_hash'][:4]}…" in example
+
+
+def test_the_commands_for_keys_make_a_file_that_is_right(clone: Path):
+    (example,) = [block for block in blocks(page("docs/how-to/api-keys.md"), "sh") if "service.keys" in block]
+
+    printed = run_shell(example, clone)
+
+    assert printed.count("key:   esk_") == 2
+    assert [key["name"] for key in json.loads((clone / "keys.json").read_text())] == ["web-1", "ops"]
+
+
+def test_the_requests_with_a_key_are_answered(clone: Path):
+    text = page("docs/how-to/api-keys.md")
+    (example,) = [block for block in blocks(text, "sh") if "X-API-Key" in block]
+    keys = re.search(r"EDGESAM_API_KEYS='(.*?)'", text)
+    assert keys is not None
+
+    with ServiceProcess({"EDGESAM_API_KEYS": keys[1]}) as service:
+        printed = run_shell(example, clone, service.url)
+
+    assert printed.count('"name":"edgesam-lite"') == 2
+
+
+def test_the_example_of_a_deletion_runs(service_url: str, clone: Path):
+    (example,) = blocks(page("docs/how-to/delete-images.md"), "sh")
+
+    assert run_shell(example, clone, service_url).endswith("204\n")
+
+
+def test_the_example_of_an_embedding_s_download_runs(service_url: str, clone: Path):
+    (example,) = [block for block in blocks(page("docs/how-to/browser-decoding.md"), "sh") if "tokens.f16" in block]
+    first, _, _ = example.partition("curl -s http://127.0.0.1:8000/models")
+
+    printed = run_shell(first, clone, service_url)
+
+    assert (clone / "tokens.f16").stat().st_size == 4096 * 256 * 2
+    assert "x-embedding-shape: 4096,256" in printed.lower()
+
+
+def test_the_requests_of_labelling_tools_are_answered(clone: Path):
+    text = page("docs/how-to/labelling-tools.md")
+    examples = [block for block in blocks(text, "sh") if block.startswith("curl ")]
+    settings = dict(re.findall(r"(EDGESAM_\w+)=(\S+)", "\n".join(blocks(text, "sh")[1:])))
+    settings["EDGESAM_ADAPTERS"] = "label-studio,x-anylabeling"
+
+    with ServiceProcess(settings) as service:
+        brush, models = (json.loads(run_shell(example, clone, service.url)) for example in examples)
+
+    assert brush["results"][0]["result"][0]["type"] == "brushlabels"
+    assert list(models["data"]) == ["edgesam-lite"]
+
+
+@pytest.mark.slow
+def test_the_commands_that_import_a_checkpoint_run(clone: Path):
+    wanted = ("model_store list", "model_store import", "model_store verify")
+    examples = [
+        block
+        for block in blocks(page("docs/how-to/models.md"), "sh")
+        if any(command in block for command in wanted)
+    ]
+
+    printed = [run_shell(example, clone) for example in examples]
+
+    assert len(printed) == 3
+    assert (clone / "models" / "mine" / "manifest.json").is_file()
+    assert "mine is whole and runs" in printed[-1]

@@ -1,0 +1,51 @@
+"""The repository's documents: their pages, code blocks and headings."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def pages() -> list[Path]:
+    """Return README.md, CONTRIBUTING.md and the other Markdown files of the root and of docs/, sorted."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def page(path: str) -> str:
+    """Return the text of a page.
+
+    Args:
+        path: Relative to the repository, such as `docs/tutorial.md`.
+    """
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language in their order, without the indentation of a list that they stand in.
+
+    Args:
+        text: Text of a page.
+        language: What follows the opening fence, such as `sh`.
+    """
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
+def without_code(text: str) -> str:
+    """Return a page without its fenced blocks and inline code."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them: a repeated one gets -1, -2, …"""
+    prose = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        number = found.get(slug, 0)
+        found[slug] = number + 1
+        if number:
+            found[f"{slug}-{number}"] = 1
+    return set(found)
