@@ -25,139 +25,216 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on. 0 selects a free port.")
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Serve /metrics on this port instead of the main one; 0 takes a free one."
+        None, ge=0, le=65535, description="Port that serves /metrics instead of the main port. 0 selects a free port."
     )
     otlp_endpoint: str | None = Field(
-        None, description="Send traces to the OpenTelemetry collector at this address, http://HOST:4318; extra otel."
+        None,
+        description="Address of the OpenTelemetry collector that receives traces, http://HOST:4318. Needs the "
+        "extra otel.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
 
     role: Literal["all", "embed", "segment"] = Field(
         "all",
-        description="Requests to answer: all, or half of them with half of the model; segment needs EDGESAM_REDIS_URL.",
+        description="Requests that this replica answers: all, only those that embed, or only those that "
+        "segment. segment needs EDGESAM_REDIS_URL.",
     )
-    model_dir: Path = Field(BUNDLED_MODEL, description="Folder of the artifact to serve: manifest.json and graphs.")
+    model_dir: Path = Field(
+        BUNDLED_MODEL, description="Folder of the model to serve, with manifest.json and the ONNX graphs."
+    )
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
-        "auto", description="What computes; auto times those that are installed, for the encoder and for clicks."
+        "auto",
+        description="Execution provider. auto times those that are installed and selects the fastest, for the "
+        "encoder and for prompts.",
     )
     precision: Literal["float32", "tf32", "float16", "bfloat16"] = Field(
         "float32",
-        description="What the encoder computes in, and clicks where it is faster; "
-        "bfloat16 needs openvino, tf32 cuda or tensorrt, float16 tensorrt.",
+        description="Precision of the encoder, and of the decoder where that is faster. bfloat16 needs "
+        "openvino, tf32 needs cuda or tensorrt, float16 needs tensorrt.",
     )
     decoder: Literal["auto", "native", "onnx"] = Field(
         "auto",
-        description="What decodes on a CPU: native is the decoder in C, onnx the graph and no C at all; "
+        description="Prompt decoder on a CPU: native is the C code, onnx the ONNX graph without any C code. "
         "auto prefers native.",
     )
     engine_cache_dir: Path | None = Field(
-        None, description="Folder where tensorrt keeps compiled engines; without one each start compiles anew."
+        None, description="Folder in which tensorrt keeps compiled engines. Unset: engines are compiled at every start."
     )
     threads: int = Field(
         0,
         ge=0,
         le=256,
-        description="Threads that compute, a session's and those for pictures; 0 follows the cgroup's CPU limit.",
+        description="Number of threads of an ONNX Runtime session, of the decoder and for images. 0 follows "
+        "the CPU limit of the cgroup.",
     )
     decode_workers: int = Field(
-        0, ge=0, le=64, description="Decoder calls at the same time; 0: on CPUs one a thread, else one."
+        0,
+        ge=0,
+        le=64,
+        description="Number of decoder calls at the same time. 0: as many as threads with the native decoder, "
+        "else one.",
     )
-    max_encode_batch: int = Field(1, ge=1, le=64, description="Pictures encoded together; more than 1 pays on a GPU.")
-    max_decode_batch: int = Field(8, ge=1, le=64, description="Prompts decoded together; about 40 MiB each.")
+    max_encode_batch: int = Field(
+        1, ge=1, le=64, description="Largest number of images encoded in one call. More than 1 helps on a GPU."
+    )
+    max_decode_batch: int = Field(
+        8, ge=1, le=64, description="Largest number of prompts decoded in one call. Each takes about 40 MiB of memory."
+    )
     embedding_dtype: Literal["float16", "float32"] = Field(
-        "float16", description="What embeddings are kept as, in memory and in Redis: 2 or 4 MiB a picture."
+        "float16",
+        description="Number format of cached embeddings, in memory and in Redis. An image takes 2 MiB as "
+        "float16, 4 MiB as float32.",
     )
 
     redis_url: SecretStr | None = Field(
-        None, description="Shared cache: redis://, rediss://, unix://, or with +cluster or +sentinel before the colon."
+        None,
+        description="Address of the Redis that replicas share: redis://, rediss://, unix://, or with +cluster "
+        "or +sentinel before the colon. Unset: no Redis.",
     )
     redis_max_connections: int = Field(
         8,
         ge=1,
         le=256,
-        description="Connections to Redis from this process, beside one that listens to deletions.",
+        description="Largest number of connections to Redis from this process, beside one that subscribes to "
+        "deletions.",
     )
-    redis_connect_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of connecting to Redis, seconds.")
-    redis_read_timeout_s: float = Field(0.1, gt=0, le=10, description="Bound of one answer of Redis, seconds.")
+    redis_connect_timeout_s: float = Field(
+        0.1, gt=0, le=10, description="Time limit for connecting to Redis, in seconds."
+    )
+    redis_read_timeout_s: float = Field(0.1, gt=0, le=10, description="Time limit for one answer of Redis, in seconds.")
     redis_queue_timeout_s: float = Field(
-        0.5, gt=0, le=10, description="Bound of waiting for a free connection to Redis, seconds."
+        0.5, gt=0, le=10, description="Time limit for waiting for a free connection to Redis, in seconds."
     )
-    redis_breaker_failures: int = Field(5, ge=1, le=1000, description="Failures in a row after which Redis rests.")
-    redis_breaker_open_s: float = Field(5.0, gt=0, le=300, description="Time Redis is left alone then, seconds.")
+    redis_breaker_failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Number of failures in a row after which the circuit breaker opens and Redis is not asked.",
+    )
+    redis_breaker_open_s: float = Field(
+        5.0, gt=0, le=300, description="Time for which the circuit breaker stays open, in seconds."
+    )
     redis_lock_ttl_s: float = Field(
-        10.0, gt=0.1, le=300, description="Time after which another replica may encode what a lost one began, seconds."
+        10.0,
+        gt=0.1,
+        le=300,
+        description="Time after which another replica may encode an image that a lost replica began, in seconds.",
     )
-    cache_ttl_s: float = Field(86400.0, gt=0, description="Time an embedding is kept after its last use, seconds.")
+    cache_ttl_s: float = Field(
+        86400.0, gt=0, description="Time for which an embedding is kept after its last use, in seconds."
+    )
     memory_cache_bytes: int = Field(
-        1 << 30, ge=0, description="Bytes of prepared pictures, 10 MiB each, on a GPU 8 of them there; 0 keeps none."
+        1 << 30,
+        ge=0,
+        description="Size of the in-memory cache of prepared images, in bytes. An image takes 10 MiB, 8 of "
+        "them in GPU memory where a GPU decodes. 0 disables the cache.",
     )
-    mask_ttl_s: float = Field(600.0, gt=0, description="Time a mask can be refined by its mask_id, seconds.")
+    mask_ttl_s: float = Field(
+        600.0, gt=0, description="Time for which a mask can be refined by its mask_id, in seconds."
+    )
     mask_memory_bytes: int = Field(
-        256 << 20, ge=0, description="Bytes of masks for refinement in this process, 128 KiB each."
+        256 << 20,
+        ge=0,
+        description="Size of the in-memory cache of masks for refinement, in bytes. A mask takes 128 KiB.",
     )
 
-    max_image_bytes: int = Field(32 << 20, ge=1024, description="Largest upload, bytes.")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
-    max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest body of /segment, bytes.")
-    max_prompts: int = Field(64, ge=1, le=256, description="Most prompts of one request.")
+    max_image_bytes: int = Field(32 << 20, ge=1024, description="Largest size of an uploaded image file, in bytes.")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Largest number of pixels of an image.")
+    max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest size of the body of /segment, in bytes.")
+    max_prompts: int = Field(64, ge=1, le=256, description="Largest number of prompts in one request.")
     max_embed_requests: int = Field(
-        32, ge=1, description="Uploads in progress, and apart downloads and deletions; more are refused with 503."
+        32,
+        ge=1,
+        description="Largest number of uploads in progress, and separately of downloads and deletions. "
+        "Further requests are refused with 503.",
     )
-    max_segment_requests: int = Field(256, ge=1, description="Prompt requests in progress; more are refused with 503.")
-    max_encode_queue: int = Field(32, ge=1, description="Pictures waiting for the encoder; more are refused with 503.")
-    max_decode_queue: int = Field(128, ge=1, description="Requests waiting for the decoder; more are refused with 503.")
+    max_segment_requests: int = Field(
+        256, ge=1, description="Largest number of /segment requests in progress. Further requests are refused with 503."
+    )
+    max_encode_queue: int = Field(
+        32, ge=1, description="Largest number of images that wait for the encoder. Further images are refused with 503."
+    )
+    max_decode_queue: int = Field(
+        128,
+        ge=1,
+        description="Largest number of requests that wait for the decoder. Further requests are refused with 503.",
+    )
     max_connections: int = Field(
-        16384, ge=1, description="Open connections; more are refused with 503. RLIMIT_NOFILE may allow fewer."
+        16384,
+        ge=1,
+        description="Largest number of open connections. Further connections are refused with 503. "
+        "RLIMIT_NOFILE may allow fewer.",
     )
-    head_timeout_s: float = Field(10.0, gt=0, description="Time in which a request's line and headers arrive, seconds.")
+    head_timeout_s: float = Field(
+        10.0, gt=0, description="Time limit for receiving the request line and headers, in seconds."
+    )
     max_head_bytes: int = Field(
-        65536, ge=4096, description="Most bytes of a request's line and headers; more are refused with 431."
+        65536,
+        ge=4096,
+        description="Largest size of the request line and headers, in bytes. Larger ones are refused with 431.",
     )
-    body_timeout_s: float = Field(30.0, gt=0, description="Time in which a body has to arrive, seconds.")
+    body_timeout_s: float = Field(30.0, gt=0, description="Time limit for receiving a body, in seconds.")
     min_upload_bytes_per_s: int = Field(
-        1024, ge=0, description="Least average speed of a body after its first 5 s, bytes a second."
+        1024,
+        ge=0,
+        description="Lowest average speed of a body after its first 5 s, in bytes per second. 0 allows any speed.",
     )
-    send_timeout_s: float = Field(30.0, gt=0, description="Time in which a client has to take its answer, seconds.")
-    embed_timeout_s: float = Field(60.0, gt=0, description="Bound of /embed after the body has arrived, seconds.")
-    segment_timeout_s: float = Field(30.0, gt=0, description="Bound of /segment after the body has arrived, seconds.")
+    send_timeout_s: float = Field(30.0, gt=0, description="Time limit for a client to take its answer, in seconds.")
+    embed_timeout_s: float = Field(
+        60.0, gt=0, description="Time limit of /embed after the body has arrived, in seconds."
+    )
+    segment_timeout_s: float = Field(
+        30.0, gt=0, description="Time limit of /segment after the body has arrived, in seconds."
+    )
     drain_s: float = Field(
-        0.0, ge=0, le=300, description="After SIGTERM: time of answering while /readyz says 503, seconds."
+        0.0,
+        ge=0,
+        le=300,
+        description="Time after SIGTERM in which requests are still answered while /readyz answers 503, in seconds.",
     )
     graceful_timeout_s: int = Field(
-        20, ge=1, le=600, description="Then: time requests in progress have to end, seconds."
+        20, ge=1, le=600, description="Time for requests in progress to end after draining, in seconds."
     )
 
     cors_origins: list[str] = Field(
-        default_factory=list, description='Origins whose pages may call the service, as JSON; ["*"] allows all.'
+        default_factory=list,
+        description='Origins whose pages may call the service, as a JSON list. ["*"] allows all origins.',
     )
     api_keys: list[SecretStr] = Field(
         default_factory=list,
-        description="Keys as JSON that may do everything; one, or one of the file, must come with each request. "
-        "Without either none is asked for.",
+        description="API keys with all roles, as a JSON list. Each request needs one of them or of the file. "
+        "Unset, and no file: no key is needed.",
     )
     api_keys_file: Path | None = Field(
-        None, description="File of hashed keys with roles, namespaces and limits; read again when it changes."
+        None, description="File of hashed API keys with roles, namespaces and limits. It is read again when it changes."
     )
     metrics_access: Literal["open", "admin", "off"] = Field(
-        "open", description="Who may read /metrics on the main port: everybody, keys with the role admin, nobody."
+        "open",
+        description="Access to /metrics on the main port: open to everybody, admin for keys with that role, "
+        "off for nobody.",
     )
     docs_access: Literal["open", "admin", "off"] | None = Field(
-        None, description="The same for /docs and /openapi.json; unset: admin where keys are asked for, else open."
+        None,
+        description="Access to /docs and /openapi.json, with the same values. Unset: admin where keys are "
+        "needed, else open.",
     )
 
     adapters: Annotated[list[Literal["label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
         default_factory=list,
-        description="Protocols of other tools to speak, separated by commas: label-studio, roboflow, x-anylabeling.",
+        description="Protocols of labelling tools to answer, separated by commas: label-studio, roboflow, "
+        "x-anylabeling.",
     )
     label_studio_files: DirectoryPath | None = Field(
-        None, description="Folder of Label Studio's files, from which its addresses of pictures are read."
+        None, description="Folder of Label Studio's files, in which the addresses of its images are looked up."
     )
     browser_runtime_dir: DirectoryPath | None = Field(
         None,
-        description="Folder of onnxruntime-web's files: the page offers to decode in the browser, and the decoder's "
-        "weights can be downloaded.",
+        description="Folder of onnxruntime-web's files. When set, the page offers decoding in the browser, "
+        "and the decoder's weights can be downloaded.",
     )
 
     @property

@@ -50,7 +50,7 @@ const RETRIES = 2;
 const MOST_RETRY_AFTER_S = 10;
 const LEAST_TOLD_BYTES = 2 ** 18; // answers below come in one piece
 
-/** The service answered that it will not. `code` is stable, `detail` says what to do; see the README's table. */
+/** The service answered that it will not. `code` is stable, `detail` says what to do; see docs/reference/problems.md. */
 export class Problem extends Error {
   name = "Problem";
 

@@ -10,11 +10,11 @@ from support.doc_tables import PAGES, setting_rows, table_in, table_of
 from support.documents import ROOT, page, pages
 from typer.main import get_command
 
-from service.api.origins import ALLOWED_HEADERS, EXPOSED_HEADERS
-from service.api.pages import RUNTIME_FILES
+from service.api.middleware.cors import ALLOWED_HEADERS, EXPOSED_HEADERS
+from service.api.routes.playground import RUNTIME_FILES
 from service.app import create_app
 from service.client.command import app as client_app
-from service.sam.manifest import Manifest
+from service.manifest import Manifest
 from service.settings import Settings
 
 # Schemas whose fields http-api.md and problems.md describe.

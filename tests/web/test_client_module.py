@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from support.noise_pictures import noise_file
 from support.service_process import ROOT
 
 TESTS = Path(__file__).parent / "edgesam.test.mjs"
-EXAMPLE_PAGE = '<!doctype html><link rel="icon" href="data:," /><script type="module" src="example.js"></script>'
 TIMEOUT_S = 120
 
 
@@ -47,23 +45,6 @@ def hash_cases():
         for text in texts
         for pieces in (1, 7, 64, 1000)
     ]
-
-
-def test_the_readmes_example_draws_a_mask(visit, bundled_url):
-    (example,) = re.findall(r"```js\n(import .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    script = example.replace("http://127.0.0.1:8000/", bundled_url)
-    page = visit().page
-    page.route("**/example", lambda route: route.fulfill(body=EXAMPLE_PAGE, content_type="text/html"))
-    page.route("**/example.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
-
-    page.goto(f"{bundled_url}example")
-
-    canvas = page.locator("canvas")
-    canvas.wait_for()
-    size = canvas.evaluate("({ width, height }) => [width, height]")
-    opacity = canvas.evaluate("(canvas) => canvas.getContext('2d').getImageData(270, 210, 1, 1).data[3]")
-    assert size == [640, 427]
-    assert opacity == 140
 
 
 def test_the_client_module_in_node(bundled_url, tmp_path, next_seed):

@@ -1,4 +1,4 @@
-"""The runbook, and what the README tells operators: a page for every alert, and commands that work as they stand."""
+"""The runbook, and the page on monitoring: a page for every alert, and commands that work as they stand."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from support.manifests import K8S, ROOT, Manifests, labels_of, rendered, rendere
 from support.redis_server import free_port
 
 RUNBOOK = (ROOT / "docs" / "operations" / "runbook.md").read_text()
-README = (ROOT / "README.md").read_text()
+MONITORING_PAGE = (ROOT / "docs" / "how-to" / "monitoring.md").read_text()
 TOLD = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
 # Those that ask a cluster apart, and the line that sets the addresses.
 OF_A_CLUSTER = list(dict.fromkeys(line for line in TOLD if line.startswith("kubectl ")))
@@ -117,10 +117,10 @@ def test_kubectl_is_asked_for_what_the_manifests_have():
         assert key.replace("\\", "") in made[name]
 
 
-def test_the_readme_s_prometheus_takes_its_file(tmp_path: Path):
+def test_the_documented_prometheus_takes_its_file(tmp_path: Path):
     """With the checkout as the folder, in which it is written."""
     (block,) = [
-        block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "promtool check config" in block
+        block for block in re.findall(r"```sh\n(.*?)```", MONITORING_PAGE, re.DOTALL) if "promtool check config" in block
     ]
     *lines, start = block.splitlines()
     (tmp_path / "k8s").symlink_to(K8S)

@@ -18,7 +18,7 @@ _WAYS = {True: "by hash", False: "by turns"}
 
 
 def costs_of(times: ServiceTimes, *, process_mib: float) -> Costs:
-    """What a fleet is reckoned with; sizes are those of the formats (README)."""
+    """What a fleet is reckoned with; sizes are those of the formats (docs/how-to/redis.md)."""
     return Costs(
         click_cpu_s=times.memory_cpu_s,
         load_cpu_s=max(0.0, times.redis_cpu_s - times.memory_cpu_s),

@@ -125,7 +125,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
 
 
 def single_server(scene: Scene, outcome: Outcome, *, quick: bool) -> None:
-    """One server behind a proxy, with the smallest user that the README names."""
+    """One server behind a proxy, with the smallest user of docs/how-to/redis.md."""
     server = scene.enter(RedisServer(acl=[USER]))
     proxy = scene.enter(Proxy(server.port))
     replicas = Replicas(scene, f"redis://edgesam:s3cret@127.0.0.1:{proxy.port}")
