@@ -76,7 +76,8 @@ async def test_the_documented_user_has_no_right_too_many(open_all, right, monkey
 
 
 @pytest.mark.parametrize(
-    ("path", "beside"), [("docs/how-to/redis.md", ""), ("docker/make-secrets", " +time"), ("k8s/make-secrets", " +time")]
+    ("path", "beside"),
+    [("docs/how-to/redis.md", ""), ("docker/make-secrets", " +time"), ("k8s/make-secrets", " +time")],
 )
 def test_whoever_is_shown_how_to_make_the_user_makes_this_one(path, beside):
     lines = [line.strip("`,. ") for line in re.findall(r"user edgesam on .*", (ROOT / path).read_text())]

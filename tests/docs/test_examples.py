@@ -20,7 +20,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder of somebody who pastes examples: the repository's files, an environment, room for new files."""
+    """A working folder for pasted examples, with the repository's files and an environment."""
     for name in ("service", "model_store"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
@@ -153,9 +153,7 @@ def test_the_requests_of_labelling_tools_are_answered(clone: Path):
 def test_the_commands_that_import_a_checkpoint_run(clone: Path):
     wanted = ("model_store list", "model_store import", "model_store verify")
     examples = [
-        block
-        for block in blocks(page("docs/how-to/models.md"), "sh")
-        if any(command in block for command in wanted)
+        block for block in blocks(page("docs/how-to/models.md"), "sh") if any(command in block for command in wanted)
     ]
 
     printed = [run_shell(example, clone) for example in examples]

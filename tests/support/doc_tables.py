@@ -1,4 +1,4 @@
-"""The tables of docs/reference as the code has them. `python tests/support/doc_tables.py` writes them into the pages."""
+"""The tables of docs/reference as the code has them; `python tests/support/doc_tables.py` writes them there."""
 
 import inspect
 import re
@@ -89,7 +89,7 @@ def _default(parameter: Any) -> str:
         return "required"
     default = parameter.default
     variable = f" or `{parameter.envvar}`" if isinstance(parameter.envvar, str) else ""
-    if default is None or default is False or default == "" or default == [] or repr(default) == "Sentinel.UNSET":
+    if default in (None, False, "", []):
         return f"-{variable}"
     return f"{'yes' if default is True else default}{variable}"
 

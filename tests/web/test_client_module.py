@@ -10,7 +10,6 @@ import numpy as np
 from pycocotools import mask as coco
 from support.browser import needed_program
 from support.noise_pictures import noise_file
-from support.service_process import ROOT
 
 TESTS = Path(__file__).parent / "edgesam.test.mjs"
 TIMEOUT_S = 120

@@ -1,4 +1,4 @@
-"""The JavaScript examples of the documents run as they stand: in a page of the service, in another page, and in Node."""
+"""The JavaScript examples of the documents run: in a page of the service, in another page, and in Node."""
 
 import functools
 import json

@@ -120,7 +120,9 @@ def test_kubectl_is_asked_for_what_the_manifests_have():
 def test_the_documented_prometheus_takes_its_file(tmp_path: Path):
     """With the checkout as the folder, in which it is written."""
     (block,) = [
-        block for block in re.findall(r"```sh\n(.*?)```", MONITORING_PAGE, re.DOTALL) if "promtool check config" in block
+        block
+        for block in re.findall(r"```sh\n(.*?)```", MONITORING_PAGE, re.DOTALL)
+        if "promtool check config" in block
     ]
     *lines, start = block.splitlines()
     (tmp_path / "k8s").symlink_to(K8S)
