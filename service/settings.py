@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
 
-LEAST_MEMORY_BYTES = 16 << 20  # one prepared picture takes 10 MiB, with float32 tokens 12
+LEAST_MEMORY_BYTES = 16 << 20  # one prepared image takes 10 MiB, with float32 tokens 12
 
 _REDIS_SCHEMES = (
     *("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://"),
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.redis_url is None and self.memory_cache_bytes < LEAST_MEMORY_BYTES:
             raise ValueError(
-                f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single picture, and there is no EDGESAM_REDIS_URL; "
+                f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single image, and there is no EDGESAM_REDIS_URL; "
                 f"give at least {LEAST_MEMORY_BYTES} bytes"
             )
         if "admin" in (self.metrics_access, self.docs_access) and not self.asks_for_keys:
@@ -293,7 +293,7 @@ class Settings(BaseSettings):
             )
         if self.role == "segment" and self.redis_url is None:
             raise ValueError(
-                "EDGESAM_ROLE=segment finds its pictures in Redis alone; set EDGESAM_REDIS_URL to the Redis of the "
+                "EDGESAM_ROLE=segment finds its images in Redis alone; set EDGESAM_REDIS_URL to the Redis of the "
                 "replicas that embed, or EDGESAM_ROLE=all"
             )
         if self.role != "all" and self.adapters:

@@ -1,4 +1,4 @@
-"""Takes the pictures of the page for the documents: `python tests/tools/screenshots.py [--url http://127.0.0.1:8000/]`.
+"""Takes the screenshots of the documents: `python tests/tools/screenshots.py [--url http://127.0.0.1:8000/]`.
 
 Without `--url` it starts a service of its own, with the model that EDGESAM_MODEL_DIR names or the bundled one.
 """
