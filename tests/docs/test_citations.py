@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.citations import broken_citations, broken_links, headings_of, tracked_texts, unknown_documents
+from support.citations import broken_citations, headings_of, tracked_texts, unknown_documents
 
 ROOT = Path(__file__).parents[2]
 TEXTS = dict(tracked_texts(ROOT))
@@ -20,14 +20,6 @@ def test_no_document_is_cited_that_the_repository_does_not_have():
     unknown = {str(path): found for path, text in TEXTS.items() if (found := unknown_documents(text))}
 
     assert unknown == {}
-
-
-def test_every_relative_link_of_a_document_leads_somewhere():
-    documents = [path for path in TEXTS if path.suffix == ".md"]
-
-    broken = {str(path): found for path in documents if (found := broken_links(ROOT / path))}
-
-    assert broken == {}
 
 
 def test_code_cites_the_document_of_the_networks():
@@ -94,12 +86,3 @@ def test_a_broken_citation_is_found(text: str, reason: str, repository: Path):
 @pytest.mark.parametrize("name", ["SPEC", "DESIGN"])
 def test_a_citation_of_an_absent_document_is_found(text: str, name: str):
     assert unknown_documents(text.format(name)) != []
-
-
-def test_a_broken_link_is_found(repository: Path):
-    page = repository / "docs" / "page.md"
-    page.write_text("[a](guide.md) [b](absent.md) [c](guide.md#2-layers) [d](guide.md#3) [e](#page) [f](https://a.b/c)")
-
-    found = broken_links(page)
-
-    assert [reason.split(":")[0] for reason in found] == ["](absent.md)", "](guide.md#3)", "](#page)"]

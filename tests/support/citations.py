@@ -18,7 +18,8 @@ _CITATION = re.compile(
     r"(?<![\w/.-])(?:\.{1,2}/)*(?P<path>docs/[\w./-]*\w\.md)(?:#(?P<anchor>[\w-]+))?"
     rf"""[`)]*(?:,? sections? (?P<numbers>{_NUMBERS})| (?P<short>{_NUMBERS})|,? section "(?P<title>[^"]+)")?"""
 )
-_LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
+# [text](target), ![text](target), and the attributes src and href of HTML.
+_LINK = re.compile(r"(?:\]\(|\b(?:src|href)=\")(?!\w+:)(?P<path>[^)#\s\"]*)(?:#(?P<anchor>[^)\s\"]+))?(?:\)|\")")
 # Documents that the repository never had.
 _UNKNOWN_DOCUMENT = re.compile(r"\b(?:EDGESAM_)?(?:SPEC|DESIGN)(?: \d+(?:\.\d+)*|\.md)")
 _LINE_END = re.compile(r"[ \t]*\n[ \t]*(?:(?:#|//|/?\*+)[ \t]+)?")
@@ -73,7 +74,7 @@ def broken_citations(text: str, root: Path) -> list[str]:
 
 
 def broken_links(document: Path) -> list[str]:
-    """Return the relative links of a Markdown file whose file or anchor does not exist, each with the reason."""
+    """Return the relative links of a Markdown file that lead to no file or no anchor, each with the reason."""
     found = []
     for link in _LINK.finditer(_without_code(document.read_text(encoding="utf-8"))):
         target = document.parent / link["path"] if link["path"] else document

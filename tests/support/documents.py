@@ -1,4 +1,4 @@
-"""The repository's documents: their pages, code blocks and headings."""
+"""The repository's documents: their pages and code blocks."""
 
 import re
 from pathlib import Path
@@ -29,23 +29,3 @@ def blocks(text: str, language: str) -> list[str]:
     """
     found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
     return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
-
-
-def without_code(text: str) -> str:
-    """Return a page without its fenced blocks and inline code."""
-    text = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return re.sub(r"`[^`\n]*`", "", text)
-
-
-def anchors(text: str) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them: a repeated one gets -1, -2, …"""
-    prose = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    found: dict[str, int] = {}
-    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose, re.MULTILINE):
-        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
-        number = found.get(slug, 0)
-        found[slug] = number + 1
-        if number:
-            found[f"{slug}-{number}"] = 1
-    return set(found)
