@@ -1,6 +1,7 @@
 """The playground's files: what they are served as, when they are sent again, what the page may do."""
 
 import gzip
+import posixpath
 import re
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from support.service_process import ROOT, ServiceProcess
 from service.api.routes.playground import WEB_DIR, WORKER
 from service.api.static_files import CONTENT_TYPES
 
-FILES = sorted(path.relative_to(WEB_DIR).as_posix() for path in WEB_DIR.rglob("*") if path.is_file())
+PAGE_MODULE = "playground/playground.js"
+PACKAGED = sorted(path.relative_to(WEB_DIR).as_posix() for path in WEB_DIR.rglob("*") if path.is_file())
+FILES = [name for name in PACKAGED if not name.endswith(("/package.json", ".d.ts"))]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -43,7 +46,7 @@ def test_the_policy_allows_nothing_foreign_and_nothing_inline(client):
 
 
 def test_the_files_name_no_address_of_others_and_none_from_the_root():
-    for path in WEB_DIR.iterdir():
+    for path in WEB_DIR.rglob("*"):
         if path.suffix not in {".html", ".css", ".js"}:
             continue
         text = path.read_text()
@@ -52,10 +55,11 @@ def test_the_files_name_no_address_of_others_and_none_from_the_root():
 
 
 def test_every_module_is_fetched_at_once_and_not_one_after_the_other(client):
-    named = set(re.findall(r'href="web/([\w-]+\.js)"', client.get("/").text))
+    named = set(re.findall(r'href="web/([\w/-]+\.js)"', client.get("/").text))
 
-    assert named == imported_by("playground.js") - {"playground.js"}
-    assert {name for name in FILES if name.endswith(".js")} == imported_by("playground.js") | imported_by(WORKER)
+    assert named == imported_by(PAGE_MODULE) - {PAGE_MODULE}
+    modules = {name for name in FILES if name.endswith(".js")}
+    assert modules == imported_by(PAGE_MODULE) | imported_by(WORKER) | imported_by("edgesam.js")
 
 
 def imported_by(name: str) -> set[str]:
@@ -63,7 +67,11 @@ def imported_by(name: str) -> set[str]:
     found, new = set(), {name}
     while new:
         found |= new
-        new = {one for name in new for one in re.findall(r'from "\./(.+?)"', (WEB_DIR / name).read_text())} - found
+        new = {
+            posixpath.normpath(posixpath.join(posixpath.dirname(name), imported))
+            for name in new
+            for imported in re.findall(r'from "(\..+?)"', (WEB_DIR / name).read_text())
+        } - found
     return found
 
 
@@ -81,17 +89,17 @@ def test_an_unchanged_file_is_not_sent_again(client):
 
 @pytest.mark.parametrize("accepted", ["gzip", "br, gzip;q=0.5", "GZIP"])
 def test_text_is_compressed_for_those_who_take_it(client, accepted):
-    with client.stream("GET", "/web/playground.js", headers={"Accept-Encoding": accepted}) as response:
+    with client.stream("GET", "/web/playground/playground.js", headers={"Accept-Encoding": accepted}) as response:
         raw = b"".join(response.iter_raw())
 
     assert response.headers["content-encoding"] == "gzip"
     assert response.headers["vary"] == "Accept-Encoding"
-    assert gzip.decompress(raw) == (WEB_DIR / "playground.js").read_bytes()
+    assert gzip.decompress(raw) == (WEB_DIR / PAGE_MODULE).read_bytes()
 
 
 @pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "gzip;q=0.000", "identity"])
 def test_text_is_plain_for_those_who_do_not(client, accepted):
-    response = client.get("/web/playground.js", headers={"Accept-Encoding": accepted})
+    response = client.get("/web/playground/playground.js", headers={"Accept-Encoding": accepted})
 
     assert "content-encoding" not in response.headers
 
@@ -115,6 +123,8 @@ def test_head_answers_with_the_same_headers_and_no_body(client, path):
         "/web/a/b",
         "/web/samples",
         "/web/samples/none.jpg",
+        "/web/client/package.json",
+        "/web/client/../index.html/x",
     ],
 )
 def test_there_is_nothing_else(client, path):
@@ -147,4 +157,4 @@ def test_a_built_package_carries_every_file(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
 
     built = tmp_path / "service" / "web"
-    assert sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()) == FILES
+    assert sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()) == PACKAGED

@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { tokensOf } from "../../service/web/frame.js";
-import { halvesOf, singlesOf } from "../../service/web/halves.js";
-import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/masks.js";
-import { candidates, rank, scoresOf } from "../../service/web/ranking.js";
-import { MaskWriter, encodeCounts } from "../../service/web/runs.js";
+import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
+import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
+import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
+import { candidates, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
+import { MaskWriter, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
 
 const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 
@@ -20,24 +20,24 @@ function bytesOf(base64) {
 test("every float16 number is the float32 number that NumPy makes of it, and comes back", () => {
   const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
   const expected = new Float32Array(bytesOf(cases.singles));
-  const singles = singlesOf(all);
+  const singles = toFloat32(all);
 
   singles.forEach((number, i) => assert.ok(Object.is(number, expected[i]), `${i}: ${number}, ${expected[i]}`));
-  halvesOf(singles).forEach((bits, i) => assert.ok(bits === i || Number.isNaN(singles[i])));
+  toFloat16(singles).forEach((bits, i) => assert.ok(bits === i || Number.isNaN(singles[i])));
 });
 
 test("float32 numbers are rounded as NumPy rounds them", () => {
-  const rounded = halvesOf(new Float32Array(bytesOf(cases.unrounded)));
+  const rounded = toFloat16(new Float32Array(bytesOf(cases.unrounded)));
 
   assert.deepEqual(rounded, new Uint16Array(bytesOf(cases.rounded)));
 });
 
 test("logits in base64 come back as they were", () => {
-  const halves = halvesOf(Float32Array.from({ length: 65536 }, (_, i) => (i - 30000) / 999));
+  const halves = toFloat16(Float32Array.from({ length: 65536 }, (_, i) => (i - 30000) / 999));
 
   const decoded = decodeLogits(base64OfBytes(new Uint8Array(halves.buffer)));
 
-  assert.deepEqual(decoded, singlesOf(halves));
+  assert.deepEqual(decoded, toFloat32(halves));
 });
 
 test("prompts become the service's tokens", () => {

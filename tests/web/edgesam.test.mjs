@@ -15,11 +15,11 @@ import {
   rasterOfLogits,
   rasterOfRle,
   sha256,
-} from "../../service/web/edgesam.js";
-import { percentile, split } from "../../service/web/latency.js";
-import { outlines, pathOf } from "../../service/web/outline.js";
-import { Session } from "../../service/web/session.js";
-import { Sha256 } from "../../service/web/sha256.js";
+} from "../../service/web/client/edgesam.js";
+import { percentile, split } from "../../service/web/playground/latency.js";
+import { outlines, pathOf } from "../../service/web/playground/outlines.js";
+import { Session } from "../../service/web/playground/session.js";
+import { Sha256 } from "../../service/web/client/sha256.js";
 
 const { url, cases } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 const CLICK = { points: [{ x: 40, y: 30, label: 1 }] };

@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 
 BOTH = """async ([url, key, bytes, cases]) => {
     const { Client } = await import(`${url}web/edgesam.js`);
-    const { BrowserDecoder } = await import(`${url}web/browser_decoder.js`);
+    const { BrowserDecoder } = await import(`${url}web/browser_decoding/browser_decoder.js`);
     const client = new Client(url, { apiKey: key });
     const { image_hash } = await client.embed(new Blob([new Uint8Array(bytes)], { type: "image/png" }));
     const [model] = await client.models();

@@ -14,9 +14,10 @@ from service.api.static_files import CONTENT_TYPES, StaticFile, file_answer, rea
 WEB_DIR: Final = Path(__file__).parents[2] / "web"
 PAGE: Final = "index.html"
 FILES_PATH: Final = "/web/"
-SAMPLES: Final = "samples"
-"""Folder in WEB_DIR of the sample images, and of their credits and licences."""
-SAMPLES_ROUTE: Final = f"{FILES_PATH}{SAMPLES}/{{name}}"
+PACKAGE: Final = "package.json"
+"""Describes the JavaScript client to npm; no browser needs it."""
+SAMPLES_ROUTE: Final = f"{FILES_PATH}samples/{{name}}"
+FOLDER_ROUTE: Final = f"{FILES_PATH}{{folder}}/{{name}}"
 
 RUNTIME_ROUTE: Final = "/web/runtime/{name}"
 RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -24,7 +25,7 @@ RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 
 # The worker that decodes in the browser, and the policy under which the page makes it: with Trusted Types, making a
 # worker of an address is as grave as running a text. Nothing else may be made under that name, and nothing twice.
-WORKER: Final = "decoder_worker.js"
+WORKER: Final = "browser_decoding/decoder_worker.js"
 _WORKER_POLICY: Final = "edgesam-worker"
 
 _HEADERS: Final = {
@@ -36,8 +37,12 @@ _HEADERS: Final = {
 
 
 def read_files(folder: Path = WEB_DIR) -> Mapping[str, StaticFile]:
-    """The files of a folder by name; those of other kinds than CONTENT_TYPES are left out."""
-    return {path.name: read_file(path) for path in sorted(folder.iterdir()) if path.suffix in CONTENT_TYPES}
+    """Return the files of a folder and its sub-folders by relative path; only kinds in CONTENT_TYPES are served."""
+    return {
+        path.relative_to(folder).as_posix(): read_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in CONTENT_TYPES and path.name != PACKAGE
+    }
 
 
 def read_runtime(folder: Path) -> Mapping[str, StaticFile]:
@@ -64,9 +69,9 @@ def is_page(path: str) -> bool:
 
 
 def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
-    """Add `/`, the page, `/web/{name}`, what it consists of, `/web/samples/{name}`, the images that it offers, and
-    `/web/runtime/{name}`, what it decodes with. Links between them are relative, so that a prefix that a proxy puts
-    before the path does no harm.
+    """Add the page at `/`, its files below `/web/`, and onnxruntime-web at `/web/runtime/{name}`.
+
+    Links between the files are relative, so that the page also works behind a proxy that adds a prefix to the path.
 
     Args:
         app: gets the routes.
@@ -76,7 +81,6 @@ def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
         ValueError: see `read_runtime`.
     """
     files = read_files()
-    samples = read_files(WEB_DIR / SAMPLES)
     runtime = {} if runtime_dir is None else read_runtime(runtime_dir)
     headers = _headers(_policy(worker_policy=_WORKER_POLICY) if runtime else _policy())
     # A worker has a policy of its own, so that the page itself runs no WebAssembly in any case.
@@ -92,17 +96,23 @@ def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
             raise HTTPException(404)
         return file_answer(request, runtime[name], headers)
 
-    @app.api_route(SAMPLES_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
-    async def sample(request: Request, name: str) -> Response:
-        if name not in samples:
-            raise HTTPException(404)
-        return file_answer(request, samples[name], headers)
-
-    @app.api_route(FILES_PATH + "{name}", methods=["GET", "HEAD"], include_in_schema=False)
-    async def file(request: Request, name: str) -> Response:
+    def answer(request: Request, name: str) -> Response:
         if name not in files:
             raise HTTPException(404)
         return file_answer(request, files[name], worker_headers if name == WORKER else headers)
+
+    # Samples have a route of their own, since the metrics name routes by their templates.
+    @app.api_route(SAMPLES_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    async def sample(request: Request, name: str) -> Response:
+        return answer(request, f"samples/{name}")
+
+    @app.api_route(FOLDER_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    async def file_in_folder(request: Request, folder: str, name: str) -> Response:
+        return answer(request, f"{folder}/{name}")
+
+    @app.api_route(FILES_PATH + "{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    async def file(request: Request, name: str) -> Response:
+        return answer(request, name)
 
 
 def _policy(*, worker_policy: str = "'none'", scripts: str = "'self'") -> str:

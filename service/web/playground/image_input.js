@@ -47,7 +47,7 @@ function picture(files) {
 
 /** @param {string} name file in the folder of samples */
 async function fetchSample(name) {
-  const response = await fetch(new URL(`samples/${name}`, import.meta.url)).catch((error) => {
+  const response = await fetch(new URL(`../samples/${name}`, import.meta.url)).catch((error) => {
     throw Object.assign(new Error("The sample could not be fetched.", { cause: error }), { code: "unreachable" });
   });
   return new File([await response.blob()], name, { type: "image/jpeg" });

@@ -3,9 +3,9 @@
  * changes with every click.
  */
 
-import { drawRaster, rasterOfRle } from "./masks.js";
-import { outlines, pathOf } from "./outline.js";
-import { fitted, moved, toPicture, toScreen, zoomed } from "./view.js";
+import { drawRaster, rasterOfRle } from "../client/masks.js";
+import { outlines, pathOf } from "./outlines.js";
+import { fitted, moved, toPicture, toScreen, zoomed } from "./viewport.js";
 
 const MASK_SIDE = 2048; // pixels of a drawn mask: sharp beyond what a screen shows of the whole picture
 const GLIMPSE_SIDE = 1024;

@@ -27,7 +27,7 @@ export function inputSize({ width, height }) {
  * What the decoder is told of a prompt: its points, then the corners of its box, or a padding point without a box. A
  * prompt of a mask alone has no token, for which an absent one stands.
  *
- * @param {import("./edgesam.js").Prompt} prompt
+ * @param {import("../client/edgesam.js").Prompt} prompt
  * @param {Size} size of the picture
  * @returns {{points: Float32Array, labels: BigInt64Array}} x and y of each token in the frame; its label
  */

@@ -5,7 +5,7 @@
  * sign is known, and only the seam of the object is computed.
  */
 
-import { MASK_SIZE, TAPS, inputSize, upsampling } from "./frame.js";
+import { MASK_SIZE, TAPS, inputSize, upsampling } from "./letterbox.js";
 
 /** Makes masks of one picture. */
 export class MaskWriter {
@@ -15,7 +15,7 @@ export class MaskWriter {
   /** Stretches of a column whose pixels depend on the same logits: first logit, first pixel, pixel behind, and so on. */
   #bands;
 
-  /** @param {import("./frame.js").Size} size of the picture */
+  /** @param {import("./letterbox.js").Size} size of the picture */
   constructor(size) {
     const input = inputSize(size);
     this.#size = size;
@@ -33,7 +33,7 @@ export class MaskWriter {
 
   /**
    * @param {Float32Array} logits 256×256, row by row
-   * @returns {{rle: import("./masks.js").Rle, area: number, box: [number, number, number, number]}} the box exclusive
+   * @returns {{rle: import("../client/masks.js").Rle, area: number, box: [number, number, number, number]}} the box exclusive
    *   at its end, zeros when the mask is empty
    */
   write(logits) {

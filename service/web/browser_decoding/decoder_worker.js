@@ -5,8 +5,8 @@
 
 import { Decoder } from "./decoder.js";
 
-const RUNTIME = new URL("runtime/ort.wasm.bundle.min.mjs", import.meta.url).href;
-const WASM = new URL("runtime/ort-wasm-simd-threaded.wasm", import.meta.url).href;
+const RUNTIME = new URL("../runtime/ort.wasm.bundle.min.mjs", import.meta.url).href;
+const WASM = new URL("../runtime/ort-wasm-simd-threaded.wasm", import.meta.url).href;
 
 let decoder = /** @type {Decoder | null} */ (null);
 

@@ -1,28 +1,28 @@
 /** float16 and float32: what `Float16Array` does, for browsers that have none. Numbers come as their bits. */
 
-/** All 65,536 of them: a look-up is faster than arithmetic, and an embedding has a million numbers. */
+/** All 65,536 float16 numbers. A look-up is faster than arithmetic, and an embedding has a million numbers. */
 let table = /** @type {Float32Array | null} */ (null);
 
-/** @param {Uint16Array} halves bits @returns {Float32Array} the same numbers */
-export function singlesOf(halves) {
+/** @param {Uint16Array} float16 bit patterns of float16 numbers @returns {Float32Array} the same numbers */
+export function toFloat32(float16) {
   table ??= Float32Array.from({ length: 65536 }, (_, bits) => single(bits));
-  const singles = new Float32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) singles[i] = table[halves[i]];
-  return singles;
+  const float32 = new Float32Array(float16.length);
+  for (let i = 0; i < float16.length; i++) float32[i] = table[float16[i]];
+  return float32;
 }
 
-/** To the nearest, and of two equally near to the even one. @param {Float32Array} singles @returns {Uint16Array} bits */
-export function halvesOf(singles) {
-  const halves = new Uint16Array(singles.length);
+/** Rounds to the nearest float16, ties to even. @param {Float32Array} float32 @returns {Uint16Array} bit patterns of float16 numbers */
+export function toFloat16(float32) {
+  const float16 = new Uint16Array(float32.length);
   const number = new Float32Array(1);
   const bits = new Uint32Array(number.buffer);
-  for (let i = 0; i < singles.length; i++) {
-    number[0] = singles[i];
+  for (let i = 0; i < float32.length; i++) {
+    number[0] = float32[i];
     const sign = (bits[0] >>> 16) & 0x8000;
     const size = bits[0] & 0x7fffffff;
-    halves[i] = sign | rounded(size, Math.abs(number[0]));
+    float16[i] = sign | rounded(size, Math.abs(number[0]));
   }
-  return halves;
+  return float16;
 }
 
 /** @param {number} size bits of a float32 without its sign @param {number} value the same as a number */

@@ -1,7 +1,7 @@
 /**
  * Which of the decoder's four masks a prompt gets, and in what order: by the model's rule, as the service does it.
  *
- * @typedef {import("./edgesam.js").Ranking} Ranking from /models
+ * @typedef {import("../client/edgesam.js").Ranking} Ranking from /models
  * @typedef {"auto" | 1 | 3 | 4} Multimask
  */
 
@@ -9,7 +9,7 @@
  * The outputs that may be answered, by index.
  *
  * @param {Multimask} multimask "auto": all four for a single point, which is ambiguous, else the first
- * @param {import("./edgesam.js").Prompt} prompt
+ * @param {import("../client/edgesam.js").Prompt} prompt
  * @returns {number[]}
  */
 export function candidates(multimask, prompt) {

@@ -1,7 +1,7 @@
 /** Who answers clicks, the service or this browser, and how large an object they mean: a section of the panel. */
 
-import { BrowserDecoder } from "./browser_decoder.js";
-import { intersectionOverUnion } from "./masks.js";
+import { BrowserDecoder } from "../browser_decoding/browser_decoder.js";
+import { intersectionOverUnion } from "../client/masks.js";
 import { recall, remember } from "./storage.js";
 
 const HERE = "edgesam-decode-here";
@@ -19,7 +19,7 @@ export class DecodingChoice {
 
   /**
    * @param {Record<"section" | "growRow" | "grow" | "hereRow" | "here" | "note" | "compare" | "comparison", any>} parts
-   * @param {import("./edgesam.js").Client} client
+   * @param {import("../client/edgesam.js").Client} client
    * @param {import("./segmenter.js").Segmenter} segmenter is told whom to ask
    * @param {import("./latency.js").LatencyStrip} strip
    */
@@ -28,7 +28,7 @@ export class DecodingChoice {
     this.#client = client;
     this.#segmenter = segmenter;
     this.#strip = strip;
-    /** @type {(progress: import("./browser_decoder.js").LoadProgress) => void} */
+    /** @type {(progress: import("../browser_decoding/browser_decoder.js").LoadProgress) => void} */
     this.onProgress = () => {};
     /** @type {(error: Error) => void} */
     this.onError = () => {};
@@ -50,7 +50,7 @@ export class DecodingChoice {
     return this.#browser !== null && this.#parts.here.checked;
   }
 
-  /** What can be chosen with a model; what was chosen at an earlier visit is. @param {import("./edgesam.js").Model} model */
+  /** What can be chosen with a model; what was chosen at an earlier visit is. @param {import("../client/edgesam.js").Model} model */
   offer(model) {
     const { section, growRow, grow, hereRow, here, note } = this.#parts;
     const files = Object.values(model.files ?? {});

@@ -5,12 +5,12 @@
  * Clicks are all answered, unless undone meanwhile. Of glimpses there is one at a time, and the newest place wins.
  */
 
-import { Problem } from "./edgesam.js";
+import { Problem } from "../client/edgesam.js";
 
 /**
  * @typedef {import("./session.js").SessionPrompt} SessionPrompt
- * @typedef {{segment: (imageHash: string, prompts: import("./edgesam.js").Prompt[], options: object) =>
- *   Promise<Pick<import("./edgesam.js").Answer, "results" | "timing">>}} Asked `Client` or `BrowserDecoder`
+ * @typedef {{segment: (imageHash: string, prompts: import("../client/edgesam.js").Prompt[], options: object) =>
+ *   Promise<Pick<import("../client/edgesam.js").Answer, "results" | "timing">>}} Asked `Client` or `BrowserDecoder`
  */
 
 const HOVER_EVERY_MS = 50; // as the eye follows; more would only keep the decoder from others' clicks
@@ -36,9 +36,9 @@ export class Segmenter {
     this.#session = session;
     /** Whether a click means the whole object around it; only the service of some models knows that. */
     this.growsClicks = false;
-    /** @type {(timing: import("./edgesam.js").Timing, asked: Asked) => void} */
+    /** @type {(timing: import("../client/edgesam.js").Timing, asked: Asked) => void} */
     this.onTiming = () => {};
-    /** @type {(mask: import("./edgesam.js").Mask | null) => void} */
+    /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
     this.onGlimpse = () => {};
     /** @type {(error: Error) => void} */
     this.onError = () => {};
@@ -143,7 +143,7 @@ export class Segmenter {
   }
 }
 
-/** How a mask is named to whom it is to be refined by. @param {import("./edgesam.js").Mask} mask */
+/** How a mask is named to whom it is to be refined by. @param {import("../client/edgesam.js").Mask} mask */
 function maskOf({ mask_id: maskId, logits }) {
   return maskId ? { mask_id: maskId } : { mask_logits: logits };
 }
@@ -159,7 +159,7 @@ class Glimpse {
 
   constructor(look) {
     this.#look = look;
-    /** @type {(mask: import("./edgesam.js").Mask | null) => void} */
+    /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
     this.onChange = () => {};
   }
 

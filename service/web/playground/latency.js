@@ -16,7 +16,7 @@ export class LatencyStrip {
     this.#element = element;
   }
 
-  /** @param {import("./edgesam.js").Timing} timing of one click @param {Place} [place] */
+  /** @param {import("../client/edgesam.js").Timing} timing of one click @param {Place} [place] */
   add({ stages, roundTripMs }, place = "service") {
     this.#roundTrips[place].push(roundTripMs);
     const parts = split(stages, roundTripMs);

@@ -9,7 +9,7 @@ const LEFT = [[0, -1], [0, 0], [-1, 0], [-1, -1]];
 /**
  * Pixels that touch at a corner only are apart. Filling all outlines together (even-odd or non-zero) gives the raster.
  *
- * @param {import("./masks.js").Raster} raster
+ * @param {import("../client/masks.js").Raster} raster
  * @returns {number[][]} closed lines x, y, x, y, …, corners only; parts run clockwise, holes the other way
  */
 export function outlines({ width, height, data }) {

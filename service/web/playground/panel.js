@@ -1,6 +1,6 @@
 /** The panel beside the picture: the objects, and the masks that the last click may have meant. */
 
-import { drawRaster, rasterOfRle } from "./masks.js";
+import { drawRaster, rasterOfRle } from "../client/masks.js";
 
 const THUMB_SIDE = 72;
 const CANDIDATE_NAMES = ["Best guess", "Second", "Third", "Fourth"];

@@ -4,9 +4,9 @@
  * Objects and prompts are never changed, only replaced, so that undo is a list of earlier states. Masks are found by
  * the prompt that they answer, and undo finds them again without asking the service.
  *
- * @typedef {import("./edgesam.js").Mask} Mask
- * @typedef {import("./edgesam.js").Box} Box
- * @typedef {{points: {x: number, y: number, label: 0 | 1}[], box: import("./edgesam.js").Box | null,
+ * @typedef {import("../client/edgesam.js").Mask} Mask
+ * @typedef {import("../client/edgesam.js").Box} Box
+ * @typedef {{points: {x: number, y: number, label: 0 | 1}[], box: import("../client/edgesam.js").Box | null,
  *   refined: Mask | null, before: SessionPrompt | null}} SessionPrompt `refined` is the mask it goes on from, `before` the
  *   prompt that mask answered
  * @typedef {{id: number, name: string, colour: string, prompt: SessionPrompt | null}} SessionObject
@@ -63,7 +63,7 @@ export class Session extends EventTarget {
     this.#prompt({ ...this.#refining(prompt), points: [...(prompt?.points ?? []), point] });
   }
 
-  /** Replaces the selected object's box. @param {import("./edgesam.js").Box} box */
+  /** Replaces the selected object's box. @param {import("../client/edgesam.js").Box} box */
   setBox(box) {
     // A mask found without the box, or in another one, would pull the answer back to it.
     this.#prompt({ points: this.selected.prompt?.points ?? [], refined: null, before: this.selected.prompt, box });

@@ -4,14 +4,14 @@
  *
  * @typedef {{prepare: Uint8Array, decoder: Uint8Array, parameters?: {file: string, content: Uint8Array}}} Graphs
  *   `parameters` are the weights that the decoder's graph refers to by that name
- * @typedef {{masks: import("./edgesam.js").Mask[], stages: Record<string, number>}} Decoded best mask first; milliseconds
+ * @typedef {{masks: import("../client/edgesam.js").Mask[], stages: Record<string, number>}} Decoded best mask first; milliseconds
  */
 
-import { MASK_SIZE, tokensOf } from "./frame.js";
-import { halvesOf, singlesOf } from "./halves.js";
-import { base64OfBytes, decodeLogits } from "./masks.js";
+import { MASK_SIZE, tokensOf } from "./letterbox.js";
+import { toFloat16, toFloat32 } from "../client/float16.js";
+import { base64OfBytes, decodeLogits } from "../client/masks.js";
 import { candidates, rank, scoresOf } from "./ranking.js";
-import { MaskWriter } from "./runs.js";
+import { MaskWriter } from "./mask_runs.js";
 
 const TOKENS_SHAPE = [4096, 256];
 const PIXELS = MASK_SIZE ** 2;
@@ -56,12 +56,12 @@ export class Decoder {
    * Begin with a picture: do what depends on it alone.
    *
    * @param {Uint16Array} tokens its embedding, float16
-   * @param {import("./frame.js").Size} size
+   * @param {import("./letterbox.js").Size} size
    * @returns {Promise<{stages: Record<string, number>}>}
    */
   async open(tokens, size) {
     const started = performance.now();
-    this.#tokens = new this.#runtime.Tensor("float32", singlesOf(tokens), TOKENS_SHAPE);
+    this.#tokens = new this.#runtime.Tensor("float32", toFloat32(tokens), TOKENS_SHAPE);
     this.#size = size;
     this.#writer = new MaskWriter(size);
     this.#state = await this.#prepared(null);
@@ -69,7 +69,7 @@ export class Decoder {
   }
 
   /**
-   * @param {import("./edgesam.js").Prompt} prompt on the picture; a mask to refine comes as `mask_logits`
+   * @param {import("../client/edgesam.js").Prompt} prompt on the picture; a mask to refine comes as `mask_logits`
    * @param {import("./ranking.js").Multimask} multimask masks to answer, as in the service
    * @returns {Promise<Decoded>}
    */
@@ -114,7 +114,7 @@ export class Decoder {
         stability: stability[index],
         predicted_iou: predictedIou[index],
         mask_id: "", // the service does not know this mask; whoever refines it sends its logits
-        logits: base64OfBytes(new Uint8Array(halvesOf(logits).buffer)),
+        logits: base64OfBytes(new Uint8Array(toFloat16(logits).buffer)),
       };
     });
   }

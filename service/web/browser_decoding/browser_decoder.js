@@ -10,7 +10,7 @@
  *   reject: (error: Error) => void, signal?: AbortSignal, isUrgent: boolean}} Job
  */
 
-import { Problem } from "./edgesam.js";
+import { Problem } from "../client/edgesam.js";
 
 const WORKER = new URL("decoder_worker.js", import.meta.url).href;
 const MOST_WAIT_MS = 60_000; // of one piece of work; a browser that takes longer is of no use here
@@ -35,8 +35,8 @@ export class BrowserDecoder {
   #picture = { imageHash: "", opening: Promise.resolve() };
 
   /**
-   * @param {import("./edgesam.js").Client} client fetches what is needed
-   * @param {import("./edgesam.js").Model} model with `files`
+   * @param {import("../client/edgesam.js").Client} client fetches what is needed
+   * @param {import("../client/edgesam.js").Model} model with `files`
    */
   constructor(client, model) {
     this.#client = client;
@@ -51,7 +51,7 @@ export class BrowserDecoder {
    * Make a picture ready. Once for each: the same picture again is ready already.
    *
    * @param {string} imageHash of an embedded picture
-   * @throws {CannotDecode | ModelChanged | Problem | import("./edgesam.js").Unreachable}
+   * @throws {CannotDecode | ModelChanged | Problem | import("../client/edgesam.js").Unreachable}
    */
   open(imageHash) {
     if (this.#picture.imageHash !== imageHash) {
@@ -68,9 +68,9 @@ export class BrowserDecoder {
    * See `Client.segment`; one prompt, and a mask to refine as `mask_logits`.
    *
    * @param {string} imageHash
-   * @param {import("./edgesam.js").Prompt[]} prompts
+   * @param {import("../client/edgesam.js").Prompt[]} prompts
    * @param {{multimask?: import("./ranking.js").Multimask, signal?: AbortSignal, isGlimpse?: boolean}} options
-   * @returns {Promise<{results: {masks: import("./edgesam.js").Mask[]}[], timing: import("./edgesam.js").Timing}>}
+   * @returns {Promise<{results: {masks: import("../client/edgesam.js").Mask[]}[], timing: import("../client/edgesam.js").Timing}>}
    */
   async segment(imageHash, [prompt], { multimask = "auto", signal, isGlimpse = false } = {}) {
     if (prompt.mask_id) {

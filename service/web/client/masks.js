@@ -9,7 +9,7 @@
  * @typedef {{width: number, height: number}} Size pixels
  */
 
-import { singlesOf } from "./halves.js";
+import { toFloat32 } from "./float16.js";
 
 const FRAME_SIZE = 1024; // the encoder's square frame; the picture lies in it at the top left
 const LOGITS_SIZE = 256; // logits cover the frame
@@ -79,7 +79,7 @@ export function rasterOfRle(rle, size) {
 export function decodeLogits(logits) {
   const bytes = bytesOfBase64(logits);
   if (bytes.length !== 2 * LOGITS_SIZE ** 2) throw new RangeError("Logits are 256×256 numbers of two bytes.");
-  return singlesOf(new Uint16Array(bytes.buffer));
+  return toFloat32(new Uint16Array(bytes.buffer));
 }
 
 /**

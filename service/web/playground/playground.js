@@ -1,10 +1,10 @@
 /** The page: makes the parts and connects them. */
 
 import { DecodingChoice } from "./decoding_choice.js";
-import { Client, Problem, Unreachable } from "./edgesam.js";
+import { Client, Problem, Unreachable } from "../client/edgesam.js";
 import { coco, curl, cutOut, maskPng, svg } from "./exports.js";
-import { canCopyPictures, copyPicture, copyText, download } from "./handing.js";
-import { installIntake } from "./intake.js";
+import { canCopyPictures, copyPicture, copyText, download } from "./clipboard.js";
+import { installIntake } from "./image_input.js";
 import { LatencyStrip } from "./latency.js";
 import { Notice } from "./notices.js";
 import { Panel } from "./panel.js";

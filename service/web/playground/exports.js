@@ -1,12 +1,12 @@
 /**
  * What can be taken away: cut-out, mask, COCO annotations, SVG, and the request as a curl command.
  *
- * @typedef {{name: string, colour: string, mask: import("./edgesam.js").Mask}} Found
+ * @typedef {{name: string, colour: string, mask: import("../client/edgesam.js").Mask}} Found
  * @typedef {{name: string, width: number, height: number}} Picture
  */
 
-import { drawRaster, rasterOfRle } from "./masks.js";
-import { outlines, pathOf } from "./outline.js";
+import { drawRaster, rasterOfRle } from "../client/masks.js";
+import { outlines, pathOf } from "./outlines.js";
 
 /**
  * The picture inside the masks, transparent outside, cut to their common box.
@@ -74,7 +74,7 @@ export function svg(picture, found) {
  * @param {string} request.url of the service
  * @param {string} request.imageHash
  * @param {string} request.fileName
- * @param {{prompts: import("./edgesam.js").Prompt[]}} request.body of /segment, without the hash
+ * @param {{prompts: import("../client/edgesam.js").Prompt[]}} request.body of /segment, without the hash
  * @param {boolean} request.hasKey
  */
 export function curl({ url, imageHash, fileName, body, hasKey }) {
@@ -87,7 +87,7 @@ export function curl({ url, imageHash, fileName, body, hasKey }) {
   return `${embed}\ncurl -s ${quoted(`${url}segment`)}${key} -H ${header} -d ${quoted(json)}\n`;
 }
 
-/** @param {Found[]} found @returns {import("./edgesam.js").Box} */
+/** @param {Found[]} found @returns {import("../client/edgesam.js").Box} */
 function commonBox(found) {
   const boxes = found.filter(({ mask }) => mask.area > 0).map(({ mask }) => mask.box);
   const side = (i, pick) => pick(...boxes.map((box) => box[i]));
