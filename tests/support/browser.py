@@ -27,7 +27,7 @@ _ARGUMENTS = (
     "--disable-dev-shm-usage",
     f"--host-resolver-rules=MAP {PLAIN_HOST} 127.0.0.1",
 )
-# Asking whether a picture is known is a HEAD request, and no is a 404; Chromium writes that down as an error.
+# Asking whether an image is known is a HEAD request, and no is a 404; Chromium writes that down as an error.
 _EXPECTED_URL = "/embed/"
 
 
@@ -93,7 +93,7 @@ class Playground:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """The service knows the picture."""
+        """The service knows the image."""
         self.says("ready")
 
     def says(self, text: str) -> None:
@@ -125,7 +125,7 @@ class Playground:
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """The part of the stage's width and height where a pixel of the picture is shown."""
+        """The part of the stage's width and height where a pixel of the image is shown."""
         view = json.loads(self.page.get_attribute("#upper", "data-view") or "")
         box = self._box()
         return (x * view["scale"] + view["x"]) / box["width"], (y * view["scale"] + view["y"]) / box["height"]

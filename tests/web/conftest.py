@@ -100,15 +100,15 @@ def playground(visit: Visit) -> Playground:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture that is quickly drawn, and encoded for the first test only."""
-    path = tmp_path_factory.mktemp("pictures") / "small.png"
+    """An image that is quickly drawn, and encoded for the first test only."""
+    path = tmp_path_factory.mktemp("images") / "small.png"
     path.write_bytes(noise_file((240, 320), 1))
     return path
 
 
 @pytest.fixture
 def photo(tmp_path: Path, next_seed: int) -> Path:
-    """A picture that the service has not seen."""
+    """An image that the service has not seen."""
     path = tmp_path / "photo.png"
     path.write_bytes(noise_file((240, 320), next_seed))
     return path

@@ -8,7 +8,7 @@ import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
 import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
 import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
 import { candidates, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
-import { MaskWriter, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
+import { MaskEncoder, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
 
 const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 
@@ -33,11 +33,11 @@ test("float32 numbers are rounded as NumPy rounds them", () => {
 });
 
 test("logits in base64 come back as they were", () => {
-  const halves = toFloat16(Float32Array.from({ length: 65536 }, (_, i) => (i - 30000) / 999));
+  const float16 = toFloat16(Float32Array.from({ length: 65536 }, (_, i) => (i - 30000) / 999));
 
-  const decoded = decodeLogits(base64OfBytes(new Uint8Array(halves.buffer)));
+  const decoded = decodeLogits(base64OfBytes(new Uint8Array(float16.buffer)));
 
-  assert.deepEqual(decoded, toFloat32(halves));
+  assert.deepEqual(decoded, toFloat32(float16));
 });
 
 test("prompts become the service's tokens", () => {
@@ -65,7 +65,7 @@ test("outputs have the service's scores to the last bit, and its order", () => {
 
 test("masks of logits have the service's pixels, area and box", () => {
   for (const { logits, size, rle, area, box, unsure } of cases.masks) {
-    const found = new MaskWriter(size).write(new Float32Array(bytesOf(logits)));
+    const found = new MaskEncoder(size).encode(new Float32Array(bytesOf(logits)));
     assert.deepEqual(found.rle.size, rle.size);
     if (unsure === 0) {
       assert.deepEqual(found, { rle, area, box });

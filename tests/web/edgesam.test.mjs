@@ -35,9 +35,9 @@ async function serverThat(answers) {
   return `http://127.0.0.1:${server.address().port}/`;
 }
 
-/** A picture that nobody has embedded: the seed stands in its comment. */
-async function picture(seed) {
-  const bytes = await readFile(cases.picture);
+/** An image that nobody has embedded: the seed is appended to its file. */
+async function imageFile(seed) {
+  const bytes = await readFile(cases.image);
   return new Blob([bytes, `seed ${seed} of ${process.pid}`], { type: "image/png" });
 }
 
@@ -79,13 +79,13 @@ test("run lengths give pycocotools' pixels", () => {
 
 test("a smaller raster says what the mask says at the middle of its pixels", () => {
   for (const { rle, pixels } of cases.masks) {
-    const [pictureHeight, pictureWidth] = rle.size;
-    const size = { width: Math.ceil(pictureWidth / 3), height: Math.ceil(pictureHeight / 2) };
+    const [imageHeight, imageWidth] = rle.size;
+    const size = { width: Math.ceil(imageWidth / 3), height: Math.ceil(imageHeight / 2) };
     const { data } = rasterOfRle(rle, size);
     for (let at = 0; at < data.length; at++) {
-      const x = Math.floor(((at % size.width) + 0.5) * (pictureWidth / size.width));
-      const y = Math.floor((Math.floor(at / size.width) + 0.5) * (pictureHeight / size.height));
-      assert.equal(data[at], Number(pixels[y * pictureWidth + x]));
+      const x = Math.floor(((at % size.width) + 0.5) * (imageWidth / size.width));
+      const y = Math.floor((Math.floor(at / size.width) + 0.5) * (imageHeight / size.height));
+      assert.equal(data[at], Number(pixels[y * imageWidth + x]));
     }
   }
 });
@@ -126,9 +126,9 @@ test("stages are read from the header and together make the round trip", () => {
   assert.equal(percentile([5, 1, 4, 2, 3], 0.95), 5);
 });
 
-test("a picture is uploaded once and segmented by its hash", async () => {
+test("an image is uploaded once and segmented by its hash", async () => {
   const client = new Client(url);
-  const file = await picture(1);
+  const file = await imageFile(1);
   const progress = [];
 
   const first = await client.embed(file, { onProgress: ({ stage }) => progress.push(stage) });
@@ -149,7 +149,7 @@ test("a picture is uploaded once and segmented by its hash", async () => {
 
 test("logits give nearly the mask that the service makes of them", async () => {
   const client = new Client(url);
-  const { image_hash, width, height } = await client.embed(await picture(2));
+  const { image_hash, width, height } = await client.embed(await imageFile(2));
   const options = { multimask: 1 };
 
   const [inRuns, inLogits] = await Promise.all([
@@ -163,10 +163,10 @@ test("logits give nearly the mask that the service makes of them", async () => {
   assert.ok(differing < 0.03 * exact.length, `${differing} of ${exact.length} pixels`); // noise is all edges
 });
 
-test("a forgotten picture is embedded again, once for all who miss it", async () => {
+test("an evicted image is embedded again, once for all requests that wait for it", async () => {
   const restored = [];
   const client = new Client(url, { onRestore: (_, { stage }) => restored.push(stage) });
-  const { image_hash } = await client.embed(await picture(3));
+  const { image_hash } = await client.embed(await imageFile(3));
   await fetch(`${url}embed/${image_hash}`, { method: "DELETE" });
 
   const answers = await Promise.all([1, 2, 3].map(() => client.segment(image_hash, [CLICK])));
@@ -175,9 +175,9 @@ test("a forgotten picture is embedded again, once for all who miss it", async ()
   assert.equal(restored.filter((stage) => stage === "upload").length, 1);
 });
 
-test("a picture that the client does not know is a problem", async () => {
+test("an image that the client does not know is a problem", async () => {
   const client = new Client(url);
-  const file = await picture(4);
+  const file = await imageFile(4);
   const { image_hash } = await client.embed(file);
   client.forget(image_hash);
   await fetch(`${url}embed/${image_hash}`, { method: "DELETE" });
@@ -243,6 +243,10 @@ test("keys and hashes travel in headers, under the service's prefix", async () =
   assert.equal(seen[0].url, "/masks/segment");
   assert.equal(seen[0].headers["x-api-key"], "secret-secret");
   assert.equal(seen[0].headers["x-image-hash"], "a".repeat(64));
+});
+
+test("outside a page the client asks for the service's address", () => {
+  assert.throws(() => new Client(), /Give the address of the service/);
 });
 
 test("undo and redo find earlier prompts and their masks again", () => {

@@ -66,7 +66,7 @@ def logits_of(text):
 
 
 def enlarged(logits, size):
-    """The logit of each pixel of the picture, (H, W)."""
+    """The logit of each pixel of the image, (H, W)."""
     sides = []
     for length, input_length in zip(size, input_size(size), strict=True):
         axis = upsampling(length, input_length)
@@ -78,8 +78,8 @@ def enlarged(logits, size):
 
 
 def switch_on(playground):
-    """Decode here from now on; returns when the picture is ready for it."""
-    playground.page.locator("#here").check()
+    """Decode here from now on; returns when the image is ready for it."""
+    playground.page.locator("#decode-in-browser").check()
     playground.page.locator("#latency [data-part=prepared]:not(:empty)").wait_for(state="attached")
 
 
@@ -156,14 +156,14 @@ def test_clicks_are_no_requests_and_everything_works_as_before(decoding, small, 
     assert len(decoding.sent("POST", "/segment")) == asked + 1
     assert re.match(r"service \d+ ms \(p50 \d+, p95 \d+\)", decoding.page.text_content("#latency [data-part=other]"))
 
-    decoding.page.uncheck("#here")
+    decoding.page.uncheck("#decode-in-browser")
     decoding.click(0.45, 0.5)
     (prompt,) = decoding.segment_bodies()[-1]["prompts"]
     assert len(logits_of(prompt["mask_logits"])) == 256  # the service goes on from a mask it has never seen
     assert decoding.page.locator("#compare").is_hidden()
 
 
-def test_the_choice_is_kept_over_plain_http_and_a_forgotten_picture_is_embedded_again(visit, decoding_url, photo):
+def test_the_choice_is_kept_over_plain_http_and_an_evicted_image_is_embedded_again(visit, decoding_url, photo):
     playground = visit(url=decoding_url.replace("127.0.0.1", PLAIN_HOST), key=DECODING_KEY)
     playground.open_file(photo)
     image_hash = playground.sent("HEAD", "/embed/")[0].url[-64:]
@@ -171,7 +171,7 @@ def test_the_choice_is_kept_over_plain_http_and_a_forgotten_picture_is_embedded_
         assert client.delete(f"/embed/{image_hash}").status_code == 204
         playground.errors.clear()
 
-        playground.page.focus("#here")
+        playground.page.focus("#decode-in-browser")
         playground.page.keyboard.press("Space")
         playground.page.locator("#latency [data-part=prepared]:not(:empty)").wait_for(state="attached")
         assert len(playground.sent("POST", "/embed")) == 2
@@ -182,7 +182,7 @@ def test_the_choice_is_kept_over_plain_http_and_a_forgotten_picture_is_embedded_
     playground.click(*MIDDLE)  # the service is not asked, and may forget what it likes
     playground.visit()
 
-    playground.page.locator("#here:checked").wait_for(state="attached")
+    playground.page.locator("#decode-in-browser:checked").wait_for(state="attached")
     assert playground.sent("POST", "/segment") == []
 
 
@@ -190,11 +190,11 @@ def test_where_the_runtime_cannot_be_had_the_service_goes_on(decoding, small):
     decoding.page.context.route("**/web/runtime/*.wasm", lambda route: route.abort())
     decoding.open_file(small)
 
-    decoding.page.check("#here")
-    decoding.page.locator("#here-note", has_text="This browser cannot").wait_for()
+    decoding.page.check("#decode-in-browser")
+    decoding.page.locator("#decode-in-browser-note", has_text="This browser cannot").wait_for()
     decoding.click(*MIDDLE)
 
-    assert not decoding.page.is_checked("#here")
+    assert not decoding.page.is_checked("#decode-in-browser")
     assert len(decoding.segment_bodies()) >= 1
     assert all("wasm" in error or "ERR_FAILED" in error for error in decoding.errors), decoding.errors
     decoding.errors.clear()

@@ -48,10 +48,10 @@ def hash_cases():
 
 def test_the_client_module_in_node(bundled_url, tmp_path, next_seed):
     node = needed_program("node", "nodejs")
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(noise_file((90, 120), next_seed))
+    image = tmp_path / "image.png"
+    image.write_bytes(noise_file((90, 120), next_seed))
     cases = tmp_path / "cases.json"
-    made = {"picture": str(picture), "masks": mask_cases(), "hashes": hash_cases()}
+    made = {"image": str(image), "masks": mask_cases(), "hashes": hash_cases()}
     cases.write_text(json.dumps({"url": bundled_url, "cases": made}))
 
     ran = subprocess.run(

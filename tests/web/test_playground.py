@@ -70,7 +70,7 @@ def test_a_fresh_user_reaches_a_saved_cut_out_in_three_clicks(playground, bundle
     assert np.abs(colours[is_inside] - original[is_inside]).max() <= 4  # two decoders of one JPEG
 
 
-def test_a_dropped_picture_can_be_clicked_on(playground, photo):
+def test_a_dropped_image_can_be_clicked_on(playground, photo):
     data = list(photo.read_bytes())
     transfer = playground.page.evaluate_handle(
         """(bytes) => {
@@ -87,11 +87,11 @@ def test_a_dropped_picture_can_be_clicked_on(playground, photo):
     playground.wait_ready()
     playground.click(*MIDDLE)
 
-    assert playground.page.text_content("#picture-name") == "dropped.png"
+    assert playground.page.text_content("#image-name") == "dropped.png"
     assert not playground.page.locator("#drop-mark").is_visible()
 
 
-def test_a_pasted_picture_can_be_clicked_on(playground, photo):
+def test_a_pasted_image_can_be_clicked_on(playground, photo):
     playground.page.evaluate(
         """(bytes) => {
             const clipboardData = new DataTransfer();
@@ -103,10 +103,10 @@ def test_a_pasted_picture_can_be_clicked_on(playground, photo):
     playground.wait_ready()
     playground.click(*MIDDLE)
 
-    assert playground.page.text_content("#picture-size") == "320 × 240"
+    assert playground.page.text_content("#image-size") == "320 × 240"
 
 
-def test_a_known_picture_is_not_uploaded_again(visit, photo):
+def test_a_known_image_is_not_uploaded_again(visit, photo):
     visit().open_file(photo)
 
     again = visit()
@@ -118,7 +118,7 @@ def test_a_known_picture_is_not_uploaded_again(visit, photo):
 
 def test_clicks_during_the_upload_are_answered_after_it(playground, photo):
     playground.page.set_input_files("#file", photo)
-    playground.page.locator("body.has-picture").wait_for()
+    playground.page.locator("body.has-image").wait_for()
 
     playground.click(*MIDDLE)
 
@@ -126,7 +126,7 @@ def test_clicks_during_the_upload_are_answered_after_it(playground, photo):
     assert body["image_hash"] == playground.sent("HEAD", "/embed/")[0].url[-64:]
 
 
-def test_a_click_lets_the_model_choose_among_all_masks_and_names_the_picture_in_a_header(playground, small):
+def test_a_click_lets_the_model_choose_among_all_masks_and_names_the_image_in_a_header(playground, small):
     playground.open_file(small)
 
     playground.click(*MIDDLE)
@@ -165,7 +165,7 @@ def test_the_exclude_tool_makes_plain_clicks_negative(playground, small):
     assert [point["label"] for point in playground.segment_bodies()[-1]["prompts"][0]["points"]] == [1, 0]
 
 
-def test_a_drag_is_a_box_in_the_pictures_pixels(playground, small):
+def test_a_drag_is_a_box_in_the_images_pixels(playground, small):
     playground.open_file(small)
 
     playground.drag((0.3, 0.3), (0.6, 0.7))
@@ -223,7 +223,7 @@ def test_a_photo_that_lies_on_its_side_is_shown_and_cut_out_upright(playground, 
     playground.click(*MIDDLE)
 
     segmented = answer(bundled_url, playground.segment_bodies()[-1])
-    assert playground.page.text_content("#picture-size") == "240 × 320"
+    assert playground.page.text_content("#image-size") == "240 × 320"
     assert (segmented["width"], segmented["height"]) == (240, 320)
 
 
@@ -321,7 +321,7 @@ def test_hovering_shows_what_a_click_would_give(playground, small):
     wait_until(lambda: playground.drawn() == 0, timeout_s=30, what="the preview stayed")
 
 
-def test_zoom_and_pan_move_the_picture_under_the_pointer(playground, small):
+def test_zoom_and_pan_move_the_image_under_the_pointer(playground, small):
     playground.open_file(small)
     fitted = playground.page.text_content("#zoom")
     playground.page.mouse.move(*playground.at(*MIDDLE))
@@ -387,7 +387,7 @@ def test_the_strip_shows_stages_and_percentiles(playground, small):
     assert int(strip.locator("[data-part=p50]").text_content()) <= int(strip.locator("[data-part=p95]").text_content())
 
 
-def test_a_picture_of_twelve_megapixels_shows_its_upload_and_is_cut_out_in_full(
+def test_an_image_of_twelve_megapixels_shows_its_upload_and_is_cut_out_in_full(
     playground, bundled_url, tmp_path, next_seed
 ):
     path = tmp_path / "large.jpg"
@@ -398,17 +398,17 @@ def test_a_picture_of_twelve_megapixels_shows_its_upload_and_is_cut_out_in_full(
     session.send("Network.emulateNetworkConditions", {"offline": False, **rates})
 
     playground.page.set_input_files("#file", path)
-    playground.page.locator("#progress-text", has_text=re.compile(r"Uploading [1-9]\d? %")).wait_for()
+    playground.page.locator("#progress-text", has_text=re.compile(r"Uploading the image [1-9]\d? %")).wait_for()
     playground.wait_ready()
     playground.click(*MIDDLE)
     saved = image(playground.save("#save-mask"))
 
     best = answer(bundled_url, playground.segment_bodies()[-1])["results"][0]["masks"][0]
-    assert playground.page.text_content("#picture-size") == "4000 × 3000"
+    assert playground.page.text_content("#image-size") == "4000 × 3000"
     assert np.array_equal(np.asarray(saved.convert("L")) > 127, pixels(best["rle"]))
 
 
-def test_a_picture_that_was_evicted_is_embedded_again_by_itself(playground, photo, bundled_url):
+def test_an_image_that_was_evicted_is_embedded_again_by_itself(playground, photo, bundled_url):
     playground.open_file(photo)
     image_hash = playground.sent("HEAD", "/embed/")[0].url[-64:]
     with open_client(bundled_url) as client:
@@ -441,11 +441,11 @@ def test_over_plain_http_the_page_hashes_and_copies_without_the_browsers_help(vi
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("notes.txt", b"no picture", "cannot show"),
+        ("notes.txt", b"no image", "cannot show"),
         ("broken.png", b"\x89PNG\r\n\x1a\n" + b"0" * 64, "cannot show"),
     ],
 )
-def test_what_is_no_picture_is_answered_with_what_to_do(playground, tmp_path, name, data, says):
+def test_what_is_no_image_is_answered_with_what_to_do(playground, tmp_path, name, data, says):
     path = tmp_path / name
     path.write_bytes(data)
 

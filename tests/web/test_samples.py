@@ -66,8 +66,8 @@ def test_each_sample_opens_with_one_press(playground, sample):
     playground.open_sample(sample.file)
 
     width, height = sample.size
-    assert playground.page.text_content("#picture-name") == sample.file
-    assert playground.page.text_content("#picture-size") == f"{width} × {height}"
+    assert playground.page.text_content("#image-name") == sample.file
+    assert playground.page.text_content("#image-size") == f"{width} × {height}"
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.file)

@@ -1,4 +1,4 @@
-"""The script that takes the documents' pictures works, and the pictures are light enough for a web page."""
+"""The script that takes the screenshots of the documents works, and the files are light enough for a web page."""
 
 import io
 
@@ -11,7 +11,7 @@ MOST_BYTES = 300_000
 
 
 @pytest.mark.parametrize(("name", "size"), [("playground", (1280, 800)), ("playground-phone", (780, 1560))])
-def test_the_documents_pictures_are_light_and_as_large_as_the_windows(name, size):
+def test_the_screenshots_of_the_documents_are_light_and_as_large_as_the_windows(name, size):
     path = ROOT / "docs" / "images" / f"{name}.png"
 
     assert path.stat().st_size < MOST_BYTES
@@ -20,7 +20,7 @@ def test_the_documents_pictures_are_light_and_as_large_as_the_windows(name, size
 
 
 @pytest.mark.parametrize(("take", "size"), [(screenshots.desktop, (1280, 800)), (screenshots.phone, (780, 1560))])
-def test_the_pictures_can_be_taken_anew(browser, bundled_url, take, size):
-    picture = Image.open(io.BytesIO(take(browser, bundled_url)))
+def test_the_screenshots_can_be_taken_anew(browser, bundled_url, take, size):
+    screenshot = Image.open(io.BytesIO(take(browser, bundled_url)))
 
-    assert picture.size == size
+    assert screenshot.size == size

@@ -43,7 +43,7 @@ def test_a_service_that_went_and_came_back_is_used_again_without_a_click(visit, 
     notice.wait_for()
     before = playground.segment_bodies()[-1]
     with ServiceProcess(settings):
-        playground.wait_for_clicks(2)  # the new process knows neither the picture nor the mask that was refined
+        playground.wait_for_clicks(2)  # the new process knows neither the image nor the mask that was refined
         notice.wait_for(state="hidden")
     answered = playground.segment_bodies()[-1]
     playground.page.set_input_files("#file", photo)
@@ -162,9 +162,9 @@ def test_a_click_means_the_whole_object_where_the_model_can_tell(visit, photo, p
         playground.open_file(photo)
         playground.click(0.5, 0.45)
         plain = playground.segment_bodies()[-1]
-        assert playground.page.locator("#here-row").is_hidden()
+        assert playground.page.locator("#decode-in-browser-row").is_hidden()
 
-        playground.page.get_by_label("A click means the whole object").check()
+        playground.page.get_by_label("A click selects the whole object").check()
         playground.page.click("#clear")
         playground.click(0.5, 0.45)
         grown = playground.segment_bodies()[-1]
@@ -173,7 +173,7 @@ def test_a_click_means_the_whole_object_where_the_model_can_tell(visit, photo, p
         refined = playground.segment_bodies()[-1]
         playground.visit()
 
-        playground.page.locator("#grow:checked").wait_for(state="attached")
+        playground.page.locator("#whole-object:checked").wait_for(state="attached")
 
     assert "granularity" not in plain
     assert (grown["granularity"], grown["multimask"]) == ("auto", "auto")

@@ -1,11 +1,12 @@
 /**
- * Decodes in this browser what the service has embedded: a click is then no request. `segment` is that of `Client`, so
- * that whoever asks need not know which of the two answers.
+ * Decodes prompts in this browser, from embeddings that the service computed. Clicks then send no requests.
  *
- * A picture costs one download of its embedding, 2 MiB; the first one also the decoder, 13 MB, which stays in the
- * browser's cache. Work is done in a worker, one thing after the other, clicks before what is only a glimpse.
+ * `BrowserDecoder.segment` has the signature of `Client.segment`, so that callers can use either.
  *
- * @typedef {{stage: "decoder" | "embedding" | "prepare" | "end", done: number}} LoadProgress `done` is a part of 1
+ * Each image needs one download of its embedding, 2 MiB. The first image also needs the decoder, 13 MB, which stays in
+ * the browser's cache. A worker runs one job at a time; clicks go before previews.
+ *
+ * @typedef {{stage: "decoder" | "embedding" | "prepare" | "end", done: number}} LoadProgress `done` is a share, 0..1
  * @typedef {{message: object, transfer: Transferable[], resolve: (result: any) => void,
  *   reject: (error: Error) => void, signal?: AbortSignal, isUrgent: boolean}} Job
  */
@@ -13,15 +14,15 @@
 import { Problem } from "../client/edgesam.js";
 
 const WORKER = new URL("decoder_worker.js", import.meta.url).href;
-const MOST_WAIT_MS = 60_000; // of one piece of work; a browser that takes longer is of no use here
+const MAX_JOB_MS = 60_000; // a browser that takes longer is too slow for clicks
 
-/** This browser cannot do it, or not any more. */
+/** This browser cannot decode, or its worker has ended. */
 export class CannotDecode extends Error {
   name = "CannotDecode";
   code = "cannot-decode-here";
 }
 
-/** The service runs another model than the one that was loaded here. */
+/** The service has another model now than the one that this browser loaded. */
 export class ModelChanged extends Error {
   name = "ModelChanged";
   code = "model-changed";
@@ -30,42 +31,42 @@ export class ModelChanged extends Error {
 export class BrowserDecoder {
   #client;
   #model;
-  #worker = /** @type {WorkerLine | null} */ (null);
+  #worker = /** @type {WorkerQueue | null} */ (null);
   #loading = /** @type {Promise<void> | null} */ (null);
-  #picture = { imageHash: "", opening: Promise.resolve() };
+  #image = { imageHash: "", opening: Promise.resolve() };
 
   /**
-   * @param {import("../client/edgesam.js").Client} client fetches what is needed
-   * @param {import("../client/edgesam.js").Model} model with `files`
+   * @param {import("../client/edgesam.js").Client} client fetches embeddings and the model's files
+   * @param {import("../client/edgesam.js").Model} model model whose `files` are not empty
    */
   constructor(client, model) {
     this.#client = client;
     this.#model = model;
     /** @type {(progress: LoadProgress) => void} */
     this.onProgress = () => {};
-    /** @type {(ms: number) => void} a picture was prepared */
+    /** @type {(ms: number) => void} called when an image is prepared, with the time that it took */
     this.onPrepared = () => {};
   }
 
   /**
-   * Make a picture ready. Once for each: the same picture again is ready already.
+   * Prepare an image for `segment`. Does nothing if the image is prepared already.
    *
-   * @param {string} imageHash of an embedded picture
+   * @param {string} imageHash hash of an embedded image
    * @throws {CannotDecode | ModelChanged | Problem | import("../client/edgesam.js").Unreachable}
    */
   open(imageHash) {
-    if (this.#picture.imageHash !== imageHash) {
+    if (this.#image.imageHash !== imageHash) {
       const opening = this.#open(imageHash);
-      this.#picture = { imageHash, opening };
+      this.#image = { imageHash, opening };
       opening.catch(() => {
-        if (this.#picture.opening === opening) this.#picture = { imageHash: "", opening: Promise.resolve() };
+        if (this.#image.opening === opening) this.#image = { imageHash: "", opening: Promise.resolve() };
       });
     }
-    return this.#picture.opening;
+    return this.#image.opening;
   }
 
   /**
-   * See `Client.segment`; one prompt, and a mask to refine as `mask_logits`.
+   * Like `Client.segment`, with one prompt. A prompt that refines a mask gives it as `mask_logits`.
    *
    * @param {string} imageHash
    * @param {import("../client/edgesam.js").Prompt[]} prompts
@@ -74,23 +75,23 @@ export class BrowserDecoder {
    */
   async segment(imageHash, [prompt], { multimask = "auto", signal, isGlimpse = false } = {}) {
     if (prompt.mask_id) {
-      const title = "A mask of the service cannot be refined here";
+      const title = "This browser cannot refine a mask of the service";
       throw new Problem({ status: 404, code: "mask-not-found", title, detail: "" });
     }
     await this.open(imageHash);
     signal?.throwIfAborted();
     const started = performance.now();
-    const { masks, stages } = await this.#line().do({ kind: "answer", prompt, multimask }, { signal, isUrgent: !isGlimpse });
+    const { masks, stages } = await this.#readyWorker().run({ kind: "decode", prompt, multimask }, { signal, isUrgent: !isGlimpse });
     const total = performance.now() - started;
     return { results: [{ masks }], timing: { stages: { ...stages, total }, roundTripMs: total } };
   }
 
-  /** Give back what it holds: 100 MB. It can be used again. */
+  /** Free its memory, 100 MB. The decoder can be used again. */
   close() {
     this.#worker?.end();
     this.#worker = null;
     this.#loading = null;
-    this.#picture = { imageHash: "", opening: Promise.resolve() };
+    this.#image = { imageHash: "", opening: Promise.resolve() };
   }
 
   async #open(imageHash) {
@@ -99,9 +100,9 @@ export class BrowserDecoder {
       this.#loading ??= this.#load();
       const [{ tokens, size, fingerprint }] = await Promise.all([this.#client.embedding(imageHash), this.#loading]);
       if (fingerprint !== this.#model.fingerprint) throw new ModelChanged("The service has another model now.");
-      if (this.#picture.imageHash !== imageHash) return; // another one meanwhile
+      if (this.#image.imageHash !== imageHash) return; // another image was opened meanwhile
       this.onProgress({ stage: "prepare", done: 0 });
-      const { stages } = await this.#line().do({ kind: "open", tokens, size }, { transfer: [tokens.buffer] });
+      const { stages } = await this.#readyWorker().run({ kind: "open", tokens, size }, { transfer: [tokens.buffer] });
       this.onPrepared(stages.prepare);
     } catch (error) {
       if (!this.#worker) this.#loading = null;
@@ -133,49 +134,50 @@ export class BrowserDecoder {
         ...(parameters && { parameters: { file: parameters.file, content: contents[2] } }),
       };
       const transfer = contents.map(({ buffer }) => buffer);
-      this.#worker = new WorkerLine(() => this.close());
-      await this.#worker.do({ kind: "load", graphs, ranking: this.#model.ranking }, { transfer });
+      this.#worker = new WorkerQueue(() => this.close());
+      await this.#worker.run({ kind: "load", graphs, ranking: this.#model.ranking }, { transfer });
     } catch (error) {
       this.close();
       throw error.code === "not-found" ? new ModelChanged("The service has other files now.") : error;
     }
   }
 
-  #line() {
+  /** @returns {WorkerQueue} */
+  #readyWorker() {
     if (!this.#worker) throw new CannotDecode("The decoder in this browser has ended.");
     return this.#worker;
   }
 }
 
-/** A worker and what waits for it. */
-class WorkerLine {
+/** A worker and the queue of its jobs. */
+class WorkerQueue {
   #worker;
-  #onBroken;
+  #onFailure;
   /** @type {Job[]} */
   #waiting = [];
   #current = /** @type {(Job & {id: number, timer: number}) | null} */ (null);
   #nextId = 1;
 
-  /** @param {() => void} onBroken it has ended by itself */
-  constructor(onBroken) {
-    this.#onBroken = onBroken;
+  /** @param {() => void} onFailure called when the worker fails or takes too long */
+  constructor(onFailure) {
+    this.#onFailure = onFailure;
     this.#worker = newWorker();
-    this.#worker.addEventListener("message", ({ data }) => this.#answered(data));
-    this.#worker.addEventListener("error", (event) => this.#break(event.message || "The worker did not start."));
+    this.#worker.addEventListener("message", ({ data }) => this.#onMessage(data));
+    this.#worker.addEventListener("error", (event) => this.#fail(event.message || "The worker did not start."));
   }
 
   /**
    * @param {object} message
-   * @param {{transfer?: Transferable[], signal?: AbortSignal, isUrgent?: boolean}} [options] urgent: before what is not
+   * @param {{transfer?: Transferable[], signal?: AbortSignal, isUrgent?: boolean}} [options] urgent jobs go before others
    * @returns {Promise<any>}
    */
-  do(message, { transfer = [], signal, isUrgent = true } = {}) {
+  run(message, { transfer = [], signal, isUrgent = true } = {}) {
     return new Promise((resolve, reject) => {
       const job = { message, transfer, resolve, reject, signal, isUrgent };
-      // What has begun goes on to its end; nobody waits for it any more.
+      // A job that the worker has begun runs to its end, and its result is ignored.
       signal?.addEventListener("abort", () => this.#drop(job), { once: true });
-      const place = isUrgent ? this.#waiting.findIndex((other) => !other.isUrgent) : -1;
-      this.#waiting.splice(place < 0 ? this.#waiting.length : place, 0, job);
+      const index = isUrgent ? this.#waiting.findIndex((other) => !other.isUrgent) : -1;
+      this.#waiting.splice(index < 0 ? this.#waiting.length : index, 0, job);
       this.#next();
     });
   }
@@ -192,12 +194,12 @@ class WorkerLine {
   #next() {
     if (this.#current || this.#waiting.length === 0) return;
     const job = this.#waiting.shift();
-    const timer = setTimeout(() => this.#break("It takes too long."), MOST_WAIT_MS);
+    const timer = setTimeout(() => this.#fail("It takes too long."), MAX_JOB_MS);
     this.#current = { ...job, id: this.#nextId++, timer };
     this.#worker.postMessage({ id: this.#current.id, ...job.message }, job.transfer);
   }
 
-  #answered({ id, result, error }) {
+  #onMessage({ id, result, error }) {
     if (this.#current?.id !== id) return;
     const { resolve, reject, timer } = this.#current;
     clearTimeout(timer);
@@ -212,17 +214,17 @@ class WorkerLine {
     job.reject(job.signal.reason);
   }
 
-  #break(reason) {
+  #fail(reason) {
     this.end(reason);
-    this.#onBroken();
+    this.#onFailure();
   }
 }
 
-/** The page's policy allows this one address and no other. */
+/** The address of the worker, as the page's Trusted Types policy wants it. */
 let makeUrl = () => {
   const policy = globalThis.trustedTypes?.createPolicy("edgesam-worker", { createScriptURL: () => WORKER });
   const url = policy ? policy.createScriptURL("") : WORKER;
-  makeUrl = () => url; // a second policy of the name would be refused
+  makeUrl = () => url; // browsers refuse a second policy of the same name
   return url;
 };
 

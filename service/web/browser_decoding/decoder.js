@@ -1,17 +1,19 @@
 /**
- * The decoder itself, on ONNX Runtime: what the service does with a click, from the picture's embedding to masks. It
- * lives in a worker (decoder_worker.js), since a run keeps its thread for as long as it takes.
+ * The prompt decoder on ONNX Runtime: from the image's embedding and a prompt to masks, as in the service.
+ *
+ * It runs in a worker (decoder_worker.js), since a run blocks its thread.
  *
  * @typedef {{prepare: Uint8Array, decoder: Uint8Array, parameters?: {file: string, content: Uint8Array}}} Graphs
- *   `parameters` are the weights that the decoder's graph refers to by that name
- * @typedef {{masks: import("../client/edgesam.js").Mask[], stages: Record<string, number>}} Decoded best mask first; milliseconds
+ *   ONNX files; `parameters` holds the decoder's weights under the file name that its graph refers to
+ * @typedef {{masks: import("../client/edgesam.js").Mask[], stages: Record<string, number>}} Decoded best mask first;
+ *   stages in milliseconds
  */
 
 import { MASK_SIZE, tokensOf } from "./letterbox.js";
 import { toFloat16, toFloat32 } from "../client/float16.js";
 import { base64OfBytes, decodeLogits } from "../client/masks.js";
 import { candidates, rank, scoresOf } from "./ranking.js";
-import { MaskWriter } from "./mask_runs.js";
+import { MaskEncoder } from "./mask_runs.js";
 
 const TOKENS_SHAPE = [4096, 256];
 const PIXELS = MASK_SIZE ** 2;
@@ -19,26 +21,26 @@ const STATE_NAMES = ["keys", "keys0", "queries0"];
 
 export class Decoder {
   #runtime;
-  #prepare;
-  #decode;
+  #prepareGraph;
+  #decoderGraph;
   #ranking;
   #tokens = /** @type {any} */ (null);
   #state = {};
   #size = { width: 1, height: 1 };
-  #writer = /** @type {MaskWriter | null} */ (null);
+  #maskEncoder = /** @type {MaskEncoder | null} */ (null);
 
   /** Use `Decoder.load`. */
   constructor(runtime, prepare, decode, ranking) {
     this.#runtime = runtime;
-    this.#prepare = prepare;
-    this.#decode = decode;
+    this.#prepareGraph = prepare;
+    this.#decoderGraph = decode;
     this.#ranking = ranking;
   }
 
   /**
    * @param {any} runtime onnxruntime-web's module
    * @param {Graphs} graphs
-   * @param {import("./ranking.js").Ranking} ranking the model's rule, from /models
+   * @param {import("./ranking.js").Ranking} ranking ranking rule of the model, from /models
    * @returns {Promise<Decoder>}
    */
   static async load(runtime, { prepare, decoder, parameters }, ranking) {
@@ -53,9 +55,9 @@ export class Decoder {
   }
 
   /**
-   * Begin with a picture: do what depends on it alone.
+   * Switch to an image and compute what depends on the image alone.
    *
-   * @param {Uint16Array} tokens its embedding, float16
+   * @param {Uint16Array} tokens the image's embedding, (4096, 256) float16 bit patterns
    * @param {import("./letterbox.js").Size} size
    * @returns {Promise<{stages: Record<string, number>}>}
    */
@@ -63,17 +65,17 @@ export class Decoder {
     const started = performance.now();
     this.#tokens = new this.#runtime.Tensor("float32", toFloat32(tokens), TOKENS_SHAPE);
     this.#size = size;
-    this.#writer = new MaskWriter(size);
+    this.#maskEncoder = new MaskEncoder(size);
     this.#state = await this.#prepared(null);
     return { stages: { prepare: performance.now() - started } };
   }
 
   /**
-   * @param {import("../client/edgesam.js").Prompt} prompt on the picture; a mask to refine comes as `mask_logits`
-   * @param {import("./ranking.js").Multimask} multimask masks to answer, as in the service
+   * @param {import("../client/edgesam.js").Prompt} prompt in pixels of the image; a refined mask is in `mask_logits`
+   * @param {import("./ranking.js").Multimask} multimask number of masks, as in the service
    * @returns {Promise<Decoded>}
    */
-  async answer(prompt, multimask) {
+  async decode(prompt, multimask) {
     const { Tensor } = this.#runtime;
     const stages = /** @type {Record<string, number>} */ ({});
     let state = this.#state;
@@ -86,7 +88,7 @@ export class Decoder {
       points: new Tensor("float32", points, [1, labels.length, 2]),
       labels: new Tensor("int64", labels, [1, labels.length]),
     };
-    const decoded = await timed(stages, "decode", () => this.#decode.run(feeds));
+    const decoded = await timed(stages, "decode", () => this.#decoderGraph.run(feeds));
     const masks = await timed(stages, "postprocess", async () => this.#masks(decoded, candidates(multimask, prompt)));
     return { masks, stages };
   }
@@ -94,7 +96,7 @@ export class Decoder {
   async #prepared(maskLogits) {
     const { Tensor } = this.#runtime;
     const logits = maskLogits ?? new Float32Array(PIXELS);
-    const state = await this.#prepare.run({
+    const state = await this.#prepareGraph.run({
       tokens: this.#tokens,
       mask_logits: new Tensor("float32", logits, [1, MASK_SIZE, MASK_SIZE]),
       has_mask: new Tensor("bool", [maskLogits !== null], [1]),
@@ -102,18 +104,18 @@ export class Decoder {
     return Object.fromEntries(STATE_NAMES.map((name) => [name, state[name]]));
   }
 
-  /** The masks that were asked for, best first, as the service writes them. */
+  /** The masks of these outputs, best first, in the service's format. */
   #masks(decoded, indices) {
     const [stability, predictedIou] = [decoded.stability.data, decoded.iou_predictions.data];
     const scores = scoresOf(this.#ranking, stability, predictedIou);
     return rank(scores, indices).map((index) => {
       const logits = decoded.mask_logits.data.subarray(index * PIXELS, (index + 1) * PIXELS);
       return {
-        ...this.#writer.write(logits),
+        ...this.#maskEncoder.encode(logits),
         score: scores[index],
         stability: stability[index],
         predicted_iou: predictedIou[index],
-        mask_id: "", // the service does not know this mask; whoever refines it sends its logits
+        mask_id: "", // the service does not have this mask; a refinement sends its logits
         logits: base64OfBytes(new Uint8Array(toFloat16(logits).buffer)),
       };
     });

@@ -1,6 +1,7 @@
 /**
- * The worker that decodes in the browser. Messages are `{id, kind, …}` and come one at a time; the answer to each has
- * its id, and a `result` or an `error`.
+ * The worker that decodes in the browser.
+ *
+ * It gets messages `{id, kind, …}`, one at a time, and answers each with `{id, result}` or `{id, error}`.
  */
 
 import { Decoder } from "./decoder.js";
@@ -10,21 +11,21 @@ const WASM = new URL("../runtime/ort-wasm-simd-threaded.wasm", import.meta.url).
 
 let decoder = /** @type {Decoder | null} */ (null);
 
-const DOINGS = {
+const HANDLERS = {
   load: async ({ graphs, ranking }) => {
     const runtime = await import(RUNTIME);
-    // One thread: more need a page that is isolated from all others, and a secure context. See
+    // One thread: several need a cross-origin isolated page in a secure context. See
     // docs/decisions/0038-browser-decoding-single-thread.md.
     Object.assign(runtime.env.wasm, { numThreads: 1, wasmPaths: { wasm: WASM } });
     decoder = await Decoder.load(runtime, graphs, ranking);
   },
   open: ({ tokens, size }) => decoder.open(tokens, size),
-  answer: ({ prompt, multimask }) => decoder.answer(prompt, multimask),
+  decode: ({ prompt, multimask }) => decoder.decode(prompt, multimask),
 };
 
 addEventListener("message", async ({ data: { id, kind, ...rest } }) => {
   try {
-    postMessage({ id, result: await DOINGS[kind](rest) });
+    postMessage({ id, result: await HANDLERS[kind](rest) });
   } catch (error) {
     postMessage({ id, error: String(error?.message ?? error) });
   }

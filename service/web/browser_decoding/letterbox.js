@@ -1,35 +1,37 @@
 /**
- * Between a picture and the square frame that the model sees, as the service does it (service/sam/transforms.py and
- * prompts.py): the picture lies in the frame at the top left, its longer side as long as the frame's.
+ * Coordinates of the image and of the model's square frame, as in service/sam/transforms.py and prompts.py.
+ *
+ * The image is scaled so that its longer side equals the frame's side. It lies at the top left of the frame.
  *
  * @typedef {{width: number, height: number}} Size pixels
- * @typedef {{first: Int32Array, weights: Float32Array}} Upsampling one axis of a picture: its pixel i is the sum of
- *   `weights[3 * i + k] * logits[first[i] + k]`, k from 0 to 2
+ * @typedef {{first: Int32Array, weights: Float32Array}} Upsampling upsampling along one axis: pixel i of the image is
+ *   the sum of `weights[3 * i + k] * logits[first[i] + k]`, k from 0 to 2
  */
 
 const FRAME_SIZE = 1024;
-export const MASK_SIZE = 256; // side of the decoder's logits; they cover the frame
+export const MASK_SIZE = 256; // side of the decoder's logits, which cover the frame
 export const TAPS = 3;
 
-// The decoder's labels beside 0 and 1, those of clicks.
+// The decoder's labels besides 0 and 1, which are the labels of points.
 const ABSENT = -3;
 const PADDING = -1;
 const BOX_TOP_LEFT = 2;
 const BOX_BOTTOM_RIGHT = 3;
 
-/** Size of a picture inside the frame. @param {Size} size @returns {Size} */
+/** The size of an image inside the frame. @param {Size} size @returns {Size} */
 export function inputSize({ width, height }) {
   const scale = FRAME_SIZE / Math.max(width, height);
   return { width: Math.floor(width * scale + 0.5), height: Math.floor(height * scale + 0.5) };
 }
 
 /**
- * What the decoder is told of a prompt: its points, then the corners of its box, or a padding point without a box. A
- * prompt of a mask alone has no token, for which an absent one stands.
+ * The decoder's input for a prompt: its points, then the corners of its box, or a padding point if there is no box.
+ *
+ * A prompt with only a mask has no tokens; an absent token takes their place.
  *
  * @param {import("../client/edgesam.js").Prompt} prompt
- * @param {Size} size of the picture
- * @returns {{points: Float32Array, labels: BigInt64Array}} x and y of each token in the frame; its label
+ * @param {Size} size size of the image
+ * @returns {{points: Float32Array, labels: BigInt64Array}} x and y of each token in the frame, and its label
  */
 export function tokensOf({ points = [], box }, size) {
   const input = inputSize(size);
@@ -41,19 +43,20 @@ export function tokensOf({ points = [], box }, size) {
   } else {
     tokens.push({ x: 0, y: 0, label: points.length ? PADDING : ABSENT });
   }
-  const [across, down] = [input.width / size.width, input.height / size.height];
+  const [scaleX, scaleY] = [input.width / size.width, input.height / size.height];
   return {
-    points: Float32Array.from(tokens.flatMap(({ x, y }) => [x * across, y * down])),
+    points: Float32Array.from(tokens.flatMap(({ x, y }) => [x * scaleX, y * scaleY])),
     labels: BigInt64Array.from(tokens, ({ label }) => BigInt(label)),
   };
 }
 
 /**
- * The two bilinear steps from logits to pixels along one axis, first to the frame and then to the picture, as one.
- * Two steps reach two neighbours of the frame, hence at most three neighbouring logits.
+ * The two bilinear steps along one axis, from logits to the frame and from the frame to the image, as one step.
  *
- * @param {number} length side of the picture, pixels
- * @param {number} inputLength the same side inside the frame
+ * A pixel of the image depends on two neighbouring pixels of the frame, hence on at most three neighbouring logits.
+ *
+ * @param {number} length side of the image, in pixels
+ * @param {number} inputLength the same side inside the frame, in pixels
  * @returns {Upsampling}
  */
 export function upsampling(length, inputLength) {
@@ -74,7 +77,7 @@ export function upsampling(length, inputLength) {
   return { first, weights };
 }
 
-/** The two samples of the source around a sample's centre, and the share of the second; edges are repeated. */
+/** The two source samples around the centre of target sample i, and the weight of the second. Edges are repeated. */
 function between(i, targetLength, sourceLength) {
   const source = Math.max((i + 0.5) * (sourceLength / targetLength) - 0.5, 0);
   const below = Math.min(Math.floor(source), sourceLength - 1);

@@ -1,21 +1,21 @@
 /**
- * Masks as COCO's run lengths, made of the decoder's logits: a pixel belongs to the mask where its logit is above 0.
+ * Encodes the decoder's logits as COCO run lengths. A pixel belongs to the mask where its upsampled logit is above 0.
  *
- * The picture is walked column by column. A pixel depends on three rows of logits: where all of them have one sign, its
- * sign is known, and only the seam of the object is computed.
+ * The image is scanned column by column. A pixel depends on three rows of logits. Where all three have the same sign, the
+ * pixel has that sign too, so only pixels at the edge of the object are computed.
  */
 
 import { MASK_SIZE, TAPS, inputSize, upsampling } from "./letterbox.js";
 
-/** Makes masks of one picture. */
-export class MaskWriter {
+/** Encodes masks of one image. */
+export class MaskEncoder {
   #size;
   #rows;
   #columns;
-  /** Stretches of a column whose pixels depend on the same logits: first logit, first pixel, pixel behind, and so on. */
+  /** Bands of rows that depend on the same logits, three numbers each: first row of logits, first pixel, end pixel. */
   #bands;
 
-  /** @param {import("./letterbox.js").Size} size of the picture */
+  /** @param {import("./letterbox.js").Size} size size of the image */
   constructor(size) {
     const input = inputSize(size);
     this.#size = size;
@@ -33,21 +33,21 @@ export class MaskWriter {
 
   /**
    * @param {Float32Array} logits 256×256, row by row
-   * @returns {{rle: import("../client/masks.js").Rle, area: number, box: [number, number, number, number]}} the box exclusive
-   *   at its end, zeros when the mask is empty
+   * @returns {{rle: import("../client/masks.js").Rle, area: number, box: [number, number, number, number]}} `box` is
+   *   exclusive at its end, and zeros if the mask is empty
    */
-  write(logits) {
+  encode(logits) {
     const { width, height } = this.#size;
-    const walk = new Walk(height);
+    const runs = new MaskRuns(height);
     const column = new Float32Array(MASK_SIZE);
     for (let x = 0; x < width; x++) {
-      if (this.#stretch(logits, x, column)) this.#walk(column, x, walk);
+      if (this.#interpolateColumn(logits, x, column)) this.#scanColumn(column, x, runs);
     }
-    return { rle: { size: [height, width], counts: encodeCounts(walk.runs(width * height)) }, ...walk.extent() };
+    return { rle: { size: [height, width], counts: encodeCounts(runs.lengths(width * height)) }, ...runs.extent() };
   }
 
-  /** One column of the picture, still in rows of logits; whether any of them is positive. */
-  #stretch(logits, x, column) {
+  /** Upsample the logits to column `x` of the image; rows stay those of logits. Returns whether any is positive. */
+  #interpolateColumn(logits, x, column) {
     const first = this.#columns.first[x];
     const [a, b, c] = this.#columns.weights.subarray(TAPS * x, TAPS * x + TAPS);
     let isAnyInside = false;
@@ -59,11 +59,11 @@ export class MaskWriter {
     return isAnyInside;
   }
 
-  /** Down one column of the picture, whose logits are in `column`. */
-  #walk(column, x, walk) {
+  /** Add the runs of column `x`, whose logits are in `column`. */
+  #scanColumn(column, x, runs) {
     const { weights } = this.#rows;
     const bands = this.#bands;
-    let from = -1; // where the run began that we are in
+    let from = -1; // first pixel of the current run; -1 outside the mask
     for (let i = 0; i < bands.length; i += 3) {
       const [row, start, end] = [bands[i], bands[i + 1], bands[i + 2]];
       const [a, b, c] = [column[row], column[row + 1], column[row + 2]];
@@ -73,44 +73,44 @@ export class MaskWriter {
         for (let y = start, at = TAPS * start; y < end; y++, at += TAPS) {
           const isInside = weights[at] * a + weights[at + 1] * b + weights[at + 2] * c > 0;
           if (isInside === from >= 0) continue;
-          if (!isInside) walk.add(x, from, y);
+          if (!isInside) runs.add(x, from, y);
           from = isInside ? y : -1;
         }
       } else if (from >= 0) {
-        walk.add(x, from, start);
+        runs.add(x, from, start);
         from = -1;
       }
     }
-    if (from >= 0) walk.add(x, from, this.#size.height);
+    if (from >= 0) runs.add(x, from, this.#size.height);
   }
 }
 
-/** The pixels of a mask as they are come by, column after column. */
-class Walk {
+/** Collects the runs of a mask, column after column. */
+class MaskRuns {
   #height;
-  /** First pixels of the runs, and those behind their last, alternating. */
-  #turns = /** @type {number[]} */ ([]);
+  /** First pixel and end pixel of each run, alternating. */
+  #transitions = /** @type {number[]} */ ([]);
   #area = 0;
   #box = [Infinity, Infinity, 0, 0];
 
-  /** @param {number} height of the picture */
+  /** @param {number} height height of the image, in pixels */
   constructor(height) {
     this.#height = height;
   }
 
-  /** Rows from `start` to before `end` of column `x`. */
+  /** Add the rows from `start` to before `end` of column `x`. */
   add(x, start, end) {
-    const place = x * this.#height;
-    if (this.#turns.at(-1) === place + start) this.#turns[this.#turns.length - 1] = place + end;
-    else this.#turns.push(place + start, place + end);
+    const offset = x * this.#height;
+    if (this.#transitions.at(-1) === offset + start) this.#transitions[this.#transitions.length - 1] = offset + end;
+    else this.#transitions.push(offset + start, offset + end);
     this.#area += end - start;
     const [x0, y0, , y1] = this.#box;
     this.#box = [Math.min(x0, x), Math.min(y0, start), x + 1, Math.max(y1, end)];
   }
 
-  /** Lengths outside, inside, outside, …; together the whole picture. @param {number} count its pixels */
-  runs(count) {
-    const ends = this.#turns.at(-1) === count ? this.#turns : [...this.#turns, count];
+  /** Run lengths: outside, inside, outside, …; their sum is `count`. @param {number} count pixels of the image */
+  lengths(count) {
+    const ends = this.#transitions.at(-1) === count ? this.#transitions : [...this.#transitions, count];
     return ends.map((end, i) => end - (i ? ends[i - 1] : 0));
   }
 
@@ -120,7 +120,7 @@ class Walk {
   }
 }
 
-/** The other way round of `decodeCounts`. @param {number[]} runs @returns {string} */
+/** The inverse of `decodeCounts`. @param {number[]} runs @returns {string} */
 export function encodeCounts(runs) {
   const symbols = [];
   runs.forEach((run, i) => {

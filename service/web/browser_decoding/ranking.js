@@ -1,14 +1,14 @@
 /**
- * Which of the decoder's four masks a prompt gets, and in what order: by the model's rule, as the service does it.
+ * Selects and orders the decoder's four masks by the model's ranking rule, as in the service.
  *
- * @typedef {import("../client/edgesam.js").Ranking} Ranking from /models
+ * @typedef {import("../client/edgesam.js").Ranking} Ranking ranking rule from /models
  * @typedef {"auto" | 1 | 3 | 4} Multimask
  */
 
 /**
- * The outputs that may be answered, by index.
+ * The indices of the outputs that a prompt may get.
  *
- * @param {Multimask} multimask "auto": all four for a single point, which is ambiguous, else the first
+ * @param {Multimask} multimask number of masks; "auto": four for a single point, which is ambiguous, else one
  * @param {import("../client/edgesam.js").Prompt} prompt
  * @returns {number[]}
  */
@@ -19,11 +19,13 @@ export function candidates(multimask, prompt) {
 }
 
 /**
- * The score of each output, 0..1: the same terms in the same order as in the service, so that both agree to the last bit.
+ * The score of each output, 0..1.
+ *
+ * The terms are added in the service's order, so that both agree to the last bit.
  *
  * @param {Ranking} ranking
- * @param {ArrayLike<number>} stability of each output, 0..1
- * @param {ArrayLike<number>} predictedIou of each output
+ * @param {ArrayLike<number>} stability stability of each output, 0..1
+ * @param {ArrayLike<number>} predictedIou predicted IoU of each output
  * @returns {number[]}
  */
 export function scoresOf(ranking, stability, predictedIou) {
@@ -36,10 +38,10 @@ export function scoresOf(ranking, stability, predictedIou) {
 }
 
 /**
- * Outputs ordered by score, highest first; equal scores by index, and NaN last.
+ * Outputs ordered by score, highest first. Equal scores are ordered by index, and NaN comes last.
  *
- * @param {number[]} scores of all outputs
- * @param {number[]} indices those to order
+ * @param {number[]} scores scores of all outputs
+ * @param {number[]} indices outputs to order
  * @returns {number[]}
  */
 export function rank(scores, indices) {

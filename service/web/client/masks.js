@@ -1,25 +1,25 @@
 /**
- * Masks as the service writes them, made into rasters and drawn on a canvas.
+ * Decodes the service's masks to rasters, and draws rasters on a canvas.
  *
- * A raster may be smaller than its picture: what is shown needs no more pixels than the screen has, and a click on a
- * picture of 12 megapixels then costs no more than one on a small picture.
+ * A raster may be smaller than its image, since a page needs no more pixels than the screen has. Drawing a mask of an
+ * image with 12 megapixels then takes no longer than drawing one of a small image.
  *
- * @typedef {{width: number, height: number, data: Uint8Array}} Raster row by row, 1 inside, 0 outside
+ * @typedef {{width: number, height: number, data: Uint8Array}} Raster pixels row by row: 1 inside, 0 outside
  * @typedef {{size: [number, number], counts: string}} Rle COCO's compressed run lengths; `size` is height, width
  * @typedef {{width: number, height: number}} Size pixels
  */
 
 import { toFloat32 } from "./float16.js";
 
-const FRAME_SIZE = 1024; // the encoder's square frame; the picture lies in it at the top left
-const LOGITS_SIZE = 256; // logits cover the frame
+const FRAME_SIZE = 1024; // side of the encoder's square frame; the image lies in it at the top left
+const LOGITS_SIZE = 256; // side of the logits, which cover the frame
 
 /**
- * The run lengths in a COCO string: outside, inside, outside, …, column after column.
+ * Decode a COCO string to run lengths: outside, inside, outside, …, column after column.
  *
  * @param {string} counts
  * @returns {number[]}
- * @throws {RangeError} the string ends in the middle of a number
+ * @throws {RangeError} if the string ends in the middle of a number
  */
 export function decodeCounts(counts) {
   const runs = [];
@@ -34,38 +34,40 @@ export function decodeCounts(counts) {
       shift += 5;
     } while (symbol & 32);
     if (symbol & 16 && shift < 32) value |= -1 << shift;
-    if (runs.length > 2) value += runs[runs.length - 2]; // differences to the run before the last, from the fourth on
+    if (runs.length > 2) value += runs[runs.length - 2]; // from the fourth on, numbers are differences to the run two before
     runs.push(value);
   }
   return runs;
 }
 
 /**
+ * Decode a mask to a raster. Each pixel of the raster has the mask's value at the pixel's centre.
+ *
  * @param {Rle} rle
- * @param {Size} [size] of the raster; the picture's own unless given. A pixel is what the mask says at its centre.
+ * @param {Size} [size] size of the raster; by default the image's size
  * @returns {Raster}
- * @throws {RangeError} the runs do not fill the picture
+ * @throws {RangeError} if the runs do not fill the image
  */
 export function rasterOfRle(rle, size) {
-  const [pictureHeight, pictureWidth] = rle.size;
-  const { width, height } = size ?? { width: pictureWidth, height: pictureHeight };
-  const turns = [];
+  const [imageHeight, imageWidth] = rle.size;
+  const { width, height } = size ?? { width: imageWidth, height: imageHeight };
+  const transitions = [];
   let end = 0;
   for (const run of decodeCounts(rle.counts)) {
     if (run < 0) throw new RangeError("A run has a negative length.");
-    turns.push((end += run));
+    transitions.push((end += run));
   }
-  if (end !== pictureWidth * pictureHeight) throw new RangeError("The runs do not fill the picture.");
+  if (end !== imageWidth * imageHeight) throw new RangeError("The runs do not fill the image.");
   const data = new Uint8Array(width * height);
-  const scale = height / pictureHeight;
+  const scale = height / imageHeight;
   for (let x = 0, run = 0; x < width; x++) {
-    const top = Math.floor(((x + 0.5) * pictureWidth) / width) * pictureHeight;
-    const bottom = top + pictureHeight;
-    while (turns[run] <= top) run++;
-    for (let i = run, from = top; from < bottom; from = turns[i++]) {
+    const top = Math.floor(((x + 0.5) * imageWidth) / width) * imageHeight;
+    const bottom = top + imageHeight;
+    while (transitions[run] <= top) run++;
+    for (let i = run, from = top; from < bottom; from = transitions[i++]) {
       if (i % 2 === 0) continue;
       const first = Math.ceil((from - top) * scale - 0.5);
-      const last = Math.ceil((Math.min(turns[i], bottom) - top) * scale - 0.5);
+      const last = Math.ceil((Math.min(transitions[i], bottom) - top) * scale - 0.5);
       for (let at = first * width + x; at < last * width; at += width) data[at] = 1;
     }
   }
@@ -73,8 +75,10 @@ export function rasterOfRle(rle, size) {
 }
 
 /**
- * @param {string} logits base64 of 256×256 little-endian float16
- * @returns {Float32Array} row by row; above 0 is inside
+ * Decode the `logits` of a mask.
+ *
+ * @param {string} logits base64 of 256×256 little-endian float16 numbers
+ * @returns {Float32Array} 256×256, row by row; positive inside the mask
  */
 export function decodeLogits(logits) {
   const bytes = bytesOfBase64(logits);
@@ -83,20 +87,20 @@ export function decodeLogits(logits) {
 }
 
 /**
- * Upsampled linearly. The service's own masks are upsampled bicubically, in two steps: their edges differ by a pixel or
- * two.
+ * Upsample logits linearly to a raster. The service upsamples in two steps, so the edges of its masks may differ by a
+ * pixel or two.
  *
- * @param {Float32Array} logits of `decodeLogits`
- * @param {Size} picture
- * @param {Size} [size] of the raster; the picture's own unless given
+ * @param {Float32Array} logits result of `decodeLogits`
+ * @param {Size} image size of the image
+ * @param {Size} [size] size of the raster; by default the image's size
  * @returns {Raster}
  */
-export function rasterOfLogits(logits, picture, size = picture) {
+export function rasterOfLogits(logits, image, size = image) {
   const { width, height } = size;
-  const scale = FRAME_SIZE / Math.max(picture.width, picture.height);
-  const columns = taps(width, Math.floor(picture.width * scale + 0.5));
+  const scale = FRAME_SIZE / Math.max(image.width, image.height);
+  const columns = taps(width, Math.floor(image.width * scale + 0.5));
   const data = new Uint8Array(width * height);
-  taps(height, Math.floor(picture.height * scale + 0.5)).forEach(([top, down], y) => {
+  taps(height, Math.floor(image.height * scale + 0.5)).forEach(([top, down], y) => {
     const upper = top * LOGITS_SIZE;
     const lower = Math.min(top + 1, LOGITS_SIZE - 1) * LOGITS_SIZE;
     columns.forEach(([left, right], x) => {
@@ -110,13 +114,16 @@ export function rasterOfLogits(logits, picture, size = picture) {
 }
 
 /**
- * @param {string} png base64 of a PNG file, 1 bit a pixel. A cut one (`crop`) is as large as the mask's box.
+ * Decode the `png` of a mask. This needs a browser.
+ *
+ * @param {string} png base64 of a PNG file with 1 bit per pixel; with the option `crop` it has the size of the mask's box
  * @returns {Promise<Raster>}
  */
 export async function rasterOfPng(png) {
   const bitmap = await createImageBitmap(new Blob([bytesOfBase64(png)], { type: "image/png" }));
   const { width, height } = bitmap;
-  const context = new OffscreenCanvas(width, height).getContext("2d");
+  const canvas = new OffscreenCanvas(width, height);
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const pixels = context.getImageData(0, 0, width, height).data;
@@ -124,38 +131,38 @@ export async function rasterOfPng(png) {
 }
 
 /**
- * Make a canvas as large as a raster and draw it there; outside stays transparent.
+ * Draw a raster on a canvas, which gets the raster's size. Pixels outside the mask become transparent.
  *
  * @template {HTMLCanvasElement | OffscreenCanvas} Canvas
  * @param {Canvas} canvas
  * @param {Raster} raster
- * @param {[red: number, green: number, blue: number, alpha?: number]} [colour] each 0..255
+ * @param {[red: number, green: number, blue: number, alpha?: number]} [colour] each channel 0..255; white by default
  * @returns {Canvas}
  */
 export function drawRaster(canvas, { width, height, data }, [red, green, blue, alpha = 255] = [255, 255, 255]) {
   canvas.width = width;
   canvas.height = height;
-  const image = new ImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
-  new Uint8ClampedArray(pixels.buffer).set([red, green, blue, alpha]); // the machine's own order of bytes
+  const imageData = new ImageData(width, height);
+  const pixels = new Uint32Array(imageData.data.buffer);
+  new Uint8ClampedArray(pixels.buffer).set([red, green, blue, alpha]); // as bytes, so that byte order does not matter
   const inside = pixels[0];
   for (let i = 0; i < data.length; i++) pixels[i] = data[i] ? inside : 0;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  context.putImageData(image, 0, 0);
+  context.putImageData(imageData, 0, 0);
   return canvas;
 }
 
 /**
- * How far two masks of one picture agree.
+ * Intersection over union of two masks of one image.
  *
  * @param {Rle} one
  * @param {Rle} other
- * @returns {number} pixels in both, as a part of those in any; 1 for two empty ones
+ * @returns {number} pixels in both masks divided by pixels in either; 1 if both are empty
  */
 export function intersectionOverUnion(one, other) {
   const [ours, theirs] = [decodeCounts(one.counts), decodeCounts(other.counts)];
   let [both, any, i, j] = [0, 0, 0, 0];
-  let [left, right] = [ours[0] ?? 0, theirs[0] ?? 0]; // of the runs i and j
+  let [left, right] = [ours[0] ?? 0, theirs[0] ?? 0]; // pixels left in the runs i and j
   while (i < ours.length && j < theirs.length) {
     const step = Math.min(left, right);
     if (i % 2 && j % 2) both += step;
@@ -166,11 +173,11 @@ export function intersectionOverUnion(one, other) {
   return any ? both / any : 1;
 }
 
-/** For each pixel of a side: the logit before its centre, and how far it lies towards the next one. */
+/** For each pixel along a side: the index of the logit before its centre, and the weight of the next logit. */
 function taps(length, inputLength) {
-  const most = inputLength / 4 - 1;
+  const last = inputLength / 4 - 1;
   return Array.from({ length }, (_, i) => {
-    const at = Math.min(Math.max(0, most), Math.max(0, ((i + 0.5) * inputLength) / length / 4 - 0.5));
+    const at = Math.min(Math.max(0, last), Math.max(0, ((i + 0.5) * inputLength) / length / 4 - 0.5));
     return [Math.floor(at), at - Math.floor(at)];
   });
 }
@@ -182,9 +189,9 @@ function bytesOfBase64(text) {
 /** @param {Uint8Array} bytes @returns {string} */
 export function base64OfBytes(bytes) {
   let text = "";
-  const piece = 0x8000; // more arguments than that some engines do not take
-  for (let start = 0; start < bytes.length; start += piece) {
-    text += String.fromCharCode(...bytes.subarray(start, start + piece));
+  const chunk = 0x8000; // some engines do not accept more arguments
+  for (let start = 0; start < bytes.length; start += chunk) {
+    text += String.fromCharCode(...bytes.subarray(start, start + chunk));
   }
   return btoa(text);
 }

@@ -1,14 +1,14 @@
 /**
- * SHA-256 of a picture's file: by the browser where it may, in JavaScript where it may not.
+ * SHA-256 of a file: with `crypto.subtle` where it exists, else in JavaScript.
  *
- * `crypto.subtle` exists on https and on localhost only; a service in a laboratory's network is often plain http.
+ * `crypto.subtle` exists on https and on localhost only. Services in internal networks often use plain http.
  */
 
-const CHUNK_BYTES = 1 << 20; // some 5 ms of work between two turns of the event loop, so the page never freezes
+const CHUNK_BYTES = 1 << 20; // about 5 ms of work; the event loop runs between chunks, so the page stays responsive
 
 /**
  * @param {Blob} blob
- * @param {{onProgress?: (done: number) => void, signal?: AbortSignal}} [options] `onProgress` gets a part of 1.
+ * @param {{onProgress?: (done: number) => void, signal?: AbortSignal}} [options] `onProgress` gets the share that is hashed, 0..1
  * @returns {Promise<string>} 64 lower-case hex digits
  */
 export async function sha256(blob, { onProgress, signal } = {}) {
@@ -27,7 +27,7 @@ export async function sha256(blob, { onProgress, signal } = {}) {
   return hex(hash.digest());
 }
 
-/** The hash itself, fed piece by piece. Source: FIPS 180-4. */
+/** SHA-256 of data that comes in chunks. Source: FIPS 180-4. */
 export class Sha256 {
   #state = Uint32Array.from(INITIAL);
   #block = new Uint8Array(64);
@@ -50,7 +50,7 @@ export class Sha256 {
     this.#filled = bytes.length - start;
   }
 
-  /** @returns {Uint8Array} 32 bytes; nothing may be fed after it */
+  /** The hash. `update` must not be called afterwards. @returns {Uint8Array} 32 bytes */
   digest() {
     const padding = new Uint8Array(this.#filled < 56 ? 64 - this.#filled : 128 - this.#filled);
     padding[0] = 0x80;
@@ -65,7 +65,7 @@ export class Sha256 {
 }
 
 const PRIMES = firstPrimes(64);
-// The constants are what the standard says they are: fractional parts of roots of the first primes, 32 bits of them.
+// The standard's constants: the first 32 bits of the fractional parts of the roots of the first primes.
 const INITIAL = PRIMES.slice(0, 8).map((prime) => fraction(Math.sqrt(prime)));
 const ROUND = Int32Array.from(PRIMES, (prime) => fraction(Math.cbrt(prime)) | 0);
 const schedule = new Int32Array(64);

@@ -1,8 +1,8 @@
-/** Handing things over to the machine: downloads and the clipboard. */
+/** Downloads and the clipboard. */
 
-const REVOKE_AFTER_MS = 60_000; // a slow disk may take its time; the browser does not tell
+const REVOKE_AFTER_MS = 60_000; // the browser does not report when it has written the file
 
-/** @param {Blob} blob @param {string} name */
+/** @param {Blob} blob @param {string} name file name */
 export function download(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -11,7 +11,7 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_AFTER_MS);
 }
 
-/** Also over plain http, where pages have no clipboard of their own. @param {string} text */
+/** Works over plain http too, where `navigator.clipboard` does not exist. @param {string} text */
 export async function copyText(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);
@@ -27,10 +27,10 @@ export async function copyText(text) {
   if (!isCopied) throw new Error("The browser does not let this page copy.");
 }
 
-/** Whether pictures can be copied here. */
-export const canCopyPictures = Boolean(navigator.clipboard?.write && globalThis.ClipboardItem);
+/** Whether this browser can copy images. */
+export const canCopyImages = Boolean(navigator.clipboard?.write && globalThis.ClipboardItem);
 
 /** @param {Promise<Blob>} png */
-export async function copyPicture(png) {
+export async function copyImage(png) {
   await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
 }

@@ -1,12 +1,13 @@
-/** Who answers clicks, the service or this browser, and how large an object they mean: a section of the panel. */
+/** The panel's section "Clicks": decode in this browser or in the service, and whether a click selects the whole object. */
 
 import { BrowserDecoder } from "../browser_decoding/browser_decoder.js";
 import { intersectionOverUnion } from "../client/masks.js";
 import { recall, remember } from "./storage.js";
 
-const HERE = "edgesam-decode-here";
-const GROW = "edgesam-grow-clicks";
-const RUNTIME_BYTES = 4e6; // of ONNX Runtime, as it is sent
+// Names under which browsers have stored the choices; a new name would lose them.
+const IN_BROWSER_KEY = "edgesam-decode-here";
+const WHOLE_OBJECT_KEY = "edgesam-grow-clicks";
+const RUNTIME_BYTES = 4e6; // download of ONNX Runtime, compressed
 
 export class DecodingChoice {
   #parts;
@@ -18,9 +19,10 @@ export class DecodingChoice {
   #prompt = /** @type {import("./session.js").SessionPrompt | null} */ (null);
 
   /**
-   * @param {Record<"section" | "growRow" | "grow" | "hereRow" | "here" | "note" | "compare" | "comparison", any>} parts
+   * @param {Record<"section" | "wholeObjectRow" | "wholeObject" | "inBrowserRow" | "inBrowser" | "note" | "compare" |
+   *   "comparison", any>} parts elements of index.html
    * @param {import("../client/edgesam.js").Client} client
-   * @param {import("./segmenter.js").Segmenter} segmenter is told whom to ask
+   * @param {import("./segmenter.js").Segmenter} segmenter gets the chosen backend
    * @param {import("./latency.js").LatencyStrip} strip
    */
   constructor(parts, client, segmenter, strip) {
@@ -32,47 +34,56 @@ export class DecodingChoice {
     this.onProgress = () => {};
     /** @type {(error: Error) => void} */
     this.onError = () => {};
-    parts.grow.addEventListener("change", () => {
-      remember("localStorage", GROW, String(parts.grow.checked));
+    parts.wholeObject.addEventListener("change", () => {
+      remember("localStorage", WHOLE_OBJECT_KEY, String(parts.wholeObject.checked));
       this.#apply();
     });
-    parts.here.addEventListener("change", () => {
-      remember("localStorage", HERE, String(parts.here.checked));
-      if (!parts.here.checked) this.#browser?.close();
+    parts.inBrowser.addEventListener("change", () => {
+      remember("localStorage", IN_BROWSER_KEY, String(parts.inBrowser.checked));
+      if (!parts.inBrowser.checked) this.#browser?.close();
       this.#apply();
-      this.open().catch((error) => this.failed(error));
+      this.open().catch((error) => this.handleError(error));
     });
     parts.compare.addEventListener("click", () => this.#compare());
   }
 
-  /** Whether clicks are answered in this browser. */
-  get isHere() {
-    return this.#browser !== null && this.#parts.here.checked;
+  /** Whether this browser decodes clicks. */
+  get isInBrowser() {
+    return this.#browser !== null && this.#parts.inBrowser.checked;
   }
 
-  /** What can be chosen with a model; what was chosen at an earlier visit is. @param {import("../client/edgesam.js").Model} model */
+  /**
+   * Show the choices that a model offers, and restore those of an earlier visit.
+   *
+   * @param {import("../client/edgesam.js").Model} model
+   */
   offer(model) {
-    const { section, growRow, grow, hereRow, here, note } = this.#parts;
+    const { section, wholeObjectRow, wholeObject, inBrowserRow, inBrowser, note } = this.#parts;
     const files = Object.values(model.files ?? {});
-    const canBeHere = files.length > 0 && typeof Worker === "function" && typeof WebAssembly === "object";
+    const canDecode = files.length > 0 && typeof Worker === "function" && typeof WebAssembly === "object";
     this.#browser?.close();
-    this.#browser = canBeHere ? new BrowserDecoder(this.#client, model) : null;
+    this.#browser = canDecode ? new BrowserDecoder(this.#client, model) : null;
     if (this.#browser) {
       this.#browser.onProgress = (progress) => this.onProgress(progress);
       this.#browser.onPrepared = (ms) => this.#strip.prepared(ms);
       const bytes = files.reduce((sum, { size_bytes: size }) => sum + size, RUNTIME_BYTES);
-      note.textContent = `Clicks are then no requests. Loads ${Math.round(bytes / 1e6)} MB once.`;
+      note.textContent = `Clicks then send no requests. Downloads ${Math.round(bytes / 1e6)} MB once.`;
     }
-    hereRow.hidden = !canBeHere;
-    growRow.hidden = !model.granularity;
-    section.hidden = hereRow.hidden && growRow.hidden;
-    here.checked = canBeHere && recall("localStorage", HERE) === "true";
-    grow.checked = model.granularity && recall("localStorage", GROW) === "true";
+    inBrowserRow.hidden = !canDecode;
+    wholeObjectRow.hidden = !model.granularity;
+    section.hidden = inBrowserRow.hidden && wholeObjectRow.hidden;
+    inBrowser.checked = canDecode && recall("localStorage", IN_BROWSER_KEY) === "true";
+    wholeObject.checked = model.granularity && recall("localStorage", WHOLE_OBJECT_KEY) === "true";
     this.#apply();
-    this.open().catch((error) => this.failed(error));
+    this.open().catch((error) => this.handleError(error));
   }
 
-  /** What is shown and selected now. @param {string} imageHash @param {import("./session.js").SessionPrompt | null} prompt */
+  /**
+   * Set the image and the selected prompt, which `Compare` uses.
+   *
+   * @param {string} imageHash empty while no image is embedded
+   * @param {import("./session.js").SessionPrompt | null} prompt
+   */
   show(imageHash, prompt) {
     if (prompt !== this.#prompt) this.#parts.comparison.textContent = "";
     this.#imageHash = imageHash;
@@ -80,17 +91,21 @@ export class DecodingChoice {
     this.#parts.compare.disabled = !imageHash || !prompt;
   }
 
-  /** Make the picture ready where clicks are answered. */
+  /** Prepare the image in this browser, if it decodes clicks. */
   async open() {
-    if (this.isHere && this.#imageHash) await this.#browser?.open(this.#imageHash);
+    if (this.isInBrowser && this.#imageHash) await this.#browser?.open(this.#imageHash);
   }
 
-  /** An error of whoever was asked. The service takes over what this browser cannot do. @param {Error & {code?: string}} error */
-  failed(error) {
-    if (!this.#parts.here.checked) return; // what was switched off says that it has ended
+  /**
+   * Handle a backend's error. Where this browser cannot decode, switch to the service.
+   *
+   * @param {Error & {code?: string}} error
+   */
+  handleError(error) {
+    if (!this.#parts.inBrowser.checked) return; // the user switched the decoder off, which rejects its pending jobs
     if (error.code === "cannot-decode-here") {
-      this.#parts.note.textContent = "This browser cannot: the service decodes, as before.";
-      this.#parts.here.checked = false; // not remembered: the next visit may find another browser
+      this.#parts.note.textContent = "This browser cannot do it. The service computes the masks, as before.";
+      this.#parts.inBrowser.checked = false; // not stored: the user may come back with a newer browser
       this.#browser?.close();
       this.#apply();
     }
@@ -98,35 +113,36 @@ export class DecodingChoice {
   }
 
   #apply() {
-    const { here, grow, compare, comparison } = this.#parts;
-    compare.hidden = !this.isHere;
+    const { inBrowser, wholeObject, compare, comparison } = this.#parts;
+    compare.hidden = !this.isInBrowser;
     comparison.textContent = "";
-    grow.disabled = this.isHere; // an embedding does not tell what is in its picture
-    this.#segmenter.growsClicks = grow.checked && !this.isHere;
-    this.#segmenter.ask(here.checked && this.#browser ? this.#browser : this.#client);
+    wholeObject.disabled = this.isInBrowser; // the service finds the whole object from the image, not from its embedding
+    this.#segmenter.selectsWholeObject = wholeObject.checked && !this.isInBrowser;
+    this.#segmenter.setBackend(inBrowser.checked && this.#browser ? this.#browser : this.#client);
   }
 
-  /** The same click answered by both, one after the other. */
+  /** Send the selected prompt to the service, then to the browser's decoder, and show both times and the masks' IoU. */
   async #compare() {
     const { compare, comparison } = this.#parts;
     const [browser, prompt, imageHash] = [this.#browser, this.#prompt, this.#imageHash];
     if (!browser || !prompt) return;
     const { prompts, options } = this.#segmenter.requestOf(prompt);
-    const both = prompts.map(({ mask_id: _, ...known }) => known); // a mask that only one of them knows helps neither
+    const shared = prompts.map(({ mask_id: _, ...rest }) => rest); // only the service knows the mask of a mask_id
     compare.disabled = true;
     comparison.textContent = "…";
     try {
-      const theirs = await this.#client.segment(imageHash, both, options);
-      const ours = await browser.segment(imageHash, both, options);
+      const theirs = await this.#client.segment(imageHash, shared, options);
+      const ours = await browser.segment(imageHash, shared, options);
       this.#strip.add(theirs.timing, "service");
       this.#strip.add(ours.timing, "browser");
-      const [there, here] = [theirs, ours].map(({ timing }) => Math.round(timing.roundTripMs));
-      const agreement = intersectionOverUnion(theirs.results[0].masks[0].rle, ours.results[0].masks[0].rle);
-      comparison.textContent = `Service ${there} ms, here ${here} ms. The masks share ${(100 * agreement).toFixed(2)} % of their pixels.`;
-      comparison.dataset.iou = String(agreement);
+      const [serviceMs, browserMs] = [theirs, ours].map(({ timing }) => Math.round(timing.roundTripMs));
+      const iou = intersectionOverUnion(theirs.results[0].masks[0].rle, ours.results[0].masks[0].rle);
+      const percent = (100 * iou).toFixed(2);
+      comparison.textContent = `Service ${serviceMs} ms, this browser ${browserMs} ms. The masks share ${percent} % of their pixels.`;
+      comparison.dataset.iou = String(iou);
     } catch (error) {
       comparison.textContent = "";
-      this.failed(error);
+      this.handleError(error);
     } finally {
       compare.disabled = !this.#imageHash || !this.#prompt;
     }

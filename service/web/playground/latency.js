@@ -1,17 +1,17 @@
-/** The strip at the bottom: where the milliseconds of the last click went, and the percentiles of this visit. */
+/** The strip at the bottom: the stages of the last click in milliseconds, and percentiles since the page was opened. */
 
-// Stages as the service names them, in their order; the rest of its time and the way there and back come after them.
+// Stages as the service names them, in their order. "other" and "network" are computed and come last.
 const STAGES = ["cache_get", "queue", "prepare", "decode", "postprocess", "serialize"];
-const LEAST_LABELLED_MS = 0.5;
+const MIN_LABELLED_MS = 0.5;
 
-/** @typedef {"service" | "browser"} Place where a click was answered */
+/** @typedef {"service" | "browser"} Place where the decoder ran */
 
 export class LatencyStrip {
   #element;
   /** @type {Record<Place, number[]>} */
   #roundTrips = { service: [], browser: [] };
 
-  /** @param {HTMLElement} element with the parts of index.html */
+  /** @param {HTMLElement} element contains the `data-part` elements of index.html */
   constructor(element) {
     this.#element = element;
   }
@@ -22,7 +22,7 @@ export class LatencyStrip {
     const parts = split(stages, roundTripMs);
     const bar = this.#part("bar");
     bar.replaceChildren(...parts.map(([stage, ms]) => this.#segment(stage, ms)));
-    const described = parts.filter(([, ms]) => ms >= LEAST_LABELLED_MS);
+    const described = parts.filter(([, ms]) => ms >= MIN_LABELLED_MS);
     this.#part("legend").replaceChildren(...described.map(([stage, ms]) => this.#label(stage, ms)));
     bar.setAttribute("aria-label", parts.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(", "));
     this.#part("last").textContent = `${Math.round(roundTripMs)} ms`;
@@ -32,12 +32,12 @@ export class LatencyStrip {
     this.#element.classList.add("has-clicks");
   }
 
-  /** A picture was made ready in this browser. @param {number} ms */
+  /** Show how long this browser took to prepare the image. @param {number} ms */
   prepared(ms) {
-    this.#part("prepared").textContent = `prepared here in ${Math.round(ms)} ms`;
+    this.#part("prepared").textContent = `image prepared in ${Math.round(ms)} ms`;
   }
 
-  /** Once both have answered, the strip says who was last, and how the other one is. */
+  /** Show which decoder answered last; once both have answered, show the other one's times too. */
   #comparePlaces(place) {
     const { service, browser } = this.#roundTrips;
     const count = service.length + browser.length;
@@ -72,9 +72,9 @@ export class LatencyStrip {
 }
 
 /**
- * The parts of a round trip; together they are all of it.
+ * The parts of a round trip, in milliseconds. Their sum is the round trip.
  *
- * @param {Record<string, number>} stages milliseconds; `total` is the service's whole time
+ * @param {Record<string, number>} stages milliseconds; `total` is the service's whole time for the request
  * @param {number} roundTripMs
  * @returns {[string, number][]}
  */
@@ -85,7 +85,7 @@ export function split(stages, roundTripMs) {
   return [...known, ["other", total - sum], ["network", Math.max(0, roundTripMs - total)]];
 }
 
-/** Nearest rank. @param {number[]} values at least one @param {number} rank part of 1 */
+/** Percentile by the nearest-rank method. @param {number[]} values at least one @param {number} rank 0..1 */
 export function percentile(values, rank) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.max(0, Math.ceil(rank * sorted.length) - 1)];

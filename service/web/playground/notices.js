@@ -1,7 +1,7 @@
 /**
- * Errors as what to do next.
+ * Shows errors in a notice that says what happened and what to do.
  *
- * @typedef {"retry" | "open" | "key" | null} Remedy what the notice's button does
+ * @typedef {"retry" | "open" | "key" | null} Remedy action of the notice's button; null: no button
  * @typedef {{title: string, text: string, remedy: Remedy, label?: string}} Advice
  */
 
@@ -9,22 +9,22 @@
 const ADVICE = {
   unreachable: {
     title: "The service does not answer",
-    text: "Your work is kept. As soon as the service is back, this page goes on by itself.",
+    text: "Your work is kept. This page continues by itself when the service answers again.",
     remedy: "retry",
   },
   timeout: {
     title: "The service took too long",
-    text: "It may be busy, or the connection slow. Your work is kept.",
+    text: "It may be busy, or the connection may be slow. Your work is kept.",
     remedy: "retry",
   },
   overloaded: {
     title: "The service is busy",
-    text: "Many people click at the moment. Wait a few seconds, then try again.",
+    text: "Many people are using it. Wait a few seconds, then try again.",
     remedy: "retry",
   },
   "not-ready": {
     title: "The service is restarting",
-    text: "Your work is kept. This page goes on by itself in a moment.",
+    text: "Your work is kept. This page continues by itself when the service is ready.",
     remedy: "retry",
   },
   "cache-unavailable": {
@@ -38,34 +38,34 @@ const ADVICE = {
     remedy: "retry",
   },
   "embedding-not-found": {
-    title: "The service has forgotten the image",
-    text: "Open it once more.",
+    title: "The service no longer has this image",
+    text: "Open the image again.",
     remedy: "open",
   },
   unauthorized: {
-    title: "This service asks for an API key",
-    text: "Ask whoever runs it for a key, and type it in here. It stays in this tab.",
+    title: "This service needs an API key",
+    text: "Ask the operator of the service for a key and enter it. The key stays in this tab.",
     remedy: "key",
     label: "Enter key",
   },
   "unsupported-image": {
-    title: "This file is no image the service reads",
-    text: "Take a JPEG, PNG, WebP, GIF, BMP or TIFF file.",
+    title: "The service cannot read this file",
+    text: "Choose a JPEG, PNG, WebP, GIF, BMP or TIFF image.",
     remedy: "open",
   },
   "undecodable-image": {
-    title: "The image is broken or cut off",
-    text: "Save it again from where it comes from, or take another one.",
+    title: "The image file is damaged or incomplete",
+    text: "Save the image again, or choose another one.",
     remedy: "open",
   },
   "image-too-large": {
     title: "The image has too many pixels",
-    text: "Scale it down first, or take a smaller one.",
+    text: "Scale it down first, or choose a smaller image.",
     remedy: "open",
   },
   "body-too-large": {
     title: "The file is too large",
-    text: "Save it as JPEG, or scale it down first.",
+    text: "Save the image as JPEG, or scale it down first.",
     remedy: "open",
   },
   "body-timeout": {
@@ -75,41 +75,41 @@ const ADVICE = {
   },
   "unusable-aspect-ratio": {
     title: "The image is too narrow",
-    text: "Cut it to a less extreme shape first.",
+    text: "Crop it to a less narrow shape first.",
     remedy: "open",
   },
   "undisplayable-image": {
     title: "This browser cannot show that file",
-    text: "Save it as JPEG or PNG and open it again. (The service itself also reads BMP and TIFF.)",
+    text: "Save it as a JPEG or PNG image and open that.",
     remedy: "open",
   },
   "cannot-decode-here": {
-    title: "This browser cannot decode",
-    text: "The service does it, as before.",
+    title: "This browser cannot compute masks",
+    text: "The service computes them, as before.",
     remedy: null,
   },
   "model-changed": {
     title: "The service has another model now",
-    text: "Save what you want to keep, then load this page again.",
+    text: "Export the masks that you want to keep, then reload this page.",
     remedy: null,
   },
-  "no-picture": {
-    title: "There was no image in that",
-    text: "Drop or paste an image file, such as a JPEG or PNG.",
+  "no-image": {
+    title: "That was not an image",
+    text: "Drop or paste an image file, for example a JPEG or PNG.",
     remedy: "open",
   },
 };
 
 const LABELS = { retry: "Try again", open: "Choose an image" };
 
-/** What the page can wait for by itself. */
-const PASSING = new Set(["unreachable", "not-ready"]);
+/** Codes of problems that end by themselves; the page waits for that. */
+const TRANSIENT = new Set(["unreachable", "not-ready"]);
 
 /** @param {Error & {code?: string, requestId?: string}} error @returns {Advice} */
-export function adviceOn(error) {
+export function adviceFor(error) {
   const known = ADVICE[error.code ?? ""];
   if (known) return known;
-  const id = error.requestId ? ` The service's log has it under ${error.requestId}.` : "";
+  const id = error.requestId ? ` The service's log has the details under ${error.requestId}.` : "";
   return { title: "That did not work", text: `${error.message}${id}`, remedy: "retry" };
 }
 
@@ -120,9 +120,9 @@ export class Notice {
   #probe = 0;
 
   /**
-   * @param {HTMLElement} element with the parts of index.html
-   * @param {Record<string, () => void>} remedies
-   * @param {() => Promise<boolean>} isBack whether a service that was gone answers again
+   * @param {HTMLElement} element contains the `data-part` elements of index.html
+   * @param {Record<string, () => void>} remedies action of each `Remedy`
+   * @param {() => Promise<boolean>} isBack tells whether the service answers again
    */
   constructor(element, remedies, isBack) {
     this.#element = element;
@@ -134,7 +134,7 @@ export class Notice {
 
   /** @param {Error & {code?: string}} error */
   show(error) {
-    const { title, text, remedy, label } = adviceOn(error);
+    const { title, text, remedy, label } = adviceFor(error);
     this.#part("title").textContent = title;
     this.#part("text").textContent = text;
     this.#part("action").textContent = label ?? LABELS[remedy ?? ""] ?? "";
@@ -142,7 +142,7 @@ export class Notice {
     this.#element.dataset.code = error.code ?? "";
     this.#element.hidden = false;
     clearTimeout(this.#probe);
-    if (PASSING.has(error.code ?? "")) this.#waitForService(1000);
+    if (TRANSIENT.has(error.code ?? "")) this.#waitForService(1000);
   }
 
   hide() {
@@ -158,7 +158,7 @@ export class Notice {
   #waitForService(ms) {
     this.#probe = setTimeout(async () => {
       const isBack = await this.#isBack();
-      if (this.#element.hidden || !PASSING.has(this.#element.dataset.code)) return;
+      if (this.#element.hidden || !TRANSIENT.has(this.#element.dataset.code)) return;
       if (isBack) this.#remedy("retry");
       else this.#waitForService(Math.min(2 * ms, 8000));
     }, ms);

@@ -1,20 +1,21 @@
-/** Rasters as closed outlines along the borders of their pixels. */
+/** Outlines of rasters: closed lines along the borders of pixels. */
 
-// East, south, west, north; the inside is always on the right.
+// East, south, west, north. The line always has the inside on its right.
 const STEPS = [[1, 0], [0, 1], [-1, 0], [0, -1]];
-// From a corner of the grid, for each direction: the pixel ahead on the right, and the one ahead on the left.
+// Offsets from a corner of the grid, for each direction: the pixel ahead on the right, and the pixel ahead on the left.
 const RIGHT = [[0, 0], [-1, 0], [-1, -1], [0, -1]];
 const LEFT = [[0, -1], [0, 0], [-1, 0], [-1, -1]];
 
 /**
- * Pixels that touch at a corner only are apart. Filling all outlines together (even-odd or non-zero) gives the raster.
+ * Pixels that touch only at a corner belong to different outlines. Filling all outlines (even-odd or non-zero) gives
+ * the raster again.
  *
  * @param {import("../client/masks.js").Raster} raster
- * @returns {number[][]} closed lines x, y, x, y, …, corners only; parts run clockwise, holes the other way
+ * @returns {number[][]} closed lines x, y, x, y, …, corners only; outer lines are clockwise, holes counter-clockwise
  */
 export function outlines({ width, height, data }) {
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && data[y * width + x] === 1;
-  const isWalked = new Uint8Array(data.length); // the upper edges of pixels: every outline has one of them
+  const isWalked = new Uint8Array(data.length); // by pixel: its upper edge is on an outline already found; every outline has such an edge
   const found = [];
   for (let at = 0; at < data.length; at++) {
     if (data[at] !== 1 || isWalked[at] || (at >= width && data[at - width] === 1)) continue;
@@ -36,7 +37,7 @@ export function outlines({ width, height, data }) {
   return found;
 }
 
-/** @param {number[][]} lines of `outlines` @returns {string} the `d` of an SVG path */
+/** @param {number[][]} lines result of `outlines` @returns {string} the `d` of an SVG path */
 export function pathOf(lines) {
   return lines
     .map(([x, y, ...rest]) => {

@@ -1,4 +1,4 @@
-/** The panel beside the picture: the objects, and the masks that the last click may have meant. */
+/** The panel beside the image: the list of objects, and the candidate masks of the last click. */
 
 import { drawRaster, rasterOfRle } from "../client/masks.js";
 
@@ -51,7 +51,7 @@ export class Panel {
       row.querySelector(".object-note").textContent = note(object, mask);
       const name = row.querySelector(".object-name");
       if (name !== document.activeElement) name.value = object.name;
-      this.#list.append(row); // in the session's order; moving a row that is in place already changes nothing
+      this.#list.append(row); // keeps the session's order; a row that is already in place stays
     }
   }
 

@@ -1,16 +1,17 @@
-/** The page: makes the parts and connects them. */
+/** Entry point of the page: creates the parts and connects them. */
 
 import { DecodingChoice } from "./decoding_choice.js";
 import { Client, Problem, Unreachable } from "../client/edgesam.js";
 import { coco, curl, cutOut, maskPng, svg } from "./exports.js";
-import { canCopyPictures, copyPicture, copyText, download } from "./clipboard.js";
-import { installIntake } from "./image_input.js";
+import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
+import { installImageInput } from "./image_input.js";
 import { LatencyStrip } from "./latency.js";
 import { Notice } from "./notices.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
 import { Segmenter } from "./segmenter.js";
 import { Session } from "./session.js";
+import { installShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
@@ -19,11 +20,11 @@ const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
 const TOAST_MS = 2500;
 const PROGRESS = {
-  hash: "Reading",
-  "look-up": "Asking",
-  upload: "Uploading",
-  encode: "Looking at the image",
-  decoder: "Fetching the decoder",
+  hash: "Reading the image",
+  "look-up": "Checking the image",
+  upload: "Uploading the image",
+  encode: "Preparing the image",
+  decoder: "Downloading the decoder",
   prepare: "Preparing the image",
 };
 
@@ -41,11 +42,11 @@ const strip = new LatencyStrip(element("latency"));
 const choice = new DecodingChoice(
   {
     section: element("decoding"),
-    growRow: element("grow-row"),
-    grow: element("grow"),
-    hereRow: element("here-row"),
-    here: element("here"),
-    note: element("here-note"),
+    wholeObjectRow: element("whole-object-row"),
+    wholeObject: element("whole-object"),
+    inBrowserRow: element("decode-in-browser-row"),
+    inBrowser: element("decode-in-browser"),
+    note: element("decode-in-browser-note"),
     compare: element("compare"),
     comparison: element("comparison"),
   },
@@ -56,7 +57,7 @@ const choice = new DecodingChoice(
 const notice = new Notice(element("notice"), { retry, open: () => element("file").click(), key: askForKey }, isBack);
 
 /** @type {{file: File, imageHash: string, width: number, height: number} | null} */
-let picture = null;
+let image = null;
 let opening = new AbortController();
 let tool = "include";
 let isCutOut = false;
@@ -71,10 +72,10 @@ new Pointing(upper, stage, {
   tool: () => tool,
   point: (point) => session.addPoint(point),
   box: (box) => session.setBox(box),
-  hover: (place) => segmenter.hover(session.selected.prompt === null ? place : null),
+  hover: (position) => segmenter.hover(session.selected.prompt === null ? position : null),
 });
 installTheme(element("theme"));
-installIntake(
+installImageInput(
   {
     input: /** @type {HTMLInputElement} */ (element("file")),
     openers: [element("open"), element("choose")],
@@ -85,12 +86,12 @@ installIntake(
   (error) => notice.show(error),
 );
 session.addEventListener("change", update);
-segmenter.onTiming = (timing, asked) => {
-  strip.add(timing, asked === client ? "service" : "browser");
+segmenter.onTiming = (timing, backend) => {
+  strip.add(timing, backend === client ? "service" : "browser");
   notice.hide();
 };
-segmenter.onGlimpse = (glimpse) => stage.draw({ glimpse: session.selected.prompt === null ? glimpse : null });
-segmenter.onError = (error) => (choice.isHere ? choice.failed(error) : showError(error));
+segmenter.onPreview = (preview) => stage.draw({ preview: session.selected.prompt === null ? preview : null });
+segmenter.onError = (error) => (choice.isInBrowser ? choice.handleError(error) : showError(error));
 choice.onProgress = showProgress;
 choice.onError = showError;
 stage.addEventListener("view", () => {
@@ -98,7 +99,7 @@ stage.addEventListener("view", () => {
   upper.dataset.view = JSON.stringify(stage.view);
 });
 
-/** Show a picture and make it known to the service. Clicks meanwhile wait for it. @param {File} file */
+/** Show an image and embed it. Clicks wait until it is embedded. @param {File} file */
 async function open(file) {
   opening.abort();
   opening = new AbortController();
@@ -112,15 +113,15 @@ async function open(file) {
     return;
   }
   if (signal.aborted) return;
-  if (picture) client.forget(picture.imageHash);
-  picture = { file, imageHash: "", width: bitmap.width, height: bitmap.height };
-  segmenter.setPicture("");
+  if (image) client.forget(image.imageHash);
+  image = { file, imageHash: "", width: bitmap.width, height: bitmap.height };
+  segmenter.setImage("");
   choice.show("", null);
   session.reset();
   setCutOut(false);
-  document.body.classList.add("has-picture");
-  element("picture-name").textContent = file.name;
-  element("picture-size").textContent = `${bitmap.width} × ${bitmap.height}`;
+  document.body.classList.add("has-image");
+  element("image-name").textContent = file.name;
+  element("image-size").textContent = `${bitmap.width} × ${bitmap.height}`;
   stage.show(bitmap);
   upper.focus({ preventScroll: true });
   await embed(signal);
@@ -129,21 +130,21 @@ async function open(file) {
 async function embed(signal) {
   try {
     const onProgress = (progress) => signal.aborted || showProgress(progress);
-    const { image_hash: imageHash } = await client.embed(picture.file, { signal, onProgress });
+    const { image_hash: imageHash } = await client.embed(image.file, { signal, onProgress });
     if (signal.aborted) return;
-    picture.imageHash = imageHash;
-    segmenter.setPicture(imageHash);
+    image.imageHash = imageHash;
+    segmenter.setImage(imageHash);
     choice.show(imageHash, session.selected.prompt);
-    await choice.open().catch((error) => choice.failed(error));
+    await choice.open().catch((error) => choice.handleError(error));
     if (signal.aborted) return;
-    say(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
+    announce(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
   } catch (error) {
     if (!signal.aborted) showError(error);
   }
 }
 
 function retry() {
-  if (picture && !picture.imageHash) embed(opening.signal);
+  if (image && !image.imageHash) embed(opening.signal);
   else segmenter.retry();
 }
 
@@ -170,22 +171,22 @@ function showProgress({ stage: name, done }) {
   element("progress-text").textContent = isMeasured ? `${PROGRESS[name]} ${Math.round(100 * done)} %` : `${PROGRESS[name]}…`;
 }
 
-/** What depends on the session, drawn and written anew. */
+/** Update everything that depends on the session. */
 function update() {
   const objects = session.objects.map((object) => {
-    return { ...object, mask: session.mask(object), grownBox: session.candidates(object).grownBox };
+    return { ...object, mask: session.mask(object), granularityBox: session.candidates(object).granularityBox };
   });
-  stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { glimpse: null }) });
-  choice.show(picture?.imageHash ?? "", session.selected.prompt);
+  stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { preview: null }) });
+  choice.show(image?.imageHash ?? "", session.selected.prompt);
   const { masks, chosen } = session.candidates(session.selected);
-  const all = found();
+  const all = exportedObjects();
   setDisabled({
     undo: !session.canUndo,
     redo: !session.canRedo,
     clear: !session.selected.prompt,
     "cut-out": all.length === 0,
     ...Object.fromEntries(["save-cut-out", "save-mask", "save-coco", "save-svg", "copy-cut-out"].map((id) => [id, all.length === 0])),
-    "copy-curl": !session.selected.prompt || !picture?.imageHash,
+    "copy-curl": !session.selected.prompt || !image?.imageHash,
   });
   element("only-selected-row").hidden = session.objects.length < 2;
   document.body.classList.toggle("is-fresh", session.isEmpty);
@@ -193,12 +194,12 @@ function update() {
   const mask = masks[chosen];
   if (mask) {
     const which = masks.length > 1 ? ` Mask ${chosen + 1} of ${masks.length}.` : "";
-    say(mask.area === 0 ? "The mask is empty." : `${session.selected.name} found, score ${mask.score.toFixed(2)}.${which}`);
+    announce(mask.area === 0 ? "The mask is empty." : `${session.selected.name} found, score ${mask.score.toFixed(2)}.${which}`);
   }
 }
 
-/** The masks to export. */
-function found() {
+/** The objects to export: those with a mask, or only the selected one. */
+function exportedObjects() {
   const isOnlySelected = /** @type {HTMLInputElement} */ (element("only-selected")).checked && session.objects.length > 1;
   return (isOnlySelected ? [session.selected] : session.objects)
     .map((object) => ({ name: object.name, colour: object.colour, mask: session.mask(object) }))
@@ -206,7 +207,7 @@ function found() {
 }
 
 async function save(make, ending) {
-  const stem = picture.file.name.replace(/\.\w+$/, "") || "image";
+  const stem = image.file.name.replace(/\.\w+$/, "") || "image";
   try {
     download(await make(), `${stem}-${ending}`);
     toast(`Saved ${stem}-${ending}`);
@@ -215,10 +216,10 @@ async function save(make, ending) {
   }
 }
 
-async function copy(what, doIt) {
+async function copy(name, write) {
   try {
-    await doIt();
-    toast(`Copied ${what}`);
+    await write();
+    toast(`Copied ${name}`);
   } catch (error) {
     showError(error);
   }
@@ -228,8 +229,8 @@ function curlCommand() {
   const { prompts, options } = segmenter.requestOf(session.selected.prompt);
   return curl({
     url: client.url,
-    imageHash: picture.imageHash,
-    fileName: picture.file.name,
+    imageHash: image.imageHash,
+    fileName: image.file.name,
     body: { ...options, prompts },
     hasKey: client.apiKey !== "",
   });
@@ -261,8 +262,8 @@ function toast(text) {
   toastTimer = setTimeout(() => element("toast").classList.remove("is-shown"), TOAST_MS);
 }
 
-/** For screen readers. */
-function say(text) {
+/** Announce a text to screen readers. */
+function announce(text) {
   element("status").textContent = text;
 }
 
@@ -286,44 +287,22 @@ const ACTIONS = {
   "add-object": () => session.addObject(),
   "enter-key": askForKey,
   help: () => /** @type {HTMLDialogElement} */ (element("help-dialog")).showModal(),
-  "save-cut-out": () => save(() => cutOut(stage.picture, found()), "cutout.png"),
-  "save-mask": () => save(() => maskPng(found()), "mask.png"),
-  "save-coco": () => save(() => coco({ ...picture, name: picture.file.name }, found()), "coco.json"),
-  "save-svg": () => save(() => svg({ ...picture, name: picture.file.name }, found()), "outline.svg"),
-  "copy-cut-out": () => copy("the cut-out", () => copyPicture(cutOut(stage.picture, found()))),
+  "save-cut-out": () => save(() => cutOut(stage.image, exportedObjects()), "cutout.png"),
+  "save-mask": () => save(() => maskPng(exportedObjects()), "mask.png"),
+  "save-coco": () => save(() => coco({ ...image, name: image.file.name }, exportedObjects()), "coco.json"),
+  "save-svg": () => save(() => svg({ ...image, name: image.file.name }, exportedObjects()), "outline.svg"),
+  "copy-cut-out": () => copy("the cut-out", () => copyImage(cutOut(stage.image, exportedObjects()))),
   "copy-curl": () => copy("the curl command", () => copyText(curlCommand())),
 };
 for (const [id, act] of Object.entries(ACTIONS)) element(id).addEventListener("click", act);
-element("copy-cut-out").hidden = !canCopyPictures;
+element("copy-cut-out").hidden = !canCopyImages;
 element("only-selected").addEventListener("change", update);
 
-const SHORTCUTS = {
-  a: "include",
-  s: "exclude",
-  h: "move",
-  n: "add-object",
-  p: "cut-out",
-  0: "zoom",
-  "+": "zoom-in",
-  "=": "zoom-in",
-  "-": "zoom-out",
-  "?": "help",
-};
-addEventListener("keydown", (event) => {
-  if (event.target instanceof HTMLInputElement || document.querySelector("dialog[open]")) return;
-  const key = event.key.toLowerCase();
-  const isCommand = event.ctrlKey || event.metaKey;
-  let action;
-  if (isCommand) action = { z: event.shiftKey ? "redo" : "undo", y: "redo", s: "save-cut-out", o: "choose" }[key];
-  else if (!event.altKey) action = SHORTCUTS[key] ?? (picture && { delete: "clear", backspace: "clear" }[key]);
-  if (!action || (!picture && !["help", "choose"].includes(action))) return;
-  event.preventDefault();
-  element(action).click();
-});
+installShortcuts(() => image !== null);
 
 upper.addEventListener("keydown", (event) => {
   const { masks, chosen } = session.candidates(session.selected);
-  // Shift+Tab and Escape lead out, so that the keyboard is not caught here.
+  // Shift+Tab and Escape leave the canvas, so that keyboard users can reach the rest of the page.
   if (event.key === "Tab" && !event.shiftKey && masks.length > 1) {
     event.preventDefault();
     session.choose(chosen + 1);
@@ -342,7 +321,7 @@ element("key-form").addEventListener("submit", (event) => {
   describeModel();
 });
 
-/** What the model is, and a word of warning where its masks mean nothing. */
+/** Show the model's name and licence, and a warning if it is not trained. */
 async function describeModel() {
   try {
     const [model] = await client.models();
@@ -356,7 +335,7 @@ async function describeModel() {
     choice.offer(model);
   } catch (error) {
     if (error.code === "unauthorized") showError(error);
-    // else the first picture will tell what is wrong
+    // any other problem is shown when the user opens an image
   }
 }
 

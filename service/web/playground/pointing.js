@@ -1,12 +1,12 @@
 /**
- * What mouse, pen, fingers and keyboard mean on the stage: points, boxes, glimpses, zoom and pan.
+ * Mouse, pen, touch and keyboard input on the stage: points, boxes, previews, zoom and pan.
  *
- * Mouse: click, drag a box, Shift or the right button for a point that does not belong, wheel to zoom, space or the
- * middle button to pan. Fingers: tap, drag a box, long press for a point that does not belong, two to zoom and pan.
- * Keys: arrows move a crosshair, Enter is a click there.
+ * Mouse: a click adds a point, a drag draws a box. Shift or the right button adds a negative point. The wheel zooms.
+ * Space or the middle button pans. Touch: tap and drag do the same, a long press adds a negative point, two fingers
+ * zoom and pan. Keyboard: arrows move a crosshair, Enter clicks there.
  */
 
-const SLOP = { mouse: 4, pen: 6, touch: 10 }; // CSS pixels that a click may wander
+const CLICK_SLOP = { mouse: 4, pen: 6, touch: 10 }; // CSS pixels that the pointer may move during a click
 const LONG_PRESS_MS = 500;
 const WHEEL_ZOOM = 0.0016;
 const KEY_STEP = 12;
@@ -31,7 +31,7 @@ export class Pointing {
    * @param {() => "include" | "exclude" | "move"} actions.tool
    * @param {(point: {x: number, y: number, label: 0 | 1}) => void} actions.point
    * @param {(box: [number, number, number, number]) => void} actions.box
-   * @param {(place: {x: number, y: number} | null) => void} actions.hover
+   * @param {(position: {x: number, y: number} | null) => void} actions.hover
    */
   constructor(canvas, stage, actions) {
     this.#canvas = canvas;
@@ -45,22 +45,22 @@ export class Pointing {
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("blur", () => this.#aim(null));
+    canvas.addEventListener("blur", () => this.#moveCrosshair(null));
     addEventListener("keyup", (event) => event.key === " " && this.#space(false));
     addEventListener("blur", () => this.#space(false));
   }
 
-  #place({ offsetX, offsetY }) {
+  #position({ offsetX, offsetY }) {
     return { x: offsetX, y: offsetY };
   }
 
   #down(event) {
-    if (!this.#stage.picture) return;
-    const at = this.#place(event);
+    if (!this.#stage.image) return;
+    const at = this.#position(event);
     this.#canvas.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, at);
     this.#actions.hover(null);
-    this.#aim(null);
+    this.#moveCrosshair(null);
     if (this.#pointers.size === 2) {
       this.#end();
       this.#gesture = { kind: "pinch" };
@@ -74,7 +74,7 @@ export class Pointing {
       return;
     }
     const isNegative = event.button === 2 || event.shiftKey || this.#actions.tool() === "exclude";
-    this.#gesture = { kind: "press", from: at, isNegative, slop: SLOP[event.pointerType] ?? SLOP.mouse };
+    this.#gesture = { kind: "press", from: at, isNegative, slop: CLICK_SLOP[event.pointerType] ?? CLICK_SLOP.mouse };
     if (event.pointerType === "touch") {
       this.#longPress = setTimeout(() => {
         this.#gesture = null;
@@ -84,11 +84,11 @@ export class Pointing {
   }
 
   #move(event) {
-    const at = this.#place(event);
+    const at = this.#position(event);
     const before = this.#pointers.get(event.pointerId);
     if (!before) {
       const canHover = event.pointerType !== "touch" && this.#actions.tool() === "include" && !this.#isSpaceDown;
-      this.#actions.hover(canHover && this.#stage.isOnPicture(at) ? this.#stage.locate(at) : null);
+      this.#actions.hover(canHover && this.#stage.isOnImage(at) ? this.#stage.locate(at) : null);
       return;
     }
     const gesture = this.#gesture;
@@ -105,19 +105,19 @@ export class Pointing {
   }
 
   #up(event) {
-    const at = this.#place(event);
+    const at = this.#position(event);
     const gesture = this.#gesture;
     this.#pointers.delete(event.pointerId);
     if (gesture?.kind === "pinch") {
       if (this.#pointers.size === 0) this.#end();
-      return; // the finger that stays is no click
+      return; // the last finger of a pinch is not a click
     }
     this.#end();
     if (gesture?.kind !== "press") return;
     if (gesture.box) {
       const [x0, y0, x1, y1] = gesture.box;
       if (x1 - x0 >= 1 && y1 - y0 >= 1) this.#actions.box(gesture.box);
-    } else if (this.#stage.isOnPicture(at)) {
+    } else if (this.#stage.isOnImage(at)) {
       this.#point(at, gesture.isNegative);
     }
   }
@@ -145,7 +145,7 @@ export class Pointing {
 
   #pinch(moving, at) {
     const before = [...this.#pointers.values()];
-    const after = [...this.#pointers].map(([id, place]) => (id === moving ? at : place));
+    const after = [...this.#pointers].map(([id, position]) => (id === moving ? at : position));
     const middle = ([a, b]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });
     const distance = ([a, b]) => Math.max(1, Math.hypot(a.x - b.x, a.y - b.y));
     const [from, to] = [middle(before), middle(after)];
@@ -156,12 +156,12 @@ export class Pointing {
   #wheel(event) {
     event.preventDefault();
     const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
-    const speed = event.ctrlKey ? 6 : 1; // a pinch on a trackpad comes as a wheel with Ctrl, in small steps
-    this.#stage.zoom(Math.exp(-pixels * WHEEL_ZOOM * speed), this.#place(event));
+    const speed = event.ctrlKey ? 6 : 1; // browsers report a pinch on a trackpad as wheel events with Ctrl, in small steps
+    this.#stage.zoom(Math.exp(-pixels * WHEEL_ZOOM * speed), this.#position(event));
   }
 
   #key(event) {
-    if (!this.#stage.picture || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.#stage.image || event.ctrlKey || event.metaKey || event.altKey) return;
     const arrow = ARROWS[event.key];
     if (arrow) {
       const step = event.shiftKey ? KEY_STEP_FAR : KEY_STEP;
@@ -170,7 +170,7 @@ export class Pointing {
       const at = this.#crosshair
         ? { x: this.#crosshair.x * view.scale + view.x, y: this.#crosshair.y * view.scale + view.y }
         : { x: clientWidth / 2 - step * arrow[0], y: clientHeight / 2 - step * arrow[1] };
-      this.#aim(this.#stage.locate({ x: at.x + step * arrow[0], y: at.y + step * arrow[1] }));
+      this.#moveCrosshair(this.#stage.locate({ x: at.x + step * arrow[0], y: at.y + step * arrow[1] }));
     } else if (event.key === "Enter" && this.#crosshair) {
       const isNegative = event.shiftKey || this.#actions.tool() === "exclude";
       this.#actions.point({ ...this.#crosshair, label: isNegative ? 0 : 1 });
@@ -182,9 +182,9 @@ export class Pointing {
     event.preventDefault();
   }
 
-  #aim(place) {
-    this.#crosshair = place;
-    this.#stage.draw({ crosshair: place });
+  #moveCrosshair(position) {
+    this.#crosshair = position;
+    this.#stage.draw({ crosshair: position });
   }
 
   #space(isDown) {

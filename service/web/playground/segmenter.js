@@ -1,8 +1,8 @@
 /**
- * Asks for the masks of what the user pointed at, and for a glimpse of what a click would give: the service, or the
- * decoder in this browser.
+ * Requests the masks of the session's prompts, and the preview of a click at the pointer.
  *
- * Clicks are all answered, unless undone meanwhile. Of glimpses there is one at a time, and the newest place wins.
+ * The backend is the service or the decoder in this browser. Each click gets an answer, unless the user undoes it
+ * first. Previews run one at a time, and the newest position replaces a waiting one.
  */
 
 import { Problem } from "../client/edgesam.js";
@@ -10,160 +10,170 @@ import { Problem } from "../client/edgesam.js";
 /**
  * @typedef {import("./session.js").SessionPrompt} SessionPrompt
  * @typedef {{segment: (imageHash: string, prompts: import("../client/edgesam.js").Prompt[], options: object) =>
- *   Promise<Pick<import("../client/edgesam.js").Answer, "results" | "timing">>}} Asked `Client` or `BrowserDecoder`
+ *   Promise<Pick<import("../client/edgesam.js").Answer, "results" | "timing">>}} Backend `Client` or `BrowserDecoder`
  */
 
-const HOVER_EVERY_MS = 50; // as the eye follows; more would only keep the decoder from others' clicks
-const HOVER_PATIENCE_MS = 300; // then the place under the pointer now is worth more than an old answer
+const HOVER_INTERVAL_MS = 50; // fast enough for the eye; more previews would delay the clicks of other users
+const HOVER_TIMEOUT_MS = 300; // a preview slower than this is cancelled in favour of the pointer's present position
 
 export class Segmenter {
-  /** @type {Asked} */
-  #asked;
+  /** @type {Backend} */
+  #backend;
   #session;
   #imageHash = "";
   /** @type {Map<SessionPrompt, AbortController>} */
-  #asking = new Map();
+  #pending = new Map();
   #failed = new Set();
-  #forgotten = new WeakSet();
-  #glimpse = new Glimpse((point, signal) => this.#look(point, signal));
+  #unrefinable = new WeakSet();
+  #preview = new Preview((point, signal) => this.#requestPreview(point, signal));
 
   /**
-   * @param {Asked} asked
-   * @param {import("./session.js").Session} session is told the answers
+   * @param {Backend} backend
+   * @param {import("./session.js").Session} session gets the answers
    */
-  constructor(asked, session) {
-    this.#asked = asked;
+  constructor(backend, session) {
+    this.#backend = backend;
     this.#session = session;
-    /** Whether a click means the whole object around it; only the service of some models knows that. */
-    this.growsClicks = false;
-    /** @type {(timing: import("../client/edgesam.js").Timing, asked: Asked) => void} */
+    /** Whether a click selects the whole object around it. Only the service can do it, and only with some models. */
+    this.selectsWholeObject = false;
+    /** @type {(timing: import("../client/edgesam.js").Timing, backend: Backend) => void} */
     this.onTiming = () => {};
     /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
-    this.onGlimpse = () => {};
+    this.onPreview = () => {};
     /** @type {(error: Error) => void} */
     this.onError = () => {};
-    this.#glimpse.onChange = (mask) => this.onGlimpse(mask);
+    this.#preview.onChange = (mask) => this.onPreview(mask);
     session.addEventListener("change", () => this.update());
   }
 
-  /** Whom to ask from now on. @param {Asked} asked */
-  ask(asked) {
-    if (asked === this.#asked) return;
-    this.#asked = asked;
-    this.setPicture(this.#imageHash);
+  /** Send later requests to this backend. @param {Backend} backend */
+  setBackend(backend) {
+    if (backend === this.#backend) return;
+    this.#backend = backend;
+    this.setImage(this.#imageHash);
   }
 
-  /** Begin with another picture; an empty hash: none yet, and what is pointed at waits. @param {string} imageHash */
-  setPicture(imageHash) {
-    for (const controller of this.#asking.values()) controller.abort();
-    this.#asking.clear();
+  /**
+   * Switch to another image.
+   *
+   * @param {string} imageHash empty while the image is not embedded; prompts wait until then
+   */
+  setImage(imageHash) {
+    for (const controller of this.#pending.values()) controller.abort();
+    this.#pending.clear();
     this.#failed.clear();
-    this.#glimpse.want(null);
+    this.#preview.request(null);
     this.#imageHash = imageHash;
     this.update();
   }
 
-  /** Ask for what is not answered, let go of what is no longer wanted. */
+  /** Request the masks of new prompts, and cancel requests whose prompt is gone. */
   update() {
     const wanted = this.#session.objects.map(({ prompt }) => prompt);
-    for (const [prompt, controller] of this.#asking) {
+    for (const [prompt, controller] of this.#pending) {
       if (wanted.includes(prompt)) continue;
       controller.abort();
-      this.#asking.delete(prompt); // at once: redo may want it again before the request has ended
+      this.#pending.delete(prompt); // at once: redo may bring the prompt back before the request has ended
     }
     for (const prompt of wanted) if (prompt) this.#answer(prompt);
   }
 
-  /** Ask again for what failed. */
+  /** Repeat the requests that failed. */
   retry() {
     this.#failed.clear();
     this.update();
   }
 
-  /** What a click there would give, by and by; null: nothing any more. @param {{x: number, y: number} | null} point */
+  /** Request the preview of a click. @param {{x: number, y: number} | null} point null removes the preview */
   hover(point) {
-    this.#glimpse.want(this.#imageHash ? point : null);
+    this.#preview.request(this.#imageHash ? point : null);
   }
 
-  /** The request for a prompt, as `segment` takes it. @param {Pick<SessionPrompt, "points" | "box" | "refined">} prompt */
+  /** The arguments of `segment` for a prompt. @param {Pick<SessionPrompt, "points" | "box" | "refined">} prompt */
   requestOf(prompt) {
     const { points, box } = prompt;
-    const refined = this.#forgotten.has(prompt) ? null : prompt.refined;
-    const isGrown = points.length === 1 && !box && !refined && this.growsClicks && points[0].label === 1;
+    const refined = this.#unrefinable.has(prompt) ? null : prompt.refined;
+    const isWholeObject = points.length === 1 && !box && !refined && this.selectsWholeObject && points[0].label === 1;
     return {
-      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskOf(refined)) }],
-      // The model's rule chooses among all masks of an ambiguous click, as for everybody who asks the service.
+      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined)) }],
+      // "auto", the default of the service: an ambiguous click gets all four masks, ordered by the model's ranking rule.
       options: {
         multimask: /** @type {const} */ ("auto"),
-        ...(isGrown && { granularity: /** @type {const} */ ("auto") }),
+        ...(isWholeObject && { granularity: /** @type {const} */ ("auto") }),
       },
     };
   }
 
   async #answer(prompt) {
-    const isDone = this.#session.isAnswered(prompt) || this.#asking.has(prompt) || this.#failed.has(prompt);
+    const isDone = this.#session.isAnswered(prompt) || this.#pending.has(prompt) || this.#failed.has(prompt);
     if (isDone || !this.#imageHash) return;
     const controller = new AbortController();
-    const asked = this.#asked;
-    this.#asking.set(prompt, controller);
+    const backend = this.#backend;
+    this.#pending.set(prompt, controller);
     try {
       const { results, timing } = await this.#segment(prompt, controller.signal);
       if (controller.signal.aborted) return;
-      this.onTiming(timing, asked);
+      this.onTiming(timing, backend);
       this.#session.answer(prompt, results[0].masks, results[0].granularity_box);
     } catch (error) {
       if (controller.signal.aborted) return;
       this.#failed.add(prompt);
       this.onError(error);
     } finally {
-      if (this.#asking.get(prompt) === controller) this.#asking.delete(prompt);
+      if (this.#pending.get(prompt) === controller) this.#pending.delete(prompt);
     }
   }
 
   async #segment(prompt, signal) {
-    const ask = () => {
+    const send = () => {
       const { prompts, options } = this.requestOf(prompt);
-      return this.#asked.segment(this.#imageHash, prompts, { ...options, signal });
+      return this.#backend.segment(this.#imageHash, prompts, { ...options, signal });
     };
     try {
-      return await ask();
+      return await send();
     } catch (error) {
-      // The service keeps masks to refine for minutes only, and the decoder in the browser has none of the service's.
-      // All the points are here, so the answer is nearly the same without.
+      // The service keeps masks for refinement for some minutes only, and the decoder in this browser has none of them.
+      // The prompt holds all points, so its answer without the mask is nearly the same.
       if (!(error instanceof Problem && error.code === "mask-not-found") || !prompt.refined) throw error;
-      this.#forgotten.add(prompt);
-      return ask();
+      this.#unrefinable.add(prompt);
+      return send();
     }
   }
 
-  async #look(point, signal) {
+  async #requestPreview(point, signal) {
     const { prompts, options } = this.requestOf({ points: [{ ...point, label: 1 }], box: null, refined: null });
-    const answer = await this.#asked.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
+    const answer = await this.#backend.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
     return answer.results[0].masks[0];
   }
 }
 
-/** How a mask is named to whom it is to be refined by. @param {import("../client/edgesam.js").Mask} mask */
-function maskOf({ mask_id: maskId, logits }) {
+/**
+ * The member of a prompt that refines a mask: `mask_id` for a mask of the service, else its logits.
+ *
+ * @param {import("../client/edgesam.js").Mask} mask
+ */
+function maskPrompt({ mask_id: maskId, logits }) {
   return maskId ? { mask_id: maskId } : { mask_logits: logits };
 }
 
-/** One question at a time about a place that moves. */
-class Glimpse {
-  #look;
+/** The preview of a click at a moving pointer: at most one request at a time. */
+class Preview {
+  #send;
   #wanted = null;
-  #asked = null;
+  #requested = null;
   #controller = new AbortController();
   #startedAt = -Infinity;
   #timer = 0;
 
-  constructor(look) {
-    this.#look = look;
+  /** @param {(point: {x: number, y: number}, signal: AbortSignal) => Promise<object>} send resolves to a mask */
+  constructor(send) {
+    this.#send = send;
     /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
     this.onChange = () => {};
   }
 
-  want(point) {
+  /** @param {{x: number, y: number} | null} point null removes the preview */
+  request(point) {
     this.#wanted = point;
     if (point === null) {
       this.#controller.abort();
@@ -176,9 +186,9 @@ class Glimpse {
   }
 
   #schedule() {
-    if (this.#timer || this.#wanted === null || this.#wanted === this.#asked) return;
-    const patience = this.#asked === null ? HOVER_EVERY_MS : HOVER_PATIENCE_MS;
-    const wait = this.#startedAt + patience - performance.now();
+    if (this.#timer || this.#wanted === null || this.#wanted === this.#requested) return;
+    const interval = this.#requested === null ? HOVER_INTERVAL_MS : HOVER_TIMEOUT_MS;
+    const wait = this.#startedAt + interval - performance.now();
     this.#timer = setTimeout(() => {
       this.#timer = 0;
       this.#start();
@@ -191,20 +201,20 @@ class Glimpse {
     this.#controller = controller;
     const point = this.#wanted;
     if (point === null) return;
-    this.#asked = point;
+    this.#requested = point;
     this.#startedAt = performance.now();
     let mask = null;
     try {
-      mask = await this.#look(point, controller.signal);
+      mask = await this.#send(point, controller.signal);
     } catch {
-      // A glimpse that fails is none; a click will say why.
+      // A failed preview shows nothing. A click at the same place reports the error.
     }
     if (this.#controller !== controller) return;
-    this.#asked = null;
+    this.#requested = null;
     if (controller.signal.aborted) return;
     this.onChange(mask);
     if (this.#wanted !== point) {
-      clearTimeout(this.#timer); // it may have been set for the patience with this answer
+      clearTimeout(this.#timer); // it may have been set to this request's timeout
       this.#timer = 0;
       this.#schedule();
     }

@@ -1,30 +1,30 @@
 /**
- * What the user has made of a picture: objects, each with what points at it. No page and no network here.
+ * The user's work on an image: objects, their prompts and masks. This module uses neither the page nor the network.
  *
- * Objects and prompts are never changed, only replaced, so that undo is a list of earlier states. Masks are found by
- * the prompt that they answer, and undo finds them again without asking the service.
+ * Objects and prompts are replaced and never changed, so undo is a list of earlier states. Masks are stored by the
+ * prompt that they answer. Undo therefore finds them without a request.
  *
  * @typedef {import("../client/edgesam.js").Mask} Mask
  * @typedef {import("../client/edgesam.js").Box} Box
  * @typedef {{points: {x: number, y: number, label: 0 | 1}[], box: import("../client/edgesam.js").Box | null,
- *   refined: Mask | null, before: SessionPrompt | null}} SessionPrompt `refined` is the mask it goes on from, `before` the
- *   prompt that mask answered
+ *   refined: Mask | null, previous: SessionPrompt | null}} SessionPrompt `refined` is the mask that the prompt refines,
+ *   `previous` the prompt before it
  * @typedef {{id: number, name: string, colour: string, prompt: SessionPrompt | null}} SessionObject
  */
 
-/** Told apart on pictures and from each other; white outlines do the rest. */
+/** Colours of masks, chosen to differ from each other and from most images. */
 export const COLOURS = ["#2f7bff", "#ff6f1f", "#17a765", "#d63bd6", "#e0ac00", "#00a7c7", "#e5383b", "#8257e6"];
 
-const MOST_UNDO = 200;
+const MAX_UNDO = 200;
 
-/** Tells of each change with the event `change`. */
+/** Fires `change` after each change. */
 export class Session extends EventTarget {
   #past = [];
   #future = [];
   #nextId = 1;
   /** @type {{objects: SessionObject[], selectedId: number}} */
   #state = this.#empty();
-  /** @type {WeakMap<SessionPrompt, {masks: Mask[], chosen: number, grownBox: Box | null}>} */
+  /** @type {WeakMap<SessionPrompt, {masks: Mask[], chosen: number, granularityBox: Box | null}>} */
   #answers = new WeakMap();
 
   get objects() {
@@ -48,7 +48,7 @@ export class Session extends EventTarget {
     return this.objects.every(({ prompt }) => prompt === null);
   }
 
-  /** Begin anew, with nothing to return to. */
+  /** Start with one empty object, and clear undo and redo. */
   reset() {
     this.#past = [];
     this.#future = [];
@@ -63,10 +63,10 @@ export class Session extends EventTarget {
     this.#prompt({ ...this.#refining(prompt), points: [...(prompt?.points ?? []), point] });
   }
 
-  /** Replaces the selected object's box. @param {import("../client/edgesam.js").Box} box */
+  /** Replace the selected object's box. @param {import("../client/edgesam.js").Box} box */
   setBox(box) {
-    // A mask found without the box, or in another one, would pull the answer back to it.
-    this.#prompt({ points: this.selected.prompt?.points ?? [], refined: null, before: this.selected.prompt, box });
+    // A mask from another box, or from none, would pull the answer back to that mask.
+    this.#prompt({ points: this.selected.prompt?.points ?? [], refined: null, previous: this.selected.prompt, box });
   }
 
   addObject() {
@@ -87,13 +87,13 @@ export class Session extends EventTarget {
     this.#replace(id, { name });
   }
 
-  /** Not a step of its own: undo does not return to it. @param {number} id */
+  /** Select an object. Undo skips selections. @param {number} id */
   select(id) {
     this.#state = { ...this.#state, selectedId: id };
     this.#changed();
   }
 
-  /** Empties the selected object. */
+  /** Remove the selected object's prompt and mask. */
   clear() {
     if (this.selected.prompt) this.#replace(this.selected.id, { prompt: null });
   }
@@ -109,10 +109,10 @@ export class Session extends EventTarget {
   /**
    * @param {SessionPrompt} prompt
    * @param {Mask[]} masks best first
-   * @param {Box | null} [grownBox] what a click was grown to
+   * @param {Box | null} [granularityBox] box of the whole object that the service found around a click
    */
-  answer(prompt, masks, grownBox = null) {
-    this.#answers.set(prompt, { masks, chosen: 0, grownBox });
+  answer(prompt, masks, granularityBox = null) {
+    this.#answers.set(prompt, { masks, chosen: 0, granularityBox });
     this.#changed();
   }
 
@@ -121,12 +121,12 @@ export class Session extends EventTarget {
     return this.#answers.has(prompt);
   }
 
-  /** The masks to choose from, and the box that they came from if that was not drawn. @param {SessionObject} object */
+  /** The masks to choose from, the index of the chosen one, and the box that the service found. @param {SessionObject} object */
   candidates({ prompt }) {
-    return (prompt && this.#answers.get(prompt)) || { masks: [], chosen: 0, grownBox: null };
+    return (prompt && this.#answers.get(prompt)) || { masks: [], chosen: 0, granularityBox: null };
   }
 
-  /** Choose among the selected object's masks; beyond the last comes the first. @param {number} index */
+  /** Choose one of the selected object's masks. @param {number} index after the last mask comes the first */
   choose(index) {
     const answer = this.selected.prompt && this.#answers.get(this.selected.prompt);
     if (!answer || answer.masks.length < 2) return;
@@ -135,24 +135,24 @@ export class Session extends EventTarget {
   }
 
   /**
-   * The mask to show: that of the earlier prompt while the service has not answered the newest.
+   * The mask to show. Until the newest prompt is answered, this is the mask of the prompt before it.
    *
    * @param {SessionObject} object
    * @returns {Mask | null}
    */
   mask({ prompt }) {
-    for (let asked = prompt; asked; asked = asked.before) {
-      const answer = this.#answers.get(asked);
+    for (let current = prompt; current; current = current.previous) {
+      const answer = this.#answers.get(current);
       if (answer) return answer.masks[answer.chosen] ?? null;
     }
     return null;
   }
 
-  /** What a further point starts from: the mask that is shown now. */
+  /** Members of the next prompt: it refines the mask that is shown now. */
   #refining(prompt) {
     const answer = prompt && this.#answers.get(prompt);
     const refined = answer ? (answer.masks[answer.chosen] ?? null) : (prompt?.refined ?? null);
-    return { box: prompt?.box ?? null, refined, before: prompt };
+    return { box: prompt?.box ?? null, refined, previous: prompt };
   }
 
   #prompt(prompt) {
@@ -166,7 +166,7 @@ export class Session extends EventTarget {
 
   #commit(state) {
     this.#past.push(this.#state);
-    if (this.#past.length > MOST_UNDO) this.#past.shift();
+    if (this.#past.length > MAX_UNDO) this.#past.shift();
     this.#future = [];
     this.#state = state;
     this.#changed();

@@ -1,36 +1,36 @@
 /**
- * The picture with what was found on it, drawn on two canvases: below what changes with zoom and pan only, above what
- * changes with every click.
+ * Draws the image and the masks on two canvases. The lower one holds the image and changes with zoom and pan only. The
+ * upper one holds masks, prompts and crosshair and changes with every click.
  */
 
 import { drawRaster, rasterOfRle } from "../client/masks.js";
 import { outlines, pathOf } from "./outlines.js";
-import { fitted, moved, toPicture, toScreen, zoomed } from "./viewport.js";
+import { fitted, moved, toImage, toScreen, zoomed } from "./viewport.js";
 
-const MASK_SIDE = 2048; // pixels of a drawn mask: sharp beyond what a screen shows of the whole picture
-const GLIMPSE_SIDE = 1024;
+const MASK_SIDE = 2048; // longer side of a drawn mask, in pixels: sharp on any screen that shows the whole image
+const PREVIEW_SIDE = 1024;
 const MARGIN = 24;
-const BOTTOM_ROOM = 64; // the toolbar floats there
+const TOOLBAR_HEIGHT = 64; // CSS pixels at the bottom that the toolbar covers
 const TINT = 112; // of 255
-const GLIMPSE_TINT = 84;
-const GLIMPSE_COLOUR = "#ffffff";
+const PREVIEW_TINT = 84;
+const PREVIEW_COLOUR = "#ffffff";
 const POSITIVE = "#17a765";
 const NEGATIVE = "#e5383b";
-const MOST_CORNERS = 20_000; // an outline of more is noise, and would take the browser longer than the click took
-const SQUARE = 10; // of the pattern that stands for transparency
+const MAX_CORNERS = 20_000; // an outline with more is noise, and drawing it would take longer than the click
+const SQUARE_SIDE = 10; // CSS pixels; squares of the pattern behind transparent pixels
 
 export class Stage extends EventTarget {
   #lower;
   #upper;
-  #picture = /** @type {ImageBitmap | null} */ (null);
+  #image = /** @type {ImageBitmap | null} */ (null);
   #size = { width: 1, height: 1 };
   #view = { scale: 1, x: 0, y: 0 };
   #isFitted = true;
-  #isPictureStale = true;
+  #isImageStale = true;
   #frame = 0;
-  /** @type {WeakMap<object, Drawn>} */
+  /** @type {WeakMap<object, DrawnMask>} */
   #drawn = new WeakMap();
-  #scene = { objects: [], selectedId: 0, glimpse: null, draft: null, crosshair: null, isCutOut: false };
+  #scene = { objects: [], selectedId: 0, preview: null, draft: null, crosshair: null, isCutOut: false };
 
   /** @param {HTMLCanvasElement} lower @param {HTMLCanvasElement} upper */
   constructor(lower, upper) {
@@ -43,18 +43,18 @@ export class Stage extends EventTarget {
   }
 
   /** @returns {ImageBitmap | null} */
-  get picture() {
-    return this.#picture;
+  get image() {
+    return this.#image;
   }
 
   get view() {
     return this.#view;
   }
 
-  /** @param {ImageBitmap | null} picture */
-  show(picture) {
-    this.#picture?.close();
-    this.#picture = picture;
+  /** @param {ImageBitmap | null} image */
+  show(image) {
+    this.#image?.close();
+    this.#image = image;
     this.fit();
   }
 
@@ -62,9 +62,9 @@ export class Stage extends EventTarget {
    * Draw with the next frame.
    *
    * @param {Partial<{objects: {id: number, colour: string, prompt: object | null, mask: object | null,
-   *   grownBox: number[] | null}[],
-   *   selectedId: number, glimpse: object | null, draft: number[] | null,
-   *   crosshair: {x: number, y: number} | null, isCutOut: boolean}>} scene what has changed of it
+   *   granularityBox: number[] | null}[],
+   *   selectedId: number, preview: object | null, draft: number[] | null,
+   *   crosshair: {x: number, y: number} | null, isCutOut: boolean}>} scene the members that have changed
    */
   draw(scene) {
     Object.assign(this.#scene, scene);
@@ -76,47 +76,47 @@ export class Stage extends EventTarget {
 
   fit() {
     this.#isFitted = true;
-    if (this.#picture) this.#move(this.#fit());
+    if (this.#image) this.#move(this.#fit());
   }
 
   /** @param {number} factor @param {{x: number, y: number}} [at] on the screen; the middle unless given */
   zoom(factor, at = { x: this.#size.width / 2, y: this.#size.height / 2 }) {
-    if (!this.#picture) return;
+    if (!this.#image) return;
     this.#isFitted = false;
     const view = zoomed(this.#view, factor, at, this.#fit().scale);
-    this.#move(moved(view, 0, 0, this.#picture, this.#size));
+    this.#move(moved(view, 0, 0, this.#image, this.#size));
   }
 
   /** @param {number} dx @param {number} dy CSS pixels */
   pan(dx, dy) {
-    if (!this.#picture) return;
+    if (!this.#image) return;
     this.#isFitted = false;
-    this.#move(moved(this.#view, dx, dy, this.#picture, this.#size));
+    this.#move(moved(this.#view, dx, dy, this.#image, this.#size));
   }
 
-  /** A place on the picture, inside it, to a tenth of a pixel. @param {{x: number, y: number}} at on the screen */
+  /** The pixel of the image at a screen position, clamped to the image, to a tenth. @param {{x: number, y: number}} at */
   locate(at) {
-    const { x, y } = toPicture(this.#view, at);
-    const { width, height } = this.#picture ?? { width: 1, height: 1 };
-    const inside = (value, most) => Math.round(Math.min(most, Math.max(0, value)) * 10) / 10;
-    return { x: inside(x, width), y: inside(y, height) };
+    const { x, y } = toImage(this.#view, at);
+    const { width, height } = this.#image ?? { width: 1, height: 1 };
+    const clamped = (value, max) => Math.round(Math.min(max, Math.max(0, value)) * 10) / 10;
+    return { x: clamped(x, width), y: clamped(y, height) };
   }
 
   /** @param {{x: number, y: number}} at on the screen */
-  isOnPicture(at) {
-    if (!this.#picture) return false;
-    const { x, y } = toPicture(this.#view, at);
-    return x >= 0 && y >= 0 && x <= this.#picture.width && y <= this.#picture.height;
+  isOnImage(at) {
+    if (!this.#image) return false;
+    const { x, y } = toImage(this.#view, at);
+    return x >= 0 && y >= 0 && x <= this.#image.width && y <= this.#image.height;
   }
 
   #fit() {
-    const room = { width: this.#size.width, height: Math.max(1, this.#size.height - BOTTOM_ROOM) };
-    return fitted(this.#picture ?? room, room, Math.min(MARGIN, room.width / 24));
+    const area = { width: this.#size.width, height: Math.max(1, this.#size.height - TOOLBAR_HEIGHT) };
+    return fitted(this.#image ?? area, area, Math.min(MARGIN, area.width / 24));
   }
 
   #move(view) {
     this.#view = view;
-    this.#isPictureStale = true;
+    this.#isImageStale = true;
     this.draw({});
     this.dispatchEvent(new Event("view"));
   }
@@ -129,46 +129,46 @@ export class Stage extends EventTarget {
       canvas.width = Math.round(width * devicePixelRatio);
       canvas.height = Math.round(height * devicePixelRatio);
     }
-    this.#isPictureStale = true;
+    this.#isImageStale = true;
     if (this.#isFitted) this.fit();
-    this.#paint(); // at once: a canvas that was resized is empty
+    this.#paint(); // at once, since resizing clears a canvas
   }
 
   #paint() {
-    if (this.#isPictureStale) this.#paintPicture();
-    this.#isPictureStale = false;
+    if (this.#isImageStale) this.#paintImage();
+    this.#isImageStale = false;
     const context = this.#upper.getContext("2d");
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, this.#size.width, this.#size.height);
-    if (!this.#picture) return;
-    const { objects, selectedId, glimpse, draft, crosshair, isCutOut } = this.#scene;
+    if (!this.#image) return;
+    const { objects, selectedId, preview, draft, crosshair, isCutOut } = this.#scene;
     if (isCutOut) this.#paintTransparency(context, objects);
-    else this.#paintObjects(context, objects, selectedId, glimpse);
+    else this.#paintObjects(context, objects, selectedId, preview);
     if (draft) this.#paintBox(context, draft, "#ffffff");
     if (crosshair) this.#paintCrosshair(context, toScreen(this.#view, crosshair));
   }
 
-  #paintObjects(context, objects, selectedId, glimpse) {
+  #paintObjects(context, objects, selectedId, preview) {
     for (const { mask, colour } of objects) if (mask) this.#paintMask(context, mask, colour, MASK_SIDE, TINT);
-    if (glimpse) this.#paintMask(context, glimpse, GLIMPSE_COLOUR, GLIMPSE_SIDE, GLIMPSE_TINT);
+    if (preview) this.#paintMask(context, preview, PREVIEW_COLOUR, PREVIEW_SIDE, PREVIEW_TINT);
     const selected = objects.find(({ id }) => id === selectedId);
     if (!selected?.prompt) return;
-    if (selected.grownBox) this.#paintBox(context, selected.grownBox, selected.colour);
+    if (selected.granularityBox) this.#paintBox(context, selected.granularityBox, selected.colour);
     this.#paintPrompt(context, selected.prompt, selected.colour);
   }
 
-  #paintPicture() {
+  #paintImage() {
     const context = this.#lower.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.#lower.width, this.#lower.height);
-    if (!this.#picture) return;
-    this.#onPicture(context);
-    context.imageSmoothingEnabled = this.#view.scale * devicePixelRatio < 3; // closer, one wants to see the pixels
+    if (!this.#image) return;
+    this.#useImageCoordinates(context);
+    context.imageSmoothingEnabled = this.#view.scale * devicePixelRatio < 3; // at larger scales the user wants to see the pixels
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.#picture, 0, 0);
+    context.drawImage(this.#image, 0, 0);
   }
 
-  #onPicture(context, scale = 1) {
+  #useImageCoordinates(context, scale = 1) {
     const ratio = devicePixelRatio;
     const { scale: zoom, x, y } = this.#view;
     context.setTransform(ratio * zoom * scale, 0, 0, ratio * zoom * scale, ratio * x, ratio * y);
@@ -176,7 +176,7 @@ export class Stage extends EventTarget {
 
   #paintTransparency(context, objects) {
     const { scale, x, y } = this.#view;
-    const area = [x, y, this.#picture.width * scale, this.#picture.height * scale];
+    const area = [x, y, this.#image.width * scale, this.#image.height * scale];
     context.fillStyle = pattern(context);
     context.fillRect(...area);
     context.globalCompositeOperation = "destination-out";
@@ -187,7 +187,7 @@ export class Stage extends EventTarget {
   #paintMask(context, mask, colour, side, tint) {
     this.#paintTint(context, mask, colour, side, tint);
     const { path, scale } = this.#drawnMask(mask, side);
-    this.#onPicture(context, scale);
+    this.#useImageCoordinates(context, scale);
     const width = 1 / (this.#view.scale * scale);
     context.lineJoin = "round";
     context.lineWidth = 2.75 * width;
@@ -201,7 +201,7 @@ export class Stage extends EventTarget {
 
   #paintTint(context, mask, colour, side, tint) {
     const drawn = this.#drawnMask(mask, side);
-    this.#onPicture(context, drawn.scale);
+    this.#useImageCoordinates(context, drawn.scale);
     context.globalAlpha = tint / 255;
     context.drawImage(drawn.tinted(colour), 0, 0);
     context.globalAlpha = 1;
@@ -210,7 +210,7 @@ export class Stage extends EventTarget {
 
   #drawnMask(mask, side) {
     let drawn = this.#drawn.get(mask);
-    if (!drawn) this.#drawn.set(mask, (drawn = new Drawn(mask, this.#picture, side)));
+    if (!drawn) this.#drawn.set(mask, (drawn = new DrawnMask(mask, this.#image, side)));
     return drawn;
   }
 
@@ -272,23 +272,23 @@ export class Stage extends EventTarget {
   }
 }
 
-/** One mask, ready to be drawn at any zoom. */
-class Drawn {
+/** One mask as a raster and an outline, which are drawn at any zoom. */
+class DrawnMask {
   #raster;
   #colour = "";
   #canvas = document.createElement("canvas");
 
-  constructor(mask, picture, side) {
-    const part = Math.min(1, side / Math.max(picture.width, picture.height));
+  constructor(mask, image, side) {
+    const scale = Math.min(1, side / Math.max(image.width, image.height));
     const size = {
-      width: Math.max(1, Math.round(picture.width * part)),
-      height: Math.max(1, Math.round(picture.height * part)),
+      width: Math.max(1, Math.round(image.width * scale)),
+      height: Math.max(1, Math.round(image.height * scale)),
     };
     this.#raster = rasterOfRle(mask.rle, size);
-    this.scale = picture.width / size.width; // pixels of the picture in one of the raster
+    this.scale = image.width / size.width; // pixels of the image per pixel of the raster
     const lines = outlines(this.#raster);
     const corners = lines.reduce((count, line) => count + line.length / 2, 0);
-    this.path = new Path2D(corners > MOST_CORNERS ? "" : pathOf(lines));
+    this.path = new Path2D(corners > MAX_CORNERS ? "" : pathOf(lines));
   }
 
   tinted(colour) {
@@ -306,13 +306,13 @@ function channels(colour) {
 
 function pattern(context) {
   const tile = document.createElement("canvas");
-  tile.width = tile.height = 2 * SQUARE;
+  tile.width = tile.height = 2 * SQUARE_SIDE;
   const pen = tile.getContext("2d");
   const style = getComputedStyle(document.documentElement);
   pen.fillStyle = style.getPropertyValue("--square-light");
-  pen.fillRect(0, 0, 2 * SQUARE, 2 * SQUARE);
+  pen.fillRect(0, 0, 2 * SQUARE_SIDE, 2 * SQUARE_SIDE);
   pen.fillStyle = style.getPropertyValue("--square-dark");
-  pen.fillRect(0, 0, SQUARE, SQUARE);
-  pen.fillRect(SQUARE, SQUARE, SQUARE, SQUARE);
+  pen.fillRect(0, 0, SQUARE_SIDE, SQUARE_SIDE);
+  pen.fillRect(SQUARE_SIDE, SQUARE_SIDE, SQUARE_SIDE, SQUARE_SIDE);
   return context.createPattern(tile, "repeat");
 }

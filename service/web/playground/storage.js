@@ -1,6 +1,6 @@
-/** What the browser keeps for this page. It may forbid that altogether; then things last as long as the page. */
+/** The browser's storage of this page. A browser may forbid it; values then last until the page is closed. */
 
-/** @param {"localStorage" | "sessionStorage"} kind @param {string} name @returns {string | null} */
+/** @param {"localStorage" | "sessionStorage"} kind @param {string} name @returns {string | null} the stored value */
 export function recall(kind, name) {
   try {
     return globalThis[kind].getItem(name);
@@ -14,6 +14,6 @@ export function remember(kind, name, value) {
   try {
     globalThis[kind].setItem(name, value);
   } catch {
-    // forbidden, or full
+    // storage is forbidden or full
   }
 }

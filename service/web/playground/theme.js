@@ -1,11 +1,11 @@
-/** Light or dark: the system's choice until the user makes one. */
+/** Light and dark theme: the system's setting until the user switches. */
 
 import { recall, remember } from "./storage.js";
 
 const NAME = "edgesam-theme";
 const THEMES = ["light", "dark"];
 
-/** @param {HTMLElement} button changes it */
+/** @param {HTMLElement} button switches the theme */
 export function installTheme(button) {
   const root = document.documentElement;
   const isDark = () =>

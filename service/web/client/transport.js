@@ -1,0 +1,208 @@
+/**
+ * Sends one request to the service: API key, timeout, progress, repetition while the service is busy, and errors.
+ *
+ * @typedef {{method?: string, body?: Blob | string, headers?: Record<string, string>, signal?: AbortSignal,
+ *   onUpload?: (done: number) => void, onDownload?: (bytes: number) => void}} RequestOptions
+ * @typedef {{headers: Headers, content: ArrayBuffer, timing: Timing, json: () => Promise<any>}} Received
+ * @typedef {{stages: Record<string, number>, roundTripMs: number}} Timing milliseconds: `stages` of the service, and the
+ *   whole round trip
+ */
+
+const MAX_RETRY_AFTER_S = 10;
+const MIN_PROGRESS_BYTES = 2 ** 18; // smaller responses are read at once, without progress
+
+/** The service refused a request. `code` is stable, and `message` says what to do. */
+export class Problem extends Error {
+  name = "Problem";
+
+  /**
+   * @param {{status: number, code: string, title: string, detail: string, instance?: string}} document problem document,
+   *   RFC 9457
+   * @param {number | null} retryAfterS seconds to wait before a repetition
+   */
+  constructor(document, retryAfterS = null) {
+    super(document.detail || document.title);
+    this.status = document.status;
+    this.code = document.code;
+    this.title = document.title;
+    this.requestId = document.instance ?? "";
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/** No answer came, or none in time. `code` is `unreachable` or `timeout`. */
+export class Unreachable extends Error {
+  name = "Unreachable";
+
+  /** @param {"unreachable" | "timeout"} code @param {unknown} [cause] */
+  constructor(code, cause) {
+    super(code === "timeout" ? "The service did not answer in time." : "The service cannot be reached.", { cause });
+    this.code = code;
+  }
+}
+
+/**
+ * Parse a Server-Timing header.
+ *
+ * @param {string | null} header such as `decode;dur=15.20, total;dur=17.01`
+ * @returns {Record<string, number>} milliseconds by stage
+ */
+export function parseServerTiming(header) {
+  const entries = (header ?? "").matchAll(/([\w-]+)\s*;[^,]*?dur=([\d.]+)/g);
+  return Object.fromEntries(Array.from(entries, ([, stage, duration]) => [stage, Number(duration)]));
+}
+
+/**
+ * Send a request, and repeat it while the service is busy (503).
+ *
+ * @param {string} url
+ * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number}} options `timeoutMs` bounds the time
+ *   without progress, `retries` the number of repetitions
+ * @returns {Promise<Received>}
+ * @throws {Problem | Unreachable} or the signal's reason
+ */
+export async function request(url, { retries = 0, ...options }) {
+  for (;;) {
+    try {
+      return await sendOnce(url, options);
+    } catch (error) {
+      const waitS = error instanceof Problem && error.status === 503 ? (error.retryAfterS ?? 1) : null;
+      if (waitS === null || waitS > MAX_RETRY_AFTER_S || retries-- <= 0) throw error;
+      await pause(waitS * 1000, options.signal);
+    }
+  }
+}
+
+/** @param {string} url @param {RequestOptions & {apiKey: string, timeoutMs: number}} options @returns {Promise<Received>} */
+async function sendOnce(url, { apiKey, timeoutMs, method = "GET", body, headers = {}, signal, onUpload, onDownload }) {
+  signal?.throwIfAborted();
+  const timeout = new ProgressTimeout(timeoutMs, signal);
+  const allHeaders = apiKey ? { ...headers, "X-API-Key": apiKey } : headers;
+  const options = { method, body, headers: allHeaders, signal: timeout.signal };
+  const started = performance.now();
+  try {
+    const send = onUpload && globalThis.XMLHttpRequest ? upload : fetch;
+    const response = await send(url, options, (done) => {
+      timeout.restart();
+      onUpload?.(done);
+    });
+    const content = await readContent(response, (bytes) => {
+      timeout.restart();
+      onDownload?.(bytes);
+    });
+    const roundTripMs = performance.now() - started;
+    if (!response.ok) throw problemFrom(response, content);
+    return {
+      headers: response.headers,
+      content,
+      timing: { stages: parseServerTiming(response.headers.get("server-timing")), roundTripMs },
+      json: async () => JSON.parse(new TextDecoder().decode(content)),
+    };
+  } catch (error) {
+    if (error instanceof Problem) throw error;
+    signal?.throwIfAborted();
+    throw new Unreachable(timeout.signal.aborted ? "timeout" : "unreachable", error);
+  } finally {
+    timeout.release();
+  }
+}
+
+/** An abort signal that fires when the caller's signal does, or after a time without progress. */
+class ProgressTimeout {
+  // Not `AbortSignal.any`, which browsers before 2023 lack.
+  #controller = new AbortController();
+  #timer = /** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined);
+  #follow = () => this.#controller.abort(this.#callerSignal?.reason);
+  #callerSignal;
+  #timeoutMs;
+
+  constructor(timeoutMs, callerSignal) {
+    this.#timeoutMs = timeoutMs;
+    this.#callerSignal = callerSignal;
+    callerSignal?.addEventListener("abort", this.#follow);
+    this.restart();
+  }
+
+  get signal() {
+    return this.#controller.signal;
+  }
+
+  restart() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#controller.abort(), this.#timeoutMs);
+  }
+
+  release() {
+    clearTimeout(this.#timer);
+    this.#callerSignal?.removeEventListener("abort", this.#follow);
+  }
+}
+
+/** Read a response's body, and report the number of bytes received. @returns {Promise<ArrayBuffer>} */
+async function readContent(response, onBytes) {
+  const length = Number(response.headers.get("content-length"));
+  if (!response.body || length < MIN_PROGRESS_BYTES) return response.arrayBuffer();
+  const chunks = [];
+  let bytes = 0;
+  const reader = response.body.getReader();
+  for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+    chunks.push(chunk.value);
+    onBytes((bytes += chunk.value.length));
+  }
+  return new Blob(chunks).arrayBuffer();
+}
+
+/** Like `fetch`, and reports the progress of the upload, which `fetch` cannot do. @returns {Promise<Response>} */
+function upload(url, { method, body, headers, signal }, onUpload) {
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    const abort = () => xhr.abort();
+    const fail = () => reject(new TypeError("The upload failed."));
+    xhr.open(method, url);
+    xhr.responseType = "arraybuffer";
+    for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = ({ loaded, total }) => onUpload(total ? Math.min(loaded / total, 0.999) : 0);
+    xhr.upload.onload = () => onUpload(1);
+    xhr.onerror = fail;
+    xhr.onabort = fail;
+    xhr.onload = () => {
+      const received = new Headers();
+      for (const [, name, value] of xhr.getAllResponseHeaders().matchAll(/^([^:\r\n]+):(.*)$/gm)) {
+        received.append(name, value.trim());
+      }
+      resolve(new Response(xhr.response, { status: xhr.status, headers: received }));
+    };
+    xhr.onloadend = () => signal.removeEventListener("abort", abort);
+    signal.addEventListener("abort", abort);
+    xhr.send(body);
+  });
+}
+
+/** The `Problem` of an error response. A proxy's response has no problem document, and gets the code `http-STATUS`. */
+function problemFrom(response, content) {
+  const retryAfter = Number.parseFloat(response.headers.get("retry-after") ?? "");
+  const retryAfterS = Number.isFinite(retryAfter) ? retryAfter : null;
+  try {
+    const document = JSON.parse(new TextDecoder().decode(content));
+    if (typeof document.code === "string") return new Problem(document, retryAfterS);
+  } catch {
+    // not JSON, or the response to a HEAD request, which has no body
+  }
+  const title = `The service answered ${response.status}`;
+  return new Problem({ status: response.status, code: `http-${response.status}`, title, detail: "" }, retryAfterS);
+}
+
+/** @param {number} ms @param {AbortSignal | undefined} signal @returns {Promise<void>} */
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}

@@ -1,0 +1,36 @@
+/** Keyboard shortcuts of the page: each one clicks a button. */
+
+/** Ids of the buttons, by key. */
+const SHORTCUTS = {
+  a: "include",
+  s: "exclude",
+  h: "move",
+  n: "add-object",
+  p: "cut-out",
+  0: "zoom",
+  "+": "zoom-in",
+  "=": "zoom-in",
+  "-": "zoom-out",
+  "?": "help",
+  delete: "clear",
+  backspace: "clear",
+};
+const WITHOUT_IMAGE = ["help", "choose"]; // the only buttons with a use before an image is open
+
+/** @param {() => boolean} hasImage tells whether an image is open */
+export function installShortcuts(hasImage) {
+  addEventListener("keydown", (event) => {
+    if (event.target instanceof HTMLInputElement || document.querySelector("dialog[open]")) return;
+    const id = buttonOf(event);
+    if (!id || !(hasImage() || WITHOUT_IMAGE.includes(id))) return;
+    event.preventDefault();
+    document.getElementById(id)?.click();
+  });
+}
+
+/** @param {KeyboardEvent} event @returns {string | undefined} id of the button */
+function buttonOf({ key, ctrlKey, metaKey, altKey, shiftKey }) {
+  const name = key.toLowerCase();
+  if (ctrlKey || metaKey) return { z: shiftKey ? "redo" : "undo", y: "redo", s: "save-cut-out", o: "choose" }[name];
+  return altKey ? undefined : SHORTCUTS[name];
+}
