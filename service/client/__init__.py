@@ -1,17 +1,21 @@
-"""The service's Python client; of `service` it needs nothing, of packages httpx, NumPy and Pillow.
+"""Python client of the EdgeSAM inference service.
 
-    from service.client import Client
+It is a part of the service's package, `service.client`, and a package of its own, `edgesam_client`
+(`pip install ./service/client`). It imports nothing else of the service and needs httpx, NumPy and Pillow.
+
+    from edgesam_client import Client
 
     with Client("http://127.0.0.1:8000") as client:
-        picture = client.embed("photo.jpg")
-        cat = client.segment(picture, points=[(610, 420), (200, 90)], labels=[1, 0]).best
+        image = client.embed("photo.jpg")
+        cat = client.segment(image, points=[(610, 420), (200, 90)], labels=[1, 0]).best
         cat.pixels  # (H, W) bool
 
-`python -m service.client` cuts out an object, and embeds folders ahead of a labelling session.
+The command line (`edgesam`, `python -m service.client`) segments an object, or embeds a folder of images. It also needs
+typer and rich.
 """
 
-from service.client.clients import AsyncClient, Client
-from service.client.errors import (
+from .clients import AsyncClient, Client
+from .errors import (
     Busy,
     ClientError,
     EmbeddingNotFound,
@@ -23,7 +27,8 @@ from service.client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from service.client.values import Embedded, Mask, Model, Prompt, Segmentation, Timing
+from .values import Embedded, Mask, Model, Prompt, Segmentation, Timing
+from .version import __version__
 
 __all__ = [
     "AsyncClient",
@@ -44,4 +49,5 @@ __all__ = [
     "Unauthorized",
     "UnexpectedAnswer",
     "Unreachable",
+    "__version__",
 ]

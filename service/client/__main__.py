@@ -1,18 +1,18 @@
-"""`python -m service.client`: the command line, or a hint when its packages are missing."""
+"""Entry point of the command line: `python -m service.client`, `python -m edgesam_client` and `edgesam`."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line, which ends the process; 1 when the extra is missing."""
+    """Run the command line, which ends the process. Return 1 if one of its packages is missing."""
     try:
-        from service.client.command import app  # noqa: PLC0415 - the hint below is the point
+        from .command import app  # noqa: PLC0415 - a missing package gets the hint below
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich", "httpx"}:
             raise
-        print(f"error: the client needs {error.name}: pip install 'edgesam-service[client]'", file=sys.stderr)  # noqa: T201
+        print(f"error: the client needs {error.name}: pip install httpx typer rich", file=sys.stderr)  # noqa: T201
         return 1
-    app(prog_name="python -m service.client")
+    app()
     return 0
 
 

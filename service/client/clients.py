@@ -1,4 +1,4 @@
-"""The two clients. They drive the same conversations over httpx and differ in how they wait."""
+"""The blocking client and the asyncio client. Both run the same operations over httpx."""
 
 import asyncio
 import time
@@ -10,54 +10,56 @@ from typing import Final, Self, TypeVar
 import httpx
 from numpy.typing import ArrayLike
 
-from service.client import conversations
-from service.client.connection import Connection
-from service.client.conversations import Conversation, Send, Step, Wait
-from service.client.messages import Answer, Progress, Request
-from service.client.pictures import PictureSource
-from service.client.retries import Patience
-from service.client.values import Embedded, Model, Multimask, Prompt, Segmentation
+from . import operations
+from .connection import Connection
+from .images import ImageInput
+from .messages import Answer, Progress, Request
+from .operations import Operation, Send, Step, Wait
+from .retries import RetryPolicy
+from .values import Embedded, Model, Multimask, Prompt, Segmentation
 
 T = TypeVar("T")
 
-# The service itself gives a body 30 s and an embedding 60 s; who waits less hears nothing of its reasons.
+# Longer than the service's own limits, 30 s for a body and 60 s for an embedding, so that its error arrives.
 TIMEOUT_S: Final = 100.0
 RETRY_S: Final = 20.0
 
 
 class Client:
-    """Embeds and segments pictures, one call at a time for each thread that uses it. Close it, or use it in `with`.
+    """Blocking client. Threads may share it. Close it, or use it in `with`.
 
     Args:
-        url: of the service, with the path it lies under: "http://127.0.0.1:8000", "https://example.org/edgesam".
-        api_key: one of the service's, where it asks for one.
-        timeout_s: bound of one attempt, seconds.
-        retry_s: no attempt begins later than this after a request's first one, seconds. Repeated is what found no
-            connection, and what was answered 429, 502, 503 or 504; Retry-After is kept to. 0 repeats nothing.
+        url: Address of the service with its path prefix: "http://127.0.0.1:8000", "https://example.org/edgesam".
+        api_key: API key, if the service needs one.
+        timeout_s: Time limit of one attempt, in seconds.
+        retry_s: Time after a request's first attempt in which another one may begin, in seconds. A request is repeated
+            if there is no connection, or if the status is 429, 502, 503 or 504. Waits follow Retry-After. 0 disables
+            repetition.
 
     Raises:
-        ValueError: an address or a key that cannot be one.
+        ValueError: if the address or the API key is malformed.
     """
 
     def __init__(
         self, url: str, api_key: str | None = None, *, timeout_s: float = TIMEOUT_S, retry_s: float = RETRY_S
     ) -> None:
         self._connection = Connection(url, api_key, timeout_s)
-        self._patience = Patience(retry_s)
+        self._retry_policy = RetryPolicy(retry_s)
         self._http = httpx.Client(**self._connection.options)
 
-    def embed(self, source: PictureSource, *, progress: Progress | None = None) -> Embedded:
-        """Make a picture ready for `segment`. Its hash is sent first, and its bytes only when they are not known.
+    def embed(self, source: ImageInput, *, progress: Progress | None = None) -> Embedded:
+        """Embed an image. Its file is uploaded only if the service does not have its embedding.
 
         Args:
-            source: path of a file, a file's bytes, or an array: uint8, (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
-            progress: told (bytes sent, bytes in all) during the upload.
+            source: Path of a file, bytes of a file, or uint8 array of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+            progress: Callback during the upload, called with (bytes sent, bytes in total).
 
         Raises:
-            ClientError: see `service.client.errors`.
-            OSError, ValueError: the file cannot be read; the array is no picture.
+            ClientError: if the service gives no embedding; see the module `errors`.
+            OSError: if the file cannot be read.
+            ValueError: if the array is not an image.
         """
-        return self._run(conversations.embed(source, progress, self._patience))
+        return self._run(operations.embed(source, progress, self._retry_policy))
 
     def segment(
         self,
@@ -70,35 +72,36 @@ class Client:
         mask_id: str | None = None,
         multimask: Multimask = "auto",
     ) -> Segmentation:
-        """Cut out one object, or several with `prompts`.
+        """Segment one object, or several with `prompts`.
 
         Args:
-            picture: what `embed` gave, which is embedded again when the service has lost it; or an image_hash.
-            prompts: one for each object, instead of the four below; see `Prompt`.
-            points: (N, 2) as (x, y), pixels of the upright picture.
-            labels: (N,): 1 belongs to the object, 0 does not; without them all belong to it.
-            box: x0, y0, x1, y1.
-            mask_id: of a mask to refine.
-            multimask: masks a prompt; "auto": 4 for a single point, which is ambiguous, else 1.
+            picture: Result of `embed`, or an image_hash. An image that the service has evicted is embedded again, but
+                not if only its hash is given.
+            prompts: One prompt per object, instead of the four arguments below.
+            points: Points as (N, 2) array of (x, y), in pixels of the upright image.
+            labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
+            box: Box x0, y0, x1, y1, in pixels of the upright image.
+            mask_id: Id of an earlier mask that the prompt refines.
+            multimask: Masks per prompt. "auto" gives 4 for a single point, which is ambiguous, else 1.
 
         Raises:
-            ClientError: see `service.client.errors`.
-            ValueError: prompts that no service could take.
+            ClientError: if the service gives no masks; see the module `errors`.
+            ValueError: if a prompt is malformed.
         """
-        asked = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
-        return self._run(conversations.segment(picture, asked, multimask, self._patience))
+        request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
+        return self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
 
     def contains(self, image_hash: str) -> bool:
-        """Whether the picture is embedded."""
-        return self._run(conversations.contains(image_hash, self._patience))
+        """Whether the service has the image's embedding."""
+        return self._run(operations.contains(image_hash, self._retry_policy))
 
     def forget(self, image_hash: str) -> bool:
-        """Delete the picture's embedding; whether there was one."""
-        return self._run(conversations.forget(image_hash, self._patience))
+        """Delete the image's embedding. Return whether there was one."""
+        return self._run(operations.forget(image_hash, self._retry_policy))
 
     def models(self) -> tuple[Model, ...]:
-        """What is served."""
-        return self._run(conversations.models(self._patience))
+        """The models of the service."""
+        return self._run(operations.models(self._retry_policy))
 
     def close(self) -> None:
         """Close the connections."""
@@ -112,17 +115,17 @@ class Client:
     ) -> None:
         self.close()
 
-    def _run(self, conversation: Conversation[T]) -> T:
-        with closing(conversation):
+    def _run(self, operation: Operation[T]) -> T:
+        with closing(operation):
             try:
-                step = next(conversation)
+                step = next(operation)
                 while True:
                     try:
                         result = self._do(step)
-                    except Exception as error:  # noqa: BLE001 - the conversation decides
-                        step = conversation.throw(error)
+                    except Exception as error:  # noqa: BLE001 - the operation handles it
+                        step = operation.throw(error)
                     else:
-                        step = conversation.send(result)
+                        step = operation.send(result)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
 
@@ -137,24 +140,24 @@ class Client:
     def _send(self, request: Request) -> Answer:
         attempt = self._connection.attempt()
         with attempt.failures(), self._http.stream(**attempt.sending(request, attempt.upload)) as response:
-            for piece in response.iter_bytes():
-                attempt.receive(piece)
+            for chunk in response.iter_bytes():
+                attempt.receive(chunk)
             return attempt.answer(response)
 
 
 class AsyncClient:
-    """`Client` for an event loop, which it never blocks: files are read and hashed in threads. Many calls at once."""
+    """Client for asyncio, with the methods of `Client`. It never blocks the event loop: threads read and hash files."""
 
     def __init__(
         self, url: str, api_key: str | None = None, *, timeout_s: float = TIMEOUT_S, retry_s: float = RETRY_S
     ) -> None:
         self._connection = Connection(url, api_key, timeout_s)
-        self._patience = Patience(retry_s)
+        self._retry_policy = RetryPolicy(retry_s)
         self._http = httpx.AsyncClient(**self._connection.options)
 
-    async def embed(self, source: PictureSource, *, progress: Progress | None = None) -> Embedded:
-        """`Client.embed`."""
-        return await self._run(conversations.embed(source, progress, self._patience))
+    async def embed(self, source: ImageInput, *, progress: Progress | None = None) -> Embedded:
+        """See `Client.embed`."""
+        return await self._run(operations.embed(source, progress, self._retry_policy))
 
     async def segment(
         self,
@@ -167,21 +170,21 @@ class AsyncClient:
         mask_id: str | None = None,
         multimask: Multimask = "auto",
     ) -> Segmentation:
-        """`Client.segment`."""
-        asked = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
-        return await self._run(conversations.segment(picture, asked, multimask, self._patience))
+        """See `Client.segment`."""
+        request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
+        return await self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
 
     async def contains(self, image_hash: str) -> bool:
-        """`Client.contains`."""
-        return await self._run(conversations.contains(image_hash, self._patience))
+        """See `Client.contains`."""
+        return await self._run(operations.contains(image_hash, self._retry_policy))
 
     async def forget(self, image_hash: str) -> bool:
-        """`Client.forget`."""
-        return await self._run(conversations.forget(image_hash, self._patience))
+        """See `Client.forget`."""
+        return await self._run(operations.forget(image_hash, self._retry_policy))
 
     async def models(self) -> tuple[Model, ...]:
-        """`Client.models`."""
-        return await self._run(conversations.models(self._patience))
+        """See `Client.models`."""
+        return await self._run(operations.models(self._retry_policy))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -195,17 +198,17 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _run(self, conversation: Conversation[T]) -> T:
-        with closing(conversation):
+    async def _run(self, operation: Operation[T]) -> T:
+        with closing(operation):
             try:
-                step = next(conversation)
+                step = next(operation)
                 while True:
                     try:
                         result = await self._do(step)
-                    except Exception as error:  # noqa: BLE001 - the conversation decides
-                        step = conversation.throw(error)
+                    except Exception as error:  # noqa: BLE001 - the operation handles it
+                        step = operation.throw(error)
                     else:
-                        step = conversation.send(result)
+                        step = operation.send(result)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
 
@@ -224,8 +227,8 @@ class AsyncClient:
                 asyncio.timeout(self._connection.timeout_s),
                 self._http.stream(**attempt.sending(request, attempt.upload_async)) as response,
             ):
-                async for piece in response.aiter_bytes():
-                    attempt.receive(piece)
+                async for chunk in response.aiter_bytes():
+                    attempt.receive(chunk)
                 return attempt.answer(response)
 
 
@@ -237,10 +240,10 @@ def _prompts(
     box: ArrayLike | None,
     mask_id: str | None,
 ) -> Sequence[Prompt]:
-    """Several prompts, or the one that is given by its parts."""
-    is_in_parts = any(part is not None for part in (points, labels, box, mask_id))
+    """The given prompts, or one prompt made of the other arguments."""
+    has_parts = any(part is not None for part in (points, labels, box, mask_id))
     if prompts is None:
         return [Prompt(points, labels, box, mask_id)]
-    if is_in_parts or len(prompts) == 0:
+    if has_parts or len(prompts) == 0:
         raise ValueError("Give prompts, at least one, or points, labels, box and mask_id; not both.")
     return prompts

@@ -1,4 +1,4 @@
-"""What both clients have in common on the network's side: address, key, and the bounds of one attempt."""
+"""Settings of the connection, and one attempt at a request with its limits of time and size."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -7,62 +7,72 @@ from typing import Any, Final
 
 import httpx
 
-from service import __version__
-from service.client.errors import UnexpectedAnswer, Unreachable
-from service.client.messages import Answer, Request
+from .errors import UnexpectedAnswer, Unreachable
+from .messages import Answer, Request
+from .version import __version__
 
 _CONNECT_TIMEOUT_S: Final = 5.0
-# No answer comes near; it bounds what a stranger can make us keep.
+# Far above the service's responses. It limits the memory that another server can make the client use.
 _MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 
 
 class Connection:
-    """Where the service is and what goes with every request.
+    """Address, headers and time limits of all requests.
 
     Args:
-        url, api_key, timeout_s: see `Client`.
+        url: Address of the service, with its path prefix.
+        api_key: API key, if the service needs one.
+        timeout_s: Time limit of one attempt, in seconds.
+
+    Raises:
+        ValueError: if the address or the API key is malformed.
     """
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
         try:
             address = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"{url!r} is no address of a service ({error}).") from error
+            raise ValueError(f"{url!r} is not the address of a service ({error}).") from error
         if address.scheme not in {"http", "https"} or not address.host:
-            raise ValueError(f"{url!r} is no address of a service; one looks like http://127.0.0.1:8000.")
+            raise ValueError(f"{url!r} is not the address of a service. Give one such as http://127.0.0.1:8000.")
         headers = {"User-Agent": f"edgesam-client/{__version__}"}
         if api_key is not None:
             if not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key != ""):
-                raise ValueError("An API key is made of visible ASCII characters.")
+                raise ValueError("An API key consists of visible ASCII characters.")
             headers["Authorization"] = f"Bearer {api_key}"
         self.timeout_s = timeout_s
-        # Without user name and password, which must reach no terminal and no log.
+        # For messages: user name and password must not appear on terminals and in logs.
         self.shown_url = str(address.copy_with(userinfo=b"", query=None, fragment=None))
         self.options: dict[str, Any] = {
             "base_url": address.copy_with(query=None, fragment=None),
             "headers": headers,
             "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
-            "follow_redirects": False,  # a key must not follow to where it does not belong
+            "follow_redirects": False,  # an API key must not be sent to another address
         }
 
     def attempt(self) -> "Attempt":
-        """One attempt, whose time begins now."""
+        """Start one attempt, whose time limit begins now."""
         return Attempt(self.shown_url, self.timeout_s)
 
 
 class Attempt:
-    """One request on its way: what has come of it, and the bounds of its time and of its answer's size."""
+    """One attempt at a request: the body received so far, and the limits of its time and size.
+
+    Args:
+        url: Address of the service for messages, without user name and password.
+        timeout_s: Time limit of the attempt, in seconds.
+    """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url
         self._timeout_s = timeout_s
         self._started = time.monotonic()
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._received = 0
         self._ends_at = self._started + timeout_s
 
     def sending(self, request: Request, upload: Callable[[Request], Any]) -> dict[str, Any]:
-        """The arguments of httpx's `stream`; `upload` gives a long body in pieces."""
+        """The arguments of httpx's `stream`. `upload` gives a long body in chunks."""
         headers, content = dict(request.headers), request.body or None
         if request.is_upload:
             headers["Content-Length"] = str(len(request.body))
@@ -70,32 +80,42 @@ class Attempt:
         return {"method": request.method, "url": request.path, "headers": headers, "content": content}
 
     def upload(self, request: Request) -> Iterator[bytes]:
-        """The body in pieces, for as long as there is time."""
-        for piece in request.pieces():
+        """The body in chunks, while there is time."""
+        for chunk in request.chunks():
             self._check_time()
-            yield piece
+            yield chunk
 
     async def upload_async(self, request: Request) -> AsyncIterator[bytes]:
-        """`upload` for an event loop."""
-        for piece in request.pieces():
-            yield piece
+        """The body in chunks, for an event loop."""
+        for chunk in request.chunks():
+            yield chunk
 
-    def receive(self, piece: bytes) -> None:
-        """Keep some of the answer's body."""
+    def receive(self, chunk: bytes) -> None:
+        """Add a chunk of the response's body.
+
+        Raises:
+            TimeoutError: if the time limit is exceeded.
+            UnexpectedAnswer: if the body is too large.
+        """
         self._check_time()
-        self._pieces.append(piece)
-        self._received += len(piece)
+        self._chunks.append(chunk)
+        self._received += len(chunk)
         if self._received > _MAX_ANSWER_BYTES:
             raise UnexpectedAnswer(f"{self._url} sends more than {_MAX_ANSWER_BYTES} bytes in answer to one request.")
 
     def answer(self, response: httpx.Response) -> Answer:
-        """What has been received, after its last byte."""
+        """The answer, after the last byte of its body."""
         headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, headers, b"".join(self._pieces), time.monotonic() - self._started)
+        return Answer(response.status_code, headers, b"".join(self._chunks), time.monotonic() - self._started)
 
     @contextmanager
     def failures(self) -> Iterator[None]:
-        """What httpx raises as what the caller is told."""
+        """Convert httpx's errors to the client's.
+
+        Raises:
+            Unreachable: if there is no connection, or no answer in time.
+            UnexpectedAnswer: if the body cannot be decoded.
+        """
         try:
             yield
         except (httpx.TimeoutException, TimeoutError) as error:
@@ -108,6 +128,6 @@ class Attempt:
             raise Unreachable(f"{self._url} cannot be reached: {reason}.") from error
 
     def _check_time(self) -> None:
-        """httpx bounds each wait for the network; this bounds their sum."""
+        """Limit the time of the whole attempt; httpx limits only each wait for the network."""
         if time.monotonic() > self._ends_at:
             raise TimeoutError

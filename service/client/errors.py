@@ -1,17 +1,17 @@
-"""Everything that can keep a caller from an answer.
+"""Errors of the client.
 
     ClientError
-    ├── Unreachable           no answer came: refused, unknown host, silent, cut off
-    ├── UnexpectedAnswer      something answered, but not as this service does
-    └── Problem               the service says what is wrong (RFC 9457)
-        ├── Unauthorized      401, 403: an API key is needed, or one that may do this
-        ├── EmbeddingNotFound 404: the picture is not embedded, or not any more
+    ├── Unreachable           no answer: connection refused, unknown host, timeout, connection closed
+    ├── UnexpectedAnswer      the answer is not from this service
+    └── Problem               the service refused the request (RFC 9457)
+        ├── Unauthorized      401, 403: the API key is missing, wrong, or lacks a permission
+        ├── EmbeddingNotFound 404: the image is not embedded, or was evicted
         ├── MaskNotFound      404: the mask_id is unknown or has expired
-        ├── PictureRefused    the picture is broken, too large, or of no supported format
-        ├── PromptRefused     the prompts break a rule
-        └── Busy              429, 502, 503, 504: it was repeated for as long as the caller allows
+        ├── PictureRefused    the image is damaged, too large, or has an unsupported format
+        ├── PromptRefused     the prompts are invalid
+        └── Busy              429, 502, 503, 504: the service was busy until the last attempt
 
-Arguments that no service could take raise ValueError, files that cannot be read OSError.
+Malformed arguments raise ValueError. Files that cannot be read raise OSError.
 """
 
 import json
@@ -22,29 +22,29 @@ BUSY_STATUSES = frozenset({429, 502, 503, 504})
 
 
 class ClientError(Exception):
-    """There is no answer to work with."""
+    """A call of the client failed."""
 
     retry_after_s: float | None = None
 
 
 class Unreachable(ClientError):
-    """Nothing answered in time."""
+    """No answer came, or none in time."""
 
 
 class UnexpectedAnswer(ClientError):
-    """What answered is not this service, or something stands between."""
+    """The answer is not from this service: the address is wrong, or a proxy answered."""
 
 
 class Problem(ClientError):
-    """The service's own description of what is wrong.
+    """The service refused a request and described the problem.
 
     Args:
-        status: of HTTP.
-        code: stable name of the problem, such as "overloaded".
-        detail: what is wrong in this case and what to do.
-        request_id: names the request in the service's log.
-        retry_after_s: what the service asks to wait, seconds.
-        extra: further members of the problem document.
+        status: HTTP status.
+        code: Stable code of the problem, such as "overloaded".
+        detail: Description of the problem, and what to do.
+        request_id: Id of the request in the service's log.
+        retry_after_s: Seconds to wait before a repetition, if the service names them.
+        extra: Other members of the problem document.
     """
 
     codes: ClassVar[frozenset[str]] = frozenset()
@@ -69,25 +69,25 @@ class Problem(ClientError):
 
 
 class Unauthorized(Problem):
-    """The service asks for an API key, and none, a wrong one, or one that may not do this was sent."""
+    """The service needs an API key, and the key is missing, wrong, or lacks a permission."""
 
     codes = frozenset({"unauthorized", "forbidden"})
 
 
 class EmbeddingNotFound(Problem):
-    """The picture is not embedded, or was evicted and could not be embedded again."""
+    """The image is not embedded, or was evicted and could not be embedded again."""
 
     codes = frozenset({"embedding-not-found"})
 
 
 class MaskNotFound(Problem):
-    """The mask to refine is unknown for this picture, or has expired."""
+    """The mask to refine is unknown for this image, or has expired."""
 
     codes = frozenset({"mask-not-found"})
 
 
 class PictureRefused(Problem):
-    """Another picture, or the same one saved anew, may be taken."""
+    """The service does not accept the image. Choose another one, or save the image again."""
 
     codes = frozenset(
         {"unsupported-image", "undecodable-image", "image-too-large", "body-too-large", "unusable-aspect-ratio"}
@@ -95,30 +95,30 @@ class PictureRefused(Problem):
 
 
 class PromptRefused(Problem):
-    """The prompts break a rule; `extra["errors"]` may say where."""
+    """The prompts are invalid. `extra["errors"]` may say which."""
 
     codes = frozenset({"prompt-outside-image", "invalid-request"})
 
 
 class Busy(Problem):
-    """The service cannot do it now."""
+    """The service cannot handle the request now."""
 
     codes = frozenset({"overloaded", "rate-limited", "cache-unavailable", "not-ready", "deadline-exceeded"})
 
 
-_KINDS = {
+_CLASSES = {
     code: kind
     for kind in (Unauthorized, EmbeddingNotFound, MaskNotFound, PictureRefused, PromptRefused, Busy)
     for code in kind.codes
 }
-# What an answer without a body means: those to HEAD, and those of proxies.
-_PLAIN = {
-    401: ("unauthorized", "The service asks for an API key and does not know this one."),
-    403: ("forbidden", "The API key may not do this."),
-    404: ("embedding-not-found", "The picture is not embedded."),
-    429: ("too-many-requests", "Something before the service limits the number of requests."),
+# Code and detail of answers without a problem document: answers to HEAD, and answers of proxies.
+_WITHOUT_DOCUMENT = {
+    401: ("unauthorized", "The service needs an API key and does not know this one."),
+    403: ("forbidden", "The API key lacks the permission for this."),
+    404: ("embedding-not-found", "The image is not embedded."),
+    429: ("too-many-requests", "A proxy before the service limits the number of requests."),
     502: ("bad-gateway", "The proxy before the service got no answer from it."),
-    503: ("unavailable", "The service, or the proxy before it, takes no work now."),
+    503: ("unavailable", "The service, or the proxy before it, is not available."),
     504: ("gateway-timeout", "The proxy before the service got no answer in time."),
 }
 
@@ -126,23 +126,25 @@ _PLAIN = {
 def problem_of(
     status: int, content: bytes, *, is_document: bool, request_id: str, retry_after_s: float | None
 ) -> ClientError:
-    """The error that an answer stands for.
+    """The error of an answer.
 
     Args:
-        status: 400 or more.
-        content: the body.
-        is_document: whether the body says that it is a problem document; without one, only a few statuses have a
-            meaning of their own.
-        request_id: of the answer's headers.
-        retry_after_s: of the answer's headers.
+        status: HTTP status, 400 or above.
+        content: Body of the answer.
+        is_document: Whether the content type is that of a problem document.
+        request_id: Request id from the headers.
+        retry_after_s: Seconds of the header Retry-After, if there is one.
+
+    Returns:
+        A `Problem`, or `UnexpectedAnswer` if there is no problem document and the status alone is not enough.
     """
     document = _json_object(content) if is_document else {}
     code, detail = document.pop("code", None), document.pop("detail", None)
     if not (isinstance(code, str) and isinstance(detail, str)):
-        if status not in _PLAIN or (status == 404 and content):
-            return UnexpectedAnswer(f"HTTP {status} without a problem document: is this the service's address?")
-        code, detail = _PLAIN[status]
-    kind = _KINDS.get(code, Busy if status in BUSY_STATUSES else Problem)
+        if status not in _WITHOUT_DOCUMENT or (status == 404 and content):
+            return UnexpectedAnswer(f"HTTP {status} without a problem document. Check the address of the service.")
+        code, detail = _WITHOUT_DOCUMENT[status]
+    kind = _CLASSES.get(code, Busy if status in BUSY_STATUSES else Problem)
     return kind(status, code, detail, request_id=request_id, retry_after_s=retry_after_s, extra=document)
 
 

@@ -1,7 +1,6 @@
-"""A whole folder embedded ahead of a labelling session.
+"""Embeds all images of a folder, for example before a labelling session.
 
-Nothing is written down on the way: the service knows what it has, so the same call goes on where an earlier one
-stopped.
+The progress is not stored. The service knows which images it has, so a second call uploads only what is missing.
 """
 
 import asyncio
@@ -11,25 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from service.client.clients import AsyncClient
-from service.client.errors import ClientError, Unauthorized, Unreachable
-from service.client.values import Embedded
+from .clients import AsyncClient
+from .errors import ClientError, Unauthorized, Unreachable
+from .values import Embedded
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
-# Told (path, what became of it) after each picture.
-Notice = Callable[[Path, Embedded | Exception], None]
+# Called after each image with its path and the result or the error.
+OnResult = Callable[[Path, Embedded | Exception], None]
 
 
 @dataclass(slots=True)
 class FolderResult:
-    """What became of the pictures of a folder.
+    """Results for the images of a folder.
 
     Args:
-        embedded: were sent and embedded now.
-        known: were embedded before; only their hashes were sent.
-        failed: the others, each with its reason.
-        evicted: were embedded when their turn came and are not any more: the service's cache is too small for all.
+        embedded: Images that were uploaded and embedded.
+        known: Images that had been embedded before, so that only their hashes were sent.
+        failed: Images that could not be embedded, each with its error.
+        evicted: Images that the service evicted again, because its cache is too small for all.
     """
 
     embedded: list[Path] = field(default_factory=list)
@@ -39,19 +38,19 @@ class FolderResult:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every picture can be segmented now."""
+        """Whether all images are embedded now."""
         return not self.failed and not self.evicted
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders in it, by their suffix and in the order of their names.
+def images_in(folder: Path) -> list[Path]:
+    """The image files in a folder and its sub-folders, found by their suffix and sorted by path.
 
-    Names that begin with a dot are left out, and links to folders, which may go in circles.
+    Names that begin with a dot are skipped. So are links to folders, which may form a cycle.
 
     Raises:
-        OSError: the folder itself cannot be read.
+        OSError: if the folder cannot be read.
     """
-    os.scandir(folder).close()  # os.walk is silent about what it cannot read
+    os.scandir(folder).close()  # raises OSError; os.walk would ignore it
     return sorted(_walk(folder))
 
 
@@ -64,18 +63,19 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 async def embed_folder(
-    client: AsyncClient, paths: Iterable[Path], *, jobs: int, notice: Notice = lambda _path, _outcome: None
+    client: AsyncClient, paths: Iterable[Path], *, jobs: int, on_result: OnResult = lambda _path, _outcome: None
 ) -> FolderResult:
-    """Embed pictures, `jobs` at a time, then ask for each whether the service still has it.
+    """Embed images, then check for each one whether the service still has it.
 
     Args:
-        client: of the service.
-        paths: of the pictures.
-        jobs: pictures in progress at the same time, at least 1; each holds its file's bytes in memory.
-        notice: told of each picture as it is done.
+        client: Client of the service.
+        paths: Paths of the images.
+        jobs: Number of concurrent uploads, at least 1. Each holds the bytes of its file in memory.
+        on_result: Callback after each image.
 
     Raises:
-        Unauthorized, Unreachable: the service, so that there is no use in trying the rest.
+        Unauthorized: if the service refuses the API key. The remaining images are not tried.
+        Unreachable: if the service does not answer. The remaining images are not tried.
     """
     result = FolderResult()
     hashes: dict[Path, str] = {}
@@ -92,7 +92,7 @@ async def embed_folder(
             (result.embedded if outcome.was_uploaded and outcome.cached is None else result.known).append(path)
         else:
             result.failed.append((path, outcome))
-        notice(path, outcome)
+        on_result(path, outcome)
 
     async def check(path: Path) -> None:
         if not await client.contains(hashes[path]):
@@ -104,7 +104,7 @@ async def embed_folder(
 
 
 async def _each(paths: Iterable[Path], do: Callable[[Path], Awaitable[None]], jobs: int) -> None:
-    """Do it for each, `jobs` at a time; the first error ends it all."""
+    """Call `do` for each path, `jobs` at a time. The first error cancels the rest."""
     waiting = iter(paths)
 
     async def work() -> None:

@@ -1,27 +1,28 @@
-"""The service's requests and answers as values: what is sent, and how it is read. No connection is known here."""
+"""Requests to the service, and parsing of its answers. This module opens no connection."""
 
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from service.client.errors import ClientError, UnexpectedAnswer, problem_of
-from service.client.pictures import Content, Picture
-from service.client.retries import retry_after_s
-from service.client.values import Embedded, Mask, Model, Multimask, Prompt, Segmentation, Timing
+from .errors import ClientError, UnexpectedAnswer, problem_of
+from .images import ImageContent, ImageSource
+from .retries import retry_after_s
+from .values import Embedded, Mask, Model, Multimask, Prompt, Segmentation, Timing
 
-# Told (bytes sent, bytes in all) while a picture is uploaded; anew from 0 when the upload is repeated.
+# Called with (bytes sent, bytes in total) during an upload. A repeated upload starts at 0 again.
 Progress = Callable[[int, int], None]
 
 _IMAGE_HASH = re.compile(r"[0-9a-f]{64}")
-_UPLOAD_PIECE_BYTES = 64 * 1024
+_UPLOAD_CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent; the connection adds address, key and agent."""
+    """A request. The connection adds the address, the API key and the user agent."""
 
     method: str
     path: str
@@ -31,31 +32,31 @@ class Request:
 
     @property
     def is_upload(self) -> bool:
-        """Whether the body is sent in pieces, so that its progress can be told and its whole time bounded."""
-        return self.progress is not None or len(self.body) > _UPLOAD_PIECE_BYTES
+        """Whether the body is sent in chunks, for progress and for the time limit of the whole upload."""
+        return self.progress is not None or len(self.body) > _UPLOAD_CHUNK_BYTES
 
-    def pieces(self) -> Iterator[bytes]:
-        """The body in pieces, telling `progress` of each that has been taken."""
+    def chunks(self) -> Iterator[bytes]:
+        """The body in chunks. Calls `progress` after each one."""
         total = len(self.body)
         body = memoryview(self.body)
         if self.progress is not None:
             self.progress(0, total)
-        for start in range(0, total, _UPLOAD_PIECE_BYTES):
-            piece = bytes(body[start : start + _UPLOAD_PIECE_BYTES])
-            yield piece
+        for start in range(0, total, _UPLOAD_CHUNK_BYTES):
+            chunk = bytes(body[start : start + _UPLOAD_CHUNK_BYTES])
+            yield chunk
             if self.progress is not None:
-                self.progress(start + len(piece), total)
+                self.progress(start + len(chunk), total)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back.
+    """A complete response.
 
     Args:
-        status: of HTTP.
-        headers: names in lower case.
-        content: the whole body.
-        round_trip_s: since the request was begun.
+        status: HTTP status.
+        headers: Headers by name in lower case.
+        content: The whole body.
+        round_trip_s: Time since the start of the request, in seconds.
     """
 
     status: int
@@ -65,12 +66,12 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether it is what was asked for."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     @property
     def timing(self) -> Timing:
-        """The stages of Server-Timing."""
+        """The round trip, and the stages in the header Server-Timing."""
         stages: dict[str, float] = {}
         for entry in self.headers.get("server-timing", "").split(","):
             name, *parameters = (part.strip() for part in entry.split(";"))
@@ -81,7 +82,7 @@ class Answer:
         return Timing(self.round_trip_s * 1000.0, stages)
 
     def problem(self) -> ClientError:
-        """The error that an answer without success stands for."""
+        """The error of an answer that is no success."""
         if 300 <= self.status < 400:
             target = self.headers.get("location", "another address")
             return UnexpectedAnswer(f"HTTP {self.status}: the service is at {target}; redirects are not followed.")
@@ -95,28 +96,28 @@ class Answer:
 
 
 def head_request(image_hash: str) -> Request:
-    """Is the picture embedded?"""
-    return Request("HEAD", _picture_path(image_hash), _routing(image_hash))
+    """Request that asks whether an image is embedded."""
+    return Request("HEAD", _image_path(image_hash), _routing(image_hash))
 
 
 def delete_request(image_hash: str) -> Request:
-    """Forget the picture."""
-    return Request("DELETE", _picture_path(image_hash), _routing(image_hash))
+    """Request that deletes an image's embedding."""
+    return Request("DELETE", _image_path(image_hash), _routing(image_hash))
 
 
 def models_request() -> Request:
-    """What is served?"""
+    """Request for the models of the service."""
     return Request("GET", "models", {})
 
 
-def embed_request(content: Content, progress: Progress | None) -> Request:
-    """Embed this picture. The service looks at the bytes to see what they are."""
+def embed_request(content: ImageContent, progress: Progress | None) -> Request:
+    """Request that embeds an image. The service detects the format from the bytes."""
     headers = {"Content-Type": "application/octet-stream", **_routing(content.image_hash)}
     return Request("POST", "embed", headers, content.data, progress)
 
 
 def segment_request(image_hash: str, prompts: Sequence[Prompt], multimask: Multimask) -> Request:
-    """Cut out objects. Run lengths are the smallest form and hold the mask exactly."""
+    """Request for masks as run lengths, the smallest format that is exact."""
     document = {
         "image_hash": _checked_hash(image_hash),
         "prompts": [prompt.document for prompt in prompts],
@@ -127,8 +128,8 @@ def segment_request(image_hash: str, prompts: Sequence[Prompt], multimask: Multi
     return Request("POST", "segment", headers, json.dumps(document, allow_nan=False).encode())
 
 
-def read_known(answer: Answer, content: Content, picture: Picture) -> Embedded | None:
-    """The answer to HEAD; None when the picture has to be sent, if only because its size is not known here."""
+def read_known(answer: Answer, content: ImageContent, image: ImageSource) -> Embedded | None:
+    """Read the answer to HEAD. None if the image must be uploaded, also if the client does not know its size."""
     if not answer.is_success or content.size is None:
         return None
     width, height = content.size
@@ -139,20 +140,20 @@ def read_known(answer: Answer, content: Content, picture: Picture) -> Embedded |
         was_uploaded=False,
         cached=answer.headers.get("x-cache"),
         timing=answer.timing,
-        picture=picture,
+        picture=image,
     )
 
 
-def read_embedded(answer: Answer, content: Content, picture: Picture) -> Embedded:
-    """The answer to POST /embed.
+def read_embedded(answer: Answer, content: ImageContent, image: ImageSource) -> Embedded:
+    """Read the answer to POST /embed.
 
     Raises:
-        UnexpectedAnswer: it has not the members it should have, or is about other bytes than were sent.
+        UnexpectedAnswer: if a member is missing, or the answer is about another file.
     """
     document = _document(answer)
-    with _Reading(answer):
+    with _unexpected_answers(answer):
         if document["image_hash"] != content.image_hash:
-            raise ValueError("it is about another picture")
+            raise ValueError("it is about another image")
         return Embedded(
             image_hash=content.image_hash,
             width=int(document["width"]),
@@ -160,18 +161,22 @@ def read_embedded(answer: Answer, content: Content, picture: Picture) -> Embedde
             was_uploaded=True,
             cached=document["cached"],
             timing=answer.timing,
-            picture=picture,
+            picture=image,
         )
 
 
 def read_segmentation(answer: Answer, count: int) -> Segmentation:
-    """The answer to POST /segment with `count` prompts.
+    """Read the answer to POST /segment.
+
+    Args:
+        answer: The answer, which must be a success.
+        count: Number of prompts in the request.
 
     Raises:
-        UnexpectedAnswer: it has not the members it should have.
+        UnexpectedAnswer: if a member is missing, or a prompt has no masks.
     """
     document = _document(answer)
-    with _Reading(answer):
+    with _unexpected_answers(answer):
         width, height = int(document["width"]), int(document["height"])
         results = tuple(
             tuple(_mask(mask, (height, width)) for mask in result["masks"]) for result in document["results"]
@@ -190,38 +195,33 @@ def read_segmentation(answer: Answer, count: int) -> Segmentation:
 
 
 def read_models(answer: Answer) -> tuple[Model, ...]:
-    """The answer to GET /models.
+    """Read the answer to GET /models.
 
     Raises:
-        UnexpectedAnswer: it has not the members it should have.
+        UnexpectedAnswer: if a member is missing.
     """
     document = _document(answer)
-    with _Reading(answer):
+    with _unexpected_answers(answer):
         return tuple(
             Model(str(model["name"]), bool(model["trained"]), str(model["fingerprint"]), model)
             for model in document["models"]
         )
 
 
-class _Reading:
-    """Turns whatever goes wrong while an answer is read into UnexpectedAnswer."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyError | TypeError | ValueError | OverflowError):
-            raise UnexpectedAnswer(
-                f"HTTP {self._answer.status} with a body that is not this service's ({error}): is this its address?"
-            ) from error
+@contextmanager
+def _unexpected_answers(answer: Answer) -> Iterator[None]:
+    """Convert errors while an answer is read to UnexpectedAnswer."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UnexpectedAnswer(
+            f"HTTP {answer.status}, but the body is not an answer of the service ({error}). Check the address."
+        ) from error
 
 
 def _mask(document: dict[str, Any], size: tuple[int, int]) -> Mask:
     if tuple(document["rle"]["size"]) != size:
-        raise ValueError("a mask of another size than the picture")
+        raise ValueError("a mask has another size than the image")
     x0, y0, x1, y1 = (int(value) for value in document["box"])
     return Mask(
         score=float(document["score"]),
@@ -236,25 +236,25 @@ def _mask(document: dict[str, Any], size: tuple[int, int]) -> Mask:
 
 
 def _document(answer: Answer) -> dict[str, Any]:
-    with _Reading(answer):
+    with _unexpected_answers(answer):
         document = json.loads(answer.content)
         if not isinstance(document, dict):
-            raise TypeError("no object")
+            raise TypeError("not a JSON object")
         return document
 
 
 def _routing(image_hash: str) -> dict[str, str]:
-    """Lets an ingress send all requests on a picture to the replica that has it in memory."""
+    """Header with which an ingress sends all requests on an image to the same replica."""
     return {"X-Image-Hash": image_hash}
 
 
-def _picture_path(image_hash: str) -> str:
+def _image_path(image_hash: str) -> str:
     return f"embed/{_checked_hash(image_hash)}"
 
 
 def _checked_hash(image_hash: str) -> str:
     if not _IMAGE_HASH.fullmatch(image_hash):
-        raise ValueError(f"{image_hash[:80]!r} is no image_hash: 64 characters, 0 to 9 and a to f.")
+        raise ValueError(f"{image_hash[:80]!r} is not an image_hash, which has 64 characters: 0 to 9 and a to f.")
     return image_hash
 
 

@@ -1,7 +1,7 @@
-"""What client and service say to each other, once for both clients.
+"""The client's operations, written once for the blocking and the asyncio client.
 
-A conversation is a generator: it yields steps (`Send`, `Wait`, `Work`), is sent their results, and returns what the
-caller gets. Who drives it decides whether waiting blocks a thread or lets an event loop go on; see `clients`.
+An operation is a generator. It yields steps (`Send`, `Wait`, `Work`), receives their results, and returns the result of
+the call. The client that runs it either blocks a thread during a step or awaits the step; see `clients`.
 """
 
 import time
@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from service.client.errors import BUSY_STATUSES, EmbeddingNotFound, Unreachable
-from service.client.messages import (
+from .errors import BUSY_STATUSES, EmbeddingNotFound, Unreachable
+from .images import ImageContent, ImageInput, ImageSource
+from .messages import (
     Answer,
     Progress,
     Request,
@@ -24,88 +25,88 @@ from service.client.messages import (
     read_segmentation,
     segment_request,
 )
-from service.client.pictures import Content, Picture, PictureSource
-from service.client.retries import Patience
-from service.client.values import Embedded, Model, Multimask, Prompt, Segmentation
+from .retries import RetryPolicy
+from .values import Embedded, Model, Multimask, Prompt, Segmentation
 
 T = TypeVar("T")
 
-# A cache that cannot keep a picture from its embedding to the click after it is not helped by a third attempt.
+# If the cache evicts an image twice before the request after it, a third upload would not help.
 _EMBEDS_PER_SEGMENT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request; the result is the `Answer`, or `Unreachable` is raised at the yield."""
+    """Send a request. The result is an `Answer`; `Unreachable` is raised at the yield."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Let some time pass."""
+    """Wait for some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Call a function that blocks: reads a file, hashes, encodes. Its result or its exception comes back."""
+    """Call a function that blocks: it reads a file, hashes or encodes. Its exception is raised at the yield."""
 
     function: Callable[[], object]
 
 
 Step = Send | Wait | Work
-Conversation = Generator[Step, Any, T]
+Operation = Generator[Step, Any, T]
 
 
-def embed(source: PictureSource, progress: Progress | None, patience: Patience) -> Conversation[Embedded]:
-    """Hash here, ask, and upload only what the service does not know."""
-    picture = yield from _work(lambda: Picture.of(source))
-    content = yield from _read(picture)
+def embed(source: ImageInput, progress: Progress | None, retry_policy: RetryPolicy) -> Operation[Embedded]:
+    """Hash an image, ask the service for the hash, and upload the file if the service does not have its embedding."""
+    image = yield from _work(lambda: ImageSource.of(source))
+    content = yield from _read(image)
     if content.size is not None:
-        answer = yield from _repeated(head_request(content.image_hash), patience)
-        if (known := read_known(answer, content, picture)) is not None:
+        answer = yield from _repeated(head_request(content.image_hash), retry_policy)
+        if (known := read_known(answer, content, image)) is not None:
             return known
         if answer.status != 404:
             raise answer.problem()
-    return (yield from _upload(content, picture, progress, patience))
+    return (yield from _upload(content, image, progress, retry_policy))
 
 
 def segment(
-    picture: Embedded | str, prompts: Sequence[Prompt], multimask: Multimask, patience: Patience
-) -> Conversation[Segmentation]:
-    """Segment, and embed again what the service has lost meanwhile, when the caller gave an `Embedded`."""
-    image_hash = picture if isinstance(picture, str) else picture.image_hash
+    image: Embedded | str, prompts: Sequence[Prompt], multimask: Multimask, retry_policy: RetryPolicy
+) -> Operation[Segmentation]:
+    """Segment an image. If the service has evicted it and `image` is an `Embedded`, embed it again."""
+    image_hash = image if isinstance(image, str) else image.image_hash
     request = segment_request(image_hash, prompts, multimask)
-    embeds_left = _EMBEDS_PER_SEGMENT if isinstance(picture, Embedded) else 0
+    embeds_left = _EMBEDS_PER_SEGMENT if isinstance(image, Embedded) else 0
     while True:
-        answer = yield from _repeated(request, patience)
+        answer = yield from _repeated(request, retry_policy)
         if answer.is_success:
             return read_segmentation(answer, len(prompts))
         problem = answer.problem()
         if not isinstance(problem, EmbeddingNotFound) or embeds_left == 0:
             raise problem
-        assert isinstance(picture, Embedded)
+        assert isinstance(image, Embedded)
         embeds_left -= 1
-        content = yield from _read(picture.picture)
+        source = image.picture
+        content = yield from _read(source)
         if content.image_hash != image_hash:
-            problem.add_note(f"{picture.picture.path} has changed since and was not embedded again.")
+            problem.add_note(f"{source.path} has changed since and was not embedded again.")
             raise problem
-        yield from _upload(content, picture.picture, None, patience)
+        yield from _upload(content, source, None, retry_policy)
 
 
-def contains(image_hash: str, patience: Patience) -> Conversation[bool]:
-    """Ask without sending anything."""
-    answer = yield from _repeated(head_request(image_hash), patience)
+def contains(image_hash: str, retry_policy: RetryPolicy) -> Operation[bool]:
+    """Ask whether the service has an image's embedding."""
+    answer = yield from _repeated(head_request(image_hash), retry_policy)
     if answer.is_success or answer.status == 404:
         return answer.is_success
     raise answer.problem()
 
 
-def forget(image_hash: str, patience: Patience) -> Conversation[bool]:
-    """Delete; whether there was anything."""
-    answer = yield from _repeated(delete_request(image_hash), patience)
+def forget(image_hash: str, retry_policy: RetryPolicy) -> Operation[bool]:
+    """Delete an image's embedding. Return whether there was one."""
+    answer = yield from _repeated(delete_request(image_hash), retry_policy)
     if answer.is_success:
         return True
     problem = answer.problem()
@@ -114,33 +115,40 @@ def forget(image_hash: str, patience: Patience) -> Conversation[bool]:
     raise problem
 
 
-def models(patience: Patience) -> Conversation[tuple[Model, ...]]:
-    """Ask what is served."""
-    answer = yield from _repeated(models_request(), patience)
+def models(retry_policy: RetryPolicy) -> Operation[tuple[Model, ...]]:
+    """Get the models of the service."""
+    answer = yield from _repeated(models_request(), retry_policy)
     if not answer.is_success:
         raise answer.problem()
     return read_models(answer)
 
 
 def _upload(
-    content: Content, picture: Picture, progress: Progress | None, patience: Patience
-) -> Conversation[Embedded]:
-    answer = yield from _repeated(embed_request(content, progress), patience)
+    content: ImageContent, image: ImageSource, progress: Progress | None, retry_policy: RetryPolicy
+) -> Operation[Embedded]:
+    answer = yield from _repeated(embed_request(content, progress), retry_policy)
     if not answer.is_success:
         raise answer.problem()
-    return read_embedded(answer, content, picture)
+    return read_embedded(answer, content, image)
 
 
-def _read(picture: Picture) -> Conversation[Content]:
-    return (yield from _work(lambda: Content.of(picture.read())))
+def _read(image: ImageSource) -> Operation[ImageContent]:
+    return (yield from _work(lambda: ImageContent.of(image.read())))
 
 
-def _work(function: Callable[[], T]) -> Conversation[T]:
+def _work(function: Callable[[], T]) -> Operation[T]:
     return cast("T", (yield Work(function)))
 
 
-def _repeated(request: Request, patience: Patience) -> Conversation[Answer]:
-    """Send until there is an answer other than "not now", or patience ends; then the last answer or error stands."""
+def _repeated(request: Request, retry_policy: RetryPolicy) -> Operation[Answer]:
+    """Send a request until the service is not busy, or until the retry policy allows no further attempt.
+
+    Returns:
+        The last answer, which may be a busy one.
+
+    Raises:
+        Unreachable: if the last attempt got no answer.
+    """
     started = time.monotonic()
     attempt = 0
     while True:
@@ -148,13 +156,13 @@ def _repeated(request: Request, patience: Patience) -> Conversation[Answer]:
         try:
             answer: Answer = yield Send(request)
         except Unreachable as error:
-            failure, asked_s = error, None
+            failure, retry_after_s = error, None
         else:
             if answer.status not in BUSY_STATUSES:
                 return answer
-            failure, asked_s = answer, answer.problem().retry_after_s
-        wait_s = patience.wait_s(attempt, asked_s)
-        if time.monotonic() - started + wait_s > patience.retry_s:
+            failure, retry_after_s = answer, answer.problem().retry_after_s
+        wait_s = retry_policy.wait_s(attempt, retry_after_s)
+        if time.monotonic() - started + wait_s > retry_policy.retry_s:
             if isinstance(failure, Unreachable):
                 raise failure
             return failure

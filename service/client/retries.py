@@ -1,4 +1,4 @@
-"""When a request is sent again. Every request of this client may be: a repetition changes nothing."""
+"""Retry policy. All requests of this client are idempotent, so each may be repeated."""
 
 import random
 from dataclasses import dataclass
@@ -7,14 +7,13 @@ from email.utils import parsedate_to_datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a request is repeated, and the waits in between: with full jitter, so that clients that failed together
-    do not come back together.
+class RetryPolicy:
+    """Exponential backoff with full jitter, so that clients that failed together do not all return at once.
 
     Args:
-        retry_s: no attempt begins later than this after the first one, seconds; 0 repeats nothing.
-        first_s: bound of the first wait, seconds; it doubles with every attempt.
-        longest_s: bound of every wait, seconds.
+        retry_s: Time after the first attempt in which another one may begin, in seconds. 0 disables repetition.
+        first_s: Upper bound of the first wait, in seconds. It doubles with each attempt.
+        longest_s: Upper bound of each wait, in seconds.
 
     Source: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
     """
@@ -24,13 +23,18 @@ class Patience:
     longest_s: float = 8.0
 
     def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Seconds to wait after failure number `attempt`, counted from 0; never less than the service asks for."""
+        """Seconds to wait before the next attempt, at least those that the service asks for.
+
+        Args:
+            attempt: Number of failures before this one.
+            retry_after_s: Seconds that the service asks for, if it does.
+        """
         jitter = random.uniform(0.0, min(self.longest_s, self.first_s * 2.0 ** min(attempt, 30)))  # noqa: S311
         return (retry_after_s or 0.0) + jitter
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """A Retry-After header as seconds from now; None without one that can be read (RFC 9110, 10.2.3)."""
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is missing or malformed."""
     if header is None:
         return None
     text = header.strip()
@@ -40,6 +44,6 @@ def retry_after_s(header: str | None) -> float | None:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # "-0000" says nothing about the zone; HTTP knows only GMT
+    if moment.tzinfo is None:  # the zone "-0000" is parsed without one; HTTP dates are in GMT
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -1,4 +1,4 @@
-"""What callers hand in and get back. Coordinates are pixels of the upright picture, x to the right, y down."""
+"""Prompts, masks and the other values of the client. Coordinates are pixels of the upright image: x right, y down."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from service.client.errors import UnexpectedAnswer
-from service.client.pictures import Picture
-from service.client.rle import decode_rle
+from .errors import UnexpectedAnswer
+from .images import ImageSource
+from .rle import decode_rle
 
 Multimask = Literal["auto", 1, 3, 4]
 Box = tuple[int, int, int, int]
@@ -18,11 +18,11 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of one answer went.
+    """Times of one request.
 
     Args:
-        round_trip_ms: from sending the request to the last byte of the answer, without earlier attempts.
-        stages_ms: what the service measured, by stage; `total` is its whole time.
+        round_trip_ms: Time from the start of the request to the last byte of the response, without earlier attempts.
+        stages_ms: Milliseconds in the service, by stage. `total` is the service's whole time for the request.
     """
 
     round_trip_ms: float
@@ -31,16 +31,16 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A picture that can be segmented.
+    """An embedded image, ready for `segment`.
 
     Args:
-        image_hash: SHA-256 of the file's bytes, lower-case hex.
-        width: of the upright picture, pixels.
-        height: of the upright picture, pixels.
-        was_uploaded: False when the service knew the picture, and only its hash was sent.
-        cached: tier of the service that had it, `memory` or `redis`; None when it was computed now.
-        timing: of the last request.
-        picture: to embed it again after an eviction; holds the bytes, or the path where it came from one.
+        image_hash: SHA-256 of the file's bytes, in lower-case hex.
+        width: Width of the upright image, in pixels.
+        height: Height of the upright image, in pixels.
+        was_uploaded: False if the service had the embedding, so that only the hash was sent.
+        cached: Cache tier that had the embedding, `memory` or `redis`. None if it was computed for this request.
+        timing: Times of the last request.
+        picture: Path or bytes of the image's file, to embed the image again after an eviction.
     """
 
     image_hash: str
@@ -49,21 +49,21 @@ class Embedded:
     was_uploaded: bool
     cached: str | None
     timing: Timing
-    picture: Picture = field(repr=False, compare=False)
+    picture: ImageSource = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What points at one object: any mix of points, one box and one mask to refine.
+    """A prompt for one object: points, a box, an earlier mask, or any combination of them.
 
     Args:
-        points: (N, 2) as (x, y), or one such pair.
-        labels: (N,): 1 belongs to the object, 0 does not; without them all belong to it.
-        box: x0, y0, x1, y1, exclusive at the end.
-        mask_id: of an earlier mask on the same picture.
+        points: Points as (N, 2) array of (x, y), or one pair.
+        labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
+        box: Box x0, y0, x1, y1, exclusive at the end.
+        mask_id: Id of an earlier mask on the same image, which the prompt refines.
 
     Raises:
-        ValueError: shapes that do not fit, numbers that are not finite, or nothing at all.
+        ValueError: if a shape is wrong, a number is not finite, or the prompt is empty.
     """
 
     points: ArrayLike | None = None
@@ -72,32 +72,32 @@ class Prompt:
     mask_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse at once what no service can take."""
-        self.document  # noqa: B018 - it raises, and is kept for the request
+        """Check the prompt when it is made, not when it is sent."""
+        self.document  # noqa: B018 - raises ValueError; the value is cached for the request
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The prompt as /segment reads it."""
+        """The prompt in the JSON format of /segment."""
         document: dict[str, Any] = {}
         if self.points is not None:
             points = _numbers("points", self.points)
             if points.ndim == 1 and len(points) == 2:
                 points = points[None]
             if points.ndim != 2 or points.shape[1] != 2:
-                raise ValueError(f"points have the shape (N, 2), not {points.shape}.")
+                raise ValueError(f"points need the shape (N, 2), not {points.shape}.")
             labels = np.ones(len(points)) if self.labels is None else np.atleast_1d(np.asarray(self.labels))
             if labels.shape != (len(points),) or not np.isin(labels, (0, 1)).all():
-                raise ValueError(f"labels are {len(points)} numbers, one for each point: 1 for the object, 0 else.")
+                raise ValueError(f"labels need {len(points)} numbers, one per point: 1 on the object, 0 beside it.")
             document["points"] = [
                 {"x": x, "y": y, "label": int(label)}
                 for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True)
             ]
         elif self.labels is not None:
-            raise ValueError("labels without points.")
+            raise ValueError("labels need points.")
         if self.box is not None:
             box = _numbers("box", self.box)
             if box.shape != (4,):
-                raise ValueError(f"a box is x0, y0, x1, y1; its shape is (4,), not {box.shape}.")
+                raise ValueError(f"box needs four numbers, x0, y0, x1, y1; its shape is {box.shape}.")
             document["box"] = box.tolist()
         if self.mask_id is not None:
             document["mask_id"] = self.mask_id
@@ -108,16 +108,16 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """One mask of a picture; its pixels are decoded when they are first asked for.
+    """One mask of an image. Its pixels are decoded when `pixels` is first read.
 
     Args:
-        score: what masks are ordered by, 0..1: the model's ranking score, see `ranking` in /models.
-        stability: how little the mask depends on the threshold, 0..1.
-        predicted_iou: the model's own estimate; not bounded.
-        area: pixels.
-        box: x0, y0, x1, y1, exclusive at the end; zeros when empty.
-        mask_id: to refine this mask with further prompts, for some minutes.
-        size: (H, W) of the picture.
+        score: Score that masks are ordered by, 0..1: the model's ranking score, see `ranking` in /models.
+        stability: Stability of the mask under a change of the threshold, 0..1.
+        predicted_iou: The model's estimate of the mask's IoU; may lie outside 0..1.
+        area: Number of pixels inside.
+        box: Box of the mask x0, y0, x1, y1, exclusive at the end. Zeros if the mask is empty.
+        mask_id: Id for refining this mask. The service keeps the mask for some minutes.
+        size: (height, width) of the image, in pixels.
         counts: COCO's compressed run lengths.
     """
 
@@ -132,10 +132,10 @@ class Mask:
 
     @cached_property
     def pixels(self) -> NDArray[np.bool_]:
-        """(H, W) bool, True inside; read-only, since it is kept.
+        """(H, W) bool, True inside the mask. The array is cached and therefore read-only.
 
         Raises:
-            UnexpectedAnswer: the run lengths do not fit the picture.
+            UnexpectedAnswer: if the run lengths do not fit the image.
         """
         try:
             return decode_rle(self.counts, *self.size)
@@ -145,16 +145,16 @@ class Mask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """The answer to one request.
+    """Masks of one image, for each prompt of a request.
 
     Args:
-        image_hash: of the picture.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        model: name of the served model.
-        results: for each prompt its masks, best first.
-        timing: of the request that was answered.
-        request_id: names it in the service's log.
+        image_hash: Hash of the image.
+        width: Width of the upright image, in pixels.
+        height: Height of the upright image, in pixels.
+        model: Name of the model.
+        results: Masks of each prompt, best first.
+        timing: Times of the request.
+        request_id: Id of the request in the service's log.
     """
 
     image_hash: str
@@ -167,7 +167,11 @@ class Segmentation:
 
     @property
     def masks(self) -> tuple[Mask, ...]:
-        """The masks of the only prompt, best first; ValueError where there were several prompts."""
+        """The masks of the only prompt, best first.
+
+        Raises:
+            ValueError: if the request had several prompts.
+        """
         (masks,) = self.results
         return masks
 
@@ -179,13 +183,13 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is served.
+    """A model of the service.
 
     Args:
-        name: of the model.
-        is_trained: False: its masks mean nothing.
-        fingerprint: changes when embeddings do.
-        document: everything that /models tells of it.
+        name: Name of the model.
+        is_trained: Whether the model is trained. The masks of an untrained model mean nothing.
+        fingerprint: Fingerprint of the embeddings. Embeddings of another fingerprint do not fit.
+        document: All of the model's members in /models.
     """
 
     name: str
@@ -195,7 +199,7 @@ class Model:
 
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """As float64, finite: JSON has neither NaN nor infinity."""
+    """The values as float64. JSON has no NaN and no infinity, so these are refused."""
     numbers = np.asarray(values, np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite numbers.")

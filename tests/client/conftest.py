@@ -34,7 +34,7 @@ def client(connect: Connect, service_url: str) -> Any:
 
 @pytest.fixture(scope="session")
 def narrow(artifact: Path) -> Iterator[ServiceProcess]:
-    """Asks for a key, takes one upload of 100 kB at a time, and has room for two pictures."""
+    """Asks for a key, takes one upload of 100 kB at a time, and has room for two images."""
     settings = {
         "EDGESAM_API_KEYS": f'["{KEY}"]',
         "EDGESAM_MAX_EMBED_REQUESTS": "1",
@@ -47,5 +47,5 @@ def narrow(artifact: Path) -> Iterator[ServiceProcess]:
 
 @pytest.fixture
 def next_seed(request: pytest.FixtureRequest) -> int:
-    """A number of this test alone, for pictures that no other test has embedded."""
+    """A number of this test alone, for images that no other test has embedded."""
     return zlib.crc32(request.node.nodeid.encode())

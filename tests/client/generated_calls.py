@@ -1,4 +1,4 @@
-"""What a user of a generated client writes: `generated_calls.py URL PICTURE`, run by test_generated_client.py.
+"""What a user of a generated client writes: `generated_calls.py URL IMAGE`, run by test_generated_client.py.
 
 Prints one JSON object with what came back, through the generated types alone.
 """
@@ -20,10 +20,10 @@ from generated_client.models import (
 from generated_client.types import File
 
 
-def main(url: str, picture: Path) -> dict:
+def main(url: str, image: Path) -> dict:
     """Every call that a front end needs."""
     with Client(base_url=url, raise_on_unexpected_status=True) as client:
-        with picture.open("rb") as file:
+        with image.open("rb") as file:
             embedded = embed.sync(client=client, body=EmbedFilesBody(image=File(payload=file)))
         click = PromptModel(points=[PointModel(x=20.0, y=15.0, label=1)])
         box = PromptModel(box=[2.0, 3.0, 30.0, 25.0])

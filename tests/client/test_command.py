@@ -37,7 +37,7 @@ def photo(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_cut_out_is_the_picture_where_the_mask_is_and_transparent_elsewhere(run, photo, service_url, tmp_path):
+def test_a_cut_out_is_the_image_where_the_mask_is_and_transparent_elsewhere(run, photo, service_url, tmp_path):
     cut, mask = tmp_path / "cut.png", tmp_path / "mask.png"
 
     result = run(photo, "--point", "60,80", "--point", "5,5:0", "--box", "10,10,110,150", "-o", cut, "--mask", mask)
@@ -54,8 +54,8 @@ def test_a_cut_out_is_the_picture_where_the_mask_is_and_transparent_elsewhere(ru
     assert np.array_equal(inside, expected.pixels)
     assert np.array_equal(pixels[:, :, 3] == 255, expected.pixels)
     assert np.array_equal(pixels[expected.pixels][:, :3], upright[expected.pixels])
-    assert re.search(r"^picture +.*photo\.jpg: 120 x 160, embedded", result.output, re.MULTILINE)
-    assert re.search(r"^segment +[\d.]+ ms there and back; .*decode [\d.]+", result.output, re.MULTILINE)
+    assert re.search(r"^image +.*photo\.jpg: 120 x 160, embedded", result.output, re.MULTILINE)
+    assert re.search(r"^segment +[\d.]+ ms round trip; .*decode [\d.]+", result.output, re.MULTILINE)
     assert "not trained" in result.stderr
 
 
@@ -87,7 +87,7 @@ def test_another_of_an_ambiguous_clicks_masks_can_be_chosen(run, photo, service_
         (f"{number}{'*' if number == 3 else ' '}", one.mask_id) for number, one in enumerate(masks, start=1)
     ]
     assert beyond.exit_code == 1
-    assert "there is no mask 5: what was asked for has 4" in beyond.stderr
+    assert "there is no mask 5: the prompt has 4" in beyond.stderr
     assert not (tmp_path / "none.png").exists()
 
 
@@ -116,15 +116,15 @@ def test_what_cannot_be_is_refused_with_status_2(run, arguments):
     ("arguments", "words"),
     [
         (["nothing.jpg"], "nothing.jpg: No such file"),
-        (["{photo}", "--point", "9999,1"], "outside the picture"),
+        (["{photo}", "--point", "9999,1"], "outside the "),
         (["{photo}", "--point", "nan,1"], "finite"),
         (["{photo}", "--url", "http://127.0.0.1:9", "--retry", "0"], "cannot be reached"),
-        (["{photo}", "--url", "here"], "no address"),
+        (["{photo}", "--url", "here"], "not the address"),
         (["{photo}", "--point", "60,80", "-o", "/nowhere/cut.png"], "/nowhere/cut.png: No such file"),
         (["--folder", "/nowhere"], "/nowhere: No such file"),
     ],
 )
-def test_what_fails_is_told_in_one_line_with_status_1(run, photo, arguments, words):
+def test_failures_are_reported_in_one_line_with_status_1(run, photo, arguments, words):
     result = run(*(argument.format(photo=photo) for argument in arguments))
 
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
@@ -136,16 +136,16 @@ def test_a_folder_is_embedded_once_and_failures_are_listed(run, tmp_path):
     for name in ("one.png", "below/two.PNG", "below/deeper/three.png", ".hidden.png", "notes.txt", "broken.jpg"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(noise_file((20, 20), seed=len(name)) if path.suffix.lower() == ".png" else b"no picture")
+        path.write_bytes(noise_file((20, 20), seed=len(name)) if path.suffix.lower() == ".png" else b"no image")
 
     first = run("--folder", tmp_path, "--jobs", "3")
     (tmp_path / "broken.jpg").unlink()
     second = run("--folder", tmp_path)
 
     assert (first.exit_code, second.exit_code) == (1, 0)
-    assert re.search(r"4 pictures in [\d.]+ s: 3 embedded, 0 known before, 1 failed", first.stdout)
+    assert re.search(r"4 images in [\d.]+ s: 3 embedded, 0 known before, 1 failed", first.stdout)
     assert re.search(r"^failed: .*broken\.jpg: .*unsupported-image", first.stdout, re.MULTILINE)
-    assert re.search(r"3 pictures in [\d.]+ s: 0 embedded, 3 known before, 0 failed", second.stdout)
+    assert re.search(r"3 images in [\d.]+ s: 0 embedded, 3 known before, 0 failed", second.stdout)
 
 
 def test_a_folder_that_does_not_fit_into_the_cache_is_no_success(run, narrow, tmp_path):
@@ -156,16 +156,23 @@ def test_a_folder_that_does_not_fit_into_the_cache_is_no_success(run, narrow, tm
 
     assert result.exit_code == 1
     assert "3 embedded, 0 known before, 0 failed" in result.stdout
-    assert re.search(r"no room for [12] of the pictures .* first .*0\.png\.", result.stderr)
+    assert re.search(r"evicted [12] of the images, first .*0\.png\.", result.stderr)
 
 
 @pytest.mark.parametrize("mode", ["photo", "folder"])
 def test_an_interrupt_ends_it_with_a_word_and_status_130(photo, mode):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(WAIT_S)
-        asked = [photo] if mode == "photo" else ["--folder", photo.parent]
+        arguments = [photo] if mode == "photo" else ["--folder", photo.parent]
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.client", *asked, "--url", f"http://127.0.0.1:{silent.getsockname()[1]}"],
+            [
+                sys.executable,
+                "-m",
+                "service.client",
+                *arguments,
+                "--url",
+                f"http://127.0.0.1:{silent.getsockname()[1]}",
+            ],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,

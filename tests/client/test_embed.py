@@ -10,11 +10,11 @@ from support.client_kinds import KEY
 from support.noise_pictures import as_file, noise_file, noise_picture
 
 from service.client import PictureRefused
-from service.client.pictures import Content, Picture
+from service.client.images import ImageContent, ImageSource
 from service.sam.images import decode_image
 
 
-def test_a_known_picture_is_not_uploaded_again(client, next_seed):
+def test_a_known_image_is_not_uploaded_again(client, next_seed):
     data = noise_file((30, 50), next_seed)
     uploads: list[tuple[int, int]] = []
 
@@ -30,9 +30,9 @@ def test_a_known_picture_is_not_uploaded_again(client, next_seed):
     assert first.timing.round_trip_ms >= first.timing.stages_ms["total"]
 
 
-def test_path_bytes_and_array_are_the_same_picture(client, next_seed, tmp_path):
+def test_path_bytes_and_array_are_the_same_image(client, next_seed, tmp_path):
     image = noise_picture((40, 30), next_seed)
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(as_file(image, "JPEG"))
 
     by_path, by_text, by_bytes = (client.embed(one) for one in (path, str(path), path.read_bytes()))
@@ -65,20 +65,20 @@ def test_the_size_that_is_read_here_is_the_one_that_the_service_counts(file_form
         exif[0x0112] = orientation
     data = as_file(noise_picture((20, 30)), file_format, exif=exif)
 
-    assert Content.of(data).size == decode_image(data, max_pixels=1000).size
+    assert ImageContent.of(data).size == decode_image(data, max_pixels=1000).size
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", noise_file((50, 50))[:20]])
+@pytest.mark.parametrize("data", [b"", b"no image", noise_file((50, 50))[:20]])
 def test_what_cannot_be_read_here_has_no_size_and_is_sent(data):
-    assert Content.of(data).size is None
+    assert ImageContent.of(data).size is None
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)])
-def test_grey_rgb_and_rgba_arrays_are_pictures(shape):
+def test_grey_rgb_and_rgba_arrays_are_images(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
-    with Image.open(io.BytesIO(Picture.of(array[::-1]).read())) as picture:
-        pixels = np.asarray(picture)
+    with Image.open(io.BytesIO(ImageSource.of(array[::-1]).read())) as image:
+        pixels = np.asarray(image)
 
     assert np.array_equal(pixels, array[::-1].reshape(pixels.shape))
 
@@ -96,7 +96,7 @@ def test_a_missing_file_is_an_error_of_the_file(client, tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "code", "status"),
-    [(b"this is no picture", "unsupported-image", 415), (noise_file((50, 50))[:900], "undecodable-image", 422)],
+    [(b"this is no image", "unsupported-image", 415), (noise_file((50, 50))[:900], "undecodable-image", 422)],
 )
 def test_what_the_service_refuses_is_a_typed_error(client, data, code, status):
     with pytest.raises(PictureRefused) as caught:

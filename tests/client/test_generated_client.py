@@ -43,15 +43,15 @@ def generator(request: pytest.FixtureRequest) -> Path:
 
 
 def test_a_generated_client_embeds_segments_and_reads_problems(generator, service_url, tmp_path):
-    document, config, picture = (tmp_path / name for name in ("openapi.json", "config.yaml", "picture.png"))
+    document, config, image = (tmp_path / name for name in ("openapi.json", "config.yaml", "image.png"))
     document.write_bytes(httpx.get(f"{service_url}/openapi.json", timeout=WAIT_S).content)
     config.write_text("post_hooks: []\n")  # they would only format it
-    picture.write_bytes(noise_file((30, 40), seed=93))
+    image.write_bytes(noise_file((30, 40), seed=93))
     options = ("--config", config, "--meta", "none", "--output-path", tmp_path / "generated_client")
 
     said = python("-m", "openapi_python_client", "generate", "--path", document, *options, path=generator)
     packages = Path(f"{tmp_path}{os.pathsep}{generator}")
-    seen = json.loads(python(Path(__file__).parent / "generated_calls.py", service_url, picture, path=packages))
+    seen = json.loads(python(Path(__file__).parent / "generated_calls.py", service_url, image, path=packages))
 
     assert "will not be generated" not in said
     assert seen["size"] == [40, 30]

@@ -23,7 +23,7 @@ from support.service_client import Scrape, open_client, wait_for_in_flight
 from support.service_process import ServiceProcess
 
 from service.client import Busy, Client, Problem, Unauthorized, UnexpectedAnswer, Unreachable
-from service.client.retries import Patience, retry_after_s
+from service.client.retries import RetryPolicy, retry_after_s
 
 UNKNOWN = "5" * 64
 WAIT_S = 60.0
@@ -68,17 +68,17 @@ BODIES = {
 }
 
 
-def test_a_restarted_service_is_waited_for_and_gets_its_picture_again(artifact):
+def test_a_restarted_service_is_waited_for_and_gets_its_image_again(artifact):
     settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PORT": str(free_port())}
     with ServiceProcess(settings) as service:
         client = Client(service.url, retry_s=WAIT_S)
-        picture = client.embed(noise_file((30, 40), seed=91))
-        before = client.segment(picture, points=(20, 15))
+        image = client.embed(noise_file((30, 40), seed=91))
+        before = client.segment(image, points=(20, 15))
         service.process.kill()
         service.process.wait(WAIT_S)
 
     with client, ThreadPoolExecutor(1) as threads:
-        after = threads.submit(client.segment, picture, points=(20, 15))
+        after = threads.submit(client.segment, image, points=(20, 15))
         with ServiceProcess(settings):
             answer = after.result(WAIT_S)
 
@@ -101,16 +101,16 @@ def test_a_full_service_is_asked_again_when_it_said(connect, narrow, next_seed):
                 timeout_s=WAIT_S,
             )
             refused_at = time.monotonic()
-        picture = waiting.result(WAIT_S)
+        image = waiting.result(WAIT_S)
         waited_s = time.monotonic() - refused_at
 
     assert (caught.value.status, caught.value.code) == (503, "overloaded")
     assert caught.value.retry_after_s == 1.0
-    assert picture.was_uploaded
+    assert image.was_uploaded
     assert waited_s > 0.5  # of the second that the service asked for, some had passed before we looked
 
 
-def test_a_wait_longer_than_patience_is_not_begun(connect, strange):
+def test_a_wait_longer_than_the_policy_allows_is_not_begun(connect, strange):
     started = time.monotonic()
 
     with pytest.raises(Busy) as caught:
@@ -186,7 +186,7 @@ def test_a_proxy_without_its_service_is_busy(connect, strange):
 
 
 @pytest.mark.parametrize("call", ["contains", "forget", "segment"])
-def test_requests_on_a_picture_say_its_hash_for_the_ingress(connect, strange, call):
+def test_requests_on_an_image_say_its_hash_for_the_ingress(connect, strange, call):
     client = connect(f"{strange.url}/echo", KEY, retry_s=0)
     prompt = {"points": (1, 1)} if call == "segment" else {}
 
@@ -209,7 +209,7 @@ def test_without_the_right_key_the_error_says_so(connect, narrow, key):
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "http://[::1"])
 def test_what_is_no_address_is_refused_at_once(connect, url):
-    with pytest.raises(ValueError, match="no address of a service"):
+    with pytest.raises(ValueError, match="not the address of a service"):
         connect(url)
 
 
@@ -227,12 +227,12 @@ def test_passwords_in_the_address_stand_in_no_error(connect):
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 5, 1000])
-@pytest.mark.parametrize("asked_s", [None, 0.0, 2.5])
-def test_waits_are_spread_between_what_was_asked_for_and_a_doubling_bound(attempt, asked_s):
-    patience = Patience(60, first_s=0.25, longest_s=8)
+@pytest.mark.parametrize("retry_after", [None, 0.0, 2.5])
+def test_waits_are_spread_between_what_was_asked_for_and_a_doubling_bound(attempt, retry_after):
+    retry_policy = RetryPolicy(60, first_s=0.25, longest_s=8)
     bound = min(8, 0.25 * 2 ** min(attempt, 10))
 
-    waits = [patience.wait_s(attempt, asked_s) - (asked_s or 0) for _ in range(200)]
+    waits = [retry_policy.wait_s(attempt, retry_after) - (retry_after or 0) for _ in range(200)]
 
     assert 0 <= min(waits) < bound / 2 < max(waits) <= bound
 

@@ -24,7 +24,7 @@ def test_every_mask_comes_back(mask):
 
 @pytest.mark.parametrize("size", [(1, 1), (1200, 1600), (1, 5000), (5000, 1)])
 @pytest.mark.parametrize("fill", ["empty", "full", "noise"])
-def test_masks_of_pictures_come_back(size, fill):
+def test_masks_of_images_come_back(size, fill):
     mask = {"empty": np.zeros(size, bool), "full": np.ones(size, bool)}.get(fill)
     if mask is None:
         mask = noise_picture(size)[:, :, 0] > 127

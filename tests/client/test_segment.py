@@ -1,4 +1,4 @@
-"""Segmenting through both clients: masks as arrays, refinement, and pictures that the service has lost."""
+"""Segmenting through both clients: masks as arrays, refinement, and images that the service has lost."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ UNKNOWN = "4" * 64
 
 
 @pytest.fixture
-def picture(client):
+def image(client):
     return client.embed(noise_file((120, 160), seed=90))
 
 
-def test_a_click_gives_masks_as_arrays_best_first(client, picture):
-    answer = client.segment(picture, points=(80, 60))
+def test_a_click_gives_masks_as_arrays_best_first(client, image):
+    answer = client.segment(image, points=(80, 60))
 
-    assert (answer.width, answer.height, answer.image_hash) == (160, 120, picture.image_hash)
+    assert (answer.width, answer.height, answer.image_hash) == (160, 120, image.image_hash)
     assert len(answer.masks) == 4
     assert answer.best is answer.masks[0]
     assert [mask.score for mask in answer.masks] == sorted((mask.score for mask in answer.masks), reverse=True)
@@ -35,19 +35,19 @@ def test_a_click_gives_masks_as_arrays_best_first(client, picture):
     assert answer.request_id
 
 
-def test_points_labels_box_and_mask_are_one_prompt(client, picture):
-    first = client.segment(picture, points=np.array([[80, 60], [10, 10]]), labels=[1, 0], box=[20, 10, 140, 110])
-    refined = client.segment(picture.image_hash, points=[(30, 30)], labels=[0], mask_id=first.best.mask_id)
+def test_points_labels_box_and_mask_are_one_prompt(client, image):
+    first = client.segment(image, points=np.array([[80, 60], [10, 10]]), labels=[1, 0], box=[20, 10, 140, 110])
+    refined = client.segment(image.image_hash, points=[(30, 30)], labels=[0], mask_id=first.best.mask_id)
 
     assert len(first.masks) == len(refined.masks) == 1
     assert refined.best.mask_id != first.best.mask_id
 
 
-def test_several_prompts_are_answered_in_their_order(client, picture):
+def test_several_prompts_are_answered_in_their_order(client, image):
     prompts = [Prompt(points=(80, 60)), Prompt(box=(5, 5, 60, 60))]
 
-    answer = client.segment(picture, prompts, multimask=3)
-    alone = client.segment(picture, box=(5, 5, 60, 60), multimask=3)
+    answer = client.segment(image, prompts, multimask=3)
+    alone = client.segment(image, box=(5, 5, 60, 60), multimask=3)
 
     assert [len(masks) for masks in answer.results] == [3, 3]
     assert [mask.counts for mask in answer.results[1]] == [mask.counts for mask in alone.masks]
@@ -83,18 +83,18 @@ def test_what_is_no_hash_is_refused_here(client, image_hash):
             call(image_hash)
 
 
-def test_what_the_service_refuses_says_why(client, picture):
-    with pytest.raises(PromptRefused, match="outside the picture of 160 x 120") as outside:
-        client.segment(picture, points=(500, 5))
+def test_what_the_service_refuses_says_why(client, image):
+    with pytest.raises(PromptRefused, match=r"outside the (image|picture) of 160 x 120") as outside:
+        client.segment(image, points=(500, 5))
     with pytest.raises(MaskNotFound):
-        client.segment(picture, mask_id="0" * 32)
-    with pytest.raises(EmbeddingNotFound, match="POST the picture"):
+        client.segment(image, mask_id="0" * 32)
+    with pytest.raises(EmbeddingNotFound, match=r"POST the (image|picture)"):
         client.segment(UNKNOWN, points=(1, 1))
 
     assert (outside.value.status, outside.value.code) == (422, "prompt-outside-image")
 
 
-def test_an_evicted_picture_is_embedded_again(client, next_seed):
+def test_an_evicted_image_is_embedded_again(client, next_seed):
     embedded = client.embed(noise_file((30, 40), next_seed))
     before = client.segment(embedded, points=(20, 15))
     was_there = client.forget(embedded.image_hash)
@@ -109,8 +109,8 @@ def test_an_evicted_picture_is_embedded_again(client, next_seed):
     assert client.contains(embedded.image_hash)
 
 
-def test_an_evicted_picture_whose_file_has_changed_is_an_error(client, next_seed, tmp_path):
-    path = tmp_path / "picture.png"
+def test_an_evicted_image_whose_file_has_changed_is_an_error(client, next_seed, tmp_path):
+    path = tmp_path / "image.png"
     path.write_bytes(noise_file((30, 40), next_seed))
     embedded = client.embed(path)
     client.forget(embedded.image_hash)
