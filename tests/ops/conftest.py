@@ -1,4 +1,4 @@
-"""Tests of what an operator touches: images, manifests, rules and boards, by the tools that read them; a whole bench.
+"""Tests of what operators and users install: images, manifests, rules, boards and the packed clients.
 
 Those tools are many and few machines have them, so a plain `pytest` leaves this folder out; `make ops-test` installs
 them and comes in.
