@@ -1,7 +1,7 @@
-"""Tests of what operators and users install: images, manifests, rules, boards and the packed clients.
+"""Tests of what operators and users install: images, manifests, rules, boards and the packed clients; a whole bench.
 
-Those tools are many and few machines have them, so a plain `pytest` leaves this folder out; `make ops-test` installs
-them and comes in.
+They need tools that few machines have. A plain `pytest` therefore skips this folder. `make ops-test` installs the tools
+and runs it.
 """
 
 import os
