@@ -11,7 +11,7 @@
 const MAX_RETRY_AFTER_S = 10;
 const MIN_PROGRESS_BYTES = 2 ** 18; // smaller responses are read at once, without progress
 
-/** The service refused a request. `code` is stable, and `message` says what to do. */
+/** The service refused a request. `code` is stable, and `message` says what to do; see docs/reference/problems.md. */
 export class Problem extends Error {
   name = "Problem";
 
