@@ -64,7 +64,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def main(
-    image: Annotated[Path | None, typer.Argument(help="Image file.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="Image file.", show_default=False)] = None,
     *,
     point: Annotated[
         list[Point] | None,
