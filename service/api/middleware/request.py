@@ -14,12 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.middleware.access_log import REFUSED, RequestLog
+from service.api.middleware.access_log import RequestLog
 from service.api.middleware.sending import Answer, AnswerTimeout, abort_connection, answer_over
 from service.api.problems import framework_problem, problem_response
 from service.errors import NotReady
 from service.inference.scheduling.fairness import ANONYMOUS
-from service.inference.scheduling.urgency import LoopUrgency
 from service.telemetry.metrics import Metrics, Timings
 from service.telemetry.trace_context import trace_parent
 
@@ -67,7 +66,6 @@ class RequestMiddleware:
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
         self._log = RequestLog()
-        self._urgency = LoopUrgency()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -106,8 +104,6 @@ class RequestMiddleware:
         finally:
             in_flight.dec()
             seconds = perf_counter() - started
-            if state.get("problem") in REFUSED:
-                self._urgency.refused()
             is_logged = route not in _QUIET_ROUTES and self._log.write(scope, status, seconds, timings)
             # Without a line in the log the request's own id leads nowhere.
             exemplar = timings.exemplar if is_logged or trace_id is not None else None
