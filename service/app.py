@@ -37,7 +37,7 @@ from service.inference.predictor import Limits, Predictor
 from service.inference.refinement_masks import LowResMask, RefinementMasks
 from service.inference.replicas import RedisBackend
 from service.inference.scheduling.background import BackgroundWork
-from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.model_batchers import decode_batcher, encode_batcher
 from service.process import available_cpus
 from service.sam.embedding import image_of_mask
@@ -79,8 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         segments=settings.role != "embed",
     )
     closing = AsyncExitStack()  # what is pushed here is closed in reverse order
-    uploads = Workers("upload", max(1, threads // 2), yields=True)
-    clicks = Workers("click", threads + 1)
+    uploads = TimedExecutor("upload", max(1, threads // 2), low_priority=True)
+    clicks = TimedExecutor("click", threads + 1)
     closing.callback(uploads.close)
     closing.callback(clicks.close)
     encoding = encode_batcher(
@@ -283,7 +283,7 @@ def _open_paths(settings: Settings) -> frozenset[str]:
 
 
 def _shared(
-    settings: Settings, fingerprint: str, workers: Workers, metrics: Metrics, closing: AsyncExitStack
+    settings: Settings, fingerprint: str, workers: TimedExecutor, metrics: Metrics, closing: AsyncExitStack
 ) -> RedisBackend:
     """What replicas share; its client is closed with the rest."""
     breaker = CircuitBreaker(

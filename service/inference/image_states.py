@@ -13,7 +13,7 @@ from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.runtime import ImageState, Runtime
 from service.inference.scheduling.background import BackgroundWork
-from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.embedding import ImageEmbedding
 from service.telemetry.metrics import Timings
@@ -67,7 +67,7 @@ class ImageStates:
         deletions: Deletions | None,
         recent_deletions: RecentDeletions,
         runtime: Runtime,
-        workers: Workers,
+        workers: TimedExecutor,
         background: BackgroundWork,
         renew_every_s: float,
     ) -> None:

@@ -16,7 +16,7 @@ from service.inference.image_states import ImageStates, Tier
 from service.inference.refinement_masks import LowResMask, RefinementMasks
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.deadline import Deadline
-from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import ANONYMOUS, Caller
 from service.inference.scheduling.model_batchers import DecodeItem, EmbeddingDtype, EncodedFrame, Frame, MaskStates
 from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
@@ -120,8 +120,8 @@ class Predictor:
         flight: SharedFlight[ImageEmbedding] | None,
         masks: RefinementMasks,
         recent_deletions: RecentDeletions,
-        uploads: Workers,
-        clicks: Workers,
+        uploads: TimedExecutor,
+        clicks: TimedExecutor,
         dtype: EmbeddingDtype,
         limits: Limits,
         drawing: MaskLibrary | None = None,
@@ -160,7 +160,7 @@ class Predictor:
             Overloaded, DeadlineExceeded, NotReady: the server.
         """
         async with Deadline(self._limits.embed_timeout_s, "Embedding the picture").bound():
-            data, hashed = await self._uploads.run(timings, _unwrap_and_hash, body, unwrap, timings, caller=caller.name)
+            data, hashed = await self._uploads.run(timings, _unwrap_and_hash, body, unwrap, timings)
             del body  # a picture in multipart would be held twice while it is encoded
             key = self._key(hashed, caller)
             state = self._states.peek(key)
@@ -297,7 +297,7 @@ class Predictor:
                 frame = preprocess(picture, manifest.mean, manifest.std, manifest.image_size)
             return frame, (picture.height, picture.width)
 
-        frame, original_size = await self._uploads.run(timings, read, caller=caller.name)
+        frame, original_size = await self._uploads.run(timings, read)
         done = await self._encode_batcher.submit(frame, caller=caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)

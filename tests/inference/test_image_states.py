@@ -20,7 +20,7 @@ from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.deletion_subscriber import DeletionSubscriber
 from service.inference.image_states import ImageStates
 from service.inference.scheduling.background import BackgroundWork
-from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.executors import TimedExecutor
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash
 
 WAIT_S = 60.0
@@ -36,7 +36,7 @@ def way(redis_server):
 @pytest.fixture
 async def open_states(runtime, way, metrics):
     """Image states over the real Redis, renewing as often as is asked for."""
-    workers, background = Workers("test", 1), BackgroundWork(8, metrics)
+    workers, background = TimedExecutor("test", 1), BackgroundWork(8, metrics)
     client = connect(f"redis://127.0.0.1:{way.port}", read_timeout_s=5.0)
     breaker = CircuitBreaker(failures=1000, metrics=metrics)
     shared = RedisCache(

@@ -21,7 +21,7 @@ from service.inference.image_states import ImageStates
 from service.inference.predictor import Limits, Predictor, _all_or_none
 from service.inference.refinement_masks import RefinementMasks
 from service.inference.scheduling.background import BackgroundWork
-from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import Caller
 from service.inference.scheduling.model_batchers import decode_batcher, encode_batcher
 from service.sam.embedding import image_of_mask
@@ -297,90 +297,3 @@ async def test_masks_of_one_key_do_not_keep_those_of_another_from_being_shared(o
 
         await eventually(lambda: server.ask("KEYS", f"*{mask['mask_id']}*") != [], timeout_s=60)
         assert dropped == 40 - 24
-
-
-@pytest.fixture
-def upload_thread():
-    """The single thread that reads pictures."""
-    workers = Workers("upload", 1)
-    yield workers
-    workers.close()
-
-
-@pytest.fixture
-async def predictor(runtime, metrics, upload_thread):
-    """Both use cases without HTTP around them, and without Redis."""
-    clicks, background = Workers("click", 1), BackgroundWork(8, metrics)
-    encoding = encode_batcher(runtime, dtype="float16", max_batch_size=1, max_queue_size=32, metrics=metrics)
-    bounds = {"max_batch_size": 1, "max_queue_size": 32, "calls": 1, "threads": 1, "finishers": 1}
-    decoding = decode_batcher(runtime, metrics=metrics, **bounds)
-    memory = MemoryCache(64 << 20, 1000.0, metrics)
-    masks = MemoryCache(1 << 20, 1000.0, metrics, "mask_memory", group=image_of_mask)
-    recent_deletions = RecentDeletions(1000.0)
-    states = ImageStates(
-        memory,
-        None,
-        deletions=None,
-        recent_deletions=recent_deletions,
-        runtime=runtime,
-        workers=clicks,
-        background=background,
-        renew_every_s=100.0,
-    )
-    async with AsyncExitStack() as stack:
-        stack.callback(clicks.close)
-        for lane in (encoding, decoding):
-            lane.start()
-            stack.push_async_callback(lane.aclose)
-        yield Predictor(
-            runtime=runtime,
-            encode_batcher=encoding,
-            decode_batcher=decoding,
-            states=states,
-            flight=None,
-            masks=RefinementMasks(masks, None, background, recent_deletions),
-            recent_deletions=recent_deletions,
-            uploads=upload_thread,
-            clicks=clicks,
-            dtype="float16",
-            limits=Limits(max_pixels=1 << 20, max_decode_batch=1, embed_timeout_s=60.0, segment_timeout_s=60.0),
-        )
-
-
-async def test_a_caller_with_many_pictures_does_not_keep_another_s_from_being_read(predictor, upload_thread, metrics):
-    hashed, decoded = [], []
-    started = {name: threading.Event() for name in ("a0", "a3", "c0")}  # these hold the thread
-    go = {name: threading.Event() for name in started}
-
-    def unwrap(data):
-        name = data.decode()
-        hashed.append(name)
-        if name in started:
-            started[name].set()
-            assert go[name].wait(60)
-        return data
-
-    async def embed(name):
-        with pytest.raises(UnsupportedImage):  # seen when it is decoded
-            await predictor.embed(name.encode(), unwrap, metrics.timings(), caller=Caller(name[0], name[0]))
-        decoded.append(name)
-
-    async def held(holder, others):
-        """The thread stands still, and so many others have got as far as they can."""
-        assert await asyncio.to_thread(started[holder].wait, 60)
-        waiting = upload_thread._waiting
-        await eventually(lambda: len(decoded) + sum(map(len, waiting.values())) == others, timeout_s=60)
-
-    tasks = [asyncio.create_task(embed(name)) for name in ("a0", "a1", "a2", "a3", "a4")]
-    await held("a0", 4)
-    go["a0"].set()
-    await held("a3", 4)
-    tasks += [asyncio.create_task(embed(name)) for name in ("b0", "c0")]
-    await held("a3", 6)
-    go["a3"].set()
-    await held("c0", 6)
-    go["c0"].set()
-    await asyncio.gather(*tasks)
-
-    assert hashed == ["a0", "a1", "a2", "a3", "b0", "c0", "a4"]
-    assert decoded.index("b0") < decoded.index("a2")

@@ -12,7 +12,7 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.tier import RedisCache, connect
 from service.inference.refinement_masks import RefinementMasks
 from service.inference.scheduling.background import BackgroundWork
-from service.inference.scheduling.executors import Workers
+from service.inference.scheduling.executors import TimedExecutor
 from service.sam.embedding import embedding_key, image_hash, image_of_mask, mask_key
 
 PICTURES = [image_hash(name) for name in (b"a", b"b")]
@@ -24,7 +24,7 @@ LOGITS = np.ones((256, 256), np.float16)
 @pytest.fixture
 async def masks(redis_server, metrics):
     """Of this process, with its memory and what Redis has."""
-    workers, background, recent_deletions = Workers("test", 1), BackgroundWork(8, metrics), RecentDeletions(1000.0)
+    workers, background, recent_deletions = TimedExecutor("test", 1), BackgroundWork(8, metrics), RecentDeletions(1000.0)
     client = connect(redis_server.url, read_timeout_s=5.0)
     shared = RedisCache(
         client,

@@ -27,7 +27,7 @@ from service.inference.backends.providers import (
     lone_decoder_kinds,
 )
 from service.inference.backends.state_memory import StateMemory
-from service.inference.scheduling.executors import give_way
+from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.manifest import STATE_NAMES, Manifest, ManifestError, load_manifest, verify_files
 from service.native import NativeDecoder, NativeError, best_level
 from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
@@ -252,7 +252,7 @@ def _select_prompt_decoder(
 
 def _choose_encoder(path: Path, kinds: Sequence[Kind], resources: Resources, *, proposes: bool) -> Chosen[_Encoder]:
     # A session's threads inherit the urgency of the thread that makes it: encoding gives way to clicks.
-    with ThreadPoolExecutor(1, initializer=give_way) as yielding:
+    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as yielding:
         return yielding.submit(
             choose,
             "The encoder",

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.scheduling.executors import give_way
+from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.native import STATE_SHAPES
 
 Floats = NDArray[np.float32]
@@ -25,7 +25,7 @@ class StateMemory:
 
     def __init__(self, spares: int = 2) -> None:
         self._ready: deque[NDArray[np.float32]] = deque()
-        self._toucher = ThreadPoolExecutor(1, thread_name_prefix="state-memory", initializer=give_way)
+        self._toucher = ThreadPoolExecutor(1, thread_name_prefix="state-memory", initializer=lower_thread_priority)
         for _ in range(spares):
             self._toucher.submit(self._touch)
 

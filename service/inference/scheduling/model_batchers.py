@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.inference.backends.runtime import Decoded, Runtime, StateArrays
 from service.inference.scheduling.batching import DynamicBatcher
-from service.inference.scheduling.executors import give_way
+from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.sam.float16 import as_float16
 from service.sam.granularity import Proposals
 from service.sam.prompts import Prompt, decoder_inputs
@@ -89,7 +89,7 @@ def encode_batcher(
         calls=1,
         threads=1,
         metrics=metrics,
-        initializer=give_way,
+        initializer=lower_thread_priority,
     )
 
 
