@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -32,16 +33,19 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.tier import RedisClient, connect
 from service.inference.backends.runtime import ImageState, Runtime
 from service.inference.deletion_subscriber import DeletionSubscriber
+from service.inference.embed import Embedder
 from service.inference.image_states import ImageStates
-from service.inference.predictor import Limits, Predictor
+from service.inference.model_batchers import decode_batcher, encode_batcher
 from service.inference.refinement_masks import LowResMask, RefinementMasks
 from service.inference.replicas import RedisBackend
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
-from service.inference.scheduling.model_batchers import decode_batcher, encode_batcher
+from service.inference.segment import Segmenter
+from service.inference.segmentation_builder import MaskFunction
 from service.process import available_cpus
 from service.sam.embedding import image_of_mask
 from service.sam.mask_runs import MaskLibrary
+from service.sam.masks import binary_mask
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -79,10 +83,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         segments=settings.role != "embed",
     )
     closing = AsyncExitStack()  # what is pushed here is closed in reverse order
-    uploads = TimedExecutor("upload", max(1, threads // 2), low_priority=True)
-    clicks = TimedExecutor("click", threads + 1)
-    closing.callback(uploads.close)
-    closing.callback(clicks.close)
+    upload_executor = TimedExecutor("upload", max(1, threads // 2), low_priority=True)
+    prompt_executor = TimedExecutor("prompt", threads + 1)
+    closing.callback(upload_executor.close)
+    closing.callback(prompt_executor.close)
     encoding = encode_batcher(
         runtime,
         dtype=settings.embedding_dtype,
@@ -102,7 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finishers=threads + 1,
         metrics=metrics,
     )
-    shared = _shared(settings, runtime.fingerprint, clicks, metrics, closing)
+    shared = _shared(settings, runtime.fingerprint, prompt_executor, metrics, closing)
     rate_limiters = RateLimiters(shared.buckets)
     closing.push_async_callback(rate_limiters.aclose)
     background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
@@ -121,29 +125,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         deletions=shared.deletions,
         recent_deletions=recent_deletions,
         runtime=runtime,
-        workers=clicks,
+        executor=prompt_executor,
         background=background,
         renew_every_s=settings.cache_ttl_s / 10,
     )
-    library = None if settings.decoder == "onnx" else native.library()  # "onnx" is for those who want no C at all
-    predictor = Predictor(
+    embedder = Embedder(
         runtime=runtime,
-        encode_batcher=encoding,
-        decode_batcher=decoding,
+        batcher=encoding,
         states=states,
-        flight=shared.flight,
-        masks=RefinementMasks(mask_memory, shared.masks, background, recent_deletions),
+        shared_flight=shared.flight,
         recent_deletions=recent_deletions,
-        uploads=uploads,
-        clicks=clicks,
+        executor=upload_executor,
         dtype=settings.embedding_dtype,
-        drawing=None if library is None else MaskLibrary(library),
-        limits=Limits(
-            max_pixels=settings.max_image_pixels,
-            max_decode_batch=max_decode_batch,
-            embed_timeout_s=settings.embed_timeout_s,
-            segment_timeout_s=settings.segment_timeout_s,
-        ),
+        max_pixels=settings.max_image_pixels,
+    )
+    segmenter = Segmenter(
+        runtime=runtime,
+        batcher=decoding,
+        states=states,
+        masks=RefinementMasks(mask_memory, shared.masks, background, recent_deletions),
+        executor=prompt_executor,
+        dtype=settings.embedding_dtype,
+        max_decode_batch=max_decode_batch,
+        mask_function=_mask_function(settings),
     )
     model_files = {} if settings.browser_runtime_dir is None else read_model_files(settings.model_dir, runtime.manifest)
     model = describe_model(
@@ -195,7 +199,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.readiness = Readiness()
     adapter_routes = _install_routes(
-        app, settings, predictor=predictor, model=model, model_files=model_files, redis=shared.describe, metrics=metrics
+        app,
+        settings,
+        embedder=embedder,
+        segmenter=segmenter,
+        executor=prompt_executor,
+        model=model,
+        model_files=model_files,
+        redis=shared.describe,
+        metrics=metrics,
     )
     install_document(app, needs_key=keys is not None)
     add_middleware(
@@ -220,7 +232,9 @@ def _install_routes(
     app: FastAPI,
     settings: Settings,
     *,
-    predictor: Predictor,
+    embedder: Embedder,
+    segmenter: Segmenter,
+    executor: TimedExecutor,
     model: ModelModel,
     model_files: Mapping[str, ModelFile],
     redis: Callable[[], str],
@@ -233,12 +247,30 @@ def _install_routes(
         max_prompts=settings.max_prompts,
         body_timeout_s=settings.body_timeout_s,
         min_bytes_per_s=settings.min_upload_bytes_per_s,
+        embed_timeout_s=settings.embed_timeout_s,
+        segment_timeout_s=settings.segment_timeout_s,
     )
-    install_routes(app, predictor, limits=limits, expires_in_s=settings.cache_ttl_s, description=model, metrics=metrics)
+    install_routes(
+        app,
+        embedder,
+        segmenter,
+        executor=executor,
+        limits=limits,
+        expires_in_s=settings.cache_ttl_s,
+        description=model,
+        metrics=metrics,
+    )
     if model_files:
         install_model_files(app, model_files, metrics)
-    install_embedding_download(app, predictor, fingerprint=model.fingerprint, metrics=metrics)
-    exchange = Exchange(predictor, limits, model.name, settings.label_studio_files)
+    install_embedding_download(
+        app,
+        embedder,
+        executor=executor,
+        timeout_s=settings.segment_timeout_s,
+        fingerprint=model.fingerprint,
+        metrics=metrics,
+    )
+    exchange = Exchange(embedder, segmenter, executor, limits, model.name, settings.label_studio_files)
     adapter_routes = install_adapters(app, settings.adapters, exchange)
     install_health_routes(app, app.state.readiness, model=model.name, trained=model.trained, redis=redis)
     if settings.metrics_port is None and settings.metrics_access != "off":
@@ -248,6 +280,12 @@ def _install_routes(
         install_docs_page(app)
     install_problem_handlers(app, metrics)
     return adapter_routes
+
+
+def _mask_function(settings: Settings) -> MaskFunction:
+    """Return the C function that enlarges masks, or the one in NumPy where C is not built or not wanted."""
+    library = None if settings.decoder == "onnx" else native.library()
+    return binary_mask if library is None else partial(binary_mask, library=MaskLibrary(library))
 
 
 def _keys(settings: Settings, metrics: Metrics) -> tuple[KeyRing | None, KeyFile | None]:
@@ -283,7 +321,7 @@ def _open_paths(settings: Settings) -> frozenset[str]:
 
 
 def _shared(
-    settings: Settings, fingerprint: str, workers: TimedExecutor, metrics: Metrics, closing: AsyncExitStack
+    settings: Settings, fingerprint: str, executor: TimedExecutor, metrics: Metrics, closing: AsyncExitStack
 ) -> RedisBackend:
     """What replicas share; its client is closed with the rest."""
     breaker = CircuitBreaker(
@@ -307,7 +345,7 @@ def _shared(
         mask_ttl_s=settings.mask_ttl_s,
         lock_ttl_s=settings.redis_lock_ttl_s,
         metrics=metrics,
-        executor=workers.executor,
+        executor=executor.executor,
     )
 
 

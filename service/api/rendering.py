@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from service.api.schemas import Format
-from service.inference.predictor import SegmentedMask
+from service.inference.segmentation_builder import SegmentedMask
 from service.sam.formats import encode_logits, encode_png, encode_polygons, encode_rle
 from service.sam.granularity import Box
 from service.sam.transforms import Size
@@ -40,17 +40,15 @@ class JsonRenderer:
         self._options = options
         self._write = _WRITERS[options.format]
 
-    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
-        """See `Renderer`."""
-        for result, box in zip(self._results, boxes, strict=True):
-            result["granularity_box"] = box
-
     def add(self, prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
         self._results[prompt]["masks"].append({**_numbers(mask), **self._write(mask, self._options)})
 
-    def finish(self, original_size: Size) -> Response:
+    def finish(self, original_size: Size, boxes: Sequence[Box | None] | None) -> Response:
         """See `Renderer`."""
+        if boxes is not None:
+            for result, box in zip(self._results, boxes, strict=True):
+                result["granularity_box"] = box
         height, width = original_size
         document = {
             "image_hash": self._image_hash,
@@ -71,13 +69,6 @@ class PngRenderer:
         self._options = options
         self._content = b""
         self._headers: dict[str, str] = {}
-        self._box_header: dict[str, str] = {}
-
-    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
-        """See `Renderer`."""
-        (box,) = boxes
-        if box is not None:
-            self._box_header = {"X-Granularity-Box": ",".join(map(str, box))}
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
@@ -90,9 +81,11 @@ class PngRenderer:
             "X-Mask-Box": ",".join(map(str, numbers["box"])),
         }
 
-    def finish(self, _original_size: Size) -> Response:
+    def finish(self, _original_size: Size, boxes: Sequence[Box | None] | None) -> Response:
         """See `Renderer`."""
-        return Response(self._content, media_type=PNG, headers={**self._headers, **self._box_header, **_VARY})
+        (box,) = boxes or (None,)
+        box_header = {} if box is None else {"X-Granularity-Box": ",".join(map(str, box))}
+        return Response(self._content, media_type=PNG, headers={**self._headers, **box_header, **_VARY})
 
 
 def _numbers(mask: SegmentedMask) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Forgets what other replicas delete, at once where it is heard, and after an outage by asking."""
+"""Receiving the deletions of other replicas, and asking Redis for those that were missed during an outage."""
 
 import asyncio
 import logging
@@ -11,18 +11,20 @@ from service.sam.embedding import is_embedding_key
 
 logger = logging.getLogger(__name__)
 
-# Between two questions after an outage. A gibibyte of memory holds a hundred pictures, five hundred without states.
+# Seconds between two keys that are checked after an outage, so that the checks do not slow requests down. 1 GiB of
+# memory holds about 100 images with prepared states, or 500 without.
 PAUSE_S = 0.01
 
 
 class DeletionSubscriber:
-    """Listens as long as it is open.
+    """Drops images that other replicas delete, from `start` to `aclose`.
 
     Args:
-        deletions: of all replicas.
-        states: whose pictures are asked for after an outage.
-        recent_deletions: where what was heard is told.
-        fingerprint, dtype: of the keys that concern this replica.
+        deletions: Deletions of all replicas.
+        states: Image states whose keys are checked after an outage.
+        recent_deletions: Deletions known to this process, to which the received ones are added.
+        fingerprint: Fingerprint of the served model. Keys of other models are ignored.
+        dtype: Type of the tokens in the caches. Keys of other types are ignored.
     """
 
     def __init__(
@@ -38,44 +40,44 @@ class DeletionSubscriber:
         self._recent_deletions = recent_deletions
         self._fingerprint = fingerprint
         self._dtype = dtype
-        self._subscription = deletions.subscription(heard=self._hear, began=self._begin_to_ask)
-        self._asking: asyncio.Task[None] | None = None
+        self._subscription = deletions.subscription(heard=self._receive, began=self._check_all)
+        self._checks: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to listen; a Redis that cannot be listened to keeps nobody waiting."""
+        """Subscribe in the background. A Redis that does not answer delays nothing."""
         self._subscription.start()
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Unsubscribe, and end the checks."""
         await self._subscription.aclose()
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        if self._checks is not None:
+            self._checks.cancel()
+            await asyncio.gather(self._checks, return_exceptions=True)
 
-    def _hear(self, key: str) -> None:
-        # Other models' keys, and whatever else somebody says on the channel, are passed over. Redis need not be asked:
-        # whatever of this is on its way there finds the mark.
+    def _receive(self, key: str) -> None:
+        # The channel also carries keys of other models, and whatever else somebody publishes there. Redis is not asked:
+        # a value of this image on its way there is refused by the tombstone.
         if is_embedding_key(key, self._fingerprint, self._dtype):
             self._recent_deletions.add(key)
 
-    def _begin_to_ask(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()  # the outage before: what it had not asked yet is asked now
-        self._asking = asyncio.create_task(self._ask(), name="missed deletions")
-        self._asking.add_done_callback(_tell)
+    def _check_all(self) -> None:
+        if self._checks is not None:
+            self._checks.cancel()  # from an earlier outage: these checks include what was not checked then
+        self._checks = asyncio.create_task(self._check_memory(), name="missed deletions")
+        self._checks.add_done_callback(_log_error)
 
-    async def _ask(self) -> None:
-        """Whether anything that memory holds was deleted meanwhile. What Redis merely lost stays."""
-        for key in self._states.held():
+    async def _check_memory(self) -> None:
+        """Drop what memory holds and another replica deleted meanwhile. Keep what Redis merely lost."""
+        for key in self._states.keys_in_memory():
             while True:
                 await asyncio.sleep(PAUSE_S)
                 try:
                     await self._states.check(key)
                     break
-                except CacheUnavailable as error:  # the breaker may still be open when the channel is back
+                except CacheUnavailable as error:  # the breaker may still be open when the subscription is back
                     await asyncio.sleep(error.retry_after_s or 1.0)
 
 
-def _tell(asking: asyncio.Task[None]) -> None:
-    if not asking.cancelled() and (error := asking.exception()) is not None:
+def _log_error(checks: asyncio.Task[None]) -> None:
+    if not checks.cancelled() and (error := checks.exception()) is not None:
         logger.error("asking for missed deletions failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""Where the image state of a picture comes from: this process's memory, else Redis and one `prepare`."""
+"""Image states: from this process's memory, or prepared from an embedding in Redis."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from service.cache.redis.deletions import Deletions, is_older, mark_key
 from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.runtime import ImageState, Runtime
+from service.inference.context import RequestContext
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
@@ -20,7 +21,7 @@ from service.telemetry.metrics import Timings
 
 Tier = Literal["memory", "redis"]
 
-# How soon a picture that Redis did not take is offered to it again, where it is clicked on, seconds.
+# Seconds until an embedding that Redis did not take is offered to it again, when a prompt uses the image.
 UNSHARED_RETRY_S = 5.0
 
 _NOT_FOUND = (
@@ -30,33 +31,38 @@ _NOT_FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """What Redis has to take, or may take once more.
+    """An embedding that Redis has to take, or may take again.
 
     Args:
-        began: when the work did, as `time.monotonic` tells it.
-        mark: of a deletion before that, which the upload takes away; "" for none, None if Redis could not be asked.
+        began: Start of the upload's work, in seconds of `time.monotonic`.
+        tombstone: Tombstone of a deletion before the upload, which the upload removes. "" for none; None if Redis did
+            not answer then.
     """
 
     began: float
-    mark: str | None
+    tombstone: str | None
 
 
 class ImageStates:
-    """The memory tier of prepared states in front of the shared tier of embeddings.
+    """The memory tier of prepared image states in front of the Redis tier of embeddings.
 
-    What memory serves, Redis must go on having, since the next click may meet another replica: an embedding in use
-    is renewed there, and stored again if it was lost. One that was deleted is kept nowhere, also by work that began
-    before: `began` is when it did, before it looked for anything. One that was uploaded after its deletion is wanted,
-    also while Redis has not taken it yet and still has the mark.
+    Redis must keep what memory serves, since the next prompt may reach another replica. So an embedding in use is
+    renewed in Redis, and stored again if Redis lost it.
+
+    A deleted embedding is kept nowhere, also not by work that began before the deletion. An embedding that was
+    uploaded after its deletion is kept, also while Redis has not taken it yet and still has the tombstone.
+
+    Keys are cache keys of images (`ImageKey.cache_key`).
 
     Args:
-        memory: prepared states.
-        shared: embeddings of all replicas; None without Redis.
-        deletions: of all replicas; None without Redis.
-        recent_deletions: pictures that were deleted lately, here or elsewhere.
-        runtime: prepares, in `workers`.
-        background: renews behind the answers.
-        renew_every_s: how often a picture in use is renewed in Redis, seconds.
+        memory: Memory tier of this process.
+        shared: Redis tier of all replicas; None without Redis.
+        deletions: Deletions of all replicas; None without Redis.
+        recent_deletions: Images that were deleted in the last minutes, by any replica.
+        runtime: Model that prepares image states.
+        executor: Threads in which image states are prepared.
+        background: Runs the renewals after the answers.
+        renew_every_s: Seconds between two renewals of an embedding in use.
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class ImageStates:
         deletions: Deletions | None,
         recent_deletions: RecentDeletions,
         runtime: Runtime,
-        workers: TimedExecutor,
+        executor: TimedExecutor,
         background: BackgroundWork,
         renew_every_s: float,
     ) -> None:
@@ -76,7 +82,7 @@ class ImageStates:
         self._deletions = deletions
         self._recent_deletions = recent_deletions
         self._runtime = runtime
-        self._workers = workers
+        self._executor = executor
         self._background = background
         self._renew_every_s = renew_every_s
         self._renewed_at: WeakKeyDictionary[ImageState, float] = WeakKeyDictionary()
@@ -84,44 +90,47 @@ class ImageStates:
         self._loads: SingleFlight[ImageState] = SingleFlight()
         recent_deletions.watch(self._drop)
 
-    def held(self) -> list[str]:
-        """Keys of the pictures in memory."""
+    def keys_in_memory(self) -> list[str]:
+        """Return the keys of the images in memory."""
         return self._memory.keys()
 
     def peek(self, key: str) -> ImageState | None:
-        """The state if memory holds it; renews its time to live there."""
+        """Return the state if memory has it, and renew its time to live there."""
         return self._memory.peek(key)
 
-    async def find(self, key: str, timings: Timings, *, caller: str = "") -> ImageState:
-        """The state, from memory or loaded once for all who ask.
+    async def find(self, key: str, context: RequestContext) -> ImageState:
+        """Return the state, from memory, or loaded from Redis once for all requests that need it.
 
         Args:
-            key: of the picture.
-            timings: of the request.
-            caller: whose share of the work behind answers a renewal is taken from.
+            key: Cache key of the image.
+            context: Context of the request. A renewal in Redis counts towards the caller's share of background work.
 
         Raises:
-            EmbeddingNotFound: no tier has it.
-            CacheUnavailable: memory has it not, and Redis cannot be asked.
+            EmbeddingNotFound: No tier has it.
+            CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
         state = self._memory.peek(key)
         if state is None:
-            return await self._loads.run(key, lambda: self._load(key, timings))
+            return await self._loads.run(key, lambda: self._load(key, context.restarted()), context.timings)
         renew_every_s = self._renew_every_s
         if self._unshared and state in self._unshared:
             renew_every_s = min(UNSHARED_RETRY_S, renew_every_s)
         if self._shared is not None and monotonic() > self._renewed_at.get(state, 0.0) + renew_every_s:
             now = monotonic()
-            if self._background.start(self._keep_shared(key, state, now), caller):
+            if self._background.start(self._keep_shared(key, state, now), context.caller.name):
                 self._renewed_at[state] = now
         return state
 
     async def embedding(self, key: str, timings: Timings) -> ImageEmbedding:
-        """The embedding alone, from memory or Redis; nothing is prepared or kept.
+        """Return the embedding alone, from memory or Redis. Nothing is prepared or kept.
+
+        Args:
+            key: Cache key of the image.
+            timings: Stage timings of the current request.
 
         Raises:
-            EmbeddingNotFound: no tier has it.
-            CacheUnavailable: memory has it not, and Redis cannot be asked.
+            EmbeddingNotFound: No tier has it.
+            CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
         with timings.measure("cache_get"):
             state = await self._memory.get(key)
@@ -132,82 +141,79 @@ class ImageStates:
             raise EmbeddingNotFound(_NOT_FOUND)
         return embedding
 
-    async def look_up(self, key: str, timings: Timings, *, began: float) -> tuple[ImageState, Tier] | None:
-        """The state and the tier that had it, after `peek` has missed; one from Redis is prepared and kept.
+    async def look_up(self, key: str, context: RequestContext) -> tuple[ImageState, Tier] | None:
+        """Return the state and the tier that had it, after `peek` missed. A state from Redis is prepared and kept.
 
         Raises:
-            CacheUnavailable: memory has it not, and Redis cannot be asked.
+            CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
-        with timings.measure("cache_get"):
-            state = await self._memory.get(key)  # counts the miss, and sees what has come since the peek
+        with context.timings.measure("cache_get"):
+            state = await self._memory.get(key)  # counts the miss, and finds what was stored since `peek`
             if state is not None:
                 return state, "memory"
             embedding = None if self._shared is None else await self._shared.get(key)
-        return None if embedding is None else (await self.prepare(key, embedding, timings, began=began), "redis")
+        return None if embedding is None else (await self.prepare(key, embedding, context), "redis")
 
-    async def mark(self, key: str) -> str:
-        """What an upload that begins now may take away when it is added: the mark of the deletion before it.
-
-        "" for none.
+    async def tombstone(self, key: str) -> str:
+        """Return the tombstone of a deletion before now, which an upload that begins now may remove; "" for none.
 
         Raises:
-            CacheUnavailable: Redis cannot be asked.
+            CacheUnavailable: Redis does not answer.
         """
         return "" if self._deletions is None else await self._deletions.mark(key)
 
-    async def prepare(self, key: str, embedding: ImageEmbedding, timings: Timings, *, began: float) -> ImageState:
+    async def prepare(self, key: str, embedding: ImageEmbedding, context: RequestContext) -> ImageState:
         """Prepare an embedding that Redis has, and keep the state in memory."""
-        state = await self._prepare(embedding, timings)
-        if not self._recent_deletions.was_deleted_since(key, began):
+        state = await self._prepare(embedding, context.timings)
+        if not self._recent_deletions.was_deleted_since(key, context.began):
             await self._memory.put(key, state)
         return state
 
-    async def add(
-        self, key: str, embedding: ImageEmbedding, timings: Timings, *, began: float, mark: str | None
-    ) -> None:
-        """Keep a new embedding: in memory, and in Redis, in bounded time; without that other replicas encode anew.
+    async def add(self, key: str, embedding: ImageEmbedding, context: RequestContext, *, tombstone: str | None) -> None:
+        """Keep a new embedding in memory and in Redis. If Redis does not take it, other replicas encode anew.
 
         Args:
-            key: of the picture.
-            embedding: of it.
-            timings: of the request.
-            began: when the work did.
-            mark: what `mark` said then, None if it could not. Where Redis has another one by now, nothing is kept.
+            key: Cache key of the image.
+            embedding: Embedding of the image.
+            context: Context of the upload.
+            tombstone: Answer of `tombstone` at the start of the upload; None if Redis did not answer. If Redis has
+                another tombstone by now, nothing is kept.
         """
-        state = await self._prepare(embedding, timings)
-        if self._recent_deletions.was_deleted_since(key, began):
+        state = await self._prepare(embedding, context.timings)
+        if self._recent_deletions.was_deleted_since(key, context.began):
             return
-        upload = _Upload(began, mark)
+        upload = _Upload(context.began, tombstone)
         if self._shared is not None:
-            self._unshared[state] = upload  # before anybody finds it in memory, and takes the mark for its own
+            # Before other requests can find the state in memory: they would take the tombstone for one of this state.
+            self._unshared[state] = upload
         await self._memory.put(key, state)
         if self._shared is not None:
-            with suppress(CacheUnavailable), timings.measure("cache_put"):
+            with suppress(CacheUnavailable), context.timings.measure("cache_put"):
                 await self._share(key, state, upload)
 
     async def ensure_shared(self, key: str, state: ImageState, *, began: float | None = None) -> bool:
-        """Renew an embedding in Redis, or store it again if Redis has lost it or never had it.
+        """Renew an embedding in Redis, or store it again if Redis lost it or never had it.
 
         Args:
-            key: of the picture.
-            state: what memory has, or had when
-            began: the work did; None for now.
+            key: Cache key of the image.
+            state: State in memory, now or when the work began.
+            began: Start of the work, in seconds of `time.monotonic`; None for now.
 
         Returns:
-            Whether it is still wanted. If not, another replica has deleted it, and it is gone from here as well.
+            Whether the embedding is still wanted. If not, another replica deleted it, and memory has dropped it.
         """
         began = monotonic() if began is None else began
         if self._shared is None:
             return True
         with suppress(CacheUnavailable):
             if await self._shared.renew(key):
-                self._unshared.pop(state, None)  # another replica had it to share
+                self._unshared.pop(state, None)  # another replica stored it
             elif self._memory.glance(key) is state:
                 await self._share(key, state, self._unshared.get(state) or _Upload(began, ""))
         return not self._recent_deletions.was_deleted_since(key, began)
 
     async def check(self, key: str) -> None:
-        """Forget a picture if it was deleted while nobody could tell this replica; what Redis merely lost stays.
+        """Drop an image that was deleted while this replica received no deletions. Keep one that Redis merely lost.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
@@ -216,22 +222,23 @@ class ImageStates:
         state = self._memory.glance(key)
         if state is None or self._deletions is None:
             return
-        mark = await self._deletions.mark(key)
+        tombstone = await self._deletions.mark(key)
         upload = self._unshared.get(state)
         if upload is None:
-            if mark:
-                self._forget(key, state, began)
-        elif mark and upload.mark is not None and mark != upload.mark:
-            self._forget(key, state, upload.began)
+            if tombstone:
+                self._discard(key, state, began)
+        elif tombstone and upload.tombstone is not None and tombstone != upload.tombstone:
+            self._discard(key, state, upload.began)
         else:
-            with suppress(CacheUnavailable):  # a Redis too full for it still tells of the others; a renewal tries again
+            # A full Redis refuses this value and still answers for the other keys. The next renewal tries again.
+            with suppress(CacheUnavailable):
                 await self._share(key, state, upload)
 
     async def contains(self, key: str) -> Tier | None:
-        """The tier that has it; what memory has, Redis has too when this returns, if it can be asked.
+        """Return the tier that has the image. If it is memory, then Redis has it too, if Redis answers.
 
         Raises:
-            CacheUnavailable: memory has it not, and Redis cannot be asked.
+            CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
         state = self._memory.peek(key)
         if state is not None and await self.ensure_shared(key, state):
@@ -241,18 +248,19 @@ class ImageStates:
         return None
 
     async def delete(self, key: str) -> bool:
-        """Forget it in both tiers, and tell the other replicas; whether there was anything.
+        """Delete an image in both tiers, and publish the deletion; return whether any tier had it.
 
         Raises:
-            CacheUnavailable: Redis may still have it, and the others do.
+            CacheUnavailable: Redis may still have the image, and so may other replicas.
         """
-        await self._loads.settle(key)  # who waits there is answered first
-        was_there = self._recent_deletions.add(key)  # before, for what is on its way to a Redis too full for a mark
+        await self._loads.settle(key)  # requests that wait for this load are answered first
+        # Before, so that a value on its way to Redis is dropped: a full Redis may not take the tombstone.
+        was_there = self._recent_deletions.add(key)
         try:
             if self._deletions is not None:
                 was_there = await self._deletions.delete(key) or was_there
         finally:
-            # And after, so that nothing that was read of Redis meanwhile is kept.
+            # And after, so that nothing that was read from Redis meanwhile is kept.
             was_there = self._recent_deletions.add(key) or was_there
         return was_there
 
@@ -264,48 +272,53 @@ class ImageStates:
         await self.ensure_shared(key, state, began=began)
 
     async def _prepare(self, embedding: ImageEmbedding, timings: Timings) -> ImageState:
-        def work() -> ImageState:
+        def prepare() -> ImageState:
             with timings.measure("prepare"):
                 return self._runtime.prepare(embedding)
 
-        state = await self._workers.run(timings, work)
+        state = await self._executor.run(timings, prepare)
         self._renewed_at[state] = monotonic()
         return state
 
     async def _share(self, key: str, state: ImageState, upload: _Upload) -> None:
-        """Put it into Redis, or forget it if it was deleted after its upload.
+        """Store an embedding in Redis, or discard it if the image was deleted after its upload.
 
         Raises:
             CacheUnavailable: Redis did not take it.
         """
         assert self._shared is not None
         assert self._deletions is not None
-        if self._is_gone(key, state, upload.began):
+        if self._is_discarded(key, state, upload.began):
             return
-        known = upload.mark
+        known = upload.tombstone
         if known is None:
             known = await self._deletions.mark(key)
-            # Nobody could tell then which deletions were before; the clocks of the replicas have to.
+            # Redis did not answer when the upload began. So only the clocks of the replicas can tell whether this
+            # tombstone is older than the upload.
             if known and not is_older(known, monotonic() - upload.began):
-                self._forget(key, state, upload.began)
+                self._discard(key, state, upload.began)
                 return
         if await self._shared.put_unless(key, state.embedding, marked=mark_key(key), known=known):
             self._unshared.pop(state, None)
         else:
-            self._forget(key, state, upload.began)
+            self._discard(key, state, upload.began)
 
-    def _forget(self, key: str, state: ImageState, began: float) -> None:
-        """Of several who find the same mark the first: by the second's time the picture may be uploaded anew."""
-        if not self._is_gone(key, state, began):
+    def _discard(self, key: str, state: ImageState, began: float) -> None:
+        """Record a deletion that was found by its tombstone.
+
+        Of several tasks that find the same tombstone only the first records it. When the second one finds it, the
+        image may be uploaded anew.
+        """
+        if not self._is_discarded(key, state, began):
             self._recent_deletions.add(key)
 
-    def _is_gone(self, key: str, state: ImageState, began: float) -> bool:
-        """Memory lets go of what is forgotten: what it still holds was not, however long ago the work on it began."""
+    def _is_discarded(self, key: str, state: ImageState, began: float) -> bool:
+        """Return whether the state was deleted. A state that memory still holds was not, whenever its work began."""
         return self._memory.glance(key) is not state and self._recent_deletions.was_deleted_since(key, began)
 
-    async def _load(self, key: str, timings: Timings) -> ImageState:
+    async def _load(self, key: str, context: RequestContext) -> ImageState:
         try:
-            found = await self.look_up(key, timings, began=monotonic())
+            found = await self.look_up(key, context)
         except CacheUnavailable as error:
             raise CacheUnavailable(
                 f"{error.detail} Nobody knows whether this picture is embedded: retry, "

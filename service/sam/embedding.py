@@ -90,9 +90,14 @@ def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
     return text.startswith(start) and _OWNER_AND_HASH.fullmatch(text, len(start)) is not None
 
 
-def mask_key(image_hash: str, mask_id: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
-    """Where the low-resolution logits of one mask are kept, under the key of its picture."""
-    return embedding_key(image_hash, fingerprint, dtype, namespace) + _BEFORE_MASK + mask_id
+def mask_key(embedding_key: str, mask_id: str) -> str:
+    """Return the cache key of the low-resolution logits of one mask.
+
+    Args:
+        embedding_key: Cache key of the image's embedding.
+        mask_id: Id of the mask, 32 hexadecimal digits.
+    """
+    return embedding_key + _BEFORE_MASK + mask_id
 
 
 def image_of_mask(mask_key: str) -> str:

@@ -6,10 +6,9 @@ import uuid
 import pytest
 
 from service.cache.memory import MemoryCache
-from service.cache.tiers import TieredCache
 
 
-@pytest.fixture(params=["memory", "redis over TCP", "redis over a unix socket", "memory before redis"])
+@pytest.fixture(params=["memory", "redis over TCP", "redis over a unix socket"])
 async def cache(request, redis_server, open_cache, metrics):
     memory = MemoryCache(max_bytes=32 * 2**20, ttl_s=60.0, metrics=metrics)
     match request.param:
@@ -17,16 +16,8 @@ async def cache(request, redis_server, open_cache, metrics):
             return memory
         case "redis over TCP":
             return open_cache(redis_server.url)
-        case "redis over a unix socket":
-            return open_cache(redis_server.unix_url)
         case _:
-            return TieredCache(memory, open_cache(redis_server.url))
-
-
-@pytest.fixture
-def tiers(cache):
-    """The names under which the cache counts look-ups."""
-    return ["memory", "redis"] if cache.tier == "tiers" else [cache.tier]
+            return open_cache(redis_server.unix_url)
 
 
 def key():
@@ -99,22 +90,21 @@ async def test_many_may_ask_at_once(cache):
     assert all(found == value for found in values)
 
 
-async def test_look_ups_are_counted_by_outcome(cache, tiers, lookups):
+async def test_look_ups_are_counted_by_outcome(cache, lookups):
     name = key()
 
     await cache.get(name)
     await cache.put(name, memoryview(b"value"))
     await cache.get(name)
 
-    assert [lookups(tier, "miss") for tier in tiers] == [1.0] * len(tiers)
-    assert lookups(tiers[0], "hit") == 1.0
-    assert [lookups(tier, "error") for tier in tiers] == [0.0] * len(tiers)
+    counts = [lookups(cache.tier, outcome) for outcome in ("miss", "hit", "error")]
+    assert counts == [1.0, 1.0, 0.0]
 
 
-async def test_asking_whether_there_is_a_value_is_no_look_up(cache, tiers, lookups):
+async def test_asking_whether_there_is_a_value_is_no_look_up(cache, lookups):
     await cache.contains(key())
 
-    assert [lookups(tier, "miss") for tier in tiers] == [0.0] * len(tiers)
+    assert lookups(cache.tier, "miss") == 0.0
 
 
 async def test_a_cancelled_caller_leaves_the_cache_in_order(cache):
@@ -136,15 +126,14 @@ async def test_closing_is_quiet(cache):
     await cache.aclose()
 
 
-async def test_renewing_tells_whether_there_is_a_value_and_counts_no_look_up(cache, tiers, metrics):
+async def test_renewing_tells_whether_there_is_a_value_and_counts_no_look_up(cache, metrics):
     name = key()
     await cache.put(name, memoryview(b"value"))
 
     assert await cache.renew(name) is True
     assert await cache.renew(key()) is False
 
-    for tier in tiers:
-        for outcome in ("hit", "miss"):
-            assert metrics.registry.get_sample_value(
-                "edgesam_cache_lookups_total", {"tier": tier, "outcome": outcome}
-            ) in (None, 0.0)
+    for outcome in ("hit", "miss"):
+        assert metrics.registry.get_sample_value(
+            "edgesam_cache_lookups_total", {"tier": cache.tier, "outcome": outcome}
+        ) in (None, 0.0)

@@ -17,7 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.inference.backends.runtime import Runtime
+from service.inference.context import RequestContext
 from service.inference.scheduling.batching import DynamicBatcher
+from service.inference.scheduling.deadline import Deadline
+from service.inference.scheduling.fairness import Caller
 from service.settings import Settings
 
 WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
@@ -97,6 +100,16 @@ class Service:
     async def encodes(self) -> float:
         """Runs of the encoder for requests."""
         return await self.sample("edgesam_batch_size_count", lane="encode")
+
+
+@pytest.fixture
+def new_context(metrics) -> Callable[..., RequestContext]:
+    """Makes the context of one request, by the key of this name."""
+
+    def new(name: str = "") -> RequestContext:
+        return RequestContext(metrics.timings(), Caller(name, name), Deadline(WAIT_S, "A test"))
+
+    return new
 
 
 @pytest.fixture

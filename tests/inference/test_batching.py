@@ -516,7 +516,7 @@ async def test_begun_work_takes_no_place_from_others(open_lane, held, waiting):
     lane = open_lane(held.run, max_queue_size=1)
     first = submit(lane, 0)
     await held.has_started()
-    begun = [asyncio.create_task(lane.submit(item, lambda result: result, is_begun=True)) for item in (1, 2)]
+    begun = [asyncio.create_task(lane.submit(item, lambda result: result, is_admitted=True)) for item in (1, 2)]
     await eventually(lambda: waiting() == 2)
 
     other = submit(lane, 3)
@@ -532,7 +532,7 @@ async def test_what_belongs_to_begun_work_is_not_refused(open_lane, held, waitin
     second = submit(lane, 1)
     await eventually(lambda: waiting() == 1)
 
-    begun = asyncio.create_task(lane.submit(2, lambda result: result, is_begun=True))
+    begun = asyncio.create_task(lane.submit(2, lambda result: result, is_admitted=True))
     with pytest.raises(Overloaded):
         await lane.submit(3)
     held.let_go()

@@ -8,7 +8,7 @@ from support.redis_server import eventually
 
 from service.cache.codecs import EmbeddingCodec
 from service.inference.backends.runtime import Runtime
-from service.inference.scheduling.model_batchers import encode_batcher
+from service.inference.model_batchers import encode_batcher
 from service.manifest import load_manifest
 from service.sam.embedding import embedding_to_bytes
 

@@ -36,7 +36,7 @@ def way(redis_server):
 @pytest.fixture
 async def open_states(runtime, way, metrics):
     """Image states over the real Redis, renewing as often as is asked for."""
-    workers, background = TimedExecutor("test", 1), BackgroundWork(8, metrics)
+    executor, background = TimedExecutor("test", 1), BackgroundWork(8, metrics)
     client = connect(f"redis://127.0.0.1:{way.port}", read_timeout_s=5.0)
     breaker = CircuitBreaker(failures=1000, metrics=metrics)
     shared = RedisCache(
@@ -45,7 +45,7 @@ async def open_states(runtime, way, metrics):
         ttl_s=1000.0,
         breaker=breaker,
         metrics=metrics,
-        executor=workers.executor,
+        executor=executor.executor,
     )
     memory = MemoryCache(64 << 20, 1000.0, metrics)
     deletions, recent_deletions = Deletions(client, breaker, mark_ttl_s=1000.0), RecentDeletions(1000.0, most=3)
@@ -57,68 +57,70 @@ async def open_states(runtime, way, metrics):
             deletions=deletions,
             recent_deletions=recent_deletions,
             runtime=runtime,
-            workers=workers,
+            executor=executor,
             background=background,
             renew_every_s=renew_every_s,
         )
 
     open_.background, open_.recent_deletions, open_.memory = background, recent_deletions, memory
-    open_.deletions, open_.workers = deletions, workers
+    open_.deletions, open_.executor = deletions, executor
     yield open_
     await background.aclose(5.0)
     await client.aclose()
-    workers.close()
+    executor.close()
 
 
 def key_of(name):
     return embedding_key(image_hash(name.encode()), "model", "float16")
 
 
-async def add(states, metrics, name, *, began, mark):
+async def add(states, context, name, *, tombstone):
     """What an upload does when it has encoded."""
     tokens = np.random.default_rng(0).normal(0, 1, (4096, 256)).astype(np.float16)
-    await states.add(key_of(name), ImageEmbedding(tokens, (30, 40)), metrics.timings(), began=began, mark=mark)
+    await states.add(key_of(name), ImageEmbedding(tokens, (30, 40)), context, tombstone=tombstone)
 
 
-async def kept(states, metrics, name, began=None):
-    """A picture that is uploaded, in memory and in Redis where that can be asked; its key."""
-    began, mark = began or monotonic(), None
+async def kept(states, context, name):
+    """An image that is uploaded, in memory and in Redis where that answers; its key."""
+    tombstone = None
     with suppress(CacheUnavailable):
-        mark = await states.mark(key_of(name))
-    await add(states, metrics, name, began=began, mark=mark)
+        tombstone = await states.tombstone(key_of(name))
+    await add(states, context, name, tombstone=tombstone)
     return key_of(name)
 
 
-async def test_a_picture_in_use_is_renewed_in_redis_behind_the_answer(open_states, redis_server, metrics):
+async def test_a_picture_in_use_is_renewed_in_redis_behind_the_answer(open_states, redis_server, new_context):
     states = open_states(0.0)
-    key = await kept(states, metrics, "renewed")
+    key = await kept(states, new_context(), "renewed")
     redis_server.ask("PEXPIRE", key, "60000")
 
-    await states.find(key, metrics.timings())
+    await states.find(key, new_context())
     await open_states.background.aclose(5.0)
 
     assert int(redis_server.ask("PTTL", key)) > 60_000
 
 
-async def test_a_picture_in_use_that_redis_lost_is_stored_again(open_states, redis_server, metrics):
+async def test_a_picture_in_use_that_redis_lost_is_stored_again(open_states, redis_server, new_context):
     states = open_states(0.0)
-    key = await kept(states, metrics, "lost")
+    key = await kept(states, new_context(), "lost")
     redis_server.ask("UNLINK", key)
 
-    await states.find(key, metrics.timings())
+    await states.find(key, new_context())
     await open_states.background.aclose(5.0)
 
     assert int(redis_server.ask("EXISTS", key)) == 1
 
 
-async def test_one_caller_s_clicks_do_not_keep_another_s_picture_from_being_renewed(open_states, redis_server, metrics):
+async def test_one_caller_s_clicks_do_not_keep_another_s_picture_from_being_renewed(
+    open_states, redis_server, new_context, metrics
+):
     states = open_states(0.0)
-    key = await kept(states, metrics, "shared")
+    key = await kept(states, new_context(), "shared")
     redis_server.ask("PEXPIRE", key, "60000")
     redis_server.pause()
     try:
         for caller in ["a"] * 8 + ["b"]:
-            await states.find(key, metrics.timings(), caller=caller)
+            await states.find(key, new_context(caller))
     finally:
         redis_server.resume()
     await open_states.background.aclose(5.0)
@@ -127,13 +129,13 @@ async def test_one_caller_s_clicks_do_not_keep_another_s_picture_from_being_rene
     assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 2
 
 
-async def test_a_picture_is_not_renewed_with_every_click(open_states, redis_server, metrics):
+async def test_a_picture_is_not_renewed_with_every_click(open_states, redis_server, new_context):
     states = open_states(1000.0)
-    key = await kept(states, metrics, "often")
+    key = await kept(states, new_context(), "often")
     redis_server.ask("PEXPIRE", key, "60000")
 
     for _ in range(3):
-        await states.find(key, metrics.timings())
+        await states.find(key, new_context())
     await open_states.background.aclose(5.0)
 
     assert int(redis_server.ask("PTTL", key)) <= 60_000
@@ -148,61 +150,63 @@ async def elsewhere(redis_server, metrics):
 
 
 async def test_a_picture_that_another_replica_deleted_is_not_stored_again_although_nobody_told(
-    open_states, elsewhere, redis_server, metrics
+    open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
-    key = await kept(states, metrics, "deleted elsewhere")
+    key = await kept(states, new_context(), "deleted elsewhere")
     assert await elsewhere.delete(key) is True
 
-    await states.find(key, metrics.timings())  # it is in memory, and the click does not wait for Redis
+    await states.find(key, new_context())  # it is in memory, and the click does not wait for Redis
     await open_states.background.aclose(5.0)
 
     assert redis_server.ask("EXISTS", key) == 0
     with pytest.raises(EmbeddingNotFound):
-        await states.find(key, metrics.timings())
+        await states.find(key, new_context())
 
 
-async def test_looking_up_a_picture_that_another_replica_deleted_finds_none(open_states, elsewhere, metrics):
+async def test_looking_up_a_picture_that_another_replica_deleted_finds_none(open_states, elsewhere, new_context):
     states = open_states(1000.0)
-    key = await kept(states, metrics, "asked for")
+    key = await kept(states, new_context(), "asked for")
     await elsewhere.delete(key)
 
     assert await states.contains(key) is None
     assert await states.contains(key) is None
 
 
-async def test_a_picture_that_is_embedded_anew_after_its_deletion_stays(open_states, elsewhere, redis_server, metrics):
+async def test_a_picture_that_is_embedded_anew_after_its_deletion_stays(
+    open_states, elsewhere, redis_server, new_context
+):
     states = open_states(0.0)
-    key = await kept(states, metrics, "embedded anew")
+    key = await kept(states, new_context(), "embedded anew")
     await elsewhere.delete(key)
     await states.contains(key)
 
-    assert await kept(states, metrics, "embedded anew") == key
+    assert await kept(states, new_context(), "embedded anew") == key
     redis_server.ask("UNLINK", key)  # lost this time
-    await states.find(key, metrics.timings())
+    await states.find(key, new_context())
     await open_states.background.aclose(5.0)
 
     assert redis_server.ask("EXISTS", key) == 1
 
 
-async def test_work_that_began_before_a_deletion_keeps_nothing(open_states, redis_server, metrics):
+async def test_work_that_began_before_a_deletion_keeps_nothing(open_states, redis_server, new_context):
     states = open_states(0.0)
-    began = monotonic()
+    context = new_context()
     open_states.recent_deletions.add(embedding_key(image_hash(b"late"), "model", "float16"))
 
-    key = await kept(states, metrics, "late", began=began)
+    key = await kept(states, context, "late")
 
     assert open_states.memory.keys() == []
     assert redis_server.ask("EXISTS", key) == 0
 
 
 async def test_what_a_load_from_redis_brings_is_answered_and_not_kept_when_it_was_deleted_meanwhile(
-    open_states, metrics
+    open_states, new_context
 ):
     states = open_states(0.0)
-    key = await kept(states, metrics, "loading")
+    key = await kept(states, new_context(), "loading")
     open_states.memory.drop(key)
-    loading = asyncio.create_task(states.find(key, metrics.timings()))
+    loading = asyncio.create_task(states.find(key, new_context()))
     for _ in range(2):  # `find`, then the load that it starts, which waits for Redis
         await asyncio.sleep(0)
 
@@ -212,8 +216,8 @@ async def test_what_a_load_from_redis_brings_is_answered_and_not_kept_when_it_wa
     assert open_states.memory.keys() == []
 
 
-async def clicked(states, open_states, key, metrics):
-    await states.find(key, metrics.timings())
+async def clicked(states, open_states, key, new_context):
+    await states.find(key, new_context())
     await open_states.background.aclose(5.0)
 
 
@@ -227,16 +231,16 @@ async def checked(states, _, key, __):
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
 async def test_a_picture_that_is_uploaded_while_redis_is_away_outlives_the_mark_of_its_deletion_before(
-    open_states, elsewhere, redis_server, way, metrics, comes
+    open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)
     name = f"uploaded after its deletion, then {comes.__name__}"
     await elsewhere.delete(key_of(name))
     way.refuse()
-    key = await kept(states, metrics, name)
+    key = await kept(states, new_context(), name)
     way.accept()
 
-    await comes(states, open_states, key, metrics)
+    await comes(states, open_states, key, new_context)
 
     assert open_states.memory.keys() == [key]
     assert redis_server.ask("EXISTS", key) == 1
@@ -245,15 +249,15 @@ async def test_a_picture_that_is_uploaded_while_redis_is_away_outlives_the_mark_
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
 async def test_a_picture_that_is_uploaded_while_redis_is_away_is_gone_when_it_was_deleted_after_that(
-    open_states, elsewhere, redis_server, way, metrics, comes
+    open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)
     way.refuse()
-    key = await kept(states, metrics, f"deleted after its upload, then {comes.__name__}")
+    key = await kept(states, new_context(), f"deleted after its upload, then {comes.__name__}")
     await elsewhere.delete(key)
     way.accept()
 
-    await comes(states, open_states, key, metrics)
+    await comes(states, open_states, key, new_context)
 
     assert open_states.memory.keys() == []
     assert redis_server.ask("EXISTS", key) == 0
@@ -261,30 +265,30 @@ async def test_a_picture_that_is_uploaded_while_redis_is_away_is_gone_when_it_wa
 
 
 async def test_an_upload_under_way_keeps_nothing_of_a_picture_that_is_deleted_although_nobody_told(
-    open_states, elsewhere, redis_server, metrics
+    open_states, elsewhere, redis_server, new_context
 ):
     states, key = open_states(0.0), key_of("under way")
     await elsewhere.delete(key)  # which it may undo
-    began, mark = monotonic(), await states.mark(key)
+    context, tombstone = new_context(), await states.tombstone(key)
 
     await elsewhere.delete(key)  # and this one not
-    await add(states, metrics, "under way", began=began, mark=mark)
+    await add(states, context, "under way", tombstone=tombstone)
 
     assert open_states.memory.keys() == []
     assert redis_server.ask("EXISTS", key) == 0
-    assert await elsewhere.mark(key) not in ("", mark)
+    assert await elsewhere.mark(key) not in ("", tombstone)
 
 
 async def test_who_asks_for_an_upload_that_is_just_being_stored_does_not_take_it_for_deleted(
-    open_states, elsewhere, redis_server, metrics
+    open_states, elsewhere, redis_server, new_context
 ):
     states, key = open_states(0.0), key_of("being stored")
     await elsewhere.delete(key)
-    began, mark = monotonic(), await states.mark(key)
+    context, tombstone = new_context(), await states.tombstone(key)
 
     redis_server.pause()
     try:
-        adding = asyncio.create_task(add(states, metrics, "being stored", began=began, mark=mark))
+        adding = asyncio.create_task(add(states, context, "being stored", tombstone=tombstone))
         await eventually(lambda: open_states.memory.keys() == [key], timeout_s=WAIT_S)
         asking = asyncio.create_task(states.contains(key))
         await asyncio.sleep(0)
@@ -298,10 +302,10 @@ async def test_who_asks_for_an_upload_that_is_just_being_stored_does_not_take_it
 
 
 async def test_the_second_who_finds_a_mark_does_not_harm_the_upload_that_the_first_made_room_for(
-    open_states, elsewhere, redis_server, metrics
+    open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
-    key = await kept(states, metrics, "found twice")
+    key = await kept(states, new_context(), "found twice")
     await elsewhere.delete(key)
 
     redis_server.pause()
@@ -317,9 +321,9 @@ async def test_the_second_who_finds_a_mark_does_not_harm_the_upload_that_the_fir
     assert not open_states.recent_deletions.was_deleted_since(key, uploaded)
 
 
-async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_server, metrics):
+async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_server, new_context):
     states = open_states(0.0)
-    key = await kept(states, metrics, "on its way")
+    key = await kept(states, new_context(), "on its way")
 
     redis_server.pause()
     try:
@@ -335,11 +339,11 @@ async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_s
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
 @pytest.mark.parametrize("is_deleted", [False, True])
 async def test_what_redis_did_not_take_is_not_lost_sight_of_when_many_others_are_deleted(
-    open_states, elsewhere, redis_server, way, metrics, comes, is_deleted
+    open_states, elsewhere, redis_server, way, new_context, comes, is_deleted
 ):
     states = open_states(0.0)
     way.refuse()
-    key = await kept(states, metrics, f"old, {is_deleted}, then {comes.__name__}")
+    key = await kept(states, new_context(), f"old, {is_deleted}, then {comes.__name__}")
     if is_deleted:
         await elsewhere.delete(key)
     way.accept()
@@ -348,45 +352,45 @@ async def test_what_redis_did_not_take_is_not_lost_sight_of_when_many_others_are
         open_states.recent_deletions.add(key_of(f"another {number}"))
     assert open_states.recent_deletions.was_deleted_since(key_of("of all that are as old"), began)
 
-    await comes(states, open_states, key, metrics)
+    await comes(states, open_states, key, new_context)
 
     assert open_states.memory.keys() == ([] if is_deleted else [key])
     assert redis_server.ask("EXISTS", key) == (0 if is_deleted else 1)
 
 
-async def test_what_redis_did_not_take_is_soon_offered_again(open_states, redis_server, way, metrics, monkeypatch):
+async def test_what_redis_did_not_take_is_soon_offered_again(open_states, redis_server, way, new_context, monkeypatch):
     monkeypatch.setattr("service.inference.image_states.UNSHARED_RETRY_S", 0.0)
     states = open_states(1000.0)
     way.refuse()
-    key = await kept(states, metrics, "offered again")
+    key = await kept(states, new_context(), "offered again")
     way.accept()
 
-    await clicked(states, open_states, key, metrics)
+    await clicked(states, open_states, key, new_context)
 
     assert redis_server.ask("EXISTS", key) == 1
 
 
-async def test_a_check_that_cannot_ask_says_so(open_states, way, metrics):
+async def test_a_check_that_cannot_ask_says_so(open_states, way, new_context):
     states = open_states(0.0)
     way.refuse()
-    key = await kept(states, metrics, "unchecked")
+    key = await kept(states, new_context(), "unchecked")
 
     with pytest.raises(CacheUnavailable):
         await states.check(key)
 
 
-async def test_a_renewal_that_found_no_room_is_tried_again_with_the_next_click(open_states, redis_server, metrics):
+async def test_a_renewal_that_found_no_room_is_tried_again_with_the_next_click(open_states, redis_server, new_context):
     states, go = open_states(1000.0), asyncio.Event()
-    key = await kept(states, metrics, "no room")
+    key = await kept(states, new_context(), "no room")
     redis_server.ask("PEXPIRE", key, "60000")
     states._renewed_at.clear()
     while open_states.background.start(wait_for(go)):
         pass
-    await states.find(key, metrics.timings())
+    await states.find(key, new_context())
     go.set()
     await open_states.background.aclose(5.0)
 
-    await clicked(states, open_states, key, metrics)
+    await clicked(states, open_states, key, new_context)
 
     assert int(redis_server.ask("PTTL", key)) > 60_000
 
@@ -395,10 +399,12 @@ async def wait_for(event):
     await event.wait()
 
 
-async def test_what_goes_wrong_after_an_outage_is_in_the_log_and_closing_is_quiet(open_states, way, metrics, caplog):
+async def test_what_goes_wrong_after_an_outage_is_in_the_log_and_closing_is_quiet(
+    open_states, way, new_context, caplog
+):
     states = open_states(0.0)
     way.refuse()
-    await kept(states, metrics, "to be told")
+    await kept(states, new_context(), "to be told")
     way.accept()
     listener = DeletionSubscriber(
         open_states.deletions,
@@ -408,7 +414,7 @@ async def test_what_goes_wrong_after_an_outage_is_in_the_log_and_closing_is_quie
         dtype="float16",
     )
 
-    open_states.workers.close()  # nothing can be encoded any more
+    open_states.executor.close()  # nothing can be encoded any more
     with caplog.at_level(logging.ERROR):
         listener.start()
         await eventually(lambda: "asking for missed deletions failed" in caplog.text, timeout_s=WAIT_S)

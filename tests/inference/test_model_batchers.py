@@ -7,7 +7,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 from support.redis_server import eventually
 
-from service.inference.scheduling.model_batchers import DecodeItem, decode_batcher, encode_batcher
+from service.inference.model_batchers import DecodeItem, decode_batcher, encode_batcher
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
 

@@ -1,30 +1,36 @@
-"""Masks of earlier answers go with their picture."""
+"""Masks of earlier answers: read together, and deleted with their image."""
 
-from time import monotonic
+import asyncio
 
 import numpy as np
 import pytest
+from support.redis_server import eventually
 
 from service.cache.codecs import MaskCodec
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.tier import RedisCache, connect
+from service.errors import MaskNotFound
+from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import RefinementMasks
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
-from service.sam.embedding import embedding_key, image_hash, image_of_mask, mask_key
+from service.sam.embedding import image_hash, image_of_mask
 
-PICTURES = [image_hash(name) for name in (b"a", b"b")]
-KEYS = [embedding_key(picture, "model", "float16") for picture in PICTURES]
-MASK_KEYS = [mask_key(picture, "0" * 32, "model", "float16") for picture in PICTURES]
+KEYS = [ImageKey(image_hash(name), "", "model", "float16") for name in (b"a", b"b")]
+MASK_ID = "0" * 32
 LOGITS = np.ones((256, 256), np.float16)
 
 
 @pytest.fixture
 async def masks(redis_server, metrics):
     """Of this process, with its memory and what Redis has."""
-    workers, background, recent_deletions = TimedExecutor("test", 1), BackgroundWork(8, metrics), RecentDeletions(1000.0)
+    executor, background, recent_deletions = (
+        TimedExecutor("test", 1),
+        BackgroundWork(8, metrics),
+        RecentDeletions(1000.0),
+    )
     client = connect(redis_server.url, read_timeout_s=5.0)
     shared = RedisCache(
         client,
@@ -32,7 +38,7 @@ async def masks(redis_server, metrics):
         ttl_s=1000.0,
         breaker=CircuitBreaker(metrics=metrics),
         metrics=metrics,
-        executor=workers.executor,
+        executor=executor.executor,
     )
     memory = MemoryCache(1 << 20, 1000.0, metrics, group=image_of_mask)
     made = RefinementMasks(memory, shared, background, recent_deletions)
@@ -40,25 +46,50 @@ async def masks(redis_server, metrics):
     yield made
     await background.aclose(5.0)
     await client.aclose()
-    workers.close()
+    executor.close()
 
 
-async def test_a_mask_that_is_looked_up_while_its_picture_is_deleted_does_not_stay_in_memory(masks):
-    for one in MASK_KEYS:
-        await masks.shared.put(one, LOGITS)
-    began = monotonic()
-    masks.recent_deletions.add(KEYS[0])
+async def test_a_mask_that_is_looked_up_while_its_image_is_deleted_does_not_stay_in_memory(masks, new_context):
+    for key in KEYS:
+        await masks.shared.put(key.mask_key(MASK_ID), LOGITS)
+    context = new_context()
+    masks.recent_deletions.add(KEYS[0].cache_key)
 
-    for key, one in zip(KEYS, MASK_KEYS, strict=True):
-        assert (await masks.find(one, key=key, began=began)).shape == (256, 256)
+    for key in KEYS:
+        found = await masks.find(key, [MASK_ID], context)
+        assert found[MASK_ID].shape == (256, 256)
 
-    assert masks.held.keys() == [MASK_KEYS[1]]
+    assert masks.held.keys() == [KEYS[1].mask_key(MASK_ID)]
 
 
-async def test_the_masks_of_a_forgotten_picture_are_dropped_and_no_others(masks):
-    for key, one in zip(KEYS, MASK_KEYS, strict=True):
-        await masks.keep(key, [(one, LOGITS)], began=monotonic())
+async def test_the_masks_of_a_deleted_image_are_dropped_and_no_others(masks, new_context):
+    for key in KEYS:
+        await masks.keep(key, [(MASK_ID, LOGITS)], new_context())
 
-    assert masks.recent_deletions.add(KEYS[0])
+    assert masks.recent_deletions.add(KEYS[0].cache_key)
 
-    assert masks.held.keys() == [MASK_KEYS[1]]
+    assert masks.held.keys() == [KEYS[1].mask_key(MASK_ID)]
+
+
+async def test_the_masks_of_one_request_are_read_from_redis_at_the_same_time(masks, redis_server, new_context):
+    ids = [f"{number:032x}" for number in range(8)]
+    for number, mask_id in enumerate(ids):
+        await masks.shared.put(KEYS[0].mask_key(mask_id), LOGITS * np.float16(number))
+
+    redis_server.pause()
+    try:
+        finding = asyncio.create_task(masks.find(KEYS[0], [*ids, *ids], new_context()))
+        await eventually(masks.shared._client._permits.locked, timeout_s=60)  # all 8 connections wait
+    finally:
+        redis_server.resume()
+    found = await finding
+
+    assert {mask_id: mask[0, 0] for mask_id, mask in found.items()} == {id_: number for number, id_ in enumerate(ids)}
+    assert sorted(masks.held.keys()) == sorted(map(KEYS[0].mask_key, ids))
+
+
+async def test_one_unknown_mask_among_several_is_not_found(masks, new_context):
+    await masks.shared.put(KEYS[0].mask_key(MASK_ID), LOGITS)
+
+    with pytest.raises(MaskNotFound, match="unknown"):
+        await masks.find(KEYS[0], [MASK_ID, "1" * 32], new_context())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from support.redis_server import RedisServer, eventually, free_port
 
 from service.cache.codecs import MaskCodec
@@ -15,7 +16,9 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.lock import RedisLock
 from service.cache.redis.tier import RedisCache, connect
 from service.inference.scheduling.singleflight import Lease, SharedFlight
+from service.telemetry.metrics import Metrics
 
+TIMINGS = Metrics(CollectorRegistry()).timings()
 VALUE = np.full((256, 256), 3.0, np.float32)
 PATIENT = {"connect_timeout_s": 10.0, "read_timeout_s": 10.0, "queue_timeout_s": 20.0}
 QUICK = {"connect_timeout_s": 0.05, "read_timeout_s": 0.05, "queue_timeout_s": 0.2}
@@ -51,10 +54,10 @@ def new_key():
     return f"edgesam:test:{uuid.uuid4().hex}"
 
 
-async def starts_to_wait(replica, server, key):
+async def starts_to_wait(replica, server, key, timings=TIMINGS):
     """A task that waits in `claim`, after it has looked for the value at least once."""
     before = looks(server)
-    task = asyncio.create_task(replica.flight.claim(key))
+    task = asyncio.create_task(replica.flight.claim(key, timings))
     await eventually(lambda: looks(server) > before, timeout_s=60)
     return task
 
@@ -74,7 +77,7 @@ async def lose(lease):
 
 async def test_the_second_replica_waits_and_gets_the_value_of_the_first(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
-    lease = await first.flight.claim(key)
+    lease = await first.flight.claim(key, TIMINGS)
     waits = await starts_to_wait(second, redis_server, key)
     assert not waits.done()
 
@@ -84,11 +87,25 @@ async def test_the_second_replica_waits_and_gets_the_value_of_the_first(open_rep
     np.testing.assert_array_equal(await asyncio.wait_for(waits, 60), VALUE)
 
 
+async def test_waiting_for_another_replica_is_in_the_timings_and_computing_is_not(open_replica, redis_server, metrics):
+    first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
+    computing, waiting = metrics.timings(), metrics.timings()
+    lease = await first.flight.claim(key, computing)
+    waits = await starts_to_wait(second, redis_server, key, waiting)
+
+    await first.cache.put(key, VALUE)
+    await lease.release()
+    await asyncio.wait_for(waits, 60)
+
+    assert list(computing.elapsed_ms()) == []
+    assert list(waiting.elapsed_ms()) == ["wait"]
+
+
 async def test_of_many_replicas_one_computes(open_replica, redis_server):
     replicas, key, computed = [open_replica(redis_server.url) for _ in range(6)], new_key(), []
 
     async def embed(replica):
-        claim = await replica.flight.claim(key)
+        claim = await replica.flight.claim(key, TIMINGS)
         if isinstance(claim, Lease):
             computed.append(replica)
             await replica.cache.put(key, VALUE)
@@ -106,11 +123,11 @@ async def test_of_many_replicas_one_computes(open_replica, redis_server):
 async def test_a_value_stored_since_the_caller_missed_it_is_not_computed_again(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
     assert await second.cache.get(key) is None
-    lease = await first.flight.claim(key)
+    lease = await first.flight.claim(key, TIMINGS)
     await first.cache.put(key, VALUE)
     await lease.release()
 
-    claim = await second.flight.claim(key)
+    claim = await second.flight.claim(key, TIMINGS)
 
     np.testing.assert_array_equal(claim, VALUE)
     assert redis_server.ask("EXISTS", f"lock:{key}") == 0  # and nobody else is kept waiting
@@ -118,7 +135,7 @@ async def test_a_value_stored_since_the_caller_missed_it_is_not_computed_again(o
 
 async def test_an_owner_that_gives_up_lets_the_other_compute(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
-    lease = await first.flight.claim(key)
+    lease = await first.flight.claim(key, TIMINGS)
     waits = await starts_to_wait(second, redis_server, key)
 
     await lease.release()
@@ -130,11 +147,11 @@ async def test_an_owner_that_gives_up_lets_the_other_compute(open_replica, redis
 
 async def test_a_lost_owner_blocks_nobody_for_longer_than_its_lock_lives(open_replica, redis_server):
     lost, second, key = open_replica(redis_server.url, ttl_s=0.5), open_replica(redis_server.url), new_key()
-    lease = await lost.flight.claim(key)
+    lease = await lost.flight.claim(key, TIMINGS)
     await lose(lease)
 
     assert redis_server.ask("PTTL", f"lock:{key}") <= 500
-    claim = await asyncio.wait_for(second.flight.claim(key), 60)
+    claim = await asyncio.wait_for(second.flight.claim(key, TIMINGS), 60)
 
     assert isinstance(claim, Lease)
     await claim.release()
@@ -154,9 +171,9 @@ async def test_a_living_owner_keeps_its_lock(open_replica, redis_server):
 
 async def test_a_damaged_value_does_not_end_the_wait_of_others(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
-    lease = await first.flight.claim(key)
+    lease = await first.flight.claim(key, TIMINGS)
     redis_server.ask("SET", key, b"not a value")
-    waits = asyncio.create_task(second.flight.claim(key))
+    waits = asyncio.create_task(second.flight.claim(key, TIMINGS))
     await eventually(lambda: redis_server.ask("EXISTS", key) == 0, timeout_s=60)
 
     await first.cache.put(key, VALUE)
@@ -167,13 +184,13 @@ async def test_a_damaged_value_does_not_end_the_wait_of_others(open_replica, red
 
 async def test_a_waiter_that_goes_leaves_no_lock_behind(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
-    lease = await first.flight.claim(key)
+    lease = await first.flight.claim(key, TIMINGS)
     waits = await starts_to_wait(second, redis_server, key)
 
     waits.cancel()
     await asyncio.wait([waits])
     await lease.release()
-    claim = await asyncio.wait_for(first.flight.claim(key), 60)
+    claim = await asyncio.wait_for(first.flight.claim(key, TIMINGS), 60)
 
     assert isinstance(claim, Lease)
     await claim.release()
@@ -184,7 +201,7 @@ async def test_without_redis_everybody_computes(open_replica):
     replicas, key = [open_replica(nowhere) for _ in range(2)], new_key()
 
     async with asyncio.timeout(60):
-        claims = [await replica.flight.claim(key) for replica in replicas for _ in range(4)]
+        claims = [await replica.flight.claim(key, TIMINGS) for replica in replicas for _ in range(4)]
 
     assert all(isinstance(claim, Lease) for claim in claims)
     for claim in claims:
@@ -197,7 +214,7 @@ async def test_a_silent_redis_makes_nobody_wait_for_long(open_replica):
         server.pause()
 
         async with asyncio.timeout(60):
-            claims = await asyncio.gather(*(replica.flight.claim(key) for _ in range(8)))
+            claims = await asyncio.gather(*(replica.flight.claim(key, TIMINGS) for _ in range(8)))
             for claim in claims:
                 await claim.release()
 
@@ -207,7 +224,7 @@ async def test_a_silent_redis_makes_nobody_wait_for_long(open_replica):
 async def test_who_waits_when_redis_dies_computes(open_replica):
     with RedisServer() as server:
         first, second, key = open_replica(server.url), open_replica(server.url), new_key()
-        lease = await first.flight.claim(key)
+        lease = await first.flight.claim(key, TIMINGS)
         waits = await starts_to_wait(second, server, key)
 
         server.kill()

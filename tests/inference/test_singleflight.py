@@ -3,9 +3,13 @@
 import asyncio
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from service.errors import Overloaded
 from service.inference.scheduling.singleflight import SingleFlight
+from service.telemetry.metrics import Metrics
+
+TIMINGS = Metrics(CollectorRegistry()).timings()
 
 
 class HeldComputation:
@@ -33,7 +37,7 @@ class HeldComputation:
 
 async def callers(flight, compute, *, count, key="picture"):
     """Tasks that all wait for the flight of one key."""
-    tasks = [asyncio.create_task(flight.run(key, compute)) for _ in range(count)]
+    tasks = [asyncio.create_task(flight.run(key, compute, TIMINGS)) for _ in range(count)]
     await compute.started.wait()
     return tasks
 
@@ -48,12 +52,24 @@ async def test_callers_of_one_key_share_one_computation():
     assert compute.starts == 1
 
 
+async def test_a_request_that_joins_a_computation_has_a_wait_in_its_timings_and_the_first_has_none(metrics):
+    flight, compute = SingleFlight(), HeldComputation()
+    timings = [metrics.timings() for _ in range(2)]
+    tasks = [asyncio.create_task(flight.run("image", compute, each)) for each in timings]
+    await compute.started.wait()
+
+    compute.go.set()
+    await asyncio.gather(*tasks)
+
+    assert [list(each.elapsed_ms()) for each in timings] == [[], ["wait"]]
+
+
 async def test_keys_are_computed_beside_each_other():
     flight, slow, fast = SingleFlight(), HeldComputation(), HeldComputation()
     (waits,) = await callers(flight, slow, count=1, key="slow")
     fast.go.set()
 
-    assert await flight.run("fast", fast) == 1
+    assert await flight.run("fast", fast, TIMINGS) == 1
 
     assert not waits.done()
     slow.go.set()
@@ -77,17 +93,17 @@ async def test_a_call_after_a_failure_starts_anew():
     working.go.set()
 
     with pytest.raises(Overloaded):
-        await flight.run("picture", failing)
+        await flight.run("picture", failing, TIMINGS)
 
-    assert await flight.run("picture", working) == 1
+    assert await flight.run("picture", working, TIMINGS) == 1
 
 
 async def test_a_call_after_the_end_computes_again():
     flight, compute = SingleFlight(), HeldComputation()
     compute.go.set()
 
-    assert await flight.run("picture", compute) == 1
-    assert await flight.run("picture", compute) == 2
+    assert await flight.run("picture", compute, TIMINGS) == 1
+    assert await flight.run("picture", compute, TIMINGS) == 2
 
 
 @pytest.mark.parametrize("gone", [0, 2], ids=["the one who started it", "one who joined"])
@@ -119,7 +135,7 @@ async def test_the_last_caller_that_goes_ends_the_work():
 
 async def test_a_caller_that_goes_at_once_leaves_nothing_behind():
     flight, left, compute = SingleFlight(), HeldComputation(), HeldComputation()
-    task = asyncio.create_task(flight.run("picture", left))
+    task = asyncio.create_task(flight.run("picture", left, TIMINGS))
     await asyncio.sleep(0)  # the caller waits; its flight has not had a turn yet
 
     task.cancel()
@@ -127,7 +143,7 @@ async def test_a_caller_that_goes_at_once_leaves_nothing_behind():
     compute.go.set()
 
     assert task.cancelled()
-    assert await flight.run("picture", compute) == 1
+    assert await flight.run("picture", compute, TIMINGS) == 1
 
 
 async def test_who_comes_while_cancelled_work_is_tidied_up_gets_work_of_their_own():
@@ -142,13 +158,13 @@ async def test_who_comes_while_cancelled_work_is_tidied_up_gets_work_of_their_ow
             tidying.set()
             await tidied.wait()
 
-    first = asyncio.create_task(flight.run("picture", tidies_up))
+    first = asyncio.create_task(flight.run("picture", tidies_up, TIMINGS))
     await began.wait()
     first.cancel()
     await tidying.wait()
 
     compute.go.set()
-    result = await flight.run("picture", compute)
+    result = await flight.run("picture", compute, TIMINGS)
     tidied.set()
     await asyncio.wait([first])
 
@@ -168,7 +184,7 @@ async def test_the_end_of_cancelled_work_does_not_forget_the_flight_after_it():
             tidying.set()
             await tidied.wait()
 
-    first = asyncio.create_task(flight.run("picture", tidies_up))
+    first = asyncio.create_task(flight.run("picture", tidies_up, TIMINGS))
     await began.wait()
     first.cancel()
     await tidying.wait()
@@ -176,7 +192,7 @@ async def test_the_end_of_cancelled_work_does_not_forget_the_flight_after_it():
     tidied.set()
     await asyncio.wait([first])
 
-    joined = asyncio.create_task(flight.run("picture", second))
+    joined = asyncio.create_task(flight.run("picture", second, TIMINGS))
     await asyncio.sleep(0)  # it joins
     second.go.set()
 
@@ -190,7 +206,7 @@ async def test_a_deadline_of_one_caller_is_an_error_of_that_caller_alone():
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await flight.run("picture", compute)
+            await flight.run("picture", compute, TIMINGS)
     compute.go.set()
 
     assert await patient == 1
@@ -208,7 +224,7 @@ async def test_settling_waits_for_the_flight_whatever_its_end():
         await flights.settle("key")
         ends.append("settled")
 
-    working = asyncio.create_task(flights.run("key", fail))
+    working = asyncio.create_task(flights.run("key", fail, TIMINGS))
     await asyncio.sleep(0)
     settling = asyncio.create_task(settle())
     await asyncio.sleep(0)

@@ -263,7 +263,7 @@ def test_keys_name_the_form_the_model_the_precision_and_the_picture():
 
     assert digest == hashlib.sha256(b"picture").hexdigest()
     assert key == f"edgesam:1:{FINGERPRINT}:float16:{digest}"
-    assert mask_key(digest, "ab", FINGERPRINT, "float16") == f"{key}:mask:ab"
+    assert mask_key(key, "ab") == f"{key}:mask:ab"
 
 
 def test_a_mask_s_address_is_its_content():

@@ -1,4 +1,4 @@
-"""What all adapters do between a tool's JSON and the predictor: read it, embed the picture in it, segment."""
+"""What all adapters do between a tool's JSON and the use cases: parse it, embed its image, segment."""
 
 import binascii
 from collections.abc import Callable, Sequence
@@ -12,10 +12,14 @@ from starlette.requests import Request
 
 from service.api.bodies import read_body
 from service.api.problems import broken_rule, invalid_request
+from service.api.request_context import request_context
 from service.api.routes.requests import SMALL_BODY_BYTES, RequestLimits
 from service.errors import BodyTooLarge, MalformedBody
-from service.inference.predictor import EmbedResult, Predictor, Query, Renderer
-from service.sam.granularity import Box
+from service.inference.embed import Embedder, EmbedResult
+from service.inference.refinement_masks import RefinablePrompt
+from service.inference.scheduling.executors import TimedExecutor
+from service.inference.segment import Segmenter
+from service.inference.segmentation_builder import Renderer
 from service.sam.masks import Multimask
 from service.sam.prompts import Prompt
 
@@ -37,25 +41,22 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class WithoutBoxes:
-    """What the renderers of all tools have in common: none of them asks for a granularity."""
-
-    def show_boxes(self, boxes: Sequence[Box | None]) -> None:
-        """See `Renderer`; never called."""
-
-
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The service as adapters see it: the same predictor, the same bounds, no way around either.
+    """The service as adapters see it: the same use cases, the same bounds, no way around either.
 
     Args:
-        predictor: does the work.
+        embedder: Use cases of embedding.
+        segmenter: Use case of segmenting.
+        executor: Threads that parse bodies.
         limits: of bodies, from the settings.
         model: name of the served model, which tools show.
         files: folder whose pictures a tool may name by an address; None: pictures come with the request.
     """
 
-    predictor: Predictor
+    embedder: Embedder
+    segmenter: Segmenter
+    executor: TimedExecutor
     limits: RequestLimits
     model: str
     files: Path | None = None
@@ -77,7 +78,7 @@ class Exchange:
         )
         if len(body) <= SMALL_BODY_BYTES:
             return self._parsed(body, parse)
-        return await self.predictor.clicks.run(request.state.timings, self._parsed, body, parse)
+        return await self.executor.run(request.state.timings, self._parsed, body, parse)
 
     async def embed(self, request: Request, text: bytes, unwrap: Callable[[bytes], bytes] | None = None) -> EmbedResult:
         """Leave the picture that `text` stands for in the caches; a known one costs its hash and a look-up.
@@ -87,10 +88,10 @@ class Exchange:
             text: base64, or what `unwrap` makes a picture of in a worker thread.
 
         Raises:
-            MalformedBody, BodyTooLarge: the text; and all that `Predictor.embed` raises.
+            MalformedBody, BodyTooLarge: the text; and all that `Embedder.embed` raises.
         """
-        state = request.state
-        result = await self.predictor.embed(text, unwrap or self.picture, state.timings, caller=state.caller)
+        context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the picture")
+        result = await self.embedder.embed(text, unwrap or self.picture, context)
         request.state.cached = result.cached
         return result
 
@@ -102,13 +103,11 @@ class Exchange:
         multimask: Multimask,
         renderer: Renderer[Written],
     ) -> Written:
-        """See `Predictor.segment`."""
+        """See `Segmenter.segment`."""
         request.state.prompts = len(prompts)
-        queries = [Query(prompt) for prompt in prompts]
-        state = request.state
-        return await self.predictor.segment(
-            image_hash, queries, multimask, renderer, state.timings, caller=state.caller
-        )
+        context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
+        refinable = [RefinablePrompt(prompt) for prompt in prompts]
+        return await self.segmenter.segment(image_hash, refinable, multimask, renderer, context)
 
     def picture(self, text: bytes) -> bytes:
         """The bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

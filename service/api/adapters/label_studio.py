@@ -24,13 +24,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
+from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.adapters.label_studio_brush import encode_brush
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.errors import BodyTooLarge, InvalidRequest
-from service.inference.predictor import SegmentedMask
+from service.inference.segmentation_builder import SegmentedMask
 from service.regular_files import read_regular_file
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 from service.sam.transforms import Size
@@ -279,7 +279,7 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-class _BrushRenderer(WithoutBoxes):
+class _BrushRenderer:
     """The best mask as a brush region."""
 
     masks_per_prompt: int | None = 1
@@ -295,7 +295,7 @@ class _BrushRenderer(WithoutBoxes):
         self._rle = encode_brush(mask.mask)
         self._score = mask.score
 
-    def finish(self, original_size: Size) -> Response:
+    def finish(self, original_size: Size, _boxes: object = None) -> Response:
         """See `Renderer`."""
         height, width = original_size
         region = {

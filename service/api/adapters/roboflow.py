@@ -23,12 +23,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
+from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
+from service.api.request_context import request_context
 from service.api.routes.embedding_download import OCTETS
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
-from service.inference.predictor import SegmentedMask
+from service.inference.segmentation_builder import SegmentedMask
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.formats import encode_outlines, encode_rle
@@ -121,9 +122,11 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
         image_hash = await find(request, asked)
-        embedding = await exchange.predictor.embedding(image_hash, request.state.timings, caller=request.state.caller)
+        timeout_s = exchange.limits.segment_timeout_s
+        context = request_context(request, timeout_s=timeout_s, work="Reading the embedding")
+        embedding = await exchange.embedder.read(image_hash, context)
         write = _embedding_array if asked.format == "binary" else _embedding_json
-        return await exchange.predictor.clicks.run(request.state.timings, write, embedding, image_hash, started)
+        return await exchange.executor.run(context.timings, write, embedding, image_hash, started)
 
     async def sam_segment(request: Request) -> Response:
         started = perf_counter()
@@ -207,7 +210,7 @@ def _prompt(prompt: _Prompt, where: str) -> Prompt:
     return prompt_of([(point.x, point.y) for point in points], [int(point.positive) for point in points], box)
 
 
-class _SamPolygons(WithoutBoxes):
+class _SamPolygons:
     """`masks` and `low_res_masks` of the first protocol: the parts of the one mask, largest first; holes are lost."""
 
     masks_per_prompt: int | None = 1
@@ -221,12 +224,12 @@ class _SamPolygons(WithoutBoxes):
         small = BinaryMask.cut((MASK_SIZE, MASK_SIZE), 0, 0, as_float32(mask.mask_logits) > 0.0)
         self._answer = {"masks": _polygons(mask.mask), "low_res_masks": _polygons(small)}
 
-    def finish(self, _original_size: Size) -> Response:
+    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return _json({**self._answer, "time": perf_counter() - self._started})
 
 
-class _SamArrays(WithoutBoxes):
+class _SamArrays:
     """The same as a compressed NumPy archive: masks (1, H, W) bool, low_res_masks (1, 256, 256) float32 logits."""
 
     masks_per_prompt: int | None = 1
@@ -241,12 +244,12 @@ class _SamArrays(WithoutBoxes):
         pixels[0, y0:y1, x0:x1] = mask.mask.crop
         np.savez_compressed(self._content, masks=pixels, low_res_masks=as_float32(mask.mask_logits)[None])
 
-    def finish(self, _original_size: Size) -> Response:
+    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return Response(self._content.getvalue(), media_type=OCTETS)
 
 
-class _Predictions(WithoutBoxes):
+class _Predictions:
     """The answer of the second protocol: the best mask of each prompt."""
 
     masks_per_prompt: int | None = 1
@@ -264,7 +267,7 @@ class _Predictions(WithoutBoxes):
             "format": "rle" if self._is_rle else "polygon",
         }
 
-    def finish(self, _original_size: Size) -> Response:
+    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return _json({"predictions": self._predictions, "time": perf_counter() - self._started})
 

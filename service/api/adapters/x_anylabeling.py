@@ -13,11 +13,11 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.adapters.exchange import Document, Exchange, WithoutBoxes, prompt_of
+from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
-from service.inference.predictor import SegmentedMask
+from service.inference.segmentation_builder import SegmentedMask
 from service.sam.formats import encode_outlines
 from service.sam.prompts import NEGATIVE, Prompt
 from service.sam.transforms import Size
@@ -126,7 +126,7 @@ def _parse(body: bytes) -> tuple[_Predict, Prompt | None]:
     return asked, prompt_of(points, labels, box) if asked.params.marks else None
 
 
-class _ShapeRenderer(WithoutBoxes):
+class _ShapeRenderer:
     """The best mask as polygons, one for each of its larger parts."""
 
     masks_per_prompt: int | None = 1
@@ -147,7 +147,7 @@ class _ShapeRenderer(WithoutBoxes):
             if outline.area >= _SMALLEST_PART * outlines[0].area
         ]
 
-    def finish(self, _original_size: Size) -> Response:
+    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
         """See `Renderer`."""
         # `replace` false: shapes of other objects stay.
         data = {"shapes": self._shapes, "description": "", "replace": False}

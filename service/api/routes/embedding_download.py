@@ -12,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.problems import refusal
+from service.api.request_context import request_context
 from service.api.schemas import ImageHash, ProblemModel
 from service.errors import RangeNotSatisfiable
-from service.inference.predictor import Predictor
+from service.inference.embed import Embedder
+from service.inference.scheduling.executors import TimedExecutor
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float16
 from service.telemetry.metrics import Metrics
@@ -52,7 +54,15 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def install_embedding_download(app: FastAPI, predictor: Predictor, *, fingerprint: str, metrics: Metrics) -> None:
+def install_embedding_download(
+    app: FastAPI,
+    embedder: Embedder,
+    *,
+    executor: TimedExecutor,
+    timeout_s: float,
+    fingerprint: str,
+    metrics: Metrics,
+) -> None:
     """Add `GET /embed/{image_hash}`."""
     refuse = refusal(metrics)
 
@@ -68,9 +78,9 @@ def install_embedding_download(app: FastAPI, predictor: Predictor, *, fingerprin
         description="For decoding in the browser: the tokens that `prepare.onnx` takes. Single ranges are answered.",
     )
     async def read_embedding(request: Request, image_hash: ImageHash) -> Response:
-        timings = request.state.timings
-        embedding = await predictor.embedding(image_hash, timings, caller=request.state.caller)
-        content, etag = await predictor.clicks.run(timings, _tokens, embedding)
+        context = request_context(request, timeout_s=timeout_s, work="Reading the embedding")
+        embedding = await embedder.read(image_hash, context)
+        content, etag = await executor.run(context.timings, _tokens, embedding)
         height, width = embedding.original_size
         described = {
             "X-Embedding-Shape": ",".join(map(str, embedding.tokens.shape)),

@@ -17,6 +17,7 @@ from service.api.middleware.fast_path import DirectRoute
 from service.api.negotiation import preferred
 from service.api.problems import broken_rule, invalid_request, refusal
 from service.api.rendering import JSON, PNG, JsonRenderer, PngRenderer, RenderOptions
+from service.api.request_context import request_context
 from service.api.schemas import (
     MAX_POINTS,
     EmbedResponse,
@@ -29,7 +30,11 @@ from service.api.schemas import (
     SegmentResponse,
 )
 from service.errors import EmbeddingNotFound, InvalidRequest, NotAcceptable
-from service.inference.predictor import Predictor, Query, Renderer
+from service.inference.embed import Embedder
+from service.inference.refinement_masks import RefinablePrompt
+from service.inference.scheduling.executors import TimedExecutor
+from service.inference.segment import Segmenter
+from service.inference.segmentation_builder import Renderer
 from service.sam.formats import decode_logits
 from service.sam.prompts import Prompt
 from service.telemetry.metrics import Metrics
@@ -84,18 +89,22 @@ class RequestLimits:
     max_prompts: int
     body_timeout_s: float
     min_bytes_per_s: int
+    embed_timeout_s: float
+    segment_timeout_s: float
 
 
 def install_routes(
     app: FastAPI,
-    predictor: Predictor,
+    embedder: Embedder,
+    segmenter: Segmenter,
     *,
+    executor: TimedExecutor,
     limits: RequestLimits,
     expires_in_s: float,
     description: ModelModel,
     metrics: Metrics,
 ) -> None:
-    """Add the routes over one predictor.
+    """Add the routes of embedding and segmenting.
 
     They are the app's own and not an included router's, whose templates FastAPI hides from middleware.
     """
@@ -112,7 +121,7 @@ def install_routes(
     async def embed(request: Request) -> Response:
         content_type = request.headers.get("content-type", "")
         overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
-        result = await predictor.embed(
+        result = await embedder.embed(
             await read_body(
                 request,
                 max_bytes=limits.max_image_bytes + overhead,
@@ -120,8 +129,7 @@ def install_routes(
                 min_bytes_per_s=limits.min_bytes_per_s,
             ),
             partial(picture_of, content_type=content_type),
-            request.state.timings,
-            caller=request.state.caller,
+            request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the picture"),
         )
         request.state.cached = result.cached
         height, width = result.original_size
@@ -144,7 +152,7 @@ def install_routes(
         description="200 when it is, so the upload can be skipped; X-Cache names the tier.",
     )
     async def head(request: Request, image_hash: ImageHash) -> Response:
-        tier = await predictor.contains(image_hash, caller=request.state.caller)
+        tier = await embedder.contains(image_hash, request.state.caller)
         if tier is None:
             raise EmbeddingNotFound("No embedding of this picture is cached. POST the picture to /embed.")
         return Response(headers={"X-Cache": tier})
@@ -160,7 +168,9 @@ def install_routes(
         "Where keys are asked for it needs one with the role admin.",
     )
     async def delete(request: Request, image_hash: ImageHash) -> Response:
-        if not await predictor.delete(image_hash, caller=request.state.caller):
+        work = "Waiting for the picture's embedding"
+        context = request_context(request, timeout_s=limits.embed_timeout_s, work=work)
+        if not await embedder.delete(image_hash, context):
             raise EmbeddingNotFound("No embedding of this picture is cached; there is nothing to delete.")
         return Response(status_code=204)
 
@@ -174,7 +184,6 @@ def install_routes(
         description="Prompts on an embedded picture; coordinates are pixels of the upright original.",
     )
     async def segment(request: Request) -> Response:
-        timings = request.state.timings
         body = await read_body(
             request,
             max_bytes=limits.max_request_bytes,
@@ -182,29 +191,28 @@ def install_routes(
             min_bytes_per_s=limits.min_bytes_per_s,
         )
         if len(body) <= SMALL_BODY_BYTES:
-            asked, queries = _parse(body, limits.max_prompts)
+            asked, prompts = _parse(body, limits.max_prompts)
         else:
-            asked, queries = await predictor.clicks.run(timings, _parse, body, limits.max_prompts)
+            asked, prompts = await executor.run(request.state.timings, _parse, body, limits.max_prompts)
         _check_served(asked, description)
-        offered = (JSON, PNG) if len(queries) == 1 else (JSON,)
+        offered = (JSON, PNG) if len(prompts) == 1 else (JSON,)
         kind = preferred(",".join(request.headers.getlist("accept")), offered)
         if kind is None:
             raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt.")
-        request.state.prompts = len(queries)
+        request.state.prompts = len(prompts)
         options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
         renderer: Renderer[Response] = (
             PngRenderer(options)
             if kind == PNG
-            else JsonRenderer(asked.image_hash, description.name, len(queries), options)
+            else JsonRenderer(asked.image_hash, description.name, len(prompts), options)
         )
-        return await predictor.segment(
+        return await segmenter.segment(
             asked.image_hash,
-            queries,
+            prompts,
             asked.multimask,
             renderer,
-            timings,
+            request_context(request, timeout_s=limits.segment_timeout_s, work="Segmenting"),
             granularity=asked.granularity,
-            caller=request.state.caller,
         )
 
     app.add_middleware(DirectRoute, route="/segment", endpoint=segment, refuse=refusal(metrics))
@@ -214,7 +222,7 @@ def install_routes(
         return ModelsResponse(models=[description])
 
 
-def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Query]]:
+def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[RefinablePrompt]]:
     """Blocking: a body may hold megabytes of mask logits."""
     # Validation collects every error there is: half a million unknown members would hold the interpreter for seconds.
     if body.count(b":") > MAX_POINTS * COLONS_PER_POINT * max_prompts + COLONS_BESIDE:
@@ -226,7 +234,7 @@ def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Quer
     if len(asked.prompts) > max_prompts:
         message = f"{len(asked.prompts)} prompts; a request holds at most {max_prompts}. Send several."
         raise broken_rule("/prompts", message, limit=max_prompts)
-    return asked, [_query(prompt, f"/prompts/{i}") for i, prompt in enumerate(asked.prompts)]
+    return asked, [_prompt(prompt, f"/prompts/{i}") for i, prompt in enumerate(asked.prompts)]
 
 
 def _check_served(asked: SegmentRequest, model: ModelModel) -> None:
@@ -238,7 +246,7 @@ def _check_served(asked: SegmentRequest, model: ModelModel) -> None:
         raise broken_rule("/granularity", message)
 
 
-def _query(prompt: PromptModel, where: str) -> Query:
+def _prompt(prompt: PromptModel, where: str) -> RefinablePrompt:
     logits: Any = None
     if prompt.mask_logits is not None:
         try:
@@ -248,7 +256,7 @@ def _query(prompt: PromptModel, where: str) -> Query:
         except ValueError as error:  # for text that is not ASCII not even its subclass binascii.Error
             raise broken_rule(f"{where}/mask_logits", f"not base64 ({error}).") from error
     points = [(point.x, point.y) for point in prompt.points]
-    return Query(
+    return RefinablePrompt(
         Prompt(
             points=np.array(points, np.float64).reshape(-1, 2),
             labels=np.array([point.label for point in prompt.points], np.int64),

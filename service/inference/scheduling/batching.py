@@ -40,7 +40,7 @@ class _Entry(Generic[Item, Result]):
     queued_at: float
     group: Hashable
     size: int
-    is_begun: bool
+    is_admitted: bool
     caller: str
 
 
@@ -121,17 +121,17 @@ class DynamicBatcher(Generic[Item, Result]):
     async def submit(self, item: Item, *, caller: str = "") -> Done[Result]: ...
     @overload
     async def submit(
-        self, item: Item, finish: Callable[[Result], Finished], *, is_begun: bool = False, caller: str = ""
+        self, item: Item, finish: Callable[[Result], Finished], *, is_admitted: bool = False, caller: str = ""
     ) -> Done[Finished]: ...
     async def submit(
-        self, item: Item, finish: Callable[[Result], Any] | None = None, *, is_begun: bool = False, caller: str = ""
+        self, item: Item, finish: Callable[[Result], Any] | None = None, *, is_admitted: bool = False, caller: str = ""
     ) -> Done[Any]:
         """Queue an item and wait for its result. A cancelled caller gives its place in the queue up.
 
         Args:
             item: what to run.
             finish: what else a worker does with the item's result while others run; `Done` then holds what it returns.
-            is_begun: the item belongs to work of which a part has been taken; it is not refused half-way.
+            is_admitted: the item belongs to work of which a part has been taken; it is not refused half-way.
             caller: whose turn it takes; "" where nobody is told apart, which then fill the queue together.
 
         Raises:
@@ -140,11 +140,11 @@ class DynamicBatcher(Generic[Item, Result]):
         """
         future: asyncio.Future[Done[Any]] = asyncio.get_running_loop().create_future()
         group, size = self._group(item), self._size(item)
-        entry = _Entry(item, finish, future, perf_counter(), group, size, is_begun, caller)
+        entry = _Entry(item, finish, future, perf_counter(), group, size, is_admitted, caller)
         with self._lock:
             if self._is_closed:
                 raise _closing()
-            if not is_begun:
+            if not is_admitted:
                 self._places.check(caller)
                 self._places.take(caller)
             self._queue.append(entry)
@@ -300,7 +300,7 @@ class DynamicBatcher(Generic[Item, Result]):
     def _remove(self, entry: _Entry[Item, Result]) -> None:
         """Take an entry out of the queue, and give its place back."""
         self._queue.remove(entry)
-        if not entry.is_begun:  # begun work is bounded by those who began it; its pieces would shut others out
+        if not entry.is_admitted:  # begun work is bounded by those who began it; its pieces would shut others out
             self._places.give_back(entry.caller)
 
 

@@ -1,4 +1,4 @@
-"""One computation for all who ask for the same key: in this process, and across replicas through Redis."""
+"""Single flight: one computation for all requests with the same key, in this process and across replicas."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,10 +9,11 @@ from typing import Generic, TypeVar
 from service.cache.base import Cache
 from service.cache.redis.lock import RedisLock
 from service.errors import CacheUnavailable
+from service.telemetry.metrics import Timings
 
 Value = TypeVar("Value")
 
-# Waiters look again this often; the time doubles up to the second figure.
+# Seconds until a waiting replica looks again. The time doubles from the first figure up to the second.
 _FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.2
 
 
@@ -23,39 +24,49 @@ class _Flight(Generic[Value]):
 
 
 class SingleFlight(Generic[Value]):
-    """Callers of one key share one task. It is cancelled when the last of them has gone, not before."""
+    """Requests for one key share one computation. It is cancelled when the last of them is cancelled, not before."""
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight[Value]] = {}
 
-    async def run(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
-        """Join the flight of `key`, or start it with `compute`; its error reaches everybody who waits."""
+    async def run(self, key: str, compute: Callable[[], Awaitable[Value]], timings: Timings) -> Value:
+        """Join the computation of a key, or start it. An error of it reaches all requests that wait.
+
+        Args:
+            key: Key of the value.
+            compute: Function that computes the value, called if nobody computes it yet.
+            timings: Stage timings of the current request. Joining is recorded as stage `wait`.
+        """
         flight = self._flights.get(key)
-        if flight is None:
-            flight = _Flight(asyncio.create_task(self._fly(key, compute), name=f"flight {key}"))
-            self._flights[key] = flight
+        if flight is not None:
+            with timings.measure("wait"):
+                return await self._join(key, flight)
+        flight = _Flight(asyncio.create_task(self._fly(key, compute), name=f"flight {key}"))
+        self._flights[key] = flight
+        return await self._join(key, flight)
+
+    async def settle(self, key: str) -> None:
+        """Wait until nobody computes the key, whether that succeeds or fails."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            await asyncio.wait({flight.task})
+
+    def detach(self, key: str) -> None:
+        """Let later requests compute anew. Those that wait already get the value that is computed now."""
+        self._flights.pop(key, None)
+
+    async def _join(self, key: str, flight: _Flight[Value]) -> Value:
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.task.done():
-                # Nobody may join a flight that is being cancelled.
-                self._forget(key, flight)
+                self._remove(key, flight)  # a later request must not join a computation that is being cancelled
                 flight.task.cancel()
                 await asyncio.wait({flight.task})
                 if not flight.task.cancelled():
-                    flight.task.exception()  # nobody is left who could be told
-
-    async def settle(self, key: str) -> None:
-        """Wait until nobody computes `key`, however that ends."""
-        flight = self._flights.get(key)
-        if flight is not None:
-            await asyncio.wait({flight.task})
-
-    def detach(self, key: str) -> None:
-        """Whoever comes from now on starts anew; those who wait go on waiting for what is computed now."""
-        self._flights.pop(key, None)
+                    flight.task.exception()  # retrieved, so that asyncio does not report it: no request waits for it
 
     async def _fly(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
         try:
@@ -65,13 +76,20 @@ class SingleFlight(Generic[Value]):
             if flight is not None and flight.task is asyncio.current_task():
                 del self._flights[key]
 
-    def _forget(self, key: str, flight: _Flight[Value]) -> None:
+    def _remove(self, key: str, flight: _Flight[Value]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
 
 class Lease:
-    """The right to compute one key, renewed until it is given back; without a lock where Redis cannot be asked."""
+    """The right to compute one key. Its lock in Redis is renewed until the lease is released.
+
+    Args:
+        lock: Locks of all replicas.
+        key: Key of the value.
+        token: Proof that this replica holds the lock; None for a lease without a lock, where Redis does not answer.
+        renew_every_s: Seconds between two renewals of the lock.
+    """
 
     def __init__(self, lock: RedisLock, key: str, token: str | None, renew_every_s: float) -> None:
         self._lock = lock
@@ -80,7 +98,7 @@ class Lease:
         self._renewal = asyncio.create_task(self._renew(renew_every_s), name=f"renew {key}") if token else None
 
     async def release(self) -> None:
-        """Let the next replica in; to be called when the value is in the shared cache, or will never be."""
+        """Release the lock. Call it when the value is in the shared cache, or will not be computed."""
         if self._renewal is None or self._token is None:
             return
         self._renewal.cancel()
@@ -99,10 +117,15 @@ class Lease:
 
 
 class SharedFlight(Generic[Value]):
-    """One replica computes a key while the others wait for its value in the shared cache.
+    """One replica computes a key, while the others wait for its value in the shared cache.
 
-    The lock expires unless it is renewed, so a lost owner blocks nobody for longer than `ttl_s`. When Redis cannot be
-    asked everybody computes: double work is better than none.
+    The lock expires unless it is renewed. So a replica that was killed blocks the others for at most `ttl_s`. When
+    Redis does not answer, every replica computes: double work is better than none.
+
+    Args:
+        cache: Shared cache of the values.
+        lock: Locks of all replicas.
+        ttl_s: Seconds until a lock expires that is not renewed.
     """
 
     def __init__(self, cache: Cache[Value], lock: RedisLock, *, ttl_s: float) -> None:
@@ -110,31 +133,47 @@ class SharedFlight(Generic[Value]):
         self._lock = lock
         self._ttl_s = ttl_s
 
-    async def claim(self, key: str) -> Value | Lease:
-        """The value, as soon as another replica has stored it, or a lease to compute it oneself.
+    async def claim(self, key: str, timings: Timings) -> Value | Lease:
+        """Return the value as soon as another replica has stored it, or a lease to compute it here.
 
-        The wait has no bound of its own: the caller's deadline is the bound.
+        The wait has no bound of its own: the deadline of the request is its bound.
+
+        Args:
+            key: Key of the value.
+            timings: Stage timings of the current request. A wait for another replica is recorded as stage `wait`.
+        """
+        try:
+            token = await self._lock.acquire(key)
+            if token is not None:
+                return await self._look_again(key, self._lease(key, token))
+            with timings.measure("wait"):
+                return await self._wait(key)
+        except CacheUnavailable:
+            return self._lease(key, None)
+
+    async def _wait(self, key: str) -> Value | Lease:
+        """Poll for the value of another replica, and for its lock.
+
+        Raises:
+            CacheUnavailable: Redis does not answer any more.
         """
         poll_s = _FIRST_POLL_S
         while True:
-            try:
-                token = await self._lock.acquire(key)
-                if token is not None:
-                    return await self._look_again(key, self._lease(key, token))
-                await asyncio.sleep(poll_s)
-                poll_s = min(2 * poll_s, _LAST_POLL_S)
-                if (value := await self._stored(key)) is not None:
-                    return value
-            except CacheUnavailable:
-                return self._lease(key, None)
+            await asyncio.sleep(poll_s)
+            poll_s = min(2 * poll_s, _LAST_POLL_S)
+            if (value := await self._stored(key)) is not None:
+                return value
+            token = await self._lock.acquire(key)
+            if token is not None:
+                return await self._look_again(key, self._lease(key, token))
 
     async def _look_again(self, key: str, lease: Lease) -> Value | Lease:
-        """The lease, or the value if another replica stored it, and let go, after this one had looked for it."""
+        """Return the lease, or the value if another replica stored it after this one had looked for it."""
         try:
             value = await self._stored(key)
         except CacheUnavailable:
             return lease
-        except BaseException:  # the caller has gone
+        except BaseException:  # the request was cancelled
             await lease.release()
             raise
         if value is None:
@@ -143,7 +182,7 @@ class SharedFlight(Generic[Value]):
         return value
 
     async def _stored(self, key: str) -> Value | None:
-        """The shared cache's value; asking for it first keeps polls out of the count of look-ups."""
+        """Return the shared cache's value. `contains` comes first, since it does not count as a look-up."""
         return await self._cache.get(key) if await self._cache.contains(key) else None
 
     def _lease(self, key: str, token: str | None) -> Lease:

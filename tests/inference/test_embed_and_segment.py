@@ -4,27 +4,12 @@ import asyncio
 import base64
 import hashlib
 import io
-import threading
-from contextlib import AsyncExitStack
 
 import httpx
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 from support.redis_server import RedisServer, eventually
-
-from service.cache.memory import MemoryCache
-from service.cache.recent_deletions import RecentDeletions
-from service.errors import UnsupportedImage
-from service.inference.image_states import ImageStates
-from service.inference.predictor import Limits, Predictor, _all_or_none
-from service.inference.refinement_masks import RefinementMasks
-from service.inference.scheduling.background import BackgroundWork
-from service.inference.scheduling.executors import TimedExecutor
-from service.inference.scheduling.fairness import Caller
-from service.inference.scheduling.model_batchers import decode_batcher, encode_batcher
-from service.sam.embedding import image_of_mask
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 BOX = {"box": [40, 30, 220, 160]}
@@ -212,33 +197,6 @@ async def test_one_prompt_that_cannot_be_decoded_ends_the_request_and_no_other(o
 
     assert problem_of(failed) == (404, "mask-not-found")
     assert len(masks_of(answered)) == 2
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_when_one_part_fails_or_the_caller_goes_the_others_are_cancelled_first(is_cancelled):
-    waits, ended = asyncio.Event(), []
-
-    async def wait():
-        waits.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("cancelled")
-
-    async def fail():
-        await waits.wait()
-        if is_cancelled:
-            await asyncio.Event().wait()
-        raise ZeroDivisionError
-
-    parts = asyncio.create_task(_all_or_none([wait(), fail(), wait()]))
-    await waits.wait()
-    if is_cancelled:
-        parts.cancel()
-    (error,) = await asyncio.gather(parts, return_exceptions=True)
-
-    assert type(error) is (asyncio.CancelledError if is_cancelled else ZeroDivisionError)
-    assert ended == ["cancelled", "cancelled"]
 
 
 async def test_work_that_takes_too_long_is_answered_with_the_deadline(open_service, redis_server):

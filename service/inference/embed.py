@@ -1,0 +1,202 @@
+"""Embedding images, and looking up, reading and deleting their embeddings: the use cases behind /embed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.cache.recent_deletions import RecentDeletions
+from service.errors import CacheUnavailable
+from service.inference.backends.runtime import Runtime
+from service.inference.context import RequestContext
+from service.inference.image_key import ImageKey
+from service.inference.image_states import ImageStates, Tier
+from service.inference.model_batchers import EmbeddingDtype, EncodedFrame, Frame
+from service.inference.scheduling.batching import DynamicBatcher
+from service.inference.scheduling.executors import TimedExecutor
+from service.inference.scheduling.fairness import Caller
+from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
+from service.sam.embedding import ImageEmbedding, image_hash
+from service.sam.images import decode_image
+from service.sam.transforms import Size, preprocess
+from service.telemetry.metrics import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """Answer of `Embedder.embed`.
+
+    Args:
+        image_hash: SHA-256 of the image's bytes, by which prompts name the image.
+        original_size: Height and width of the upright image, in pixels.
+        cached: Cache tier that had the embedding; None if it was computed for this answer.
+    """
+
+    image_hash: str
+    original_size: Size
+    cached: Tier | None
+
+
+class Embedder:
+    """Computes the embeddings of images, and manages those in the caches.
+
+    Args:
+        runtime: Model that is served.
+        batcher: Queue and threads of the image encoder.
+        states: Image states in memory, and embeddings in Redis.
+        shared_flight: Lock across replicas, so that one of them encodes an image; None without Redis.
+        recent_deletions: Images that were deleted in the last minutes.
+        executor: Threads that hash, decode and resize images.
+        dtype: Type to which the tokens are rounded before anything else reads them. All tiers and all replicas so
+            decode the same numbers.
+        max_pixels: Largest accepted image, in pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        batcher: DynamicBatcher[Frame, EncodedFrame],
+        states: ImageStates,
+        shared_flight: SharedFlight[ImageEmbedding] | None,
+        recent_deletions: RecentDeletions,
+        executor: TimedExecutor,
+        dtype: EmbeddingDtype,
+        max_pixels: int,
+    ) -> None:
+        self._manifest = runtime.manifest
+        self._fingerprint = runtime.fingerprint
+        self._batcher = batcher
+        self._states = states
+        self._shared_flight = shared_flight
+        self._executor = executor
+        self._dtype = dtype
+        self._max_pixels = max_pixels
+        self._flights: SingleFlight[EmbedResult] = SingleFlight()
+        recent_deletions.watch(self._detach)
+
+    async def embed(self, body: bytes, unwrap: Callable[[bytes], bytes], context: RequestContext) -> EmbedResult:
+        """Put the embedding of an image into the caches. After that every replica can segment the image.
+
+        1. Unwrap and hash the bytes. 2. Look the image up before it is decoded. 3. Let one of several requests with
+        the same image compute. 4. Decode, resize, encode and prepare the image. 5. Store it in memory and in Redis.
+
+        Args:
+            body: Body of the request.
+            unwrap: Function that takes the image's bytes out of the body. It runs in a worker thread.
+            context: Context of the request.
+
+        Raises:
+            UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+            Overloaded, DeadlineExceeded, NotReady: The server cannot answer now.
+        """
+        async with context.deadline.bound():
+            data, hashed = await self._executor.run(context.timings, _unwrap_and_hash, body, unwrap, context.timings)
+            del body  # an image in a multipart body would be held twice while it is encoded
+            key = self._key(hashed, context.caller)
+            state = self._states.peek(key.cache_key)
+            if state is not None and await self._states.ensure_shared(key.cache_key, state):
+                return EmbedResult(hashed, state.embedding.original_size, "memory")
+            return await self._flights.run(
+                key.cache_key, lambda: self._embed_missing(key, data, context.restarted()), context.timings
+            )
+
+    async def contains(self, hashed: str, caller: Caller) -> Tier | None:
+        """Return the cache tier that has an image's embedding; None if no tier has it.
+
+        Args:
+            hashed: SHA-256 of the image's bytes.
+            caller: API key of the request.
+
+        Raises:
+            CacheUnavailable: Memory does not have it, and Redis does not answer.
+        """
+        return await self._states.contains(self._key(hashed, caller).cache_key)
+
+    async def read(self, hashed: str, context: RequestContext) -> ImageEmbedding:
+        """Return an image's embedding, for clients that decode masks themselves.
+
+        Args:
+            hashed: SHA-256 of the image's bytes.
+            context: Context of the request.
+
+        Raises:
+            EmbeddingNotFound: No cache tier has it.
+            CacheUnavailable: Memory does not have it, and Redis does not answer.
+            DeadlineExceeded: Redis took too long.
+        """
+        async with context.deadline.bound():
+            return await self._states.embedding(self._key(hashed, context.caller).cache_key, context.timings)
+
+    async def delete(self, hashed: str, context: RequestContext) -> bool:
+        """Delete an image in this process and in Redis, and publish the deletion to the other replicas.
+
+        Args:
+            hashed: SHA-256 of the image's bytes.
+            context: Context of the request.
+
+        Returns:
+            Whether any cache tier had the image.
+
+        Raises:
+            CacheUnavailable: Redis may still have the image.
+            DeadlineExceeded: The image is being embedded, and that took too long to wait for.
+        """
+        key = self._key(hashed, context.caller).cache_key
+        async with context.deadline.bound():
+            await self._flights.settle(key)  # requests that wait for this embedding are answered first
+            return await self._states.delete(key)
+
+    def _key(self, hashed: str, caller: Caller) -> ImageKey:
+        return ImageKey(hashed, caller.namespace, self._fingerprint, self._dtype)
+
+    def _detach(self, cache_key: str) -> bool:
+        """Let an upload after a deletion compute anew, although an upload before the deletion may still compute."""
+        self._flights.detach(cache_key)
+        return False
+
+    async def _embed_missing(self, key: ImageKey, data: bytes, context: RequestContext) -> EmbedResult:
+        """Embed an image that memory does not have: from Redis, by another replica, or by this encoder."""
+        tombstone: str | None = None
+        try:
+            found = await self._states.look_up(key.cache_key, context)
+            if found is not None:
+                state, tier = found
+                return EmbedResult(key.image_hash, state.embedding.original_size, tier)
+            tombstone = await self._states.tombstone(key.cache_key)
+        except CacheUnavailable:
+            pass  # the tombstone is read again when the embedding is stored in Redis
+        lease: Lease | None = None
+        if self._shared_flight is not None:
+            claim = await self._shared_flight.claim(key.cache_key, context.timings)
+            if not isinstance(claim, Lease):
+                await self._states.prepare(key.cache_key, claim, context)
+                return EmbedResult(key.image_hash, claim.original_size, "redis")
+            lease = claim
+        try:
+            embedding = await self._encode(data, context)
+            await self._states.add(key.cache_key, embedding, context, tombstone=tombstone)
+        finally:
+            if lease is not None:  # waiting replicas find the value now, or may compute it at once
+                await lease.release()
+        return EmbedResult(key.image_hash, embedding.original_size, None)
+
+    async def _encode(self, data: bytes, context: RequestContext) -> ImageEmbedding:
+        timings = context.timings
+        frame, original_size = await self._executor.run(timings, self._read, data, timings)
+        done = await self._batcher.submit(frame, caller=context.caller.name)
+        timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        timings.add("encode", done.run_s, ended_at=done.ran_until)
+        return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
+
+    def _read(self, data: bytes, timings: Timings) -> tuple[Frame, Size]:
+        """Decode and resize an image. Blocking."""
+        with timings.measure("decode_image"):
+            image = decode_image(data, max_pixels=self._max_pixels)
+        with timings.measure("preprocess"):
+            frame = preprocess(image, self._manifest.mean, self._manifest.std, self._manifest.image_size)
+        return frame, (image.height, image.width)
+
+
+def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], timings: Timings) -> tuple[bytes, str]:
+    with timings.measure("hash"):
+        data = unwrap(body)
+        return data, image_hash(data)

@@ -1,0 +1,32 @@
+"""The cache keys of one image and of its masks."""
+
+from dataclasses import dataclass, field
+
+from service.sam.embedding import embedding_key, mask_key
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKey:
+    """An image as the caches know it: its bytes, its owner, the model and the precision of its tokens.
+
+    Args:
+        image_hash: SHA-256 of the uploaded bytes, 64 hexadecimal digits.
+        namespace: Namespace of the API key that uploaded the image; "" without API keys.
+        fingerprint: Fingerprint of the served model.
+        dtype: Type of the tokens, `float16` or `float32`.
+    """
+
+    image_hash: str
+    namespace: str
+    fingerprint: str
+    dtype: str
+    cache_key: str = field(init=False)
+    """Cache key of the image's embedding."""
+
+    def __post_init__(self) -> None:
+        cache_key = embedding_key(self.image_hash, self.fingerprint, self.dtype, self.namespace)
+        object.__setattr__(self, "cache_key", cache_key)
+
+    def mask_key(self, mask_id: str) -> str:
+        """Return the cache key of one of the image's masks."""
+        return mask_key(self.cache_key, mask_id)

@@ -1,0 +1,200 @@
+"""Segmenting an embedded image by prompts: the use case behind /segment."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from service.inference.backends.runtime import Decoded, ImageState, Runtime, StateArrays
+from service.inference.context import RequestContext
+from service.inference.image_key import ImageKey
+from service.inference.image_states import ImageStates
+from service.inference.model_batchers import DecodeItem, EmbeddingDtype, MaskStates
+from service.inference.refinement_masks import RefinablePrompt, RefinementMasks
+from service.inference.scheduling.batching import DynamicBatcher
+from service.inference.scheduling.executors import TimedExecutor
+from service.inference.scheduling.gathering import gather_or_cancel
+from service.inference.segmentation_builder import MaskFunction, Renderer, SegmentationBuilder
+from service.sam.embedding import ImageEmbedding
+from service.sam.float16 import as_float32
+from service.sam.granularity import Box, Granularity, with_box
+from service.sam.masks import Multimask
+from service.sam.prompts import Prompt, check_prompt
+from service.telemetry.metrics import Timings
+
+Answer = TypeVar("Answer")
+Finished = TypeVar("Finished")
+
+
+class Segmenter:
+    """Answers prompts on embedded images with masks.
+
+    Args:
+        runtime: Model that is served.
+        batcher: Queue and threads of the prompt decoder.
+        states: Image states in memory, and embeddings in Redis.
+        masks: Masks of earlier answers, which prompts can refine.
+        executor: Threads for work on prompts beside the decoder.
+        dtype: Type of the tokens in the caches.
+        max_decode_batch: Largest number of prompts in one decoder call.
+        mask_function: Function that enlarges logits to a mask.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        batcher: DynamicBatcher[DecodeItem, Decoded],
+        states: ImageStates,
+        masks: RefinementMasks,
+        executor: TimedExecutor,
+        dtype: EmbeddingDtype,
+        max_decode_batch: int,
+        mask_function: MaskFunction,
+    ) -> None:
+        self._runtime = runtime
+        self._batcher = batcher
+        self._states = states
+        self._masks = masks
+        self._executor = executor
+        self._dtype = dtype
+        self._max_decode_batch = max_decode_batch
+        self._mask_function = mask_function
+
+    async def segment(
+        self,
+        hashed: str,
+        prompts: Sequence[RefinablePrompt],
+        multimask: Multimask,
+        renderer: Renderer[Answer],
+        context: RequestContext,
+        *,
+        granularity: Granularity = "off",
+    ) -> Answer:
+        """Return the masks of prompts on an embedded image, as `renderer` writes them. The image itself is not needed.
+
+        1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image, and add boxes by
+        granularity where that is asked for. 4. Decode. While other prompts decode, 5. choose masks by their logits,
+        enlarge and write only those. 6. Keep the masks for refinement.
+
+        Args:
+            hashed: SHA-256 of the image's bytes.
+            prompts: Prompts, at least one.
+            multimask: Number of masks for each prompt.
+            renderer: Writer of the answer.
+            context: Context of the request.
+            granularity: Whether single points get a box; `auto` changes nothing for an embedding without proposals.
+
+        Raises:
+            EmbeddingNotFound, MaskNotFound, PromptOutsideImage: The request cannot be answered.
+            CacheUnavailable, Overloaded, DeadlineExceeded, NotReady: The server cannot answer now.
+        """
+        async with context.deadline.bound():
+            key = ImageKey(hashed, context.caller.namespace, self._runtime.fingerprint, self._dtype)
+            state = await self._states.find(key.cache_key, context)
+            complete = await self._with_masks(key, prompts, context)
+            for prompt in complete:
+                check_prompt(prompt, state.embedding.original_size)
+            boxes: Sequence[Box | None] | None = None
+            if granularity == "auto":
+                complete, boxes = await self._executor.run(context.timings, _with_boxes, complete, state.embedding)
+            builder = SegmentationBuilder(
+                key=key,
+                original_size=state.embedding.original_size,
+                prompts=complete,
+                boxes=boxes,
+                multimask=multimask,
+                ranking=self._runtime.manifest.ranking,
+                renderer=renderer,
+                mask_function=self._mask_function,
+                context=context,
+            )
+            answer = await self._decode(state, builder, context)
+            await self._masks.keep(key, builder.masks, context)
+        return answer
+
+    async def _with_masks(
+        self, key: ImageKey, prompts: Sequence[RefinablePrompt], context: RequestContext
+    ) -> list[Prompt]:
+        """Replace the ids of masks to refine by the masks."""
+        mask_ids = [each.mask_id for each in prompts if each.mask_id is not None]
+        if not mask_ids:
+            return [each.prompt for each in prompts]
+        with context.timings.measure("cache_get"):
+            found = await self._masks.find(key, mask_ids, context)
+        return [
+            each.prompt if each.mask_id is None else replace(each.prompt, mask_logits=found[each.mask_id])
+            for each in prompts
+        ]
+
+    async def _decode(self, state: ImageState, builder: SegmentationBuilder[Answer], context: RequestContext) -> Answer:
+        """Decode all prompts and write their masks."""
+        first, *others = _chunks(builder.prompts, self._max_decode_batch)
+        if not others:
+            return await self._decode_chunk(state, first, builder, builder.add_and_finish, context)
+        # The decoder's queue admits or refuses the request with its first chunk, before anything else of it is queued.
+        await self._decode_chunk(state, first, builder, builder.add, context)
+        # One more than the decoder runs at a time: while the masks of one chunk are written, another is decoded. Other
+        # requests still come in between.
+        permits = asyncio.Semaphore(self._batcher.calls + 1)
+
+        async def decode(chunk: Sequence[int]) -> None:
+            async with permits:
+                await self._decode_chunk(state, chunk, builder, builder.add, context, is_admitted=True)
+
+        await gather_or_cancel([decode(chunk) for chunk in others])
+        return await self._executor.run(context.timings, builder.finish)
+
+    async def _decode_chunk(
+        self,
+        state: ImageState,
+        chunk: Sequence[int],
+        builder: SegmentationBuilder[Answer],
+        add: Callable[[Sequence[int], Decoded], Finished],
+        context: RequestContext,
+        *,
+        is_admitted: bool = False,
+    ) -> Finished:
+        """Decode some prompts in one call. Prompts with a mask need an image state each."""
+        timings = context.timings
+        prompts = [builder.prompts[i] for i in chunk]
+        masked = None
+        if prompts[0].mask_logits is not None:
+            masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, timings))
+        item = DecodeItem(masked or state.arrays, prompts, state.embedding.original_size)
+        done = await self._batcher.submit(
+            item, partial(add, chunk), is_admitted=is_admitted, caller=context.caller.name
+        )
+        timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
+        timings.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
+        return done.result
+
+    def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], timings: Timings) -> StateArrays:
+        """Prepare the image state of each prompt with a mask. Blocking."""
+        mask_logits = np.stack([as_float32(prompt.mask_logits) for prompt in prompts if prompt.mask_logits is not None])
+        with timings.measure("prepare"):
+            return self._runtime.prepare_masks(embedding, mask_logits)
+
+
+def _with_boxes(prompts: Sequence[Prompt], embedding: ImageEmbedding) -> tuple[list[Prompt], list[Box | None]]:
+    """Return the prompts with boxes by granularity, and these boxes. Prompts that state their size stay as they are."""
+    if embedding.proposals is None:
+        return list(prompts), [None] * len(prompts)
+    grown = [with_box(prompt, embedding.proposals, embedding.original_size) for prompt in prompts]
+    boxes = [
+        None if now is before or now.box is None else (*now.box.tolist(),)
+        for before, now in zip(prompts, grown, strict=True)
+    ]
+    return grown, boxes
+
+
+def _chunks(prompts: Sequence[Prompt], largest: int) -> list[list[int]]:
+    """Return the indices of the prompts of each decoder call. Prompts with and without a mask never share a call."""
+    groups = (
+        [i for i, prompt in enumerate(prompts) if (prompt.mask_logits is not None) is has_mask]
+        for has_mask in (False, True)
+    )
+    return [group[start : start + largest] for group in groups for start in range(0, len(group), largest)]

@@ -1,0 +1,157 @@
+"""The answer to a prompt request while its masks are made: ranking, enlarging and rendering."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.backends.runtime import Decoded
+from service.inference.context import RequestContext
+from service.inference.image_key import ImageKey
+from service.inference.refinement_masks import LowResMask
+from service.manifest import Ranking
+from service.sam.embedding import mask_id
+from service.sam.formats import to_float16
+from service.sam.granularity import Box
+from service.sam.masks import Mask, Multimask, candidates, rank
+from service.sam.prompts import Prompt
+from service.sam.transforms import Size
+
+Answer = TypeVar("Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+MaskFunction = Callable[[NDArray[np.float32], Size], Mask]
+"""Enlarges logits (256, 256) to a mask of the image's height and width."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedMask:
+    """One mask of the answer.
+
+    Args:
+        mask: Mask at the resolution of the image.
+        mask_logits: Logits of the decoder, (256, 256) float16.
+        mask_id: Id by which a later prompt can refine the mask.
+        score: Score by the model's ranking rule, 0 to 1. The masks of a prompt are ordered by it.
+        stability: Stability of the mask against another threshold, 0 to 1.
+        predicted_iou: IoU that the decoder predicts for the mask.
+    """
+
+    mask: Mask
+    mask_logits: LowResMask
+    mask_id: str
+    score: float
+    stability: float
+    predicted_iou: float
+
+
+class Renderer(Protocol[Answer_co]):
+    """Writes an answer mask by mask in worker threads. Each thread then holds one mask of full size at a time."""
+
+    masks_per_prompt: int | None
+    """Number of masks to write for each prompt, the best ones; None for all."""
+
+    def add(self, prompt: int, mask: SegmentedMask) -> None:
+        """Write the next best mask of a prompt.
+
+        Prompts come in any order and from several threads. The masks of one prompt come from one thread.
+        """
+        ...
+
+    def finish(self, original_size: Size, boxes: Sequence[Box | None] | None) -> Answer_co:
+        """Return the answer after all masks were added.
+
+        Args:
+            original_size: Height and width of the image, in pixels.
+            boxes: Box of each prompt by its granularity; None where no granularity was asked for.
+        """
+        ...
+
+
+class SegmentationBuilder(Generic[Answer]):
+    """Collects the masks of one answer, in whatever thread decoded them.
+
+    Args:
+        key: Cache keys of the image.
+        original_size: Height and width of the image, in pixels.
+        prompts: All prompts of the request.
+        boxes: Box of each prompt by its granularity; None where no granularity was asked for.
+        multimask: Number of masks for each prompt.
+        ranking: Ranking rule of the model.
+        renderer: Writer of the answer.
+        mask_function: Function that enlarges logits to a mask.
+        context: Context of the request.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: ImageKey,
+        original_size: Size,
+        prompts: Sequence[Prompt],
+        boxes: Sequence[Box | None] | None,
+        multimask: Multimask,
+        ranking: Ranking,
+        renderer: Renderer[Answer],
+        mask_function: MaskFunction,
+        context: RequestContext,
+    ) -> None:
+        self.prompts = prompts
+        self.masks: list[tuple[str, LowResMask]] = []
+        """Id and logits of every mask in the answer."""
+        self._key = key
+        self._original_size = original_size
+        self._boxes = boxes
+        self._multimask: Multimask = multimask
+        self._ranking = ranking
+        self._renderer = renderer
+        self._mask_function = mask_function
+        self._context = context
+
+    def add(self, indices: Sequence[int], decoded: Decoded) -> None:
+        """Rank the masks of some prompts by their logits, then enlarge and write one after the other.
+
+        Args:
+            indices: Indices of P prompts.
+            decoded: Answers of the decoder to these prompts.
+        """
+        postprocess_s = serialize_s = 0.0
+        for row, index in enumerate(indices):
+            stability, predicted_iou = decoded.stability[row].tolist(), decoded.iou_predictions[row].tolist()
+            scores = self._ranking.scores(stability, predicted_iou)
+            chosen = rank(scores, candidates(self._multimask, self.prompts[index]))
+            for i in chosen[: self._renderer.masks_per_prompt]:
+                self._context.deadline.check()
+                started = perf_counter()
+                logits = decoded.mask_logits[row, i]
+                mask_logits = to_float16(logits)
+                mask = SegmentedMask(
+                    mask=self._mask_function(logits, self._original_size),
+                    mask_logits=mask_logits,
+                    mask_id=mask_id(self._key.cache_key, mask_logits),
+                    score=scores[i],
+                    stability=stability[i],
+                    predicted_iou=predicted_iou[i],
+                )
+                enlarged = perf_counter()
+                self._renderer.add(index, mask)
+                self.masks.append((mask.mask_id, mask_logits))
+                postprocess_s += enlarged - started
+                serialize_s += perf_counter() - enlarged
+        # The two alternate, mask by mask. Timings and traces show each of them once, one after the other.
+        ended = perf_counter()
+        self._context.timings.add("postprocess", postprocess_s, ended_at=ended - serialize_s)
+        self._context.timings.add("serialize", serialize_s, ended_at=ended)
+
+    def finish(self) -> Answer:
+        """Return the answer after the masks of all prompts were added."""
+        with self._context.timings.measure("serialize"):
+            return self._renderer.finish(self._original_size, self._boxes)
+
+    def add_and_finish(self, indices: Sequence[int], decoded: Decoded) -> Answer:
+        """Do both, where one decoder call answers all prompts."""
+        self.add(indices, decoded)
+        return self.finish()

@@ -1,0 +1,49 @@
+"""Coroutines of one request: all of them, or none that runs on."""
+
+import asyncio
+
+import pytest
+
+from service.inference.scheduling.gathering import gather_or_cancel
+
+
+async def test_results_come_in_the_order_of_the_coroutines():
+    first_may_end = asyncio.Event()
+
+    async def first():
+        await first_may_end.wait()
+        return 1
+
+    async def second():
+        first_may_end.set()
+        return 2
+
+    assert await gather_or_cancel([first(), second()]) == [1, 2]
+    assert await gather_or_cancel([]) == []
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_when_one_fails_or_the_caller_is_cancelled_the_others_are_cancelled_first(is_cancelled):
+    waits, ended = asyncio.Event(), []
+
+    async def wait():
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    async def fail():
+        await waits.wait()
+        if is_cancelled:
+            await asyncio.Event().wait()
+        raise ZeroDivisionError
+
+    parts = asyncio.create_task(gather_or_cancel([wait(), fail(), wait()]))
+    await waits.wait()
+    if is_cancelled:
+        parts.cancel()
+    (error,) = await asyncio.gather(parts, return_exceptions=True)
+
+    assert type(error) is (asyncio.CancelledError if is_cancelled else ZeroDivisionError)
+    assert ended == ["cancelled", "cancelled"]
