@@ -31,7 +31,8 @@ from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.tier import RedisClient, connect
-from service.inference.backends.runtime import ImageState, Runtime
+from service.inference.backends.image_state import ImageState
+from service.inference.backends.runtime import Runtime
 from service.inference.deletion_subscriber import DeletionSubscriber
 from service.inference.embed import Embedder
 from service.inference.image_states import ImageStates

@@ -11,7 +11,8 @@ from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.deletions import Deletions, is_older, mark_key
 from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
-from service.inference.backends.runtime import ImageState, Runtime
+from service.inference.backends.image_state import ImageState
+from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor

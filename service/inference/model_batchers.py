@@ -1,5 +1,7 @@
-"""The two lanes of a process: encoding and decoding have separate queues and threads, so that a burst of uploads
-does not stall clicks; encoding also gives way where both want the processors.
+"""The batchers of encoder and decoder: what they run, and which items share a call.
+
+Encoding and decoding have separate queues and threads, so that uploads do not delay prompts. The threads of the encoder
+have a low priority, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.backends.runtime import Decoded, Runtime, StateArrays
+from service.inference.backends.image_state import StateArrays
+from service.inference.backends.prompt_decoders import Decoded
+from service.inference.backends.runtime import Runtime
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.sam.float16 import as_float16
@@ -27,19 +31,19 @@ EmbeddingDtype = Literal["float16", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """What the encoder makes of one frame."""
+    """The encoder's answer for one image; proposals are None without the granularity module."""
 
     tokens: Tokens
     proposals: Proposals | None
 
 
 class MaskStates:
-    """Image states of prompts with a mask, one for each, 8 MiB: made when their turn has come and not before.
+    """Image states for prompts with a mask, 8 MiB each, prepared when the decoder takes the prompts and not before.
 
-    What waits in the queue so holds the masks alone, however many there are.
+    Items in the queue then hold only the masks, however many there are.
 
     Args:
-        prepare: makes them; called once, by the thread that decodes.
+        prepare: Function that prepares the states, called once by the thread that decodes.
     """
 
     def __init__(self, prepare: Callable[[], StateArrays]) -> None:
@@ -47,18 +51,23 @@ class MaskStates:
         self.took_s = 0.0
 
     def arrays(self) -> StateArrays:
-        """The states."""
+        """Prepare and return the states."""
         started = perf_counter()
-        made = self._prepare()
+        arrays = self._prepare()
         self.took_s = perf_counter() - started
-        return made
+        return arrays
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeItem:
-    """Prompts for one decoder call, on an image state of S = 1 or one for each prompt.
+    """Prompts for one decoder call.
 
-    States of several prompts are an object of their own, so grouping by the object never mixes them.
+    Items are grouped by the object `state`. States of prompts with masks are an object of their own and share no call.
+
+    Args:
+        state: Image state of S = 1, or of one for each prompt.
+        prompts: Prompts on the image.
+        original_size: Height and width of the image, in pixels.
     """
 
     state: StateArrays | MaskStates
@@ -69,11 +78,19 @@ class DecodeItem:
 def encode_batcher(
     runtime: Runtime, *, dtype: EmbeddingDtype, max_batch_size: int, max_queue_size: int, metrics: Metrics
 ) -> DynamicBatcher[Frame, EncodedFrame]:
-    """Frames → tokens, rounded to `dtype`, and proposals. One call at a time, with all threads of its session."""
+    """Return the batcher of the encoder. It makes one call at a time, with all threads of its session.
+
+    Args:
+        runtime: Model that is served.
+        dtype: Type to which the tokens are rounded.
+        max_batch_size: Largest number of images in one call.
+        max_queue_size: Largest number of images that wait.
+        metrics: Metrics of the process.
+    """
 
     def run(frames: Sequence[Frame], _threads: int) -> Sequence[EncodedFrame]:
         encoded = runtime.encode(frames[0][None] if len(frames) == 1 else np.stack(frames))
-        # A copy in any case: a view would keep the tokens of the whole batch alive.
+        # Copies in any case: a view would keep the tokens of the whole batch in memory.
         return [
             EncodedFrame(as_float16(tokens) if dtype == "float16" else tokens.copy(), proposals)
             for tokens, proposals in zip(encoded.tokens, encoded.proposals, strict=True)
@@ -103,7 +120,17 @@ def decode_batcher(
     finishers: int,
     metrics: Metrics,
 ) -> DynamicBatcher[DecodeItem, Decoded]:
-    """Prompts → masks. Items on the same image state share a call; absent tokens fill up and change nothing."""
+    """Return the batcher of the decoder. Items on the same image state share a call, padded with absent tokens.
+
+    Args:
+        runtime: Model that is served.
+        max_batch_size: Largest number of prompts in one call.
+        max_queue_size: Largest number of items that wait.
+        calls: Number of calls that run at the same time.
+        threads: Computing threads that the calls share.
+        finishers: Worker threads that write answers while others decode.
+        metrics: Metrics of the process.
+    """
 
     def run(items: Sequence[DecodeItem], threads: int) -> Sequence[Decoded]:
         prompts = [prompt for item in items for prompt in item.prompts]

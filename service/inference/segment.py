@@ -8,7 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from service.inference.backends.runtime import Decoded, ImageState, Runtime, StateArrays
+from service.inference.backends.image_state import ImageState, StateArrays
+from service.inference.backends.prompt_decoders import Decoded
+from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.image_states import ImageStates

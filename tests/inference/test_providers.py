@@ -14,26 +14,26 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support.service_process import ServiceProcess
 
+from service.inference.backends.image_state import StateArrays
+from service.inference.backends.onnx_graph import Graph, Resources
 from service.inference.backends.providers import (
     CPU,
     PRECISIONS,
-    Graph,
-    Kind,
+    Backend,
     ProviderUnavailable,
-    Resources,
-    choose,
-    decoder_kinds,
-    encoder_kinds,
+    decoder_backends,
+    encoder_backends,
     installed_providers,
+    select_fastest,
 )
-from service.inference.backends.runtime import Runtime, StateArrays
+from service.inference.backends.runtime import Runtime
 from service.manifest import STATE_NAMES, ManifestError
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import PADDING, POSITIVE
 
 INSTALLED = installed_providers()
 MISSING = [provider for provider in PRECISIONS if provider not in INSTALLED]
-OTHER = Kind("openvino", "float32")
+OTHER = Backend("openvino", "float32")
 
 needs_openvino = pytest.mark.skipif(
     "openvino" not in INSTALLED, reason="onnxruntime-openvino is not installed: make openvino-test"
@@ -90,69 +90,77 @@ def test_a_precision_that_a_provider_does_not_have_is_refused_with_those_it_has(
     (lacking, *_) = (each for each in ("tf32", "bfloat16") if each not in PRECISIONS[provider])
 
     with pytest.raises(ProviderUnavailable, match=rf"{lacking}; set EDGESAM_PRECISION to {PRECISIONS[provider][0]}"):
-        encoder_kinds(provider, lacking)
+        encoder_backends(provider, lacking)
 
 
 def test_auto_refuses_a_precision_that_only_tensorrt_has():
     with pytest.raises(ProviderUnavailable, match=r"EDGESAM_PRECISION=float16 is for tensorrt.*name the provider"):
-        encoder_kinds("auto", "float16")
+        encoder_backends("auto", "float16")
 
 
 def test_auto_considers_what_is_installed_the_cpu_first():
-    kinds = encoder_kinds("auto", "float32")
+    backends = encoder_backends("auto", "float32")
 
-    assert kinds[0] == CPU
-    assert {kind.provider for kind in kinds} == {*INSTALLED} - {"tensorrt"}
+    assert backends[0] == CPU
+    assert {backend.provider for backend in backends} == {*INSTALLED} - {"tensorrt"}
 
 
 def test_a_single_provider_is_taken_without_a_run():
     def never():
         raise AssertionError("it ran")
 
-    chosen = choose("The encoder", [CPU], lambda kind: kind, lambda _: never)
+    selected = select_fastest("The encoder", [CPU], lambda backend: backend, lambda _: never)
 
-    assert (chosen.kind, chosen.made, chosen.timings_ms) == (CPU, CPU, {})
+    assert (selected.backend, selected.loaded, selected.timings_ms) == (CPU, CPU, {})
 
 
 def test_the_fastest_is_chosen_and_all_timings_are_told():
     times_s = {CPU: 0.02, OTHER: 0.0}
 
-    chosen = choose("The encoder", [*times_s], lambda kind: kind, lambda kind: working_for(times_s[kind], 1.0))
+    selected = select_fastest(
+        "The encoder", [*times_s], lambda backend: backend, lambda backend: working_for(times_s[backend], 1.0)
+    )
 
-    assert (chosen.kind, chosen.made) == (OTHER, OTHER)
-    assert set(chosen.timings_ms) == {"cpu", "openvino"}
-    assert chosen.timings_ms["cpu"] >= 20
+    assert (selected.backend, selected.loaded) == (OTHER, OTHER)
+    assert set(selected.timings_ms) == {"cpu", "openvino"}
+    assert selected.timings_ms["cpu"] >= 20
 
 
 def test_the_first_stays_when_the_other_is_slower():
     times_s = {CPU: 0.0, OTHER: 0.02}
 
-    chosen = choose("The encoder", [*times_s], lambda kind: kind, lambda kind: working_for(times_s[kind], 1.0))
+    selected = select_fastest(
+        "The encoder", [*times_s], lambda backend: backend, lambda backend: working_for(times_s[backend], 1.0)
+    )
 
-    assert chosen.kind == CPU
+    assert selected.backend == CPU
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fault", ["cannot be made", "fails in a run", "answers NaN", "answers something else"])
 def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, fault, precision):
-    other = Kind("openvino", precision)
+    other = Backend("openvino", precision)
 
-    def make(kind):
-        if kind == other and fault == "cannot be made":
+    def make(backend):
+        if backend == other and fault == "cannot be made":
             raise ProviderUnavailable(fault)
-        return kind
+        return backend
 
-    def rehearsal(kind):
+    def probe(backend):
         def fail():
             raise RuntimeError(fault)
 
         answer = {"answers NaN": np.nan, "answers something else": 0.5}.get(fault, 1.0)
-        return fail if kind == other and fault == "fails in a run" else working_for(0, answer if kind == other else 1)
+        return (
+            fail
+            if backend == other and fault == "fails in a run"
+            else working_for(0, answer if backend == other else 1)
+        )
 
     with caplog.at_level(logging.WARNING):
-        chosen = choose("The encoder", [CPU, other], make, rehearsal)
+        selected = select_fastest("The encoder", [CPU, other], make, probe)
 
-    assert (chosen.kind, chosen.timings_ms) == (CPU, {})
+    assert (selected.backend, selected.timings_ms) == (CPU, {})
     (line,) = caplog.messages
     assert line.startswith(f"The encoder runs without {other}: ")
 
@@ -267,5 +275,5 @@ def test_auto_times_openvino_against_the_cpu_for_each_graph(artifact):
 
 @needs_openvino
 def test_auto_may_decode_in_float32_what_was_encoded_in_bfloat16():
-    assert decoder_kinds("auto", "bfloat16") == [CPU, OTHER, Kind("openvino", "bfloat16")]
-    assert encoder_kinds("auto", "bfloat16") == [Kind("openvino", "bfloat16")]
+    assert decoder_backends("auto", "bfloat16") == [CPU, OTHER, Backend("openvino", "bfloat16")]
+    assert encoder_backends("auto", "bfloat16") == [Backend("openvino", "bfloat16")]

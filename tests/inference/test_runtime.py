@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from service.inference.backends.runtime import Runtime, StateArrays
+from service.inference.backends.image_state import StateArrays
+from service.inference.backends.runtime import Runtime
 from service.manifest import STATE_NAMES, ManifestError
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE

@@ -1,4 +1,4 @@
-"""Memory for the image states to come."""
+"""Memory blocks for new image states, touched in advance."""
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -6,36 +6,35 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from service.inference.backends.onnx_graph import Floats
 from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.native import STATE_SHAPES
 
-Floats = NDArray[np.float32]
-
 
 class StateMemory:
-    """A few blocks of memory whose pages are there already.
+    """A few blocks of memory, one for each image state to come, whose pages the system has already provided.
 
-    The first touch of a state's 8 MiB costs more than preparing the state: 6 ms against 3 on a virtual machine, where
-    the host has to find the pages as well. So a thread that gives way to everything touches them ahead, and the first
-    click on a picture from Redis does not wait for that.
+    The first write to the 8 MiB of a state takes longer than preparing the state: 6 ms against 3 ms on a virtual
+    machine, where the host has to provide the pages, too. So a thread of low priority writes to them in advance. The
+    first prompt on an image from Redis then does not wait for that.
 
     Args:
-        spares: blocks of 8 MiB that lie ready; pictures that come faster find untouched ones.
+        spares: Number of blocks of 8 MiB that are kept ready. Images that arrive faster get untouched blocks.
     """
 
     def __init__(self, spares: int = 2) -> None:
         self._ready: deque[NDArray[np.float32]] = deque()
-        self._toucher = ThreadPoolExecutor(1, thread_name_prefix="state-memory", initializer=lower_thread_priority)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="state-memory", initializer=lower_thread_priority)
         for _ in range(spares):
-            self._toucher.submit(self._touch)
+            self._executor.submit(self._touch)
 
     def take(self) -> tuple[Floats, Floats, Floats]:
-        """keys (1, 4096, 256), keys0 and queries0 (1, 4096, 128) with anything in them; they share one block."""
+        """Return keys (1, 4096, 256), keys0 and queries0 (1, 4096, 128) with arbitrary content, in one block."""
         try:
             block = self._ready.popleft()
         except IndexError:
             return _arrays(_block())
-        self._toucher.submit(self._touch)
+        self._executor.submit(self._touch)
         return _arrays(block)
 
     def _touch(self) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.backends.runtime import Decoded, ImageState, Runtime
+from service.inference.backends.image_state import ImageState
+from service.inference.backends.prompt_decoders import Decoded
+from service.inference.backends.runtime import Runtime
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size

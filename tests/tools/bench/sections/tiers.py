@@ -14,7 +14,7 @@ from service.cache.codecs import EmbeddingCodec
 from service.cache.memory import MemoryCache
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.tier import RedisCache, connect
-from service.inference.backends.runtime import ImageState
+from service.inference.backends.image_state import ImageState
 from service.sam.embedding import ImageEmbedding
 from service.telemetry.metrics import Metrics
 

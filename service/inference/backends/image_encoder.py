@@ -1,0 +1,65 @@
+"""The image encoder on ONNX Runtime."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.inference.backends.onnx_graph import Floats, Graph, Resources
+from service.inference.backends.providers import Backend, Selection, select_fastest
+from service.inference.scheduling.thread_priority import lower_thread_priority
+from service.sam.granularity import Proposals
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The encoder's answer for B images."""
+
+    tokens: Floats  # (B, 4096, 256)
+    proposals: Sequence[Proposals | None]  # B; all None without the granularity module
+
+
+class ImageEncoder:
+    """The encoder on one backend.
+
+    Args:
+        path: File of the graph.
+        backend: Execution provider and precision.
+        resources: Threads and limits of the session.
+        has_granularity: Whether the graph has the granularity module, which proposes boxes.
+    """
+
+    def __init__(self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool) -> None:
+        self._graph = Graph(path, backend, resources)
+        self._has_granularity = has_granularity
+
+    def encode(self, images: Floats) -> Encoded:
+        """Encode frames (B, 3, 1024, 1024), normalised and padded. Blocking."""
+        if not self._has_granularity:
+            (tokens,) = self._graph.run(["tokens"], {"image": images})
+            return Encoded(tokens, [None] * len(images))
+        tokens, boxes, scores = self._graph.run(["tokens", "boxes", "scores"], {"image": images})
+        rows = zip(boxes, scores, strict=True)
+        return Encoded(tokens, [Proposals(row_boxes.copy(), row_scores.copy()) for row_boxes, row_scores in rows])
+
+    def probe(self) -> Callable[[], Floats]:
+        """Return the run that is timed at start: one frame of noise."""
+        frame = np.random.default_rng(0).normal(0.0, 1.0, (1, 3, 1024, 1024)).astype(np.float32)
+        return lambda: self.encode(frame).tokens
+
+
+def select_image_encoder(
+    path: Path, backends: Sequence[Backend], resources: Resources, *, has_granularity: bool
+) -> Selection[ImageEncoder]:
+    """Load the encoder on the fastest of several backends; see `ImageEncoder` for the arguments."""
+    # The threads of a session inherit the priority of the thread that makes it. Encoding gives way to prompts.
+    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as executor:
+        return executor.submit(
+            select_fastest,
+            "The encoder",
+            backends,
+            lambda backend: ImageEncoder(path, backend, resources, has_granularity=has_granularity),
+            ImageEncoder.probe,
+        ).result()

@@ -1,0 +1,184 @@
+"""Prompt decoders: the graphs on ONNX Runtime, and the native decoder in C for CPUs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.backends.image_state import StateArrays
+from service.inference.backends.onnx_graph import Floats, Graph, Resources
+from service.inference.backends.providers import CPU, Backend, Selection, select_fastest
+from service.inference.backends.state_memory import StateMemory
+from service.manifest import STATE_NAMES, ManifestError
+from service.native import NativeDecoder, NativeError
+from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
+from service.sam.prompts import PADDING, POSITIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The decoder's answer for P prompts."""
+
+    mask_logits: Floats  # (P, 4, 256, 256)
+    iou_predictions: Floats  # (P, 4)
+    stability: Floats  # (P, 4), 0..1
+
+    def rows(self, start: int, end: int) -> "Decoded":
+        """Return the answers for some of the prompts, as views."""
+        some = slice(start, end)
+        return Decoded(self.mask_logits[some], self.iou_predictions[some], self.stability[some])
+
+
+class PromptDecoder(Protocol):
+    """Prepares image states and decodes prompts on them. State arrays stay on the device of the decoder. Blocking."""
+
+    decoder: str
+    """Name of the decoder, for /models and the log."""
+
+    def prepare(self, embedding: ImageEmbedding) -> StateArrays:
+        """Return the state of an image without mask prompt, S = 1."""
+        ...
+
+    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+        """Return the state of an image under each of S mask prompts (S, 256, 256)."""
+        ...
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
+        """Decode points (P, N, 2) in the frame and labels (P, N) on a state of S = 1 or S = P.
+
+        Args:
+            state: State of one image.
+            points: Coordinates of the tokens, in pixels of the frame.
+            labels: Labels of the tokens.
+            threads: Largest number of computing threads. ONNX Runtime uses those of its session instead.
+        """
+        ...
+
+
+class OnnxPromptDecoder:
+    """Both graphs on one backend.
+
+    Args:
+        prepare: File of the graph that prepares image states.
+        decoder: File of the graph that decodes prompts.
+        backend: Execution provider and precision.
+        resources: Threads and limits of the sessions.
+    """
+
+    decoder = "onnx"
+
+    def __init__(self, prepare: Path, decoder: Path, backend: Backend, resources: Resources) -> None:
+        self._prepare = _PrepareGraph(prepare, backend, resources)
+        self._decoder = Graph(decoder, backend, resources)
+
+    def prepare(self, embedding: ImageEmbedding) -> StateArrays:
+        """See `PromptDecoder`."""
+        return self._prepare.run(embedding, np.zeros((1, 256, 256), np.float32), has_mask=False)
+
+    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+        """See `PromptDecoder`."""
+        return self._prepare.run(embedding, mask_logits, has_mask=True)
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session has threads of its own
+        """See `PromptDecoder`."""
+        feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
+        return Decoded(*self._decoder.run(["mask_logits", "iou_predictions", "stability"], feeds))
+
+
+class NativePromptDecoder:
+    """The decoder in C. Mask prompts are rare and are prepared by the graph.
+
+    Args:
+        prepare: File of the graph that prepares image states.
+        parameters: File of the decoder's parameters, a NumPy archive.
+        resources: Threads and limits of the decoder.
+
+    Raises:
+        ManifestError: The parameters cannot be used.
+    """
+
+    def __init__(self, prepare: Path, parameters: Path, resources: Resources) -> None:
+        try:
+            with np.load(parameters, allow_pickle=False) as arrays:
+                self._native = NativeDecoder(arrays, threads=resources.threads)
+        except (NativeError, OSError, ValueError) as error:
+            raise ManifestError(f"{parameters}: the decoder cannot use these parameters: {error}") from error
+        self.decoder = f"native {self._native.level}"
+        self._prepare = _PrepareGraph(prepare, CPU, resources)
+        self._memory = StateMemory()
+
+    def prepare(self, embedding: ImageEmbedding) -> StateArrays:
+        """See `PromptDecoder`."""
+        return StateArrays(
+            *self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
+        )
+
+    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+        """See `PromptDecoder`."""
+        return self._prepare.run(embedding, mask_logits, has_mask=True)
+
+    def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
+        """See `PromptDecoder`."""
+        return Decoded(*self._native.decode(state.keys, state.keys0, state.queries0, points, labels, threads=threads))
+
+
+def select_prompt_decoder(
+    paths: Mapping[str, Path], backends: Sequence[Backend], parameters: Path | None, resources: Resources
+) -> Selection[PromptDecoder]:
+    """Load the prompt decoder on the fastest of several backends.
+
+    Args:
+        paths: Files of the graphs `prepare` and `decoder`.
+        backends: Candidates, the reference first.
+        parameters: File of the native decoder's parameters; None where the graph decodes on the CPU, too.
+        resources: Threads and limits of the decoder.
+    """
+
+    def load(backend: Backend) -> PromptDecoder:
+        if parameters is not None and backend == CPU:
+            return NativePromptDecoder(paths["prepare"], parameters, resources)
+        return OnnxPromptDecoder(paths["prepare"], paths["decoder"], backend, resources)
+
+    return select_fastest("The decoder", backends, load, lambda loaded: _probe(loaded, resources.threads))
+
+
+class _PrepareGraph:
+    """The graph that prepares image states.
+
+    Args:
+        path: File of the graph.
+        backend: Execution provider and precision.
+        resources: Threads and limits of the session.
+    """
+
+    def __init__(self, path: Path, backend: Backend, resources: Resources) -> None:
+        self._graph = Graph(path, backend, resources)
+
+    def run(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> StateArrays:
+        """Return the state of an image under each of S masks (S, 256, 256), or without mask where `has_mask` is False.
+
+        Args:
+            embedding: Embedding of the image.
+            mask_logits: Logits of the masks; zeros where there is no mask.
+            has_mask: Whether the masks are mask prompts.
+        """
+        feeds = {
+            "tokens": embedding.tokens.astype(np.float32, copy=False),
+            "mask_logits": mask_logits,
+            "has_mask": np.full(len(mask_logits), has_mask),
+        }
+        return StateArrays(*self._graph.run(STATE_NAMES, feeds, resident=True))
+
+
+def _probe(decoder: PromptDecoder, threads: int) -> Callable[[], Floats]:
+    """Return the run that is timed at start: one point on noise.
+
+    The state is prepared before, as it is for all prompts on an image but the first.
+    """
+    tokens = np.random.default_rng(0).normal(0.0, 0.3, TOKENS_SHAPE).astype(np.float32)
+    state = decoder.prepare(ImageEmbedding(tokens, (1024, 1024)))
+    points, labels = np.array([[[400, 300], [0, 0]]], np.float32), np.array([[POSITIVE, PADDING]], np.int64)
+    return lambda: decoder.decode(state, points, labels, threads).mask_logits
