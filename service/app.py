@@ -217,7 +217,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.role,
             max_embed_requests=settings.max_embed_requests,
             max_segment_requests=settings.max_segment_requests,
-            check_clicks=decoding.check_room,
+            check_clicks=decoding.check_admission,
             adapter_routes=adapter_routes,
         ),
         access=None if keys is None else Access(keys, rate_limiters, _open_paths(settings)),

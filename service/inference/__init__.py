@@ -1,1 +1,1 @@
-"""When things run: sessions, lanes, single flight, and the two use cases."""
+"""The use cases, embedding and segmenting, and what they need: scheduling, backends and caches."""

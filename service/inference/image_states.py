@@ -26,7 +26,7 @@ Tier = Literal["memory", "redis"]
 UNSHARED_RETRY_S = 5.0
 
 _NOT_FOUND = (
-    "No embedding of this picture is cached for the served model. POST the picture to /embed, then repeat this request."
+    "No embedding of this image is cached for the served model. POST the image to /embed, then repeat this request."
 )
 
 
@@ -322,8 +322,8 @@ class ImageStates:
             found = await self.look_up(key, context)
         except CacheUnavailable as error:
             raise CacheUnavailable(
-                f"{error.detail} Nobody knows whether this picture is embedded: retry, "
-                "or POST the picture to /embed, which works without the cache.",
+                f"{error.detail} It is unknown whether this image is embedded: retry, "
+                "or POST the image to /embed, which works without the cache.",
                 retry_after_s=error.retry_after_s,
             ) from error
         if found is None:

@@ -103,7 +103,7 @@ class RefinementMasks:
         mask = None if self._shared is None else await self._shared.get(mask_key)
         if mask is None:
             raise MaskNotFound(
-                "The mask_id is unknown for this picture or has expired. "
+                "The mask_id is unknown for this image or has expired. "
                 "Repeat the prompt that made the mask, or send its logits as mask_logits."
             )
         if not self._recent_deletions.was_deleted_since(key.cache_key, context.began):

@@ -1,4 +1,4 @@
-"""What the tests of this room share: real graphs, work that can be held, one Redis, and the whole service."""
+"""What the tests of this package share: real graphs, work that can be held back, one Redis, and the whole service."""
 
 import asyncio
 import gc
@@ -36,7 +36,7 @@ def without_collector() -> Iterator[None]:
 
 
 class HeldWork:
-    """A lane's `run` that stands still until it is let go, and remembers its batches. Answers items × 10."""
+    """A batcher's `run` that stands still until it is let go, and remembers its batches. Answers items × 10."""
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
@@ -51,18 +51,18 @@ class HeldWork:
         self._started.release()
         until = monotonic() + WAIT_S
         while not self._go.is_set() and not self._steps.acquire(timeout=0.01):
-            assert monotonic() < until, "nobody let the work go"
+            assert monotonic() < until, "nothing released the work"
         return [item * 10 for item in items]
 
     async def has_started(self) -> None:
         """Wait for the start of one more batch."""
         assert await asyncio.to_thread(self._started.acquire, timeout=WAIT_S), "no batch was started"
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """All batches, from now on."""
         self._go.set()
 
-    def let_one_go(self) -> None:
+    def release_one(self) -> None:
         """One of the batches that stand still now or will."""
         self._steps.release()
 
@@ -113,31 +113,31 @@ def new_context(metrics) -> Callable[..., RequestContext]:
 
 
 @pytest.fixture
-async def open_lane(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
-    """A lane `test` that is running, closed after the test; items are numbers of one group and size 1."""
+async def open_batcher(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
+    """A batcher `test` that is running, closed after the test; items are numbers of one group and size 1."""
     async with AsyncExitStack() as stack:
 
         def open_(run, *, group=lambda _: None, size=lambda _: 1, **bounds: int) -> DynamicBatcher:
             bounds = {"max_batch_size": 8, "max_queue_size": 16, "calls": 1, "threads": 1} | bounds
-            lane = DynamicBatcher("test", run, group=group, size=size, metrics=metrics, **bounds)
-            lane.start()
-            stack.push_async_callback(lane.aclose)
-            return lane
+            batcher = DynamicBatcher("test", run, group=group, size=size, metrics=metrics, **bounds)
+            batcher.start()
+            stack.push_async_callback(batcher.aclose)
+            return batcher
 
         yield open_
 
 
 @pytest.fixture
-def held(open_lane) -> Iterator[HeldWork]:
-    """Let go before the lane is closed, also when the test fails."""
+def held(open_batcher) -> Iterator[HeldWork]:
+    """Let go before the batcher is closed, also when the test fails."""
     work = HeldWork()
     yield work
-    work.let_go()
+    work.release()
 
 
 @pytest.fixture
 def waiting(metrics) -> Callable[[], float | None]:
-    """Items in the queue of the lane `test`, as the metric says."""
+    """Items in the queue of the batcher `test`, as the metric says."""
     return lambda: metrics.registry.get_sample_value("edgesam_queue_depth", {"lane": "test"})
 
 

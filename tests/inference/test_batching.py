@@ -1,4 +1,4 @@
-"""A lane: what runs together, in which order, and what happens to callers when something goes wrong."""
+"""A batcher: what runs together, in which order, and what happens to callers when something goes wrong."""
 
 import asyncio
 import threading
@@ -12,8 +12,8 @@ from service.errors import NotReady, Overloaded
 from service.inference.scheduling.batching import DynamicBatcher
 
 
-def submit(lane, *items):
-    return [asyncio.create_task(lane.submit(item)) for item in items]
+def submit(batcher, *items):
+    return [asyncio.create_task(batcher.submit(item)) for item in items]
 
 
 def threads_named(name):
@@ -24,97 +24,97 @@ async def results_of(tasks):
     return [done.result for done in await asyncio.gather(*tasks)]
 
 
-async def test_an_idle_lane_runs_a_lone_item_at_once(open_lane):
-    lane = open_lane(lambda items, _: [item * 10 for item in items])
+async def test_an_idle_batcher_runs_a_single_item_at_once(open_batcher):
+    batcher = open_batcher(lambda items, _: [item * 10 for item in items])
 
-    done = await lane.submit(7)
+    done = await batcher.submit(7)
 
     assert (done.result, done.batch_size) == (70, 1)
 
 
-async def test_what_gathers_while_the_lane_is_busy_runs_together_and_in_order(open_lane, held, waiting):
-    lane = open_lane(held.run)
-    first = submit(lane, 0)
+async def test_items_that_gather_while_the_batcher_is_busy_run_together_and_in_order(open_batcher, held, waiting):
+    batcher = open_batcher(held.run)
+    first = submit(batcher, 0)
     await held.has_started()
-    gathered = submit(lane, 1, 2, 3)
+    gathered = submit(batcher, 1, 2, 3)
     await eventually(lambda: waiting() == 3)
 
-    held.let_go()
+    held.release()
 
     assert await results_of([*first, *gathered]) == [0, 10, 20, 30]
     assert held.batches == [[0], [1, 2, 3]]
 
 
-async def test_the_oldest_item_decides_which_group_runs_next(open_lane, held, waiting):
-    lane = open_lane(held.run, group=lambda item: item % 2)
-    first = submit(lane, 0)
+async def test_the_oldest_item_decides_which_group_runs_next(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, group=lambda item: item % 2)
+    first = submit(batcher, 0)
     await held.has_started()
-    gathered = submit(lane, 1, 2, 3, 4, 5)
+    gathered = submit(batcher, 1, 2, 3, 4, 5)
     await eventually(lambda: waiting() == 5)
 
-    held.let_go()
+    held.release()
 
     assert await results_of([*first, *gathered]) == [0, 10, 20, 30, 40, 50]
     assert held.batches == [[0], [1, 3, 5], [2, 4]]
 
 
-async def test_arrays_of_several_groups_wait_beside_each_other(open_lane, held, waiting):
-    lane = open_lane(held.run, group=lambda item: float(item[0]))  # arrays cannot be compared to one truth value
-    first = submit(lane, np.full(3, 0.0))
+async def test_arrays_of_several_groups_wait_beside_each_other(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, group=lambda item: float(item[0]))  # arrays cannot be compared to one truth value
+    first = submit(batcher, np.full(3, 0.0))
     await held.has_started()
-    gathered = submit(lane, *(np.full(3, group) for group in (1.0, 2.0, 1.0, 2.0)))
+    gathered = submit(batcher, *(np.full(3, group) for group in (1.0, 2.0, 1.0, 2.0)))
     await eventually(lambda: waiting() == 4)
 
-    held.let_go()
+    held.release()
 
     results = await asyncio.wait_for(results_of([*first, *gathered]), timeout=60)
     assert [result[0] for result in results] == [0, 10, 20, 10, 20]
     assert [len(batch) for batch in held.batches] == [1, 2, 2]
 
 
-async def test_a_batch_holds_no_more_than_its_size_allows(open_lane, held, waiting):
-    lane = open_lane(held.run, size=lambda item: item, max_batch_size=6)
-    first = submit(lane, 1)
+async def test_a_batch_holds_no_more_than_its_size_allows(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, size=lambda item: item, max_batch_size=6)
+    first = submit(batcher, 1)
     await held.has_started()
-    gathered = submit(lane, 4, 3, 2, 1)
+    gathered = submit(batcher, 4, 3, 2, 1)
     await eventually(lambda: waiting() == 4)
 
-    held.let_go()
+    held.release()
 
     done = await asyncio.gather(*first, *gathered)
     assert held.batches == [[1], [4, 2], [3, 1]]
     assert [d.batch_size for d in done] == [1, 6, 4, 6, 4]
 
 
-async def test_an_item_larger_than_a_batch_runs_alone(open_lane, held, waiting):
-    lane = open_lane(held.run, size=lambda item: item, max_batch_size=6)
-    first = submit(lane, 1)
+async def test_an_item_larger_than_a_batch_runs_alone(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, size=lambda item: item, max_batch_size=6)
+    first = submit(batcher, 1)
     await held.has_started()
-    gathered = submit(lane, 9, 1)
+    gathered = submit(batcher, 9, 1)
     await eventually(lambda: waiting() == 2)
 
-    held.let_go()
+    held.release()
 
     assert await results_of([*first, *gathered]) == [10, 90, 10]
     assert held.batches == [[1], [9], [1]]
 
 
-async def test_a_failing_batch_fails_its_callers_and_the_next_batch_works(open_lane, held, waiting):
+async def test_a_failing_batch_fails_its_callers_and_the_next_batch_works(open_batcher, held, waiting):
     def run(items, threads):
         results = held.run(items, threads)
         if 1 in items:
             raise MemoryError("too large")
         return results
 
-    lane = open_lane(run)
-    first = submit(lane, 0)
+    batcher = open_batcher(run)
+    first = submit(batcher, 0)
     await held.has_started()
-    failing = submit(lane, 1, 2)
+    failing = submit(batcher, 1, 2)
     await eventually(lambda: waiting() == 2)
 
-    held.let_go()
+    held.release()
     errors = await asyncio.gather(*failing, return_exceptions=True)
-    later = await lane.submit(3)
+    later = await batcher.submit(3)
 
     assert await results_of(first) == [0]
     assert [type(error) for error in errors] == [MemoryError, MemoryError]
@@ -122,72 +122,74 @@ async def test_a_failing_batch_fails_its_callers_and_the_next_batch_works(open_l
 
 
 @pytest.mark.parametrize("results", [[], [1, 2], None])
-async def test_results_that_do_not_match_the_items_are_an_error_for_the_callers_alone(open_lane, results):
-    lane = open_lane(lambda items, _: results if items == ["odd"] else items)
+async def test_results_that_do_not_match_the_items_are_an_error_for_the_callers_alone(open_batcher, results):
+    batcher = open_batcher(lambda items, _: results if items == ["odd"] else items)
 
     with pytest.raises((AssertionError, TypeError)):
-        await lane.submit("odd")
-    done = await lane.submit("good")
+        await batcher.submit("odd")
+    done = await batcher.submit("good")
 
     assert done.result == "good"
 
 
-async def test_a_caller_that_has_gone_is_not_worked_for(open_lane, held, waiting):
-    lane = open_lane(held.run)
-    first = submit(lane, 0)
+async def test_the_item_of_a_cancelled_caller_is_not_run(open_batcher, held, waiting):
+    batcher = open_batcher(held.run)
+    first = submit(batcher, 0)
     await held.has_started()
-    gone, stays = submit(lane, 1, 2)
+    cancelled, stays = submit(batcher, 1, 2)
     await eventually(lambda: waiting() == 2)
 
-    gone.cancel()
-    await asyncio.wait([gone])
-    held.let_go()
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    held.release()
 
     assert await results_of([*first, stays]) == [0, 20]
     assert held.batches == [[0], [2]]
 
 
-async def test_a_caller_that_has_gone_holds_no_place_in_the_queue(open_lane, held, waiting):
-    lane = open_lane(held.run, max_queue_size=2)
-    first = submit(lane, 0)
+async def test_a_cancelled_caller_takes_no_capacity_of_the_queue(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_queue_size=2)
+    first = submit(batcher, 0)
     await held.has_started()
-    gone, stays = submit(lane, 1, 2)
+    cancelled, stays = submit(batcher, 1, 2)
     await eventually(lambda: waiting() == 2)
 
-    gone.cancel()
-    await asyncio.wait([gone])
-    late = submit(lane, 3)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    late = submit(batcher, 3)
     await eventually(lambda: waiting() == 2)
-    held.let_go()
+    held.release()
 
     assert await results_of([*first, stays, *late]) == [0, 20, 30]
 
 
-async def test_a_caller_that_goes_while_its_batch_runs_ends_neither_the_batch_nor_the_lane(open_lane, held, waiting):
-    lane = open_lane(held.run)
-    blocker = submit(lane, 0)
+async def test_a_caller_that_is_cancelled_while_its_batch_runs_ends_neither_the_batch_nor_the_batcher(
+    open_batcher, held, waiting
+):
+    batcher = open_batcher(held.run)
+    blocker = submit(batcher, 0)
     await held.has_started()
 
     blocker[0].cancel()
     await asyncio.wait(blocker)
-    later = submit(lane, 1)
+    later = submit(batcher, 1)
     await eventually(lambda: waiting() == 1)
-    held.let_go()
+    held.release()
 
     assert await results_of(later) == [10]
     assert held.batches == [[0], [1]]
 
 
-async def test_a_full_queue_refuses_before_anything_is_started(open_lane, held, waiting):
-    lane = open_lane(held.run, max_queue_size=2)
-    first = submit(lane, 0)
+async def test_a_full_queue_refuses_before_anything_is_started(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_queue_size=2)
+    first = submit(batcher, 0)
     await held.has_started()
-    queued = submit(lane, 1, 2)
+    queued = submit(batcher, 1, 2)
     await eventually(lambda: waiting() == 2)
 
     with pytest.raises(Overloaded) as refusal:
-        await lane.submit(3)
-    held.let_go()
+        await batcher.submit(3)
+    held.release()
 
     assert refusal.value.extra == {"limit": 2}
     assert refusal.value.retry_after_s is not None
@@ -195,17 +197,17 @@ async def test_a_full_queue_refuses_before_anything_is_started(open_lane, held, 
     assert held.batches == [[0], [1, 2]]
 
 
-async def test_closing_answers_whoever_is_queued_and_lets_the_running_batch_end(open_lane, held, waiting):
-    lane = open_lane(held.run)
-    running = submit(lane, 0)
+async def test_closing_fails_queued_items_and_waits_for_the_running_batch(open_batcher, held, waiting):
+    batcher = open_batcher(held.run)
+    running = submit(batcher, 0)
     await held.has_started()
-    queued = submit(lane, 1, 2)
+    queued = submit(batcher, 1, 2)
     await eventually(lambda: waiting() == 2)
 
-    closing = asyncio.create_task(lane.aclose())
+    closing = asyncio.create_task(batcher.aclose())
     errors = await asyncio.gather(*queued, return_exceptions=True)
     assert not closing.done()
-    held.let_go()
+    held.release()
     await closing
 
     assert [type(error) for error in errors] == [NotReady, NotReady]
@@ -213,16 +215,16 @@ async def test_closing_answers_whoever_is_queued_and_lets_the_running_batch_end(
     assert held.batches == [[0]]
 
 
-async def test_a_closed_lane_takes_nothing(open_lane):
-    lane = open_lane(lambda items, _: items)
-    await lane.aclose()
+async def test_a_closed_batcher_refuses_items(open_batcher):
+    batcher = open_batcher(lambda items, _: items)
+    await batcher.aclose()
 
     with pytest.raises(NotReady):
-        await lane.submit(1)
+        await batcher.submit(1)
 
 
-async def test_a_lane_that_was_never_started_can_be_closed(metrics):
-    lane = DynamicBatcher(
+async def test_a_batcher_that_was_never_started_can_be_closed(metrics):
+    batcher = DynamicBatcher(
         "test",
         lambda items, _: items,
         group=lambda _: None,
@@ -233,38 +235,38 @@ async def test_a_lane_that_was_never_started_can_be_closed(metrics):
         threads=2,
         metrics=metrics,
     )
-    queued = submit(lane, 1)
+    queued = submit(batcher, 1)
     await asyncio.sleep(0)  # the task reaches the queue
 
-    await lane.aclose()
+    await batcher.aclose()
 
     with pytest.raises(NotReady):
         await queued[0]
 
 
-async def test_several_calls_run_at_the_same_time(open_lane):
+async def test_several_calls_run_at_the_same_time(open_batcher):
     together = threading.Barrier(3)  # nobody passes before all three are there
 
     def run(items, threads):
         together.wait(60)
         return items
 
-    lane = open_lane(run, max_batch_size=1, calls=3)
+    batcher = open_batcher(run, max_batch_size=1, calls=3)
 
-    assert await results_of(submit(lane, 1, 2, 3)) == [1, 2, 3]
+    assert await results_of(submit(batcher, 1, 2, 3)) == [1, 2, 3]
 
 
-async def test_all_workers_end_when_the_lane_is_closed(open_lane, held, waiting):
-    lane = open_lane(held.run, max_batch_size=1, calls=2)
-    running = submit(lane, 1, 2)
+async def test_all_workers_end_when_the_batcher_is_closed(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_batch_size=1, calls=2)
+    running = submit(batcher, 1, 2)
     await held.has_started()
     await held.has_started()
-    queued = submit(lane, 3)
+    queued = submit(batcher, 3)
     await eventually(lambda: waiting() == 1)
 
-    closing = asyncio.create_task(lane.aclose())
+    closing = asyncio.create_task(batcher.aclose())
     (error,) = await asyncio.gather(*queued, return_exceptions=True)
-    held.let_go()
+    held.release()
     await closing
 
     assert isinstance(error, NotReady)
@@ -272,17 +274,17 @@ async def test_all_workers_end_when_the_lane_is_closed(open_lane, held, waiting)
     assert not threads_named("test")
 
 
-async def test_the_metrics_tell_depth_wait_and_batch_size(open_lane, held, metrics, waiting):
+async def test_the_metrics_have_depth_wait_and_batch_size(open_batcher, held, metrics, waiting):
     def sample(name):
         return metrics.registry.get_sample_value(name, {"lane": "test"})
 
-    lane = open_lane(held.run, size=lambda item: item)
-    first = submit(lane, 1)
+    batcher = open_batcher(held.run, size=lambda item: item)
+    first = submit(batcher, 1)
     await held.has_started()
-    gathered = submit(lane, 2, 3)
+    gathered = submit(batcher, 2, 3)
     await eventually(lambda: waiting() == 2)
 
-    held.let_go()
+    held.release()
     done = await asyncio.gather(*first, *gathered)
 
     assert waiting() == 0
@@ -292,12 +294,12 @@ async def test_the_metrics_tell_depth_wait_and_batch_size(open_lane, held, metri
     assert all(d.queue_s >= 0 and d.run_s > 0 for d in done)
 
 
-async def test_a_lone_item_has_all_threads(open_lane, held):
-    lane = open_lane(held.run, calls=4, threads=4)
-    held.let_go()
+async def test_a_single_item_has_all_threads(open_batcher, held):
+    batcher = open_batcher(held.run, calls=4, threads=4)
+    held.release()
 
     for item in (1, 2):
-        await lane.submit(item)
+        await batcher.submit(item)
 
     assert held.threads == [4, 4]
 
@@ -306,7 +308,7 @@ async def test_a_lone_item_has_all_threads(open_lane, held):
     ("items", "threads"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 2]), (4, [1, 1, 1, 1]), (9, [1, 1, 1, 1])]
 )
 async def test_items_that_wait_are_spread_over_the_threads(metrics, held, items, threads):
-    lane = DynamicBatcher(
+    batcher = DynamicBatcher(
         "test",
         held.run,
         group=lambda _: None,
@@ -317,55 +319,55 @@ async def test_items_that_wait_are_spread_over_the_threads(metrics, held, items,
         threads=4,
         metrics=metrics,
     )
-    tasks = submit(lane, *range(items))
+    tasks = submit(batcher, *range(items))
     await asyncio.sleep(0)  # they reach the queue, all before the first is taken
 
-    lane.start()
+    batcher.start()
     for _ in threads:
         await held.has_started()
     started = sorted(held.threads)
-    held.let_go()
+    held.release()
 
     assert await results_of(tasks) == [10 * item for item in range(items)]
     assert started == threads
-    await lane.aclose()
+    await batcher.aclose()
 
 
-async def test_while_all_threads_compute_an_item_waits_though_a_call_is_free(open_lane, held, waiting):
-    lane = open_lane(held.run, calls=2, threads=2)
-    first = submit(lane, 1)
+async def test_while_all_threads_compute_an_item_waits_though_a_call_is_free(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, calls=2, threads=2)
+    first = submit(batcher, 1)
     await held.has_started()
-    second = submit(lane, 2)
+    second = submit(batcher, 2)
     await eventually(lambda: waiting() == 1)
 
     started = list(held.batches)
-    held.let_go()
+    held.release()
 
     assert await results_of([*first, *second]) == [10, 20]
     assert started == [[1]]
     assert held.threads == [2, 2]
 
 
-async def test_what_waits_for_one_thread_takes_the_one_that_is_free_first(open_lane, held, waiting):
-    lane = open_lane(held.run, max_batch_size=1, calls=2, threads=2)
-    tasks = submit(lane, 0)
+async def test_an_item_takes_the_thread_that_is_free_first(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_batch_size=1, calls=2, threads=2)
+    tasks = submit(batcher, 0)
     await held.has_started()
-    tasks += submit(lane, 1, 2, 3)
+    tasks += submit(batcher, 1, 2, 3)
     await eventually(lambda: waiting() == 3)
 
-    held.let_one_go()  # the first one, which had both threads
+    held.release_one()  # the first one, which had both threads
     for _ in range(2):
         await held.has_started()
     for _ in range(3):
-        held.let_one_go()
+        held.release_one()
 
     assert await results_of(tasks) == [0, 10, 20, 30]
     assert held.batches == [[0], [1], [2], [3]]
     assert held.threads[:3] == [2, 1, 1]
 
 
-async def test_a_batch_leaves_other_calls_their_share(metrics, held):
-    lane = DynamicBatcher(
+async def test_a_batch_leaves_items_for_the_other_calls(metrics, held):
+    batcher = DynamicBatcher(
         "test",
         held.run,
         group=lambda _: None,
@@ -376,212 +378,212 @@ async def test_a_batch_leaves_other_calls_their_share(metrics, held):
         threads=2,
         metrics=metrics,
     )
-    tasks = submit(lane, *range(6))
+    tasks = submit(batcher, *range(6))
     await asyncio.sleep(0)
 
-    lane.start()
+    batcher.start()
     for _ in range(2):
         await held.has_started()
-    held.let_go()
+    held.release()
 
     assert await results_of(tasks) == [0, 10, 20, 30, 40, 50]
     assert sorted(held.batches) == [[0, 1, 2], [3, 4, 5]]
-    await lane.aclose()
+    await batcher.aclose()
 
 
-async def test_a_failing_call_gives_its_threads_back(open_lane, held):
+async def test_a_failing_call_releases_its_threads(open_batcher, held):
     def run(items, threads):
         held.run(items, threads)
         raise MemoryError("too large")
 
-    lane = open_lane(run, calls=2, threads=2)
-    held.let_go()
+    batcher = open_batcher(run, calls=2, threads=2)
+    held.release()
 
-    errors = [await asyncio.gather(lane.submit(item), return_exceptions=True) for item in range(3)]
+    errors = [await asyncio.gather(batcher.submit(item), return_exceptions=True) for item in range(3)]
 
     assert [type(error) for (error,) in errors] == [MemoryError] * 3
     assert held.threads == [2, 2, 2]
 
 
-async def test_callers_that_have_gone_are_not_worked_for_by_any_of_several_workers(open_lane, held, waiting):
-    lane = open_lane(held.run, max_batch_size=1, calls=2, threads=2, finishers=1)
-    running = submit(lane, 0)
+async def test_items_of_cancelled_callers_are_run_by_none_of_several_workers(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_batch_size=1, calls=2, threads=2, finishers=1)
+    running = submit(batcher, 0)
     await held.has_started()
-    gone, stays = submit(lane, 1, 2)
+    cancelled, stays = submit(batcher, 1, 2)
     await eventually(lambda: waiting() == 2)
 
-    gone.cancel()
-    await asyncio.wait([gone])
-    held.let_go()
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    held.release()
 
     assert await results_of([*running, stays]) == [0, 20]
     assert held.batches == [[0], [2]]
 
 
-async def test_a_result_is_finished_in_a_worker_thread(open_lane):
-    lane = open_lane(lambda items, _: items)
+async def test_a_result_is_finished_in_a_worker_thread(open_batcher):
+    batcher = open_batcher(lambda items, _: items)
 
-    done = await lane.submit(7, lambda result: (result, threading.current_thread().name))
+    done = await batcher.submit(7, lambda result: (result, threading.current_thread().name))
 
     assert done.result == (7, "edgesam-test_0")
 
 
-async def test_finishing_keeps_no_call_waiting(open_lane):
+async def test_finishing_delays_no_call(open_batcher):
     go = threading.Event()
-    lane = open_lane(lambda items, _: items, finishers=1)
+    batcher = open_batcher(lambda items, _: items, finishers=1)
 
-    slow = asyncio.create_task(lane.submit(1, lambda _: go.wait(60)))
-    quick = await asyncio.wait_for(lane.submit(2), 60)
+    slow = asyncio.create_task(batcher.submit(1, lambda _: go.wait(60)))
+    quick = await asyncio.wait_for(batcher.submit(2), 60)
     go.set()
 
     assert quick.result == 2
     assert (await slow).result is True
 
 
-async def test_results_of_a_batch_are_finished_at_the_same_time(open_lane, held, waiting):
+async def test_results_of_a_batch_are_finished_at_the_same_time(open_batcher, held, waiting):
     together = threading.Barrier(3)
-    lane = open_lane(held.run, finishers=2)
-    first = submit(lane, 0)
+    batcher = open_batcher(held.run, finishers=2)
+    first = submit(batcher, 0)
     await held.has_started()
-    tasks = [asyncio.create_task(lane.submit(item, lambda _: together.wait(60))) for item in (1, 2, 3)]
+    tasks = [asyncio.create_task(batcher.submit(item, lambda _: together.wait(60))) for item in (1, 2, 3)]
     await eventually(lambda: waiting() == 3)
 
-    held.let_go()
+    held.release()
 
     assert sorted(await results_of(tasks)) == [0, 1, 2]
     assert await results_of(first) == [0]
     assert held.batches == [[0], [1, 2, 3]]
 
 
-async def test_what_fails_in_finishing_fails_for_its_caller_alone(open_lane, held, waiting):
-    lane = open_lane(held.run)
-    first = submit(lane, 0)
+async def test_an_error_in_finishing_reaches_its_caller_alone(open_batcher, held, waiting):
+    batcher = open_batcher(held.run)
+    first = submit(batcher, 0)
     await held.has_started()
-    failing = asyncio.create_task(lane.submit(1, lambda result: result / 0))
-    beside = submit(lane, 2)
+    failing = asyncio.create_task(batcher.submit(1, lambda result: result / 0))
+    beside = submit(batcher, 2)
     await eventually(lambda: waiting() == 2)
 
-    held.let_go()
+    held.release()
     (error,) = await asyncio.gather(failing, return_exceptions=True)
 
     assert isinstance(error, ZeroDivisionError)
     assert await results_of([*first, *beside]) == [0, 20]
-    assert (await lane.submit(3)).result == 30
+    assert (await batcher.submit(3)).result == 30
     assert held.batches[1] == [1, 2]
 
 
-async def test_nothing_is_finished_for_a_caller_that_has_gone(open_lane, held):
+async def test_nothing_is_finished_for_a_cancelled_caller(open_batcher, held):
     finished = []
-    lane = open_lane(held.run)
-    gone = asyncio.create_task(lane.submit(1, finished.append))
+    batcher = open_batcher(held.run)
+    cancelled = asyncio.create_task(batcher.submit(1, finished.append))
     await held.has_started()
 
-    gone.cancel()
-    await asyncio.wait([gone])
-    held.let_go()
-    await lane.submit(2, finished.append)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    held.release()
+    await batcher.submit(2, finished.append)
 
     assert finished == [20]
 
 
-async def test_closing_waits_for_what_is_being_finished(open_lane, held):
-    lane = open_lane(lambda items, _: items, finishers=1)
-    task = asyncio.create_task(lane.submit(4, lambda result: held.run([result], 1)[0]))
+async def test_closing_waits_for_what_is_being_finished(open_batcher, held):
+    batcher = open_batcher(lambda items, _: items, finishers=1)
+    task = asyncio.create_task(batcher.submit(4, lambda result: held.run([result], 1)[0]))
     await held.has_started()
 
-    closing = asyncio.create_task(lane.aclose())
-    held.let_go()
+    closing = asyncio.create_task(batcher.aclose())
+    held.release()
     await closing
 
     assert (await task).result == 40
     assert not threads_named("test")
 
 
-async def test_the_lane_holds_on_to_nothing_when_it_is_idle(open_lane):
+async def test_an_idle_batcher_keeps_no_items(open_batcher):
     class Big:
         pass
 
-    lane = open_lane(lambda items, _: items, calls=2, threads=2, finishers=2)
+    batcher = open_batcher(lambda items, _: items, calls=2, threads=2, finishers=2)
     references = []
     for _ in range(8):
         item = Big()
         references.append(weakref.ref(item))
-        await lane.submit(item, lambda _: None)
+        await batcher.submit(item, lambda _: None)
     del item
 
     await eventually(lambda: all(reference() is None for reference in references))
 
 
-async def test_begun_work_takes_no_place_from_others(open_lane, held, waiting):
-    lane = open_lane(held.run, max_queue_size=1)
-    first = submit(lane, 0)
+async def test_items_of_admitted_requests_take_no_capacity_from_others(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_queue_size=1)
+    first = submit(batcher, 0)
     await held.has_started()
-    begun = [asyncio.create_task(lane.submit(item, lambda result: result, is_admitted=True)) for item in (1, 2)]
+    begun = [asyncio.create_task(batcher.submit(item, lambda result: result, is_admitted=True)) for item in (1, 2)]
     await eventually(lambda: waiting() == 2)
 
-    other = submit(lane, 3)
-    held.let_go()
+    other = submit(batcher, 3)
+    held.release()
 
     assert await results_of([*first, *begun, *other]) == [0, 10, 20, 30]
 
 
-async def test_what_belongs_to_begun_work_is_not_refused(open_lane, held, waiting):
-    lane = open_lane(held.run, max_queue_size=1)
-    first = submit(lane, 0)
+async def test_an_item_of_an_admitted_request_is_not_refused(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_queue_size=1)
+    first = submit(batcher, 0)
     await held.has_started()
-    second = submit(lane, 1)
+    second = submit(batcher, 1)
     await eventually(lambda: waiting() == 1)
 
-    begun = asyncio.create_task(lane.submit(2, lambda result: result, is_admitted=True))
+    begun = asyncio.create_task(batcher.submit(2, lambda result: result, is_admitted=True))
     with pytest.raises(Overloaded):
-        await lane.submit(3)
-    held.let_go()
+        await batcher.submit(3)
+    held.release()
 
     assert await results_of([*first, *second, begun]) == [0, 10, 20]
 
 
-async def test_callers_take_turns_however_much_one_of_them_has_waiting(open_lane, held, waiting):
-    lane = open_lane(held.run, max_batch_size=1, max_queue_size=64)
-    first = submit(lane, 0)
+async def test_callers_are_served_alternately_however_many_items_one_of_them_has(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_batch_size=1, max_queue_size=64)
+    first = submit(batcher, 0)
     await held.has_started()
-    flood = [asyncio.create_task(lane.submit(item, caller="flood")) for item in range(1, 9)]
+    flood = [asyncio.create_task(batcher.submit(item, caller="flood")) for item in range(1, 9)]
     await eventually(lambda: waiting() == 8)
-    few = [asyncio.create_task(lane.submit(item, caller="few")) for item in (100, 101)]
+    few = [asyncio.create_task(batcher.submit(item, caller="few")) for item in (100, 101)]
     await eventually(lambda: waiting() == 10)
 
-    held.let_go()
+    held.release()
 
     await asyncio.gather(*first, *flood, *few)
     assert [batch[0] for batch in held.batches] == [0, 1, 100, 2, 101, 3, 4, 5, 6, 7, 8]
 
 
-async def test_what_shares_a_call_is_charged_to_its_own_caller(open_lane, held, waiting):
-    lane = open_lane(held.run, group=lambda item: item // 100, max_batch_size=2, max_queue_size=64)
-    first = submit(lane, 999)
+async def test_an_item_in_another_caller_s_call_is_charged_to_its_own_caller(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, group=lambda item: item // 100, max_batch_size=2, max_queue_size=64)
+    first = submit(batcher, 999)
     await held.has_started()
     queued = [
-        asyncio.create_task(lane.submit(item, caller=c)) for item, c in ((1, "a"), (2, "b"), (101, "b"), (201, "a"))
+        asyncio.create_task(batcher.submit(item, caller=c)) for item, c in ((1, "a"), (2, "b"), (101, "b"), (201, "a"))
     ]
     await eventually(lambda: waiting() == 4)
 
-    held.let_go()
+    held.release()
 
     await asyncio.gather(*first, *queued)
     assert held.batches == [[999], [1, 2], [101], [201]]
 
 
-async def test_one_caller_does_not_fill_the_queue_for_others(open_lane, held, waiting):
-    lane = open_lane(held.run, max_queue_size=8)
-    first = submit(lane, 0)
+async def test_one_caller_does_not_fill_the_queue_for_others(open_batcher, held, waiting):
+    batcher = open_batcher(held.run, max_queue_size=8)
+    first = submit(batcher, 0)
     await held.has_started()
-    flood = [asyncio.create_task(lane.submit(item, caller="flood")) for item in range(6)]
+    flood = [asyncio.create_task(batcher.submit(item, caller="flood")) for item in range(6)]
     await eventually(lambda: waiting() == 6)
 
     with pytest.raises(Overloaded, match="for this key"):
-        await lane.submit(6, caller="flood")
-    other = asyncio.create_task(lane.submit(7, caller="other"))
+        await batcher.submit(6, caller="flood")
+    other = asyncio.create_task(batcher.submit(7, caller="other"))
     await eventually(lambda: waiting() == 7)
-    held.let_go()
+    held.release()
 
     assert await results_of([*first, *flood, other]) == [0, 0, 10, 20, 30, 40, 50, 70]
 
@@ -591,13 +593,13 @@ class Item:
 
 
 @pytest.mark.parametrize("fails", ["run", "finish"])
-async def test_an_item_that_fails_is_not_kept(open_lane, without_collector, fails):
-    lane = open_lane(lambda items, _: items if fails == "finish" else [1 / 0])
+async def test_an_item_that_fails_is_not_kept(open_batcher, without_collector, fails):
+    batcher = open_batcher(lambda items, _: items if fails == "finish" else [1 / 0])
 
     async def fail() -> weakref.ref[Item]:
         item = Item()
         with pytest.raises(ZeroDivisionError):
-            await lane.submit(item, lambda _: 1 / 0)
+            await batcher.submit(item, lambda _: 1 / 0)
         return weakref.ref(item)
 
     left = await fail()

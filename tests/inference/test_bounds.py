@@ -1,4 +1,4 @@
-"""What bounds a process beside its lanes: permits for requests, and the work behind answers."""
+"""The bounds of a process beside its batchers: permits for requests, and work after the answers."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ def test_a_refusal_takes_no_permit():
         pass
 
 
-def test_what_would_be_refused_behind_the_door_is_refused_at_it():
+def test_a_request_that_the_queue_would_refuse_is_refused_at_admission():
     full = {"greedy"}
 
     def check(caller):
@@ -74,7 +74,7 @@ async def test_background_work_beyond_the_bound_is_dropped(metrics):
     assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 1
 
 
-async def test_background_work_that_has_ended_makes_room(metrics):
+async def test_ended_background_work_frees_capacity(metrics):
     background = BackgroundWork(1, metrics)
     ended = asyncio.Event()
 
@@ -89,7 +89,7 @@ async def test_background_work_that_has_ended_makes_room(metrics):
     await background.aclose(60)
 
 
-async def test_one_caller_does_not_take_all_the_room_for_background_work(metrics):
+async def test_one_caller_does_not_take_all_background_capacity(metrics):
     background, go, done = BackgroundWork(8, metrics), asyncio.Event(), []
 
     async def work(name):
@@ -104,11 +104,11 @@ async def test_one_caller_does_not_take_all_the_room_for_background_work(metrics
     assert started == [True] * 6 + [False] * 2
     assert other
     assert sorted(done) == ["a"] * 6 + ["b"]
-    assert background.start(work("a"), "a")  # what has ended is no longer held against it
+    assert background.start(work("a"), "a")  # ended work does not count
     await background.aclose(60)
 
 
-async def test_background_work_that_fails_is_logged_and_makes_room(caplog, metrics):
+async def test_failed_background_work_is_logged_and_frees_capacity(caplog, metrics):
     background = BackgroundWork(1, metrics)
 
     async def fail():

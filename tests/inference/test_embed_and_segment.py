@@ -15,7 +15,7 @@ CLICK = {"points": [{"x": 150, "y": 90}]}
 BOX = {"box": [40, 30, 220, 160]}
 
 
-def picture(seed=0):
+def image(seed=0):
     """A PNG of 300 × 200 pixels with structure."""
     coarse = np.random.default_rng(seed).integers(0, 256, (10, 15, 3), np.uint8)
     file = io.BytesIO()
@@ -24,7 +24,7 @@ def picture(seed=0):
 
 
 async def embedded(service, data):
-    """Embed a picture; its hash."""
+    """Embed an image; its hash."""
     answer = await service.embed(data)
     assert answer.status_code == 200, answer.text
     return answer.json()["image_hash"]
@@ -47,7 +47,7 @@ def problem_of(answer):
 
 async def test_an_answer_is_the_same_fresh_from_memory_and_from_redis(open_service, redis_server):
     first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
-    data = picture()
+    data = image()
 
     fresh = await first.embed(data)
     image_hash = fresh.json()["image_hash"]
@@ -64,8 +64,8 @@ async def test_an_answer_is_the_same_fresh_from_memory_and_from_redis(open_servi
     assert masks_of(answers[0]) == masks_of(answers[1]) == masks_of(answers[2])
 
 
-async def test_one_picture_sent_by_many_at_once_is_encoded_once(open_service):
-    service, data = await open_service(), picture()
+async def test_one_image_sent_by_many_at_once_is_encoded_once(open_service):
+    service, data = await open_service(), image()
 
     answers = await asyncio.gather(*(service.embed(data) for _ in range(8)))
 
@@ -74,11 +74,11 @@ async def test_one_picture_sent_by_many_at_once_is_encoded_once(open_service):
     assert await service.encodes() == 1
 
 
-async def test_one_picture_sent_to_several_replicas_at_once_is_encoded_once(open_service):
+async def test_one_image_sent_to_several_replicas_at_once_is_encoded_once(open_service):
     with RedisServer() as server:
         replicas = [await open_service(redis_url=server.url) for _ in range(2)]
 
-        answers = await asyncio.gather(*(replica.embed(picture(2)) for replica in replicas for _ in range(3)))
+        answers = await asyncio.gather(*(replica.embed(image(2)) for replica in replicas for _ in range(3)))
 
         assert {answer.status_code for answer in answers} == {200}
         assert sum([await replica.encodes() for replica in replicas]) == 1
@@ -87,12 +87,12 @@ async def test_one_picture_sent_to_several_replicas_at_once_is_encoded_once(open
         assert segmented[0] == segmented[1]
 
 
-async def test_a_caller_that_goes_does_not_take_the_embedding_from_the_others(open_service):
-    service, data = await open_service(), picture()
+async def test_a_caller_that_disconnects_does_not_take_the_embedding_from_the_others(open_service):
+    service, data = await open_service(), image()
     gone, stays = [asyncio.create_task(service.embed(data)) for _ in range(2)]
     async with asyncio.timeout(60):
         while not await service.sample("edgesam_stage_duration_seconds_count", stage="preprocess"):
-            pass  # soon the picture is with the encoder
+            pass  # the image reaches the encoder soon
 
     gone.cancel()
     answer = await stays
@@ -103,7 +103,7 @@ async def test_a_caller_that_goes_does_not_take_the_embedding_from_the_others(op
 
 async def test_refining_by_mask_id_is_refining_with_the_same_logits(open_service):
     service = await open_service()
-    image_hash = await embedded(service, picture())
+    image_hash = await embedded(service, image())
     (masks,) = masks_of(await service.segment(image_hash, CLICK, multimask=4))
     correction = {"points": [{"x": 60, "y": 50, "label": 0}]}
 
@@ -118,7 +118,7 @@ async def test_refining_by_mask_id_is_refining_with_the_same_logits(open_service
 
 async def test_a_mask_made_by_one_replica_is_refined_by_another(open_service, redis_server):
     first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
-    image_hash = await embedded(first, picture(3))
+    image_hash = await embedded(first, image(3))
     ((mask,),) = masks_of(await first.segment(image_hash, BOX))
     refinement = {**CLICK, "mask_id": mask["mask_id"]}
     await eventually(lambda: redis_server.ask("KEYS", f"*{image_hash}:mask:{mask['mask_id']}") != [], timeout_s=60)
@@ -128,9 +128,9 @@ async def test_a_mask_made_by_one_replica_is_refined_by_another(open_service, re
     assert masks_of(answers[0]) == masks_of(answers[1])
 
 
-async def test_a_mask_of_another_picture_is_not_found(open_service):
+async def test_a_mask_of_another_image_is_not_found(open_service):
     service = await open_service()
-    one, other = [await embedded(service, picture(seed)) for seed in (0, 1)]
+    one, other = [await embedded(service, image(seed)) for seed in (0, 1)]
     masks = masks_of(await service.segment(one, CLICK))[0]
 
     answer = await service.segment(other, {"mask_id": masks[0]["mask_id"]})
@@ -140,7 +140,7 @@ async def test_a_mask_of_another_picture_is_not_found(open_service):
 
 async def test_prompts_with_and_without_masks_keep_their_order(open_service):
     service = await open_service(max_decode_batch=2)
-    image_hash = await embedded(service, picture())
+    image_hash = await embedded(service, image())
     (masks,) = masks_of(await service.segment(image_hash, CLICK, multimask=4))
     prompts = [
         {**BOX, "mask_id": masks[0]["mask_id"]},
@@ -165,7 +165,7 @@ async def test_prompts_with_and_without_masks_keep_their_order(open_service):
 
 async def test_a_request_of_many_prompts_is_not_refused_half_way(open_service):
     service = await open_service(max_decode_queue=1, decode_workers=2, max_decode_batch=1)
-    image_hash = await embedded(service, picture())
+    image_hash = await embedded(service, image())
     prompts = [{"points": [{"x": 20 * number, "y": 90}]} for number in range(12)]
 
     answer = await service.segment(image_hash, *prompts, multimask=1)
@@ -173,9 +173,9 @@ async def test_a_request_of_many_prompts_is_not_refused_half_way(open_service):
     assert len({masks[0]["mask_id"] for masks in masks_of(answer)}) == len(prompts)
 
 
-async def test_a_request_of_many_prompts_does_not_shut_clicks_out(open_service):
+async def test_a_request_of_many_prompts_does_not_shut_other_prompts_out(open_service):
     service = await open_service(max_decode_queue=2, decode_workers=1, max_decode_batch=1)
-    image_hash = await embedded(service, picture())
+    image_hash = await embedded(service, image())
     bulk = asyncio.create_task(service.segment(image_hash, *[CLICK] * 24, multimask=1))
 
     clicks = []
@@ -188,7 +188,7 @@ async def test_a_request_of_many_prompts_does_not_shut_clicks_out(open_service):
 
 async def test_one_prompt_that_cannot_be_decoded_ends_the_request_and_no_other(open_service):
     service = await open_service(max_decode_batch=1)
-    image_hash = await embedded(service, picture())
+    image_hash = await embedded(service, image())
     bad = {"mask_id": "0" * 32}
 
     failed, answered = await asyncio.gather(
@@ -199,12 +199,12 @@ async def test_one_prompt_that_cannot_be_decoded_ends_the_request_and_no_other(o
     assert len(masks_of(answered)) == 2
 
 
-async def test_work_that_takes_too_long_is_answered_with_the_deadline(open_service, redis_server):
+async def test_work_that_takes_too_long_is_answered_with_504(open_service, redis_server):
     patient = await open_service(redis_url=redis_server.url)
     hurried = await open_service(redis_url=redis_server.url, embed_timeout_s=1e-6, segment_timeout_s=1e-6)
-    image_hash = await embedded(patient, picture(4))
+    image_hash = await embedded(patient, image(4))
 
-    embedding = await hurried.embed(picture(5))
+    embedding = await hurried.embed(image(5))
     segmenting = await hurried.segment(image_hash, CLICK)
 
     assert problem_of(embedding) == (504, "deadline-exceeded")
@@ -212,9 +212,9 @@ async def test_work_that_takes_too_long_is_answered_with_the_deadline(open_servi
     assert "Retry-After" in segmenting.headers
 
 
-async def test_a_picture_that_cannot_be_decoded_is_an_error_for_all_and_blocks_nothing(open_service, redis_server):
+async def test_an_image_that_cannot_be_decoded_is_an_error_for_all_and_blocks_nothing(open_service, redis_server):
     service = await open_service(redis_url=redis_server.url)
-    broken = picture(6)[:-200]
+    broken = image(6)[:-200]
 
     answers = await asyncio.gather(*(service.embed(broken) for _ in range(3)))
     answers.append(await service.embed(broken))
@@ -228,7 +228,7 @@ async def test_without_redis_a_replica_still_serves(open_service):
         service = await open_service(redis_url=server.url, redis_read_timeout_s=0.1, redis_connect_timeout_s=0.1)
         server.kill()
 
-        image_hash = await embedded(service, picture())
+        image_hash = await embedded(service, image())
         answer = await service.segment(image_hash, CLICK)
         unknown: httpx.Response = await service.segment("0" * 64, CLICK)
 
@@ -242,7 +242,7 @@ async def test_masks_of_one_key_do_not_keep_those_of_another_from_being_shared(o
             redis_url=server.url, api_keys=["the-key-of-the-first", "the-key-of-the-second"], redis_max_connections=64
         )
         service.use_key("the-key-of-the-first")
-        image_hash = await embedded(service, picture(8))
+        image_hash = await embedded(service, image(8))
         server.pause()
         try:
             clicks = [{"points": [{"x": 10 + 3 * number, "y": 90}]} for number in range(40)]

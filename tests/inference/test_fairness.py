@@ -1,4 +1,4 @@
-"""Fairness between callers: whose turn it is, and how much of a bounded thing one of them may have."""
+"""Fairness between callers: who is next, and how many permits one of them may have."""
 
 from collections import Counter
 
@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from service.errors import Overloaded
 from service.inference.scheduling.admission import AdmissionController
-from service.inference.scheduling.fairness import FairScheduler, has_room
+from service.inference.scheduling.fairness import FairScheduler, may_acquire
 
 SIZES = st.lists(st.integers(1, 64), min_size=1, max_size=40)
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), SIZES, min_size=2), st.integers(1, 200))
-def test_between_two_that_wait_all_the_time_the_difference_is_below_two_of_their_largest_items(items, rounds):
-    turns, had, largest = FairScheduler(), Counter(), max(map(max, items.values()))
+def test_callers_that_wait_all_the_time_are_served_alike_up_to_two_of_their_largest_items(items, rounds):
+    scheduler, had, largest = FairScheduler(), Counter(), max(map(max, items.values()))
 
     for number in range(rounds):
-        caller = turns.next(items)
+        caller = scheduler.next(items)
         size = items[caller][number % len(items[caller])]
-        turns.took(caller, size)
+        scheduler.charge(caller, size)
         had[caller] += size
 
         amounts = [had[one] for one in items]
@@ -28,69 +28,65 @@ def test_between_two_that_wait_all_the_time_the_difference_is_below_two_of_their
 
 
 @given(st.integers(1, 500), st.integers(1, 64))
-def test_who_comes_later_has_no_credit_for_the_time_before_and_no_debt_either(before, size):
-    turns = FairScheduler()
+def test_a_later_caller_has_neither_credit_nor_debt_for_the_time_before(before, size):
+    scheduler = FairScheduler()
     for _ in range(before):
-        turns.took(turns.next(["early"]), size)
+        scheduler.charge(scheduler.next(["early"]), size)
 
     chosen = []
     for _ in range(6):
-        chosen.append(turns.next(["early", "late"]))
-        turns.took(chosen[-1], size)
+        chosen.append(scheduler.next(["early", "late"]))
+        scheduler.charge(chosen[-1], size)
 
     assert abs(chosen.count("early") - chosen.count("late")) <= 1
 
 
 @given(st.lists(st.sampled_from(["", "a", "b"]), min_size=1, max_size=30))
-def test_what_comes_along_in_a_batch_counts_for_its_own_caller(along):
-    turns, had = FairScheduler(), Counter()
+def test_an_item_in_another_s_batch_counts_for_its_own_caller(along):
+    scheduler, had = FairScheduler(), Counter()
     for caller in along:
-        assert had[turns.next(["", "a", "b"])] == min(had[one] for one in ["", "a", "b"])
-        turns.took(caller, 1)
+        assert had[scheduler.next(["", "a", "b"])] == min(had[one] for one in ["", "a", "b"])
+        scheduler.charge(caller, 1)
         had[caller] += 1
 
 
-def test_of_equals_the_first_to_wait_is_next():
+def test_of_callers_that_were_served_alike_the_first_one_is_next():
     assert FairScheduler().next(["b", "a", "c"]) == "b"
 
 
 @given(st.integers(4, 300), st.integers(1, 320))
-def test_however_many_have_all_they_may_a_newcomer_finds_a_place_while_there_are_fewer_callers_than_places(
-    limit, callers
-):
+def test_a_new_caller_finds_a_permit_while_there_are_fewer_callers_than_permits(limit, callers):
     held = Counter()
-    while any(has_room(held[one], held.total(), limit) for one in range(callers)):
+    while any(may_acquire(held[one], held.total(), limit) for one in range(callers)):
         for one in range(callers):
-            held[one] += has_room(held[one], held.total(), limit)
+            held[one] += may_acquire(held[one], held.total(), limit)
 
-    assert has_room(0, held.total(), limit) == (callers < limit)
+    assert may_acquire(0, held.total(), limit) == (callers < limit)
     assert max(held.values()) - min(held[one] for one in range(callers)) <= 1
     if callers == 1 and limit % 8 == 0:
         assert held.total() == limit * 3 // 4
 
 
 @given(st.integers(4, 48), st.lists(st.tuples(st.integers(0, 50), st.integers(-12, 48)), max_size=60))
-def test_in_whatever_order_they_come_and_go_a_newcomer_is_refused_only_while_more_than_an_eighth_hold_places(
-    limit, steps
-):
+def test_a_new_caller_is_refused_only_while_more_than_an_eighth_of_the_limit_hold_permits(limit, steps):
     held = Counter()
 
     for caller, wanted in steps:
         held[caller] -= min(held[caller], max(0, -wanted))
         for _ in range(wanted):
-            held[caller] += has_room(held[caller], held.total(), limit)
+            held[caller] += may_acquire(held[caller], held.total(), limit)
 
-        holders = sum(places > 0 for places in held.values())
+        holders = sum(count > 0 for count in held.values())
         assert held.total() <= limit
-        assert has_room(0, held.total(), limit) or holders >= min(limit / 8 + 1, limit)
+        assert may_acquire(0, held.total(), limit) or holders >= min(limit / 8 + 1, limit)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_of_few_places_one_caller_alone_may_have_all(limit):
-    assert [has_room(held, held, limit) for held in range(limit + 1)] == [True] * limit + [False]
+def test_one_caller_alone_may_have_all_of_few_permits(limit):
+    assert [may_acquire(held, held, limit) for held in range(limit + 1)] == [True] * limit + [False]
 
 
-def test_one_caller_alone_may_not_have_every_permit_and_nobody_at_all_may():
+def test_one_key_may_not_have_every_permit_and_requests_without_keys_may():
     told_apart, together = AdmissionController(8, "requests"), AdmissionController(8, "requests")
 
     for caller, admission, expected in (("key", told_apart, 6), ("", together, 8)):
@@ -105,7 +101,7 @@ def test_one_caller_alone_may_not_have_every_permit_and_nobody_at_all_may():
             pass
 
 
-def test_a_refusal_says_whether_the_process_is_full_or_the_key_has_its_share():
+def test_a_refusal_states_whether_the_process_is_full_or_the_key_has_its_share():
     admission = AdmissionController(4, "uploads")
     permits = [admission.permit("a") for _ in range(3)]
     for permit in permits:

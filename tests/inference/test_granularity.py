@@ -1,4 +1,4 @@
-"""Proposals go with their embedding: through the lane, memory and Redis, and never to a model of another kind."""
+"""Proposals go with their embedding: through the batcher, memory and Redis, and never to a model of another kind."""
 
 import io
 
@@ -15,7 +15,7 @@ from service.sam.embedding import embedding_to_bytes
 CLICK = {"points": [{"x": 150, "y": 90}]}
 
 
-def picture(seed=0):
+def image(seed=0):
     """A PNG of 300 × 200 pixels with structure."""
     coarse = np.random.default_rng(seed).integers(0, 256, (10, 15, 3), np.uint8)
     file = io.BytesIO()
@@ -28,30 +28,30 @@ def boxes_of(answer):
     return [result["granularity_box"] for result in answer.json()["results"]]
 
 
-async def test_each_picture_of_a_batch_has_its_own_proposals_in_its_own_memory(proposing_artifact, metrics):
+async def test_each_image_of_a_batch_has_its_own_proposals_in_its_own_memory(proposing_artifact, metrics):
     runtime = Runtime(proposing_artifact, provider="cpu", threads=2)
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
-    lane = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    batcher = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
     together = runtime.encode(frames).proposals
     alone = runtime.encode(frames[1:]).proposals
-    lane.start()
+    batcher.start()
     try:
-        in_lane = (await lane.submit(frames[1])).result.proposals
+        in_batcher = (await batcher.submit(frames[1])).result.proposals
     finally:
-        await lane.aclose()
+        await batcher.aclose()
 
     assert len(together) == 2
     assert not np.array_equal(together[0].boxes, together[1].boxes)
-    for other in (alone[0], in_lane):
+    for other in (alone[0], in_batcher):
         np.testing.assert_allclose(other.scores, together[1].scores, rtol=0, atol=1e-4)
-    assert in_lane.boxes.base is None
-    assert in_lane.scores.base is None
+    assert in_batcher.boxes.base is None
+    assert in_batcher.scores.base is None
 
 
 async def test_a_replica_finds_the_proposals_in_redis(open_service, redis_server, proposing_artifact):
     first, second = [await open_service(redis_url=redis_server.url, model_dir=proposing_artifact) for _ in range(2)]
-    image_hash = (await first.embed(picture(1))).json()["image_hash"]
+    image_hash = (await first.embed(image(1))).json()["image_hash"]
     await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{image_hash}") != [], timeout_s=60)
 
     answers = [await service.segment(image_hash, CLICK, granularity="auto") for service in (first, second)]
@@ -66,10 +66,10 @@ async def test_models_with_and_without_the_module_do_not_share_embeddings(
 ):
     plain = await open_service(redis_url=redis_server.url)
     proposing = await open_service(redis_url=redis_server.url, model_dir=proposing_artifact)
-    image_hash = (await plain.embed(picture(2))).json()["image_hash"]
+    image_hash = (await plain.embed(image(2))).json()["image_hash"]
 
     before = await proposing.segment(image_hash, CLICK, granularity="auto")
-    again = await proposing.embed(picture(2))
+    again = await proposing.embed(image(2))
     after = await proposing.segment(image_hash, CLICK, granularity="auto")
 
     assert (before.status_code, before.json()["code"]) == (404, "embedding-not-found")
@@ -81,7 +81,7 @@ async def test_an_embedding_without_proposals_gives_a_click_no_box(open_service,
     """No release of the service writes one for a model with the module; what is read must still be served."""
     fingerprint = load_manifest(proposing_artifact).fingerprint
     first, second = [await open_service(redis_url=redis_server.url, model_dir=proposing_artifact) for _ in range(2)]
-    image_hash = (await first.embed(picture(3))).json()["image_hash"]
+    image_hash = (await first.embed(image(3))).json()["image_hash"]
     (key,) = redis_server.ask("KEYS", f"edgesam:*:{fingerprint}:*:{image_hash}")
     value = EmbeddingCodec(fingerprint).decode(redis_server.ask("GET", key))
     bare = type(value)(value.tokens, value.original_size)

@@ -1,4 +1,4 @@
-"""What memory serves stays in Redis, and what Redis lost comes back."""
+"""Embeddings that memory serves stay in Redis, and those that Redis lost are stored again."""
 
 import asyncio
 import logging
@@ -89,7 +89,7 @@ async def kept(states, context, name):
     return key_of(name)
 
 
-async def test_a_picture_in_use_is_renewed_in_redis_behind_the_answer(open_states, redis_server, new_context):
+async def test_an_image_in_use_is_renewed_in_redis_behind_the_answer(open_states, redis_server, new_context):
     states = open_states(0.0)
     key = await kept(states, new_context(), "renewed")
     redis_server.ask("PEXPIRE", key, "60000")
@@ -100,7 +100,7 @@ async def test_a_picture_in_use_is_renewed_in_redis_behind_the_answer(open_state
     assert int(redis_server.ask("PTTL", key)) > 60_000
 
 
-async def test_a_picture_in_use_that_redis_lost_is_stored_again(open_states, redis_server, new_context):
+async def test_an_image_in_use_that_redis_lost_is_stored_again(open_states, redis_server, new_context):
     states = open_states(0.0)
     key = await kept(states, new_context(), "lost")
     redis_server.ask("UNLINK", key)
@@ -111,7 +111,7 @@ async def test_a_picture_in_use_that_redis_lost_is_stored_again(open_states, red
     assert int(redis_server.ask("EXISTS", key)) == 1
 
 
-async def test_one_caller_s_clicks_do_not_keep_another_s_picture_from_being_renewed(
+async def test_one_caller_s_clicks_do_not_keep_another_s_image_from_being_renewed(
     open_states, redis_server, new_context, metrics
 ):
     states = open_states(0.0)
@@ -125,11 +125,11 @@ async def test_one_caller_s_clicks_do_not_keep_another_s_picture_from_being_rene
         redis_server.resume()
     await open_states.background.aclose(5.0)
 
-    # Six of the eight places are a's; two were refused, and neither of them was the other's.
+    # Caller a has six of the eight tasks. Two of its own were refused, and none of the other caller.
     assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 2
 
 
-async def test_a_picture_is_not_renewed_with_every_click(open_states, redis_server, new_context):
+async def test_an_image_is_not_renewed_with_every_click(open_states, redis_server, new_context):
     states = open_states(1000.0)
     key = await kept(states, new_context(), "often")
     redis_server.ask("PEXPIRE", key, "60000")
@@ -143,13 +143,13 @@ async def test_a_picture_is_not_renewed_with_every_click(open_states, redis_serv
 
 @pytest.fixture
 async def elsewhere(redis_server, metrics):
-    """Deletions of another replica, which nobody here listens to."""
+    """Deletions of another replica, to which this one does not subscribe."""
     client = connect(redis_server.url, read_timeout_s=5.0)
     yield Deletions(client, CircuitBreaker(metrics=metrics), mark_ttl_s=1000.0)
     await client.aclose()
 
 
-async def test_a_picture_that_another_replica_deleted_is_not_stored_again_although_nobody_told(
+async def test_an_image_that_another_replica_deleted_is_not_stored_again_although_no_message_came(
     open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
@@ -164,7 +164,7 @@ async def test_a_picture_that_another_replica_deleted_is_not_stored_again_althou
         await states.find(key, new_context())
 
 
-async def test_looking_up_a_picture_that_another_replica_deleted_finds_none(open_states, elsewhere, new_context):
+async def test_looking_up_an_image_that_another_replica_deleted_finds_none(open_states, elsewhere, new_context):
     states = open_states(1000.0)
     key = await kept(states, new_context(), "asked for")
     await elsewhere.delete(key)
@@ -173,7 +173,7 @@ async def test_looking_up_a_picture_that_another_replica_deleted_finds_none(open
     assert await states.contains(key) is None
 
 
-async def test_a_picture_that_is_embedded_anew_after_its_deletion_stays(
+async def test_an_image_that_is_embedded_anew_after_its_deletion_stays(
     open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
@@ -230,7 +230,7 @@ async def checked(states, _, key, __):
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
-async def test_a_picture_that_is_uploaded_while_redis_is_away_outlives_the_mark_of_its_deletion_before(
+async def test_an_image_that_is_uploaded_while_redis_is_away_outlives_the_tombstone_of_its_deletion(
     open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)
@@ -248,7 +248,7 @@ async def test_a_picture_that_is_uploaded_while_redis_is_away_outlives_the_mark_
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
-async def test_a_picture_that_is_uploaded_while_redis_is_away_is_gone_when_it_was_deleted_after_that(
+async def test_an_image_that_is_uploaded_while_redis_is_away_is_gone_when_it_was_deleted_after_that(
     open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)
@@ -264,7 +264,7 @@ async def test_a_picture_that_is_uploaded_while_redis_is_away_is_gone_when_it_wa
     assert await elsewhere.mark(key)
 
 
-async def test_an_upload_under_way_keeps_nothing_of_a_picture_that_is_deleted_although_nobody_told(
+async def test_an_upload_under_way_keeps_nothing_of_an_image_that_is_deleted_although_no_message_came(
     open_states, elsewhere, redis_server, new_context
 ):
     states, key = open_states(0.0), key_of("under way")

@@ -1,4 +1,4 @@
-"""The two lanes over the real graphs: each caller gets the answer to its own picture and prompts."""
+"""The two batchers over the real graphs: each caller gets the answer to its own image and prompts."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -24,19 +24,19 @@ def clicks(state, *places):
 
 
 @asynccontextmanager
-async def submitted_together(lane, metrics, items, name):
-    """Submit before the lane starts, so that everything waits at once; the lane is closed at the end."""
-    tasks = [asyncio.create_task(lane.submit(item)) for item in items]
+async def submitted_together(batcher, metrics, items, name):
+    """Submit before the batcher starts, so that everything waits at once; the batcher is closed at the end."""
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
     depth = lambda: metrics.registry.get_sample_value("edgesam_queue_depth", {"lane": name})
     await eventually(lambda: depth() == len(items))
-    lane.start()
+    batcher.start()
     try:
         yield await asyncio.gather(*tasks)
     finally:
-        await lane.aclose()
+        await batcher.aclose()
 
 
-async def test_prompts_on_several_pictures_at_once_are_decoded_on_their_own(runtime, metrics):
+async def test_prompts_on_several_images_at_once_are_decoded_on_their_own(runtime, metrics):
     first, second = random_state(runtime, 1), random_state(runtime, 2)
     items = [
         clicks(first, (100, 200)),
@@ -44,12 +44,14 @@ async def test_prompts_on_several_pictures_at_once_are_decoded_on_their_own(runt
         clicks(first, (900, 400), (20, 20), (500, 500)),
         clicks(second, (30, 800)),
     ]
-    lane = decode_batcher(runtime, max_batch_size=8, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
+    batcher = decode_batcher(
+        runtime, max_batch_size=8, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics
+    )
 
-    async with submitted_together(lane, metrics, items, "decode") as answers:
+    async with submitted_together(batcher, metrics, items, "decode") as answers:
         pass
 
-    assert [done.batch_size for done in answers] == [2, 2, 2, 2]  # one call a picture
+    assert [done.batch_size for done in answers] == [2, 2, 2, 2]  # one call an image
     for item, done in zip(items, answers, strict=True):
         alone = runtime.decode(item.state, *decoder_inputs(item.prompts, item.original_size))
         assert_allclose(done.result.mask_logits, alone.mask_logits, rtol=0, atol=1e-5)
@@ -60,9 +62,11 @@ async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
     state = random_state(runtime, 1)
     three = [clicks(state, (100 * i, 50)) for i in range(3)]
     joined = DecodeItem(state, [prompt for item in three for prompt in item.prompts], (1024, 1024))
-    lane = decode_batcher(runtime, max_batch_size=4, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
+    batcher = decode_batcher(
+        runtime, max_batch_size=4, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics
+    )
 
-    async with submitted_together(lane, metrics, [joined, *three], "decode") as answers:
+    async with submitted_together(batcher, metrics, [joined, *three], "decode") as answers:
         pass
 
     assert [done.batch_size for done in answers] == [4, 4, 2, 2]
@@ -70,11 +74,11 @@ async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
         assert_allclose(done.result.mask_logits, answers[0].result.rows(row, row + 1).mask_logits, rtol=0, atol=1e-5)
 
 
-async def test_pictures_encoded_together_come_back_in_order(runtime, metrics):
+async def test_images_encoded_together_come_back_in_order(runtime, metrics):
     frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
-    lane = encode_batcher(runtime, dtype="float32", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    batcher = encode_batcher(runtime, dtype="float32", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
-    async with submitted_together(lane, metrics, frames, "encode") as answers:
+    async with submitted_together(batcher, metrics, frames, "encode") as answers:
         pass
 
     assert [done.batch_size for done in answers] == [2, 2]
@@ -82,11 +86,11 @@ async def test_pictures_encoded_together_come_back_in_order(runtime, metrics):
         assert_allclose(done.result.tokens, runtime.encode(frame[None]).tokens[0], rtol=0, atol=1e-4)
 
 
-async def test_tokens_are_rounded_in_the_lane_and_own_their_memory(runtime, metrics):
+async def test_tokens_are_rounded_in_the_batcher_and_own_their_memory(runtime, metrics):
     frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
-    lane = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    batcher = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
-    async with submitted_together(lane, metrics, frames, "encode") as answers:
+    async with submitted_together(batcher, metrics, frames, "encode") as answers:
         pass
 
     assert [done.result.tokens.dtype for done in answers] == [np.float16, np.float16]

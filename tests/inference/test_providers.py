@@ -1,6 +1,6 @@
-"""What computes: what is refused at start, how auto chooses, and that providers agree.
+"""Execution providers: what is refused at start, how auto selects, and that providers agree.
 
-With the plain onnxruntime only the CPU is there. `make openvino-test` runs this room where OpenVINO is installed.
+The plain onnxruntime has the CPU alone. `make openvino-test` runs these tests where OpenVINO is installed.
 """
 
 import logging
@@ -40,7 +40,7 @@ needs_openvino = pytest.mark.skipif(
 )
 
 
-def picture(seed=0):
+def image(seed=0):
     return np.random.default_rng(seed).normal(0, 1, (1, 3, 1024, 1024)).astype(np.float32)
 
 
@@ -50,8 +50,8 @@ def clicks(count, seed=0):
 
 
 def masks_of(runtime):
-    """Picture to masks: every graph once. (12, 4, 256, 256)."""
-    tokens = runtime.encode(picture()).tokens[0]
+    """Image to masks: every graph once. (12, 4, 256, 256)."""
+    tokens = runtime.encode(image()).tokens[0]
     return runtime.decode(runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays, *clicks(12)).mask_logits
 
 
@@ -78,7 +78,7 @@ def test_the_cpu_is_always_there():
 
 
 @pytest.mark.parametrize("missing", MISSING)
-def test_a_provider_that_is_not_installed_is_refused_with_what_to_install(artifact, missing):
+def test_a_provider_that_is_not_installed_is_refused_with_the_extra_to_install(artifact, missing):
     extra = {"openvino": "openvino", "cuda": "gpu", "tensorrt": "gpu"}[missing]
 
     with pytest.raises(ProviderUnavailable, match=rf"EDGESAM_PROVIDER={missing}.*'{extra}'.*EDGESAM_PROVIDER=auto"):
@@ -114,7 +114,7 @@ def test_a_single_provider_is_taken_without_a_run():
     assert (selected.backend, selected.loaded, selected.timings_ms) == (CPU, CPU, {})
 
 
-def test_the_fastest_is_chosen_and_all_timings_are_told():
+def test_the_fastest_is_selected_and_all_timings_are_stated():
     times_s = {CPU: 0.02, OTHER: 0.0}
 
     selected = select_fastest(
@@ -138,7 +138,7 @@ def test_the_first_stays_when_the_other_is_slower():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fault", ["cannot be made", "fails in a run", "answers NaN", "answers something else"])
-def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, fault, precision):
+def test_auto_does_without_a_provider_that_does_not_work_and_logs_it(caplog, fault, precision):
     other = Backend("openvino", precision)
 
     def make(backend):
@@ -165,7 +165,7 @@ def test_auto_goes_on_without_a_provider_that_does_not_work_and_says_so(caplog, 
     assert line.startswith(f"The encoder runs without {other}: ")
 
 
-def test_a_graph_that_is_none_is_the_file_s_fault(tmp_path):
+def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path):
     (tmp_path / "encoder.onnx").write_bytes(b"no graph")
 
     with pytest.raises(ManifestError, match=r"encoder\.onnx: ONNX Runtime cannot load"):
@@ -215,7 +215,7 @@ def test_float32_embeddings_are_shared_whatever_computed_them(artifact, runtime)
     assert runtime.fingerprint == runtime.manifest.fingerprint
 
 
-def test_the_service_says_what_computes(artifact):
+def test_the_service_states_provider_and_precision(artifact):
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PROVIDER": "cpu"}) as service:
         (model,) = httpx.get(f"{service.url}/models", timeout=60).json()["models"]
 

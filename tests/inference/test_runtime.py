@@ -101,7 +101,7 @@ def test_an_artifact_of_the_official_layout_is_refused_with_the_layout_to_export
         Runtime(copy, provider="cpu", threads=1)
 
 
-def test_pictures_encoded_together_get_the_tokens_they_get_alone(runtime):
+def test_images_encoded_together_get_the_tokens_they_get_alone(runtime):
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
 
     together = runtime.encode(frames).tokens

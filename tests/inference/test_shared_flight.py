@@ -133,7 +133,7 @@ async def test_a_value_stored_since_the_caller_missed_it_is_not_computed_again(o
     assert redis_server.ask("EXISTS", f"lock:{key}") == 0  # and nobody else is kept waiting
 
 
-async def test_an_owner_that_gives_up_lets_the_other_compute(open_replica, redis_server):
+async def test_when_an_owner_releases_its_lock_the_other_computes(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
     lease = await first.flight.claim(key, TIMINGS)
     waits = await starts_to_wait(second, redis_server, key)
@@ -145,7 +145,7 @@ async def test_an_owner_that_gives_up_lets_the_other_compute(open_replica, redis
     await claim.release()
 
 
-async def test_a_lost_owner_blocks_nobody_for_longer_than_its_lock_lives(open_replica, redis_server):
+async def test_a_lost_owner_blocks_others_no_longer_than_its_lock_lives(open_replica, redis_server):
     lost, second, key = open_replica(redis_server.url, ttl_s=0.5), open_replica(redis_server.url), new_key()
     lease = await lost.flight.claim(key, TIMINGS)
     await lose(lease)
@@ -182,7 +182,7 @@ async def test_a_damaged_value_does_not_end_the_wait_of_others(open_replica, red
     np.testing.assert_array_equal(await asyncio.wait_for(waits, 60), VALUE)
 
 
-async def test_a_waiter_that_goes_leaves_no_lock_behind(open_replica, redis_server):
+async def test_a_cancelled_waiter_leaves_no_lock_behind(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
     lease = await first.flight.claim(key, TIMINGS)
     waits = await starts_to_wait(second, redis_server, key)
@@ -196,7 +196,7 @@ async def test_a_waiter_that_goes_leaves_no_lock_behind(open_replica, redis_serv
     await claim.release()
 
 
-async def test_without_redis_everybody_computes(open_replica):
+async def test_without_redis_every_replica_computes(open_replica):
     nowhere = f"redis://127.0.0.1:{free_port()}"
     replicas, key = [open_replica(nowhere) for _ in range(2)], new_key()
 
@@ -208,7 +208,7 @@ async def test_without_redis_everybody_computes(open_replica):
         await claim.release()
 
 
-async def test_a_silent_redis_makes_nobody_wait_for_long(open_replica):
+async def test_a_silent_redis_delays_no_replica_for_long(open_replica):
     with RedisServer() as server:
         replica, key = open_replica(server.url, bounds=QUICK), new_key()
         server.pause()
@@ -221,7 +221,7 @@ async def test_a_silent_redis_makes_nobody_wait_for_long(open_replica):
     assert all(isinstance(claim, Lease) for claim in claims)
 
 
-async def test_who_waits_when_redis_dies_computes(open_replica):
+async def test_a_replica_that_waits_when_redis_dies_computes(open_replica):
     with RedisServer() as server:
         first, second, key = open_replica(server.url), open_replica(server.url), new_key()
         lease = await first.flight.claim(key, TIMINGS)

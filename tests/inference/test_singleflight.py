@@ -35,7 +35,7 @@ class HeldComputation:
         return self.starts
 
 
-async def callers(flight, compute, *, count, key="picture"):
+async def callers(flight, compute, *, count, key="image"):
     """Tasks that all wait for the flight of one key."""
     tasks = [asyncio.create_task(flight.run(key, compute, TIMINGS)) for _ in range(count)]
     await compute.started.wait()
@@ -64,7 +64,7 @@ async def test_a_request_that_joins_a_computation_has_a_wait_in_its_timings_and_
     assert [list(each.elapsed_ms()) for each in timings] == [[], ["wait"]]
 
 
-async def test_keys_are_computed_beside_each_other():
+async def test_keys_are_computed_at_the_same_time():
     flight, slow, fast = SingleFlight(), HeldComputation(), HeldComputation()
     (waits,) = await callers(flight, slow, count=1, key="slow")
     fast.go.set()
@@ -76,7 +76,7 @@ async def test_keys_are_computed_beside_each_other():
     await waits
 
 
-async def test_an_error_reaches_everybody_who_waits():
+async def test_an_error_reaches_all_callers_that_wait():
     compute = HeldComputation(Overloaded("full"))
     tasks = await callers(SingleFlight(), compute, count=3)
 
@@ -93,21 +93,21 @@ async def test_a_call_after_a_failure_starts_anew():
     working.go.set()
 
     with pytest.raises(Overloaded):
-        await flight.run("picture", failing, TIMINGS)
+        await flight.run("image", failing, TIMINGS)
 
-    assert await flight.run("picture", working, TIMINGS) == 1
+    assert await flight.run("image", working, TIMINGS) == 1
 
 
 async def test_a_call_after_the_end_computes_again():
     flight, compute = SingleFlight(), HeldComputation()
     compute.go.set()
 
-    assert await flight.run("picture", compute, TIMINGS) == 1
-    assert await flight.run("picture", compute, TIMINGS) == 2
+    assert await flight.run("image", compute, TIMINGS) == 1
+    assert await flight.run("image", compute, TIMINGS) == 2
 
 
 @pytest.mark.parametrize("gone", [0, 2], ids=["the one who started it", "one who joined"])
-async def test_a_caller_that_goes_does_not_take_the_work_from_the_others(gone):
+async def test_a_cancelled_caller_does_not_cancel_the_work_of_the_others(gone):
     compute = HeldComputation()
     tasks = await callers(SingleFlight(), compute, count=3)
 
@@ -121,7 +121,7 @@ async def test_a_caller_that_goes_does_not_take_the_work_from_the_others(gone):
     assert not compute.cancelled.is_set()
 
 
-async def test_the_last_caller_that_goes_ends_the_work():
+async def test_the_last_cancelled_caller_cancels_the_work():
     compute = HeldComputation()
     tasks = await callers(SingleFlight(), compute, count=2)
 
@@ -133,9 +133,9 @@ async def test_the_last_caller_that_goes_ends_the_work():
     assert compute.cancelled.is_set()
 
 
-async def test_a_caller_that_goes_at_once_leaves_nothing_behind():
+async def test_a_caller_that_is_cancelled_at_once_leaves_nothing_behind():
     flight, left, compute = SingleFlight(), HeldComputation(), HeldComputation()
-    task = asyncio.create_task(flight.run("picture", left, TIMINGS))
+    task = asyncio.create_task(flight.run("image", left, TIMINGS))
     await asyncio.sleep(0)  # the caller waits; its flight has not had a turn yet
 
     task.cancel()
@@ -143,10 +143,10 @@ async def test_a_caller_that_goes_at_once_leaves_nothing_behind():
     compute.go.set()
 
     assert task.cancelled()
-    assert await flight.run("picture", compute, TIMINGS) == 1
+    assert await flight.run("image", compute, TIMINGS) == 1
 
 
-async def test_who_comes_while_cancelled_work_is_tidied_up_gets_work_of_their_own():
+async def test_a_request_during_the_cleanup_of_cancelled_work_starts_work_of_its_own():
     flight, compute = SingleFlight(), HeldComputation()
     tidying, tidied, began = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -158,13 +158,13 @@ async def test_who_comes_while_cancelled_work_is_tidied_up_gets_work_of_their_ow
             tidying.set()
             await tidied.wait()
 
-    first = asyncio.create_task(flight.run("picture", tidies_up, TIMINGS))
+    first = asyncio.create_task(flight.run("image", tidies_up, TIMINGS))
     await began.wait()
     first.cancel()
     await tidying.wait()
 
     compute.go.set()
-    result = await flight.run("picture", compute, TIMINGS)
+    result = await flight.run("image", compute, TIMINGS)
     tidied.set()
     await asyncio.wait([first])
 
@@ -172,7 +172,7 @@ async def test_who_comes_while_cancelled_work_is_tidied_up_gets_work_of_their_ow
     assert first.cancelled()
 
 
-async def test_the_end_of_cancelled_work_does_not_forget_the_flight_after_it():
+async def test_the_end_of_cancelled_work_does_not_remove_the_flight_after_it():
     flight, second = SingleFlight(), HeldComputation()
     tidying, tidied, began = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -184,7 +184,7 @@ async def test_the_end_of_cancelled_work_does_not_forget_the_flight_after_it():
             tidying.set()
             await tidied.wait()
 
-    first = asyncio.create_task(flight.run("picture", tidies_up, TIMINGS))
+    first = asyncio.create_task(flight.run("image", tidies_up, TIMINGS))
     await began.wait()
     first.cancel()
     await tidying.wait()
@@ -192,7 +192,7 @@ async def test_the_end_of_cancelled_work_does_not_forget_the_flight_after_it():
     tidied.set()
     await asyncio.wait([first])
 
-    joined = asyncio.create_task(flight.run("picture", second, TIMINGS))
+    joined = asyncio.create_task(flight.run("image", second, TIMINGS))
     await asyncio.sleep(0)  # it joins
     second.go.set()
 
@@ -206,7 +206,7 @@ async def test_a_deadline_of_one_caller_is_an_error_of_that_caller_alone():
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await flight.run("picture", compute, TIMINGS)
+            await flight.run("image", compute, TIMINGS)
     compute.go.set()
 
     assert await patient == 1

@@ -113,7 +113,7 @@ class Runtime:
         }
         reasons = [reason for reason, is_met in obstacles.items() if is_met]
         if decoder == "native" and reasons:
-            raise ProviderUnavailable(f"EDGESAM_DECODER=native cannot be had: {'; '.join(reasons)}")
+            raise ProviderUnavailable(f"EDGESAM_DECODER=native is not available: {'; '.join(reasons)}")
         if decoder == "onnx" or reasons or self.manifest.decoder_parameters is None:
             return None
         return directory / self.manifest.decoder_parameters.file

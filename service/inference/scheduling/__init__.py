@@ -1,1 +1,1 @@
-"""Order, bounds and deadlines of the work of one process."""
+"""Order, bounds, batching and deadlines of the work of one process. It knows nothing of models."""

@@ -1,4 +1,4 @@
-"""How many requests may be in the process at once; a request is refused before anything of it is read."""
+"""Admission: how many requests may be in the process at once. The others are refused before their body is read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,19 +7,19 @@ from service.inference.scheduling.fairness import FairCapacity
 
 
 class AdmissionController:
-    """A semaphore that is tried and never awaited: waiting would hide that the process is full.
+    """A semaphore that refuses instead of waiting: waiting would hide that the process is full.
 
-    No caller may have all of it (`FairCapacity`), so that one who floods the process does not shut the others out.
+    No caller may have all permits (`FairCapacity`), so that one that floods the process does not shut the others out.
 
     Args:
-        max_requests: permits.
-        what: the work in a few words, for the client's message.
-        check: raises Overloaded where what comes behind the door would refuse this caller in any case. Asked here it
-            costs a fraction of a millisecond less, which under a flood is most of what there is.
+        max_requests: Number of permits.
+        work: Name of the requests in the client's message, such as `uploads`.
+        check: Function that raises Overloaded where a later queue would refuse the caller in any case. A refusal here
+            costs a fraction of a millisecond less. Under a flood that is most of the work.
     """
 
-    def __init__(self, max_requests: int, what: str, *, check: Callable[[str], None] = lambda _: None) -> None:
-        self._places = FairCapacity(max_requests, f"{what} are in progress")
+    def __init__(self, max_requests: int, work: str, *, check: Callable[[str], None] = lambda _: None) -> None:
+        self._capacity = FairCapacity(max_requests, f"{work} are in progress")
         self._check = check
 
     @contextmanager
@@ -27,15 +27,15 @@ class AdmissionController:
         """Hold one permit.
 
         Args:
-            caller: who asks; "" where nobody is told apart, which then may have all of them together.
+            caller: Name of the API key; "" where callers are not told apart, which then share all permits.
 
         Raises:
-            Overloaded: none is free, or this caller has its share of them; or what `check` found.
+            Overloaded: No permit is free, the caller holds its share of them, or `check` refused.
         """
         self._check(caller)
-        self._places.check(caller)
-        self._places.take(caller)
+        self._capacity.check(caller)
+        self._capacity.acquire(caller)
         try:
             yield
         finally:
-            self._places.give_back(caller)
+            self._capacity.release(caller)

@@ -1,4 +1,4 @@
-"""Work that an answer does not wait for, bounded and owned."""
+"""Work that no answer waits for, such as writes to Redis: bounded, owned, and awaited when the process stops."""
 
 import asyncio
 import logging
@@ -12,37 +12,45 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundWork:
-    """Runs tasks behind the answers. No caller may have all of the room there is (`FairCapacity`).
+    """Runs tasks after the answers. No caller may have all of the capacity (`FairCapacity`).
 
     Args:
-        max_tasks: beyond these new ones are dropped, because each holds a value in memory; they are counted as
-            rejected for the reason `background`.
+        max_tasks: Largest number of tasks at once. Further ones are dropped, because each holds a value in memory. They
+            are counted as rejected for the reason `background`.
+        metrics: Metrics of the process.
     """
 
     def __init__(self, max_tasks: int, metrics: Metrics) -> None:
-        self._places = FairCapacity(max_tasks, "tasks run behind answers")
+        self._capacity = FairCapacity(max_tasks, "tasks run behind answers")
         self._dropped = metrics.rejected("background")
-        self._tasks: dict[asyncio.Task[None], str] = {}  # and whose they are
+        self._tasks: dict[asyncio.Task[None], str] = {}  # each with its caller
 
     def start(self, work: Coroutine[Any, Any, None], caller: str = "") -> bool:
-        """Start `work` unless there is too much already, or too much of this caller's; whether it was started.
+        """Start a task, unless there are too many of all callers or of this one.
 
         Args:
-            work: the task.
-            caller: whose it is; "" where nobody is told apart, which then may fill all of the room together.
+            work: Coroutine of the task.
+            caller: Name of the API key; "" where callers are not told apart, which then share all capacity.
+
+        Returns:
+            Whether the task was started.
         """
-        if not self._places.has_room(caller):
+        if not self._capacity.may_acquire(caller):
             work.close()
             self._dropped.inc()
             return False
         task = asyncio.create_task(work)
         self._tasks[task] = caller
-        self._places.take(caller)
+        self._capacity.acquire(caller)
         task.add_done_callback(self._ended)
         return True
 
     async def aclose(self, timeout_s: float) -> None:
-        """Wait for what is running, then cancel what is left."""
+        """Wait for running tasks, then cancel the rest.
+
+        Args:
+            timeout_s: Seconds to wait.
+        """
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
             for task in late:
@@ -50,6 +58,6 @@ class BackgroundWork:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._places.give_back(self._tasks.pop(task))
+        self._capacity.release(self._tasks.pop(task))
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background work failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""A lane: a bounded queue and the threads that do one kind of work, what waits together in one call."""
+"""Dynamic batching: a bounded fair queue, and worker threads that run what waits together in one call."""
 
 import asyncio
 import threading
@@ -20,23 +20,30 @@ Finished = TypeVar("Finished")
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[Result]):
-    """A result with where its time went."""
+class Completed(Generic[Result]):
+    """The result of one item, and where its time went.
+
+    Args:
+        result: Result of the item, or of its `finish`.
+        queue_s: Seconds that the item waited in the queue.
+        run_s: Seconds that its batch ran.
+        batch_size: Size of its batch.
+        ran_until: End of the batch's run, in seconds of `time.perf_counter`. `finish` ran after it.
+    """
 
     result: Result
     queue_s: float
     run_s: float
     batch_size: int
     ran_until: float
-    """`perf_counter` when the run ended; its finishing touches came after."""
 
 
 @dataclass(slots=True, eq=False)  # an entry equals itself alone: items may be arrays, which have no single truth value
 class _Entry(Generic[Item, Result]):
     item: Item
     finish: Callable[[Result], Any] | None
-    # The event loop alone settles it; a worker only asks whether the caller has gone.
-    future: asyncio.Future[Done[Any]]
+    # Only the event loop settles it. Workers read whether the caller was cancelled.
+    future: asyncio.Future[Completed[Any]]
     queued_at: float
     group: Hashable
     size: int
@@ -45,33 +52,38 @@ class _Entry(Generic[Item, Result]):
 
 
 class DynamicBatcher(Generic[Item, Result]):
-    """Runs what is waiting, grouped, in worker threads; adds no delay of its own.
+    """Runs waiting items together, grouped, in worker threads. It adds no delay of its own.
 
-    While calls run, items gather; the next batch is what has gathered of the oldest item's group, shared among the
-    calls that could start now. Where several callers wait they take turns, and none may fill the queue. An idle lane
-    runs a lone item at once. Workers take their work themselves, without a turn of the event loop in between, so that
-    no processor waits for a busy loop. A failing batch fails its callers, and the lane goes on.
+    While calls run, items gather in the queue. The next batch are the gathered items of one group, shared among the
+    calls that can start now. Several callers share the batcher fairly (`FairScheduler`), and none may fill the queue
+    (`FairCapacity`). An idle batcher runs a single item at once. A batch that fails fails its callers, and the batcher
+    goes on.
 
-    Calls that run at the same time share `threads` computing threads: a call alone has all of them, of several each
-    its part. While all are taken items wait, since two calls on one processor would only both end later.
+    Workers take their items themselves, without a step of the event loop in between. So no processor is idle because
+    the event loop is busy.
+
+    Calls that run at the same time share `threads` computing threads: a call alone has all of them, several calls have
+    a part each. While all are taken, items wait, because two calls on one processor would both only end later.
 
     Args:
-        lane: the name in metrics and messages.
-        run: blocking; takes the items of one group and how many threads may compute, and answers as many results in
-            their order.
-        group: items of different groups never share a batch.
-        size: how much of `max_batch_size` an item takes.
-        max_batch_size: the most that runs together; a larger item runs alone.
-        max_queue_size: items that may wait; further ones are refused. Items of begun work do not count.
-        calls: batches that run at the same time.
-        threads: computing threads that they share, at least one for each.
-        finishers: worker threads beside those of the calls, for what callers have done with their results.
-        initializer: run once in each worker thread.
+        name: Name of the queue in metrics and messages.
+        run: Blocking function that runs the items of one group. It gets the items and the number of computing threads,
+            and returns as many results in the order of the items.
+        group: Function that returns the group of an item. Items of different groups never share a batch.
+        size: Function that returns the size of an item, of which a batch has at most `max_batch_size`.
+        max_batch_size: Largest size of a batch. A larger item runs alone.
+        max_queue_size: Largest number of waiting items; further ones are refused. Items that were admitted with an
+            earlier item of their request do not count.
+        calls: Number of batches that run at the same time.
+        threads: Computing threads that the calls share, at least one for each.
+        metrics: Metrics of the process.
+        finishers: Number of worker threads beside those of the calls, for the `finish` of items.
+        initializer: Function that is run once in each worker thread.
     """
 
     def __init__(
         self,
-        lane: str,
+        name: str,
         run: Callable[[Sequence[Item], int], Sequence[Result]],
         *,
         group: Callable[[Item], Hashable],
@@ -85,68 +97,69 @@ class DynamicBatcher(Generic[Item, Result]):
         initializer: Callable[[], None] | None = None,
     ) -> None:
         self.calls = calls
-        self._lane = lane
         self._run = run
         self._group = group
         self._size = size
         self._max_batch_size = max_batch_size
         self._initializer = initializer
-        self._queue_wait_seconds = metrics.queue_wait_seconds.labels(lane)
-        self._batch_size = metrics.batch_size.labels(lane)
-        # Daemons: a process that fails before it closes the lane ends all the same.
+        self._queue_wait_seconds = metrics.queue_wait_seconds.labels(name)
+        self._batch_size = metrics.batch_size.labels(name)
+        # Daemon threads: a process that fails before it closes the batcher still ends.
         self._workers = [
-            threading.Thread(target=self._work, name=f"edgesam-{lane}_{i}", daemon=True)
+            threading.Thread(target=self._work, name=f"edgesam-{name}_{i}", daemon=True)
             for i in range(calls + finishers)
         ]
         self._loop: asyncio.AbstractEventLoop | None = None
 
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Lock()  # guards the attributes below
         self._queue: deque[_Entry[Item, Result]] = deque()
-        self._places = FairCapacity(max_queue_size, f"requests wait to {lane}")  # without begun work
-        self._turns = FairScheduler()
+        self._capacity = FairCapacity(max_queue_size, f"requests wait to {name}")
+        self._scheduler = FairScheduler()
         self._finishing: deque[Callable[[], None]] = deque()
-        self._idle: list[threading.Condition] = []  # the last to fall idle is the first to work: its caches are warm
+        self._idle: list[threading.Condition] = []  # the last one is woken first, because its caches are warm
         self._free_calls = calls
         self._free_threads = max(calls, threads)
         self._is_closed = False
-        metrics.queue_depth.labels(lane).set_function(self._count_waiting)
+        metrics.queue_depth.labels(name).set_function(self._count_waiting)
 
     def start(self) -> None:
-        """Begin to take batches; needs a running event loop."""
+        """Start the worker threads. Needs a running event loop."""
         self._loop = asyncio.get_running_loop()
         for worker in self._workers:
             worker.start()
 
     @overload
-    async def submit(self, item: Item, *, caller: str = "") -> Done[Result]: ...
+    async def submit(self, item: Item, *, caller: str = "") -> Completed[Result]: ...
     @overload
     async def submit(
         self, item: Item, finish: Callable[[Result], Finished], *, is_admitted: bool = False, caller: str = ""
-    ) -> Done[Finished]: ...
+    ) -> Completed[Finished]: ...
     async def submit(
         self, item: Item, finish: Callable[[Result], Any] | None = None, *, is_admitted: bool = False, caller: str = ""
-    ) -> Done[Any]:
-        """Queue an item and wait for its result. A cancelled caller gives its place in the queue up.
+    ) -> Completed[Any]:
+        """Queue an item, and wait for its result. Cancelling the caller removes the item from the queue.
 
         Args:
-            item: what to run.
-            finish: what else a worker does with the item's result while others run; `Done` then holds what it returns.
-            is_admitted: the item belongs to work of which a part has been taken; it is not refused half-way.
-            caller: whose turn it takes; "" where nobody is told apart, which then fill the queue together.
+            item: Item to run.
+            finish: Function that a worker calls with the item's result while other items run; its return value becomes
+                the result.
+            is_admitted: Whether an earlier item of the same request was admitted. A request is not refused half-way.
+            caller: Name of the API key whose share the item uses; "" where callers are not told apart and share the
+                whole queue.
 
         Raises:
-            Overloaded: the queue is full, or this caller's share of it; nothing was started.
-            NotReady: the lane is closing.
+            Overloaded: The queue is full, or the caller's share of it. Nothing was started.
+            NotReady: The batcher is closing.
         """
-        future: asyncio.Future[Done[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Completed[Any]] = asyncio.get_running_loop().create_future()
         group, size = self._group(item), self._size(item)
         entry = _Entry(item, finish, future, perf_counter(), group, size, is_admitted, caller)
         with self._lock:
             if self._is_closed:
                 raise _closing()
             if not is_admitted:
-                self._places.check(caller)
-                self._places.take(caller)
+                self._capacity.check(caller)
+                self._capacity.acquire(caller)
             self._queue.append(entry)
             self._wake()
         try:
@@ -157,18 +170,21 @@ class DynamicBatcher(Generic[Item, Result]):
                     self._remove(entry)
             raise
         finally:
-            del entry, future  # an error holds this frame, and they the error: a circle with the item in it
+            del entry, future  # they hold the error, and its traceback holds this frame: a cycle that keeps the item
 
-    def check_room(self, caller: str) -> None:
-        """What `submit` does first; a look without the lock, for those who want to know before they prepare an item.
+    def check_admission(self, caller: str) -> None:
+        """Refuse where `submit` would refuse, before the item is prepared. It reads without the lock.
+
+        Args:
+            caller: Name of the API key; "" where callers are not told apart.
 
         Raises:
-            Overloaded: the queue is full, or this caller's share of it.
+            Overloaded: The queue is full, or the caller's share of it.
         """
-        self._places.check(caller)
+        self._capacity.check(caller)
 
     async def aclose(self) -> None:
-        """Answer whoever is still queued with NotReady, let running batches end, stop the threads."""
+        """Fail the items in the queue with NotReady, wait for running batches, and end the threads."""
         with self._lock:
             self._is_closed = True
             waiting, self._queue = list(self._queue), deque()
@@ -186,34 +202,34 @@ class DynamicBatcher(Generic[Item, Result]):
     def _work(self) -> None:
         if self._initializer is not None:
             self._initializer()
-        called = threading.Condition(self._lock)
-        while self._work_once(called):
+        wakeup = threading.Condition(self._lock)
+        while self._work_once(wakeup):
             pass
 
-    def _work_once(self, called: threading.Condition) -> bool:
-        """Wait for work and do it; False when the lane is closed. Nothing of the work outlives the call."""
+    def _work_once(self, wakeup: threading.Condition) -> bool:
+        """Wait for work and do it; return False when the batcher is closed. Nothing of the work outlives the call."""
         with self._lock:
-            while (work := self._take()) is None:
+            while (work := self._next_work()) is None:
                 if self._is_closed:
                     return False
-                self._idle.append(called)
-                called.wait()
+                self._idle.append(wakeup)
+                wakeup.wait()
             self._wake()
         work()
-        del work  # see `submit`: the frames behind an error stay with it
+        del work  # see `submit`: the traceback of an error holds its frames
         return True
 
-    def _take(self) -> Callable[[], None] | None:
-        """The next thing to do, if there is one; results come first, since somebody waits for no more than that."""
+    def _next_work(self) -> Callable[[], None] | None:
+        """Return the next work, if any. The `finish` of a result comes first: its caller waits for nothing else."""
         if self._finishing:
             return self._finishing.popleft()
         if self._free_calls == 0 or self._free_threads == 0:
             return None
-        # They leave by themselves, but only when the event loop comes to them.
+        # Cancelled callers remove their items themselves, but only when the event loop runs them.
         for entry in [entry for entry in self._queue if entry.future.done()]:
             self._remove(entry)
         if not self._queue:
-            self._turns.forget()
+            self._scheduler.reset()
             return None
         batch = self._next_batch()
         self._free_calls -= 1
@@ -222,29 +238,31 @@ class DynamicBatcher(Generic[Item, Result]):
         return partial(self._run_batch, batch, threads)
 
     def _wake(self) -> None:
-        """Call another worker if there is something for it; it calls the next."""
+        """Wake another worker if there is work for it. That worker wakes the next one."""
         can_start = self._queue and self._free_calls > 0 and self._free_threads > 0
         if self._idle and (self._finishing or can_start):
             self._idle.pop().notify()
 
     def _next_batch(self) -> list[_Entry[Item, Result]]:
-        """The oldest item of the caller whose turn it is, and what of its group fits with it and no other call could
-        start.
+        """Remove the next batch from the queue.
+
+        It is the oldest item of the caller that is next, and items of its group that fit with it and that no other call
+        could start.
         """
         share = -(-sum(entry.size for entry in self._queue) // min(self._free_calls, self._free_threads))
         oldest: dict[str, _Entry[Item, Result]] = {}
         for entry in self._queue:
             oldest.setdefault(entry.caller, entry)
-        first = oldest[self._turns.next(oldest)]
+        first = oldest[self._scheduler.next(oldest)]
         self._remove(first)
-        batch, room = [first], min(self._max_batch_size, share) - first.size
-        for entry in list(self._queue) if room > 0 else ():
-            if entry.group == first.group and entry.size <= room:
+        batch, free = [first], min(self._max_batch_size, share) - first.size
+        for entry in list(self._queue) if free > 0 else ():
+            if entry.group == first.group and entry.size <= free:
                 self._remove(entry)
                 batch.append(entry)
-                room -= entry.size
+                free -= entry.size
         for entry in batch:
-            self._turns.took(entry.caller, entry.size)
+            self._scheduler.charge(entry.caller, entry.size)
         return batch
 
     def _run_batch(self, batch: list[_Entry[Item, Result]], threads: int) -> None:
@@ -259,9 +277,9 @@ class DynamicBatcher(Generic[Item, Result]):
             _check_length(batch, results)
             ended = perf_counter()
             for entry, result in zip(batch, results, strict=True):
-                done = Done(result, started - entry.queued_at, ended - started, size, ended)
+                done = Completed(result, started - entry.queued_at, ended - started, size, ended)
                 finishing.append(partial(self._finish, entry, done))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch; the lane goes on
+        except Exception as error:  # noqa: BLE001 - any error belongs to this batch, and the batcher goes on
             for entry in batch:
                 self._deliver(entry, error=error)
         finally:
@@ -271,7 +289,7 @@ class DynamicBatcher(Generic[Item, Result]):
                 self._finishing.extend(finishing)
             del batch, entry  # see `submit`
 
-    def _finish(self, entry: _Entry[Item, Result], done: Done[Result]) -> None:
+    def _finish(self, entry: _Entry[Item, Result], done: Completed[Result]) -> None:
         if entry.future.done():
             return
         if entry.finish is None:
@@ -279,18 +297,18 @@ class DynamicBatcher(Generic[Item, Result]):
             return
         try:
             finished = entry.finish(done.result)
-        except Exception as error:  # noqa: BLE001 - it belongs to this caller
+        except Exception as error:  # noqa: BLE001 - any error belongs to this caller
             self._deliver(entry, error=error)
         else:
-            self._deliver(entry, done=Done(finished, done.queue_s, done.run_s, done.batch_size, done.ran_until))
+            self._deliver(entry, done=Completed(finished, done.queue_s, done.run_s, done.batch_size, done.ran_until))
         finally:
             del entry, done  # see `submit`
 
     def _deliver(
-        self, entry: _Entry[Item, Result], *, done: Done[Any] | None = None, error: Exception | None = None
+        self, entry: _Entry[Item, Result], *, done: Completed[Any] | None = None, error: Exception | None = None
     ) -> None:
         assert self._loop is not None
-        with suppress(RuntimeError):  # the loop has been closed, so nobody waits
+        with suppress(RuntimeError):  # the event loop is closed, so no caller waits
             self._loop.call_soon_threadsafe(partial(_settle, entry.future, done=done, error=error))
 
     def _count_waiting(self) -> int:
@@ -298,10 +316,12 @@ class DynamicBatcher(Generic[Item, Result]):
             return len(self._queue)
 
     def _remove(self, entry: _Entry[Item, Result]) -> None:
-        """Take an entry out of the queue, and give its place back."""
+        """Remove an entry from the queue, and release its capacity."""
         self._queue.remove(entry)
-        if not entry.is_admitted:  # begun work is bounded by those who began it; its pieces would shut others out
-            self._places.give_back(entry.caller)
+        # Items that were admitted with an earlier one do not count: their request bounds them itself, and they would
+        # take the capacity of other requests.
+        if not entry.is_admitted:
+            self._capacity.release(entry.caller)
 
 
 def _check_length(batch: Sequence[object], results: Sequence[object]) -> None:
@@ -314,9 +334,9 @@ def _closing() -> NotReady:
 
 
 def _settle(
-    future: asyncio.Future[Done[Any]], *, done: Done[Any] | None = None, error: Exception | None = None
+    future: asyncio.Future[Completed[Any]], *, done: Completed[Any] | None = None, error: Exception | None = None
 ) -> None:
-    """Runs on the event loop; a caller that has gone is told nothing."""
+    """Settle the future of an entry, on the event loop. A cancelled caller needs no result."""
     if future.done():
         return
     if error is not None:

@@ -1,4 +1,4 @@
-"""The bound on one request's work, for the event loop and for the worker threads that nobody can interrupt."""
+"""The deadline of a request: for the event loop, and for worker threads, which cannot be interrupted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,24 +9,24 @@ from service.errors import DeadlineExceeded
 
 
 class Deadline:
-    """Ends `seconds` after it was made.
+    """A bound on the work of one request, which starts when the object is made.
 
     Args:
-        seconds: time the work may take.
-        what: the work in a few words, for the client's message.
+        seconds: Seconds that the work may take.
+        work: Name of the work in the client's message, such as `Segmenting`.
     """
 
-    def __init__(self, seconds: float, what: str) -> None:
+    def __init__(self, seconds: float, work: str) -> None:
         self._seconds = seconds
         self._ends_at = monotonic() + seconds
-        self._what = what
+        self._work = work
 
     @asynccontextmanager
     async def bound(self) -> AsyncIterator[None]:
-        """Cancel what awaits inside when the time is over.
+        """Cancel the block when the time is over.
 
         Raises:
-            DeadlineExceeded: it was.
+            DeadlineExceeded: The block was cancelled.
         """
         try:
             async with asyncio.timeout(self._ends_at - monotonic()):
@@ -35,16 +35,16 @@ class Deadline:
             raise self._exceeded() from error
 
     def check(self) -> None:
-        """For long work in a thread, to be called between its steps.
+        """Stop long work in a thread. Call it between the steps of the work.
 
         Raises:
-            DeadlineExceeded: the time is over, so nobody waits for the result.
+            DeadlineExceeded: The time is over, so no client waits for the result.
         """
         if monotonic() > self._ends_at:
             raise self._exceeded()
 
     def _exceeded(self) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"{self._what} took longer than {self._seconds:g} s. Ask for less at once, or retry later.",
+            f"{self._work} took longer than {self._seconds:g} s. Ask for less at once, or retry later.",
             retry_after_s=1.0,
         )

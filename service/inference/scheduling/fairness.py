@@ -1,4 +1,4 @@
-"""On whose behalf work is done: whose pictures it may find, and whose turn it takes where others wait too."""
+"""Fairness between callers: a share of bounded capacity for each API key, and fair queueing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from service.errors import Overloaded
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One API key, as far as the work is concerned.
+    """The API key of a request, as far as the work is concerned.
 
     Args:
-        name: of the key; work under different names takes turns. "" where no keys are asked for: then all are one.
-        namespace: part of every cache key (`service.sam.embedding.embedding_key`). Keys may share one.
+        name: Name of the key. Callers of different names share capacity and queues fairly. "" without API keys: then
+            all requests have one caller.
+        namespace: Part of every cache key (`service.sam.embedding.embedding_key`). Several keys may have the same one.
     """
 
     name: str
@@ -21,29 +22,32 @@ class Caller:
 
 ANONYMOUS = Caller(name="", namespace="")
 
-# One place in eight is for those who have none; of two or three, each would be too much.
+# One permit in eight is reserved for callers without any. With two or three permits that would be too many.
 _RESERVE = 8
 _LEAST_WITH_RESERVE = 4
-# How many times what is free of the others one caller may hold. One alone may have 6/7 of them, 3/4 of all; two have
-# 6/13 of them each, n of them 6/(6n + 1).
+# A caller may hold this multiple of the free permits outside of the reserve. So one caller alone gets 6/7 of them,
+# which is 3/4 of all. Two callers get 6/13 each, and n callers 6/(6n + 1) each.
 _SHARE = 6
 
 
-def has_room(held: int, total: int, limit: int) -> bool:
-    """Whether one of several callers may have one more of `limit` places.
+def may_acquire(held: int, total: int, limit: int) -> bool:
+    """Return whether a caller may have one more of `limit` permits.
 
-    Who has one already gets more by a bound that follows what is free, so nobody has to know how many callers there
-    are (in switches: dynamic thresholds; Choudhury and Hahne, 1998), and nothing of the reserve. So a newcomer finds a
-    place, however many have all they may, while there are fewer of them than places; and in whatever order they come,
-    at least while no more than an eighth of the places' number hold any. The reserve comes back as their work ends.
+    A caller without any gets one while one is free. A caller with some gets more up to a bound that follows the number
+    of free permits, and nothing of the reserve. So the number of callers need not be known. In network switches these
+    are dynamic thresholds (Choudhury and Hahne, 1998).
 
-    No rule can promise that to more than limit - X others where one alone may have X, unless it takes places back.
-    A larger reserve would promise it to more, and leave one alone less.
+    A new caller finds a permit, however many callers have their full share, while there are fewer callers than permits.
+    In whatever order callers come, a new one finds a permit at least while no more than limit / 8 callers hold any. The
+    reserve recovers when their work ends.
+
+    No rule can guarantee this to more than limit - X other callers if one alone may have X, unless it takes permits
+    back. A larger reserve would guarantee it to more callers, and leave less to one alone.
 
     Args:
-        held: places this caller has.
-        total: places all callers have.
-        limit: places there are.
+        held: Number of permits that this caller holds.
+        total: Number of permits that all callers hold.
+        limit: Number of permits that exist.
     """
     if held == 0:
         return total < limit
@@ -52,80 +56,80 @@ def has_room(held: int, total: int, limit: int) -> bool:
 
 
 class FairCapacity:
-    """Places of one kind, and who has how many of them. Not locked: its owner sees to that.
+    """Permits of one kind, and how many of them each caller holds. Not thread-safe: its owner locks it.
 
     Args:
-        limit: places there are.
-        doing: what is done in one, for the client's message, such as `uploads are in progress`.
+        limit: Number of permits.
+        work: Description of the work that holds them, for the client's message, such as `uploads are in progress`.
     """
 
-    def __init__(self, limit: int, doing: str) -> None:
+    def __init__(self, limit: int, work: str) -> None:
         self._limit = limit
-        self._doing = doing
-        self._taken = 0
-        self._held: dict[str, int] = {}  # nobody is in it with 0
+        self._work = work
+        self._total = 0
+        self._held: dict[str, int] = {}  # without callers that hold none
 
-    def has_room(self, caller: str) -> bool:
-        """Whether the caller may have one more; "" is nobody in particular, who may have all of them."""
-        return has_room(self._of(caller), self._taken, self._limit)
+    def may_acquire(self, caller: str) -> bool:
+        """Return whether the caller may have one more; "" stands for no key, and may have all of them."""
+        return may_acquire(self._held_by(caller), self._total, self._limit)
 
     def check(self, caller: str) -> None:
-        """Nothing, where the caller may have one more.
+        """Refuse a caller that may not have one more.
 
         Raises:
-            Overloaded: all are taken, or the caller has its share of them.
+            Overloaded: All permits are held, or the caller holds its share.
         """
-        if self.has_room(caller):
+        if self.may_acquire(caller):
             return
-        message = f"{self._limit} {self._doing}, the most this process takes."
-        if self._taken < self._limit:
+        message = f"{self._limit} {self._work}, the most this process takes."
+        if self._total < self._limit:
             share = f"its share of the {self._limit} this process takes."
-            message = f"{self._of(caller)} {self._doing} for this key, {share}"
+            message = f"{self._held_by(caller)} {self._work} for this key, {share}"
         raise Overloaded(f"{message} Retry shortly.", retry_after_s=1.0, extra={"limit": self._limit})
 
-    def take(self, caller: str) -> None:
-        """One more, whether there is room or not."""
-        self._taken += 1
+    def acquire(self, caller: str) -> None:
+        """Take one permit, whether the caller may have it or not."""
+        self._total += 1
         self._held[caller] = self._held.get(caller, 0) + 1
 
-    def give_back(self, caller: str) -> None:
-        """One of those taken."""
-        self._taken -= 1
+    def release(self, caller: str) -> None:
+        """Return one permit that the caller holds."""
+        self._total -= 1
         self._held[caller] -= 1
         if self._held[caller] == 0:
             del self._held[caller]
 
-    def _of(self, caller: str) -> int:
+    def _held_by(self, caller: str) -> int:
         return self._held.get(caller, 0) if caller else 0
 
 
 class FairScheduler:
-    """Whose item is next where several wait: of those who wait the one that has had least; no credit for idle time.
+    """Chooses the next of several waiting callers: the one that was served least. Idle time earns no credit.
 
-    Start-time fair queuing with tags given when an item is taken (Goyal, Vin and Cheng, 1996): between two callers
-    that wait all the time, what they have had differs by less than two of their largest items. With one caller it is
-    first come, first served.
+    This is start-time fair queueing with tags that are assigned when an item is taken (Goyal, Vin and Cheng, 1996).
+    Two callers that wait all the time are served the same amount, up to less than two of their largest items. A single
+    caller is served first come, first served.
     """
 
     def __init__(self) -> None:
-        self._now = 0  # the tag of the last turn; only ever grows
-        self._had: dict[str, int] = {}
+        self._virtual_time = 0  # the tag of the last choice, which never decreases
+        self._served: dict[str, int] = {}
 
     def next(self, waiting: Iterable[str]) -> str:
-        """Whose turn it is: of the callers that wait, the first of those that have had equally little."""
+        """Return the next caller: of those that wait, the first one that was served least."""
         chosen = min(waiting, key=self._tag)
-        self._now = self._tag(chosen)
+        self._virtual_time = self._tag(chosen)
         return chosen
 
-    def took(self, caller: str, size: int) -> None:
-        """An item of this size was taken: of the caller whose turn it was, or of another that came along."""
-        self._had[caller] = self._tag(caller) + size
+    def charge(self, caller: str, size: int) -> None:
+        """Charge an item of this size to its caller, be it the one that was next or another in the same batch."""
+        self._served[caller] = self._tag(caller) + size
 
-    def forget(self) -> None:
-        """Nobody waits any more: whoever comes next begins anew."""
-        if self._had:
-            self._now = 0
-            self._had.clear()
+    def reset(self) -> None:
+        """Forget what was served, once no caller waits any more."""
+        if self._served:
+            self._virtual_time = 0
+            self._served.clear()
 
     def _tag(self, caller: str) -> int:
-        return max(self._had.get(caller, 0), self._now)
+        return max(self._served.get(caller, 0), self._virtual_time)
