@@ -1,4 +1,7 @@
-"""What replicas share through Redis: embeddings, masks, deletions, who encodes what, and what callers have used."""
+"""The Redis backend: everything that replicas share through Redis.
+
+These are embeddings, masks, deletions, the locks of single flight, and the token buckets of rate limits.
+"""
 
 from concurrent.futures import Executor
 
@@ -14,23 +17,24 @@ from service.inference.scheduling.singleflight import SharedFlight
 from service.sam.embedding import ImageEmbedding
 from service.telemetry.metrics import Metrics
 
-# A replica that hears nothing still asks whether what it uses is there, whenever a tenth of the time to live is over.
-# What it used last within the first tenth after the deletion lies in its memory for another whole time to live.
+# Lifetime of tombstones, in times to live of embeddings. A replica that receives no deletions still renews each
+# embedding in use after a tenth of the time to live, and then finds the tombstone. An embedding that it last used
+# shortly before that renewal stays in its memory for one more time to live.
 _MARKS_PER_TTL = 1.2
 
 
 class RedisBackend:
-    """All of it over one client and one breaker; all of it None without Redis.
+    """Caches, deletions, locks and rate buckets over one client and one circuit breaker. All are None without Redis.
 
     Args:
-        client: closed by whoever made it; None without Redis.
-        breaker: of this Redis.
-        fingerprint: of the served model.
-        cache_ttl_s: seconds an embedding is kept after its last use.
-        mask_ttl_s: the same for a mask.
-        lock_ttl_s: seconds until another replica may encode what a lost one began.
-        metrics: counts look-ups of embeddings.
-        executor: turns values into bytes and back.
+        client: Client of Redis, which its owner closes; None without Redis.
+        breaker: Circuit breaker of this Redis.
+        fingerprint: Fingerprint of the served model.
+        cache_ttl_s: Seconds that an embedding is kept after its last use.
+        mask_ttl_s: Seconds that a mask is kept after its last use.
+        lock_ttl_s: Seconds until another replica may encode an image whose replica was lost.
+        metrics: Metrics of the process, which count look-ups of embeddings.
+        executor: Threads that turn values into bytes and back.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class RedisBackend:
         self.buckets = RateBuckets(client, breaker)
 
     def describe(self) -> str:
-        """For /readyz."""
+        """Return the state of Redis for /readyz: `off`, `ok`, or `resting` while the circuit breaker is open."""
         if self.embeddings is None:
             return "off"
         return "resting" if self._breaker.is_open else "ok"
