@@ -5,7 +5,7 @@ from time import monotonic
 
 from service.inference.scheduling.deadline import Deadline
 from service.inference.scheduling.fairness import Caller
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)

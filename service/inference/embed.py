@@ -17,7 +17,7 @@ from service.inference.scheduling.singleflight import Lease, SharedFlight, Singl
 from service.sam.embedding import ImageEmbedding, image_hash
 from service.sam.images import decode_image
 from service.sam.transforms import Size, preprocess
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.embedding import ImageEmbedding
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
 

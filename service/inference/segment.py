@@ -25,7 +25,7 @@ from service.sam.float16 import as_float32
 from service.sam.granularity import Box, Granularity, with_box
 from service.sam.masks import Multimask
 from service.sam.prompts import Prompt, check_prompt
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 Answer = TypeVar("Answer")
 Finished = TypeVar("Finished")

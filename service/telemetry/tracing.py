@@ -27,7 +27,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from service.telemetry.metrics import StageSpan
+from service.telemetry.timings import StageSpan
 from service.telemetry.trace_context import TraceParent
 
 # Spans that wait for the collector: some hundred requests, about a kilobyte each. What does not fit is dropped.

@@ -186,6 +186,29 @@ async def test_a_request_of_many_prompts_does_not_shut_other_prompts_out(open_se
     assert {answer.status_code for answer in clicks} == {200}
 
 
+async def test_the_stages_of_prompts_that_are_decoded_at_the_same_time_sum_to_no_more_than_the_total(open_service):
+    service = await open_service(decode_workers=2, max_decode_batch=1)
+    image_hash = await embedded(service, image())
+
+    answer = await service.segment(image_hash, *[CLICK] * 16)
+
+    parts = [part.split(";dur=") for part in answer.headers["server-timing"].split(", ")]
+    *stages, (last, total) = [(name, round(100 * float(ms))) for name, ms in parts]  # hundredths of a millisecond
+    assert last == "total"
+    assert {"queue", "decode", "postprocess", "serialize"} <= {name for name, _ in stages}
+    assert sum(duration for _, duration in stages) <= total
+
+
+async def test_an_image_that_is_sent_twice_at_once_has_its_wait_in_the_second_answer(open_service):
+    service, data = await open_service(), image()
+
+    answers = await asyncio.gather(*(service.embed(data) for _ in range(2)))
+
+    timings = [answer.headers["server-timing"] for answer in answers]
+    assert sorted("encode;" in timing for timing in timings) == [False, True]
+    assert ["wait;" in timing for timing in timings] == ["encode;" not in timing for timing in timings]
+
+
 async def test_one_prompt_that_cannot_be_decoded_ends_the_request_and_no_other(open_service):
     service = await open_service(max_decode_batch=1)
     image_hash = await embedded(service, image())

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.types import Scope
 
 from service.errors import Overloaded, RateLimited
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 logger = logging.getLogger("service.request")
 

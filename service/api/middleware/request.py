@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 from functools import cache
+from math import ceil, floor
 from random import getrandbits
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,8 @@ from service.api.middleware.sending import Answer, AnswerTimeout, abort_connecti
 from service.api.problems import framework_problem, problem_response
 from service.errors import NotReady
 from service.inference.scheduling.fairness import ANONYMOUS
-from service.telemetry.metrics import Metrics, Timings
+from service.telemetry.metrics import Metrics
+from service.telemetry.timings import Timings
 from service.telemetry.trace_context import trace_parent
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class RequestMiddleware:
         parent = trace_parent(parents)
         trace = self._tracing.begin(method, route, parent) if self._tracing and route not in _QUIET_ROUTES else None
         trace_id = trace.trace_id if trace else parent.trace_id if parent else None
-        timings = self._metrics.timings(trace_id or request_id, keeps_spans=trace is not None and trace.is_recording)
+        timings = self._metrics.timings(trace_id or request_id)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, route=route, timings=timings, caller=ANONYMOUS)
         if trace_id is not None:
@@ -88,7 +90,7 @@ class RequestMiddleware:
 
         async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                timing = _server_timing(timings, perf_counter() - started)
+                timing = _server_timing(timings, started)
                 message["headers"] = [
                     *_guarded(message.get("headers", ())),
                     (b"x-request-id", request_id.encode()),
@@ -289,6 +291,14 @@ def _let_go_of_answer(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _server_timing(timings: Timings, total_s: float) -> str:
-    entries = [f"{stage};dur={ms:.2f}" for stage, ms in timings.elapsed_ms().items()]
-    return ", ".join([*entries, f"total;dur={total_s * 1000:.2f}"])
+def _server_timing(timings: Timings, started: float) -> str:
+    """Return the header's value. Its stages never add up to more than the total, also after rounding.
+
+    Args:
+        timings: Stage timings of the request.
+        started: Start of the request, in seconds of `time.perf_counter`.
+    """
+    # Durations of stages are rounded down and the total up. The total is read last: stages may still end meanwhile.
+    entries = [f"{stage};dur={floor(ms * 100) / 100:.2f}" for stage, ms in timings.elapsed_ms().items()]
+    total_ms = (perf_counter() - started) * 1000.0
+    return ", ".join([*entries, f"total;dur={ceil(total_ms * 100) / 100:.2f}"])

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from service.inference.scheduling.thread_priority import lower_thread_priority
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 Result = TypeVar("Result")
 

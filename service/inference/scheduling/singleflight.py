@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from service.cache.base import Cache
 from service.cache.redis.lock import RedisLock
 from service.errors import CacheUnavailable
-from service.telemetry.metrics import Timings
+from service.telemetry.timings import Timings
 
 Value = TypeVar("Value")
 
