@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, start_http_server
@@ -49,9 +48,7 @@ from service.sam.mask_runs import MaskLibrary
 from service.sam.masks import binary_mask
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from service.telemetry.tracing import Tracing
+from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -350,14 +347,10 @@ def _shared(
     )
 
 
-def _tracing(settings: Settings, closing: AsyncExitStack) -> "Tracing | None":
+def _tracing(settings: Settings, closing: AsyncExitStack) -> Tracing | None:
     """What sends traces; None unless an endpoint is set."""
     if settings.otlp_endpoint is None:
         return None
-    try:
-        from service.telemetry.tracing import Tracing  # noqa: PLC0415 - few want it, and it brings packages of its own
-    except ImportError as error:
-        raise ValueError("EDGESAM_OTLP_ENDPOINT is set and OpenTelemetry is missing: pip install '.[otel]'") from error
     tracing = Tracing(settings.otlp_endpoint, version=__version__)
     closing.push_async_callback(asyncio.to_thread, tracing.close, CLOSE_TIMEOUT_S)
     return tracing

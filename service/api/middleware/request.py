@@ -9,7 +9,7 @@ from functools import cache
 from math import ceil, floor
 from random import getrandbits
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
@@ -22,10 +22,7 @@ from service.errors import NotReady
 from service.inference.scheduling.fairness import ANONYMOUS
 from service.telemetry.metrics import Metrics
 from service.telemetry.timings import Timings
-from service.telemetry.trace_context import trace_parent
-
-if TYPE_CHECKING:
-    from service.telemetry.tracing import Tracing  # an extra, which may not be installed
+from service.telemetry.tracing import Tracing, caller_trace
 
 logger = logging.getLogger("service.request")
 
@@ -56,7 +53,7 @@ class RequestMiddleware:
         metrics: Metrics,
         routes: Sequence[BaseRoute],
         send_timeout_s: float = 30.0,
-        tracing: "Tracing | None" = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -78,7 +75,7 @@ class RequestMiddleware:
         route = self._route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         request_id, parents = _identity(scope["headers"])
-        parent = trace_parent(parents)
+        parent = caller_trace(parents)
         trace = self._tracing.begin(method, route, parent) if self._tracing and route not in _QUIET_ROUTES else None
         trace_id = trace.trace_id if trace else parent.trace_id if parent else None
         timings = self._metrics.timings(trace_id or request_id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -16,9 +16,7 @@ from service.api.routes.model_files import MODEL_FILE_ROUTE
 from service.api.routes.playground import RUNTIME_ROUTE
 from service.inference.scheduling.admission import AdmissionController
 from service.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from service.telemetry.tracing import Tracing  # an extra, which may not be installed
+from service.telemetry.tracing import Tracing
 
 # What a replica of a role leaves to others. Looking a picture up needs Redis only, so that both do it.
 ELSEWHERE: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
@@ -75,7 +73,7 @@ def add_middleware(
     permits: Mapping[tuple[str, str], Permits],
     access: Access | None,
     send_timeout_s: float,
-    tracing: "Tracing | None",
+    tracing: Tracing | None,
     origins: Sequence[str],
     metrics: Metrics,
 ) -> None:
