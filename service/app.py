@@ -58,7 +58,9 @@ CLOSE_TIMEOUT_S = 2.0
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service, to be run by an ASGI server; `app.state.readiness` tells what /readyz answers.
+    """The service, to be run by an ASGI server.
+
+    `app.state.readiness` tells what /readyz answers, `app.state.model` describes the model.
 
     The model is loaded here and not in the lifespan: with a damaged artifact there is no app at all.
 
@@ -195,7 +197,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         openapi_url=None if settings.docs_access == "off" else DOCUMENT_PATH,
     )
-    app.state.readiness = Readiness()
+    app.state.readiness, app.state.model = Readiness(), model
     adapter_routes = _install_routes(
         app,
         settings,

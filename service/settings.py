@@ -1,11 +1,18 @@
-"""Every setting of the service, read once, in `create_app`; everything else receives plain values."""
+"""All settings of the service. The composition root reads them; every other part receives plain values."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.telemetry.logs import LogFormat
+
+_PREFIX = "EDGESAM_"
+# Variables of the client's command line and of the model store.
+_VARIABLES_OF_OTHERS = frozenset({"EDGESAM_URL", "EDGESAM_API_KEY", "EDGESAM_STORE_DIR"})
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
 
@@ -21,7 +28,7 @@ class Settings(BaseSettings):
     """Environment variables with the prefix `EDGESAM_`; lists are JSON."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EDGESAM_", env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+        env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -36,6 +43,10 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
+    )
+    log_format: LogFormat = Field(
+        "auto",
+        description="Format of the log: json, text, or auto. auto is text on a terminal and json elsewhere.",
     )
 
     role: Literal["all", "embed", "segment"] = Field(
@@ -243,10 +254,22 @@ class Settings(BaseSettings):
         return bool(self.api_keys) or self.api_keys_file is not None
 
     @classmethod
+    def variables(cls) -> list[str]:
+        """Names of the environment variables of all settings."""
+        return [f"{_PREFIX}{name.upper()}" for name in cls.model_fields]
+
+    @classmethod
     def unknown_variables(cls) -> list[str]:
-        """Names in the environment that look like settings and are none: mostly slips of the pen."""
-        known = {f"EDGESAM_{name.upper()}" for name in cls.model_fields} | {"EDGESAM_STORE_DIR"}  # the model store's
-        return sorted(name for name in os.environ if name.upper().startswith("EDGESAM_") and name.upper() not in known)
+        """Names in the environment that begin like settings and are none, sorted."""
+        known = {*cls.variables(), *_VARIABLES_OF_OTHERS}
+        return sorted(name for name in os.environ if name.upper().startswith(_PREFIX) and name.upper() not in known)
+
+    @classmethod
+    def nearest_variable(cls, name: str) -> str | None:
+        """Return the setting whose name is most similar to `name`; None where no name is similar."""
+        names = [variable.removeprefix(_PREFIX) for variable in cls.variables()]
+        found = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), names, n=1)
+        return f"{_PREFIX}{found[0]}" if found else None
 
     @field_validator("adapters", mode="before")
     @classmethod

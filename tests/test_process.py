@@ -1,10 +1,13 @@
-"""The processors this process may use: affinity, and the quota of its cgroup, old or new."""
+"""What the process changes about itself, and the processors it may use by affinity and cgroup quota."""
 
 import os
+import resource
+import subprocess
+import sys
 
 import pytest
 
-from service.process import available_cpus
+from service.process import available_cpus, drop_service_links, prepare_environment, raise_file_limit
 
 ALL = len(os.sched_getaffinity(0))
 
@@ -71,3 +74,54 @@ def test_an_old_quota_without_a_period_is_no_quota(tmp_path):
     write_v1(tmp_path, 100000, period_us=0)
 
     assert available_cpus(tmp_path) == ALL
+
+
+def test_libraries_get_their_variables_and_those_of_the_operator_stay():
+    environment = {"OMP_NUM_THREADS": "3"}
+
+    prepare_environment(environment)
+
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert environment["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_variables_of_kubernetes_services_are_removed_and_settings_among_them_named():
+    environment = {
+        "EDGESAM_PORT": "tcp://10.0.0.1:8000",
+        "EDGESAM_SERVICE_HOST": "10.0.0.1",
+        "EDGESAM_METRICS_PORT": "9090",
+        "HOME": "/tmp",
+    }
+
+    named = drop_service_links(environment, {"EDGESAM_PORT", "EDGESAM_METRICS_PORT"})
+
+    assert named == ["EDGESAM_PORT"]
+    assert environment == {"EDGESAM_METRICS_PORT": "9090", "HOME": "/tmp"}
+
+
+@pytest.fixture
+def low_file_limit():
+    """A soft limit of 256 open files, as shells have; the hard limit stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("low_file_limit")
+def test_the_soft_limit_of_open_files_is_raised_as_far_as_connections_need():
+    assert raise_file_limit(500) == 500
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 564
+
+
+def test_connections_are_as_many_as_the_hard_limit_of_open_files_allows():
+    program = """
+import resource
+from service.process import raise_file_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
+print(raise_file_limit(16384), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+    assert done.stdout.split(maxsplit=1) == ["136", "(200, 200)\n"]

@@ -1,8 +1,7 @@
-"""What one client may do to the process by its connections alone, before anything it sends is a request."""
+"""Bounds of connections: their number, the time and size of a request's head, and what is read after the answer."""
 
 import asyncio
 import logging
-import resource
 import secrets
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -17,22 +16,21 @@ from service.errors import HeadTimeout, HeadTooLarge, MalformedHead, Overloaded,
 
 logger = logging.getLogger("service")
 
-# Files beside connections: model, log, Redis, metrics, and whatever libraries open for a moment.
-_RESERVED_FILES = 64
-_FULL_EVERY_S = 10.0
-# Clients that send all of a body before they look for an answer would otherwise not see why it was refused.
-_LINGER_BYTES = 64 << 20
+_LOG_REFUSALS_EVERY_S = 10.0
+# Rest of a body that is read after its request was refused. A client that first sends all of its body would otherwise
+# see a closed connection instead of the answer.
+_MAX_UNUSED_BODY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
-    """From the settings.
+    """Limits of the connections of this process.
 
     Args:
-        max_connections: at the same time; see `raise_file_limit`.
-        head_timeout_s: time from the opening of a connection, or the first byte of a further request, until the head
-            of the request is complete.
-        max_head_bytes: of request line and headers.
+        max_connections: Largest number of open connections; see `service.process.raise_file_limit`.
+        head_timeout_s: Seconds from the start of a connection, or from the first byte of a further request, until
+            request line and headers must be complete.
+        max_head_bytes: Largest size of request line and headers together.
     """
 
     max_connections: int
@@ -41,66 +39,66 @@ class ConnectionBounds:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with the bounds that uvicorn leaves to a proxy in front, and with `abort`.
+    """HTTP/1.1 of uvicorn with the bounds that uvicorn leaves to a proxy in front.
 
-    Uvicorn waits for a head without limit, in time as in bytes, and for the first byte, too; it reads on for ever what
-    a client sends of a request that has been answered. And what it does with an answer that is not complete, close the
-    connection once everything is sent, never ends with a client that does not read: the connection and what is
-    buffered for it would stay. For that it lends the app `abort`, in the ASGI extension `service.connection`.
+    uvicorn waits for request line and headers without a limit of time or size. It reads the rest of a body without a
+    limit after the request was answered. When an answer is incomplete, it closes the connection once everything is
+    sent; with a client that does not read, this never ends, and the connection and its buffer stay. Therefore the
+    application gets `abort` in the ASGI extension `service.connection`.
 
-    A head that comes in one piece, as those of clicks do, costs no timer: only what is incomplete when its first piece
-    has been read starts one.
+    A head that arrives in one piece starts no timer. A timer starts only when the first piece leaves the head
+    incomplete.
     """
 
     bounds: ClassVar[ConnectionBounds | None] = None
-    """None, as it is without `within`, lets everybody take what they want."""
+    """Limits of the connections; None, without `within`, for no limits."""
 
-    _full_until: ClassVar[float] = 0.0
-    """When the log may next say that there are too many connections."""
+    _next_refusal_log_at: ClassVar[float] = 0.0
+    """Time of the loop from which the log may say again that connections are refused."""
 
     @classmethod
     def within(cls, bounds: ConnectionBounds) -> type["BoundedProtocol"]:
-        """The protocol with bounds; uvicorn makes its objects by itself, so they are the class's."""
+        """Return a subclass with these bounds. uvicorn creates the objects, so that bounds belong to the class."""
         return type(cls.__name__, (cls,), {"bounds": bounds})
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
         self._has_ended = False
-        """A request ended in this piece: what was read is its own, not the next one's."""
+        """Whether a request ended in the current piece. The piece then belongs to it and not to the next request."""
         self._has_body = False
-        """Bytes of a body were in this piece, which their reader counts."""
+        """Whether the current piece had bytes of a body. The reader of the body counts these."""
         self._trailer_bytes = 0
         self._unanswered_bytes = 0
-        """Of a head, or of a body whose request has been answered already."""
+        """Bytes of an incomplete head, or of a body whose request has been answered."""
         self._piece_bytes = 0
-        self._lent: dict[object, object] = {}
-        self._patience: asyncio.TimerHandle | None = None
+        self._extension: dict[object, object] = {}
+        self._timeout: asyncio.TimerHandle | None = None
         self._refusal: ServiceError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by the loop."""
+        """Called by the event loop."""
         super().connection_made(transport)
         flow = self.flow
 
-        def is_held_back() -> bool:  # no method: in its own scope this object would hold itself
+        def is_held_back() -> bool:  # a method would make a reference cycle of this object and its scope
             return flow.write_paused
 
-        self._lent = {"abort": transport.abort, "is_held_back": is_held_back}
+        self._extension = {"abort": transport.abort, "is_held_back": is_held_back}
         if self.bounds is None:
             return
         if len(self.connections) > self.bounds.max_connections:
-            self._refuse_for_lack_of_room(self.bounds.max_connections)
+            self._refuse_connection(self.bounds.max_connections)
         else:
-            self._start_patience(self.bounds)
+            self._start_timeout(self.bounds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
-        self._stop_patience()
+        """Called by the event loop."""
+        self._stop_timeout()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         if self._refusal is not None:
             return
         self._piece_bytes = len(data)
@@ -109,10 +107,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.bounds is None:
             return
         if self._is_in_head:
-            # Of a piece that also ends another request nobody knows how much is head; `on_headers_complete` counts it.
-            self._nobody_waits_for(0 if self._has_ended else len(data), self.bounds)
+            # A piece that also ends another request may hold any number of bytes of this head. They are counted in
+            # `on_headers_complete`.
+            self._count_unanswered(0 if self._has_ended else len(data), self.bounds)
         elif not self._has_ended and (self.cycle is None or self.cycle.response_complete):
-            self._nobody_waits_for(len(data), self.bounds)
+            self._count_unanswered(len(data), self.bounds)
         elif self._is_in_body and not self._has_body:
             self._count_trailers(len(data), self.bounds)
 
@@ -121,14 +120,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._unanswered_bytes = 0
-        self.scope["extensions"] = {CONNECTION: self._lent}
+        self.scope["extensions"] = {CONNECTION: self._extension}
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._is_in_head, self._is_in_body = False, True
-        if self._patience is not None:
-            self._stop_patience()
-        # The sum tells whether counting is worth it: it is not for a click.
+        if self._timeout is not None:
+            self._stop_timeout()
+        # Headers are counted one by one only where the bytes read exceed the limit.
         if self.bounds is not None and self._unanswered_bytes + self._piece_bytes > self.bounds.max_head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.bounds.max_head_bytes:
@@ -147,9 +146,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._is_in_body, self._has_ended = False, True
         if self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing():
-            # The rest of a body whose request was answered before: the connection is idle from here on, and uvicorn,
-            # which took those bytes for the next request, waits for nothing any more.
-            self._stop_patience()
+            # This was the rest of a body whose request was answered before. uvicorn took these bytes for the next
+            # request and cancelled its timeout of idle connections. It is started again here.
+            self._stop_timeout()
             self._unanswered_bytes = 0
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -158,111 +157,97 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Called by uvicorn when it has all of an answer, sent or not."""
+        """Called by uvicorn when the application has given it the whole answer."""
         super().on_response_complete()
-        self._bound_the_end()
+        self._bound_close()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Called by the loop when the connection was idle for too long."""
+        """Called by the event loop when the connection was idle for too long."""
         super().timeout_keep_alive_handler()
-        self._bound_the_end()
+        self._bound_close()
 
     def shutdown(self) -> None:
         """Called by uvicorn when the process stops."""
         super().shutdown()
-        self._bound_the_end()
+        self._bound_close()
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what its parser does not take; answers as everything else here does."""
+        """Called by uvicorn for bytes that its parser refuses; answers with a problem document."""
         self._refuse(self._refusal or MalformedHead(f"{msg} Send HTTP/1.1."))
 
-    def _nobody_waits_for(self, received: int, bounds: ConnectionBounds) -> None:
-        """A piece has been read that belongs to no request in progress."""
+    def _count_unanswered(self, received: int, bounds: ConnectionBounds) -> None:
+        """Count a piece that belongs to no request in progress, and start the timeout or refuse it."""
         if self.transport.is_closing():
             return
         self._unanswered_bytes += received
         if self._is_in_body:
-            if self._unanswered_bytes > _LINGER_BYTES:
-                self._hang_up()
+            if self._unanswered_bytes > _MAX_UNUSED_BODY_BYTES:
+                self._close()
                 return
         elif self._unanswered_bytes > bounds.max_head_bytes:
             self._refuse(_too_large(bounds.max_head_bytes))
             return
-        if self._patience is None:
-            self._start_patience(bounds)
+        if self._timeout is None:
+            self._start_timeout(bounds)
 
-    def _start_patience(self, bounds: ConnectionBounds) -> None:
-        self._patience = self.loop.call_later(bounds.head_timeout_s, self._give_up, bounds)
+    def _start_timeout(self, bounds: ConnectionBounds) -> None:
+        self._timeout = self.loop.call_later(bounds.head_timeout_s, self._on_timeout, bounds)
 
-    def _stop_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _stop_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
 
-    def _give_up(self, bounds: ConnectionBounds) -> None:
-        """The head, or the rest of an answered body, is not complete in time."""
-        self._patience = None
+    def _on_timeout(self, bounds: ConnectionBounds) -> None:
+        """Refuse a head that is incomplete in time; close a connection that still sends an answered body."""
+        self._timeout = None
         if self.cycle is not None and not self.cycle.response_complete:
-            self._start_patience(bounds)  # it was sent ahead, and the request before it is still being answered
+            self._start_timeout(bounds)  # pipelined: the request before it is still being answered
         elif self._is_in_head:
             message = f"The head of the request was not complete after {bounds.head_timeout_s:g} s. Send it at once."
             self._refuse(HeadTimeout(message))
         else:
-            self._hang_up()  # there is nothing to answer
+            self._close()
 
-    def _refuse_for_lack_of_room(self, limit: int) -> None:
+    def _refuse_connection(self, limit: int) -> None:
         now = self.loop.time()
-        if now > BoundedProtocol._full_until:
-            BoundedProtocol._full_until = now + _FULL_EVERY_S
+        if now > BoundedProtocol._next_refusal_log_at:
+            BoundedProtocol._next_refusal_log_at = now + _LOG_REFUSALS_EVERY_S
             logger.warning("connections are refused", extra={"limit": limit})
-        message = f"{limit} connections are open, the most this process holds. Retry shortly."
+        message = f"{limit} connections are open, the limit of this process. Retry shortly."
         self._refuse(Overloaded(message, retry_after_s=1.0, extra={"limit": limit}))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer without the app, and hang up."""
+        """Answer without the application and close the connection."""
         self._refusal = error
-        self._stop_patience()
+        self._stop_timeout()
         if self.transport.is_closing():
             return
         is_alone = self.cycle is not None and not self.cycle.response_started and not self.pipeline
         if self.cycle is None or self.cycle.response_complete or is_alone:
             self.transport.write(_as_bytes(problem_response(error, secrets.token_hex(8))))
-        self._hang_up()
+        self._close()
 
     def _count_trailers(self, received: int, bounds: ConnectionBounds) -> None:
-        """A piece of a chunked body without any body in it: trailers, which the parser collects and nobody reads."""
+        """Count a piece of a chunked body that has no body bytes: the parser collects trailers without a limit."""
         self._trailer_bytes += received
         if self._trailer_bytes > bounds.max_head_bytes:
             self.transport.abort()
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         self.transport.close()
-        self._bound_the_end()
+        self._bound_close()
 
-    def _bound_the_end(self) -> None:
-        """A closed connection whose client does not read what is left for it would stay for ever."""
+    def _bound_close(self) -> None:
+        """Abort a closing connection in time; it would stay for ever with a client that does not read."""
         if self.bounds is not None and self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self._stop_patience()
-            self._patience = self.loop.call_later(self.bounds.head_timeout_s, self.transport.abort)
-
-
-def raise_file_limit(max_connections: int) -> int:
-    """Let the process open as many files as it may; the connections there is room for, at most `max_connections`.
-
-    Shells and containers often start with 1024 and allow more. At the limit not only clients would be refused, but
-    Redis and the disk as well.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max_connections + _RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max_connections if soft == resource.RLIM_INFINITY else max(1, min(max_connections, soft - _RESERVED_FILES))
+            self._stop_timeout()
+            self._timeout = self.loop.call_later(self.bounds.head_timeout_s, self.transport.abort)
 
 
 def _too_large(limit: int) -> HeadTooLarge:
     return HeadTooLarge(
-        f"Request line and headers have more than {limit} bytes. Send what is large in the body.",
+        f"Request line and headers have more than {limit} bytes. Send large values in the body.",
         extra={"limit": limit},
     )
 
@@ -271,7 +256,7 @@ _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request 
 
 
 def _as_bytes(response: Response) -> bytes:
-    """An answer as it goes over the wire, and the end of the connection announced."""
+    """Return the bytes of an answer, with `Connection: close`."""
     request_id = orjson.loads(bytes(response.body))["instance"].encode()
     headers = [*response.raw_headers, (b"x-request-id", request_id), (b"connection", b"close")]
     reason = _REASONS.get(response.status_code, b"Service Unavailable")

@@ -1,66 +1,88 @@
-"""uvicorn with what it leaves out: a phase of draining."""
+"""uvicorn with a phase of draining before its stop."""
 
 import gc
 import logging
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.server.listening import check_listening, listen_error
+
 logger = logging.getLogger("service")
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first SIGTERM: /readyz turns 503, and for `drain_s` requests are still taken; then uvicorn's own stop.
+    """Answers requests for `drain_s` seconds after the first SIGTERM, with /readyz at 503, then stops as uvicorn does.
 
-    A load balancer notices the 503 only after its next probe; without this phase it would send requests to a closed
-    port until then. A second signal ends this phase, one more SIGINT waits for nothing that is under way.
+    A load balancer notices the 503 only with its next probe. Without this phase it would send requests to a closed port
+    until then. A second signal ends the phase. A further SIGINT stops without waiting for requests in progress.
+
+    Args:
+        config: Configuration of uvicorn.
+        app: Application; its `app.state.readiness` is what /readyz answers.
+        drain_s: Length of the phase, in seconds. 0 skips it.
+        on_listening: Function called once the server listens.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, *, drain_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, *, drain_s: float, on_listening: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_s = drain_s
+        self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say where."""
-        await super().startup(sockets)
-        # What is here now stays: without looking at it a collection takes microseconds instead of a tenth of a second.
+        """Start the application, then listen.
+
+        Raises:
+            ListenError: Another process listens on the port, which both had bound before.
+        """
+        try:
+            await super().startup(sockets)
+            check_listening(sockets or [])
+        except OSError as error:
+            await self.lifespan.shutdown()
+            raise listen_error(error, self.config.host, self.config.port) from error
+        # Frozen objects are not looked at again: a collection takes microseconds instead of 100 ms.
         gc.collect()
         gc.freeze()
-        for listener in (listener for server in self.servers for listener in server.sockets):
-            host, port = listener.getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            logger.info("listening", extra={"url": url, "playground": f"{url}/", "docs": f"{url}/docs"})
+        self._on_listening()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the form of a signal's handler
-        """Called by uvicorn for SIGTERM and SIGINT, in the main thread.
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the form of a signal handler
+        """Handle SIGTERM and SIGINT; uvicorn calls it in the main thread.
 
-        The parent's notes the signal as well, and raises it again when everything has been closed: supervisors would
-        read a failure, 143, where the stop was clean.
+        The method of uvicorn also raises the signal again after the stop. Supervisors would then read exit status 143,
+        a failure, after a clean stop.
         """
         readiness = self._app.state.readiness
         is_first, readiness.is_draining = not readiness.is_draining, True
+        name = signal.Signals(sig).name
         if is_first and sig == signal.SIGTERM and self._drain_s > 0:
-            logger.info("draining", extra={"drain_s": self._drain_s})
-            self._ask_to_hang_up()
-            timer = threading.Timer(self._drain_s, self._end)
+            logger.info("draining", extra={"signal": name, "drain_s": self._drain_s})
+            self._close_idle_connections()
+            timer = threading.Timer(self._drain_s, self._stop)
             timer.daemon = True
             timer.start()
             return
+        logger.info("stopping", extra={"signal": name})
         self.force_exit |= self.should_exit and sig == signal.SIGINT
-        self._end()
+        self._stop()
 
-    def _ask_to_hang_up(self) -> None:
-        """Close each connection with its next answer: readiness turns away new ones only, and who keeps his would send
-        the request that crosses the end.
+    def _close_idle_connections(self) -> None:
+        """Close each connection with its next answer.
+
+        /readyz only keeps new connections away. A client that keeps its connection would send the request that crosses
+        the close.
         """
-        hang_up = (b"connection", b"close")
-        self.config.encoded_headers.append(hang_up)  # uvicorn renews its headers from these every second
-        self.server_state.default_headers = [*self.server_state.default_headers, hang_up]
+        close = (b"connection", b"close")
+        self.config.encoded_headers.append(close)  # uvicorn renews its headers from these every second
+        self.server_state.default_headers = [*self.server_state.default_headers, close]
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         self.should_exit = True

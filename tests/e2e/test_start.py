@@ -1,10 +1,20 @@
-"""A service that cannot be served does not start, and says which setting or file is wrong."""
+"""The command line, the port, and errors of the start: a wrong setting or file is named."""
 
+import os
+import pty
+import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
-from support.service_process import ServiceProcess
+from support.service_process import ROOT, ServiceProcess
+from typer.main import get_command
+
+from service import __version__
+from service.client.command import app as client_command
 
 OK = {0, -15, 143}
 
@@ -18,8 +28,54 @@ def failed_start(settings):
 
 
 def text(service):
-    """All that it wrote."""
+    """All lines that the process wrote."""
     return "\n".join(str(line) for line in service.log)
+
+
+def command(*arguments, python=()):
+    """Run `python -m service` with arguments until it ends."""
+    return subprocess.run(
+        [sys.executable, *python, "-m", "service", *arguments],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_help_prints_the_most_important_settings_and_starts_nothing():
+    done = command("--help")
+
+    assert done.returncode == 0
+    for name in ("EDGESAM_HOST", "EDGESAM_PORT", "EDGESAM_MODEL_DIR", "EDGESAM_REDIS_URL", "EDGESAM_API_KEYS_FILE"):
+        assert re.search(rf"^  {name} \(default: .+\)$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_import_neither_libraries_of_arrays_nor_the_server(argument):
+    done = command(argument, python=["-X", "importtime"])
+
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "service.settings" in imported
+    assert imported.isdisjoint({"numpy", "cv2", "onnxruntime", "fastapi", "uvicorn", "service.app"})
+
+
+def test_the_version_is_that_of_the_package():
+    assert command("--version").stdout == f"EdgeSAM service {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["--port", "9000"]])
+def test_unknown_arguments_are_refused_with_2(arguments):
+    done = command(*arguments)
+
+    assert done.returncode == 2
+    assert "unrecognized arguments" in done.stderr
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it():
+    done = command(python=["-S", "-E"])  # without the packages of the environment
+
+    assert done.returncode == 2
+    assert "pydantic is missing" in done.stderr
+    assert "-m pip install -e '.[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -83,25 +139,111 @@ def test_a_provider_that_is_not_installed_ends_with_2_and_those_that_are(artifac
     assert "which has cpu" in text(service)
 
 
-@pytest.mark.parametrize("variable", ["EDGESAM_PORT", "EDGESAM_METRICS_PORT"])
-def test_a_port_in_use_ends_the_start_with_its_reason(artifact, variable):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+@pytest.fixture
+def taken_port():
+    """A port on which another process listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield str(taken.getsockname()[1])
 
-        service = failed_start({"EDGESAM_MODEL_DIR": str(artifact), variable: str(taken.getsockname()[1])})
+
+def test_a_port_that_is_taken_ends_with_1_and_the_setting_before_a_model_is_loaded(taken_port, tmp_path):
+    service = failed_start({"EDGESAM_MODEL_DIR": str(tmp_path / "absent"), "EDGESAM_PORT": taken_port})
+
+    assert service.process.returncode == 1
+    assert f"EDGESAM_PORT={taken_port} is taken by another process" in text(service)
+    assert "Traceback" not in text(service)
+
+
+def test_an_address_of_another_machine_ends_with_1_and_the_setting(artifact):
+    service = failed_start({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_HOST": "203.0.113.7"})
+
+    assert service.process.returncode == 1
+    assert "EDGESAM_HOST=203.0.113.7 is no address of this machine" in text(service)
+
+
+def test_a_metrics_port_that_is_taken_ends_the_start_with_its_reason(artifact, taken_port):
+    service = failed_start({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_METRICS_PORT": taken_port})
 
     assert service.process.returncode not in OK
     assert "address already in use" in text(service).lower()
     assert "AttributeError" not in text(service)
 
 
-def test_a_variable_that_is_no_setting_is_named_in_the_log(artifact):
-    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_ULR": "redis://slip"}) as service:
+def test_a_variable_that_is_no_setting_is_named_in_the_log_with_the_nearest_setting(artifact):
+    settings = {"EDGESAM_REDIS_ULR": "redis://slip", "EDGESAM_QQQQQQ": "1"}
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **settings}) as service:
         pass
 
-    assert "EDGESAM_REDIS_ULR is no setting and is ignored" in text(service)
+    assert "EDGESAM_REDIS_ULR is no setting and is ignored; did you mean EDGESAM_REDIS_URL?" in text(service)
+    assert "EDGESAM_QQQQQQ is no setting and is ignored; python -m service --help lists settings" in text(service)
     assert "redis://slip" not in text(service)
+
+
+def test_variables_of_the_client_and_of_the_model_store_are_no_mistakes(artifact):
+    parameters = [*get_command(client_command).params]
+    parameters += [
+        one for command in getattr(get_command(client_command), "commands", {}).values() for one in command.params
+    ]
+    names = {one.envvar for one in parameters if one.envvar} | {"EDGESAM_STORE_DIR"}
+    assert {"EDGESAM_URL", "EDGESAM_API_KEY"} <= names
+
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **dict.fromkeys(names, "x")}) as service:
+        pass
+
+    assert "no setting" not in text(service)
+
+
+def at_a_terminal(settings):
+    """What a person at a terminal reads from the start to a stop by Ctrl+C, and the exit status."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGESAM_")}
+    leader, follower = pty.openpty()
+    written, is_stopping = b"", False
+    with subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT, env={**kept, "EDGESAM_PORT": "0", **settings}, stdout=follower, stderr=follower,
+    ) as process:  # fmt: skip
+        os.close(follower)
+        try:
+            while chunk := os.read(leader, 65536):
+                written += chunk
+                if not is_stopping and (b"Ctrl+C" in written or b'"listening"' in written):
+                    is_stopping = True
+                    process.send_signal(signal.SIGINT)
+        except OSError:  # the process has closed its end
+            pass
+        finally:
+            process.wait(60)
+            os.close(leader)
+    return written.decode().replace("\r", ""), process.returncode
+
+
+def test_at_a_terminal_the_start_is_text_for_people(artifact):
+    written, status = at_a_terminal({"EDGESAM_MODEL_DIR": str(artifact)})
+
+    assert status == 0
+    assert f"EdgeSAM {__version__} is loading the model in {artifact}" in written
+    assert re.search(
+        r"^  Model  random \(cpu, \d+ threads, NOT TRAINED: its masks mean nothing\)$", written, re.MULTILINE
+    )
+    assert re.search(r"^  Page   http://127\.0\.0\.1:\d+/$", written, re.MULTILINE)
+    assert re.search(r"^  API    http://127\.0\.0\.1:\d+/docs$", written, re.MULTILINE)
+    assert re.search(r"^\d\d:\d\d:\d\d stopping signal=SIGINT$", written, re.MULTILINE)
+    assert "{" not in written
+
+
+def test_at_a_terminal_the_log_can_be_json(artifact):
+    written, status = at_a_terminal({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_LOG_FORMAT": "json"})
+
+    assert status == 0
+    assert all(line.startswith("{") for line in written.splitlines())
+
+
+def test_without_a_terminal_the_log_can_be_text(artifact):
+    service = ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact / "absent"), "EDGESAM_LOG_FORMAT": "text"})
+    with pytest.raises(AssertionError, match="ended before"):
+        service.__enter__()
+
+    assert re.search(r"\d\d:\d\d:\d\d error: the service does not start: ", text(service))
 
 
 def test_what_kubernetes_derives_from_a_service_of_this_name_is_no_setting(artifact):
@@ -119,7 +261,7 @@ def test_what_kubernetes_derives_from_a_service_of_this_name_is_no_setting(artif
         "EDGESAM_REDIS_PORT": "tcp://10.0.0.3:6379",
         "EDGESAM_REDIS_PORT_6379_TCP": "tcp://10.0.0.3:6379",
     }
-    # The default port, on an address of the loopback network that nobody else uses.
+    # The default port, on an address of the loopback network that no other process uses.
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_HOST": "127.83.71.65", **links}) as service:
         url = service.url
 

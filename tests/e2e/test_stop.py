@@ -1,4 +1,4 @@
-"""SIGTERM: what was accepted is answered, load balancers are told in time, and the end is clean."""
+"""SIGTERM and SIGINT: accepted requests are answered, /readyz tells load balancers in time, and the stop is clean."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ WAIT_S = 60
 
 
 def started(artifact, **settings):
-    """A process that lets requests take their time."""
+    """A process that waits up to 60 s for requests in progress."""
     return ServiceProcess(
         {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_GRACEFUL_TIMEOUT_S": "60"}
         | {f"EDGESAM_{name}": value for name, value in settings.items()}
@@ -29,42 +29,43 @@ def started(artifact, **settings):
 
 
 def events(service):
-    """What the log tells, in order."""
+    """Events of the log, in order."""
     return [line["event"] for line in service.log]
 
 
 def listens_to(number, pid):
-    """Whether a process has a handler for a signal."""
+    """Whether a process has a handler of its own for a signal."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (caught,) = [int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")]
     return bool(caught >> (number - 1) & 1)
 
 
 def test_requests_under_way_are_answered_after_the_signal(artifact):
-    pictures = [noise_file((60, 60 + i), seed=90) for i in range(4)]
+    images = [noise_file((60, 60 + i), seed=90) for i in range(4)]
     with started(artifact) as service, open_client(service.url) as client:
-        connections = [RawConnection(service.url) for _ in pictures]
-        for connection, data in zip(connections, pictures, strict=True):
+        connections = [RawConnection(service.url) for _ in images]
+        for connection, data in zip(connections, images, strict=True):
             connection.start("/embed", f"Content-Length: {len(data)}")
             connection.send(data[:100])
-        wait_for_in_flight(client, "/embed", len(pictures))
+        wait_for_in_flight(client, "/embed", len(images))
 
         service.terminate()
         service.wait_for("Shutting down")
-        for connection, data in zip(connections, pictures, strict=True):
+        for connection, data in zip(connections, images, strict=True):
             connection.send(data[100:])
         responses = [connection.response() for connection in connections]
         for connection in connections:
             connection.close()
         service.process.wait(WAIT_S)
 
-    assert [response.status_code for response in responses] == [200] * len(pictures)
+    assert [response.status_code for response in responses] == [200] * len(images)
     assert service.process.returncode == 0
     assert "Application shutdown complete." in events(service)
+    assert [line["signal"] for line in service.log if line["event"] == "stopping"] == ["SIGTERM"]
     assert not [line for line in service.log if line["level"] == "error"]
 
 
-def test_a_request_that_outlasts_the_patience_is_told_so_by_a_problem(artifact):
+def test_a_request_that_outlasts_the_graceful_timeout_is_answered_with_a_problem(artifact):
     with started(artifact, GRACEFUL_TIMEOUT_S="1") as service, open_client(service.url) as client:
         with RawConnection(service.url) as stalling:
             stalling.start("/embed", "Content-Length: 1000", "X-Request-ID: stalling")
@@ -85,7 +86,7 @@ def test_a_request_that_outlasts_the_patience_is_told_so_by_a_problem(artifact):
     assert service.process.returncode == 0
 
 
-def test_after_the_signal_nobody_new_is_let_in(artifact):
+def test_after_the_signal_new_connections_are_refused(artifact):
     with started(artifact) as service:
         service.terminate()
         service.process.wait(WAIT_S)
@@ -114,7 +115,7 @@ def test_while_draining_readiness_says_no_and_work_goes_on(artifact):
     assert service.process.returncode == 0
 
 
-def test_a_probe_that_is_told_to_go_elsewhere_is_no_rejected_request(artifact):
+def test_a_failed_readiness_probe_is_no_rejected_request(artifact):
     with started(artifact, DRAIN_S="300") as service, open_client(service.url) as client:
         service.terminate()
         service.wait_for("draining")
@@ -127,7 +128,7 @@ def test_a_probe_that_is_told_to_go_elsewhere_is_no_rejected_request(artifact):
     assert 'edgesam_rejected_total{reason="not-ready"}' not in metrics
 
 
-def test_nothing_fails_for_clients_that_heed_readiness(artifact):
+def test_no_request_fails_for_clients_that_follow_readiness(artifact):
     statuses = []
 
     def click_until_not_ready(url, image_hash):
@@ -165,6 +166,7 @@ def test_draining_ends_by_itself(artifact):
         service.process.wait(WAIT_S)
 
     happened = events(service)
+    assert [line["signal"] for line in service.log if line["event"] == "draining"] == ["SIGTERM"]
     wanted = ["draining", "Shutting down", "Application shutdown complete."]
     assert [event for event in happened if event in wanted] == wanted
     assert service.process.returncode == 0
@@ -182,14 +184,15 @@ def test_an_idle_connection_does_not_hold_the_end_up(artifact):
     assert service.process.returncode == 0
 
 
-def test_a_process_that_is_told_to_stop_while_it_starts_ends_at_once(artifact):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_told_to_stop_while_it_starts_ends_at_once(artifact, number):
     environment = {**os.environ, "EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PORT": "0"}
     command = [sys.executable, "-m", "service"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         wait_until(lambda: listens_to(signal.SIGTERM, process.pid), timeout_s=WAIT_S)
-        process.terminate()
+        process.send_signal(number)
         written, _ = process.communicate(timeout=WAIT_S)
 
     assert process.returncode == 0
@@ -203,10 +206,11 @@ def test_an_interruption_from_the_keyboard_is_a_clean_end_too(artifact):
         service.process.wait(WAIT_S)
 
     assert service.process.returncode == 0
+    assert [line["signal"] for line in service.log if line["event"] == "stopping"] == ["SIGINT"]
     assert "Application shutdown complete." in events(service)
 
 
-def test_one_who_insists_gets_a_forced_end_and_a_status_that_says_so(artifact):
+def test_a_second_interruption_forces_the_stop_and_ends_with_1(artifact):
     with started(artifact) as service, open_client(service.url) as client, RawConnection(service.url) as stalling:
         stalling.start("/embed", "Content-Length: 1000")
         wait_for_in_flight(client, "/embed")

@@ -25,7 +25,11 @@ class ServiceProcess:
 
     def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0, prefix: Sequence[str] = ()) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("EDGESAM_")}
-        defaults = {"EDGESAM_PORT": "0", "EDGESAM_PROVIDER": os.environ.get("EDGESAM_TEST_PROVIDER", "auto")}
+        defaults = {
+            "EDGESAM_PORT": "0",
+            "EDGESAM_PROVIDER": os.environ.get("EDGESAM_TEST_PROVIDER", "auto"),
+            "MALLOC_ARENA_MAX": "1",  # as the images and `make serve` set it
+        }
         self._environment = {**kept, **defaults, "PYTHONUNBUFFERED": "1", **settings}
         self._prefix = prefix
         self._wait_s = wait_s

@@ -44,7 +44,9 @@ def test_the_image_says_how_it_is_run(cpu_image: str):
     assert said.get("Cmd") is None
     assert said["StopSignal"] == "SIGTERM"
     assert said["ExposedPorts"] == {"8000/tcp": {}}
-    assert {"ORT_DISABLE_TELEMETRY=1", "PYTHONUNBUFFERED=1", f"EDGESAM_MODEL_DIR={MODEL}"} <= set(said["Env"])
+    assert {"MALLOC_ARENA_MAX=1", "ORT_DISABLE_TELEMETRY=1", "PYTHONUNBUFFERED=1", f"EDGESAM_MODEL_DIR={MODEL}"} <= set(
+        said["Env"]
+    )
     (checked,) = json.loads(podman("image", "inspect", cpu_image).stdout)
     assert checked["Healthcheck"]["Test"] == ["CMD", "python", "-m", "service.probe"]
 
