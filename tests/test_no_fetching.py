@@ -16,7 +16,7 @@ FETCHING = {
 CONNECTING = {"create_connection", "open_connection", "open_unix_connection", "connect", "connect_ex", "urlopen"}
 
 # service.cache.redis.tier.connect, to EDGESAM_REDIS_URL, and the connection beside it that listens.
-TO_REDIS = {SERVICE / "app.py", SERVICE / "cache" / "subscription.py"}
+TO_REDIS = {SERVICE / "app.py", SERVICE / "cache" / "redis" / "pubsub.py"}
 
 
 def modules():

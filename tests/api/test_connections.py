@@ -47,6 +47,7 @@ def send_for_ever(connection, data):
 
 
 @LOOPS
+@pytest.mark.alone
 def test_a_head_that_does_not_end_in_time_is_answered_and_hung_up_on(loop):
     with serve(loop, head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
@@ -59,6 +60,7 @@ def test_a_head_that_does_not_end_in_time_is_answered_and_hung_up_on(loop):
 
 @LOOPS
 @pytest.mark.parametrize("first", [b"", b"\r\n"])
+@pytest.mark.alone
 def test_a_connection_that_never_begins_a_request_is_closed(loop, first):
     with serve(loop, head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.send(first)
@@ -67,6 +69,7 @@ def test_a_connection_that_never_begins_a_request_is_closed(loop, first):
         wait_until(lambda: server.connections == 0)
 
 
+@pytest.mark.alone
 def test_a_further_request_has_to_end_its_head_in_time_as_well():
     with serve(head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.start("/", method="GET")
@@ -79,6 +82,7 @@ def test_a_further_request_has_to_end_its_head_in_time_as_well():
     assert_problem(second, HeadTimeout)
 
 
+@pytest.mark.alone
 def test_what_is_sent_ahead_of_a_slow_request_is_waited_for():
     with serve(head_timeout_s=0.1) as server, RawConnection(server.url) as connection:
         connection.start("/", "Content-Length: 2")
@@ -149,6 +153,7 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(loop):
     assert answers == [200, 200, 200]
 
 
+@pytest.mark.alone
 def test_a_body_without_end_is_not_read_for_ever_once_it_is_answered():
     with serve(head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.start("/refuse", "Transfer-Encoding: chunked")
@@ -179,6 +184,7 @@ def test_a_websocket_is_not_spoken_and_the_request_is_answered():
         assert connection.response("GET").status_code == 200
 
 
+@pytest.mark.alone
 def test_a_socket_that_is_half_closed_is_let_go():
     with serve(head_timeout_s=0.2) as server:
         with socket.create_connection(server.url.removeprefix("http://").split(":"), timeout=60) as half:

@@ -104,6 +104,7 @@ def test_an_answer_that_is_not_read_is_work_and_keeps_its_permit(server):
 
 
 @SERVERS
+@pytest.mark.alone
 def test_a_client_that_does_not_read_is_cut_off_and_leaves_nothing(server, caplog):
     service = LargeAnswers(send_timeout_s=0.5)
     with (

@@ -90,6 +90,7 @@ async def test_a_single_server_under_a_cluster_address_is_unavailable(redis_serv
         await cache.get("edgesam:a")
 
 
+@pytest.mark.alone
 async def test_a_silent_master_costs_bounded_waits_and_the_others_serve(cluster, open_cache, metrics):
     breaker = CircuitBreaker(failures=1000, metrics=metrics)
     cache = open_cache(url_of(cluster), breaker=breaker, connect_timeout_s=0.1, read_timeout_s=0.3)

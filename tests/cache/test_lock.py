@@ -130,6 +130,7 @@ async def test_without_redis_nobody_knows_who_has_it(open_lock):
         await lock.release("a", "token")
 
 
+@pytest.mark.alone
 async def test_a_silent_redis_costs_one_bounded_wait(open_lock):
     with RedisServer() as server:
         lock = open_lock(server.url, connect_timeout_s=0.05, read_timeout_s=0.1)

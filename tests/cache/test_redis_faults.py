@@ -10,6 +10,8 @@ from support.redis_server import RedisServer, eventually, free_port
 from service.cache.redis.breaker import CircuitBreaker
 from service.errors import CacheUnavailable
 
+pytestmark = pytest.mark.alone
+
 # The bounds that the service uses by default, and what a busy machine may add to them.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, QUEUE_TIMEOUT_S = 0.05, 0.1, 0.5
 DEADLINE_S = CONNECT_TIMEOUT_S + 2 * READ_TIMEOUT_S

@@ -23,6 +23,7 @@ async def answer(call, timeout_s=20.0):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_master_that_is_lost_is_replaced_by_the_one_that_was_elected(open_cache, metrics):
     with RedisSentinels() as sentinels:
         # One sentinel is silent all the time: the others are asked at the same time.

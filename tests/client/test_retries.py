@@ -85,6 +85,7 @@ def test_a_restarted_service_is_waited_for_and_gets_its_image_again(artifact):
     assert [mask.counts for mask in answer.masks] == [mask.counts for mask in before.masks]
 
 
+@pytest.mark.alone
 def test_a_full_service_is_asked_again_when_it_said(connect, narrow, next_seed):
     data = noise_file((20, 20), next_seed)
     client = connect(narrow.url, KEY, retry_s=WAIT_S)

@@ -246,6 +246,7 @@ async def test_an_image_that_cannot_be_decoded_is_an_error_for_all_and_blocks_no
     assert redis_server.ask("KEYS", f"lock:*{hashlib.sha256(broken).hexdigest()}") == []
 
 
+@pytest.mark.alone
 async def test_without_redis_a_replica_still_serves(open_service):
     with RedisServer() as server:
         service = await open_service(redis_url=server.url, redis_read_timeout_s=0.1, redis_connect_timeout_s=0.1)

@@ -237,6 +237,7 @@ def test_a_build_that_cannot_be_used_is_as_good_as_none(tmp_path, damage):
     assert asked.stderr.count("cannot be used") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_sanitizers_find_nothing(tmp_path):
     """Bounds, undefined behaviour and leaks of the C code, in a program of its own."""

@@ -28,6 +28,15 @@ def test_the_demo_clicks_in_the_middle_of_an_image_of_ones_own(service_url, tmp_
     assert sum("mask: score" in line for line in printed) == 1
 
 
+def test_the_demo_needs_no_package_that_serving_does_not_need():
+    command = [sys.executable, "-X", "importtime", SCRIPTS / "demo.py", "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"PIL.Image", "cv2"} <= imported
+    assert imported.isdisjoint({"httpx", "pytest", "rich", "skimage", "torch", "typer", "yaml"})
+
+
 def test_the_cards_picture_has_a_row_for_each_verdict(artifact, tmp_path):
     run("card.py", "--model", artifact, "--out", tmp_path / "examples.jpg")
 

@@ -9,6 +9,7 @@ from tools.faults.scene import zipf
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_promise_is_kept(name: str):
     (outcome,) = run([name], quick=True)
