@@ -1,13 +1,17 @@
 """Everything that this process changes about itself, and what it reads of its limits.
 
 `python -m service` calls `prepare_environment` before it imports anything large, and the rest once while it starts.
-The allocator of glibc is set from outside, by MALLOC_ARENA_MAX=1 in the Dockerfile and the Makefile: it reads the
-variable before the first line of Python runs.
+Two settings are made elsewhere. The Dockerfile and the Makefile set MALLOC_ARENA_MAX=1, because glibc reads it before
+Python runs. Threads that compute for uploads lower their own priority, because each thread has its own nice value.
 """
 
+import contextlib
+import ctypes
+import logging
 import os
 import re
 import resource
+import warnings
 from collections.abc import Collection, MutableMapping
 from pathlib import Path
 from typing import Final
@@ -66,11 +70,25 @@ def drop_service_links(environment: MutableMapping[str, str], settings: Collecti
     return sorted(set(links).intersection(settings))
 
 
-def configure_libraries() -> None:
-    """Set the global state of OpenCV."""
-    import cv2  # noqa: PLC0415 - after `prepare_environment`, because OpenCV imports NumPy
+def configure_image_libraries() -> None:
+    """Set what Pillow and OpenCV can change only for the whole process.
+
+    Afterwards `service.sam.images` alone decides which images are too large, and a damaged image writes nothing to the
+    log. libtiff would write one line for every broken line of a TIFF. The client still gets an answer.
+    """
+    import cv2  # noqa: PLC0415 - imports NumPy, which reads the environment
+    from PIL import Image, _imaging  # noqa: PLC0415 - not needed by `--help`
 
     cv2.setNumThreads(1)  # each worker thread has a processor of its own already
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's limit counts differently from `max_pixels`, and only warns at first
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with contextlib.suppress(OSError, AttributeError):  # a Pillow without libtiff has no such functions
+        libtiff = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(libtiff, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
 
 
 def raise_file_limit(max_connections: int) -> int:

@@ -16,7 +16,7 @@ from service import __version__
 from service.app import create_app
 from service.inference.backends.providers import ProviderUnavailable
 from service.manifest import ManifestError
-from service.process import configure_libraries, drop_service_links, raise_file_limit
+from service.process import configure_image_libraries, drop_service_links, raise_file_limit
 from service.server.connections import BoundedProtocol, ConnectionBounds
 from service.server.draining import DrainingServer
 from service.server.listening import ListenError, bind, urls_of
@@ -59,7 +59,7 @@ def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     shows_text = is_text(settings.log_format, sys.stdout)
     if shows_text:
         _print(f"EdgeSAM {__version__} is loading the model in {settings.model_dir}")
-    configure_libraries()
+    configure_image_libraries()
     try:
         app = create_app(settings)
     except (ManifestError, ProviderUnavailable, ValueError) as error:
