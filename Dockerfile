@@ -118,7 +118,7 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.probe"]
 ENTRYPOINT ["python", "-m", "service"]
-LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
+LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed an image once, then segment an object with each click." \
       org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-lite-weights"
 
 FROM cuda-base AS gpu
@@ -141,7 +141,7 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-m", "service.probe"]
 ENTRYPOINT ["python", "-m", "service"]
-LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed a picture once, then cut out objects with a click each." \
+LABEL org.opencontainers.image.description="EdgeSAM over HTTP: embed an image once, then segment an object with each click." \
       org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-edgesam-lite-weights"
 ARG VERSION=unknown
 ARG REVISION=unknown

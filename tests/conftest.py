@@ -1,4 +1,4 @@
-"""What all rooms share: exported models with random weights, and the real service in a real process."""
+"""Fixtures of all test suites: exported models with random weights, and the service in a process of its own."""
 
 import contextlib
 import os

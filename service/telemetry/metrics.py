@@ -60,7 +60,7 @@ class Metrics:
         )
         self.cache_evictions_total = Counter(
             "edgesam_cache_evictions_total",
-            "Values that a cache tier of this process gave up for want of room or for age.",
+            "Values that a cache tier of this process evicted for memory or dropped because they expired.",
             ["tier"],
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""What a connection may do before it is a request, and behind one: wait, grow, be one too many."""
+"""Bounds of connections: time and size of a request's head, number of connections, and bytes after an answer."""
 
 import re
 import socket
@@ -41,14 +41,14 @@ def serve(loop="uvloop", *, max_connections=100, head_timeout_s=60.0, max_head_b
 
 
 def send_for_ever(connection, data):
-    """Until the server hangs up; the test's time is the bound."""
+    """Send until the server closes the connection; the time limit of the test is the bound."""
     while True:
         connection.send(data)
 
 
 @LOOPS
 @pytest.mark.alone
-def test_a_head_that_does_not_end_in_time_is_answered_and_hung_up_on(loop):
+def test_a_head_that_is_incomplete_in_time_is_answered_and_the_connection_closed(loop):
     with serve(loop, head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 
@@ -83,7 +83,7 @@ def test_a_further_request_has_to_end_its_head_in_time_as_well():
 
 
 @pytest.mark.alone
-def test_what_is_sent_ahead_of_a_slow_request_is_waited_for():
+def test_a_pipelined_head_waits_for_the_slow_request_before_it():
     with serve(head_timeout_s=0.1) as server, RawConnection(server.url) as connection:
         connection.start("/", "Content-Length: 2")
         connection.send(b"a")
@@ -107,7 +107,7 @@ def test_a_head_larger_than_the_bound_is_refused_however_it_comes(loop, pieces):
         assert assert_problem(connection.response(), HeadTooLarge)["limit"] == 8192
 
 
-def test_headers_without_end_grow_nothing():
+def test_endless_headers_are_refused():
     with serve() as server, RawConnection(server.url) as connection:
         connection.send(b"GET / HTTP/1.1\r\n")
 
@@ -116,7 +116,7 @@ def test_headers_without_end_grow_nothing():
 
 
 @LOOPS
-def test_a_large_body_is_no_large_head(loop):
+def test_a_large_body_does_not_count_as_head(loop):
     body = b"x" * 200_000
     with serve(loop) as server, RawConnection(server.url) as connection:
         connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -124,7 +124,7 @@ def test_a_large_body_is_no_large_head(loop):
         assert connection.response().content == body
 
 
-def test_what_is_not_http_is_answered_with_a_problem():
+def test_bytes_that_are_not_http_are_answered_with_a_problem():
     with serve() as server, RawConnection(server.url) as connection:
         connection.send(b"\x16\x03\x01\x02\x00 hello over TLS\r\n\r\n")
 
@@ -132,7 +132,7 @@ def test_what_is_not_http_is_answered_with_a_problem():
 
 
 @LOOPS
-def test_one_connection_too_many_is_told_so_and_the_others_go_on(loop):
+def test_a_connection_above_the_limit_is_answered_503_and_the_others_go_on(loop):
     with serve(loop, max_connections=2) as server:
         kept = [RawConnection(server.url) for _ in range(2)]
         wait_until(lambda: server.connections == 2)
@@ -154,7 +154,7 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(loop):
 
 
 @pytest.mark.alone
-def test_a_body_without_end_is_not_read_for_ever_once_it_is_answered():
+def test_an_endless_body_is_not_read_for_ever_after_its_answer():
     with serve(head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.start("/refuse", "Transfer-Encoding: chunked")
         response = connection.response()
@@ -177,7 +177,7 @@ def test_pipelined_requests_are_answered_in_their_order():
     assert bodies == [*(b"%03d" % number for number in range(200)), b"hello"]
 
 
-def test_a_websocket_is_not_spoken_and_the_request_is_answered():
+def test_an_upgrade_to_websocket_is_answered_as_a_plain_request():
     with serve() as server, RawConnection(server.url) as connection:
         connection.start("/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x", method="GET")
 
@@ -185,7 +185,7 @@ def test_a_websocket_is_not_spoken_and_the_request_is_answered():
 
 
 @pytest.mark.alone
-def test_a_socket_that_is_half_closed_is_let_go():
+def test_a_half_closed_socket_is_closed():
     with serve(head_timeout_s=0.2) as server:
         with socket.create_connection(server.url.removeprefix("http://").split(":"), timeout=60) as half:
             half.shutdown(socket.SHUT_WR)
@@ -219,7 +219,7 @@ def test_the_head_behind_a_large_body_in_one_piece_is_no_large_head():
     assert second.content == b"hello"
 
 
-def test_trailers_without_end_grow_nothing():
+def test_endless_trailers_are_refused():
     with serve(max_head_bytes=2048) as server, RawConnection(server.url) as connection:
         connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
 
@@ -228,7 +228,7 @@ def test_trailers_without_end_grow_nothing():
         wait_until(lambda: server.connections == 0)
 
 
-def test_what_follows_a_request_and_is_no_http_is_answered():
+def test_bytes_after_a_request_that_are_not_http_are_answered():
     with serve() as server, RawConnection(server.url) as connection:
         connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{}{}\x01\x02junk")
 

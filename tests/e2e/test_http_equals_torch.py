@@ -1,4 +1,4 @@
-"""What comes out of the real process over HTTP is what PyTorch computes from the same picture and prompts.
+"""What comes out of the real process over HTTP is what PyTorch computes from the same image and prompts.
 
 The path: docs/explanation/model.md, section 1.
 """
@@ -29,8 +29,8 @@ MULTIMASKS = ["auto", 1, 3, 4]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture on both sides."""
+class EmbeddedImage:
+    """One image on both sides."""
 
     size: tuple[int, int]
     image_hash: str
@@ -50,40 +50,40 @@ def exact_client(artifact):
         yield client
 
 
-def embedded_on_both_sides(client, reference, size, seed) -> Picture:
+def embedded_on_both_sides(client, reference, size, seed) -> EmbeddedImage:
     """The file goes to the service; the reference gets what Pillow decodes from it."""
     data = noise_file(size, seed)
     image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    return Picture(size, embed(client, data), reference.embed(image))
+    return EmbeddedImage(size, embed(client, data), reference.embed(image))
 
 
 def test_a_hundred_random_prompts_give_the_masks_of_torch(exact_client, reference):
     rng = np.random.default_rng(2024)
-    pictures = [embedded_on_both_sides(exact_client, reference, size, seed=200) for size in SIZES]
+    images = [embedded_on_both_sides(exact_client, reference, size, seed=200) for size in SIZES]
     combinations = itertools.islice(itertools.cycle(itertools.product(KINDS, range(len(SIZES)))), PROMPTS)
 
     for i, (kind, which) in enumerate(combinations):
-        picture, output, multimask = pictures[which], FORMATS[i % 5], MULTIMASKS[i // 3 % 4]
-        prompt = random_prompt(rng, kind, picture, exact_client)
-        prediction = predict(reference, picture, prompt)
-        (masks,) = segment(exact_client, picture.image_hash, sent(prompt), multimask=multimask, format=output)
+        image, output, multimask = images[which], FORMATS[i % 5], MULTIMASKS[i // 3 % 4]
+        prompt = random_prompt(rng, kind, image, exact_client)
+        prediction = predict(reference, image, prompt)
+        (masks,) = segment(exact_client, image.image_hash, sent(prompt), multimask=multimask, format=output)
 
         is_ambiguous = kind == "point"
         chosen = {"auto": (0, 1, 2, 3) if is_ambiguous else (0,), 1: (0,), 3: (1, 2, 3), 4: (0, 1, 2, 3)}[multimask]
-        about = f"prompt {i}: {kind} on {picture.size}, {multimask}, {output}"
-        assert_masks_are_those_of_torch(masks, prediction, chosen, picture.size, about)
+        about = f"prompt {i}: {kind} on {image.size}, {multimask}, {output}"
+        assert_masks_are_those_of_torch(masks, prediction, chosen, image.size, about)
 
 
 def test_with_rounded_embeddings_masks_hardly_differ(service_url, reference):
     rng = np.random.default_rng(7)
     overlaps = []
     with open_client(service_url) as client:
-        picture = embedded_on_both_sides(client, reference, (480, 640), seed=201)
+        image = embedded_on_both_sides(client, reference, (480, 640), seed=201)
         for kind in itertools.islice(itertools.cycle(["point", "points", "box", "box and points"]), 12):
-            prompt = random_prompt(rng, kind, picture, client)
-            expected = predict(reference, picture, prompt).masks[0]
-            (mask,) = segment(client, picture.image_hash, sent(prompt), multimask=1)[0]
-            found = full_mask(mask, picture.size)
+            prompt = random_prompt(rng, kind, image, client)
+            expected = predict(reference, image, prompt).masks[0]
+            (mask,) = segment(client, image.image_hash, sent(prompt), multimask=1)[0]
+            found = full_mask(mask, image.size)
             union = (found | expected).sum()
             overlaps.append(1.0 if union == 0 else float((found & expected).sum() / union))
 
@@ -91,9 +91,9 @@ def test_with_rounded_embeddings_masks_hardly_differ(service_url, reference):
     assert np.mean(overlaps) >= 0.99
 
 
-def random_prompt(rng, kind: str, picture: Picture, client) -> dict[str, Any]:
+def random_prompt(rng, kind: str, image: EmbeddedImage, client) -> dict[str, Any]:
     """points (N, 2), labels (N,), box (4,), mask_logits (256, 256) and mask_id, as far as the kind has them."""
-    height, width = picture.size
+    height, width = image.size
     prompt: dict[str, Any] = {}
     if "point" in kind:
         count = 1 if kind in {"point", "mask and point"} else int(rng.integers(2, 9))
@@ -108,7 +108,7 @@ def random_prompt(rng, kind: str, picture: Picture, client) -> dict[str, Any]:
         prompt["mask_logits"] = rounded(np.clip((radius - np.hypot(y - centre_y, x - centre_x)) / 4, -12, 12))
     if kind == "mask_id":  # the mask of an earlier answer, whose logits are asked for to know them here
         earlier = {"points": [{"x": float(width) / 3, "y": float(height) / 3}]}
-        mask = segment(client, picture.image_hash, earlier, format="logits")[0][int(rng.integers(0, 4))]
+        mask = segment(client, image.image_hash, earlier, format="logits")[0][int(rng.integers(0, 4))]
         prompt.update(mask_id=mask["mask_id"], mask_logits=logits_of(mask))
     return prompt
 
@@ -133,10 +133,10 @@ def sent(prompt: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def predict(reference: TorchPredictor, picture: Picture, prompt: dict[str, Any]) -> Prediction:
+def predict(reference: TorchPredictor, image: EmbeddedImage, prompt: dict[str, Any]) -> Prediction:
     """All four masks of the reference."""
     arrays = {key: value for key, value in prompt.items() if key != "mask_id"}
-    return reference.predict(picture.embedded, **arrays)
+    return reference.predict(image.embedded, **arrays)
 
 
 def assert_masks_are_those_of_torch(masks, prediction: Prediction, chosen, size, about) -> None:

@@ -10,7 +10,7 @@ SIZES = [(40, 60), (61, 41), (200, 300), (3, 90), (128, 128), (333, 222), (50, 5
 PROMPTS = ["point", "box", "both", "refined"]
 
 
-def test_users_of_the_same_picture_get_the_masks_of_single_ones(service_url):
+def test_users_of_the_same_image_get_the_masks_of_single_ones(service_url):
     """Their prompts share decoder calls, and a product of another size rounds its last bits otherwise."""
     with open_client(service_url) as client:
         bodies = requests(client, seed=100)
@@ -41,24 +41,24 @@ def differences(answer, expected):
 
 
 def requests(client, seed):
-    """Requests by (picture, kind of prompt)."""
+    """Requests by (image, kind of prompt)."""
     hashes = [embed(client, noise_file(size, seed)) for size in SIZES]
     return {(i, kind): body(client, hashes[i], size, kind) for i, size in enumerate(SIZES) for kind in PROMPTS}
 
 
 def test_uploads_at_once_embed_what_each_would_alone(service_url):
-    pictures = [noise_file((70 + i, 90 - i), seed=101) for i in range(8)]
+    images = [noise_file((70 + i, 90 - i), seed=101) for i in range(8)]
 
     def upload(data):
         with open_client(service_url) as client:
             return [client.post("/embed", content=data).json() for _ in range(2)]
 
-    with ThreadPoolExecutor(len(pictures)) as threads:
-        answers = list(threads.map(upload, pictures))
+    with ThreadPoolExecutor(len(images)) as threads:
+        answers = list(threads.map(upload, images))
 
     assert [(first["height"], first["width"]) for first, _ in answers] == [(70 + i, 90 - i) for i in range(8)]
     assert all(second["cached"] == "memory" for _, second in answers)
-    assert len({first["image_hash"] for first, _ in answers}) == len(pictures)
+    assert len({first["image_hash"] for first, _ in answers}) == len(images)
 
 
 def body(client, image_hash, size, kind):

@@ -1,4 +1,4 @@
-"""A request holds one mask at the picture's resolution at a time, however many it asks for."""
+"""A request holds one mask at the resolution of the image at a time, however many masks it asks for."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ def peak_bytes(pid):
     return int(line.split()[1]) * 1024
 
 
-def test_many_masks_of_a_large_picture_are_not_held_at_once(artifact):
+def test_many_masks_of_a_large_image_are_not_held_at_once(artifact):
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB").save(buffer, "JPEG")
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact)}) as service, open_client(service.url) as client:

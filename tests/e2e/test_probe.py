@@ -1,4 +1,4 @@
-"""`python -m service.probe`, by which an image says whether its service lives."""
+"""`python -m service.probe`, the HEALTHCHECK of the images."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def test_a_service_that_answers_is_healthy(service_url: str):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_port_where_nobody_listens_is_not_and_the_reason_is_told():
+def test_a_port_without_a_service_is_not_healthy_and_the_reason_is_printed():
     done = probe(free_port())
 
     assert done.returncode == 1

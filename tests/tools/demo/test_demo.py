@@ -1,4 +1,4 @@
-"""The demo and the picture of the model card can be made with any model."""
+"""The demo and the examples of the model card can be made with any model."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from support.sample_images import sample_images
 SCRIPTS = Path(__file__).parent
 
 
-def test_the_demo_asks_for_an_object_of_each_sample(service_url, tmp_path):
+def test_the_demo_segments_an_object_of_each_sample(service_url, tmp_path):
     printed = run("demo.py", "--url", service_url, "--out", tmp_path / "demo.png")
 
     assert [line for line in printed if line.endswith(".jpg")] == [sample.file for sample in sample_images()]
@@ -19,7 +19,7 @@ def test_the_demo_asks_for_an_object_of_each_sample(service_url, tmp_path):
         assert drawn.width > max(sample.size[0] for sample in sample_images())
 
 
-def test_the_demo_clicks_in_the_middle_of_an_image_of_ones_own(service_url, tmp_path):
+def test_the_demo_segments_the_middle_of_another_image(service_url, tmp_path):
     path = tmp_path / "own.png"
     Image.new("RGB", (90, 60), (20, 120, 60)).save(path)
 
@@ -37,7 +37,7 @@ def test_the_demo_needs_no_package_that_serving_does_not_need():
     assert imported.isdisjoint({"httpx", "pytest", "rich", "skimage", "torch", "typer", "yaml"})
 
 
-def test_the_cards_picture_has_a_row_for_each_verdict(artifact, tmp_path):
+def test_the_examples_of_the_card_have_a_row_for_each_verdict(artifact, tmp_path):
     run("card.py", "--model", artifact, "--out", tmp_path / "examples.jpg")
 
     with Image.open(tmp_path / "examples.jpg") as drawn:
