@@ -7,6 +7,7 @@ import io
 
 import httpx
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 from support.redis_server import RedisServer, eventually
