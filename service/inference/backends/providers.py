@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service.extras import install_command
+
 logger = logging.getLogger(__name__)
 
 Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
@@ -102,13 +104,13 @@ def encoder_backends(asked: Provider | Literal["auto"], precision: Precision) ->
             able = [each for each in PRECISIONS if precision in PRECISIONS[each]]
             raise ProviderUnavailable(
                 f"EDGESAM_PRECISION={precision} is for {' and '.join(able)}, and auto finds {', '.join(installed)} "
-                f"here; install the extra {_EXTRAS[able[0]]!r} in place of onnxruntime and name the provider"
+                f"here. {_how_to_install(able[0])} Then name the provider in EDGESAM_PROVIDER."
             )
         return backends
     if asked not in installed:
         raise ProviderUnavailable(
-            f"EDGESAM_PROVIDER={asked} is not in this ONNX Runtime, which has {', '.join(installed)}; install the "
-            f"extra {_EXTRAS[asked]!r} in place of onnxruntime, or set EDGESAM_PROVIDER=auto"
+            f"EDGESAM_PROVIDER={asked} is not in this ONNX Runtime, which has {', '.join(installed)}. "
+            f"{_how_to_install(asked)} Or set EDGESAM_PROVIDER=auto."
         )
     if precision not in PRECISIONS[asked]:
         raise ProviderUnavailable(
@@ -212,3 +214,7 @@ def _check_answer(backend: Backend, answer: NDArray[Any], expected: NDArray[Any]
     difference = float(np.abs(answer - expected).max() / np.abs(expected).max())
     if not difference <= MAX_DIFFERENCE[backend.precision]:  # a NaN fails, too
         raise ProviderUnavailable(f"its answer differs from the first one's by {difference:.1e} of the largest number")
+
+
+def _how_to_install(provider: Provider) -> str:
+    return f"Uninstall onnxruntime, then run `{install_command(_EXTRAS[provider])}`."
