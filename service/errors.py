@@ -1,36 +1,36 @@
-"""The errors that a client gets an answer for, one class for each problem code.
+"""The errors that a client can receive, one class for each thing that it can act on.
 
     ServiceError
     ├── the request
     │   ├── InvalidRequest        422  invalid-request          a field is missing, of the wrong type or out of bounds
     │   ├── MalformedBody         400  malformed-body           not JSON, not multipart, cut off
     │   ├── PromptOutsideImage    422  prompt-outside-image     a point or a box outside the image
-    │   ├── Unauthorized          401  unauthorized             no API key, or a wrong one
-    │   ├── Forbidden             403  forbidden                a key without the role for this
-    │   ├── RateLimited           429  rate-limited             a key with too many requests, or too many at once
-    │   ├── Misdirected           421  misdirected              another role of replicas answers this
+    │   ├── Unauthorized          401  unauthorized             no API key, or an unknown one
+    │   ├── Forbidden             403  forbidden                the API key lacks the role for this
+    │   ├── RateLimited           429  rate-limited             too many requests of the API key
+    │   ├── Misdirected           421  misdirected              replicas with another role answer this
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
-    │   ├── BodyTimeout           408  body-timeout             the body was too slow
+    │   ├── BodyTimeout           408  body-timeout             the body came too slowly
     │   ├── MalformedHead         400  malformed-head           not HTTP
     │   ├── HeadTooLarge          431  head-too-large           more bytes of headers than the server takes
-    │   ├── HeadTimeout           408  head-timeout             the headers were too slow
-    │   ├── NotAcceptable         406  not-acceptable           no such representation of this answer
-    │   └── RangeNotSatisfiable   416  range-not-satisfiable    bytes that the answer does not have
+    │   ├── HeadTimeout           408  head-timeout             the headers came too slowly
+    │   ├── NotAcceptable         406  not-acceptable           no such representation of the answer
+    │   └── RangeNotSatisfiable   416  range-not-satisfiable    the range begins behind the end
     ├── the image
-    │   ├── UnsupportedImage      415  unsupported-image        not one of the formats
+    │   ├── UnsupportedImage      415  unsupported-image        not a supported format
     │   ├── UndecodableImage      422  undecodable-image        broken or cut off
     │   ├── ImageTooLarge         413  image-too-large          more pixels than the server takes
     │   └── UnusableAspectRatio   422  unusable-aspect-ratio    a side would vanish in the encoder's frame
-    ├── something absent
+    ├── not found
     │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
     │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
     └── the server
-        ├── Overloaded            503  overloaded               the process is full; nothing was started
-        ├── CacheUnavailable      503  cache-unavailable        Redis does not answer
-        ├── DeadlineExceeded      504  deadline-exceeded        the work took longer than the server allows
+        ├── Overloaded            503  overloaded               at capacity; nothing was started
+        ├── CacheUnavailable      503  cache-unavailable        Redis is unavailable
+        ├── DeadlineExceeded      504  deadline-exceeded        the work took longer than allowed
         └── NotReady              503  not-ready                starting or stopping
 
-Programming errors raise ValueError or AssertionError. Nothing here depends on the web framework.
+Programming errors raise ValueError or AssertionError, never one of these. This module does not use the web framework.
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """A failure that the client can act on. The class holds status, code and title of the answer.
+    """An error that the client can act on. The class has status, code and title of the answer.
 
     Args:
-        detail: One or two sentences about this case: what is wrong and what to do.
-        retry_after_s: Seconds after which the client may repeat the request; sent as Retry-After.
-        extra: Further members of the problem document; JSON values.
+        detail: One or two sentences for this case: what is wrong and what to do.
+        retry_after_s: Time after which a retry makes sense, in seconds; sent as Retry-After.
+        extra: Further members of the problem document, JSON values only.
     """
 
     status: ClassVar[int]
@@ -60,13 +60,13 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The request was understood and breaks a rule; `extra["errors"]` lists where."""
+    """The request breaks a rule of its schema. `errors` lists the places."""
 
     status, code, title = 422, "invalid-request", "The request is not valid"
 
 
 class MalformedBody(ServiceError):
-    """The body is not what its content type says."""
+    """The body does not match its content type, or is cut off."""
 
     status, code, title = 400, "malformed-body", "The body cannot be read"
 
@@ -78,31 +78,31 @@ class PromptOutsideImage(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    """The service requires an API key and the request has no valid one."""
+    """The service requires an API key, and the request has no known one."""
 
     status, code, title = 401, "unauthorized", "An API key is needed"
 
 
 class Forbidden(ServiceError):
-    """The API key has no role that allows this; `extra["roles"]` lists the roles that do."""
+    """The API key has no role that allows this. `roles` lists the roles that do."""
 
     status, code, title = 403, "forbidden", "This key may not do that"
 
 
 class RateLimited(ServiceError):
-    """The API key has sent too many requests, or has too many in progress; nothing was started."""
+    """The API key has reached its rate limit, or its limit of requests in progress. Nothing was started."""
 
     status, code, title = 429, "rate-limited", "The key has reached its limit"
 
 
 class Misdirected(ServiceError):
-    """Replicas with another role answer this request (EDGESAM_ROLE)."""
+    """Replicas with another EDGESAM_ROLE answer this route."""
 
     status, code, title = 421, "misdirected", "Another replica answers this"
 
 
 class BodyTooLarge(ServiceError):
-    """The body has more bytes than the route takes; it was not read to its end."""
+    """The body has more bytes than the route takes. The rest was not read."""
 
     status, code, title = 413, "body-too-large", "The body is too large"
 
@@ -114,7 +114,7 @@ class BodyTimeout(ServiceError):
 
 
 class MalformedHead(ServiceError):
-    """The request's line or headers are not HTTP."""
+    """The request line or a header is not valid HTTP."""
 
     status, code, title = 400, "malformed-head", "The request cannot be read"
 
@@ -132,25 +132,25 @@ class HeadTimeout(ServiceError):
 
 
 class NotAcceptable(ServiceError):
-    """The Accept header asks for a representation that this answer does not have."""
+    """The Accept header allows no representation of the answer."""
 
     status, code, title = 406, "not-acceptable", "There is no such representation"
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The Range header asks for bytes after the end."""
+    """The range of the Range header begins behind the end."""
 
     status, code, title = 416, "range-not-satisfiable", "The range lies behind the end"
 
 
 class UnsupportedImage(ServiceError):
-    """The bytes are not an image in one of the supported formats."""
+    """The bytes are not an image in a supported format."""
 
     status, code, title = 415, "unsupported-image", "The picture's format is not supported"
 
 
 class UndecodableImage(ServiceError):
-    """The image is broken or cut off."""
+    """The image is damaged or cut off."""
 
     status, code, title = 422, "undecodable-image", "The picture cannot be decoded"
 
@@ -162,37 +162,37 @@ class ImageTooLarge(ServiceError):
 
 
 class UnusableAspectRatio(ServiceError):
-    """The image is so narrow that its shorter side would be 0 in the encoder's frame."""
+    """The image is so narrow that its shorter side would have no pixel at the encoder's resolution."""
 
     status, code, title = 422, "unusable-aspect-ratio", "The picture is too narrow"
 
 
 class EmbeddingNotFound(ServiceError):
-    """No embedding of this image is cached for the served model."""
+    """No embedding of the image is cached for the served model."""
 
     status, code, title = 404, "embedding-not-found", "The picture is not embedded"
 
 
 class MaskNotFound(ServiceError):
-    """The mask_id is unknown for this image, or has expired."""
+    """The mask_id is unknown for the image, or has expired."""
 
     status, code, title = 404, "mask-not-found", "The mask is not there"
 
 
 class Overloaded(ServiceError):
-    """The process is at one of its limits; nothing was started."""
+    """The process is at capacity. Nothing was started."""
 
     status, code, title = 503, "overloaded", "The service is at capacity"
 
 
 class CacheUnavailable(ServiceError):
-    """Redis does not answer, so it is not known whether it holds the value."""
+    """Redis is unavailable, so the service cannot know whether the embedding or mask exists."""
 
     status, code, title = 503, "cache-unavailable", "The embedding cache cannot be reached"
 
 
 class DeadlineExceeded(ServiceError):
-    """The work was started and did not end before its deadline."""
+    """The work did not end in the time that the server allows."""
 
     status, code, title = 504, "deadline-exceeded", "The work took too long"
 

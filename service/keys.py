@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.api.access.keys import KeyEntry, KeyFileError, digest_of, new_key, parse_entries, read_key_file
+from service.api.access.key_file import KeyEntry, KeyFileError, parse_entries, read_key_file
+from service.api.access.keys import digest_of, new_key
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,8 @@
-"""Reading bodies: bounded in bytes, in time and in effort, refused as early as possible."""
+"""Request bodies: read within bounds of size and time, and the image that an upload carries."""
 
 import asyncio
 import re
+from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
@@ -9,17 +10,44 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedImage
 
 MULTIPART_FIELD = "image"
-# Boundaries, headers and small further fields around the picture.
+# Boundaries, headers and small further fields around the image.
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 
-# A body may begin slowly: connections warm up, radios wake.
+# A body may begin slowly, for instance over a new mobile connection.
 GRACE_S = 5.0
 
-# Forms around a picture have a handful of fields; every further part would cost time and none of them is used.
+# The body of a click has 200 to 400 bytes. A body of this size, whatever its content, is parsed in little more time
+# than a thread needs to take it over.
+SMALL_BODY_BYTES = 1024
+
+# Forms around an image have a handful of fields. Further parts would cost time, and none of them is used.
 _MAX_PARTS = 16
 _MAX_PART_HEADER_BYTES = 8 * 1024
 _MAX_BOUNDARY_BYTES = 256  # RFC 2046 allows 70
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bounds of requests, from the settings.
+
+    Args:
+        max_image_bytes: Size of the largest upload, in bytes.
+        max_request_bytes: Size of the largest body of /segment, in bytes.
+        max_prompts: Number of prompts in one request.
+        body_timeout_s: Time in which a body has to arrive, in seconds.
+        min_bytes_per_s: Lowest average speed of a body after its first seconds, in bytes per second.
+        embed_timeout_s: Time in which an image has to be embedded after its body has arrived, in seconds.
+        segment_timeout_s: Time in which prompts have to be answered after their body has arrived, in seconds.
+    """
+
+    max_image_bytes: int
+    max_request_bytes: int
+    max_prompts: int
+    body_timeout_s: float
+    min_bytes_per_s: int
+    embed_timeout_s: float
+    segment_timeout_s: float
 
 
 async def read_body(
@@ -30,20 +58,20 @@ async def read_body(
     min_bytes_per_s: int = 1024,
     grace_s: float = GRACE_S,
 ) -> bytes:
-    """The whole body.
+    """Return the whole body of a request.
 
     Args:
-        request: nothing of its body has been read.
-        max_bytes: the most that is read.
-        timeout_s: the most the whole body may take, seconds.
-        min_bytes_per_s: what must have arrived on average at any time after `grace_s`, so that a few bytes do not
-            hold a permit for the whole of `timeout_s`; 0 asks for no rate.
-        grace_s: time from the first read in which the rate does not count, seconds.
+        request: Request of whose body nothing has been read.
+        max_bytes: Size of the largest body that is read, in bytes.
+        timeout_s: Time in which the whole body has to arrive, in seconds.
+        min_bytes_per_s: Lowest average speed after `grace_s`, in bytes per second. It keeps a slow client from holding
+            a permit for the whole of `timeout_s`. 0 is no bound.
+        grace_s: Time from the first read in which the speed does not count, in seconds.
 
     Raises:
-        BodyTooLarge: announced or sent with more than `max_bytes`; not read further.
-        BodyTimeout: too slow, in total or by its rate.
-        MalformedBody: empty.
+        BodyTooLarge: The body has, or announces, more than `max_bytes`. The rest is not read.
+        BodyTimeout: The body is too slow, in total or on average.
+        MalformedBody: The body is empty.
     """
 
     def too_large() -> BodyTooLarge:
@@ -59,13 +87,13 @@ async def read_body(
     clock = asyncio.get_running_loop().time
     started = clock()
 
-    def patience_ends() -> float:
-        """When the body is too slow unless more of it has arrived."""
-        paid_s = size / min_bytes_per_s if min_bytes_per_s else timeout_s
-        return started + min(timeout_s, max(grace_s, paid_s))
+    def deadline() -> float:
+        """Return the time at which the body is too slow, unless more of it arrives before."""
+        earned_s = size / min_bytes_per_s if min_bytes_per_s else timeout_s
+        return started + min(timeout_s, max(grace_s, earned_s))
 
     try:
-        async with asyncio.timeout_at(patience_ends()) as patience:
+        async with asyncio.timeout_at(deadline()) as timeout:
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -76,81 +104,83 @@ async def read_body(
                     raise too_large()
                 if not message.get("more_body", False):
                     break
-                patience.reschedule(patience_ends())
+                timeout.reschedule(deadline())
     except TimeoutError as error:
         raise BodyTimeout(
-            f"{size} bytes of the body arrived in {clock() - started:.1f} s; a body takes at most {timeout_s:g} s and "
-            f"comes with {min_bytes_per_s} bytes per second at least. Send it faster, or a smaller picture."
+            f"{size} bytes of the body arrived in {clock() - started:.1f} s. A body may take {timeout_s:g} s and needs "
+            f"at least {min_bytes_per_s} bytes per second. Send it faster, or send a smaller image."
         ) from error
     if size == 0:
-        raise MalformedBody("The body is empty. Send the picture's bytes, or JSON where the address takes JSON.")
+        raise MalformedBody("The body is empty. Send the bytes of an image, or JSON where the address takes JSON.")
     return b"".join(chunks)
 
 
-def picture_of(body: bytes, content_type: str) -> bytes:
-    """The picture's bytes from a raw or a multipart body. Blocking: runs in a worker thread.
+def image_of(body: bytes, content_type: str) -> bytes:
+    """Return the bytes of the image in a raw or a multipart body. Blocking.
 
-    What the bytes are is decided by looking at them; the content type only says how they are wrapped.
+    The format of the image is found in its bytes. The content type only says how they are wrapped.
+
+    Args:
+        body: Body of an upload.
+        content_type: Value of Content-Type; empty if the request has none.
 
     Raises:
-        UnsupportedImage: the content type is neither a picture's nor multipart/form-data.
-        MalformedBody: multipart that cannot be read, or has no field `image`.
+        UnsupportedImage: The content type is neither that of an image nor multipart/form-data.
+        MalformedBody: The multipart body cannot be read, or has no field `image`.
     """
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         boundary = options.get(b"boundary")
         if not boundary:
-            raise MalformedBody("Content-Type: multipart/form-data needs a boundary; most clients set it themselves.")
+            raise MalformedBody("Content-Type: multipart/form-data needs a boundary. Most clients set it themselves.")
         return _field(body, boundary)
     if kind and not kind.startswith(b"image/") and kind != b"application/octet-stream":
         raise UnsupportedImage(
-            f"Content-Type {kind.decode('latin-1')!r} is not a picture's. Send the file's bytes as image/jpeg, "
-            f"image/png, image/webp, …, or multipart/form-data with the field {MULTIPART_FIELD!r}."
+            f"Content-Type {kind.decode('latin-1')!r} is not that of an image. Send the bytes of the file as "
+            f"image/jpeg, image/png or image/webp, or as multipart/form-data with the field {MULTIPART_FIELD!r}."
         )
     return body
 
 
 def _field(body: bytes, boundary: bytes) -> bytes:
-    """The data of the first part named `image`: one slice of the body.
+    """Return the data of the first part named `image`: one slice of the body.
 
-    The body is here already, so parts are found by searching for their delimiters; a parser that is fed with pieces
-    calls back for each of them, two million times for a body of nothing but parts.
+    The whole body is in memory, so parts are found by searching for their delimiters. A streaming parser calls back for
+    each part, two million times for a body of nothing but parts.
     """
     if len(boundary) > _MAX_BOUNDARY_BYTES:
-        raise MalformedBody(f"The boundary has {len(boundary)} bytes, at most {_MAX_BOUNDARY_BYTES} are taken.")
+        raise MalformedBody(f"The boundary has {len(boundary)} bytes; at most {_MAX_BOUNDARY_BYTES} are allowed.")
     line = rb"--" + re.escape(boundary) + rb"(?:(?P<last>--)|[ \t]*\r\n)"
     delimiter = re.compile(rb"\r\n" + line)
     here = re.compile(line).match(body) or delimiter.search(body)
     if here is None:
-        raise MalformedBody("The boundary that Content-Type names is nowhere in the multipart body.")
-    picture: bytes | None = None
+        raise MalformedBody("The multipart body does not contain the boundary that Content-Type names.")
+    image: bytes | None = None
     parts = 0
     while not here["last"]:
         parts += 1
         if parts > _MAX_PARTS:
-            raise MalformedBody(
-                f"The multipart body has more than {_MAX_PARTS} parts; send the picture and little else."
-            )
+            raise MalformedBody(f"The multipart body has more than {_MAX_PARTS} parts. Send the image and little else.")
         # From the delimiter's own line end on: a part without headers begins with the empty line.
         blank = body.find(b"\r\n\r\n", here.end() - 2, here.end() + _MAX_PART_HEADER_BYTES)
         if blank < 0:
-            raise MalformedBody(f"A part's headers are cut off or have more than {_MAX_PART_HEADER_BYTES} bytes.")
+            raise MalformedBody(f"The headers of a part are cut off, or have more than {_MAX_PART_HEADER_BYTES} bytes.")
         name = _part_name(body[here.end() : blank])
         there = delimiter.search(body, blank + 2)
         if there is None:
             raise MalformedBody("The multipart body is cut off: its last boundary is missing.")
-        if picture is None and name == MULTIPART_FIELD.encode():
-            picture = body[blank + 4 : there.start()]
+        if image is None and name == MULTIPART_FIELD.encode():
+            image = body[blank + 4 : there.start()]
         here = there
-    if picture is None:
-        raise MalformedBody(f"The multipart body has no field {MULTIPART_FIELD!r}; send the picture under this name.")
-    if not picture:
-        raise MalformedBody(f"The field {MULTIPART_FIELD!r} is empty.")
-    return picture
+    if image is None:
+        raise MalformedBody(f"The multipart body has no field {MULTIPART_FIELD!r}. Send the image under this name.")
+    if not image:
+        raise MalformedBody(f"The field {MULTIPART_FIELD!r} is empty. Send the bytes of the image in it.")
+    return image
 
 
 def _part_name(headers: bytes) -> bytes | None:
-    """What Content-Disposition calls a part."""
+    """Return the name of a part in its Content-Disposition header."""
     found = None
     for header in headers.split(b"\r\n") if headers else ():
         name, _, value = header.partition(b":")

@@ -1,11 +1,23 @@
-"""Choosing a representation by the Accept header (RFC 9110, 12.5.1)."""
+"""Content negotiation: the Accept and Accept-Encoding headers of a request (RFC 9110, 12.5)."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
+
+_GZIP: Final = re.compile(r"(?i)\s*gzip\s*(;\s*q=(1(\.0*)?|0\.\d*[1-9]\d*)\s*)?")
 
 
-def preferred(accept: str, offered: Sequence[str]) -> str | None:
-    """The offered media type that `accept` likes best; the earlier of equals; None when it takes none of them."""
-    ranges = [_range(part) for part in accept.split(",") if part.strip()]
+def preferred(accept_header: str, offered: Sequence[str]) -> str | None:
+    """Return the offered media type that the client prefers.
+
+    Args:
+        accept_header: Value of Accept; empty if the request has none.
+        offered: Media types in the order in which the service prefers them, for a tie.
+
+    Returns:
+        One of `offered`; None when the client takes none of them.
+    """
+    ranges = [_media_range(part) for part in accept_header.split(",") if part.strip()]
     if not ranges:
         return offered[0]
     qualities = {media_type: _quality(media_type, ranges) for media_type in offered}
@@ -13,7 +25,16 @@ def preferred(accept: str, offered: Sequence[str]) -> str | None:
     return best if qualities[best] > 0 else None
 
 
-def _range(text: str) -> tuple[str, float]:
+def takes_gzip(accept_encoding: str) -> bool:
+    """Return whether the client takes gzip, as far as browsers and proxies use the header.
+
+    Args:
+        accept_encoding: Value of Accept-Encoding; empty if the request has none.
+    """
+    return any(_GZIP.fullmatch(part) for part in accept_encoding.split(","))
+
+
+def _media_range(text: str) -> tuple[str, float]:
     media_range, *parameters = (part.strip().lower() for part in text.split(";"))
     quality = 1.0
     for parameter in parameters:
@@ -27,7 +48,7 @@ def _range(text: str) -> tuple[str, float]:
 
 
 def _quality(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """The most specific range that fits decides."""
+    """Return the quality of the most specific range that matches."""
     for candidate in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
         found = [quality for media_range, quality in ranges if media_range == candidate]
         if found:

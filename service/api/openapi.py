@@ -1,4 +1,4 @@
-"""The OpenAPI document: the framework's, and what it cannot know."""
+"""The OpenAPI document: FastAPI's own, with additions that FastAPI cannot derive."""
 
 from typing import Any, Final
 
@@ -9,20 +9,25 @@ from pydantic.json_schema import models_json_schema
 from service.api.schemas import ProblemModel, SegmentRequest
 
 DESCRIPTION: Final = """
-Embed a picture once with `POST /embed`; then every click is one small `POST /segment` with the picture's hash.
+Embed an image once with `POST /embed`. Then every click is one small `POST /segment` with the hash of the image.
 
-Coordinates are pixels of the upright picture. Errors are problem documents (RFC 9457) with a stable `code` and a
+Coordinates are pixels of the upright image. Errors are problem documents (RFC 9457) with a stable `code` and a
 `detail` that says what to do.
 """
 
 
 def install_document(app: FastAPI, *, needs_key: bool) -> None:
-    """Make `app.openapi` tell all that a client has to know; every route is there by the time it is asked."""
+    """Make `app.openapi` return the whole document. It is made at the first call, when all routes are there.
+
+    Args:
+        app: Application whose document is extended.
+        needs_key: Whether requests need an API key.
+    """
     app.openapi = lambda: _document(app, needs_key=needs_key)  # type: ignore[method-assign]
 
 
 def _document(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
-    """FastAPI's document, the schemas of bodies that the routes read themselves, and how a key is sent."""
+    """Return FastAPI's document with the schemas of bodies that routes read themselves, and the ways to send keys."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _, extra = models_json_schema(

@@ -1,9 +1,9 @@
-"""Errors as RFC 9457 problem documents: one mapping for ours, one for the framework's."""
+"""Errors as RFC 9457 problem documents, for the service's own errors and for those of the framework."""
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI
@@ -13,30 +13,40 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from service.errors import (
     BodyTimeout,
     BodyTooLarge,
+    Forbidden,
     ImageTooLarge,
     InvalidRequest,
     MalformedBody,
+    Misdirected,
     NotReady,
     Overloaded,
+    RangeNotSatisfiable,
+    RateLimited,
     ServiceError,
+    Unauthorized,
 )
 from service.telemetry.metrics import Metrics
 
 MEDIA_TYPE = "application/problem+json"
 
-# What counts as rejected: the request was not done because of a bound of this process. Missing keys are counted where
-# they are noticed.
-REFUSALS = (Overloaded, NotReady, BodyTooLarge, BodyTimeout, ImageTooLarge)
+# The errors that `edgesam_rejected_total` counts: their reason is a bound of this process, or the API key.
+COUNTED_REFUSALS: Final = (
+    *(Unauthorized, Forbidden, RateLimited, Misdirected),
+    *(Overloaded, NotReady, BodyTooLarge, BodyTimeout, ImageTooLarge),
+)
+# An orchestrator asks it every few seconds; that is no work that was refused.
+_READINESS_ROUTE: Final = "/readyz"
 
 # pydantic renders all of its findings or none, 2 µs each, and a body of megabytes can hold a million of them.
 _MAX_FINDINGS = 10_000
 _MAX_NAME_CHARACTERS = 64
 
-# What the framework raises by itself, and what nobody expected.
+# Errors of the framework, and 500 for unexpected exceptions.
 FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
     404: ("not-found", "There is nothing at this address"),
     405: ("method-not-allowed", "This address has no such method"),
@@ -44,24 +54,59 @@ FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
 }
 
 
+def refuse(scope: Scope, error: ServiceError, metrics: Metrics) -> Response:
+    """Return the answer to a request that fails with `error`, count it, and note its problem code for the log.
+
+    Args:
+        scope: ASGI scope of the request, with the state that RequestMiddleware sets.
+        error: Reason of the refusal.
+        metrics: Metrics of the process.
+    """
+    state = scope["state"]
+    state["problem"] = error.code
+    if isinstance(error, COUNTED_REFUSALS) and state["route"] != _READINESS_ROUTE:
+        metrics.rejected(error.code).inc()
+    return problem_response(error, state["request_id"])
+
+
 def problem_response(error: ServiceError, request_id: str) -> Response:
-    """The answer to a request that failed with `error`."""
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    """Return the problem document of an error as a response.
+
+    Args:
+        error: Error of the service.
+        request_id: Id of the request, as in X-Request-ID and the log.
+    """
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     elif error.status == HTTPStatus.FORBIDDEN:
         headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
+    elif isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.extra['size']}"  # RFC 9110, 15.5.17
     return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
 
 
 def framework_problem(status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to what the framework refused, or to a failure of our own code (500: never with its message)."""
+    """Return the answer to a request that the framework refused, or that failed unexpectedly.
+
+    Args:
+        status: HTTP status. 500 stands for a failure of our own code.
+        detail: Text for the client; never the message of an unexpected exception.
+        request_id: Id of the request, as in X-Request-ID and the log.
+        headers: Further headers of the answer.
+    """
     code, title = FRAMEWORK_PROBLEMS.get(status, ("http-error", HTTPStatus(status).phrase))
     return _response(status, code, title, detail, request_id, {}, headers or {})
 
 
 def invalid_request(error: ValidationError) -> InvalidRequest | MalformedBody:
-    """pydantic's findings as a problem that lists the first ten: where in the request, and what is wrong."""
+    """Return pydantic's findings as a problem that lists the first ten, each with its place in the request.
+
+    Args:
+        error: Findings about a JSON body.
+    """
     count = error.error_count()
     if count > _MAX_FINDINGS:
         return broken_rule("/", f"breaks its schema in {count} places, too many to list; /docs has the schema.")
@@ -74,55 +119,56 @@ def invalid_request(error: ValidationError) -> InvalidRequest | MalformedBody:
     return InvalidRequest(f"{first['where']}: {first['message']}{more}.", extra={"errors": listed})
 
 
-def _where(location: Iterable[int | str]) -> str:
-    """A JSON pointer of bounded length: names come from the request."""
-    return "/" + "/".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location)
-
-
 def broken_rule(where: str, message: str, **extra: Any) -> InvalidRequest:
-    """A rule that the schema cannot say, as a problem of the same form."""
+    """Return the problem of a request that breaks a rule which its schema cannot express.
+
+    Args:
+        where: JSON pointer to the place in the request.
+        message: What is wrong there and what to do.
+        **extra: Further members of the problem document, JSON values only.
+    """
     listed = [{"where": where, "message": message}]
     return InvalidRequest(f"{where}: {message}", extra={"errors": listed, **extra})
 
 
-def refusal(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """The handler of ServiceError: answers with its problem document, and counts what a bound refused."""
+def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer ServiceError, FastAPI's validation errors and Starlette's HTTP errors with problem documents.
+
+    Args:
+        app: Application that gets the handlers.
+        metrics: Metrics of the process; refusals are counted there.
+    """
 
     async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        request.state.problem = error.code
-        if isinstance(error, REFUSALS) and request.url.path != "/readyz":  # a probe is no work
-            metrics.rejected(error.code).inc()
-        return problem_response(error, request.state.request_id)
-
-    return service_error
-
-
-def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Answer ServiceError, FastAPI's validation errors and Starlette's HTTP errors with problem documents."""
+        return refuse(request.scope, error, metrics)
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         listed = [{"where": _where(item["loc"]), "message": item["msg"]} for item in error.errors()]
-        problem = InvalidRequest(f"{listed[0]['where']}: {listed[0]['message']}.", extra={"errors": listed[:10]})
-        request.state.problem = problem.code
-        return problem_response(problem, request.state.request_id)
+        detail = f"{listed[0]['where']}: {listed[0]['message']}."
+        return refuse(request.scope, InvalidRequest(detail, extra={"errors": listed[:10]}), metrics)
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        detail = f"{request.method} {request.url.path}: see /docs for the addresses and methods there are."
+        detail = f"There is no {request.method} {request.url.path}. /docs lists the addresses and their methods."
         headers = error.headers
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers = {"Allow": _allowed(request)}
+            headers = {"Allow": _allowed_methods(request)}
         return framework_problem(error.status_code, detail, request.state.request_id, headers)
 
-    app.add_exception_handler(ServiceError, refusal(metrics))
+    app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
 
 
-def _allowed(request: Request) -> str:
-    """The methods of an address; the framework names those of its first route there."""
+def _where(location: Iterable[int | str]) -> str:
+    """Return a JSON pointer of bounded length: its names come from the request."""
+    return "/" + "/".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Return the methods of an address. The framework itself names only those of the first route there."""
     methods = {
         method
         for route in request.app.router.routes

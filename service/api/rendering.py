@@ -1,4 +1,4 @@
-"""Masks as answers. Blocking: runs in a worker thread."""
+"""Renderers: they write masks as JSON or PNG answers. Blocking: they run in worker threads."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -21,7 +21,13 @@ _VARY = {"Vary": "Accept"}
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """How masks are written, from the request."""
+    """Format of the masks, from the request.
+
+    Args:
+        format: Format of each mask in JSON.
+        crop: Whether a PNG has only the part of the image inside the mask's box.
+        tolerance_pixels: Largest distance of a simplified polygon from the exact outline, in pixels.
+    """
 
     format: Format
     crop: bool
@@ -29,7 +35,14 @@ class RenderOptions:
 
 
 class JsonRenderer:
-    """The answer described by `SegmentResponse`."""
+    """Renders the answer that `SegmentResponse` describes.
+
+    Args:
+        image_hash: Hash of the image.
+        model: Name of the served model.
+        prompts: Number of prompts.
+        options: Format of the masks.
+    """
 
     masks_per_prompt: int | None = None
 
@@ -61,7 +74,11 @@ class JsonRenderer:
 
 
 class PngRenderer:
-    """The best mask of the only prompt as a PNG file, and its numbers as headers."""
+    """Renders the best mask of the only prompt as a PNG file, with its numbers as headers.
+
+    Args:
+        options: Format of the mask.
+    """
 
     masks_per_prompt: int | None = 1
 

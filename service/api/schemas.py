@@ -1,4 +1,4 @@
-"""The JSON of requests and answers: field names are a contract with front ends, adapters and dashboards."""
+"""The JSON of requests and answers. Clients, adapters and dashboards depend on the field names."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -23,20 +23,22 @@ class _Request(BaseModel):
 
 
 class PointModel(_Request):
-    """A click, in pixels of the upright picture; the centre of the first pixel is (0.5, 0.5)."""
+    """A point in pixels of the upright image. The centre of the first pixel is (0.5, 0.5)."""
 
     x: Coordinate
     y: Coordinate
-    label: Annotated[int, Field(strict=True, ge=0, le=1, description="1: belongs to the object, 0: does not.")] = 1
+    label: Annotated[
+        int, Field(strict=True, ge=0, le=1, description="1: the point belongs to the object. 0: it does not.")
+    ] = 1
 
 
 class PromptModel(_Request):
-    """What points at one object: any mix of points, a box and one mask to refine."""
+    """A prompt for one object: any combination of points, a box and one mask to refine."""
 
     points: Annotated[list[PointModel], Field(max_length=MAX_POINTS)] = []
     box: Annotated[
         tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None,
-        Field(description="x0, y0, x1, y1 in pixels; may overhang the picture."),
+        Field(description="x0, y0, x1, y1 in pixels. The box may extend beyond the image."),
     ] = None
     mask_id: MaskId | None = None
     mask_logits: Annotated[
@@ -56,7 +58,7 @@ class PromptModel(_Request):
 
 
 class SegmentRequest(_Request):
-    """Prompts on a picture that was embedded before."""
+    """Prompts on an image that was embedded before."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -81,18 +83,18 @@ class SegmentRequest(_Request):
     multimask: Annotated[
         Multimask,
         Field(
-            description="Masks a prompt: 1, 3 (whole, part, sub-part) or 4 (all). "
+            description="Masks per prompt: 1, 3 (whole, part, sub-part) or 4 (all). "
             "auto: 4 for a single point, which is ambiguous, else 1."
         ),
-        # One enum of a word and numbers is what generators of clients give up on.
+        # Generators of clients do not support one enum of a word and numbers.
         WithJsonSchema({"anyOf": [{"type": "string", "const": "auto"}, {"type": "integer", "enum": [1, 3, 4]}]}),
     ] = "auto"
     granularity: Annotated[
         Granularity,
         Field(
-            description="auto: a prompt of one positive click and nothing else gets the box of the object that the "
-            "model sees there, if it sees one; multimask auto then gives one mask. Other prompts stay as they are. "
-            "Only for models of which /models says that they have it."
+            description="auto: a prompt of one positive point gets the box of the object that the model finds there. "
+            "multimask auto then gives one mask. Prompts without such an object are not changed. "
+            "Only for models whose `granularity` in /models is true."
         ),
     ] = "off"
     format: Annotated[
@@ -102,21 +104,29 @@ class SegmentRequest(_Request):
             "logits: base64 of 256×256 float16; none: numbers only."
         ),
     ] = "rle"
-    crop: Annotated[bool, Field(description="png: only the part of the picture inside `box`.")] = False
+    crop: Annotated[bool, Field(description="png: only the part of the image inside `box`.")] = False
     tolerance_pixels: Annotated[
-        float, Field(ge=0, le=100, allow_inf_nan=False, description="polygon: how far a simplified outline may stray.")
+        float,
+        Field(
+            ge=0,
+            le=100,
+            allow_inf_nan=False,
+            description="polygon: largest distance of a simplified outline from the exact one, in pixels.",
+        ),
     ] = 0.0
 
 
 class EmbedResponse(BaseModel):
-    """The picture can now be segmented."""
+    """The image is embedded and can be segmented."""
 
     image_hash: ImageHash
     width: int
     height: int
     model: str
-    cached: Literal["memory", "redis"] | None = Field(description="Tier that had it; null: computed now.")
-    expires_in_s: float = Field(description="Time after its last use for which the embedding is kept, seconds.")
+    cached: Literal["memory", "redis"] | None = Field(
+        description="Cache tier that had the embedding. null: it was computed now."
+    )
+    expires_in_s: float = Field(description="Time that the embedding is kept after its last use, in seconds.")
 
 
 class RleModel(BaseModel):
@@ -127,22 +137,22 @@ class RleModel(BaseModel):
 
 
 class PolygonModel(BaseModel):
-    """One part of a mask on pixel corners; filling it gives the mask back when tolerance_pixels is 0."""
+    """One part of a mask, on pixel corners. With tolerance_pixels 0, filling all parts gives the mask back."""
 
     exterior: list[tuple[float, float]]
     holes: list[list[tuple[float, float]]]
 
 
 class MaskModel(BaseModel):
-    """One mask; of rle, png, polygon and logits the one that was asked for."""
+    """One mask, with the one of rle, png, polygon and logits that was asked for."""
 
-    score: float = Field(
-        description="What masks are ordered by, 0..1: the model's ranking score, see `ranking` in /models."
+    score: float = Field(description="Score that orders the masks, 0..1, by the model's `ranking` in /models.")
+    stability: float = Field(description="Stability of the mask when the threshold changes, 0..1. 0 for an empty mask.")
+    predicted_iou: float = Field(description="The model's estimate of the IoU; not limited to 0..1.")
+    area: int = Field(description="Area of the mask, in pixels.")
+    box: tuple[int, int, int, int] = Field(
+        description="x0, y0, x1, y1 in pixels; x1 and y1 are exclusive. Zeros for an empty mask."
     )
-    stability: float = Field(description="How little the mask depends on the threshold, 0..1; 0 for an empty mask.")
-    predicted_iou: float = Field(description="The model's own estimate; not bounded to 0..1.")
-    area: int = Field(description="pixels")
-    box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1, exclusive at the end; zeros when empty.")
     mask_id: MaskId
     rle: RleModel | None = None
     png: str | None = None
@@ -156,12 +166,12 @@ class ResultModel(BaseModel):
     masks: list[MaskModel] = Field(description="Best first: ordered by `score`.")
     granularity_box: tuple[float, float, float, float] | None = Field(
         None,
-        description="With granularity auto: the box that the prompt got, x0, y0, x1, y1 in pixels; null: none.",
+        description="With granularity auto: the box that the prompt got, x0, y0, x1, y1 in pixels. null: no box.",
     )
 
 
 class SegmentResponse(BaseModel):
-    """One result for each prompt, in their order."""
+    """One result for each prompt, in the order of the prompts."""
 
     image_hash: ImageHash
     width: int
@@ -173,28 +183,28 @@ class SegmentResponse(BaseModel):
 class ModelFileModel(BaseModel):
     """A file that decoding in the browser needs."""
 
-    file: str = Field(description="Its name, by which graphs refer to it.")
-    sha256: str = Field(description="Its address, too: /models/files/{sha256}.")
+    file: str = Field(description="Name of the file, by which graphs refer to it.")
+    sha256: str = Field(description="SHA-256 of the file, which is also its address: /models/files/{sha256}.")
     size_bytes: int
 
 
 class RankingModel(BaseModel):
     """The rule behind `score`: bias of the output + stability × its stability + predicted_iou × its predicted IoU.
 
-    The sum is cut to 0..1.
+    The sum is limited to 0..1.
     """
 
-    bias: tuple[float, float, float, float] = Field(description="Of each of the decoder's four outputs.")
+    bias: tuple[float, float, float, float] = Field(description="Bias of each of the decoder's four outputs.")
     stability: float = Field(description="Weight of the stability score.")
     predicted_iou: float = Field(description="Weight of the predicted IoU.")
 
 
 class ModelModel(BaseModel):
-    """The served model and its bounds."""
+    """The served model, its properties, and the bounds of requests."""
 
     name: str
     architecture: str
-    encoder: str = Field(description="The image encoder's own name.")
+    encoder: str = Field(description="Name of the image encoder.")
     fingerprint: str
     trained: bool
     licence: str
@@ -202,34 +212,39 @@ class ModelModel(BaseModel):
     measured: dict[str, float]
     notes: str
     image_size: int
-    upsample_mode: str | None = Field(description="How the encoder enlarges stage 3; null: it has no such choice.")
-    ranking: RankingModel
-    precision: str = Field(description="What encoder and decoder compute in; where they differ, both, joined by +.")
-    weights: str
-    provider: str = Field(description="What computes; where encoder and decoder differ, both, joined by +.")
-    granularity: bool = Field(description="Whether /segment takes granularity auto.")
-    decoder: str = Field(description="What decodes: native with its instruction set, onnx, the graph, or none.")
-    provider_timings_ms: dict[str, dict[str, float]] = Field(
-        description="What auto measured when it chose, by graph (encoder, decoder); empty where there was no choice."
+    upsample_mode: str | None = Field(
+        description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."
     )
-    role: str = Field(description="What this replica answers: all, embed or segment.")
+    ranking: RankingModel
+    precision: str = Field(description="Precision of encoder and decoder; both, joined by +, where they differ.")
+    weights: str
+    provider: str = Field(
+        description="Execution provider of encoder and decoder; both, joined by +, where they differ."
+    )
+    granularity: bool = Field(description="Whether /segment takes granularity auto.")
+    decoder: str = Field(description="Prompt decoder: native with its instruction set, onnx (the graph), or none.")
+    provider_timings_ms: dict[str, dict[str, float]] = Field(
+        description="Times by which auto selected the provider, by graph (encoder, decoder) and provider, in ms. Empty "
+        "where there was no choice."
+    )
+    role: str = Field(description="Role of this replica: all, embed or segment.")
     threads: int
     embedding_dtype: str
     files: dict[str, ModelFileModel] = Field(
-        description="What decoding in the browser needs, by part: the graphs prepare and decoder, and parameters where "
-        "the decoder refers to them. Empty where that is not offered."
+        description="Files for decoding in the browser, by part: the graphs prepare and decoder, and parameters where "
+        "the decoder refers to them. Empty where this is not offered."
     )
     limits: dict[str, float]
 
 
 class ModelsResponse(BaseModel):
-    """The models of this process; today always one."""
+    """The models of this process. There is always one."""
 
     models: list[ModelModel]
 
 
 class ProblemModel(BaseModel):
-    """RFC 9457. Further members depend on `code`."""
+    """A problem document (RFC 9457). Further members depend on `code`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -237,12 +252,16 @@ class ProblemModel(BaseModel):
     title: str
     status: int
     detail: str
-    instance: str = Field(description="The request's id, as in X-Request-ID and the log.")
+    instance: str = Field(description="Id of the request, as in X-Request-ID and the log.")
     code: str
 
     @classmethod
     def responses(cls, *statuses: int) -> dict[int | str, dict[str, Any]]:
-        """FastAPI's `responses` for routes that can answer so."""
+        """Return FastAPI's `responses` for a route that can answer with problem documents.
+
+        Args:
+            *statuses: HTTP statuses of these answers.
+        """
         schema = {"schema": {"$ref": "#/components/schemas/ProblemModel"}}
         return {
             status: {"description": "Problem", "content": {"application/problem+json": schema}} for status in statuses

@@ -1,4 +1,4 @@
-"""Processes that the tests of the HTTP surface share, one for each set of settings; a start takes seconds."""
+"""Service processes that the tests of the API share, one for each set of settings: a start takes seconds."""
 
 import zlib
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from support.redis_server import RedisServer
 from support.service_client import open_client
 from support.service_process import ServiceProcess
 
-# A busy machine may keep Redis waiting; the tests of the cache look at the bounds.
-PATIENT_REDIS = {
+# On a busy machine Redis may answer late. The tests of the cache check the timeouts.
+LONG_REDIS_TIMEOUTS = {
     "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
     "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
     "EDGESAM_REDIS_LOCK_TTL_S": "60",
@@ -24,7 +24,7 @@ TOOL_KEY = "a key of at least sixteen characters"
 
 @pytest.fixture(scope="session")
 def client(service_url: str) -> Iterator[httpx.Client]:
-    """Of the process with default settings; for tests that only leave pictures and masks of their own behind."""
+    """Of the process with default settings; for tests that only leave images and masks of their own behind."""
     with open_client(service_url) as client:
         yield client
 
@@ -55,7 +55,7 @@ def limited_client(limited: ServiceProcess) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def replicas(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Clients of two replicas on one Redis."""
-    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": redis_server.url, **PATIENT_REDIS}
+    settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": redis_server.url, **LONG_REDIS_TIMEOUTS}
     with (
         ServiceProcess(settings) as first,
         ServiceProcess(settings) as second,
@@ -66,8 +66,8 @@ def replicas(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.
 
 
 @pytest.fixture(scope="session")
-def impatient(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Client]:
-    """Of a replica that gives up on everything that computes: 1 ms for the work, 0.3 s for a body."""
+def short_timeouts(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Client]:
+    """A client of a replica whose timeouts are too short for any work: 1 ms for inference, 0.3 s for a body."""
     settings = {
         "EDGESAM_REDIS_URL": redis_server.url,
         "EDGESAM_BODY_TIMEOUT_S": "0.3",
@@ -75,7 +75,7 @@ def impatient(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Clien
         "EDGESAM_SEGMENT_TIMEOUT_S": "0.001",
     }
     with (
-        ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **PATIENT_REDIS, **settings}) as service,
+        ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **LONG_REDIS_TIMEOUTS, **settings}) as service,
         open_client(service.url) as client,
     ):
         yield client
@@ -83,7 +83,7 @@ def impatient(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.Clien
 
 @pytest.fixture
 def next_seed(request: pytest.FixtureRequest) -> int:
-    """A number of this test alone, for pictures that no other test has embedded."""
+    """A number of this test alone, for images that no other test has embedded."""
     return zlib.crc32(request.node.nodeid.encode())
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from support.noise_pictures import noise_file
 from support.raw_http import RawConnection
 from support.redis_server import RedisServer, wait_until
@@ -26,7 +27,7 @@ from support.service_client import (
 )
 from support.service_process import ServiceProcess
 
-from service.api.access.policy import OPEN, rules_of
+from service.api.access.policy import policies_of
 from service.api.routes.playground import RUNTIME_FILES
 from service.app import create_app
 from service.errors import EmbeddingNotFound, Forbidden, MaskNotFound, RateLimited, Unauthorized
@@ -179,22 +180,35 @@ def test_a_page_of_another_site_cannot_use_the_key_that_a_browser_remembers(as_,
     assert stranger.get("/docs", headers=foreign, auth=remembered).status_code == 200  # a link to it
 
 
-def test_every_route_there_is_has_a_rule_that_somebody_thought_of(tmp_path):
+def test_every_route_has_the_policy_that_is_meant_for_it(tmp_path):
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"whatever decodes in the browser")
     everything = {"adapters": ["label-studio", "roboflow", "x-anylabeling"], "browser_runtime_dir": tmp_path}
     app = create_app(Settings(api_keys=[PLAIN], **everything))
 
-    rules = rules_of(app.router.routes, frozenset({"/metrics"}))
+    policies = policies_of(app.router.routes)
 
-    assert {path for (_, path), rule in rules.items() if rule is OPEN} == {
+    assert {path for (_, path), policy in policies.items() if policy.is_open} == {
         "/", "/web/{name}", "/web/samples/{name}", "/web/runtime/{name}", "/livez", "/readyz", "/healthz", "/metrics",
+        "/docs/{name}", "/web/{folder}/{name}",
     }  # fmt: skip
-    assert {address for address, rule in rules.items() if not rule.roles and rule is not OPEN} == {
+    assert {address for address, policy in policies.items() if not policy.roles and not policy.is_open} == {
         ("DELETE", "/embed/{image_hash}"), ("GET", "/docs"), ("GET", "/openapi.json"), ("HEAD", "/openapi.json"),
     }  # fmt: skip
-    assert "/models/files/{sha256}" in {path for _, path in rules}
-    assert all(rule.budget == "embed" for (_, path), rule in rules.items() if path.startswith("/sam"))
+    assert "/models/files/{sha256}" in {path for _, path in policies}
+    adapters = [policy for (_, path), policy in policies.items() if path.startswith("/sam")]
+    assert {(policy.quota, policy.permit) for policy in adapters} == {("embed", "uploads")}
+
+
+def test_a_route_without_a_policy_stops_the_start():
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/forgotten")
+    async def forgotten() -> str:
+        return "anybody may read this"
+
+    with pytest.raises(ValueError, match="/forgotten has no policy"):
+        policies_of(app.router.routes)
 
 
 async def test_what_is_off_is_not_there():
@@ -214,7 +228,7 @@ def test_what_only_a_key_may_needs_keys(members):
         Settings(**members)
 
 
-def test_another_namespace_cannot_tell_that_a_picture_is_there(as_, next_seed):
+def test_another_namespace_cannot_tell_that_an_image_is_there(as_, next_seed):
     data = noise_file((60, 80), next_seed)
     image_hash = embed(as_("a-1"), data)
     mask = segment(as_("a-1"), image_hash, point(20, 20))[0][0]
@@ -282,7 +296,7 @@ def test_a_rate_holds_over_all_replicas(as_):
     assert statuses == [404] * 20 + [429]
 
     let_in = 0
-    while (answer := second.get(path)).status_code != 429 and let_in < 20:  # the budget of reading has no limit
+    while (answer := second.get(path)).status_code != 429 and let_in < 20:  # the quota of downloads has no limit
         let_in += 1
     assert let_in == 20
 
@@ -404,10 +418,10 @@ def test_the_page_of_the_documentation_runs_nothing_but_what_it_names(as_):
     page = as_("b").get("/docs")
     policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
 
-    sources = re.findall(r'<(?:script|link)[^>]* (?:src|href)="(https:[^"]+)" integrity="sha384-[\w+/]{64}"', page.text)
-    assert len(sources) == 2 == len(re.findall(r"https://", page.text))
-    assert not re.search(r"unsafe|\*", policy["script-src"])
-    assert [word for word in policy["script-src"].split() if word.startswith("https:")] == sources[1:]
+    sources = re.findall(r'<(?:script|link)[^>]* (?:src|href)="([^"]+)" integrity="sha384-[\w+/]{64}"', page.text)
+    assert sources == ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js"]
+    assert not re.search(r"unsafe|\*|https?:", policy["script-src"])
+    assert policy["script-src"].split()[0] == "'self'"
     inline = re.search(r'<script type="module">(.*?)</script>', page.text, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     assert f"'sha256-{digest}'" in policy["script-src"].split()

@@ -66,21 +66,21 @@ def test_a_body_that_no_upload_needs_is_refused_unread(tools, path):
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_a_picture_larger_than_an_upload_is_refused(tools, path):
-    picture = "A" * 533_340
+def test_an_image_larger_than_an_upload_is_refused(tools, path):
+    image = "A" * 533_340
     asked = {
         "/label-studio/predict": {
-            "tasks": [{"data": {"image": picture}}],
+            "tasks": [{"data": {"image": image}}],
             "label_config": '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i"/></View>',
         },
         "/sam/segment_image": {
-            "image": {"type": "base64", "value": picture}, "point_coords": [[1, 1]], "point_labels": [1],
+            "image": {"type": "base64", "value": image}, "point_coords": [[1, 1]], "point_labels": [1],
         },
         "/sam2/segment_image": {
-            "image": {"type": "base64", "value": picture},
+            "image": {"type": "base64", "value": image},
             "prompts": {"prompts": [{"points": [{"x": 1, "y": 1, "positive": True}]}]},
         },
-        "/v1/predict": {"model": tools.get("/models").json()["models"][0]["name"], "image": picture},
+        "/v1/predict": {"model": tools.get("/models").json()["models"][0]["name"], "image": image},
     }[path]  # fmt: skip
 
     assert assert_problem(tools.post(path, json=asked), BodyTooLarge)["limit"] == 400_000
@@ -111,7 +111,7 @@ def test_a_tool_holds_the_permit_of_an_upload(artifact):
 
 def test_an_address_in_a_request_is_never_connected_to(tools):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/picture.png"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/image.png"
         config = '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i"/></View>'
         named = {"image": {"type": "url", "value": address}}
         bodies = {

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.routes.requests import _parse
+from service.api.routes.segment import _parse
 from service.errors import InvalidRequest, MalformedBody
 
 NAMES = st.sampled_from(

@@ -18,9 +18,11 @@ from support.service_client import (
 )
 from support.service_process import ServiceProcess
 
-from service.api.middleware.stack import permits_of
-from service.api.routes.embedding_download import EMBEDDING_ROUTE
+from service.api.access.policy import policies_of
+from service.api.middleware.admission import permits_of
+from service.app import create_app
 from service.errors import BodyTimeout, DeadlineExceeded, Overloaded
+from service.settings import Settings
 
 UNKNOWN = {"image_hash": "0" * 64, "prompts": [point(1, 1)]}
 
@@ -54,12 +56,13 @@ def test_uploads_and_prompts_have_permits_of_their_own(limited, limited_client):
     wait_for_in_flight(limited_client, "/embed", 0)
 
 
-def test_deletions_have_permits_of_their_own():
+def test_deletions_have_permits_of_their_own(artifact):
+    policies = policies_of(create_app(Settings(model_dir=artifact)).router.routes)
     permits = permits_of(
-        "all", max_embed_requests=1, max_segment_requests=1, check_clicks=lambda _: None, adapter_routes=[]
+        policies, role="all", max_embed_requests=1, max_segment_requests=1, check_decode_queue=lambda _: None
     )
-    one, another = (permits["DELETE", EMBEDDING_ROUTE].permit("") for _ in range(2))
-    others = [permits[other].permit("") for other in (("POST", "/embed"), ("GET", EMBEDDING_ROUTE))]
+    one, another = (permits["DELETE", "/embed/{image_hash}"].permit("") for _ in range(2))
+    others = [permits[other].permit("") for other in (("POST", "/embed"), ("GET", "/embed/{image_hash}"))]
 
     with one:
         with pytest.raises(Overloaded, match="deletions"):
@@ -84,7 +87,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_frees_its_place(limited,
     assert limited_client.post("/embed", content=noise_file((20, 20), seed=41)).status_code == 200
 
 
-def test_a_client_that_leaves_while_its_picture_waits_frees_its_place(limited, limited_client):
+def test_a_client_that_leaves_while_its_image_waits_frees_its_place(limited, limited_client):
     # The process sees request and departure together, so the encoder cannot be faster than the departure.
     data = noise_file((90, 90), seed=42)
     with standing_still(limited), RawConnection(limited.url) as leaving:
@@ -99,25 +102,25 @@ def test_a_client_that_leaves_while_its_picture_waits_frees_its_place(limited, l
     assert Scrape(limited_client).value("edgesam_http_request_duration_seconds_count", status="499") >= 1
 
 
-def test_a_body_that_stalls_is_timed_out(impatient):
-    with RawConnection(str(impatient.base_url)) as stalling:
+def test_a_body_that_stalls_is_timed_out(short_timeouts):
+    with RawConnection(str(short_timeouts.base_url)) as stalling:
         stalling.start("/embed", "Content-Length: 1000")
         stalling.send(b"only this")
 
         response = stalling.response()
 
     assert "9 bytes" in assert_problem(response, BodyTimeout)["detail"]
-    wait_until(lambda: Scrape(impatient).value("edgesam_in_flight", route="/embed") == 0)
+    wait_until(lambda: Scrape(short_timeouts).value("edgesam_in_flight", route="/embed") == 0)
 
 
-def test_work_that_takes_too_long_is_given_up(impatient, replicas, next_seed):
+def test_work_that_takes_too_long_is_given_up(short_timeouts, replicas, next_seed):
     first, _ = replicas
     data = noise_file((50, 50), next_seed)
 
-    by_embed = impatient.post("/embed", content=data)
+    by_embed = short_timeouts.post("/embed", content=data)
     image_hash = embed(first, data)
-    wait_until(lambda: impatient.head(f"/embed/{image_hash}").status_code == 200, timeout_s=60)
-    by_segment = impatient.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
+    wait_until(lambda: short_timeouts.head(f"/embed/{image_hash}").status_code == 200, timeout_s=60)
+    by_segment = short_timeouts.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1)]})
 
     for response in (by_embed, by_segment):
         assert_problem(response, DeadlineExceeded)

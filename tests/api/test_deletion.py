@@ -1,4 +1,4 @@
-"""A picture that is deleted on one replica is gone from the others: from memory, from work under way, for good."""
+"""An image that is deleted on one replica is gone from the others: from memory, from work under way, for good."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from service.errors import EmbeddingNotFound, MaskNotFound
 WAIT_S = 60.0
 LISTENS, LISTENS_NOT = "listening to other replicas", "not listening to other replicas"
 RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
-PATIENT = {
+LONG_REDIS_TIMEOUTS = {
     "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
     "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
     "EDGESAM_REDIS_BREAKER_OPEN_S": "0.05",
@@ -30,7 +30,9 @@ class Replicas:
 
     def __init__(self, stack, settings, urls, roles=("all", "all")):
         self.services = [
-            stack.enter_context(ServiceProcess({**PATIENT, **settings, "EDGESAM_REDIS_URL": url, "EDGESAM_ROLE": role}))
+            stack.enter_context(
+                ServiceProcess({**LONG_REDIS_TIMEOUTS, **settings, "EDGESAM_REDIS_URL": url, "EDGESAM_ROLE": role})
+            )
             for url, role in zip(urls, roles, strict=True)
         ]
         self._stack = stack
@@ -72,7 +74,7 @@ def open_replicas(artifact):
 
 
 def in_memory(client, image_hash, *, multimask=1):
-    """Click on a picture, so that the replica has it in memory; the masks."""
+    """Click on an image, so that the replica has it in memory; the masks."""
     (masks,) = segment(client, image_hash, point(20, 20), multimask=multimask)
     return masks
 
@@ -82,7 +84,7 @@ def click(client, image_hash, **prompt):
 
 
 def is_gone_from(client, image_hash):
-    """Wait until the replica has heard: a click finds nothing, and the picture stays away."""
+    """Wait until the replica has heard: a click finds nothing, and the image stays away."""
     wait_until(lambda: click(client, image_hash).status_code == 404, timeout_s=WAIT_S)
     assert_problem(click(client, image_hash), EmbeddingNotFound)
     assert client.head(f"/embed/{image_hash}").status_code == 404
@@ -96,7 +98,7 @@ def pictures_in(server):
     return sorted(set(keys) - set(masks) - set(marks)), masks, marks
 
 
-def test_deleted_on_one_replica_a_picture_and_its_masks_are_gone_from_all(open_replicas, server, next_seed):
+def test_deleted_on_one_replica_an_image_and_its_masks_are_gone_from_all(open_replicas, server, next_seed):
     replicas = open_replicas(server.url)
     first, second = replicas.clients()
     replicas.all_listen()

@@ -25,7 +25,7 @@ def test_a_raw_body_is_answered_with_hash_and_size(client):
     assert answer == {"image_hash": hashlib.sha256(data).hexdigest(), "width": 40, "height": 30, "model": "random"}
 
 
-def test_multipart_is_the_same_picture_as_the_raw_body(client):
+def test_multipart_is_the_same_image_as_the_raw_body(client):
     data = noise_file((31, 41), seed=2)
 
     raw = client.post("/embed", content=data).json()
@@ -39,7 +39,7 @@ def test_multipart_is_the_same_picture_as_the_raw_body(client):
 def test_further_multipart_fields_are_passed_over(client):
     data = noise_file((32, 42), seed=3)
 
-    response = client.post("/embed", data={"note": "x" * 1000}, files={"image": data, "other": b"not a picture"})
+    response = client.post("/embed", data={"note": "x" * 1000}, files={"image": data, "other": b"not an image"})
 
     assert response.json()["image_hash"] == hashlib.sha256(data).hexdigest()
 
@@ -63,7 +63,7 @@ def test_the_bytes_decide_about_the_format_and_not_the_content_type(client, cont
     assert response.status_code == 200
 
 
-def test_a_picture_turned_by_exif_has_the_size_of_the_upright_one(client):
+def test_an_image_turned_by_exif_has_the_size_of_the_upright_one(client):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     data = as_file(noise_picture((30, 44), seed=6), "JPEG", exif=exif)
@@ -73,7 +73,7 @@ def test_a_picture_turned_by_exif_has_the_size_of_the_upright_one(client):
     assert (answer["width"], answer["height"]) == (30, 44)
 
 
-def test_a_picture_is_computed_once_and_then_found_in_memory(client, next_seed):
+def test_an_image_is_computed_once_and_then_found_in_memory(client, next_seed):
     data = noise_file((33, 43), next_seed)
 
     first = client.post("/embed", content=data)
@@ -103,7 +103,7 @@ def test_head_names_the_tier_and_delete_forgets(client, next_seed):
     assert_problem(again, EmbeddingNotFound)
 
 
-def test_a_deleted_picture_can_be_embedded_again(client, next_seed):
+def test_a_deleted_image_can_be_embedded_again(client, next_seed):
     data = noise_file((35, 45), next_seed)
     image_hash = client.post("/embed", content=data).json()["image_hash"]
     client.delete(f"/embed/{image_hash}")
@@ -114,7 +114,7 @@ def test_a_deleted_picture_can_be_embedded_again(client, next_seed):
 
 
 @pytest.mark.parametrize("method", ["HEAD", "DELETE"])
-def test_an_unknown_picture_is_not_found(client, method):
+def test_an_unknown_image_is_not_found(client, method):
     response = client.request(method, f"/embed/{UNKNOWN}")
 
     assert response.status_code == 404

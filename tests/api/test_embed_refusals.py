@@ -1,4 +1,4 @@
-"""Uploads that /embed refuses: by the body, by its type, by the picture in it."""
+"""Uploads that /embed refuses: by the body, by its type, by the image in it."""
 
 import io
 
@@ -48,16 +48,16 @@ def test_a_body_without_length_is_refused_as_soon_as_it_is_too_large(limited):
 
 
 def test_a_body_of_just_the_limit_is_read(limited_client):
-    picture = noise_file((20, 20))
+    image = noise_file((20, 20))
 
-    response = limited_client.post("/embed", content=picture + bytes(LIMIT_BYTES - len(picture)))
+    response = limited_client.post("/embed", content=image + bytes(LIMIT_BYTES - len(image)))
 
     assert response.status_code == 200
 
 
 def test_the_wrapping_of_multipart_does_not_count_against_the_limit(limited_client):
-    picture = noise_file((20, 20))
-    body = form(("image", picture + bytes(LIMIT_BYTES - len(picture))))
+    image = noise_file((20, 20))
+    body = form(("image", image + bytes(LIMIT_BYTES - len(image))))
     assert len(body) > LIMIT_BYTES
 
     response = limited_client.post("/embed", content=body, headers={"Content-Type": FORM})
@@ -79,7 +79,7 @@ def test_an_empty_body_is_malformed(client, path):
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
-        pytest.param(FORM, form(("picture", b"x")), id="no field image"),
+        pytest.param(FORM, form(("photo", b"x")), id="no field image"),
         pytest.param(FORM, form(("image", b"")), id="empty field"),
         pytest.param(FORM, form(("image", b"x"), end=b""), id="cut off"),
         pytest.param(FORM, form(("image", b"x"))[:40], id="cut off in a header"),
@@ -98,20 +98,20 @@ def test_multipart_that_cannot_be_read_is_malformed(client, content_type, body):
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json", "multipart/mixed; boundary=seam"])
-def test_a_content_type_that_is_no_pictures_is_unsupported(client, content_type):
+def test_a_content_type_that_is_no_images_is_unsupported(client, content_type):
     response = client.post("/embed", content=noise_file((20, 20)), headers={"Content-Type": content_type})
 
     assert "multipart/form-data" in assert_problem(response, UnsupportedImage)["detail"]
 
 
 @pytest.mark.parametrize("data", [b"hello, I am text", b"<svg/>", bytes(1000), b"\0\0\0\x18ftypheic" + bytes(20)])
-def test_bytes_that_are_no_picture_are_unsupported(client, data):
+def test_bytes_that_are_no_image_are_unsupported(client, data):
     response = client.post("/embed", content=data, headers={"Content-Type": "image/jpeg"})
 
     assert_problem(response, UnsupportedImage)
 
 
-def test_a_picture_cut_off_is_undecodable(client):
+def test_an_image_cut_off_is_undecodable(client):
     data = as_file(noise_picture((200, 300)), "JPEG")
 
     response = client.post("/embed", content=data[: len(data) // 2])
@@ -119,7 +119,7 @@ def test_a_picture_cut_off_is_undecodable(client):
     assert_problem(response, UndecodableImage)
 
 
-def test_a_picture_of_too_many_pixels_is_refused_with_the_limit(limited_client):
+def test_an_image_of_too_many_pixels_is_refused_with_the_limit(limited_client):
     data = as_file(np.zeros((1001, 1000, 3), np.uint8))
 
     document = assert_problem(limited_client.post("/embed", content=data), ImageTooLarge)
@@ -128,7 +128,7 @@ def test_a_picture_of_too_many_pixels_is_refused_with_the_limit(limited_client):
     assert (document["width"], document["height"]) == (1000, 1001)
 
 
-def test_a_picture_that_only_claims_many_pixels_is_refused_by_its_header(client):
+def test_an_image_that_only_claims_many_pixels_is_refused_by_its_header(client):
     data = bytearray(noise_file((16, 16)))
     data[16:24] = (100_000).to_bytes(4, "big") * 2
 
@@ -139,7 +139,7 @@ def test_a_picture_that_only_claims_many_pixels_is_refused_by_its_header(client)
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
-def test_a_picture_too_narrow_for_the_frame_is_refused(client, size):
+def test_an_image_too_narrow_for_the_frame_is_refused(client, size):
     buffer = io.BytesIO()
     Image.new("L", size[::-1], 128).save(buffer, "PNG")
 
@@ -148,7 +148,7 @@ def test_a_picture_too_narrow_for_the_frame_is_refused(client, size):
     assert (document["height"], document["width"]) == size
 
 
-def test_a_refused_picture_leaves_nothing_behind(client):
+def test_a_refused_image_leaves_nothing_behind(client):
     data = b"hello, I am text, too"
 
     first, second = (client.post("/embed", content=data) for _ in range(2))

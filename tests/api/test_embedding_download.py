@@ -27,14 +27,14 @@ UNKNOWN = "4" * 64
 
 @pytest.fixture(scope="module")
 def path(client):
-    """Where an embedded picture's tokens are."""
+    """Where an embedded image's tokens are."""
     return f"/embed/{embed(client, noise_file((60, 90), seed=301))}"
 
 
 def test_the_tokens_are_those_of_the_encoder(client, path, artifact):
     runtime = Runtime(artifact, provider="cpu", threads=1)
-    picture = decode_image(noise_file((60, 90), seed=301), max_pixels=10_000)
-    frame = preprocess(picture, runtime.manifest.mean, runtime.manifest.std, runtime.manifest.image_size)
+    image = decode_image(noise_file((60, 90), seed=301), max_pixels=10_000)
+    frame = preprocess(image, runtime.manifest.mean, runtime.manifest.std, runtime.manifest.image_size)
     (expected,) = runtime.encode(frame[None]).tokens
 
     response = client.get(path)
@@ -119,10 +119,10 @@ def test_a_range_of_other_bytes_is_answered_with_all(client, path):
     assert (other.status_code, len(other.content)) == (200, BYTES)
 
 
-def test_a_picture_that_is_not_embedded_is_said_to_be_so(client):
+def test_an_image_that_is_not_embedded_is_said_to_be_so(client):
     document = assert_problem(client.get(f"/embed/{UNKNOWN}"), EmbeddingNotFound)
 
-    assert "POST the picture to /embed" in document["detail"]
+    assert "POST the image to /embed" in document["detail"]
     assert_problem(client.get("/embed/x"), InvalidRequest)
 
 

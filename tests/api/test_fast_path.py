@@ -6,9 +6,9 @@ from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
-from service.api.middleware.fast_path import DirectRoute
+from service.api.middleware.fast_path import FastPathMiddleware
 from service.api.middleware.request import RequestMiddleware
-from service.api.problems import install_problem_handlers, refusal
+from service.api.problems import install_problem_handlers
 from service.errors import MaskNotFound, Overloaded
 from service.telemetry.metrics import Metrics
 
@@ -43,7 +43,7 @@ def app_of(*, is_direct):
 
     app.add_middleware(Framework)
     if is_direct:
-        app.add_middleware(DirectRoute, route="/work", endpoint=work, refuse=refusal(metrics))
+        app.add_middleware(FastPathMiddleware, endpoints={"/work": work}, metrics=metrics)
     app.add_middleware(RequestMiddleware, metrics=metrics, routes=app.router.routes)
     install_problem_handlers(app, metrics)
     return app, registry, seen
@@ -55,7 +55,7 @@ async def asked(app, method, path, body=b""):
         return await client.request(method, path, content=body, headers={"X-Request-ID": "one"})
 
 
-@pytest.mark.parametrize("body", [b"", b"picture", b"missing", b"busy", b"broken"])
+@pytest.mark.parametrize("body", [b"", b"image", b"missing", b"busy", b"broken"])
 async def test_an_answer_is_the_framework_s(body):
     answers, refused = [], []
     for is_direct in (False, True):

@@ -38,7 +38,7 @@ def image_hash(proposing) -> str:
 
 @pytest.fixture(scope="module")
 def proposals() -> Proposals:
-    """Every box that torch finds in the picture, and not only the best."""
+    """Every box that torch finds in the image, and not only the best."""
     model = random_model()
     frame = preprocess(decode_image(DATA, max_pixels=10**6), PIXEL_MEAN, PIXEL_STD)
     with torch.inference_mode():

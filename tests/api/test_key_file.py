@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from support.redis_server import wait_until
 
 from service import keys
-from service.api.access.keys import MAX_FILE_BYTES, KeyFile, KeyFileError, KeyRing, new_key, parse_entries
-from service.api.access.rate_limit import RateLimit
-from service.api.middleware.access import RateLimiters
+from service.api.access.key_file import MAX_FILE_BYTES, KeyFile, KeyFileError, keys_by_digest, parse_entries
+from service.api.access.keys import ApiKeys, new_key
+from service.api.access.rate_limit import RateLimit, RateLimiters
 from service.app import create_app
 from service.errors import RateLimited
 from service.settings import Settings
@@ -38,53 +38,59 @@ def metrics():
 
 
 @pytest.fixture
-def ring(metrics):
-    return KeyRing(["a-key-of-the-environment"], metrics)
+def known_keys(metrics):
+    return ApiKeys(["a-key-of-the-environment"], metrics)
 
 
 def shown(metrics, name):
     return metrics.registry.get_sample_value(name)
 
 
-def test_an_entry_grants_what_it_says(ring):
+def test_an_entry_grants_what_it_says(known_keys):
     limits = {"segment": {"per_s": 2.5, "burst": 9}, "embed": {"at_once": 1}}
-    ring.replace(parse_entries(text(entry(namespace="team", roles=["segment", "embed"], limits=limits))))
+    known_keys.replace(
+        keys_by_digest(parse_entries(text(entry(namespace="team", roles=["segment", "embed"], limits=limits))))
+    )
 
-    key = ring.find(KEY.encode())
+    key = known_keys.find(KEY.encode())
 
     assert (key.caller.name, key.caller.namespace) == ("a", "team")
     assert key.roles == {"embed", "segment"}
     assert key.limits == {"segment": RateLimit(per_s=2.5, burst=9), "embed": RateLimit(at_once=1)}
 
 
-def test_a_key_without_a_namespace_has_its_own_and_an_empty_one_is_that_of_the_environment(ring):
-    ring.replace(parse_entries(text(entry(), entry("other" * 5, name="b", namespace=""))))
+def test_a_key_without_a_namespace_has_its_own_and_an_empty_one_is_that_of_the_environment(known_keys):
+    known_keys.replace(keys_by_digest(parse_entries(text(entry(), entry("other" * 5, name="b", namespace="")))))
 
-    assert ring.find(KEY.encode()).caller.namespace == "a"
-    assert ring.find(b"other" * 5).caller.namespace == ring.find(b"a-key-of-the-environment").caller.namespace == ""
+    assert known_keys.find(KEY.encode()).caller.namespace == "a"
+    assert (
+        known_keys.find(b"other" * 5).caller.namespace
+        == known_keys.find(b"a-key-of-the-environment").caller.namespace
+        == ""
+    )
 
 
-def test_keys_of_the_environment_may_do_everything_and_stay_when_the_file_changes(ring, metrics):
-    ring.replace(parse_entries(text(entry())))
-    ring.replace([])
+def test_keys_of_the_environment_may_do_everything_and_stay_when_the_file_changes(known_keys, metrics):
+    known_keys.replace(keys_by_digest(parse_entries(text(entry()))))
+    known_keys.replace({})
 
-    assert ring.find(b"a-key-of-the-environment").roles == {"embed", "segment", "admin"}
-    assert ring.find(KEY.encode()) is None
+    assert known_keys.find(b"a-key-of-the-environment").roles == {"embed", "segment", "admin"}
+    assert known_keys.find(KEY.encode()) is None
     assert shown(metrics, "edgesam_api_keys") == 1
 
 
 @pytest.mark.parametrize("given", [b"", b"esk_", KEY[:-1].encode(), KEY.encode() + b" ", b"\xff" * 40, b"x" * 10**6])
-def test_what_is_not_a_key_opens_nothing(ring, given):
-    ring.replace(parse_entries(text(entry())))
+def test_what_is_not_a_key_opens_nothing(known_keys, given):
+    known_keys.replace(keys_by_digest(parse_entries(text(entry()))))
 
-    assert ring.find(given) is None
+    assert known_keys.find(given) is None
 
 
-def test_the_hash_of_a_key_is_no_key(ring):
-    ring.replace(parse_entries(text(entry())))
+def test_the_hash_of_a_key_is_no_key(known_keys):
+    known_keys.replace(keys_by_digest(parse_entries(text(entry()))))
 
-    assert ring.find(entry()["sha256"].encode()) is None
-    assert ring.find(bytes.fromhex(entry()["sha256"])) is None
+    assert known_keys.find(entry()["sha256"].encode()) is None
+    assert known_keys.find(bytes.fromhex(entry()["sha256"])) is None
 
 
 @pytest.mark.parametrize(
@@ -125,47 +131,49 @@ def test_what_is_wrong_is_told_without_quoting_it(data, complaint):
 
 
 @pytest.fixture
-def watched(ring, metrics, tmp_path):
+def watched(known_keys, metrics, tmp_path):
     path = tmp_path / "keys.json"
     path.write_bytes(text(entry()))
-    file = KeyFile(path, ring, metrics, read_every_s=0.01)
+    file = KeyFile(path, known_keys, metrics, read_every_s=0.01)
     file.load()
     yield file, path
     file.close()
 
 
-def test_a_change_arrives_while_others_ask(watched, ring, metrics):
+def test_a_change_arrives_while_others_ask(watched, known_keys, metrics):
     file, path = watched
     file.start()
 
     path.write_bytes(text(entry("another" * 3)))
-    wait_until(lambda: ring.find(b"another" * 3) is not None, timeout_s=60)
+    wait_until(lambda: known_keys.find(b"another" * 3) is not None, timeout_s=60)
 
-    assert ring.find(KEY.encode()) is None
+    assert known_keys.find(KEY.encode()) is None
     assert shown(metrics, "edgesam_api_keys") == 2
     file.close()
     assert not file._thread.is_alive()
 
 
-def test_a_secret_that_kubernetes_mounts_is_followed_through_its_links(ring, metrics, tmp_path):
+def test_a_secret_that_kubernetes_mounts_is_followed_through_its_links(known_keys, metrics, tmp_path):
     for name, key in (("..1", KEY), ("..2", "the-next-one-is-here")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keys.json").write_bytes(text(entry(key)))
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "keys.json").symlink_to("..data/keys.json")
-    file = KeyFile(tmp_path / "keys.json", ring, metrics)
+    file = KeyFile(tmp_path / "keys.json", known_keys, metrics)
     file.load()
 
     (tmp_path / "..data_tmp").symlink_to("..2")
     os.replace(tmp_path / "..data_tmp", tmp_path / "..data")  # noqa: PTH105 - as the kubelet does
-    file.look()
+    file.reload()
 
-    assert ring.find(KEY.encode()) is None
-    assert ring.find(b"the-next-one-is-here") is not None
+    assert known_keys.find(KEY.encode()) is None
+    assert known_keys.find(b"the-next-one-is-here") is not None
 
 
 @pytest.mark.parametrize("damage", ["half", "gone", "folder", "pipe", "large"])
-def test_a_file_that_cannot_be_used_leaves_the_keys_and_is_complained_of_once(watched, ring, metrics, damage, caplog):
+def test_a_file_that_cannot_be_used_leaves_the_keys_and_is_complained_of_once(
+    watched, known_keys, metrics, damage, caplog
+):
     file, path = watched
     whole = path.read_bytes()
     path.unlink()
@@ -180,16 +188,16 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_and_is_complained_of_once(wa
 
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            file.look()
+            file.reload()
 
-    assert ring.find(KEY.encode()) is not None
+    assert known_keys.find(KEY.encode()) is not None
     assert shown(metrics, "edgesam_api_keys_stale") == 1
     assert len([line for line in caplog.records if "cannot be used" in line.message]) == 1
 
     if path.exists():
         path.rmdir() if path.is_dir() else path.unlink()
     path.write_bytes(whole)  # as it was: the complaint is over all the same
-    file.look()
+    file.reload()
     assert shown(metrics, "edgesam_api_keys_stale") == 0
 
 
@@ -198,7 +206,7 @@ def test_the_service_does_not_start_without_its_file(tmp_path):
         create_app(Settings(api_keys_file=tmp_path / "none"))
 
 
-def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(ring, tmp_path, capsys):
+def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(known_keys, tmp_path, capsys):
     file = tmp_path / "keys.json"
     order = [
         "new",
@@ -215,8 +223,8 @@ def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(ring, tmp_pa
     assert keys.main([*order, "--name", "a-1", "--namespace", "a"]) == 0
     assert keys.main([*order, "--name", "b-1"]) == 0
     printed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("key:")]
-    ring.replace(parse_entries(file.read_bytes()))
-    found = [ring.find(key.encode()) for key in printed]
+    known_keys.replace(keys_by_digest(parse_entries(file.read_bytes())))
+    found = [known_keys.find(key.encode()) for key in printed]
 
     assert [key.caller.namespace for key in found] == ["a", "b-1"]
     assert all(key.limits == {"segment": RateLimit(per_s=20.0, burst=40)} for key in found)
@@ -315,18 +323,19 @@ def test_keys_are_random_and_can_be_told_from_other_text():
     assert all(key.startswith("esk_") and len(key) == 47 for key in made)
 
 
-async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_against_it(watched, ring):
+async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_against_it(watched, known_keys):
     file, path = watched
     rate_limiters = RateLimiters(None)
 
     def let_in(**limits):
         """How many more requests get in after the file says so, all of them staying in progress."""
         path.write_bytes(text(entry(limits={"embed": limits})))
-        file.look()
+        file.reload()
         count = 0
         with contextlib.suppress(RateLimited):
             while count < 50:
-                rate_limiters.enter(ring.find(KEY.encode()), "embed", in_progress)
+                found = known_keys.find(KEY.encode())
+                in_progress.enter_context(rate_limiters.permit(found.caller.name, "embed", found.limits["embed"]))
                 count += 1
         return count
 

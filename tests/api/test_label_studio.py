@@ -102,7 +102,7 @@ def test_the_second_click_finds_the_embedding_of_the_first(tools, next_seed):
     assert "encode;dur" not in second.headers["server-timing"]
 
 
-def test_opening_a_task_embeds_its_picture_for_the_first_click(tools, next_seed):
+def test_opening_a_task_embeds_its_image_for_the_first_click(tools, next_seed):
     image = as_data_uri(noise_file((HEIGHT, WIDTH), seed=next_seed))
 
     opened = predict(tools, image, context=False)
@@ -169,7 +169,10 @@ def test_nothing_outside_the_folder_and_nothing_but_files_is_read(tools, tool_fi
 
     for response in responses:
         document = assert_problem(response, InvalidRequest)
-        assert "not a readable file in the folder" in document["detail"] or "fetches nothing" in document["detail"]
+        assert (
+            "not a readable file in the folder" in document["detail"]
+            or "this service does not fetch" in document["detail"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_nothing_outside_the_folder_and_nothing_but_files_is_read(tools, tool_fi
 def test_an_address_is_not_fetched_and_the_problem_says_what_to_do(tools, address):
     document = assert_problem(predict(tools, address, keypoint(50, 25)), InvalidRequest)
 
-    assert "fetches nothing" in document["detail"]
+    assert "this service does not fetch" in document["detail"]
     assert "EDGESAM_LABEL_STUDIO_FILES" in document["detail"]
 
 
@@ -202,7 +205,7 @@ def test_a_file_larger_than_an_upload_is_refused(tools, tool_files):
         ({"tasks": [{"data": {"image": ""}}]}, MalformedBody),
         ({"tasks": [{"data": {"image": "data:image/png,abc"}}]}, MalformedBody),
         ({"tasks": [{"data": {"image": "data:image/png;base64,a*b="}}]}, MalformedBody),
-        ({"tasks": [{"data": {"image": as_base64(b"no picture at all")}}]}, UnsupportedImage),
+        ({"tasks": [{"data": {"image": as_base64(b"no image at all")}}]}, UnsupportedImage),
         ({"label_config": ""}, InvalidRequest),
         ({"label_config": "<View"}, InvalidRequest),
         ({"label_config": CONFIG.replace("BrushLabels", "PolygonLabels")}, InvalidRequest),
@@ -237,7 +240,7 @@ def test_a_body_of_nothing_but_members_is_refused_before_it_is_read(tools):
     assert "more members" in document["detail"]
 
 
-def test_bare_base64_is_a_picture_though_it_begins_like_a_path(tools, next_seed):
+def test_bare_base64_is_an_image_though_it_begins_like_a_path(tools, next_seed):
     data = noise_file((HEIGHT, WIDTH), seed=next_seed)
     lines = base64.encodebytes(data).decode()
 

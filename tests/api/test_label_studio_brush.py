@@ -41,7 +41,7 @@ def test_an_empty_and_a_full_mask_are_written(value):
     assert_is_written(np.full((37, 61), value))
 
 
-def test_runs_that_go_round_the_border_of_the_picture_are_one():
+def test_runs_that_go_round_the_border_of_the_image_are_one():
     assert_is_written(small_mask())
 
 

@@ -1,4 +1,4 @@
-"""The log: one JSON line for each request, which says where the time went and nothing of the picture."""
+"""The log: one JSON line for each request, which says where the time went and nothing of the image."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_a_problem_stands_in_the_log_by_its_code(limited, limited_client):
     assert (line["status"], line["problem"]) == (400, "malformed-body")
 
 
-def test_neither_picture_nor_text_of_strangers_gets_into_the_log(limited, limited_client):
+def test_neither_image_nor_text_of_strangers_gets_into_the_log(limited, limited_client):
     noise = b"\xff\xd8\xffsecret-marker" + bytes(range(256)) * 20
 
     limited_client.post("/embed", content=noise, headers={"X-Request-ID": "broken-1"})

@@ -91,7 +91,8 @@ def test_addresses_without_a_route_share_one_label(client, path):
     assert "unmatched" in routes
     assert routes <= {
         "unmatched", "/embed", "/embed/{image_hash}", "/segment", "/models", "/metrics", "/livez", "/healthz",
-        "/readyz", "/openapi.json", "/docs", "/", "/web/{name}", "/web/samples/{name}", "/web/runtime/{name}",
+        "/readyz", "/openapi.json", "/docs", "/docs/{name}", "/", "/web/{name}", "/web/samples/{name}",
+        "/web/{folder}/{name}", "/web/runtime/{name}",
     }  # fmt: skip
 
 

@@ -205,7 +205,7 @@ def test_the_document_can_be_read_in_a_browser(client):
 
 
 def test_an_address_with_a_slash_too_many_is_not_redirected(client):
-    response = client.post("/embed/", content=b"picture")
+    response = client.post("/embed/", content=b"image")
 
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"

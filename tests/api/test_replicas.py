@@ -16,11 +16,11 @@ WAIT_S = 60
 
 
 def cached(client, data):
-    """The tier that `client` has the picture in."""
+    """The tier that `client` has the image in."""
     return client.post("/embed", content=data).json()["cached"]
 
 
-def test_a_picture_goes_from_computed_to_memory_and_over_redis_to_the_other(replicas, next_seed):
+def test_an_image_goes_from_computed_to_memory_and_over_redis_to_the_other(replicas, next_seed):
     first, second = replicas
     data = noise_file((40, 50), next_seed)
 
@@ -32,7 +32,7 @@ def test_a_picture_goes_from_computed_to_memory_and_over_redis_to_the_other(repl
     assert first.head(f"/embed/{hashlib.sha256(data).hexdigest()}").headers["x-cache"] == "memory"
 
 
-def test_a_picture_embedded_on_one_is_segmented_on_the_other_alike(replicas, next_seed):
+def test_an_image_embedded_on_one_is_segmented_on_the_other_alike(replicas, next_seed):
     first, second = replicas
     image_hash = embed(first, noise_file((41, 51), next_seed))
 
@@ -53,7 +53,7 @@ def test_a_mask_of_one_is_refined_on_the_other(replicas, redis_server, next_seed
     assert answers[0] == answers[1]
 
 
-def test_a_picture_deleted_on_the_one_is_gone_from_redis(replicas, next_seed):
+def test_an_image_deleted_on_the_one_is_gone_from_redis(replicas, next_seed):
     first, second = replicas
     image_hash = embed(first, noise_file((43, 53), next_seed))
 
@@ -63,7 +63,7 @@ def test_a_picture_deleted_on_the_one_is_gone_from_redis(replicas, next_seed):
     assert_problem(second.delete(f"/embed/{image_hash}"), EmbeddingNotFound)
 
 
-def test_replicas_asked_at_once_encode_a_picture_once(replicas, next_seed):
+def test_replicas_asked_at_once_encode_an_image_once(replicas, next_seed):
     data = noise_file((44, 54), next_seed)
     before = encodes(replicas)
     answers = []

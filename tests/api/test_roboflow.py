@@ -24,7 +24,7 @@ def image(data):
 
 
 def sdk_segment(data, *prompts, **members):
-    """What `InferenceHTTPClient(url, api_key="key").sam2_segment_image(picture, prompts)` sends."""
+    """What `InferenceHTTPClient(url, api_key="key").sam2_segment_image(image, prompts)` sends."""
     return {
         "api_key": "key",
         "sam2_version_id": "hiera_tiny",
@@ -97,7 +97,7 @@ def test_polygons_are_the_outlines_of_the_parts_largest_first(tools, data):
 
 
 @pytest.mark.parametrize("route", ["/sam2/embed_image", "/sam3/embed_image"])
-def test_an_embedded_picture_is_segmented_by_its_image_id_alone(tools, next_seed, route):
+def test_an_embedded_image_is_segmented_by_its_image_id_alone(tools, next_seed, route):
     data = noise_file((HEIGHT, WIDTH), seed=next_seed)
 
     embedded = tools.post(route, json={"image_id": "mine", "image": image(data)}).json()
@@ -111,7 +111,7 @@ def test_an_embedded_picture_is_segmented_by_its_image_id_alone(tools, next_seed
     assert "encode;dur" not in response.headers["server-timing"]
 
 
-def test_two_clients_with_the_same_image_id_get_masks_of_their_own_pictures(tools, data, next_seed):
+def test_two_clients_with_the_same_image_id_get_masks_of_their_own_images(tools, data, next_seed):
     other = noise_file((HEIGHT, WIDTH), seed=next_seed)
 
     answers = [

@@ -12,7 +12,7 @@ from support.service_process import ServiceProcess
 
 from service.errors import Misdirected
 
-PICTURE = noise_file((120, 160), seed=70)
+IMAGE = noise_file((120, 160), seed=70)
 UNKNOWN = "0" * 64
 
 
@@ -37,14 +37,14 @@ def test_what_one_embeds_the_other_segments_as_a_whole_replica_would(halves, cli
     embedder, segmenter = halves
     prompts = [point(40, 40), {"box": [20, 20, 90, 100]}]
 
-    masks = segment(segmenter, embed(embedder, PICTURE), *prompts)
+    masks = segment(segmenter, embed(embedder, IMAGE), *prompts)
 
-    assert masks == segment(client, embed(client, PICTURE), *prompts)
+    assert masks == segment(client, embed(client, IMAGE), *prompts)
 
 
 def test_a_mask_is_refined_where_it_was_made(halves):
     embedder, segmenter = halves
-    image_hash = embed(embedder, PICTURE)
+    image_hash = embed(embedder, IMAGE)
     ((first, *_),) = segment(segmenter, image_hash, point(40, 40))
 
     refined = segment(segmenter, image_hash, {**point(80, 80, 0), "mask_id": first["mask_id"]})
@@ -72,8 +72,8 @@ def test_the_other_half_s_work_is_refused_with_who_does_it(halves, half, method,
     assert Scrape(client).value("edgesam_rejected_total", reason="misdirected") > 0
 
 
-def test_both_know_whether_a_picture_is_embedded(halves):
-    known = embed(halves[0], PICTURE)
+def test_both_know_whether_an_image_is_embedded(halves):
+    known = embed(halves[0], IMAGE)
 
     statuses = [[half.head(f"/embed/{one}").status_code for one in (known, UNKNOWN)] for half in halves]
 
@@ -91,7 +91,7 @@ def test_each_says_what_it_is_and_shows_the_page(halves):
     assert [half.get("/readyz").status_code for half in halves] == [200, 200]
 
 
-def test_who_only_embeds_keeps_pictures_without_what_clicks_need(halves):
+def test_who_only_embeds_keeps_images_without_what_clicks_need(halves):
     embedder, _ = halves
     before = Scrape(embedder).value("edgesam_cache_bytes", tier="memory")
 

@@ -106,7 +106,7 @@ def test_none_is_the_numbers_alone(client, image_hash):
     assert bare == {key: value for key, value in full.items() if key != "rle"}
 
 
-def test_the_answer_names_picture_and_model(client, image_hash):
+def test_the_answer_names_image_and_model(client, image_hash):
     body = {"image_hash": image_hash, "prompts": [point(1, 1)]}
 
     response = client.post("/segment", json=body)

@@ -126,7 +126,7 @@ def test_refining_goes_on_from_answer_to_answer(client, image_hash):
     assert len(set(seen)) == len(seen)
 
 
-def test_a_mask_of_another_picture_is_not_found(client, image_hash):
+def test_a_mask_of_another_image_is_not_found(client, image_hash):
     other = embed(client, noise_file(SIZE, seed=21))
     (mask,) = segment(client, other, point(20, 20), multimask=1)[0]
 
@@ -149,7 +149,7 @@ def test_a_mask_that_had_to_make_room_is_not_found(limited_client):
     assert_problem(answers[1], MaskNotFound)
 
 
-def test_an_unknown_picture_is_not_found(client):
+def test_an_unknown_image_is_not_found(client):
     response = client.post("/segment", json={"image_hash": "0" * 64, "prompts": [point(1, 1)]})
 
     assert "/embed" in assert_problem(response, EmbeddingNotFound)["detail"]
@@ -180,7 +180,7 @@ def test_a_box_may_hang_over_the_border(client, image_hash, box):
         {"box": [-9, -9, 0, 50]},
     ],
 )
-def test_a_prompt_outside_the_picture_is_refused_with_the_bounds(client, image_hash, prompt):
+def test_a_prompt_outside_the_image_is_refused_with_the_bounds(client, image_hash, prompt):
     response = client.post("/segment", json={"image_hash": image_hash, "prompts": [point(1, 1), prompt]})
 
     assert "90 x 60" in assert_problem(response, PromptOutsideImage)["detail"]

@@ -18,7 +18,7 @@ def test_an_answered_upload_can_be_segmented_everywhere_at_once(replicas, next_s
 
 
 @pytest.mark.parametrize("ask", ["post", "head"])
-def test_a_picture_that_redis_lost_is_shared_again_by_who_has_it(replicas, redis_server, next_seed, ask):
+def test_an_image_that_redis_lost_is_shared_again_by_who_has_it(replicas, redis_server, next_seed, ask):
     first, second = replicas
     data = noise_file((33, 34), next_seed)
     image_hash = embed(first, data)
@@ -32,7 +32,7 @@ def test_a_picture_that_redis_lost_is_shared_again_by_who_has_it(replicas, redis
     assert segment(second, image_hash, point(9, 9), format="none")
 
 
-def test_asking_for_a_picture_in_memory_renews_it_in_redis(replicas, redis_server, next_seed):
+def test_asking_for_an_image_in_memory_renews_it_in_redis(replicas, redis_server, next_seed):
     first, _ = replicas
     data = noise_file((35, 34), next_seed)
     image_hash = embed(first, data)
@@ -44,7 +44,7 @@ def test_asking_for_a_picture_in_memory_renews_it_in_redis(replicas, redis_serve
     assert int(redis_server.ask("PTTL", key.decode())) > 60_000
 
 
-def test_a_picture_deleted_right_behind_its_upload_stays_deleted(replicas, next_seed):
+def test_an_image_deleted_right_behind_its_upload_stays_deleted(replicas, next_seed):
     first, second = replicas
 
     for number in range(4):

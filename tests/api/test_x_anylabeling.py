@@ -86,13 +86,13 @@ def test_marks_become_polygons_of_the_mask_that_segment_gives(tools, model, data
 def test_a_finer_outline_has_more_points(tools, model, data):
     fine, coarse = (
         predict(tools, model, as_data_uri(data), mark(40, 15), epsilon_factor=factor)["shapes"]
-        for factor in (0.0001, 1 / 280)  # of the picture's circumference: one pixel
+        for factor in (0.0001, 1 / 280)  # of the image's circumference: one pixel
     )
 
     assert sum(len(shape["points"]) for shape in fine) > sum(len(shape["points"]) for shape in coarse)
 
 
-def test_without_marks_the_picture_is_made_ready_for_the_first(tools, model, next_seed):
+def test_without_marks_the_image_is_made_ready_for_the_first(tools, model, next_seed):
     image = as_base64(noise_file((HEIGHT, WIDTH), seed=next_seed))
 
     opened = predict(tools, model, image)
@@ -102,7 +102,7 @@ def test_without_marks_the_picture_is_made_ready_for_the_first(tools, model, nex
     assert "encode;dur" not in clicked.headers["server-timing"]
 
 
-def test_the_picture_is_the_file_so_that_another_tool_finds_its_embedding(tools, model, next_seed):
+def test_the_image_is_the_file_so_that_another_tool_finds_its_embedding(tools, model, next_seed):
     data = noise_file((HEIGHT, WIDTH), seed=next_seed)
 
     predict(tools, model, as_data_uri(data))

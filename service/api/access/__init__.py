@@ -1,1 +1,1 @@
-"""Who may do what: keys and where they come from, what each route asks for, and the middleware that asks."""
+"""Access control: API keys, the policy of each route, and rate limits."""

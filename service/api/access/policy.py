@@ -1,83 +1,89 @@
-"""What each route asks of a key: a role, and the budget that a request of it is taken from."""
+"""Route policies: API key roles, rate limit, admission and replica role of a route, attached where it is defined."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from starlette.routing import BaseRoute
 
-from service.api.routes.playground import is_page
-
 Role = Literal["embed", "segment", "admin"]
-Budget = Literal["embed", "segment"]
+Quota = Literal["embed", "segment"]
+PermitName = Literal["uploads", "downloads", "deletions", "prompt requests", "downloads of page files"]
 
 EMBED: Final = "embed"
 SEGMENT: Final = "segment"
 ADMIN: Final = "admin"
 
-HEALTH_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz"})
-METRICS_PATHS: Final = frozenset({"/metrics"})
-DOCS_PATHS: Final = frozenset({"/docs", "/openapi.json"})
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a route asks of a key. The role admin may do everything.
+class RoutePolicy:
+    """Access and admission rules of one route. A key with the role admin may use every route.
 
     Args:
-        roles: sets of roles, one of which the key has to have whole; none: admin alone.
-        budget: whose rate and requests at once it counts against; None: against none.
-        is_open: asks for no key at all.
+        roles: Sets of roles. A key needs every role of one of the sets. Without any set, only admin keys are allowed.
+        quota: Rate limit of the key that a request counts against: "embed" for requests or answers of megabytes,
+            "segment" for small ones. None: no rate limit applies.
+        permit: Name of the permits that requests hold until the answer is sent. None: no permit is needed.
+        replica_role: Role of the replicas that answer, beside those of the role all. None: every replica answers.
+        is_open: Whether requests need no API key.
     """
 
     roles: tuple[frozenset[Role], ...] = ()
-    budget: Budget | None = None
+    quota: Quota | None = None
+    permit: PermitName | None = None
+    replica_role: Literal["embed", "segment"] | None = None
     is_open: bool = False
 
     def allows(self, roles: frozenset[Role]) -> bool:
-        """Whether a key with these roles may."""
+        """Return whether a key with these roles may use the route."""
         return ADMIN in roles or any(needed <= roles for needed in self.roles)
 
 
-OPEN: Final = Rule(is_open=True)
-ANY_KEY: Final = Rule(roles=(frozenset(),))
-ADMIN_ALONE: Final = Rule()
+EMBED_KEYS: Final[tuple[frozenset[Role], ...]] = (frozenset({EMBED}),)
+SEGMENT_KEYS: Final[tuple[frozenset[Role], ...]] = (frozenset({SEGMENT}),)
+EMBED_OR_SEGMENT_KEYS: Final = EMBED_KEYS + SEGMENT_KEYS
 
-_EMBED: Final[frozenset[Role]] = frozenset({EMBED})
-_SEGMENT: Final[frozenset[Role]] = frozenset({SEGMENT})
+OPEN: Final = RoutePolicy(is_open=True)
+ANY_KEY: Final = RoutePolicy(roles=(frozenset(),))
+ADMIN_ONLY: Final = RoutePolicy()
+# A labelling tool sends its image with every click.
+ADAPTER_PREDICTION: Final = RoutePolicy((frozenset({EMBED, SEGMENT}),), EMBED, "uploads")
 
-# Budget "embed" is for what carries a picture, an embedding or a graph, "segment" for what is small.
-_RULES: Final[Mapping[tuple[str, str], Rule]] = {
-    ("POST", "/embed"): Rule((_EMBED,), EMBED),
-    ("HEAD", "/embed/{image_hash}"): Rule((_EMBED, _SEGMENT), SEGMENT),
-    ("GET", "/embed/{image_hash}"): Rule((_EMBED, _SEGMENT), EMBED),
-    ("DELETE", "/embed/{image_hash}"): Rule((), SEGMENT),
-    ("POST", "/segment"): Rule((_SEGMENT,), SEGMENT),
-    ("GET", "/models"): ANY_KEY,
-    ("GET", "/models/files/{sha256}"): Rule((_EMBED, _SEGMENT), EMBED),
-}
-# A labelling tool sends its picture with every click.
-_ADAPTER_POST: Final = Rule((_EMBED | _SEGMENT,), EMBED)
+_ATTRIBUTE: Final = "route_policy"
 
 
-def rules_of(routes: Iterable[BaseRoute], open_paths: frozenset[str]) -> Mapping[tuple[str, str], Rule]:
-    """The rule of each method and route template that there is; a route that nobody thought of is admin's alone.
+def with_policy(policy: RoutePolicy) -> Callable[[Endpoint], Endpoint]:
+    """Return a decorator that attaches a policy to the function that answers a route.
+
+    It stands below FastAPI's own decorator.
 
     Args:
-        routes: of the application, all of them.
-        open_paths: templates that ask for no key; health and the playground are open anyway.
+        policy: Access and admission rules of the route.
     """
-    return {
-        (method, path): _rule(method, path, getattr(route, "tags", ()), open_paths)
-        for route in routes
-        for path in [getattr(route, "path", "")]
-        for method in getattr(route, "methods", None) or ()
-    }
+
+    def attach(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _ATTRIBUTE, policy)
+        return endpoint
+
+    return attach
 
 
-def _rule(method: str, path: str, tags: Iterable[str], open_paths: frozenset[str]) -> Rule:
-    if path in HEALTH_PATHS or path in open_paths or is_page(path):
-        return OPEN
-    if "adapters" in tags:
-        return _ADAPTER_POST if method == "POST" else ANY_KEY
-    return _RULES.get((method, path), ADMIN_ALONE)
+def policies_of(routes: Iterable[BaseRoute]) -> Mapping[tuple[str, str], RoutePolicy]:
+    """Return the policy of each HTTP method and route template.
+
+    Args:
+        routes: All routes of the application.
+
+    Raises:
+        ValueError: A route has no policy. The service must not start then.
+    """
+    policies = {}
+    for route in routes:
+        path = getattr(route, "path", "")
+        policy = getattr(getattr(route, "endpoint", None), _ATTRIBUTE, None)
+        if not isinstance(policy, RoutePolicy):
+            raise ValueError(f"the route {path} has no policy; put @with_policy(...) below its decorator")  # noqa: TRY004
+        policies.update({(method, path): policy for method in getattr(route, "methods", None) or ()})
+    return policies

@@ -1,10 +1,9 @@
-"""Protocols of other tools, each translated in one file; the setting `adapters` switches them on."""
+"""Adapters: the protocols of labelling tools, one file each. The setting `adapters` switches them on."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from service.api.adapters.exchange import Exchange
 from service.api.adapters.label_studio import install_label_studio
@@ -18,14 +17,13 @@ ADAPTERS: Final[Mapping[str, Callable[[FastAPI, Exchange], None]]] = {
 }
 
 
-def install_adapters(app: FastAPI, names: Iterable[str], exchange: Exchange) -> set[str]:
+def install_adapters(app: FastAPI, names: Iterable[str], exchange: Exchange) -> None:
     """Add the routes of the named adapters.
 
-    Returns:
-        The paths that take a POST. It may carry a picture, so it needs an upload's permit.
+    Args:
+        app: Application that gets the routes.
+        names: Keys of ADAPTERS.
+        exchange: Access of the adapters to the service.
     """
-    before = len(app.router.routes)
     for name in names:
         ADAPTERS[name](app, exchange)
-    added = app.router.routes[before:]
-    return {route.path for route in added if isinstance(route, APIRoute) and "POST" in (route.methods or ())}

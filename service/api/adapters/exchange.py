@@ -1,4 +1,4 @@
-"""What all adapters do between a tool's JSON and the use cases: parse it, embed its image, segment."""
+"""The part that all adapters share between a tool's JSON and the use cases: parse it, embed its image, segment."""
 
 import binascii
 from collections.abc import Callable, Sequence
@@ -10,10 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
-from service.api.bodies import read_body
+from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body
 from service.api.problems import broken_rule, invalid_request
 from service.api.request_context import request_context
-from service.api.routes.requests import SMALL_BODY_BYTES, RequestLimits
 from service.errors import BodyTooLarge, MalformedBody
 from service.inference.embed import Embedder, EmbedResult
 from service.inference.refinement_masks import RefinablePrompt
@@ -26,32 +25,31 @@ from service.sam.prompts import Prompt
 Written = TypeVar("Written")
 Read = TypeVar("Read")
 
-# Decoding holds the interpreter, so it is done in pieces of about a tenth of a millisecond; each is whole groups of
-# four characters.
+# Decoding base64 holds the interpreter, so it is done in pieces of about a tenth of a millisecond. Each piece is whole
+# groups of four characters.
 _PIECE_BYTES: Final = 256 * 1024
-
 
 # Label Studio repeats the brush regions of a task with every click, a number for each byte of them.
 _BYTES_PER_MEMBER: Final = 8
 
 
 class Document(BaseModel):
-    """A tool's JSON. What the translation has no use for is passed over: tools add members with every release."""
+    """A tool's JSON. Members that the adapter does not use are ignored: tools add members with every release."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The service as adapters see it: the same use cases, the same bounds, no way around either.
+    """Access of the adapters to the service: the same use cases and the same bounds as for every request.
 
     Args:
         embedder: Use cases of embedding.
         segmenter: Use case of segmenting.
-        executor: Threads that parse bodies.
-        limits: of bodies, from the settings.
-        model: name of the served model, which tools show.
-        files: folder whose pictures a tool may name by an address; None: pictures come with the request.
+        executor: Threads that parse bodies and write answers.
+        limits: Bounds of request bodies and prompts.
+        model: Name of the served model, which tools show.
+        files: Folder of the images that a tool may name by an address. None: images come with the request.
     """
 
     embedder: Embedder
@@ -62,12 +60,16 @@ class Exchange:
     files: Path | None = None
 
     async def read(self, request: Request, parse: Callable[[bytes], Read]) -> Read:
-        """The request's body as `parse` reads it, off the event loop where it is more than a click.
+        """Return the parsed body of a request. A body that is larger than a click's is parsed in a thread.
 
-        A body holds one picture in base64 and, beside it, as much as a body of /segment may.
+        A body may hold one image in base64 and, beside it, as much as a body of /segment.
+
+        Args:
+            request: Request of whose body nothing has been read.
+            parse: Function that parses the body. Blocking.
 
         Raises:
-            BodyTooLarge, BodyTimeout, MalformedBody, InvalidRequest: see `read_body` and `parse`.
+            BodyTooLarge, BodyTimeout, MalformedBody, InvalidRequest: As `read_body` and `parse` raise them.
         """
         limits = self.limits
         body = await read_body(
@@ -81,17 +83,19 @@ class Exchange:
         return await self.executor.run(request.state.timings, self._parsed, body, parse)
 
     async def embed(self, request: Request, text: bytes, unwrap: Callable[[bytes], bytes] | None = None) -> EmbedResult:
-        """Leave the picture that `text` stands for in the caches; a known one costs its hash and a look-up.
+        """Embed the image that `text` stands for. An image that is embedded already costs its hash and a look-up.
 
         Args:
-            request: its log line tells the tier that had the picture.
-            text: base64, or what `unwrap` makes a picture of in a worker thread.
+            request: Request whose log line gets the tier that had the embedding.
+            text: Image in base64, or the text that `unwrap` takes.
+            unwrap: Function that makes the bytes of the image from `text`, in a worker thread. None: base64.
 
         Raises:
-            MalformedBody, BodyTooLarge: the text; and all that `Embedder.embed` raises.
+            MalformedBody, BodyTooLarge: The text is not an image in base64, or is too large.
+            ServiceError: As `Embedder.embed` raises it.
         """
-        context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the picture")
-        result = await self.embedder.embed(text, unwrap or self.picture, context)
+        context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the image")
+        result = await self.embedder.embed(text, unwrap or self.image, context)
         request.state.cached = result.cached
         return result
 
@@ -103,30 +107,33 @@ class Exchange:
         multimask: Multimask,
         renderer: Renderer[Written],
     ) -> Written:
-        """See `Segmenter.segment`."""
+        """Return the answer that `renderer` writes; as `Segmenter.segment`."""
         request.state.prompts = len(prompts)
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
         return await self.segmenter.segment(image_hash, refinable, multimask, renderer, context)
 
-    def picture(self, text: bytes) -> bytes:
-        """The bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.
+    def image(self, text: bytes) -> bytes:
+        """Return the bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.
+
+        Args:
+            text: Base64, with or without spaces and line ends.
 
         Raises:
-            MalformedBody: it is neither.
-            BodyTooLarge: more bytes than an upload to /embed may have.
+            MalformedBody: The text is not base64, or is empty.
+            BodyTooLarge: The image has more bytes than an upload to /embed may have.
         """
         if text[:5].lower() == b"data:":
             head, comma, text = text.partition(b",")
             if not comma or not head.lower().endswith(b";base64"):
-                raise MalformedBody("The picture's data: URI is not base64; write data:image/jpeg;base64,….")
+                raise MalformedBody("The data: URI of the image is not base64. Write data:image/jpeg;base64,….")
         if any(space in text for space in (b"\n", b"\r", b" ", b"\t")):
             text = text.translate(None, b" \t\r\n")
         if not text:
-            raise MalformedBody("The picture is empty. Send the file's bytes in base64.")
+            raise MalformedBody("The image is empty. Send the bytes of the file in base64.")
         if len(text) // 4 * 3 > self.limits.max_image_bytes + 2:
             raise BodyTooLarge(
-                f"The picture has more than {self.limits.max_image_bytes} bytes. Send a smaller file.",
+                f"The image has more than {self.limits.max_image_bytes} bytes. Send a smaller file.",
                 extra={"limit": self.limits.max_image_bytes},
             )
         view = memoryview(text)
@@ -136,13 +143,13 @@ class Exchange:
                 for start in range(0, len(view), _PIECE_BYTES)
             ]
         except binascii.Error as error:
-            raise MalformedBody(f"The picture is not base64 ({error}). Send the file's bytes in base64.") from error
+            raise MalformedBody(f"The image is not base64 ({error}). Send the bytes of the file in base64.") from error
         return b"".join(pieces)
 
     def _parsed(self, body: bytes, parse: Callable[[bytes], Read]) -> Read:
-        # Every member costs time and memory before anything is checked; base64 has no comma.
+        # Every member costs time and memory before anything is checked. Base64 has no comma.
         if body.count(b",") > self.limits.max_request_bytes // _BYTES_PER_MEMBER:
-            raise broken_rule("/", "more members than a request needs; send the picture, the prompts and little else.")
+            raise broken_rule("/", "more members than a request needs. Send the image, the prompts and little else.")
         try:
             return parse(body)
         except ValidationError as error:
@@ -152,7 +159,13 @@ class Exchange:
 def prompt_of(
     points: Sequence[tuple[float, float]], labels: Sequence[int], box: Sequence[float] | None = None
 ) -> Prompt:
-    """A prompt of clicks, (x, y) with 1 or 0 each, and a box as x0, y0, x1, y1 in any order of corners; pixels."""
+    """Return a prompt of points and a box, in pixels.
+
+    Args:
+        points: Points as (x, y).
+        labels: 1 for each point that belongs to the object, 0 for each that does not.
+        box: Box as x0, y0, x1, y1, with its corners in any order.
+    """
     corners = None
     if box is not None:
         x0, y0, x1, y1 = box

@@ -2,9 +2,9 @@
 
 Source: label_studio_ml/api.py of label-studio-ml-backend, label_studio/ml/api_connector.py of Label Studio.
 
-A task names its picture by an address. This service fetches nothing; it takes data: URIs and base64, and reads the
-addresses of Label Studio's own files from a folder that both see (`Exchange.files`): `/data/local-files/?d=a/b.jpg` is
-`a/b.jpg` in it, `/data/upload/3/c.jpg` is `upload/3/c.jpg`. Nothing is kept of a project: each request says all.
+A task names its image by an address. This service fetches no addresses. It takes data: URIs and base64, and reads Label
+Studio's own files from a folder that both see (`Exchange.files`): `/data/local-files/?d=a/b.jpg` is `a/b.jpg` in it,
+and `/data/upload/3/c.jpg` is `upload/3/c.jpg`. The adapter keeps no state of a project: each request is complete.
 """
 
 import re
@@ -24,6 +24,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
 from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.adapters.label_studio_brush import encode_brush
 from service.api.problems import broken_rule
@@ -42,7 +43,7 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/data/")
 _LOCAL_FILES: Final = re.compile(r"/data/local-files/?$")
 _UPLOAD: Final = re.compile(r"/data/(upload/.+)$")
 
-# Interfaces with a thousand labels have a tenth of it.
+# A labelling interface with a thousand labels has a tenth of it.
 _MAX_CONFIG_CHARACTERS: Final = 1 << 20
 
 _PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504)
@@ -54,7 +55,7 @@ class _Task(Document):
 
 
 class _Value(Document):
-    """A region's place in per cent of the picture, and its labels; regions of other kinds have none of it."""
+    """Position of a region in per cent of the image, and its labels. Regions of other kinds have neither."""
 
     x: Coordinate | None = None
     y: Coordinate | None = None
@@ -88,7 +89,7 @@ class _Predict(Document):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the answer belongs: the names of the brush and of its picture in the labelling interface, and labels."""
+    """Target of the answer: names of the brush and of its image in the labelling interface, and labels."""
 
     from_name: str
     to_name: str
@@ -97,20 +98,24 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Click:
-    """What a request asks for.
+    """The prompt of a request.
 
     Args:
-        picture: the task's address of it, base64 or a data: URI.
-        regions: that point at the object; none: the picture was only opened.
-        target: of the answer.
+        image: Image of the task: an address, base64 or a data: URI.
+        regions: Keypoints and rectangles that point at the object. None: the task was only opened.
+        target: Target of the answer.
     """
 
-    picture: bytes
+    image: bytes
     regions: list[_Region]
     target: _Target
 
     def prompt(self, original_size: Size) -> Prompt:
-        """All keypoints and the last rectangle, in pixels of the upright picture."""
+        """Return all keypoints and the last rectangle as a prompt, in pixels of the upright image.
+
+        Args:
+            original_size: Height and width of the upright image, in pixels.
+        """
         height, width = original_size
         points, labels, box = [], [], None
         for region in self.regions:
@@ -127,25 +132,34 @@ class _Click:
 
 
 def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
-    """Add `/label-studio/health`, `setup`, `predict`, `versions` and `webhook`."""
+    """Add `/label-studio/health`, `setup`, `predict`, `versions` and `webhook`.
+
+    Args:
+        app: Application that gets the routes.
+        exchange: Access of the adapter to the service.
+    """
     model = exchange.model
-    find = partial(_picture, decode=exchange.picture, max_bytes=exchange.limits.max_image_bytes, files=exchange.files)
+    find = partial(_image, decode=exchange.image, max_bytes=exchange.limits.max_image_bytes, files=exchange.files)
 
     @app.get("/label-studio/health", summary="Label Studio: is the backend up?", tags=["adapters"])
+    @with_policy(ANY_KEY)
     async def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "EdgeSAM"}
 
     @app.post("/label-studio/setup", summary="Label Studio: a project connects", tags=["adapters"])
+    @with_policy(ADAPTER_PREDICTION)
     async def setup() -> dict[str, str]:
         return {"model_version": model}
 
     @app.post("/label-studio/versions", summary="Label Studio: versions of the model", tags=["adapters"])
+    @with_policy(ADAPTER_PREDICTION)
     async def versions() -> dict[str, list[str]]:
         return {"versions": [model]}
 
     @app.post(
         "/label-studio/webhook", status_code=201, summary="Label Studio: an annotation has changed", tags=["adapters"]
     )
+    @with_policy(ADAPTER_PREDICTION)
     async def webhook() -> dict[str, str]:
         return {"status": "ok", "result": "nothing is trained"}
 
@@ -156,12 +170,13 @@ def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
         summary="Label Studio: a brush region for smart keypoints and rectangles",
         tags=["adapters"],
     )
+    @with_policy(ADAPTER_PREDICTION)
     async def predict(request: Request) -> Response:
         click = await exchange.read(request, _parse)
         if click is None:
             return _no_results()
-        embedded = await exchange.embed(request, click.picture, find)
-        if not click.regions:  # the task has been opened: the first click will find its picture ready
+        embedded = await exchange.embed(request, click.image, find)
+        if not click.regions:  # the task has been opened; the image is embedded before the first click
             return _no_results()
         prompt = click.prompt(embedded.original_size)
         renderer = _BrushRenderer(click.target, model)
@@ -173,7 +188,7 @@ def _no_results() -> Response:
 
 
 def _parse(body: bytes) -> _Click | None:
-    """The request, or None where several tasks are to be labelled and nobody has pointed at anything; blocking."""
+    """Return the request; None for several tasks without keypoints and rectangles. Blocking."""
     asked = _Predict.model_validate_json(body)
     context = asked.params.context if asked.params else None
     regions = [
@@ -184,23 +199,25 @@ def _parse(body: bytes) -> _Click | None:
     if len(regions) > MAX_POINTS:
         raise broken_rule("/params/context/result", f"{len(regions)} keypoints and rectangles, at most {MAX_POINTS}.")
     if any(region.value.rotation for region in regions):
-        raise broken_rule("/params/context/result", "a rectangle is rotated; draw it upright.")
+        raise broken_rule("/params/context/result", "a rectangle is rotated. Draw it upright.")
     if len(asked.tasks) > 1 and not regions:
         return None
     target, key = _read_label_config(asked.label_config, regions)
     value = asked.tasks[0].data.get(key)
     if not isinstance(value, str):
-        raise broken_rule(f"/tasks/0/data/{key[:64]}", "is not a string; the task needs its picture there.")
+        raise broken_rule(f"/tasks/0/data/{key[:64]}", "is not a string. The task needs its image there.")
     return _Click(value.encode(), regions, target)
 
 
 def _read_label_config(label_config: str, regions: list[_Region]) -> tuple[_Target, str]:
-    """Where the answer belongs, and the member of the task's data that has the picture."""
+    """Return the target of the answer, and the member of the task's data that has the image."""
     tags = _tags(label_config)
     to_name = regions[-1].to_name if regions else ""
     brushes = [tag for name, tag in tags if name == "BrushLabels" and to_name in ("", tag.get("toName", ""))]
     if not brushes:
-        raise broken_rule("/label_config", "has no BrushLabels for this image; masks come back as brush regions.")
+        raise broken_rule(
+            "/label_config", "has no BrushLabels for this image. Add them: masks come back as brush regions."
+        )
     brush = brushes[0]
     images = [tag for name, tag in tags if name == "Image" and tag.get("name") == brush.get("toName")]
     key = images[0].get("value", "") if images else ""
@@ -212,7 +229,7 @@ def _read_label_config(label_config: str, regions: list[_Region]) -> tuple[_Targ
 
 
 def _tags(xml: str) -> list[tuple[str, dict[str, str]]]:
-    """The elements and their attributes, in order of appearance. A document type, with its entities, is refused."""
+    """Return the elements and their attributes in their order. A document type, with its entities, is refused."""
     tags: list[tuple[str, dict[str, str]]] = []
 
     def refuse(*_: object) -> None:
@@ -228,29 +245,29 @@ def _tags(xml: str) -> list[tuple[str, dict[str, str]]]:
     return tags
 
 
-def _picture(text: bytes, *, decode: Callable[[bytes], bytes], max_bytes: int, files: Path | None) -> bytes:
-    """The bytes of a task's picture; blocking.
+def _image(text: bytes, *, decode: Callable[[bytes], bytes], max_bytes: int, files: Path | None) -> bytes:
+    """Return the bytes of a task's image. Blocking.
 
     Raises:
-        InvalidRequest: an address that is not read here, or not in the folder.
-        MalformedBody, BodyTooLarge: see `Exchange.picture`.
+        InvalidRequest: The address is none of Label Studio's files, or its file is not in the folder.
+        MalformedBody, BodyTooLarge: As `Exchange.image` raises them.
     """
     if text[:5].lower() == b"data:" or not _URL.match(address := text[:4096].decode("utf-8", "replace")):
         return decode(text)
     relative = _relative_path(address)
     if relative is None:
-        raise _unreadable("is an address, and this service fetches nothing.")
+        raise _unreadable("has an address that this service does not fetch.")
     if files is None:
-        raise _unreadable("is a file of Label Studio, and no folder of its files is set here.")
+        raise _unreadable("is a file of Label Studio, and EDGESAM_LABEL_STUDIO_FILES is not set.")
     with suppress(OSError, ValueError, RuntimeError):  # missing, a null byte, links in a circle
         path = (files / relative).resolve(strict=True)
         if path.is_relative_to(files.resolve()):
             return _read_file(path, max_bytes)
-    raise _unreadable("is not a readable file in the folder of Label Studio's files.")
+    raise _unreadable("is not a readable file in the folder EDGESAM_LABEL_STUDIO_FILES.")
 
 
 def _relative_path(address: str) -> str | None:
-    """Where Label Studio has its own file, below its folder; None for addresses of anything else."""
+    """Return the path of Label Studio's own file below its folder; None for any other address."""
     try:
         parts = urlsplit(address)
     except ValueError:  # brackets that hold no IPv6 address
@@ -261,26 +278,26 @@ def _relative_path(address: str) -> str | None:
     return unquote(upload[1]) if upload else None
 
 
-def _unreadable(what: str) -> InvalidRequest:
+def _unreadable(reason: str) -> InvalidRequest:
     return broken_rule(
         "/tasks/0/data",
-        f"the picture {what} Import tasks with data: URIs, or use Label Studio's local files or uploads and set "
+        f"the image {reason} Import tasks with data: URIs, or use Label Studio's local files or uploads and set "
         "EDGESAM_LABEL_STUDIO_FILES to their folder.",
     )
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file; links were resolved before."""
+    """Return the content of a regular file. Links were resolved before."""
     data = read_regular_file(path, max_bytes, follows_links=False)
     if len(data) > max_bytes:
         raise BodyTooLarge(
-            f"The picture has more than {max_bytes} bytes. Use a smaller file.", extra={"limit": max_bytes}
+            f"The image has more than {max_bytes} bytes. Use a smaller file.", extra={"limit": max_bytes}
         )
     return data
 
 
 class _BrushRenderer:
-    """The best mask as a brush region."""
+    """Renders the best mask as a brush region."""
 
     masks_per_prompt: int | None = 1
 
@@ -299,7 +316,7 @@ class _BrushRenderer:
         """See `Renderer`."""
         height, width = original_size
         region = {
-            "id": secrets.token_hex(5),  # of a region, not of a mask: the same click may be accepted twice
+            "id": secrets.token_hex(5),  # id of a region and not of a mask: a user may accept the same click twice
             "type": "brushlabels",
             "from_name": self._target.from_name,
             "to_name": self._target.to_name,

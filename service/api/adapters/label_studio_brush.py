@@ -1,11 +1,11 @@
-"""Label Studio's run lengths, in which its brush regions are stored: bits, not COCO's text.
+"""The format of Label Studio's brush regions: run lengths as a stream of bits.
 
-A picture is H x W x 4 values of 8 bits, row by row, here all four 255 where the mask is and 0 elsewhere. The bits are
+An image is H x W x 4 values of 8 bits, row by row. Here all four are 255 inside the mask and 0 outside. The bits are
 
     number of values u32 | bits of a value - 1 u5 | four widths of lengths, each - 1, u4 | runs
 
-and a run is 1 | which width u2 | length - 1 in that width | value u8. (A first bit 0 would announce values without a
-length; a mask has no use for that.) Zeros fill the last byte.
+and a run is 1 | index of the width u2 | length - 1 in that width | value u8. (A first bit 0 announces values without a
+length, which a mask does not need.) Zeros fill the last byte.
 
 Source: the format of @thi.ng/rle-pack, which Label Studio's editor unpacks.
 """
@@ -22,12 +22,16 @@ _VALUE_BITS: Final = 8
 _LENGTH_BITS: Final = np.array((3, 4, 8, 16))
 _LONGEST: Final = 1 << 16
 
-# Runs written together: their bits, and what is computed to get them, stay below some ten megabytes.
+# Number of runs encoded together, so that the arrays stay below some ten megabytes.
 _BLOCK: Final = 32_768
 
 
 def encode_brush(mask: Mask) -> NDArray[np.uint8]:
-    """The bytes of a brush region, (n,)."""
+    """Return the bytes of a brush region, (n,).
+
+    Args:
+        mask: Mask in pixels of the image.
+    """
     height, width = mask.size
     lengths, values = _split(_row_runs(mask) * _CHANNELS)
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(lengths), _BLOCK)]
@@ -36,29 +40,29 @@ def encode_brush(mask: Mask) -> NDArray[np.uint8]:
 
 
 def _row_runs(mask: Mask) -> NDArray[np.int64]:
-    """Lengths in pixels, row by row, of what is outside and inside in turns; the first is outside and may be 0."""
+    """Return the lengths of runs in pixels, row by row: outside, inside, outside, …; the first may be 0."""
     height, width = mask.size
     x0, y0 = mask.box[:2]
     crop = mask.crop
-    # Where a pixel differs from the one on its left; outside the crop all is False.
+    # True where a pixel differs from the one on its left.
     differs = np.zeros((crop.shape[0], crop.shape[1] + 1), np.bool_)
     if crop.size:
         differs[:, 0], differs[:, -1] = crop[:, 0], crop[:, -1]
         np.not_equal(crop[:, 1:], crop[:, :-1], out=differs[:, 1:-1])
     rows, columns = np.divmod(np.flatnonzero(differs), differs.shape[1])
-    turns = (rows + y0) * width + columns + x0
-    # A run that reaches the right border and goes on at the left one ends and begins at the same place.
-    is_twin = np.zeros(len(turns), np.bool_)
-    is_twin[1:] = turns[1:] == turns[:-1]
+    transitions = (rows + y0) * width + columns + x0
+    # A run that reaches the right border and continues at the left one ends and begins at the same position.
+    is_twin = np.zeros(len(transitions), np.bool_)
+    is_twin[1:] = transitions[1:] == transitions[:-1]
     is_twin[:-1] |= is_twin[1:]
-    turns = turns[~is_twin]
-    if len(turns) and turns[-1] == height * width:
-        turns = turns[:-1]
-    return np.diff(np.concatenate(([0], turns, [height * width])))
+    transitions = transitions[~is_twin]
+    if len(transitions) and transitions[-1] == height * width:
+        transitions = transitions[:-1]
+    return np.diff(np.concatenate(([0], transitions, [height * width])))
 
 
 def _split(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs that a length of 16 bits can hold, and their values."""
+    """Return the runs in pieces that a length of 16 bits can hold, and their values."""
     values = np.where(np.arange(len(lengths)) % 2 == 1, 255, 0)
     pieces = -(-lengths // _LONGEST)
     whole = np.full(int(pieces.sum()), _LONGEST)
@@ -74,7 +78,7 @@ def _header(count: int) -> NDArray[np.uint8]:
 
 
 def _run_bits(lengths: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The bits of some runs, one in each byte."""
+    """Return the bits of some runs, one in each byte."""
     which = np.searchsorted(1 << _LENGTH_BITS, lengths)
     length_bits = _LENGTH_BITS[which]
     codes = ((4 + which) << length_bits | (lengths - 1)) << _VALUE_BITS | values

@@ -1,12 +1,12 @@
-"""Roboflow inference's routes for SAM: base64 in, polygons, run lengths or arrays out.
+"""Roboflow inference's routes for SAM: images in base64 in; polygons, run lengths or arrays out.
 
     /sam/embed_image    /sam/segment_image     its first protocol: point_coords and point_labels, NumPy on request
     /sam2/embed_image   /sam2/segment_image    prompts with points and boxes; what its SDK's sam2_segment_image calls
     /sam3/embed_image   /sam3/visual_segment   the same again; its SDK's sam3_embed_image and sam3_visual_segment
 
 Source: inference/core/entities/requests and responses, sam.py and sam2.py; inference_sdk/http/client.py. One thing is
-different on purpose: there a client chooses an `image_id`, so that two clients can take the same one for different
-pictures; here it is the picture's hash. With a picture it need not be given, and is passed over.
+different on purpose. There a client chooses an `image_id`, so that two clients can choose the same one for different
+images. Here it is the hash of the image. A request with an image needs no `image_id`, and one that is given is ignored.
 """
 
 import io
@@ -23,11 +23,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.access.policy import ADAPTER_PREDICTION, with_policy
 from service.api.adapters.exchange import Document, Exchange, prompt_of
+from service.api.conditional import OCTETS
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.request_context import request_context
-from service.api.routes.embedding_download import OCTETS
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.embedding import ImageEmbedding
@@ -37,7 +38,7 @@ from service.sam.masks import BinaryMask, Mask, Multimask
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
 from service.sam.transforms import MASK_SIZE, Size
 
-# Polygons have whole numbers there; a staircase of pixels becomes a line.
+# Polygons have whole numbers there, so a staircase of pixels becomes a line.
 _TOLERANCE_PIXELS: Final = 1.0
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -54,7 +55,7 @@ class _Image(Document):
 
 
 class _OfImage(Document):
-    """What every request has."""
+    """The members that every request has."""
 
     image: _Image | None = None
     image_id: str | None = None
@@ -78,7 +79,7 @@ class _Point(Document):
 
 
 class _Box(Document):
-    """By its centre."""
+    """A box by its centre, in pixels."""
 
     x: Coordinate
     y: Coordinate
@@ -102,19 +103,26 @@ class _Sam2Segment(_OfImage):
 
 
 def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
-    """Add the routes."""
+    """Add the routes of all three protocols.
+
+    Args:
+        app: Application that gets the routes.
+        exchange: Access of the adapter to the service.
+    """
     max_prompts = exchange.limits.max_prompts
 
     async def find(request: Request, asked: _OfImage) -> str:
-        """The hash of the picture that is meant; embedded, if it came along."""
+        """Return the hash of the image. An image that comes with the request is embedded first."""
         if asked.image is not None:
             if asked.image.type != "base64":
-                raise broken_rule("/image/type", "this service fetches and unpickles nothing; send type base64.")
+                raise broken_rule(
+                    "/image/type", "this service fetches no addresses and unpickles nothing. Send type base64."
+                )
             return (await exchange.embed(request, asked.image.value)).image_hash
         if asked.image_id is None or not _HASH.fullmatch(asked.image_id):
             raise broken_rule(
                 "/image_id",
-                "without an image this is the image_id that embed_image answered: the SHA-256 of the picture's bytes.",
+                "without an image, this has to be the image_id that embed_image answered: the SHA-256 of the image.",
             )
         return asked.image_id
 
@@ -144,7 +152,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
         started = perf_counter()
         asked, prompts = await exchange.read(request, lambda body: _parse_sam2(body, max_prompts))
         renderer = _Predictions(len(prompts), started, is_rle=asked.format == "rle")
-        # One mask is answered in any case, so "several" means: let the model's rule choose where a click is ambiguous.
+        # The answer has one mask in any case. "Several" means that the ranking rule chooses where a click is ambiguous.
         multimask: Multimask = "auto" if asked.multimask_output else 1
         return await exchange.segment(request, await find(request, asked), prompts, multimask, renderer)
 
@@ -159,7 +167,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     for path, endpoint in routes.items():
         app.add_api_route(
             path,
-            endpoint,
+            with_policy(ADAPTER_PREDICTION)(endpoint),
             methods=["POST"],
             responses=_PROBLEMS,
             openapi_extra=_BODY,
@@ -170,10 +178,12 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
 
 
 def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
-    """The first protocol's points; its labels 2 and 3 are the corners of a box. Blocking."""
+    """Return the request and its points as a prompt; labels 2 and 3 are the corners of a box. Blocking."""
     asked = _SamSegment.model_validate_json(body)
     if asked.has_mask_input:
-        raise broken_rule("/mask_input", "masks are not refined here; POST /segment takes the mask_id of an answer.")
+        raise broken_rule(
+            "/mask_input", "this protocol does not refine masks here. POST /segment takes the mask_id of an answer."
+        )
     if len(asked.point_coords) != len(asked.point_labels):
         raise broken_rule("/point_labels", f"{len(asked.point_labels)} labels for {len(asked.point_coords)} points.")
     points, labels, corners = [], [], {}
@@ -191,11 +201,11 @@ def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
 
 
 def _parse_sam2(body: bytes, max_prompts: int) -> tuple[_Sam2Segment, list[Prompt]]:
-    """The second protocol's prompts; blocking."""
+    """Return the request and its prompts. Blocking."""
     asked = _Sam2Segment.model_validate_json(body)
     prompts = asked.prompts.prompts or []
     if not 1 <= len(prompts) <= max_prompts:
-        raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts; send 1 to {max_prompts}.", limit=max_prompts)
+        raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts. Send 1 to {max_prompts}.", limit=max_prompts)
     return asked, [_prompt(prompt, f"/prompts/prompts/{index}") for index, prompt in enumerate(prompts)]
 
 
@@ -211,7 +221,7 @@ def _prompt(prompt: _Prompt, where: str) -> Prompt:
 
 
 class _SamPolygons:
-    """`masks` and `low_res_masks` of the first protocol: the parts of the one mask, largest first; holes are lost."""
+    """Renders `masks` and `low_res_masks` of the first protocol: parts of the mask, largest first, without holes."""
 
     masks_per_prompt: int | None = 1
 
@@ -230,7 +240,7 @@ class _SamPolygons:
 
 
 class _SamArrays:
-    """The same as a compressed NumPy archive: masks (1, H, W) bool, low_res_masks (1, 256, 256) float32 logits."""
+    """Renders a compressed NumPy archive: masks (1, H, W) bool, low_res_masks (1, 256, 256) float32 logits."""
 
     masks_per_prompt: int | None = 1
 
@@ -250,7 +260,7 @@ class _SamArrays:
 
 
 class _Predictions:
-    """The answer of the second protocol: the best mask of each prompt."""
+    """Renders the answer of the second protocol: the best mask of each prompt."""
 
     masks_per_prompt: int | None = 1
 
@@ -277,7 +287,7 @@ def _polygons(mask: Mask) -> list[list[list[float]]]:
 
 
 def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
-    """Channels first, as the official encoder answers; (256, 64, 64). Blocking."""
+    """Return the embedding with channels first, as the official encoder does; (256, 64, 64). Blocking."""
     return np.ascontiguousarray(as_float32(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
 
 
@@ -288,7 +298,7 @@ def _embedding_array(embedding: ImageEmbedding, image_hash: str, _started: float
 
 
 def _embedding_json(embedding: ImageEmbedding, image_hash: str, started: float) -> Response:
-    """Ten megabytes of text, written plane by plane: a thread that writes numbers holds the interpreter."""
+    """Return ten megabytes of text, written plane by plane: a thread that writes numbers holds the interpreter."""
     planes = [orjson.dumps(plane, option=orjson.OPT_SERIALIZE_NUMPY) for plane in _embedding_planes(embedding)]
     rest = orjson.dumps({"image_id": image_hash, "time": perf_counter() - started})
     return Response(b'{"embeddings":[[' + b",".join(planes) + b"]]," + rest[1:], media_type=JSON)

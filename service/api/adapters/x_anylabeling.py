@@ -1,7 +1,7 @@
-"""X-AnyLabeling's remote server: marks on a picture in, polygons out.
+"""X-AnyLabeling's remote server: marks on an image in, polygons out.
 
-Source: router.md and configuration.md of X-AnyLabeling-Server, and the application's remote_server.py. Its
-own server answers most errors with status 200 and a document that the application does not read; here they are problem
+Source: router.md and configuration.md of X-AnyLabeling-Server, and the application's remote_server.py. Its own
+server answers most errors with status 200 and a document that the application does not read. Here they are problem
 documents with their status, which the application shows.
 """
 
@@ -13,6 +13,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
 from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
@@ -25,7 +26,7 @@ from service.sam.transforms import Size
 # The application replaces this label by the one that the user gives the object.
 _LABEL: Final = "AUTOLABEL_OBJECT"
 
-# Buttons of the application that mean something here.
+# Buttons of the application that the adapter supports.
 _WIDGETS: Final = (
     {"name": "button_add_point", "value": None},
     {"name": "button_remove_point", "value": None},
@@ -36,7 +37,7 @@ _WIDGETS: Final = (
     {"name": "mask_fineness_value_label", "value": None},
 )
 
-# Crumbs beside an object would each have to be deleted by hand.
+# Smallest area of a part, relative to the largest. Users would have to delete each smaller part by hand.
 _SMALLEST_PART: Final = 0.1
 
 _MAX_TOLERANCE_PIXELS: Final = 100.0
@@ -62,17 +63,23 @@ class _Predict(Document):
 
 
 def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
-    """Add `/v1/models`, `/v1/models/{model_id}/info` and `/v1/predict`."""
+    """Add `/v1/models`, `/v1/models/{model_id}/info` and `/v1/predict`.
+
+    Args:
+        app: Application that gets the routes.
+        exchange: Access of the adapter to the service.
+    """
     model = exchange.model
     described: dict[str, Any] = {
         "display_name": f"EdgeSAM ({model})",
-        # None: it answers marks only, so there is nothing to run over a folder.
+        # None: the adapter answers marks only, so it cannot run over a folder.
         "batch_processing_mode": None,
         "widgets": list(_WIDGETS),
         "params": {},
     }
 
     @app.get("/v1/models", responses=ProblemModel.responses(401), summary="X-AnyLabeling: models", tags=["adapters"])
+    @with_policy(ANY_KEY)
     async def models() -> dict[str, Any]:
         return {"success": True, "data": {model: described}}
 
@@ -82,6 +89,7 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
         summary="X-AnyLabeling: one model",
         tags=["adapters"],
     )
+    @with_policy(ANY_KEY)
     async def info(model_id: str) -> dict[str, Any]:
         _check_model(model_id, model)
         return {"success": True, "data": {"model_id": model, **described}}
@@ -93,23 +101,24 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
         summary="X-AnyLabeling: polygons for marks",
         tags=["adapters"],
     )
+    @with_policy(ADAPTER_PREDICTION)
     async def predict(request: Request) -> Response:
         asked, prompt = await exchange.read(request, _parse)
         _check_model(asked.model, model)
         embedded = await exchange.embed(request, asked.image)
         renderer = _ShapeRenderer(asked.params.epsilon_factor)
-        if prompt is None:  # the picture is ready for the first mark
+        if prompt is None:  # the image is embedded before the first mark
             return renderer.finish(embedded.original_size)
         return await exchange.segment(request, embedded.image_hash, [prompt], "auto", renderer)
 
 
 def _check_model(asked: str, served: str) -> None:
     if asked != served:
-        raise broken_rule("/model", f"this service has the model {served!r} alone; reload the models and choose it.")
+        raise broken_rule("/model", f"this service has only the model {served!r}. Reload the models and choose it.")
 
 
 def _parse(body: bytes) -> tuple[_Predict, Prompt | None]:
-    """The request, and its marks as one prompt; blocking."""
+    """Return the request, and its marks as one prompt. Blocking."""
     asked = _Predict.model_validate_json(body)
     points, labels, box = [], [], None
     for index, mark in enumerate(asked.params.marks):
@@ -119,15 +128,15 @@ def _parse(body: bytes) -> tuple[_Predict, Prompt | None]:
             labels.append(mark.label)
         elif mark.type == "rectangle" and len(mark.data) == 4:
             if mark.label == NEGATIVE:
-                raise broken_rule(where, "EdgeSAM has no negative rectangles; remove it and use negative points.")
-            box = mark.data  # of several rectangles the last: a prompt has one
+                raise broken_rule(where, "EdgeSAM has no negative rectangles. Remove it and use negative points.")
+            box = mark.data  # the last of several rectangles: a prompt has one
         else:
-            raise broken_rule(f"{where}/data", "a point has 2 coordinates, a rectangle 4.")
+            raise broken_rule(f"{where}/data", "a point has 2 coordinates, and a rectangle has 4.")
     return asked, prompt_of(points, labels, box) if asked.params.marks else None
 
 
 class _ShapeRenderer:
-    """The best mask as polygons, one for each of its larger parts."""
+    """Renders the best mask as polygons, one for each of its larger parts."""
 
     masks_per_prompt: int | None = 1
 
@@ -137,7 +146,7 @@ class _ShapeRenderer:
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
-        # The factor is one of an outline's length, which is about that of the box around it.
+        # The factor is relative to the length of an outline, which is about that of the box around it.
         x0, y0, x1, y1 = mask.mask.box
         tolerance = min(_MAX_TOLERANCE_PIXELS, self._epsilon_factor * 2 * (x1 - x0 + y1 - y0))
         outlines = encode_outlines(mask.mask, tolerance_pixels=tolerance)

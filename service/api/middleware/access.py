@@ -1,90 +1,53 @@
-"""Access as pure ASGI: whose key it is, whether it may, and whether it may now; before anything of a body is read."""
+"""Access control as ASGI middleware: it checks API key, role and rate limit before anything of the body is read."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.access.keys import Key, KeyRing
-from service.api.access.policy import ADMIN, ANY_KEY, DOCS_PATHS, Budget, Rule, rules_of
-from service.api.access.rate_limit import RateLimiter
-from service.api.problems import problem_response
-from service.cache.redis.rate_buckets import RateBuckets
+from service.api.access.keys import ApiKeys
+from service.api.access.policy import ADMIN, ANY_KEY, RoutePolicy
+from service.api.access.rate_limit import RateLimiters
+from service.api.problems import refuse
+from service.api.routes.docs import DOCS_PATHS
 from service.errors import Forbidden, ServiceError, Unauthorized
 from service.telemetry.metrics import Metrics
 
 
-class RateLimiters:
-    """What is left of each key's limits in this replica.
-
-    Args:
-        shared: what all replicas have let in; None without Redis.
-    """
-
-    def __init__(self, shared: RateBuckets | None) -> None:
-        self._shared = shared
-        self._by_name: dict[tuple[str, Budget], RateLimiter] = {}
-
-    def enter(self, key: Key, budget: Budget, held: ExitStack) -> None:
-        """Count one more request; it ends with `held`.
-
-        Raises:
-            RateLimited: one too many.
-        """
-        allowed = key.limits.get(budget)
-        if allowed is None:
-            return
-        name = key.caller.name
-        found = self._by_name.get((name, budget))
-        if found is None:
-            found = self._by_name[name, budget] = RateLimiter(allowed, f"{name}:{budget}", self._shared)
-        elif found.allowed != allowed:  # the file of keys was changed
-            found.change(allowed)
-        held.enter_context(found.permit())
-
-    async def aclose(self) -> None:
-        """Stop telling Redis."""
-        for rate_limiter in self._by_name.values():
-            await rate_limiter.aclose()
-
-
 class AccessMiddleware:
-    """Asks for one of the keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+    """Requires one of the API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
-    Tools that can do neither send it as the password of `Authorization: Basic` (Label Studio) or as `Token`
-    (X-AnyLabeling). Browsers are told of Basic at the documentation alone, whose address somebody types: anywhere else
-    they would ask people for a name and a password behind the playground's requests.
+    Tools that cannot send either use the password of `Authorization: Basic` (Label Studio) or the header `Token`
+    (X-AnyLabeling). Browsers learn of Basic at the documentation pages only, whose address people type. Anywhere else
+    the browser would ask for a name and a password because of the playground's own requests.
 
-    Sets `caller` in the request's state, on whose behalf everything behind works, and `key`, the key's name for the
-    log.
+    The middleware sets `caller`, the name and namespace of the key, and `key`, its name for the log, in the state of
+    the request.
 
     Args:
-        app: reads the state that RequestMiddleware writes, so it is inside of it.
-        ring: the keys that are known.
-        rate_limiters: their limits.
-        routes: of the application, all of them.
-        open_paths: templates that ask for no key.
-        metrics: counts refusals.
+        app: Next ASGI application. RequestMiddleware has to be outside of this one: it sets the state that is read.
+        keys: Known API keys.
+        rate_limiters: Rate limiters of the keys.
+        policies: Policies by method and route template, as from `policies_of`.
+        metrics: Metrics of the process; refusals are counted there.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        ring: KeyRing,
+        keys: ApiKeys,
         rate_limiters: RateLimiters,
-        routes: Sequence[BaseRoute],
-        open_paths: frozenset[str],
+        policies: Mapping[tuple[str, str], RoutePolicy],
         metrics: Metrics,
     ) -> None:
         self._app = app
-        self._ring = ring
+        self._keys = keys
         self._rate_limiters = rate_limiters
-        self._rules: Mapping[tuple[str, str], Rule] = rules_of(routes, open_paths)
+        self._policies = policies
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,60 +55,59 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # What no route answers is told to those with a key alone, as 404 or 405.
-        rule = self._rules.get((scope["method"], scope["state"]["route"]), ANY_KEY)
-        if rule.is_open:
+        # Only requests with a key learn that there is no such route or method (404, 405).
+        policy = self._policies.get((scope["method"], scope["state"]["route"]), ANY_KEY)
+        if policy.is_open:
             await self._app(scope, receive, send)
             return
         with ExitStack() as held:
             try:
-                self._admit(scope, rule, held)
+                self._authorize(scope, policy, held)
             except ServiceError as error:
-                self._metrics.rejected(error.code).inc()
-                scope["state"]["problem"] = error.code
-                response = problem_response(error, scope["state"]["request_id"])
-                if isinstance(error, Unauthorized) and _is_typed(scope):
-                    # A line of its own: browsers read the first scheme of a line.
+                response = refuse(scope, error, self._metrics)
+                if isinstance(error, Unauthorized) and _is_documentation(scope):
+                    # On a line of its own: browsers read the first scheme of a line.
                     response.headers.append("WWW-Authenticate", 'Basic realm="EdgeSAM", charset="UTF-8"')
                 await response(scope, receive, send)
                 return
             await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope, rule: Rule, held: ExitStack) -> None:
-        """Let the request through; `held` gives back what it takes.
+    def _authorize(self, scope: Scope, policy: RoutePolicy, held: ExitStack) -> None:
+        """Check the key of a request; `held` gets what is released when the request ends.
 
         Raises:
-            Unauthorized, Forbidden, RateLimited: it may not.
+            Unauthorized, Forbidden, RateLimited: The request is not allowed.
         """
         given = given_key(scope["headers"])
-        key = self._ring.find(given.key) if given.key else None
+        key = self._keys.find(given.key) if given.key else None
         if key is None or (given.is_foreign and scope["method"] not in _SAFE_METHODS):
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         scope["state"].update(caller=key.caller, key=key.caller.name)
-        if not rule.allows(key.roles):
-            choices = [sorted(roles) for roles in rule.roles] + [[ADMIN]]
-            words = ", or ".join(" and ".join(roles) for roles in choices)
-            detail = f"This needs a key with {words}; this one has {' and '.join(sorted(key.roles))}."
-            if given.is_password and _is_typed(scope):
-                raise Unauthorized(detail)  # a browser would keep to the key until it is closed, and never ask again
+        if not policy.allows(key.roles):
+            choices = [sorted(roles) for roles in policy.roles] + [[ADMIN]]
+            needed = ", or ".join(" and ".join(roles) for roles in choices)
+            detail = f"This needs an API key with {needed}. This key has {' and '.join(sorted(key.roles))}."
+            if given.is_password and _is_documentation(scope):
+                raise Unauthorized(detail)  # after a 403 a browser would repeat this key until it is closed
             raise Forbidden(detail, extra={"roles": choices})
-        if rule.budget is not None and key.limits:
-            self._rate_limiters.enter(key, rule.budget, held)
+        limit = key.limits.get(policy.quota) if policy.quota is not None else None
+        if policy.quota is not None and limit is not None:
+            held.enter_context(self._rate_limiters.permit(key.caller.name, policy.quota, limit))
 
 
-def _is_typed(scope: Scope) -> bool:
-    """Whether this is where people go by typing an address, which sends no header."""
+def _is_documentation(scope: Scope) -> bool:
+    """Return whether people reach this route by typing its address, which sends no header."""
     return scope["state"]["route"] in DOCS_PATHS
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What a request brings.
+class GivenKey:
+    """The API key that a request carries.
 
     Args:
-        key: empty if there is none.
-        is_password: it came by basic authentication, which a browser goes on sending by itself.
-        is_foreign: and it was a page of another site that made the browser send it.
+        key: Bytes of the key; empty if there is none.
+        is_password: Whether the key came by basic authentication, which browsers repeat by themselves.
+        is_foreign: Whether a page of another site made the browser send such a key.
     """
 
     key: bytes
@@ -153,11 +115,11 @@ class Given:
     is_foreign: bool = False
 
 
-def given_key(headers: Iterable[tuple[bytes, bytes]]) -> Given:
-    """The key that a request carries; a bearer's is taken before all others.
+def given_key(headers: Iterable[tuple[bytes, bytes]]) -> GivenKey:
+    """Return the API key that a request carries. A bearer token precedes all other ways to send a key.
 
     Args:
-        headers: of the request, names in lower case. Of several with one name the first counts, as everywhere.
+        headers: Headers of the request, names in lower case. Of several with one name the first counts.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -165,17 +127,17 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> Given:
             found.setdefault(name, value)
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
-        return Given(token.strip())
+        return GivenKey(token.strip())
     if own := found.get(b"x-api-key") or found.get(b"token"):
-        return Given(own)
+        return GivenKey(own)
     if scheme.lower() == b"basic":
         with suppress(ValueError):  # not base64
             password = base64.b64decode(token.strip(), validate=True).partition(b":")[2]
-            return Given(password, is_password=True, is_foreign=found.get(b"sec-fetch-site") in _OTHER_SITES)
-    return Given(b"")
+            return GivenKey(password, is_password=True, is_foreign=found.get(b"sec-fetch-site") in _OTHER_SITES)
+    return GivenKey(b"")
 
 
 _HEADERS: Final = frozenset({b"authorization", b"x-api-key", b"token", b"sec-fetch-site"})
-# What a browser says of a page that is not of this very origin; tools say nothing.
+# Values by which a browser marks requests of pages of another origin. Tools do not send the header.
 _OTHER_SITES: Final = frozenset({b"cross-site", b"same-site"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})

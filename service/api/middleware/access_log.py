@@ -1,4 +1,4 @@
-"""The log of requests: one line each, and under a flood of refusals some of them."""
+"""The access log: one line for each request; refusals are limited to a few lines per second."""
 
 import logging
 from collections.abc import Callable
@@ -12,20 +12,21 @@ from service.telemetry.timings import Timings
 
 logger = logging.getLogger("service.request")
 
-# Who is refused asks again, thousands of times a second: their lines would cost the processor that the others' answers
-# need, and fill the disk. The counter of refusals has all of them.
+# A refused client may retry thousands of times a second. Its lines would take processor time from other requests and
+# fill the disk. The metric edgesam_rejected_total counts all of them.
 REFUSED: Final = frozenset({Overloaded.code, RateLimited.code})
 MOST_REFUSALS_PER_S = 10
 
 
 class RequestLog:
-    """Writes the lines.
+    """Writes the lines of the access log.
 
-    Of refusals, the first of a second has one for each key and problem, so that who floods the service hides nobody.
-    How many had none tells the next line of any request in a later second, as `unlogged_refusals`.
+    Of the refusals with one key and problem in a second, only the first gets a line. So one key that floods the service
+    does not hide the others. The next line of a later second has the number of refusals without a line, as
+    `unlogged_refusals`.
 
     Args:
-        clock: seconds that never go back.
+        clock: Function that returns seconds and never goes back.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -35,10 +36,16 @@ class RequestLog:
         self._unlogged = 0
 
     def write(self, scope: Scope, status: int, seconds: float, timings: Timings) -> bool:
-        """The line of a request that has been answered; `scope` has what RequestMiddleware set.
+        """Write the line of a request that has been answered.
+
+        Args:
+            scope: ASGI scope of the request, with the state that RequestMiddleware sets.
+            status: HTTP status of the answer.
+            seconds: Duration of the request, in seconds.
+            timings: Durations of the stages of the request.
 
         Returns:
-            Whether there is one.
+            Whether a line was written.
         """
         state = scope["state"]
         second = int(self._clock())

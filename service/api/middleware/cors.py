@@ -1,4 +1,4 @@
-"""What pages of other origins may send and read (CORS)."""
+"""CORS: the headers that pages of other origins may send and read."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -36,8 +36,13 @@ EXPOSED_HEADERS: Final = (
 MAX_AGE_S: Final = 86400
 
 
-def admit_origins(app: FastAPI, origins: Sequence[str]) -> None:
-    """Let the pages of these origins call the service; ["*"] means all, none adds nothing."""
+def add_cors(app: FastAPI, origins: Sequence[str]) -> None:
+    """Allow pages of other origins to call the service.
+
+    Args:
+        app: Application that gets the middleware.
+        origins: Allowed origins; ["*"] allows all. Without any, nothing is added.
+    """
     if not origins:
         return
     app.add_middleware(

@@ -1,23 +1,23 @@
-"""What surrounds every request, as pure ASGI: identity, time, one log line, and clients that leave."""
+"""The outermost middleware of every request: its id, route, timings, metrics, log line, trace and security headers."""
 
 import asyncio
 import logging
 import re
-import traceback
 from collections.abc import Iterable, Sequence
 from functools import cache
 from math import ceil, floor
 from random import getrandbits
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.middleware.access_log import RequestLog
+from service.api.middleware.disconnect import release_answer, run_until_disconnect
 from service.api.middleware.sending import Answer, AnswerTimeout, abort_connection, answer_over
-from service.api.problems import framework_problem, problem_response
+from service.api.problems import framework_problem, refuse
 from service.errors import NotReady
 from service.inference.scheduling.fairness import ANONYMOUS
 from service.telemetry.metrics import Metrics
@@ -26,24 +26,24 @@ from service.telemetry.tracing import Tracing, caller_trace
 
 logger = logging.getLogger("service.request")
 
-CLIENT_CLOSED_REQUEST = 499  # nobody receives it; it stands in metrics and the log only
+CLIENT_CLOSED_REQUEST = 499  # no client receives it; it appears only in metrics and the log
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
 class RequestMiddleware:
-    """Gives a request its id and its stages, measures it, logs it, and answers what nobody else caught.
+    """Identifies, measures and logs each request, and answers unexpected exceptions.
 
-    Sets `request_id`, `route`, `timings` and `caller` in the request's state, and `trace_id` for a request of a trace.
-    The id of the client's X-Request-ID is kept when it is harmless. The answer carries X-Request-ID,
-    Server-Timing and what keeps browsers from guessing.
+    It sets `request_id`, `route`, `timings` and `caller` in the state of the request, and `trace_id` for a request that
+    belongs to a trace. The client's X-Request-ID is used if it has only letters, digits and `._-`. The answer gets
+    X-Request-ID, Server-Timing and the security headers for browsers.
 
     Args:
-        app: what is surrounded.
-        metrics: receives duration and number of requests.
-        routes: where the templates for logs and metrics come from.
-        send_timeout_s: the most a client may take to read its answer, seconds; then the connection is closed.
-        tracing: gets a span for each request and its stages; None: there are no traces.
+        app: Next ASGI application.
+        metrics: Metrics of the process.
+        routes: Routes of the application, whose templates appear in logs and metrics.
+        send_timeout_s: Time in which a client has to take its answer, in seconds. Then the connection is closed.
+        tracing: Exporter of traces; None without traces.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RequestMiddleware:
         self._metrics = metrics
         self._routes = routes
         self._templates: dict[str, str] = {}
-        # Looking a series up by its labels costs more than counting in it; there are as few as routes and statuses.
+        # Finding a series by its labels costs more than counting in it. There are only as many as routes and statuses.
         self._in_flight = cache(metrics.in_flight.labels)
         self._duration = cache(metrics.http_request_duration_seconds.labels)
         self._send_timeout_s = send_timeout_s
@@ -89,7 +89,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 timing = _server_timing(timings, started)
                 message["headers"] = [
-                    *_guarded(message.get("headers", ())),
+                    *_with_security_headers(message.get("headers", ())),
                     (b"x-request-id", request_id.encode()),
                     (b"server-timing", timing.encode()),
                 ]
@@ -104,14 +104,14 @@ class RequestMiddleware:
             in_flight.dec()
             seconds = perf_counter() - started
             is_logged = route not in _QUIET_ROUTES and self._log.write(scope, status, seconds, timings)
-            # Without a line in the log the request's own id leads nowhere.
+            # An exemplar with the request's id is only useful if the log has a line with this id.
             exemplar = timings.exemplar if is_logged or trace_id is not None else None
             self._duration(route, method, status).observe(seconds, exemplar)
             if trace is not None:
                 trace.end(status, timings.spans(), state)
 
     def _route(self, scope: Scope) -> str:
-        """The template of the route; looked for once, where it has no parameters and hence stands for one path."""
+        """Return the template of the route. One without parameters stands for one path, so it is remembered."""
         path = scope["path"]
         route = self._templates.get(path)
         if route is None:
@@ -121,87 +121,93 @@ class RequestMiddleware:
         return route
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
-        """Run the app, and answer what it did not; the status for metrics and log."""
+        """Run the application, answer if it failed, and return the status for metrics and log."""
         try:
-            await _until_client_leaves(self._app, scope, receive, send, answer)
+            await run_until_disconnect(self._app, scope, receive, send, answer)
         except (ClientDisconnect, AnswerTimeout) as error:
-            _let_go_of_answer(error)
+            release_answer(error)
             if isinstance(error, AnswerTimeout):
                 await abort_connection(scope, receive)
             return CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
-            return await self._stop(scope, receive, send, answer)
+            return await self._answer_at_shutdown(scope, receive, send, answer)
         except Exception:
             state = scope["state"]
             request_id = state["request_id"]
             logger.exception("request failed", extra={"request_id": request_id, "route": state["route"]})
             if answer.status == 0:
-                detail = f"It is not your request's fault. Report the id {request_id}; the log has the reason under it."
+                detail = (
+                    f"An unexpected error happened in the service. Report the id {request_id}: the log has the reason."
+                )
                 await framework_problem(500, detail, request_id)(scope, receive, send)
         return answer.status
 
-    async def _stop(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
-        """What the server cancels when it stops and has waited long enough ends here, with an answer.
+    async def _answer_at_shutdown(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
+        """Answer a request that the server has cancelled, because it shuts down and the time to drain is over.
 
-        The cancellation is not raised again: the server would write a trace, and an answer that is no problem document.
+        The cancellation is not raised again: the server would log a traceback, and send an answer of its own that is no
+        problem document.
         """
         if answer.is_complete:
             return answer.status
-        error = NotReady("The process is stopping and cannot wait for this request. Send it again.", retry_after_s=1.0)
-        scope["state"]["problem"] = error.code
-        self._metrics.rejected(error.code).inc()
+        error = NotReady("The process is stopping and cannot finish this request. Send it again.", retry_after_s=1.0)
+        response = refuse(scope, error, self._metrics)
         if answer.status == 0:
-            await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+            await response(scope, receive, send)
         else:
             await abort_connection(scope, receive)
         return error.status
 
 
 def _identity(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, list[str]]:
-    """The request's id, the client's where it is harmless, and each `traceparent`; every request pays for one look."""
+    """Return the id of the request and every `traceparent`, in one pass over the headers."""
     given, parents = b"", []
     for name, value in headers:
         if name == b"x-request-id":
             given = given or value
         elif name == b"traceparent":
             parents.append(value.decode("latin-1"))
-    # Not a secret: the operating system need not be asked for each.
+    # The id is no secret, so a fast generator is enough.
     return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}", parents
 
 
-# For browsers, on every answer: nothing is what it does not say it is, nobody shows it in a frame or embeds it in a
-# page of another origin (fetching with CORS is something else), and no address goes to others.
-_GUARDS: Final = (
+# Security headers of every answer: browsers do not guess content types, do not send the address to other sites, and do
+# not embed the answer in pages of another origin. Fetching with CORS is not affected.
+_SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-# A proxy may keep answers to requests without Authorization, and a key may come in X-API-Key.
-_NOT_KEPT: Final = (b"cache-control", b"no-store")
-_DEFAULTS: Final = (_POLICY, _NOT_KEPT)
-_DEFAULT_NAMES: Final = frozenset({_POLICY[0], _NOT_KEPT[0]})
+_CONTENT_SECURITY_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+# A proxy may store answers to requests without Authorization, and a key may come in X-API-Key.
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_DEFAULTS: Final = (_CONTENT_SECURITY_POLICY, _NO_STORE)
+_DEFAULT_NAMES: Final = frozenset(name for name, _ in _DEFAULTS)
 
 
-def _guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer and those that each has; pages and downloads have a policy of their own."""
-    guarded = [*headers]
+def _with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer with the security headers. Pages and downloads replace the defaults."""
+    secured = [*headers]
     defaults: Sequence[tuple[bytes, bytes]] = _DEFAULTS
-    for name, _ in guarded:
+    for name, _ in secured:
         if name in _DEFAULT_NAMES:
             defaults = tuple(default for default in defaults if default[0] != name)
-    guarded += _GUARDS
-    guarded += defaults
-    return guarded
+    secured += _SECURITY_HEADERS
+    secured += defaults
+    return secured
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})
 
 
 def route_template(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """The template of the route that will answer, such as `/embed/{image_hash}`; `unmatched` when there is none.
+    """Return the template of the route that will answer, such as `/embed/{image_hash}`; `unmatched` if there is none.
 
-    The same choice as the framework's: the first that takes the method as well, else the first at this path.
+    The framework chooses in the same way: the first route with this path and method, else the first with this path.
+
+    Args:
+        routes: Routes of the application.
+        scope: ASGI scope of the request.
     """
     at_path = None
     for route in routes:
@@ -211,81 +217,6 @@ def route_template(routes: Sequence[BaseRoute], scope: Scope) -> str:
         if match is Match.PARTIAL and at_path is None:
             at_path = route
     return getattr(at_path, "path", "") or "unmatched"
-
-
-async def _until_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
-    """Run the app, and cancel it when the client closes the connection.
-
-    Raises:
-        ClientDisconnect: it did, before its answer was complete.
-    """
-    work = asyncio.current_task()
-    assert work is not None
-    listener = _Listener(receive, answer, work)
-    try:
-        await app(scope, listener.receive, send)
-    except asyncio.CancelledError as error:
-        if listener.has_cancelled and work.cancelling() == 1:
-            raise ClientDisconnect from error
-        raise  # the server stops
-    finally:
-        listener.stop()
-
-
-class _Listener:
-    """Listens for the end of the connection in place of the app, which no longer does once it has read the body.
-
-    Args:
-        receive: of the server.
-        answer: is told that the client has gone.
-        work: is cancelled then. Not a task of its own: one more for each click costs more than this listener.
-    """
-
-    def __init__(self, receive: Receive, answer: Answer, work: asyncio.Task[Any]) -> None:
-        self.has_cancelled = False
-        self._receive = receive
-        self._answer = answer
-        self._work = work
-        self._watch: asyncio.Task[None] | None = None
-
-    async def receive(self) -> Message:
-        """The app's `receive`."""
-        if self._watch is not None:
-            await self._answer.is_client_gone.wait()
-            return {"type": "http.disconnect"}
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self._answer.is_client_gone.set()
-        elif not message.get("more_body", False):
-            self._watch = asyncio.create_task(self._listen())
-        return message
-
-    def stop(self) -> None:
-        """The work has ended, however it did."""
-        if self._watch is not None:
-            self._watch.cancel()
-        if self.has_cancelled:
-            self._work.uncancel()
-
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._answer.is_client_gone.set()
-        # The server reports a disconnect after every complete answer, too; the rest of the work is then short.
-        if not self._answer.is_complete:
-            self.has_cancelled = True
-            self._work.cancel()
-
-
-def _let_go_of_answer(error: BaseException | None) -> None:
-    """Empty the frames that an exception came through, and those of the ones it came from.
-
-    Frames and exceptions know each other in circles, with the answer in the middle: many megabytes would stay until
-    the garbage collector comes by.
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
 
 
 def _server_timing(timings: Timings, started: float) -> str:

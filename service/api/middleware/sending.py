@@ -1,4 +1,4 @@
-"""An answer on its way out: in pieces that the client's pace holds back, and not for ever."""
+"""Sends answers in pieces at the speed of the client, and closes the connection of a client that is too slow."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,12 +8,12 @@ from time import monotonic
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-# A server's `send` waits while more than about this much is unsent, but takes whatever one message holds: a large
-# answer in one message would lie in its buffer, in nobody's books, for as long as the client does not read.
+# The server's `send` waits while more than about this much is unsent, but takes a message of any size. A large answer
+# in one message would fill its buffer, uncounted, for as long as the client does not read. In bytes.
 PIECE_BYTES = 64 * 1024
 
-# The ASGI extension of our server. It lends `abort()`, close the connection now, without what is unsent, and
-# `is_held_back()`, whether `send` would wait for the client.
+# The ASGI extension of our server. Its `abort()` closes the connection at once, without sending the rest. Its
+# `is_held_back()` returns whether `send` would wait for the client.
 CONNECTION = "service.connection"
 
 _ABORT_TIMEOUT_S = 1.0
@@ -27,32 +27,35 @@ class Answer:
     """The answer to one request.
 
     Args:
-        send: of the server.
-        timeout_s: the most the client may take to read, seconds.
-        is_held_back: whether `send` would wait now. Where it would not there is no time to bound, and the timer, a
-            tenth of what an empty request costs, is left out.
+        send: ASGI `send` of the server.
+        timeout_s: Time in which the client has to take the answer, in seconds.
+        is_held_back: Function that returns whether `send` would wait now. If not, no timer is set: it would cost a
+            tenth of an empty request.
 
     Attributes:
-        status: what was sent; 0 before.
-        is_complete: the server has taken the last piece.
-        is_client_gone: to be set when the connection is closed.
+        status: HTTP status that was sent; 0 before.
+        is_complete: Whether the server has taken the last piece.
+        is_disconnected: Event that is set when the client has closed the connection.
     """
 
     def __init__(self, send: Send, *, timeout_s: float, is_held_back: Callable[[], bool] = lambda: True) -> None:
         self.status = 0
         self.is_complete = False
-        self.is_client_gone = asyncio.Event()
+        self.is_disconnected = asyncio.Event()
         self._send = send
         self._timeout_s = timeout_s
         self._is_held_back = is_held_back
         self._began_at: float | None = None
 
     async def send(self, message: Message) -> None:
-        """Send one message of the app, a large one in pieces.
+        """Send one message of the application, a large one in pieces.
+
+        Args:
+            message: ASGI message of the answer.
 
         Raises:
-            AnswerTimeout: the answer began more than `timeout_s` ago and the client does not read.
-            ClientDisconnect: it has gone.
+            AnswerTimeout: The answer began more than `timeout_s` ago, and the client does not read.
+            ClientDisconnect: The client has closed the connection.
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -72,19 +75,25 @@ class Answer:
         return None if self._began_at is None else self._began_at + self._timeout_s - monotonic()
 
     async def _send_piece(self, piece: Message) -> None:
-        if self.is_client_gone.is_set():
+        if self.is_disconnected.is_set():
             raise ClientDisconnect
         await self._send(piece)
         is_body = piece["type"] == "http.response.body"
         self.is_complete = is_body and not piece.get("more_body", False)
         if is_body and not self.is_complete:
-            # A server that need not wait does not yield: others have a turn, and a client that has gone is noticed.
-            # Behind the start it would make two packets of a small answer.
+            # A server that need not wait does not yield. Yielding here lets other requests run, and a disconnect is
+            # noticed. Yielding after the start would send a small answer in two packets.
             await asyncio.sleep(0)
 
 
 def answer_over(scope: Scope, send: Send, *, timeout_s: float) -> Answer:
-    """The answer to the request of `scope`; on a server of another make each message has its timer."""
+    """Return the answer to a request. Without our server's extension, each message gets a timer.
+
+    Args:
+        scope: ASGI scope of the request.
+        send: ASGI `send` of the server.
+        timeout_s: Time in which the client has to take the answer, in seconds.
+    """
     connection = scope.get("extensions", {}).get(CONNECTION)
     if connection is None:
         return Answer(send, timeout_s=timeout_s)
@@ -92,9 +101,13 @@ def answer_over(scope: Scope, send: Send, *, timeout_s: float) -> Answer:
 
 
 async def abort_connection(scope: Scope, receive: Receive) -> None:
-    """Close the connection and drop what is unsent; returns when the server has noticed, so that it does not complain.
+    """Close the connection without sending the rest, and wait until the server has noticed, so that it logs no error.
 
-    A server that does not lend `abort` closes in its own way when the app returns: after the client has read.
+    A server without our extension closes the connection when the application returns and the client has read.
+
+    Args:
+        scope: ASGI scope of the request.
+        receive: ASGI `receive` of the server.
     """
     abort = scope.get("extensions", {}).get(CONNECTION, {}).get("abort")
     if abort is None:
@@ -105,7 +118,7 @@ async def abort_connection(scope: Scope, receive: Receive) -> None:
         try:
             await _until_disconnect(receive, until)
         except asyncio.CancelledError:
-            # A server that stops cancels what it has waited for, and the end of its loop whatever is still there.
+            # A server that shuts down cancels the requests it has waited for, and its loop cancels the rest at its end.
             await _until_disconnect(receive, until)
 
 
@@ -116,7 +129,7 @@ async def _until_disconnect(receive: Receive, until: float) -> None:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """A message as messages of at most PIECE_BYTES that do not copy the body."""
+    """Yield a message as messages of at most PIECE_BYTES, without copying the body."""
     view = memoryview(message["body"])
     is_followed = message.get("more_body", False)
     for start in range(0, len(view), PIECE_BYTES):

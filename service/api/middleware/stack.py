@@ -1,101 +1,75 @@
-"""The middleware around the routes, in its order, and the permits it gives."""
+"""The middleware of the service and its order."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from fastapi import FastAPI
 
-from service.api.access.keys import KeyRing
-from service.api.middleware.access import AccessMiddleware, RateLimiters
-from service.api.middleware.admission import AdmissionMiddleware, Elsewhere, Permits
-from service.api.middleware.cors import admit_origins
+from service.api.access.keys import ApiKeys
+from service.api.access.policy import RoutePolicy
+from service.api.access.rate_limit import RateLimiters
+from service.api.middleware.access import AccessMiddleware
+from service.api.middleware.admission import AdmissionMiddleware, Permits
+from service.api.middleware.cors import add_cors
+from service.api.middleware.fast_path import Endpoint, FastPathMiddleware
 from service.api.middleware.request import RequestMiddleware
-from service.api.routes.embedding_download import EMBEDDING_ROUTE
-from service.api.routes.model_files import MODEL_FILE_ROUTE
-from service.api.routes.playground import RUNTIME_ROUTE
-from service.inference.scheduling.admission import AdmissionController
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing
 
-# What a replica of a role leaves to others. Looking a picture up needs Redis only, so that both do it.
-ELSEWHERE: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
-    "all": [],
-    "embed": [("POST", "/segment")],
-    "segment": [("POST", "/embed"), ("GET", EMBEDDING_ROUTE), ("DELETE", EMBEDDING_ROUTE)],
-}
-
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """Where keys are asked for: which there are, what is left of their limits, and which paths ask for none."""
-
-    keys: KeyRing
-    rate_limiters: RateLimiters
-    open_paths: frozenset[str]
-
-
-def permits_of(
-    role: str,
-    *,
-    max_embed_requests: int,
-    max_segment_requests: int,
-    check_clicks: Callable[[str], None],
-    adapter_routes: Iterable[str],
-) -> Mapping[tuple[str, str], Permits]:
-    """Who lets a request in, by method and route template.
+class AccessControl:
+    """The API keys of the service and their rate limits.
 
     Args:
-        role: of this replica.
-        max_embed_requests: uploads at once, and as many downloads and deletions.
-        max_segment_requests: prompt requests at once.
-        check_clicks: raises Overloaded where the decoder's queue has no place for the caller.
-        adapter_routes: of labelling tools, whose POSTs carry a picture each.
+        keys: Known API keys.
+        rate_limiters: Rate limiters of the keys.
     """
-    uploads = AdmissionController(max_embed_requests, "uploads")
-    downloads = AdmissionController(max_embed_requests, "downloads")
-    return {
-        ("POST", "/embed"): uploads,
-        ("POST", "/segment"): AdmissionController(max_segment_requests, "prompt requests", check=check_clicks),
-        **dict.fromkeys((("GET", route) for route in (EMBEDDING_ROUTE, MODEL_FILE_ROUTE)), downloads),
-        # Of its own: one that waits for an upload under way, or for Redis, takes no place of theirs.
-        ("DELETE", EMBEDDING_ROUTE): AdmissionController(max_embed_requests, "deletions"),
-        # Of its own: it asks for no key, so strangers who read slowly would keep those with one from theirs.
-        ("GET", RUNTIME_ROUTE): AdmissionController(max_embed_requests, "downloads of the page's runtime"),
-        **{("POST", route): uploads for route in adapter_routes},
-        **dict.fromkeys(ELSEWHERE[role], Elsewhere(role)),
-    }
+
+    keys: ApiKeys
+    rate_limiters: RateLimiters
 
 
 def add_middleware(
     app: FastAPI,
     *,
+    policies: Mapping[tuple[str, str], RoutePolicy],
     permits: Mapping[tuple[str, str], Permits],
-    access: Access | None,
+    access: AccessControl | None,
+    fast_path: Mapping[str, Endpoint],
     send_timeout_s: float,
     tracing: Tracing | None,
     origins: Sequence[str],
     metrics: Metrics,
 ) -> None:
-    """The last added is the outermost: CORS, so that every answer can be read by a page, then the request itself.
+    """Add every middleware. From the outside in, a request passes:
+
+    1. CORS, so that pages of other origins can read every answer, refusals as well;
+    2. RequestMiddleware, which sets the request's id, route and timings, and ends with its log line;
+    3. AccessMiddleware, which refuses requests by their API key;
+    4. AdmissionMiddleware, which refuses requests for lack of a permit;
+    5. FastPathMiddleware, which answers /segment without the framework.
 
     Args:
-        app: with all of its routes.
-        permits: of admission.
-        access: None where no keys are asked for.
-        send_timeout_s: see `RequestMiddleware`.
-        tracing: None: there are no traces.
-        origins: whose pages may call the service.
-        metrics: of all of them.
+        app: Application with all of its routes.
+        policies: Policies by method and route template, as from `policies_of`.
+        permits: Permits by method and route template, as from `permits_of`.
+        access: API keys; None where the service asks for none.
+        fast_path: Functions that answer POST requests without the framework, by route.
+        send_timeout_s: Time in which a client has to take its answer, in seconds.
+        tracing: Exporter of traces; None without traces.
+        origins: Origins whose pages may call the service; ["*"] allows all.
+        metrics: Metrics of the process.
     """
+    # FastAPI puts the middleware that is added last outside of all others.
+    app.add_middleware(FastPathMiddleware, endpoints=fast_path, metrics=metrics)
     app.add_middleware(AdmissionMiddleware, permits=permits, metrics=metrics)
     if access is not None:
         app.add_middleware(
             AccessMiddleware,
-            ring=access.keys,
+            keys=access.keys,
             rate_limiters=access.rate_limiters,
-            routes=app.router.routes,
-            open_paths=access.open_paths,
+            policies=policies,
             metrics=metrics,
         )
     app.add_middleware(
@@ -105,4 +79,4 @@ def add_middleware(
         send_timeout_s=send_timeout_s,
         tracing=tracing,
     )
-    admit_origins(app, origins)
+    add_cors(app, origins)

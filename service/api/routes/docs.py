@@ -1,41 +1,45 @@
-"""The page under /docs: Swagger UI, pinned to the byte, under a policy that lets nothing else run."""
+"""The routes of the API documentation: /openapi.json, and /docs, which draws it with the Swagger UI of this package."""
 
 import base64
 import hashlib
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 from fastapi import FastAPI
-from starlette.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
-DOCS_PATH: Final = "/docs"
-DOCUMENT_PATH: Final = "/openapi.json"
+from service.api.access.policy import ADMIN_ONLY, OPEN, RoutePolicy, with_policy
+from service.api.static_files import file_response, read_compressed_file
 
-# The browser refuses files with another SHA-384, whoever serves them. A new version:
-# `npm pack swagger-ui-dist`, then `openssl dgst -sha384 -binary FILE | base64` for both.
-_ORIGIN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
-SCRIPT: Final = (
-    f"{_ORIGIN}swagger-ui-bundle.js",
-    "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9",
-)
-STYLE: Final = (
-    f"{_ORIGIN}swagger-ui.css",
-    "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I",
-)
+DOCS_ROUTE: Final = "/docs"
+OPENAPI_ROUTE: Final = "/openapi.json"
+DOCS_PATHS: Final = frozenset({DOCS_ROUTE, OPENAPI_ROUTE})
 
-# The address is relative, so that a prefix that a proxy puts before the path does no harm.
+# swagger_ui/README.md says where the files come from and how to replace them. Browsers refuse a file with another hash.
+SWAGGER_UI_DIR: Final = Path(__file__).parents[1] / "swagger_ui"
+SCRIPT: Final = "swagger-ui-bundle.js"
+STYLE: Final = "swagger-ui.css"
+INTEGRITY: Final = {
+    SCRIPT: "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9",
+    STYLE: "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I",
+}
+
+# Addresses are relative, so that a prefix that a proxy puts before the path does no harm.
 _START: Final = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true})'
 _PAGE: Final = f"""<!doctype html>
 <html lang="en">
   <head>
     <meta charset="utf-8" />
     <meta name="viewport" content="width=device-width, initial-scale=1" />
-    <title>EdgeSAM, the interface</title>
+    <title>EdgeSAM API</title>
     <link rel="icon" href="web/icon.svg" type="image/svg+xml" />
-    <link rel="stylesheet" href="{STYLE[0]}" integrity="{STYLE[1]}" crossorigin="anonymous" />
-    <script src="{SCRIPT[0]}" integrity="{SCRIPT[1]}" crossorigin="anonymous" defer></script>
+    <link rel="stylesheet" href="docs/{STYLE}" integrity="{INTEGRITY[STYLE]}" />
+    <script src="docs/{SCRIPT}" integrity="{INTEGRITY[SCRIPT]}" defer></script>
   </head>
   <body>
-    <div id="docs"><p>The interface as a document: <a href="openapi.json">openapi.json</a></p></div>
+    <div id="docs"><p>The API as an OpenAPI document: <a href="openapi.json">openapi.json</a></p></div>
     <script type="module">{_START}</script>
   </body>
 </html>
@@ -46,11 +50,11 @@ def _hash_of(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-# Swagger UI sets style attributes while it draws; nothing can be run by them.
-_POLICY: Final = (
+# Swagger UI sets style attributes while it draws; no script can run by them.
+_CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; "
-    f"script-src {SCRIPT[0]} {_hash_of(_START)}; "
-    f"style-src {STYLE[0]} 'unsafe-inline'; "
+    f"script-src 'self' {_hash_of(_START)}; "
+    "style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; "
     "connect-src 'self'; "
     "base-uri 'none'; "
@@ -59,9 +63,30 @@ _POLICY: Final = (
 )
 
 
-def install_docs_page(app: FastAPI) -> None:
-    """Add `/docs`; the document it draws, `/openapi.json`, is the framework's."""
+def install_docs_routes(app: FastAPI, *, access: Literal["open", "admin"]) -> None:
+    """Add `/docs`, the files of Swagger UI below it, and `/openapi.json`.
 
-    @app.get(DOCS_PATH, include_in_schema=False)
+    Args:
+        app: Application that gets the routes.
+        access: Who may read the documentation: everybody, or keys with the role admin.
+    """
+    policy = OPEN if access == "open" else ADMIN_ONLY
+    files = {name: read_compressed_file(SWAGGER_UI_DIR / f"{name}.gz") for name in INTEGRITY}
+
+    @app.api_route(OPENAPI_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(policy)
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    @app.get(DOCS_ROUTE, include_in_schema=False)
+    @with_policy(policy)
     async def docs() -> Response:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
+
+    # Open in any case: the files are published, and a browser would send no key that came in a header.
+    @app.api_route(f"{DOCS_ROUTE}/{{name}}", methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(RoutePolicy(permit="downloads of page files", is_open=True))
+    async def swagger_ui_file(request: Request, name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404)
+        return file_response(request, files[name], {"Cache-Control": "no-cache"})

@@ -1,6 +1,7 @@
-"""Whether the process lives, whether it takes work, and its metrics."""
+"""The routes for orchestrators and monitoring: /livez, /readyz, /healthz and /metrics."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -9,18 +10,19 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.access.policy import ADMIN_ONLY, OPEN, with_policy
 from service.api.schemas import ProblemModel
 from service.errors import NotReady
 
 
 class LiveModel(BaseModel):
-    """The process answers."""
+    """The process answers requests."""
 
     status: str = "live"
 
 
 class ReadyModel(BaseModel):
-    """The process takes work. Redis is reported and does not count: without it the service still answers."""
+    """The process takes work. The state of Redis is reported only: the service also answers without it."""
 
     status: str = "ready"
     model: str
@@ -29,7 +31,7 @@ class ReadyModel(BaseModel):
 
 
 class Readiness:
-    """What /readyz answers. The port opens when the model is warm, so only draining can make it say no."""
+    """State behind /readyz. The port opens when the model is warm, so only draining makes the process not ready."""
 
     def __init__(self) -> None:
         self.is_draining = False
@@ -38,26 +40,43 @@ class Readiness:
 def install_health_routes(
     app: FastAPI, readiness: Readiness, *, model: str, trained: bool, redis: Callable[[], str]
 ) -> None:
-    """Add `/livez`, its old name `/healthz`, and `/readyz`."""
+    """Add `/livez`, its old name `/healthz`, and `/readyz`.
+
+    Args:
+        app: Application that gets the routes.
+        readiness: State that /readyz reports.
+        model: Name of the served model.
+        trained: Whether the model is trained.
+        redis: Function that returns the state of Redis: off, ok or resting.
+    """
 
     @app.get("/livez", operation_id="livez", summary="Does the process answer?")
     @app.get("/healthz", operation_id="healthz", summary="The same as /livez")
+    @with_policy(OPEN)
     async def livez() -> LiveModel:
         return LiveModel()
 
     @app.get(
         "/readyz", responses=ProblemModel.responses(503), operation_id="readyz", summary="Does the process take work?"
     )
+    @with_policy(OPEN)
     async def readyz() -> ReadyModel:
         if readiness.is_draining:
-            raise NotReady("The process is stopping; it finishes what it has.", retry_after_s=1.0)
+            raise NotReady("The process is stopping. It finishes the requests that it has.", retry_after_s=1.0)
         return ReadyModel(model=model, trained=trained, redis=redis())
 
 
-def install_metrics_route(app: FastAPI, registry: CollectorRegistry) -> None:
-    """Add `/metrics`, in the format the scraper asks for."""
+def install_metrics_route(app: FastAPI, registry: CollectorRegistry, *, access: Literal["open", "admin"]) -> None:
+    """Add `/metrics`, in the format that the scraper asks for.
+
+    Args:
+        app: Application that gets the route.
+        registry: Registry of the metrics.
+        access: Who may read them: everybody, or keys with the role admin.
+    """
 
     @app.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=Response)
+    @with_policy(OPEN if access == "open" else ADMIN_ONLY)
     def metrics(request: Request) -> Response:  # a plain function: FastAPI renders it in a thread
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type})

@@ -1,4 +1,4 @@
-"""The playground and what it runs: files under a policy that allows nothing foreign."""
+"""The routes of the playground: its page and files, sample images, and the runtime that decodes in the browser."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,27 +9,28 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.static_files import CONTENT_TYPES, StaticFile, file_answer, read_file
+from service.api.access.policy import OPEN, RoutePolicy, with_policy
+from service.api.static_files import CONTENT_TYPES, StaticFile, file_response, read_file
 
 WEB_DIR: Final = Path(__file__).parents[2] / "web"
 PAGE: Final = "index.html"
 FILES_PATH: Final = "/web/"
 PACKAGE: Final = "package.json"
-"""Describes the JavaScript client to npm; no browser needs it."""
+"""File that describes the JavaScript client to npm. Browsers do not need it."""
 SAMPLES_ROUTE: Final = f"{FILES_PATH}samples/{{name}}"
 FOLDER_ROUTE: Final = f"{FILES_PATH}{{folder}}/{{name}}"
 
 RUNTIME_ROUTE: Final = "/web/runtime/{name}"
 RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
-"""What the page needs of onnxruntime-web; nothing else of its folder is served."""
+"""Files of onnxruntime-web that the page needs. Nothing else of its folder is served."""
 
-# The worker that decodes in the browser, and the policy under which the page makes it: with Trusted Types, making a
-# worker of an address is as grave as running a text. Nothing else may be made under that name, and nothing twice.
+# The worker that decodes in the browser, and the Trusted Types policy under which the page creates it: an address that
+# becomes a worker counts as script. The policy creates nothing else, and its name cannot be used twice.
 WORKER: Final = "browser_decoding/decoder_worker.js"
 _WORKER_POLICY: Final = "edgesam-worker"
 
 _HEADERS: Final = {
-    # Asked again at each visit, which costs a 304: after an upgrade no page mixes old and new modules.
+    # Browsers revalidate at each visit, which costs a 304, so that no page mixes old and new modules after an upgrade.
     "Cache-Control": "no-cache",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "X-Frame-Options": "DENY",
@@ -37,7 +38,14 @@ _HEADERS: Final = {
 
 
 def read_files(folder: Path = WEB_DIR) -> Mapping[str, StaticFile]:
-    """Return the files of a folder and its sub-folders by relative path; only kinds in CONTENT_TYPES are served."""
+    """Read the files of a folder and its subfolders; those of other kinds than CONTENT_TYPES are left out.
+
+    Args:
+        folder: Folder to read.
+
+    Returns:
+        Files by their path in the folder, with slashes.
+    """
     return {
         path.relative_to(folder).as_posix(): read_file(path)
         for path in sorted(folder.rglob("*"))
@@ -46,13 +54,16 @@ def read_files(folder: Path = WEB_DIR) -> Mapping[str, StaticFile]:
 
 
 def read_runtime(folder: Path) -> Mapping[str, StaticFile]:
-    """RUNTIME_FILES by name.
+    """Read RUNTIME_FILES.
 
     Args:
-        folder: `dist` of the npm package onnxruntime-web, or a copy of these files.
+        folder: Folder `dist` of the npm package onnxruntime-web, or a copy of these files.
+
+    Returns:
+        Files by name.
 
     Raises:
-        ValueError: one of them is not there; the message says what to do.
+        ValueError: One of the files is missing. The message says what to do.
     """
     try:
         return {name: read_file(folder / name) for name in RUNTIME_FILES}
@@ -63,64 +74,66 @@ def read_runtime(folder: Path) -> Mapping[str, StaticFile]:
         ) from error
 
 
-def is_page(path: str) -> bool:
-    """Whether a request's path belongs to the playground, which is open where requests need an API key."""
-    return path == "/" or path.startswith(FILES_PATH)
-
-
-def install_pages(app: FastAPI, runtime_dir: Path | None = None) -> None:
+def install_playground(app: FastAPI, runtime_dir: Path | None = None) -> None:
     """Add the page at `/`, its files below `/web/`, and onnxruntime-web at `/web/runtime/{name}`.
 
     Links between the files are relative, so that the page also works behind a proxy that adds a prefix to the path.
 
     Args:
-        app: gets the routes.
-        runtime_dir: see `read_runtime`; without it no page runs WebAssembly or starts a worker.
+        app: Application that gets the routes.
+        runtime_dir: Folder as in `read_runtime`. Without it, no page runs WebAssembly or starts a worker.
 
     Raises:
-        ValueError: see `read_runtime`.
+        ValueError: A file of the runtime is missing.
     """
     files = read_files()
     runtime = {} if runtime_dir is None else read_runtime(runtime_dir)
     headers = _headers(_policy(worker_policy=_WORKER_POLICY) if runtime else _policy())
-    # A worker has a policy of its own, so that the page itself runs no WebAssembly in any case.
+    # The worker has a content security policy of its own, so that the page itself never runs WebAssembly.
     worker_headers = _headers(_policy(scripts="'self' 'wasm-unsafe-eval'") if runtime else _policy())
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(OPEN)
     async def page(request: Request) -> Response:
-        return file_answer(request, files[PAGE], headers)
+        return file_response(request, files[PAGE], headers)
 
     @app.api_route(RUNTIME_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(RoutePolicy(permit="downloads of page files", is_open=True))
     async def runtime_file(request: Request, name: str) -> Response:
         if name not in runtime:
             raise HTTPException(404)
-        return file_answer(request, runtime[name], headers)
+        return file_response(request, runtime[name], headers)
 
     def answer(request: Request, name: str) -> Response:
         if name not in files:
             raise HTTPException(404)
-        return file_answer(request, files[name], worker_headers if name == WORKER else headers)
+        return file_response(request, files[name], worker_headers if name == WORKER else headers)
 
     # Samples have a route of their own, since the metrics name routes by their templates.
     @app.api_route(SAMPLES_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(OPEN)
     async def sample(request: Request, name: str) -> Response:
         return answer(request, f"samples/{name}")
 
     @app.api_route(FOLDER_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(OPEN)
     async def file_in_folder(request: Request, folder: str, name: str) -> Response:
         return answer(request, f"{folder}/{name}")
 
     @app.api_route(FILES_PATH + "{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    @with_policy(OPEN)
     async def file(request: Request, name: str) -> Response:
         return answer(request, name)
 
 
 def _policy(*, worker_policy: str = "'none'", scripts: str = "'self'") -> str:
-    """Everything comes from here; pictures that the page makes itself are blobs; text never becomes markup or code.
+    """Return a content security policy: everything comes from this origin, and text never becomes markup or code.
+
+    Images that the page makes itself are blobs.
 
     Args:
-        worker_policy: name of the Trusted Types policy that makes the worker.
-        scripts: what may run.
+        worker_policy: Name of the Trusted Types policy that creates the worker.
+        scripts: Sources of scripts that may run.
     """
     return (
         "default-src 'none'; "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 from support.manifests import OVERLAYS, VARIANTS, bytes_of, container_of
 
-from service.app import CLOSE_TIMEOUT_S, MAX_BACKGROUND_TASKS
+from service.composition.inference import CLOSE_TIMEOUT_S, MAX_BACKGROUND_TASKS
 from service.settings import Settings
 
 NAMES = (*OVERLAYS, *VARIANTS)

@@ -7,8 +7,8 @@ from contextlib import suppress
 import numpy as np
 from sam.pictures import files_of_every_kind
 
-from service.api.bodies import picture_of
-from service.api.routes.requests import _parse
+from service.api.bodies import image_of
+from service.api.routes.segment import _parse
 from service.client.rle import decode_rle
 from service.errors import ServiceError
 from service.sam.embedding import (
@@ -40,7 +40,7 @@ def read_multipart(data: bytes) -> None:
     """The first line is the content type."""
     kind, _, body = data.partition(b"\n")
     with suppress(ServiceError):
-        assert picture_of(body, kind.decode("latin-1")) in body
+        assert image_of(body, kind.decode("latin-1")) in body
 
 
 def read_request(data: bytes) -> None:

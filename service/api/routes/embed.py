@@ -1,0 +1,192 @@
+"""The routes of embeddings: POST /embed, and HEAD, GET and DELETE of /embed/{image_hash}."""
+
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.access.policy import EMBED, EMBED_KEYS, EMBED_OR_SEGMENT_KEYS, SEGMENT, RoutePolicy, with_policy
+from service.api.bodies import MULTIPART_OVERHEAD_BYTES, RequestLimits, image_of, read_body
+from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_response, strong_etag
+from service.api.rendering import JSON
+from service.api.request_context import request_context
+from service.api.schemas import EmbedResponse, ImageHash, ProblemModel
+from service.errors import EmbeddingNotFound
+from service.inference.embed import Embedder
+from service.inference.scheduling.executors import TimedExecutor
+from service.sam.embedding import ImageEmbedding
+from service.sam.float16 import as_float16
+
+_ROUTE: Final = "/embed/{image_hash}"
+
+# application/octet-stream is taken, too, and not named: of two kinds of body that it knows, openapi-python-client 0.29
+# makes a module that cannot be imported.
+_IMAGE_BODY: Final = {
+    "required": True,
+    "content": {
+        **{
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
+        },
+    },
+}
+_EMBEDDING_HEADERS: Final = {
+    "ETag": "Names the bytes. If-None-Match gives 304, and If-Range is respected.",
+    "X-Embedding-Shape": "4096,256: tokens row by row of a grid of 64 × 64, and channels.",
+    "X-Embedding-Dtype": "float16, little-endian.",
+    "X-Image-Size": "Width and height of the upright image, in pixels.",
+    "X-Fingerprint": "Fingerprint of the encoder, as in /models. The decoder has to be of the same model.",
+}
+_EMBEDDING_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": text,
+        "content": OCTETS_SCHEMA,
+        "headers": {
+            name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in _EMBEDDING_HEADERS.items()
+        },
+    }
+    for status, text in (
+        (200, "4096 × 256 tokens, little-endian float16, row by row: 2,097,152 bytes."),
+        (206, "The range of bytes that was asked for."),
+    )
+}
+
+
+def install_embed_routes(
+    app: FastAPI,
+    embedder: Embedder,
+    *,
+    executor: TimedExecutor,
+    limits: RequestLimits,
+    expires_in_s: float,
+    model: str,
+    fingerprint: str,
+) -> None:
+    """Add the four routes of embeddings.
+
+    Routes are added to the application itself: FastAPI hides the templates of an included router from middleware.
+
+    Args:
+        app: Application that gets the routes.
+        embedder: Use cases of embedding.
+        executor: Threads that convert embeddings for the download.
+        limits: Bounds of requests.
+        expires_in_s: Time that an embedding is kept after its last use, in seconds.
+        model: Name of the served model.
+        fingerprint: Fingerprint of the served encoder.
+    """
+
+    @app.post(
+        "/embed",
+        response_model=EmbedResponse,
+        responses=ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504),
+        openapi_extra={"requestBody": _IMAGE_BODY},
+        operation_id="embed",
+        summary="Embed an image",
+        description="Send the image once; its `image_hash` is what /segment takes. An image that is embedded already "
+        "costs a look-up.",
+    )
+    @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
+    async def embed(request: Request) -> Response:
+        content_type = request.headers.get("content-type", "")
+        overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
+        result = await embedder.embed(
+            await read_body(
+                request,
+                max_bytes=limits.max_image_bytes + overhead,
+                timeout_s=limits.body_timeout_s,
+                min_bytes_per_s=limits.min_bytes_per_s,
+            ),
+            partial(image_of, content_type=content_type),
+            request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
+        )
+        request.state.cached = result.cached
+        height, width = result.original_size
+        answer = EmbedResponse(
+            image_hash=result.image_hash,
+            width=width,
+            height=height,
+            model=model,
+            cached=result.cached,
+            expires_in_s=expires_in_s,
+        )
+        return Response(answer.model_dump_json(), media_type=JSON)
+
+    @app.head(
+        _ROUTE,
+        response_class=Response,
+        responses={status: {"description": "Problem, without a body"} for status in (401, 403, 404, 422, 429, 503)},
+        operation_id="is_embedded",
+        summary="Is an image embedded?",
+        description="200 if it is, so that the upload can be skipped. X-Cache names the tier.",
+    )
+    @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=SEGMENT))
+    async def head(request: Request, image_hash: ImageHash) -> Response:
+        tier = await embedder.contains(image_hash, request.state.caller)
+        if tier is None:
+            raise EmbeddingNotFound("No embedding of this image is cached. POST the image to /embed.")
+        return Response(headers={"X-Cache": tier})
+
+    @app.get(
+        _ROUTE,
+        response_class=Response,
+        responses={
+            **RANGE_RESPONSES,
+            **_EMBEDDING_RESPONSES,
+            **ProblemModel.responses(401, 403, 404, 416, 422, 429, 503, 504),
+        },
+        summary="Download an embedding",
+        description="For decoding in the browser: the tokens that `prepare.onnx` takes. Single ranges are answered.",
+    )
+    @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=EMBED, permit="downloads", replica_role="embed"))
+    async def read_embedding(request: Request, image_hash: ImageHash) -> Response:
+        context = request_context(request, timeout_s=limits.segment_timeout_s, work="Reading the embedding")
+        embedding = await embedder.read(image_hash, context)
+        content, etag = await executor.run(context.timings, _tokens, embedding)
+        height, width = embedding.original_size
+        described = {
+            "X-Embedding-Shape": ",".join(map(str, embedding.tokens.shape)),
+            "X-Embedding-Dtype": "float16",
+            "X-Image-Size": f"{width},{height}",
+            "X-Fingerprint": fingerprint,
+        }
+        return ranged_response(content, request.headers, etag=etag, described=described)
+
+    @app.delete(
+        _ROUTE,
+        status_code=204,
+        responses=ProblemModel.responses(401, 403, 404, 422, 429, 503, 504),
+        operation_id="forget",
+        summary="Delete an image",
+        description="Removes the embedding from Redis and from the memory of the replica that answers. The other "
+        "replicas have been notified when this answers, and do the same at once. "
+        "Where API keys are required, the key needs the role admin.",
+    )
+    @with_policy(RoutePolicy(quota=SEGMENT, permit="deletions", replica_role="embed"))
+    async def delete(request: Request, image_hash: ImageHash) -> Response:
+        work = "Waiting for the embedding of the image"
+        context = request_context(request, timeout_s=limits.embed_timeout_s, work=work)
+        if not await embedder.delete(image_hash, context):
+            raise EmbeddingNotFound("No embedding of this image is cached, so there is nothing to delete.")
+        return Response(status_code=204)
+
+
+def _tokens(embedding: ImageEmbedding) -> tuple[memoryview, str]:
+    """Return the tokens as little-endian float16, row by row, and their strong ETag. Blocking.
+
+    The ETag is of the bytes and not of the image: two processors may round an image differently, and parts of both
+    downloads would not fit together.
+    """
+    tokens = embedding.tokens if embedding.tokens.dtype == np.float16 else as_float16(embedding.tokens)
+    content = np.ascontiguousarray(tokens, "<f2").data.cast("B")
+    return content, strong_etag(content)

@@ -1,0 +1,222 @@
+"""The FastAPI application with its routes and middleware, made from the settings."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from prometheus_client import start_http_server
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import __version__
+from service.api.access.key_file import KeyFile
+from service.api.access.keys import ApiKeys
+from service.api.access.policy import policies_of
+from service.api.access.rate_limit import RateLimiters
+from service.api.adapters import install_adapters
+from service.api.adapters.exchange import Exchange
+from service.api.bodies import RequestLimits
+from service.api.middleware.admission import permits_of
+from service.api.middleware.stack import AccessControl, add_middleware
+from service.api.openapi import DESCRIPTION, install_document
+from service.api.problems import install_problem_handlers
+from service.api.routes.docs import install_docs_routes
+from service.api.routes.embed import install_embed_routes
+from service.api.routes.health import Readiness, install_health_routes, install_metrics_route
+from service.api.routes.models import ModelFile, announce_model, describe_model, install_model_routes, read_model_files
+from service.api.routes.playground import install_playground
+from service.api.routes.segment import SEGMENT_ROUTE, install_segment_route
+from service.api.schemas import ModelModel
+from service.composition.cache import Cache
+from service.composition.inference import CLOSE_TIMEOUT_S, Inference
+from service.inference.deletion_subscriber import DeletionSubscriber
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing
+
+logger = logging.getLogger(__name__)
+
+
+def build_api(
+    settings: Settings,
+    inference: Inference,
+    cache: Cache,
+    *,
+    keys: ApiKeys | None,
+    key_file: KeyFile | None,
+    metrics: Metrics,
+    closing: AsyncExitStack,
+) -> FastAPI:
+    """Return the application: routes, middleware, and the tasks that run from its start to its end.
+
+    Args:
+        settings: Settings of the service.
+        inference: Model and use cases.
+        cache: Caches in memory and in Redis.
+        keys: Known API keys; None where none are required.
+        key_file: File of API keys, read for the first time; None without one.
+        metrics: Metrics of the process.
+        closing: Stack that is closed when the application ends.
+
+    Raises:
+        ValueError: A file of the browser runtime is missing, OpenTelemetry is missing, or a route has no policy.
+    """
+    files = _model_files(settings, inference)
+    model = _describe_model(settings, inference, files)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with closing:
+            _serve_metrics(settings, metrics, closing)
+            if key_file is not None:
+                closing.callback(key_file.close)
+                key_file.start()
+            _subscribe_to_deletions(settings, inference, cache, closing)
+            inference.encode_batcher.start()
+            inference.decode_batcher.start()
+            await asyncio.to_thread(inference.runtime.warm_up)
+            announce_model(model, metrics)
+            yield
+
+    app = FastAPI(
+        title="EdgeSAM",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        # RequestMiddleware makes the spans and metrics. The framework would look for its own with each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.readiness, app.state.model = Readiness(), model
+    answer_segment = _install_routes(app, settings, inference, cache, model, files, metrics)
+    install_document(app, needs_key=keys is not None)
+
+    rate_limiters = RateLimiters(cache.redis.buckets)
+    closing.push_async_callback(rate_limiters.aclose)
+    policies = policies_of(app.router.routes)
+    add_middleware(
+        app,
+        policies=policies,
+        permits=permits_of(
+            policies,
+            role=settings.role,
+            max_embed_requests=settings.max_embed_requests,
+            max_segment_requests=settings.max_segment_requests,
+            check_decode_queue=inference.decode_batcher.check_admission,
+        ),
+        access=None if keys is None else AccessControl(keys, rate_limiters),
+        fast_path={SEGMENT_ROUTE: answer_segment},
+        send_timeout_s=settings.send_timeout_s,
+        tracing=_tracing(settings, closing),
+        origins=settings.cors_origins,
+        metrics=metrics,
+    )
+    return app
+
+
+def _install_routes(
+    app: FastAPI,
+    settings: Settings,
+    inference: Inference,
+    cache: Cache,
+    model: ModelModel,
+    files: Mapping[str, ModelFile],
+    metrics: Metrics,
+) -> Callable[[Request], Awaitable[Response]]:
+    """Add all routes and the handlers of errors; return the function that answers /segment."""
+    embedder, segmenter, executor = inference.embedder, inference.segmenter, inference.prompt_executor
+    limits = _request_limits(settings)
+    install_embed_routes(
+        app,
+        embedder,
+        executor=executor,
+        limits=limits,
+        expires_in_s=settings.cache_ttl_s,
+        model=model.name,
+        fingerprint=model.fingerprint,
+    )
+    answer_segment = install_segment_route(app, segmenter, executor=executor, limits=limits, model=model)
+    install_model_routes(app, model, files)
+    exchange = Exchange(embedder, segmenter, executor, limits, model.name, settings.label_studio_files)
+    install_adapters(app, settings.adapters, exchange)
+    readiness: Readiness = app.state.readiness
+    install_health_routes(app, readiness, model=model.name, trained=model.trained, redis=cache.redis.describe)
+    if settings.metrics_port is None and settings.metrics_access != "off":
+        install_metrics_route(app, metrics.registry, access=settings.metrics_access)
+    install_playground(app, settings.browser_runtime_dir)
+    if settings.docs_access != "off":
+        install_docs_routes(app, access=settings.docs_access or "admin")
+    install_problem_handlers(app, metrics)
+    return answer_segment
+
+
+def _model_files(settings: Settings, inference: Inference) -> Mapping[str, ModelFile]:
+    """Return the files for decoding in the browser; empty where this is not offered."""
+    if settings.browser_runtime_dir is None:
+        return {}
+    return read_model_files(settings.model_dir, inference.runtime.manifest)
+
+
+def _describe_model(settings: Settings, inference: Inference, files: Mapping[str, ModelFile]) -> ModelModel:
+    return describe_model(
+        inference.runtime,
+        role=settings.role,
+        embedding_dtype=settings.embedding_dtype,
+        files=files,
+        limits={
+            "max_image_bytes": settings.max_image_bytes,
+            "max_image_pixels": settings.max_image_pixels,
+            "max_prompts": settings.max_prompts,
+        },
+    )
+
+
+def _request_limits(settings: Settings) -> RequestLimits:
+    return RequestLimits(
+        max_image_bytes=settings.max_image_bytes,
+        max_request_bytes=settings.max_request_bytes,
+        max_prompts=settings.max_prompts,
+        body_timeout_s=settings.body_timeout_s,
+        min_bytes_per_s=settings.min_upload_bytes_per_s,
+        embed_timeout_s=settings.embed_timeout_s,
+        segment_timeout_s=settings.segment_timeout_s,
+    )
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics, closing: AsyncExitStack) -> None:
+    """Serve /metrics on a port of its own, where one is set."""
+    if settings.metrics_port is None:
+        return
+    server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry)
+    closing.callback(thread.join, CLOSE_TIMEOUT_S)
+    closing.callback(server.shutdown)
+    logger.info("metrics", extra={"port": server.server_port})
+
+
+def _subscribe_to_deletions(settings: Settings, inference: Inference, cache: Cache, closing: AsyncExitStack) -> None:
+    """Receive the deletions of other replicas, where Redis is set."""
+    if cache.redis.deletions is None:
+        return
+    subscriber = DeletionSubscriber(
+        cache.redis.deletions,
+        states=inference.states,
+        recent_deletions=cache.recent_deletions,
+        fingerprint=inference.runtime.fingerprint,
+        dtype=settings.embedding_dtype,
+    )
+    closing.push_async_callback(subscriber.aclose)
+    subscriber.start()
+
+
+def _tracing(settings: Settings, closing: AsyncExitStack) -> Tracing | None:
+    """Return the exporter of traces; None unless an endpoint is set."""
+    if settings.otlp_endpoint is None:
+        return None
+    tracing = Tracing(settings.otlp_endpoint, version=__version__)
+    closing.push_async_callback(asyncio.to_thread, tracing.close, CLOSE_TIMEOUT_S)
+    return tracing

@@ -1,0 +1,77 @@
+"""The caches in memory and in Redis, made from the settings."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from service.cache.memory import MemoryCache
+from service.cache.recent_deletions import RecentDeletions
+from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.tier import RedisClient, connect
+from service.inference.backends.image_state import ImageState
+from service.inference.refinement_masks import LowResMask
+from service.inference.replicas import RedisBackend
+from service.inference.scheduling.executors import TimedExecutor
+from service.sam.embedding import image_of_mask
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The caches of this process and of Redis.
+
+    Args:
+        redis: Everything that replicas share through Redis.
+        states: Image states in memory.
+        masks: Masks for refinement in memory.
+        recent_deletions: Images that were deleted a short time ago.
+    """
+
+    redis: RedisBackend
+    states: MemoryCache[ImageState]
+    masks: MemoryCache[LowResMask]
+    recent_deletions: RecentDeletions
+
+
+def build_cache(
+    settings: Settings, fingerprint: str, executor: TimedExecutor, metrics: Metrics, closing: AsyncExitStack
+) -> Cache:
+    """Return the caches in memory and in Redis.
+
+    Args:
+        settings: Settings of the service.
+        fingerprint: Fingerprint of the served model, which is part of every key in Redis.
+        executor: Threads that encode and decode the values in Redis.
+        metrics: Metrics of the process.
+        closing: Stack that gets what has to be closed at the end.
+    """
+    breaker = CircuitBreaker(
+        failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
+    )
+    client: RedisClient | None = None
+    if settings.redis_url is not None:
+        client = connect(
+            settings.redis_url.get_secret_value(),
+            max_connections=settings.redis_max_connections,
+            connect_timeout_s=settings.redis_connect_timeout_s,
+            read_timeout_s=settings.redis_read_timeout_s,
+            queue_timeout_s=settings.redis_queue_timeout_s,
+        )
+        closing.push_async_callback(client.aclose)
+    redis = RedisBackend(
+        client,
+        breaker,
+        fingerprint=fingerprint,
+        cache_ttl_s=settings.cache_ttl_s,
+        mask_ttl_s=settings.mask_ttl_s,
+        lock_ttl_s=settings.redis_lock_ttl_s,
+        metrics=metrics,
+        executor=executor.executor,
+    )
+    return Cache(
+        redis=redis,
+        states=MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics),
+        masks=MemoryCache(settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=image_of_mask),
+        # A request that waits for an embedding has a deadline. One that joins its wait may have a later one.
+        recent_deletions=RecentDeletions(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s)),
+    )
