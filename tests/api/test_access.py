@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from fastapi import FastAPI
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.redis_server import RedisServer, wait_until
 from support.service_client import (

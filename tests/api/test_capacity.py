@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.redis_server import wait_until
 from support.service_client import (

@@ -6,7 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.redis_server import RedisServer, wait_until
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess

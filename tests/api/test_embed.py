@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 from PIL import Image
-from support.noise_pictures import as_file, noise_file, noise_picture
+from support.noise_images import as_file, noise_file, noise_image
 from support.service_client import assert_problem
 
 from service.errors import EmbeddingNotFound, InvalidRequest
@@ -46,7 +46,7 @@ def test_further_multipart_fields_are_passed_over(client):
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_every_documented_format_is_taken(client, file_format):
-    data = as_file(noise_picture((20, 50), seed=4), file_format)
+    data = as_file(noise_image((20, 50), seed=4), file_format)
 
     answer = client.post("/embed", content=data).json()
 
@@ -66,7 +66,7 @@ def test_the_bytes_decide_about_the_format_and_not_the_content_type(client, cont
 def test_an_image_turned_by_exif_has_the_size_of_the_upright_one(client):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    data = as_file(noise_picture((30, 44), seed=6), "JPEG", exif=exif)
+    data = as_file(noise_image((30, 44), seed=6), "JPEG", exif=exif)
 
     answer = client.post("/embed", content=data).json()
 

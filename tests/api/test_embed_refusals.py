@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from support.noise_pictures import as_file, noise_file, noise_picture
+from support.noise_images import as_file, noise_file, noise_image
 from support.raw_http import RawConnection
 from support.service_client import assert_problem
 
@@ -112,7 +112,7 @@ def test_bytes_that_are_no_image_are_unsupported(client, data):
 
 
 def test_an_image_cut_off_is_undecodable(client):
-    data = as_file(noise_picture((200, 300)), "JPEG")
+    data = as_file(noise_image((200, 300)), "JPEG")
 
     response = client.post("/embed", content=data[: len(data) // 2])
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.redis_server import RedisServer
 from support.service_client import assert_problem, embed, open_client, wait_for_in_flight

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.random_model import random_granularity, random_model
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess

@@ -1,7 +1,7 @@
 """API keys, CORS, and metrics on a port of their own: one process has all three switched on."""
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import PROBLEM, Scrape, assert_problem, assert_problem_document, embed, open_client, point
 from support.service_process import ServiceProcess
 

@@ -7,10 +7,10 @@ import httpx
 import numpy as np
 import pytest
 from support.brush_regions import brush_pixels
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.service_client import assert_problem, embed, point
-from support.tool_pictures import as_base64, as_data_uri, best_mask
+from support.tool_images import as_base64, as_data_uri, best_mask
 
 from service.errors import BodyTooLarge, InvalidRequest, MalformedBody, Unauthorized, UnsupportedImage
 

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import assert_problem, assert_problem_document, embed, point, request_line
 
 from service.errors import MalformedBody

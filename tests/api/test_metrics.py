@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import Scrape, embed, point, segment
 
 NAMES = {

@@ -2,7 +2,7 @@
 
 import pytest
 from support.answered_masks import box_of, full_mask, png_mask
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import assert_problem, embed, point, segment
 
 from service.errors import NotAcceptable

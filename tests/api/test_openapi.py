@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import PROBLEM, assert_problem, embed, point
 
 from service.api.schemas import SegmentRequest, SegmentResponse

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import assert_problem_document, embed, point
 from support.service_process import ROOT, ServiceProcess
 

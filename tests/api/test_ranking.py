@@ -1,11 +1,11 @@
 """Two models that differ in their manifest's ranking rule alone give the same masks in the order of their rules."""
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.ranked_model import with_ranking
 from support.service_client import embed, open_client, point, segment
 from support.service_process import ServiceProcess
-from support.tool_pictures import as_base64, as_data_uri
+from support.tool_images import as_base64, as_data_uri
 
 from service.manifest import Ranking, load_manifest
 

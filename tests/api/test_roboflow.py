@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pycocotools.mask
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import assert_problem, embed, point
-from support.tool_pictures import as_base64, best_mask, best_outlines
+from support.tool_images import as_base64, best_mask, best_outlines
 
 from service.errors import EmbeddingNotFound, InvalidRequest, MalformedBody, UnsupportedImage
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.redis_server import RedisServer
 from support.service_client import Scrape, assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess

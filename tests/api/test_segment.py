@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 from support.answered_masks import box_of, filled, full_mask, logits_of, png_mask
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import embed, point, segment
 
 SIZE = (48, 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.answered_masks import as_mask_logits, logits_of
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import assert_problem, embed, point, segment
 
 from service.errors import EmbeddingNotFound, InvalidRequest, MaskNotFound, PromptOutsideImage

@@ -1,7 +1,7 @@
 """What replicas rely on of each other: what was answered is everywhere, what is used stays, what is deleted goes."""
 
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
 

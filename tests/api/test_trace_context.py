@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import embed, point, request_line
 
 from service.telemetry.tracing import caller_trace

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.client_kinds import KEY
-from support.noise_pictures import as_file, noise_file, noise_picture
+from support.noise_images import as_file, noise_file, noise_image
 from typer.testing import CliRunner
 
 from service.client import Client
@@ -33,7 +33,7 @@ def photo(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("photos") / "photo.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
-    path.write_bytes(as_file(noise_picture((120, 160), seed=92), "JPEG", exif=exif))
+    path.write_bytes(as_file(noise_image((120, 160), seed=92), "JPEG", exif=exif))
     return path
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.client_kinds import KEY
-from support.noise_pictures import as_file, noise_file, noise_picture
+from support.noise_images import as_file, noise_file, noise_image
 
 from service.client import PictureRefused
 from service.client.images import ImageContent, ImageSource
@@ -31,7 +31,7 @@ def test_a_known_image_is_not_uploaded_again(client, next_seed):
 
 
 def test_path_bytes_and_array_are_the_same_image(client, next_seed, tmp_path):
-    image = noise_picture((40, 30), next_seed)
+    image = noise_image((40, 30), next_seed)
     path = tmp_path / "image.jpg"
     path.write_bytes(as_file(image, "JPEG"))
 
@@ -63,7 +63,7 @@ def test_the_size_that_is_read_here_is_the_one_that_the_service_counts(file_form
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
-    data = as_file(noise_picture((20, 30)), file_format, exif=exif)
+    data = as_file(noise_image((20, 30)), file_format, exif=exif)
 
     assert ImageContent.of(data).size == decode_image(data, max_pixels=1000).size
 

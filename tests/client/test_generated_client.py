@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 
 ROOT = Path(__file__).parent.parent.parent
 LOCK = ROOT / "requirements" / "openapi-generator.lock"

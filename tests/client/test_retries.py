@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from support.app_server import AppServer
 from support.client_kinds import KEY
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.redis_server import free_port, wait_until
 from support.service_client import Scrape, open_client, wait_for_in_flight

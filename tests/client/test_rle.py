@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
-from support.noise_pictures import noise_picture
+from support.noise_images import noise_image
 
 from service.client.rle import decode_rle
 
@@ -27,7 +27,7 @@ def test_every_mask_comes_back(mask):
 def test_masks_of_images_come_back(size, fill):
     mask = {"empty": np.zeros(size, bool), "full": np.ones(size, bool)}.get(fill)
     if mask is None:
-        mask = noise_picture(size)[:, :, 0] > 127
+        mask = noise_image(size)[:, :, 0] > 127
 
     pixels = decode_rle(encoded(mask), *size)
 

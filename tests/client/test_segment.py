@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pycocotools import mask as coco
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 
 from service.client import EmbeddingNotFound, MaskNotFound, Prompt, PromptRefused
 

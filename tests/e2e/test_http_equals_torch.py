@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.answered_masks import as_mask_logits, full_mask, logits_of
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.random_model import random_model
 from support.service_client import embed, open_client, segment
 from support.service_process import ServiceProcess

@@ -3,7 +3,7 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import embed, open_client, point
 
 SIZES = [(40, 60), (61, 41), (200, 300), (3, 90), (128, 128), (333, 222), (50, 500), (77, 78)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.redis_server import wait_until
 from support.service_client import assert_problem, embed, open_client, point, request_line, wait_for_in_flight

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Self
 
 import httpx
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.prometheus_server import PrometheusServer, RedisExporter
 from support.redis_server import RedisServer, wait_until
 from support.service_client import open_client, point

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 from support.browser import DECODING_KEY, Playground, needed_program, open_browser
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.ranked_model import with_ranking
 from support.service_process import ROOT, ServiceProcess
 

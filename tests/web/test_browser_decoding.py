@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 from support.browser import DECODING_KEY, PLAIN_HOST, rules_broken
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import open_client
 
 from service.sam.transforms import TAPS, input_size, upsampling

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco
 from support.browser import needed_program
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 
 TESTS = Path(__file__).parent / "edgesam.test.mjs"
 TIMEOUT_S = 120

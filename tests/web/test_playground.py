@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 from support.browser import PLAIN_HOST, rules_broken
-from support.noise_pictures import noise_picture
+from support.noise_images import noise_image
 from support.redis_server import wait_until
 from support.sample_images import sample_image
 from support.service_client import open_client
@@ -217,7 +217,7 @@ def test_a_photo_that_lies_on_its_side_is_shown_and_cut_out_upright(playground, 
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: to be turned clockwise
-    Image.fromarray(noise_picture((240, 320), next_seed)).save(path, exif=exif)
+    Image.fromarray(noise_image((240, 320), next_seed)).save(path, exif=exif)
 
     playground.open_file(path)
     playground.click(*MIDDLE)
@@ -391,7 +391,7 @@ def test_an_image_of_twelve_megapixels_shows_its_upload_and_is_cut_out_in_full(
     playground, bundled_url, tmp_path, next_seed
 ):
     path = tmp_path / "large.jpg"
-    Image.fromarray(noise_picture((3000, 4000), next_seed)).save(path, quality=90)
+    Image.fromarray(noise_image((3000, 4000), next_seed)).save(path, quality=90)
     session = playground.page.context.new_cdp_session(playground.page)
     rates = {"downloadThroughput": -1, "uploadThroughput": path.stat().st_size, "latency": 1}  # about a second
     session.send("Network.enable")

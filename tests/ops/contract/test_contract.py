@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from support.noise_pictures import as_file, noise_picture
+from support.noise_images import as_file, noise_image
 from support.service_client import Scrape, embed, open_client
 from support.service_process import ServiceProcess
 
@@ -19,7 +19,7 @@ def test_answers_are_as_the_openapi_document_says(tmp_path: Path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number, file_format in enumerate(("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")):
-        (pictures / file_format).write_bytes(as_file(noise_picture((48, 64), number), file_format))
+        (pictures / file_format).write_bytes(as_file(noise_image((48, 64), number), file_format))
     with ServiceProcess({}) as service, open_client(service.url) as client:
         environment = {
             **os.environ,

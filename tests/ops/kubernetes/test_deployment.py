@@ -18,7 +18,7 @@ from support.image_builder import build, podman
 from support.image_builder import why_not as why_no_image
 from support.manifest_redis import make_secrets, manifest_redis
 from support.manifests import bytes_of, container_of
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.redis_server import free_port, wait_until
 from support.service_client import assert_problem, embed, open_client, point, segment
 

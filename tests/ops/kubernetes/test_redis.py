@@ -6,7 +6,7 @@ import httpx
 import pytest
 import redis
 from support.manifest_redis import ManifestExporter, make_secrets, manifest_redis, mounted
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.service_client import embed, open_client
 from support.service_process import ServiceProcess
 

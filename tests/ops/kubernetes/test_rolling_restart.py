@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 from support.balancer import Balancer
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.redis_server import RedisServer, free_port
 from support.service_client import embed, open_client, point
 from support.service_process import ServiceProcess

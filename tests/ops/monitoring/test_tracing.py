@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from support.manifests import Manifests, rendered_variant, why_not
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.redis_server import free_port, wait_until
 from support.service_client import embed, open_client, point, request_line
 from support.service_process import ROOT, ServiceProcess

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 from sam.pictures import files_of_every_kind
-from support.noise_pictures import as_file, noise_picture
+from support.noise_images import as_file, noise_image
 
 MIB = 1 << 20
 JSON = "application/json"
@@ -70,7 +70,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     gif = _file(Image.new("P", (8, 8)), "GIF")
     at = 13 + (3 << (gif[10] & 7) + 1)
     yield "GIF of millions of blocks", gif[:at] + b"!\xfe\1a\0" * 4_000_000 + gif[at:]
-    progressive = as_file(noise_picture((1000, 1000)), "JPEG", progressive=True)
+    progressive = as_file(noise_image((1000, 1000)), "JPEG", progressive=True)
     scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     yield "JPEG of 5000 scans", progressive[:-2] + scan * 5000 + progressive[-2:]
 
@@ -99,7 +99,7 @@ def metadata() -> Iterator[tuple[str, bytes]]:
 
 def polyglots() -> Iterator[tuple[str, bytes]]:
     """Files of two kinds at once, and of another kind than they say."""
-    jpeg, gif = as_file(noise_picture((48, 64)), "JPEG"), _file(Image.new("P", (64, 48), 7), "GIF")
+    jpeg, gif = as_file(noise_image((48, 64)), "JPEG"), _file(Image.new("P", (64, 48), 7), "GIF")
     yield "GIF that is a script", b"GIF89a=1;/*" + gif[11:] + b"*/;alert(1)"
     yield "JPEG with a ZIP behind it", jpeg + b"PK\3\4" + bytes(200)
     yield "JPEG with HTML in a comment", jpeg[:2] + b"\xff\xfe\x00\x20<script>alert(1)</script>    " + jpeg[2:]
@@ -170,7 +170,7 @@ def prompts(image_hash: str) -> Iterator[Input]:
 
 def wrong_types() -> Iterator[Input]:
     """Bodies under names that are not theirs."""
-    jpeg = as_file(noise_picture((48, 64)), "JPEG")
+    jpeg = as_file(noise_image((48, 64)), "JPEG")
     for kind in (
         "text/html", JSON, "multipart/form-data", "multipart/form-data; boundary=", "image/svg+xml", "video/mp4",
         "\xff",

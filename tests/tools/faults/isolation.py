@@ -14,7 +14,7 @@ from threading import Barrier
 from typing import Any, Self
 
 import httpx
-from support.noise_pictures import noise_file
+from support.noise_images import noise_file
 from support.redis_server import RedisServer
 from support.service_client import embed, open_client
 from support.service_process import ServiceProcess

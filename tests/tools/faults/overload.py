@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 
 import httpx
 import numpy as np
-from support.noise_pictures import as_file, noise_picture
+from support.noise_images import as_file, noise_image
 from support.service_client import open_client
 from tools.bench.load_generator import Exchange, LoadGenerator
 from tools.faults.outcome import Outcome
@@ -108,7 +108,7 @@ class _Crowd:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._hashes = embed_all(url, [as_file(noise_picture(SIZE, seed), "JPEG") for seed in (1, 2)], key=GREEDY)
+        self._hashes = embed_all(url, [as_file(noise_image(SIZE, seed), "JPEG") for seed in (1, 2)], key=GREEDY)
         self._greedy, self._modest = (
             [with_key(click(image_hash, number), key) for number in range(32)]
             for image_hash, key in zip(self._hashes, (GREEDY, MODEST), strict=True)

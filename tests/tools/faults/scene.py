@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, Self
 
-from support.noise_pictures import as_file, noise_picture
+from support.noise_images import as_file, noise_image
 from support.service_client import Scrape, embed, open_client, point
 from support.service_process import ServiceProcess
 from tools.bench.connection import request
@@ -115,7 +115,7 @@ class Scene:
     def picture(self, size: tuple[int, int] = SIZE) -> bytes:
         """A JPEG that nobody has seen, with 16 bytes at COMMENT_AT that make as many others of it."""
         self._seeds += 1
-        data = as_file(noise_picture(size, self._seeds), "JPEG")
+        data = as_file(noise_image(size, self._seeds), "JPEG")
         return data[:2] + _COMMENT + b"0" * 16 + data[2:]
 
     def pictures(self) -> list[bytes]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def noise_picture(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+def noise_image(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     """A picture (H, W, 3) of colour blobs of about twelve pixels."""
     height, width = size
     coarse = (max(2, height // 12), max(2, width // 12), 3)
@@ -24,5 +24,5 @@ def as_file(image: NDArray[np.uint8], file_format: str = "PNG", **options: Any) 
 
 
 def noise_file(size: tuple[int, int], seed: int = 0) -> bytes:
-    """`noise_picture` as PNG, from which a decoder gets the same pixels back."""
-    return as_file(noise_picture(size, seed))
+    """`noise_image` as PNG, from which a decoder gets the same pixels back."""
+    return as_file(noise_image(size, seed))
