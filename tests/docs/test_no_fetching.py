@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SERVICE = Path(__file__).parent.parent / "service"
+SERVICE = Path(__file__).parents[2] / "service"
 
 # What speaks to a server that is named at run time. Redis, named by a setting, has a client of its own.
 FETCHING = {
