@@ -1,4 +1,4 @@
-"""haproxy as a stand-in for a Service and its ingress: health checks on /readyz, a hash of the picture's header, and no
+"""haproxy as a stand-in for a Service and its ingress: health checks on /readyz, a hash of the image's header, and no
 second try that would hide an error.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures of smooth noise, no two seeds alike, and the files they are sent as."""
+"""Images of smooth noise, no two seeds alike, and the files they are sent as."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def noise_image(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) of colour blobs of about twelve pixels."""
+    """An image (H, W, 3) of colour blobs of about twelve pixels."""
     height, width = size
     coarse = (max(2, height // 12), max(2, width // 12), 3)
     colours = np.random.default_rng((seed, height, width)).integers(0, 256, coarse, dtype=np.uint8)
@@ -17,7 +17,7 @@ def noise_image(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
 
 
 def as_file(image: NDArray[np.uint8], file_format: str = "PNG", **options: Any) -> bytes:
-    """The picture as a file; `options` are Pillow's."""
+    """The image as a file; `options` are Pillow's."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, file_format, **options)
     return buffer.getvalue()

@@ -19,7 +19,7 @@ def random_model(seed: int = 0) -> PromptableModel:
 def random_granularity(model: PromptableModel, seed: int = 0) -> GranularityModule:
     """The granularity module on a random model's encoder, in eval mode.
 
-    Batch norms are fitted to a few frames, or nothing of the picture would arrive at the boxes; scores are lowered, so
+    Batch norms are fitted to a few frames, or nothing of the image would arrive at the boxes; scores are lowered, so
     that the best lie on both sides of the least that counts, and boxes stay of the order of their anchors.
     """
     module = granularity_module(model.image_encoder)

@@ -213,7 +213,7 @@ class RedisSentinels:
     A master that is silent for half a second is replaced.
     """
 
-    NAME = "pictures"
+    NAME = "images"
 
     def __init__(self) -> None:
         self.master = RedisServer()

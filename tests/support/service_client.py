@@ -23,7 +23,7 @@ def open_client(url: str, **options: Any) -> httpx.Client:
 
 
 def embed(client: httpx.Client, data: bytes) -> str:
-    """Embed a picture; its hash."""
+    """Embed an image; its hash."""
     response = client.post("/embed", content=data)
     assert response.status_code == 200, response.text
     return str(response.json()["image_hash"])

@@ -1,4 +1,4 @@
-"""Pictures as labelling tools send them, and the masks they should get back."""
+"""Images as labelling tools send them, and the masks they should get back."""
 
 import base64
 from typing import Any

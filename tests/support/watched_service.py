@@ -26,7 +26,7 @@ SETTINGS = {
     "EDGESAM_REDIS_BREAKER_OPEN_S": "1",
 }
 REDIS = ["--maxmemory 20mb", "--maxmemory-policy allkeys-lfu"]
-PICTURES = 6
+IMAGES = 6
 
 
 class WatchedService:
@@ -79,14 +79,14 @@ class WatchedService:
         return monotonic() < self._until
 
     def _click(self, seed: int, pause_s: float) -> None:
-        """Clicks on pictures, some far more often than others; uploads what the service has not."""
+        """Clicks on images, some far more often than others; uploads what the service has not."""
         rng = random.Random(seed)
-        popular = [1 / (rank + 1) for rank in range(PICTURES)]
+        popular = [1 / (rank + 1) for rank in range(IMAGES)]
         known: dict[int, str] = {}
         with open_client(self.replicas[0].url) as first, open_client(self.replicas[1].url) as second:
             while self._pause(rng.expovariate(1 / pause_s)):
                 client = rng.choice([first, second])
-                (number,) = rng.choices(range(PICTURES), popular)
+                (number,) = rng.choices(range(IMAGES), popular)
                 with suppress(httpx.HTTPError, KeyError):
                     if number not in known:
                         answer = client.post("/embed", content=noise_file(SIZE, seed=number))
@@ -99,7 +99,7 @@ class WatchedService:
                         del known[number]
 
     def _upload(self, every_s: float) -> None:
-        """Pictures that nobody has seen."""
+        """Images that nobody has seen."""
         seed = 1000
         with open_client(self.replicas[0].url) as client:
             while self._pause(every_s):
@@ -112,7 +112,7 @@ class WatchedService:
             while self._pause(every_s):
                 client.post("/segment", content=b"{")
                 client.post("/segment", json={"image_hash": "2" * 64, "prompts": [point(1, 1)]})
-                client.post("/embed", content=b"no picture")
+                client.post("/embed", content=b"no image")
                 client.get("/nowhere")
 
     def _crowd(self, every_s: float, hang_after_s: float) -> None:

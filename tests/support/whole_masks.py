@@ -1,4 +1,4 @@
-"""Masks as whole pictures, to compare with."""
+"""Masks as whole images, to compare with."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from service.sam.masks import Mask
 
 def full(mask: Mask) -> NDArray[np.bool_]:
     """(H, W) bool."""
-    picture = np.zeros(mask.size, np.bool_)
+    image = np.zeros(mask.size, np.bool_)
     x0, y0, x1, y1 = mask.box
-    picture[y0:y1, x0:x1] = mask.crop
-    return picture
+    image[y0:y1, x0:x1] = mask.crop
+    return image

@@ -10,7 +10,7 @@ from typing import Any
 HTTP = "edgesam_http_request_duration_seconds"
 STAGE = "edgesam_stage_duration_seconds"
 CLICK_S, EMBED_S = 0.15, 2.5
-AVAILABILITY, CLICKS, PICTURES = 0.999, 0.99, 0.95
+AVAILABILITY, CLICKS, IMAGES = 0.999, 0.99, 0.95
 
 # Which series the variables choose. Recorded rules keep namespace and job alone.
 JOB = 'namespace=~"$namespace", job=~"$job"'
@@ -120,7 +120,7 @@ def objectives() -> list[Json]:
     slow = {
         name: f'1 - sum(increase({HTTP}_bucket{{{which}, le="{edge}"}}[$__range]))'
         f" / sum(increase({HTTP}_count{{{which}}}[$__range]))"
-        for name, which, edge in (("clicks", CLICK, CLICK_S), ("pictures", EMBED, EMBED_S))
+        for name, which, edge in (("clicks", CLICK, CLICK_S), ("images", EMBED, EMBED_S))
     }
     return [
         stat("Answered without a fault", f"1 - {failed} / {total}", least(AVAILABILITY), width=4, decimals=2,
@@ -129,20 +129,20 @@ def objectives() -> list[Json]:
         stat("Clicks within 150 ms", f"1 - ({slow['clicks']})", least(CLICKS), width=4, decimals=2,
              help="Share of answered POST /segment, in the shown range. The objective is 99 %.",
              alert="EdgesamClickLatencyBudgetBurn"),
-        stat("Pictures within 2.5 s", f"1 - ({slow['pictures']})", least(PICTURES), width=4, decimals=2,
+        stat("Images within 2.5 s", f"1 - ({slow['images']})", least(IMAGES), width=4, decimals=2,
              help="Share of answered POST /embed, in the shown range, the client's upload included. "
              "The objective is 95 %.", alert="EdgesamEmbedLatencyBudgetBurn"),
         panel("bargauge", "Budget left in this range", [
             query(f"clamp_min(1 - {failed} / {total} / {1 - AVAILABILITY:.3f}, -1)", "availability", instant=True),
             query(f"clamp_min(1 - ({slow['clicks']}) / {1 - CLICKS:.2f}, -1)", "clicks", instant=True),
-            query(f"clamp_min(1 - ({slow['pictures']}) / {1 - PICTURES:.2f}, -1)", "pictures", instant=True),
+            query(f"clamp_min(1 - ({slow['images']}) / {1 - IMAGES:.2f}, -1)", "images", instant=True),
         ], width=5, unit="percentunit", least=-1, most=1, steps=[(None, RED), (0, ORANGE), (0.25, GREEN)],
             help="What is left of the faults and slow answers that the objectives allow, if the shown range were all "
             "of the 30 days. Below 0 it is overdrawn.", options=BARS),
         lines("How fast budgets burn", [
             query(f"job:edgesam_unavailable:ratio_rate1h{{{JOB}}} / {1 - AVAILABILITY:.3f}", "availability {{job}}"),
             query(f"job:edgesam_click_slow:ratio_rate1h{{{JOB}}} / {1 - CLICKS:.2f}", "clicks {{job}}"),
-            query(f"job:edgesam_embed_slow:ratio_rate1h{{{JOB}}} / {1 - PICTURES:.2f}", "pictures {{job}}"),
+            query(f"job:edgesam_embed_slow:ratio_rate1h{{{JOB}}} / {1 - IMAGES:.2f}", "images {{job}}"),
         ], width=5, unit="none", steps=[(None, GREEN), (1, YELLOW), (6, ORANGE), (14.4, RED)],
             help="Faults of the last hour in units of what 30 days allow: at 1 the budget lasts exactly, "
             "above 14.4 for minutes somebody is called.", alert="EdgesamAvailabilityBudgetBurn"),
@@ -163,12 +163,12 @@ def requests() -> list[Json]:
         lines("Errors, share of the route", [
             query(f"{by_status} / on (route) group_left sum by (route) "
                   f"(rate({HTTP}_count{{{REPLICA}}}[$__rate_interval]))", "{{status}} {{route}}")
-        ], width=6, unit="percentunit", help="404 on /segment: the picture is in no cache any more. 499: the client "
+        ], width=6, unit="percentunit", help="404 on /segment: the image is in no cache any more. 499: the client "
             "left. 503: a queue is full, or Redis cannot be asked.", alert="EdgesamRefusesWork"),
         lines("A click takes", quantiles(HTTP, CLICK), width=6, unit="s",
               steps=[(None, GREEN), (CLICK_S, RED)], help="POST /segment, answered. The line is the objective.",
               alert="EdgesamClickLatencyBudgetBurn"),
-        lines("A picture takes", quantiles(HTTP, EMBED), width=6, unit="s",
+        lines("An image takes", quantiles(HTTP, EMBED), width=6, unit="s",
               steps=[(None, GREEN), (EMBED_S, RED)], help="POST /embed, answered, from the first byte of the upload: "
               "a slow client shows here and in no stage.", alert="EdgesamEmbedLatencyBudgetBurn"),
     ]  # fmt: skip
@@ -180,7 +180,7 @@ def latency() -> list[Json]:
         heatmap(f"{name}, every one", f"sum by (le) (increase({HTTP}_bucket{{{which}}}[$__rate_interval]))",
                 help="How many took how long. The diamonds are exemplars: their trace_id stands in the log line of "
                 "that request (as trace_id or request_id), and in the traces where they are on.")
-        for name, which in (("Clicks", CLICK), ("Pictures", EMBED))
+        for name, which in (("Clicks", CLICK), ("Images", EMBED))
     ]  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def stages() -> list[Json]:
 
 
 def cache() -> list[Json]:
-    """Row 5: do pictures stay where clicks look for them?"""
+    """Row 5: do images stay where clicks look for them?"""
     lookups = "edgesam_cache_lookups_total"
     tiers = 'stage=~"cache_get|cache_put"'
     return [
@@ -212,7 +212,7 @@ def cache() -> list[Json]:
             query(f'sum by (tier) (rate({lookups}{{outcome="hit", {REPLICA}}}[$__rate_interval])) / '
                   f"sum by (tier) (rate({lookups}{{{REPLICA}}}[$__rate_interval]))", "{{tier}}")
         ], width=6, unit="percentunit", least=0, most=1, help="Redis is asked for what memory has not: its ratio may "
-            "be low while all is well. Memory low and Redis high: clicks of one picture reach many replicas.",
+            "be low while all is well. Memory low and Redis high: clicks of one image reach many replicas.",
             alert="EdgesamCacheHitRatioCollapsed"),
         lines("Redis in trouble", [
             query(f'sum by (tier) (rate({lookups}{{outcome="error", {REPLICA}}}[$__rate_interval]))',
@@ -224,7 +224,7 @@ def cache() -> list[Json]:
             query(f"histogram_quantile({q}, sum by (stage, le) "
                   f"(rate({STAGE}_bucket{{{tiers}, {REPLICA}}}[$__rate_interval])))", f"{{{{stage}}}} p{q * 100:g}")
             for q in (0.5, 0.99)
-        ], width=6, unit="s", help="cache_get is memory and then Redis, 2 MiB a picture; cache_put is Redis."),
+        ], width=6, unit="s", help="cache_get is memory and then Redis, 2 MiB an image; cache_put is Redis."),
         lines("Given up for want of room", [
             query(f"sum by (tier) (rate(edgesam_cache_evictions_total{{{REPLICA}}}[$__rate_interval]))", "{{tier}}"),
             query(f"sum(rate(redis_evicted_keys_total{{{REDIS}}}[$__rate_interval]))", "redis"),
@@ -234,7 +234,7 @@ def cache() -> list[Json]:
             query(f"sum by (tier) (edgesam_cache_bytes{{{REPLICA}}})", "{{tier}}, all replicas"),
             query(f"sum(redis_memory_used_bytes{{{REDIS}}})", "redis"),
             query(f"sum(redis_memory_max_bytes{{{REDIS}}})", "redis, at most"),
-        ], width=8, unit="bytes", help="A prepared picture takes 10 MiB of memory, 2 MiB in Redis.",
+        ], width=8, unit="bytes", help="A prepared image takes 10 MiB of memory, 2 MiB in Redis.",
             alert="EdgesamRedisMemoryHigh"),
         lines("Redis commands a second", [
             query(f"topk(8, sum by (cmd) (rate(redis_commands_total{{{REDIS}}}[$__rate_interval])))", "{{cmd}}")
@@ -284,7 +284,7 @@ def saturation() -> list[Json]:
               + "The encoder alone rarely fills a GPU; scale on requests in progress."),
         lines("GPU memory", [query(f"DCGM_FI_DEV_FB_USED{{{POD}}} * 1048576", "{{pod}} GPU {{gpu}}")],
               width=12, unit="bytes", help=NOT_EVERYWHERE.format("NVIDIA's DCGM exporter")
-              + "Prepared pictures on the GPU take 8 MiB each."),
+              + "Prepared images on the GPU take 8 MiB each."),
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis: what it makes up is sent about a real picture, or it would see nothing but refusals."""
+"""Loaded by Schemathesis: what it makes up is sent about a real image, or it would see nothing but refusals."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import schemathesis
 
-PICTURES = [path.read_bytes() for path in sorted(Path(os.environ["CONTRACT_PICTURES"]).iterdir())]
+IMAGES = [path.read_bytes() for path in sorted(Path(os.environ["CONTRACT_IMAGES"]).iterdir())]
 IMAGE_HASH = os.environ["CONTRACT_IMAGE_HASH"]
 
 
@@ -15,12 +15,12 @@ WIDTH, HEIGHT = 64, 48
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A valid upload is a picture, a valid hash that of an embedded one, and a valid point lies in it."""
+    """A valid upload is an image, a valid hash that of an embedded one, and a valid point lies in it."""
     if case.meta is not None and not case.meta.generation.mode.is_positive:
         return
     if case.path == "/embed" and case.method == "POST":
-        picture = PICTURES[len(repr(case.body)) % len(PICTURES)]
-        case.body = {"image": picture} if case.media_type == "multipart/form-data" else picture
+        image = IMAGES[len(repr(case.body)) % len(IMAGES)]
+        case.body = {"image": image} if case.media_type == "multipart/form-data" else image
     if case.path == "/segment" and isinstance(case.body, dict):
         case.body = {**case.body, "image_hash": IMAGE_HASH, "granularity": "off"}
         for prompt in case.body.get("prompts", ()):
@@ -30,7 +30,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def put_inside(prompt: dict[str, Any]) -> None:
-    """Move a prompt onto the picture; masks are those of earlier answers, which nobody can make up."""
+    """Move a prompt onto the image; masks are those of earlier answers, which nobody can make up."""
     prompt.pop("mask_id", None)
     prompt.pop("mask_logits", None)
     prompt.pop("box", None)

@@ -1,4 +1,4 @@
-"""Schemathesis on the running service, with real pictures: what /openapi.json promises is what is answered."""
+"""Schemathesis on the running service, with real images: what /openapi.json promises is what is answered."""
 
 import os
 import shutil
@@ -16,15 +16,15 @@ LEFT_OUT = "positive_data_acceptance,negative_data_rejection"
 
 
 def test_answers_are_as_the_openapi_document_says(tmp_path: Path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number, file_format in enumerate(("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")):
-        (pictures / file_format).write_bytes(as_file(noise_image((48, 64), number), file_format))
+        (images / file_format).write_bytes(as_file(noise_image((48, 64), number), file_format))
     with ServiceProcess({}) as service, open_client(service.url) as client:
         environment = {
             **os.environ,
-            "CONTRACT_PICTURES": str(pictures),
-            "CONTRACT_IMAGE_HASH": embed(client, (pictures / "PNG").read_bytes()),
+            "CONTRACT_IMAGES": str(images),
+            "CONTRACT_IMAGE_HASH": embed(client, (images / "PNG").read_bytes()),
             "SCHEMATHESIS_HOOKS": "hooks",
             "PYTHONPATH": str(Path(__file__).parent),
         }

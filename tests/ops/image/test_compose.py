@@ -38,12 +38,12 @@ def stack(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def photo(name: str) -> bytes:
-    """A picture of its own hash: decoders stop at the end of the JPEG."""
+    """An image of its own hash: decoders stop at the end of the JPEG."""
     return PHOTO + name.encode()
 
 
 class Clickers:
-    """People who click on pictures through the proxy without pause, each on one; on leaving the context they stop.
+    """People who click on images through the proxy without pause, each on one; on leaving the context they stop.
 
     `answers` counts what was answered with 200, `failures` holds everything else. A kept connection that closes without
     an answer is tried once more on another one, as browsers do, and counted in `cut`.
@@ -172,10 +172,10 @@ def test_replicas_and_redis_are_healthy(stack: ComposeStack):
     assert podman("exec", stack.container("redis"), probe[0], *place, *probe[1:]).stdout.strip() == "PONG"
 
 
-def test_a_pictures_clicks_meet_one_replica(stack: ComposeStack):
-    pictures = embed_all(stack, *(f"picture {number}" for number in range(4)))
+def test_an_images_clicks_meet_one_replica(stack: ComposeStack):
+    images = embed_all(stack, *(f"image {number}" for number in range(4)))
 
-    for image_hash in pictures:
+    for image_hash in images:
         before = {name: clicks_of(stack, name) for name in ("a", "b")}
         for _ in range(3):
             with open_client(stack.url, headers={"X-Image-Hash": image_hash}) as client:  # a connection of its own
@@ -196,9 +196,9 @@ def test_clicks_without_the_header_go_to_both(stack: ComposeStack):
 
 
 def test_a_killed_replica_costs_no_click(stack: ComposeStack):
-    pictures = embed_all(stack, *(f"killed {number}" for number in range(CLICKERS)))
+    images = embed_all(stack, *(f"killed {number}" for number in range(CLICKERS)))
 
-    with Clickers(stack.url, pictures) as people:
+    with Clickers(stack.url, images) as people:
         people.wait_for_more()
         os.kill(stack.inspect("edgesam-a")["State"]["Pid"], signal.SIGKILL)
         people.wait_for_more()
@@ -213,7 +213,7 @@ def test_a_killed_replica_costs_no_click(stack: ComposeStack):
 
 def test_rolling_both_replicas_costs_no_click_and_no_upload(stack: ComposeStack):
     """The upload takes longer than the proxy waits for headers, and a replica ends in its middle."""
-    pictures = embed_all(stack, *(f"rolled {number}" for number in range(CLICKERS)))
+    images = embed_all(stack, *(f"rolled {number}" for number in range(CLICKERS)))
     uploaded: list[httpx.Response] = []
     finish = threading.Event()
 
@@ -230,7 +230,7 @@ def test_rolling_both_replicas_costs_no_click_and_no_upload(stack: ComposeStack)
             uploaded.append(client.post("/embed", content=body()))
 
     sending = threading.Thread(target=upload)
-    with Clickers(stack.url, pictures) as people:
+    with Clickers(stack.url, images) as people:
         sending.start()
         for name in REPLICAS:
             people.wait_for_more()

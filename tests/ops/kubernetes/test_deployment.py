@@ -153,10 +153,10 @@ def test_it_takes_no_more_memory_than_the_sum_counts_with(pod):
     assert 100 * MIB < resident < BASE_MIB * MIB
 
 
-def test_the_largest_picture_is_read_within_the_limit(pod):
-    picture = Image.linear_gradient("L").resize((7000, 7100)).convert("RGBA")  # of all kinds it takes most
+def test_the_largest_image_is_read_within_the_limit(pod):
+    gradient = Image.linear_gradient("L").resize((7000, 7100)).convert("RGBA")  # of all kinds it takes most
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    gradient.save(buffer, "PNG", compress_level=1)
 
     with open_client(pod.url) as client:
         answer = client.post("/embed", content=buffer.getvalue())

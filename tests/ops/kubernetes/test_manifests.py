@@ -279,8 +279,8 @@ def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
     if name in {"dev", "gateway"}:
         assert ingresses == []
         return
-    (by_picture,) = [one for one in ingresses if one["metadata"]["name"] == "edgesam-by-picture"]
-    noted = {key.rpartition("/")[2]: value for key, value in by_picture["metadata"]["annotations"].items()}
+    (by_image,) = [one for one in ingresses if one["metadata"]["name"] == "edgesam-by-image"]
+    noted = {key.rpartition("/")[2]: value for key, value in by_image["metadata"]["annotations"].items()}
     header = noted["canary-by-header"]
 
     assert f'"{header}": imageHash' in (ROOT / "service" / "web" / "client" / "edgesam.js").read_text()

@@ -16,7 +16,7 @@ MIB = 1 << 20
 BASE_BYTES = {"all": 560 * MIB, "embed": 460 * MIB, "segment": 280 * MIB}
 CUDA_BYTES = 1536 * MIB
 # Measured with an RGBA WebP of 50 megapixels, the costliest: 808 MiB above the base (docs/operations/reliability.md).
-PICTURE_BYTES_PER_PIXEL = 17.0
+IMAGE_BYTES_PER_PIXEL = 17.0
 FRAME_BYTES = 3 * 1024 * 1024 * 4
 TOKENS_BYTES = 4096 * 256 * 2
 MULTIPART_BYTES = 64 << 10
@@ -49,7 +49,7 @@ class Need:
             caches=settings.memory_cache_bytes + (settings.mask_memory_bytes if segments else 0),
             bodies=uploads * (settings.max_image_bytes + MULTIPART_BYTES) + clicks * settings.max_request_bytes,
             reading=uploads * FRAME_BYTES
-            + (max(1, threads // 2) * int(settings.max_image_pixels * PICTURE_BYTES_PER_PIXEL) if embeds else 0),
+            + (max(1, threads // 2) * int(settings.max_image_pixels * IMAGE_BYTES_PER_PIXEL) if embeds else 0),
             writing=(threads + 1) * settings.max_image_pixels if segments else 0,  # a mask a thread, a byte a pixel
             behind=MAX_BACKGROUND_TASKS * TOKENS_BYTES,
         )

@@ -28,7 +28,7 @@ CLICKS_PER_EMBED = 24
 PATIENT = dict.fromkeys(
     ("EDGESAM_EMBED_TIMEOUT_S", "EDGESAM_SEGMENT_TIMEOUT_S", "EDGESAM_GRACEFUL_TIMEOUT_S"), "150"
 ) | dict.fromkeys(("EDGESAM_REDIS_READ_TIMEOUT_S", "EDGESAM_REDIS_CONNECT_TIMEOUT_S"), "5")
-PICTURES = [noise_file((200 + number, 300), seed=number) for number in range(6)]
+IMAGES = [noise_file((200 + number, 300), seed=number) for number in range(6)]
 WAIT_S = 180.0
 
 
@@ -79,9 +79,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 class Load(threading.Thread):
-    """Clicks at a fixed rate, whatever comes back, and now and then a picture; some are new, some are known.
+    """Clicks at a fixed rate, whatever comes back, and now and then an image; some are new, some are known.
 
-    Half of the clicks name their picture in the header. Connections are kept and used again.
+    Half of the clicks name their image in the header. Connections are kept and used again.
     """
 
     def __init__(self, url: str, hashes: list[str]) -> None:
@@ -124,7 +124,7 @@ class Load(threading.Thread):
         await self._count("click", client.post("/segment", json=body, headers=headers))
 
     async def _embed(self, client: httpx.AsyncClient, number: int) -> None:
-        data = noise_file((90, 90 + number), seed=77) if number % 2 else PICTURES[number % len(PICTURES)]
+        data = noise_file((90, 90 + number), seed=77) if number % 2 else IMAGES[number % len(IMAGES)]
         await self._count("embed", client.post("/embed", content=data))
 
     async def _count(self, what: str, request) -> None:
@@ -138,9 +138,9 @@ class Load(threading.Thread):
         self.replicas[response.headers.get("x-replica", "none")] += 1
 
 
-def test_clicks_that_name_their_picture_meet_one_replica_and_others_all(fleet):
+def test_clicks_that_name_their_image_meet_one_replica_and_others_all(fleet):
     with open_client(fleet.balancer.url) as client:
-        hashes = [embed(client, data) for data in PICTURES]
+        hashes = [embed(client, data) for data in IMAGES]
 
         def replicas_of(image_hash: str, headers: dict[str, str]) -> set[str]:
             body = {"image_hash": image_hash, "prompts": [point(9, 9)], "format": "none"}
@@ -156,7 +156,7 @@ def test_clicks_that_name_their_picture_meet_one_replica_and_others_all(fleet):
 
 def test_two_rollouts_under_load_fail_no_request(fleet):
     with open_client(fleet.balancer.url) as client:
-        hashes = [embed(client, data) for data in PICTURES]
+        hashes = [embed(client, data) for data in IMAGES]
     first = [replica for _, replica in fleet.running]
     load = Load(fleet.balancer.url, hashes)
     load.start()

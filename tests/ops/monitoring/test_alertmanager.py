@@ -92,7 +92,7 @@ def test_a_cause_silences_what_it_explains_and_nothing_elsewhere(tmp_path: Path)
         alert("EdgesamClickLatencyBudgetBurn", "one", window="1h"),
         alert("EdgesamRedisDown", "two", job="edgesam-redis"),
         alert("EdgesamRefusesWork", "two"),
-        alert("EdgesamClicksFindNoPicture", "two"),  # people suffer, whatever the cause
+        alert("EdgesamClicksFindNoImage", "two"),  # people suffer, whatever the cause
         alert("EdgesamTargetDown", "two", instance="b"),
         alert("EdgesamEmbedLatencyBudgetBurn", "one", window="3d"),
         alert("EdgesamMixedModels", "three"),

@@ -188,10 +188,10 @@ def test_thresholds_of_the_board_are_the_objectives_of_the_rules():
 
     for title, edge, budget in (
         ("A click takes", 0.15, None),
-        ("A picture takes", 2.5, None),
+        ("An image takes", 2.5, None),
         ("Answered without a fault", 0.999, "> 1 * 0.001"),
         ("Clicks within 150 ms", 0.99, "> 1 * 0.01"),
-        ("Pictures within 2.5 s", 0.95, "> 1 * 0.05"),
+        ("Images within 2.5 s", 0.95, "> 1 * 0.05"),
     ):
         assert edge in lines[title]
         assert (budget or f'le="{edge}"') in rules

@@ -127,7 +127,7 @@ def test_a_click_continues_its_callers_trace_and_shows_its_stages(client, collec
     assert stages[-1].end_time_unix_nano <= root.end_time_unix_nano
 
 
-def test_a_picture_shows_every_stage_in_its_order(client, collector, traced):
+def test_an_image_shows_every_stage_in_its_order(client, collector, traced):
     client.post("/embed", content=noise_file((30, 41), seed=2), headers={"X-Request-ID": "embed-1"})
 
     line = request_line(traced, "embed-1")

@@ -1,8 +1,8 @@
-"""A picture of a disc, and a model that cuts it out.
+"""An image of a disc, and a model that cuts it out.
 
 An untrained model's masks are noise, whose run lengths and outlines are many times longer than those of a real object,
 and a trained one may miss. Here the last layers of a random model are solved for by least squares, so that a click
-answers with the disc in our picture, a tenth of the frame. Every layer keeps its shape, so the arithmetic is that of
+answers with the disc in our image, a tenth of the frame. Every layer keeps its shape, so the arithmetic is that of
 any EdgeSAM.
 """
 
@@ -20,7 +20,7 @@ from model_store.network.frames import frame
 from model_store.network.model import PromptableModel
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size
 
-SHARE = 0.1  # of the picture's area
+SHARE = 0.1  # of the image's area
 JPEG_QUALITY = 90
 
 # How far the disc's edge is felt, in frame pixels: beyond it the fitted value stays at +1 inside or -1 outside.
@@ -37,9 +37,9 @@ _EPSILON = 0.05
 _MASKS = ((5.0, 0.0), (3.0, 0.6), (3.0, -0.6), (3.0, -1.2))
 
 
-def disc_picture(size: Size) -> NDArray[np.uint8]:
+def disc_image(size: Size) -> NDArray[np.uint8]:
     """(H, W, 3): a bright disc that fades outwards, under the grain of a camera."""
-    distance = _distance(size)  # (H, W), in sides of the picture
+    distance = _distance(size)  # (H, W), in sides of the image
     light = 235.0 - 300.0 * distance
     random = np.random.default_rng(size)
     planes = [light, 0.6 * light + 50.0, 245.0 - 0.8 * light]
@@ -48,7 +48,7 @@ def disc_picture(size: Size) -> NDArray[np.uint8]:
 
 
 def as_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """The picture as a camera would send it."""
+    """The image as a camera would send it."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
@@ -61,7 +61,7 @@ def disc_centre(size: Size) -> tuple[float, float]:
 
 
 def disc_model(image: NDArray[np.uint8]) -> PromptableModel:
-    """A random model whose masks are the disc in this picture, and in others that look like it in the frame."""
+    """A random model whose masks are the disc in this image, and in others that look like it in the frame."""
     model = random_model()
     encoder = model.deploy().image_encoder  # the same numbers in a third of the time
     size = image.shape[:2]

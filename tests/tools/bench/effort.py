@@ -18,11 +18,11 @@ class Effort:
     load_repeats: int
     clients: tuple[int, ...]
     rates: tuple[int, ...]  # per cent of the throughput
-    load_pictures: int
+    load_images: int
     upload_s: float
     upload_repeats: int
-    replica_pictures: int
-    kept_pictures: int
+    replica_images: int
+    kept_images: int
     starts: int
     tier_calls: int
     embeds: int
@@ -35,12 +35,12 @@ class Effort:
 
     @property
     def medium(self) -> Size:
-        """A picture on a page."""
+        """An image on a page."""
         return self.sizes[1]
 
     @property
     def large(self) -> Size:
-        """A camera's picture."""
+        """A camera's image."""
         return self.sizes[2]
 
 
@@ -48,19 +48,19 @@ PHOTOS = ((480, 640), (1200, 1600), (3000, 4000))
 
 FULL = Effort(
     rounds=30, calls=2, encoder_rounds=6, many_prompts=32, many_rounds=5,
-    load_s=6.0, load_repeats=2, clients=(1, 4, 16, 64), rates=(30, 50, 70, 90), load_pictures=16,
-    upload_s=8.0, upload_repeats=3, replica_pictures=20, kept_pictures=20, starts=3, tier_calls=40, embeds=8,
+    load_s=6.0, load_repeats=2, clients=(1, 4, 16, 64), rates=(30, 50, 70, 90), load_images=16,
+    upload_s=8.0, upload_repeats=3, replica_images=20, kept_images=20, starts=3, tier_calls=40, embeds=8,
     sizes=PHOTOS,
 )  # fmt: skip
 QUICK = Effort(
     rounds=10, calls=2, encoder_rounds=2, many_prompts=32, many_rounds=2,
-    load_s=3.0, load_repeats=1, clients=(1, 16), rates=(50, 70), load_pictures=4,
-    upload_s=4.0, upload_repeats=1, replica_pictures=5, kept_pictures=8, starts=1, tier_calls=15, embeds=3,
+    load_s=3.0, load_repeats=1, clients=(1, 16), rates=(50, 70), load_images=4,
+    upload_s=4.0, upload_repeats=1, replica_images=5, kept_images=8, starts=1, tier_calls=15, embeds=3,
     sizes=PHOTOS,
 )  # fmt: skip
 TINY = Effort(
     rounds=1, calls=1, encoder_rounds=1, many_prompts=3, many_rounds=1,
-    load_s=0.4, load_repeats=1, clients=(1, 16), rates=(70,), load_pictures=1,
-    upload_s=0.6, upload_repeats=1, replica_pictures=1, kept_pictures=2, starts=1, tier_calls=2, embeds=1,
+    load_s=0.4, load_repeats=1, clients=(1, 16), rates=(70,), load_images=1,
+    upload_s=0.6, upload_repeats=1, replica_images=1, kept_images=2, starts=1, tier_calls=2, embeds=1,
     sizes=((240, 320), (480, 640), (600, 800)),
 )  # fmt: skip

@@ -217,7 +217,7 @@ class Generator:
         data = self._requests[number % len(self._requests)]
         at = self._job.get("vary_at")
         if at is not None:
-            # Not from the seeded generator: a picture that was sent once must not come again in another job.
+            # Not from the seeded generator: an image that was sent once must not come again in another job.
             data[at : at + 16] = f"{random.SystemRandom().getrandbits(64):016x}".encode()
         return bytes(data)
 

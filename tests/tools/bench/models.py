@@ -28,7 +28,7 @@ class Models:
 
 
 def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
-    """Solve for the disc model of a picture and export it in both layouts.
+    """Solve for the disc model of an image and export it in both layouts.
 
     Our export compares itself with torch. The official pair is written as its authors write it; that both decoders
     give the same masks is measured with the graphs.
@@ -65,7 +65,7 @@ def session(path: Path, *, threads: int, provider: str, spins: bool = False) -> 
 
 
 def frame_of(image: NDArray[np.uint8]) -> Floats:
-    """What the encoder sees of a picture (H, W, 3): (1, 3, 1024, 1024)."""
+    """What the encoder sees of an image (H, W, 3): (1, 3, 1024, 1024)."""
     return frame(image).numpy()
 
 

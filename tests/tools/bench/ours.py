@@ -20,32 +20,32 @@ def open_runtime(directory: Path, *, threads: int, provider: str, precision: str
 
 
 class Clicks:
-    """Prompts on prepared pictures, taken in turn.
+    """Prompts on prepared images, taken in turn.
 
     Args:
         runtime: computes.
-        tokens: (4096, 256) of one picture.
-        size: (H, W) of that picture.
-        pictures: how many states to prepare; all of the same tokens, but each with memory of its own.
+        tokens: (4096, 256) of one image.
+        size: (H, W) of that image.
+        images: how many states to prepare; all of the same tokens, but each with memory of its own.
     """
 
-    def __init__(self, runtime: Runtime, tokens: NDArray[np.floating], size: Size, *, pictures: int = 1) -> None:
+    def __init__(self, runtime: Runtime, tokens: NDArray[np.floating], size: Size, *, images: int = 1) -> None:
         self._runtime = runtime
         self._size = size
         self.embedding = ImageEmbedding(tokens, size)
-        self._states = [runtime.prepare(ImageEmbedding(tokens.copy(), size)) for _ in range(pictures)]
+        self._states = [runtime.prepare(ImageEmbedding(tokens.copy(), size)) for _ in range(images)]
 
     @property
     def state(self) -> ImageState:
-        """The first picture's."""
+        """The first image's."""
         return self._states[0]
 
     def prepare(self) -> ImageState:
-        """What is done once a picture and process."""
+        """What is done once an image and process."""
         return self._runtime.prepare(self.embedding)
 
-    def decode(self, points: Sequence[tuple[float, float]], picture: int = 0) -> Decoded:
-        """One call for one click a prompt, (x, y) in pixels of the picture."""
+    def decode(self, points: Sequence[tuple[float, float]], image: int = 0) -> Decoded:
+        """One call for one click a prompt, (x, y) in pixels of the image."""
         prompts = [Prompt(points=np.array([point]), labels=np.array([1])) for point in points]
-        state = self._states[picture % len(self._states)]
+        state = self._states[image % len(self._states)]
         return self._runtime.decode(state.arrays, *decoder_inputs(prompts, self._size))

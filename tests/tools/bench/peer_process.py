@@ -33,7 +33,7 @@ class PeerProcess:
         ]  # fmt: skip
 
     def embed(self, data: bytes) -> str:
-        """Set a picture; its id."""
+        """Set an image; its id."""
         body = json.dumps({"image": base64.b64encode(data).decode()}).encode()
         with Connection(self.url) as connection:
             return str(connection.post("/embed", body).json()["image_id"])

@@ -1,9 +1,9 @@
 """A server as those are usually written that put SAM behind HTTP: what ours is measured against.
 
 Its habits are each found in several published servers: one global predictor, a lock around all it does, ONNX Runtime
-with the options it comes with, the official pair of graphs, all four masks enlarged to the picture in floating point,
-the best one as an 8-bit PNG in base64. Where they differ, the quicker habit is taken: the picture is not sent with
-every click, and its features are kept for ten pictures, not one.
+with the options it comes with, the official pair of graphs, all four masks enlarged to the image in floating point,
+the best one as an 8-bit PNG in base64. Where they differ, the quicker habit is taken: the image is not sent with
+every click, and its features are kept for ten images, not one.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from pydantic import BaseModel
 FRAME = 1024
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])
-KEPT_PICTURES = 10
+KEPT_IMAGES = 10
 
 
 class EmbedBody(BaseModel):
-    """A picture."""
+    """An image."""
 
     image: str  # base64
 
@@ -46,7 +46,7 @@ class PredictBody(BaseModel):
 
 @dataclass
 class Features:
-    """What the encoder made of a picture."""
+    """What the encoder made of an image."""
 
     embedding: NDArray[np.float32]
     original_size: tuple[int, int]
@@ -75,20 +75,20 @@ class Predictor:
             feeds = {"image": frame.transpose(2, 0, 1)[None].astype(np.float32)}
             (embedding,) = self._encoder.run(None, feeds)
             self._kept[image_id] = Features(embedding, (height, width), size)
-            if len(self._kept) > KEPT_PICTURES:
+            if len(self._kept) > KEPT_IMAGES:
                 self._kept.popitem(last=False)
         self.use(image_id)
         return image_id
 
     def use(self, image_id: str) -> None:
-        """Make a kept picture the current one; KeyError when it is not kept."""
+        """Make a kept image the current one; KeyError when it is not kept."""
         self._features = self._kept[image_id]
         self._kept.move_to_end(image_id)
 
     def predict(
         self, points: NDArray[np.float64], labels: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Masks (4, H, W) and scores (4,) on the current picture; points (N, 2) as (x, y)."""
+        """Masks (4, H, W) and scores (4,) on the current image; points (N, 2) as (x, y)."""
         features = self._features
         assert features is not None, "an image must be set with .set_image(...) before mask prediction"
         (height, width), (input_height, input_width) = features.original_size, features.input_size

@@ -1,4 +1,4 @@
-"""What sections share: pictures, models, and processes that start when first asked for and end with the bench."""
+"""What sections share: images, models, and processes that start when first asked for and end with the bench."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from support.redis_server import RedisServer
 from support.service_process import ServiceProcess
 from tools.bench.connection import Connection, request
-from tools.bench.disc import SHARE, as_jpeg, disc_centre, disc_picture
+from tools.bench.disc import SHARE, as_jpeg, disc_centre, disc_image
 from tools.bench.effort import Effort
 from tools.bench.load_generator import LoadGenerator
 from tools.bench.models import Models, frame_of, make_models
@@ -46,7 +46,7 @@ class Workbench:
         self._folder = folder
         self._stack = ExitStack()
         self._runtimes: dict[int, Runtime] = {}
-        self._pictures_made = 0
+        self._images_made = 0
 
     def __enter__(self) -> Self:
         return self
@@ -56,8 +56,8 @@ class Workbench:
 
     @cached_property
     def files(self) -> dict[Size, bytes]:
-        """The disc as JPEG, by the picture's size."""
-        return {size: as_jpeg(disc_picture(size)) for size in self.effort.sizes}
+        """The disc as JPEG, by the image's size."""
+        return {size: as_jpeg(disc_image(size)) for size in self.effort.sizes}
 
     @cached_property
     def models(self) -> Models:
@@ -66,7 +66,7 @@ class Workbench:
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:
-        """The medium picture as everybody decodes it, (H, W, 3)."""
+        """The medium image as everybody decodes it, (H, W, 3)."""
         with Image.open(io.BytesIO(self.files[self.effort.medium])) as image:
             return np.asarray(image.convert("RGB"))
 
@@ -77,7 +77,7 @@ class Workbench:
 
     @cached_property
     def tokens(self) -> NDArray[np.float16]:
-        """The medium picture's embedding, (4096, 256)."""
+        """The medium image's embedding, (4096, 256)."""
         return self.runtime(self.cpus).encode(self.frame).tokens[0].astype(np.float16)
 
     @property
@@ -93,9 +93,9 @@ class Workbench:
             )
         return self._runtimes[threads]
 
-    def clicks(self, threads: int, *, pictures: int = 1) -> Clicks:
-        """Clicks on the medium picture through our runtime."""
-        return Clicks(self.runtime(threads), self.tokens, self.effort.medium, pictures=pictures)
+    def clicks(self, threads: int, *, images: int = 1) -> Clicks:
+        """Clicks on the medium image through our runtime."""
+        return Clicks(self.runtime(threads), self.tokens, self.effort.medium, images=images)
 
     def start_service(self, **settings: str) -> ServiceProcess:
         """Another process of ours, with the disc model."""
@@ -137,19 +137,19 @@ class Workbench:
         """A client; closed with the bench."""
         return self._stack.enter_context(Connection(url))
 
-    def new_picture(self, size: Size) -> bytes:
+    def new_image(self, size: Size) -> bytes:
         """The disc as a file that was never sent before: it differs in a comment."""
-        self._pictures_made += 1
-        return commented(self.files[size], f"{self._pictures_made:016d}".encode())
+        self._images_made += 1
+        return commented(self.files[size], f"{self._images_made:016d}".encode())
 
     def embed(self, connection: Connection, size: Size) -> str:
-        """Upload a new picture to our service; its hash."""
-        answer = connection.post("/embed", self.new_picture(size), {"Content-Type": "image/jpeg"})
+        """Upload a new image to our service; its hash."""
+        answer = connection.post("/embed", self.new_image(size), {"Content-Type": "image/jpeg"})
         return str(answer.json()["image_hash"])
 
 
 def commented(jpeg: bytes, comment: bytes) -> bytes:
-    """The same picture with 16 bytes of comment at `COMMENT_AT`: other bytes, another hash."""
+    """The same image with 16 bytes of comment at `COMMENT_AT`: other bytes, another hash."""
     assert len(comment) == 16
     return jpeg[:2] + _COMMENT + comment + jpeg[2:]
 
@@ -186,6 +186,6 @@ def check_disc(connection: Connection, image_hash: str, size: Size) -> None:
 
 
 def spread_points(size: Size, count: int) -> list[tuple[float, float]]:
-    """So many places inside the picture, the same in every run."""
+    """So many places inside the image, the same in every run."""
     height, width = size
     return [(float(x * width), float(y * height)) for x, y in np.random.default_rng(0).uniform(0.1, 0.9, (count, 2))]

@@ -1,4 +1,4 @@
-"""The model against reality: four replicas, one Redis, people who stay on a picture; hit ratios and latencies."""
+"""The model against reality: four replicas, one Redis, people who stay on an image; hit ratios and latencies."""
 
 import heapq
 import random
@@ -12,7 +12,7 @@ from tools.bench.load_generator import Load, LoadGenerator
 from tools.capacity.lru import MemoryTier, Visit, memory_tier
 from tools.capacity.popularity import Popularity
 from tools.capacity.queueing import waiting_s
-from tools.capacity.replicas import Replicas, new_picture
+from tools.capacity.replicas import Replicas, new_image
 
 from service.process import available_cpus
 
@@ -26,10 +26,10 @@ class Setup:
 
     Attributes:
         replicas: processes of one thread each.
-        pictures: in the catalogue.
+        images: in the catalogue.
         exponent: of Zipf's law.
-        room: pictures in a replica's memory tier.
-        visit: of one person to one picture.
+        room: images in a replica's memory tier.
+        visit: of one person to one image.
         clicks_per_s: of all people together.
         warm_s: of clicks that fill the tiers and are not counted.
         seconds: of clicks that are counted, for each way of balancing.
@@ -37,7 +37,7 @@ class Setup:
     """
 
     replicas: int = 4
-    pictures: int = 240
+    images: int = 240
     exponent: float = 0.8
     room: int = 12
     visit: Visit = _VISIT
@@ -86,7 +86,7 @@ def run(setup: Setup) -> tuple[ServiceTimes, list[Outcome]]:
 
 def predict_tier(setup: Setup, *, by_hash: bool) -> MemoryTier:
     """Of any replica."""
-    catalogue, count = Popularity.zipf(setup.pictures, setup.exponent), setup.replicas
+    catalogue, count = Popularity.zipf(setup.images, setup.exponent), setup.replicas
     visits_per_s = setup.clicks_per_s / setup.visit.clicks
     return memory_tier(
         catalogue.scaled_to(1 / count) if by_hash else catalogue,
@@ -115,7 +115,7 @@ def predict_ms(setup: Setup, times: ServiceTimes, tier: MemoryTier) -> float:
 
 
 def _replicas(setup: Setup) -> Replicas:
-    return Replicas(count=setup.replicas, pictures=setup.pictures, room=setup.room)
+    return Replicas(count=setup.replicas, images=setup.images, room=setup.room)
 
 
 def _service_times(replicas: Replicas, setup: Setup) -> ServiceTimes:
@@ -132,13 +132,13 @@ def _service_times(replicas: Replicas, setup: Setup) -> ServiceTimes:
             return load, replicas.counted(client).since(before).cpu_s / asked
 
         memory, memory_cpu_s = measure([replicas.click(0)])
-        # Each picture of the catalogue after the other: the tier forgets them long before they come again.
-        redis, redis_cpu_s = measure([replicas.click(picture) for picture in range(setup.pictures)])
+        # Each image of the catalogue after the other: the tier forgets them long before they come again.
+        redis, redis_cpu_s = measure([replicas.click(image) for image in range(setup.images)])
     before = replicas.counted(client)
-    pictures = 4
-    for seed in range(1, pictures + 1):
-        embed(client[0], new_picture(seed))
-    embed_cpu_s = replicas.counted(client).since(before).cpu_s / pictures
+    images = 4
+    for seed in range(1, images + 1):
+        embed(client[0], new_image(seed))
+    embed_cpu_s = replicas.counted(client).since(before).cpu_s / images
     return ServiceTimes(memory.samples.ms, redis.samples.ms, memory_cpu_s, redis_cpu_s, embed_cpu_s)
 
 
@@ -148,7 +148,7 @@ def _play(replicas: Replicas, setup: Setup, times: ServiceTimes, *, by_hash: boo
         total = sum(map(len, orders))
 
         def of_replica(number: int) -> Load:
-            clicks = [replicas.click(picture) for picture in orders[number]]
+            clicks = [replicas.click(image) for image in orders[number]]
             rate = setup.clicks_per_s * len(clicks) / total
             return generators[number].open(
                 replicas.urls[number], clicks, rate=rate, seconds=seconds, seed=seed + number
@@ -179,20 +179,20 @@ def _play(replicas: Replicas, setup: Setup, times: ServiceTimes, *, by_hash: boo
 
 
 def _orders(setup: Setup, *, seconds: float, seed: int, by_hash: bool) -> list[list[int]]:
-    """For each replica the pictures clicked on, in the order of time; visits that are under way at the start count."""
+    """For each replica the images clicked on, in the order of time; visits that are under way at the start count."""
     chance = random.Random(seed)
-    popularity = Popularity.zipf(setup.pictures, setup.exponent).share.tolist()
+    popularity = Popularity.zipf(setup.images, setup.exponent).share.tolist()
     timeline: list[tuple[float, int]] = []
     began = -setup.visit.duration_s
     while began < seconds:
-        (picture,) = chance.choices(range(setup.pictures), popularity)
+        (image,) = chance.choices(range(setup.images), popularity)
         for number in range(setup.visit.clicks):
             at = began + number * setup.visit.gap_s
             if 0.0 <= at < seconds:
-                heapq.heappush(timeline, (at, picture))
+                heapq.heappush(timeline, (at, image))
         began += chance.expovariate(setup.clicks_per_s / setup.visit.clicks)
     orders: list[list[int]] = [[] for _ in range(setup.replicas)]
     while timeline:
-        _, picture = heapq.heappop(timeline)
-        orders[picture % setup.replicas if by_hash else chance.randrange(setup.replicas)].append(picture)
+        _, image = heapq.heappop(timeline)
+        orders[image % setup.replicas if by_hash else chance.randrange(setup.replicas)].append(image)
     return orders

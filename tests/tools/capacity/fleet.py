@@ -17,13 +17,13 @@ REDIS_MIB_PER_S = 1000.0
 class Costs:
     """Measured on one machine; processor seconds are of the service's process."""
 
-    click_cpu_s: float  # picture in memory
-    load_cpu_s: float  # more for a click whose picture comes from Redis
+    click_cpu_s: float  # image in memory
+    load_cpu_s: float  # more for a click whose image comes from Redis
     embed_cpu_s: float
-    picture_mib: float  # of memory, prepared
-    redis_mib: float  # of Redis, a picture
+    image_mib: float  # of memory, prepared
+    redis_mib: float  # of Redis, an image
     click_kb: float  # in and out, run lengths
-    process_mib: float  # resident before any picture
+    process_mib: float  # resident before any image
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class Crowd:
 
     Attributes:
         clickers: people at work at the same time.
-        visit: of one of them to one picture; then comes the next picture at once.
-        pictures_each: of the catalogue; pictures of one's own make it long.
+        visit: of one of them to one image; then comes the next image at once.
+        images_each: of the catalogue; images of one's own make it long.
         exponent: of Zipf's law over the catalogue.
-        new_share: visits to pictures that nobody has embedded in the lifetime of the cache.
+        new_share: visits to images that nobody has embedded in the lifetime of the cache.
     """
 
     clickers: int
     visit: Visit
-    pictures_each: float
+    images_each: float
     exponent: float
     new_share: float
 
@@ -86,10 +86,10 @@ def plan(crowd: Crowd, costs: Costs, pod: Pod, *, by_hash: bool, kept_s: float) 
         crowd: to serve.
         costs: of one request.
         pod: of which there are to be so many.
-        by_hash: whether the balancer sends a picture's clicks to one replica.
+        by_hash: whether the balancer sends an image's clicks to one replica.
         kept_s: an embedding stays in Redis for so long after its last use.
     """
-    catalogue = Popularity.zipf(max(1, round(crowd.clickers * crowd.pictures_each)), crowd.exponent)
+    catalogue = Popularity.zipf(max(1, round(crowd.clickers * crowd.images_each)), crowd.exponent)
     click_cores = crowd.clicks_per_s * costs.click_cpu_s
     embed_cores = crowd.visits_per_s * crowd.new_share * costs.embed_cpu_s
     pods, tier, load_cores = 1, MemoryTier(0.0, 0.0, 0.0), 0.0
@@ -98,7 +98,7 @@ def plan(crowd: Crowd, costs: Costs, pod: Pod, *, by_hash: bool, kept_s: float) 
             catalogue.scaled_to(1 / pods) if by_hash else catalogue,
             visits_per_s=crowd.visits_per_s / pods if by_hash else crowd.visits_per_s,
             visit=crowd.visit,
-            room=pod.memory_tier_mib / costs.picture_mib,
+            room=pod.memory_tier_mib / costs.image_mib,
             meets_share=1.0 if by_hash else 1 / pods,
         )
         load_cores = crowd.clicks_per_s * (1.0 - tier.click_hits) * costs.load_cpu_s
@@ -108,7 +108,7 @@ def plan(crowd: Crowd, costs: Costs, pod: Pod, *, by_hash: bool, kept_s: float) 
         pods = needed
     read_mib_per_s = crowd.clicks_per_s * (1.0 - tier.click_hits) * costs.redis_mib
     written_mib_per_s = crowd.visits_per_s * crowd.new_share * costs.redis_mib
-    alive = min(float(catalogue.pictures), crowd.visits_per_s * kept_s) + crowd.visits_per_s * crowd.new_share * kept_s
+    alive = min(float(catalogue.images), crowd.visits_per_s * kept_s) + crowd.visits_per_s * crowd.new_share * kept_s
     redis_mib_per_s = read_mib_per_s + written_mib_per_s
     return Fleet(
         pods=pods,

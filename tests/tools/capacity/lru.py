@@ -1,8 +1,8 @@
-"""How often a click finds its picture in a memory tier: Che's approximation, for people who stay on a picture.
+"""How often a click finds its image in a memory tier: Che's approximation, for people who stay on an image.
 
 A least-recently-used cache of C values holds, to a good approximation, exactly what was used within a *characteristic
 time* T, the same for all values, and T is where the expected number of such values is C (Che, Tung, Wang:
-Hierarchical Web Caching Systems, 2002). Here uses come in visits: someone opens a picture and clicks several times.
+Hierarchical Web Caching Systems, 2002). Here uses come in visits: someone opens an image and clicks several times.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _HALVINGS = 60
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What one person does with one picture."""
+    """What one person does with one image."""
 
     clicks: int
     gap_s: float  # between two clicks
@@ -32,8 +32,8 @@ class MemoryTier:
     """A replica's tier in the steady state.
 
     Attributes:
-        characteristic_s: a picture stays for so long after its last use; infinite where everything fits.
-        click_hits: share of the clicks that find their picture, 0..1.
+        characteristic_s: an image stays for so long after its last use; infinite where everything fits.
+        click_hits: share of the clicks that find their image, 0..1.
         visit_hits: the same of first clicks.
     """
 
@@ -48,19 +48,19 @@ def memory_tier(
     """What to expect of one replica.
 
     Args:
-        popularity: of the pictures that this replica sees.
+        popularity: of the images that this replica sees.
         visits_per_s: that touch this replica, to any extent.
         visit: of each.
-        room: pictures that the tier holds.
+        room: images that the tier holds.
         meets_share: probability that a click of a visit comes to this replica: 1 where the balancer goes by the
-            picture's hash, 1 / replicas where it goes by turns.
+            image's hash, 1 / replicas where it goes by turns.
     """
     rates = visits_per_s * popularity.share
 
     def held(characteristic_s: float) -> float:
         return float(popularity.count @ _used_within(characteristic_s, rates, visit, meets_share))
 
-    if popularity.pictures <= room:
+    if popularity.images <= room:
         characteristic_s = float("inf")
         used = np.ones_like(rates)
     else:
@@ -81,7 +81,7 @@ def memory_tier(
 
 
 def _used_within(window_s: float, rates: Floats, visit: Visit, meets_share: float) -> Floats:
-    """Probability that a picture was used here in the last `window_s`, by visits that begin at `rates` a second."""
+    """Probability that an image was used here in the last `window_s`, by visits that begin at `rates` a second."""
     began_s = (np.arange(_STEPS) + 0.5) / _STEPS * (window_s + visit.duration_s)  # ago
     clicks_ago = began_s[:, None] - np.arange(visit.clicks) * visit.gap_s
     inside = np.count_nonzero((clicks_ago >= 0.0) & (clicks_ago < window_s), axis=1)

@@ -1,4 +1,4 @@
-"""Real replicas and one real Redis, with a catalogue of pictures that all clickers share."""
+"""Real replicas and one real Redis, with a catalogue of images that all clickers share."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from support.redis_server import RedisServer
 from support.service_client import Scrape, embed, open_client
 from support.service_process import ServiceProcess
 from tools.bench.connection import request
-from tools.bench.disc import as_jpeg, disc_picture
+from tools.bench.disc import as_jpeg, disc_image
 
 _WIDTH, _HEIGHT = 1600, 1200
 _MIB = 2**20
@@ -39,19 +39,19 @@ class Counted:
 
 
 class Replicas:
-    """A context: replicas of one thread each over a Redis that holds `pictures` embeddings.
+    """A context: replicas of one thread each over a Redis that holds `images` embeddings.
 
-    One picture is embedded; the others are copies of its embedding under other hashes, made inside Redis: to the
-    caches and to the decoder they are pictures of their own, and encoding them would take minutes.
+    One image is embedded; the others are copies of its embedding under other hashes, made inside Redis: to the
+    caches and to the decoder they are images of their own, and encoding them would take minutes.
 
     Args:
         count: of replicas.
-        pictures: in the catalogue.
-        room: pictures that each replica's memory tier holds.
+        images: in the catalogue.
+        room: images that each replica's memory tier holds.
     """
 
-    def __init__(self, *, count: int, pictures: int, room: int) -> None:
-        self.hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(pictures)]
+    def __init__(self, *, count: int, images: int, room: int) -> None:
+        self.hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(images)]
         self._room = room
         self._count = count
         self._stack = ExitStack()
@@ -67,7 +67,7 @@ class Replicas:
             }
             self.services = [stack.enter_context(ServiceProcess(settings)) for _ in range(self._count)]
             self.clients = [stack.enter_context(open_client(service.url)) for service in self.services]
-            original = embed(self.clients[0], new_picture(0))
+            original = embed(self.clients[0], new_image(0))
             (key,) = (name.decode() for name in self._redis.ask("KEYS", f"*{original}"))
             for hashed in self.hashes:
                 self._redis.ask("COPY", key, key.replace(original, hashed))
@@ -92,15 +92,15 @@ class Replicas:
             cpu_s=sum(scrape.value("process_cpu_seconds_total") for scrape in scrapes),
         )
 
-    def click(self, picture: int) -> bytes:
-        """A request that asks for the object at one point of a picture of the catalogue."""
-        hashed = self.hashes[picture]
+    def click(self, image: int) -> bytes:
+        """A request that asks for the object at one point of an image of the catalogue."""
+        hashed = self.hashes[image]
         body = json.dumps({"image_hash": hashed, **_CLICK}).encode()
         return request("POST", "/segment", body, {"X-Image-Hash": hashed})
 
 
-def new_picture(seed: int) -> bytes:
+def new_image(seed: int) -> bytes:
     """A JPEG of 2 megapixels that nobody has embedded."""
-    picture = disc_picture((_HEIGHT, _WIDTH))
-    picture[:8, :8] = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return as_jpeg(picture)
+    image = disc_image((_HEIGHT, _WIDTH))
+    image[:8, :8] = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return as_jpeg(image)

@@ -10,8 +10,8 @@ from tools.capacity.lru import Visit
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 CROWDS = (100, 10_000, 1_000_000)
-# A click every three seconds, eight a picture; twenty pictures for each person, a tenth of the visits to new ones.
-PEOPLE = Crowd(0, Visit(clicks=8, gap_s=3.0), pictures_each=20.0, exponent=0.8, new_share=0.1)
+# A click every three seconds, eight an image; twenty images for each person, a tenth of the visits to new ones.
+PEOPLE = Crowd(0, Visit(clicks=8, gap_s=3.0), images_each=20.0, exponent=0.8, new_share=0.1)
 POD = Pod(cores=4, memory_tier_mib=4096, target_load=0.6)
 KEPT_S = 3600.0
 _WAYS = {True: "by hash", False: "by turns"}
@@ -23,7 +23,7 @@ def costs_of(times: ServiceTimes, *, process_mib: float) -> Costs:
         click_cpu_s=times.memory_cpu_s,
         load_cpu_s=max(0.0, times.redis_cpu_s - times.memory_cpu_s),
         embed_cpu_s=times.embed_cpu_s,
-        picture_mib=10.0,
+        image_mib=10.0,
         redis_mib=2.0,
         click_kb=2.0,
         process_mib=process_mib,
@@ -52,7 +52,7 @@ def _costs(times: ServiceTimes, costs: Costs) -> str:
         ("embedding of a JPEG of 2 MP", "-", f"{costs.embed_cpu_s * 1000:.0f} ms"),
     ]  # fmt: skip
     return _table(["one thread a replica", "time, mean", "processor time of the service"], rows) + (
-        f"\n\nAn image takes {costs.picture_mib:.0f} MiB in a memory tier and {costs.redis_mib:.0f} MiB in Redis. "
+        f"\n\nAn image takes {costs.image_mib:.0f} MiB in a memory tier and {costs.redis_mib:.0f} MiB in Redis. "
         f"The process takes {costs.process_mib:.0f} MiB before the first image. "
         f"A click takes some {costs.click_kb:.0f} kB of network traffic."
     )
@@ -60,7 +60,7 @@ def _costs(times: ServiceTimes, costs: Costs) -> str:
 
 def _checks(setup: Setup, outcomes: list[Outcome]) -> str:
     head = (
-        f"Experiment: {setup.replicas} replicas, {setup.pictures} images (Zipf, exponent {setup.exponent}) and "
+        f"Experiment: {setup.replicas} replicas, {setup.images} images (Zipf, exponent {setup.exponent}) and "
         f"{setup.room} images per memory tier. Visits have {setup.visit.clicks} clicks, one every "
         f"{setup.visit.gap_s:.0f} s. Load is {setup.clicks_per_s:.0f} clicks per second for {setup.seconds:.0f} s."
     )
@@ -93,7 +93,7 @@ def _fleets(costs: Costs) -> str:
     head = (
         f"Assumptions: pods of {POD.cores} cores at a load of {POD.target_load:.0%}, with "
         f"{POD.memory_tier_mib / 1024:.0f} GiB of memory tier. Users click every {PEOPLE.visit.gap_s:.0f} s and "
-        f"{PEOPLE.visit.clicks} times per image. The catalogue has {PEOPLE.pictures_each:.0f} images per user (Zipf, "
+        f"{PEOPLE.visit.clicks} times per image. The catalogue has {PEOPLE.images_each:.0f} images per user (Zipf, "
         f"exponent {PEOPLE.exponent}), and {PEOPLE.new_share:.0%} of the opened images are new. Redis keeps an "
         f"embedding for {KEPT_S / 3600:.0f} h after its last use."
     )

@@ -11,18 +11,18 @@ from tools.capacity.popularity import Popularity
 
 
 def clicks_of(popularity: Popularity, visit: Visit, *, visits: int, visits_per_s: float) -> list[tuple[int, bool]]:
-    """(picture, whether it is a visit's first click) in the order of time."""
+    """(image, whether it is a visit's first click) in the order of time."""
     chance = random.Random(3)
-    chosen = chance.choices(range(popularity.pictures), popularity.share.tolist(), k=visits)
+    chosen = chance.choices(range(popularity.images), popularity.share.tolist(), k=visits)
     timeline: list[tuple[float, int, bool]] = []
     now = 0.0
-    for picture in chosen:
+    for image in chosen:
         now += chance.expovariate(visits_per_s)
         at = now
         for number in range(visit.clicks):
-            heapq.heappush(timeline, (at, picture, number == 0))
+            heapq.heappush(timeline, (at, image, number == 0))
             at += visit.gap_s
-    return [(picture, is_first) for _, picture, is_first in (heapq.heappop(timeline) for _ in range(len(timeline)))]
+    return [(image, is_first) for _, image, is_first in (heapq.heappop(timeline) for _ in range(len(timeline)))]
 
 
 def really(clicks: list[tuple[int, bool]], *, room: int, replicas: int, by_hash: bool) -> tuple[float, float]:
@@ -30,11 +30,11 @@ def really(clicks: list[tuple[int, bool]], *, room: int, replicas: int, by_hash:
     chance = random.Random(5)
     tiers: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(replicas)]
     hits: list[tuple[bool, bool]] = []
-    for picture, is_first in clicks:
-        tier = tiers[picture % replicas if by_hash else chance.randrange(replicas)]
-        hits.append((picture in tier, is_first))
-        tier[picture] = None
-        tier.move_to_end(picture)
+    for image, is_first in clicks:
+        tier = tiers[image % replicas if by_hash else chance.randrange(replicas)]
+        hits.append((image in tier, is_first))
+        tier[image] = None
+        tier.move_to_end(image)
         if len(tier) > room:
             tier.popitem(last=False)
     late = hits[len(hits) // 2 :]
@@ -65,10 +65,10 @@ def test_everything_is_found_where_everything_fits() -> None:
     assert (tier.click_hits, tier.visit_hits) == (pytest.approx(1.0), pytest.approx(1.0))
 
 
-@pytest.mark.parametrize("pictures", [1, 100, 2000, 2001, 1_000_000])
-def test_shares_add_up_to_everything(pictures: int) -> None:
-    popularity = Popularity.zipf(pictures, 0.9)
-    assert popularity.pictures == pictures
+@pytest.mark.parametrize("images", [1, 100, 2000, 2001, 1_000_000])
+def test_shares_add_up_to_everything(images: int) -> None:
+    popularity = Popularity.zipf(images, 0.9)
+    assert popularity.images == images
     assert float(popularity.count @ popularity.share) == pytest.approx(1.0)
 
 

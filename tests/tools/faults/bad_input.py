@@ -24,7 +24,7 @@ LONGEST_S = 60.0  # on a busy machine; the figure stands in the table
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """All inputs over HTTP in the full form; in both, many pictures through the decoder alone."""
+    """All inputs over HTTP in the full form; in both, many images through the decoder alone."""
     outcome = Outcome("Bad input")
     decode_many(outcome, 400 if quick else 20_000)
     if not quick:
@@ -35,7 +35,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
 def over_http(scene: Scene, outcome: Outcome) -> None:
     """Each input to one service, which has to live through all of them."""
     service = scene.service()
-    (image_hash,) = embed_all(service.url, [scene.picture()])
+    (image_hash,) = embed_all(service.url, [scene.image()])
     pid = service.process.pid
     idle = look_at(pid).rss_bytes
     forget_peak(pid)
@@ -94,7 +94,7 @@ def endless(url: str, outcome: Outcome) -> None:
 
 
 def decode_many(outcome: Outcome, count: int) -> None:
-    """Damaged pictures through the decoder, in this process: any other error than ours would end the experiment."""
+    """Damaged images through the decoder, in this process: any other error than ours would end the experiment."""
     found: Counter[str] = Counter()
     longest, started = 0.0, process_time()
     for data in mutated(count, seed=2):

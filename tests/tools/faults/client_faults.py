@@ -26,7 +26,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     raise_own_file_limit()
     many, idle = (60, 60) if quick else (1000, 10_000)
     service = scene.service(head_timeout_s=2.0 if quick else 20.0, send_timeout_s=2.0, max_connections=12_000)
-    hashes = embed_all(service.url, scene.pictures())
+    hashes = embed_all(service.url, scene.images())
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
     stream = Stream("clicks of others", [service.url], clicks, scene.effort.clicks_per_s)
     rude = Rude(scene, service, stream, outcome)
@@ -85,9 +85,9 @@ class Rude:
         )
 
     def leave_in_mid_embed(self, count: int) -> None:
-        """Uploads of pictures nobody has seen, whose clients are gone before the answer: most are never encoded."""
-        picture = self.scene.picture()
-        bodies = [picture[:COMMENT_AT] + f"left{n:012d}".encode() + picture[COMMENT_AT + 16 :] for n in range(count)]
+        """Uploads of images nobody has seen, whose clients are gone before the answer: most are never encoded."""
+        image = self.scene.image()
+        bodies = [image[:COMMENT_AT] + f"left{n:012d}".encode() + image[COMMENT_AT + 16 :] for n in range(count)]
         before = self._scrape().value("edgesam_stage_duration_seconds_count", stage="encode")
         self._come_and_go(f"{count} uploads whose clients disconnect", "/embed", [upload(body) for body in bodies])
         encoded = self._scrape().value("edgesam_stage_duration_seconds_count", stage="encode") - before

@@ -1,4 +1,4 @@
-"""Inputs that were made to hurt: pictures, bodies and prompts, each with what it is called."""
+"""Inputs that were made to hurt: images, bodies and prompts, each with what it is called."""
 
 import base64
 import io
@@ -28,18 +28,18 @@ class Input:
 
 
 def every_input(image_hash: str, *, mutations: int) -> Iterator[Input]:
-    """All of them; pictures go to /embed, the rest to /segment on an embedded picture."""
-    for kind, picture in [*bombs(), *polyglots(), *metadata()]:
-        yield Input(kind, "/embed", picture)
-    for picture in mutated(mutations, seed=1):
-        yield Input("damaged images of every format", "/embed", picture)
+    """All of them; images go to /embed, the rest to /segment on an embedded image."""
+    for kind, upload in [*bombs(), *polyglots(), *metadata()]:
+        yield Input(kind, "/embed", upload)
+    for upload in mutated(mutations, seed=1):
+        yield Input("damaged images of every format", "/embed", upload)
     yield from bodies(image_hash)
     yield from prompts(image_hash)
     yield from wrong_types()
 
 
 def mutated(count: int, *, seed: int) -> Iterator[bytes]:
-    """Pictures with bytes changed, cut out and repeated."""
+    """Images with bytes changed, cut out and repeated."""
     draw = np.random.default_rng(seed)
     whole = files_of_every_kind()
     for number in range(count):

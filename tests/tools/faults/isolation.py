@@ -1,7 +1,7 @@
-"""Nobody gets another's answer: random interleavings on two replicas while both tiers throw pictures out.
+"""Nobody gets another's answer: random interleavings on two replicas while both tiers throw images out.
 
 Every question has one right answer, byte for byte: what a service that serves nobody else answers. These are asked
-first. Then users ask at random and all at once, of replicas whose memory holds fewer pictures than are in use and
+first. Then users ask at random and all at once, of replicas whose memory holds fewer images than are in use and
 whose Redis holds fewer than there are.
 """
 
@@ -28,7 +28,7 @@ _SIZES = ((40, 60), (61, 43), (90, 90), (33, 120), (128, 96), (70, 55))
 _STATE_MIB = 10
 _HELD_IN_MEMORY = 2
 _HELD_IN_REDIS = 5
-# More than enough tries for a picture that others push out again and again.
+# More than enough tries for an image that others push out again and again.
 _TRIES = 20
 
 
@@ -53,12 +53,12 @@ class Question:
     """A request whose answer does not depend on who else asks.
 
     Attributes:
-        picture: number of it.
+        image: number of it.
         body: of /segment.
         asks_first: the question whose best mask this one refines.
     """
 
-    picture: int
+    image: int
     body: dict[str, Any]
     asks_first: "Question | None" = None
 
@@ -78,13 +78,13 @@ class Isolation:
 
     Args:
         settings: of all three, such as the model to serve.
-        seed: of pictures, questions and who asks what.
+        seed: of images, questions and who asks what.
     """
 
     def __init__(self, settings: dict[str, str], *, seed: int = 1) -> None:
         self._settings = settings
         self._chance = random.Random(seed)
-        self._pictures = [noise_file(size, seed * 1000 + number) for number, size in enumerate(_SIZES)]
+        self._images = [noise_file(size, seed * 1000 + number) for number, size in enumerate(_SIZES)]
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -101,12 +101,12 @@ class Isolation:
             replicas = [stack.enter_context(ServiceProcess(shared)) for _ in range(2)]
             self._calm = stack.enter_context(open_client(calm.url))
             self._replicas = [stack.enter_context(open_client(replica.url)) for replica in replicas]
-            self._hashes = [embed(self._calm, picture) for picture in self._pictures]
+            self._hashes = [embed(self._calm, image) for image in self._images]
             empty = int(redis.ask("INFO", "memory")["used_memory"])
-            embed(self._replicas[0], self._pictures[0])
-            picture_bytes = int(redis.ask("INFO", "memory")["used_memory"]) - empty
+            embed(self._replicas[0], self._images[0])
+            image_bytes = int(redis.ask("INFO", "memory")["used_memory"]) - empty
             redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-            redis.ask("CONFIG", "SET", "maxmemory", empty + _HELD_IN_REDIS * picture_bytes + picture_bytes // 2)
+            redis.ask("CONFIG", "SET", "maxmemory", empty + _HELD_IN_REDIS * image_bytes + image_bytes // 2)
             self._redis = redis
             self._questions = self._all_questions()
             self._answers = {id(question): self._ask_calmly(question) for question in self._questions}
@@ -118,7 +118,7 @@ class Isolation:
 
     @property
     def evictions(self) -> tuple[int, int]:
-        """Pictures and masks that the replicas' memories and Redis have thrown out so far."""
+        """Images and masks that the replicas' memories and Redis have thrown out so far."""
         return (
             sum(_metric(client, 'edgesam_cache_evictions_total{tier="memory"}') for client in self._replicas),
             int(self._redis.ask("INFO", "stats")["evicted_keys"]),
@@ -148,16 +148,16 @@ class Isolation:
 
     def _all_questions(self) -> list[Question]:
         questions: list[Question] = []
-        for picture, (height, width) in enumerate(_SIZES):
+        for image, (height, width) in enumerate(_SIZES):
             x, y = self._chance.uniform(5, width - 5), self._chance.uniform(5, height - 5)
             point = {"points": [{"x": x, "y": y}]}
             box = {"box": [x / 2, y / 2, (x + width) / 2, (y + height) / 2]}
-            first = Question(picture, {"prompts": [point]})
+            first = Question(image, {"prompts": [point]})
             questions += [
                 first,
-                Question(picture, {"prompts": [box], "format": "polygon"}),
-                Question(picture, {"prompts": [point, box, {**point, **box}], "format": "png", "multimask": 3}),
-                Question(picture, {"prompts": [{"points": [{"x": y % width, "y": 1, "label": 0}]}]}, asks_first=first),
+                Question(image, {"prompts": [box], "format": "polygon"}),
+                Question(image, {"prompts": [point, box, {**point, **box}], "format": "png", "multimask": 3}),
+                Question(image, {"prompts": [{"points": [{"x": y % width, "y": 1, "label": 0}]}]}, asks_first=first),
             ]
         return questions
 
@@ -168,9 +168,9 @@ class Isolation:
         return answer
 
     def _ask(self, client: httpx.Client, question: Question, statuses: Counter[int]) -> bytes:
-        """The answer; a picture or mask that was thrown out is made anew, as clients do."""
+        """The answer; an image or mask that was thrown out is made anew, as clients do."""
         for _ in range(_TRIES):
-            body = {"image_hash": self._hashes[question.picture], **question.body}
+            body = {"image_hash": self._hashes[question.image], **question.body}
             if question.asks_first is not None:
                 first = self._ask(client, question.asks_first, statuses)
                 mask_id = httpx.Response(200, content=first).json()["results"][0]["masks"][0]["mask_id"]
@@ -182,7 +182,7 @@ class Isolation:
             if response.status_code != 404:
                 break
             if response.json()["code"] == "embedding-not-found":
-                embed(client, self._pictures[question.picture])
+                embed(client, self._images[question.image])
         raise AssertionError(f"{question} had no answer after {dict(statuses)}: {response.text}")
 
 

@@ -60,7 +60,7 @@ def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
     server = scene.enter(RedisServer())
     settings = {"redis_url": server.url, "drain_s": effort.drain_s}
     first, second = scene.service(**settings), scene.service(**settings)
-    hashes = embed_all(first.url, scene.pictures())
+    hashes = embed_all(first.url, scene.images())
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
 
     def stream(*services: ServiceProcess) -> Stream:
@@ -77,7 +77,7 @@ def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
     (row,) = scene.watch(
         "SIGKILL of one of two during an encode",
         [stream(third, second)],
-        lambda: kill_owner(third, second, scene.picture(), server, waits),
+        lambda: kill_owner(third, second, scene.image(), server, waits),
         lambda: None,
     )
     outcome.rows.append(row)
@@ -98,19 +98,19 @@ def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
 def kill_owner(
     owner: ServiceProcess,
     waiter: ServiceProcess,
-    picture: bytes,
+    image: bytes,
     server: RedisServer,
     waits: list[tuple[float, int]],
 ) -> None:
-    """Kill a replica while it encodes a picture for which another waits; when that is answered stands in `waits`."""
+    """Kill a replica while it encodes an image for which another waits; when that is answered stands in `waits`."""
 
     def ask_owner() -> None:
         with open_client(owner.url) as client, contextlib.suppress(httpx.TransportError):
-            client.post("/embed", content=picture)
+            client.post("/embed", content=image)
 
     def ask_waiter() -> None:
         with open_client(waiter.url) as client:
-            status = client.post("/embed", content=picture).status_code
+            status = client.post("/embed", content=image).status_code
         waits.append((perf_counter() - killed_s, status))
 
     killed_s = perf_counter()
@@ -158,7 +158,7 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
     other = another_model(scene.folder / "other")
     server = scene.enter(RedisServer())
     old = [scene.service(redis_url=server.url, drain_s=effort.drain_s) for _ in range(2)]
-    hashes = embed_all(old[0].url, pictures := scene.pictures())
+    hashes = embed_all(old[0].url, images := scene.images())
     new = [scene.service(redis_url=server.url, model_dir=other, drain_s=effort.drain_s) for _ in range(2)]
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
     with open_client(old[0].url) as before, open_client(new[0].url) as after:
@@ -176,7 +176,7 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
     urls = [one.url for one in (*old, *new)]
     rows = scene.watch(
         "model replaced, old images", [Stream("clicks on four replicas", urls, clicks, effort.clicks_per_s)], swap,
-        lambda: embed_all(new[0].url, pictures) and None, during_s=effort.drain_s + 2.0,
+        lambda: embed_all(new[0].url, images) and None, during_s=effort.drain_s + 2.0,
     )  # fmt: skip
     outcome.rows += rows
     problems_only(outcome, rows[0], {LOST})
@@ -221,7 +221,7 @@ def inside(scene: Scene, outcome: Outcome, what: str, prepare: str, *, root: str
     if root:
         shell = f"{prepare}; mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc; {enter}"
     with scene.process(prefix=["unshare", "-m", "sh", "-c", shell, "-"]) as service, open_client(service.url) as client:
-        image_hash = embed(client, scene.picture())
+        image_hash = embed(client, scene.image())
         masks = segment(client, image_hash, point(50, 50))
         complaints = [line for line in service.log if line.get("level") in {"warning", "error"}]
     outcome.facts[what] = f"starts, embeds, segments; {len(complaints)} warnings in the log"
@@ -246,7 +246,7 @@ def changed_clock(scene: Scene, outcome: Outcome) -> None:
     prefix = ["env", *(f"{name}={value}" for name, value in faked.items())]
     server = scene.enter(RedisServer())
     service = scene.enter(scene.process(prefix=prefix, redis_url=server.url, cache_ttl_s=3600))
-    hashes = embed_all(service.url, scene.pictures())
+    hashes = embed_all(service.url, scene.images())
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
     stream = Stream("clicks, image in memory", [service.url], clicks, effort.clicks_per_s)
     for what, offset in (("wall clock + 1 day", "+1d"), ("wall clock - 2 days", "-2d")):
@@ -257,16 +257,16 @@ def changed_clock(scene: Scene, outcome: Outcome) -> None:
 
 
 def little_memory(scene: Scene, outcome: Outcome) -> None:
-    """The most that the worst pictures take, and what happens where the process may not have it."""
+    """The most that the worst images take, and what happens where the process may not have it."""
     with scene.process() as service, open_client(service.url) as client:
         pid = service.process.pid
-        image_hash = embed(client, scene.picture())
+        image_hash = embed(client, scene.image())
         idle = look_at(pid).rss_bytes
-        for what, picture in worst_pictures():
+        for what, image in worst_images():
             forget_peak(pid)
-            response = client.post("/embed", content=picture)
+            response = client.post("/embed", content=image)
             outcome.promise(response.status_code == 200, f"{what}: {response.text}")
-            outcome.facts[f"memory of {what}, {len(picture) / MIB:.1f} MiB as a file"] = (
+            outcome.facts[f"memory of {what}, {len(image) / MIB:.1f} MiB as a file"] = (
                 f"{(peak_bytes(pid) - idle) / MIB:.0f} MiB more than the {idle / MIB:.0f} of the idle process"
             )
         segment(client, image_hash, point(5, 5))
@@ -276,9 +276,9 @@ def little_memory(scene: Scene, outcome: Outcome) -> None:
             outcome.facts["memory limit close"] = "not tried: needs a cgroup to write in"
             return
         with scene.process(prefix=prefix) as service, open_client(service.url) as client:
-            image_hash = embed(client, scene.picture())
+            image_hash = embed(client, scene.image())
             for _ in range(8):
-                embed(client, scene.picture((3000, 4000)))
+                embed(client, scene.image((3000, 4000)))
             segment(client, image_hash, point(5, 5))
             is_alive = service.process.poll() is None
     outcome.facts[f"memory limit of {limit / MIB:.0f} MiB, eight images of 12 megapixels"] = (
@@ -287,19 +287,19 @@ def little_memory(scene: Scene, outcome: Outcome) -> None:
     outcome.promise(is_alive, "a limit of 300 MiB above the idle process ended it")
 
 
-def worst_pictures() -> Iterator[tuple[str, bytes]]:
-    """The largest pictures that are taken, of the kinds that need most memory."""
+def worst_images() -> Iterator[tuple[str, bytes]]:
+    """The largest images that are taken, of the kinds that need most memory."""
     size = (7070, 7070)
     for mode, file_format, options in (
         ("RGB", "JPEG", {}), ("RGBA", "PNG", {"compress_level": 1}), ("RGBA", "WEBP", {"lossless": True, "method": 0}),
     ):  # fmt: skip
         image = Image.new(mode, size, (90, 120, 60, 128)[: len(mode)])
         with contextlib.closing(image):
-            yield f"{file_format} {mode}, 50 megapixels", as_picture(image, file_format, options)
+            yield f"{file_format} {mode}, 50 megapixels", pillow_file(image, file_format, options)
 
 
-def as_picture(image: Image.Image, file_format: str, options: dict) -> bytes:
-    """A file of a picture that is no array."""
+def pillow_file(image: Image.Image, file_format: str, options: dict) -> bytes:
+    """A file of an image that is no array."""
     with tempfile.SpooledTemporaryFile(max_size=1 << 30) as file:
         image.save(file, file_format, **options)
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Redis goes wrong in every way it can while people click: pictures in memory must not notice."""
+"""Redis goes wrong in every way it can while people click: images in memory must not notice."""
 
 import shutil
 import struct
@@ -44,7 +44,7 @@ class Fault:
             that others use as well may be late, and a late Redis is none.
         is_felt: whether any of them must fail; else the experiment would prove nothing.
         opens_breaker: whether Redis is left alone meanwhile.
-        loses: whether pictures are gone afterwards, so that clients embed them anew.
+        loses: whether images are gone afterwards, so that clients embed them anew.
     """
 
     name: str
@@ -58,16 +58,16 @@ class Fault:
 
 
 class Replicas:
-    """Two services on one Redis address: one keeps pictures in memory, the other asks Redis for each click."""
+    """Two services on one Redis address: one keeps images in memory, the other asks Redis for each click."""
 
     def __init__(self, scene: Scene, url: str) -> None:
         self.scene = scene
-        self.pictures = scene.pictures()
+        self.images = scene.images()
         self.keeps = scene.service(redis_url=url)
         self.asks = scene.service(redis_url=url, memory_cache_bytes=0)
-        self.hashes = embed_all(self.keeps.url, self.pictures)
+        self.hashes = embed_all(self.keeps.url, self.images)
         clicks = [click(image_hash, number) for number in range(8) for image_hash in self.hashes]
-        fresh = [varied(scene.picture((120, 160)), number) for number in range(200)]
+        fresh = [varied(scene.image((120, 160)), number) for number in range(200)]
         effort = scene.effort
         self.streams = [
             Stream(IN_MEMORY, [self.keeps.url], clicks, effort.clicks_per_s),
@@ -77,10 +77,10 @@ class Replicas:
             self.streams.append(Stream(UPLOADS, [self.asks.url], [upload(one) for one in fresh], effort.uploads_per_s))
 
     def embed_again(self) -> None:
-        """What clients do when they are told that a picture is not embedded, until they are told otherwise."""
+        """What clients do when they are told that an image is not embedded, until they are told otherwise."""
 
         def are_there() -> bool:
-            embed_all(self.keeps.url, self.pictures)
+            embed_all(self.keeps.url, self.images)
             with open_client(self.asks.url) as client:
                 return all(client.head(f"/embed/{one}").status_code == 200 for one in self.hashes)
 
@@ -227,7 +227,7 @@ def expired_certificate(scene: Scene, outcome: Outcome) -> None:
 
 
 def lost_node(scene: Scene, outcome: Outcome) -> None:
-    """One of three masters of a cluster dies and comes back empty; pictures on the others are not concerned."""
+    """One of three masters of a cluster dies and comes back empty; images on the others are not concerned."""
     cluster = scene.enter(RedisCluster())
     replicas = Replicas(scene, cluster.url)
     lost = max(cluster.nodes, key=lambda node: node.ask("DBSIZE"))
@@ -269,6 +269,6 @@ def judge(outcome: Outcome, memory: Row, redis: Row, uploads: Sequence[Row], all
         problems_only(outcome, row, set())
 
 
-def varied(picture: bytes, number: int) -> bytes:
-    """The same picture as another file."""
-    return picture[:COMMENT_AT] + f"{number:016x}".encode() + picture[COMMENT_AT + 16 :]
+def varied(image: bytes, number: int) -> bytes:
+    """The same image as another file."""
+    return image[:COMMENT_AT] + f"{number:016x}".encode() + image[COMMENT_AT + 16 :]

@@ -1,6 +1,6 @@
-"""What experiments share: processes that end with the scene, pictures, loads, and a look at a process from outside.
+"""What experiments share: processes that end with the scene, images, loads, and a look at a process from outside.
 
-A load is an open loop of requests that were written beforehand: `zipf` mixes clicks and uploads over many pictures as
+A load is an open loop of requests that were written beforehand: `zipf` mixes clicks and uploads over many images as
 people do, for experiments of half an hour as for those of seconds; `Sampler` follows memory, files and tasks meanwhile.
 """
 
@@ -38,9 +38,9 @@ class Effort:
     after_s: float
     silence_s: float  # of a Redis that stands still
     clicks_per_s: float
-    cold_clicks_per_s: float  # on pictures that are in Redis only
+    cold_clicks_per_s: float  # on images that are in Redis only
     uploads_per_s: float  # 0: none
-    pictures: int
+    images: int
     breaker_failures: int
     breaker_open_s: float
     lock_ttl_s: float
@@ -49,11 +49,11 @@ class Effort:
 
 QUICK = Effort(
     before_s=0.4, during_s=1.0, after_s=1.0, silence_s=1.5, clicks_per_s=4.0, cold_clicks_per_s=6.0, uploads_per_s=0.0,
-    pictures=3, breaker_failures=2, breaker_open_s=0.4, lock_ttl_s=1.0, drain_s=0.8,
+    images=3, breaker_failures=2, breaker_open_s=0.4, lock_ttl_s=1.0, drain_s=0.8,
 )  # fmt: skip
 FULL = Effort(
     before_s=2.0, during_s=5.0, after_s=7.0, silence_s=60.0, clicks_per_s=5.0, cold_clicks_per_s=2.5,
-    uploads_per_s=0.15, pictures=4, breaker_failures=5, breaker_open_s=5.0, lock_ttl_s=10.0, drain_s=3.0,
+    uploads_per_s=0.15, images=4, breaker_failures=5, breaker_open_s=5.0, lock_ttl_s=10.0, drain_s=3.0,
 )  # fmt: skip
 
 
@@ -112,15 +112,15 @@ class Scene:
         named = {f"EDGESAM_{name.upper()}": str(value) for name, value in settings.items()}
         return ServiceProcess({name: str(value) for name, value in own.items()} | named, prefix=prefix)
 
-    def picture(self, size: tuple[int, int] = SIZE) -> bytes:
+    def image(self, size: tuple[int, int] = SIZE) -> bytes:
         """A JPEG that nobody has seen, with 16 bytes at COMMENT_AT that make as many others of it."""
         self._seeds += 1
         data = as_file(noise_image(size, self._seeds), "JPEG")
         return data[:2] + _COMMENT + b"0" * 16 + data[2:]
 
-    def pictures(self) -> list[bytes]:
+    def images(self) -> list[bytes]:
         """As many as a load is spread over."""
-        return [self.picture() for _ in range(self.effort.pictures)]
+        return [self.image() for _ in range(self.effort.images)]
 
     def watch(
         self,
@@ -159,15 +159,15 @@ class Scene:
 
 
 def click(image_hash: str, number: int = 0, *, size: tuple[int, int] = SIZE) -> bytes:
-    """One click somewhere on a picture of this height and width."""
+    """One click somewhere on an image of this height and width."""
     x, y = 20 + 37 * number % (size[1] - 40), 20 + 53 * number % (size[0] - 40)
     body = {"image_hash": image_hash, "prompts": [point(x, y)]}
     return request("POST", "/segment", json.dumps(body).encode())
 
 
-def upload(picture: bytes) -> bytes:
-    """A picture on its way."""
-    return request("POST", "/embed", picture, {"Content-Type": "image/jpeg"})
+def upload(image: bytes) -> bytes:
+    """An image on its way."""
+    return request("POST", "/embed", image, {"Content-Type": "image/jpeg"})
 
 
 def with_key(data: bytes, key: str) -> bytes:
@@ -175,10 +175,10 @@ def with_key(data: bytes, key: str) -> bytes:
     return data.replace(b"\r\n", f"\r\nX-API-Key: {key}\r\n".encode(), 1)
 
 
-def embed_all(url: str, pictures: Sequence[bytes], *, key: str | None = None) -> list[str]:
-    """Embed pictures; their hashes."""
+def embed_all(url: str, images: Sequence[bytes], *, key: str | None = None) -> list[str]:
+    """Embed images; their hashes."""
     with open_client(url, headers={"X-API-Key": key} if key else {}) as client:
-        return [embed(client, picture) for picture in pictures]
+        return [embed(client, image) for image in images]
 
 
 def redis_state(url: str) -> tuple[str, float]:
@@ -188,7 +188,7 @@ def redis_state(url: str) -> tuple[str, float]:
 
 
 def zipf(clicks: Sequence[bytes], uploads: Sequence[bytes], count: int, *, uploads_share: float, seed: int) -> Requests:
-    """A mix of requests in random order: the k-th picture gets 1/k of the first one's clicks."""
+    """A mix of requests in random order: the k-th image gets 1/k of the first one's clicks."""
     draw = random.Random(seed)
     weights = [1.0 / rank for rank in range(1, len(clicks) + 1)]
     return [

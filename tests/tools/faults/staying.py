@@ -1,4 +1,4 @@
-"""Half an hour of people at work on more pictures than memory holds: what grows, what slows down, what is found."""
+"""Half an hour of people at work on more images than memory holds: what grows, what slows down, what is found."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Plan:
 
     seconds: float
     warm_s: float
-    pictures: int
+    images: int
     room: int
     clicks_per_s: float
     uploads_per_s: float
@@ -37,13 +37,13 @@ _FULL = Plan(1800.0, 300.0, 60, 20, 12.0, 0.2, 5.0, 300.0)
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """One replica with a real Redis, clicks by Zipf's law and uploads of new pictures."""
+    """One replica with a real Redis, clicks by Zipf's law and uploads of new images."""
     outcome, plan = Outcome("Long run"), _QUICK if quick else _FULL
     redis = scene.enter(RedisServer(arguments=["--maxmemory 1gb", "--maxmemory-policy allkeys-lfu"]))
     service = scene.service(redis_url=redis.url, memory_cache_bytes=(plan.room * _STATE_MIB + 1) * _MIB)
-    hashes = embed_all(service.url, [scene.picture(_SMALL) for _ in range(plan.pictures)])
+    hashes = embed_all(service.url, [scene.image(_SMALL) for _ in range(plan.images)])
     clicks = [click(image_hash, number, size=_SMALL) for number, image_hash in enumerate(hashes)]
-    uploads = [upload(scene.picture(_SMALL)) for _ in range(int(plan.uploads_per_s * plan.seconds) + 2)]
+    uploads = [upload(scene.image(_SMALL)) for _ in range(int(plan.uploads_per_s * plan.seconds) + 2)]
     order = zipf(clicks, [], int(plan.clicks_per_s * plan.seconds * 1.2), uploads_share=0.0, seed=4)
     with (
         LoadGenerator() as clicking,
@@ -110,7 +110,7 @@ def _hits(outcome: Outcome, warm: Scrape, end: Scrape, plan: Plan) -> None:
     hits, misses = grown("hit"), max(0.0, grown("miss") - uploads)
     measured = hits / (hits + misses)
     predicted = memory_tier(
-        Popularity.zipf(plan.pictures, 1.0),
+        Popularity.zipf(plan.images, 1.0),
         visits_per_s=plan.clicks_per_s,
         visit=Visit(1, 1.0),
         room=plan.room,

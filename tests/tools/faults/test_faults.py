@@ -54,7 +54,7 @@ def test_the_report_keeps_what_people_wrote_and_what_was_not_measured_again(tmp_
     assert "### Clients\n\nstays\n" in text
 
 
-def test_the_first_pictures_get_most_of_the_clicks():
+def test_the_first_images_get_most_of_the_clicks():
     clicks = [b"%d" % number for number in range(10)]
 
     mixed = zipf(clicks, [b"upload"], 5000, uploads_share=0.1, seed=0)

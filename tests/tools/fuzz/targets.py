@@ -28,12 +28,12 @@ FINGERPRINT = "0123456789abcdef"
 Read = Callable[[bytes], None]
 
 
-def read_picture(data: bytes) -> None:
-    """A picture within the limit, or one of our errors."""
+def read_image(data: bytes) -> None:
+    """An image within the limit, or one of our errors."""
     with suppress(ServiceError):
-        picture = decode_image(data, max_pixels=MAX_PIXELS)
-        assert picture.mode == "RGB"
-        assert 0 < picture.width * picture.height <= MAX_PIXELS
+        image = decode_image(data, max_pixels=MAX_PIXELS)
+        assert image.mode == "RGB"
+        assert 0 < image.width * image.height <= MAX_PIXELS
 
 
 def read_multipart(data: bytes) -> None:
@@ -88,14 +88,14 @@ def requests() -> Iterable[bytes]:
 
 
 def forms() -> Iterable[bytes]:
-    """A form with a picture, and a picture without."""
+    """A form with an image, and an image without."""
     part = b'--seam\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r\ndata\r\n'
     yield b"multipart/form-data; boundary=seam\n" + part + part + b"--seam--\r\n"
     yield b"image/png\ndata"
 
 
 TARGETS: dict[str, tuple[Callable[[], Iterable[bytes]], Read, int]] = {
-    "pictures": (files_of_every_kind, read_picture, 1 << 16),
+    "images": (files_of_every_kind, read_image, 1 << 16),
     "multipart": (forms, read_multipart, 1 << 14),
     "requests": (requests, read_request, 1 << 14),
     "values": (values, read_value, (1 << 21) + 200),

@@ -1,4 +1,4 @@
-"""Where an upload's time goes, by the size of the picture."""
+"""Where an upload's time goes, by the size of the image."""
 
 from tools.bench.samples import COLUMNS, interleaved, median
 from tools.bench.section import Section, Table
@@ -12,7 +12,7 @@ def measure(bench: Workbench) -> Section:
     connection = bench.connect(bench.service.url)
 
     def upload(size):
-        return lambda: connection.post("/embed", bench.new_picture(size), {"Content-Type": "image/jpeg"})
+        return lambda: connection.post("/embed", bench.new_image(size), {"Content-Type": "image/jpeg"})
 
     samples = interleaved(
         {megapixels(size): upload(size) for size in bench.effort.sizes}, bench.effort.embeds, 1, warms=False

@@ -22,7 +22,7 @@ Calls = dict[tuple[str, int], Callable[[], Any]]
 
 
 def measure(bench: Workbench) -> Section:
-    """One click on a picture, one thread and all, each contender on the same picture and point."""
+    """One click on an image, one thread and all, each contender on the same image and point."""
     clicks, encodes = _decoder_calls(bench), _encoder_calls(bench)
     expected = clicks[OFFICIAL, bench.cpus]()[1][0]
     largest = float(np.abs(expected).max())

@@ -19,7 +19,7 @@ def measure(bench: Workbench) -> Section:
     """First what the machine can do, then how long a click takes when so much of it is asked for."""
     size = bench.effort.medium
     connection = bench.connect(bench.service.url)
-    own = [click_request(bench.embed(connection, size), size) for _ in range(bench.effort.load_pictures)]
+    own = [click_request(bench.embed(connection, size), size) for _ in range(bench.effort.load_images)]
     closed, values = _closed(bench, own)
     open_, more = _open(bench, connection, own, values["load.per_s"])
     return Section(
@@ -42,8 +42,8 @@ def measure(bench: Workbench) -> Section:
 
 def _closed(bench: Workbench, requests: list[bytes]) -> tuple[Table, dict[str, float]]:
     generator, seconds = bench.generator, bench.effort.load_s
-    together = bench.clicks(bench.cpus, pictures=len(requests))
-    apart = bench.clicks(1, pictures=len(requests))
+    together = bench.clicks(bench.cpus, images=len(requests))
+    apart = bench.clicks(1, images=len(requests))
     loops: dict[str, list[float]] = {}
     loads: dict[tuple[int, str], list[Load]] = {}
     for _ in range(bench.effort.load_repeats):
@@ -119,7 +119,7 @@ def _calls_per_s(clicks: Clicks, workers: int, seconds: float, point: tuple[floa
 
     def loop(worker: int) -> None:
         while perf_counter() - started < seconds:
-            clicks.decode([point], picture=worker + workers * counts[worker])
+            clicks.decode([point], image=worker + workers * counts[worker])
             counts[worker] += 1
 
     threads = [threading.Thread(target=loop, args=(worker,)) for worker in range(workers)]

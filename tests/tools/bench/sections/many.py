@@ -10,7 +10,7 @@ from tools.bench.workbench import Workbench, click_request, megapixels, spread_p
 
 
 def measure(bench: Workbench) -> Section:
-    """The same prompts on one picture, together and one after the other."""
+    """The same prompts on one image, together and one after the other."""
     size, count = bench.effort.medium, bench.effort.many_prompts
     points = spread_points(size, count)
     connection = bench.connect(bench.service.url)

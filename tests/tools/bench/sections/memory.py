@@ -1,4 +1,4 @@
-"""What a cached picture costs in memory."""
+"""What a cached image costs in memory."""
 
 from pathlib import Path
 
@@ -6,24 +6,24 @@ from tools.bench.section import Section, Table
 from tools.bench.workbench import Workbench
 
 MIB = 2**20
-_WARM_PICTURES = 2
+_WARM_IMAGES = 2
 
 
 def measure(bench: Workbench) -> Section:
-    """Embed pictures that the memory tier keeps, and see by how much the process grows."""
+    """Embed images that the memory tier keeps, and see by how much the process grows."""
     connection = bench.connect(bench.service.url)
     pid = bench.service.process.pid
-    for _ in range(_WARM_PICTURES):
+    for _ in range(_WARM_IMAGES):
         bench.embed(connection, bench.effort.small)
     before = _resident_bytes(pid)
-    for _ in range(bench.effort.kept_pictures):
+    for _ in range(bench.effort.kept_images):
         bench.embed(connection, bench.effort.small)
-    growth = (_resident_bytes(pid) - before) / bench.effort.kept_pictures / MIB
+    growth = (_resident_bytes(pid) - before) / bench.effort.kept_images / MIB
     state = bench.clicks(bench.cpus).state
     rows = [
         ["prepared state, as the memory tier counts it", state.nbytes / MIB],
         ["of it the embedding", state.embedding.nbytes / MIB],
-        [f"growth of the process per image, over {bench.effort.kept_pictures} images", growth],
+        [f"growth of the process per image, over {bench.effort.kept_images} images", growth],
         ["the process before them", before / MIB],
     ]
     return Section(

@@ -16,7 +16,7 @@ CLIENTS = 16
 
 
 def measure(bench: Workbench) -> Section:
-    """The same click, on the same pictures, by one client and by sixteen on one picture."""
+    """The same click, on the same images, by one client and by sixteen on one image."""
     sizes = {"medium": bench.effort.medium, "large": bench.effort.large}
     connection, peer = bench.connect(bench.service.url), bench.connect(bench.peer.url)
     requests, contenders = {}, {}
@@ -79,9 +79,9 @@ def _one_client(samples: dict[tuple[str, str], Samples], sizes: dict[str, Size])
     return table
 
 
-def _many_clients(loads: dict[str, list[Load]], picture: str) -> Table:
+def _many_clients(loads: dict[str, list[Load]], image: str) -> Table:
     table = Table(
-        f"{CLIENTS} clients, closed loop, one image of {picture}",
+        f"{CLIENTS} clients, closed loop, one image of {image}",
         ["server", "clicks/s", "p50 ms", "p90 ms", "p99 ms", "failed", "this ÷ peer, clicks/s"],
     )
     reference = median([run.per_s for run in loads["peer"]])

@@ -1,4 +1,4 @@
-"""The first click on a replica that did not embed the picture: Redis, and one `prepare`."""
+"""The first click on a replica that did not embed the image: Redis, and one `prepare`."""
 
 from time import perf_counter, sleep
 
@@ -16,7 +16,7 @@ def measure(bench: Workbench) -> Section:
     first, second = (bench.start_service(EDGESAM_REDIS_URL=bench.redis.url) for _ in range(2))
     embedder, clicker = bench.connect(first.url), bench.connect(second.url)
     samples = {MEMORY: Samples(), REDIS: Samples()}
-    for _ in range(bench.effort.replica_pictures + 1):
+    for _ in range(bench.effort.replica_images + 1):
         click = click_request(bench.embed(embedder, size), size)
         for name in (REDIS, MEMORY):
             sleep(_PAUSE_S)
@@ -24,7 +24,7 @@ def measure(bench: Workbench) -> Section:
             answer = clicker.ask(click)
             samples[name].ms.append((perf_counter() - started) * 1000.0)
             samples[name].answers.append(answer.stages())
-    for own in samples.values():  # the first picture warms connections up
+    for own in samples.values():  # the first image warms connections up
         del own.ms[0], own.answers[0]
     added = samples[REDIS].p50 - samples[MEMORY].p50
     stages = {stage: median([timing[stage] for timing in samples[REDIS].answers]) for stage in ("cache_get", "prepare")}
