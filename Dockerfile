@@ -1,19 +1,19 @@
-# Images of the service, and of the tools that make its models. `make image` builds the first.
+# Container images of the service, and of the tools that make its models. `make image` builds the first.
 #
 #   cpu       serves with ONNX Runtime on CPUs; the default
 #   openvino  serves with OpenVINO on CPUs
 #   gpu       serves with ONNX Runtime on CUDA and TensorRT
-#   model     makes models: torch, export, training, evaluation
+#   model     trains, evaluates and exports models with torch
 #
-# Every base is an argument, so that a digest can pin it:
+# Every base image is an argument, so that a digest can pin it:
 #   docker build --build-arg PYTHON_BASE=python:3.11-slim-bookworm@sha256:… .
 ARG PYTHON_BASE=python:3.11-slim-bookworm
 ARG CUDA_BASE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
 
-# --- What is installed and compiled here is copied from here; compilers and pip stay behind.
+# --- Build stages. The final images copy packages and code from them, so they contain no compiler and no pip.
 
 FROM ${PYTHON_BASE} AS builder
-# The base pins its distribution; a version of a package given here would leave the mirror within months.
+# The base image pins its distribution. Debian's mirrors drop a version of a package within months, so none is pinned here.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
@@ -36,7 +36,7 @@ COPY requirements/model.lock requirements/
 RUN --mount=type=cache,target=/root/.cache/pip install-stage packages requirements/model.lock \
     && TORCH_INDEX="${TORCH_INDEX}" install-stage torch "${TORCH}"
 
-# Without model_store the package is the service alone.
+# Without the folder model_store the package contains the service only.
 FROM builder AS service-code
 COPY requirements/build.lock requirements/
 COPY pyproject.toml setup.py ./
@@ -47,7 +47,7 @@ FROM service-code AS model-code
 COPY model_store model_store
 RUN --mount=type=cache,target=/root/.cache/pip rm -rf /opt/app && install-stage code
 
-# The CUDA base brings another Python, so packages and the C library are made once more for it.
+# The CUDA base image has another version of Python, so packages and the C library are built again for it.
 FROM ${CUDA_BASE} AS cuda-base
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -72,7 +72,7 @@ COPY pyproject.toml setup.py ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache/pip install-stage code
 
-# --- The images. Layers are ordered by how often they change: packages, the model, the code.
+# --- Final images. Layers are ordered by how often they change: packages, the model, the code.
 
 FROM ${PYTHON_BASE} AS model
 ENV PATH=/opt/venv/bin:$PATH \

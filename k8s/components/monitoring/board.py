@@ -1,7 +1,7 @@
-"""The board: rows of panels for Grafana. `make monitoring` writes it to dashboards/edgesam.json.
+"""The Grafana dashboard: rows of panels. `make monitoring` writes it to dashboards/edgesam.json.
 
-One panel answers one question, which is its title; the description says what a bad answer means. Percentiles are never
-averaged, thresholds are the objectives of rules.yaml, and every query follows the variables above the board.
+A panel's title names what it shows, and its description says what a bad value means. Percentiles are never averaged,
+thresholds are the objectives of rules.yaml, and every query uses the dashboard's variables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ STAGE = "edgesam_stage_duration_seconds"
 CLICK_S, EMBED_S = 0.15, 2.5
 AVAILABILITY, CLICKS, IMAGES = 0.999, 0.99, 0.95
 
-# Which series the variables choose. Recorded rules keep namespace and job alone.
+# Label matchers of the dashboard's variables. Results of recording rules only have the labels namespace and job.
 JOB = 'namespace=~"$namespace", job=~"$job"'
 REPLICA = f'{JOB}, instance=~"$instance"'
 REDIS = 'namespace=~"$namespace", job=~"edgesam-redis"'
@@ -23,17 +23,17 @@ EMBED = f'route="/embed", method="POST", status="200", {REPLICA}'
 FAILED = 'status=~"5..|0"'
 
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
-NOT_EVERYWHERE = "Needs {}, which a cluster has and a bare Prometheus has not; without it the panel is empty. "
+NOT_EVERYWHERE = "Needs {}, which is usual in a cluster. Without it the panel is empty. "
 
 Json = dict[str, Any]
 
 
 def board() -> Json:
-    """The dashboard, as Grafana takes it."""
+    """Return the dashboard in Grafana's JSON format."""
     return {
         "uid": "edgesam",
         "title": "EdgeSAM",
-        "description": "Latency, errors, stages, caches and replicas. What to do: docs/operations/runbook.md.",
+        "description": "Latency, errors, stages, caches and replicas. Remedies: docs/operations/runbook.md.",
         "tags": ["edgesam"],
         "schemaVersion": 39,
         "version": 1,
@@ -50,7 +50,7 @@ def board() -> Json:
 
 
 def variables() -> list[Json]:
-    """What stands above the board. The model chooses the replicas that serve it, and so reaches every panel."""
+    """Return the dashboard's variables. The model selects the replicas that serve it, which every panel then shows."""
     chosen = {"type": "query", "datasource": SOURCE, "refresh": 2, "includeAll": True, "multi": True, "sort": 1}
     everything = {"allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}}
     return [
@@ -94,27 +94,27 @@ def variables() -> list[Json]:
             "label": "Runbook",
             "type": "constant",
             "query": "docs/operations/runbook.md",
-            "description": "Where docs/operations/runbook.md can be read.",
+            "description": "Address of docs/operations/runbook.md.",
             "hide": 2,
         },
     ]
 
 
 def rows() -> list[tuple[str, list[Json]]]:
-    """Every row: its title and its panels, from left to right and down."""
+    """Return all rows, each with its title and its panels in reading order."""
     return [
         ("Objectives", objectives()),
         ("Requests", requests()),
         ("Latency", latency()),
-        ("Where the time goes", stages()),
+        ("Stages", stages()),
         ("Cache", cache()),
         ("Saturation", saturation()),
-        ("Fleet", fleet()),
+        ("Replicas", fleet()),
     ]
 
 
 def objectives() -> list[Json]:
-    """Row 1: are the promises kept?"""
+    """Return row 1: service level objectives and error budgets."""
     total = f"sum(increase({HTTP}_count{{{OURS}, {REPLICA}}}[$__range]))"
     failed = f"(sum(increase({HTTP}_count{{{OURS}, {FAILED}, {REPLICA}}}[$__range])) or vector(0))"
     slow = {
@@ -123,185 +123,185 @@ def objectives() -> list[Json]:
         for name, which, edge in (("clicks", CLICK, CLICK_S), ("images", EMBED, EMBED_S))
     }
     return [
-        stat("Answered without a fault", f"1 - {failed} / {total}", least(AVAILABILITY), width=4, decimals=2,
-             help="Share of requests that did not end in a fault of the server (5xx), in the shown range. "
+        stat("Availability", f"1 - {failed} / {total}", least(AVAILABILITY), width=4, decimals=2,
+             help="Share of requests that did not end with a server error (5xx), in the shown range. "
              "The objective is 99.9 %.", alert="EdgesamAvailabilityBudgetBurn"),
-        stat("Clicks within 150 ms", f"1 - ({slow['clicks']})", least(CLICKS), width=4, decimals=2,
-             help="Share of answered POST /segment, in the shown range. The objective is 99 %.",
+        stat("Prompts within 150 ms", f"1 - ({slow['clicks']})", least(CLICKS), width=4, decimals=2,
+             help="Share of successful POST /segment, in the shown range. The objective is 99 %.",
              alert="EdgesamClickLatencyBudgetBurn"),
-        stat("Images within 2.5 s", f"1 - ({slow['images']})", least(IMAGES), width=4, decimals=2,
-             help="Share of answered POST /embed, in the shown range, the client's upload included. "
-             "The objective is 95 %.", alert="EdgesamEmbedLatencyBudgetBurn"),
-        panel("bargauge", "Budget left in this range", [
+        stat("Uploads within 2.5 s", f"1 - ({slow['images']})", least(IMAGES), width=4, decimals=2,
+             help="Share of successful POST /embed, in the shown range. The duration includes the transfer from the "
+             "client. The objective is 95 %.", alert="EdgesamEmbedLatencyBudgetBurn"),
+        panel("bargauge", "Remaining error budget", [
             query(f"clamp_min(1 - {failed} / {total} / {1 - AVAILABILITY:.3f}, -1)", "availability", instant=True),
             query(f"clamp_min(1 - ({slow['clicks']}) / {1 - CLICKS:.2f}, -1)", "clicks", instant=True),
             query(f"clamp_min(1 - ({slow['images']}) / {1 - IMAGES:.2f}, -1)", "images", instant=True),
         ], width=5, unit="percentunit", least=-1, most=1, steps=[(None, RED), (0, ORANGE), (0.25, GREEN)],
-            help="What is left of the faults and slow answers that the objectives allow, if the shown range were all "
-            "of the 30 days. Below 0 it is overdrawn.", options=BARS),
-        lines("How fast budgets burn", [
+            help="Remaining share of the errors and slow responses that the objectives allow in the shown range. "
+            "Below 0 the objective is missed.", options=BARS),
+        lines("Burn rate of error budgets", [
             query(f"job:edgesam_unavailable:ratio_rate1h{{{JOB}}} / {1 - AVAILABILITY:.3f}", "availability {{job}}"),
             query(f"job:edgesam_click_slow:ratio_rate1h{{{JOB}}} / {1 - CLICKS:.2f}", "clicks {{job}}"),
             query(f"job:edgesam_embed_slow:ratio_rate1h{{{JOB}}} / {1 - IMAGES:.2f}", "images {{job}}"),
         ], width=5, unit="none", steps=[(None, GREEN), (1, YELLOW), (6, ORANGE), (14.4, RED)],
-            help="Faults of the last hour in units of what 30 days allow: at 1 the budget lasts exactly, "
-            "above 14.4 for minutes somebody is called.", alert="EdgesamAvailabilityBudgetBurn"),
+            help="Errors of the last hour, relative to the objective over 30 days. At 1 the budget lasts exactly. "
+            "Above 14.4 for some minutes an alert pages.", alert="EdgesamAvailabilityBudgetBurn"),
         stat("Alerts", 'count(ALERTS{alertname=~"Edgesam.*", alertstate="firing"}) or vector(0)',
-             [(None, GREEN), (1, RED)], width=2, unit="none", help="Alerts of rules.yaml that fire now."),
+             [(None, GREEN), (1, RED)], width=2, unit="none", help="Number of alerts of rules.yaml that fire now."),
     ]  # fmt: skip
 
 
 def requests() -> list[Json]:
-    """Row 2: rate, errors, duration of each route."""
+    """Return row 2: rate, errors and duration of requests by route."""
     by_status = (
         f'sum by (route, status) (rate({HTTP}_count{{status=~"[45]..|0", {OURS}, {REPLICA}}}[$__rate_interval]))'
     )
     return [
-        lines("Requests a second", [
+        lines("Requests per second", [
             query(f"sum by (route) (rate({HTTP}_count{{{OURS}, {REPLICA}}}[$__rate_interval]))", "{{route}}")
-        ], width=6, unit="reqps", help="By route; probes, scrapes and unknown addresses are left out."),
-        lines("Errors, share of the route", [
+        ], width=6, unit="reqps", help="By route, without probes, scrapes and unknown paths."),
+        lines("Error ratio by route", [
             query(f"{by_status} / on (route) group_left sum by (route) "
                   f"(rate({HTTP}_count{{{REPLICA}}}[$__rate_interval]))", "{{status}} {{route}}")
-        ], width=6, unit="percentunit", help="404 on /segment: the image is in no cache any more. 499: the client "
-            "left. 503: a queue is full, or Redis cannot be asked.", alert="EdgesamRefusesWork"),
-        lines("A click takes", quantiles(HTTP, CLICK), width=6, unit="s",
-              steps=[(None, GREEN), (CLICK_S, RED)], help="POST /segment, answered. The line is the objective.",
+        ], width=6, unit="percentunit", help="404 on /segment: no cache has the image. 499: the client "
+            "disconnected. 503: a queue is full, or Redis is unavailable.", alert="EdgesamRefusesWork"),
+        lines("Prompt latency", quantiles(HTTP, CLICK), width=6, unit="s",
+              steps=[(None, GREEN), (CLICK_S, RED)], help="Successful POST /segment. The line is the objective.",
               alert="EdgesamClickLatencyBudgetBurn"),
-        lines("An image takes", quantiles(HTTP, EMBED), width=6, unit="s",
-              steps=[(None, GREEN), (EMBED_S, RED)], help="POST /embed, answered, from the first byte of the upload: "
-              "a slow client shows here and in no stage.", alert="EdgesamEmbedLatencyBudgetBurn"),
+        lines("Upload latency", quantiles(HTTP, EMBED), width=6, unit="s",
+              steps=[(None, GREEN), (EMBED_S, RED)], help="Successful POST /embed, from the first byte of the upload. "
+              "A slow client increases it, but no stage.", alert="EdgesamEmbedLatencyBudgetBurn"),
     ]  # fmt: skip
 
 
 def latency() -> list[Json]:
-    """Row 3: all of the distribution, with a way from a cell to a trace."""
+    """Return row 3: latency distributions with exemplars."""
     return [
-        heatmap(f"{name}, every one", f"sum by (le) (increase({HTTP}_bucket{{{which}}}[$__rate_interval]))",
-                help="How many took how long. The diamonds are exemplars: their trace_id stands in the log line of "
-                "that request (as trace_id or request_id), and in the traces where they are on.")
-        for name, which in (("Clicks", CLICK), ("Images", EMBED))
+        heatmap(f"{name}, latency distribution", f"sum by (le) (increase({HTTP}_bucket{{{which}}}[$__rate_interval]))",
+                help="Number of requests by duration. The diamonds are exemplars. Their trace_id is in the log line of "
+                "the request (as trace_id or request_id), and in the traces if tracing is enabled.")
+        for name, which in (("Prompts", CLICK), ("Uploads", EMBED))
     ]  # fmt: skip
 
 
 def stages() -> list[Json]:
-    """Row 4: which part of a request is the slow one."""
+    """Return row 4: durations of the stages of a request."""
     rate_of = f"sum by (stage) (rate({STAGE}_{{}}{{{{{REPLICA}}}}}[$__rate_interval]))"
     busy = f'sum by (stage) (rate({STAGE}_sum{{stage!="queue", {REPLICA}}}[$__rate_interval]))'
     return [
-        lines("Threads kept busy, by stage", [query(busy, "{{stage}}")], width=8, unit="none", stacked=True,
-              help="Seconds of each stage in a second: the height is how many threads work, the thickest band is what "
-              "a faster machine would make faster. Waiting (queue) is left out."),
-        lines("A stage takes, mean", [
+        lines("Busy threads by stage", [query(busy, "{{stage}}")], width=8, unit="none", stacked=True,
+              help="Seconds of each stage per second, so that the height is the number of busy threads. The thickest "
+              "band is the most expensive stage. Waiting (queue) is not included."),
+        lines("Stage duration, mean", [
             query(f"{rate_of.format('sum')} / {rate_of.format('count')}", "{{stage}}")
-        ], width=8, unit="s", help="Seconds of one run of each stage. Server-Timing tells the same of one request."),
-        lines("A stage takes, p99", [
+        ], width=8, unit="s", help="Mean duration of each stage. The header Server-Timing shows those of one request."),
+        lines("Stage duration, p99", [
             query(f"histogram_quantile(0.99, sum by (stage, le) "
                   f"(rate({STAGE}_bucket{{{REPLICA}}}[$__rate_interval])))", "{{stage}}", exemplar=True)
-        ], width=8, unit="s", help="One run of a hundred takes longer. With queue high and the others not, "
-            "there is too much work; with all high, too little machine."),
+        ], width=8, unit="s", help="99th percentile of each stage. If only queue is high, there are too many "
+            "requests. If all stages are high, the machine is too slow or throttled."),
     ]  # fmt: skip
 
 
 def cache() -> list[Json]:
-    """Row 5: do images stay where clicks look for them?"""
+    """Return row 5: hit ratios, evictions and memory of the cache tiers."""
     lookups = "edgesam_cache_lookups_total"
     tiers = 'stage=~"cache_get|cache_put"'
     return [
-        lines("Hit ratio, by tier", [
+        lines("Hit ratio by tier", [
             query(f'sum by (tier) (rate({lookups}{{outcome="hit", {REPLICA}}}[$__rate_interval])) / '
                   f"sum by (tier) (rate({lookups}{{{REPLICA}}}[$__rate_interval]))", "{{tier}}")
-        ], width=6, unit="percentunit", least=0, most=1, help="Redis is asked for what memory has not: its ratio may "
-            "be low while all is well. Memory low and Redis high: clicks of one image reach many replicas.",
+        ], width=6, unit="percentunit", least=0, most=1, help="Redis is asked only after a miss of memory, so a "
+            "low ratio of Redis can be normal. If only memory is low, prompts on one image reach many replicas.",
             alert="EdgesamCacheHitRatioCollapsed"),
-        lines("Redis in trouble", [
+        lines("Redis errors", [
             query(f'sum by (tier) (rate({lookups}{{outcome="error", {REPLICA}}}[$__rate_interval]))',
                   "errors {{tier}}"),
-            query(f"sum(edgesam_redis_breaker_open{{{REPLICA}}})", "breakers open"),
-        ], width=6, unit="none", help="Look-ups that failed, a second, and replicas that have stopped asking.",
+            query(f"sum(edgesam_redis_breaker_open{{{REPLICA}}})", "open breakers"),
+        ], width=6, unit="none", help="Failed lookups per second, and replicas with an open circuit breaker.",
             alert="EdgesamRedisBreakerOpen"),
-        lines("A look-up takes", [
+        lines("Lookup duration", [
             query(f"histogram_quantile({q}, sum by (stage, le) "
                   f"(rate({STAGE}_bucket{{{tiers}, {REPLICA}}}[$__rate_interval])))", f"{{{{stage}}}} p{q * 100:g}")
             for q in (0.5, 0.99)
-        ], width=6, unit="s", help="cache_get is memory and then Redis, 2 MiB an image; cache_put is Redis."),
-        lines("Given up for want of room", [
+        ], width=6, unit="s", help="cache_get: memory, then Redis (2 MiB per image). cache_put: Redis."),
+        lines("Evictions", [
             query(f"sum by (tier) (rate(edgesam_cache_evictions_total{{{REPLICA}}}[$__rate_interval]))", "{{tier}}"),
             query(f"sum(rate(redis_evicted_keys_total{{{REDIS}}}[$__rate_interval]))", "redis"),
-        ], width=6, unit="ops", help="Values a second. In a full cache some are normal; as many as are found means "
-            "that it is too small.", alert="EdgesamRedisEvictsMuch"),
-        lines("Held", [
+        ], width=6, unit="ops", help="Evicted values per second. Some are normal in a full cache. As many as there "
+            "are hits mean that the cache is too small.", alert="EdgesamRedisEvictsMuch"),
+        lines("Cache size", [
             query(f"sum by (tier) (edgesam_cache_bytes{{{REPLICA}}})", "{{tier}}, all replicas"),
             query(f"sum(redis_memory_used_bytes{{{REDIS}}})", "redis"),
-            query(f"sum(redis_memory_max_bytes{{{REDIS}}})", "redis, at most"),
-        ], width=8, unit="bytes", help="A prepared image takes 10 MiB of memory, 2 MiB in Redis.",
+            query(f"sum(redis_memory_max_bytes{{{REDIS}}})", "redis, maxmemory"),
+        ], width=8, unit="bytes", help="An image takes 10 MiB of memory and 2 MiB of Redis.",
             alert="EdgesamRedisMemoryHigh"),
-        lines("Redis commands a second", [
+        lines("Redis commands per second", [
             query(f"topk(8, sum by (cmd) (rate(redis_commands_total{{{REDIS}}}[$__rate_interval])))", "{{cmd}}")
-        ], width=8, unit="ops", help="getex reads an embedding, set writes one, pexpire renews one."),
-        lines("Redis spends", [
+        ], width=8, unit="ops", help="get reads a value, set writes one, pexpire renews its expiry."),
+        lines("Redis busy", [
             query(f"sum by (cmd) (rate(redis_commands_duration_seconds_total{{{REDIS}}}[$__rate_interval]))", "{{cmd}}")
-        ], width=8, unit="s", stacked=True, help="Seconds of Redis' one thread in a second; at 1 it is full."),
+        ], width=8, unit="s", stacked=True, help="Seconds per second of Redis' main thread. At 1 it is saturated."),
     ]  # fmt: skip
 
 
 def saturation() -> list[Json]:
-    """Row 6: what is full, or will be."""
+    """Return row 6: queues, processors, memory and GPUs."""
     throttled, periods = (
         f"sum by (pod) (rate(container_cpu_cfs_{which}_total{{{POD}}}[$__rate_interval]))"
         for which in ("throttled_periods", "periods")
     )
     return [
-        lines("Being answered", [query(f"sum by (route) (edgesam_in_flight{{{OURS}, {REPLICA}}})", "{{route}}")],
-              width=6, unit="none", help="Requests in progress; what the autoscaler follows."),
-        lines("Waiting", [query(f"sum by (lane) (edgesam_queue_depth{{{REPLICA}}})", "{{lane}}")],
-              width=6, unit="none", help="Work that waits for the encoder or the decoder."),
-        lines("Waits for a lane, p99", [
+        lines("Requests in progress", [query(f"sum by (route) (edgesam_in_flight{{{OURS}, {REPLICA}}})", "{{route}}")],
+              width=6, unit="none", help="The autoscaler follows this number."),
+        lines("Queue length", [query(f"sum by (lane) (edgesam_queue_depth{{{REPLICA}}})", "{{lane}}")],
+              width=6, unit="none", help="Images that wait for the encoder, and prompts that wait for the decoder."),
+        lines("Queue wait, p99", [
             query(f"histogram_quantile(0.99, sum by (lane, le) "
                   f"(rate(edgesam_queue_wait_seconds_bucket{{{REPLICA}}}[$__rate_interval])))", "{{lane}}")
         ], width=6, unit="s", steps=[(None, GREEN), (CLICK_S / 2, RED)], alert="EdgesamClicksQueue",
-            help="Clicks that wait half of their objective will miss it."),
-        lines("Items run together", [
+            help="Prompts that wait for half of their latency objective will miss it."),
+        lines("Batch size", [
             query(f"sum by (lane) (rate(edgesam_batch_size_sum{{{REPLICA}}}[$__rate_interval])) / "
                   f"sum by (lane) (rate(edgesam_batch_size_count{{{REPLICA}}}[$__rate_interval]))", "{{lane}}")
-        ], width=6, unit="none", help="Mean batch. The decoder in C takes prompts one by one."),
-        lines("Refused", [
+        ], width=6, unit="none", help="Mean size of a batch. The decoder in C processes prompts one by one."),
+        lines("Refused requests", [
             query(f"sum by (reason) (rate(edgesam_rejected_total{{{REPLICA}}}[$__rate_interval]))", "{{reason}}")
-        ], width=6, unit="reqps", help="overloaded: a queue or the permits are full; the others are bounds of a "
-            "single request.", alert="EdgesamRefusesWork"),
-        lines("Processors used", [
+        ], width=6, unit="reqps", help="overloaded: a queue or the permits are full. The other reasons concern "
+            "single requests.", alert="EdgesamRefusesWork"),
+        lines("CPU usage", [
             query(f"rate(process_cpu_seconds_total{{{REPLICA}}}[$__rate_interval])", "{{instance}}")
-        ], width=6, unit="none", help="Seconds a second of each replica."),
+        ], width=6, unit="none", help="Processor seconds per second of each replica."),
         lines("Memory", [query(f"process_resident_memory_bytes{{{REPLICA}}}", "{{instance}}")],
-              width=6, unit="bytes", help="Resident; EDGESAM_MEMORY_CACHE_BYTES and about 500 MiB besides."),
-        lines("Held back by the CPU limit", [
+              width=6, unit="bytes", help="Resident memory: EDGESAM_MEMORY_CACHE_BYTES and about 500 MiB."),
+        lines("CPU throttling", [
             query(f"{throttled} / {periods}", "{{pod}}")
         ], width=6, unit="percentunit", help=NOT_EVERYWHERE.format("cAdvisor")
-            + "Share of the scheduler's periods in which a pod had used up its limit. More than a few percent ruin the "
-            "p99: raise the limit or remove it."),
-        lines("GPU busy", [query(f"DCGM_FI_DEV_GPU_UTIL{{{POD}}} / 100", "{{pod}} GPU {{gpu}}")],
+            + "Share of the scheduler's periods in which a pod was throttled by its CPU limit. More than a few percent "
+            "increase the p99 latency: raise the limit or remove it."),
+        lines("GPU utilization", [query(f"DCGM_FI_DEV_GPU_UTIL{{{POD}}} / 100", "{{pod}} GPU {{gpu}}")],
               width=12, unit="percentunit", most=1, help=NOT_EVERYWHERE.format("NVIDIA's DCGM exporter")
-              + "The encoder alone rarely fills a GPU; scale on requests in progress."),
+              + "The encoder rarely saturates a GPU, so scale by requests in progress."),
         lines("GPU memory", [query(f"DCGM_FI_DEV_FB_USED{{{POD}}} * 1048576", "{{pod}} GPU {{gpu}}")],
               width=12, unit="bytes", help=NOT_EVERYWHERE.format("NVIDIA's DCGM exporter")
-              + "Prepared images on the GPU take 8 MiB each."),
+              + "An image state on the GPU takes 8 MiB."),
     ]  # fmt: skip
 
 
 def fleet() -> list[Json]:
-    """Row 7: who runs, and what."""
+    """Return row 7: replicas and the models that they serve."""
     return [
         stat("Replicas", f"sum(up{{{JOB}}})", [(None, RED), (1, YELLOW), (2, GREEN)], width=3, unit="none",
-             help="Replicas that Prometheus can scrape.", alert="EdgesamTargetDown"),
+             help="Number of replicas that Prometheus can scrape.", alert="EdgesamTargetDown"),
         stat("Models", f"count(count by (fingerprint) (edgesam_model_info{{{REPLICA}}}))", [(None, GREEN), (2, RED)],
-             width=3, unit="none", help="Different fingerprints; replicas with different ones share no cache.",
+             width=3, unit="none", help="Number of different models. Replicas with different models share no cache.",
              alert="EdgesamMixedModels"),
-        lines("Running for", [query(f"time() - process_start_time_seconds{{{REPLICA}}}", "{{instance}}")],
-              width=7, unit="s", help="Since its start. Saw teeth are a replica that keeps dying.",
+        lines("Uptime", [query(f"time() - process_start_time_seconds{{{REPLICA}}}", "{{instance}}")],
+              width=7, unit="s", help="Time since the start. A saw-tooth curve is a replica that keeps restarting.",
               alert="EdgesamRestarts"),
-        panel("table", "What is served", [
+        panel("table", "Served models", [
             query(f"edgesam_model_info{{{REPLICA}}}", "", instant=True, table=True)
-        ], width=11, unit="none", help="trained=false: the masks mean nothing.", alert="EdgesamUntrainedModel",
+        ], width=11, unit="none", help="trained=false: the masks are meaningless.", alert="EdgesamUntrainedModel",
             options={"showHeader": True, "cellHeight": "sm", "frameIndex": 0},
             transformations=[{"id": "organize", "options": {
                 "excludeByName": {"Time": True, "Value": True, "__name__": True},
@@ -311,7 +311,7 @@ def fleet() -> list[Json]:
     ]  # fmt: skip
 
 
-# --- how a panel is written ------------------------------------------------------------------------------------------
+# --- Panels ----------------------------------------------------------------------------------------------------------
 
 SOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 BARS: Json = {
@@ -333,7 +333,7 @@ Steps = Sequence[tuple[float | None, str]]
 def query(
     expr: str, legend: str, *, instant: bool = False, exemplar: bool = False, heat: bool = False, table: bool = False
 ) -> Json:
-    """One query of a panel; `placed` gives it its letter."""
+    """Return one query of a panel. `panel` adds its letter."""
     return {
         "datasource": SOURCE,
         "expr": expr,
@@ -347,13 +347,13 @@ def query(
 
 
 def link(title: str, url: str) -> Json:
-    """To a page that says what to do."""
+    """Return a link to a page of the runbook."""
     return {
         "title": title,
         "type": "link",
         "icon": "doc",
         "url": url,
-        "tooltip": "What it means, and what to do",
+        "tooltip": "Meaning and remedies",
         "asDropdown": False,
         "includeVars": False,
         "keepTime": False,
@@ -363,13 +363,13 @@ def link(title: str, url: str) -> Json:
 
 
 def quantiles(histogram: str, which: str) -> list[Json]:
-    """p50, p95 and p99 of all replicas together."""
+    """Return queries of p50, p95 and p99 over all replicas."""
     rates = f"sum by (le) (rate({histogram}_bucket{{{which}}}[$__rate_interval]))"
     return [query(f"histogram_quantile({q}, {rates})", f"p{q * 100:g}", exemplar=q == 0.99) for q in (0.5, 0.95, 0.99)]
 
 
 def least(objective: float) -> Steps:
-    """Red below the objective."""
+    """Return thresholds that are red below the objective."""
     return [(None, RED), (objective, GREEN)]
 
 
@@ -380,7 +380,7 @@ def panel(
     *,
     width: int,
     unit: str,
-    help: str,  # noqa: A002 - the word that Grafana's readers look for
+    help: str,  # noqa: A002 - Grafana shows it as the panel's help
     options: Mapping[str, Any],
     steps: Steps = ((None, GREEN),),
     custom: Mapping[str, Any] | None = None,
@@ -390,7 +390,24 @@ def panel(
     alert: str | None = None,
     transformations: Sequence[Json] = (),
 ) -> Json:
-    """A panel without its place. `alert` links to its page of the runbook."""
+    """Return a panel without its position.
+
+    Args:
+        kind: Panel type of Grafana.
+        title: Title of the panel.
+        queries: Queries of the panel, from `query`.
+        width: Width of the panel, in columns of 24.
+        unit: Unit of the values, by Grafana's name.
+        help: Description of the panel.
+        options: Options of the panel type.
+        steps: Thresholds with their colours, in ascending order.
+        custom: Custom options of the curves.
+        least: Lower end of the axis.
+        most: Upper end of the axis.
+        decimals: Number of decimal places.
+        alert: Alert whose section of the runbook the panel links to.
+        transformations: Transformations of the query results.
+    """
     defaults: Json = {
         "unit": unit,
         "color": {"mode": "thresholds" if kind in {"stat", "bargauge"} else "palette-classic"},
@@ -417,7 +434,7 @@ def panel(
 
 
 def stat(title: str, expr: str, steps: Steps, *, width: int, unit: str = "percentunit", **more: Any) -> Json:
-    """One large number."""
+    """Return a panel with one large number."""
     reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     options = {
         "reduceOptions": reduce,
@@ -435,7 +452,7 @@ def stat(title: str, expr: str, steps: Steps, *, width: int, unit: str = "percen
 
 
 def lines(title: str, queries: Sequence[Json], *, width: int, unit: str, stacked: bool = False, **more: Any) -> Json:
-    """Curves over time, from zero; a threshold is drawn as a dashed line."""
+    """Return a panel of curves over time, from zero. Thresholds are dashed lines."""
     custom = {
         "drawStyle": "line",
         "lineWidth": 1,
@@ -454,7 +471,7 @@ def lines(title: str, queries: Sequence[Json], *, width: int, unit: str, stacked
 
 
 def heatmap(title: str, expr: str, *, help: str) -> Json:  # noqa: A002 - as above
-    """Buckets over time."""
+    """Return a panel of histogram buckets over time."""
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -474,7 +491,7 @@ def heatmap(title: str, expr: str, *, help: str) -> Json:  # noqa: A002 - as abo
 
 
 def placed(rows: Sequence[tuple[str, list[Json]]]) -> list[Json]:
-    """All panels one after the other, numbered, in lines of 24 units below the title of their row."""
+    """Return all panels, numbered and positioned in lines of 24 columns below the title of their row."""
     panels: list[Json] = []
     y = 0
     for title, members in rows:

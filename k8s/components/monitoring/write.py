@@ -1,4 +1,4 @@
-"""Writes what is made of other files here: the PrometheusRule of rules.yaml, and the board of board.py."""
+"""Generate files of this folder: the PrometheusRule from rules.yaml, and the dashboard from board.py."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from board import board
 HERE = Path(__file__).parent
 
 HEAD = """\
-# Written by `make monitoring` from rules.yaml: change that.
+# Written by `make monitoring` from rules.yaml. Do not edit.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -21,7 +21,7 @@ spec:
 
 
 def derived() -> dict[Path, str]:
-    """Every file that is made, and what stands in it."""
+    """Return the content of every generated file, by its path."""
     rules = (HERE / "rules.yaml").read_text()
     groups = rules[rules.index("groups:\n") :]
     return {
@@ -31,7 +31,7 @@ def derived() -> dict[Path, str]:
 
 
 def lines(text: str) -> list[str]:
-    """With their ends."""
+    """Return the lines of a text, with their line ends."""
     return text.splitlines(keepends=True)
 
 

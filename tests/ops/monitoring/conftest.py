@@ -1,4 +1,4 @@
-"""One watched service for the room: it takes half a minute to bring up and use."""
+"""A monitored service under load, shared by the tests of this folder because its start and use take half a minute."""
 
 from collections.abc import Iterator
 from time import time
@@ -10,20 +10,25 @@ USED_S = 25.0
 
 
 class Watched(WatchedService):
-    """A service that was used, and between which moments, seconds since 1970."""
+    """A monitored service and the time of its load.
+
+    Attributes:
+        began: Start of the load, in seconds since 1970.
+        ended: End of the load, in seconds since 1970.
+    """
 
     began: float
     ended: float
 
     @property
     def span(self) -> dict[str, float]:
-        """As the query API wants it."""
+        """The time of the load, as parameters of Prometheus' query API."""
         return {"start": self.began, "end": self.ended}
 
 
 @pytest.fixture(scope="session")
 def watched() -> Iterator[Watched]:
-    """Clicks, uploads, mistakes, refusals, evictions and a Redis that hung lie behind it."""
+    """A service after prompts, uploads, bad requests, refusals, evictions and a paused Redis."""
     with Watched() as service:
         service.wait_for_scrapes()
         service.began = time()

@@ -1,4 +1,4 @@
-"""The board: Grafana's types accept it, and every query returns data of a real Prometheus that watched a real load."""
+"""The dashboard: Grafana's types accept it, and every query returns data from a real Prometheus after a real load."""
 
 import json
 import math
@@ -15,10 +15,10 @@ BOARD = json.loads((ROOT / "k8s" / "components" / "monitoring" / "dashboards" / 
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel, target) for panel in PANELS for target in panel["targets"]]
 
-# Needs what does not run here; everything else has to return data.
+# Panels whose data sources do not run in tests. Every other panel has to return data.
 NO_DATA_HERE = {
-    "Held back by the CPU limit": "cAdvisor, a part of the kubelet",
-    "GPU busy": "a GPU and NVIDIA's DCGM exporter",
+    "CPU throttling": "cAdvisor, a part of the kubelet",
+    "GPU utilization": "a GPU and NVIDIA's DCGM exporter",
     "GPU memory": "a GPU and NVIDIA's DCGM exporter",
 }
 
@@ -35,12 +35,12 @@ OPTIONS = {
 
 
 def query_name(value: object) -> str | None:
-    """For the test's id."""
+    """Return a panel's title as the id of a test."""
     return value["title"] if isinstance(value, dict) and "title" in value else None
 
 
 def filled(expr: str, span_s: float) -> str:
-    """A query as Grafana sends it, with all variables at All."""
+    """Return a query as Grafana sends it when all variables are set to All."""
     values = {
         "$__rate_interval": "10s",
         "$__range": f"{math.ceil(span_s)}s",
@@ -50,13 +50,13 @@ def filled(expr: str, span_s: float) -> str:
     }
     for name, value in values.items():
         expr = expr.replace(name, value)
-    assert "$" not in expr, "a variable that nobody fills"
+    assert "$" not in expr, "an unknown variable"
     return expr
 
 
 @pytest.fixture(scope="session")
 def typescript() -> Path:
-    """A folder with Grafana's types and a compiler, from the npm registry; kept between runs."""
+    """A folder with Grafana's types and a TypeScript compiler from the npm registry, kept between runs."""
     npm = needed_program("npm")
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgesam-grafana-schema"
     wanted = f"{SCHEMA} {TYPESCRIPT}"
@@ -70,7 +70,7 @@ def typescript() -> Path:
 
 
 def type_errors(typescript: Path, board: dict) -> str:
-    """What the compiler says of a board: of the whole, and of each panel's own options."""
+    """Return the compiler's errors about a dashboard, and about the options of each panel."""
     kinds = {panel["type"] for panel in board["panels"]} & OPTIONS.keys()
     lines = [
         'import type { Dashboard } from "@grafana/schema";',
@@ -106,7 +106,7 @@ def test_grafanas_types_accept_the_board(typescript: Path):
     assert type_errors(typescript, BOARD) == ""
 
 
-def test_grafanas_types_would_notice_a_slip(typescript: Path):
+def test_grafanas_types_refuse_misspelled_fields(typescript: Path):
     broken = json.loads(json.dumps(BOARD))
     broken["panels"][1]["gridPoss"] = broken["panels"][1].pop("gridPos")
     broken["panels"][2]["options"]["colourMode"] = "value"
@@ -123,7 +123,7 @@ def test_a_query_is_valid_promql(watched, panel: dict, target: dict):
 
 
 @pytest.mark.parametrize(("panel", "target"), QUERIES, ids=query_name)
-def test_a_query_returns_numbers_of_the_service_under_load(watched, panel: dict, target: dict):
+def test_a_query_returns_numbers_from_the_service_under_load(watched, panel: dict, target: dict):
     if panel["title"] in NO_DATA_HERE:
         assert "Needs" in panel["description"]
         pytest.skip(f"needs {NO_DATA_HERE[panel['title']]}")
@@ -143,7 +143,7 @@ def test_a_query_returns_numbers_of_the_service_under_load(watched, panel: dict,
         assert not any(math.isnan(number) for number in numbers)
 
 
-def test_panels_without_data_here_are_named_with_a_reason_and_exist():
+def test_panels_without_data_in_tests_exist():
     assert {panel["title"] for panel in PANELS} >= NO_DATA_HERE.keys()
 
 
@@ -164,22 +164,22 @@ def test_titles_and_numbers_are_unique_and_panels_do_not_overlap():
     assert len({panel["title"] for panel in PANELS}) == len(PANELS)
 
 
-def test_every_panel_has_a_unit_a_description_and_follows_the_variables():
+def test_every_panel_has_a_unit_and_a_description_and_uses_the_variables():
     for panel in PANELS:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["description"], panel["title"]
         for target in panel["targets"]:
             assert target["expr"].startswith("count(ALERTS") or "$namespace" in target["expr"], panel["title"]
-            assert "[5m]" not in target["expr"], "rates follow the zoom: $__rate_interval"
+            assert "[5m]" not in target["expr"], "use $__rate_interval, which follows the zoom"
 
 
-def test_percentiles_are_taken_of_summed_buckets():
+def test_percentiles_are_computed_from_summed_buckets():
     for panel, target in QUERIES:
         for rest in target["expr"].split("histogram_quantile(")[1:]:
             assert re.match(r"[\d.]+, sum by \([a-z, ]*le\) \(rate\(", rest), panel["title"]
 
 
-def test_thresholds_of_the_board_are_the_objectives_of_the_rules():
+def test_thresholds_of_the_dashboard_are_the_objectives_of_the_rules():
     rules = (ROOT / "k8s" / "components" / "monitoring" / "rules.yaml").read_text()
     lines = {
         panel["title"]: {step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]}
@@ -187,17 +187,17 @@ def test_thresholds_of_the_board_are_the_objectives_of_the_rules():
     }
 
     for title, edge, budget in (
-        ("A click takes", 0.15, None),
-        ("An image takes", 2.5, None),
-        ("Answered without a fault", 0.999, "> 1 * 0.001"),
-        ("Clicks within 150 ms", 0.99, "> 1 * 0.01"),
-        ("Images within 2.5 s", 0.95, "> 1 * 0.05"),
+        ("Prompt latency", 0.15, None),
+        ("Upload latency", 2.5, None),
+        ("Availability", 0.999, "> 1 * 0.001"),
+        ("Prompts within 150 ms", 0.99, "> 1 * 0.01"),
+        ("Uploads within 2.5 s", 0.95, "> 1 * 0.05"),
     ):
         assert edge in lines[title]
         assert (budget or f'le="{edge}"') in rules
 
 
-def test_links_lead_to_pages_of_the_runbook():
+def test_links_lead_to_sections_of_the_runbook():
     runbook = (ROOT / "docs" / "operations" / "runbook.md").read_text()
     pages = {title.lower() for title in re.findall(r"^## (\w+)$", runbook, re.MULTILINE)}
 

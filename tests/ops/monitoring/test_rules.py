@@ -1,4 +1,4 @@
-"""Rules and alerts: valid, each seen firing and not firing, each with a page that says what to do."""
+"""Recording rules and alerts: valid, tested firing and not firing, and each with a section of the runbook."""
 
 import json
 import re
@@ -27,7 +27,7 @@ CHECKS = [
 
 
 def fires(alert: dict, check: dict) -> bool:
-    """Whether a check expects the alert to fire, with all of the labels that its rule gives."""
+    """Return whether a check expects the alert to fire with all labels of its rule."""
     return any(alert["labels"].items() <= expected["exp_labels"].items() for expected in check["exp_alerts"])
 
 
@@ -36,7 +36,7 @@ def test_rules_are_valid():
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_alerts_fire_when_they_should_and_only_then(path: Path):
+def test_alerts_fire_as_the_cases_expect(path: Path):
     run("promtool", "test", "rules", path)
 
 
@@ -49,7 +49,7 @@ def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(aler
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=name_of)
-def test_an_alert_says_who_is_called_what_is_seen_and_where_help_is(alert: dict):
+def test_an_alert_has_a_severity_a_description_and_a_section_of_the_runbook(alert: dict):
     notes = alert["annotations"]
 
     assert alert["labels"]["severity"] in {"page", "ticket"}
@@ -59,19 +59,19 @@ def test_an_alert_says_who_is_called_what_is_seen_and_where_help_is(alert: dict)
 
 
 @pytest.mark.parametrize("path", derived(), ids=lambda path: path.name)
-def test_what_is_made_of_the_rules_and_the_board_is_up_to_date(path: Path):
+def test_generated_files_are_up_to_date(path: Path):
     assert path.read_text() == derived()[path], "run: make monitoring"
 
 
-def test_the_operator_gets_exactly_the_groups_of_the_rule_file():
+def test_the_prometheus_rule_has_the_groups_of_the_rule_file():
     assert yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text())["spec"] == RULES
 
 
 def built(*components: str) -> dict[tuple[str, str], dict]:
-    """What an overlay of these components gives a cluster, by kind and name."""
+    """Return the objects of an overlay with these components, by kind and name."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed, and Debian's is too old for components")
-    overlay = ROOT / "out" / "monitoring-overlay"  # kustomize takes components by relative paths alone
+    overlay = ROOT / "out" / "monitoring-overlay"  # kustomize accepts components by relative paths only
     overlay.mkdir(parents=True, exist_ok=True)
     paths = [f"../../k8s/components/{component}" for component in components]
     (overlay / "kustomization.yaml").write_text(json.dumps({"components": paths, "namespace": "demo"}))
@@ -79,7 +79,7 @@ def built(*components: str) -> dict[tuple[str, str], dict]:
     return {(one["kind"], one["metadata"]["name"]): one for one in made}
 
 
-def test_the_component_gives_an_overlay_rules_targets_and_the_board():
+def test_the_component_adds_rules_scrape_targets_and_the_dashboard():
     made = built("monitoring")
 
     assert made.keys() == {
@@ -93,7 +93,7 @@ def test_the_component_gives_an_overlay_rules_targets_and_the_board():
     assert json.loads(board["data"]["edgesam.json"])["uid"] == "edgesam"
 
 
-def test_the_exporter_beside_redis_is_found_as_the_job_that_the_rules_name():
+def test_the_exporter_of_redis_gets_the_job_that_the_rules_select():
     made = built("monitoring", "redis-exporter")
 
     monitor = made["ServiceMonitor", "edgesam-redis"]["spec"]
@@ -115,7 +115,7 @@ def test_rules_name_metrics_that_exist():
     assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in named} <= ours
 
 
-def test_objectives_stand_exactly_on_an_edge_of_the_buckets():
+def test_objectives_are_bucket_boundaries():
     edges = {str(edge) for edge in Metrics(CollectorRegistry()).http_request_duration_seconds._upper_bounds}
 
     objectives = set(re.findall(r'le="([\d.]+)"', (MONITORING / "rules.yaml").read_text()))
@@ -124,7 +124,7 @@ def test_objectives_stand_exactly_on_an_edge_of_the_buckets():
     assert objectives <= edges
 
 
-def test_prometheus_takes_configuration_and_metrics(watched):
+def test_promtool_accepts_configuration_and_metrics(watched):
     metrics = httpx.get(f"{watched.replicas[0].url}/metrics", trust_env=False).text
 
     assert "SUCCESS" in run("promtool", "check", "config", watched.prometheus.config)

@@ -1,4 +1,4 @@
-"""Traces, received by a real OTLP/HTTP collector's endpoint: one span a request, one below it for each stage."""
+"""Traces, received at an OTLP/HTTP endpoint: a span for each request, with a child span for each stage."""
 
 import http.server
 import json
@@ -25,7 +25,12 @@ SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
 class Collector:
-    """Takes what an exporter posts to /v1/traces; a context manager."""
+    """An OTLP/HTTP endpoint that stores the spans it receives; a context manager.
+
+    Attributes:
+        spans: Received spans.
+        resources: Attributes of the resources of received spans.
+    """
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -62,7 +67,7 @@ class Collector:
         self._server.server_close()
 
     def trace(self, trace_id: str) -> tuple[Span, list[Span]]:
-        """The server's span of a trace, as soon as it has come, and those below it in the order of their beginnings."""
+        """Wait for the server span of a trace, and return it with its child spans in the order of their start."""
 
         def roots() -> list[Span]:
             return [
@@ -73,37 +78,37 @@ class Collector:
 
         wait_until(lambda: bool(roots()), timeout_s=30, what=f"no span of the trace {trace_id}")
         (root,) = roots()
-        below = [span for span in self.spans if span.parent_span_id == root.span_id]
-        return root, sorted(below, key=lambda span: span.start_time_unix_nano)
+        children = [span for span in self.spans if span.parent_span_id == root.span_id]
+        return root, sorted(children, key=lambda span: span.start_time_unix_nano)
 
 
 def attributes(span: Span) -> dict[str, object]:
-    """By name."""
+    """Return the attributes of a span by name."""
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    """Of one service, `traced`."""
+    """The collector of the service `traced`."""
     with Collector() as collector:
         yield collector
 
 
 @pytest.fixture(scope="module")
 def traced(collector: Collector) -> Iterator[ServiceProcess]:
-    """A service that sends its traces."""
+    """A service that exports traces to `collector`."""
     with ServiceProcess({"EDGESAM_OTLP_ENDPOINT": f"{collector.url}/", "EDGESAM_PROVIDER": "cpu"}) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def client(traced: ServiceProcess) -> Iterator[httpx.Client]:
-    """Of `traced`."""
+    """A client of the service `traced`."""
     with open_client(traced.url) as client:
         yield client
 
 
-def test_a_click_continues_its_callers_trace_and_shows_its_stages(client, collector, traced):
+def test_a_prompt_continues_its_callers_trace_and_has_a_span_for_each_stage(client, collector, traced):
     image_hash = embed(client, noise_file((30, 40), seed=1))
     body = {"image_hash": image_hash, "prompts": [point(3, 3)]}
 
@@ -119,7 +124,7 @@ def test_a_click_continues_its_callers_trace_and_shows_its_stages(client, collec
         "http.response.status_code": 200,
         "edgesam.prompts": 1,
     }
-    assert names == ["queue", "decode", "postprocess", "serialize", "serialize"]  # masks, then the whole
+    assert names == ["queue", "decode", "postprocess", "serialize", "serialize"]  # the masks, then the whole response
     assert request_line(traced, "click-1")["trace_id"] == TRACE
     for before, after in pairwise(stages):
         assert before.end_time_unix_nano <= after.start_time_unix_nano + 1000
@@ -127,7 +132,7 @@ def test_a_click_continues_its_callers_trace_and_shows_its_stages(client, collec
     assert stages[-1].end_time_unix_nano <= root.end_time_unix_nano
 
 
-def test_an_image_shows_every_stage_in_its_order(client, collector, traced):
+def test_an_upload_has_a_span_for_each_stage_in_order(client, collector, traced):
     client.post("/embed", content=noise_file((30, 41), seed=2), headers={"X-Request-ID": "embed-1"})
 
     line = request_line(traced, "embed-1")
@@ -140,7 +145,7 @@ def test_an_image_shows_every_stage_in_its_order(client, collector, traced):
         assert span.end_time_unix_nano <= root.end_time_unix_nano
 
 
-def test_spans_hold_neither_hashes_nor_names_of_people(client, collector):
+def test_spans_contain_no_image_hashes_and_no_request_headers(client, collector):
     trace = "1" * 32
     image_hash = embed(client, noise_file((30, 42), seed=3))
     headers = {"traceparent": f"00-{trace}-{PARENT}-01", "X-Request-ID": "alice", "User-Agent": "alice"}
@@ -153,7 +158,7 @@ def test_spans_hold_neither_hashes_nor_names_of_people(client, collector):
     assert "alice" not in str(collector.spans)
 
 
-def test_a_fault_of_the_server_is_an_error_and_a_clients_mistake_is_not(client, collector):
+def test_a_client_error_is_no_error_of_the_span(client, collector):
     trace = "2" * 32
 
     client.post("/segment", content=b"{", headers={"traceparent": f"00-{trace}-{PARENT}-01"})
@@ -163,18 +168,18 @@ def test_a_fault_of_the_server_is_an_error_and_a_clients_mistake_is_not(client, 
     assert root.status.code == Status.STATUS_CODE_UNSET
 
 
-def test_what_the_caller_does_not_sample_is_not_sent_and_still_named_in_the_log(client, collector, traced):
-    dark, bright = "3" * 32, "4" * 32
+def test_a_trace_that_the_caller_does_not_sample_is_in_the_log_only(client, collector, traced):
+    unsampled, sampled = "3" * 32, "4" * 32
 
-    client.get("/models", headers={"traceparent": f"00-{dark}-{PARENT}-00", "X-Request-ID": "dark-1"})
-    client.get("/models", headers={"traceparent": f"00-{bright}-{PARENT}-01"})
+    client.get("/models", headers={"traceparent": f"00-{unsampled}-{PARENT}-00", "X-Request-ID": "unsampled-1"})
+    client.get("/models", headers={"traceparent": f"00-{sampled}-{PARENT}-01"})
 
-    collector.trace(bright)
-    assert not [span for span in collector.spans if span.trace_id.hex() == dark]
-    assert request_line(traced, "dark-1")["trace_id"] == dark
+    collector.trace(sampled)
+    assert not [span for span in collector.spans if span.trace_id.hex() == unsampled]
+    assert request_line(traced, "unsampled-1")["trace_id"] == unsampled
 
 
-def test_probes_and_scrapes_are_no_traces(client, collector):
+def test_probes_and_scrapes_have_no_traces(client, collector):
     trace = "5" * 32
 
     for path in ("/livez", "/readyz", "/metrics"):
@@ -185,7 +190,7 @@ def test_probes_and_scrapes_are_no_traces(client, collector):
     assert not {"GET /livez", "GET /readyz", "GET /metrics"} & {span.name for span in collector.spans}
 
 
-def test_the_resource_is_the_service_and_what_the_standard_variables_add(collector):
+def test_the_resource_has_the_service_and_the_attributes_of_the_standard_variables(collector):
     settings = {
         "EDGESAM_OTLP_ENDPOINT": collector.url,
         "EDGESAM_PROVIDER": "cpu",
@@ -196,14 +201,14 @@ def test_the_resource_is_the_service_and_what_the_standard_variables_add(collect
     with ServiceProcess(settings) as service, open_client(service.url) as client:
         client.get("/models", headers={"traceparent": f"00-{trace}-{PARENT}-01"})
 
-    # The process has ended: what waited was sent at its end.
+    # The process has ended, and it exports remaining spans before it ends.
     assert [span.name for span in collector.spans if span.trace_id.hex() == trace] == ["GET /models"]
     assert {"service.name": "edgesam-segment", "deployment.environment.name": "test"}.items() <= (
         collector.resources[-1].items()
     )
 
 
-def test_on_kubernetes_a_trace_tells_its_pod_and_a_caller_decides_whether_there_is_one(collector, tmp_path):
+def test_on_kubernetes_a_trace_names_its_pod_and_the_caller_decides_about_sampling(collector, tmp_path):
     if reason := why_not():
         pytest.skip(reason)
     manifests = Manifests("traced", rendered_variant("traced", tmp_path))
@@ -221,14 +226,14 @@ def test_on_kubernetes_a_trace_tells_its_pod_and_a_caller_decides_whether_there_
 
     sent = collector.spans[before:]
     assert [span.name for span in sent if span.trace_id.hex() == trace] == ["GET /models"]
-    assert len(sent) < 50  # ten of a hundred are expected; this many come once in 10^20 times
+    assert len(sent) < 50  # ten of a hundred are expected; 50 have a probability of 10^-20
     assert {"k8s.pod.name": "edgesam-0", "k8s.namespace.name": "edgesam"}.items() <= collector.resources[-1].items()
 
 
-def test_a_collector_that_is_gone_costs_neither_requests_nor_the_stop():
-    nobody = f"http://127.0.0.1:{free_port()}"
+def test_an_unreachable_collector_affects_neither_requests_nor_the_shutdown():
+    unreachable = f"http://127.0.0.1:{free_port()}"
     with (
-        ServiceProcess({"EDGESAM_OTLP_ENDPOINT": nobody, "EDGESAM_PROVIDER": "cpu"}) as service,
+        ServiceProcess({"EDGESAM_OTLP_ENDPOINT": unreachable, "EDGESAM_PROVIDER": "cpu"}) as service,
         open_client(service.url) as client,
     ):
         statuses = {client.get("/models").status_code for _ in range(600)}
@@ -243,11 +248,11 @@ def test_a_collector_that_is_gone_costs_neither_requests_nor_the_stop():
     assert "Traceback" not in json.dumps(service.log)
 
 
-def test_without_an_endpoint_nothing_that_sends_is_loaded():
+def test_without_an_endpoint_no_exporter_is_loaded():
     program = "import sys; from service.app import create_app; create_app(); print(*sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert "service.api.middleware.request" in done.stdout.split()
-    # Of the SDK, redis-py loads parts by itself where it is installed.
+    # redis-py loads parts of the SDK by itself if it is installed.
     assert not [name for name in done.stdout.split() if name.startswith("opentelemetry.exporter")]
