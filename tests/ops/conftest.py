@@ -15,5 +15,5 @@ collect_ignore_glob = [] if "OPS_TEST" in os.environ else ["*"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools_on_path() -> None:
-    """hadolint, checkov and kubernetes-validate lie in an environment of their own."""
+    """Add the virtual environment with hadolint, checkov and kubernetes-validate to PATH."""
     os.environ["PATH"] = f"{ROOT / '.venv' / 'ops' / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -23,16 +23,16 @@ def made() -> Document:
 
 
 def children() -> set[str]:
-    """Processes that this one has started and that run."""
+    """Return the ids of running child processes."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+        with suppress(FileNotFoundError):  # the thread has ended meanwhile
             found.update((task / "children").read_text().split())
     return found
 
 
 def numbers(part) -> list[float]:
-    """Every number of a document."""
+    """Return every number of a document."""
     if isinstance(part, dict):
         return [number for value in part.values() for number in numbers(value)]
     if isinstance(part, list):

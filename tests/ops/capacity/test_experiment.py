@@ -1,4 +1,4 @@
-"""The capacity model against real replicas: what is found in memory, and that nothing fails."""
+"""The capacity model against real replicas: hit ratios of the in-memory cache, and no failed request."""
 
 import pytest
 from tools.capacity.experiment import Setup, run
@@ -10,5 +10,5 @@ def test_hit_ratios_are_as_predicted() -> None:
     for outcome in outcomes:
         assert outcome.failed == 0
         assert outcome.measured_hits == pytest.approx(outcome.predicted_hits, rel=0.2)
-    by_hash, by_turns = outcomes
-    assert by_hash.measured_hits > by_turns.measured_hits
+    by_hash, round_robin = outcomes
+    assert by_hash.measured_hits > round_robin.measured_hits

@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis: what it makes up is sent about a real image, or it would see nothing but refusals."""
+"""Hooks of Schemathesis, which put a real image into generated requests. Without them every request would be refused."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 64, 48
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A valid upload is an image, a valid hash that of an embedded one, and a valid point lies in it."""
+    """Give valid requests an image file, the hash of an embedded image, and points inside it."""
     if case.meta is not None and not case.meta.generation.mode.is_positive:
         return
     if case.path == "/embed" and case.method == "POST":
@@ -30,7 +30,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def put_inside(prompt: dict[str, Any]) -> None:
-    """Move a prompt onto the image; masks are those of earlier answers, which nobody can make up."""
+    """Move the points of a prompt into the image, and remove mask prompts, which cannot be generated."""
     prompt.pop("mask_id", None)
     prompt.pop("mask_logits", None)
     prompt.pop("box", None)

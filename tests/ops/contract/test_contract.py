@@ -1,4 +1,4 @@
-"""Schemathesis on the running service, with real images: what /openapi.json promises is what is answered."""
+"""Schemathesis against the running service, with real images: responses conform to /openapi.json."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ from support.service_client import Scrape, embed, open_client
 from support.service_process import ServiceProcess
 
 SECONDS = 60
-# The first: two prompts of the schema may contradict each other, which it cannot say. The second: a form with other
-# members is taken, and 413 is a refusal, too; tests/api has a test for each rule.
+# First: a valid prompt by the schema may contradict itself, which the schema cannot express. Second: forms with additional
+# fields are accepted, and 413 is also a refusal. tests/api has a test for each rule.
 LEFT_OUT = "positive_data_acceptance,negative_data_rejection"
 
 
-def test_answers_are_as_the_openapi_document_says(tmp_path: Path):
+def test_responses_conform_to_the_openapi_document(tmp_path: Path):
     images = tmp_path / "images"
     images.mkdir()
     for number, file_format in enumerate(("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")):

@@ -1,4 +1,4 @@
-"""Images that the tests of this room share; built once, and quickly when nothing changed."""
+"""Container images that the tests of this folder share. They are built once, and unchanged layers are cached."""
 
 import os
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from service import __version__
 
 @pytest.fixture(scope="session")
 def revision() -> str:
-    """What the images are told to be built from."""
+    """The revision label of the images."""
     return "0123456789abcdef"
 
 
 @pytest.fixture(scope="session")
 def build(revision: str) -> Callable[[str], str]:
-    """Builds a target; skips where no image can be built, which in CI is a failure."""
+    """A function that builds a target of the Dockerfile. Without build tools it skips the test, or fails it in CI."""
     if reason := image_builder.why_not():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     label = "org.opencontainers.image"
@@ -28,5 +28,5 @@ def build(revision: str) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def cpu_image(build: Callable[[str], str]) -> str:
-    """The default target."""
+    """The image of the default target."""
     return build("cpu")

@@ -1,6 +1,6 @@
-"""docker/compose.yaml, started as it is: two replicas, a proxy and Redis in containers, and what happens to clicks.
+"""docker/compose.yaml: two replicas, a proxy and Redis in containers, with prompts during failures and updates.
 
-The order matters only in that the last test stops everything.
+`test_stopping_ends_every_container_with_status_0` stops the stack, so it runs after the tests that use it.
 """
 
 import json
@@ -38,15 +38,19 @@ def stack(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def photo(name: str) -> bytes:
-    """An image of its own hash: decoders stop at the end of the JPEG."""
+    """Return a JPEG with a hash of its own: decoders ignore the bytes after the end of the JPEG."""
     return PHOTO + name.encode()
 
 
 class Clickers:
-    """People who click on images through the proxy without pause, each on one; on leaving the context they stop.
+    """Threads that send prompts through the proxy without pause, each on one image; a context manager.
 
-    `answers` counts what was answered with 200, `failures` holds everything else. A kept connection that closes without
-    an answer is tried once more on another one, as browsers do, and counted in `cut`.
+    A request on a kept connection that closes without a response is repeated once, as browsers do.
+
+    Attributes:
+        answers: Number of responses with status 200.
+        cut: Number of requests whose connection closed without a response.
+        failures: All other responses and errors.
     """
 
     def __init__(self, url: str, image_hashes: list[str]) -> None:
@@ -68,9 +72,11 @@ class Clickers:
             thread.join(WAIT_S)
 
     def wait_for_more(self) -> None:
-        """Return when this many more clicks were answered."""
+        """Wait for ENOUGH_CLICKS more responses with status 200."""
         wanted = self.answers + ENOUGH_CLICKS
-        wait_until(lambda: self.answers >= wanted or bool(self.failures), timeout_s=WAIT_S, what="nobody is answered")
+        wait_until(
+            lambda: self.answers >= wanted or bool(self.failures), timeout_s=WAIT_S, what="no prompt is answered"
+        )
 
     def _click(self, image_hash: str) -> None:
         with open_client(self._url, headers={"X-Image-Hash": image_hash}) as client:
@@ -96,7 +102,7 @@ class Clickers:
 
 
 def clicks_of(stack: ComposeStack, name: str) -> float:
-    """Clicks that a replica has answered."""
+    """Return the number of prompt requests that a replica has answered."""
     with httpx.Client(base_url=stack.metrics_url(name).removesuffix("/metrics"), trust_env=False) as client:
         return Scrape(client).value("edgesam_http_request_duration_seconds_count", route="/segment", status="200")
 
@@ -106,7 +112,7 @@ def embed_all(stack: ComposeStack, *names: str) -> list[str]:
         return [embed(client, photo(name)) for name in names]
 
 
-def test_what_one_replica_embeds_the_other_segments(stack: ComposeStack):
+def test_a_replica_segments_images_that_another_has_embedded(stack: ComposeStack):
     with open_client(stack.replica_url("a")) as a, open_client(stack.replica_url("b")) as b:
         image_hash = embed(a, photo("shared"))
         known = b.head(f"/embed/{image_hash}")
@@ -116,23 +122,23 @@ def test_what_one_replica_embeds_the_other_segments(stack: ComposeStack):
     assert masks[0][0]["area"] > 0
 
 
-def test_redis_lets_each_user_do_its_own_and_strangers_nothing(stack: ComposeStack):
+def test_redis_users_may_run_only_their_commands(stack: ComposeStack):
     def ask(user: str | None, password: str, *command: str) -> str:
         login = ["--user", user, "--pass", password, "--no-auth-warning"] if user else []
-        place = ["redis-cli", "-p", str(stack.ports["redis"])]
-        return podman("exec", stack.container("redis"), *place, *login, *command, check=False).stdout.strip()
+        client = ["redis-cli", "-p", str(stack.ports["redis"])]
+        return podman("exec", stack.container("redis"), *client, *login, *command, check=False).stdout.strip()
 
     password = stack.secret("REDIS_PASSWORD")
 
     assert "NOAUTH" in ask(None, "", "PING")
     assert "NOAUTH" in ask("edgesam", "guess", "PING")
     assert "NOPERM" in ask("edgesam", password, "FLUSHALL")
-    assert "NOPERM" in ask("edgesam", password, "GETEX", "other:key")
-    assert "NOPERM" in ask("health", "none", "GETEX", "edgesam:key")
+    assert "NOPERM" in ask("edgesam", password, "GET", "other:key")
+    assert "NOPERM" in ask("health", "none", "GET", "edgesam:key")
     assert "maxmemory" in ask("metrics", stack.secret("REDIS_METRICS_PASSWORD"), "INFO", "memory")
 
 
-def test_redis_is_a_cache_that_forgets_the_least_used(stack: ComposeStack):
+def test_redis_evicts_the_least_used_and_writes_nothing_to_disk(stack: ComposeStack):
     login = ["--user", "metrics", "--pass", stack.secret("REDIS_METRICS_PASSWORD"), "--no-auth-warning"]
     ask = ["exec", stack.container("redis"), "redis-cli", "-p", str(stack.ports["redis"]), *login, "--json"]
     settings = json.loads(podman(*ask, "CONFIG", "GET", "maxmemory*", "save", "appendonly").stdout)
@@ -159,32 +165,32 @@ def test_every_container_is_restricted_as_the_file_says(stack: ComposeStack):
 
 
 def memory(text: str) -> int:
-    """Bytes of 64m or 2g."""
+    """Return the bytes of a size such as 64m or 2g."""
     return int(text[:-1]) << {"m": 20, "g": 30}[text[-1]]
 
 
 def test_replicas_and_redis_are_healthy(stack: ComposeStack):
     probe = COMPOSE["services"]["redis"]["healthcheck"]["test"][1:]
-    place = ["-p", str(stack.ports["redis"])]  # with a network of its own Redis has the port of its own
+    port = ["-p", str(stack.ports["redis"])]  # the tests use the host's network and another port than compose.yaml
 
     for name in REPLICAS:
         assert podman("healthcheck", "run", stack.container(name), check=False).returncode == 0
-    assert podman("exec", stack.container("redis"), probe[0], *place, *probe[1:]).stdout.strip() == "PONG"
+    assert podman("exec", stack.container("redis"), probe[0], *port, *probe[1:]).stdout.strip() == "PONG"
 
 
-def test_an_images_clicks_meet_one_replica(stack: ComposeStack):
+def test_all_prompts_on_an_image_go_to_one_replica(stack: ComposeStack):
     images = embed_all(stack, *(f"image {number}" for number in range(4)))
 
     for image_hash in images:
         before = {name: clicks_of(stack, name) for name in ("a", "b")}
         for _ in range(3):
-            with open_client(stack.url, headers={"X-Image-Hash": image_hash}) as client:  # a connection of its own
+            with open_client(stack.url, headers={"X-Image-Hash": image_hash}) as client:  # a new connection
                 segment(client, image_hash, point(270, 210))
         answered = {name: clicks_of(stack, name) - before[name] for name in ("a", "b")}
         assert sorted(answered.values()) == [0, 3], (image_hash, answered)
 
 
-def test_clicks_without_the_header_go_to_both(stack: ComposeStack):
+def test_prompts_without_the_header_go_to_both_replicas(stack: ComposeStack):
     (image_hash,) = embed_all(stack, "both")
     before = {name: clicks_of(stack, name) for name in ("a", "b")}
 
@@ -195,24 +201,23 @@ def test_clicks_without_the_header_go_to_both(stack: ComposeStack):
     assert all(clicks_of(stack, name) - before[name] >= 2 for name in ("a", "b"))
 
 
-def test_a_killed_replica_costs_no_click(stack: ComposeStack):
+def test_no_prompt_fails_when_a_replica_is_killed(stack: ComposeStack):
     images = embed_all(stack, *(f"killed {number}" for number in range(CLICKERS)))
 
     with Clickers(stack.url, images) as people:
         people.wait_for_more()
         os.kill(stack.inspect("edgesam-a")["State"]["Pid"], signal.SIGKILL)
         people.wait_for_more()
-        stack.wait_until_ready("a")  # the file says `restart: unless-stopped`
+        stack.wait_until_ready("a")  # compose.yaml has `restart: unless-stopped`
         people.wait_for_more()
 
     assert people.failures == []
-    assert (
-        people.cut <= CLICKERS
-    )  # a click that had reached the dead process and no further: HAProxy repeats most of them
+    # HAProxy does not repeat a request if the killed process has answered a part of it.
+    assert people.cut <= CLICKERS
 
 
-def test_rolling_both_replicas_costs_no_click_and_no_upload(stack: ComposeStack):
-    """The upload takes longer than the proxy waits for headers, and a replica ends in its middle."""
+def test_no_prompt_and_no_upload_fails_during_an_update(stack: ComposeStack):
+    """The upload takes longer than the proxy's timeout for headers, and a replica shuts down during it."""
     images = embed_all(stack, *(f"rolled {number}" for number in range(CLICKERS)))
     uploaded: list[httpx.Response] = []
     finish = threading.Event()
@@ -243,7 +248,7 @@ def test_rolling_both_replicas_costs_no_click_and_no_upload(stack: ComposeStack)
     assert [response.status_code for response in uploaded] == [200]
 
 
-def test_without_a_ready_replica_the_proxy_says_so(stack: ComposeStack):
+def test_without_a_ready_replica_the_proxy_answers_with_a_problem(stack: ComposeStack):
     podman("pause", *(stack.container(name) for name in REPLICAS))
     try:
         wait_until(lambda: not any(stack.is_up(name) for name in ("a", "b")), timeout_s=20, what="still up")
@@ -260,7 +265,7 @@ def test_without_a_ready_replica_the_proxy_says_so(stack: ComposeStack):
 
 
 @pytest.mark.skipif(not RULES.exists(), reason=f"there is no {RULES.name} yet")
-def test_prometheus_sees_every_part_has_the_rules_and_tells_alertmanager(stack: ComposeStack):
+def test_prometheus_scrapes_all_targets_and_knows_rules_and_alertmanager(stack: ComposeStack):
     stack.compose("up", "-d", "--no-deps", "redis-exporter", "alertmanager", "prometheus")
     address = f"http://127.0.0.1:{stack.ports['prometheus']}/api/v1"
 
@@ -275,20 +280,26 @@ def test_prometheus_sees_every_part_has_the_rules_and_tells_alertmanager(stack: 
         return sorted(target["labels"]["job"] for target in targets if target["health"] == "up")
 
     expected = ["edgesam", "edgesam", "edgesam-proxy", "edgesam-redis"]
-    wait_until(lambda: jobs_up() == expected, timeout_s=WAIT_S, what="Prometheus does not reach all")
+    wait_until(lambda: jobs_up() == expected, timeout_s=WAIT_S, what="Prometheus does not reach all targets")
     groups = {group["name"] for group in ask("rules")["groups"]}
     redis_up = ask("query?query=redis_up")["result"]
-    wait_until(lambda: bool(ask("alertmanagers").get("activeAlertmanagers")), timeout_s=WAIT_S, what="nobody is told")
+    wait_until(
+        lambda: bool(ask("alertmanagers").get("activeAlertmanagers")),
+        timeout_s=WAIT_S,
+        what="no Alertmanager is active",
+    )
     told = httpx.get(f"http://127.0.0.1:{stack.ports['alertmanager']}/api/v2/status", trust_env=False).json()
 
     assert groups == {group["name"] for group in yaml.safe_load(RULES.read_text())["groups"]}
-    assert [sample["value"][1] for sample in redis_up] == ["1"]  # its user may ask what it asks
+    assert [sample["value"][1] for sample in redis_up] == [
+        "1"
+    ]  # the exporter's user has all the permissions that it needs
     assert "EdgesamRefusesWork" in told["config"]["original"]
 
 
 @pytest.mark.parametrize("name", ["datasources", "dashboards"])
-def test_what_grafana_is_given_is_where_the_file_says(name: str):
-    """Grafana itself is not run: no package of it is at hand."""
+def test_grafanas_configuration_names_mounted_paths_and_prometheus(name: str):
+    """Grafana itself is not run, because no package of it is available."""
     given = yaml.safe_load((ROOT / f"docker/grafana/{name}.yaml").read_text())
     mounted = [volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"]]
 
@@ -300,7 +311,7 @@ def test_what_grafana_is_given_is_where_the_file_says(name: str):
         assert source["url"] == "http://prometheus:9090"
 
 
-def test_grace_is_longer_than_what_a_replica_may_take():
+def test_the_grace_period_is_longer_than_a_shutdown():
     service = COMPOSE["services"]["edgesam-a"]
     settings = service["environment"]
     grace_s = int(service["stop_grace_period"].removesuffix("s"))
@@ -317,7 +328,7 @@ def test_stopping_ends_every_container_with_status_0(stack: ComposeStack):
     assert not any(state["OOMKilled"] for state in states.values())
 
 
-def test_the_file_starts_nothing_without_secrets(tmp_path: Path):
+def test_compose_refuses_to_start_without_secrets(tmp_path: Path):
     path = tmp_path / "compose.yaml"
     path.write_text((ROOT / "docker/compose.yaml").read_text())
     command = ["podman-compose", "-f", str(path), "config"]
@@ -328,7 +339,7 @@ def test_the_file_starts_nothing_without_secrets(tmp_path: Path):
     assert "run docker/make-secrets first" in done.stdout + done.stderr
 
 
-def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path):
+def test_secrets_are_created_once_and_readable_by_their_owner_only(tmp_path: Path):
     script = tmp_path / "make-secrets"
     script.write_text((ROOT / "docker/make-secrets").read_text())
 

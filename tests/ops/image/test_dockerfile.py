@@ -1,4 +1,4 @@
-"""The Dockerfile and its lock files, read."""
+"""The Dockerfile and its lock files, read as text."""
 
 import re
 import subprocess
@@ -12,14 +12,14 @@ LOCKS = ("serve", "openvino", "gpu", "model", "build")
 
 
 def stage(name: str) -> list[str]:
-    """The instructions of a stage, continued lines joined."""
+    """Return the instructions of a stage, with continued lines joined."""
     (text,) = re.findall(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
     joined = re.sub(r"\\\n\s*", "", text)
     return [line for line in joined.splitlines() if line and not line.startswith("#")]
 
 
 def pins(lock: str) -> dict[str, set[str]]:
-    """Versions that a lock file allows, by package; two where they depend on the interpreter."""
+    """Return the versions of a lock file by package. A package has two if they depend on the interpreter."""
     found: dict[str, set[str]] = {}
     text = (ROOT / f"requirements/{lock}.lock").read_text()
     for name, version in re.findall(r"^([\w.\[\]-]+)==(\S+)", text, re.MULTILINE):
@@ -34,12 +34,12 @@ def test_hadolint_finds_nothing():
 
 
 @pytest.mark.parametrize("script", ["install", "make-secrets"])
-def test_the_scripts_are_what_a_plain_shell_reads(script: str):
+def test_the_scripts_are_valid_for_a_plain_shell(script: str):
     subprocess.run(["sh", "-n", ROOT / "docker" / script], check=True)
 
 
-def test_the_image_of_the_other_base_says_the_same():
-    """`gpu` stands on the CUDA base and cannot inherit from `serving`."""
+def test_the_stage_gpu_repeats_the_stage_serving():
+    """`gpu` has the CUDA base image and cannot inherit from `serving`."""
     same = (
         "ENV",
         "WORKDIR",
@@ -50,17 +50,17 @@ def test_the_image_of_the_other_base_says_the_same():
         "LABEL org.opencontainers.image.description",
     )
 
-    def said(name: str) -> list[str]:
+    def instructions(name: str) -> list[str]:
         return [line for line in stage(name) if line.startswith(same)]
 
-    assert said("gpu") == said("serving")
+    assert instructions("gpu") == instructions("serving")
     assert [line.split("CMD")[1] for line in stage("gpu") if line.startswith("HEALTHCHECK")] == [
         line.split("CMD")[1] for line in stage("serving") if line.startswith("HEALTHCHECK")
     ]
 
 
 @pytest.mark.parametrize("name", ["cpu", "openvino", "gpu", "model"])
-def test_what_an_image_is_built_from_comes_with_the_build(name: str):
+def test_version_and_revision_are_build_arguments(name: str):
     *_, version, revision, source, label = stage(name)
 
     assert (version, revision, source) == ("ARG VERSION=unknown", "ARG REVISION=unknown", "ARG SOURCE=unknown")
@@ -72,7 +72,7 @@ def test_the_default_image_is_the_one_for_cpus():
     assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
 
 
-def test_every_base_can_be_pinned():
+def test_every_base_image_can_be_pinned():
     bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
     stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
 
@@ -91,8 +91,8 @@ def test_each_image_has_one_onnx_runtime():
     }
 
 
-def test_no_lock_brings_torch_or_cuda():
-    """torch comes by the Dockerfile's own argument, CUDA with the base."""
+def test_no_lock_contains_torch_or_cuda():
+    """torch is an argument of the Dockerfile, and CUDA is part of the base image."""
     assert not [(lock, name) for lock in LOCKS for name in pins(lock) if re.match(r"torch$|nvidia-|cuda", name)]
 
 
@@ -105,7 +105,7 @@ def test_images_serve_with_the_same_versions(lock: str):
     assert differing == {}, "make lock"
 
 
-def test_torch_is_the_one_that_the_tests_run_with():
+def test_torch_has_the_version_of_the_tests():
     (makefile,) = re.findall(r"^TORCH := (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     assert f"ARG TORCH={makefile}\n" in DOCKERFILE

@@ -1,4 +1,4 @@
-"""The image for CPUs, built and run for real: what is in it, what it may do, how it ends."""
+"""The container image for CPUs, built and run: its content, its permissions and its shutdown."""
 
 import json
 import shutil
@@ -25,18 +25,18 @@ def container(cpu_image: str) -> Iterator[ServiceContainer]:
 
 
 def config(image: str) -> dict:
-    """The image's configuration, as a registry would show it."""
+    """Return the image's configuration, as in a registry."""
     command = ["skopeo", "inspect", "--config", store_reference(image)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def in_image(image: str, script: str) -> str:
-    """What a shell, as root, prints in a fresh container."""
+    """Return the output of a shell script that runs as root in a new container."""
     options = ["--rm", "--pull", "never", "--network", "host", "--user", "0:0", "--entrypoint", "sh"]
     return podman("run", *options, image, "-c", script).stdout
 
 
-def test_the_image_says_how_it_is_run(cpu_image: str):
+def test_the_image_declares_how_to_run_it(cpu_image: str):
     said = config(cpu_image)["config"]
 
     assert said["User"] == "10001:10001"
@@ -71,7 +71,7 @@ def test_a_change_of_code_moves_no_more_than_the_code(cpu_image: str):
     assert code < 4 << 20 < model < 24 << 20 < packages < 420 << 20, sizes
 
 
-def test_nothing_is_in_the_image_that_serving_does_not_need(cpu_image: str):
+def test_the_image_contains_no_build_tools_and_no_tests(cpu_image: str):
     script = """
         for program in cc gcc c++ make git curl; do command -v $program; done
         ls -d /root/.cache /build /tmp/* /opt/venv/bin/pip 2>/dev/null
@@ -89,13 +89,13 @@ def test_the_image_has_one_onnx_runtime(cpu_image: str):
     assert "/onnxruntime-" in found[0]
 
 
-def test_no_file_of_the_image_may_be_changed_by_the_service(cpu_image: str):
+def test_the_service_may_change_no_file_of_the_image(cpu_image: str):
     options = ["--rm", "--pull", "never", "--network", "host", "--entrypoint", "find"]
 
     assert podman("run", *options, cpu_image, "/opt", "!", "-type", "l", "-writable").stdout == ""
 
 
-def test_modules_come_compiled(cpu_image: str):
+def test_modules_are_compiled(cpu_image: str):
     script = (
         "import pathlib, importlib.util as u\n"
         "paths = [p for d in ('/opt/app', '/opt/venv/lib') for p in pathlib.Path(d).rglob('*.py')]\n"
@@ -119,11 +119,11 @@ def test_it_serves_with_the_decoder_in_c(container: ServiceContainer):
     assert masks[0][0]["area"] > 0
 
 
-def test_it_computes_with_the_processors_that_the_container_has(container: ServiceContainer):
+def test_it_uses_the_processors_of_the_container(container: ServiceContainer):
     assert httpx.get(f"{container.url}/models", trust_env=False).json()["models"][0]["threads"] == 1
 
 
-def test_it_runs_as_nobody_in_particular_and_may_do_nothing(container: ServiceContainer):
+def test_it_runs_as_an_unprivileged_user_without_capabilities(container: ServiceContainer):
     lines = (line.split(":", 1) for line in container.sh("cat /proc/1/status").splitlines() if ":" in line)
     status = {name: value.split() for name, value in lines}
 
@@ -134,15 +134,15 @@ def test_it_runs_as_nobody_in_particular_and_may_do_nothing(container: ServiceCo
     assert status["Seccomp"] == ["2"]
 
 
-def test_no_folder_can_be_written_and_none_is_needed(container: ServiceContainer):
+def test_no_folder_can_be_written(container: ServiceContainer):
     tried = container.sh("for d in / /tmp /opt /var/tmp /run $HOME; do touch $d/x 2>/dev/null && echo $d; done; true")
 
     assert tried == ""
 
 
-def test_an_upload_that_fills_the_disk_elsewhere_needs_none(container: ServiceContainer):
-    """Multipart bodies of a mebibyte and more are what frameworks spool to /tmp."""
-    big = PHOTO + bytes(4 << 20)  # decoders stop at the end of the JPEG
+def test_a_large_upload_needs_no_disk(container: ServiceContainer):
+    """Web frameworks spool multipart bodies of a mebibyte and more to /tmp."""
+    big = PHOTO + bytes(4 << 20)  # decoders ignore the bytes after the end of the JPEG
     with open_client(container.url) as client:
         answer = client.post("/embed", files={"image": ("photo.jpg", big)})
 
@@ -156,11 +156,11 @@ def test_a_gibibyte_is_enough_to_start_and_serve(container: ServiceContainer):
     assert not state["OOMKilled"]
 
 
-def test_docker_sees_that_it_is_healthy(container: ServiceContainer):
+def test_the_health_check_succeeds(container: ServiceContainer):
     assert container.probe().returncode == 0
 
 
-def test_docker_sees_that_it_no_longer_answers(container: ServiceContainer):
+def test_the_health_check_fails_without_an_answer(container: ServiceContainer):
     wrong = podman("exec", "-e", "EDGESAM_PORT=1", container.name, "python", "-m", "service.probe", check=False)
 
     assert wrong.returncode == 1

@@ -1,7 +1,7 @@
-"""The images beside the default one. They bring hundreds of megabytes of packages: IMAGE_TARGETS=all builds them.
+"""The container images of other targets. They need hundreds of megabytes of packages: IMAGE_TARGETS=all builds them.
 
-Always built is what is compiled for the CUDA base. On the base that stands in here `gpu` finds no CUDA: it serves on
-the CPU, which shows that all of it is there but the GPU.
+The code for the CUDA base image is always built. The tests replace that base image by one without CUDA, so `gpu` serves on
+the CPU. This tests everything except the GPU.
 """
 
 import os
@@ -17,7 +17,7 @@ with_all = pytest.mark.skipif(os.environ.get("IMAGE_TARGETS") != "all", reason="
 
 
 def serve(image: str, settings: dict[str, str]) -> dict:
-    """Start an image, embed, click; what /models says."""
+    """Start a container, embed an image, send a prompt, and return the model of GET /models."""
     with ServiceContainer(image, settings) as container, open_client(container.url) as client:
         (model,) = client.get("/models").json()["models"]
         masks = segment(client, embed(client, PHOTO), point(270, 210))
@@ -40,7 +40,7 @@ def test_the_code_for_the_cuda_base_has_the_decoder_in_c(build: Callable[[str], 
 
 
 @with_all
-def test_gpu_serves_on_a_cpu_where_it_is_told_to(build: Callable[[str], str]):
+def test_gpu_serves_on_a_cpu_if_the_provider_is_cpu(build: Callable[[str], str]):
     model = serve(build("gpu"), {"EDGESAM_PROVIDER": "cpu"})
 
     assert model["provider"] == "cpu"

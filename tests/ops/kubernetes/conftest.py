@@ -1,4 +1,4 @@
-"""The manifests, built once."""
+"""The manifests, rendered once."""
 
 from pathlib import Path
 

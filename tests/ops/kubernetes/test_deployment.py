@@ -1,5 +1,6 @@
-"""The Deployment of overlays/cpu as a pod, by `podman kube play` with its security context enforced. The test is its
-kubelet: it probes where the manifest says, and deletes the pod.
+"""The Deployment of overlays/cpu as a pod of `podman kube play`, with its security context enforced.
+
+The tests take the place of the kubelet: they call the probes of the manifest and delete the pod.
 """
 
 import io
@@ -25,14 +26,21 @@ from support.service_client import assert_problem, embed, open_client, point, se
 from service.errors import NotReady
 
 MIB = 1 << 20
-BASE_MIB = 560  # what test_resources counts with
+BASE_MIB = 560  # as in test_resources.py
 START_S = 180.0
 POD = "edgesam-pod-0"
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod that runs."""
+    """A running pod.
+
+    Attributes:
+        container: Name of the service's container.
+        url: Address of the service.
+        metrics_url: Address of the metrics.
+        deployment: Deployment of the manifests.
+    """
 
     container: str
     url: str
@@ -40,21 +48,21 @@ class Pod:
     deployment: dict
 
     def probe(self, client: httpx.Client, kind: str) -> httpx.Response:
-        """Ask as a kubelet would."""
+        """Call a probe of the manifest, for example `readinessProbe`."""
         asked = container_of(self.deployment)[kind]["httpGet"]
         assert asked["port"] == "http"
         return client.get(asked["path"])
 
     def inspect(self, template: str) -> str:
-        """What podman knows."""
+        """Return podman's data about the container, by a Go template."""
         return podman("inspect", "--format", template, self.container).stdout.strip()
 
 
 def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
-    """The Deployment and its settings for a machine without a cluster, and the two ports.
+    """Return the Deployment with its settings for a machine without a cluster, and the ports of the API and the metrics.
 
-    Changed are: the host's network and free ports in place of a pod's, the image's name, variables that a kubelet
-    fills in, probes, which podman would run in the container, and the patience with a slow machine.
+    Changed are the network and the ports, the image's name, and variables that a kubelet would set. Probes are removed,
+    because podman would run them in the container, and timeouts are longer for slow machines.
     """
     (source,) = manifests.services()
     deployment = deepcopy(source)
@@ -62,7 +70,7 @@ def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
     port, metrics_port = free_port(), free_port()
     environment = {**manifests.environment(source), "EDGESAM_REDIS_URL": redis_url}
     environment |= {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(port), "EDGESAM_METRICS_PORT": str(metrics_port)}
-    # A busy machine is not what is tested.
+    # Longer timeouts, because the machine may be busy.
     environment |= {"EDGESAM_EMBED_TIMEOUT_S": "120", "EDGESAM_SEGMENT_TIMEOUT_S": "120"}
     environment |= {"EDGESAM_REDIS_READ_TIMEOUT_S": "5", "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5"}
     settings = deepcopy(manifests.named("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]))
@@ -77,7 +85,7 @@ def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
 
 @pytest.fixture(scope="module")
 def pod(every, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    """The pod, ready; with the manifests' Redis beside it."""
+    """The pod, ready, with the Redis of the manifests."""
     if reason := why_no_image():
         pytest.skip(reason)
     manifests, folder = every["cpu"], tmp_path_factory.mktemp("pod")
@@ -101,7 +109,7 @@ def pod(every, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 
 def is_started(pod: Pod, client: httpx.Client) -> bool:
-    """The startup probe."""
+    """Return whether the startup probe succeeds."""
     assert pod.inspect("{{.State.Running}}") == "true", podman("logs", pod.container).stdout
     try:
         return pod.probe(client, "startupProbe").status_code == 200
@@ -110,12 +118,12 @@ def is_started(pod: Pod, client: httpx.Client) -> bool:
 
 
 def status_of(pod: Pod) -> dict[str, str]:
-    """The kernel's page about the process."""
+    """Return /proc/PID/status of the service."""
     lines = Path(f"/proc/{pod.inspect('{{.State.Pid}}')}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_the_pod_is_held_to_its_security_context(pod):
+def test_the_security_context_is_enforced(pod):
     status = status_of(pod)
     written = podman("exec", pod.container, "python", "-c", "open('/etc/mine', 'w')", check=False)
     temporary = podman("exec", pod.container, "python", "-c", "open('/tmp/mine', 'w')", check=False)
@@ -131,7 +139,7 @@ def test_the_pod_is_held_to_its_security_context(pod):
     )
 
 
-def test_it_serves_with_redis_and_shows_its_metrics_on_their_own_port(pod):
+def test_it_serves_with_redis_and_has_metrics_on_a_separate_port(pod):
     with open_client(pod.url) as client, open_client(pod.metrics_url) as metrics:
         image_hash = embed(client, noise_file((300, 400), seed=5))
         masks = segment(client, image_hash, point(200, 150))
@@ -147,14 +155,14 @@ def test_it_serves_with_redis_and_shows_its_metrics_on_their_own_port(pod):
         assert model["decoder"].startswith("native")
 
 
-def test_it_takes_no_more_memory_than_the_sum_counts_with(pod):
+def test_it_uses_no_more_memory_than_the_manifests_assume(pod):
     resident = int(status_of(pod)["VmRSS"].split()[0]) * 1024
 
     assert 100 * MIB < resident < BASE_MIB * MIB
 
 
 def test_the_largest_image_is_read_within_the_limit(pod):
-    gradient = Image.linear_gradient("L").resize((7000, 7100)).convert("RGBA")  # of all kinds it takes most
+    gradient = Image.linear_gradient("L").resize((7000, 7100)).convert("RGBA")  # this kind needs most memory
     buffer = io.BytesIO()
     gradient.save(buffer, "PNG", compress_level=1)
 
@@ -166,7 +174,7 @@ def test_the_largest_image_is_read_within_the_limit(pod):
 
 
 def test_it_drains_and_ends_with_status_0(pod):
-    """The last of this file: afterwards there is no pod."""
+    """Has to be the last test of this file, because it stops the pod."""
     grace_s = pod.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     stopping = threading.Thread(target=podman, args=("pod", "stop", "--time", str(grace_s), POD))
     with open_client(pod.url) as client:

@@ -1,6 +1,4 @@
-"""The manifests as those see them who judge them without a cluster: the API's schemas, checkov, and whoever reads that
-one object names another.
-"""
+"""The manifests without a cluster: the API's schemas, checkov, and references between objects."""
 
 import re
 import subprocess
@@ -17,28 +15,28 @@ from service.telemetry.metrics import Metrics
 
 NAMES = (*OVERLAYS, *VARIANTS)
 MINORS = ("1.35", "1.36", "1.37")
-# Kinds of operators, for which the tool has no schema.
+# Kinds of custom resources, for which the tool has no schema.
 FOREIGN_KINDS = {"ScaledObject", "HTTPRoute", "BackendTrafficPolicy", "ServiceMonitor", "PrometheusRule"}
 CHECKOV = ROOT / "tests" / "ops" / "kubernetes" / "checkov.yaml"
 
 
 def run(*command):
-    """A tool's status and all that it says."""
+    """Run a tool, and return its exit status and output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_the_api_server_s_schemas_know_every_field(files, minor):
+def test_the_schemas_of_the_api_server_accept_every_object(files, minor):
     status, said = run("kubernetes-validate", "--strict", "-k", minor, *map(str, files.values()))
 
-    unknown = set(re.findall(r"WARN .* for kind (\w+) ", said))  # which it passes over with status 0
+    unknown = set(re.findall(r"WARN .* for kind (\w+) ", said))  # the tool skips these with status 0
     assert status == 0, said
     assert said.count("WARN") == len(re.findall(r"WARN .* for kind \w+ ", said)), said
     assert {"ScaledObject"} <= unknown <= FOREIGN_KINDS, said
 
 
-def test_the_schemas_would_have_noticed_a_slip(files, tmp_path):
+def test_the_schemas_refuse_a_misspelled_field(files, tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(files["cpu"].read_text().replace("maxUnavailable: 1", "maxUnavailble: 1"))
 
@@ -47,7 +45,7 @@ def test_the_schemas_would_have_noticed_a_slip(files, tmp_path):
     assert status != 0
 
 
-def test_checkov_finds_nothing_but_what_we_have_reasons_for(files):
+def test_checkov_finds_nothing_except_skipped_checks(files):
     folder = files["cpu"].parent
 
     status, said = run("checkov", "--config-file", str(CHECKOV), "--directory", str(folder))
@@ -56,7 +54,7 @@ def test_checkov_finds_nothing_but_what_we_have_reasons_for(files):
     assert "Passed checks:" in said, said
 
 
-def test_a_scaled_object_names_what_is_there(every):
+def test_the_scaled_object_names_an_existing_deployment_and_metric(every):
     (scaled,) = every["keda"].of("ScaledObject")
     spec = scaled["spec"]
 
@@ -68,7 +66,7 @@ def test_a_scaled_object_names_what_is_there(every):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_selectors_meet_exactly_their_pods(every, name):
+def test_selectors_select_exactly_their_pods(every, name):
     manifests = every[name]
     pods = {one["metadata"]["name"]: labels_of(one) for one in manifests.of("Deployment")}
 
@@ -88,7 +86,7 @@ def test_selectors_meet_exactly_their_pods(every, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ports_are_called_the_same_everywhere(every, name):
+def test_port_names_agree(every, name):
     manifests = every[name]
 
     for deployment in manifests.of("Deployment"):
@@ -107,7 +105,7 @@ def test_ports_are_called_the_same_everywhere(every, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variable_is_a_setting_and_all_together_can_be_served(every, name, monkeypatch):
+def test_every_variable_is_a_setting_and_the_settings_are_valid(every, name, monkeypatch):
     for deployment in every[name].services():
         with monkeypatch.context() as environment:
             for variable, value in every[name].environment(deployment).items():
@@ -122,7 +120,7 @@ def test_every_variable_is_a_setting_and_all_together_can_be_served(every, name,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_named_is_there_and_secrets_are_not(every, name):
+def test_referenced_objects_exist_and_secrets_are_not_included(every, name):
     manifests = every[name]
     made = {
         "edgesam-redis": {"url", "users.acl", "metrics-password"},
@@ -147,7 +145,7 @@ def test_what_is_named_is_there_and_secrets_are_not(every, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pods_ask_for_as_little_as_the_restricted_standard_wants(every, name):
+def test_pods_conform_to_the_restricted_pod_security_standard(every, name):
     manifests = every[name]
     (namespace,) = manifests.of("Namespace")
 
@@ -167,22 +165,22 @@ def test_pods_ask_for_as_little_as_the_restricted_standard_wants(every, name):
         volumes = pod.get("volumes", [])
         assert all({"emptyDir", "secret"} & set(volume) for volume in volumes)
         assert all("sizeLimit" in volume for volume in references(volumes, "emptyDir"))
-        # Files that only a group may read are readable for this one.
+        # Secrets that only a group may read belong to the pod's group.
         closed = [secret for secret in references(volumes, "secret") if not secret.get("defaultMode", 0o644) & 0o004]
         assert not closed or pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
 
 
-# Where pods go, by the name of their label: ports and protocols.
-NAMES_ARE_ASKED = {(53, "UDP"), (53, "TCP")}
-WAYS_OUT = {
-    "edgesam": {(6379, "TCP"), *NAMES_ARE_ASKED},
-    "edgesam-redis": {(6379, "TCP"), *NAMES_ARE_ASKED},
+# Allowed egress: ports and protocols by the label of the pods.
+DNS = {(53, "UDP"), (53, "TCP")}
+EGRESS = {
+    "edgesam": {(6379, "TCP"), *DNS},
+    "edgesam-redis": {(6379, "TCP"), *DNS},
     "redis": set(),
 }
 
 
 def policies_for(manifests, deployment):
-    """What the policies that choose a Deployment's pods say, without the one that denies everything."""
+    """Return the specs of the policies that select a Deployment's pods, without the one that denies everything."""
     return [
         policy["spec"]
         for policy in manifests.of("NetworkPolicy")
@@ -192,7 +190,7 @@ def policies_for(manifests, deployment):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nobody_talks_to_anybody_without_a_policy(every, name):
+def test_policies_allow_only_the_expected_connections(every, name):
     manifests = every[name]
     (deny,) = [one["spec"] for one in manifests.of("NetworkPolicy") if one["metadata"]["name"] == "default-deny"]
 
@@ -203,7 +201,7 @@ def test_nobody_talks_to_anybody_without_a_policy(every, name):
         ingress = [rule for spec in chosen for rule in spec.get("ingress", [])]
         egress = [rule for spec in chosen for rule in spec.get("egress", [])]
         kind = labels_of(deployment)["app.kubernetes.io/name"]
-        expected = WAYS_OUT[kind] | ({(4318, "TCP")} if (name, kind) == ("traced", "edgesam") else set())
+        expected = EGRESS[kind] | ({(4318, "TCP")} if (name, kind) == ("traced", "edgesam") else set())
 
         assert all(rule["from"] for rule in ingress)
         assert all(rule["to"] for rule in egress)
@@ -212,13 +210,13 @@ def test_nobody_talks_to_anybody_without_a_policy(every, name):
         assert {(port["port"], port["protocol"]) for rule in egress for port in rule["ports"]} == expected
 
 
-# Who answers for names: pods of kube-dns; NodeLocal DNSCache as a pod, under Cilium, or on the node's network, at an
-# address of its own or at that of the Service.
-ANSWERING = [{"k8s-app": "kube-dns"}, {"k8s-app": "node-local-dns"}, "169.254.20.10", "10.96.0.10"]
+# DNS servers: pods of kube-dns, and NodeLocal DNSCache. The latter is a pod under Cilium. Otherwise it is a process in the
+# node's network, at its own address or at that of the Service.
+DNS_SERVERS = [{"k8s-app": "kube-dns"}, {"k8s-app": "node-local-dns"}, "169.254.20.10", "10.96.0.10"]
 
 
 def admits(peer, whom):
-    """Whether one `to` of a policy means a pod of kube-system with these labels, or an address beyond all pods."""
+    """Return whether a peer of a policy selects a pod of kube-system with these labels, or an IP address."""
     if isinstance(whom, str):
         return "ipBlock" in peer and ip_address(whom) in ip_network(peer["ipBlock"]["cidr"])
     system = {"kubernetes.io/metadata.name": "kube-system"}
@@ -226,22 +224,22 @@ def admits(peer, whom):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_asked_wherever_a_cluster_answers_and_nowhere_else(every, name):
+def test_policies_allow_all_dns_servers_of_clusters_and_nothing_else(every, name):
     for deployment in every[name].of("Deployment"):
         kind = labels_of(deployment)["app.kubernetes.io/name"]
         rules = [rule for spec in policies_for(every[name], deployment) for rule in spec.get("egress", [])]
-        asking = [rule for rule in rules if NAMES_ARE_ASKED & {(one["port"], one["protocol"]) for one in rule["ports"]}]
+        asking = [rule for rule in rules if DNS & {(one["port"], one["protocol"]) for one in rule["ports"]}]
 
-        for port, protocol in NAMES_ARE_ASKED & WAYS_OUT[kind]:
+        for port, protocol in DNS & EGRESS[kind]:
             peers = [
                 peer for rule in asking if {"port": port, "protocol": protocol} in rule["ports"] for peer in rule["to"]
             ]
-            assert [whom for whom in ANSWERING if not any(admits(peer, whom) for peer in peers)] == []
+            assert [whom for whom in DNS_SERVERS if not any(admits(peer, whom) for peer in peers)] == []
         blocks = [ip_network(cidr) for cidr in references(asking, "cidr")]
         assert [block for block in blocks if block.num_addresses > 1] == []
 
 
-def test_traces_go_to_the_collector_that_the_address_names_and_from_replicas_alone(every):
+def test_only_replicas_may_connect_to_the_collector(every):
     manifests = every["traced"]
     policy = manifests.named("NetworkPolicy", "edgesam-to-collector")["spec"]
     ((rule,), replicas) = policy["egress"], manifests.services()
@@ -251,7 +249,7 @@ def test_traces_go_to_the_collector_that_the_address_names_and_from_replicas_alo
 
     assert len(replicas) == 2
     assert chosen == replicas
-    (peer,) = rule["to"]  # one, with both selectors: either alone would let out much more
+    (peer,) = rule["to"]  # one peer with both selectors; one selector alone would allow much more
     assert peer.keys() == {"namespaceSelector", "podSelector"}
     service = peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
     namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
@@ -259,7 +257,7 @@ def test_traces_go_to_the_collector_that_the_address_names_and_from_replicas_alo
     assert addresses == {f"{service}.{namespace}:{port['port']}"}
 
 
-def test_the_metric_that_scales_is_one_that_the_service_has(every):
+def test_the_autoscaler_uses_a_metric_of_the_service(every):
     metrics = Metrics(CollectorRegistry())
     adapter = yaml.safe_load((K8S / "components" / "hpa" / "prometheus-adapter-values.yaml").read_text())
     (rule,) = adapter["rules"]["custom"]
@@ -290,7 +288,7 @@ def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
     assert not re.search(noted["canary-by-header-pattern"], "always")
 
 
-def test_the_gateway_does_the_same(every):
+def test_the_gateway_hashes_by_the_same_header(every):
     manifests = every["gateway"]
     route, policy = manifests.named("HTTPRoute", "edgesam"), manifests.named("BackendTrafficPolicy", "edgesam")
     (rule,) = route["spec"]["rules"]
@@ -305,7 +303,7 @@ def test_the_gateway_does_the_same(every):
     assert gateways == [{"kubernetes.io/metadata.name": route["spec"]["parentRefs"][0]["namespace"]}]
 
 
-def test_split_sends_each_path_to_those_who_answer_it(every):
+def test_split_routes_each_path_to_the_replicas_of_its_role(every):
     manifests = every["split"]
     main = manifests.named("Ingress", "edgesam")
     routes = {path["path"]: path["backend"]["service"]["name"] for path in main["spec"]["rules"][0]["http"]["paths"]}

@@ -1,4 +1,4 @@
-"""The manifests' Redis, started with their arguments: who may do what, who comes in, what the exporter sees."""
+"""The Redis of the manifests, started with their arguments: permissions, TLS and the exporter."""
 
 from urllib.parse import urlsplit
 
@@ -11,14 +11,14 @@ from support.service_client import embed, open_client
 from support.service_process import ServiceProcess
 
 
-def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every, tmp_path):
+def test_redis_users_may_run_only_their_commands(every, tmp_path):
     secrets = make_secrets()
     deployment = every["cpu"].named("Deployment", "edgesam-redis")
 
     with manifest_redis(deployment, secrets, tmp_path) as url, redis.Redis.from_url(url) as client:
         client.set("edgesam:one", b"1", ex=10)
 
-        assert client.getex("edgesam:one", ex=10) == b"1"
+        assert client.get("edgesam:one") == b"1"
         assert client.publish("edgesam:forget", b"one") == 0
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.publish("other", b"one")
@@ -26,11 +26,11 @@ def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every,
             client.config_get("maxmemory")
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.set("other", b"1")
-        watching = f"redis://metrics:{secrets['edgesam-redis']['metrics-password']}@{url.split('@')[1]}"
-        with redis.Redis.from_url(watching) as watcher:
-            assert watcher.info()["maxmemory_policy"] == "allkeys-lfu"
+        metrics_url = f"redis://metrics:{secrets['edgesam-redis']['metrics-password']}@{url.split('@')[1]}"
+        with redis.Redis.from_url(metrics_url) as exporter:
+            assert exporter.info()["maxmemory_policy"] == "allkeys-lfu"
             with pytest.raises(redis.exceptions.NoPermissionError):
-                watcher.get("edgesam:one")
+                exporter.get("edgesam:one")
         with (
             redis.Redis.from_url(url.replace(url.split("@")[0], "redis://edgesam:wrong")) as stranger,
             pytest.raises(redis.AuthenticationError),
@@ -38,30 +38,30 @@ def test_the_service_s_user_may_do_what_it_needs_and_nobody_else_anything(every,
             stranger.set("edgesam:one", b"1")
 
 
-def test_every_address_has_a_password_of_its_own():
+def test_every_run_of_make_secrets_creates_a_new_password():
     first, second = make_secrets(), make_secrets()
 
     assert first["edgesam-redis"]["url"] != second["edgesam-redis"]["url"]
     assert len(first["edgesam-redis"]["url"].split(":")[2].split("@")[0]) == 48
 
 
-def test_with_the_tls_component_nobody_comes_in_without_the_authority(every, tmp_path):
+def test_redis_with_tls_needs_its_certificate_authority(every, tmp_path):
     secrets = make_secrets("--tls")
     deployment = every["tls"].named("Deployment", "edgesam-redis")
     with manifest_redis(deployment, secrets, tmp_path) as url:
-        # The certificate is the Service's; its name is what a cluster resolves.
+        # The certificate has the name of the Service, which only a cluster resolves.
         mounted = url.replace("/etc/edgesam/redis", str(tmp_path / "tls"))
 
         with redis.Redis.from_url(mounted, ssl_check_hostname=False) as client:
             client.set("edgesam:one", b"1", ex=10)
 
-            assert client.getex("edgesam:one", ex=10) == b"1"
+            assert client.get("edgesam:one") == b"1"
         for wrong in (mounted, url.split("?")[0], url.split("?")[0].replace("rediss", "redis")):
             with redis.Redis.from_url(wrong, socket_timeout=5) as stranger, pytest.raises(redis.ConnectionError):
                 stranger.ping()
 
 
-def test_the_replicas_find_the_authority_where_the_address_says(every):
+def test_the_authority_is_mounted_at_the_path_of_the_redis_url(every):
     (deployment,) = every["tls"].services()
     url = make_secrets("--tls")["edgesam-redis"]["url"]
     pod = deployment["spec"]["template"]["spec"]
@@ -71,11 +71,11 @@ def test_the_replicas_find_the_authority_where_the_address_says(every):
     assert url.endswith(f"?ssl_ca_certs={mounts['redis-ca']}/{volume['secret']['items'][0]['path']}")
 
 
-def test_with_client_certificates_replicas_come_in_and_nobody_without_one(every, tmp_path):
+def test_redis_with_client_certificates_refuses_clients_without_one(every, tmp_path):
     secrets = make_secrets("--client-certificates")
     manifests = every["client-certificates"]
     with manifest_redis(manifests.named("Deployment", "edgesam-redis"), secrets, tmp_path / "redis") as url:
-        address = f"{url}&ssl_check_hostname=false"  # the certificate is the Service's
+        address = f"{url}&ssl_check_hostname=false"  # the certificate has the name of the Service
         for path, place in mounted(manifests.services()[0], secrets, tmp_path / "replica").items():
             address = address.replace(f"{path}/", f"{place}/")
 
@@ -91,7 +91,7 @@ def test_with_client_certificates_replicas_come_in_and_nobody_without_one(every,
     ("name", "options"),
     [("watched", []), ("tls", ["--tls"]), ("client-certificates", ["--client-certificates"])],
 )
-def test_the_exporter_sees_redis(every, name, options, tmp_path):
+def test_the_exporter_connects_to_redis(every, name, options, tmp_path):
     secrets = make_secrets(*options)
     with (
         manifest_redis(every[name].named("Deployment", "edgesam-redis"), secrets, tmp_path) as url,
@@ -106,7 +106,7 @@ def test_the_exporter_sees_redis(every, name, options, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["authority", "certificate"])
-def test_the_exporter_sees_nothing_without_what_tls_wants(every, missing, tmp_path):
+def test_the_exporter_needs_the_authority_and_the_client_certificate(every, missing, tmp_path):
     secrets = make_secrets("--client-certificates")
     name = "tls" if missing == "certificate" else "client-certificates"
     known = (

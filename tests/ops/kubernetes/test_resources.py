@@ -1,4 +1,4 @@
-"""The sums behind the manifests: memory, time to stop, time to wait, and threads."""
+"""The arithmetic of the manifests: memory limits, shutdown times, timeouts and threads."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from service.settings import Settings
 NAMES = (*OVERLAYS, *VARIANTS)
 MIB = 1 << 20
 
-# Resident after the first requests, with the bundled model and two threads; test_deployment looks at a container. What
-# CUDA's libraries add is an assumption.
+# Resident memory after the first requests, with the bundled model and two threads; test_deployment.py checks it in a
+# container. The memory of CUDA's libraries is an assumption.
 BASE_BYTES = {"all": 560 * MIB, "embed": 460 * MIB, "segment": 280 * MIB}
 CUDA_BYTES = 1536 * MIB
 # Measured with an RGBA WebP of 50 megapixels, the costliest: 808 MiB above the base (docs/operations/reliability.md).
@@ -21,15 +21,24 @@ FRAME_BYTES = 3 * 1024 * 1024 * 4
 TOKENS_BYTES = 4096 * 256 * 2
 MULTIPART_BYTES = 64 << 10
 
-# uvicorn looks at its flags ten times a second, twice on its way out; the ends of what is behind are bounded.
+# uvicorn polls its flags ten times a second, twice during a shutdown. Closing Redis and background tasks is bounded.
 CLOSING_S = 0.2 + 2 * CLOSE_TIMEOUT_S
-# Endpoints, kube-proxy and a gateway's reload, after readiness has changed.
+# Time until endpoints, kube-proxy and a gateway have followed a change of readiness.
 PROPAGATION_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a replica may hold at once, bytes."""
+    """Upper bounds of a replica's memory, in bytes.
+
+    Attributes:
+        base: Process with the loaded model.
+        caches: In-memory caches of image states and masks.
+        bodies: Bodies of all admitted requests.
+        reading: Decoded images and frames of uploads.
+        writing: Masks that are being encoded.
+        behind: Values that background tasks write to Redis.
+    """
 
     base: int
     caches: int
@@ -40,7 +49,7 @@ class Need:
 
     @classmethod
     def of(cls, settings: Settings) -> "Need":
-        """The sum of the bounds that the settings draw."""
+        """Return the bounds that follow from the settings."""
         threads, embeds, segments = settings.threads, settings.role != "segment", settings.role != "embed"
         uploads = settings.max_embed_requests if embeds else 0
         clicks = settings.max_segment_requests if segments else 0
@@ -50,18 +59,18 @@ class Need:
             bodies=uploads * (settings.max_image_bytes + MULTIPART_BYTES) + clicks * settings.max_request_bytes,
             reading=uploads * FRAME_BYTES
             + (max(1, threads // 2) * int(settings.max_image_pixels * IMAGE_BYTES_PER_PIXEL) if embeds else 0),
-            writing=(threads + 1) * settings.max_image_pixels if segments else 0,  # a mask a thread, a byte a pixel
+            writing=(threads + 1) * settings.max_image_pixels if segments else 0,  # a mask per thread, a byte per pixel
             behind=MAX_BACKGROUND_TASKS * TOKENS_BYTES,
         )
 
     @property
     def total(self) -> int:
-        """All of it at once."""
+        """Sum of all bounds."""
         return self.base + self.caches + self.bodies + self.reading + self.writing + self.behind
 
 
 def settings_of(manifests, deployment, monkeypatch):
-    """What the service would read in the container."""
+    """Return the service's settings in the container of a Deployment."""
     with monkeypatch.context() as environment:
         for variable, value in manifests.environment(deployment).items():
             environment.setenv(variable, value)
@@ -69,12 +78,12 @@ def settings_of(manifests, deployment, monkeypatch):
 
 
 def noted(ingress):
-    """The annotations without their prefix."""
+    """Return the annotations of an Ingress without their prefix."""
     return {key.rpartition("/")[2]: value for key, value in ingress["metadata"]["annotations"].items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_memory_limit_is_what_all_bounds_together_allow(every, name, monkeypatch):
+def test_the_memory_limit_is_the_sum_of_all_bounds(every, name, monkeypatch):
     for deployment in every[name].services():
         resources = container_of(deployment)["resources"]
         limit = bytes_of(resources["limits"]["memory"])
@@ -83,11 +92,11 @@ def test_the_memory_limit_is_what_all_bounds_together_allow(every, name, monkeyp
 
         assert resources["requests"]["memory"] == resources["limits"]["memory"]
         assert need.total <= limit, need
-        assert limit < 1.25 * need.total, f"{need} would do with less"
+        assert limit < 1.25 * need.total, f"the limit is too high for {need}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_threads_are_the_processors_that_are_asked_for(every, name, monkeypatch):
+def test_the_number_of_threads_is_the_cpu_request(every, name, monkeypatch):
     for deployment in every[name].services():
         resources = container_of(deployment)["resources"]
 
@@ -98,28 +107,28 @@ def test_threads_are_the_processors_that_are_asked_for(every, name, monkeypatch)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stop_has_the_time_that_it_may_take(every, name, monkeypatch):
+def test_the_grace_period_is_longer_than_a_shutdown(every, name, monkeypatch):
     for deployment in every[name].services():
         pod, container = deployment["spec"]["template"]["spec"], container_of(deployment)
         settings = settings_of(every[name], deployment, monkeypatch)
         readiness = container["readinessProbe"]
 
         noticed_s = readiness["periodSeconds"] * readiness["failureThreshold"]
-        let_in_s = settings.body_timeout_s + max(settings.embed_timeout_s, settings.segment_timeout_s)
+        request_s = settings.body_timeout_s + max(settings.embed_timeout_s, settings.segment_timeout_s)
         stop_s = settings.drain_s + settings.graceful_timeout_s + CLOSING_S
 
         assert "lifecycle" not in container
-        assert settings.graceful_timeout_s >= let_in_s
+        assert settings.graceful_timeout_s >= request_s
         assert stop_s + 5 <= pod["terminationGracePeriodSeconds"]
         if name != "dev":
             assert settings.drain_s >= noticed_s + PROPAGATION_S
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_ingress_waits_longer_than_the_service(every, name, monkeypatch):
+def test_the_timeouts_of_the_ingress_are_longer_than_those_of_the_service(every, name, monkeypatch):
     for ingress in every[name].of("Ingress"):
         bounds = noted(ingress)
-        if "canary" in bounds:  # takes over those of the other
+        if "canary" in bounds:  # the canary uses the annotations of the main Ingress
             continue
         for deployment in every[name].services():
             settings = settings_of(every[name], deployment, monkeypatch)
@@ -131,7 +140,7 @@ def test_the_ingress_waits_longer_than_the_service(every, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dev"])
-def test_redis_may_take_a_quarter_more_than_it_keeps(every, name):
+def test_the_limit_of_redis_is_a_quarter_above_its_maxmemory(every, name):
     container = container_of(every[name].named("Deployment", "edgesam-redis"))
     (most,) = [argument.split()[1] for argument in container["args"] if argument.startswith("--maxmemory ")]
 
@@ -142,7 +151,7 @@ def test_redis_may_take_a_quarter_more_than_it_keeps(every, name):
     assert container["resources"]["requests"]["memory"] == container["resources"]["limits"]["memory"]
 
 
-def test_rollouts_never_take_away_what_serves_but_where_gpus_are_scarce(every):
+def test_rollouts_remove_a_running_replica_first_only_on_gpus(every):
     strategies = {
         f"{name}/{deployment['metadata']['name']}": tuple(deployment["spec"]["strategy"]["rollingUpdate"].values())
         for name in ("cpu", "gpu", "split")
@@ -157,7 +166,7 @@ def test_rollouts_never_take_away_what_serves_but_where_gpus_are_scarce(every):
     }
 
 
-def test_whoever_wants_a_gpu_may_stand_where_they_are(every):
+def test_replicas_with_a_gpu_tolerate_the_taint_of_gpu_nodes(every):
     wanting = [
         (name, deployment)
         for name in OVERLAYS

@@ -1,5 +1,6 @@
-"""Rollouts under load: two replicas behind a load balancer are replaced one after the other, as a Deployment with
-maxSurge 1 and maxUnavailable 0 does it, and nobody notices.
+"""Rollouts under load: two replicas behind a load balancer are replaced one after the other, and no request fails.
+
+The order is that of a Deployment with maxSurge 1 and maxUnavailable 0.
 """
 
 import asyncio
@@ -24,8 +25,8 @@ DRAIN_S = 5  # the load balancer needs half a second on a quiet machine
 ROLLOUTS = 2
 CLICKS_PER_S = 6.0
 CLICKS_PER_EMBED = 24
-# A busy machine is not what is tested; uploads, which give way to everything, may take long on one.
-PATIENT = dict.fromkeys(
+# Longer timeouts, because uploads have a lower priority and take long on a busy machine.
+LONG_TIMEOUTS = dict.fromkeys(
     ("EDGESAM_EMBED_TIMEOUT_S", "EDGESAM_SEGMENT_TIMEOUT_S", "EDGESAM_GRACEFUL_TIMEOUT_S"), "150"
 ) | dict.fromkeys(("EDGESAM_REDIS_READ_TIMEOUT_S", "EDGESAM_REDIS_CONNECT_TIMEOUT_S"), "5")
 IMAGES = [noise_file((200 + number, 300), seed=number) for number in range(6)]
@@ -34,7 +35,7 @@ WAIT_S = 180.0
 
 @dataclass(slots=True)
 class Fleet:
-    """Replicas behind a load balancer. One port more than replicas, for the one that comes before another goes."""
+    """Replicas behind a load balancer. There is one port more than replicas, for the replica that starts first."""
 
     balancer: Balancer
     settings: dict[str, str]
@@ -43,14 +44,14 @@ class Fleet:
     running: deque[tuple[int, ServiceProcess]] = field(default_factory=deque)
 
     def start_one(self) -> None:
-        """Start a replica, and return when it gets requests."""
+        """Start a replica, and wait until it gets requests."""
         port = self.free_ports.popleft()
         replica = self.stack.enter_context(ServiceProcess({**self.settings, "EDGESAM_PORT": str(port)}, wait_s=WAIT_S))
         self.balancer.wait_for(port, is_up=True)
         self.running.append((port, replica))
 
     def stop_oldest(self) -> ServiceProcess:
-        """End the oldest replica as a kubelet would, and return when it has ended."""
+        """Terminate the oldest replica as a kubelet does, and wait until it has ended."""
         port, replica = self.running.popleft()
         replica.terminate()
         replica.process.wait(WAIT_S)
@@ -64,7 +65,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     ports = [free_port() for _ in range(REPLICAS + 1)]
     with RedisServer() as redis_server, Balancer(tmp_path_factory.mktemp("haproxy"), ports) as balancer:
         settings = {
-            **PATIENT,
+            **LONG_TIMEOUTS,
             "EDGESAM_REDIS_URL": redis_server.url,
             "EDGESAM_THREADS": "1",
             "EDGESAM_DRAIN_S": str(DRAIN_S),
@@ -79,9 +80,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 class Load(threading.Thread):
-    """Clicks at a fixed rate, whatever comes back, and now and then an image; some are new, some are known.
+    """Prompts at a fixed rate, independent of the responses, and uploads of new and known images.
 
-    Half of the clicks name their image in the header. Connections are kept and used again.
+    Half of the prompts have the header X-Image-Hash. Connections are kept alive.
+
+    Attributes:
+        answers: Number of responses by kind, status and text.
+        replicas: Number of responses by replica.
     """
 
     def __init__(self, url: str, hashes: list[str]) -> None:
@@ -93,11 +98,11 @@ class Load(threading.Thread):
         self._is_over = threading.Event()
 
     def run(self) -> None:
-        """In the thread."""
+        """Send requests until `end` is called."""
         asyncio.run(self._send_all())
 
     def end(self) -> None:
-        """Send no more, and wait for what is under way."""
+        """Stop sending, and wait for outstanding responses."""
         self._is_over.set()
         self.join(WAIT_S)
         assert not self.is_alive()
@@ -138,7 +143,7 @@ class Load(threading.Thread):
         self.replicas[response.headers.get("x-replica", "none")] += 1
 
 
-def test_clicks_that_name_their_image_meet_one_replica_and_others_all(fleet):
+def test_prompts_with_the_header_go_to_one_replica_and_others_to_all(fleet):
     with open_client(fleet.balancer.url) as client:
         hashes = [embed(client, data) for data in IMAGES]
 
