@@ -19,19 +19,19 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A served artifact of the conformance weights, whose masks are neither empty nor full; weights in float32."""
+    """A model artifact with random float32 weights, whose masks are neither empty nor full."""
     return made_once(tmp_path_factory, "random-model", _export_random) / "random"
 
 
 @pytest.fixture(scope="session")
 def proposing_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`artifact` with the granularity module, exported on the command line from two files."""
+    """`artifact` with the granularity module, exported from two files by the command line."""
     return made_once(tmp_path_factory, "proposing-model", _export_proposing) / "proposing"
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A real Redis, shared by the tests of one process."""
+    """A real Redis that all tests of a process share."""
     with RedisServer() as server:
         yield server
 
@@ -44,7 +44,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture(scope="session")
 def service_url(artifact: Path) -> Iterator[str]:
-    """The real process with default settings, shared by tests that leave no trace; without Redis."""
+    """Address of a service with default settings and without Redis, shared by tests that change nothing."""
     from support.service_process import ServiceProcess
 
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact)}) as service:
@@ -82,7 +82,7 @@ def _export_proposing(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Of torch: two that wait for a core that others hold take 2.5 times as long."""
+    """Limit torch to one thread: two threads on a core that is busy take 2.5 times as long."""
     import torch
 
     threads = torch.get_num_threads()

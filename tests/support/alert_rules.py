@@ -1,4 +1,4 @@
-"""Rules and alerts of k8s/components/monitoring as objects, and the programs that judge them."""
+"""Rules and alerts of k8s/components/monitoring as objects, and a function that runs promtool or amtool."""
 
 import subprocess
 from pathlib import Path
@@ -13,12 +13,12 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert
 
 
 def name_of(alert: dict[str, Any]) -> str:
-    """Some alerts have a rule for each window."""
+    """Return the name of an alert with its window, because some alerts have a rule for each window."""
     return "-".join([alert["alert"], *filter(None, [alert["labels"].get("window")])])
 
 
 def run(*command: str | Path, **options: Any) -> str:
-    """What a program says; it must succeed."""
+    """Run a program, which has to succeed, and return its output."""
     done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, timeout=120, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)

@@ -1,4 +1,4 @@
-"""A small ASGI app behind a real uvicorn, in a thread of the test: for what middleware does to connections."""
+"""A small ASGI app behind a real uvicorn in a thread, for tests of connections."""
 
 import asyncio
 import threading
@@ -10,11 +10,11 @@ from support.redis_server import wait_until
 
 
 class AppServer:
-    """Serves `app` on a free port; `connections` are those that are open.
+    """An ASGI app on a free port; a context manager.
 
     Args:
-        app: without lifespan.
-        options: of uvicorn.Config: http, loop, …
+        app: ASGI app without lifespan events.
+        options: Options of uvicorn.Config, such as http and loop.
     """
 
     def __init__(self, app: Starlette, **options: Any) -> None:
@@ -35,12 +35,12 @@ class AppServer:
         self._thread.join(60)
 
     def stop(self) -> None:
-        """What SIGTERM does, without waiting."""
+        """Begin a shutdown as SIGTERM does, without waiting for it."""
         self._server.should_exit = True
 
     @property
     def connections(self) -> int:
-        """How many the server holds."""
+        """Number of open connections."""
         return len(self._server.server_state.connections)
 
     def _run(self) -> None:

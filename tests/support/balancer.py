@@ -1,5 +1,6 @@
-"""haproxy as a stand-in for a Service and its ingress: health checks on /readyz, a hash of the image's header, and no
-second try that would hide an error.
+"""HAProxy in place of a Kubernetes Service and its Ingress: health checks on /readyz and a hash of X-Image-Hash.
+
+It does not repeat requests, which would hide errors.
 """
 
 import csv
@@ -17,8 +18,8 @@ CHECK_MS = 250
 FALL = 2
 _START_S = 20.0
 
-# `retries 0` and no redispatch: a connection that a replica refuses is an error for the client. What a replica has seen
-# haproxy never sends again by default. A replica that answers late is not one that says no.
+# `retries 0` and no redispatch: a refused connection is an error for the client. By default HAProxy does not repeat a
+# request that a replica has received. Timeouts are long, because a late response is no error.
 _CONFIGURATION = """
 global
     stats socket {socket} level admin
@@ -47,7 +48,12 @@ backend replicas
 
 
 class Balancer:
-    """haproxy in front of replicas on given ports, of which any may be empty. A context manager."""
+    """HAProxy in front of replicas; a context manager.
+
+    Args:
+        folder: Empty folder for the configuration and the admin socket.
+        ports: Ports of the replicas. A port may have no replica yet.
+    """
 
     def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         self.port = free_port()
@@ -80,7 +86,7 @@ class Balancer:
         self._process.wait(timeout=10)
 
     def wait_for(self, port: int, *, is_up: bool) -> None:
-        """Return when the replica on a port takes requests, or no longer does."""
+        """Wait until the replica on a port is up, or down."""
         wait_until(
             lambda: (self._row(f"replica-{port}")["status"] == "UP") is is_up,
             timeout_s=60,
@@ -88,7 +94,7 @@ class Balancer:
         )
 
     def errors(self) -> dict[str, int]:
-        """What went wrong towards the replicas: connections, answers, second tries, and what they aborted."""
+        """Return HAProxy's counts of failed connections and responses, retries, redispatches and aborted transfers."""
         row = self._row("BACKEND")
         return {name: int(row[name]) for name in ("econ", "eresp", "wretr", "wredis", "srv_abrt")}
 

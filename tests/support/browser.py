@@ -1,4 +1,4 @@
-"""A real headless Chromium, and the playground in it as a user sees it."""
+"""A real headless Chromium, and the playground in it."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Download, Page, Request, sync_playwright
 
-WAIT_MS = 30_000  # a busy machine may take its time
-# A name that leads to this machine, but is no secure context as 127.0.0.1 is: pages have no crypto.subtle there.
+WAIT_MS = 30_000  # for busy machines
+# A name of this machine that is no secure context, unlike 127.0.0.1: its pages have no crypto.subtle.
 PLAIN_HOST = "plain.test"
-# Asked for by the service of the tests that decode in the browser.
-DECODING_KEY = "a-key-of-whoever-decodes"
+# API key of the service in the tests of browser decoding.
+DECODING_KEY = "a-key-for-browser-decoding"
 _ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -32,9 +32,9 @@ _EXPECTED_URL = "/embed/"
 
 
 def needed_program(*names: str) -> str:
-    """The first of these programs that is installed.
+    """Return the path of the first of these programs that is installed.
 
-    Without any, the tests that need it are skipped on a developer's machine; in CI that is a failure.
+    If none is installed, the test is skipped, or fails in CI.
     """
     found = next((path for path in map(shutil.which, names) if path), None)
     if found is None:
@@ -47,7 +47,7 @@ def needed_program(*names: str) -> str:
 
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Chromium until the block ends. Its loop lives in this thread meanwhile: no asyncio tests in the same room."""
+    """Run Chromium until the block ends. Its event loop runs in this thread, so that asyncio tests cannot use it."""
     program = needed_program("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
@@ -58,13 +58,15 @@ def open_browser() -> Iterator[Browser]:
 
 
 class Playground:
-    """One visit of the page.
+    """The playground in a page of the browser.
 
     Args:
-        context: of the browser: size of the window, colours, touch.
-        url: of the service, with a slash at the end.
+        context: Browser context: size of the window, colours, touch.
+        url: Address of the service, with a slash at the end.
 
-    `errors` are those of the console, but for 404 answers to HEAD.
+    Attributes:
+        errors: Errors of the console, without 404 responses to HEAD.
+        requests: Requests of the page.
     """
 
     def __init__(self, context: BrowserContext, url: str) -> None:
@@ -78,17 +80,17 @@ class Playground:
         self.page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108 - playwright marks it
 
     def visit(self) -> None:
-        """Load the page and wait until its script has run."""
+        """Open the page and wait until its script has run."""
         self.page.goto(self.url)
         self.page.locator("body.is-ready").wait_for()
 
     def open_sample(self, file: str = "dahlia.jpg") -> None:
-        """Take a sample image and wait until it can be clicked on."""
+        """Open a sample image and wait until it can be clicked."""
         self.page.click(f"[data-sample='{file}']")
         self.wait_ready()
 
     def open_file(self, path: Path) -> None:
-        """Choose a file and wait until it can be clicked on."""
+        """Open a file and wait until it can be clicked."""
         self.page.set_input_files("#file", path)
         self.wait_ready()
 
@@ -112,7 +114,7 @@ class Playground:
         self.page.locator("#upper").click(position=self._inside(x, y), **options)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float], *, button: str = "left") -> None:
-        """Press at one part of the stage, move to another, let go."""
+        """Press a mouse button at one position of the stage, and release it at another."""
         mouse = self.page.mouse
         mouse.move(*self.at(*start))
         mouse.down(button=button)  # type: ignore[arg-type]
@@ -137,26 +139,26 @@ class Playground:
         return int(text.split()[0])
 
     def wait_for_clicks(self, count: int) -> None:
-        """The strip has counted so many."""
+        """Wait until the latency strip has counted this many clicks."""
         text = "1 click" if count == 1 else f"{count} clicks"
         self.page.locator("#latency [data-part=count]", has_text=text).wait_for(state="attached")
 
     def segment_bodies(self) -> list[dict[str, Any]]:
-        """What was sent to /segment, in order."""
+        """Return the bodies of all requests to /segment, in order."""
         return [json.loads(request.post_data or "") for request in self.sent("POST", "/segment")]
 
     def sent(self, method: str, path: str) -> list[Request]:
-        """Requests with a method, whose URL has `path` in it."""
+        """Return the requests with a method whose URL contains `path`."""
         return [request for request in list(self.requests) if request.method == method and path in request.url]
 
     def save(self, button: str) -> bytes:
-        """Press an export button; the downloaded file."""
+        """Click an export button and return the downloaded file."""
         with self.page.expect_download() as waiting:
             self.page.click(button)
         return content_of(waiting.value)
 
     def drawn(self) -> int:
-        """How many pixels of the upper canvas are not transparent."""
+        """Return the number of pixels of the upper canvas that are not transparent."""
         count: int = self.page.evaluate(
             """() => {
                 const canvas = document.getElementById("upper");
@@ -184,12 +186,12 @@ class Playground:
 
 
 def content_of(download: Download) -> bytes:
-    """The bytes of a finished download."""
+    """Return the bytes of a finished download."""
     return Path(download.path()).read_bytes()
 
 
 def rules_broken(playground: Playground, axe: str, *, rules: Sequence[str] = ()) -> list[str]:
-    """What axe-core finds on the page as it is now, one line a finding."""
+    """Return the findings of axe-core on the page, one line each."""
     options = {"runOnly": list(rules)} if rules else {}
     playground.page.evaluate(axe)
     found: list[str] = playground.page.evaluate(

@@ -1,4 +1,4 @@
-"""The asyncio client as a blocking one, so that one test can use both kinds."""
+"""A blocking wrapper of the asyncio client, so that one test can use both clients."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Connect = Callable[..., Any]
 
 
 class Awaited:
-    """An AsyncClient whose calls are awaited in an event loop of its own."""
+    """An AsyncClient whose methods run in an event loop of its own, and block."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)
@@ -23,6 +23,6 @@ class Awaited:
         return lambda *arguments, **options: self._runner.run(method(*arguments, **options))
 
     def close(self) -> None:
-        """Close both."""
+        """Close the client and its event loop."""
         self._runner.run(self._client.aclose())
         self._runner.close()

@@ -1,7 +1,7 @@
-"""docker/compose.yaml as it is, started by podman-compose: real containers, on the host's network.
+"""docker/compose.yaml, started by podman-compose: real containers on the host's network.
 
-What differs from an operator's `docker compose up` stands in `_override`: tests have no network but the host's, where
-every service needs a port of its own and services find each other by it instead of by name.
+`_override` contains all differences from an operator's `docker compose up`. Tests use the host's network, so that every
+service needs a port of its own, and services connect by port instead of by name.
 """
 
 import json
@@ -24,7 +24,7 @@ _DEBIAN = (
     " redis-server redis-tools haproxy prometheus prometheus-alertmanager prometheus-redis-exporter"
     " && rm -rf /var/lib/apt/lists/*"
 )
-# What stands in for published images; the three last are entered by their program, as theirs are.
+# Images that replace published ones. Three of them have an entrypoint, as the published images.
 _STAND_INS = {
     "redis": "",
     "proxy": "",
@@ -35,12 +35,12 @@ _STAND_INS = {
 
 
 class ComposeStack:
-    """The services of the compose file; a context manager that starts them and in any case removes them.
+    """The services of the compose file; a context manager that starts and removes them.
 
     Args:
-        folder: empty, for a copy of docker/ with secrets of its own.
-        image: of the replicas.
-        services: those to start, with what they need of the profile `monitoring`.
+        folder: Empty folder for a copy of docker/ with secrets of its own.
+        image: Container image of the replicas.
+        services: Names of the services to start.
     """
 
     def __init__(self, folder: Path, *, image: str, services: list[str]) -> None:
@@ -54,33 +54,33 @@ class ComposeStack:
 
     @property
     def url(self) -> str:
-        """The proxy."""
+        """Address of the proxy."""
         return f"http://127.0.0.1:{self.ports['proxy']}"
 
     def replica_url(self, name: str) -> str:
-        """A replica itself, `a` or `b`."""
+        """Return the address of the replica `a` or `b`, without the proxy."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def metrics_url(self, name: str) -> str:
-        """Where `proxy`, `a` or `b` shows its metrics."""
+        """Return the address of the metrics of `proxy`, `a` or `b`."""
         return f"http://127.0.0.1:{self.ports[f'{name}_metrics']}/metrics"
 
     def secret(self, name: str) -> str:
-        """A line of docker/.env."""
+        """Return a value of docker/.env."""
         lines = dict(line.split("=", 1) for line in (self._folder / ".env").read_text().splitlines())
         return lines[name]
 
     def container(self, service: str) -> str:
-        """The container's name."""
+        """Return the name of a service's container."""
         return f"{self._project}_{service}_1"
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What podman knows about the container."""
+        """Return podman's data about a service's container."""
         (known,) = json.loads(image_builder.podman("inspect", self.container(service)).stdout)
         return dict(known)
 
     def compose(self, *arguments: str, timeout_s: float = _COMPOSE_S) -> str:
-        """Run podman-compose on the copied file and the override; what it printed."""
+        """Run podman-compose on the copied file and the override, and return its output."""
         files = ["-f", "compose.yaml", "-f", "override.yaml"]
         command = ["podman-compose", "--podman-path", str(self._folder / "podman"), "-p", self._project, *files]
         done = subprocess.run(
@@ -96,19 +96,19 @@ class ComposeStack:
         return done.stdout
 
     def recreate(self, service: str) -> None:
-        """What an operator does to roll a replica: stop it as the file says, remove it, start it anew."""
+        """Update a replica as an operator does: stop, remove and start its container."""
         self.compose("up", "-d", "--no-deps", "--force-recreate", service)
         self.wait_until_ready(service.removeprefix("edgesam-"))
 
     def wait_until_ready(self, name: str) -> None:
-        """Return when a replica takes work, and the proxy, which asks twice a second, has seen it."""
+        """Wait until a replica is ready and the proxy, which checks twice a second, sends requests to it."""
         wait_until(
             lambda: _answers(f"{self.replica_url(name)}/readyz"), timeout_s=_START_S, what=f"{name} is not ready"
         )
         wait_until(lambda: self.is_up(name), timeout_s=10, what=f"the proxy does not see {name}")
 
     def is_up(self, name: str) -> bool:
-        """Whether the proxy sends clicks to a replica."""
+        """Return whether the proxy sends prompts to a replica."""
         text = httpx.get(self.metrics_url("proxy"), trust_env=False).text
         return f'haproxy_server_status{{proxy="clicks",server="{name}",state="UP"}} 1' in text
 
@@ -141,7 +141,7 @@ class ComposeStack:
         self.compose("down", "-v", "-t", "5")
 
     def _override(self, published: dict[str, Any]) -> dict[str, Any]:
-        """The host's network, and ports in place of names."""
+        """Return overrides for the host's network, with ports instead of names."""
         at = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
         services: dict[str, Any] = {name: {"network_mode": "host"} for name in published}
         for name in ("a", "b"):
@@ -157,7 +157,7 @@ class ComposeStack:
             "BIND_METRICS": at["proxy_metrics"],
             "REPLICA_A": at["a"],
             "REPLICA_B": at["b"],
-            "REPLICA_GPU": "127.0.0.1:1",  # nobody listens there
+            "REPLICA_GPU": "127.0.0.1:1",  # no server uses this port
         }
         listening = ["--port", str(self.ports["redis"]), "--bind", "127.0.0.1"]
         services["redis"]["command"] = [*published["redis"]["command"], *listening]
@@ -169,7 +169,7 @@ class ComposeStack:
         return {"services": services}
 
     def _aim_prometheus(self) -> None:
-        """Ports in place of names in Prometheus's own file too, and scrapes without long waits."""
+        """Replace names by ports in Prometheus' configuration, and scrape every second."""
         path = self._folder / "prometheus.yml"
         text = path.read_text().replace("15s", "1s")
         names = {

@@ -1,4 +1,4 @@
-"""The service in a container of an image, with everything an operator would take away from it taken away."""
+"""The service in a container, without capabilities and without a writable file system."""
 
 import json
 import subprocess
@@ -15,15 +15,16 @@ _STOP_S = 40
 
 
 class ServiceContainer:
-    """A context manager: starts, waits for /readyz, and in any case removes the container.
+    """A container of the service; a context manager that starts it, waits for /readyz and removes it.
 
     Args:
-        image: a name that `image_builder.build` gave.
-        settings: EDGESAM_… variables; the port is a free one.
-        options: of `podman run`; by default no capabilities and not one writable folder.
+        image: Name of the image, from `image_builder.build`.
+        settings: EDGESAM_… variables. The port is a free one.
+        options: Additional options of `podman run`.
+        ready: Whether to wait for /readyz.
     """
 
-    HARD = (
+    RESTRICTIONS = (
         *("--pull", "never", "--network", "host", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL"),
         *("--security-opt", "no-new-privileges"),
     )
@@ -35,7 +36,7 @@ class ServiceContainer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._image = image
         self._settings = {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(self.port), **(settings or {})}
-        self._options = [*self.HARD, *options]
+        self._options = [*self.RESTRICTIONS, *options]
         self._ready = ready
 
     def __enter__(self) -> Self:
@@ -55,30 +56,30 @@ class ServiceContainer:
         podman("rm", "-f", "-t", "1", self.name)
 
     def sh(self, script: str) -> str:
-        """What a shell in the container prints."""
+        """Return the output of a shell script in the container."""
         return podman("exec", self.name, "sh", "-c", script).stdout
 
     def probe(self) -> subprocess.CompletedProcess[str]:
-        """Run the image's HEALTHCHECK once; status 0 is healthy."""
+        """Run the image's HEALTHCHECK once. Its exit status is 0 if the container is healthy."""
         return podman("healthcheck", "run", self.name, check=False)
 
     def state(self) -> dict[str, Any]:
-        """podman's State of the container."""
+        """Return the State of the container, from podman."""
         (known,) = json.loads(podman("inspect", self.name).stdout)
         return dict(known["State"])
 
     def log(self) -> str:
-        """Everything it wrote."""
+        """Return the log of the container."""
         done = podman("logs", self.name)
         return done.stdout + done.stderr
 
     def stop(self) -> int:
-        """SIGTERM, and SIGKILL only much later; the exit status."""
+        """Send SIGTERM, and SIGKILL after _STOP_S seconds. Returns the exit status."""
         podman("stop", "-t", str(_STOP_S), self.name)
         return int(self.state()["ExitCode"])
 
     def wait_for_exit(self) -> int:
-        """The exit status of a container that ends by itself."""
+        """Wait until the container ends by itself, and return its exit status."""
         return int(podman("wait", self.name).stdout)
 
     def _is_ready(self) -> bool:

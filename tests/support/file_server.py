@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that serves bytes, and goes wrong in whatever way a test asks for."""
+"""A real HTTP server on this machine that serves files and simulates the faults that a test selects."""
 
 import contextlib
 import threading
@@ -13,20 +13,20 @@ MAX_WAIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one path answers.
+    """The response to requests for one path.
 
     Args:
-        data: the whole file.
-        status: anything but 200 is answered with an empty body.
-        etag: sent as it stands; empty: none.
-        has_ranges: whether Range is understood.
-        is_chunked: whether the length stays unsaid.
-        break_after: this many bytes of the body, then the connection is closed.
-        stall_after: this many bytes of the body, then nothing until the server closes.
-        trickle_s: seconds between single bytes.
-        redirect_to: a Location, answered with 302.
-        range_shift: how far from the asked offset a partial body really starts.
-        content_encoding: stated, not applied.
+        data: Content of the file.
+        status: Status. The body is empty unless it is 200.
+        etag: Value of the ETag header. Empty: no header.
+        has_ranges: Whether the server supports Range.
+        is_chunked: Whether the body is chunked instead of having a Content-Length.
+        break_after: Number of bytes of the body after which the connection closes.
+        stall_after: Number of bytes of the body after which the server sends nothing until it closes.
+        trickle_s: Pause after each byte, in seconds.
+        redirect_to: Location of a 302 response.
+        range_shift: Offset error of a partial body, in bytes.
+        content_encoding: Value of the Content-Encoding header. The body is not encoded.
     """
 
     data: bytes = b""
@@ -44,16 +44,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
 
 
 class FileServer:
-    """Use as a context manager; `answers` may be changed at any time.
+    """The server; a context manager.
 
-    `stalled` is set when a body has stopped at `stall_after`.
+    Attributes:
+        answers: Responses by path. They may be changed at any time.
+        requests: Received requests.
+        stalled: Set when a body has stopped at `stall_after`.
+        closing: Set when the server closes.
     """
 
     def __init__(self, **answers: Answer) -> None:
@@ -70,7 +74,7 @@ class FileServer:
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
 
     def url(self, name: str) -> str:
-        """Address of an answer."""
+        """Return the address of a path."""
         return f"http://127.0.0.1:{self._http.server_address[1]}/{name}"
 
     def __enter__(self) -> Self:
@@ -95,11 +99,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.files.requests.append(Request(name, dict(self.headers)))
         answer = self.files.answers.get(name, Answer(status=404))
         self.close_connection = True
-        with contextlib.suppress(ConnectionError):  # the client has gone, which is its right
+        with contextlib.suppress(ConnectionError):  # a client may disconnect at any time
             self._answer(answer)
 
     def log_message(self, *args: object) -> None:
-        """Silence."""
+        """Write no log."""
 
     def _answer(self, answer: Answer) -> None:
         if answer.status != 200 or answer.redirect_to:

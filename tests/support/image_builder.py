@@ -1,8 +1,8 @@
-"""Builds the Dockerfile's targets for real and runs them, with buildah, podman and runc: no daemon, no registry.
+"""Builds the Dockerfile's targets and runs them with buildah, podman and runc, without a daemon and a registry.
 
-What the Dockerfile starts FROM is made here of the distribution's packages under the names of the published images,
-since tests pull nothing. All images lie in one store in the temporary folder, shared by every checkout of this user,
-so that a second run builds only what changed. Containers use the host's network and nothing else of it.
+Tests pull no images. So base images are built from the distribution's packages, under the names of the published ones.
+All images are in one store in the temporary folder, which every checkout of this user shares, so that unchanged layers
+are cached. Containers use the host's network.
 """
 
 import fcntl
@@ -19,11 +19,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = ("cpu", "openvino", "gpu", "model")
 
-# As an operator should run the service; with the host's network, since tests have no other.
-RUN_OPTIONS = (
-    *("--pull", "never", "--network", "host", "--read-only", "--tmpfs", "/tmp:rw,size=64m"),
-    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-)
 
 _TOOLS = ("buildah", "podman", "runc", "catatonit", "mmdebstrap", "skopeo", "unshare")
 _WORK = Path(tempfile.gettempdir()) / f"edgesam-images-{os.geteuid()}"  # short: podman allows 50 characters
@@ -33,16 +28,16 @@ _COMMAND_S = 120.0
 
 
 class ImageError(RuntimeError):
-    """A tool failed; the message holds the end of what it printed."""
+    """A tool failed. The message contains the end of its output."""
 
 
 @functools.cache
 def why_not() -> str | None:
-    """Why no image can be built here, for a skip; None where it can."""
+    """Return the reason why no image can be built on this machine, or None if it can."""
     if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
         return f"not installed: {', '.join(missing)}; tests/ops/install installs them"
     if os.geteuid() != 0:
-        return "images are built as root here: layers are mounted, containers get cgroups"
+        return "building images needs root, for mounts and cgroups"
     _WORK.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_WORK) as folder:
         for name in ("lower", "upper", "work", "merged"):
@@ -55,18 +50,18 @@ def why_not() -> str | None:
 
 
 def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> str:
-    """Build a target of the Dockerfile; quick when nothing changed.
+    """Build a target of the Dockerfile. Unchanged layers are cached.
 
     Args:
-        target: one of TARGETS.
-        labels: set on the image. Not as build arguments: caches of older buildahs take a LABEL for the same when only
-            the argument in it differs, and all checkouts share one.
+        target: One of TARGETS.
+        labels: Labels of the image. They are not build arguments, because the cache of older versions of buildah
+            ignores a change of an argument in a LABEL, and all checkouts share one cache.
 
     Returns:
-        The image's name, to be run with `podman`. It belongs to this checkout.
+        Name of the image, for `podman`. Each checkout has its own.
 
     Raises:
-        ImageError: it does not build; the message says why.
+        ImageError: The build fails. The message contains the reason.
     """
     checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
     tag = f"localhost/edgesam-{checkout}:{target}"
@@ -87,7 +82,7 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> st
                 ),
                 *_package_sources(),
                 *("--build-arg", f"PYTHON_BASE={_PYTHON_BASE}", "--build-arg", f"CUDA_BASE={_PYTHON_BASE}"),
-                *("--build-arg", "TORCH_INDEX="),  # wherever pip finds it
+                *("--build-arg", "TORCH_INDEX="),  # pip's default index
                 *(word for name, value in (labels or {}).items() for word in ("--label", f"{name}={value}")),
                 *("--target", target, "-t", tag, str(ROOT)),
             ],
@@ -100,8 +95,8 @@ def build_stand_in(name: str, recipe: str) -> str:
     """Build an image under the name of a published one, which tests cannot pull.
 
     Args:
-        name: the whole name, such as docker.io/library/haproxy:3.0-alpine.
-        recipe: lines of a Dockerfile behind FROM, such as `RUN apt-get install …`.
+        name: Full name of the image, such as docker.io/library/haproxy:3.0-alpine.
+        recipe: Lines of a Dockerfile after FROM, such as `RUN apt-get install …`.
     """
     _make_python_base()
     with _lock("stand-ins"), tempfile.TemporaryDirectory(dir=_WORK) as folder:
@@ -112,30 +107,30 @@ def build_stand_in(name: str, recipe: str) -> str:
 
 
 def podman(*arguments: str, check: bool = True, timeout_s: float = _COMMAND_S) -> subprocess.CompletedProcess[str]:
-    """Run podman on the tests' store, for instance `podman("run", *RUN_OPTIONS, build("cpu"))`.
+    """Run podman on the tests' image store.
 
     Raises:
-        ImageError: the status is not 0, unless `check` is False.
-        subprocess.TimeoutExpired: it took longer than `timeout_s`.
+        ImageError: The exit status is not 0, and `check` is True.
+        subprocess.TimeoutExpired: podman took longer than `timeout_s`.
     """
     return _run([*podman_command(), *arguments], timeout_s=timeout_s, check=check)
 
 
 def podman_command() -> list[str]:
-    """`podman` with the options that every call needs, for who starts it in another way; see also `environment`."""
+    """Return podman with the options that every call needs. It also needs `environment`."""
     return ["podman", *_store(), "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
 
 
 def environment() -> dict[str, str]:
-    """Environment in which podman has to run."""
+    """Return the environment variables that podman needs."""
     limits = _WORK / "containers.conf"
-    if not limits.exists():  # podman's defaults are more than root may ask for in a container
+    if not limits.exists():  # podman's defaults exceed root's limits in a container
         limits.write_text('[containers]\ndefault_ulimits=["nofile=20000:20000","nproc=4096:4096"]\n')
     return {**os.environ, "CONTAINERS_CONF": str(limits)}
 
 
 def store_reference(tag: str) -> str:
-    """The image for skopeo: containers-storage:[…]name."""
+    """Return the reference of an image for skopeo: containers-storage:[…]name."""
     return f"containers-storage:[overlay@{_WORK / 'store'}+{_WORK / 'run'}]{tag}"
 
 
@@ -144,7 +139,7 @@ def _store() -> list[str]:
 
 
 def _make_python_base() -> None:
-    """Debian with its own Python, under the name of the published image."""
+    """Build Debian with its own Python, under the name of the published image."""
     with _lock("base"):
         if (
             subprocess.run(["buildah", *_store(), "inspect", _PYTHON_BASE], capture_output=True, check=False).returncode
@@ -160,7 +155,7 @@ def _make_python_base() -> None:
 
 
 def _package_sources() -> list[str]:
-    """Mounts for RUN steps: where this machine's pip looks for packages, and whom it trusts. They leave no trace."""
+    """Return mounts for RUN steps: package sources and certificates of this machine. They do not change the image."""
     authorities = Path("/etc/ssl/certs/ca-certificates.crt")
     lines = ["[global]", f"cert = {authorities}"]
     mounts = ["-v", f"{authorities}:{authorities}:ro"] if authorities.exists() else []
@@ -176,7 +171,7 @@ def _package_sources() -> list[str]:
 
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
-    """One at a time, across processes."""
+    """Hold a lock across processes."""
     _WORK.mkdir(mode=0o700, exist_ok=True)
     with (_WORK / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

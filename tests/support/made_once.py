@@ -1,4 +1,4 @@
-"""What takes long to make and all test processes can share: the first that wants it makes it, the others wait."""
+"""Folders that all processes of a test run share: the first process creates the content, and the others wait for it."""
 
 import fcntl
 import os
@@ -9,15 +9,15 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of this run of pytest, filled by one process.
+    """Return a folder of this test run, which one process fills.
 
     Args:
-        factory: of this process.
-        name: of the folder.
-        make: fills an empty folder. A process that dies in it leaves nothing behind, and the next one makes it.
+        factory: pytest's factory of temporary folders.
+        name: Name of the folder.
+        make: Function that fills an empty folder. If its process dies, the next process starts again.
     """
     base = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a folder of its own, side by side
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a subfolder of the run's folder
         base = base.parent
     folder = base / name
     with (base / f"{name}.lock").open("w") as lock:

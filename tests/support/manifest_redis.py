@@ -1,5 +1,6 @@
-"""The Redis of the manifests and its exporter as processes: with their own arguments, variables, files and users, on
-free ports of this machine.
+"""The Redis of the manifests and its exporter as processes on free ports of this machine.
+
+They have the arguments, variables, files and users of the manifests.
 """
 
 import base64
@@ -20,7 +21,7 @@ _START_S = 20.0
 
 
 def make_secrets(*options: str) -> dict[str, dict[str, str]]:
-    """What k8s/make-secrets prints: values by Secret and key."""
+    """Return the output of k8s/make-secrets: values by Secret and key."""
     text = subprocess.run([str(K8S / "make-secrets"), *options], capture_output=True, text=True, check=True).stdout
     return {
         one["metadata"]["name"]: {key: base64.b64decode(value).decode() for key, value in one["data"].items()}
@@ -29,7 +30,7 @@ def make_secrets(*options: str) -> dict[str, dict[str, str]]:
 
 
 def mounted(deployment: Manifest, secrets: dict[str, dict[str, str]], folder: Path) -> dict[str, Path]:
-    """Folders below `folder` with what the container finds at each of its mounts, by their paths there."""
+    """Write the files of a container's mounts below `folder`, and return their folders by mount path."""
     volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"].get("volumes", [])}
     places = {}
     for mount in container_of(deployment).get("volumeMounts", []):
@@ -45,17 +46,17 @@ def mounted(deployment: Manifest, secrets: dict[str, dict[str, str]], folder: Pa
 
 @contextmanager
 def manifest_redis(deployment: Manifest, secrets: dict[str, dict[str, str]], folder: Path) -> Iterator[str]:
-    """Start redis-server as the Deployment's container would, with the Secrets' files under `folder`.
+    """Start redis-server with the arguments of the Deployment's container, and the files of the Secrets below `folder`.
 
     Yields:
-        The Secret's address with this machine's port in place of the Service's.
+        Address of the Secret edgesam-redis, with the port of this machine.
     """
     port = free_port()
     places = mounted(deployment, secrets, folder)
     arguments = []
     for argument in container_of(deployment)["args"]:
         for path, place in places.items():
-            argument = re.sub(rf" {path}(?=/|$)", f" {place}", argument)  # noqa: PLW2901 - from one place to the next
+            argument = re.sub(rf" {path}(?=/|$)", f" {place}", argument)  # noqa: PLW2901 - each round replaces one path
         arguments.append(argument.replace("port 6379", f"port {port}"))
     with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "redis-server", *arguments, "--bind 127.0.0.1"]) as server:
         try:
@@ -66,15 +67,14 @@ def manifest_redis(deployment: Manifest, secrets: dict[str, dict[str, str]], fol
 
 
 class ManifestExporter(Program):
-    """redis_exporter with what its Deployment's container gets.
+    """redis_exporter with the variables and files of its Deployment's container.
 
-    It runs on hosts of its own, on which the Service's name leads to this machine: what it checks is the certificate's
-    name, and the certificate is the Service's.
+    It has its own /etc/hosts, in which the Service's name is this machine, because the certificate has that name.
 
     Args:
-        deployment: of the exporter.
-        secrets: what `make_secrets` made.
-        redis_port: where Redis listens in place of 6379.
+        deployment: Deployment of the exporter.
+        secrets: Secrets from `make_secrets`.
+        redis_port: Port of Redis, instead of 6379.
     """
 
     def __init__(self, deployment: Manifest, secrets: dict[str, dict[str, str]], *, redis_port: int) -> None:
@@ -93,25 +93,25 @@ class ManifestExporter(Program):
         (self.folder / "hosts").write_text("127.0.0.1 localhost edgesam-redis\n")
 
     def command(self) -> Sequence[str]:
-        """In a mount namespace, for the file of hosts."""
-        apart = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec env "$@"']
+        """Return the command of the exporter, in a mount namespace with its own /etc/hosts."""
+        namespace = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec env "$@"']
         listen = ["-web.listen-address", f"127.0.0.1:{self.port}"]
-        return [*apart, str(self.folder / "hosts"), *self._environment, "prometheus-redis-exporter", *listen]
+        return [*namespace, str(self.folder / "hosts"), *self._environment, "prometheus-redis-exporter", *listen]
 
     def ready_path(self) -> str:
-        """As the Deployment's probes have it."""
+        """Return the path of the Deployment's probes."""
         return "/health"
 
 
 def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
-    """Until the port answers; who asks is known or not."""
+    """Wait until the port answers, also if it refuses this client."""
     deadline = time.monotonic() + _START_S
     while True:
-        assert server.poll() is None, "redis-server does not take the manifest's arguments"
+        assert server.poll() is None, "redis-server refuses the manifest's arguments"
         try:
             with redis.Redis(port=port, socket_timeout=1) as client:
                 client.ping()
-        except (redis.AuthenticationError, redis.exceptions.TimeoutError):  # the second: it waits for TLS
+        except (redis.AuthenticationError, redis.exceptions.TimeoutError):  # TimeoutError: it waits for TLS
             return
         except redis.ConnectionError as error:
             if "Connection refused" not in str(error):

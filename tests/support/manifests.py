@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as a cluster would get them: built by kustomize, read as objects."""
+"""The Kubernetes manifests, rendered by kustomize and read as objects."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 K8S = ROOT / "k8s"
 OVERLAYS = ("cpu", "gpu", "split", "dev")
 
-# What an operator may add to an overlay, as a kustomization of his own: components, and what they replace.
+# Kustomizations that an operator may write: overlays with additional components, or with others.
 VARIANTS: dict[str, str] = {
     "tls": """
 resources: [{k8s}/overlays/cpu]
@@ -50,7 +50,7 @@ Manifest: TypeAlias = dict[str, Any]
 
 
 def why_not() -> str | None:
-    """Why nothing can be rendered here, for a skip; None where it can."""
+    """Return the reason why nothing can be rendered on this machine, or None if it can."""
     return (
         None if shutil.which("kubectl") else "kubectl is not installed, and no package registry has one with kustomize"
     )
@@ -58,17 +58,17 @@ def why_not() -> str | None:
 
 @functools.cache
 def rendered(folder: Path) -> str:
-    """What `kubectl kustomize` makes of a folder."""
+    """Return the output of `kubectl kustomize` for a folder."""
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr  # kustomize's deprecations are warnings, and ours to heed
+    assert not done.stderr, done.stderr  # warnings about deprecated fields
     return done.stdout
 
 
 def rendered_variant(name: str, folder: Path) -> str:
-    """What `kubectl kustomize` makes of a variant, whose kustomization is written below `folder`."""
+    """Return the output of `kubectl kustomize` for a variant, whose kustomization is written below `folder`."""
     own = folder / f"kustomize-{name}"
     own.mkdir()
     (own / "kustomization.yaml").write_text(VARIANTS[name].format(k8s=os.path.relpath(K8S, own.resolve())))
@@ -76,7 +76,7 @@ def rendered_variant(name: str, folder: Path) -> str:
 
 
 def render_all(folder: Path) -> dict[str, Path]:
-    """Every overlay and variant as a file in `folder`, by its name."""
+    """Render every overlay and variant into `folder`, and return the files by name."""
     texts = {name: rendered(K8S / "overlays" / name) for name in OVERLAYS}
     texts |= {name: rendered_variant(name, folder) for name in VARIANTS}
     files = {name: folder / f"{name}.yaml" for name in texts}
@@ -93,22 +93,22 @@ class Manifests:
         self.objects: Sequence[Manifest] = [one for one in yaml.safe_load_all(text) if one]
 
     def of(self, kind: str) -> list[Manifest]:
-        """The objects of a kind."""
+        """Return the objects of a kind."""
         return [one for one in self.objects if one["kind"] == kind]
 
     def named(self, kind: str, name: str) -> Manifest:
-        """The only object of a kind and name."""
+        """Return the object of a kind and name."""
         (found,) = [one for one in self.of(kind) if one["metadata"]["name"] == name]
         return found
 
     def services(self) -> list[Manifest]:
-        """The Deployments of the service itself, not of Redis."""
+        """Return the Deployments of the service, without those of Redis and its exporter."""
         return [one for one in self.of("Deployment") if labels_of(one)["app.kubernetes.io/name"] == "edgesam"]
 
     def environment(self, deployment: Manifest) -> dict[str, str]:
-        """What the container finds in its environment, with $(NAME) filled in as by a kubelet.
+        """Return the environment variables of the container, with $(NAME) replaced as by a kubelet.
 
-        Values from Secrets are placeholders that a setting takes, the pod is `edgesam-0`.
+        Values from Secrets are placeholders that are valid settings. The pod's name is `edgesam-0`.
         """
         container = container_of(deployment)
         found: dict[str, str] = {}
@@ -132,20 +132,20 @@ class Manifests:
 
 
 def labels_of(workload: Manifest) -> dict[str, str]:
-    """The labels of a workload's pods."""
+    """Return the labels of a workload's pods."""
     labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
     return labels
 
 
 def container_of(workload: Manifest) -> Manifest:
-    """The only container of a workload's pods."""
+    """Return the only container of a workload's pods."""
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     found: Manifest = container
     return found
 
 
 def references(value: Any, key: str) -> Iterator[Any]:
-    """Every value under a key, however deep."""
+    """Yield every value of a key, at any depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key:
@@ -157,12 +157,12 @@ def references(value: Any, key: str) -> Iterator[Any]:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a selector's labels are all there; an empty one selects everything."""
+    """Return whether labels contain all labels of a selector. An empty selector selects everything."""
     return selector.items() <= labels.items()
 
 
 def chooses(selector: Manifest, labels: Mapping[str, str]) -> bool:
-    """Whether a policy's selector, with expressions where it has some, means what has these labels."""
+    """Return whether a policy's selector, with its expressions, selects these labels."""
     expressions = selector.get("matchExpressions", [])
     assert all(one["operator"] == "In" for one in expressions)
     return selects(selector.get("matchLabels", {}), labels) and all(
@@ -171,6 +171,6 @@ def chooses(selector: Manifest, labels: Mapping[str, str]) -> bool:
 
 
 def bytes_of(quantity: str) -> int:
-    """A quantity of memory, such as 1792Mi, in bytes."""
+    """Return a quantity of memory, such as 1792Mi, in bytes."""
     factor = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[quantity[-2:]]
     return int(quantity[:-2]) * factor

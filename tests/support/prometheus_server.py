@@ -1,4 +1,4 @@
-"""A real Prometheus for tests, the exporter beside Redis, Alertmanager: on free loopback ports, and always stopped."""
+"""A real Prometheus, redis_exporter and Alertmanager for tests, on free loopback ports."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ _START_S = 60.0
 
 
 class Program:
-    """A server that is started and stopped; a context manager. Subclasses say how it is called and when it is ready."""
+    """A server process; a context manager that starts and stops it. Subclasses define its command and ready path."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -23,11 +23,11 @@ class Program:
         self.folder = Path(tempfile.mkdtemp(prefix="edgesam-ops-"))
 
     def command(self) -> Sequence[str]:
-        """The program and its arguments."""
+        """Return the program and its arguments."""
         raise NotImplementedError
 
     def ready_path(self) -> str:
-        """Answers 200 when it is ready."""
+        """Return the path that answers 200 when the server is ready."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -45,7 +45,7 @@ class Program:
         self.stop()
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL; removes the folder."""
+        """Send SIGTERM, then SIGKILL, and remove the folder."""
         self._process.terminate()
         try:
             self._process.wait(20)
@@ -64,28 +64,28 @@ class Program:
 
 
 class RedisExporter(Program):
-    """redis_exporter beside one Redis."""
+    """redis_exporter of one Redis."""
 
     def __init__(self, redis_url: str) -> None:
         super().__init__()
         self._redis_url = redis_url
 
     def command(self) -> Sequence[str]:
-        """As a container would be given it."""
+        """Return the command of a container."""
         listen = ["-web.listen-address", f"127.0.0.1:{self.port}"]
         return ["prometheus-redis-exporter", "-redis.addr", self._redis_url, *listen]
 
     def ready_path(self) -> str:
-        """It has no other."""
+        """Return the only path for health checks."""
         return "/health"
 
 
 class PrometheusServer(Program):
-    """Prometheus that scrapes and evaluates every second, with exemplars.
+    """Prometheus that scrapes and evaluates every second, and stores exemplars.
 
     Args:
-        jobs: addresses `host:port` of the targets by job; all get the namespace `demo`.
-        rules: the rule file, as text; groups are evaluated every second, too.
+        jobs: Addresses `host:port` of the targets by job. All targets have the namespace `demo`.
+        rules: Text of the rule file. Its groups are evaluated every second.
     """
 
     def __init__(self, jobs: Mapping[str, Sequence[str]], rules: str) -> None:
@@ -103,7 +103,7 @@ class PrometheusServer(Program):
         self.config.write_text(json.dumps(config))
 
     def command(self) -> Sequence[str]:
-        """With exemplars, which are behind a switch."""
+        """Return the command with the feature flag for exemplars."""
         return [
             "prometheus",
             f"--config.file={self.config}",
@@ -114,14 +114,14 @@ class PrometheusServer(Program):
         ]
 
     def ready_path(self) -> str:
-        """Storage is open and rules are loaded."""
+        """Return the path that answers 200 when storage and rules are loaded."""
         return "/-/ready"
 
     def ask(self, path: str, **parameters: str | float) -> Any:
-        """The `data` of an answer of the HTTP API.
+        """Return the `data` of a response of the HTTP API.
 
         Raises:
-            ValueError: Prometheus refused; carries its message.
+            ValueError: Prometheus refused the request. The message is Prometheus' own.
         """
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False, timeout=30).json()
         if answer["status"] != "success":
@@ -129,15 +129,15 @@ class PrometheusServer(Program):
         return answer.get("data")
 
     def values(self, expr: str) -> list[float]:
-        """An instant query's values."""
+        """Return the values of an instant query."""
         return [float(series["value"][1]) for series in self.ask("query", query=expr)["result"]]
 
 
 class AlertmanagerServer(Program):
-    """Alertmanager, alone.
+    """A single Alertmanager.
 
     Args:
-        config: its file.
+        config: Path of its configuration file.
     """
 
     def __init__(self, config: Path) -> None:
@@ -145,7 +145,7 @@ class AlertmanagerServer(Program):
         self._config = config
 
     def command(self) -> Sequence[str]:
-        """Without a port for others of its kind."""
+        """Return the command without a cluster port."""
         return [
             "prometheus-alertmanager",
             f"--config.file={self._config}",
@@ -155,15 +155,15 @@ class AlertmanagerServer(Program):
         ]
 
     def ready_path(self) -> str:
-        """The configuration is loaded."""
+        """Return the path that answers 200 when the configuration is loaded."""
         return "/-/ready"
 
     def send(self, alerts: Sequence[Mapping[str, str]]) -> None:
-        """Tell it of alerts, by their labels, as Prometheus does."""
+        """Send alerts, given by their labels, as Prometheus does."""
         body = [{"labels": dict(labels)} for labels in alerts]
         httpx.post(f"{self.url}/api/v2/alerts", json=body, trust_env=False, timeout=30).raise_for_status()
 
     def alerts(self) -> list[Any]:
-        """All that it knows, with state and receivers."""
+        """Return all alerts, with state and receivers."""
         answer = httpx.get(f"{self.url}/api/v2/alerts", trust_env=False, timeout=30).raise_for_status()
         return list(answer.json())

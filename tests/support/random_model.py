@@ -1,4 +1,4 @@
-"""The models of the conformance weights: random, yet every number of them matters in masks and boxes."""
+"""Models with random weights, chosen such that every weight affects masks and boxes."""
 
 import torch
 from conformance.weights import state_dict
@@ -8,19 +8,20 @@ from model_store.checkpoint import model_from_state_dict
 from model_store.network.granularity_module import GranularityModule, granularity_module
 from model_store.network.model import PromptableModel, build_model
 
-RARITY, CALM = 4.0, 0.25
+# Subtracted from the box scores, and factor of the box regression.
+SCORE_SHIFT, REGRESSION_SCALE = 4.0, 0.25
 
 
 def random_model(seed: int = 0) -> PromptableModel:
-    """EdgeSAM in training form and eval mode."""
+    """Return a model of the architecture edgesam, not deployed, in eval mode."""
     return model_from_state_dict(_random_state(build_model(), seed)).eval()
 
 
 def random_granularity(model: PromptableModel, seed: int = 0) -> GranularityModule:
-    """The granularity module on a random model's encoder, in eval mode.
+    """Return the granularity module for a random model's encoder, in eval mode.
 
-    Batch norms are fitted to a few frames, or nothing of the image would arrive at the boxes; scores are lowered, so
-    that the best lie on both sides of the least that counts, and boxes stay of the order of their anchors.
+    Batch norms are fitted to a few frames, so that the boxes depend on the image. Scores are lowered, so that the best
+    ones are on both sides of the threshold. Boxes stay near the size of their anchors.
     """
     module = granularity_module(model.image_encoder)
     module.load_state_dict(_random_state(module, seed))
@@ -31,8 +32,8 @@ def random_granularity(model: PromptableModel, seed: int = 0) -> GranularityModu
     frames = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         module.train()(model.image_encoder.stages(frames))
-        module.rpn_head.cls_header.pointwise_conv.bias.sub_(RARITY)
-        module.rpn_head.reg_header.pointwise_conv.weight.mul_(CALM)
+        module.rpn_head.cls_header.pointwise_conv.bias.sub_(SCORE_SHIFT)
+        module.rpn_head.reg_header.pointwise_conv.weight.mul_(REGRESSION_SCALE)
     return module.eval()
 
 

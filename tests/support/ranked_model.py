@@ -1,4 +1,4 @@
-"""A model with another ranking rule: the same graphs beside another manifest."""
+"""A model with another ranking rule: the same graphs with another manifest."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from service.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
 
 
 def with_ranking(artifact: Path, directory: Path, ranking: Ranking) -> Path:
-    """Write `directory`: links to the artifact's files, and its manifest with another rule."""
+    """Write an artifact into `directory`: links to the files of `artifact`, and its manifest with another ranking."""
     directory.mkdir()
     for file in artifact.iterdir():
         if file.name != MANIFEST_NAME:

@@ -1,4 +1,4 @@
-"""HTTP byte by byte, for what no client library does: stop in the middle, promise wrongly, go away."""
+"""HTTP at the level of bytes, for requests that no client library sends: incomplete, malformed or aborted ones."""
 
 import socket
 from contextlib import suppress
@@ -13,11 +13,11 @@ WAIT_S = 60.0
 
 
 class RawConnection:
-    """One TCP connection to the service; closed on leaving.
+    """A TCP connection to the service; a context manager that closes it.
 
     Args:
-        url: of the service.
-        receive_buffer_bytes: what the kernel may keep for us, unread; None leaves that to the kernel, up to megabytes.
+        url: Address of the service.
+        receive_buffer_bytes: Size of the kernel's receive buffer, in bytes. None: the default, up to megabytes.
     """
 
     def __init__(self, url: str, *, receive_buffer_bytes: int | None = None) -> None:
@@ -29,26 +29,26 @@ class RawConnection:
         self._socket.connect((address.hostname, address.port))
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self._socket.sendall(data)
 
     def start(self, path: str, *headers: str, method: str = "POST") -> None:
-        """Send the head of a request."""
+        """Send the request line and the headers of a request."""
         lines = [f"{method} {path} HTTP/1.1", "Host: service", *headers, "", ""]
         self.send("\r\n".join(lines).encode())
 
     def response(self, method: str = "POST") -> httpx.Response:
-        """Wait for the answer."""
+        """Wait for the response."""
         answer = HTTPResponse(self._socket, method=method)
         answer.begin()
         return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
     def receive(self, count: int) -> bytes:
-        """Some of the answer's bytes as they are, at most `count`."""
+        """Return some bytes of the response, at most `count`."""
         return self._socket.recv(count)
 
     def receive_within(self, seconds: float) -> bytes:
-        """Some bytes; TimeoutError when there are none in time."""
+        """Return one byte, or raise TimeoutError if none arrives in time."""
         self._socket.settimeout(seconds)
         try:
             return self._socket.recv(1)
@@ -56,7 +56,7 @@ class RawConnection:
             self._socket.settimeout(WAIT_S)
 
     def receive_all(self, count: int) -> bytes:
-        """At most `count` bytes; fewer when the connection ends before."""
+        """Return `count` bytes, or fewer if the connection ends before."""
         received = bytearray()
         with suppress(ConnectionResetError):
             while len(received) < count and (data := self._socket.recv(1 << 20)):
@@ -64,7 +64,7 @@ class RawConnection:
         return bytes(received)
 
     def close(self) -> None:
-        """Go away, whatever is under way."""
+        """Close the connection, also in the middle of a request."""
         self._socket.close()
 
     def __enter__(self) -> Self:

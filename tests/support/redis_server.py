@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: started on free loopback ports, paused, killed, restarted, and always stopped."""
+"""Real Redis servers for tests on free loopback ports, which can be paused, killed and restarted."""
 
 import asyncio
 import os
@@ -15,25 +15,23 @@ from typing import Any, Self
 
 import redis
 
-_START_S = 20.0  # a shared machine may take its time
+_START_S = 20.0  # for busy machines
 _POLL_S = 0.005
 
 
 class RedisServer:
-    """A `redis-server` on a TCP port and a unix socket, without persistence, in a folder of its own.
-
-    A context manager: starts on entering, and on leaving is killed in whatever state it is.
+    """A `redis-server` on a TCP port and a unix socket, without persistence; a context manager.
 
     Args:
-        tls: also listen with TLS; `ca_path` is the authority that signed the certificate for 127.0.0.1.
-        acl: lines of an ACL file, for instance `user a on >b ~* +get`; then nobody else but `ask` may come in.
-        arguments: further options of redis-server, such as `--maxmemory 8mb`, one string each.
+        tls: Whether it also has a TLS port. `ca_path` is the authority of its certificate for 127.0.0.1.
+        acl: Lines of an ACL file, for instance `user a on >b ~* +get`. Only these users and `ask` may then connect.
+        arguments: Further options of redis-server, such as `--maxmemory 8mb`, one string each.
     """
 
     def __init__(self, *, tls: bool = False, acl: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.tls_port = free_port() if tls else 0
-        self._folder = Path(tempfile.mkdtemp(prefix="redis-"))  # pytest's own would be too long for a socket's name
+        self._folder = Path(tempfile.mkdtemp(prefix="redis-"))  # the path of pytest's folder is too long for a socket
         self._socket = self._folder / "redis.sock"
         self._acl = list(acl)
         self._arguments = list(arguments)
@@ -56,17 +54,17 @@ class RedisServer:
 
     @property
     def ca_path(self) -> Path:
-        """The certificate authority of the TLS port."""
+        """Path of the certificate authority of the TLS port."""
         return self._folder / "ca.crt"
 
     def ask(self, *command: str | bytes | int) -> Any:
-        """The answer to a command, on a connection of its own and with every right."""
+        """Return the response to a command, on a new connection with all permissions."""
         user = "admin" if self._acl else None
         with redis.Redis(unix_socket_path=str(self._socket), username=user, password=user) as client:
             return client.execute_command(*command)
 
     def start(self) -> None:
-        """Start, empty, and wait for the first answer. Also after `kill`, on the same addresses."""
+        """Start an empty server and wait for its first response. After `kill` it has the same addresses."""
         command = [
             *(["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []),  # even if the tests are killed
             _program("redis-server"),
@@ -80,28 +78,28 @@ class RedisServer:
         wait_until(self._answers, timeout_s=_START_S, what="redis-server did not start")
 
     def pause(self) -> None:
-        """Stop answering, with every connection open (SIGSTOP). Returns when the process stands still."""
+        """Stop the process (SIGSTOP), with all connections open. Returns when the process has stopped."""
         os.kill(self._running().pid, signal.SIGSTOP)
         os.waitpid(self._running().pid, os.WUNTRACED)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         os.kill(self._running().pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End at once (SIGKILL); what it held is lost, its port refuses connections."""
+        """End the process at once (SIGKILL). Its data is lost, and its port refuses connections."""
         self._running().kill()
         self._running().wait()
         self._process = None
         self._socket.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """`kill` and `start`: the same addresses, empty."""
+        """Kill the server and start an empty one with the same addresses."""
         self.kill()
         self.start()
 
     def stop(self) -> None:
-        """End, whatever the state, and remove the folder."""
+        """End the process in any state, and remove its folder."""
         if self._process is not None:
             self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -152,10 +150,11 @@ class RedisServer:
 
 
 class RedisCluster:
-    """Masters of one cluster on this machine, every slot covered, no replicas. A context manager like RedisServer.
+    """Masters of a cluster on this machine, without replicas; a context manager like RedisServer.
 
     Args:
-        acl: as for RedisServer, the same on every node. `redis-cli` builds the cluster as `admin`.
+        masters: Number of masters. Together they have all slots.
+        acl: Lines of the ACL file of every node, as for RedisServer. `redis-cli` creates the cluster as `admin`.
     """
 
     def __init__(self, *, masters: int = 3, acl: Sequence[str] = ()) -> None:
@@ -175,7 +174,7 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """Address of the cluster by its first node."""
+        """Address of the cluster, with its first node."""
         return f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
 
     def __enter__(self) -> Self:
@@ -208,9 +207,9 @@ class RedisCluster:
 
 
 class RedisSentinels:
-    """A master, a replica of it, and three sentinels that watch them. A context manager like RedisServer.
+    """A master, its replica and three sentinels; a context manager like RedisServer.
 
-    A master that is silent for half a second is replaced.
+    The sentinels replace a master that does not answer for half a second.
     """
 
     NAME = "images"
@@ -226,7 +225,7 @@ class RedisSentinels:
 
     @property
     def url(self) -> str:
-        """Address of the master by its sentinels."""
+        """Address of the master, with the sentinels."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/{self.NAME}"
 
     def __enter__(self) -> Self:
@@ -236,12 +235,16 @@ class RedisSentinels:
             wait_until(
                 lambda: self.replica.ask("INFO", "replication")["master_link_status"] == "up",
                 timeout_s=_START_S,
-                what="the replica does not follow",
+                what="the replica does not connect to the master",
             )
             for port in self.ports:
                 self._start_sentinel(port)
             for port in self.ports:
-                wait_until(lambda port=port: self._knows_all(port), timeout_s=_START_S, what="a sentinel is alone")
+                wait_until(
+                    lambda port=port: self._knows_all(port),
+                    timeout_s=_START_S,
+                    what="a sentinel does not know the others",
+                )
         except BaseException:
             self.stop()
             raise
@@ -253,12 +256,12 @@ class RedisSentinels:
         self.stop()
 
     def master_port(self) -> int:
-        """Whom a sentinel takes for the master now."""
+        """Return the port of the current master, as a sentinel knows it."""
         with redis.Redis(port=self.ports[0]) as client:
             return int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
 
     def stop(self) -> None:
-        """End all of them."""
+        """End all processes."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -286,14 +289,14 @@ class RedisSentinels:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface on which nobody listens now."""
+    """Return an unused TCP port of the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float = 10.0, what: str = "it did not happen") -> None:
-    """Return as soon as a condition holds; AssertionError when it does not in time."""
+    """Wait until a condition holds, or raise AssertionError with `what` if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, what
@@ -303,7 +306,7 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 10.0, what: 
 async def eventually(
     condition: Callable[[], bool], *, timeout_s: float = 10.0, what: str = "it did not happen"
 ) -> None:
-    """`wait_until` that lets the event loop run."""
+    """Wait as `wait_until`, without blocking the event loop."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, what

@@ -1,4 +1,4 @@
-"""The sample images that the page offers: files, credits, licences, and for each a prompt that suits it."""
+"""The sample images of the playground: files, credits, licences, and a prompt for each image."""
 
 import json
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class SampleImage:
 
     Args:
         file: Name of the JPEG file in `FOLDER`.
-        title: What is shown, in one or two words.
-        credit: Author, or institution, as the licence wants it named.
+        title: Motif, in one or two words.
+        credit: Author or institution, as the licence requires.
         licence: Short name of the licence.
         licence_url: Address of the licence's text.
         source: Address of the original.
-        changes: What was changed in the original.
-        prompt: A prompt of `/segment`, in pixels of the image, that means one object.
+        changes: Changes of the original.
+        prompt: A prompt of `/segment` for one object, in pixels of the image.
     """
 
     file: str
@@ -37,7 +37,7 @@ class SampleImage:
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
+        """Path of the file."""
         return FOLDER / self.file
 
     @property
@@ -48,10 +48,10 @@ class SampleImage:
 
 
 def sample_images() -> tuple[SampleImage, ...]:
-    """All sample images, in the order of the page."""
+    """Return all sample images, in the order of the page."""
     return tuple(SampleImage(**entry) for entry in json.loads(LIST.read_text()))
 
 
 def sample_image(file: str) -> SampleImage:
-    """The sample image of this file name."""
+    """Return the sample image with this file name."""
     return next(sample for sample in sample_images() if sample.file == file)

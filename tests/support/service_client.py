@@ -1,4 +1,4 @@
-"""What a client does with the service: embed, segment, read problems, logs and metrics."""
+"""Functions of tests that use the service: embed, segment, read problems, logs and metrics."""
 
 import contextlib
 import os
@@ -18,38 +18,38 @@ WAIT_S = 60.0
 
 
 def open_client(url: str, **options: Any) -> httpx.Client:
-    """A client of one service, patient enough for a busy machine, deaf to the environment's proxies."""
+    """Return an HTTP client with long timeouts for busy machines. It ignores proxies of the environment."""
     return httpx.Client(base_url=url, timeout=WAIT_S, trust_env=False, **options)
 
 
 def embed(client: httpx.Client, data: bytes) -> str:
-    """Embed an image; its hash."""
+    """Embed an image and return its hash."""
     response = client.post("/embed", content=data)
     assert response.status_code == 200, response.text
     return str(response.json()["image_hash"])
 
 
 def segment(client: httpx.Client, image_hash: str, *prompts: dict[str, Any], **options: Any) -> list[list[Any]]:
-    """The masks of each prompt; `options` are the further fields of the request."""
+    """Segment an image and return the masks of each prompt. `options` are additional fields of the request."""
     response = client.post("/segment", json={"image_hash": image_hash, "prompts": prompts, **options})
     assert response.status_code == 200, response.text
     return [result["masks"] for result in response.json()["results"]]
 
 
 def point(x: float, y: float, label: int = 1) -> dict[str, Any]:
-    """A prompt of one click."""
+    """Return a prompt with one point."""
     return {"points": [{"x": x, "y": y, "label": label}]}
 
 
 def assert_problem(response: httpx.Response, error: type[ServiceError]) -> dict[str, Any]:
-    """The response says `error` as RFC 9457 asks; its document."""
+    """Assert that a response is the problem of `error`, and return its document."""
     document = assert_problem_document(response, error.status, error.code)
     assert document["title"] == error.title
     return document
 
 
 def assert_problem_document(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The response is a problem of this status and code, with every member that is promised; its document."""
+    """Assert that a response is a problem with this status and code and all members, and return its document."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == PROBLEM
     document: dict[str, Any] = response.json()
@@ -63,7 +63,7 @@ def assert_problem_document(response: httpx.Response, status: int, code: str) ->
 
 
 def request_line(service: ServiceProcess, request_id: str) -> dict[str, Any]:
-    """The log line of one request, as soon as it is written; there is exactly one."""
+    """Wait for the only log line of a request, and return it."""
 
     def lines() -> list[dict[str, Any]]:
         return [
@@ -84,11 +84,11 @@ class Scrape:
         self.families = list(text_string_to_metric_families(self.response.text))
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of a sample over all label sets that have `labels`; 0 when there is none."""
+        """Return the sum of a sample over all label sets that contain `labels`; 0 if there are none."""
         return sum(value for found, value in self._samples(name) if labels.items() <= found.items())
 
     def labels(self, name: str, label: str) -> set[str]:
-        """The values that a label takes."""
+        """Return the values of a label."""
         return {found[label] for found, _ in self._samples(name)}
 
     def _samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
@@ -99,7 +99,7 @@ class Scrape:
 
 
 def wait_for_in_flight(client: httpx.Client, route: str, count: int = 1) -> None:
-    """Return when the service works on `count` requests of a route."""
+    """Wait until `count` requests of a route are in progress."""
     wait_until(
         lambda: Scrape(client).value("edgesam_in_flight", route=route) == count,
         timeout_s=WAIT_S,
@@ -109,7 +109,7 @@ def wait_for_in_flight(client: httpx.Client, route: str, count: int = 1) -> None
 
 @contextlib.contextmanager
 def standing_still(service: ServiceProcess) -> Iterator[None]:
-    """Stop the process (SIGSTOP) for the block: what happens to its connections it then learns all at once."""
+    """Stop the process (SIGSTOP) during the block, so that it sees all events of its connections at once afterwards."""
     pid = service.process.pid
     service.process.send_signal(signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)

@@ -1,4 +1,4 @@
-"""`python -m service` as a child process: a free port, its log, its signals, and an end in any case."""
+"""`python -m service` as a child process on a free port, with its log."""
 
 import json
 import os
@@ -15,12 +15,12 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class ServiceProcess:
-    """The real service.
+    """The service in a process; a context manager that starts and stops it.
 
     Args:
-        settings: EDGESAM_… variables; the port is a free one unless given.
-        wait_s: the most the start may take, seconds.
-        prefix: a command that runs the one behind it, in circumstances of its making; it has to `exec`.
+        settings: EDGESAM_… variables. The port is a free one unless given.
+        wait_s: Longest duration of the start, in seconds.
+        prefix: Command that runs the service's command with `exec`, for example in a cgroup.
     """
 
     def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0, prefix: Sequence[str] = ()) -> None:
@@ -59,7 +59,7 @@ class ServiceProcess:
         self.stop()
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """The next line of the log with this event; lines are seen once."""
+        """Wait for the next line of the log with this event, and return it. Each line is returned once."""
         while True:
             try:
                 line = self._lines.get(timeout=self._wait_s)
@@ -71,11 +71,11 @@ class ServiceProcess:
                 return line
 
     def terminate(self) -> None:
-        """SIGTERM, without waiting."""
+        """Send SIGTERM, without waiting."""
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
-        """SIGTERM if it runs, SIGKILL if that does not help; its exit status."""
+        """Send SIGTERM, and SIGKILL after 30 s, and return the exit status."""
         if self.process.poll() is None:
             self.terminate()
         try:

@@ -1,4 +1,4 @@
-"""Two replicas on one Redis, watched by Prometheus, and people who use them: clicks, uploads, mistakes, a crowd."""
+"""Two replicas on one Redis, monitored by Prometheus, under a load of prompts, uploads, bad requests and bursts."""
 
 import random
 import threading
@@ -17,7 +17,7 @@ from support.service_process import ServiceProcess
 
 RULES = Path(__file__).parent.parent.parent / "k8s" / "components" / "monitoring" / "rules.yaml"
 SIZE = (480, 640)
-# Small, so that everything that can be full is full within seconds.
+# Small limits, so that every cache and queue is full within seconds.
 SETTINGS = {
     "EDGESAM_THREADS": "1",
     "EDGESAM_MEMORY_CACHE_BYTES": str(45 << 20),
@@ -27,23 +27,27 @@ SETTINGS = {
 }
 REDIS = ["--maxmemory 20mb", "--maxmemory-policy allkeys-lfu"]
 IMAGES = 6
+CLICKERS = 2
+CLICK_PAUSE_S = 0.05
+BURST_EVERY_S = 3.0
 
 
 class WatchedService:
-    """A context manager: everything runs inside.
+    """The services, Redis, its exporter and Prometheus; a context manager.
 
     Attributes:
-        replicas: the two services.
-        prometheus: scrapes them and the exporter every second, with the rules of the repository.
+        replicas: The two services.
+        prometheus: Prometheus, which scrapes replicas and exporter every second, with the rules of the repository.
+        traces: Trace ids of the prompts.
     """
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.redis = stack.enter_context(RedisServer(arguments=REDIS))
             settings = {**SETTINGS, "EDGESAM_REDIS_URL": self.redis.url}
-            # One has its metrics on a port of their own, as in a cluster.
-            apart = {**settings, "EDGESAM_METRICS_PORT": "0"}
-            self.replicas = [stack.enter_context(ServiceProcess(own)) for own in (settings, apart)]
+            # The second replica has a separate port for metrics, as in a cluster.
+            separate = {**settings, "EDGESAM_METRICS_PORT": "0"}
+            self.replicas = [stack.enter_context(ServiceProcess(own)) for own in (settings, separate)]
             (port,) = (line["port"] for line in self.replicas[1].log if line["event"] == "metrics")
             targets = [self.replicas[0].url.removeprefix("http://"), f"127.0.0.1:{port}"]
             self.exporter = stack.enter_context(RedisExporter(self.redis.url))
@@ -57,34 +61,34 @@ class WatchedService:
         self._stack.close()
 
     def wait_for_scrapes(self) -> None:
-        """Return when every target was scraped once more than now."""
+        """Wait until every target has been scraped again."""
         count = "min(count_over_time(up[1h]))"
         wait_until(lambda: bool(self.prometheus.values(count)), timeout_s=30, what="nothing was scraped")
         (before,) = self.prometheus.values(count)
-        wait_until(lambda: self.prometheus.values(count)[0] >= before + 2, timeout_s=30, what="scrapes stand still")
+        wait_until(lambda: self.prometheus.values(count)[0] >= before + 2, timeout_s=30, what="no new scrapes")
 
-    def use(self, seconds: float, *, clickers: int = 2, pause_s: float = 0.05, crowd_every_s: float = 3.0) -> None:
-        """People at work for so long: clickers, somebody who uploads, one who errs, a crowd, and a Redis that hangs."""
+    def use(self, seconds: float) -> None:
+        """Send prompts, uploads, bad requests and bursts for a time, and pause Redis once."""
         self._until = monotonic() + seconds
-        with ThreadPoolExecutor(clickers + 3) as pool:
-            people = [pool.submit(self._click, seed, pause_s) for seed in range(clickers)]
-            people += [pool.submit(self._upload, crowd_every_s), pool.submit(self._err, crowd_every_s / 6)]
-            people += [pool.submit(self._crowd, crowd_every_s, seconds / 2)]
-            for one in people:
-                one.result()
+        with ThreadPoolExecutor(CLICKERS + 3) as pool:
+            loads = [pool.submit(self._click, seed) for seed in range(CLICKERS)]
+            loads += [pool.submit(self._upload), pool.submit(self._send_bad_requests)]
+            loads += [pool.submit(self._send_bursts, seconds / 2)]
+            for load in loads:
+                load.result()
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, and say whether there is time left."""
+        """Wait, and return whether there is time left."""
         threading.Event().wait(seconds)
         return monotonic() < self._until
 
-    def _click(self, seed: int, pause_s: float) -> None:
-        """Clicks on images, some far more often than others; uploads what the service has not."""
+    def _click(self, seed: int) -> None:
+        """Send prompts on images by Zipf's law, and upload images that no cache has."""
         rng = random.Random(seed)
         popular = [1 / (rank + 1) for rank in range(IMAGES)]
         known: dict[int, str] = {}
         with open_client(self.replicas[0].url) as first, open_client(self.replicas[1].url) as second:
-            while self._pause(rng.expovariate(1 / pause_s)):
+            while self._pause(rng.expovariate(1 / CLICK_PAUSE_S)):
                 client = rng.choice([first, second])
                 (number,) = rng.choices(range(IMAGES), popular)
                 with suppress(httpx.HTTPError, KeyError):
@@ -98,33 +102,33 @@ class WatchedService:
                     if client.post("/segment", json=body, headers=headers).status_code == 404:
                         del known[number]
 
-    def _upload(self, every_s: float) -> None:
-        """Images that nobody has seen."""
+    def _upload(self) -> None:
+        """Upload new images."""
         seed = 1000
         with open_client(self.replicas[0].url) as client:
-            while self._pause(every_s):
+            while self._pause(BURST_EVERY_S):
                 seed += 1
                 client.post("/embed", content=noise_file(SIZE, seed=seed))
 
-    def _err(self, every_s: float) -> None:
-        """Everything that a client can do wrong, to the second replica."""
+    def _send_bad_requests(self) -> None:
+        """Send bad requests of several kinds to the second replica."""
         with open_client(self.replicas[1].url) as client:
-            while self._pause(every_s):
+            while self._pause(BURST_EVERY_S / 6):
                 client.post("/segment", content=b"{")
                 client.post("/segment", json={"image_hash": "2" * 64, "prompts": [point(1, 1)]})
                 client.post("/embed", content=b"no image")
                 client.get("/nowhere")
 
-    def _crowd(self, every_s: float, hang_after_s: float) -> None:
-        """More clicks at once than there are permits; and once, Redis says nothing for a while."""
-        hang_at = monotonic() + hang_after_s
-        with open_client(self.replicas[0].url) as client, ThreadPoolExecutor(16) as crowd:
+    def _send_bursts(self, pause_redis_after_s: float) -> None:
+        """Send more prompts at once than there are permits, and pause Redis once for a few seconds."""
+        pause_at = monotonic() + pause_redis_after_s
+        with open_client(self.replicas[0].url) as client, ThreadPoolExecutor(16) as burst:
             answer = client.post("/embed", content=noise_file(SIZE, seed=0))
             body = {"image_hash": answer.json()["image_hash"], "prompts": [point(9, 9)] * 4}
-            while self._pause(every_s):
-                list(crowd.map(lambda _: client.post("/segment", json=body), range(16)))
-                if monotonic() > hang_at:
-                    hang_at = float("inf")
+            while self._pause(BURST_EVERY_S):
+                list(burst.map(lambda _: client.post("/segment", json=body), range(16)))
+                if monotonic() > pause_at:
+                    pause_at = float("inf")
                     self.redis.pause()
                     try:
                         for seed in range(8):

@@ -1,4 +1,4 @@
-"""Hooks of Schemathesis, which put a real image into generated requests. Without them every request would be refused."""
+"""Hooks of Schemathesis that put a real image into generated requests. Without them every request would be refused."""
 
 import os
 from pathlib import Path

@@ -10,8 +10,8 @@ from support.service_client import Scrape, embed, open_client
 from support.service_process import ServiceProcess
 
 SECONDS = 60
-# First: a valid prompt by the schema may contradict itself, which the schema cannot express. Second: forms with additional
-# fields are accepted, and 413 is also a refusal. tests/api has a test for each rule.
+# First: the schema accepts prompts that contradict themselves, because it cannot express the rule. Second: forms with
+# additional fields are accepted, and 413 is also a refusal. tests/api has a test for each rule.
 LEFT_OUT = "positive_data_acceptance,negative_data_rejection"
 
 

@@ -1,7 +1,7 @@
 """The container images of other targets. They need hundreds of megabytes of packages: IMAGE_TARGETS=all builds them.
 
-The code for the CUDA base image is always built. The tests replace that base image by one without CUDA, so `gpu` serves on
-the CPU. This tests everything except the GPU.
+The code for the CUDA base image is always built. The tests replace that base image by one without CUDA, so `gpu` serves
+on the CPU. This tests everything except the GPU.
 """
 
 import os

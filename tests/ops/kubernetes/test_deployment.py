@@ -59,7 +59,7 @@ class Pod:
 
 
 def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
-    """Return the Deployment with its settings for a machine without a cluster, and the ports of the API and the metrics.
+    """Return the Deployment and its settings for a machine without a cluster, and the ports of the API and the metrics.
 
     Changed are the network and the ports, the image's name, and variables that a kubelet would set. Probes are removed,
     because podman would run them in the container, and timeouts are longer for slow machines.

@@ -210,8 +210,8 @@ def test_policies_allow_only_the_expected_connections(every, name):
         assert {(port["port"], port["protocol"]) for rule in egress for port in rule["ports"]} == expected
 
 
-# DNS servers: pods of kube-dns, and NodeLocal DNSCache. The latter is a pod under Cilium. Otherwise it is a process in the
-# node's network, at its own address or at that of the Service.
+# DNS servers: pods of kube-dns, and NodeLocal DNSCache. The latter is a pod under Cilium. Otherwise it is a process in
+# the node's network, at its own address or at that of the Service.
 DNS_SERVERS = [{"k8s-app": "kube-dns"}, {"k8s-app": "node-local-dns"}, "169.254.20.10", "10.96.0.10"]
 
 
