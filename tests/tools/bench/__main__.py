@@ -1,8 +1,8 @@
-"""`make bench`: what a click costs, side by side in one run. `python tests/tools/bench --help` lists the choices.
+"""`make bench` measures prompts and uploads. `python tests/tools/bench --help` lists the options.
 
-Compares the official graphs on plain ONNX Runtime, ours, our service over HTTP and a server as peers write them.
-Runs with other providers or on other machines come into the document from docs/operations/bench-*.json, as
-`--provider cuda --only graphs,click,load --out docs/operations/bench-cuda.json` writes them there.
+Compares in one run the official graphs on plain ONNX Runtime, our graphs, our service over HTTP and a typical server.
+The document also shows runs with other providers or on other machines, from docs/operations/bench-*.json. Write them
+with `--provider cuda --only graphs,click,load --out docs/operations/bench-cuda.json`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whose modules are `bench`'s
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # replaces this folder, whose modules belong to the package `bench`
 # As the service sets them, before anything imports NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -26,18 +26,28 @@ from tools.bench.run import SECTIONS, run  # noqa: E402
 def main() -> None:
     """Measure, print the tables, write the JSON and, with --docs, the documents."""
     parser = argparse.ArgumentParser(prog="python tests/tools/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: some two minutes, and rougher figures")
-    parser.add_argument("--only", metavar="NAMES", default=",".join(SECTIONS), help="sections, as in %(default)s")
-    parser.add_argument("--provider", default="cpu", help="as EDGESAM_PROVIDER; %(default)s")
-    parser.add_argument("--precision", default="float32", help="as EDGESAM_PRECISION; %(default)s")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json", help="all figures as JSON")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: about two minutes, less precise")
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        default=",".join(SECTIONS),
+        help="sections, separated by commas; default: %(default)s",
+    )
+    parser.add_argument("--provider", default="cpu", help="EDGESAM_PROVIDER of the service; default: %(default)s")
+    parser.add_argument("--precision", default="float32", help="EDGESAM_PRECISION of the service; default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "out" / "bench.json",
+        help="file of the results as JSON; default: %(default)s",
+    )
     parser.add_argument("--docs", action="store_true", help="also write benchmarks.md and bench.svg in docs/operations")
     chosen = parser.parse_args()
     names = chosen.only.split(",")
     if unknown := set(names) - set(SECTIONS):
-        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+        parser.error(f"unknown sections: {', '.join(sorted(unknown))}. Choose from {', '.join(SECTIONS)}")
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit, so that started processes are stopped
     made = run(
         "quick" if chosen.quick else "full",
         names,

@@ -1,4 +1,4 @@
-"""One client: HTTP over a blocking socket, so that a click's time is the service's and not a client library's."""
+"""An HTTP client on a blocking socket, so that measured times do not include a client library."""
 
 import json
 import socket
@@ -15,27 +15,27 @@ _FRESH_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `timing` is the Server-Timing header."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
-    def stages(self) -> dict[str, float]:
-        """Milliseconds by stage."""
+    def timings(self) -> dict[str, float]:
+        """Return the stage durations of the Server-Timing header, in milliseconds."""
         parts = [part.strip().split(";dur=") for part in self.headers.get("server-timing", "").split(",")]
         return {name: float(duration) for name, duration in (part for part in parts if len(part) == 2)}
 
     def json(self) -> Any:
-        """The body's document."""
+        """Return the JSON document of the body."""
         return json.loads(self.body)
 
 
 class Connection:
-    """A keep-alive connection to one address, opened again when it has been idle.
+    """A keep-alive connection to a server. It is opened again after it was idle.
 
     Args:
-        url: of the server.
+        url: Address of the server.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,14 +45,14 @@ class Connection:
         self._used_at = 0.0
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
-        """`ask` for one that is to succeed."""
+        """Send a POST request and return the response."""
         return self.ask(request("POST", path, body, headers))
 
     def ask(self, data: bytes) -> Answer:
-        """Send a request as it is and wait for the answer.
+        """Send the bytes of a request and return the response.
 
         Raises:
-            RuntimeError: the answer is not 2xx.
+            RuntimeError: The status is not 2xx.
         """
         if self._socket is None or monotonic() > self._used_at + _FRESH_S:
             self._open()
@@ -73,7 +73,7 @@ class Connection:
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -93,12 +93,12 @@ class Connection:
         assert self._socket is not None
         data = self._socket.recv(1 << 20)
         if not data:
-            raise RuntimeError("the server hung up in the middle of an answer")
+            raise RuntimeError("the server closed the connection in the middle of a response")
         return data
 
 
 def request(method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
-    """A request's bytes; JSON unless `headers` say otherwise."""
+    """Return the bytes of a request. The content type is JSON unless `headers` contain another."""
     fields = {"Host": "127.0.0.1", "Content-Type": "application/json", **(headers or {}), "Content-Length": len(body)}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body

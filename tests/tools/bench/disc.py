@@ -1,9 +1,9 @@
-"""An image of a disc, and a model that cuts it out.
+"""An image of a disc, and a model that segments it.
 
-An untrained model's masks are noise, whose run lengths and outlines are many times longer than those of a real object,
-and a trained one may miss. Here the last layers of a random model are solved for by least squares, so that a click
-answers with the disc in our image, a tenth of the frame. Every layer keeps its shape, so the arithmetic is that of
-any EdgeSAM.
+Masks of an untrained model are noise, whose run lengths and outlines are many times longer than those of real objects.
+A trained model may fail. So the last layers of a random model are fitted by least squares, such that a prompt gives the
+disc in this image, a tenth of the frame. The layers keep their shapes, so the amount of computation is that of any
+EdgeSAM.
 """
 
 import io
@@ -23,22 +23,22 @@ from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size
 SHARE = 0.1  # of the image's area
 JPEG_QUALITY = 90
 
-# How far the disc's edge is felt, in frame pixels: beyond it the fitted value stays at +1 inside or -1 outside.
+# Distance from the disc's edge, in frame pixels, at which the fitted value reaches +1 inside or -1 outside.
 _REACH = 100.0
-# Without it the fit is a little rounder and its weights so large that rounding shows in the fourth digit of a logit.
+# Without a ridge the weights become so large that rounding changes the fourth digit of a logit.
 _RIDGE = 0.3
-# What the image stream may take from the prompt: at 1 the fit would hold for one click alone.
+# Influence of the prompt on the image stream. With 1 the fit would be valid for a single point only.
 _PROMPT_SHARE = 0.02
-# Where GELU is the identity: GELU(8) = 8 - 5e-15.
+# An input for which GELU is the identity: GELU(8) = 8 - 5e-15.
 _LINEAR = 8.0
-# A value of 1 as it enters the LayerNorm, small beside the constants that fix its variance.
+# Scale of the fitted values at the input of the LayerNorm, small compared with the constants that fix its variance.
 _EPSILON = 0.05
-# The four masks are the disc, the surest, and three that are a little larger or smaller: (scale, offset) of the logits.
+# (scale, offset) of the logits of the four masks: the disc, which is the most stable, and three of other sizes.
 _MASKS = ((5.0, 0.0), (3.0, 0.6), (3.0, -0.6), (3.0, -1.2))
 
 
 def disc_image(size: Size) -> NDArray[np.uint8]:
-    """(H, W, 3): a bright disc that fades outwards, under the grain of a camera."""
+    """Return an image (H, W, 3), uint8, of a bright disc that fades outwards, with the noise of a camera."""
     distance = _distance(size)  # (H, W), in sides of the image
     light = 235.0 - 300.0 * distance
     random = np.random.default_rng(size)
@@ -48,20 +48,20 @@ def disc_image(size: Size) -> NDArray[np.uint8]:
 
 
 def as_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """The image as a camera would send it."""
+    """Return the image as a JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
 def disc_centre(size: Size) -> tuple[float, float]:
-    """(x, y), pixels."""
+    """Return the centre (x, y) of the disc, in pixels."""
     height, width = size
     return width / 2, height / 2
 
 
 def disc_model(image: NDArray[np.uint8]) -> PromptableModel:
-    """A random model whose masks are the disc in this image, and in others that look like it in the frame."""
+    """Return a random model whose masks are the disc in this image, and in images that are equal in the frame."""
     model = random_model()
     encoder = model.deploy().image_encoder  # the same numbers in a third of the time
     size = image.shape[:2]
@@ -75,7 +75,7 @@ def disc_model(image: NDArray[np.uint8]) -> PromptableModel:
 
 
 def _distance(size: Size) -> NDArray[np.float32]:
-    """From the disc's edge, outwards, in units of the longer side; negative inside."""
+    """Return the distance (H, W) from the disc's edge, in units of the longer side; negative inside."""
     height, width = size
     centre_x, centre_y = disc_centre(size)
     y, x = np.ogrid[:height, :width]
@@ -85,7 +85,7 @@ def _distance(size: Size) -> NDArray[np.float32]:
 
 
 def _image_stream(model: PromptableModel, embedding: Tensor, size: Size) -> NDArray[np.float64]:
-    """What enters the upscaling after a click on the disc, (4096, 256)."""
+    """Return the input (4096, 256) of the upscaling for a point on the disc."""
     scale = FRAME_SIZE / max(size)
     sparse, dense = model.prompt_encoder(points=(scale * torch.tensor([[disc_centre(size)]]), torch.tensor([[1]])))
     decoder = model.mask_decoder
@@ -100,7 +100,7 @@ def _image_stream(model: PromptableModel, embedding: Tensor, size: Size) -> NDAr
 
 
 def _wanted(size: Size) -> NDArray[np.float64]:
-    """+1 well inside the disc, -1 well outside and in the padding: (4096, 16), columns (ky1, kx1, ky2, kx2)."""
+    """Return the target (4096, 16), +1 inside the disc and -1 outside and in the padding; columns (ky1, kx1, ky2, kx2)."""
     cell = FRAME_SIZE // MASK_SIZE
     centres = (np.arange(MASK_SIZE) + 0.5) * cell
     scale = FRAME_SIZE / max(size)
@@ -114,25 +114,25 @@ def _wanted(size: Size) -> NDArray[np.float64]:
 
 
 def _fit(stream: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Ridge regression: stream (4096, 256) @ weights (256, 16) + bias is as near to wanted (4096, 16) as it gets."""
+    """Return weights (256, 16) and bias of the ridge regression of wanted (4096, 16) on stream (4096, 256)."""
     bias = float(wanted.mean())
     gram = stream.T @ stream + _RIDGE * np.eye(stream.shape[1])
     return np.linalg.solve(gram, stream.T @ (wanted - bias)), bias
 
 
 def _install(model: PromptableModel, weights: Tensor, bias: float) -> None:
-    """Put the fit (256, 16) into the two transposed convolutions, through the LayerNorm and the GELUs between them.
+    """Write the fitted weights (256, 16) into the two transposed convolutions, with LayerNorm and GELUs between them.
 
-    Channel j of the first carries the value of the second's subpixel j, channel 4 + j its negative, so that the mean
-    stays 0; constants in the upper half fix the variance.
+    Channel j of the first convolution has the value of subpixel j of the second, and channel 4 + j its negative, so
+    that the mean is 0. Constants in the other half of the channels fix the variance.
     """
     decoder = model.mask_decoder
     first, norm, _, second, _ = decoder.output_upscaling
     half = first.weight.shape[1] // 2  # 32 of 64 channels
-    by_place = _EPSILON * weights.reshape(256, 2, 2, 4).permute(0, 3, 1, 2)  # (in, subpixel, ky1, kx1)
+    by_position = _EPSILON * weights.reshape(256, 2, 2, 4).permute(0, 3, 1, 2)  # (in, subpixel, ky1, kx1)
     for parameter in (first.weight, first.bias, norm.weight, norm.bias, second.weight, second.bias):
         parameter.zero_()
-    first.weight[:, :4], first.weight[:, 4:8] = by_place, -by_place
+    first.weight[:, :4], first.weight[:, 4:8] = by_position, -by_position
     first.bias[:4], first.bias[4:8] = _EPSILON * bias, -_EPSILON * bias
     first.bias[half : half + half // 2], first.bias[half + half // 2 :] = 1.0, -1.0
     norm.weight[:4], norm.bias[:4] = math.sqrt(0.5) / _EPSILON, _LINEAR

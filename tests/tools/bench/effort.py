@@ -1,4 +1,4 @@
-"""How much is measured: the whole, a quick look, or each thing once."""
+"""Amount of measurement: full, quick, or each value once."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from service.sam.transforms import Size
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Numbers of rounds, calls and seconds of a run."""
+    """Numbers of rounds and calls, and durations, of a run."""
 
-    rounds: int  # of calls that take tens of milliseconds
-    calls: int  # counted at each visit
+    rounds: int  # for calls that take tens of milliseconds
+    calls: int  # measured calls per round
     encoder_rounds: int
     many_prompts: int
     many_rounds: int
-    load_s: float  # one level of clients or one rate
+    load_s: float  # per number of clients or rate
     load_repeats: int
     clients: tuple[int, ...]
-    rates: tuple[int, ...]  # per cent of the throughput
+    rates: tuple[int, ...]  # in per cent of the throughput
     load_images: int
     upload_s: float
     upload_repeats: int
@@ -30,17 +30,17 @@ class Effort:
 
     @property
     def small(self) -> Size:
-        """A thumbnail."""
+        """Size of a thumbnail."""
         return self.sizes[0]
 
     @property
     def medium(self) -> Size:
-        """An image on a page."""
+        """Size of an image on a web page."""
         return self.sizes[1]
 
     @property
     def large(self) -> Size:
-        """A camera's image."""
+        """Size of a camera's image."""
         return self.sizes[2]
 
 

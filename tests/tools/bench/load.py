@@ -1,10 +1,10 @@
-"""The load generator: a process of its own, since a client that waits for the interpreter would time itself.
+"""The load generator: a separate process, because in the process of the benchmark it would wait for the interpreter.
 
-Reads jobs from standard input and writes what it measured to standard output, one JSON document a line. A closed loop
-has so many clients, each sending its next request when the last is answered. An open loop sends at a fixed rate,
-whatever comes back, and a request's latency counts from when it was to be sent: a server that stands still is charged
-for everybody who would have come meanwhile. Several addresses are replicas, among which an open loop spreads as a load
-balancer does. Only the standard library and uvloop: it starts in a tenth of a second.
+It reads jobs from standard input and writes results to standard output, one JSON document per line. In a closed loop
+each client sends its next request after the last response. An open loop sends at a fixed rate, independent of
+responses. There latency counts from the time at which a request was due, so that a server that stops is charged for all
+requests that were due meanwhile. An open loop distributes requests over several replicas as a load balancer does. The
+program uses only the standard library and uvloop, so that it starts in a tenth of a second.
 """
 
 import asyncio
@@ -30,21 +30,21 @@ LEAST_ARRIVALS = 3
 
 
 class Channel(asyncio.Protocol):
-    """One keep-alive connection; one request at a time."""
+    """A keep-alive connection for one request at a time."""
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._length: int | None = None
         self._status = 0
         self.code = ""
-        """Of the last answer, if it was a problem document."""
+        """Problem code of the last response, or empty."""
         self._answer: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport | None = None
         self.is_open = True
         self.used_at = perf_counter()
 
     async def ask(self, data: bytes) -> int:
-        """The status of the answer, when it is complete."""
+        """Send a request, wait for the complete response and return its status."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(data)
@@ -54,7 +54,7 @@ class Channel(asyncio.Protocol):
         return status
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -83,18 +83,20 @@ class Channel(asyncio.Protocol):
         """Called by the loop."""
         self.is_open = False
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error or ConnectionResetError("the server hung up"))
+            self._answer.set_exception(error or ConnectionResetError("the server closed the connection"))
 
 
 class Generator:
-    """One job: who is asked what, how often.
+    """One job.
 
     Args:
-        job: `host`, `port`, `requests` (base64 of whole requests, taken in turn), `vary_at` (where 16 bytes of each are
-            to differ every time, or null), `seconds` (more, if clients are without an answer then), `warm_s` (not
-            counted, at the start), and either `clients` or `rate` (requests a second; `seed` for arrivals that are
-            random instead of regular). An open loop takes `others`, further [host, port], and with `is_traced` tells
-            each request: when it was due (perf_counter, which all processes of a machine share), ms, status, code.
+        job: Description of the job. `host`, `port`: address. `requests`: base64 of whole requests, sent cyclically.
+            `vary_at`: offset of 16 bytes that differ in every request, or null. `seconds`: measured time, longer if
+            clients have no response then. `warm_s`: time before it that is not measured. `clients`: number of clients
+            of a closed loop. `rate`: requests per second of an open loop. `seed`: seed of random arrivals, or null for
+            regular ones. `others`: further [host, port] of an open loop. `is_traced`: whether the result has each
+            request with its due time (perf_counter, equal in all processes of a machine), milliseconds, status and
+            code.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -106,12 +108,12 @@ class Generator:
         self._statuses: dict[str, int] = {}
         self._trace: list[tuple[float, float, str, str]] = []
         self._replicas = [Replica(*address) for address in [(job["host"], job["port"]), *job.get("others", ())]]
-        self._turn = 0
+        self._next = 0
         self._answers = self._successes = 0  # inside the counted window
         self._counts_from = self._ends_at = 0.0
 
     async def run(self) -> dict[str, Any]:
-        """What was measured: latencies, answers a second, statuses."""
+        """Run the job and return latencies, responses per second and statuses."""
         before = resource.getrusage(resource.RUSAGE_SELF)
         started = perf_counter()
         if "clients" in self._job:
@@ -161,7 +163,7 @@ class Generator:
         for probe in probes:
             probe.cancel()
         for replica in self._replicas:
-            replica.hang_up()
+            replica.close_idle()
 
     async def _arrival(self, number: int, due: float) -> None:
         try:
@@ -176,11 +178,11 @@ class Generator:
             channel.close()
 
     async def _reach(self) -> tuple["Replica", Channel]:
-        """A connection to the next replica that is ready; one that takes none is not, until its next probe."""
+        """Return a connection to the next ready replica. A replica that refuses it counts as not ready."""
         for _ in self._replicas:
             ready = [replica for replica in self._replicas if replica.is_ready] or self._replicas
-            replica = ready[self._turn % len(ready)]
-            self._turn += 1
+            replica = ready[self._next % len(ready)]
+            self._next += 1
             if (channel := replica.kept()) is not None:
                 return replica, channel
             try:
@@ -207,7 +209,7 @@ class Generator:
             self._answers += 1
             self._successes += status == "200"
             self._ends_at = max(self._ends_at, ended)
-        # A closed loop is asked what it answered in the window, an open one what it made of those who came in it.
+        # A closed loop counts responses in the measured time, an open loop requests that were due in it.
         if (ended if "clients" in self._job else counts_from) >= self._counts_from:
             self._statuses[status] = self._statuses.get(status, 0) + 1
             if status == "200":
@@ -217,7 +219,7 @@ class Generator:
         data = self._requests[number % len(self._requests)]
         at = self._job.get("vary_at")
         if at is not None:
-            # Not from the seeded generator: an image that was sent once must not come again in another job.
+            # Not from the seeded generator: no other job may send the same image again.
             data[at : at + 16] = f"{random.SystemRandom().getrandbits(64):016x}".encode()
         return bytes(data)
 
@@ -233,7 +235,7 @@ class Generator:
 
 
 class Replica:
-    """One address and what a load balancer knows of it."""
+    """The address of a replica, its readiness and its idle connections."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
@@ -241,7 +243,7 @@ class Replica:
         self.idle: list[Channel] = []
 
     def kept(self) -> Channel | None:
-        """An open connection that was used lately."""
+        """Return an open connection that was used recently."""
         while self.idle:
             last = self.idle.pop()
             if last.is_open and perf_counter() - last.used_at < FRESH_S:
@@ -249,19 +251,19 @@ class Replica:
             last.close()
         return None
 
-    def hang_up(self) -> None:
-        """Close what is idle."""
+    def close_idle(self) -> None:
+        """Close all idle connections."""
         for channel in self.idle:
             channel.close()
         self.idle.clear()
 
     async def probe(self) -> None:
-        """Ask /readyz again and again."""
+        """Probe /readyz periodically."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
             self.is_ready = await self._answers()
             if not self.is_ready:
-                self.hang_up()
+                self.close_idle()
 
     async def _answers(self) -> bool:
         channel = None
@@ -282,7 +284,7 @@ def _problem_code(answer: bytearray) -> str:
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Run jobs until standard input ends."""
     factory = uvloop.new_event_loop if uvloop is not None else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The handle of the load generator's process."""
+"""Start and control the process of the load generator."""
 
 import base64
 import json
@@ -15,35 +15,35 @@ from urllib.parse import urlsplit
 from tools.bench.samples import Samples
 
 _PROGRAM = Path(__file__).parent / "load.py"
-# Beyond a job's own time: answers that are slow, each bounded inside.
-_PATIENCE_S = 120.0
+# Longest time that a job may need in addition to its own, for slow responses.
+_EXTRA_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request of a traced open loop."""
+    """A request of a traced open loop, and its response."""
 
     due_s: float  # perf_counter, the same in all processes
     ms: float
-    status: str  # of HTTP, or the name of what went wrong with the connection
-    code: str  # of a problem, else empty
+    status: str  # HTTP status, or the error of the connection
+    code: str  # problem code, or empty
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of one job."""
+    """Results of one job."""
 
     samples: Samples
-    per_s: float  # answers with status 200
-    refused: int  # 503
-    failed: int  # anything else
-    late_ms: Samples  # how late an open loop sent
-    cpu_share: float  # of one core, taken by the load generator itself
+    per_s: float  # responses with status 200
+    refused: int  # number of responses with status 503
+    failed: int  # number of other responses and errors
+    late_ms: Samples  # delay of sending in an open loop
+    cpu_share: float  # share of one core that the load generator used
     trace: list[Exchange]
 
 
 class LoadGenerator:
-    """Runs one job at a time in a process of its own, which ends with this context."""
+    """Runs one job at a time in a separate process; a context manager that ends the process."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -63,34 +63,34 @@ class LoadGenerator:
                 pipe.close()
 
     def closed(self, url: str, requests: Sequence[bytes], *, clients: int, seconds: float) -> Load:
-        """So many clients, each sending when it was answered; client i sends request i."""
+        """Run a closed loop in which each client sends after its last response. Client i sends request i."""
         return self._run(url, requests, seconds, clients=clients)
 
     def open(
         self, url: str, requests: Sequence[bytes], *, rate: float, seconds: float, seed: int | None = None
     ) -> Load:
-        """`rate` requests a second, in equal steps, or with a seed at random (Poisson)."""
+        """Run an open loop of `rate` requests per second: regular, or with a seed random (Poisson)."""
         return self._run(url, requests, seconds, rate=rate, seed=seed)
 
     def start_endless(self, url: str, request: bytes, *, vary_at: int, seconds: float) -> None:
-        """One client whose requests differ in 16 bytes; `wait` for it."""
+        """Start a closed loop of one client whose requests differ in 16 bytes. `wait` returns the result."""
         self._start(url, [request], seconds, warm_s=0.0, clients=1, vary_at=vary_at)
         self._seconds = seconds
 
     def start_open(
         self, urls: Sequence[str], requests: Sequence[bytes], *, rate: float, seconds: float, seed: int | None = None
     ) -> None:
-        """A traced open loop over one or several replicas; `wait` for it."""
+        """Start a traced open loop over one or several replicas. `wait` returns the result."""
         others = [(address.hostname, address.port) for address in map(urlsplit, urls[1:])]
         self._seconds = seconds
         self._start(urls[0], requests, seconds, warm_s=0.0, rate=rate, seed=seed, others=others, is_traced=True)
 
     def wait(self) -> Load:
-        """The result of what was started."""
+        """Wait for the running job and return its result."""
         try:
-            line = self._lines.get(timeout=self._seconds + _PATIENCE_S)
+            line = self._lines.get(timeout=self._seconds + _EXTRA_S)
         except queue.Empty:
-            raise RuntimeError(f"the load generator did not end within {self._seconds + _PATIENCE_S:.0f} s") from None
+            raise RuntimeError(f"the load generator did not end within {self._seconds + _EXTRA_S:.0f} s") from None
         if line is None:
             raise RuntimeError("the load generator ended; its message is above")
         result = json.loads(line)

@@ -1,4 +1,4 @@
-"""What a figure depends on and nobody can see in it: commit, processor, threads, versions, precision."""
+"""Description of the machine and the software of a run: commit, processor, memory and versions."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One run's surroundings."""
+    """Machine and software versions of a run."""
 
     commit: str
     date: str
@@ -35,7 +35,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """This machine, now."""
+        """Return the description of this machine."""
         return cls(
             commit=_commit(),
             date=datetime.now(UTC).date().isoformat(),
@@ -55,7 +55,7 @@ class Machine:
         )
 
     def sentence(self) -> str:
-        """For the head of the report."""
+        """Return the description as one sentence."""
         return ", ".join(
             [
                 f"commit {self.commit}",
@@ -72,7 +72,7 @@ class Machine:
 
 
 def _commit() -> str:
-    """Short hash; `+` says that tracked files differ from it."""
+    """Return the short hash of the commit. A `+` means that tracked files were changed."""
     try:
         hashed = _git("rev-parse", "--short", "HEAD")
         return hashed + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -86,7 +86,7 @@ def _git(*arguments: str) -> str:
 
 
 def _gpu() -> str:
-    """Name of the first GPU of NVIDIA's; empty where there is none."""
+    """Return the name of the first NVIDIA GPU, or an empty text."""
     try:
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()[0]
@@ -95,7 +95,7 @@ def _gpu() -> str:
 
 
 def _instructions() -> str:
-    """The vector extensions that decide how fast matrix products are."""
+    """Return the vector extensions that affect the speed of matrix products."""
     flags = set((_cpuinfo("flags") or "").split())
     known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_tile": "AMX"}
     return ", ".join(name for flag, name in known.items() if flag in flags) or platform.machine()

@@ -1,4 +1,4 @@
-"""The model that is measured, in both layouts: the official pair of graphs, and ours as it is served."""
+"""The measured model in both layouts: the official pair of graphs, and our artifact."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Where the graphs of one network are."""
+    """Paths of the graphs of one network."""
 
     served: Path  # our artifact
     official_encoder: Path
@@ -28,10 +28,10 @@ class Models:
 
 
 def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
-    """Solve for the disc model of an image and export it in both layouts.
+    """Fit the disc model to an image and export it in both layouts.
 
-    Our export compares itself with torch. The official pair is written as its authors write it; that both decoders
-    give the same masks is measured with the graphs.
+    Our export is compared with torch. The official pair is exported as by its authors. The section `graphs` measures
+    the difference of both decoders.
     """
     model = disc_model(image)
     info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: fitted to one image")
@@ -47,13 +47,13 @@ def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
 
 
 def session(path: Path, *, threads: int, provider: str, spins: bool = False) -> ort.InferenceSession:
-    """A graph on plain ONNX Runtime, on the GPU when our service would be there.
+    """Return a session of plain ONNX Runtime, on the GPU if our service uses it.
 
     Args:
-        path: of the graph.
-        threads: it computes with.
-        provider: of our service, as EDGESAM_PROVIDER.
-        spins: whether idle threads spin for a while, as they do by default and never in our service.
+        path: Path of the graph.
+        threads: Number of threads.
+        provider: EDGESAM_PROVIDER of our service.
+        spins: Whether idle threads spin for a while. They do by default, but not in our service.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -65,7 +65,7 @@ def session(path: Path, *, threads: int, provider: str, spins: bool = False) -> 
 
 
 def frame_of(image: NDArray[np.uint8]) -> Floats:
-    """What the encoder sees of an image (H, W, 3): (1, 3, 1024, 1024)."""
+    """Return the encoder's input (1, 3, 1024, 1024) of an image (H, W, 3)."""
     return frame(image).numpy()
 
 
@@ -78,7 +78,7 @@ def _export(
     dynamic_axes: dict[str, dict[int, str]],
 ) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # as in model_store.export: the tracer speaks of shapes fixed by design
+        warnings.simplefilter("ignore")  # as in model_store.export: the tracer warns about fixed shapes
         torch.onnx.export(
             module, example, str(path), input_names=inputs, output_names=outputs, dynamic_axes=dynamic_axes,
             opset_version=OPSET, dynamo=False,

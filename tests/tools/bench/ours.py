@@ -1,4 +1,4 @@
-"""Our decoder as the service calls it: the one place of the bench that makes a `Runtime`."""
+"""Our decoder, called as by the service."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +15,18 @@ from service.sam.transforms import Size
 
 
 def open_runtime(directory: Path, *, threads: int, provider: str, precision: str) -> Runtime:
-    """The sessions of an artifact."""
+    """Return the sessions of an artifact."""
     return Runtime(directory, provider=provider, threads=threads, precision=precision)
 
 
 class Clicks:
-    """Prompts on prepared images, taken in turn.
+    """Prompts on prepared images.
 
     Args:
-        runtime: computes.
-        tokens: (4096, 256) of one image.
-        size: (H, W) of that image.
-        images: how many states to prepare; all of the same tokens, but each with memory of its own.
+        runtime: Sessions of our artifact.
+        tokens: Tokens (4096, 256) of one image.
+        size: Height and width of that image.
+        images: Number of image states to prepare. All have the same tokens, but separate memory.
     """
 
     def __init__(self, runtime: Runtime, tokens: NDArray[np.floating], size: Size, *, images: int = 1) -> None:
@@ -37,15 +37,15 @@ class Clicks:
 
     @property
     def state(self) -> ImageState:
-        """The first image's."""
+        """Image state of the first image."""
         return self._states[0]
 
     def prepare(self) -> ImageState:
-        """What is done once an image and process."""
+        """Prepare an image state, as the service does once per image and process."""
         return self._runtime.prepare(self.embedding)
 
     def decode(self, points: Sequence[tuple[float, float]], image: int = 0) -> Decoded:
-        """One call for one click a prompt, (x, y) in pixels of the image."""
+        """Decode prompts of one point each in one call, (x, y) in pixels of the image."""
         prompts = [Prompt(points=np.array([point]), labels=np.array([1])) for point in points]
         state = self._states[image % len(self._states)]
         return self._runtime.decode(state.arrays, *decoder_inputs(prompts, self._size))

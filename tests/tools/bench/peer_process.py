@@ -1,4 +1,4 @@
-"""The handle of the typical peer's process."""
+"""Start and control the process of the typical server."""
 
 import base64
 import json
@@ -13,16 +13,16 @@ from tools.bench.connection import Connection, request
 
 _PROGRAM = Path(__file__).parent / "peer_server.py"
 _START_S = 60.0
-# What we set for our own processes; peers leave it alone.
+# Variables that only our own processes set.
 _OURS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY")
 
 
 class PeerProcess:
-    """Runs the typical peer while this context is open.
+    """A process of the typical server; a context manager that starts and stops it.
 
     Args:
-        encoder: the official encoder graph.
-        decoder: the official decoder graph.
+        encoder: Path of the official encoder graph.
+        decoder: Path of the official decoder graph.
     """
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
@@ -33,7 +33,7 @@ class PeerProcess:
         ]  # fmt: skip
 
     def embed(self, data: bytes) -> str:
-        """Set an image; its id."""
+        """Embed an image and return its id."""
         body = json.dumps({"image": base64.b64encode(data).decode()}).encode()
         with Connection(self.url) as connection:
             return str(connection.post("/embed", body).json()["image_id"])

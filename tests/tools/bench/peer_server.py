@@ -1,9 +1,9 @@
-"""A server as those are usually written that put SAM behind HTTP: what ours is measured against.
+"""A typical HTTP server for SAM, as a reference for our service.
 
-Its habits are each found in several published servers: one global predictor, a lock around all it does, ONNX Runtime
-with the options it comes with, the official pair of graphs, all four masks enlarged to the image in floating point,
-the best one as an 8-bit PNG in base64. Where they differ, the quicker habit is taken: the image is not sent with
-every click, and its features are kept for ten images, not one.
+Each of its properties is found in several published servers. It has one global predictor behind a lock, ONNX Runtime
+with default options and the official pair of graphs. It enlarges all four masks to the image size in floating point,
+and sends the best one as an 8-bit PNG in base64. Where published servers differ, it has the faster variant: a request
+does not contain the image, and the features of ten images are kept.
 """
 
 import argparse
@@ -31,13 +31,13 @@ KEPT_IMAGES = 10
 
 
 class EmbedBody(BaseModel):
-    """An image."""
+    """Body of POST /embed."""
 
     image: str  # base64
 
 
 class PredictBody(BaseModel):
-    """A click."""
+    """Body of POST /predict."""
 
     image_id: str
     points: list[list[float]]
@@ -46,7 +46,7 @@ class PredictBody(BaseModel):
 
 @dataclass
 class Features:
-    """What the encoder made of an image."""
+    """Embedding of an image, and its sizes before and after resizing."""
 
     embedding: NDArray[np.float32]
     original_size: tuple[int, int]
@@ -63,7 +63,7 @@ class Predictor:
         self._features: Features | None = None
 
     def set_image(self, image: NDArray[np.uint8]) -> str:
-        """Encode (H, W, 3) unless it is kept; the hash of its pixels."""
+        """Encode an image (H, W, 3) unless its features are kept, and return the hash of its pixels."""
         image_id = hashlib.sha1(image.tobytes()).hexdigest()
         if image_id not in self._kept:
             height, width = image.shape[:2]
@@ -81,14 +81,14 @@ class Predictor:
         return image_id
 
     def use(self, image_id: str) -> None:
-        """Make a kept image the current one; KeyError when it is not kept."""
+        """Make a kept image the current one. Raises KeyError if it is not kept."""
         self._features = self._kept[image_id]
         self._kept.move_to_end(image_id)
 
     def predict(
         self, points: NDArray[np.float64], labels: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Masks (4, H, W) and scores (4,) on the current image; points (N, 2) as (x, y)."""
+        """Return masks (4, H, W) and scores (4,) for points (N, 2), as (x, y), on the current image."""
         features = self._features
         assert features is not None, "an image must be set with .set_image(...) before mask prediction"
         (height, width), (input_height, input_width) = features.original_size, features.input_size
@@ -105,7 +105,7 @@ class Predictor:
 
 
 def create_app(predictor: Predictor) -> FastAPI:
-    """Plain handlers, which FastAPI runs in its thread pool; one lock."""
+    """Return the app: synchronous handlers, which FastAPI runs in its thread pool, with one lock."""
     app = FastAPI()
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The run as one JSON document, and that document as Markdown."""
+"""The results of a run as a JSON document, and that document as Markdown."""
 
 import json
 import math
@@ -18,17 +18,17 @@ _COMMANDS = {"full": "make bench", "quick": "make bench-quick"}
 def document(
     machine: Machine, sections: Mapping[str, Section], *, effort: str, model: Mapping[str, Any], seconds: float
 ) -> Document:
-    """Everything that was measured.
+    """Return all results of a run.
 
     Args:
-        machine: where.
-        sections: by name.
-        effort: of the run.
-        model: what our service says of itself.
-        seconds: the run took.
+        machine: Machine of the run.
+        sections: Results of the sections by name.
+        effort: Name of the effort.
+        model: Description of the model by our service.
+        seconds: Duration of the run.
 
     Raises:
-        ValueError: a figure is not a finite number.
+        ValueError: A value is not a finite number.
     """
     values = {name: value for section in sections.values() for name, value in section.values.items()}
     made = {
@@ -49,12 +49,12 @@ def document(
 
 
 def markdown(made: Document, *, plot: str | None = None, others: Sequence[Document] = ()) -> str:
-    """The document for people.
+    """Return the results as Markdown.
 
     Args:
-        made: of this run.
-        plot: address of the figure.
-        others: of runs with other providers or on other machines, of which a line each is told.
+        made: Results of this run.
+        plot: Address of the figure.
+        others: Results of runs with other providers or on other machines. Each gets one row.
     """
     command = _COMMANDS.get(made["effort"], "python tests/tools/bench")
     lines = [
@@ -122,7 +122,7 @@ def _providers(runs: Sequence[Document]) -> dict[str, Any]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Each on a line, with an empty one behind it."""
+    """Return each paragraph as one line, followed by an empty line."""
     return [line for part in text.split("\n\n") for line in (" ".join(part.split()), "")]
 
 
@@ -151,7 +151,7 @@ def _cell(cell: str | float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that mean something, without an exponent unless the value is tiny."""
+    """Return a value with three significant digits, without an exponent unless it is tiny."""
     if isinstance(value, int) or value == 0:
         return str(int(value))
     if abs(value) < 1e-3:

@@ -1,4 +1,4 @@
-"""One run of the bench: the sections in order, over one workbench."""
+"""One run of the benchmark: the sections in order, with one workbench."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from tools.bench.sections import (
 )
 from tools.bench.workbench import Workbench
 
-# Memory comes before what fills the memory tier, and what starts more processes comes last.
+# `memory` comes before sections that fill the memory tier. Sections that start more processes come last.
 SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "graphs": graphs.measure,
     "training": training.measure,
@@ -51,14 +51,14 @@ def run(
     precision: str = "float32",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Document:
-    """Measure some sections; all that was started has ended when this returns.
+    """Measure some sections. All started processes have ended when this returns.
 
     Args:
-        effort: of `EFFORTS`.
-        names: of `SECTIONS`.
-        provider: what our service computes with.
-        precision: what it computes in.
-        progress: is told each step in a few words.
+        effort: Name in `EFFORTS`.
+        names: Names in `SECTIONS`.
+        provider: EDGESAM_PROVIDER of our service.
+        precision: EDGESAM_PRECISION of our service.
+        progress: Function that gets a short text at each step.
     """
     machine, started = Machine.here(), monotonic()
     sections = {}

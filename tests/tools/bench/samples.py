@@ -1,4 +1,4 @@
-"""Times of calls that are compared with each other: measured in turn, told by percentiles."""
+"""Times of calls that are compared with each other: measured alternately, reported as percentiles."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,29 +10,29 @@ import numpy as np
 
 @dataclass(slots=True)
 class Samples:
-    """Milliseconds of one contender's calls, and what each answered."""
+    """Times of one contender's calls in milliseconds, and their results."""
 
     ms: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
-        """The time that `share` per cent of the calls did not exceed, ms."""
+        """Return a percentile of the times, in milliseconds; `share` is in per cent."""
         return float(np.percentile(self.ms, share))
 
     @property
     def p50(self) -> float:
-        """The median, ms."""
+        """Median of the times, in milliseconds."""
         return self.percentile(50)
 
     def cells(self) -> list[float]:
-        """n, p50, p90, p99, as tables have them."""
+        """Return n, p50, p90 and p99: the cells of COLUMNS."""
         return [len(self.ms), self.p50, self.percentile(90), self.percentile(99)]
 
 
 COLUMNS = ["n", "p50 ms", "p90 ms", "p99 ms"]
 
 
-# Threads of ONNX Runtime that are out of work spin for some 40 ms, unless told not to.
+# Idle threads of ONNX Runtime spin for some 40 ms by default.
 PAUSE_S = 0.06
 
 Name = TypeVar("Name")
@@ -41,16 +41,16 @@ Name = TypeVar("Name")
 def interleaved(
     contenders: Mapping[Name, Callable[[], Any]], rounds: int, calls: int, *, warms: bool = True
 ) -> dict[Name, Samples]:
-    """Visit every contender once a round, so that whatever else the machine does meets all of them alike.
+    """Measure all contenders in every round, so that other load of the machine affects all of them alike.
+
+    A pause before each contender lets the threads of the previous one go to sleep.
 
     Args:
-        contenders: what to call, by name.
-        rounds: visits of each; every other round goes backwards.
-        calls: calls counted a visit.
-        warms: one more call before them is not counted: it finds the caches full of its predecessor's data. Calls of
-            half a second need none.
-
-    Before each visit there is a pause in which the predecessor's threads go to sleep.
+        contenders: Functions to measure, by name.
+        rounds: Number of rounds. Every other round has the reverse order.
+        calls: Measured calls per round and contender.
+        warms: Whether an unmeasured call comes first, because processor caches hold data of the previous contender.
+            Calls of half a second do not need it.
     """
     samples = {name: Samples() for name in contenders}
     for number in range(rounds):
@@ -68,5 +68,5 @@ def interleaved(
 
 
 def median(values: list[float]) -> float:
-    """The median as a plain float; of nothing, NaN, which the report refuses."""
+    """Return the median as a float, or NaN without values, which the report refuses."""
     return float(np.median(values)) if values else float("nan")

@@ -1,14 +1,14 @@
-"""What a section of the bench hands to the report: tables for people, values for the targets and the plot."""
+"""Results of a section: tables for the report, and values for the targets and the plot."""
 
 from dataclasses import dataclass, field
 
 Cell = str | int | float | None
-"""None is a figure that was not measured."""
+"""None is a value that was not measured."""
 
 
 @dataclass(slots=True)
 class Table:
-    """Rows under columns; the first column is text."""
+    """A table. Its first column is text."""
 
     title: str
     columns: list[str]
@@ -17,12 +17,13 @@ class Table:
 
 @dataclass(slots=True)
 class Section:
-    """One part of the report.
+    """A section of the report.
 
     Args:
-        title: its heading.
-        notes: what has to be known to read the tables; paragraphs between empty lines, broken anywhere.
-        values: figures by name, unique over all sections.
+        title: Heading.
+        notes: Explanation of the tables, as paragraphs that are separated by empty lines.
+        tables: Tables.
+        values: Measured values by name. Names are unique over all sections.
     """
 
     title: str

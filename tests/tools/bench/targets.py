@@ -1,4 +1,4 @@
-"""What a click was to cost: the targets, and whether this run reached them."""
+"""Targets of the measured values."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on a measured value.
+    """A bound of a measured value.
 
     Args:
-        what: in words.
-        bound: the value to reach.
-        is_least: whether the value is to be at least the bound; else at most.
-        unit: behind the numbers.
-        values: names of section values; the worst of those that were measured counts.
+        what: Description of the value.
+        bound: Bound of the value.
+        is_least: Whether the bound is a lower bound.
+        unit: Unit of the value.
+        values: Names of values of sections. The worst measured one counts.
     """
 
     what: str
@@ -24,7 +24,7 @@ class Target:
     values: tuple[str, ...]
 
     def judge(self, measured: Mapping[str, float]) -> dict[str, Any]:
-        """The row of the report: everything above, `measured` and `is_reached`, both None without a measurement."""
+        """Return the fields, `measured` and `is_reached`. The last two are None without a measurement."""
         found = [measured[name] for name in self.values if name in measured]
         worst = (min if self.is_least else max)(found) if found else None
         reached = None if worst is None else worst >= self.bound if self.is_least else worst <= self.bound

@@ -1,4 +1,4 @@
-"""The parts of the bench; a whole run of it is among the tests of `make ops-test`."""
+"""Parts of the benchmark. `make ops-test` tests a whole run."""
 
 import time
 from xml.etree import ElementTree as ET
@@ -15,7 +15,7 @@ from tools.bench.targets import TARGETS
 STALL_S = 0.4
 
 
-def test_a_figure_of_few_sections_leaves_the_rest_out():
+def test_a_figure_of_few_sections_omits_the_others():
     drawing = draw({"graphs.official_all_ms": 40.0, "graphs.served_all_ms": 10.0}, "here & now")
 
     (axes,) = drawing.axes
@@ -38,25 +38,25 @@ def test_the_worst_of_several_values_counts():
     assert row["is_reached"] is False
 
 
-def test_an_open_loop_charges_a_stall_to_everybody_who_came_meanwhile():
+def test_an_open_loop_charges_a_stall_to_all_requests_that_were_due_meanwhile():
     answered = []
 
     async def answer(_):
         answered.append(1)
         if len(answered) == 1:
-            time.sleep(STALL_S)  # noqa: ASYNC251 - the server stands still, with everybody in it
+            time.sleep(STALL_S)  # noqa: ASYNC251 - blocks the server
         return Response("x")
 
     with AppServer(Starlette(routes=[Route("/", answer)])) as server, LoadGenerator() as generator:
         load = generator.open(server.url, [request("GET", "/")], rate=50, seconds=0.2)
 
-    # All of those 0.2 s, and the 0.05 s before them that are not counted, lie inside the stall.
+    # The measured 0.2 s, and the 0.05 s before them, are inside the stall.
     assert load.failed == load.refused == 0
     assert 9 <= len(load.samples.ms) <= 10
     assert min(load.samples.ms) > 1000 * (STALL_S - 0.25)
 
 
-def test_a_closed_loop_counts_refusals_and_never_as_answers():
+def test_a_closed_loop_does_not_count_refusals_as_answers():
     async def refuse(_):
         return Response("busy", status_code=503)
 

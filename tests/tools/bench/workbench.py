@@ -1,4 +1,4 @@
-"""What sections share: images, models, and processes that start when first asked for and end with the bench."""
+"""Resources that sections share: images, models and processes, created on first use."""
 
 import io
 import json
@@ -29,13 +29,13 @@ COMMENT_AT = 2 + len(_COMMENT)
 
 
 class Workbench:
-    """A context: whatever was started in it has ended when it is left.
+    """Resources of a run; a context manager that ends all processes.
 
     Args:
-        effort: how much to measure.
-        folder: for models, empty.
-        provider: of our service, EDGESAM_PROVIDER.
-        precision: of our service, EDGESAM_PRECISION.
+        effort: Amount of measurement.
+        folder: Empty folder for models.
+        provider: EDGESAM_PROVIDER of our service.
+        precision: EDGESAM_PRECISION of our service.
     """
 
     def __init__(self, effort: Effort, folder: Path, *, provider: str, precision: str) -> None:
@@ -66,13 +66,13 @@ class Workbench:
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:
-        """The medium image as everybody decodes it, (H, W, 3)."""
+        """The decoded medium image, (H, W, 3)."""
         with Image.open(io.BytesIO(self.files[self.effort.medium])) as image:
             return np.asarray(image.convert("RGB"))
 
     @cached_property
     def frame(self) -> NDArray[np.float32]:
-        """What the encoder sees of it."""
+        """The medium image as the encoder's input."""
         return frame_of(self.image)
 
     @cached_property
@@ -82,11 +82,11 @@ class Workbench:
 
     @property
     def thread_counts(self) -> list[int]:
-        """One, and all."""
+        """One thread, and as many as processors."""
         return sorted({1, self.cpus})
 
     def runtime(self, threads: int) -> Runtime:
-        """Our sessions with so many threads each."""
+        """Return our sessions with this number of threads each."""
         if threads not in self._runtimes:
             self._runtimes[threads] = open_runtime(
                 self.models.served, threads=threads, provider=self.provider, precision=self._precision
@@ -94,33 +94,33 @@ class Workbench:
         return self._runtimes[threads]
 
     def clicks(self, threads: int, *, images: int = 1) -> Clicks:
-        """Clicks on the medium image through our runtime."""
+        """Return prompts on the medium image with our runtime."""
         return Clicks(self.runtime(threads), self.tokens, self.effort.medium, images=images)
 
     def start_service(self, **settings: str) -> ServiceProcess:
-        """Another process of ours, with the disc model."""
+        """Start another process of our service, with the disc model."""
         own = {**self.service_settings, "EDGESAM_MODEL_DIR": str(self.models.served)}
         return self._stack.enter_context(ServiceProcess({**own, **settings}))
 
     @property
     def service_settings(self) -> dict[str, str]:
-        """What each process of ours is told."""
+        """Settings of each process of our service."""
         return {"EDGESAM_PROVIDER": self.provider, "EDGESAM_PRECISION": self._precision}
 
     def described(self) -> dict[str, Any]:
-        """What our service says of itself, and which decoder it has here."""
+        """Return the model of GET /models, and the decoder of the runtime."""
         with Connection(self.service.url) as connection:
             (model,) = connection.ask(request("GET", "/models")).json()["models"]
         return {**model, "decoder": self.runtime(self.cpus).decoder}
 
     @cached_property
     def service(self) -> ServiceProcess:
-        """Our service as it comes, without Redis."""
+        """Our service with default settings, without Redis."""
         return self.start_service()
 
     @cached_property
     def peer(self) -> PeerProcess:
-        """The typical peer."""
+        """The typical server."""
         return self._stack.enter_context(PeerProcess(self.models.official_encoder, self.models.official_decoder))
 
     @cached_property
@@ -134,50 +134,50 @@ class Workbench:
         return self._stack.enter_context(LoadGenerator())
 
     def connect(self, url: str) -> Connection:
-        """A client; closed with the bench."""
+        """Open a connection that is closed at the end of the run."""
         return self._stack.enter_context(Connection(url))
 
     def new_image(self, size: Size) -> bytes:
-        """The disc as a file that was never sent before: it differs in a comment."""
+        """Return the disc as a new file, which differs in a comment."""
         self._images_made += 1
         return commented(self.files[size], f"{self._images_made:016d}".encode())
 
     def embed(self, connection: Connection, size: Size) -> str:
-        """Upload a new image to our service; its hash."""
+        """Upload a new image to our service and return its hash."""
         answer = connection.post("/embed", self.new_image(size), {"Content-Type": "image/jpeg"})
         return str(answer.json()["image_hash"])
 
 
 def commented(jpeg: bytes, comment: bytes) -> bytes:
-    """The same image with 16 bytes of comment at `COMMENT_AT`: other bytes, another hash."""
+    """Return the same image with a comment of 16 bytes at `COMMENT_AT`, which changes its hash."""
     assert len(comment) == 16
     return jpeg[:2] + _COMMENT + comment + jpeg[2:]
 
 
 def click_request(image_hash: str, size: Size, *, png_file: bool = False, **fields: Any) -> bytes:
-    """A click on the disc, as one HTTP request; `fields` are further fields of the body. One mask unless they say."""
+    """Return a request with a point on the disc, for one mask. `fields` are additional fields of the body."""
     body = {"image_hash": image_hash, "multimask": 1, "prompts": [disc_prompt(size)], **fields}
     headers = {"Accept": "image/png"} if png_file else {}
     return request("POST", "/segment", json.dumps(body).encode(), headers)
 
 
 def disc_prompt(size: Size) -> dict[str, Any]:
-    """A positive point in the middle of the disc."""
+    """Return a prompt with a positive point in the middle of the disc."""
     x, y = disc_centre(size)
     return {"points": [{"x": x, "y": y, "label": 1}]}
 
 
 def megapixels(size: Size) -> str:
-    """A size for people."""
+    """Return a size as text, in megapixels."""
     count = size[0] * size[1] / 1e6
     return f"{count:.0f} MP" if count >= 1 else f"{count:.1g} MP"
 
 
 def check_disc(connection: Connection, image_hash: str, size: Size) -> None:
-    """A click answers with the disc; otherwise what follows would be measured on something else.
+    """Check that a prompt gives the disc. Otherwise measurements would be about other masks.
 
     Raises:
-        RuntimeError: it does not.
+        RuntimeError: The mask has another area.
     """
     answer = connection.ask(click_request(image_hash, size)).json()
     share = answer["results"][0]["masks"][0]["area"] / (size[0] * size[1])
@@ -186,6 +186,6 @@ def check_disc(connection: Connection, image_hash: str, size: Size) -> None:
 
 
 def spread_points(size: Size, count: int) -> list[tuple[float, float]]:
-    """So many places inside the image, the same in every run."""
+    """Return points inside the image, the same in every run."""
     height, width = size
     return [(float(x * width), float(y * height)) for x, y in np.random.default_rng(0).uniform(0.1, 0.9, (count, 2))]

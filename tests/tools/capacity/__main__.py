@@ -1,11 +1,11 @@
-"""`make capacity`: measure costs, check the model on four replicas, write the tables of operations/capacity.md."""
+"""`make capacity` measures costs, tests the model on four replicas and writes the tables of operations/capacity.md."""
 
 import argparse
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whose modules are `capacity`'s
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # replaces this folder, whose modules belong to the package `capacity`
 
 from support.service_client import Scrape, open_client  # noqa: E402
 from support.service_process import ServiceProcess  # noqa: E402
@@ -15,7 +15,7 @@ from tools.capacity.report import costs_of, write  # noqa: E402
 
 
 def main() -> None:
-    """Run, write, print."""
+    """Run the experiment, print the results and write the document."""
     parser = argparse.ArgumentParser(description=__doc__)
     default = ROOT / "docs" / "operations" / "capacity.md"
     parser.add_argument("--document", type=Path, default=default, help="document whose tables are replaced")

@@ -1,4 +1,4 @@
-"""The model against reality: four replicas, one Redis, people who stay on an image; hit ratios and latencies."""
+"""Test of the capacity model: hit ratios and latencies of four replicas and one Redis under a load of visits."""
 
 import heapq
 import random
@@ -22,24 +22,24 @@ _VISIT = Visit(clicks=6, gap_s=2.0)
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is played.
+    """Parameters of the experiment.
 
     Attributes:
-        replicas: processes of one thread each.
-        images: in the catalogue.
-        exponent: of Zipf's law.
-        room: images in a replica's memory tier.
-        visit: of one person to one image.
-        clicks_per_s: of all people together.
-        warm_s: of clicks that fill the tiers and are not counted.
-        seconds: of clicks that are counted, for each way of balancing.
-        calm_clicks: of each kind, one at a time, from which the service times are taken.
+        replicas: Number of processes, of one thread each.
+        images: Number of images in the catalogue.
+        exponent: Exponent of Zipf's law.
+        tier_images: Number of images that a replica's memory tier holds.
+        visit: Visit of one user to one image.
+        clicks_per_s: Clicks per second of all users.
+        warm_s: Duration of clicks that fill the tiers and are not measured.
+        seconds: Duration of measured clicks, for each way of balancing.
+        calm_clicks: Number of clicks of each kind that measure the service times without load.
     """
 
     replicas: int = 4
     images: int = 240
     exponent: float = 0.8
-    room: int = 12
+    tier_images: int = 12
     visit: Visit = _VISIT
     clicks_per_s: float = 14.0
     warm_s: float = 25.0
@@ -49,7 +49,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTimes:
-    """Of requests that meet nobody: time in milliseconds, processor time of the service in seconds."""
+    """Times of requests without load: in milliseconds, and processor times of the service in seconds."""
 
     memory_ms: list[float]
     redis_ms: list[float]
@@ -60,7 +60,7 @@ class ServiceTimes:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Predicted and measured, for one way of balancing."""
+    """Predicted and measured values for one way of balancing."""
 
     by_hash: bool
     clicks: int
@@ -74,7 +74,7 @@ class Outcome:
 
 
 def run(setup: Setup) -> tuple[ServiceTimes, list[Outcome]]:
-    """Measure the service times, then play both ways of balancing, each on fresh replicas."""
+    """Measure the service times, and then both ways of balancing, each on new replicas."""
     outcomes = []
     with _replicas(setup) as replicas:
         times = _service_times(replicas, setup)
@@ -85,20 +85,20 @@ def run(setup: Setup) -> tuple[ServiceTimes, list[Outcome]]:
 
 
 def predict_tier(setup: Setup, *, by_hash: bool) -> MemoryTier:
-    """Of any replica."""
+    """Predict the memory tier of a replica."""
     catalogue, count = Popularity.zipf(setup.images, setup.exponent), setup.replicas
     visits_per_s = setup.clicks_per_s / setup.visit.clicks
     return memory_tier(
         catalogue.scaled_to(1 / count) if by_hash else catalogue,
         visits_per_s=visits_per_s / count if by_hash else visits_per_s,
         visit=setup.visit,
-        room=setup.room,
+        tier_images=setup.tier_images,
         meets_share=1.0 if by_hash else 1 / count,
     )
 
 
 def predict_ms(setup: Setup, times: ServiceTimes, tier: MemoryTier) -> float:
-    """Mean time of a click: service by tier, the queue of its replica, and processors that others hold."""
+    """Predict the mean time of a click: service time by tier, queue of the replica, and wait for a processor."""
     from_redis = 1.0 - tier.click_hits
     memory_s, redis_s = fmean(times.memory_ms) / 1000.0, fmean(times.redis_ms) / 1000.0
     service_s = tier.click_hits * memory_s + from_redis * redis_s
@@ -115,11 +115,11 @@ def predict_ms(setup: Setup, times: ServiceTimes, tier: MemoryTier) -> float:
 
 
 def _replicas(setup: Setup) -> Replicas:
-    return Replicas(count=setup.replicas, images=setup.images, room=setup.room)
+    return Replicas(count=setup.replicas, images=setup.images, tier_images=setup.tier_images)
 
 
 def _service_times(replicas: Replicas, setup: Setup) -> ServiceTimes:
-    """Of one replica while the others have nothing to do; clicks of both kinds come in turn, at a calm rate."""
+    """Measure the service times of one replica at a low rate, while the others are idle."""
     client, url = replicas.clients[:1], replicas.urls[0]
     calm_per_s = 3.0
     seconds = setup.calm_clicks / calm_per_s
@@ -132,7 +132,7 @@ def _service_times(replicas: Replicas, setup: Setup) -> ServiceTimes:
             return load, replicas.counted(client).since(before).cpu_s / asked
 
         memory, memory_cpu_s = measure([replicas.click(0)])
-        # Each image of the catalogue after the other: the tier forgets them long before they come again.
+        # All images of the catalogue in order: the tier evicts each one long before it is used again.
         redis, redis_cpu_s = measure([replicas.click(image) for image in range(setup.images)])
     before = replicas.counted(client)
     images = 4
@@ -179,7 +179,7 @@ def _play(replicas: Replicas, setup: Setup, times: ServiceTimes, *, by_hash: boo
 
 
 def _orders(setup: Setup, *, seconds: float, seed: int, by_hash: bool) -> list[list[int]]:
-    """For each replica the images clicked on, in the order of time; visits that are under way at the start count."""
+    """Return the clicked images of each replica in the order of time, with visits that have begun before the start."""
     chance = random.Random(seed)
     popularity = Popularity.zipf(setup.images, setup.exponent).share.tolist()
     timeline: list[tuple[float, int]] = []

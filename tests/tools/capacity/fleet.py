@@ -1,4 +1,4 @@
-"""What so many people need: pods, memory of Redis, network; arithmetic over measured costs."""
+"""Pods, memory of Redis and network that a number of users needs, computed from measured costs."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -7,35 +7,35 @@ from tools.capacity.lru import MemoryTier, Visit, memory_tier
 from tools.capacity.popularity import Popularity
 
 MIB = 2**20
-# Redis's own overhead beside the values, and headroom for its output buffers.
+# Memory of Redis relative to its values, with its overhead and output buffers.
 REDIS_OVERHEAD = 1.3
-# One Redis process serves values of 2 MiB at about this rate before its single thread and a 10 Gbit/s card are full.
+# Rate at which one Redis process serves values of 2 MiB before its single thread and a 10 Gbit/s card are saturated.
 REDIS_MIB_PER_S = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Measured on one machine; processor seconds are of the service's process."""
+    """Costs, measured on one machine. Processor seconds are those of the service's process."""
 
-    click_cpu_s: float  # image in memory
-    load_cpu_s: float  # more for a click whose image comes from Redis
+    click_cpu_s: float  # for a click on an image in memory
+    load_cpu_s: float  # in addition, for a click on an image in Redis
     embed_cpu_s: float
-    image_mib: float  # of memory, prepared
-    redis_mib: float  # of Redis, an image
-    click_kb: float  # in and out, run lengths
-    process_mib: float  # resident before any image
+    image_mib: float  # memory of an image with its image state
+    redis_mib: float  # memory of an image in Redis
+    click_kb: float  # request and response, with run lengths
+    process_mib: float  # resident memory without images
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
-    """Who clicks on what.
+class Workload:
+    """Clicks of a number of users.
 
     Attributes:
-        clickers: people at work at the same time.
-        visit: of one of them to one image; then comes the next image at once.
-        images_each: of the catalogue; images of one's own make it long.
-        exponent: of Zipf's law over the catalogue.
-        new_share: visits to images that nobody has embedded in the lifetime of the cache.
+        clickers: Number of users at the same time.
+        visit: Visit of one user to one image. The next visit follows immediately.
+        images_each: Number of images in the catalogue, per user.
+        exponent: Exponent of Zipf's law over the catalogue.
+        new_share: Share of visits to images that are in no cache.
     """
 
     clickers: int
@@ -46,27 +46,27 @@ class Crowd:
 
     @property
     def visits_per_s(self) -> float:
-        """Of all."""
+        """Visits per second of all users."""
         return self.clickers / (self.visit.clicks * self.visit.gap_s)
 
     @property
     def clicks_per_s(self) -> float:
-        """Of all."""
+        """Clicks per second of all users."""
         return self.visits_per_s * self.visit.clicks
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """How a replica is cut."""
+    """Resources of a replica."""
 
     cores: int
     memory_tier_mib: float
-    target_load: float  # of its cores, 0..1: beyond it queues grow
+    target_load: float  # of its cores, 0..1; queues grow beyond it
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What is needed."""
+    """Resources that a workload needs."""
 
     pods: int
     click_cores: float
@@ -79,36 +79,41 @@ class Fleet:
     ingress_mbit_per_s: float
 
 
-def plan(crowd: Crowd, costs: Costs, pod: Pod, *, by_hash: bool, kept_s: float) -> Fleet:
-    """The fleet whose pods are loaded as far as they should be; its size decides its hit ratio, so it is iterated.
+def plan(workload: Workload, costs: Costs, pod: Pod, *, by_hash: bool, kept_s: float) -> Fleet:
+    """Return the resources with which pods have their target load.
+
+    The number of pods affects the hit ratio, which affects the number of pods. So both are computed iteratively.
 
     Args:
-        crowd: to serve.
-        costs: of one request.
-        pod: of which there are to be so many.
-        by_hash: whether the balancer sends an image's clicks to one replica.
-        kept_s: an embedding stays in Redis for so long after its last use.
+        workload: Clicks to serve.
+        costs: Costs of one request.
+        pod: Resources of one pod.
+        by_hash: Whether the load balancer sends all clicks on an image to one replica.
+        kept_s: Time that Redis keeps an embedding after its last use, in seconds.
     """
-    catalogue = Popularity.zipf(max(1, round(crowd.clickers * crowd.images_each)), crowd.exponent)
-    click_cores = crowd.clicks_per_s * costs.click_cpu_s
-    embed_cores = crowd.visits_per_s * crowd.new_share * costs.embed_cpu_s
+    catalogue = Popularity.zipf(max(1, round(workload.clickers * workload.images_each)), workload.exponent)
+    click_cores = workload.clicks_per_s * costs.click_cpu_s
+    embed_cores = workload.visits_per_s * workload.new_share * costs.embed_cpu_s
     pods, tier, load_cores = 1, MemoryTier(0.0, 0.0, 0.0), 0.0
     for _ in range(20):
         tier = memory_tier(
             catalogue.scaled_to(1 / pods) if by_hash else catalogue,
-            visits_per_s=crowd.visits_per_s / pods if by_hash else crowd.visits_per_s,
-            visit=crowd.visit,
-            room=pod.memory_tier_mib / costs.image_mib,
+            visits_per_s=workload.visits_per_s / pods if by_hash else workload.visits_per_s,
+            visit=workload.visit,
+            tier_images=pod.memory_tier_mib / costs.image_mib,
             meets_share=1.0 if by_hash else 1 / pods,
         )
-        load_cores = crowd.clicks_per_s * (1.0 - tier.click_hits) * costs.load_cpu_s
+        load_cores = workload.clicks_per_s * (1.0 - tier.click_hits) * costs.load_cpu_s
         needed = max(2, ceil((click_cores + embed_cores + load_cores) / (pod.cores * pod.target_load)))
         if needed == pods:
             break
         pods = needed
-    read_mib_per_s = crowd.clicks_per_s * (1.0 - tier.click_hits) * costs.redis_mib
-    written_mib_per_s = crowd.visits_per_s * crowd.new_share * costs.redis_mib
-    alive = min(float(catalogue.images), crowd.visits_per_s * kept_s) + crowd.visits_per_s * crowd.new_share * kept_s
+    read_mib_per_s = workload.clicks_per_s * (1.0 - tier.click_hits) * costs.redis_mib
+    written_mib_per_s = workload.visits_per_s * workload.new_share * costs.redis_mib
+    alive = (
+        min(float(catalogue.images), workload.visits_per_s * kept_s)
+        + workload.visits_per_s * workload.new_share * kept_s
+    )
     redis_mib_per_s = read_mib_per_s + written_mib_per_s
     return Fleet(
         pods=pods,
@@ -119,5 +124,5 @@ def plan(crowd: Crowd, costs: Costs, pod: Pod, *, by_hash: bool, kept_s: float) 
         redis_gib=alive * costs.redis_mib * REDIS_OVERHEAD / 1024,
         redis_mib_per_s=redis_mib_per_s,
         redis_shards=max(1, ceil(redis_mib_per_s / REDIS_MIB_PER_S)),
-        ingress_mbit_per_s=crowd.clicks_per_s * costs.click_kb * 8 / 1000,
+        ingress_mbit_per_s=workload.clicks_per_s * costs.click_kb * 8 / 1000,
     )

@@ -1,8 +1,8 @@
-"""How often a click finds its image in a memory tier: Che's approximation, for people who stay on an image.
+"""Hit ratio of a memory tier by Che's approximation, for users who click on an image several times.
 
-A least-recently-used cache of C values holds, to a good approximation, exactly what was used within a *characteristic
-time* T, the same for all values, and T is where the expected number of such values is C (Che, Tung, Wang:
-Hierarchical Web Caching Systems, 2002). Here uses come in visits: someone opens an image and clicks several times.
+A least-recently-used cache of C values holds approximately the values that were used within a *characteristic time* T.
+T is the same for all values, and the expected number of values that were used within T is C (Che, Tung, Wang:
+Hierarchical Web Caching Systems, 2002). Here uses come in visits: a user opens an image and clicks several times.
 """
 
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from dataclasses import dataclass
 import numpy as np
 from tools.capacity.popularity import Floats, Popularity
 
-_STEPS = 400  # of the integral over when a visit began
+_STEPS = 400  # of the integral over the start of a visit
 _HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What one person does with one image."""
+    """Clicks of one user on one image."""
 
     clicks: int
     gap_s: float  # between two clicks
 
     @property
     def duration_s(self) -> float:
-        """From the first click to the last."""
+        """Time from the first to the last click, in seconds."""
         return (self.clicks - 1) * self.gap_s
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryTier:
-    """A replica's tier in the steady state.
+    """A replica's memory tier in the steady state.
 
     Attributes:
-        characteristic_s: an image stays for so long after its last use; infinite where everything fits.
-        click_hits: share of the clicks that find their image, 0..1.
-        visit_hits: the same of first clicks.
+        characteristic_s: Time that an image stays after its last use, in seconds. Infinite if all images fit.
+        click_hits: Hit ratio of all clicks, 0..1.
+        visit_hits: Hit ratio of first clicks, 0..1.
     """
 
     characteristic_s: float
@@ -43,33 +43,33 @@ class MemoryTier:
 
 
 def memory_tier(
-    popularity: Popularity, *, visits_per_s: float, visit: Visit, room: float, meets_share: float
+    popularity: Popularity, *, visits_per_s: float, visit: Visit, tier_images: float, meets_share: float
 ) -> MemoryTier:
-    """What to expect of one replica.
+    """Predict the memory tier of one replica.
 
     Args:
-        popularity: of the images that this replica sees.
-        visits_per_s: that touch this replica, to any extent.
-        visit: of each.
-        room: images that the tier holds.
-        meets_share: probability that a click of a visit comes to this replica: 1 where the balancer goes by the
-            image's hash, 1 / replicas where it goes by turns.
+        popularity: Popularity of the images of this replica.
+        visits_per_s: Visits per second with clicks on this replica.
+        visit: Visit of one user to one image.
+        tier_images: Number of images that the tier holds.
+        meets_share: Probability that a click of a visit comes to this replica: 1 if the load balancer uses the image
+            hash, 1 / replicas if it selects replicas at random.
     """
     rates = visits_per_s * popularity.share
 
     def held(characteristic_s: float) -> float:
         return float(popularity.count @ _used_within(characteristic_s, rates, visit, meets_share))
 
-    if popularity.images <= room:
+    if popularity.images <= tier_images:
         characteristic_s = float("inf")
         used = np.ones_like(rates)
     else:
         low, high = 0.0, 1.0
-        while held(high) < room:
+        while held(high) < tier_images:
             high *= 2.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2.0
-            low, high = (middle, high) if held(middle) < room else (low, middle)
+            low, high = (middle, high) if held(middle) < tier_images else (low, middle)
         characteristic_s = high
         used = _used_within(characteristic_s, rates, visit, meets_share)
     weight = popularity.count * popularity.share
@@ -81,8 +81,8 @@ def memory_tier(
 
 
 def _used_within(window_s: float, rates: Floats, visit: Visit, meets_share: float) -> Floats:
-    """Probability that an image was used here in the last `window_s`, by visits that begin at `rates` a second."""
-    began_s = (np.arange(_STEPS) + 0.5) / _STEPS * (window_s + visit.duration_s)  # ago
+    """Return the probability (G,) of a use in the last `window_s`, by visits that begin at `rates` per second."""
+    began_s = (np.arange(_STEPS) + 0.5) / _STEPS * (window_s + visit.duration_s)  # seconds ago
     clicks_ago = began_s[:, None] - np.arange(visit.clicks) * visit.gap_s
     inside = np.count_nonzero((clicks_ago >= 0.0) & (clicks_ago < window_s), axis=1)
     counting_s = float(np.mean(1.0 - (1.0 - meets_share) ** inside)) * (window_s + visit.duration_s)

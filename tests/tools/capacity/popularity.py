@@ -1,4 +1,4 @@
-"""Who looks at which image: Zipf's law over a catalogue, in groups where it is too long to list."""
+"""Popularity of images: Zipf's law over a catalogue, with groups of images in long catalogues."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Ranks up to here are told apart, further ones in so many groups: the tail of a law is smooth.
+# Lower ranks are separate, and higher ranks are in groups, because the tail of the law is smooth.
 _SINGLE_RANKS = 2000
 _GROUPS = 2000
 
@@ -17,8 +17,8 @@ class Popularity:
     """Shares of the visits, by groups of equally popular images.
 
     Attributes:
-        share: of all visits that one image of the group gets, (G,); `count @ share` is 1.
-        count: images in the group, (G,).
+        share: Share of all visits for one image of each group, (G,). `count @ share` is 1.
+        count: Number of images in each group, (G,).
     """
 
     share: Floats
@@ -26,11 +26,11 @@ class Popularity:
 
     @classmethod
     def zipf(cls, images: int, exponent: float) -> "Popularity":
-        """The image of rank i gets a share in proportion to i to the power of -exponent.
+        """Return shares by Zipf's law: that of the image of rank i is proportional to i to the power of -exponent.
 
         Args:
-            images: in the catalogue, at least 1.
-            exponent: 0 is uniform; images on the web have 0.6 to 1.0.
+            images: Number of images in the catalogue, at least 1.
+            exponent: Exponent of the law. 0 is uniform; images on the web have 0.6 to 1.0.
         """
         singles = np.arange(1, min(images, _SINGLE_RANKS) + 1, dtype=np.float64)
         edges = np.unique(np.geomspace(_SINGLE_RANKS, images, _GROUPS).round()) if images > _SINGLE_RANKS else []
@@ -42,10 +42,10 @@ class Popularity:
 
     @property
     def images(self) -> int:
-        """In the catalogue."""
+        """Number of images in the catalogue."""
         return round(float(self.count.sum()))
 
     def scaled_to(self, share_of_images: float) -> "Popularity":
-        """What one of several replicas sees of a catalogue that is divided among them by hash."""
+        """Return the popularity on one of several replicas, among which the catalogue is divided by hash."""
         count = self.count * share_of_images
         return Popularity(self.share / float(count @ self.share), count)

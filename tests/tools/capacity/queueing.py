@@ -1,16 +1,16 @@
-"""How long a click waits: queues of several servers with any distribution of service times."""
+"""Waiting time of a click: queues of several servers with any distribution of service times."""
 
 from math import factorial
 
 
 def waiting_s(*, rate_per_s: float, service_s: float, servers: int, variation: float) -> float:
-    """Mean time in the queue, Allen and Cunneen's approximation of M/G/c; infinite where the load is too much.
+    """Return the mean time in the queue by Allen and Cunneen's approximation of M/G/c; infinite if overloaded.
 
     Args:
-        rate_per_s: of random (Poisson) arrivals.
-        service_s: mean time of service.
-        servers: at the same time.
-        variation: standard deviation of the service time, divided by its mean.
+        rate_per_s: Rate of random (Poisson) arrivals.
+        service_s: Mean service time, in seconds.
+        servers: Number of servers.
+        variation: Standard deviation of the service time, divided by its mean.
     """
     load = rate_per_s * service_s
     if load >= servers:
@@ -19,6 +19,6 @@ def waiting_s(*, rate_per_s: float, service_s: float, servers: int, variation: f
 
 
 def _all_busy(load: float, servers: int) -> float:
-    """Erlang's C: the probability that an arrival finds all servers busy."""
+    """Return the probability that all servers are busy (Erlang C)."""
     top = load**servers / factorial(servers) * servers / (servers - load)
     return top / (sum(load**k / factorial(k) for k in range(servers)) + top)

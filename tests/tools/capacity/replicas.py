@@ -1,4 +1,4 @@
-"""Real replicas and one real Redis, with a catalogue of images that all clickers share."""
+"""Real replicas and one real Redis, with a catalogue of images."""
 
 import hashlib
 import json
@@ -22,37 +22,37 @@ _CLICK = {"prompts": [{"points": [{"x": 700, "y": 600}]}], "multimask": 1}
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What replicas have counted so far, summed over them."""
+    """Metrics of replicas, summed over them."""
 
     hits: float
     misses: float
     cpu_s: float
 
     def since(self, before: "Counted") -> "Counted":
-        """The difference."""
+        """Return the difference to earlier metrics."""
         return Counted(self.hits - before.hits, self.misses - before.misses, self.cpu_s - before.cpu_s)
 
     @property
     def hit_ratio(self) -> float:
-        """Of the memory tiers, 0..1."""
+        """Hit ratio of the memory tiers, 0..1."""
         return self.hits / (self.hits + self.misses)
 
 
 class Replicas:
-    """A context: replicas of one thread each over a Redis that holds `images` embeddings.
+    """Replicas of one thread each with one Redis that holds a catalogue of embeddings; a context manager.
 
-    One image is embedded; the others are copies of its embedding under other hashes, made inside Redis: to the
-    caches and to the decoder they are images of their own, and encoding them would take minutes.
+    Only one image is encoded, because encoding all would take minutes. Redis copies its embedding to the other hashes.
+    Caches and decoder treat the copies as separate images.
 
     Args:
-        count: of replicas.
-        images: in the catalogue.
-        room: images that each replica's memory tier holds.
+        count: Number of replicas.
+        images: Number of images in the catalogue.
+        tier_images: Number of images that each replica's memory tier holds.
     """
 
-    def __init__(self, *, count: int, images: int, room: int) -> None:
+    def __init__(self, *, count: int, images: int, tier_images: int) -> None:
         self.hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(images)]
-        self._room = room
+        self._tier_images = tier_images
         self._count = count
         self._stack = ExitStack()
 
@@ -61,9 +61,9 @@ class Replicas:
             self._redis = stack.enter_context(RedisServer())
             settings = {
                 "EDGESAM_REDIS_URL": self._redis.url,
-                "EDGESAM_REDIS_READ_TIMEOUT_S": "2",  # a busy machine is no fault of Redis
+                "EDGESAM_REDIS_READ_TIMEOUT_S": "2",  # for busy machines
                 "EDGESAM_THREADS": "1",
-                "EDGESAM_MEMORY_CACHE_BYTES": str(self._room * 10 * _MIB + _MIB),
+                "EDGESAM_MEMORY_CACHE_BYTES": str(self._tier_images * 10 * _MIB + _MIB),
             }
             self.services = [stack.enter_context(ServiceProcess(settings)) for _ in range(self._count)]
             self.clients = [stack.enter_context(open_client(service.url)) for service in self.services]
@@ -79,11 +79,11 @@ class Replicas:
 
     @property
     def urls(self) -> list[str]:
-        """Of the replicas."""
+        """Addresses of the replicas."""
         return [service.url for service in self.services]
 
     def counted(self, clients: Sequence[httpx.Client] | None = None) -> Counted:
-        """Of all replicas, or of some."""
+        """Return the metrics of all replicas, or of those of `clients`."""
         scrapes = [Scrape(client) for client in clients or self.clients]
         lookups = "edgesam_cache_lookups_total"
         return Counted(
@@ -93,14 +93,14 @@ class Replicas:
         )
 
     def click(self, image: int) -> bytes:
-        """A request that asks for the object at one point of an image of the catalogue."""
+        """Return a request with one point on an image of the catalogue."""
         hashed = self.hashes[image]
         body = json.dumps({"image_hash": hashed, **_CLICK}).encode()
         return request("POST", "/segment", body, {"X-Image-Hash": hashed})
 
 
 def new_image(seed: int) -> bytes:
-    """A JPEG of 2 megapixels that nobody has embedded."""
+    """Return a JPEG of 2 megapixels that differs by seed."""
     image = disc_image((_HEIGHT, _WIDTH))
     image[:8, :8] = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return as_jpeg(image)

@@ -1,24 +1,24 @@
-"""The measured part of docs/operations/capacity.md, between its two marks."""
+"""The generated part of docs/operations/capacity.md, between its two marks."""
 
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from tools.capacity.experiment import Outcome, ServiceTimes, Setup
-from tools.capacity.fleet import Costs, Crowd, Fleet, Pod, plan
+from tools.capacity.fleet import Costs, Fleet, Pod, Workload, plan
 from tools.capacity.lru import Visit
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
-CROWDS = (100, 10_000, 1_000_000)
-# A click every three seconds, eight an image; twenty images for each person, a tenth of the visits to new ones.
-PEOPLE = Crowd(0, Visit(clicks=8, gap_s=3.0), images_each=20.0, exponent=0.8, new_share=0.1)
+USER_COUNTS = (100, 10_000, 1_000_000)
+# A click every three seconds, eight clicks per image, twenty images per user, and a tenth of the visits to new images.
+WORKLOAD = Workload(0, Visit(clicks=8, gap_s=3.0), images_each=20.0, exponent=0.8, new_share=0.1)
 POD = Pod(cores=4, memory_tier_mib=4096, target_load=0.6)
 KEPT_S = 3600.0
-_WAYS = {True: "by hash", False: "by turns"}
+_BALANCING = {True: "by hash", False: "at random"}
 
 
 def costs_of(times: ServiceTimes, *, process_mib: float) -> Costs:
-    """What a fleet is reckoned with; sizes are those of the formats (docs/how-to/redis.md)."""
+    """Return the costs of a fleet. Sizes are those of docs/how-to/redis.md."""
     return Costs(
         click_cpu_s=times.memory_cpu_s,
         load_cpu_s=max(0.0, times.redis_cpu_s - times.memory_cpu_s),
@@ -31,10 +31,10 @@ def costs_of(times: ServiceTimes, *, process_mib: float) -> Costs:
 
 
 def write(path: Path, *, where: str, setup: Setup, times: ServiceTimes, outcomes: list[Outcome], costs: Costs) -> None:
-    """Put the tables between the marks of the document; what people wrote around them stays.
+    """Write the tables between the marks of the document. The text around them stays.
 
     Raises:
-        ValueError: the document has not both marks.
+        ValueError: The document does not have both marks.
     """
     before, _, rest = path.read_text().partition(MARKS[0])
     _, mark, after = rest.partition(MARKS[1])
@@ -61,12 +61,12 @@ def _costs(times: ServiceTimes, costs: Costs) -> str:
 def _checks(setup: Setup, outcomes: list[Outcome]) -> str:
     head = (
         f"Experiment: {setup.replicas} replicas, {setup.images} images (Zipf, exponent {setup.exponent}) and "
-        f"{setup.room} images per memory tier. Visits have {setup.visit.clicks} clicks, one every "
+        f"{setup.tier_images} images per memory tier. Visits have {setup.visit.clicks} clicks, one every "
         f"{setup.visit.gap_s:.0f} s. Load is {setup.clicks_per_s:.0f} clicks per second for {setup.seconds:.0f} s."
     )
     rows = [
         (
-            _WAYS[outcome.by_hash],
+            _BALANCING[outcome.by_hash],
             str(outcome.clicks),
             str(outcome.failed),
             f"{outcome.predicted_hits:.3f}",
@@ -86,15 +86,15 @@ def _checks(setup: Setup, outcomes: list[Outcome]) -> str:
 
 def _fleets(costs: Costs) -> str:
     fleets = [
-        (people, by_hash, plan(replace(PEOPLE, clickers=people), costs, POD, by_hash=by_hash, kept_s=KEPT_S))
-        for people in CROWDS
+        (people, by_hash, plan(replace(WORKLOAD, clickers=people), costs, POD, by_hash=by_hash, kept_s=KEPT_S))
+        for people in USER_COUNTS
         for by_hash in (True, False)
     ]
     head = (
         f"Assumptions: pods of {POD.cores} cores at a load of {POD.target_load:.0%}, with "
-        f"{POD.memory_tier_mib / 1024:.0f} GiB of memory tier. Users click every {PEOPLE.visit.gap_s:.0f} s and "
-        f"{PEOPLE.visit.clicks} times per image. The catalogue has {PEOPLE.images_each:.0f} images per user (Zipf, "
-        f"exponent {PEOPLE.exponent}), and {PEOPLE.new_share:.0%} of the opened images are new. Redis keeps an "
+        f"{POD.memory_tier_mib / 1024:.0f} GiB of memory tier. Users click every {WORKLOAD.visit.gap_s:.0f} s and "
+        f"{WORKLOAD.visit.clicks} times per image. The catalogue has {WORKLOAD.images_each:.0f} images per user (Zipf, "
+        f"exponent {WORKLOAD.exponent}), and {WORKLOAD.new_share:.0%} of the opened images are new. Redis keeps an "
         f"embedding for {KEPT_S / 3600:.0f} h after its last use."
     )
     columns = [
@@ -105,11 +105,11 @@ def _fleets(costs: Costs) -> str:
 
 
 def _fleet_row(people: int, by_hash: bool, fleet: Fleet) -> tuple[str, ...]:  # noqa: FBT001 - a cell of the row
-    crowd = replace(PEOPLE, clickers=people)
+    workload = replace(WORKLOAD, clickers=people)
     return (
         f"{people:,}",
-        _WAYS[by_hash],
-        f"{crowd.clicks_per_s:,.0f}",
+        _BALANCING[by_hash],
+        f"{workload.clicks_per_s:,.0f}",
         f"{fleet.tier.click_hits:.3f}",
         f"{fleet.pods:,}",
         f"{fleet.click_cores:,.1f} / {fleet.load_cores:,.1f} / {fleet.embed_cores:,.1f}",

@@ -1,4 +1,4 @@
-"""The approximation against what is known exactly."""
+"""The approximation compared with exact results."""
 
 import math
 
@@ -13,7 +13,7 @@ def test_one_server_with_exponential_service_is_the_textbook_queue() -> None:
     assert waiting_s(rate_per_s=rate, service_s=service, servers=1, variation=1.0) == pytest.approx(expected)
 
 
-def test_constant_service_halves_the_wait() -> None:
+def test_the_wait_is_half_as_long_with_a_constant_service_time() -> None:
     exponential, constant = (
         waiting_s(rate_per_s=12.0, service_s=0.1, servers=2, variation=variation) for variation in (1.0, 0.0)
     )
@@ -26,5 +26,5 @@ def test_two_servers_wait_less_than_one_of_twice_the_load() -> None:
     assert 0.0 < two < one
 
 
-def test_too_much_load_waits_for_ever() -> None:
+def test_the_wait_is_infinite_under_overload() -> None:
     assert math.isinf(waiting_s(rate_per_s=20.0, service_s=0.1, servers=2, variation=0.0))

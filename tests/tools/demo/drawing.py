@@ -46,10 +46,10 @@ def cell(image: Image.Image, height: int, caption: str = "") -> Image.Image:
         return scaled
     font = ImageFont.load_default(_CAPTION_FONT_SIZE)
     width = max(scaled.width, round(font.getlength(caption)))
-    framed = Image.new("RGB", (width, height + _CAPTION_HEIGHT), "white")
-    framed.paste(scaled, (0, 0))
-    ImageDraw.Draw(framed).text((0, height + 3), caption, "black", font)
-    return framed
+    captioned = Image.new("RGB", (width, height + _CAPTION_HEIGHT), "white")
+    captioned.paste(scaled, (0, 0))
+    ImageDraw.Draw(captioned).text((0, height + 3), caption, "black", font)
+    return captioned
 
 
 def sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:

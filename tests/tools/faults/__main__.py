@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whose modules are `faults`'
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # replaces this folder, whose modules belong to the package `faults`
 # As the service sets them, before anything imports NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -21,20 +21,22 @@ DOCUMENT = ROOT / "docs" / "operations" / "reliability.md"
 
 
 def main() -> int:
-    """Run experiments, print their tables; 1 when a promise was broken."""
+    """Run experiments and print their tables. Returns 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python tests/tools/faults", description=__doc__)
-    parser.add_argument("experiments", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; all when none is named")
-    parser.add_argument("--quick", action="store_true", help="the form that `make test` runs")
+    parser.add_argument("experiments", nargs="*", help=f"names of experiments: {', '.join(EXPERIMENTS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="run the short form, as `make test` does")
     parser.add_argument(
-        "--docs", action="store_true", help="also write all results of that folder into docs/operations/reliability.md"
+        "--docs",
+        action="store_true",
+        help="also write all results of the folder --out into docs/operations/reliability.md",
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "faults", help="folder of the figures as JSON")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "faults", help="folder of the results as JSON")
     chosen = parser.parse_args()
     names = chosen.experiments or list(EXPERIMENTS)
     if unknown := set(names) - set(EXPERIMENTS):
-        parser.error(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
+        parser.error(f"unknown experiments: {', '.join(sorted(unknown))}. Choose from {', '.join(EXPERIMENTS)}")
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit, so that started processes are stopped
     outcomes = run(names, quick=chosen.quick, progress=lambda step: print(f"· {step}", file=sys.stderr, flush=True))
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name, outcome in zip(names, outcomes, strict=True):

@@ -1,4 +1,4 @@
-"""Bad input by the thousand: nothing crashes, nothing is a 500, memory and time stay within their bounds."""
+"""Thousands of bad inputs: the service does not crash or answer 500, and memory and time stay within bounds."""
 
 import resource
 import sys
@@ -11,20 +11,20 @@ from support.raw_http import RawConnection
 from support.service_client import PROBLEM, open_client
 from tools.faults.hostile import MIB, Input, every_input, mutated
 from tools.faults.outcome import Outcome
-from tools.faults.scene import Scene, embed_all, forget_peak, look_at, peak_bytes
+from tools.faults.scene import Scene, embed_all, peak_bytes, process_sample, reset_peak
 
 from service.errors import ServiceError
 from service.sam.images import decode_image
 
 MAX_PIXELS = 50_000_000
-# Libwebp holds two canvases and hands a copy to Pillow, which makes one: 16 bytes a pixel. The rest is the largest body
-# twice, and what the allocator does not give back at once.
+# libwebp holds two canvases and gives a copy to Pillow, which makes another copy: 16 bytes per pixel. The rest is two
+# copies of the largest body, and memory that the allocator does not return at once.
 BOUND_BYTES = 16 * MAX_PIXELS + 256 * MIB
-LONGEST_S = 60.0  # on a busy machine; the figure stands in the table
+LONGEST_S = 60.0  # for busy machines; the table has the measured time
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """All inputs over HTTP in the full form; in both, many images through the decoder alone."""
+    """Decode damaged images in this process, and in the full form send all inputs over HTTP."""
     outcome = Outcome("Bad input")
     decode_many(outcome, 400 if quick else 20_000)
     if not quick:
@@ -33,12 +33,12 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
 
 
 def over_http(scene: Scene, outcome: Outcome) -> None:
-    """Each input to one service, which has to live through all of them."""
+    """Send every input to one service, which has to survive all of them."""
     service = scene.service()
     (image_hash,) = embed_all(service.url, [scene.image()])
     pid = service.process.pid
-    idle = look_at(pid).rss_bytes
-    forget_peak(pid)
+    idle = process_sample(pid).rss_bytes
+    reset_peak(pid)
     kinds: dict[str, list[tuple[int, float]]] = {}
     with open_client(service.url) as client:
         for asked in every_input(image_hash, mutations=80):
@@ -46,7 +46,7 @@ def over_http(scene: Scene, outcome: Outcome) -> None:
             status = ask(client, asked, outcome)
             kinds.setdefault(asked.kind, []).append((status, perf_counter() - started))
         endless(service.url, outcome)
-        outcome.promise(client.get("/livez").status_code == 200, "the service does not live any more")
+        outcome.promise(client.get("/livez").status_code == 200, "the service is not alive any more")
     growth = peak_bytes(pid) - idle
     every = [answer for answers in kinds.values() for answer in answers]
     failures = sum(status >= 500 for status, _ in every)
@@ -67,7 +67,7 @@ def over_http(scene: Scene, outcome: Outcome) -> None:
 
 
 def ask(client: httpx.Client, asked: Input, outcome: Outcome) -> int:
-    """Send one; the status of a whole answer, whose errors are problem documents."""
+    """Send an input and return the status of the response. Errors have to be problem documents."""
     headers = {name.encode(): value.encode("latin-1") for name, value in asked.headers.items()}
     try:
         response = client.post(asked.path, content=asked.body, headers=headers)
@@ -81,7 +81,7 @@ def ask(client: httpx.Client, asked: Input, outcome: Outcome) -> int:
 
 
 def endless(url: str, outcome: Outcome) -> None:
-    """Chunks without end are refused, and then hung up on."""
+    """Send an endless chunked body: the service has to refuse it and close the connection."""
     sent = 0
     with RawConnection(url) as connection:
         connection.start("/embed", "Transfer-Encoding: chunked", "Content-Type: image/png")
@@ -94,7 +94,7 @@ def endless(url: str, outcome: Outcome) -> None:
 
 
 def decode_many(outcome: Outcome, count: int) -> None:
-    """Damaged images through the decoder, in this process: any other error than ours would end the experiment."""
+    """Decode damaged images in this process. Any error except ServiceError would end the experiment."""
     found: Counter[str] = Counter()
     longest, started = 0.0, process_time()
     for data in mutated(count, seed=2):

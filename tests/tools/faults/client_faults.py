@@ -1,4 +1,4 @@
-"""Clients that are slow, gone, many or rude, while others click."""
+"""Clients that are slow, disconnect, open many connections or send malformed requests, while others send prompts."""
 
 import json
 import resource
@@ -14,14 +14,14 @@ from support.service_client import Scrape, open_client, point
 from support.service_process import ServiceProcess
 from tools.bench.connection import request
 from tools.faults.outcome import Outcome
-from tools.faults.scene import COMMENT_AT, Scene, Stream, click, embed_all, look_at, ok_only, upload
+from tools.faults.scene import COMMENT_AT, Scene, Stream, click, embed_all, ok_only, process_sample, upload
 
 MIB = 1 << 20
 HEAD = b"POST /segment HTTP/1.1\r\nHost: x\r\n"
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """Every kind of client, on one service."""
+    """Run every kind of misbehaving client against one service."""
     outcome = Outcome("Clients")
     raise_own_file_limit()
     many, idle = (60, 60) if quick else (1000, 10_000)
@@ -29,20 +29,20 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     hashes = embed_all(service.url, scene.images())
     clicks = [click(image_hash, number) for number in range(8) for image_hash in hashes]
     stream = Stream("clicks of others", [service.url], clicks, scene.effort.clicks_per_s)
-    rude = Rude(scene, service, stream, outcome)
-    rude.hold(f"{many} request heads without an end", many, HEAD)
-    rude.leave_in_mid_embed(10 if quick else 40)
-    rude.leave_in_mid_segment(hashes[0], 10 if quick else 60)
+    misbehaving = MisbehavingClients(scene, service, stream, outcome)
+    misbehaving.hold(f"{many} request heads without an end", many, HEAD)
+    misbehaving.disconnect_during_embed(10 if quick else 40)
+    misbehaving.disconnect_during_segment(hashes[0], 10 if quick else 60)
     if not quick:
-        rude.hold("31 slow bodies", 31, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
-        rude.read_nothing(hashes[0], 30)
-        rude.hold(f"{idle} idle connections", idle, b"")
-        rude.say_everything(hashes[0])
+        misbehaving.hold("31 slow bodies", 31, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        misbehaving.do_not_read(hashes[0], 30)
+        misbehaving.hold(f"{idle} idle connections", idle, b"")
+        misbehaving.send_malformed(hashes[0])
     return outcome
 
 
-class Rude:
-    """What rude clients do to a service while a stream of clicks goes on."""
+class MisbehavingClients:
+    """Misbehaving clients of a service that serves a stream of prompts at the same time."""
 
     def __init__(self, scene: Scene, service: ServiceProcess, stream: Stream, outcome: Outcome) -> None:
         self.scene = scene
@@ -51,31 +51,31 @@ class Rude:
         self.outcome = outcome
 
     def watch(self, fault: str, strike: Callable[[], None], heal: Callable[[], None]) -> None:
-        """The others do not notice."""
+        """Run a fault during the stream of prompts, of which none may fail."""
         (row,) = self.scene.watch(fault, [self.stream], strike, heal)
         self.outcome.rows.append(row)
         ok_only(self.outcome, row)
 
     def hold(self, fault: str, count: int, first: bytes) -> None:
-        """So many connections send a first piece and no more; the service hangs up on all of them."""
-        before = look_at(self.service.process.pid)
+        """Open connections that send a first piece and nothing else. The service has to close all of them."""
+        before = process_sample(self.service.process.pid)
         held: list[socket.socket] = []
-        most, patient_s = [before], 60.0
+        most, timeout_s = [before], 60.0
 
         def strike() -> None:
             held.extend(connect(self.service.url, first) for _ in range(count))
             wait_until(
-                lambda: look_at(self.service.process.pid).files > before.files + 0.9 * count,
-                timeout_s=patient_s,
+                lambda: process_sample(self.service.process.pid).files > before.files + 0.9 * count,
+                timeout_s=timeout_s,
                 what=f"{fault}: the service did not take {count} connections",
             )
-            most[0] = look_at(self.service.process.pid)
+            most[0] = process_sample(self.service.process.pid)
 
         self.watch(fault, strike, lambda: None)
         wait_until(
-            lambda: look_at(self.service.process.pid).files < before.files + 40,
-            timeout_s=patient_s,
-            what=f"{fault}: not all of {count} were hung up on",
+            lambda: process_sample(self.service.process.pid).files < before.files + 40,
+            timeout_s=timeout_s,
+            what=f"{fault}: not all of {count} connections were closed",
         )
         for one in held:
             one.close()
@@ -84,30 +84,32 @@ class Rude:
             f" ({(most[0].rss_bytes - before.rss_bytes) / 1024 / count:.1f} KiB each)"
         )
 
-    def leave_in_mid_embed(self, count: int) -> None:
-        """Uploads of images nobody has seen, whose clients are gone before the answer: most are never encoded."""
+    def disconnect_during_embed(self, count: int) -> None:
+        """Upload new images and disconnect before the response. Most of them must not be encoded."""
         image = self.scene.image()
         bodies = [image[:COMMENT_AT] + f"left{n:012d}".encode() + image[COMMENT_AT + 16 :] for n in range(count)]
         before = self._scrape().value("edgesam_stage_duration_seconds_count", stage="encode")
-        self._come_and_go(f"{count} uploads whose clients disconnect", "/embed", [upload(body) for body in bodies])
+        self._disconnect(f"{count} uploads whose clients disconnect", "/embed", [upload(body) for body in bodies])
         encoded = self._scrape().value("edgesam_stage_duration_seconds_count", stage="encode") - before
         self.outcome.facts[f"{count} uploads whose clients disconnect: images encoded nevertheless"] = f"{encoded:.0f}"
-        self.outcome.promise(encoded <= count / 2, f"{encoded:.0f} of {count} images were encoded for nobody")
+        self.outcome.promise(encoded <= count / 2, f"{encoded:.0f} of {count} images were encoded without a client")
 
-    def leave_in_mid_segment(self, image_hash: str, count: int) -> None:
-        """Requests of 64 prompts each, whose clients are gone before the answer."""
+    def disconnect_during_segment(self, image_hash: str, count: int) -> None:
+        """Send requests of 64 prompts each and disconnect before the response."""
         prompts = [point(5 + n, 5 + n) for n in range(64)]
         body = json.dumps({"image_hash": image_hash, "prompts": prompts}).encode()
         before = self._scrape().value("edgesam_batch_size_sum", lane="decode")
         asks = [request("POST", "/segment", body)] * count
-        self._come_and_go(f"{count} requests of 64 prompts whose clients disconnect", "/segment", asks)
+        self._disconnect(f"{count} requests of 64 prompts whose clients disconnect", "/segment", asks)
         decoded = self._scrape().value("edgesam_batch_size_sum", lane="decode") - before
         self.outcome.facts[
             f"{count} requests of 64 prompts whose clients disconnect: prompts decoded, also for others"
         ] = f"{decoded:.0f} of {64 * count}"
-        self.outcome.promise(decoded < 64 * count / 2, f"{decoded:.0f} of {64 * count} prompts decoded for nobody")
+        self.outcome.promise(
+            decoded < 64 * count / 2, f"{decoded:.0f} of {64 * count} prompts were decoded without a client"
+        )
 
-    def _come_and_go(self, fault: str, route: str, requests: list[bytes]) -> None:
+    def _disconnect(self, fault: str, route: str, requests: list[bytes]) -> None:
         def strike() -> None:
             with ExitStack() as stack:
                 for data in requests:
@@ -123,11 +125,11 @@ class Rude:
                 and self._scrape().value("edgesam_in_flight", route=route) == 0
             ),
             timeout_s=30,
-            what=f"{fault}: work for nobody goes on",
+            what=f"{fault}: work without a client goes on",
         )
 
-    def read_nothing(self, image_hash: str, count: int) -> None:
-        """Embeddings of 2 MiB are asked for and not read."""
+    def do_not_read(self, image_hash: str, count: int) -> None:
+        """Request embeddings of 2 MiB and do not read them."""
         held: list[socket.socket] = []
         ask = f"GET /embed/{image_hash} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
@@ -138,13 +140,13 @@ class Rude:
         wait_until(
             lambda: self._scrape().value("edgesam_in_flight", route="/embed/{image_hash}") == 0,
             timeout_s=30,
-            what="answers that nobody reads are held",
+            what="unread responses are kept",
         )
         for one in held:
             one.close()
 
-    def say_everything(self, image_hash: str) -> None:
-        """Requests that no client library writes: each is answered by a problem or a mask, or hung up on."""
+    def send_malformed(self, image_hash: str) -> None:
+        """Send malformed requests. The service answers each with a problem or a mask, or closes the connection."""
         whole = click(image_hash)
         length = len(whole.partition(b"\r\n\r\n")[2])
         twice = whole.replace(b"Content-Length", b"Content-Length: 5\r\nContent-Length", 1)
@@ -192,7 +194,7 @@ class Rude:
 
 
 def connect(url: str, first: bytes, *, receive_buffer_bytes: int | None = None) -> socket.socket:
-    """A connection that has sent a first piece; a context that hangs up."""
+    """Open a connection and send a first piece."""
     address = urlsplit(url)
     one = socket.socket()
     if receive_buffer_bytes is not None:
@@ -204,6 +206,6 @@ def connect(url: str, first: bytes, *, receive_buffer_bytes: int | None = None) 
 
 
 def raise_own_file_limit() -> None:
-    """This process holds the clients' ends."""
+    """Raise this process' limit of open files, because it holds the clients' connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

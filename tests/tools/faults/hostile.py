@@ -1,4 +1,4 @@
-"""Inputs that were made to hurt: images, bodies and prompts, each with what it is called."""
+"""Hostile inputs: images, bodies and prompts, each with the name of its kind."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One request."""
+    """A request with the name of its kind."""
 
     kind: str
     path: str
@@ -28,7 +28,7 @@ class Input:
 
 
 def every_input(image_hash: str, *, mutations: int) -> Iterator[Input]:
-    """All of them; images go to /embed, the rest to /segment on an embedded image."""
+    """Yield all inputs: image files for /embed, all others for /segment."""
     for kind, upload in [*bombs(), *polyglots(), *metadata()]:
         yield Input(kind, "/embed", upload)
     for upload in mutated(mutations, seed=1):
@@ -39,7 +39,7 @@ def every_input(image_hash: str, *, mutations: int) -> Iterator[Input]:
 
 
 def mutated(count: int, *, seed: int) -> Iterator[bytes]:
-    """Images with bytes changed, cut out and repeated."""
+    """Yield image files with changed, removed and repeated bytes."""
     draw = np.random.default_rng(seed)
     whole = files_of_every_kind()
     for number in range(count):
@@ -54,7 +54,7 @@ def mutated(count: int, *, seed: int) -> Iterator[bytes]:
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Little that becomes much."""
+    """Yield small files that decode to large images or claim to."""
     for mode, file_format, options in (
         ("1", "PNG", {}), ("P", "GIF", {}), ("L", "TIFF", {"compression": "tiff_lzw"}),
         ("RGBA", "PNG", {"compress_level": 1}), ("RGB", "WEBP", {"lossless": True, "method": 0}),
@@ -76,7 +76,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def metadata() -> Iterator[tuple[str, bytes]]:
-    """EXIF, ICC and text that lie about themselves."""
+    """Yield images with invalid EXIF, ICC and text metadata."""
     bomb = zlib.compress(bytes(100 * MIB), 9)
     plain = png(8, 8, zlib.compress(bytes(25 * 8)))
     for name, content in (
@@ -98,7 +98,7 @@ def metadata() -> Iterator[tuple[str, bytes]]:
 
 
 def polyglots() -> Iterator[tuple[str, bytes]]:
-    """Files of two kinds at once, and of another kind than they say."""
+    """Yield files of two formats at once, and of other formats than they claim."""
     jpeg, gif = as_file(noise_image((48, 64)), "JPEG"), _file(Image.new("P", (64, 48), 7), "GIF")
     yield "GIF that is a script", b"GIF89a=1;/*" + gif[11:] + b"*/;alert(1)"
     yield "JPEG with a ZIP behind it", jpeg + b"PK\3\4" + bytes(200)
@@ -110,7 +110,7 @@ def polyglots() -> Iterator[tuple[str, bytes]]:
 
 
 def bodies(image_hash: str) -> Iterator[Input]:
-    """What is said to /segment and is no JSON, or hardly."""
+    """Yield bodies for /segment that are not JSON, or unusual JSON."""
 
     def raw(kind: str, text: bytes) -> Input:
         return Input(kind, "/segment", text, {"Content-Type": JSON})
@@ -145,7 +145,7 @@ def bodies(image_hash: str) -> Iterator[Input]:
 
 
 def prompts(image_hash: str) -> Iterator[Input]:
-    """JSON that is well-formed and asks for strange things."""
+    """Yield well-formed JSON with unusual or too large values."""
 
     def asked(kind: str, prompt: object, **more: object) -> Input:
         body = json.dumps({"image_hash": image_hash, "prompts": prompt, **more})
@@ -169,7 +169,7 @@ def prompts(image_hash: str) -> Iterator[Input]:
 
 
 def wrong_types() -> Iterator[Input]:
-    """Bodies under names that are not theirs."""
+    """Yield bodies with a wrong content type."""
     jpeg = as_file(noise_image((48, 64)), "JPEG")
     for kind in (
         "text/html", JSON, "multipart/form-data", "multipart/form-data; boundary=", "image/svg+xml", "video/mp4",
@@ -184,25 +184,25 @@ def wrong_types() -> Iterator[Input]:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, data: bytes) -> bytes:
-    """A PNG whose header claims a size."""
+    """Return a PNG whose header claims a size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def webp_canvas(width: int, height: int) -> bytes:
-    """An animated WebP that claims a canvas."""
+    """Return an animated WebP that claims a canvas size."""
     canvas = struct.pack("<I", 2) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     chunks = b"WEBPVP8X" + struct.pack("<I", 10) + canvas + b"ANIM" + struct.pack("<I", 6) + b"\0" * 6
     return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def exif_of_many_tags(size: int) -> bytes:
-    """An EXIF block of 5000 tags, each of which claims nearly all of its bytes as its value."""
+    """Return an EXIF block with 5000 tags, each of which claims nearly all bytes of the block as its value."""
     tags = b"".join(struct.pack("<HHII", 1000 + number, 1, size - 100, 0) for number in range(5000))
     block = b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + tags + bytes(4)
     return block + bytes(size - len(block))

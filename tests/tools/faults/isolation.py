@@ -1,8 +1,8 @@
-"""Nobody gets another's answer: random interleavings on two replicas while both tiers throw images out.
+"""Isolation of requests: random interleavings on two replicas while both cache tiers evict images.
 
-Every question has one right answer, byte for byte: what a service that serves nobody else answers. These are asked
-first. Then users ask at random and all at once, of replicas whose memory holds fewer images than are in use and
-whose Redis holds fewer than there are.
+Every question has one right answer, byte for byte: the response of a reference service with a single user. Then
+several users send questions at random and at the same time. The memory of the replicas holds fewer images than are in
+use, and Redis holds fewer than there are.
 """
 
 import random
@@ -26,14 +26,14 @@ WAIT_S = 120.0
 _MIB = 2**20
 _SIZES = ((40, 60), (61, 43), (90, 90), (33, 120), (128, 96), (70, 55))
 _STATE_MIB = 10
-_HELD_IN_MEMORY = 2
-_HELD_IN_REDIS = 5
-# More than enough tries for an image that others push out again and again.
+_IMAGES_IN_MEMORY = 2
+_IMAGES_IN_REDIS = 5
+# More attempts than needed for an image that others evict again and again.
 _TRIES = 20
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """A thousand interleavings; a few in the quick form."""
+    """Run a thousand interleavings, or ten in the quick form."""
     outcome, rounds = Outcome("Isolation"), 10 if quick else 1000
     isolation = scene.enter(Isolation({}))
     tally = isolation.run(rounds)
@@ -44,28 +44,35 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     outcome.facts["answers 404, after which the client embedded or prompted again"] = str(tally.embedded_again)
     outcome.promise(not tally.wrong, f"wrong answers to {tally.wrong[:3]}")
     outcome.promise(set(tally.statuses) <= {200, 404}, f"other answers: {tally.statuses}")
-    outcome.promise(in_memory and in_redis and tally.embedded_again, "nothing was given up, so nothing was tried")
+    outcome.promise(in_memory and in_redis and tally.embedded_again, "nothing was evicted, so nothing was tested")
     return outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request whose answer does not depend on who else asks.
+    """A request whose response does not depend on other requests.
 
     Attributes:
-        image: number of it.
-        body: of /segment.
-        asks_first: the question whose best mask this one refines.
+        image: Number of the image.
+        body: Body of /segment, without the image hash.
+        refines: Question whose best mask this one refines.
     """
 
     image: int
     body: dict[str, Any]
-    asks_first: "Question | None" = None
+    refines: "Question | None" = None
 
 
 @dataclass(slots=True)
 class Tally:
-    """What happened."""
+    """Counts of a run.
+
+    Attributes:
+        answers: Number of answered questions.
+        wrong: Questions with a wrong answer.
+        embedded_again: Number of 404 responses.
+        statuses: Number of responses by status.
+    """
 
     answers: int = 0
     wrong: list[Question] = field(default_factory=list)
@@ -74,11 +81,11 @@ class Tally:
 
 
 class Isolation:
-    """A context: one calm service, and two replicas that are to answer like it.
+    """A reference service, and two replicas that have to give the same answers; a context manager.
 
     Args:
-        settings: of all three, such as the model to serve.
-        seed: of images, questions and who asks what.
+        settings: Settings of all three, such as the model to serve.
+        seed: Seed of the images, the questions and their order.
     """
 
     def __init__(self, settings: dict[str, str], *, seed: int = 1) -> None:
@@ -90,26 +97,26 @@ class Isolation:
     def __enter__(self) -> Self:
         with self._stack as stack:
             redis = stack.enter_context(RedisServer())
-            calm = stack.enter_context(ServiceProcess(self._settings))
+            reference = stack.enter_context(ServiceProcess(self._settings))
             shared = {
                 **self._settings,
                 "EDGESAM_REDIS_URL": redis.url,
                 "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
                 "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
-                "EDGESAM_MEMORY_CACHE_BYTES": str((_HELD_IN_MEMORY * _STATE_MIB + 1) * _MIB),
+                "EDGESAM_MEMORY_CACHE_BYTES": str((_IMAGES_IN_MEMORY * _STATE_MIB + 1) * _MIB),
             }
             replicas = [stack.enter_context(ServiceProcess(shared)) for _ in range(2)]
-            self._calm = stack.enter_context(open_client(calm.url))
+            self._reference = stack.enter_context(open_client(reference.url))
             self._replicas = [stack.enter_context(open_client(replica.url)) for replica in replicas]
-            self._hashes = [embed(self._calm, image) for image in self._images]
+            self._hashes = [embed(self._reference, image) for image in self._images]
             empty = int(redis.ask("INFO", "memory")["used_memory"])
             embed(self._replicas[0], self._images[0])
             image_bytes = int(redis.ask("INFO", "memory")["used_memory"]) - empty
             redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-            redis.ask("CONFIG", "SET", "maxmemory", empty + _HELD_IN_REDIS * image_bytes + image_bytes // 2)
+            redis.ask("CONFIG", "SET", "maxmemory", empty + _IMAGES_IN_REDIS * image_bytes + image_bytes // 2)
             self._redis = redis
             self._questions = self._all_questions()
-            self._answers = {id(question): self._ask_calmly(question) for question in self._questions}
+            self._answers = {id(question): self._ask_reference(question) for question in self._questions}
             self._stack = stack.pop_all()
         return self
 
@@ -118,14 +125,14 @@ class Isolation:
 
     @property
     def evictions(self) -> tuple[int, int]:
-        """Images and masks that the replicas' memories and Redis have thrown out so far."""
+        """Number of values that the in-memory caches and Redis have evicted."""
         return (
             sum(_metric(client, 'edgesam_cache_evictions_total{tier="memory"}') for client in self._replicas),
             int(self._redis.ask("INFO", "stats")["evicted_keys"]),
         )
 
     def run(self, rounds: int) -> Tally:
-        """In each round every user asks one question of one replica, all at the same time."""
+        """Run rounds in which every user sends one question to a replica, all at the same time."""
         tally = Tally()
         start = Barrier(USERS, timeout=WAIT_S)
 
@@ -157,22 +164,22 @@ class Isolation:
                 first,
                 Question(image, {"prompts": [box], "format": "polygon"}),
                 Question(image, {"prompts": [point, box, {**point, **box}], "format": "png", "multimask": 3}),
-                Question(image, {"prompts": [{"points": [{"x": y % width, "y": 1, "label": 0}]}]}, asks_first=first),
+                Question(image, {"prompts": [{"points": [{"x": y % width, "y": 1, "label": 0}]}]}, refines=first),
             ]
         return questions
 
-    def _ask_calmly(self, question: Question) -> bytes:
+    def _ask_reference(self, question: Question) -> bytes:
         statuses: Counter[int] = Counter()
-        answer = self._ask(self._calm, question, statuses)
+        answer = self._ask(self._reference, question, statuses)
         assert set(statuses) == {200}, statuses
         return answer
 
     def _ask(self, client: httpx.Client, question: Question, statuses: Counter[int]) -> bytes:
-        """The answer; an image or mask that was thrown out is made anew, as clients do."""
+        """Return the answer to a question. After a 404, embed or refine again, as clients do."""
         for _ in range(_TRIES):
             body = {"image_hash": self._hashes[question.image], **question.body}
-            if question.asks_first is not None:
-                first = self._ask(client, question.asks_first, statuses)
+            if question.refines is not None:
+                first = self._ask(client, question.refines, statuses)
                 mask_id = httpx.Response(200, content=first).json()["results"][0]["masks"][0]["mask_id"]
                 body["prompts"] = [{**prompt, "mask_id": mask_id} for prompt in question.body["prompts"]]
             response = client.post("/segment", json=body)

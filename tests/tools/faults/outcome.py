@@ -1,4 +1,4 @@
-"""What came of one fault: rows for people, and the promises that were not kept."""
+"""Results of experiments: rows of tables, and broken promises."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ COLUMNS = ("fault", "asked for", "requests", "not answered 200", "p99 before", "
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
-    """When a fault was there, perf_counter."""
+class Interval:
+    """Start and end of a fault, as perf_counter."""
 
     began_s: float
     ended_s: float
@@ -21,12 +21,16 @@ class Spell:
 
 @dataclass(slots=True)
 class Row:
-    """One kind of request through one fault.
+    """Results of one kind of request during one fault.
 
     Args:
-        errors: how many by `status code`, or by what went wrong with the connection.
-        p99_ms: before, during and after; of all answers, whatever they say. None where there were none.
-        recovery_s: from the fault's end until nothing failed any more.
+        fault: Name of the fault.
+        asked: Kind of request.
+        requests: Number of requests.
+        errors: Number of errors by `status code`, or by the error of the connection.
+        p99_ms: 99th percentile of all responses before, during and after the fault. None without responses.
+        slowest_ms: Time of the slowest response.
+        recovery_s: Time from the end of the fault until no request failed any more.
     """
 
     fault: str
@@ -38,7 +42,7 @@ class Row:
     recovery_s: float
 
     def cells(self) -> list[str]:
-        """As the table has it."""
+        """Return the cells of the table."""
         errors = ", ".join(f"{count} × {what}" for what, count in sorted(self.errors.items())) or "0"
         p99s = ["-" if ms is None else f"{ms:.0f}" for ms in self.p99_ms]
         recovery = f"{self.recovery_s:.1f}" if self.errors else "-"
@@ -47,12 +51,14 @@ class Row:
 
 @dataclass(slots=True)
 class Outcome:
-    """One experiment.
+    """Results of one experiment.
 
     Attributes:
-        facts: figures beside the rows.
-        broken: promises that were not kept.
-        where: it was measured, on what; figures that are written down later keep it.
+        name: Name of the experiment.
+        rows: Rows of its table.
+        facts: Other measured values by name.
+        broken: Promises that were broken.
+        where: Description of the machine. Results that are written into a document later keep it.
     """
 
     name: str
@@ -62,29 +68,29 @@ class Outcome:
     where: str = ""
 
     def promise(self, is_kept: object, otherwise: str) -> None:
-        """Note what did not hold; the experiment goes on, since its figures tell why."""
+        """Record `otherwise` if a promise is broken. The experiment goes on, because its results may explain why."""
         if not is_kept:
             self.broken.append(f"{self.name}: {otherwise}")
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the results as a JSON document."""
         return asdict(self)
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> "Outcome":
-        """From JSON."""
+        """Return the results of a JSON document."""
         rows = [Row(**{**row, "p99_ms": tuple(row["p99_ms"])}) for row in document["rows"]]
         return cls(document["name"], rows, document["facts"], document["broken"], document["where"])
 
 
-def row_of(fault: str, asked: str, trace: Sequence[Exchange], spell: Spell) -> Row:
-    """What a traced load saw of a fault; a request belongs to the time when it was due."""
+def row_of(fault: str, asked: str, trace: Sequence[Exchange], interval: Interval) -> Row:
+    """Return the row of a traced load. A request counts at the time when it was due."""
     failed = [exchange for exchange in trace if exchange.status != "200"]
-    late = [one.due_s + one.ms / 1000.0 - spell.ended_s for one in failed if one.due_s > spell.began_s]
+    late = [one.due_s + one.ms / 1000.0 - interval.ended_s for one in failed if one.due_s > interval.began_s]
     parts = (
-        [one.ms for one in trace if one.due_s < spell.began_s],
-        [one.ms for one in trace if spell.began_s <= one.due_s < spell.ended_s],
-        [one.ms for one in trace if one.due_s >= spell.ended_s],
+        [one.ms for one in trace if one.due_s < interval.began_s],
+        [one.ms for one in trace if interval.began_s <= one.due_s < interval.ended_s],
+        [one.ms for one in trace if one.due_s >= interval.ended_s],
     )
     before, during, after = (float(np.percentile(part, 99)) if part else None for part in parts)
     return Row(

@@ -1,7 +1,7 @@
-"""Ten times more clicks than a replica can do: what is still answered, how the rest is refused, who gets how much.
+"""Overload: ten times more prompts than a replica can process. Measures goodput, refusals, fairness and recovery.
 
-The replica has half of the processors, who asks the other half: on shared ones every request that is sent would take a
-part of an answer away, and what is measured would be the load generator.
+The replica and the load generators have separate processors. On shared ones the load generators would take processor
+time from the replica.
 """
 
 import os
@@ -24,7 +24,7 @@ from tools.faults.scene import SIZE, Scene, click, embed_all, with_key
 
 GREEDY, MODEST = "a greedy key of many characters", "a modest key of many characters"
 _CLIENTS = 16
-# Of what the machine can do: one key asks for nearly all of the ten times, the other for a little.
+# Request rates of the two keys, relative to the throughput without overload.
 _GREEDY_SHARE, _MODEST_SHARE = 9.7, 0.3
 _RECOVERY_S = 5.0
 _REFUSAL_MS = 10.0
@@ -35,11 +35,14 @@ _ASKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """How requests of one kind were answered.
+    """Responses to the requests of one key.
 
     Attributes:
-        answered_in_time: while the flood lasted; what had gathered by then comes behind it, and nobody is in its way.
-        refused_ms: from when they were due.
+        answered: Number of responses with status 200.
+        refused: Number of responses with status 503 or 429.
+        other: Number of other responses and errors.
+        answered_in_time: Number of responses with status 200 before the end of the overload.
+        refused_ms: Times of the refusals, from when the requests were due.
     """
 
     KINDS: ClassVar = ("answered", "refused", "other")
@@ -52,7 +55,7 @@ class Tail:
 
     @classmethod
     def of(cls, trace: list[Exchange], seconds: float) -> "Tail":
-        """Sort a trace of a flood that lasted for so long."""
+        """Return the counts of a trace of an overload of `seconds`."""
         refused = [one.ms for one in trace if one.status in {"503", "429"}]
         answered = [one.due_s + one.ms / 1000.0 for one in trace if one.status == "200"]
         ended = min((one.due_s for one in trace), default=0.0) + seconds
@@ -62,12 +65,14 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Ten times too much for some seconds.
+    """Results of one overload.
 
     Attributes:
-        per_s: clicks that the replica could do, before and after.
-        goodput: clicks a second that it did meanwhile.
-        recovery_s: until it was as before.
+        per_s: Prompts per second without overload, measured before and after.
+        goodput: Prompts per second that were answered during the overload.
+        greedy: Responses to the key with most requests.
+        modest: Responses to the key with few requests.
+        recovery_s: Time after the overload until responses were as fast as before.
     """
 
     per_s: float
@@ -78,33 +83,33 @@ class Trial:
 
     @property
     def share(self) -> float:
-        """Of what it could do."""
+        """Goodput, relative to the throughput without overload."""
         return self.goodput / self.per_s
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """What one replica can do, then ten times that from two keys, then how soon all is as before; in turns."""
+    """Measure the throughput of a replica and overloads by two keys alternately."""
     outcome, seconds = Outcome("Overload"), 2.0 if quick else 15.0
-    own, others = _halves()
+    own, others = _processor_split()
     scene.enter(_on(others))
     prefix = ["taskset", "--cpu-list", ",".join(map(str, own))] if own != others else []
     service = scene.enter(scene.process(prefix=prefix, api_keys=f'["{GREEDY}", "{MODEST}"]'))
     outcome.facts["processors of the service, of the clients"] = f"{len(own)}, {len(others)}"
-    with _Crowd(service.url) as crowd:
-        # What the machine can do drifts while others use it as well, so what comes before and after is compared with.
-        calm = [crowd.calm(seconds)]
+    with _Load(service.url) as load:
+        # The throughput of a shared machine drifts, so the reference is the mean of measurements before and after.
+        throughputs = [load.throughput(seconds)]
         trials, refusals = [], []
         for _ in range(1 if quick else _TRIALS):
-            loads, met, goodput, recovery_s = crowd.flood(calm[-1], seconds)
-            refusals += met
-            calm += [] if quick else [crowd.calm(seconds)]
-            trials.append(Trial(fmean(calm[-2:]), goodput, *loads, recovery_s))
+            loads, refused_now, goodput, recovery_s = load.overload(throughputs[-1], seconds)
+            refusals += refused_now
+            throughputs += [] if quick else [load.throughput(seconds)]
+            trials.append(Trial(fmean(throughputs[-2:]), goodput, *loads, recovery_s))
     _judge(outcome, trials, refusals, quick=quick)
     return outcome
 
 
-class _Crowd:
-    """Two keys and their clicks on one replica."""
+class _Load:
+    """Prompts of two API keys on one replica."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -123,12 +128,20 @@ class _Crowd:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def calm(self, seconds: float) -> float:
-        """Clicks a second of people who wait for their answers."""
+    def throughput(self, seconds: float) -> float:
+        """Return the prompts per second of a closed loop."""
         return self._first.closed(self._url, self._greedy, clients=_CLIENTS, seconds=seconds).per_s
 
-    def flood(self, per_s: float, seconds: float) -> tuple[tuple[Tail, Tail], list[httpx.Response], float, float]:
-        """Ten times as many: the two keys' answers, refusals met from close, answers a second, time to recover."""
+    def overload(self, per_s: float, seconds: float) -> tuple[tuple[Tail, Tail], list[httpx.Response], float, float]:
+        """Overload the replica.
+
+        Args:
+            per_s: Throughput without overload, in prompts per second.
+            seconds: Duration of the overload.
+
+        Returns:
+            Responses of the two keys, some refusals, goodput in prompts per second, and recovery time in seconds.
+        """
         calm_ms = _one_click_ms(self._client, self._hashes[1])
         self._first.start_open([self._url], self._greedy, rate=_GREEDY_SHARE * per_s, seconds=seconds, seed=1)
         self._second.start_open([self._url], self._modest, rate=_MODEST_SHARE * per_s, seconds=seconds, seed=2)
@@ -150,10 +163,10 @@ def _judge(outcome: Outcome, trials: list[Trial], refusals: list[httpx.Response]
         outcome.facts[f"the {name} key: asked, answered, refused, other"] = f"{total}, {answered}, {refused}, {other}"
         outcome.promise(other == 0, f"of the {name} key {other} were neither answered nor refused")
         if name == "greedy":
-            outcome.promise(refused > 0, "nothing was refused, so nothing was tried")
+            outcome.promise(refused > 0, "nothing was refused, so nothing was tested")
         else:
             share = answered / max(1, total)
-            outcome.promise(share > 0.5, f"the modest key got {share:.0%} of the little it asked for")
+            outcome.promise(share > 0.5, f"only {share:.0%} of the modest key's few requests were answered")
     refused_ms = [ms for one in trials for ms in (*one.greedy.refused_ms, *one.modest.refused_ms)]
     if refused_ms:
         p50, p99 = np.percentile(refused_ms, [50, 99])
@@ -161,17 +174,15 @@ def _judge(outcome: Outcome, trials: list[Trial], refusals: list[httpx.Response]
         outcome.promise(quick or p99 < _REFUSAL_MS, f"one refusal of a hundred took over {p99:.0f} ms")
     recovery_s = max(one.recovery_s for one in trials)
     outcome.facts["recovery after the overload, s"] = f"{recovery_s:.1f}"
-    outcome.promise(recovery_s < _RECOVERY_S, f"it took {recovery_s:.1f} s until all was as before")
-    outcome.promise(
-        all("retry-after" in refusal.headers for refusal in refusals), "a refusal does not say when to come again"
-    )
-    if not quick:  # seconds on a shared machine are no measurement, and may end before a refusal is met from close
-        outcome.promise(refusals, "no refusal was seen from close")
-        outcome.promise(trial.share >= _GOODPUT, f"only {trial.share:.0%} of what it can do was answered")
+    outcome.promise(recovery_s < _RECOVERY_S, f"recovery took {recovery_s:.1f} s")
+    outcome.promise(all("retry-after" in refusal.headers for refusal in refusals), "a refusal has no Retry-After")
+    if not quick:  # the quick form is too short to measure, and may end before `_asking` is refused
+        outcome.promise(refusals, "no refusal was recorded")
+        outcome.promise(trial.share >= _GOODPUT, f"only {trial.share:.0%} of the throughput was answered")
 
 
-def _halves() -> tuple[list[int], list[int]]:
-    """Processors for the service and for the others; all for both where there is one, or no `taskset`."""
+def _processor_split() -> tuple[list[int], list[int]]:
+    """Return the processors of the service and of the load generators, or all for both without `taskset`."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(allowed) < 2 or shutil.which("taskset") is None:
         return allowed, allowed
@@ -180,7 +191,7 @@ def _halves() -> tuple[list[int], list[int]]:
 
 @contextmanager
 def _on(processors: list[int]) -> Iterator[None]:
-    """Keep this process and those it starts meanwhile to some processors."""
+    """Limit this process, and processes that it starts meanwhile, to some processors."""
     if not processors:
         yield
         return
@@ -192,8 +203,8 @@ def _on(processors: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-class _asking:  # noqa: N801 - reads as what goes on meanwhile
-    """Asks with the greedy key all the time, several at once, and keeps what was refused."""
+class _asking:  # noqa: N801 - used as `with _asking(...)`
+    """Threads that send prompts with the greedy key and keep the refusals; a context manager."""
 
     def __init__(self, url: str, image_hash: str) -> None:
         self._url, self._image_hash = url, image_hash
@@ -234,7 +245,7 @@ def _one_click_ms(client: httpx.Client, image_hash: str) -> float:
 
 
 def _recovery_s(client: httpx.Client, image_hash: str, calm_ms: float, ended: float) -> float:
-    """Until a click is answered and takes at most twice of what it took before."""
+    """Wait until a prompt is answered within twice its time without load, and return the time since `ended`."""
     while perf_counter() - ended < 2 * _RECOVERY_S:
         started = perf_counter()
         is_answered = _click(client, image_hash, MODEST).status_code == 200

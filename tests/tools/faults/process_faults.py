@@ -1,4 +1,4 @@
-"""What happens to processes: they are ended, killed, starved of disk, memory and right time, and given wrong models."""
+"""Faults of processes: termination, full disk, little memory, changed clock, and corrupt or changed models."""
 
 import contextlib
 import json
@@ -24,11 +24,11 @@ from tools.faults.scene import (
     Stream,
     click,
     embed_all,
-    forget_peak,
-    look_at,
     ok_only,
     peak_bytes,
     problems_only,
+    process_sample,
+    reset_peak,
 )
 
 from service.settings import BUNDLED_MODEL
@@ -41,21 +41,21 @@ MIB = 1 << 20
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """Every fault; those of replicas in the quick form."""
+    """Run all faults, or in the quick form the termination of replicas only."""
     outcome = Outcome("Process")
-    ended_and_killed(scene, outcome)
+    terminated_and_killed(scene, outcome)
     if not quick:
         corrupt_model(scene, outcome)
         swapped_model(scene, outcome)
         full_disk(scene, outcome)
         read_only_root(scene, outcome)
         changed_clock(scene, outcome)
-        little_memory(scene, outcome)
+        memory_limits(scene, outcome)
     return outcome
 
 
-def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
-    """Of two replicas behind a balancer that asks /readyz, one is told to end, and later one is killed."""
+def terminated_and_killed(scene: Scene, outcome: Outcome) -> None:
+    """Terminate and later kill one of two replicas behind a load balancer with health checks on /readyz."""
     effort = scene.effort
     server = scene.enter(RedisServer())
     settings = {"redis_url": server.url, "drain_s": effort.drain_s}
@@ -83,15 +83,16 @@ def ended_and_killed(scene: Scene, outcome: Outcome) -> None:
     outcome.rows.append(row)
     problems_only(outcome, row, CONNECTION)
     outcome.promise(
-        sum(row.errors.values()) <= 3 * effort.clicks_per_s, f"{row.fault}: more failed than were under way: {row}"
+        sum(row.errors.values()) <= 3 * effort.clicks_per_s,
+        f"{row.fault}: more requests failed than were in progress: {row}",
     )
-    wait_until(lambda: bool(waits), timeout_s=60, what="nobody answered the waiter")
+    wait_until(lambda: bool(waits), timeout_s=60, what="the waiting replica did not answer")
     ((took_s, status),) = waits
     outcome.facts["replica killed while it encodes: the replica that waits for the image answers after"] = (
         f"{took_s:.1f} s (the lock expires after {effort.lock_ttl_s:g} s, then it encodes)"
     )
-    outcome.promise(status == 200, f"the waiter of a killed owner was answered {status}")
-    outcome.promise(took_s < effort.lock_ttl_s + 20, f"the waiter of a killed owner waited {took_s:.1f} s")
+    outcome.promise(status == 200, f"the replica that waited for a killed one answered {status}")
+    outcome.promise(took_s < effort.lock_ttl_s + 20, f"the replica that waited for a killed one took {took_s:.1f} s")
     scene.retire(second)
 
 
@@ -102,7 +103,15 @@ def kill_owner(
     server: RedisServer,
     waits: list[tuple[float, int]],
 ) -> None:
-    """Kill a replica while it encodes an image for which another waits; when that is answered stands in `waits`."""
+    """Kill a replica that encodes an image while another replica waits for it.
+
+    Args:
+        owner: Replica that encodes and is killed.
+        waiter: Replica that waits for the lock.
+        image: Image file that both get.
+        server: Redis of both replicas.
+        waits: List that gets the time in seconds from the kill to the waiter's response, and its status.
+    """
 
     def ask_owner() -> None:
         with open_client(owner.url) as client, contextlib.suppress(httpx.TransportError):
@@ -116,8 +125,8 @@ def kill_owner(
     killed_s = perf_counter()
     threads = [threading.Thread(target=ask, daemon=True) for ask in (ask_owner, ask_waiter)]
     threads[0].start()
-    wait_until(lambda: bool(server.ask("KEYS", "lock:*")), timeout_s=60, what="nobody took the lock")
-    owner.process.send_signal(signal.SIGSTOP)  # with the lock in its hand
+    wait_until(lambda: bool(server.ask("KEYS", "lock:*")), timeout_s=60, what="no replica took the lock")
+    owner.process.send_signal(signal.SIGSTOP)  # while it holds the lock
     assert server.ask("KEYS", "lock:*"), "the owner had finished before it was stopped"
     threads[1].start()
     with open_client(waiter.url) as client:
@@ -127,7 +136,7 @@ def kill_owner(
 
 
 def corrupt_model(scene: Scene, outcome: Outcome) -> None:
-    """One flipped bit in each file of a model: the service refuses to start and names the file."""
+    """Flip one bit in each file of a model: the service has to refuse to start and name the file."""
     named = 0
     files = [path.name for path in BUNDLED_MODEL.iterdir() if path.suffix in {".onnx", ".npz"}]
     for name in files:
@@ -153,7 +162,7 @@ def corrupt_model(scene: Scene, outcome: Outcome) -> None:
 
 
 def swapped_model(scene: Scene, outcome: Outcome) -> None:
-    """Replicas of one model are replaced by those of another, one after the other, on one Redis."""
+    """Replace replicas by replicas with another model, on one Redis."""
     effort = scene.effort
     other = another_model(scene.folder / "other")
     server = scene.enter(RedisServer())
@@ -166,7 +175,7 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
         asked = {"image_hash": hashes[0], "prompts": [point(100, 100)]}
         refused = after.post("/segment", json=asked)
         old_masks = segment(before, hashes[0], point(100, 100))
-    outcome.promise(len(fingerprints) == 2, "both models have one fingerprint; nothing was tried")
+    outcome.promise(len(fingerprints) == 2, "both models have one fingerprint, so nothing was tested")
     outcome.promise(refused.json().get("code") == "embedding-not-found", f"an old embedding was used: {refused.text}")
 
     def swap() -> None:
@@ -182,12 +191,12 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
     problems_only(outcome, rows[0], {LOST})
     with open_client(new[1].url) as client:
         new_masks = segment(client, hashes[0], point(100, 100))
-    outcome.promise(new_masks != old_masks, "both models draw the same mask; nothing was tried")
+    outcome.promise(new_masks != old_masks, "both models give the same mask, so nothing was tested")
     scene.retire(*new)
 
 
 def another_model(folder: Path) -> Path:
-    """The bundled model with another mean, which makes other embeddings and another fingerprint."""
+    """Write the bundled model with another mean, which changes embeddings and fingerprint."""
     shutil.copytree(BUNDLED_MODEL, folder)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -196,26 +205,28 @@ def another_model(folder: Path) -> Path:
 
 
 def full_disk(scene: Scene, outcome: Outcome) -> None:
-    """Temporary files, the home and the working folder are on a disk without a free byte."""
+    """Run a service whose temporary folder, home and cache are on a full disk."""
     if not may_mount():
         outcome.facts["disk full"] = "not tried: needs the right to mount"
         return
     full = scene.folder / "full"
     full.mkdir()
     fill = f"mount -t tmpfs -o size=64k full {full} && head -c 1m /dev/zero > {full}/zeros 2> /dev/null"
-    inside(scene, outcome, "disk full", f"{fill}; export TMPDIR={full} HOME={full} XDG_CACHE_HOME={full}")
+    serve_with_mounts(scene, outcome, "disk full", f"{fill}; export TMPDIR={full} HOME={full} XDG_CACHE_HOME={full}")
 
 
 def read_only_root(scene: Scene, outcome: Outcome) -> None:
-    """Nothing at all can be written."""
+    """Run a service with a read-only root file system."""
     if not may_mount():
         outcome.facts["root read-only"] = "not tried: needs the right to mount"
         return
-    inside(scene, outcome, "root read-only", "mount -o bind / /mnt && mount -o remount,bind,ro /mnt", root="/mnt")
+    serve_with_mounts(
+        scene, outcome, "root read-only", "mount -o bind / /mnt && mount -o remount,bind,ro /mnt", root="/mnt"
+    )
 
 
-def inside(scene: Scene, outcome: Outcome, what: str, prepare: str, *, root: str = "") -> None:
-    """A service behind mounts of its own works, and no line of its log complains."""
+def serve_with_mounts(scene: Scene, outcome: Outcome, what: str, prepare: str, *, root: str = "") -> None:
+    """Run a service in a mount namespace: it has to work without warnings in its log."""
     enter = f'exec chroot {root} /bin/sh -c "cd {ROOT} && exec \\"\\$@\\"" - "$@"' if root else 'exec "$@"'
     shell = f"{prepare}; mount -t proc proc {root}/proc 2> /dev/null; {enter}"
     if root:
@@ -230,7 +241,7 @@ def inside(scene: Scene, outcome: Outcome, what: str, prepare: str, *, root: str
 
 
 def changed_clock(scene: Scene, outcome: Outcome) -> None:
-    """The wall clock jumps a day ahead and two back; what waits and expires goes by another clock."""
+    """Change the wall clock by +1 day and -2 days: timeouts and expiry use another clock."""
     if not _FAKETIME.exists():
         outcome.facts["wall clock jumps"] = "not tried: needs Debian's package faketime"
         return
@@ -256,14 +267,14 @@ def changed_clock(scene: Scene, outcome: Outcome) -> None:
     scene.retire(service)
 
 
-def little_memory(scene: Scene, outcome: Outcome) -> None:
-    """The most that the worst images take, and what happens where the process may not have it."""
+def memory_limits(scene: Scene, outcome: Outcome) -> None:
+    """Measure the memory of the largest images, and run a service with a memory limit."""
     with scene.process() as service, open_client(service.url) as client:
         pid = service.process.pid
         image_hash = embed(client, scene.image())
-        idle = look_at(pid).rss_bytes
+        idle = process_sample(pid).rss_bytes
         for what, image in worst_images():
-            forget_peak(pid)
+            reset_peak(pid)
             response = client.post("/embed", content=image)
             outcome.promise(response.status_code == 200, f"{what}: {response.text}")
             outcome.facts[f"memory of {what}, {len(image) / MIB:.1f} MiB as a file"] = (
@@ -288,7 +299,7 @@ def little_memory(scene: Scene, outcome: Outcome) -> None:
 
 
 def worst_images() -> Iterator[tuple[str, bytes]]:
-    """The largest images that are taken, of the kinds that need most memory."""
+    """Yield the largest accepted images of the kinds that need most memory."""
     size = (7070, 7070)
     for mode, file_format, options in (
         ("RGB", "JPEG", {}), ("RGBA", "PNG", {"compress_level": 1}), ("RGBA", "WEBP", {"lossless": True, "method": 0}),
@@ -299,7 +310,7 @@ def worst_images() -> Iterator[tuple[str, bytes]]:
 
 
 def pillow_file(image: Image.Image, file_format: str, options: dict) -> bytes:
-    """A file of an image that is no array."""
+    """Return a file of a Pillow image."""
     with tempfile.SpooledTemporaryFile(max_size=1 << 30) as file:
         image.save(file, file_format, **options)
         file.seek(0)
@@ -308,7 +319,7 @@ def pillow_file(image: Image.Image, file_format: str, options: dict) -> bytes:
 
 @contextlib.contextmanager
 def memory_limit(name: str, limit: int) -> Iterator[Sequence[str] | None]:
-    """A command prefix that puts a process under a limit of memory, bytes; None where there are no cgroups (v1)."""
+    """Yield a command prefix that limits the memory of a process, in bytes; None without cgroups v1."""
     group = _CGROUPS / name
     try:
         group.mkdir()
@@ -323,6 +334,6 @@ def memory_limit(name: str, limit: int) -> Iterator[Sequence[str] | None]:
 
 
 def may_mount() -> bool:
-    """Whether a process can have mounts of its own here."""
+    """Return whether this machine allows mount namespaces."""
     tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "t", "/mnt"], capture_output=True, check=False)
     return tried.returncode == 0

@@ -1,4 +1,4 @@
-"""A TCP proxy that makes a network bad: late, narrow, cut, or flipping bits."""
+"""A TCP proxy that simulates a bad network: delay, low bandwidth, broken connections and bit errors."""
 
 import asyncio
 import threading
@@ -9,15 +9,16 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Proxy:
-    """Listens on `port` and passes on to another port of this machine; a context manager.
+    """A proxy from `port` to another port of this machine; a context manager.
 
-    Attributes may be changed at any time, from any thread, and count for what comes next.
+    Attributes may be changed at any time and from any thread. They apply to later data.
 
     Attributes:
-        delay_s: how much later everything arrives, in both directions.
-        bytes_per_s: the most that comes back a second on each connection; 0 is no bound.
-        cut_after_bytes: a connection is cut when so many bytes have come back; 0 never.
-        flips: flip one bit in each piece of an answer that is as long as a value.
+        delay_s: Delay in both directions, in seconds.
+        bytes_per_s: Bandwidth of responses on each connection, in bytes per second. 0: no limit.
+        cut_after_bytes: Number of response bytes after which a connection is closed. 0: never.
+        flips: Whether one bit is flipped in each large piece of a response.
+        port: Port of the proxy.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -44,15 +45,15 @@ class Proxy:
         self._loop.close()
 
     def refuse(self) -> None:
-        """Close every connection and take none."""
+        """Close all connections and refuse new ones."""
         self._run(self._stop())
 
     def accept(self) -> None:
-        """Listen again, on the same port."""
+        """Accept connections again, on the same port."""
         self._run(self._listen())
 
     def reset(self) -> None:
-        """A good network."""
+        """Simulate a good network again."""
         self.delay_s, self.bytes_per_s, self.cut_after_bytes, self.flips = 0.0, 0, 0, False
 
     def _run(self, coroutine) -> None:
@@ -79,7 +80,7 @@ class Proxy:
             there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
             await asyncio.gather(self._pass(reader, back, is_answer=False), self._pass(there, writer, is_answer=True))
         except (OSError, asyncio.CancelledError):
-            pass  # nobody there; or the end
+            pass  # the target refuses connections, or the proxy stops
         finally:
             self._serving.discard(task)
             for one in (writer, back):

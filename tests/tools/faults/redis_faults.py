@@ -1,4 +1,4 @@
-"""Redis goes wrong in every way it can while people click: images in memory must not notice."""
+"""Faults of Redis during prompts and uploads. They must not affect prompts on images in memory."""
 
 import shutil
 import struct
@@ -36,29 +36,32 @@ IN_MEMORY, IN_REDIS, UPLOADS = "clicks, image in memory", "clicks, image in Redi
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is done to a Redis.
+    """A fault of Redis.
 
     Args:
-        strike, heal: make it, undo it.
-        allowed: how clicks that need Redis may be answered meanwhile. Unavailable is among it in any case: a machine
-            that others use as well may be late, and a late Redis is none.
-        is_felt: whether any of them must fail; else the experiment would prove nothing.
-        opens_breaker: whether Redis is left alone meanwhile.
-        loses: whether images are gone afterwards, so that clients embed them anew.
+        name: Name of the fault.
+        strike: Function that causes the fault.
+        heal: Function that ends the fault.
+        allowed: Errors that prompts may get if they need Redis. Unavailable is always one of them, because Redis may be
+            slow on a busy machine.
+        has_errors: Whether some of these prompts have to fail. Otherwise the experiment would test nothing.
+        opens_breaker: Whether the circuit breaker has to open.
+        loses_values: Whether embeddings are lost, so that clients have to upload again.
+        is_unresponsive: Whether Redis keeps connections open without answering, which takes longer to watch.
     """
 
     name: str
     strike: Callable[[], None]
     heal: Callable[[], None]
     allowed: frozenset[str] = frozenset({UNAVAILABLE})
-    is_felt: bool = True
+    has_errors: bool = True
     opens_breaker: bool = False
-    loses: bool = False
-    is_silence: bool = False
+    loses_values: bool = False
+    is_unresponsive: bool = False
 
 
 class Replicas:
-    """Two services on one Redis address: one keeps images in memory, the other asks Redis for each click."""
+    """Two services on one Redis: one keeps images in memory, the other needs Redis for each prompt."""
 
     def __init__(self, scene: Scene, url: str) -> None:
         self.scene = scene
@@ -77,7 +80,7 @@ class Replicas:
             self.streams.append(Stream(UPLOADS, [self.asks.url], [upload(one) for one in fresh], effort.uploads_per_s))
 
     def embed_again(self) -> None:
-        """What clients do when they are told that an image is not embedded, until they are told otherwise."""
+        """Upload all images until both services have them, as clients do after a 404."""
 
         def are_there() -> bool:
             embed_all(self.keeps.url, self.images)
@@ -86,14 +89,14 @@ class Replicas:
 
         wait_until(are_there, timeout_s=60, what="Redis does not take the images")
 
-    def suffer(self, outcome: Outcome, fault: Fault) -> None:
-        """Watch one fault and judge it."""
+    def run(self, outcome: Outcome, fault: Fault) -> None:
+        """Run one fault and check the promises."""
         self.embed_again()
         states = []
 
         def heal() -> None:
             fault.heal()
-            if fault.loses:
+            if fault.loses_values:
                 self.embed_again()
 
         rows = self.scene.watch(
@@ -101,20 +104,20 @@ class Replicas:
             self.streams,
             fault.strike,
             heal,
-            during_s=self.scene.effort.silence_s if fault.is_silence else None,
+            during_s=self.scene.effort.unresponsive_s if fault.is_unresponsive else None,
             look=lambda: states.append(redis_state(self.asks.url)),
         )
         outcome.rows += rows
         memory, redis, *uploads = rows
         judge(outcome, memory, redis, uploads, set(fault.allowed))
-        outcome.promise(redis.errors or not fault.is_felt, f"{fault.name}: nobody noticed, so nothing was tried")
+        outcome.promise(redis.errors or not fault.has_errors, f"{fault.name}: no request failed, so nothing was tested")
         is_visible = states == [("resting", 1.0)]
         outcome.promise(is_visible or not fault.opens_breaker, f"{fault.name}: /readyz and the metric say {states}")
         wait_until(lambda: redis_state(self.asks.url) == ("ok", 0.0), timeout_s=30, what="the breaker stays open")
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """Every fault; a few of them in the quick form."""
+    """Run all faults, or a few of them in the quick form."""
     outcome = Outcome("Redis")
     single_server(scene, outcome, quick=quick)
     if not quick:
@@ -132,11 +135,11 @@ def single_server(scene: Scene, outcome: Outcome, *, quick: bool) -> None:
     faults = {fault.name: fault for fault in every_fault(server, proxy)}
     chosen = ["stopped (SIGSTOP)", "killed, restarts empty", "values damaged"] if quick else faults
     for name in chosen:
-        replicas.suffer(outcome, faults[name])
+        replicas.run(outcome, faults[name])
 
 
 def every_fault(server: RedisServer, proxy: Proxy) -> list[Fault]:
-    """What can happen to one server and the way to it."""
+    """Return the faults of one server and of the network to it."""
 
     def slow() -> None:
         proxy.delay_s, proxy.bytes_per_s = 0.02, 4 << 20
@@ -156,19 +159,21 @@ def every_fault(server: RedisServer, proxy: Proxy) -> list[Fault]:
 
     return [
         Fault("connections refused", proxy.refuse, proxy.accept, opens_breaker=True),
-        Fault("stopped (SIGSTOP)", server.pause, server.resume, opens_breaker=True, is_silence=True),
+        Fault("stopped (SIGSTOP)", server.pause, server.resume, opens_breaker=True, is_unresponsive=True),
         Fault(
             "killed, restarts empty", server.kill, server.start, frozenset({UNAVAILABLE, LOST}), opens_breaker=True,
-            loses=True,
+            loses_values=True,
         ),
         Fault(
             "out of memory", lambda: configure(maxmemory_policy="noeviction", maxmemory="1"),
-            lambda: configure(maxmemory="0"), is_felt=False,
+            lambda: configure(maxmemory="0"), has_errors=False,
         ),
         Fault("slow link, 20 ms and 4 MiB/s", slow, proxy.reset),
         Fault("cut in the middle of a value", cut, proxy.reset),
-        Fault("a bit flips in transit", flip, proxy.reset, frozenset({UNAVAILABLE, LOST}), loses=True),
-        Fault("values damaged", lambda: damage(server), lambda: None, frozenset({UNAVAILABLE, LOST}), loses=True),
+        Fault("a bit flips in transit", flip, proxy.reset, frozenset({UNAVAILABLE, LOST}), loses_values=True),
+        Fault(
+            "values damaged", lambda: damage(server), lambda: None, frozenset({UNAVAILABLE, LOST}), loses_values=True,
+        ),
         Fault(
             "read-only replica", lambda: server.ask("REPLICAOF", "127.0.0.1", "1"),
             lambda: server.ask("REPLICAOF", "NO", "ONE"),
@@ -178,14 +183,14 @@ def every_fault(server: RedisServer, proxy: Proxy) -> list[Fault]:
 
 
 def damage(server: RedisServer) -> None:
-    """Values half-written, with a flipped bit, of another version and of another model, in turn."""
+    """Damage all values: truncated, with a flipped bit, of another version or of another model."""
     keys = [key for key in server.ask("KEYS", "edgesam:*") if b":mask:" not in key]
-    kinds = (_halved, _flipped, _of_another_version, _of_another_model)
+    kinds = (_truncated, _flipped, _of_another_version, _of_another_model)
     for number, key in enumerate(sorted(keys)):
         server.ask("SET", key, kinds[number % len(kinds)](server.ask("GET", key)))
 
 
-def _halved(value: bytes) -> bytes:
+def _truncated(value: bytes) -> bytes:
     return value[: len(value) // 2]
 
 
@@ -203,12 +208,12 @@ def _of_another_model(value: bytes) -> bytes:
 
 
 def _with_header(value: bytes) -> bytes:
-    """A value whose header's checksum is right."""
+    """Return a value with the right checksum of its header."""
     return value[:36] + struct.pack("<I", zlib.crc32(value[:36])) + value[40:]
 
 
 def expired_certificate(scene: Scene, outcome: Outcome) -> None:
-    """The server's certificate ends, and connections that are opened from then on fail."""
+    """Let the server's certificate expire, so that new connections fail."""
     server = scene.enter(RedisServer(tls=True))
     folder = server.ca_path.parent
     valid, expired = folder / "server.crt", folder / "expired.crt"
@@ -218,16 +223,16 @@ def expired_certificate(scene: Scene, outcome: Outcome) -> None:
 
     def present(certificate: Path) -> None:
         server.ask("CONFIG", "SET", "tls-cert-file", str(certificate))
-        with suppress(Exception):  # our own connection is among them
+        with suppress(Exception):  # this connection is killed as well
             server.ask("CLIENT", "KILL", "TYPE", "normal")
 
     sleep(1.1)  # -days 0 is valid for its first second
     fault = Fault("TLS certificate expired", lambda: present(expired), lambda: present(valid), opens_breaker=True)
-    replicas.suffer(outcome, fault)
+    replicas.run(outcome, fault)
 
 
 def lost_node(scene: Scene, outcome: Outcome) -> None:
-    """One of three masters of a cluster dies and comes back empty; images on the others are not concerned."""
+    """Kill one of three masters of a cluster and restart it empty. Images on the others are not affected."""
     cluster = scene.enter(RedisCluster())
     replicas = Replicas(scene, cluster.url)
     lost = max(cluster.nodes, key=lambda node: node.ask("DBSIZE"))
@@ -251,7 +256,7 @@ def lost_node(scene: Scene, outcome: Outcome) -> None:
 
 
 def failover(scene: Scene, outcome: Outcome) -> None:
-    """The master dies and Sentinel makes its replica the master; nobody heals anything."""
+    """Kill the master: Sentinel promotes its replica."""
     sentinels = scene.enter(RedisSentinels())
     replicas = Replicas(scene, sentinels.url)
     rows = scene.watch("Sentinel: master lost, replica takes over", replicas.streams, sentinels.master.kill,
@@ -262,7 +267,7 @@ def failover(scene: Scene, outcome: Outcome) -> None:
 
 
 def judge(outcome: Outcome, memory: Row, redis: Row, uploads: Sequence[Row], allowed: set[str]) -> None:
-    """What is promised of the three kinds of requests."""
+    """Check the promises for the three kinds of requests."""
     ok_only(outcome, memory)
     problems_only(outcome, redis, allowed)
     for row in uploads:
@@ -270,5 +275,5 @@ def judge(outcome: Outcome, memory: Row, redis: Row, uploads: Sequence[Row], all
 
 
 def varied(image: bytes, number: int) -> bytes:
-    """The same image as another file."""
+    """Return the same image as another file."""
     return image[:COMMENT_AT] + f"{number:016x}".encode() + image[COMMENT_AT + 16 :]

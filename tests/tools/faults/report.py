@@ -1,4 +1,4 @@
-"""Outcomes as Markdown, and the part of docs/operations/reliability.md that is written by `make faults`."""
+"""Results as Markdown, and the generated part of docs/operations/reliability.md."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ BEGIN, END = "<!-- what follows is written by make faults -->", "<!-- what prece
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """A heading for each experiment, its table, its facts."""
+    """Return a section for each experiment, with its table and facts."""
     return "\n".join(line for outcome in outcomes for line in _section(outcome))
 
 
 def write_into(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Put the sections of these experiments between the two marks, in place of older ones; others stay."""
+    """Replace the sections of these experiments between the two marks. Other sections stay."""
     before, rest = path.read_text().split(BEGIN)
     old, after = rest.split(END)
     sections = {text.partition("\n")[0]: text.rstrip() for text in old.split("### ")[1:]}

@@ -1,4 +1,4 @@
-"""Half an hour of people at work on more images than memory holds: what grows, what slows down, what is found."""
+"""Long run: half an hour of prompts on more images than memory holds. Measures growth, latency and hit ratio."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ _SMALL = (64, 64)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, how many, how often; what is counted begins after `warm_s`."""
+    """Durations, counts and rates of a run. Measurements begin after `warm_s`."""
 
     seconds: float
     warm_s: float
     images: int
-    room: int
+    tier_images: int
     clicks_per_s: float
     uploads_per_s: float
     sample_s: float
@@ -37,10 +37,10 @@ _FULL = Plan(1800.0, 300.0, 60, 20, 12.0, 0.2, 5.0, 300.0)
 
 
 def measure(scene: Scene, *, quick: bool) -> Outcome:
-    """One replica with a real Redis, clicks by Zipf's law and uploads of new images."""
+    """Run one replica with a real Redis, with prompts by Zipf's law and uploads of new images."""
     outcome, plan = Outcome("Long run"), _QUICK if quick else _FULL
     redis = scene.enter(RedisServer(arguments=["--maxmemory 1gb", "--maxmemory-policy allkeys-lfu"]))
-    service = scene.service(redis_url=redis.url, memory_cache_bytes=(plan.room * _STATE_MIB + 1) * _MIB)
+    service = scene.service(redis_url=redis.url, memory_cache_bytes=(plan.tier_images * _STATE_MIB + 1) * _MIB)
     hashes = embed_all(service.url, [scene.image(_SMALL) for _ in range(plan.images)])
     clicks = [click(image_hash, number, size=_SMALL) for number, image_hash in enumerate(hashes)]
     uploads = [upload(scene.image(_SMALL)) for _ in range(int(plan.uploads_per_s * plan.seconds) + 2)]
@@ -92,12 +92,12 @@ def _growth(outcome: Outcome, samples: Sequence[Sample], *, quick: bool) -> None
     outcome.facts["growth, MiB per hour"] = f"{slope:+.1f}"
     outcome.facts["open files, least to most"] = f"{min(files)} to {max(files)}"
     outcome.facts["threads, least to most"] = f"{min(threads)} to {max(threads)}"
-    # Seconds say nothing of a slope; a leak of a click's masks, half a MiB, would still show.
+    # The quick form is too short for a slope, but would still find a leak of each prompt's masks, half a MiB.
     allowed = 120.0 if quick else 30.0
     grown = rss_mib[-1] - rss_mib[0]
     outcome.promise(grown < allowed, f"memory grew by {grown:.0f} MiB")
-    outcome.promise(max(threads) - min(threads) <= 4, f"threads came and went: {min(threads)} to {max(threads)}")
-    outcome.promise(max(files) - min(files) <= 64, f"files came and went: {min(files)} to {max(files)}")
+    outcome.promise(max(threads) - min(threads) <= 4, f"the number of threads varied: {min(threads)} to {max(threads)}")
+    outcome.promise(max(files) - min(files) <= 64, f"the number of open files varied: {min(files)} to {max(files)}")
 
 
 def _hits(outcome: Outcome, warm: Scrape, end: Scrape, plan: Plan) -> None:
@@ -105,7 +105,7 @@ def _hits(outcome: Outcome, warm: Scrape, end: Scrape, plan: Plan) -> None:
         labels = {"tier": "memory", "outcome": outcome_}
         return end.value("edgesam_cache_lookups_total", **labels) - warm.value("edgesam_cache_lookups_total", **labels)
 
-    # Each upload is a look-up that misses, and takes a place that nobody comes back to.
+    # Each upload is a lookup that misses, and its image is never used again.
     uploads = plan.uploads_per_s * (plan.seconds - plan.warm_s)
     hits, misses = grown("hit"), max(0.0, grown("miss") - uploads)
     measured = hits / (hits + misses)
@@ -113,7 +113,7 @@ def _hits(outcome: Outcome, warm: Scrape, end: Scrape, plan: Plan) -> None:
         Popularity.zipf(plan.images, 1.0),
         visits_per_s=plan.clicks_per_s,
         visit=Visit(1, 1.0),
-        room=plan.room,
+        tier_images=plan.tier_images,
         meets_share=1.0,
     ).click_hits
     outcome.facts["clicks that find their image in memory"] = f"{measured:.3f}, predicted {predicted:.3f}"

@@ -1,8 +1,8 @@
-"""The quick form of each experiment: what is promised holds; how long it takes is told by `make faults` alone."""
+"""The quick form of each experiment, in which all promises hold. `make faults` measures times."""
 
 import pytest
 from tools.bench.load_generator import Exchange
-from tools.faults.outcome import Outcome, Spell, row_of
+from tools.faults.outcome import Interval, Outcome, row_of
 from tools.faults.report import BEGIN, END, write_into
 from tools.faults.run import EXPERIMENTS, run
 from tools.faults.scene import zipf
@@ -18,7 +18,7 @@ def test_every_promise_is_kept(name: str):
     assert outcome.rows or outcome.facts
 
 
-def test_a_request_belongs_to_the_time_when_it_was_due():
+def test_a_request_counts_at_the_time_when_it_was_due():
     trace = [
         Exchange(0.0, 10.0, "200", ""),
         Exchange(1.5, 700.0, "503", "cache-unavailable"),
@@ -26,7 +26,7 @@ def test_a_request_belongs_to_the_time_when_it_was_due():
         Exchange(4.0, 20.0, "200", ""),
     ]
 
-    row = row_of("a fault", "clicks", trace, Spell(1.0, 2.0))
+    row = row_of("a fault", "clicks", trace, Interval(1.0, 2.0))
 
     assert row.p99_ms == (10.0, 700.0, pytest.approx(39.8))
     assert row.errors == {"503 cache-unavailable": 1, "404 embedding-not-found": 1}
@@ -34,11 +34,11 @@ def test_a_request_belongs_to_the_time_when_it_was_due():
     assert row.slowest_ms == 700.0
 
 
-def test_the_report_keeps_what_people_wrote_and_what_was_not_measured_again(tmp_path):
+def test_the_report_keeps_other_text_and_other_sections(tmp_path):
     path = tmp_path / "reliability.md"
     path.write_text(f"before\n{BEGIN}\n\n### Redis\n\nold\n\n### Clients\n\nstays\n\n{END}\nbehind\n")
     outcome = Outcome(
-        "Redis", [row_of("a fault", "clicks", [], Spell(0.0, 1.0))], {"a figure": "5 ms"}, ["it broke"], "a machine"
+        "Redis", [row_of("a fault", "clicks", [], Interval(0.0, 1.0))], {"a figure": "5 ms"}, ["it broke"], "a machine"
     )
 
     for _ in range(2):
@@ -54,7 +54,7 @@ def test_the_report_keeps_what_people_wrote_and_what_was_not_measured_again(tmp_
     assert "### Clients\n\nstays\n" in text
 
 
-def test_the_first_images_get_most_of_the_clicks():
+def test_the_first_images_get_most_of_the_prompts():
     clicks = [b"%d" % number for number in range(10)]
 
     mixed = zipf(clicks, [b"upload"], 5000, uploads_share=0.1, seed=0)

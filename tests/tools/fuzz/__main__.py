@@ -1,6 +1,6 @@
-"""`make fuzz`: a coverage-guided fuzzer (Atheris) on everything that reads bytes of strangers.
+"""`make fuzz`: a coverage-guided fuzzer (Atheris) for all code that reads untrusted bytes.
 
-An error that is not one of ours, or a broken invariant, ends it; the input lies in out/fuzz then and becomes a test.
+An unexpected error or a broken invariant ends the run. The input is then in out/fuzz.
 """
 
 import argparse
@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["service", "PIL"]):
 
 
 def main() -> None:
-    """Fuzz one target on a corpus that grows from its seeds."""
+    """Fuzz one target, with a corpus that grows from its seeds."""
     parser = argparse.ArgumentParser(prog="python tests/tools/fuzz", description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def counted(read: Callable[[bytes], None], target: str, out: Path) -> Callable[[bytes], None]:
-    """`read`, and in a file how often and how long at most; the fuzzer ends the process without a word to us."""
+    """Return `read` with statistics, written to a file because the fuzzer ends the process by itself."""
     state = {"inputs": 0, "longest_ms": 0.0}
     path = out / f"{target}.json"
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: seeds, a reader that raises only for what must not happen, and the longest input, bytes."""
+"""Fuzz targets: seeds, a function that raises only for bugs, and the longest input in bytes."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ Read = Callable[[bytes], None]
 
 
 def read_image(data: bytes) -> None:
-    """An image within the limit, or one of our errors."""
+    """Decode an image: it is within the limit, or the error is a ServiceError."""
     with suppress(ServiceError):
         image = decode_image(data, max_pixels=MAX_PIXELS)
         assert image.mode == "RGB"
@@ -37,14 +37,14 @@ def read_image(data: bytes) -> None:
 
 
 def read_multipart(data: bytes) -> None:
-    """The first line is the content type."""
+    """Find the image in a multipart body. The first line of the data is the content type."""
     kind, _, body = data.partition(b"\n")
     with suppress(ServiceError):
         assert image_of(body, kind.decode("latin-1")) in body
 
 
 def read_request(data: bytes) -> None:
-    """Queries whose numbers are finite, or one of our errors."""
+    """Parse a request body: all numbers are finite, or the error is a ServiceError."""
     with suppress(ServiceError):
         asked, queries = _parse(data, 64)
         assert len(asked.prompts) == len(queries)
@@ -52,20 +52,20 @@ def read_request(data: bytes) -> None:
 
 
 def read_value(data: bytes) -> None:
-    """An embedding or a mask, or a corrupt value."""
+    """Parse an embedding and a mask of Redis: the only error is CorruptValue."""
     for read in (embedding_from_bytes, mask_from_bytes):
         with suppress(CorruptValue):
             read(data, FINGERPRINT)
 
 
 def read_logits(data: bytes) -> None:
-    """Finite logits, or one of our errors."""
+    """Decode mask logits: they are finite, or the error is a ServiceError."""
     with suppress(ServiceError):
         assert np.isfinite(decode_logits(data)).all()
 
 
 def read_rle(data: bytes) -> None:
-    """Pixels of the size that was asked for, or ValueError."""
+    """Decode run lengths: the mask has the requested size, or the error is a ValueError."""
     if len(data) < 2:
         return
     height, width = data[0], data[1]
@@ -74,21 +74,21 @@ def read_rle(data: bytes) -> None:
 
 
 def values() -> Iterable[bytes]:
-    """One of each kind."""
+    """Yield a value of each kind."""
     tokens = np.zeros((4096, 256), np.float16)
     yield embedding_to_bytes(ImageEmbedding(tokens, (480, 640)), FINGERPRINT)
     yield mask_to_bytes(np.zeros((256, 256), np.float16), FINGERPRINT)
 
 
 def requests() -> Iterable[bytes]:
-    """One of each kind of prompt."""
+    """Yield a request of each kind of prompt."""
     for prompt in ({"points": [{"x": 1, "y": 2, "label": 0}]}, {"box": [1, 2, 3, 4]}, {"mask_id": "0" * 32},
                    {"mask_logits": "AAAA"}):  # fmt: skip
         yield json.dumps({"image_hash": "0" * 64, "prompts": [prompt], "multimask": 3, "format": "png"}).encode()
 
 
 def forms() -> Iterable[bytes]:
-    """A form with an image, and an image without."""
+    """Yield an image in a form, and an image without a form."""
     part = b'--seam\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r\ndata\r\n'
     yield b"multipart/form-data; boundary=seam\n" + part + part + b"--seam--\r\n"
     yield b"image/png\ndata"

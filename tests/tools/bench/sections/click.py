@@ -1,4 +1,4 @@
-"""A click over HTTP by a single client, against the decoder call inside it."""
+"""A prompt over HTTP by a single client, compared with the decoder call inside it."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ FORMATS = ("rle", "png", "polygon", "logits", "none")
 
 
 def measure(bench: Workbench) -> Section:
-    """Memory hits of our service in every format, and the bare call in between."""
+    """Measure prompts on an image in memory in every format, and the decoder call alone."""
     medium, large = bench.effort.medium, bench.effort.large
     connection = bench.connect(bench.service.url)
     hashes = {size: bench.embed(connection, size) for size in (medium, large)}
@@ -44,7 +44,7 @@ def measure(bench: Workbench) -> Section:
         "Median of each stage, ms (Server-Timing)", ["answer", *(f"`{stage}`" for stage in STAGES), "outside"]
     )
     stages.rows += [_stages(name, own) for name, own in samples.items()]
-    prepares = sum("prepare" in answer.stages() for own in samples.values() for answer in own.answers)
+    prepares = sum("prepare" in answer.timings() for own in samples.values() for answer in own.answers)
     return Section(
         "Click over HTTP, one client",
         f"""
@@ -69,11 +69,11 @@ def measure(bench: Workbench) -> Section:
 
 
 def _around(own: Samples) -> float:
-    """What a request takes beside the decoder call inside it, ms: steadier than a difference of medians."""
-    return median([ms - answer.stages()["decode"] for ms, answer in zip(own.ms, own.answers, strict=True)])
+    """Return the median time of a request without its decoder call, in ms. A difference of medians is less stable."""
+    return median([ms - answer.timings()["decode"] for ms, answer in zip(own.ms, own.answers, strict=True)])
 
 
 def _stages(name: str, own: Samples) -> list:
-    timings = [answer.stages() for answer in own.answers]
+    timings = [answer.timings() for answer in own.answers]
     by_stage = [median([timing.get(stage, 0.0) for timing in timings]) for stage in STAGES]
     return [name, *by_stage, own.p50 - by_stage[-1]]

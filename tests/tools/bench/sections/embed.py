@@ -1,4 +1,4 @@
-"""Where an upload's time goes, by the size of the image."""
+"""Duration of uploads and their stages, by the size of the image."""
 
 from tools.bench.samples import COLUMNS, interleaved, median
 from tools.bench.section import Section, Table
@@ -8,7 +8,7 @@ STAGES = ("hash", "decode_image", "preprocess", "queue", "encode", "prepare")
 
 
 def measure(bench: Workbench) -> Section:
-    """Upload new JPEGs of three sizes to a service without Redis, one client."""
+    """Measure uploads of new JPEGs of three sizes by one client, without Redis."""
     connection = bench.connect(bench.service.url)
 
     def upload(size):
@@ -21,7 +21,7 @@ def measure(bench: Workbench) -> Section:
     stages = Table("Median of each stage, ms (Server-Timing)", ["JPEG", *(f"`{stage}`" for stage in STAGES), "rest"])
     values = {}
     for size, (name, own) in zip(bench.effort.sizes, samples.items(), strict=True):
-        timings = [answer.stages() for answer in own.answers]
+        timings = [answer.timings() for answer in own.answers]
         other = median([1 - timing["encode"] / ms for timing, ms in zip(timings, own.ms, strict=True)])
         whole.rows.append([name, len(bench.files[size]) // 1000, *own.cells(), f"{other:.1%}"])
         by_stage = [median([timing.get(stage, 0.0) for timing in timings]) for stage in STAGES]

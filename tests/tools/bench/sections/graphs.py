@@ -1,4 +1,4 @@
-"""Bare calls: the official graphs on plain ONNX Runtime, our graphs there too, and our service's own calls."""
+"""Calls without the service: official graphs and our graphs on plain ONNX Runtime, and the service's own calls."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ Calls = dict[tuple[str, int], Callable[[], Any]]
 
 
 def measure(bench: Workbench) -> Section:
-    """One click on an image, one thread and all, each contender on the same image and point."""
+    """Measure one point on an image, with one thread and with all. All contenders have the same image and point."""
     clicks, encodes = _decoder_calls(bench), _encoder_calls(bench)
     expected = clicks[OFFICIAL, bench.cpus]()[1][0]
     largest = float(np.abs(expected).max())
@@ -117,5 +117,5 @@ def _rows(samples: dict[tuple[str, int], Samples], reference: str, *, without: t
 
 
 def _logits(answer: Any) -> np.ndarray:
-    """(4, 256, 256) of either kind of answer."""
+    """Return the logits (4, 256, 256) of the result of a session or of the service's decoder."""
     return answer[0][0] if isinstance(answer, list) else answer.mask_logits[0]

@@ -1,4 +1,4 @@
-"""Many clients: closed loops against the bare decoder on all cores, open loops at fixed rates."""
+"""Concurrent clients: closed loops compared with bare decoder calls on all cores, and open loops at fixed rates."""
 
 import threading
 from time import perf_counter
@@ -11,12 +11,12 @@ from tools.bench.samples import Samples, median
 from tools.bench.section import Section, Table
 from tools.bench.workbench import Workbench, click_request, megapixels
 
-CLIENTS = 16  # where throughput is told
-OPEN_RATE = 70  # per cent of it, where p99 is told
+CLIENTS = 16  # number of clients for the throughput
+OPEN_RATE = 70  # rate for the p99, in per cent of the throughput
 
 
 def measure(bench: Workbench) -> Section:
-    """First what the machine can do, then how long a click takes when so much of it is asked for."""
+    """Measure the throughput, and then the latency at shares of it."""
     size = bench.effort.medium
     connection = bench.connect(bench.service.url)
     own = [click_request(bench.embed(connection, size), size) for _ in range(bench.effort.load_images)]
@@ -91,7 +91,7 @@ def _open(
     for rate, seed in plans:
         runs = []
         for number in range(bench.effort.load_repeats):
-            connection.ask(requests[0])  # a first call after a pause finds cold caches
+            connection.ask(requests[0])  # the first call after a pause has cold caches
             shifted = None if seed is None else seed + number
             runs.append(
                 bench.generator.open(
@@ -113,7 +113,7 @@ def _open(
 
 
 def _calls_per_s(clicks: Clicks, workers: int, seconds: float, point: tuple[float, float]) -> float:
-    """Decoder calls a second of so many threads that do nothing else."""
+    """Return the decoder calls per second of threads that only call the decoder."""
     counts = [0] * workers
     started = perf_counter()
 
@@ -135,7 +135,7 @@ def _merged(runs: list[Load]) -> Samples:
 
 
 def _cells(runs: list[Load]) -> list:
-    """p50, p90, p99, refused, failed, and the generator's share of a core."""
+    """Return p50, p90, p99, refused, failed and the load generator's share of a core."""
     merged = _merged(runs)
     share = f"{median([run.cpu_share for run in runs]):.0%}"
     return [*merged.cells()[1:], sum(run.refused for run in runs), sum(run.failed for run in runs), share]

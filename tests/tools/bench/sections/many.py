@@ -1,4 +1,4 @@
-"""Many prompts: one request for all against a request each, and the same for bare decoder calls."""
+"""Many prompts: one request for all compared with one request each, over HTTP and as decoder calls."""
 
 import json
 from functools import partial
@@ -10,7 +10,7 @@ from tools.bench.workbench import Workbench, click_request, megapixels, spread_p
 
 
 def measure(bench: Workbench) -> Section:
-    """The same prompts on one image, together and one after the other."""
+    """Measure the same prompts on one image, together and one after the other."""
     size, count = bench.effort.medium, bench.effort.many_prompts
     points = spread_points(size, count)
     connection = bench.connect(bench.service.url)

@@ -1,4 +1,4 @@
-"""What a cached image costs in memory."""
+"""Memory of a cached image."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _WARM_IMAGES = 2
 
 
 def measure(bench: Workbench) -> Section:
-    """Embed images that the memory tier keeps, and see by how much the process grows."""
+    """Measure the growth of the process while it caches images in memory."""
     connection = bench.connect(bench.service.url)
     pid = bench.service.process.pid
     for _ in range(_WARM_IMAGES):

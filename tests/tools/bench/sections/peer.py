@@ -1,4 +1,4 @@
-"""Ours against a server written as peers write theirs."""
+"""Our service compared with a typical server."""
 
 import json
 from functools import partial
@@ -16,7 +16,7 @@ CLIENTS = 16
 
 
 def measure(bench: Workbench) -> Section:
-    """The same click, on the same images, by one client and by sixteen on one image."""
+    """Measure the same prompt on the same images, by one client and by sixteen clients."""
     sizes = {"medium": bench.effort.medium, "large": bench.effort.large}
     connection, peer = bench.connect(bench.service.url), bench.connect(bench.peer.url)
     requests, contenders = {}, {}

@@ -1,4 +1,4 @@
-"""The first click on a replica that did not embed the image: Redis, and one `prepare`."""
+"""The first prompt on a replica that did not embed the image: one Redis lookup and one `prepare`."""
 
 from time import perf_counter, sleep
 
@@ -6,12 +6,12 @@ from tools.bench.samples import COLUMNS, Samples, median
 from tools.bench.section import Section, Table
 from tools.bench.workbench import Workbench, click_request, megapixels
 
-_PAUSE_S = 0.1  # what the embedding replica does behind its answer is not the click's
+_PAUSE_S = 0.1  # until the embedding replica has finished its background work
 MEMORY, REDIS = "the image in memory", "the image in Redis"
 
 
 def measure(bench: Workbench) -> Section:
-    """Two processes and a real Redis: embed with one, click twice with the other."""
+    """Embed with one process, and send two prompts to another one, with a real Redis."""
     size = bench.effort.medium
     first, second = (bench.start_service(EDGESAM_REDIS_URL=bench.redis.url) for _ in range(2))
     embedder, clicker = bench.connect(first.url), bench.connect(second.url)
@@ -23,8 +23,8 @@ def measure(bench: Workbench) -> Section:
             started = perf_counter()
             answer = clicker.ask(click)
             samples[name].ms.append((perf_counter() - started) * 1000.0)
-            samples[name].answers.append(answer.stages())
-    for own in samples.values():  # the first image warms connections up
+            samples[name].answers.append(answer.timings())
+    for own in samples.values():  # the first image opens connections
         del own.ms[0], own.answers[0]
     added = samples[REDIS].p50 - samples[MEMORY].p50
     stages = {stage: median([timing[stage] for timing in samples[REDIS].answers]) for stage in ("cache_get", "prepare")}

@@ -1,4 +1,4 @@
-"""From the command to the first answer: how long a replica is not there yet."""
+"""Time from the start of the process until it is ready."""
 
 from time import perf_counter
 
@@ -10,7 +10,7 @@ from tools.bench.workbench import Workbench
 
 
 def measure(bench: Workbench) -> Section:
-    """Start the service with its defaults and the bundled model, ask /readyz, stop it; a few times."""
+    """Start the service with default settings and the bundled model until /readyz answers, a few times."""
     samples = Samples()
     for _ in range(bench.effort.starts):
         started = perf_counter()

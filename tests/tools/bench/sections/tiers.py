@@ -1,4 +1,4 @@
-"""The cache tiers by themselves."""
+"""Cache tiers without the service."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ from service.telemetry.metrics import Metrics
 
 
 def measure(bench: Workbench) -> Section:
-    """The service's own tiers in this process: a prepared state in memory, 2 MiB of embedding in Redis over TCP."""
+    """Measure the tiers in this process: an image state in memory, and an embedding of 2 MiB in Redis over TCP."""
     state = bench.clicks(bench.cpus).state
     samples = asyncio.run(_measure(bench.redis.url, state, bench.effort.tier_calls))
     return Section(
@@ -62,7 +62,7 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
             for name, step in steps.items():
                 started = perf_counter()
                 answer = await step()
-                if number:  # the first connects
+                if number:  # the first round connects
                     samples[name].ms.append((perf_counter() - started) * 1000.0)
                 if answer is None and name.endswith("get"):
                     raise RuntimeError(f"{name} found nothing")

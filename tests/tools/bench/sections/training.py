@@ -1,4 +1,4 @@
-"""What a prompt costs in training: the decoder as it is written down, and as training computes it."""
+"""The mask decoder in training: the plain implementation compared with the fast one."""
 
 from collections.abc import Callable
 from time import process_time
@@ -17,7 +17,7 @@ _IMAGES, _PROMPTS, _TOKENS = 1, 4, 3
 
 
 def measure(bench: Workbench) -> Section:
-    """Forward and backward of the prompts of one image, on one thread."""
+    """Measure forward and backward of the prompts of one image, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Clicks while somebody else uploads without a pause."""
+"""Prompts while another client uploads without a pause."""
 
 from time import perf_counter
 
@@ -8,12 +8,12 @@ from tools.bench.samples import COLUMNS, Samples
 from tools.bench.section import Section, Table
 from tools.bench.workbench import COMMENT_AT, Workbench, click_request, commented, megapixels
 
-# Longer than the clicks: the upload that is under way when they end belongs to nobody.
+# Uploads last longer than the prompts, because the last upload is not complete when they end.
 _MARGIN_S = 0.5
 
 
 def measure(bench: Workbench) -> Section:
-    """Stretches of clicks with and without the uploads, in turn."""
+    """Measure prompts with and without uploads, alternately."""
     size = bench.effort.medium
     connection = bench.connect(bench.service.url)
     click = click_request(bench.embed(connection, size), size)
@@ -63,7 +63,7 @@ def measure(bench: Workbench) -> Section:
 
 
 def _click(connection: Connection, data: bytes, seconds: float, samples: Samples) -> None:
-    """Click for so long; the first is not counted."""
+    """Send prompts for a time. The first one is not measured."""
     connection.ask(data)
     ends_at = perf_counter() + seconds
     while (started := perf_counter()) < ends_at:
