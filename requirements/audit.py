@@ -1,7 +1,7 @@
-"""What is known against the pinned dependencies: releases withdrawn by their authors, and published vulnerabilities.
+"""Audit of the pinned dependencies: withdrawn releases and published vulnerabilities.
 
-`make audit` runs it with the interpreter that has pip-audit beside it. Exit status: 0 nothing is known, 1 something is,
-2 a service could not be asked about every pin, so nobody knows.
+`make audit` runs it with an interpreter that has pip-audit. Exit status: 0 no findings, 1 findings, 2 incomplete,
+because an index or the vulnerability service did not answer for every pin.
 """
 
 import json
@@ -15,7 +15,7 @@ _TIMEOUT_S = 300
 
 
 def main() -> int:
-    """Ask the index and the vulnerability service, and tell what they say."""
+    """Ask the index and the vulnerability service, and print their findings."""
     pins = re.findall(r"^[\w.-]+==", LOCK.read_text(), re.MULTILINE)
     print(f"{len(pins)} pins in {LOCK.name}")
     status = 0
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _withdrawn() -> tuple[list[str], list[str]]:
-    """Releases that their authors have withdrawn (PEP 592), as the configured index says; nothing is installed."""
+    """Return releases that their authors have withdrawn (PEP 592), from the configured index. Installs nothing."""
     order = ["install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--require-hashes"]
     asked = _run("pip", *order, "--report", "-", "-r", str(LOCK))
     try:
@@ -43,7 +43,7 @@ def _withdrawn() -> tuple[list[str], list[str]]:
 
 
 def _vulnerable() -> tuple[list[str], list[str]]:
-    """Published vulnerabilities, as PyPI's service says."""
+    """Return published vulnerabilities, from PyPI's service."""
     order = ["--requirement", str(LOCK), "--require-hashes", "--no-deps", "--disable-pip", "--timeout", "10"]
     asked = _run("pip_audit", *order, "--format", "json", "--progress-spinner", "off")
     try:
@@ -51,7 +51,7 @@ def _vulnerable() -> tuple[list[str], list[str]]:
     except ValueError:
         return [], [f"the vulnerability service does not answer: {_last_line(asked.stderr)}"]
     found = [
-        f"{item['name']} {item['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no release'}"
+        f"{item['name']} {item['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no release'}"
         for item in items
         for flaw in item.get("vulns", ())
     ]

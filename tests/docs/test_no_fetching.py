@@ -1,4 +1,4 @@
-"""The service fetches nothing: there is no code in it that could. (tests/api/test_adapters.py tries it out.)"""
+"""The service contains no code that fetches addresses. tests/api/test_adapters.py tests a running service."""
 
 import ast
 from pathlib import Path
@@ -7,26 +7,26 @@ import pytest
 
 SERVICE = Path(__file__).parents[2] / "service"
 
-# What speaks to a server that is named at run time. Redis, named by a setting, has a client of its own.
+# Modules of clients that connect to any server. Redis has a client of its own, with an address from a setting.
 FETCHING = {
     "aiohttp", "ftplib", "http.client", "httpx", "imaplib", "nntplib", "poplib", "pycurl", "requests", "smtplib",
     "socketserver", "telnetlib", "urllib.request", "urllib3", "websocket", "websockets", "xmlrpc.client",
 }  # fmt: skip
-# asyncio and socket are needed to serve; these of their names would connect.
+# asyncio and socket are needed to serve. These are their functions that connect.
 CONNECTING = {"create_connection", "open_connection", "open_unix_connection", "connect", "connect_ex", "urlopen"}
 
-# service.cache.redis.tier.connect, to EDGESAM_REDIS_URL, and the connection beside it that listens.
+# service.cache.redis.tier.connect, to EDGESAM_REDIS_URL, and the connection for Pub/Sub.
 TO_REDIS = {SERVICE / "app.py", SERVICE / "cache" / "redis" / "pubsub.py"}
 
 
 def modules():
-    """Each module of the running service: not the client nor the container's probe, commands that are made to ask."""
+    """Return all modules of the service, without the client and the container's probe, which send requests."""
     commands = {SERVICE / "client", SERVICE / "probe.py"}
     return [path for path in sorted(SERVICE.rglob("*.py")) if commands.isdisjoint({path, *path.parents})]
 
 
 def imported(tree):
-    """The full names of all that a module imports, wherever it does."""
+    """Yield the full names of all imports of a module, at any place."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

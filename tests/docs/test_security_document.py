@@ -10,7 +10,7 @@ DOCUMENT = (ROOT / "docs" / "operations" / "security.md").read_text()
 
 
 def named() -> list[tuple[str, str]]:
-    """(file, test) as the table names them; a test without a file is of the file before it; "" names none."""
+    """Return (file, test) of the table. A test without a file belongs to the file before it. "" means no test."""
     found, path = [], ""
     for given, test in re.findall(r"`([\w/]*(?:\.py|/))?(?:::(test_\w+))?`", DOCUMENT):
         path = given or path

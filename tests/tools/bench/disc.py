@@ -100,7 +100,7 @@ def _image_stream(model: PromptableModel, embedding: Tensor, size: Size) -> NDAr
 
 
 def _wanted(size: Size) -> NDArray[np.float64]:
-    """Return the target (4096, 16), +1 inside the disc and -1 outside and in the padding; columns (ky1, kx1, ky2, kx2)."""
+    """Return the target (4096, 16), +1 inside the disc and -1 outside it. Columns are (ky1, kx1, ky2, kx2)."""
     cell = FRAME_SIZE // MASK_SIZE
     centres = (np.arange(MASK_SIZE) + 0.5) * cell
     scale = FRAME_SIZE / max(size)

@@ -44,7 +44,7 @@ def simulated_hit_ratios(
 
 
 @pytest.mark.parametrize("by_hash", [True, False])
-@pytest.mark.parametrize(("room", "clicks"), [(20, 1), (20, 8), (60, 8)])
+@pytest.mark.parametrize(("tier_images", "clicks"), [(20, 1), (20, 8), (60, 8)])
 def test_the_approximation_agrees_with_a_simulated_cache(tier_images: int, clicks: int, *, by_hash: bool) -> None:
     replicas, visits_per_s = 4, 2.0
     popularity, visit = Popularity.zipf(600, 0.8), Visit(clicks, gap_s=3.0)
