@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import httpx
 import pytest
 import yaml
+from support.clickers import Clickers
 from support.compose_stack import ComposeStack
 from support.image_builder import ROOT, podman
 from support.redis_server import wait_until
@@ -26,7 +26,6 @@ RULES = ROOT / "k8s/components/monitoring/rules.yaml"
 PHOTO = (ROOT / "service/web/samples/dahlia.jpg").read_bytes()
 REPLICAS = ("edgesam-a", "edgesam-b")
 CLICKERS = 3
-ENOUGH_CLICKS = 20
 WAIT_S = 120.0
 
 
@@ -40,65 +39,6 @@ def stack(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def photo(name: str) -> bytes:
     """Return a JPEG with a hash of its own: decoders ignore the bytes after the end of the JPEG."""
     return PHOTO + name.encode()
-
-
-class Clickers:
-    """Threads that send prompts through the proxy without pause, each on one image; a context manager.
-
-    A request on a kept connection that closes without a response is repeated once, as browsers do.
-
-    Attributes:
-        answers: Number of responses with status 200.
-        cut: Number of requests whose connection closed without a response.
-        failures: All other responses and errors.
-    """
-
-    def __init__(self, url: str, image_hashes: list[str]) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._click, args=(each,)) for each in image_hashes]
-        self.answers = 0
-        self.cut = 0
-        self.failures: list[str] = []
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(WAIT_S)
-
-    def wait_for_more(self) -> None:
-        """Wait for ENOUGH_CLICKS more responses with status 200."""
-        wanted = self.answers + ENOUGH_CLICKS
-        wait_until(
-            lambda: self.answers >= wanted or bool(self.failures), timeout_s=WAIT_S, what="no prompt is answered"
-        )
-
-    def _click(self, image_hash: str) -> None:
-        with open_client(self._url, headers={"X-Image-Hash": image_hash}) as client:
-            while not self._stop.is_set():
-                response = self._answer(client, {"image_hash": image_hash, "prompts": [point(270, 210)]})
-                if response is not None and response.status_code == 200:
-                    self.answers += 1
-                elif response is not None:
-                    self.failures.append(f"{response.status_code}: {response.text}")
-
-    def _answer(self, client: httpx.Client, body: dict) -> httpx.Response | None:
-        for attempt in ("first", "second"):
-            try:
-                return client.post("/segment", json=body)
-            except httpx.RemoteProtocolError as error:
-                self.cut += 1
-                if attempt == "second":
-                    self.failures.append(repr(error))
-            except httpx.TransportError as error:
-                self.failures.append(repr(error))
-                break
-        return None
 
 
 def clicks_of(stack: ComposeStack, name: str) -> float:
@@ -204,16 +144,16 @@ def test_prompts_without_the_header_go_to_both_replicas(stack: ComposeStack):
 def test_no_prompt_fails_when_a_replica_is_killed(stack: ComposeStack):
     images = embed_all(stack, *(f"killed {number}" for number in range(CLICKERS)))
 
-    with Clickers(stack.url, images) as people:
-        people.wait_for_more()
+    with Clickers(stack.url, images) as clickers:
+        clickers.wait_for_more()
         os.kill(stack.inspect("edgesam-a")["State"]["Pid"], signal.SIGKILL)
-        people.wait_for_more()
+        clickers.wait_for_more()
         stack.wait_until_ready("a")  # compose.yaml has `restart: unless-stopped`
-        people.wait_for_more()
+        clickers.wait_for_more()
 
-    assert people.failures == []
+    assert clickers.failures == []
     # HAProxy does not repeat a request if the killed process has answered a part of it.
-    assert people.cut <= CLICKERS
+    assert clickers.cut <= CLICKERS
 
 
 def test_no_prompt_and_no_upload_fails_during_an_update(stack: ComposeStack):
@@ -235,16 +175,16 @@ def test_no_prompt_and_no_upload_fails_during_an_update(stack: ComposeStack):
             uploaded.append(client.post("/embed", content=body()))
 
     sending = threading.Thread(target=upload)
-    with Clickers(stack.url, images) as people:
+    with Clickers(stack.url, images) as clickers:
         sending.start()
         for name in REPLICAS:
-            people.wait_for_more()
+            clickers.wait_for_more()
             stack.recreate(name)
-        people.wait_for_more()
+        clickers.wait_for_more()
     sending.join(WAIT_S)
 
-    assert people.failures == []
-    assert people.cut == 0
+    assert clickers.failures == []
+    assert clickers.cut == 0
     assert [response.status_code for response in uploaded] == [200]
 
 

@@ -215,12 +215,12 @@ def test_policies_allow_only_the_expected_connections(every, name):
 DNS_SERVERS = [{"k8s-app": "kube-dns"}, {"k8s-app": "node-local-dns"}, "169.254.20.10", "10.96.0.10"]
 
 
-def admits(peer, whom):
+def admits(peer, server):
     """Return whether a peer of a policy selects a pod of kube-system with these labels, or an IP address."""
-    if isinstance(whom, str):
-        return "ipBlock" in peer and ip_address(whom) in ip_network(peer["ipBlock"]["cidr"])
+    if isinstance(server, str):
+        return "ipBlock" in peer and ip_address(server) in ip_network(peer["ipBlock"]["cidr"])
     system = {"kubernetes.io/metadata.name": "kube-system"}
-    return peer.get("namespaceSelector") == {"matchLabels": system} and chooses(peer["podSelector"], whom)
+    return peer.get("namespaceSelector") == {"matchLabels": system} and chooses(peer["podSelector"], server)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -234,7 +234,7 @@ def test_policies_allow_all_dns_servers_of_clusters_and_nothing_else(every, name
             peers = [
                 peer for rule in asking if {"port": port, "protocol": protocol} in rule["ports"] for peer in rule["to"]
             ]
-            assert [whom for whom in DNS_SERVERS if not any(admits(peer, whom) for peer in peers)] == []
+            assert [server for server in DNS_SERVERS if not any(admits(peer, server) for peer in peers)] == []
         blocks = [ip_network(cidr) for cidr in references(asking, "cidr")]
         assert [block for block in blocks if block.num_addresses > 1] == []
 

@@ -1,4 +1,4 @@
-"""The runbook, and the page on monitoring: a page for every alert, and commands that work as they stand."""
+"""The runbook and the page on monitoring: a section for every alert, and commands that work as written."""
 
 import json
 import os
@@ -16,27 +16,27 @@ from support.redis_server import free_port
 
 RUNBOOK = (ROOT / "docs" / "operations" / "runbook.md").read_text()
 MONITORING_PAGE = (ROOT / "docs" / "how-to" / "monitoring.md").read_text()
-TOLD = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
-# Those that ask a cluster apart, and the line that sets the addresses.
-OF_A_CLUSTER = list(dict.fromkeys(line for line in TOLD if line.startswith("kubectl ")))
-HERE = list(dict.fromkeys(line for line in TOLD if not line.startswith(("kubectl ", "EDGESAM="))))
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
+# Commands that need a cluster, and all others without the line that sets the addresses.
+CLUSTER_COMMANDS = list(dict.fromkeys(line for line in COMMANDS if line.startswith("kubectl ")))
+LOCAL_COMMANDS = list(dict.fromkeys(line for line in COMMANDS if not line.startswith(("kubectl ", "EDGESAM="))))
 
 
 def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What an operator's bash does."""
+    """Run a command in bash, as an operator does."""
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         check=False, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
-def test_the_runbook_has_a_page_for_every_alert_and_for_no_other():
+def test_the_runbook_has_a_section_for_every_alert_and_no_other():
     pages = re.findall(r"^## (Edgesam\w+)$", RUNBOOK, re.MULTILINE)
 
     assert sorted(pages) == sorted({alert["alert"] for alert in ALERTS})
 
 
-def test_a_page_of_the_runbook_says_meaning_effect_commands_and_remedy():
+def test_a_section_of_the_runbook_has_meaning_effect_commands_and_remedy():
     for page in re.split(r"^## (?=Edgesam)", RUNBOOK, flags=re.MULTILINE)[1:]:
         name = page.split("\n", 1)[0]
         assert [word for word in ("**Means**", "**Users see**", "**Look**", "**Do**") if word not in page] == [], name
@@ -53,26 +53,26 @@ def test_the_commands_run(watched):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
-    failed = [(command, done.stderr) for command in HERE if (done := shell(command, **addresses)).returncode]
+    failed = [(command, done.stderr) for command in LOCAL_COMMANDS if (done := shell(command, **addresses)).returncode]
 
-    assert len(HERE) > len(TOLD) / 2
+    assert len(LOCAL_COMMANDS) > len(COMMANDS) / 2
     assert failed == []
 
 
 @pytest.mark.parametrize("options", [[], ["--tls"]], ids=["plain", "tls"])
-def test_the_user_metrics_may_ask_redis_all_that_is_asked(tmp_path: Path, options: list[str]):
+def test_the_user_metrics_may_run_all_redis_commands_of_the_runbook(tmp_path: Path, options: list[str]):
     if reason := why_not():
         pytest.skip(reason)
     secrets = make_secrets(*options)
     text = rendered_variant("tls", tmp_path) if options else rendered(K8S / "overlays" / "cpu")
     deployment = Manifests("runbook", text).named("Deployment", "edgesam-redis")
-    asked = [command for command in HERE if command.startswith("redis-cli ")]
+    asked = [command for command in LOCAL_COMMANDS if command.startswith("redis-cli ")]
     with manifest_redis(deployment, secrets, tmp_path / "redis") as url:
         address = f"metrics:{secrets['edgesam-redis']['metrics-password']}@127.0.0.1:{urlsplit(url).port}"
         there = f"rediss://{address} --cacert {tmp_path}/redis/tls/ca.crt" if options else f"redis://{address}"
         answers = {command: shell(command, REDIS=there) for command in asked}
 
-    # redis-cli ends with 0 also when it is refused.
+    # redis-cli also exits with 0 if Redis refuses the command.
     refused = {
         command: done.stdout + done.stderr
         for command, done in answers.items()
@@ -82,31 +82,31 @@ def test_the_user_metrics_may_ask_redis_all_that_is_asked(tmp_path: Path, option
     assert refused == {}
 
 
-def test_kubectl_knows_what_it_is_told(tmp_path: Path):
-    """Without a cluster it comes as far as finding nobody, and would complain about a wrong option before."""
+def test_kubectl_accepts_the_commands_of_the_runbook(tmp_path: Path):
+    """Without a cluster kubectl fails to connect. It refuses wrong options before."""
     if reason := why_not():
         pytest.skip(reason)
-    nobody = f"http://127.0.0.1:{free_port()}"
+    unreachable = f"http://127.0.0.1:{free_port()}"
     config = tmp_path / "config"
     config.write_text(json.dumps({
         "apiVersion": "v1", "kind": "Config", "current-context": "none",
-        "clusters": [{"name": "none", "cluster": {"server": nobody}}],
+        "clusters": [{"name": "none", "cluster": {"server": unreachable}}],
         "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
         "users": [{"name": "none", "user": {}}],
     }))  # fmt: skip
 
-    said = {command: shell(command.split(" | ")[0], KUBECONFIG=str(config)).stderr for command in OF_A_CLUSTER}
+    said = {command: shell(command.split(" | ")[0], KUBECONFIG=str(config)).stderr for command in CLUSTER_COMMANDS}
 
     assert said.pop("kubectl config set-context --current --namespace=edgesam") == ""
     assert len(said) > 10
     assert {command: text for command, text in said.items() if "was refused" not in text} == {}
 
 
-def test_kubectl_is_asked_for_what_the_manifests_have():
+def test_the_commands_name_objects_of_the_manifests():
     if reason := why_not():
         pytest.skip(reason)
     manifests = Manifests("cpu", rendered(K8S / "overlays" / "cpu"))
-    text = "\n".join(line for line in OF_A_CLUSTER if "--namespace=monitoring" not in line)
+    text = "\n".join(line for line in CLUSTER_COMMANDS if "--namespace=monitoring" not in line)
 
     for key, value in re.findall(r" -l (\S+)=(\S+)", text):
         assert [one for one in manifests.of("Deployment") if selects({key: value}, labels_of(one))], value
@@ -117,8 +117,8 @@ def test_kubectl_is_asked_for_what_the_manifests_have():
         assert key.replace("\\", "") in made[name]
 
 
-def test_the_documented_prometheus_takes_its_file(tmp_path: Path):
-    """With the checkout as the folder, in which it is written."""
+def test_prometheus_accepts_the_documented_configuration(tmp_path: Path):
+    """The commands run in a folder with the checkout's manifests."""
     (block,) = [
         block
         for block in re.findall(r"```sh\n(.*?)```", MONITORING_PAGE, re.DOTALL)
