@@ -134,7 +134,7 @@ class Playground:
 
     @property
     def clicks(self) -> int:
-        """How many clicks the latency strip has counted."""
+        """Number of clicks that the latency strip has counted."""
         text = self.page.locator("#latency [data-part=count]").text_content() or "0"
         return int(text.split()[0])
 

@@ -14,7 +14,7 @@ from service.api.routes.docs import INTEGRITY, SWAGGER_UI_DIR
 
 LOCK = ROOT / "requirements" / "serve.lock"
 
-# Checks that are left out, everywhere or in one file, and why. All else has to be clean, whatever its severity.
+# Skipped checks, everywhere or in one file, with reasons. All other checks must find nothing, whatever the severity.
 SKIPPED = {
     "B101": "assert states an invariant; nothing that a request could break is left to one, and python -O is not used",
     "B104 service/probe.py": "0.0.0.0 is what it replaces by an address to ask; it binds nothing",
@@ -29,11 +29,11 @@ def run(*command: str, **options) -> subprocess.CompletedProcess[str]:
 
 
 def ops_python() -> str:
-    """The interpreter of the operators' tools."""
+    """Return the interpreter of the virtual environment with bandit, CycloneDX and pip-audit."""
     return str(ROOT / ".venv" / "ops" / "bin" / "python")
 
 
-def test_bandit_finds_nothing_but_what_is_known_and_reasoned():
+def test_bandit_finds_nothing_except_skipped_checks():
     found = run(ops_python(), "-m", "bandit", "-q", "-r", "service", "model_store", "-f", "json")
 
     report = json.loads(found.stdout)
@@ -47,19 +47,19 @@ def test_bandit_finds_nothing_but_what_is_known_and_reasoned():
 
 
 def pins() -> list[tuple[str, str]]:
-    """Name and version of everything that is served."""
+    """Return name and version of all packages of the service."""
     return re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK.read_text(), re.MULTILINE)
 
 
 @pytest.fixture
 def sbom():
-    """As `make sbom` makes it, with the tools that are there."""
+    """Path of the bill of materials of `make sbom`, made with the installed tools."""
     made = run("make", "-o", ".venv/.ops", "sbom")
     assert made.returncode == 0, made.stderr
     return ROOT / "out" / "sbom.json"
 
 
-def test_every_pin_stands_in_the_bill_of_materials_with_its_hashes(sbom):
+def test_the_bill_of_materials_has_every_pin_with_its_hashes(sbom):
     document = json.loads(sbom.read_text())
 
     components = {(one["name"], one["version"]): one for one in document["components"]}
@@ -74,7 +74,7 @@ def test_every_pin_stands_in_the_bill_of_materials_with_its_hashes(sbom):
         assert all(digest in LOCK.read_text() for digest in hashes)
 
 
-def test_the_bill_of_materials_names_no_host_of_ours_and_no_path(sbom):
+def test_the_bill_of_materials_names_only_public_hosts_and_no_path(sbom):
     text = sbom.read_text()
 
     hosts = {urlsplit(url).hostname for url in re.findall(r'https?://[^\s"]+', text)}
@@ -86,7 +86,7 @@ def test_the_bill_of_materials_names_no_host_of_ours_and_no_path(sbom):
     assert str(Path.home()) not in text
 
 
-def test_the_bill_of_materials_is_the_same_each_time(sbom):
+def test_the_bill_of_materials_is_reproducible(sbom):
     before = sbom.read_bytes()
 
     assert run("make", "-o", ".venv/.ops", "sbom").returncode == 0
@@ -94,7 +94,7 @@ def test_the_bill_of_materials_is_the_same_each_time(sbom):
     assert sbom.read_bytes() == before
 
 
-def test_the_lock_and_what_is_committed_name_no_index():
+def test_the_lock_files_name_no_index():
     for path in (ROOT / "requirements").glob("*.lock"):
         assert "://" not in path.read_text()
 
