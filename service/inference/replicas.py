@@ -8,10 +8,11 @@ from concurrent.futures import Executor
 from service.cache.base import Cache
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.client import RedisClient
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.lock import RedisLock
 from service.cache.redis.rate_buckets import RateBuckets
-from service.cache.redis.tier import RedisCache, RedisClient
+from service.cache.redis.tier import RedisCache
 from service.inference.refinement_masks import LowResMask
 from service.inference.scheduling.singleflight import SharedFlight
 from service.sam.embedding import ImageEmbedding

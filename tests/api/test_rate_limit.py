@@ -10,8 +10,8 @@ from support.redis_server import RedisServer, eventually
 
 from service.api.access.rate_limit import RateLimit, RateLimiter, TokenBucket
 from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.connect import connect
 from service.cache.redis.rate_buckets import RateBuckets
-from service.cache.redis.tier import connect
 from service.errors import RateLimited
 
 SLOW = RateLimit(per_s=0.001, burst=10)  # no token comes back while a test runs

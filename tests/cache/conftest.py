@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import RedisCache, RedisClient, connect
+from service.cache.redis.client import RedisClient
+from service.cache.redis.connect import connect
+from service.cache.redis.tier import RedisCache
 from service.sam.embedding import CorruptValue
 
 

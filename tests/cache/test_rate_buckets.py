@@ -6,8 +6,8 @@ import pytest
 from support.redis_server import RedisServer
 
 from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.connect import connect
 from service.cache.redis.rate_buckets import RateBuckets
-from service.cache.redis.tier import connect
 from service.errors import CacheUnavailable
 
 KEY = "edgesam:limit:key"

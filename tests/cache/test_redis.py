@@ -8,7 +8,7 @@ import pytest
 from support.redis_server import RedisServer, eventually
 
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import connect
+from service.cache.redis.connect import connect
 from service.errors import CacheUnavailable
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from support.redis_server import RedisServer
 
-import service.cache.redis.tier
+import service.cache.redis.client
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.lock import RedisLock
 from service.errors import CacheUnavailable
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENTED = " ".join(re.search(r"user edgesam on .*\n.*", service.cache.redis.tier.__doc__)[0].split())
+DOCUMENTED = " ".join(re.search(r"user edgesam on .*\n.*", service.cache.redis.client.__doc__)[0].split())
 USER_RULE = DOCUMENTED.replace("PASSWORD", "s3cret")
 LONG_ENOUGH_S = 60.0
 RIGHTS = re.findall(r"[+&]\S+", USER_RULE)

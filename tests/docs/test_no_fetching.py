@@ -15,7 +15,7 @@ FETCHING = {
 # asyncio and socket are needed to serve. These are their functions that connect.
 CONNECTING = {"create_connection", "open_connection", "open_unix_connection", "connect", "connect_ex", "urlopen"}
 
-# service.cache.redis.tier.connect, to EDGESAM_REDIS_URL, and the connection for Pub/Sub.
+# service.cache.redis.connect, to EDGESAM_REDIS_URL, and the connection for Pub/Sub.
 TO_REDIS = {SERVICE / "app.py", SERVICE / "cache" / "redis" / "pubsub.py"}
 
 

@@ -14,8 +14,9 @@ from service.cache.codecs import EmbeddingCodec
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.connect import connect
 from service.cache.redis.deletions import Deletions, mark_key
-from service.cache.redis.tier import RedisCache, connect
+from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.deletion_subscriber import DeletionSubscriber
 from service.inference.image_states import ImageStates

@@ -10,7 +10,8 @@ from service.cache.codecs import MaskCodec
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import RedisCache, connect
+from service.cache.redis.connect import connect
+from service.cache.redis.tier import RedisCache
 from service.errors import MaskNotFound
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import RefinementMasks

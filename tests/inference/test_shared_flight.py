@@ -13,8 +13,9 @@ from support.redis_server import RedisServer, eventually, free_port
 
 from service.cache.codecs import MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.connect import connect
 from service.cache.redis.lock import RedisLock
-from service.cache.redis.tier import RedisCache, connect
+from service.cache.redis.tier import RedisCache
 from service.inference.scheduling.singleflight import Lease, SharedFlight
 from service.telemetry.metrics import Metrics
 

@@ -15,8 +15,8 @@ from time import time
 from redis.exceptions import ResponseError
 
 from service.cache.redis.breaker import CircuitBreaker
+from service.cache.redis.client import RedisClient
 from service.cache.redis.pubsub import Subscription
-from service.cache.redis.tier import RedisClient
 from service.errors import CacheUnavailable
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import secrets
 from contextlib import suppress
 
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import RedisClient
+from service.cache.redis.client import RedisClient
 from service.errors import CacheUnavailable
 
 # One key each, so that a cluster can run them. GETEX reads here without touching the time to live; it is used instead

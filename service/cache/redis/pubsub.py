@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from time import monotonic
 
-from service.cache.redis.tier import RedisClient
+from service.cache.redis.client import RedisClient
 
 _log = logging.getLogger(__name__)
 

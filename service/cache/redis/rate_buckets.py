@@ -1,7 +1,7 @@
 """What callers have used of their rates, added up over all replicas in Redis."""
 
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import RedisClient
+from service.cache.redis.client import RedisClient
 from service.errors import CacheUnavailable
 
 # The value is the time at which the bucket will be full again, in microseconds of the server's clock (the generic cell

@@ -13,7 +13,8 @@ from tools.bench.workbench import Workbench
 from service.cache.codecs import EmbeddingCodec
 from service.cache.memory import MemoryCache
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import RedisCache, connect
+from service.cache.redis.connect import connect
+from service.cache.redis.tier import RedisCache
 from service.inference.backends.image_state import ImageState
 from service.sam.embedding import ImageEmbedding
 from service.telemetry.metrics import Metrics
