@@ -10,8 +10,11 @@ from starlette.responses import Response
 
 from service.api.schemas import Format
 from service.inference.segmentation_builder import SegmentedMask
-from service.sam.formats import encode_logits, encode_png, encode_polygons, encode_rle
 from service.sam.granularity import Box
+from service.sam.logits import encode_logits
+from service.sam.png import encode_png
+from service.sam.polygons import encode_polygons
+from service.sam.rle import encode_rle
 from service.sam.transforms import Size
 
 JSON, PNG = "application/json", "image/png"

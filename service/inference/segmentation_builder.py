@@ -14,8 +14,8 @@ from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
 from service.manifest import Ranking
 from service.sam.embedding import mask_id
-from service.sam.formats import to_float16
 from service.sam.granularity import Box
+from service.sam.logits import to_float16
 from service.sam.masks import Mask, Multimask, candidates, rank
 from service.sam.prompts import Prompt
 from service.sam.transforms import Size

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.sam.formats import to_float16
 from service.sam.granularity import MAX_PROPOSALS, Proposals
+from service.sam.logits import to_float16
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
 TOKENS_SHAPE = (4096, 256)

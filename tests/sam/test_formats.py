@@ -15,15 +15,11 @@ from scipy import ndimage
 from support.whole_masks import full
 
 from service.errors import InvalidRequest
-from service.sam.formats import (
-    decode_logits,
-    encode_logits,
-    encode_outlines,
-    encode_png,
-    encode_polygons,
-    encode_rle,
-)
+from service.sam.logits import decode_logits, encode_logits
 from service.sam.masks import BinaryMask, binary_mask
+from service.sam.png import encode_png
+from service.sam.polygons import encode_outlines, encode_polygons
+from service.sam.rle import encode_rle
 
 # A C whose ends touch at a corner, a ring with an island, a chain of diagonal pixels, a hole that touches the outside
 # at a corner, two holes that touch each other.

@@ -12,9 +12,9 @@ from pycocotools import mask as coco
 from support.browser import needed_program
 
 from service.manifest import Ranking
-from service.sam.formats import encode_rle
 from service.sam.masks import binary_mask, candidates, rank
 from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.rle import encode_rle
 from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
 
 TESTS = Path(__file__).parent / "decoding.test.mjs"

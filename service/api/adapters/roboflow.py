@@ -33,9 +33,10 @@ from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
-from service.sam.formats import encode_outlines, encode_rle
 from service.sam.masks import BinaryMask, Mask, Multimask
+from service.sam.polygons import encode_outlines
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
+from service.sam.rle import encode_rle
 from service.sam.transforms import MASK_SIZE, Size
 
 # Polygons have whole numbers there, so a staircase of pixels becomes a line.

@@ -19,7 +19,7 @@ from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
-from service.sam.formats import encode_outlines
+from service.sam.polygons import encode_outlines
 from service.sam.prompts import NEGATIVE, Prompt
 from service.sam.transforms import Size
 

@@ -19,8 +19,8 @@ from service.sam.embedding import (
     mask_from_bytes,
     mask_to_bytes,
 )
-from service.sam.formats import decode_logits
 from service.sam.images import decode_image
+from service.sam.logits import decode_logits
 
 MAX_PIXELS = 100_000
 FINGERPRINT = "0123456789abcdef"

@@ -1,33 +1,14 @@
-"""The forms in which a mask leaves the service: run lengths, PNG, polygons and raw logits.
+"""Masks as polygons: outlines and holes along the edges of the pixels."""
 
-All are made from the turns or the crop of a `Mask`; nothing of the picture's full size is touched but a PNG's bytes.
-"""
-
-import struct
-import zlib
 from typing import NamedTuple, TypedDict
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
-from service.errors import InvalidRequest
-from service.sam.float16 import as_float16, as_float32
 from service.sam.masks import Mask, row_changes
-from service.sam.transforms import MASK_SIZE
 
 Ring = list[list[float]]
-
-# Finite logits stay finite in float16.
-_LARGEST_FLOAT16 = 65504.0
-
-
-class Rle(TypedDict):
-    """COCO's compressed run-length encoding; `size` is [H, W], columns run first."""
-
-    size: list[int]
-    counts: str
 
 
 class Polygon(TypedDict):
@@ -42,41 +23,6 @@ class Outline(NamedTuple):
 
     area: float
     ring: Ring
-
-
-def encode_rle(mask: Mask) -> Rle:
-    """The same text that pycocotools gives for the full picture, from the turns alone."""
-    height, width = mask.size
-    found = mask.turns
-    turns = np.zeros(len(found) + 2, np.int64)
-    turns[1:-1], turns[-1] = found, height * width
-    counts = np.diff(turns).astype(np.uint32)
-    packed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
-
-
-def encode_png(mask: Mask, *, crop: bool) -> bytes:
-    """A grey PNG of one bit a pixel, white where the mask is.
-
-    Args:
-        mask: the mask.
-        crop: cut to the mask's box instead of the whole picture. An empty mask is then a single black pixel, since
-            a PNG has at least one.
-    """
-    pixels = mask.crop
-    box_height, box_width = pixels.shape
-    height, width = (max(1, box_height), max(1, box_width)) if crop else mask.size
-    left, top = (0, 0) if crop else mask.box[:2]
-    # A PNG row is one byte that names its filter, here 0 for none, and the pixels from the highest bit on.
-    lines = np.zeros((box_height, 1 + (width + 7) // 8), np.uint8)
-    if box_width:
-        first, shift = divmod(left, 8)
-        packed = np.packbits(np.pad(pixels, ((0, 0), (shift, 0))) if shift else pixels, axis=1)
-        lines[:, 1 + first : 1 + first + packed.shape[1]] = packed
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    row_bytes = lines.shape[1]
-    data = _compressed(top * row_bytes, lines.reshape(-1).data, (height - top - box_height) * row_bytes)
-    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _png_chunk(b"IEND", b"")
 
 
 def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygon]:
@@ -114,77 +60,6 @@ def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outlin
     rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
     outlines = [Outline(_doubled_area(np.array(ring, np.int64)) / 2, ring) for ring in rings]
     return sorted(outlines, key=lambda outline: -outline.area)
-
-
-def encode_logits(logits: NDArray[np.floating]) -> bytes:
-    """(256, 256) logits as little-endian float16, row by row: 131,072 bytes. Larger values become the largest."""
-    return to_float16(logits).astype("<f2", copy=False).tobytes()
-
-
-def decode_logits(data: bytes) -> NDArray[np.float32]:
-    """The logits that `encode_logits` wrote; (256, 256) float32.
-
-    Raises:
-        InvalidRequest: another length, or a value that is not finite.
-    """
-    expected = MASK_SIZE * MASK_SIZE * 2
-    if len(data) != expected:
-        raise InvalidRequest(
-            f"Mask logits are {MASK_SIZE} x {MASK_SIZE} little-endian float16, {expected} bytes; these are {len(data)}."
-        )
-    logits = as_float32(np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE))
-    if not np.isfinite(logits).all():
-        raise InvalidRequest("Mask logits must be finite numbers; these hold NaN or infinity.")
-    return logits
-
-
-def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number.
-
-    Args:
-        logits: (256, 256); what is float16 already is finite and stays as it is.
-    """
-    if logits.dtype == np.float16:
-        return np.asarray(logits, np.float16)
-    return as_float16(np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
-
-
-def _deflater() -> "zlib._Compress":
-    # Z_RLE finds the runs a mask consists of; at 12 megapixels it is as fast as level 1 and gives half the bytes.
-    return zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_RLE)
-
-
-def _deflated_zeros(count: int) -> bytes:
-    """Zeros as whole bytes of a deflate stream that refer to nothing before them."""
-    deflater = _deflater()
-    return deflater.compress(bytes(count)) + deflater.flush(zlib.Z_FULL_FLUSH)
-
-
-# Most of a large picture is outside the mask's box. This many zeros were compressed once for all pictures.
-_ZEROS = 65_536
-_DEFLATED_ZEROS = _deflated_zeros(_ZEROS)
-_END_OF_DEFLATE = b"\x03\x00"
-_ZLIB_HEADER = b"\x78\x01"
-_ADLER_PRIME = 65_521
-
-
-def _compressed(zeros_before: int, data: memoryview, zeros_behind: int) -> bytes:
-    """Zeros, data and zeros as one zlib stream (RFC 1950)."""
-    blocks_before, zeros = divmod(zeros_before, _ZEROS)
-    blocks_behind, zeros_between = divmod(zeros_behind, _ZEROS)
-    deflater = _deflater()
-    body = deflater.compress(bytes(zeros)) + deflater.compress(data) + deflater.compress(bytes(zeros_between))
-    end = b"" if blocks_behind == 0 else _DEFLATED_ZEROS * blocks_behind + _END_OF_DEFLATE
-    body += deflater.flush(zlib.Z_FULL_FLUSH if end else zlib.Z_FINISH) + end
-    # Adler-32 is two sums: of the bytes and one, and of what the first has been after each byte.
-    checksum = zlib.adler32(data, zeros_before % _ADLER_PRIME << 16 | 1)
-    first, second = checksum & 0xFFFF, checksum >> 16
-    second = (second + zeros_behind * first) % _ADLER_PRIME
-    return b"".join((_ZLIB_HEADER, _DEFLATED_ZEROS * blocks_before, body, struct.pack(">HH", second, first)))
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:

@@ -1,0 +1,44 @@
+"""Raw mask logits as float16: in the caches, and on their way to a client and back."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest
+from service.sam.float16 import as_float16, as_float32
+from service.sam.transforms import MASK_SIZE
+
+# Finite logits stay finite in float16.
+_LARGEST_FLOAT16 = 65504.0
+
+
+def encode_logits(logits: NDArray[np.floating]) -> bytes:
+    """(256, 256) logits as little-endian float16, row by row: 131,072 bytes. Larger values become the largest."""
+    return to_float16(logits).astype("<f2", copy=False).tobytes()
+
+
+def decode_logits(data: bytes) -> NDArray[np.float32]:
+    """The logits that `encode_logits` wrote; (256, 256) float32.
+
+    Raises:
+        InvalidRequest: another length, or a value that is not finite.
+    """
+    expected = MASK_SIZE * MASK_SIZE * 2
+    if len(data) != expected:
+        raise InvalidRequest(
+            f"Mask logits are {MASK_SIZE} x {MASK_SIZE} little-endian float16, {expected} bytes; these are {len(data)}."
+        )
+    logits = as_float32(np.frombuffer(data, "<f2").reshape(MASK_SIZE, MASK_SIZE))
+    if not np.isfinite(logits).all():
+        raise InvalidRequest("Mask logits must be finite numbers; these hold NaN or infinity.")
+    return logits
+
+
+def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number.
+
+    Args:
+        logits: (256, 256); what is float16 already is finite and stays as it is.
+    """
+    if logits.dtype == np.float16:
+        return np.asarray(logits, np.float16)
+    return as_float16(np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
