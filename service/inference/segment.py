@@ -19,11 +19,11 @@ from service.inference.refinement_masks import RefinablePrompt, RefinementMasks
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.gathering import gather_or_cancel
-from service.inference.segmentation_builder import MaskFunction, Renderer, SegmentationBuilder
+from service.inference.segmentation_builder import Renderer, SegmentationBuilder
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.granularity import Box, Granularity, with_box
-from service.sam.masks import Multimask
+from service.sam.masks import MaskFunction, Multimask
 from service.sam.prompts import Prompt, check_prompt
 from service.telemetry.timings import Timings
 

@@ -1,12 +1,9 @@
 """The answer to a prompt request while its masks are made: ranking, enlarging and rendering."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.context import RequestContext
@@ -16,15 +13,12 @@ from service.manifest import Ranking
 from service.sam.embedding import mask_id
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
-from service.sam.masks import Mask, Multimask, candidates, rank
+from service.sam.masks import Mask, MaskFunction, Multimask, candidates, rank
 from service.sam.prompts import Prompt
 from service.sam.transforms import Size
 
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
-
-MaskFunction = Callable[[NDArray[np.float32], Size], Mask]
-"""Enlarges logits (256, 256) to a mask of the image's height and width."""
 
 
 @dataclass(frozen=True, slots=True)

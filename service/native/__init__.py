@@ -1,221 +1,59 @@
-"""What is written in C for CPUs: EdgeSAM's decoder, and masks as runs of pixels (service.sam.mask_runs).
+"""The loader of the native library: C code for CPUs, built once for each instruction set.
 
-The decoder takes one prompt at a time, the image tokens block by block through the cache. ONNX Runtime decodes where
-the library could not be built, on a GPU, and as the reference. What the C files do is told in decoder.c and masks.c;
-this module loads the best build that the processor runs, and hands arrays over.
+`decoder` holds EdgeSAM's prompt decoder and `masks` the masks as runs of pixels. Where no build runs, ONNX Runtime
+decodes and NumPy makes the masks.
 """
 
 import ctypes
 import functools
 import logging
 import sysconfig
-from collections.abc import Mapping
-from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float32]
-
-MAX_POINTS = 123
-"""Points of a prompt, absent ones included; decoder.h allows 128 tokens, five of which are the decoder's own."""
-
-STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
-"""Of keys, keys0 and queries0 of one picture."""
 
 # The best one first.
 _LEVELS = ("x86-64-v4", "x86-64-v3")
 
+# All functions that the Python modules of this package call.
+_FUNCTIONS = (
+    "edgesam_runs_here",
+    "edgesam_decoder_new",
+    "edgesam_decoder_free",
+    "edgesam_prepare",
+    "edgesam_decode",
+    "edgesam_mask_transitions",
+    "edgesam_mask_pixels",
+)
+
 _log = logging.getLogger(__name__)
 
 
-class NativeError(RuntimeError):
-    """The parameters are not EdgeSAM's, or memory ran out; the message says which."""
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (("name", c_char_p), ("data", c_void_p), ("size", c_int64))
-
-
-class _Tokens(ctypes.Structure):
-    _fields_ = (("half", c_void_p), ("single", c_void_p))
-
-
-class _States(ctypes.Structure):
-    _fields_ = (("count", c_int), ("keys", c_void_p), ("keys0", c_void_p), ("queries0", c_void_p))
-
-
-class _Prompts(ctypes.Structure):
-    _fields_ = (("count", c_int), ("length", c_int), ("points", c_void_p), ("labels", c_void_p))
-
-
-class _Masks(ctypes.Structure):
-    _fields_ = (("mask_logits", c_void_p), ("iou_predictions", c_void_p), ("stability", c_void_p))
-
-
 def best_level() -> str | None:
-    """The instruction set of the build that is used here, for instance `x86-64-v4`; None without one."""
+    """Return the instruction set of the build in use, for instance `x86-64-v4`; None where no build runs."""
     found = _find()
     return None if found is None else found[0]
 
 
 def library() -> ctypes.CDLL | None:
-    """The build that is used here, for what else is in it (`service.sam.mask_runs`)."""
+    """Return the build in use, loaded; None where no build runs."""
     found = _find()
     return None if found is None else found[1]
 
 
-class NativeDecoder:
-    """A decoder with its parameters and threads.
-
-    Args:
-        parameters: by their names in SAM's checkpoint.
-        threads: that may compute at the same time for one prompt.
-
-    Raises:
-        NativeError: no build runs here, or the parameters are not EdgeSAM's.
-    """
-
-    def __init__(self, parameters: Mapping[str, NDArray[Any]], *, threads: int) -> None:
-        found = _find()
-        if found is None:
-            raise NativeError("no build of the native decoder runs on this machine")
-        self.level, self._library = found
-        self.threads = threads
-        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in parameters.items()}
-        tensors = (_Tensor * len(arrays))(
-            *(_Tensor(name.encode(), array.ctypes.data, array.size) for name, array in arrays.items())
-        )
-        error = ctypes.create_string_buffer(256)
-        self._decoder = self._library.edgesam_decoder_new(tensors, len(arrays), threads, error)
-        if not self._decoder:
-            raise NativeError(error.value.decode())
-
-    def __del__(self) -> None:
-        if getattr(self, "_decoder", None):
-            self._library.edgesam_decoder_free(self._decoder)
-
-    def prepare(
-        self,
-        tokens: NDArray[np.float16] | NDArray[np.float32],
-        *,
-        threads: int,
-        out: tuple[Floats, Floats, Floats] | None = None,
-    ) -> tuple[Floats, Floats, Floats]:
-        """Do what depends on a picture alone, where there is no mask prompt. Blocking; releases the interpreter.
-
-        Args:
-            tokens: (4096, 256).
-            threads: as in `decode`.
-            out: where the answer is written, contiguous; fresh memory by default.
-
-        Returns:
-            keys (1, 4096, 256), keys0 (1, 4096, 128) and queries0 (1, 4096, 128), as PrepareGraph gives them.
-
-        Raises:
-            ValueError: the shape or the type of `tokens` or of `out`.
-        """
-        if tokens.shape != (4096, 256) or tokens.dtype not in {np.dtype(np.float16), np.dtype(np.float32)}:
-            raise ValueError(f"Tokens have the shape (4096, 256) in float16 or float32, not {tokens.shape}.")
-        numbers: NDArray[Any] = np.ascontiguousarray(tokens)
-        is_half = numbers.dtype == np.float16
-        at = _Tokens(numbers.ctypes.data if is_half else None, None if is_half else numbers.ctypes.data)
-        keys, keys0, queries0 = out or (np.empty(shape, np.float32) for shape in STATE_SHAPES)
-        for array, shape in zip((keys, keys0, queries0), STATE_SHAPES, strict=True):
-            if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-                raise ValueError(f"A state is written to contiguous float32 of the shapes {STATE_SHAPES}.")
-        places = (array.ctypes.data for array in (keys, keys0, queries0))
-        self._library.edgesam_prepare(self._decoder, at, self._bounded(threads), *places)
-        return keys, keys0, queries0
-
-    def decode(
-        self,
-        keys: Floats,
-        keys0: Floats,
-        queries0: Floats,
-        points: Floats,
-        labels: NDArray[np.int64],
-        *,
-        threads: int,
-    ) -> tuple[Floats, Floats, Floats]:
-        """Masks for P prompts; a prompt's are the same bit for bit whatever `threads` is, and alone or in company.
-        Blocking; releases the interpreter.
-
-        Args:
-            keys: (S, 4096, 256), S = 1 or P.
-            keys0: (S, 4096, 128).
-            queries0: (S, 4096, 128).
-            points: (P, N, 2) in the frame, N up to `MAX_POINTS`.
-            labels: (P, N), the table of service.sam.prompts.
-            threads: that compute, at most those of the decoder.
-
-        Returns:
-            mask_logits (P, 4, 256, 256), iou_predictions (P, 4), stability (P, 4).
-
-        Raises:
-            ValueError: shapes, or a label that there is not.
-            NativeError: out of memory.
-        """
-        count, length = labels.shape
-        keys, keys0, queries0 = (np.ascontiguousarray(array, np.float32) for array in (keys, keys0, queries0))
-        points, labels = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(labels, np.int64)
-        shapes = (keys.shape[1:], keys0.shape[1:], queries0.shape[1:])
-        states = {len(keys), len(keys0), len(queries0)}
-        if shapes != ((4096, 256), (4096, 128), (4096, 128)) or states not in ({1}, {count}):
-            raise ValueError(f"An image state for {count} prompts has not the shapes {shapes} of {states} pictures.")
-        if points.shape != (count, length, 2) or length > MAX_POINTS:
-            raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_POINTS} points.")
-        mask_logits = np.empty((count, 4, 256, 256), np.float32)
-        iou_predictions, stability = np.empty((count, 4), np.float32), np.empty((count, 4), np.float32)
-        status = self._library.edgesam_decode(
-            self._decoder,
-            _States(len(keys), keys.ctypes.data, keys0.ctypes.data, queries0.ctypes.data),
-            _Prompts(count, length, points.ctypes.data, labels.ctypes.data),
-            self._bounded(threads),
-            _Masks(mask_logits.ctypes.data, iou_predictions.ctypes.data, stability.ctypes.data),
-        )
-        if status == -1:
-            raise NativeError("out of memory")
-        if status:
-            raise ValueError(f"Labels must lie between -3 and 3: {labels.tolist()}.")
-        return mask_logits, iou_predictions, stability
-
-    def _bounded(self, threads: int) -> int:
-        return max(1, min(threads, self.threads))
-
-
 @functools.cache
 def _find() -> tuple[str, ctypes.CDLL] | None:
-    # Builds for other versions of Python may lie beside; only this one's is of this source.
+    # Builds for other versions of Python may lie in the same folder. Only this version's is of this source.
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for level in _LEVELS:
         path = Path(__file__).parent / f"_{level.replace('-', '_')}{suffix}"
         if not path.exists():
             continue
         try:
-            loaded = _load(path)
-        except (OSError, AttributeError) as error:  # damaged, or built of another source: it is as if there were none
+            loaded = ctypes.CDLL(str(path))
+            for name in _FUNCTIONS:
+                getattr(loaded, name)
+        except (OSError, AttributeError) as error:  # a damaged file, or a build of another source
             _log.warning("%s cannot be used: %s", path.name, error)
             continue
         if loaded.edgesam_runs_here():
             return level, loaded
     return None
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    """The library with the types of all its functions."""
-    loaded = ctypes.CDLL(str(path))
-    loaded.edgesam_decoder_new.restype = c_void_p
-    loaded.edgesam_decoder_new.argtypes = [POINTER(_Tensor), c_int, c_int, c_char_p]
-    loaded.edgesam_decoder_free.restype = None
-    loaded.edgesam_decoder_free.argtypes = [c_void_p]
-    loaded.edgesam_prepare.restype = None
-    loaded.edgesam_prepare.argtypes = [c_void_p, _Tokens, c_int, c_void_p, c_void_p, c_void_p]
-    loaded.edgesam_decode.argtypes = [c_void_p, _States, _Prompts, c_int, _Masks]
-    loaded.edgesam_mask_turns.restype = c_int64
-    loaded.edgesam_mask_turns.argtypes = [c_void_p, c_void_p, c_void_p, c_int64, *[c_void_p] * 3]
-    loaded.edgesam_mask_pixels.restype = None
-    loaded.edgesam_mask_pixels.argtypes = [c_void_p, c_int64, c_int32, c_void_p, c_void_p]
-    return loaded

@@ -18,9 +18,9 @@ class Rle(TypedDict):
 def encode_rle(mask: Mask) -> Rle:
     """The same text that pycocotools gives for the full picture, from the turns alone."""
     height, width = mask.size
-    found = mask.turns
-    turns = np.zeros(len(found) + 2, np.int64)
-    turns[1:-1], turns[-1] = found, height * width
-    counts = np.diff(turns).astype(np.uint32)
+    found = mask.transitions
+    transitions = np.zeros(len(found) + 2, np.int64)
+    transitions[1:-1], transitions[-1] = found, height * width
+    counts = np.diff(transitions).astype(np.uint32)
     packed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": packed["counts"].decode("ascii")}

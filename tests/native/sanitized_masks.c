@@ -46,9 +46,9 @@ static int check(const float *logits, int height, int width)
     edgesam_axis rows = axis(height), columns = axis(width);
     int64_t area;
     int32_t box[4];
-    int64_t count = edgesam_mask_turns(logits, &rows, &columns, 0, NULL, &area, box);
+    int64_t count = edgesam_mask_transitions(logits, &rows, &columns, 0, NULL, &area, box);
     uint32_t *turns = malloc((count + 1) * sizeof *turns);
-    int64_t again = edgesam_mask_turns(logits, &rows, &columns, count, turns, &area, box);
+    int64_t again = edgesam_mask_transitions(logits, &rows, &columns, count, turns, &area, box);
     int64_t pixels = (int64_t)(box[2] - box[0]) * (box[3] - box[1]), drawn = 0;
     if (pixels) {
         uint8_t *mask = malloc(pixels);

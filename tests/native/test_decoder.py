@@ -19,7 +19,8 @@ from support.random_model import random_model
 import service.native
 from model_store.graphs import PrepareGraph
 from model_store.parity import TorchAnswers, torch_answers
-from service.native import MAX_POINTS, NativeDecoder, NativeError, best_level
+from service.native import best_level
+from service.native.decoder import MAX_POINTS, NativeDecoder, NativeError
 from service.sam.prompts import ABSENT, IGNORED, decoder_inputs
 
 # docs/explanation/model.md, section 11: equal to 1e-4. Measured on these weights: 1e-5.
@@ -55,7 +56,11 @@ def decoder(request, parameters) -> Iterator[NativeDecoder]:
     """Every build, not only the best."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.native, "_LEVELS", (request.param,))
-        yield NativeDecoder(parameters, threads=THREADS)
+        service.native._find.cache_clear()
+        decoder = NativeDecoder(parameters, threads=THREADS)
+        assert decoder.level == request.param
+        yield decoder
+    service.native._find.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -203,25 +208,32 @@ def test_missing_or_misshapen_parameters_are_named(parameters):
         NativeDecoder({**parameters, name: parameters[name][1:]}, threads=1)
 
 
-def test_without_a_build_there_is_none(tmp_path):
-    """As where no compiler was: the package's Python alone."""
-    package = tmp_path / "alone"
-    package.mkdir()
-    shutil.copy(service.native.__file__, package / "__init__.py")
-    question = "import alone; print(alone.best_level()); alone.NativeDecoder({}, threads=1)"
+def copy_without_builds(folder: Path) -> Path:
+    """The Python files of `service.native` in a package of the same name, as where there was no compiler."""
+    package = folder / "service" / "native"
+    package.mkdir(parents=True)
+    (folder / "service" / "__init__.py").touch()
+    for path in Path(service.native.__file__).parent.glob("*.py"):
+        shutil.copy(path, package)
+    return package
 
-    asked = subprocess.run([sys.executable, "-c", question], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+def test_without_a_build_there_is_no_decoder(tmp_path):
+    copy_without_builds(tmp_path)
+    code = (
+        "from service.native import best_level; from service.native.decoder import NativeDecoder; "
+        "print(best_level()); NativeDecoder({}, threads=1)"
+    )
+
+    asked = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert asked.stdout == "None\n"
     assert "no build of the native decoder runs on this machine" in asked.stderr
 
 
 @pytest.mark.parametrize("damage", ["no library", "built of another source"])
-def test_a_build_that_cannot_be_used_is_as_good_as_none(tmp_path, damage):
-    package = tmp_path / "service" / "native"
-    package.mkdir(parents=True)
-    (tmp_path / "service" / "__init__.py").touch()
-    shutil.copy(service.native.__file__, package)
+def test_a_build_that_cannot_be_used_is_left_out(tmp_path, damage):
+    package = copy_without_builds(tmp_path)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for level in ("v3", "v4"):
         path = package / f"_x86_64_{level}{suffix}"

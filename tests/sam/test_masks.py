@@ -8,22 +8,22 @@ from sam.pictures import logits, masks, sizes
 from sam.reference import upsampled
 from support.whole_masks import full
 
-from service import native
-from service.sam.mask_runs import MaskLibrary
+from service.native.masks import native_masks
 from service.sam.masks import BinaryMask, binary_mask, candidates
 from service.sam.prompts import Prompt
 
-# Both ways to a mask have to pass; tests/native sees to it that the library is there where there is a compiler.
-LIBRARY = None if (library := native.library()) is None else MaskLibrary(library)
+# Both functions have to pass. tests/native checks that the library was built where there is a compiler.
+NATIVE = native_masks()
+needs_library = pytest.mark.skipif(NATIVE is None, reason="the native library was not built")
 both_ways = pytest.mark.parametrize(
-    "library",
-    [None, pytest.param(LIBRARY, marks=pytest.mark.skipif(LIBRARY is None, reason="the native library was not built"))],
+    "mask_of",
+    [binary_mask, pytest.param(NATIVE and NATIVE.binary_mask, marks=needs_library)],
     ids=["numpy", "native"],
 )
 
 
-def assert_equal_to_the_full_path(values, size, library):
-    found = binary_mask(values, size, library)
+def assert_equal_to_the_full_path(values, size, mask_of):
+    found = mask_of(values, size)
 
     expected = upsampled(values, size)
     # What is nearer to 0 than rounding in float32 reaches may fall on either side.
@@ -54,37 +54,37 @@ def assert_tight(mask):
 @example(np.ones((256, 256), np.float32), (1, 1))
 @example(np.ones((256, 256), np.float32), (1, 2048))
 @example(np.ones((256, 256), np.float32), (2048, 1))
-def test_a_mask_equals_the_full_path_at_any_size(library, values, size):
-    assert_equal_to_the_full_path(values, size, library)
+def test_a_mask_equals_the_full_path_at_any_size(mask_of, values, size):
+    assert_equal_to_the_full_path(values, size, mask_of)
 
 
 @both_ways
 @settings(max_examples=8, deadline=None)
 @given(logits(), st.sampled_from([(3000, 4000), (4000, 1100), (1, 2048), (3, 4000), (2160, 1440)]))
-def test_a_mask_equals_the_full_path_at_large_sizes(library, values, size):
-    assert_equal_to_the_full_path(values, size, library)
+def test_a_mask_equals_the_full_path_at_large_sizes(mask_of, values, size):
+    assert_equal_to_the_full_path(values, size, mask_of)
 
 
 @both_ways
-def test_noise_at_twelve_megapixels_equals_the_full_path(library):
+def test_noise_at_twelve_megapixels_equals_the_full_path(mask_of):
     values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
-    assert_equal_to_the_full_path(values, (3000, 4000), library)
+    assert_equal_to_the_full_path(values, (3000, 4000), mask_of)
 
 
 @both_ways
-def test_logits_in_the_padding_have_no_effect(library):
+def test_logits_in_the_padding_have_no_effect(mask_of):
     values = np.full((256, 256), -1.0, np.float32)
     values[200:] = 1.0
 
-    mask = binary_mask(values, (1000, 2000), library)
+    mask = mask_of(values, (1000, 2000))
 
     assert mask.area == 0
 
 
 @both_ways
-def test_a_logit_of_exactly_zero_is_not_in_the_mask(library):
-    mask = binary_mask(np.zeros((256, 256), np.float32), (300, 400), library)
+def test_a_logit_of_exactly_zero_is_not_in_the_mask(mask_of):
+    mask = mask_of(np.zeros((256, 256), np.float32), (300, 400))
 
     assert mask.area == 0
     assert mask.box == (0, 0, 0, 0)
@@ -93,39 +93,39 @@ def test_a_logit_of_exactly_zero_is_not_in_the_mask(library):
 
 
 @both_ways
-def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask(library):
+def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask(mask_of):
     values = np.zeros((256, 256), np.float32)
     values[100:150, 60:90] = 1.0
 
-    mask = binary_mask(values, (1024, 1024), library)
+    mask = mask_of(values, (1024, 1024))
 
     assert np.array_equal(full(mask), upsampled(values, (1024, 1024)) > 0.0)
 
 
 @both_ways
-def test_the_largest_float16_logits_do_not_overflow(library):
+def test_the_largest_float16_logits_do_not_overflow(mask_of):
     values = np.where(np.arange(256 * 256).reshape(256, 256) % 2, 65504.0, -65504.0).astype(np.float32)
 
-    assert_equal_to_the_full_path(values, (500, 500), library)
+    assert_equal_to_the_full_path(values, (500, 500), mask_of)
 
 
 @settings(max_examples=60, deadline=None)
 @given(logits(), sizes())
 @example(np.ones((256, 256), np.float32), (3, 4))
 @example(-np.ones((256, 256), np.float32), (3, 4))
-@pytest.mark.skipif(LIBRARY is None, reason="the native library was not built")
-def test_turns_area_and_box_tell_the_same_as_the_pixels(values, size):
-    mask = LIBRARY.mask(values, size)
+@needs_library
+def test_transitions_area_and_box_tell_the_same_as_the_pixels(values, size):
+    mask = NATIVE.binary_mask(values, size)
 
     drawn = BinaryMask.cut(size, 0, 0, full(mask))
-    assert np.array_equal(mask.turns, drawn.turns)
+    assert np.array_equal(mask.transitions, drawn.transitions)
     assert (mask.area, mask.box) == (drawn.area, drawn.box)
 
 
-@pytest.mark.skipif(LIBRARY is None, reason="the native library was not built")
+@needs_library
 def test_logits_of_another_shape_are_an_error():
     with pytest.raises(ValueError, match="256"):
-        LIBRARY.mask(np.zeros((255, 256), np.float32), (10, 10))
+        NATIVE.binary_mask(np.zeros((255, 256), np.float32), (10, 10))
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ from service.inference.backends.onnx_graph import Floats, Graph, Resources
 from service.inference.backends.providers import CPU, Backend, Selection, select_fastest
 from service.inference.backends.state_memory import StateMemory
 from service.manifest import STATE_NAMES, ManifestError
-from service.native import NativeDecoder, NativeError
+from service.native.decoder import NativeDecoder, NativeError
 from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
 from service.sam.prompts import PADDING, POSITIVE
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.inference.backends.onnx_graph import Floats
 from service.inference.scheduling.thread_priority import lower_thread_priority
-from service.native import STATE_SHAPES
+from service.native.decoder import STATE_SHAPES
 
 
 class StateMemory:

@@ -151,7 +151,7 @@ static span windows_of(span logits)
     return (span){first > 0 ? first : 0, logits.end < WINDOWS ? logits.end : WINDOWS};
 }
 
-int64_t edgesam_mask_turns(const float *logits, const edgesam_axis *rows, const edgesam_axis *columns,
+int64_t edgesam_mask_transitions(const float *logits, const edgesam_axis *rows, const edgesam_axis *columns,
                            int64_t capacity, uint32_t *turns, int64_t *area, int32_t box[4])
 {
     *area = 0;

@@ -21,7 +21,7 @@ typedef struct {
  * beginning; the end of the picture is none. Returns their number, of which at most `capacity` are written, or -1: out
  * of memory. area: pixels of the mask. box: x0, y0, x1, y1, exclusive at the end; zeros when the mask is empty.
  */
-EDGESAM_API int64_t edgesam_mask_turns(const float *logits, const edgesam_axis *rows, const edgesam_axis *columns,
+EDGESAM_API int64_t edgesam_mask_transitions(const float *logits, const edgesam_axis *rows, const edgesam_axis *columns,
                                        int64_t capacity, uint32_t *turns, int64_t *area, int32_t box[4]);
 
 /* The pixels inside the box, row by row, 1 where the mask is, of a mask that is not empty. height: of the picture. */

@@ -1,0 +1,106 @@
+"""Masks at the resolution of the image as runs of pixels, made in C (csrc/masks.c).
+
+The C code computes only the pixels near an edge of the object. It writes pixels only for the formats that need them.
+"""
+
+import ctypes
+import functools
+from ctypes import c_int32, c_int64, c_void_p
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.native import library
+from service.sam.mask_runs import RunMask
+from service.sam.transforms import MASK_SIZE, TAPS, Size, input_size, upsampling
+
+# Objects have some thousand transitions. Noise has more: its mask is computed a second time, with enough memory.
+_CAPACITY: Final = 32_768
+
+
+class _Axis(ctypes.Structure):
+    """`edgesam_axis`."""
+
+    _fields_ = (("length", c_int32), ("first", c_void_p), ("weights", c_void_p), ("starts", c_void_p))
+
+
+class NativeMasks:
+    """The mask functions of the native library. They release Python's global lock.
+
+    Args:
+        loaded: The library, see `service.native.library`.
+    """
+
+    def __init__(self, loaded: ctypes.CDLL) -> None:
+        loaded.edgesam_mask_transitions.restype = c_int64
+        loaded.edgesam_mask_transitions.argtypes = [c_void_p, c_void_p, c_void_p, c_int64, *[c_void_p] * 3]
+        loaded.edgesam_mask_pixels.restype = None
+        loaded.edgesam_mask_pixels.argtypes = [c_void_p, c_int64, c_int32, c_void_p, c_void_p]
+        self._transitions = loaded.edgesam_mask_transitions
+        self._pixels = loaded.edgesam_mask_pixels
+
+    def binary_mask(self, logits: NDArray[np.float32], original_size: Size) -> RunMask:
+        """Return the mask that `service.sam.masks.binary_mask` returns, as runs.
+
+        Args:
+            logits: Low-resolution logits, (256, 256) float32, finite.
+            original_size: Height and width of the image, pixels.
+
+        Raises:
+            ValueError: The logits have another shape.
+            MemoryError: There is no memory for the mask.
+        """
+        height, width = original_size
+        input_height, input_width = input_size(original_size)
+        rows, columns = _axis(height, input_height), _axis(width, input_width)
+        logits = np.ascontiguousarray(logits, np.float32)
+        if logits.shape != (MASK_SIZE, MASK_SIZE):
+            raise ValueError(f"Logits have the shape {logits.shape}, not (256, 256).")
+        area, box = c_int64(), (c_int32 * 4)()
+        count = _CAPACITY
+        while True:
+            transitions = np.empty(count, np.uint32)
+            count = self._transitions(
+                logits.ctypes.data, rows.address, columns.address, len(transitions), transitions.ctypes.data,
+                ctypes.byref(area), ctypes.byref(box),
+            )  # fmt: skip
+            if count < 0:
+                raise MemoryError("There is no memory for a mask.")
+            if count <= len(transitions):
+                x0, y0, x1, y1 = box
+                return RunMask(original_size, transitions[:count].copy(), area.value, (x0, y0, x1, y1), self._draw)
+
+    def _draw(self, mask: RunMask) -> NDArray[np.bool_]:
+        """Return the pixels inside the mask's box, (h, w) bool."""
+        x0, y0, x1, y1 = mask.box
+        pixels = np.empty((y1 - y0, x1 - x0), np.bool_)
+        if pixels.size:
+            box = (c_int32 * 4)(*mask.box)
+            starts_and_ends = mask.transitions
+            self._pixels(
+                starts_and_ends.ctypes.data, len(starts_and_ends), mask.size[0], ctypes.byref(box), pixels.ctypes.data
+            )
+        return pixels
+
+
+def native_masks() -> NativeMasks | None:
+    """Return the mask functions of the build in use; None where no build runs."""
+    loaded = library()
+    return None if loaded is None else NativeMasks(loaded)
+
+
+class _AxisArrays:
+    """An axis of the upsampling and the arrays that it points to."""
+
+    def __init__(self, original_length: int, input_length: int) -> None:
+        operator = upsampling(original_length, input_length)
+        first = operator.first.astype(np.int32)
+        weights = np.ascontiguousarray(operator.weights.T)
+        starts = np.searchsorted(first, np.arange(MASK_SIZE - TAPS + 2)).astype(np.int32)
+        self._arrays = first, weights, starts
+        self._axis = _Axis(original_length, *(array.ctypes.data for array in self._arrays))
+        self.address = ctypes.addressof(self._axis)
+
+
+_axis = functools.lru_cache(maxsize=32)(_AxisArrays)
