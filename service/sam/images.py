@@ -1,16 +1,11 @@
-"""Uploaded bytes to an upright RGB picture, whatever the bytes are.
+"""Decoding of uploaded bytes, which may be anything, to an upright RGB image.
 
-What a picture is made of is read from its header first; nothing is decoded that would be refused afterwards. Colour
-profiles are ignored: the numbers in the file are taken as sRGB.
+The header is checked first, so that nothing is decoded that would be refused afterwards. Colour profiles are ignored:
+the numbers in the file are taken as sRGB. `service.process.configure_image_libraries` has to be called first, once.
 """
 
-import contextlib
-import ctypes
 import io
-import logging
-import re
 import struct
-import warnings
 
 import numpy as np
 
@@ -24,7 +19,6 @@ from PIL import (
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
-    _imaging,
 )
 
 from service.errors import (
@@ -48,8 +42,10 @@ from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
 
+# Rows that are laid on white together.
 _BAND_ROWS = 256
 
+# By EXIF orientation; 1 is upright.
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,52 +56,28 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_PILLOW_WARNINGS = re.compile(r"PIL\.")
-
-
-def _take_over_pillow() -> None:
-    """The three things of Pillow that can be set for the process only; run once, at import.
-
-    Its limit of pixels counts differently from ours and warns first: `max_pixels` decides. And a damaged file shall not
-    write into the operator's log, where every broken line of a TIFF would be one line, so its logger and libtiff's
-    handlers fall silent; the sender gets an answer.
-    """
-    Image.MAX_IMAGE_PIXELS = None
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    with contextlib.suppress(OSError, AttributeError):  # A Pillow built without libtiff has nothing to silence.
-        libraries = ctypes.CDLL(_imaging.__file__)
-        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-            set_handler = getattr(libraries, name)
-            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            set_handler(None)
-
-
-_take_over_pillow()
-
 
 def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
-    """The picture as people see it: upright, RGB, transparent parts on white, the first frame of an animation.
+    """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
-    For `transforms.preprocess`, which takes it as it is: an array in between is two copies of all pixels.
-
-    16-bit grey is scaled to 8 bits with rounding; of 16-bit colour the high byte counts.
+    16-bit grey is scaled to 8 bits with rounding. 16-bit colour keeps its high byte.
 
     Args:
-        data: a file in one of the supported formats; its name and content type do not matter.
-        max_pixels: more pixels than this are refused before they are decoded.
+        data: File in one of the supported formats. Its name and content type do not matter.
+        max_pixels: Largest number of pixels. Larger images are refused before they are decoded.
 
     Returns:
-        A loaded picture of mode RGB.
+        A loaded Pillow image of mode RGB. `transforms.preprocess` takes it as it is: an array in between would copy
+        all pixels twice.
 
     Raises:
-        UnsupportedImage: another format, or samples that have no white (32-bit integers, floats, Lab).
-        UndecodableImage: a supported format, but broken or cut off.
-        ImageTooLarge: more than `max_pixels`.
-        UnusableAspectRatio: the shorter side would be 0 in the encoder's frame.
-        Overloaded: the process gets no memory for it.
+        UnsupportedImage: The format is another, or its samples define no white (32-bit integers, floats, Lab).
+        UndecodableImage: The format is supported, but the file is broken or cut off.
+        ImageTooLarge: The image has more than `max_pixels` pixels.
+        UnusableAspectRatio: The shorter side would be 0 in the encoder's frame.
+        Overloaded: The process gets no memory for the image.
     """
     file_format = _sniff(data)
-    _ignore_pillow_warnings()
     try:
         if file_format == "WEBP" and (size := _webp_size(data)):
             _check_size(size, max_pixels)  # Opening allocates two canvases.
@@ -122,20 +94,20 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
             if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
                 check_bmp_runs(image.height * image.width, data)
             image.load()
-            turn = _turn(image)
-            picture = _rgb(image)
-        if picture is not image:
-            image.close()  # or its pixels would be held while the picture is turned
-        return picture if turn is None else picture.transpose(turn)
+            transposition = _exif_transposition(image)
+            rgb = _rgb(image)
+        if rgb is not image:
+            image.close()  # otherwise its pixels stay in memory during the transposition
+        return rgb if transposition is None else rgb.transpose(transposition)
     except ServiceError:
         raise
     except MemoryError as error:
-        # Where the process may not have more, that is not the picture's fault.
+        # The process may not have more memory, which is no fault of the image.
         raise Overloaded(
             "There is no memory to decode this picture now. Retry shortly, or send it scaled down.", retry_after_s=1.0
         ) from error
     except Exception as error:
-        # On hostile files Pillow raises nearly every type there is.
+        # On damaged files Pillow raises nearly every type of exception.
         raise UndecodableImage(
             f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
             "file, or save the picture again as JPEG or PNG."
@@ -143,7 +115,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def _sniff(data: bytes) -> str:
-    """Pillow's name of the format, from the first bytes."""
+    """Return Pillow's name of the format, by the first bytes."""
     if not data:
         raise UndecodableImage("The picture has 0 bytes; send a file.")
     for file_format, signatures in (
@@ -162,18 +134,8 @@ def _sniff(data: bytes) -> str:
     raise UnsupportedImage(f"The bytes are not a picture in a supported format. {_SUPPORTED}")
 
 
-def _ignore_pillow_warnings() -> None:
-    """Keeps remarks about damaged metadata from stderr, and from becoming errors where warnings are errors.
-
-    One permanent filter in front, since `warnings.catch_warnings` belongs to the process and not to the thread.
-    """
-    wanted = ("ignore", None, Warning, _PILLOW_WARNINGS, 0)
-    if not warnings.filters or warnings.filters[0] != wanted:
-        warnings.filterwarnings("ignore", module=_PILLOW_WARNINGS.pattern)
-
-
 def _webp_size(data: bytes) -> Size | None:
-    """(H, W) from the first chunk of a WebP file; None where it is not to be had."""
+    """Return height and width from the first chunk of a WebP file; None where they are missing."""
     kind = data[12:16]
     if len(data) < 30:
         return None
@@ -207,7 +169,7 @@ def _check_size(size: Size, max_pixels: int) -> None:
 
 
 def _check_samples(image: Image.Image, max_pixels: int) -> None:
-    """Refuses samples that no rule turns into grey levels, and TIFF tiles that are larger than a picture may be."""
+    """Refuse samples that no rule converts to grey levels, and TIFF tiles that are larger than an image may be."""
     if image.mode in ("I", "F"):
         raise UnsupportedImage(
             "The samples are 32-bit or signed numbers or floats, for which no white is defined; save the picture with "
@@ -225,11 +187,14 @@ def _check_samples(image: Image.Image, max_pixels: int) -> None:
             )
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright, as its EXIF orientation says; a damaged block says nothing. Pillow turns TIFF."""
+def _exif_transposition(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that makes the image upright; None for an upright one or a damaged EXIF block.
+
+    Pillow applies the orientation of a TIFF file by itself.
+    """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - metadata of strangers; the picture itself has been decoded
+    except Exception:  # noqa: BLE001 - damaged metadata; the image itself has been decoded
         return None
     return _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
 
@@ -243,7 +208,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Band by band: a picture of 50 megapixels, its copy with alpha and its alpha took 600 MiB together."""
+    """Return the image on white, made band by band: with its copy in RGBA, 50 megapixels took 600 MiB."""
     page = Image.new("RGB", image.size, "white")
     for top in range(0, image.height, _BAND_ROWS):
         bottom = min(top + _BAND_ROWS, image.height)
@@ -253,7 +218,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _grey_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit (in TIFF also 12-bit) grey as 8-bit grey, rounded."""
+    """Return 16-bit (in TIFF also 12-bit) grey as 8-bit grey, rounded."""
     white, is_negative = 65535, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         white = 4095 if image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else white

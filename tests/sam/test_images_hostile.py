@@ -13,6 +13,7 @@ from PIL import Image
 from sam.pictures import decode_array, encoded, files_of_every_kind, gradient, tiff
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
+from service.process import configure_image_libraries
 
 REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio)
 MAX_PIXELS = 100_000
@@ -72,6 +73,7 @@ def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd, caplog)
 
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
+        configure_image_libraries()  # puts its filter in front
         refusal_of(many_samples)
         for number in range(1600):
             data = bytearray(SEEDS[number % len(SEEDS)])

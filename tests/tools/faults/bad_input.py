@@ -14,6 +14,7 @@ from tools.faults.outcome import Outcome
 from tools.faults.scene import Scene, embed_all, peak_bytes, process_sample, reset_peak
 
 from service.errors import ServiceError
+from service.process import configure_image_libraries
 from service.sam.images import decode_image
 
 MAX_PIXELS = 50_000_000
@@ -95,6 +96,7 @@ def endless(url: str, outcome: Outcome) -> None:
 
 def decode_many(outcome: Outcome, count: int) -> None:
     """Decode damaged images in this process. Any error except ServiceError would end the experiment."""
+    configure_image_libraries()
     found: Counter[str] = Counter()
     longest, started = 0.0, process_time()
     for data in mutated(count, seed=2):

@@ -11,6 +11,7 @@ from service.api.bodies import image_of
 from service.api.routes.segment import _parse
 from service.client.rle import decode_rle
 from service.errors import ServiceError
+from service.process import configure_image_libraries
 from service.sam.embedding import (
     CorruptValue,
     ImageEmbedding,
@@ -21,6 +22,8 @@ from service.sam.embedding import (
 )
 from service.sam.images import decode_image
 from service.sam.logits import decode_logits
+
+configure_image_libraries()
 
 MAX_PIXELS = 100_000
 FINGERPRINT = "0123456789abcdef"
