@@ -40,7 +40,7 @@ class DeletionSubscriber:
         self._recent_deletions = recent_deletions
         self._fingerprint = fingerprint
         self._dtype = dtype
-        self._subscription = deletions.subscription(heard=self._receive, began=self._check_all)
+        self._subscription = deletions.subscription(on_deletion=self._receive, on_subscribed=self._check_all)
         self._checks: asyncio.Task[None] | None = None
 
     def start(self) -> None:

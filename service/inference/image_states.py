@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
-from service.cache.redis.deletions import Deletions, is_older, mark_key
+from service.cache.redis.deletions import Deletions, is_older, tombstone_key
 from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.image_state import ImageState
@@ -161,7 +161,7 @@ class ImageStates:
         Raises:
             CacheUnavailable: Redis does not answer.
         """
-        return "" if self._deletions is None else await self._deletions.mark(key)
+        return "" if self._deletions is None else await self._deletions.tombstone(key)
 
     async def prepare(self, key: str, embedding: ImageEmbedding, context: RequestContext) -> ImageState:
         """Prepare an embedding that Redis has, and keep the state in memory."""
@@ -223,7 +223,7 @@ class ImageStates:
         state = self._memory.glance(key)
         if state is None or self._deletions is None:
             return
-        tombstone = await self._deletions.mark(key)
+        tombstone = await self._deletions.tombstone(key)
         upload = self._unshared.get(state)
         if upload is None:
             if tombstone:
@@ -293,13 +293,13 @@ class ImageStates:
             return
         known = upload.tombstone
         if known is None:
-            known = await self._deletions.mark(key)
+            known = await self._deletions.tombstone(key)
             # Redis did not answer when the upload began. So only the clocks of the replicas can tell whether this
             # tombstone is older than the upload.
             if known and not is_older(known, monotonic() - upload.began):
                 self._discard(key, state, upload.began)
                 return
-        if await self._shared.put_unless(key, state.embedding, marked=mark_key(key), known=known):
+        if await self._shared.put_unless_deleted(key, state.embedding, tombstone_key=tombstone_key(key), known=known):
             self._unshared.pop(state, None)
         else:
             self._discard(key, state, upload.began)

@@ -75,7 +75,7 @@ class RedisBackend:
             executor=executor,
             lookups=False,
         )
-        self.deletions = Deletions(client, breaker, mark_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
+        self.deletions = Deletions(client, breaker, tombstone_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
         self.flight = SharedFlight(self.embeddings, RedisLock(client, breaker, ttl_s=lock_ttl_s), ttl_s=lock_ttl_s)
         self.buckets = RateBuckets(client, breaker)
 

@@ -12,7 +12,7 @@ from support.redis_server import RedisCluster, RedisSentinels, RedisServer, even
 
 import service.cache.redis.pubsub
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions, is_older, mark_key
+from service.cache.redis.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions, is_older, tombstone_key
 
 WAIT_S = 60.0
 RIGHTS = "~edgesam:* resetchannels -@all +getex +set +unlink +eval"
@@ -40,9 +40,9 @@ async def open_replica(open_client, metrics):
 
         def open_(url, **bounds):
             breaker = CircuitBreaker(metrics=metrics)
-            replica = Replica(Deletions(open_client(url, **bounds), breaker, mark_ttl_s=1000.0), breaker)
+            replica = Replica(Deletions(open_client(url, **bounds), breaker, tombstone_ttl_s=1000.0), breaker)
             subscription = replica.deletions.subscription(
-                heard=replica.heard.append, began=lambda: replica.begins.append(time.monotonic())
+                on_deletion=replica.heard.append, on_subscribed=lambda: replica.begins.append(time.monotonic())
             )
             subscription.start()
             stack.push_async_callback(subscription.aclose)
@@ -99,7 +99,7 @@ async def test_over_every_node_of_a_cluster(open_replica):
 
         listeners = [node.ask("PUBSUB", "NUMSUB", CHANNEL)[1] for node in cluster.nodes]
         assert sum(listeners) == 8
-        assert await one.deletions.mark("edgesam:3")
+        assert await one.deletions.tombstone("edgesam:3")
 
 
 @pytest.mark.slow
@@ -118,17 +118,17 @@ async def test_behind_sentinel_also_when_the_master_is_another(open_replica):
 
 async def test_each_deletion_leaves_a_mark_of_its_own(open_replica, redis_server):
     first, second = open_replica(redis_server.url), open_replica(redis_server.url)
-    assert await second.deletions.mark("edgesam:marked") == ""
+    assert await second.deletions.tombstone("edgesam:marked") == ""
 
     await first.deletions.delete("edgesam:marked")
-    one = await second.deletions.mark("edgesam:marked")
+    one = await second.deletions.tombstone("edgesam:marked")
     await second.deletions.delete("edgesam:marked")
-    other = await first.deletions.mark("edgesam:marked")
+    other = await first.deletions.tombstone("edgesam:marked")
 
     assert one
     assert other
     assert one != other
-    assert 900_000 < redis_server.ask("PTTL", mark_key("edgesam:marked")) <= 1_000_000
+    assert 900_000 < redis_server.ask("PTTL", tombstone_key("edgesam:marked")) <= 1_000_000
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def put(open_cache, redis_server):
     cache = open_cache(redis_server.url, ttl_s=1000.0)
 
     async def put_(key, known=""):
-        return await cache.put_unless(key, memoryview(b"value"), marked=mark_key(key), known=known)
+        return await cache.put_unless_deleted(key, memoryview(b"value"), tombstone_key=tombstone_key(key), known=known)
 
     return put_
 
@@ -145,13 +145,13 @@ def put(open_cache, redis_server):
 async def test_nothing_is_stored_where_a_mark_is_but_by_who_knows_it(open_replica, redis_server, put):
     replica, key = open_replica(redis_server.url), "edgesam:put"
     await replica.deletions.delete(key)
-    before = await replica.deletions.mark(key)
+    before = await replica.deletions.tombstone(key)
     await replica.deletions.delete(key)
-    mark = await replica.deletions.mark(key)
+    mark = await replica.deletions.tombstone(key)
 
     assert not await put(key)
     assert not await put(key, known=before)
-    assert redis_server.ask("KEYS", "edgesam:*put*") == [mark_key(key).encode()]
+    assert redis_server.ask("KEYS", "edgesam:*put*") == [tombstone_key(key).encode()]
     assert await put(key, known=mark)
     assert redis_server.ask("KEYS", "edgesam:*put*") == [key.encode()]
     assert 800_000 < redis_server.ask("PTTL", key) <= 1_100_000
@@ -163,7 +163,7 @@ async def test_what_is_put_in_while_it_is_deleted_does_not_stay_beside_its_mark(
 
     await asyncio.gather(*(work for key in keys for work in (put(key), replica.deletions.delete(key), put(key))))
 
-    assert [key for key in keys if redis_server.ask("EXISTS", key, mark_key(key)) != 1] == []
+    assert [key for key in keys if redis_server.ask("EXISTS", key, tombstone_key(key)) != 1] == []
 
 
 @pytest.mark.slow
@@ -172,11 +172,11 @@ async def test_in_a_cluster_too(open_replica, open_cache):
         deletions, cache = open_replica(cluster.url).deletions, open_cache(cluster.url)
         for number in range(6):  # on every master
             key = f"edgesam:{number}"
-            value = {"key": key, "value": memoryview(b"value"), "marked": mark_key(key)}
+            value = {"key": key, "value": memoryview(b"value"), "tombstone_key": tombstone_key(key)}
             await deletions.delete(key)
 
-            assert not await cache.put_unless(**value, known="")
-            assert await cache.put_unless(**value, known=await deletions.mark(key))
+            assert not await cache.put_unless_deleted(**value, known="")
+            assert await cache.put_unless_deleted(**value, known=await deletions.tombstone(key))
             assert await cache.get(key) == b"value"
 
 
@@ -189,8 +189,8 @@ def test_a_mark_tells_when_it_was_set_and_what_is_none_is_never_older(mark, is_i
 
 
 async def test_who_closes_a_subscription_can_be_cancelled(open_client, redis_server, metrics):
-    deletions = Deletions(open_client(redis_server.url), CircuitBreaker(metrics=metrics), mark_ttl_s=1000.0)
-    subscription = deletions.subscription(heard=lambda _: None, began=lambda: None)
+    deletions = Deletions(open_client(redis_server.url), CircuitBreaker(metrics=metrics), tombstone_ttl_s=1000.0)
+    subscription = deletions.subscription(on_deletion=lambda _: None, on_subscribed=lambda: None)
     subscription.start()
     closing = asyncio.create_task(subscription.aclose())
     await asyncio.sleep(0)
@@ -205,7 +205,7 @@ async def test_listening_ends_whenever_it_is_closed(open_replica, redis_server):
     deletions = open_replica(redis_server.url).deletions
 
     for turns in range(40):  # of the event loop; some of them are within the library, while it connects
-        subscription = deletions.subscription(heard=lambda _: None, began=lambda: None)
+        subscription = deletions.subscription(on_deletion=lambda _: None, on_subscribed=lambda: None)
         subscription.start()
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -223,7 +223,7 @@ async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_s
             await eventually(lambda: "not listening" in caplog.text, timeout_s=WAIT_S)
             await tries_again(server, 2)
 
-        assert await replica.deletions.mark("edgesam:a")
+        assert await replica.deletions.tombstone("edgesam:a")
         assert len(caplog.records) == 2  # one for speaking, one for listening
         assert not replica.breaker.is_open
         assert replica.begins == []
@@ -245,7 +245,7 @@ async def test_a_redis_that_refuses_scripts_deletes_and_marks(open_replica, capl
         assert await replica.deletions.delete("edgesam:a") is True
 
         assert server.ask("EXISTS", "edgesam:a") == 0
-        assert await replica.deletions.mark("edgesam:a")
+        assert await replica.deletions.tombstone("edgesam:a")
         assert "deletions be told" in caplog.text
 
 

@@ -31,7 +31,7 @@ async def use_everything(cache, lock, deletions):
     subscription.start()
     try:
         await asyncio.wait_for(began.wait(), LONG_ENOUGH_S)
-        await Deletions(deletions._client, deletions._breaker, mark_ttl_s=60.0).delete("edgesam:b")
+        await Deletions(deletions._client, deletions._breaker, tombstone_ttl_s=60.0).delete("edgesam:b")
         assert await asyncio.wait_for(heard.get(), LONG_ENOUGH_S) == "edgesam:b"
     finally:
         await subscription.aclose()
@@ -39,7 +39,9 @@ async def use_everything(cache, lock, deletions):
     assert await cache.get("edgesam:a") == b"value"
     assert await cache.contains("edgesam:a")
     assert await cache.renew("edgesam:a")
-    assert await cache.put_unless("edgesam:a", memoryview(b"value"), marked="edgesam:deleted:{edgesam:a}", known="")
+    assert await cache.put_unless_deleted(
+        "edgesam:a", memoryview(b"value"), tombstone_key="edgesam:deleted:{edgesam:a}", known=""
+    )
     assert await cache.delete("edgesam:a")
     token = await lock.acquire("edgesam:a")
     assert token is not None
@@ -55,7 +57,7 @@ def open_all(open_cache, open_client, metrics):
     def open_(server):
         url, breaker = url_of(server, "edgesam", "s3cret"), CircuitBreaker(metrics=metrics)
         client = open_client(url)
-        return open_cache(url), RedisLock(client, breaker, ttl_s=60.0), Deletions(client, breaker, mark_ttl_s=60.0)
+        return open_cache(url), RedisLock(client, breaker, ttl_s=60.0), Deletions(client, breaker, tombstone_ttl_s=60.0)
 
     return open_
 

@@ -15,7 +15,7 @@ from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.connect import connect
-from service.cache.redis.deletions import Deletions, mark_key
+from service.cache.redis.deletions import Deletions, tombstone_key
 from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.deletion_subscriber import DeletionSubscriber
@@ -49,7 +49,7 @@ async def open_states(runtime, way, metrics):
         executor=executor.executor,
     )
     memory = MemoryCache(64 << 20, 1000.0, metrics)
-    deletions, recent_deletions = Deletions(client, breaker, mark_ttl_s=1000.0), RecentDeletions(1000.0, most=3)
+    deletions, recent_deletions = Deletions(client, breaker, tombstone_ttl_s=1000.0), RecentDeletions(1000.0, most=3)
 
     def open_(renew_every_s):
         return ImageStates(
@@ -146,7 +146,7 @@ async def test_an_image_is_not_renewed_with_every_click(open_states, redis_serve
 async def elsewhere(redis_server, metrics):
     """Deletions of another replica, to which this one does not subscribe."""
     client = connect(redis_server.url, read_timeout_s=5.0)
-    yield Deletions(client, CircuitBreaker(metrics=metrics), mark_ttl_s=1000.0)
+    yield Deletions(client, CircuitBreaker(metrics=metrics), tombstone_ttl_s=1000.0)
     await client.aclose()
 
 
@@ -245,7 +245,7 @@ async def test_an_image_that_is_uploaded_while_redis_is_away_outlives_the_tombst
 
     assert open_states.memory.keys() == [key]
     assert redis_server.ask("EXISTS", key) == 1
-    assert await elsewhere.mark(key) == ""
+    assert await elsewhere.tombstone(key) == ""
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
@@ -262,7 +262,7 @@ async def test_an_image_that_is_uploaded_while_redis_is_away_is_gone_when_it_was
 
     assert open_states.memory.keys() == []
     assert redis_server.ask("EXISTS", key) == 0
-    assert await elsewhere.mark(key)
+    assert await elsewhere.tombstone(key)
 
 
 async def test_an_upload_under_way_keeps_nothing_of_an_image_that_is_deleted_although_no_message_came(
@@ -277,7 +277,7 @@ async def test_an_upload_under_way_keeps_nothing_of_an_image_that_is_deleted_alt
 
     assert open_states.memory.keys() == []
     assert redis_server.ask("EXISTS", key) == 0
-    assert await elsewhere.mark(key) not in ("", tombstone)
+    assert await elsewhere.tombstone(key) not in ("", tombstone)
 
 
 async def test_who_asks_for_an_upload_that_is_just_being_stored_does_not_take_it_for_deleted(
@@ -334,7 +334,7 @@ async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_s
         redis_server.resume()
 
     assert await deleting is True
-    assert redis_server.ask("EXISTS", key, mark_key(key)) == 1
+    assert redis_server.ask("EXISTS", key, tombstone_key(key)) == 1
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])

@@ -1,7 +1,7 @@
 """Values that were deleted on purpose: told to all replicas, and marked in Redis for those that did not hear it.
 
 A replica that holds the value in memory would else put it back, since to it a deleted value and one that Redis lost
-look alike. The mark tells them apart: nothing stays beside one for longer than a round trip (`RedisCache.put_unless`),
+look alike. The mark tells them apart: nothing stays beside one for longer than a round trip (`RedisCache.put_unless_deleted`),
 but what an upload stored that knows this very mark, since it began after it. The mark is a key of its own, in the slot
 of the value's, so that a cluster takes both in one script.
 """
@@ -42,13 +42,13 @@ class Deletions:
     Args:
         client: shared with the Redis tiers.
         breaker: shared by everything that asks this Redis.
-        mark_ttl_s: seconds a mark is kept.
+        tombstone_ttl_s: seconds a mark is kept.
     """
 
-    def __init__(self, client: RedisClient, breaker: CircuitBreaker, *, mark_ttl_s: float) -> None:
+    def __init__(self, client: RedisClient, breaker: CircuitBreaker, *, tombstone_ttl_s: float) -> None:
         self._client = client
         self._breaker = breaker
-        self._mark_ttl_ms = max(1, round(mark_ttl_s * 1000.0))
+        self._mark_ttl_ms = max(1, round(tombstone_ttl_s * 1000.0))
         self._sender = secrets.token_hex(8)  # a replica need not hear itself
         self._is_silence_told = False
 
@@ -64,7 +64,7 @@ class Deletions:
             CacheUnavailable: Redis did not confirm in time, or refused; it may still have the value.
         """
         message = f"{self._sender} {key}"
-        command = (2, key, mark_key(key), self._mark_ttl_ms, CHANNEL, message, _new_mark())
+        command = (2, key, tombstone_key(key), self._mark_ttl_ms, CHANNEL, message, _new_tombstone())
         try:
             was_there, refusal = await self._client.call(self._breaker, "EVAL", _DELETE, *command)
         except CacheUnavailable as error:
@@ -76,14 +76,14 @@ class Deletions:
             self._say_once(refusal)
         return bool(was_there)
 
-    async def mark(self, key: str) -> str:
+    async def tombstone(self, key: str) -> str:
         """The mark of a value that was deleted, by any replica, and that none has stored anew since; "" for none.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
-        mark = await self._client.call(self._breaker, "GETEX", mark_key(key))
-        return mark.decode(errors="replace") if isinstance(mark, bytes) else ""
+        tombstone = await self._client.call(self._breaker, "GETEX", tombstone_key(key))
+        return tombstone.decode(errors="replace") if isinstance(tombstone, bytes) else ""
 
     def subscription(self, *, heard: Callable[[str], None], began: Callable[[], None]) -> Subscription:
         """What calls `heard` with each key that another replica deletes; not started yet.
@@ -104,7 +104,7 @@ class Deletions:
     async def _delete_here(self, key: str) -> bool:
         """Without the script: the others are not told."""
         with suppress(CacheUnavailable):  # first, so that nothing is stored between the two
-            await self._client.call(self._breaker, "SET", mark_key(key), _new_mark(), "PX", self._mark_ttl_ms)
+            await self._client.call(self._breaker, "SET", tombstone_key(key), _new_tombstone(), "PX", self._mark_ttl_ms)
         return bool(await self._client.call(self._breaker, "UNLINK", key))
 
     def _say_once(self, refusal: bytes) -> None:
@@ -116,22 +116,22 @@ class Deletions:
             )
 
 
-def mark_key(key: str) -> str:
+def tombstone_key(key: str) -> str:
     """Where the mark of a value is, in the same slot of a cluster."""
     return f"edgesam:deleted:{{{key}}}"
 
 
-def is_older(mark: str, age_s: float) -> bool:
+def is_older(tombstone: str, age_s: float) -> bool:
     """Whether a mark was set so long ago, by the clocks of two machines; False for what is no mark of ours.
 
     Args:
-        mark: as `Deletions.mark` gives it, not "".
+        tombstone: as `Deletions.tombstone` gives it, not "".
         age_s: seconds.
     """
-    set_at_ms = mark.partition(":")[0]
+    set_at_ms = tombstone.partition(":")[0]
     return set_at_ms.isascii() and set_at_ms.isdigit() and int(set_at_ms) < (time() - age_s) * 1000.0
 
 
-def _new_mark() -> str:
+def _new_tombstone() -> str:
     """Like no other, so that an upload that knows one does not take another away."""
     return f"{int(time() * 1000.0)}:{secrets.token_hex(8)}"

@@ -105,7 +105,7 @@ class RedisCache(Generic[V]):
         data = await self._in_executor(self._codec.encode, value)
         await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
 
-    async def put_unless(self, key: str, value: V, *, marked: str, known: str) -> bool:
+    async def put_unless_deleted(self, key: str, value: V, *, tombstone_key: str, known: str) -> bool:
         """Keep a value and take its mark away, or keep nothing where an unknown mark is.
 
         Beside an unknown mark the value is there for the time of a round trip, or if the second command is lost.
@@ -113,7 +113,7 @@ class RedisCache(Generic[V]):
         Args:
             key: of the value.
             value: to keep.
-            marked: key of the mark, in the slot of the value's.
+            tombstone_key: key of the mark, in the slot of the value's.
             known: the mark that may be there; "" for none.
 
         Returns:
@@ -126,7 +126,7 @@ class RedisCache(Generic[V]):
         data = await self._in_executor(self._codec.encode, value)
         for _ in range(2):  # somebody who did not know the mark may have taken it away, as this one would have
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
-            settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, marked, known)
+            settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
             if settled != b"gone":
                 return bool(settled == b"kept")
         return True  # thrown out for want of room, twice: so are caches
