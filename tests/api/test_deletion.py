@@ -16,8 +16,11 @@ from service.cache.redis.deletions import CHANNEL
 from service.errors import EmbeddingNotFound, MaskNotFound
 
 WAIT_S = 60.0
-LISTENS, LISTENS_NOT = "listening to other replicas", "not listening to other replicas"
-RIGHTS = "~edgesam:* ~lock:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe"
+LISTENS = "subscribed to the deletions of other replicas"
+LISTENS_NOT = f"not {LISTENS}"
+RIGHTS = (
+    "~edgesam:* ~lock:* resetchannels -@all +get +getex +set +unlink +exists +pexpire +eval +publish +subscribe +ping"
+)
 LONG_REDIS_TIMEOUTS = {
     "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
     "EDGESAM_REDIS_READ_TIMEOUT_S": "5",

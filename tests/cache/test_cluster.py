@@ -7,14 +7,14 @@ import time
 import pytest
 from support.redis_server import RedisCluster, free_port
 
-import service.cache.redis.client
+import service.cache.redis.acl
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.lock import RedisLock
 from service.errors import CacheUnavailable
 
 pytestmark = pytest.mark.slow
 
-DOCUMENTED = service.cache.redis.client.__doc__
+DOCUMENTED = service.cache.redis.acl.__doc__
 USER_RULE = " ".join(
     [
         *re.search(r"user edgesam on .*\n.*", DOCUMENTED)[0].replace("PASSWORD", "s3cret").split(),

@@ -1,4 +1,4 @@
-"""What one replica deletes is told to the others, and marked for those that do not hear it."""
+"""Deletions of one replica are published to the others, and leave tombstones for those that miss the message."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,23 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.deletions import CHANNEL, MAX_MESSAGE_BYTES, Deletions, is_older, tombstone_key
 
 WAIT_S = 60.0
-RIGHTS = "~edgesam:* resetchannels -@all +getex +set +unlink +eval"
+RIGHTS = "~edgesam:* resetchannels -@all +get +set +unlink +eval"
 
 
 @dataclass
 class Replica:
-    """A process's view of deletions, and what it heard."""
+    """The deletions of one process, and the messages that it received."""
 
     deletions: Deletions
     breaker: CircuitBreaker
-    heard: list[str] = field(default_factory=list)
-    begins: list[float] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
+    subscribed_at: list[float] = field(default_factory=list)
 
-    async def hears(self, count):
-        await eventually(lambda: len(self.heard) >= count, timeout_s=WAIT_S, what=f"heard {self.heard}")
+    async def receives(self, count):
+        await eventually(lambda: len(self.received) >= count, timeout_s=WAIT_S, what=f"received {self.received}")
 
-    async def listens(self, times=1):
-        await eventually(lambda: len(self.begins) >= times, timeout_s=WAIT_S, what="it does not listen")
+    async def subscribes(self, times=1):
+        await eventually(lambda: len(self.subscribed_at) >= times, timeout_s=WAIT_S, what="it is not subscribed")
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ async def open_replica(open_client, metrics):
             breaker = CircuitBreaker(metrics=metrics)
             replica = Replica(Deletions(open_client(url, **bounds), breaker, tombstone_ttl_s=1000.0), breaker)
             subscription = replica.deletions.subscription(
-                on_deletion=replica.heard.append, on_subscribed=lambda: replica.begins.append(time.monotonic())
+                on_deletion=replica.received.append,
+                on_subscribed=lambda: replica.subscribed_at.append(time.monotonic()),
             )
             subscription.start()
             stack.push_async_callback(subscription.aclose)
@@ -52,26 +53,26 @@ async def open_replica(open_client, metrics):
 
 
 async def deletes(first, second, server):
-    """What the one deletes, the other hears and Redis has no more."""
-    await second.listens()
+    """The first replica deletes, the second receives it, and Redis no longer has the value."""
+    await second.subscribes()
     server.ask("SET", "edgesam:a", "value")
 
     assert await first.deletions.delete("edgesam:a") is True
-    await second.hears(1)
+    await second.receives(1)
 
-    assert second.heard == ["edgesam:a"]
+    assert second.received == ["edgesam:a"]
     assert server.ask("EXISTS", "edgesam:a") == 0
 
 
-async def test_the_others_hear_it_and_the_one_does_not(open_replica, redis_server):
+async def test_the_other_replicas_receive_a_deletion_and_its_sender_does_not(open_replica, redis_server):
     first, second = open_replica(redis_server.url), open_replica(redis_server.url)
-    await first.listens()
+    await first.subscribes()
 
     await deletes(first, second, redis_server)
     await second.deletions.delete("edgesam:b")  # Redis never had it; perhaps a memory has
-    await first.hears(1)
+    await first.receives(1)
 
-    assert first.heard == ["edgesam:b"]
+    assert first.received == ["edgesam:b"]
 
 
 async def test_over_tls(open_replica):
@@ -90,15 +91,15 @@ async def test_over_every_node_of_a_cluster(open_replica):
     with RedisCluster() as cluster:
         one, *others = [open_replica(cluster.url) for _ in range(8)]
         for replica in others:
-            await replica.listens()
+            await replica.subscribes()
 
         for number in range(6):  # on every master
             await one.deletions.delete(f"edgesam:{number}")
         for replica in others:
-            await replica.hears(6)
+            await replica.receives(6)
 
-        listeners = [node.ask("PUBSUB", "NUMSUB", CHANNEL)[1] for node in cluster.nodes]
-        assert sum(listeners) == 8
+        subscribers = [node.ask("PUBSUB", "NUMSUB", CHANNEL)[1] for node in cluster.nodes]
+        assert sum(subscribers) == 8
         assert await one.deletions.tombstone("edgesam:3")
 
 
@@ -109,31 +110,31 @@ async def test_behind_sentinel_also_when_the_master_is_another(open_replica):
         await deletes(first, second, sentinels.master)
 
         await asyncio.to_thread(sentinels.master.kill)
-        await second.listens(times=2)
+        await second.subscribes(times=2)
 
         await eventually(lambda: sentinels.replica.ask("ROLE")[0] == b"master", timeout_s=WAIT_S)
         sentinels.replica.ask("PUBLISH", CHANNEL, "x edgesam:b")
-        await second.hears(2)
+        await second.receives(2)
 
 
-async def test_each_deletion_leaves_a_mark_of_its_own(open_replica, redis_server):
+async def test_each_deletion_leaves_a_tombstone_of_its_own(open_replica, redis_server):
     first, second = open_replica(redis_server.url), open_replica(redis_server.url)
-    assert await second.deletions.tombstone("edgesam:marked") == ""
+    assert await second.deletions.tombstone("edgesam:deleted-twice") == ""
 
-    await first.deletions.delete("edgesam:marked")
-    one = await second.deletions.tombstone("edgesam:marked")
-    await second.deletions.delete("edgesam:marked")
-    other = await first.deletions.tombstone("edgesam:marked")
+    await first.deletions.delete("edgesam:deleted-twice")
+    one = await second.deletions.tombstone("edgesam:deleted-twice")
+    await second.deletions.delete("edgesam:deleted-twice")
+    other = await first.deletions.tombstone("edgesam:deleted-twice")
 
     assert one
     assert other
     assert one != other
-    assert 900_000 < redis_server.ask("PTTL", tombstone_key("edgesam:marked")) <= 1_000_000
+    assert 900_000 < redis_server.ask("PTTL", tombstone_key("edgesam:deleted-twice")) <= 1_000_000
 
 
 @pytest.fixture
 def put(open_cache, redis_server):
-    """Store the value of a key, as an upload does that knows a mark, or whoever puts it back and knows none."""
+    """Store the value of a key, as an upload does that knows a tombstone, or as a replica that knows none."""
     cache = open_cache(redis_server.url, ttl_s=1000.0)
 
     async def put_(key, known=""):
@@ -142,23 +143,23 @@ def put(open_cache, redis_server):
     return put_
 
 
-async def test_nothing_is_stored_where_a_mark_is_but_by_who_knows_it(open_replica, redis_server, put):
+async def test_nothing_is_stored_beside_an_unknown_tombstone(open_replica, redis_server, put):
     replica, key = open_replica(redis_server.url), "edgesam:put"
     await replica.deletions.delete(key)
     before = await replica.deletions.tombstone(key)
     await replica.deletions.delete(key)
-    mark = await replica.deletions.tombstone(key)
+    tombstone = await replica.deletions.tombstone(key)
 
     assert not await put(key)
     assert not await put(key, known=before)
     assert redis_server.ask("KEYS", "edgesam:*put*") == [tombstone_key(key).encode()]
-    assert await put(key, known=mark)
+    assert await put(key, known=tombstone)
     assert redis_server.ask("KEYS", "edgesam:*put*") == [key.encode()]
     assert 800_000 < redis_server.ask("PTTL", key) <= 1_100_000
-    assert await put(key, known=mark)  # which is no longer there
+    assert await put(key, known=tombstone)  # which is no longer there
 
 
-async def test_what_is_put_in_while_it_is_deleted_does_not_stay_beside_its_mark(open_replica, redis_server, put):
+async def test_a_value_stored_during_its_deletion_does_not_stay_beside_its_tombstone(open_replica, redis_server, put):
     replica, keys = open_replica(redis_server.url), [f"edgesam:raced:{number}" for number in range(50)]
 
     await asyncio.gather(*(work for key in keys for work in (put(key), replica.deletions.delete(key), put(key))))
@@ -181,14 +182,14 @@ async def test_in_a_cluster_too(open_replica, open_cache):
 
 
 @pytest.mark.parametrize(
-    ("mark", "is_it"),
+    ("tombstone", "expected"),
     [("0:ab", True), ("9999999999999:ab", False), ("1", True), ("", False), ("-5:a", False), ("\u0664:a", False)],
 )
-def test_a_mark_tells_when_it_was_set_and_what_is_none_is_never_older(mark, is_it):
-    assert is_older(mark, 1.0) is is_it
+def test_a_tombstone_tells_its_age_and_other_text_is_never_older(tombstone, expected):
+    assert is_older(tombstone, 1.0) is expected
 
 
-async def test_who_closes_a_subscription_can_be_cancelled(open_client, redis_server, metrics):
+async def test_closing_a_subscription_can_be_cancelled(open_client, redis_server, metrics):
     deletions = Deletions(open_client(redis_server.url), CircuitBreaker(metrics=metrics), tombstone_ttl_s=1000.0)
     subscription = deletions.subscription(on_deletion=lambda _: None, on_subscribed=lambda: None)
     subscription.start()
@@ -201,7 +202,7 @@ async def test_who_closes_a_subscription_can_be_cancelled(open_client, redis_ser
         await closing
 
 
-async def test_listening_ends_whenever_it_is_closed(open_replica, redis_server):
+async def test_a_subscription_ends_whenever_it_is_closed(open_replica, redis_server):
     deletions = open_replica(redis_server.url).deletions
 
     for turns in range(40):  # of the event loop; some of them are within the library, while it connects
@@ -220,24 +221,24 @@ async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_s
         with caplog.at_level(logging.WARNING):
             assert await replica.deletions.delete("edgesam:a") is True
             assert await replica.deletions.delete("edgesam:a") is False
-            await eventually(lambda: "not listening" in caplog.text, timeout_s=WAIT_S)
+            await eventually(lambda: "not subscribed" in caplog.text, timeout_s=WAIT_S)
             await tries_again(server, 2)
 
         assert await replica.deletions.tombstone("edgesam:a")
-        assert len(caplog.records) == 2  # one for speaking, one for listening
+        assert len(caplog.records) == 2  # one for PUBLISH, one for SUBSCRIBE
         assert not replica.breaker.is_open
-        assert replica.begins == []
+        assert replica.subscribed_at == []
 
 
 async def tries_again(server, times):
-    """Wait until it has asked to listen so often."""
+    """Wait until SUBSCRIBE was refused so often."""
     await eventually(
         lambda: server.ask("INFO", "commandstats").get("cmdstat_subscribe", {}).get("rejected_calls", 0) >= times,
         timeout_s=WAIT_S,
     )
 
 
-async def test_a_redis_that_refuses_scripts_deletes_and_marks(open_replica, caplog):
+async def test_a_redis_that_refuses_scripts_deletes_and_sets_a_tombstone(open_replica, caplog):
     with RedisServer(acl=[f"user edgesam on >pw {RIGHTS} &{CHANNEL} +subscribe -eval"]) as server:
         replica = open_replica(f"redis://edgesam:pw@127.0.0.1:{server.port}")
         server.ask("SET", "edgesam:a", "value")
@@ -246,13 +247,13 @@ async def test_a_redis_that_refuses_scripts_deletes_and_marks(open_replica, capl
 
         assert server.ask("EXISTS", "edgesam:a") == 0
         assert await replica.deletions.tombstone("edgesam:a")
-        assert "deletions be told" in caplog.text
+        assert "deletions be published" in caplog.text
 
 
 async def test_a_full_redis_deletes(open_replica):
     with RedisServer() as server:
         replica = open_replica(server.url)
-        await replica.listens()
+        await replica.subscribes()
         server.ask("SET", "edgesam:a", "value")
         server.ask("CONFIG", "SET", "maxmemory", "1")
 
@@ -264,38 +265,38 @@ async def test_a_full_redis_deletes(open_replica):
     [b"", b"\0", b"\xff\xfe", "ä edgesam:b".encode(), b"x" * (MAX_MESSAGE_BYTES + 1), bytes(2**22)],
     ids=lambda text: str(len(text)),
 )
-async def test_garbage_on_the_channel_is_passed_over(open_replica, redis_server, garbage):
+async def test_garbage_on_the_channel_is_ignored(open_replica, redis_server, garbage):
     first, second = open_replica(redis_server.url), open_replica(redis_server.url)
-    await second.listens()
+    await second.subscribes()
 
     redis_server.ask("PUBLISH", CHANNEL, garbage)
     await first.deletions.delete("edgesam:a")
-    await eventually(lambda: "edgesam:a" in second.heard, timeout_s=WAIT_S)
+    await eventually(lambda: "edgesam:a" in second.received, timeout_s=WAIT_S)
 
-    assert set(second.heard) <= {"", "edgesam:a"}
-    assert len(second.begins) == 1
+    assert set(second.received) <= {"", "edgesam:a"}
+    assert len(second.subscribed_at) == 1
 
 
-async def test_after_a_restart_of_redis_it_listens_again_and_says_so_once(open_replica, caplog):
+async def test_after_a_restart_of_redis_it_subscribes_again_and_logs_it_once(open_replica, caplog):
     with RedisServer() as server, caplog.at_level(logging.INFO):
         first, second = open_replica(server.url), open_replica(server.url)
-        await first.listens()
-        await second.listens()
+        await first.subscribes()
+        await second.subscribes()
 
         server.kill()
-        await eventually(lambda: caplog.text.count("not listening") == 2, timeout_s=WAIT_S)
+        await eventually(lambda: caplog.text.count("not subscribed") == 2, timeout_s=WAIT_S)
         server.start()
-        await second.listens(times=2)
-        await first.listens(times=2)
+        await second.subscribes(times=2)
+        await first.subscribes(times=2)
         server.ask("SET", "edgesam:a", "value")
         await first.deletions.delete("edgesam:a")
-        await second.hears(1)
+        await second.receives(1)
 
-        levels = [record.levelname for record in caplog.records if "listening" in record.message]
+        levels = [record.levelname for record in caplog.records if "subscribed" in record.message]
         assert levels == ["INFO"] * 2 + ["WARNING"] * 2 + ["INFO"] * 2
 
 
-async def test_attempts_at_a_redis_that_is_gone_grow_rare(open_replica, monkeypatch):
+async def test_attempts_to_reach_a_lost_redis_grow_rare(open_replica, monkeypatch):
     monkeypatch.setattr(service.cache.redis.pubsub, "FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(service.cache.redis.pubsub, "LAST_RETRY_S", 0.08)
     attempts = []
@@ -313,59 +314,80 @@ async def test_attempts_at_a_redis_that_is_gone_grow_rare(open_replica, monkeypa
     assert min(pauses_s[3:]) >= 0.08 * 0.75
 
 
-async def test_a_silent_redis_is_left_and_found_again(open_replica, monkeypatch, caplog):
+async def test_a_subscription_leaves_a_silent_redis_and_returns(open_replica, monkeypatch, caplog):
     monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.05)
     monkeypatch.setattr(service.cache.redis.pubsub, "ANSWER_S", 0.5)
     with RedisServer() as server:
         replica = open_replica(server.url)
-        await replica.listens()
+        await replica.subscribes()
 
         server.pause()
-        await eventually(lambda: "not listening" in caplog.text, timeout_s=WAIT_S)
+        await eventually(lambda: "not subscribed" in caplog.text, timeout_s=WAIT_S)
         server.resume()
 
-        await replica.listens(times=2)
+        await replica.subscribes(times=2)
 
 
-async def test_a_quiet_channel_is_asked_and_stays(open_replica, monkeypatch):
+async def test_a_quiet_connection_is_checked_with_ping_and_stays(open_replica, monkeypatch):
     monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.01)
     with RedisServer() as server:
         replica = open_replica(server.url)
-        await replica.listens()
+        await replica.subscribes()
 
         await eventually(
-            lambda: server.ask("INFO", "commandstats")["cmdstat_subscribe"]["calls"] >= 5, timeout_s=WAIT_S
+            lambda: server.ask("INFO", "commandstats").get("cmdstat_ping", {}).get("calls", 0) >= 5, timeout_s=WAIT_S
         )
 
-        assert len(replica.begins) == 1
+        assert len(replica.subscribed_at) == 1
 
 
-async def test_listening_takes_no_connection_that_commands_need(open_replica, redis_server):
+async def test_without_the_right_to_ping_a_subscription_goes_on_and_the_log_names_it_once(
+    open_replica, monkeypatch, caplog
+):
+    monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.01)
+    with RedisServer(acl=[f"user edgesam on >pw {RIGHTS} &{CHANNEL} +publish +subscribe"]) as server:
+        replica = open_replica(f"redis://edgesam:pw@127.0.0.1:{server.port}")
+        await replica.subscribes()
+        await eventually(
+            lambda: server.ask("INFO", "commandstats").get("cmdstat_ping", {}).get("rejected_calls", 0) >= 3,
+            timeout_s=WAIT_S,
+        )
+
+        server.ask("PUBLISH", CHANNEL, "x edgesam:a")
+        await replica.receives(1)
+
+        assert len(replica.subscribed_at) == 1
+        assert [record.message.partition(":")[0] for record in caplog.records] == [
+            "The Redis user lacks the right +ping"
+        ]
+
+
+async def test_a_subscription_takes_no_connection_from_commands(open_replica, redis_server):
     first, second = [open_replica(redis_server.url, max_connections=1) for _ in range(2)]
-    await first.listens()
-    await second.listens()
+    await first.subscribes()
+    await second.subscribes()
 
     await asyncio.gather(*(first.deletions.delete(f"edgesam:{number}") for number in range(20)))
-    await second.hears(20)
+    await second.receives(20)
 
-    assert not first.heard
+    assert not first.received
 
 
-async def test_many_messages_let_other_work_have_its_turns(open_replica, redis_server):
+async def test_many_messages_let_other_work_run_in_between(open_replica, redis_server):
     replica = open_replica(redis_server.url)
-    await replica.listens()
+    await replica.subscribes()
 
-    def speak():
+    def publish():
         script = "for i = 1, 20000 do redis.call('PUBLISH', ARGV[1], 'x edgesam:' .. i) end"
         redis_server.ask("EVAL", script, 0, CHANNEL)
 
-    speaking = asyncio.create_task(asyncio.to_thread(speak))
+    publishing = asyncio.create_task(asyncio.to_thread(publish))
     turns = 0
-    while len(replica.heard) < 20_000:
-        before = len(replica.heard)
+    while len(replica.received) < 20_000:
+        before = len(replica.received)
         await asyncio.sleep(0)
         turns += 1
-        assert len(replica.heard) - before <= 2
-    await speaking
+        assert len(replica.received) - before <= 2
+    await publishing
 
     assert turns >= 10_000

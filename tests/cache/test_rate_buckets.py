@@ -58,7 +58,7 @@ async def test_what_somebody_else_wrote_there_does_no_harm(buckets, redis_server
 
 
 async def test_the_smallest_user_may(metrics):
-    rules = "user edgesam on >pw ~edgesam:* resetchannels -@all +getex +set +unlink +exists +pexpire +eval +time"
+    rules = "user edgesam on >pw ~edgesam:* resetchannels -@all +get +getex +set +unlink +exists +pexpire +eval +time"
     with RedisServer(acl=[rules]) as server:
         url = f"redis://edgesam:pw@127.0.0.1:{server.port}"
         client = connect(url, connect_timeout_s=10.0, read_timeout_s=10.0)

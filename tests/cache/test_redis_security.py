@@ -7,17 +7,22 @@ from pathlib import Path
 import pytest
 from support.redis_server import RedisServer
 
-import service.cache.redis.client
+import service.cache.redis.acl
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.lock import RedisLock
 from service.errors import CacheUnavailable
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENTED = " ".join(re.search(r"user edgesam on .*\n.*", service.cache.redis.client.__doc__)[0].split())
+DOCUMENTED = " ".join(re.search(r"user edgesam on .*\n.*", service.cache.redis.acl.__doc__)[0].split())
 USER_RULE = DOCUMENTED.replace("PASSWORD", "s3cret")
 LONG_ENOUGH_S = 60.0
-RIGHTS = re.findall(r"[+&]\S+", USER_RULE)
+RIGHTS = [right for right in re.findall(r"[+&]\S+", USER_RULE) if right != "+ping"]  # see test_deletions.py
+
+
+def without(*rights):
+    """The rule of the user, without some rights."""
+    return " ".join(part for part in USER_RULE.split() if part not in rights)
 
 
 def url_of(server, user, password):
@@ -26,13 +31,13 @@ def url_of(server, user, password):
 
 async def use_everything(cache, lock, deletions):
     """One round of all that the service asks of Redis."""
-    heard, began = asyncio.Queue(), asyncio.Event()
-    subscription = deletions.subscription(heard=heard.put_nowait, began=began.set)
+    received, subscribed = asyncio.Queue(), asyncio.Event()
+    subscription = deletions.subscription(on_deletion=received.put_nowait, on_subscribed=subscribed.set)
     subscription.start()
     try:
-        await asyncio.wait_for(began.wait(), LONG_ENOUGH_S)
+        await asyncio.wait_for(subscribed.wait(), LONG_ENOUGH_S)
         await Deletions(deletions._client, deletions._breaker, tombstone_ttl_s=60.0).delete("edgesam:b")
-        assert await asyncio.wait_for(heard.get(), LONG_ENOUGH_S) == "edgesam:b"
+        assert await asyncio.wait_for(received.get(), LONG_ENOUGH_S) == "edgesam:b"
     finally:
         await subscription.aclose()
     await cache.put("edgesam:a", memoryview(b"value"))
@@ -71,7 +76,7 @@ async def test_the_documented_user_may_do_all_that_is_needed(open_all):
 async def test_the_documented_user_has_no_right_too_many(open_all, right, monkeypatch):
     monkeypatch.setattr(f"{__name__}.LONG_ENOUGH_S", 0.5)
     with (
-        RedisServer(acl=[USER_RULE.replace(f" {right}", "")]) as server,
+        RedisServer(acl=[without(right)]) as server,
         pytest.raises((CacheUnavailable, TimeoutError)),
     ):
         await use_everything(*open_all(server))
@@ -87,6 +92,29 @@ def test_whoever_is_shown_how_to_make_the_user_makes_this_one(path, beside):
     rights = DOCUMENTED.partition("PASSWORD ")[2] + beside
     assert len(lines) == 1
     assert lines[0].split("`")[0].endswith(rights)
+
+
+async def test_an_upgrade_with_the_old_rights_serves_values_and_the_log_names_the_missing_right_once(open_all, caplog):
+    with RedisServer(acl=[without("+get", "+ping")]) as server:
+        cache, lock, deletions = open_all(server)
+
+        await cache.put("edgesam:a", memoryview(b"value"))
+        token = await lock.acquire("edgesam:a")
+        for _ in range(2):
+            with pytest.raises(CacheUnavailable):
+                await cache.put_unless_deleted(
+                    "edgesam:b", memoryview(b"b"), tombstone_key="edgesam:deleted:{edgesam:b}", known=""
+                )
+            with pytest.raises(CacheUnavailable):
+                await lock.renew("edgesam:a", token)
+            with pytest.raises(CacheUnavailable):
+                await deletions.tombstone("edgesam:a")
+
+        assert await cache.get("edgesam:a") == b"value"
+        assert await cache.get("edgesam:b") == b"b"
+        assert await deletions.delete("edgesam:a")
+        lines = [record.message.partition(":")[0] for record in caplog.records]
+        assert sorted(lines) == ["The Redis user lacks the right +get"] * 2  # the cache has a client of its own
 
 
 async def test_another_database_needs_one_right_more(open_cache):

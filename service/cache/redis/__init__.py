@@ -1,1 +1,1 @@
-"""The Redis tier and everything else that replicas share through Redis."""
+"""Everything that replicas share through Redis: the cache tier, locks, rate buckets and deletions."""

@@ -1,4 +1,4 @@
-"""Stops asking a Redis that keeps failing, so that a dead one costs microseconds instead of a timeout a call."""
+"""A circuit breaker: a Redis that keeps failing costs microseconds a call instead of a timeout."""
 
 import logging
 import time
@@ -11,16 +11,16 @@ _log = logging.getLogger(__name__)
 
 
 class CircuitBreaker:
-    """Opens after consecutive failures; once every `open_s` a single call may try whether it is over.
+    """A circuit breaker that opens after consecutive failures. While it is open it lets one probe through at a time.
 
-    Letting a probe through starts the next waiting time at once. A probe that never reports (its process is
-    stopping, its caller is gone) therefore blocks nothing: the next one is due `open_s` later.
+    Admitting a probe starts the next waiting time at once. A probe that never reports, for instance because its
+    process is stopping, therefore blocks nothing: the next one is due `open_s` later.
 
     Args:
-        failures: consecutive failures that open it.
-        open_s: seconds between two probes while it is open.
-        metrics: `edgesam_redis_breaker_open` follows the state.
-        clock: seconds that never go back.
+        failures: Number of consecutive failures that open the breaker.
+        open_s: Time between two probes while the breaker is open, seconds.
+        metrics: Metrics whose gauge `edgesam_redis_breaker_open` follows the state.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -41,35 +41,33 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are refused, all but the probes."""
+        """Whether calls other than probes are refused."""
         return self._next_probe is not None
 
     def check(self) -> None:
-        """Nothing, if a call made now would be let through.
+        """Raise if a call would be refused now.
 
         Raises:
-            CacheUnavailable: the breaker is open; carries the time to the next probe.
+            CacheUnavailable: The breaker is open. The error carries the time to the next probe.
         """
         if self._next_probe is None:
             return
         wait_s = self._next_probe - self._clock()
         if wait_s > 0.0:
-            raise CacheUnavailable(
-                "The shared cache kept failing and is not asked for the moment.", retry_after_s=wait_s
-            )
+            raise CacheUnavailable("The shared cache kept failing and is not asked for now.", retry_after_s=wait_s)
 
     def admit(self) -> None:
-        """Let a call through; its caller reports `succeeded` or `failed`. In an open breaker it is the probe.
+        """Admit a call, which then reports `succeeded` or `failed`. In an open breaker it is the probe.
 
         Raises:
-            CacheUnavailable: as `check`.
+            CacheUnavailable: The breaker is open, see `check`.
         """
         self.check()
         if self._next_probe is not None:
             self._next_probe = self._clock() + self._open_s
 
     def succeeded(self) -> None:
-        """The server answered; closes the breaker."""
+        """Report that the server answered, which closes the breaker."""
         self._consecutive = 0
         if self._next_probe is not None:
             self._next_probe = None
@@ -77,7 +75,7 @@ class CircuitBreaker:
             _log.info("Redis answers again, the breaker is closed")
 
     def failed(self) -> None:
-        """The server did not answer; the last of `failures` in a row opens the breaker, a failed probe keeps it so."""
+        """Report that the server did not answer. The last of `failures` in a row opens the breaker."""
         self._consecutive += 1
         if self._consecutive < self._failures:
             return

@@ -1,14 +1,4 @@
-"""The tier that all replicas share: bytes in Redis, every command bounded, every failure one CacheUnavailable.
-
-Needs Redis 6.2 or Valkey 7.2 (GETEX). The smallest ACL user that serves the cache, the lock (lock.py) and deletions
-(deletions.py), on one line:
-
-    user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels &edgesam:forget
-        -@all +getex +set +unlink +exists +pexpire +eval +publish +subscribe
-
-plus `+time` for shared rates (bucket.py), `+select` for a database other than 0 and `+cluster|slots +command` for a
-cluster. HELLO and AUTH need no rule.
-"""
+"""Commands to Redis within bounds: of connections, of waiting, and of the time of one command."""
 
 import asyncio
 import contextlib
@@ -20,6 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
 
+from service.cache.redis.acl import missing_right
 from service.cache.redis.breaker import CircuitBreaker
 from service.errors import CacheUnavailable
 
@@ -29,7 +20,14 @@ _RETRY_AFTER_S = 1.0
 
 
 class RedisClient:
-    """A bounded connection to one Redis or one cluster. Made by `connect`, in which the bounds are explained."""
+    """A bounded client of one Redis or one cluster, made by `connect`, which explains the bounds.
+
+    Args:
+        redis: Client of the library.
+        max_connections: Commands that run at the same time.
+        queue_timeout_s: Longest wait for a free connection, seconds.
+        deadline_s: Longest time of one command, seconds.
+    """
 
     def __init__(
         self, redis: Redis | RedisCluster, *, max_connections: int, queue_timeout_s: float, deadline_s: float
@@ -39,21 +37,25 @@ class RedisClient:
         self._queue_timeout_s = queue_timeout_s
         self._deadline_s = deadline_s
         self._running: set[asyncio.Task[Any]] = set()
-        self._refusals: set[str] = set()
+        self._logged_refusals: set[str] = set()
         self._is_closed = False
 
     async def call(self, breaker: CircuitBreaker, *command: str | bytes | int) -> Any:
-        """Run one command and report to the breaker how the server took it.
+        """Run one command and report to the breaker whether the server answered.
 
-        A refusal by the server (out of memory, read-only, no permission) is an answer, not an outage, and does not
-        count towards opening the breaker: a full Redis still serves reads. Nor does the lack of a free connection,
-        which is this process's own load.
+        A refusal by the server (out of memory, read-only, no permission) is an answer. It does not count towards
+        opening the breaker, because a full Redis still serves reads. The lack of a free connection does not count
+        either: it is the load of this process.
 
-        A cancelled caller leaves at once. Its command ends by itself within its bound, so that no connection is
-        left half-read or thrown away, and no probe of the breaker stays without a result.
+        A cancelled caller returns at once. Its command ends by itself within its bound, so that no connection is left
+        half-read and no probe of the breaker stays without a result.
+
+        Args:
+            breaker: Circuit breaker of this server.
+            command: Name and arguments of the command.
 
         Raises:
-            CacheUnavailable: for every other reason than an answer; the cause is chained.
+            CacheUnavailable: There is no answer; the cause is chained.
         """
         breaker.check()
         await self._take_permit()
@@ -64,11 +66,11 @@ class RedisClient:
             raise
         return await asyncio.shield(task)
 
-    async def spare_connection(self) -> AbstractConnection:
-        """A connection beyond the bound, for who only listens; not open yet, and closed by whoever asked for it.
+    async def subscriber_connection(self) -> AbstractConnection:
+        """Return a connection for Pub/Sub, not open yet, which does not count towards `max_connections`.
 
-        In a cluster it is one to any of its nodes. It speaks RESP2: in RESP3 the library writes each message out, for
-        a log that nobody reads.
+        The caller opens and closes it. In a cluster it is a connection to any of its nodes. It speaks RESP2: in RESP3
+        the library formats each message for a log that nobody reads.
         """
         redis = self._redis
         if isinstance(redis, Redis):
@@ -78,11 +80,30 @@ class RedisClient:
         node = random.choice(redis.get_nodes())  # noqa: S311 - each is as good
         return node.connection_class(**(node.connection_kwargs | {"protocol": 2}))
 
+    def log_refusal(self, error: ResponseError, script: str = "") -> None:
+        """Log why the server refuses, once for each missing right and each other kind of refusal.
+
+        Neither the breaker nor a failed request tells the operator that Redis is full or does not permit a command.
+
+        Args:
+            error: Answer of the server.
+            script: Text of the script that was refused; "" for a command.
+        """
+        right = missing_right(error, script)
+        kind = right or type(error).__name__
+        if kind in self._logged_refusals:
+            return
+        self._logged_refusals.add(kind)
+        if right is None:
+            _log.warning("Redis refuses commands: %s", error)
+        else:
+            _log.warning("The Redis user lacks the right %s: add it to the ACL rules of the user (%s)", right, error)
+
     async def aclose(self) -> None:
-        """Refuse new commands, wait for the running ones (each is bounded) and close every connection."""
+        """Refuse new commands, wait for the running ones, each of which is bounded, and close every connection."""
         self._is_closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
-        with contextlib.suppress(RedisError, OSError):  # a silent server cannot keep the process from stopping
+        with contextlib.suppress(RedisError, OSError):  # a silent server must not keep the process from stopping
             await self._redis.aclose()
 
     async def _take_permit(self) -> None:
@@ -110,7 +131,7 @@ class RedisClient:
     async def _run(self, breaker: CircuitBreaker, command: tuple[str | bytes | int, ...]) -> Any:
         try:
             async with asyncio.timeout(self._deadline_s):
-                # A cluster's client that does not know the slots yet would send the command just anywhere.
+                # The client of a cluster sends commands to any node as long as it does not know the slots.
                 await self._redis.initialize()
                 answer = await self._redis.execute_command(*command)
         except MaxConnectionsError as error:
@@ -119,18 +140,11 @@ class RedisClient:
             ) from error
         except ResponseError as error:
             breaker.succeeded()
-            self._log_refusal(error)
+            self.log_refusal(error, str(command[1]) if command[0] == "EVAL" else "")
             raise CacheUnavailable("The shared cache refused the command.", retry_after_s=_RETRY_AFTER_S) from error
         except Exception as error:
-            # Whatever the client library makes of a broken or foreign server, this tier only degrades.
+            # The library raises many types for a broken or foreign server. The tier only degrades.
             breaker.failed()
             raise CacheUnavailable("The shared cache did not answer.", retry_after_s=_RETRY_AFTER_S) from error
         breaker.succeeded()
         return answer
-
-    def _log_refusal(self, error: ResponseError) -> None:
-        """Once for each kind: neither the breaker nor a failed request tells the operator of a full or closed Redis."""
-        kind = type(error).__name__
-        if kind not in self._refusals:
-            self._refusals.add(kind)
-            _log.warning("Redis refuses commands: %s", error)

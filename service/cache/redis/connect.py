@@ -1,4 +1,4 @@
-"""A client for the address of a Redis, a cluster, or a master behind Sentinel."""
+"""A client for the URL of a Redis, a cluster, or a master behind Sentinel."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 
 
 class _Cluster(RedisCluster):
-    """The library's client for a cluster, which by itself leaves connections open if the last command failed."""
+    """The library's client of a cluster. By itself it leaves connections open if the last command failed."""
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -32,26 +32,26 @@ def connect(
     read_timeout_s: float = 0.1,
     queue_timeout_s: float = 0.5,
 ) -> RedisClient:
-    """A client for a Redis address; opens no connection yet.
+    """Return a client for a Redis URL; it opens no connection yet.
 
-    A command waits at most `queue_timeout_s` for a free connection and then takes at most `connect_timeout_s` plus
-    twice `read_timeout_s` (sending and receiving), behind sentinels twice as long, whatever the server does. There is
-    no retry: the next tier, or computing the value, is better than waiting again.
+    A command waits at most `queue_timeout_s` for a free connection. Then it takes at most `connect_timeout_s` plus
+    twice `read_timeout_s` (sending and receiving), behind sentinels twice as long. There is no retry: the next tier,
+    or computing the value, is better than waiting again.
 
     Args:
-        url: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database; `redis+cluster://` and
-            `rediss+cluster://` name any node of a cluster, `redis+sentinel://` and `rediss+sentinel://` the sentinels
-            (see sentinel.py). Certificates are options of the query, for instance
+        url: Address with user, password and database: `redis://`, `rediss://` (TLS) or `unix://`. `redis+cluster://`
+            and `rediss+cluster://` name any node of a cluster, `redis+sentinel://` and `rediss+sentinel://` the
+            sentinels (see sentinel.py). Certificates are options of the query, for instance
             `?ssl_ca_certs=/etc/redis/ca.crt`.
-        max_connections: connections of this process, in a cluster to each node. More would not be faster: two
-            already saturate the event loop with values of 2 MiB.
-        connect_timeout_s: bound on opening a connection, seconds.
-        read_timeout_s: bound on sending a command and on receiving its answer, seconds each.
-        queue_timeout_s: bound on waiting for a free connection, seconds. Only a burst waits that long: a silent
-            server opens the breaker, which sends the waiting away at once.
+        max_connections: Connections of this process, in a cluster to each node. More are not faster: with values of
+            2 MiB two connections already saturate the event loop.
+        connect_timeout_s: Longest time for opening a connection, seconds.
+        read_timeout_s: Longest time for sending a command, and for receiving its answer, seconds.
+        queue_timeout_s: Longest wait for a free connection, seconds. Only a burst waits that long: a silent server
+            opens the breaker, which refuses the waiting commands at once.
 
     Raises:
-        ValueError: the address is not one of these.
+        ValueError: The address has none of these forms.
     """
     options: dict[str, Any] = {
         "max_connections": max_connections,
@@ -60,7 +60,7 @@ def connect(
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
         "socket_read_size": 1 << 20,  # values of 2 MiB: 3.8 ms a read against 5.2 with the default of 64 KiB
-        # Neither CLIENT SETINFO nor CLIENT MAINT_NOTIFICATIONS on connecting: two round trips and an ACL rule less,
+        # No CLIENT SETINFO and no CLIENT MAINT_NOTIFICATIONS on connecting. That saves two round trips and an ACL rule,
         # and no server can relax the timeouts.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
@@ -70,8 +70,8 @@ def connect(
     redis: Redis | RedisCluster
     try:
         if scheme in _CLUSTER_SCHEMES:
-            # Follow a moved slot, and no more: starting over closes connections that other commands are using. A
-            # failed connection still makes the library ask for the topology again.
+            # Only follow a moved slot: initialising anew closes connections that other commands are using. After a
+            # failed connection the library asks for the topology again in any case.
             options["reinitialize_steps"] = 0
             redis = _Cluster.from_url(_CLUSTER_SCHEMES[scheme] + separator + rest, **options)
         elif scheme in _SENTINEL_SCHEMES:

@@ -1,9 +1,9 @@
-"""Values that were deleted on purpose: told to all replicas, and marked in Redis for those that did not hear it.
+"""Deletions of values by every replica: published to all replicas, and recorded in Redis as tombstones.
 
-A replica that holds the value in memory would else put it back, since to it a deleted value and one that Redis lost
-look alike. The mark tells them apart: nothing stays beside one for longer than a round trip (`RedisCache.put_unless_deleted`),
-but what an upload stored that knows this very mark, since it began after it. The mark is a key of its own, in the slot
-of the value's, so that a cluster takes both in one script.
+A replica that holds a deleted value in memory would otherwise store it again, because it cannot tell a deleted value
+from one that Redis lost. The tombstone tells them apart. No value stays beside a tombstone for longer than a round trip
+(`RedisCache.put_unless_deleted`), unless the upload that stores it began after the deletion and knows the tombstone.
+The tombstone is a key of its own, in the slot of the value's key, so that a cluster accepts both in one script.
 """
 
 import logging
@@ -23,115 +23,126 @@ _log = logging.getLogger(__name__)
 
 CHANNEL = "edgesam:forget"
 
-# Twice what the longest name and the longest key have.
+# Twice the length of the longest sender and the longest key.
 MAX_MESSAGE_BYTES = 512
 
-# All at once: nobody stores the value between its end and the message. Neither a full Redis, which takes no mark, nor
-# one that lets nothing be told may keep the value.
+# One script, so that no replica stores the value between the steps. A full Redis that takes no tombstone, and one that
+# does not permit PUBLISH, still have to delete the value.
 _DELETE = """
 local was_there = redis.call('UNLINK', KEYS[1])
-local marked = redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
-local told = redis.pcall('PUBLISH', ARGV[2], ARGV[3])
-return {was_there, marked['err'] or type(told) == 'table' and told['err'] or ''}
+local set = redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
+local published = redis.pcall('PUBLISH', ARGV[2], ARGV[3])
+return {was_there, set['err'] or type(published) == 'table' and published['err'] or ''}
 """
 
 
 class Deletions:
-    """Deletes everywhere, and says what was deleted elsewhere.
+    """Deletes values for all replicas, and receives the deletions of the others.
 
     Args:
-        client: shared with the Redis tiers.
-        breaker: shared by everything that asks this Redis.
-        tombstone_ttl_s: seconds a mark is kept.
+        client: Redis client, shared with the cache tiers.
+        breaker: Circuit breaker of this Redis.
+        tombstone_ttl_s: Time to live of a tombstone, seconds.
     """
 
     def __init__(self, client: RedisClient, breaker: CircuitBreaker, *, tombstone_ttl_s: float) -> None:
         self._client = client
         self._breaker = breaker
-        self._mark_ttl_ms = max(1, round(tombstone_ttl_s * 1000.0))
-        self._sender = secrets.token_hex(8)  # a replica need not hear itself
-        self._is_silence_told = False
+        self._tombstone_ttl_ms = max(1, round(tombstone_ttl_s * 1000.0))
+        self._sender = secrets.token_hex(8)  # a replica ignores its own messages
+        self._is_refusal_logged = False
 
     async def delete(self, key: str) -> bool:
-        """Forget a value, mark it, and tell; whether there was one.
+        """Delete a value, set its tombstone and publish the deletion. Return whether there was a value.
 
-        When this returns, Redis has the message, and has sent it to all that listen to the node it was told to; the
-        other nodes of a cluster get it a moment later, without anybody's word for it.
+        When this returns, Redis has sent the message to all subscribers of the node that ran the script. The other
+        nodes of a cluster get it a moment later, without a confirmation.
 
-        A Redis that takes the value away and does not let it be told, or marked, costs one line in the log.
+        A Redis that deletes the value but refuses the tombstone or the message costs one line in the log.
+
+        Args:
+            key: Key of the value.
 
         Raises:
-            CacheUnavailable: Redis did not confirm in time, or refused; it may still have the value.
+            CacheUnavailable: Redis did not confirm in time, or refused. It may still have the value.
         """
         message = f"{self._sender} {key}"
-        command = (2, key, tombstone_key(key), self._mark_ttl_ms, CHANNEL, message, _new_tombstone())
+        command = (2, key, tombstone_key(key), self._tombstone_ttl_ms, CHANNEL, message, _new_tombstone())
         try:
             was_there, refusal = await self._client.call(self._breaker, "EVAL", _DELETE, *command)
         except CacheUnavailable as error:
             if not isinstance(error.__cause__, ResponseError):
                 raise
-            was_there = await self._delete_here(key)
+            was_there = await self._delete_unpublished(key)
             refusal = str(error.__cause__).encode()
         if refusal:
-            self._say_once(refusal)
+            self._log_refusal_once(refusal)
         return bool(was_there)
 
     async def tombstone(self, key: str) -> str:
-        """The mark of a value that was deleted, by any replica, and that none has stored anew since; "" for none.
+        """Return the tombstone of a value that a replica deleted and none has stored anew since; "" for none.
+
+        Args:
+            key: Key of the value.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
-        tombstone = await self._client.call(self._breaker, "GETEX", tombstone_key(key))
-        return tombstone.decode(errors="replace") if isinstance(tombstone, bytes) else ""
+        found = await self._client.call(self._breaker, "GET", tombstone_key(key))
+        return found.decode(errors="replace") if isinstance(found, bytes) else ""
 
-    def subscription(self, *, heard: Callable[[str], None], began: Callable[[], None]) -> Subscription:
-        """What calls `heard` with each key that another replica deletes; not started yet.
+    def subscription(self, *, on_deletion: Callable[[str], None], on_subscribed: Callable[[], None]) -> Subscription:
+        """Return a subscription to the deletions of the other replicas; it is not started yet.
 
         Args:
-            heard: the key may be anything that is text; whoever can speak on the channel wrote it.
-            began: is called when listening has begun; what was said before was missed.
+            on_deletion: Function that gets the key of each deleted value. The key may be any text, since everybody
+                who may publish on the channel can send it.
+            on_subscribed: Function that is called when the subscription begins, at first and after each outage.
+                Messages from before are missed.
         """
 
-        def hear(message: bytes) -> None:
+        def receive(message: bytes) -> None:
             if len(message) <= MAX_MESSAGE_BYTES and message.isascii():
                 sender, _, key = message.decode().partition(" ")
                 if sender != self._sender:
-                    heard(key)
+                    on_deletion(key)
 
-        return Subscription(self._client, CHANNEL, heard=hear, began=began)
+        return Subscription(self._client, CHANNEL, on_message=receive, on_subscribed=on_subscribed)
 
-    async def _delete_here(self, key: str) -> bool:
-        """Without the script: the others are not told."""
-        with suppress(CacheUnavailable):  # first, so that nothing is stored between the two
-            await self._client.call(self._breaker, "SET", tombstone_key(key), _new_tombstone(), "PX", self._mark_ttl_ms)
+    async def _delete_unpublished(self, key: str) -> bool:
+        """Delete without the script, so without a message to the other replicas."""
+        with suppress(CacheUnavailable):  # the tombstone first, so that no replica stores the value between the two
+            await self._client.call(
+                self._breaker, "SET", tombstone_key(key), _new_tombstone(), "PX", self._tombstone_ttl_ms
+            )
         return bool(await self._client.call(self._breaker, "UNLINK", key))
 
-    def _say_once(self, refusal: bytes) -> None:
-        if not self._is_silence_told:
-            self._is_silence_told = True
+    def _log_refusal_once(self, refusal: bytes) -> None:
+        if not self._is_refusal_logged:
+            self._is_refusal_logged = True
             _log.warning(
-                "Redis does not let deletions be told to all replicas, which forget a picture later, or not at all: %s",
+                "Redis does not let deletions be published to all replicas, which drop a deleted image later, or not "
+                "at all: %s",
                 refusal.decode(errors="replace"),
             )
 
 
 def tombstone_key(key: str) -> str:
-    """Where the mark of a value is, in the same slot of a cluster."""
+    """Return the key of a value's tombstone, in the same slot of a cluster."""
     return f"edgesam:deleted:{{{key}}}"
 
 
 def is_older(tombstone: str, age_s: float) -> bool:
-    """Whether a mark was set so long ago, by the clocks of two machines; False for what is no mark of ours.
+    """Return whether a tombstone is older than an age, by the clocks of two machines.
 
     Args:
-        tombstone: as `Deletions.tombstone` gives it, not "".
-        age_s: seconds.
+        tombstone: Tombstone from `Deletions.tombstone`, not "". Text of another form is never older.
+        age_s: Age to compare with, seconds.
     """
     set_at_ms = tombstone.partition(":")[0]
     return set_at_ms.isascii() and set_at_ms.isdigit() and int(set_at_ms) < (time() - age_s) * 1000.0
 
 
 def _new_tombstone() -> str:
-    """Like no other, so that an upload that knows one does not take another away."""
+    """Return a unique tombstone, so that an upload that knows one tombstone does not remove another."""
     return f"{int(time() * 1000.0)}:{secrets.token_hex(8)}"

@@ -1,4 +1,4 @@
-"""One channel of Redis (Pub/Sub) that is listened to, on a connection of its own, for as long as the process runs."""
+"""A subscription to one channel of Redis (Pub/Sub), on a connection of its own, as long as the process runs."""
 
 import asyncio
 import logging
@@ -6,16 +6,18 @@ import random
 from collections.abc import Callable
 from time import monotonic
 
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoPermissionError
+
 from service.cache.redis.client import RedisClient
 
 _log = logging.getLogger(__name__)
 
-# A connection that is quiet for so long is asked whether it is alive, which has to be answered in the second time. The
-# question is SUBSCRIBE again: PING would be one right more.
+# After so much silence on the connection a PING checks that it is alive. The answer has to come in the second time.
 QUIET_S = 15.0
 ANSWER_S = 5.0
-# Pauses between attempts double from the first to the second figure, ± 25 %, so that replicas do not come together. One
-# that held for longer than the second starts anew.
+# Pauses between attempts double from the first figure to the second, ± 25 %, so that replicas do not all reconnect at
+# the same moment. After a connection that lasted longer than the second figure they start anew.
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 30.0
 _JITTER = 0.25
@@ -23,36 +25,41 @@ _CANCEL_AGAIN_S = 0.1
 
 
 class Subscription:
-    """Calls `heard` with each message, on the event loop. A Redis that is gone, slow or refuses is asked again.
+    """Calls `on_message` with each message, on the event loop. It reconnects to a Redis that is lost or refuses.
 
-    Being told is a favour, so nothing here is an error to anybody: an outage is one line in the log, its end another,
-    and the breaker does not hear of it. Messages of an outage are lost.
+    Nothing here is an error to anybody: the log gets one line for an outage and another for its end, and the circuit
+    breaker is not involved. Messages that are published during an outage are lost.
 
     Args:
-        client: whose server it is; the connection is one beyond its bound.
-        channel: to listen to.
-        heard: gets the bytes of a message, whatever they are. Redis itself ends a connection with more than
-            32 MiB unread, unless told otherwise.
-        began: is called when the server has confirmed, at first and after each outage.
+        client: Client of the server. The connection does not count towards its bound.
+        channel: Name of the channel.
+        on_message: Function that gets the bytes of each message, which may be anything. Redis itself closes a
+            connection with more than 32 MiB unread, unless it is configured otherwise.
+        on_subscribed: Function that is called when the server has confirmed, at first and after each outage.
     """
 
     def __init__(
-        self, client: RedisClient, channel: str, *, heard: Callable[[bytes], None], began: Callable[[], None]
+        self,
+        client: RedisClient,
+        channel: str,
+        *,
+        on_message: Callable[[bytes], None],
+        on_subscribed: Callable[[], None],
     ) -> None:
         self._client = client
         self._channel = channel
-        self._heard = heard
-        self._began = began
-        self._is_listening = False
-        self._is_outage_told = False
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._is_subscribed = False
+        self._is_outage_logged = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin; returns before anything is known of the server."""
+        """Start in the background, without waiting for the server."""
         self._task = asyncio.create_task(self._run(), name=f"subscription {self._channel}")
 
     async def aclose(self) -> None:
-        """Stop listening."""
+        """End the subscription."""
         # The library loses a cancellation that comes while it connects.
         while self._task is not None and not self._task.done():
             self._task.cancel()
@@ -63,50 +70,61 @@ class Subscription:
         while True:
             started = monotonic()
             try:
-                await self._listen()
-            except Exception as error:  # noqa: BLE001 - whatever the library makes of a broken or foreign server
-                self._lost(error)
+                await self._subscribe_and_receive()
+            except Exception as error:  # noqa: BLE001 - the library raises many types for a broken or foreign server
+                self._log_outage(error)
             if monotonic() - started > LAST_RETRY_S:
                 retry_s = FIRST_RETRY_S
             await asyncio.sleep(retry_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - hides nothing
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
-    async def _listen(self) -> None:
-        """Until the connection ends, which raises."""
+    async def _subscribe_and_receive(self) -> None:
+        """Receive messages until the connection ends, which raises."""
         async with asyncio.timeout(ANSWER_S):
-            connection = await self._client.spare_connection()
+            connection = await self._client.subscriber_connection()
         try:
             async with asyncio.timeout(ANSWER_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command("SUBSCRIBE", self._channel)
-            is_asked = True
+            is_answer_due = True
             while True:
-                message = await connection.read_response(
-                    disable_decoding=True, timeout=ANSWER_S if is_asked else QUIET_S
-                )
+                message = await self._receive(connection, ANSWER_S if is_answer_due else QUIET_S)
                 if message is not None:
-                    is_asked = False
-                    self._take(message)
-                    await asyncio.sleep(0)  # what lies in the buffer is read without a wait, and requests want a turn
-                elif is_asked:
+                    is_answer_due = False
+                    self._handle(message)
+                    await asyncio.sleep(0)  # buffered messages are read without a wait; let requests run in between
+                elif is_answer_due:
                     raise TimeoutError(f"no answer within {ANSWER_S:g} s")
                 else:
-                    is_asked = True
-                    await connection.send_command("SUBSCRIBE", self._channel)
+                    is_answer_due = True
+                    await connection.send_command("PING")
         finally:
             await connection.disconnect(nowait=True)
 
-    def _take(self, message: object) -> None:
+    async def _receive(self, connection: AbstractConnection, timeout_s: float) -> object:
+        """Return the next message or answer of the server; None when it is silent for too long.
+
+        A server that does not permit PING answers as well, so the subscription goes on. The log names the right.
+        """
+        try:
+            return await connection.read_response(disable_decoding=True, timeout=timeout_s)
+        except NoPermissionError as error:
+            if not self._is_subscribed:
+                raise
+            self._client.log_refusal(error)
+            return error
+
+    def _handle(self, message: object) -> None:
         match message:
             case [b"message", bytes(), bytes(content)]:
-                self._heard(content)
-            case [b"subscribe", *_] if not self._is_listening:
-                self._is_listening, self._is_outage_told = True, False
-                _log.info("listening to other replicas", extra={"channel": self._channel})
-                self._began()
+                self._on_message(content)
+            case [b"subscribe", *_] if not self._is_subscribed:
+                self._is_subscribed, self._is_outage_logged = True, False
+                _log.info("subscribed to the deletions of other replicas", extra={"channel": self._channel})
+                self._on_subscribed()
 
-    def _lost(self, error: Exception) -> None:
-        self._is_listening = False
-        if not self._is_outage_told:
-            self._is_outage_told = True
-            _log.warning("not listening to other replicas: %s: %s", type(error).__name__, error)
+    def _log_outage(self, error: Exception) -> None:
+        self._is_subscribed = False
+        if not self._is_outage_logged:
+            self._is_outage_logged = True
+            _log.warning("not subscribed to the deletions of other replicas: %s: %s", type(error).__name__, error)

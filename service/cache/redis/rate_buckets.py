@@ -1,16 +1,16 @@
-"""What callers have used of their rates, added up over all replicas in Redis."""
+"""Token buckets in Redis: the use of each API key, added up over all replicas."""
 
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.errors import CacheUnavailable
 
 # The value is the time at which the bucket will be full again, in microseconds of the server's clock (the generic cell
-# rate algorithm, ITU-T I.371: one number and no refilling). What is read may be anything; it is cut to what it can be.
+# rate algorithm, ITU-T I.371: one number and no refilling). The stored value may be damaged; it is clamped.
 _SETTLE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local most = tonumber(ARGV[2])
-local full_at = tonumber(redis.call('GETEX', KEYS[1]) or '')
+local full_at = tonumber(redis.call('GET', KEYS[1]) or '')
 if not full_at or not (full_at > now) then
     full_at = now
 end
@@ -22,19 +22,19 @@ end
 return string.format('%.0f', full_at - now)
 """
 
-# A debt beyond the burst is what replicas let in before they heard of each other. It is paid back, but not for ever.
+# Replicas may admit more than the burst before they learn of each other. That debt is paid back, up to this factor.
 _MOST_BURSTS = 2.0
 
 
 class RateBuckets:
-    """Token buckets by key, each charged for what has been taken already: nobody waits for Redis before taking.
+    """Token buckets by key. A bucket is charged afterwards, so that no request waits for Redis.
 
-    Needs TIME beyond the commands of caches and lock.
+    The ACL user needs `+time` beyond the rights of the caches and the lock, see acl.py.
 
     Args:
-        client: shared with the Redis tiers.
-        breaker: shared by everything that asks this Redis.
-        prefix: put before every key.
+        client: Redis client, shared with the cache tiers.
+        breaker: Circuit breaker of this Redis.
+        prefix: Text before every key.
     """
 
     def __init__(self, client: RedisClient, breaker: CircuitBreaker, *, prefix: str = "edgesam:limit:") -> None:
@@ -43,18 +43,19 @@ class RateBuckets:
         self._prefix = prefix
 
     async def settle(self, key: str, *, taken_s: float, burst_s: float) -> float:
-        """Charge a bucket with what was taken, and tell its debt, that of other replicas included; one round trip.
+        """Charge a bucket for the tokens that this replica took, in one round trip, and return its debt.
 
         Args:
-            key: of the bucket.
-            taken_s: tokens taken, as the time their refill takes, seconds.
-            burst_s: the refill of the whole bucket, seconds.
+            key: Key of the bucket.
+            taken_s: Tokens taken, as the time of their refill, seconds.
+            burst_s: Time in which the empty bucket fills, seconds.
 
         Returns:
-            Seconds until the bucket is full; more than `burst_s` when it was overdrawn, twice that at most.
+            Seconds until the bucket is full, with the tokens that all replicas took. An overdrawn bucket has more than
+            `burst_s`, at most twice that.
 
         Raises:
-            CacheUnavailable: Redis did not answer in time, or refused; perhaps it charged.
+            CacheUnavailable: Redis did not answer in time, or refused. It may have charged the bucket.
         """
         command = (round(taken_s * 1e6), round(burst_s * _MOST_BURSTS * 1e6))
         answer = await self._client.call(self._breaker, "EVAL", _SETTLE, 1, self._prefix + key, *command)

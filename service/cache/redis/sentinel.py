@@ -1,7 +1,7 @@
-"""Redis behind Sentinel: the address of the master is asked for whenever a connection is opened.
+"""Redis behind Sentinel: each new connection first asks the sentinels for the address of the master.
 
-redis+sentinel://USER:PASSWORD@HOST:26379,HOST:26379/MASTER/DB; user, password and database are the master's. The
-query takes what a redis:// address takes, and `sentinel_username` and `sentinel_password`.
+The form of the URL is redis+sentinel://USER:PASSWORD@HOST:26379,HOST:26379/MASTER/DB, with the user, password and
+database of the master. The query takes the options of a redis:// URL, and `sentinel_username` and `sentinel_password`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _SENTINEL_LOGIN = {"sentinel_username": "username", "sentinel_password": "passwo
 
 
 class MasterClient(Redis):
-    """A client of the master, which closes the clients of the sentinels with itself."""
+    """A client of the master. Closing it closes the clients of the sentinels, too."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - as the library has it
         """Close everything."""
@@ -33,7 +33,7 @@ class MasterClient(Redis):
 
 
 class _Sentinels(Sentinel):
-    """The library's sentinels, asked all at once: one that is silent would use up the time of the command."""
+    """The library's sentinels, asked at the same time: a silent one would use up the time of the command."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         asking = [asyncio.create_task(self._ask(sentinel, service_name)) for sentinel in self.sentinels]
@@ -59,15 +59,15 @@ class _Sentinels(Sentinel):
 
 
 def master_client(scheme: str, rest: str, options: dict[str, Any]) -> MasterClient:
-    """A client of the master that sentinels name; opens no connection yet.
+    """Return a client of the master that sentinels name; it opens no connection yet.
 
     Args:
-        scheme: `redis`, or `rediss` for TLS to sentinels and master.
-        rest: the address behind `://`.
-        options: of connections.
+        scheme: Scheme of all connections: `redis`, or `rediss` for TLS.
+        rest: Part of the URL behind `://`.
+        options: Options of the connections.
 
     Raises:
-        ValueError: the address is not of the form above.
+        ValueError: The URL has not the form above.
     """
     found = _ADDRESS.fullmatch(rest)
     hosts = [_HOST.fullmatch(host) for host in found["hosts"].split(",")] if found else []

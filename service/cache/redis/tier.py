@@ -1,4 +1,4 @@
-"""The tier that all replicas share: bytes in Redis, every command bounded, every failure one CacheUnavailable."""
+"""The cache tier in Redis, which all replicas share. Every failure of Redis is a CacheUnavailable."""
 
 import asyncio
 import contextlib
@@ -21,10 +21,10 @@ R = TypeVar("R")
 _TTL_JITTER = 0.1  # values written together do not expire together
 _RETRY_AFTER_S = 1.0
 
-# After a plain SET: a value of 2 MiB that goes through a script keeps the server busy for 5 ms instead of one.
+# Run after a plain SET: a value of 2 MiB inside a script keeps the server busy for 5 ms instead of 1 ms.
 _SETTLE = """
-local mark = redis.call('GETEX', KEYS[2])
-if mark and mark ~= ARGV[1] then
+local tombstone = redis.call('GET', KEYS[2])
+if tombstone and tombstone ~= ARGV[1] then
     redis.call('UNLINK', KEYS[1])
     return 'refused'
 end
@@ -34,19 +34,18 @@ return redis.call('EXISTS', KEYS[1]) == 1 and 'kept' or 'gone'
 
 
 class RedisCache(Generic[V]):
-    """A cache tier in Redis. Values never touch the event loop: they are encoded and decoded in the executor.
+    """A cache tier in Redis. The executor encodes and decodes values, so that the event loop never does.
 
-    Any failure of Redis raises CacheUnavailable, also in `put`. A value that is not valid counts as outcome "error",
-    is deleted and is a miss.
+    A value that is not valid counts as outcome "error". It is deleted, and the look-up is a miss.
 
     Args:
-        client: shared with other tiers and the lock, and closed by whoever made it.
-        codec: turns values into bytes and back.
-        ttl_s: seconds a value lives after its last use, give or take 10 %.
-        breaker: shared by everything that asks this Redis.
-        metrics: counts look-ups as tier "redis".
-        executor: runs the codec.
-        lookups: whether look-ups are counted; off for values that should not show in the hit ratio.
+        client: Redis client, shared with other tiers and the lock. Its owner closes it.
+        codec: Conversion between values and bytes.
+        ttl_s: Time to live of a value after its last use, seconds, ± 10 %.
+        breaker: Circuit breaker of this Redis.
+        metrics: Metrics that count look-ups under the tier "redis".
+        executor: Threads that run the codec.
+        lookups: Whether look-ups are counted. False for values that should not show in the hit ratio.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class RedisCache(Generic[V]):
         self._lookups = metrics.cache_lookups_total if lookups else None
 
     async def get(self, key: str) -> V | None:
-        """The value, whose time to live starts anew, or None.
+        """Return the value and restart its time to live; None if there is none.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
@@ -96,43 +95,44 @@ class RedisCache(Generic[V]):
         return value
 
     async def put(self, key: str, value: V) -> None:
-        """Keep a value.
+        """Store a value.
 
         Raises:
             CacheUnavailable: Redis did not confirm in time, or refused (full and not evicting, read-only).
         """
-        self._breaker.check()  # no encoding for a server that will not be asked
+        self._breaker.check()  # do not encode for a server that will not be asked
         data = await self._in_executor(self._codec.encode, value)
         await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
 
     async def put_unless_deleted(self, key: str, value: V, *, tombstone_key: str, known: str) -> bool:
-        """Keep a value and take its mark away, or keep nothing where an unknown mark is.
+        """Store a value and remove its tombstone, unless the tombstone is another than the known one.
 
-        Beside an unknown mark the value is there for the time of a round trip, or if the second command is lost.
+        Beside an unknown tombstone the value exists for the time of a round trip, or longer if the second command is
+        lost or refused.
 
         Args:
-            key: of the value.
-            value: to keep.
-            tombstone_key: key of the mark, in the slot of the value's.
-            known: the mark that may be there; "" for none.
+            key: Key of the value.
+            value: Value to store.
+            tombstone_key: Key of the tombstone, in the same slot of a cluster.
+            known: Tombstone that may be there; "" for none.
 
         Returns:
-            Whether the value is kept.
+            Whether the value is stored.
 
         Raises:
             CacheUnavailable: Redis did not confirm in time, or refused; perhaps it has the value.
         """
         self._breaker.check()
         data = await self._in_executor(self._codec.encode, value)
-        for _ in range(2):  # somebody who did not know the mark may have taken it away, as this one would have
+        for _ in range(2):  # another replica that did not know the tombstone may have removed the value
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
             settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
             if settled != b"gone":
                 return bool(settled == b"kept")
-        return True  # thrown out for want of room, twice: so are caches
+        return True  # evicted twice, which a cache may do
 
     async def delete(self, key: str) -> bool:
-        """Forget a value; whether there was one.
+        """Delete a value and return whether there was one.
 
         Raises:
             CacheUnavailable: Redis did not confirm in time, or refused.
@@ -140,7 +140,7 @@ class RedisCache(Generic[V]):
         return bool(await self._client.call(self._breaker, "UNLINK", key))
 
     async def contains(self, key: str) -> bool:
-        """Whether there is a value, be it valid or not; its time to live goes on.
+        """Return whether there is a value, valid or not. Its time to live goes on.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
@@ -148,7 +148,7 @@ class RedisCache(Generic[V]):
         return bool(await self._client.call(self._breaker, "EXISTS", key))
 
     async def renew(self, key: str) -> bool:
-        """Start a value's time to live anew; False if there is none.
+        """Restart the time to live of a value and return whether there is one.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
@@ -156,13 +156,13 @@ class RedisCache(Generic[V]):
         return bool(await self._client.call(self._breaker, "PEXPIRE", key, self._ttl_ms()))
 
     async def aclose(self) -> None:
-        """Nothing: the client belongs to whoever made it, and the values to all replicas."""
+        """Do nothing: the client has another owner, and the values belong to all replicas."""
 
     async def _in_executor(self, function: Callable[[A], R], argument: A) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
 
     async def _delete_corrupt(self, key: str) -> None:
-        with contextlib.suppress(CacheUnavailable):  # it is a miss all the same, and the next reader tries again
+        with contextlib.suppress(CacheUnavailable):  # it is a miss in any case, and the next reader tries again
             await self.delete(key)
 
     def _ttl_ms(self) -> int:
