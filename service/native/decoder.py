@@ -17,14 +17,14 @@ from service.native import best_level, library
 Floats = NDArray[np.float32]
 
 MAX_POINTS = 123
-"""Points of a prompt, absent ones included; decoder.h allows 128 tokens, five of which are the decoder's own."""
+"""Most points of a prompt, absent ones included. decoder.h allows 128 tokens, five of which are output tokens."""
 
 STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
-"""Of keys, keys0 and queries0 of one picture."""
+"""Shapes of keys, keys0 and queries0 of one image."""
 
 
 class NativeError(RuntimeError):
-    """The parameters are not EdgeSAM's, or memory ran out; the message says which."""
+    """No build runs here, the parameters are not EdgeSAM's, or there is no memory. The message says which."""
 
 
 class _Tensor(ctypes.Structure):
@@ -32,7 +32,7 @@ class _Tensor(ctypes.Structure):
 
 
 class _Tokens(ctypes.Structure):
-    _fields_ = (("half", c_void_p), ("single", c_void_p))
+    _fields_ = (("float16", c_void_p), ("float32", c_void_p))
 
 
 class _States(ctypes.Structure):
@@ -48,14 +48,14 @@ class _Masks(ctypes.Structure):
 
 
 class NativeDecoder:
-    """A decoder with its parameters and threads.
+    """A prompt decoder with its parameters and threads.
 
     Args:
-        parameters: by their names in SAM's checkpoint.
-        threads: that may compute at the same time for one prompt.
+        parameters: Parameters by their names in SAM's checkpoint.
+        threads: Most threads that compute one prompt at the same time.
 
     Raises:
-        NativeError: no build runs here, or the parameters are not EdgeSAM's.
+        NativeError: No build runs here, or the parameters are not EdgeSAM's.
     """
 
     def __init__(self, parameters: Mapping[str, NDArray[Any]], *, threads: int) -> None:
@@ -85,30 +85,32 @@ class NativeDecoder:
         threads: int,
         out: tuple[Floats, Floats, Floats] | None = None,
     ) -> tuple[Floats, Floats, Floats]:
-        """Do what depends on a picture alone, where there is no mask prompt. Blocking; releases the interpreter.
+        """Compute the part that depends on the image alone, for prompts without a mask.
+
+        This blocks the thread and releases Python's global lock.
 
         Args:
-            tokens: (4096, 256).
-            threads: as in `decode`.
-            out: where the answer is written, contiguous; fresh memory by default.
+            tokens: Embedding of the image, (4096, 256) float16 or float32.
+            threads: Most threads that compute.
+            out: Contiguous arrays for the result; new ones by default.
 
         Returns:
-            keys (1, 4096, 256), keys0 (1, 4096, 128) and queries0 (1, 4096, 128), as PrepareGraph gives them.
+            keys (1, 4096, 256), keys0 (1, 4096, 128) and queries0 (1, 4096, 128), as PrepareGraph computes them.
 
         Raises:
-            ValueError: the shape or the type of `tokens` or of `out`.
+            ValueError: `tokens` or `out` have another shape or type.
         """
         if tokens.shape != (4096, 256) or tokens.dtype not in {np.dtype(np.float16), np.dtype(np.float32)}:
             raise ValueError(f"Tokens have the shape (4096, 256) in float16 or float32, not {tokens.shape}.")
         numbers: NDArray[Any] = np.ascontiguousarray(tokens)
-        is_half = numbers.dtype == np.float16
-        at = _Tokens(numbers.ctypes.data if is_half else None, None if is_half else numbers.ctypes.data)
+        is_float16 = numbers.dtype == np.float16
+        pointers = _Tokens(numbers.ctypes.data if is_float16 else None, None if is_float16 else numbers.ctypes.data)
         keys, keys0, queries0 = out or (np.empty(shape, np.float32) for shape in STATE_SHAPES)
         for array, shape in zip((keys, keys0, queries0), STATE_SHAPES, strict=True):
             if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-                raise ValueError(f"A state is written to contiguous float32 of the shapes {STATE_SHAPES}.")
-        places = (array.ctypes.data for array in (keys, keys0, queries0))
-        self._library.edgesam_prepare(self._decoder, at, self._bounded(threads), *places)
+                raise ValueError(f"A state needs contiguous float32 arrays of the shapes {STATE_SHAPES}.")
+        targets = (array.ctypes.data for array in (keys, keys0, queries0))
+        self._library.edgesam_prepare(self._decoder, pointers, self._bounded(threads), *targets)
         return keys, keys0, queries0
 
     def decode(
@@ -121,23 +123,24 @@ class NativeDecoder:
         *,
         threads: int,
     ) -> tuple[Floats, Floats, Floats]:
-        """Masks for P prompts; a prompt's are the same bit for bit whatever `threads` is, and alone or in company.
-        Blocking; releases the interpreter.
+        """Decode P prompts. The masks of a prompt do not depend on `threads` or the other prompts, to the last bit.
+
+        This blocks the thread and releases Python's global lock.
 
         Args:
-            keys: (S, 4096, 256), S = 1 or P.
-            keys0: (S, 4096, 128).
-            queries0: (S, 4096, 128).
-            points: (P, N, 2) in the frame, N up to `MAX_POINTS`.
-            labels: (P, N), the table of service.sam.prompts.
-            threads: that compute, at most those of the decoder.
+            keys: Part of the image state, (S, 4096, 256), where S is 1 or P.
+            keys0: Part of the image state, (S, 4096, 128).
+            queries0: Part of the image state, (S, 4096, 128).
+            points: Points in the frame, (P, N, 2), where N is at most `MAX_POINTS`.
+            labels: Labels of the points, (P, N), see service.sam.prompts.
+            threads: Most threads that compute, at most those of the decoder.
 
         Returns:
-            mask_logits (P, 4, 256, 256), iou_predictions (P, 4), stability (P, 4).
+            mask_logits (P, 4, 256, 256), iou_predictions (P, 4) and stability (P, 4).
 
         Raises:
-            ValueError: shapes, or a label that there is not.
-            NativeError: out of memory.
+            ValueError: The shapes do not fit, or a label is unknown.
+            NativeError: There is no memory.
         """
         count, length = labels.shape
         keys, keys0, queries0 = (np.ascontiguousarray(array, np.float32) for array in (keys, keys0, queries0))
@@ -145,7 +148,7 @@ class NativeDecoder:
         shapes = (keys.shape[1:], keys0.shape[1:], queries0.shape[1:])
         states = {len(keys), len(keys0), len(queries0)}
         if shapes != ((4096, 256), (4096, 128), (4096, 128)) or states not in ({1}, {count}):
-            raise ValueError(f"An image state for {count} prompts has not the shapes {shapes} of {states} pictures.")
+            raise ValueError(f"An image state for {count} prompts cannot have the shapes {shapes} for {states} images.")
         if points.shape != (count, length, 2) or length > MAX_POINTS:
             raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_POINTS} points.")
         mask_logits = np.empty((count, 4, 256, 256), np.float32)

@@ -138,10 +138,10 @@ int main(void)
         return 3;
     }
     edgesam_states states = {1, numbers(TOKENS * 256L), numbers(TOKENS * 128L), numbers(TOKENS * 128L)};
-    float *tokens = numbers(TOKENS * 256L), *halves = numbers(TOKENS * 128L);
-    memset(halves, 0x11, TOKENS * 128L * sizeof(float));
+    float *tokens = numbers(TOKENS * 256L), *float16 = numbers(TOKENS * 128L);
+    memset(float16, 0x11, TOKENS * 128L * sizeof(float));
     for (int half = 0; half < 2; half++)
-        edgesam_prepare(decoder, (edgesam_tokens){half ? (uint16_t *)halves : NULL, half ? NULL : tokens}, 1 + half,
+        edgesam_prepare(decoder, (edgesam_tokens){half ? (uint16_t *)float16 : NULL, half ? NULL : tokens}, 1 + half,
                         (float *)states.keys, (float *)states.keys0, (float *)states.queries0);
     job jobs[JOBS];
     pthread_t threads[JOBS];
@@ -162,7 +162,7 @@ int main(void)
         return 4;
     edgesam_decoder_free(decoder);
     free(tokens);
-    free(halves);
+    free(float16);
     free((void *)states.keys);
     free((void *)states.keys0);
     free((void *)states.queries0);

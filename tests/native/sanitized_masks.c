@@ -1,4 +1,4 @@
-/* Masks of noise, discs, nothing and everything at sizes from one pixel on, drawn again from their turns; run under
+/* Masks of noise, discs, nothing and everything at sizes from one pixel on, drawn again from their transitions; run under
  * sanitizers. Fails when the drawn pixels are not as many as the area says. */
 #include <math.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@ static float noise(void)
     return (float)(state >> 8) / (float)(1 << 24) - 0.5f;
 }
 
-/* As if the picture filled the frame: windows rise evenly, and each pixel is the mean of its three logits. */
+/* As if the image filled the frame: windows rise evenly, and each pixel is the mean of its three logits. */
 static edgesam_axis axis(int length)
 {
     int32_t *first = malloc(length * sizeof *first), *starts = malloc((WINDOWS + 1) * sizeof *starts);
@@ -47,21 +47,21 @@ static int check(const float *logits, int height, int width)
     int64_t area;
     int32_t box[4];
     int64_t count = edgesam_mask_transitions(logits, &rows, &columns, 0, NULL, &area, box);
-    uint32_t *turns = malloc((count + 1) * sizeof *turns);
-    int64_t again = edgesam_mask_transitions(logits, &rows, &columns, count, turns, &area, box);
+    uint32_t *transitions = malloc((count + 1) * sizeof *transitions);
+    int64_t again = edgesam_mask_transitions(logits, &rows, &columns, count, transitions, &area, box);
     int64_t pixels = (int64_t)(box[2] - box[0]) * (box[3] - box[1]), drawn = 0;
     if (pixels) {
         uint8_t *mask = malloc(pixels);
-        edgesam_mask_pixels(turns, count, height, box, mask);
+        edgesam_mask_pixels(transitions, count, height, box, mask);
         for (int64_t i = 0; i < pixels; i++)
             drawn += mask[i];
         free(mask);
     }
-    free(turns);
+    free(transitions);
     release(rows);
     release(columns);
     if (count < 0 || again != count || drawn != area) {
-        fprintf(stderr, "%d x %d: %ld and %ld turns, %ld pixels of %ld\n", width, height, (long)count, (long)again,
+        fprintf(stderr, "%d x %d: %ld and %ld transitions, %ld pixels of %ld\n", width, height, (long)count, (long)again,
                 (long)drawn, (long)area);
         return 0;
     }

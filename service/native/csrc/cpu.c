@@ -1,7 +1,7 @@
-/* Whether this build's instructions are there; compiled without them, so that it can be asked anywhere. */
+/* Whether the processor has the instructions of this build. Compiled without them, so that it runs on any processor. */
 #include "decoder.h"
 
-/* A hypervisor can hide any one of them. */
+/* A hypervisor can hide any single one of them. */
 #define HAS_V3                                                                                                         \
     (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&              \
      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&             \

@@ -1,9 +1,9 @@
 /* SAM's two-way decoder (docs/explanation/model.md, section 3) in four passes over the 4096 image tokens.
  *
- * A graph runtime walks the image tokens once for each of some forty operations, and each walk goes through memory.
- * Here a block of them goes through all operations that the few prompt tokens allow while it stays in the cache; four
- * times the prompt side needs a sum over all image tokens, which makes four passes (image.h). The algebra is that of
- * model_store/graphs.py: projections act on the few tokens wherever they can.
+ * A graph runtime reads the image tokens from memory for each of some forty operations. Here a block of tokens goes
+ * through as many operations as possible while it stays in the cache. Three times the prompt tokens need a sum over all
+ * image tokens, and once the hypernetworks have to be known, which makes four passes (image.h). The algebra is that of
+ * model_store/graphs.py: projections act on the few prompt tokens wherever they can.
  */
 #include "decoder.h"
 
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "call.h"
+#include "decode_context.h"
 #include "image.h"
 #include "memory.h"
 #include "prepare.h"
@@ -20,8 +20,8 @@
 
 struct edgesam_decoder {
     parameters parameters;
-    team *team;
-    pthread_mutex_t mutex; /* of `idle` */
+    thread_pool *pool;
+    pthread_mutex_t mutex; /* protects `idle` */
     scratch *idle;
 };
 
@@ -33,9 +33,9 @@ edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, i
         return NULL;
     }
     pthread_mutex_init(&d->mutex, NULL);
-    if (parameters_read(&d->parameters, tensors, count, error) == 0) {
-        d->team = team_new(threads - 1);
-        if (d->team)
+    if (parameters_load(&d->parameters, tensors, count, error) == 0) {
+        d->pool = thread_pool_new(threads - 1);
+        if (d->pool)
             return d;
         snprintf(error, 256, "cannot start %d threads", threads - 1);
     }
@@ -50,18 +50,19 @@ static void scratch_free(scratch *s)
     free(s);
 }
 
-static scratch *scratch_new(int most_tokens)
+static scratch *scratch_new(int max_tokens)
 {
     scratch *s = calloc(1, sizeof *s);
-    long t = most_tokens, j = t * HEADS;
+    long t = max_tokens, j = t * HEADS;
     struct {
-        float **place;
+        float **buffer;
         long size;
     } parts[] = {
-        {&s->stream, (long)IMAGE_TOKENS * C}, {&s->start, t * C}, {&s->tokens, t * C}, {&s->placed, t * C},
+        {&s->stream, (long)IMAGE_TOKENS * C}, {&s->start, t * C}, {&s->tokens, t * C}, {&s->positioned, t * C},
         {&s->attended, t * C}, {&s->query, t * C}, {&s->key, t * C}, {&s->value, t * C}, {&s->hidden, t * HIDDEN},
-        {&s->read_heads, t * INNER}, {&s->write_heads, t * INNER}, {&s->absorbed, j * C}, {&s->read_weight, C * j},
-        {&s->write_weight, C * j}, {&s->write_bias, j}, {&s->written, j * C}, {&s->sums, CHUNKS * j * C},
+        {&s->token_queries, t * INNER}, {&s->token_keys, t * INNER}, {&s->absorbed, j * C},
+        {&s->token_to_image_weight, C * j}, {&s->image_to_token_weight, C * j}, {&s->image_to_token_bias, j},
+        {&s->token_outputs, j * C}, {&s->sums, CHUNKS * j * C},
         {&s->maxima, CHUNKS * j}, {&s->totals, CHUNKS * j},
     };
     const int count = sizeof parts / sizeof *parts;
@@ -76,28 +77,28 @@ static scratch *scratch_new(int most_tokens)
         return NULL;
     }
     for (int i = 0; i < count; i++) {
-        *parts[i].place = at;
+        *parts[i].buffer = at;
         at += (parts[i].size + 15) / 16 * 16;
     }
-    s->most_tokens = most_tokens;
+    s->max_tokens = max_tokens;
     return s;
 }
 
-static scratch *scratch_take(edgesam_decoder *d, int tokens)
+static scratch *scratch_acquire(edgesam_decoder *d, int tokens)
 {
     pthread_mutex_lock(&d->mutex);
     scratch *s = d->idle;
     if (s)
         d->idle = s->next;
     pthread_mutex_unlock(&d->mutex);
-    if (s && s->most_tokens < tokens) {
+    if (s && s->max_tokens < tokens) {
         scratch_free(s);
         s = NULL;
     }
     return s ? s : scratch_new(tokens < 16 ? 16 : tokens);
 }
 
-static void scratch_give(edgesam_decoder *d, scratch *s)
+static void scratch_release(edgesam_decoder *d, scratch *s)
 {
     pthread_mutex_lock(&d->mutex);
     s->next = d->idle;
@@ -107,8 +108,8 @@ static void scratch_give(edgesam_decoder *d, scratch *s)
 
 void edgesam_decoder_free(edgesam_decoder *d)
 {
-    if (d->team)
-        team_free(d->team);
+    if (d->pool)
+        thread_pool_free(d->pool);
     while (d->idle) {
         scratch *s = d->idle;
         d->idle = s->next;
@@ -121,10 +122,11 @@ void edgesam_decoder_free(edgesam_decoder *d)
 
 void edgesam_prepare(edgesam_decoder *d, edgesam_tokens tokens, int threads, float *keys, float *keys0, float *queries0)
 {
-    prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->team, threads);
+    prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->pool, threads);
 }
 
-/* Pixels above +1 over pixels above -1, per mask; 0 where there are none (docs/explanation/model.md 3.4). */
+/* The stability score of each mask: pixels above +1 over pixels above -1; 0 where there are none (SPEC 3.4 would give
+ * NaN). */
 static void score_stability(const scratch *s, float *stability)
 {
     for (int mask = 0; mask < MASKS; mask++) {
@@ -137,66 +139,66 @@ static void score_stability(const scratch *s, float *stability)
     }
 }
 
-static void decode_call(const call *c, float *iou_predictions, float *stability)
+static void run_passes(const decode_context *ctx, float *iou_predictions, float *stability)
 {
-    const layer *first = &c->p->layers[0], *second = &c->p->layers[1];
+    const layer *first = &ctx->p->layers[0], *second = &ctx->p->layers[1];
 
-    tokens_attend(c, first, 1);
-    tokens_prepare_read(c, &first->read, 1);
-    image_read_first(c);
-    tokens_finish_read(c, &first->read, &first->norm2);
-    tokens_feed_forward(c, first);
+    tokens_attend(ctx, first, 1);
+    tokens_prepare_token_to_image(ctx, &first->token_to_image, 1);
+    image_pass_1(ctx);
+    tokens_finish_token_to_image(ctx, &first->token_to_image, &first->norm2);
+    tokens_feed_forward(ctx, first);
 
-    tokens_prepare_write(c, &first->write, 1);
-    tokens_attend(c, second, 0);
-    tokens_prepare_read(c, &second->read, 0);
-    image_exchange_first(c);
-    tokens_finish_read(c, &second->read, &second->norm2);
-    tokens_feed_forward(c, second);
+    tokens_prepare_image_to_token(ctx, &first->image_to_token, 1);
+    tokens_attend(ctx, second, 0);
+    tokens_prepare_token_to_image(ctx, &second->token_to_image, 0);
+    image_pass_2(ctx);
+    tokens_finish_token_to_image(ctx, &second->token_to_image, &second->norm2);
+    tokens_feed_forward(ctx, second);
 
-    tokens_prepare_write(c, &second->write, 0);
-    tokens_prepare_read(c, &c->p->final, 0);
-    image_exchange_second(c);
-    tokens_finish_read(c, &c->p->final, &c->p->final_norm);
+    tokens_prepare_image_to_token(ctx, &second->image_to_token, 0);
+    tokens_prepare_token_to_image(ctx, &ctx->p->final, 0);
+    image_pass_3(ctx);
+    tokens_finish_token_to_image(ctx, &ctx->p->final, &ctx->p->final_norm);
 
-    tokens_predict(c, iou_predictions);
-    image_enlarge(c);
-    score_stability(c->s, stability);
+    tokens_predict(ctx, iou_predictions);
+    image_pass_4(ctx);
+    score_stability(ctx->s, stability);
 }
 
-/* One request. */
+/* The arguments of edgesam_decode, for its threads. */
 typedef struct {
     edgesam_decoder *d;
     edgesam_states states;
     edgesam_prompts prompts;
     edgesam_masks masks;
-    int has_failed; /* for want of memory; by any thread */
+    int has_failed; /* out of memory, in any thread */
 } request;
 
 static void decode_prompt(request *r, int i, int threads)
 {
     edgesam_decoder *d = r->d;
-    scratch *s = scratch_take(d, OUTPUT_TOKENS + r->prompts.length);
+    scratch *s = scratch_acquire(d, OUTPUT_TOKENS + r->prompts.length);
     if (!s) {
         __atomic_store_n(&r->has_failed, 1, __ATOMIC_RELAXED);
         return;
     }
     const long state = r->states.count > 1 ? i : 0, first = (long)i * r->prompts.length;
-    call c = {
+    decode_context ctx = {
         .p = &d->parameters,
         .s = s,
-        .team = d->team,
+        .pool = d->pool,
         .threads = threads,
         .keys = r->states.keys + state * IMAGE_TOKENS * C,
         .keys0 = r->states.keys0 + state * IMAGE_TOKENS * INNER,
         .queries0 = r->states.queries0 + state * IMAGE_TOKENS * INNER,
         .mask_logits = r->masks.mask_logits + (long)i * MASKS * MASK_PIXELS,
     };
-    c.t = tokens_embed(c.p, r->prompts.points + 2 * first, r->prompts.labels + first, r->prompts.length, s->start);
-    c.j = c.t * HEADS;
-    memcpy(s->tokens, s->start, (size_t)c.t * C * sizeof(float));
-    decode_call(&c, r->masks.iou_predictions + i * MASKS, r->masks.stability + i * MASKS);
-    scratch_give(d, s);
+    ctx.t = tokens_embed(ctx.p, r->prompts.points + 2 * first, r->prompts.labels + first, r->prompts.length, s->start);
+    ctx.j = ctx.t * HEADS;
+    memcpy(s->tokens, s->start, (size_t)ctx.t * C * sizeof(float));
+    run_passes(&ctx, r->masks.iou_predictions + i * MASKS, r->masks.stability + i * MASKS);
+    scratch_release(d, s);
 }
 
 static void decode_alone(void *context, int i)
@@ -212,9 +214,9 @@ int edgesam_decode(edgesam_decoder *d, edgesam_states states, edgesam_prompts pr
         if (prompts.labels[i] < LABEL_ABSENT || prompts.labels[i] > LABEL_LAST)
             return -2;
     request r = {d, states, prompts, masks, 0};
-    /* As many as fill the threads run one a thread, which wastes nothing; those left over are shared by all. */
+    /* As many prompts as fill all threads run on one thread each, which wastes nothing. All threads share the rest. */
     const int alone = threads > 1 ? prompts.count / threads * threads : prompts.count;
-    team_run(d->team, threads, alone, decode_alone, &r);
+    thread_pool_run(d->pool, threads, alone, decode_alone, &r);
     for (int i = alone; i < prompts.count; i++)
         decode_prompt(&r, i, threads);
     return r.has_failed ? -1 : 0;

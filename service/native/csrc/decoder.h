@@ -1,10 +1,10 @@
-/* EdgeSAM's mask decoder for one processor's caches: the click path of the service without a graph runtime. */
+/* EdgeSAM's prompt decoder for CPUs, without a graph runtime. */
 #ifndef EDGESAM_DECODER_H
 #define EDGESAM_DECODER_H
 
 #include <stdint.h>
 
-/* Only these functions are seen outside of the library; its others have names that many libraries have. */
+/* Only these functions are visible outside of the library. The names of the others also occur in other libraries. */
 #define EDGESAM_API __attribute__((visibility("default")))
 
 #define EDGESAM_MAX_TOKENS 128 /* 5 output tokens and the points of a prompt */
@@ -16,13 +16,13 @@ typedef struct {
     int64_t size; /* numbers */
 } edgesam_tensor;
 
-/* A picture's embedding (4096, 256) in float16 or in float32; the other one is NULL. */
+/* The embedding of an image, (4096, 256), in float16 or in float32; the other pointer is NULL. */
 typedef struct {
-    const uint16_t *half;
-    const float *single;
+    const uint16_t *float16;
+    const float *float32;
 } edgesam_tokens;
 
-/* What `prepare` made of one picture, or of as many as there are prompts, row-major float32 (StateArrays in
+/* The states of one image, or of one image for each prompt, row-major float32 (StateArrays in
  * service/inference/backends/runtime.py). */
 typedef struct {
     int count;
@@ -31,33 +31,35 @@ typedef struct {
     const float *queries0; /* (count, 4096, 128), columns (channel, head) */
 } edgesam_states;
 
-/* Points (count, length, 2) as x, y in the frame, and labels (count, length) after service/sam/prompts.py; -3 marks no
- * point at all. */
+/* Points (count, length, 2) as x, y in the frame, and labels (count, length) of service/sam/prompts.py. The label -3
+ * means that there is no point. */
 typedef struct {
     int count, length;
     const float *points;
     const int64_t *labels;
 } edgesam_prompts;
 
-/* Of each prompt: (4, 256, 256), (4), (4). */
+/* The result for each prompt: (4, 256, 256), (4), (4). */
 typedef struct {
     float *mask_logits, *iou_predictions, *stability;
 } edgesam_masks;
 
 typedef struct edgesam_decoder edgesam_decoder;
 
-/* Copies what it needs of `tensors` and starts `threads` - 1 helpers. NULL: `error` (at least 256 bytes) says why. */
+/* Copies the parameters out of `tensors` and starts `threads` - 1 helper threads. On failure it returns NULL and writes
+ * the reason to `error` (at least 256 bytes). */
 EDGESAM_API edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, int threads, char *error);
 
 EDGESAM_API void edgesam_decoder_free(edgesam_decoder *);
 
-/* Does what depends on a picture without a mask prompt alone: fills keys, keys0 and queries0 of one state. */
-EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_tokens, int threads, float *keys, float *keys0, float *queries0);
+/* Computes the part that depends on the image alone, without a mask prompt: keys, keys0 and queries0 of one state. */
+EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_tokens, int threads, float *keys, float *keys0,
+                                 float *queries0);
 
-/* Decodes prompts on at most `threads` threads. Each prompt's answer is the same bit for bit whatever their number and
- * whatever the other prompts. May be called from several threads at a time.
+/* Decodes prompts on at most `threads` threads. The result for a prompt is the same, bit for bit, for any number of
+ * threads and any other prompts. Several threads may call it at the same time.
  *
- * Returns 0; -1: out of memory; -2: too many points or a label that there is not. */
+ * Returns 0, -1 when memory runs out, or -2 for too many points or an unknown label. */
 EDGESAM_API int edgesam_decode(edgesam_decoder *, edgesam_states, edgesam_prompts, int threads, edgesam_masks);
 
 #endif

@@ -1,7 +1,8 @@
-/* A block of image tokens goes through all operations of a pass while it stays in the second cache.
+/* The passes over the image tokens. A block of tokens goes through all operations of a pass while it stays in the
+ * second-level cache.
  *
- * Products read their operands in an order that no processor foresees; a block is therefore first brought near by a
- * plain walk from start to end (`bring`), which also adds the position.
+ * Products read their operands in an order that no processor can prefetch. Therefore a block is first read from start
+ * to end (`load_block`), which also adds the positional code.
  */
 #include "image.h"
 
@@ -11,14 +12,14 @@
 enum {
     BLOCK = GRID, /* image tokens: a row of the grid, 64 KiB */
     CHUNK_BLOCKS = IMAGE_TOKENS / BLOCK / CHUNKS,
-    STEP = 16, /* image tokens whose fine pixels, 32 KiB, are made together */
+    STEP = 16, /* image tokens that are upscaled together: their fine pixels take 32 KiB */
     MAX_J = EDGESAM_MAX_TOKENS * HEADS,
 };
 
-/* A block on its way through a pass. */
+/* The buffers of one block in a pass. */
 typedef struct {
     float x[BLOCK * C] __attribute__((aligned(64)));
-    float placed[BLOCK * C] __attribute__((aligned(64))); /* x + position */
+    float positioned[BLOCK * C] __attribute__((aligned(64))); /* x + positional code */
     float scores[BLOCK * MAX_J] __attribute__((aligned(64)));
 } workspace;
 
@@ -26,41 +27,43 @@ static const float no_bias[MAX_J];
 
 /* --- Scores and weights ------------------------------------------------------------------------------------------ */
 
-static void bring(const call *c, int block, const float *from, workspace *w)
+static void load_block(const decode_context *ctx, int block, const float *from, workspace *w)
 {
     for (int token = 0; token < BLOCK; token++, from += C) {
-        float *x = w->x + token * C, *placed = w->placed + token * C;
+        float *x = w->x + token * C, *positioned = w->positioned + token * C;
         for (int i = 0; i < C / 2; i += VL) {
             vf sine = load(from + i), cosine = load(from + C / 2 + i);
             store(x + i, sine);
             store(x + C / 2 + i, cosine);
-            place(sine, cosine, c->p->columns + token * C, c->p->rows + block * C, i, placed);
+            add_position(sine, cosine, ctx->p->columns + token * C, ctx->p->rows + block * C, i, positioned);
         }
     }
 }
 
-/* scores (BLOCK, J) = projected · heads (T, INNER), both in columns (channel, head): a vector holds all heads. */
-static void score_projected(const call *c, const float *projected, const float *heads, float *scores)
+/* scores (BLOCK, J) = projected · heads (T, INNER). Both have columns (channel, head), so that a vector holds all
+ * heads. */
+static void score_projected(const decode_context *ctx, const float *projected, const float *heads, float *scores)
 {
     for (int token = 0; token < BLOCK; token++, projected += INNER)
-        for (int t = 0; t < c->t; t++) {
+        for (int t = 0; t < ctx->t; t++) {
             vf even = {0}, odd = {0};
             for (int i = 0; i < INNER; i += 2 * VL) {
                 even += load(projected + i) * load(heads + t * INNER + i);
                 odd += load(projected + i + VL) * load(heads + t * INNER + i + VL);
             }
-            store8(scores + token * c->j + t * HEADS, fold8(even + odd));
+            store8(scores + token * ctx->j + t * HEADS, fold8(even + odd));
         }
 }
 
-/* scores (BLOCK, J) = placed · weight (C, J) + bias (J). */
-static void score_absorbed(const call *c, const float *placed, const float *weight, const float *bias, float *scores)
+/* scores (BLOCK, J) = positioned · weight (C, J) + bias (J). */
+static void score_absorbed(const decode_context *ctx, const float *positioned, const float *weight, const float *bias,
+                           float *scores)
 {
-    multiply(BLOCK, c->j, C, placed, C, 1, weight, c->j, bias, 0, scores, c->j);
+    multiply(BLOCK, ctx->j, C, positioned, C, 1, weight, ctx->j, bias, 0, scores, ctx->j);
 }
 
-/* Softmax over the tokens of each head, in place: scores (BLOCK, J), heads side by side in a vector of 8. */
-static void weigh_tokens(int t, float *scores)
+/* Softmax over the tokens of each head, in place: scores (BLOCK, J), with all heads in a vector of 8. */
+static void softmax_over_tokens(int t, float *scores)
 {
     for (int token = 0; token < BLOCK; token++, scores += t * HEADS) {
         v8 most = load8(scores), total = {0};
@@ -77,11 +80,11 @@ static void weigh_tokens(int t, float *scores)
     }
 }
 
-/* Running softmax down the columns: scores (BLOCK, J) become weights under the new maxima, and what was summed under
- * the old ones is brought to the new. */
-static void weigh_image(int j, float *scores, float *maxima, float *totals, float *sums)
+/* Running softmax down the columns: scores (BLOCK, J) become weights under the new maxima. Sums under the old maxima
+ * are scaled to the new ones. */
+static void softmax_over_image(int j, float *scores, float *maxima, float *totals, float *sums)
 {
-    /* Two tokens at a time: their columns fill whole vectors, eight columns of one would not. */
+    /* Two tokens at a time, because the eight columns of one would not fill a long vector. */
     float most[2 * MAX_J], total[2 * MAX_J];
     memcpy(most, maxima, (size_t)j * sizeof(float));
     memcpy(most + j, maxima, (size_t)j * sizeof(float));
@@ -118,20 +121,20 @@ static void weigh_image(int j, float *scores, float *maxima, float *totals, floa
 
 /* --- Passes 1 to 3 ----------------------------------------------------------------------------------------------- */
 
-/* The prompt tokens read a block: sums (J, C) += weights · x. */
-static void read_block(const call *c, int chunk, workspace *w)
+/* token_to_image of a block: sums (J, C) += weights · x. */
+static void token_to_image_block(const decode_context *ctx, int chunk, workspace *w)
 {
-    scratch *s = c->s;
-    float *sums = s->sums + (long)chunk * c->j * C;
-    weigh_image(c->j, w->scores, s->maxima + chunk * c->j, s->totals + chunk * c->j, sums);
-    multiply(c->j, C, BLOCK, w->scores, 1, c->j, w->x, C, sums, C, sums, C);
+    scratch *s = ctx->s;
+    float *sums = s->sums + (long)chunk * ctx->j * C;
+    softmax_over_image(ctx->j, w->scores, s->maxima + chunk * ctx->j, s->totals + chunk * ctx->j, sums);
+    multiply(ctx->j, C, BLOCK, w->scores, 1, ctx->j, w->x, C, sums, C, sums, C);
 }
 
-/* A block reads the prompt: x = LayerNorm(x + weights · written), and placed again. */
-static void write_block(const call *c, const layer *l, int block, workspace *w)
+/* image_to_token of a block: x = LayerNorm(x + weights · token_outputs), and positioned = x + positional code. */
+static void image_to_token_block(const decode_context *ctx, const layer *l, int block, workspace *w)
 {
-    weigh_tokens(c->t, w->scores);
-    multiply_panels(BLOCK, C, c->j, w->scores, c->j, 1, c->s->written, w->x, C, w->x, C);
+    softmax_over_tokens(ctx->t, w->scores);
+    multiply_panels(BLOCK, C, ctx->j, w->scores, ctx->j, 1, ctx->s->token_outputs, w->x, C, w->x, C);
     for (int token = 0; token < BLOCK; token++) {
         float *x = w->x + token * C;
         moments m = measure(x, C, 1e-5f);
@@ -139,67 +142,68 @@ static void write_block(const call *c, const layer *l, int block, workspace *w)
             vf sine = normalised(&l->norm4, m, x, i), cosine = normalised(&l->norm4, m, x, C / 2 + i);
             store(x + i, sine);
             store(x + C / 2 + i, cosine);
-            place(sine, cosine, c->p->columns + token * C, c->p->rows + block * C, i, w->placed + token * C);
+            add_position(sine, cosine, ctx->p->columns + token * C, ctx->p->rows + block * C, i,
+                         w->positioned + token * C);
         }
     }
 }
 
-static void read_first(void *context, int chunk)
+static void pass_1_chunk(void *context, int chunk)
 {
-    const call *c = context;
+    const decode_context *ctx = context;
     workspace w;
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
-        memcpy(w.x, c->keys + (long)block * BLOCK * C, sizeof w.x);
-        score_projected(c, c->keys0 + (long)block * BLOCK * INNER, c->s->read_heads, w.scores);
-        read_block(c, chunk, &w);
+        memcpy(w.x, ctx->keys + (long)block * BLOCK * C, sizeof w.x);
+        score_projected(ctx, ctx->keys0 + (long)block * BLOCK * INNER, ctx->s->token_queries, w.scores);
+        token_to_image_block(ctx, chunk, &w);
     }
 }
 
-static void exchange_first(void *context, int chunk)
+static void pass_2_chunk(void *context, int chunk)
 {
-    const call *c = context;
+    const decode_context *ctx = context;
     workspace w;
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
-        memcpy(w.x, c->keys + (long)block * BLOCK * C, sizeof w.x);
-        score_projected(c, c->queries0 + (long)block * BLOCK * INNER, c->s->write_heads, w.scores);
-        write_block(c, &c->p->layers[0], block, &w);
-        memcpy(c->s->stream + (long)block * BLOCK * C, w.x, sizeof w.x);
-        score_absorbed(c, w.placed, c->s->read_weight, no_bias, w.scores);
-        read_block(c, chunk, &w);
+        memcpy(w.x, ctx->keys + (long)block * BLOCK * C, sizeof w.x);
+        score_projected(ctx, ctx->queries0 + (long)block * BLOCK * INNER, ctx->s->token_keys, w.scores);
+        image_to_token_block(ctx, &ctx->p->layers[0], block, &w);
+        memcpy(ctx->s->stream + (long)block * BLOCK * C, w.x, sizeof w.x);
+        score_absorbed(ctx, w.positioned, ctx->s->token_to_image_weight, no_bias, w.scores);
+        token_to_image_block(ctx, chunk, &w);
     }
 }
 
-/* Enlarges a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). */
-static void enlarge_once(const call *c, workspace *w, float *coarse)
+/* The first upscaling of a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). */
+static void upscale_once(const decode_context *ctx, workspace *w, float *coarse)
 {
-    float *raw = w->placed; /* whose time is over */
-    apply(&c->p->up1, BLOCK, w->x, raw);
+    float *raw = w->positioned; /* not needed any more */
+    apply(&ctx->p->up1, BLOCK, w->x, raw);
     for (int pixel = 0; pixel < BLOCK * 4; pixel++, raw += COARSE, coarse += COARSE) {
         moments m = measure(raw, COARSE, 1e-6f);
         for (int i = 0; i < COARSE; i += VL)
-            store(coarse + i, gelu(normalised(&c->p->up_norm, m, raw, i)));
+            store(coarse + i, gelu(normalised(&ctx->p->up_norm, m, raw, i)));
     }
 }
 
-static void exchange_second(void *context, int chunk)
+static void pass_3_chunk(void *context, int chunk)
 {
-    const call *c = context;
+    const decode_context *ctx = context;
     workspace w;
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
-        float *stream = c->s->stream + (long)block * BLOCK * C;
-        bring(c, block, stream, &w);
-        score_absorbed(c, w.placed, c->s->write_weight, c->s->write_bias, w.scores);
-        write_block(c, &c->p->layers[1], block, &w);
-        score_absorbed(c, w.placed, c->s->read_weight, no_bias, w.scores);
-        read_block(c, chunk, &w);
-        enlarge_once(c, &w, stream);
+        float *stream = ctx->s->stream + (long)block * BLOCK * C;
+        load_block(ctx, block, stream, &w);
+        score_absorbed(ctx, w.positioned, ctx->s->image_to_token_weight, ctx->s->image_to_token_bias, w.scores);
+        image_to_token_block(ctx, &ctx->p->layers[1], block, &w);
+        score_absorbed(ctx, w.positioned, ctx->s->token_to_image_weight, no_bias, w.scores);
+        token_to_image_block(ctx, chunk, &w);
+        upscale_once(ctx, &w, stream);
     }
 }
 
 /* --- Pass 4 ------------------------------------------------------------------------------------------------------ */
 
-/* Two rows of two pixels of each mask: fine channels (channel, dy, dx) through GELU, weighed by the hypernetworks. */
-INLINE void mix(const float *fine, const float *hyper, float *mask_logits)
+/* Two rows of two pixels of each mask: GELU of the fine channels (channel, dy, dx), times the hypernetworks. */
+INLINE void apply_hypernetworks(const float *fine, const float *hyper, float *mask_logits)
 {
     vf sums[MASKS] = {0};
     for (int i = 0; i < 4 * FINE; i += VL) {
@@ -215,8 +219,8 @@ INLINE void mix(const float *fine, const float *hyper, float *mask_logits)
     }
 }
 
-/* Fetches the pixels of STEP image tokens ahead of their writing: stores that miss the caches wait one by one. */
-static void fetch_pixels(float *mask_logits)
+/* Prefetches the pixels of STEP image tokens, because stores that miss the caches wait one by one. */
+static void prefetch_pixels(float *mask_logits)
 {
     for (int mask = 0; mask < MASKS; mask++)
         for (int y = 0; y < 4; y++)
@@ -224,43 +228,49 @@ static void fetch_pixels(float *mask_logits)
                 __builtin_prefetch(mask_logits + mask * MASK_PIXELS + y * MASK_SIDE + x, 1);
 }
 
-/* Pixels above +1 and above -1 in a chunk's rows of each mask. */
-static void count_pixels(const call *c, int chunk)
+/* Counts the pixels above +1 and above -1 in a chunk's rows of each mask. */
+static void count_pixels(const decode_context *ctx, int chunk)
 {
     const int pixels = MASK_PIXELS / CHUNKS;
     for (int mask = 0; mask < MASKS; mask++) {
-        const float *logits = c->mask_logits + mask * MASK_PIXELS + chunk * pixels;
+        const float *logits = ctx->mask_logits + mask * MASK_PIXELS + chunk * pixels;
         int sure = 0, likely = 0;
         for (int i = 0; i < pixels; i++) {
             sure += logits[i] > 1.0f;
             likely += logits[i] > -1.0f;
         }
-        c->s->sure[chunk][mask] = sure;
-        c->s->likely[chunk][mask] = likely;
+        ctx->s->sure[chunk][mask] = sure;
+        ctx->s->likely[chunk][mask] = likely;
     }
 }
 
-static void enlarge(void *context, int chunk)
+static void pass_4_chunk(void *context, int chunk)
 {
-    const call *c = context;
+    const decode_context *ctx = context;
     float fine[STEP * 4 * 4 * FINE] __attribute__((aligned(64)));
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++)
         for (int first = 0; first < BLOCK; first += STEP) {
-            float *pixels = c->mask_logits + (long)block * 4 * MASK_SIDE + first * 4;
-            fetch_pixels(pixels);
-            apply(&c->p->up2, STEP * 4, c->s->stream + (long)(block * BLOCK + first) * 4 * COARSE, fine);
+            float *pixels = ctx->mask_logits + (long)block * 4 * MASK_SIDE + first * 4;
+            prefetch_pixels(pixels);
+            apply(&ctx->p->up2, STEP * 4, ctx->s->stream + (long)(block * BLOCK + first) * 4 * COARSE, fine);
             for (int i = 0; i < STEP * 4; i++)
-                mix(fine + i * 4 * FINE, c->s->hyper, pixels + i / 4 * 4 + i % 4 / 2 * 2 * MASK_SIDE + i % 2 * 2);
+                apply_hypernetworks(fine + i * 4 * FINE, ctx->s->hyper,
+                                    pixels + i / 4 * 4 + i % 4 / 2 * 2 * MASK_SIDE + i % 2 * 2);
         }
-    count_pixels(c, chunk);
+    count_pixels(ctx, chunk);
 }
 
-/* --- Through the team -------------------------------------------------------------------------------------------- */
+/* --- On the thread pool ------------------------------------------------------------------------------------------ */
 
-void image_read_first(const call *c) { team_run(c->team, c->threads, CHUNKS, read_first, (void *)c); }
+static void run_pass(const decode_context *ctx, void (*pass_chunk)(void *, int))
+{
+    thread_pool_run(ctx->pool, ctx->threads, CHUNKS, pass_chunk, (void *)ctx);
+}
 
-void image_exchange_first(const call *c) { team_run(c->team, c->threads, CHUNKS, exchange_first, (void *)c); }
+void image_pass_1(const decode_context *ctx) { run_pass(ctx, pass_1_chunk); }
 
-void image_exchange_second(const call *c) { team_run(c->team, c->threads, CHUNKS, exchange_second, (void *)c); }
+void image_pass_2(const decode_context *ctx) { run_pass(ctx, pass_2_chunk); }
 
-void image_enlarge(const call *c) { team_run(c->team, c->threads, CHUNKS, enlarge, (void *)c); }
+void image_pass_3(const decode_context *ctx) { run_pass(ctx, pass_3_chunk); }
+
+void image_pass_4(const decode_context *ctx) { run_pass(ctx, pass_4_chunk); }

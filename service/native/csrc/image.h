@@ -1,19 +1,19 @@
-/* Passes over the 4096 image tokens. Each goes through the team's threads chunk by chunk. */
+/* The four passes over the 4096 image tokens. The threads of the pool take them chunk by chunk. */
 #ifndef EDGESAM_IMAGE_H
 #define EDGESAM_IMAGE_H
 
-#include "call.h"
+#include "decode_context.h"
 
-/* Pass 1: the prompt tokens read the image as `prepare` left it. */
-void image_read_first(const call *);
+/* Layer 0, token_to_image, on the image state of `prepare`. */
+void image_pass_1(const decode_context *);
 
-/* Pass 2: the image tokens read the prompt (layer 0), the prompt tokens read the result. */
-void image_exchange_first(const call *);
+/* Layer 0, image_to_token; then layer 1, token_to_image, on the result. */
+void image_pass_2(const decode_context *);
 
-/* Pass 3: the same in layer 1; the result is enlarged once. */
-void image_exchange_second(const call *);
+/* Layer 1, image_to_token; then the final token_to_image. The first upscaling of the result. */
+void image_pass_3(const decode_context *);
 
-/* Pass 4: enlarge again and weigh the channels with the hypernetworks: mask logits. */
-void image_enlarge(const call *);
+/* The second upscaling, and the product with the hypernetworks: mask logits. */
+void image_pass_4(const decode_context *);
 
 #endif

@@ -23,7 +23,7 @@ INLINE void add(float *to, const float *from, long count)
         store(to + i, load(to + i) + load(from + i));
 }
 
-/* What LayerNorm subtracts and multiplies with. */
+/* The mean that LayerNorm subtracts, and the factor that it multiplies with. */
 typedef struct {
     float mean, scale;
 } moments;

@@ -1,9 +1,9 @@
-/* The product that everything here is made of: C = C0 + A · B for a few rows at a time, with C held in registers.
+/* Matrix products: C = C0 + A · B for a few rows at a time, with C held in registers.
  *
- * A is read one number at a time, so it may lie in any order (rows `ar` and columns `ak` floats apart: a transposed A
- * costs nothing). B, C0 and C are read in vectors along their rows, `ldb`, `ld0` and `ldc` floats apart; C0 may
- * be C itself, or one row for all (`ld0` 0). Columns are a multiple of 8. A B that does not fit the first cache is best cut into panels of PANEL columns, each
- * contiguous.
+ * A is read number by number, with rows `ar` and columns `ak` floats apart, so that a transposed A costs nothing. B, C0
+ * and C are read in vectors along their rows, which are `ldb`, `ld0` and `ldc` floats apart. C0 may be C itself, or one
+ * row for all (`ld0` 0). The number of columns is a multiple of 8. A B that does not fit the first-level cache is best
+ * cut into contiguous panels of PANEL columns.
  */
 #ifndef EDGESAM_MATMUL_H
 #define EDGESAM_MATMUL_H
@@ -16,7 +16,7 @@
 #define TILE_ROWS 6
 #define TILE_VECTORS (VL == 16 ? 4 : 2)
 
-/* `eight`: eight columns more, half a vector where vectors are long. */
+/* `eight`: eight more columns, which are half a vector where vectors have 16 lanes. */
 INLINE void tile(int rows, int vectors, int eight, int depth, const float *a, long ar, long ak, const float *b,
                  long ldb, const float *c0, long ld0, float *c, long ldc)
 {
@@ -78,7 +78,7 @@ static __attribute__((noinline)) void multiply(int rows, int columns, int depth,
     }
 }
 
-/* The same with B cut into panels: PANEL columns after the other, each (depth, PANEL). */
+/* The same with B cut into panels of PANEL columns, each (depth, PANEL). */
 static inline void multiply_panels(int rows, int columns, int depth, const float *a, long ar, long ak,
                                    const float *panels, const float *c0, long ld0, float *c, long ldc)
 {

@@ -12,7 +12,7 @@ float *memory_new(size_t numbers)
     if (posix_memalign(&memory, LARGE_PAGE, bytes))
         return NULL;
 #ifdef MADV_HUGEPAGE
-    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish: it may fail */
+    madvise(memory, bytes, MADV_HUGEPAGE); /* may fail, which only costs time */
 #endif
     return memory;
 }

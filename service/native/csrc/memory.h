@@ -1,11 +1,11 @@
-/* Memory for what every call walks through. */
+/* Memory for arrays that every call reads from start to end. */
 #ifndef EDGESAM_MEMORY_H
 #define EDGESAM_MEMORY_H
 
 #include <stddef.h>
 
-/* Room for so many floats in large pages where the system has them: walking 20 MiB in small ones costs more address
- * look-ups than a processor remembers. NULL when there is none; `free` gives it back. */
+/* Returns memory for `numbers` floats, in large pages where the system has them; NULL when there is none. `free` frees
+ * it. In small pages, 20 MiB need more address translations than a processor caches. */
 float *memory_new(size_t numbers);
 
 #endif

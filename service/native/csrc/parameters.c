@@ -14,14 +14,14 @@ typedef struct {
     parameters *parameters;
     const edgesam_tensor *tensors;
     int count;
-    char *error; /* stays empty as long as all is well */
-} reader;
+    char *error; /* stays empty as long as nothing fails */
+} loader;
 
-/* Zeros, owned by the parameters; NULL with an error when there is no memory. */
-static float *own(reader *r, size_t numbers)
+/* Returns zeros, owned by the parameters; NULL with an error when there is no memory. */
+static float *own(loader *r, size_t numbers)
 {
     parameters *p = r->parameters;
-    numbers = (numbers + 15) / 16 * 16; /* each begins with a cache line */
+    numbers = (numbers + 15) / 16 * 16; /* each array begins at a cache line */
     if (!p->first_block || p->used + numbers > BLOCK_NUMBERS) {
         float **block = (float **)memory_new(BLOCK_NUMBERS);
         if (!block || numbers > BLOCK_NUMBERS - 16) {
@@ -38,8 +38,8 @@ static float *own(reader *r, size_t numbers)
     return memset(own, 0, numbers * sizeof(float));
 }
 
-/* The parameter `prefix``name`, or NULL with an error. */
-static const float *find(reader *r, const char *prefix, const char *name, int64_t size)
+/* Returns the parameter `prefix``name`, or NULL with an error. */
+static const float *find(loader *r, const char *prefix, const char *name, int64_t size)
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -55,8 +55,8 @@ static const float *find(reader *r, const char *prefix, const char *name, int64_
     return NULL;
 }
 
-/* scale · the parameter, transposed from (rows, columns) to (columns, rows) if asked. */
-static float *copy(reader *r, const char *prefix, const char *name, int rows, int columns, int transposed, float scale)
+/* Returns scale · the parameter, on request transposed from (rows, columns) to (columns, rows). */
+static float *copy(loader *r, const char *prefix, const char *name, int rows, int columns, int transposed, float scale)
 {
     const float *from = find(r, prefix, name, (int64_t)rows * columns);
     float *to = from ? own(r, (size_t)rows * columns) : NULL;
@@ -66,46 +66,46 @@ static float *copy(reader *r, const char *prefix, const char *name, int rows, in
     return to;
 }
 
-static float *vector(reader *r, const char *prefix, const char *name, int size)
+static float *vector(loader *r, const char *prefix, const char *name, int size)
 {
     return copy(r, prefix, name, 1, size, 0, 1.0f);
 }
 
-/* Where column n of ours lies in the file: output `n` of the bias, weight `first` + k · `step` of input k. */
+/* Where a column lies in the file: entry `n` of the bias, and weight `first` + k · `step` for input k. */
 typedef struct {
     int n;
     long first, step;
-} place;
+} source;
 
-static place place_linear(int in, int out, int n)
+static source source_linear(int in, int out, int n)
 {
     (void)out;
-    return (place){n, (long)n * in, 1};
+    return (source){n, (long)n * in, 1};
 }
 
-/* Columns (channel, head) of a projection whose file has (head, channel). */
-static place place_heads(int in, int out, int n)
+/* Columns (channel, head) of a projection that the file stores as (head, channel). */
+static source source_heads(int in, int out, int n)
 {
-    return place_linear(in, out, n % HEADS * D + n / HEADS);
+    return source_linear(in, out, n % HEADS * D + n / HEADS);
 }
 
-/* A transposed convolution's weight is (in, channels, 2, 2): columns (dy, dx, channel), */
-static place place_upscaling(int in, int out, int n)
+/* Columns (dy, dx, channel) of a transposed convolution, whose weight is (in, channels, 2, 2). */
+static source source_upscaling(int in, int out, int n)
 {
     (void)in;
     int channels = out / 4;
-    return (place){n % channels, n % channels * 4 + n / channels, out};
+    return (source){n % channels, n % channels * 4 + n / channels, out};
 }
 
-/* or (channel, dy, dx), as it is. */
-static place place_fine(int in, int out, int n)
+/* Columns (channel, dy, dx) of a transposed convolution, in the order of the file. */
+static source source_fine(int in, int out, int n)
 {
     (void)in;
-    return (place){n / 4, n, out};
+    return (source){n / 4, n, out};
 }
 
-static linear read_columns(reader *r, const char *prefix, const char *name, int in, int out, int biases, float scale,
-                           place (*place_of)(int in, int out, int n))
+static linear load_columns(loader *r, const char *prefix, const char *name, int in, int out, int biases, float scale,
+                           source (*source_of)(int in, int out, int n))
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -115,58 +115,59 @@ static linear read_columns(reader *r, const char *prefix, const char *name, int 
     if (!weight || !bias || !l.weight || !l.bias)
         return l;
     for (int n = 0; n < out; n++) {
-        place from = place_of(in, out, n);
+        source from = source_of(in, out, n);
         l.bias[n] = scale * bias[from.n];
         for (int k = 0; k < in; k++)
-            l.weight[(long)(n / PANEL * PANEL) * in + k * PANEL + n % PANEL] = scale * weight[from.first + k * from.step];
+            l.weight[(long)(n / PANEL * PANEL) * in + k * PANEL + n % PANEL] =
+                scale * weight[from.first + k * from.step];
     }
     return l;
 }
 
-static linear read_linear(reader *r, const char *prefix, const char *name, int in, int out)
+static linear load_linear(loader *r, const char *prefix, const char *name, int in, int out)
 {
-    return read_columns(r, prefix, name, in, out, out, 1.0f, place_linear);
+    return load_columns(r, prefix, name, in, out, out, 1.0f, source_linear);
 }
 
-/* The tokens' side of cross attention, with attention's scale: 1/4 exactly. */
-static linear read_heads(reader *r, const char *prefix, const char *name)
+/* Projection of the prompt tokens in cross attention, with the scale of attention: 1/4 exactly. */
+static linear load_heads(loader *r, const char *prefix, const char *name)
 {
-    return read_columns(r, prefix, name, C, INNER, INNER, 1.0f / sqrtf(D), place_heads);
+    return load_columns(r, prefix, name, C, INNER, INNER, 1.0f / sqrtf(D), source_heads);
 }
 
-static norm read_norm(reader *r, const char *prefix, const char *name, int size)
+static norm load_norm(loader *r, const char *prefix, const char *name, int size)
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s", prefix, name);
     return (norm){vector(r, full, ".weight", size), vector(r, full, ".bias", size)};
 }
 
-static self_attention read_self(reader *r, const char *prefix)
+static self_attention load_self_attention(loader *r, const char *prefix)
 {
     return (self_attention){
-        read_linear(r, prefix, "q_proj", C, C),
-        read_linear(r, prefix, "k_proj", C, C),
-        read_linear(r, prefix, "v_proj", C, C),
-        read_linear(r, prefix, "out_proj", C, C),
+        load_linear(r, prefix, "q_proj", C, C),
+        load_linear(r, prefix, "k_proj", C, C),
+        load_linear(r, prefix, "v_proj", C, C),
+        load_linear(r, prefix, "out_proj", C, C),
     };
 }
 
-static read_attention read_read(reader *r, const char *prefix)
+static token_to_image_attention load_token_to_image(loader *r, const char *prefix)
 {
-    return (read_attention){
-        .query = read_heads(r, prefix, "q_proj"),
+    return (token_to_image_attention){
+        .query = load_heads(r, prefix, "q_proj"),
         .key = copy(r, prefix, "k_proj.weight", INNER, C, 0, 1.0f),
         .value = copy(r, prefix, "v_proj.weight", INNER, C, 1, 1.0f),
         .value_bias = vector(r, prefix, "v_proj.bias", INNER),
-        .out = read_linear(r, prefix, "out_proj", INNER, C),
+        .out = load_linear(r, prefix, "out_proj", INNER, C),
     };
 }
 
-static write_attention read_write(reader *r, const char *prefix)
+static image_to_token_attention load_image_to_token(loader *r, const char *prefix)
 {
-    return (write_attention){
-        .key = read_heads(r, prefix, "k_proj"),
-        .value = read_linear(r, prefix, "v_proj", C, INNER),
+    return (image_to_token_attention){
+        .key = load_heads(r, prefix, "k_proj"),
+        .value = load_linear(r, prefix, "v_proj", C, INNER),
         .query = copy(r, prefix, "q_proj.weight", INNER, C, 0, 1.0f),
         .query_bias = copy(r, prefix, "q_proj.bias", HEADS, D, 1, 1.0f),
         .out = copy(r, prefix, "out_proj.weight", C, INNER, 1, 1.0f),
@@ -174,34 +175,34 @@ static write_attention read_write(reader *r, const char *prefix)
     };
 }
 
-static layer read_layer(reader *r, int number)
+static layer load_layer(loader *r, int number)
 {
-    char prefix[80], self[120], read[120], write[120];
+    char prefix[80], self[120], token_to_image[120], image_to_token[120];
     snprintf(prefix, sizeof prefix, "mask_decoder.transformer.layers.%d.", number);
     snprintf(self, sizeof self, "%sself_attn.", prefix);
-    snprintf(read, sizeof read, "%scross_attn_token_to_image.", prefix);
-    snprintf(write, sizeof write, "%scross_attn_image_to_token.", prefix);
+    snprintf(token_to_image, sizeof token_to_image, "%scross_attn_token_to_image.", prefix);
+    snprintf(image_to_token, sizeof image_to_token, "%scross_attn_image_to_token.", prefix);
     return (layer){
-        .self = read_self(r, self),
-        .read = read_read(r, read),
-        .write = read_write(r, write),
-        .mlp1 = read_linear(r, prefix, "mlp.lin1", C, HIDDEN),
-        .mlp2 = read_linear(r, prefix, "mlp.lin2", HIDDEN, C),
-        .norm1 = read_norm(r, prefix, "norm1", C),
-        .norm2 = read_norm(r, prefix, "norm2", C),
-        .norm3 = read_norm(r, prefix, "norm3", C),
-        .norm4 = read_norm(r, prefix, "norm4", C),
+        .self = load_self_attention(r, self),
+        .token_to_image = load_token_to_image(r, token_to_image),
+        .image_to_token = load_image_to_token(r, image_to_token),
+        .mlp1 = load_linear(r, prefix, "mlp.lin1", C, HIDDEN),
+        .mlp2 = load_linear(r, prefix, "mlp.lin2", HIDDEN, C),
+        .norm1 = load_norm(r, prefix, "norm1", C),
+        .norm2 = load_norm(r, prefix, "norm2", C),
+        .norm3 = load_norm(r, prefix, "norm3", C),
+        .norm4 = load_norm(r, prefix, "norm4", C),
     };
 }
 
-static void read_mlp(reader *r, const char *prefix, linear mlp[3], int out)
+static void load_mlp(loader *r, const char *prefix, linear mlp[3], int out)
 {
-    mlp[0] = read_linear(r, prefix, "layers.0", C, C);
-    mlp[1] = read_linear(r, prefix, "layers.1", C, C);
-    mlp[2] = read_linear(r, prefix, "layers.2", C, out);
+    mlp[0] = load_linear(r, prefix, "layers.0", C, C);
+    mlp[1] = load_linear(r, prefix, "layers.1", C, C);
+    mlp[2] = load_linear(r, prefix, "layers.2", C, out);
 }
 
-static void read_rows(reader *r, float *to, const char *prefix, const char *name, int rows)
+static void load_rows(loader *r, float *to, const char *prefix, const char *name, int rows)
 {
     const float *from = find(r, prefix, name, (int64_t)rows * C);
     if (from && to)
@@ -210,16 +211,16 @@ static void read_rows(reader *r, float *to, const char *prefix, const char *name
 
 void position_code(const float *gaussian, float x, float y, float *code)
 {
-    const float turn = 6.28318531f;
+    const float two_pi = 6.28318531f;
     for (int i = 0; i < C / 2; i++) {
-        float angle = turn * ((2.0f * x - 1.0f) * gaussian[i] + (2.0f * y - 1.0f) * gaussian[C / 2 + i]);
+        float angle = two_pi * ((2.0f * x - 1.0f) * gaussian[i] + (2.0f * y - 1.0f) * gaussian[C / 2 + i]);
         code[i] = sinf(angle);
         code[C / 2 + i] = cosf(angle);
     }
 }
 
-/* An angle is a sum of one part of x and one of y: at 0.5 a coordinate adds nothing. */
-static void read_positions(reader *r)
+/* An angle is the sum of a part of x and a part of y. At 0.5 a coordinate adds nothing. */
+static void load_positions(loader *r)
 {
     parameters *p = r->parameters;
     p->gaussian = copy(r, "prompt_encoder.", "pe_layer.positional_encoding_gaussian_matrix", 2, C / 2, 0, 1.0f);
@@ -231,48 +232,48 @@ static void read_positions(reader *r)
     }
 }
 
-static void read_parameters(reader *r)
+static void load_parameters(loader *r)
 {
     parameters *p = r->parameters;
     const char *encoder = "prompt_encoder.", *decoder = "mask_decoder.",
                *first = "mask_decoder.transformer.layers.0.";
-    read_positions(r);
+    load_positions(r);
     p->types = own(r, 5 * C);
-    read_rows(r, p->types, encoder, "not_a_point_embed.weight", 1);
+    load_rows(r, p->types, encoder, "not_a_point_embed.weight", 1);
     for (int i = 0; i < 4 && p->types; i++) {
         char name[40];
         snprintf(name, sizeof name, "point_embeddings.%d.weight", i);
-        read_rows(r, p->types + (1 + i) * C, encoder, name, 1);
+        load_rows(r, p->types + (1 + i) * C, encoder, name, 1);
     }
     p->output_tokens = own(r, OUTPUT_TOKENS * C);
-    read_rows(r, p->output_tokens, decoder, "iou_token.weight", 1);
-    read_rows(r, p->output_tokens ? p->output_tokens + C : NULL, decoder, "mask_tokens.weight", MASKS);
+    load_rows(r, p->output_tokens, decoder, "iou_token.weight", 1);
+    load_rows(r, p->output_tokens ? p->output_tokens + C : NULL, decoder, "mask_tokens.weight", MASKS);
     p->no_mask = vector(r, encoder, "no_mask_embed.weight", C);
-    p->key0 = read_columns(r, first, "cross_attn_token_to_image.k_proj", C, INNER, INNER, 1.0f, place_heads);
+    p->key0 = load_columns(r, first, "cross_attn_token_to_image.k_proj", C, INNER, INNER, 1.0f, source_heads);
     if (p->key0.bias)
-        memset(p->key0.bias, 0, INNER * sizeof(float)); /* see read_attention */
-    p->query0 = read_columns(r, first, "cross_attn_image_to_token.q_proj", C, INNER, INNER, 1.0f, place_heads);
+        memset(p->key0.bias, 0, INNER * sizeof(float)); /* see token_to_image_attention */
+    p->query0 = load_columns(r, first, "cross_attn_image_to_token.q_proj", C, INNER, INNER, 1.0f, source_heads);
     for (int i = 0; i < 2; i++)
-        p->layers[i] = read_layer(r, i);
-    p->final = read_read(r, "mask_decoder.transformer.final_attn_token_to_image.");
-    p->final_norm = read_norm(r, decoder, "transformer.norm_final_attn", C);
-    p->up1 = read_columns(r, decoder, "output_upscaling.0", C, 4 * COARSE, COARSE, 1.0f, place_upscaling);
-    p->up_norm = read_norm(r, decoder, "output_upscaling.1", COARSE);
-    p->up2 = read_columns(r, decoder, "output_upscaling.3", COARSE, 4 * FINE, FINE, 1.0f, place_fine);
+        p->layers[i] = load_layer(r, i);
+    p->final = load_token_to_image(r, "mask_decoder.transformer.final_attn_token_to_image.");
+    p->final_norm = load_norm(r, decoder, "transformer.norm_final_attn", C);
+    p->up1 = load_columns(r, decoder, "output_upscaling.0", C, 4 * COARSE, COARSE, 1.0f, source_upscaling);
+    p->up_norm = load_norm(r, decoder, "output_upscaling.1", COARSE);
+    p->up2 = load_columns(r, decoder, "output_upscaling.3", COARSE, 4 * FINE, FINE, 1.0f, source_fine);
     for (int i = 0; i < MASKS; i++) {
         char prefix[80];
         snprintf(prefix, sizeof prefix, "mask_decoder.output_hypernetworks_mlps.%d.", i);
-        read_mlp(r, prefix, p->hyper[i], FINE);
+        load_mlp(r, prefix, p->hyper[i], FINE);
     }
-    read_mlp(r, "mask_decoder.iou_prediction_head.", p->iou, MASKS);
+    load_mlp(r, "mask_decoder.iou_prediction_head.", p->iou, MASKS);
 }
 
-int parameters_read(parameters *p, const edgesam_tensor *tensors, int count, char *error)
+int parameters_load(parameters *p, const edgesam_tensor *tensors, int count, char *error)
 {
     *error = '\0';
     *p = (parameters){0};
-    reader r = {p, tensors, count, error};
-    read_parameters(&r);
+    loader r = {p, tensors, count, error};
+    load_parameters(&r);
     return *error ? -1 : 0;
 }
 

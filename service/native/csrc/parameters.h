@@ -1,4 +1,4 @@
-/* The decoder's parameters as the passes read them. */
+/* The decoder's parameters in the layout of the passes. */
 #ifndef EDGESAM_PARAMETERS_H
 #define EDGESAM_PARAMETERS_H
 
@@ -16,15 +16,15 @@ enum {
     HIDDEN = 2048, /* channels of the tokens' feed-forward part */
     OUTPUT_TOKENS = 5,
     MASKS = 4,
-    COARSE = 64, /* channels behind the first enlargement */
-    FINE = 32,   /* channels behind the second one */
+    COARSE = 64, /* channels after the first upscaling */
+    FINE = 32,   /* channels after the second upscaling */
     MASK_SIDE = 256,
     MASK_PIXELS = MASK_SIDE * MASK_SIDE,
 };
 
 typedef struct {
     int in, out;
-    float *weight; /* panels of columns, see matmul.h; the last one filled up with zeros */
+    float *weight; /* panels of columns, see matmul.h; the last one is padded with zeros */
     float *bias;   /* as long as the panels */
 } linear;
 
@@ -36,58 +36,58 @@ typedef struct {
     linear query, key, value, out;
 } self_attention;
 
-/* Tokens read the image: softmax((x + pe) Wk · q) x Wv. */
+/* Attention from prompt tokens to image tokens: softmax((x + pe) Wk · q) x Wv. */
 typedef struct {
     linear query; /* columns (channel, head), 1/sqrt(D) included */
-    float *key;   /* (INNER, C); its bias adds the same to every score of a softmax and is left out */
+    float *key;   /* (INNER, C); its bias adds the same number to every score of a softmax and is left out */
     float *value; /* (C, INNER) */
     float *value_bias;
     linear out;
-} read_attention;
+} token_to_image_attention;
 
-/* Image tokens read the prompt: softmax(((x + pe) Wq + b) · k) v Wo. */
+/* Attention from image tokens to prompt tokens: softmax(((x + pe) Wq + b) · k) v Wo. */
 typedef struct {
     linear key;        /* columns (channel, head), 1/sqrt(D) included */
     linear value;
     float *query;      /* (INNER, C) */
     float *query_bias; /* (channel, head) */
     float *out;        /* (INNER, C) */
-    float *out_bias;   /* an eighth of it, since each head adds it once */
-} write_attention;
+    float *out_bias;   /* an eighth of the bias, because each head adds it once */
+} image_to_token_attention;
 
 typedef struct {
     self_attention self;
-    read_attention read;
-    write_attention write;
+    token_to_image_attention token_to_image;
+    image_to_token_attention image_to_token;
     linear mlp1, mlp2;
     norm norm1, norm2, norm3, norm4;
 } layer;
 
 typedef struct {
     float *gaussian;      /* (2, C / 2) */
-    float *types;         /* (5, C): not a point, negative, positive, two box corners at label + 1 */
+    float *types;         /* (5, C), at label + 1: not a point, negative, positive, the two box corners */
     float *output_tokens; /* (OUTPUT_TOKENS, C) */
     float *columns;       /* (GRID, C): positional code of a grid column alone, sines before cosines */
     float *rows;          /* (GRID, C): of a grid row alone */
     float *no_mask;       /* (C) */
     linear key0, query0;  /* layer 0's projections of the image, columns (channel, head) */
     layer layers[2];
-    read_attention final;
+    token_to_image_attention final;
     norm final_norm;
     linear up1; /* C → 4 · COARSE, columns (dy, dx, channel) */
     norm up_norm;
     linear up2; /* COARSE → 4 · FINE, columns (channel, dy, dx) */
     linear hyper[MASKS][3], iou[3];
-    float *first_block; /* all memory of the above, as a list of blocks */
-    size_t used;        /* numbers of the first one */
+    float *first_block; /* linked list of memory blocks, which hold all arrays above */
+    size_t used;        /* floats used in the first block */
 } parameters;
 
-/* Copies what the decoder needs of `tensors`; 0, or -1 with the reason in `error` (256 bytes). */
-int parameters_read(parameters *, const edgesam_tensor *tensors, int count, char *error);
+/* Copies the decoder's parameters out of `tensors`. Returns 0, or -1 with the reason in `error` (256 bytes). */
+int parameters_load(parameters *, const edgesam_tensor *tensors, int count, char *error);
 
 void parameters_free(parameters *);
 
-/* (C) all sines before all cosines (docs/explanation/model.md, section 3.1); x and y in [0, 1]. */
+/* Writes the positional code of a point, (C): all sines before all cosines (SPEC 3.1). x and y are in [0, 1]. */
 void position_code(const float *gaussian, float x, float y, float *code);
 
 #endif

@@ -9,14 +9,14 @@ enum {
 
 static vf load_token(edgesam_tokens tokens, long i)
 {
-    return tokens.half ? load_half(tokens.half + i) : load(tokens.single + i);
+    return tokens.float16 ? load_float16(tokens.float16 + i) : load(tokens.float32 + i);
 }
 
 static void prepare_block(void *context, int block)
 {
     const preparation *r = context;
     const long first = (long)block * BLOCK;
-    float placed[BLOCK * C] __attribute__((aligned(64)));
+    float positioned[BLOCK * C] __attribute__((aligned(64)));
     for (int token = 0; token < BLOCK; token++) {
         const long at = (first + token) * C;
         float *x = r->keys + at;
@@ -25,14 +25,14 @@ static void prepare_block(void *context, int block)
             vf cosine = load_token(r->tokens, at + C / 2 + i) + load(r->p->no_mask + C / 2 + i);
             store(x + i, sine);
             store(x + C / 2 + i, cosine);
-            place(sine, cosine, r->p->columns + token * C, r->p->rows + block * C, i, placed + token * C);
+            add_position(sine, cosine, r->p->columns + token * C, r->p->rows + block * C, i, positioned + token * C);
         }
     }
-    apply(&r->p->key0, BLOCK, placed, r->keys0 + first * INNER);
-    apply(&r->p->query0, BLOCK, placed, r->queries0 + first * INNER);
+    apply(&r->p->key0, BLOCK, positioned, r->keys0 + first * INNER);
+    apply(&r->p->query0, BLOCK, positioned, r->queries0 + first * INNER);
 }
 
-void prepare(const preparation *r, team *t, int threads)
+void prepare(const preparation *r, thread_pool *t, int threads)
 {
-    team_run(t, threads, IMAGE_TOKENS / BLOCK, prepare_block, (void *)r);
+    thread_pool_run(t, threads, IMAGE_TOKENS / BLOCK, prepare_block, (void *)r);
 }

@@ -1,9 +1,10 @@
-/* What is done once a picture: SAM's "no mask" embedding and layer 0's projections of the image (PrepareGraph). */
+/* The part that depends on the image alone: the "no mask" embedding and the image projections of layer 0
+ * (PrepareGraph). */
 #ifndef EDGESAM_PREPARE_H
 #define EDGESAM_PREPARE_H
 
 #include "parameters.h"
-#include "team.h"
+#include "thread_pool.h"
 
 typedef struct {
     const parameters *p;
@@ -11,6 +12,6 @@ typedef struct {
     float *keys, *keys0, *queries0;
 } preparation;
 
-void prepare(const preparation *, team *, int threads);
+void prepare(const preparation *, thread_pool *, int threads);
 
 #endif

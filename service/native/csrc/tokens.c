@@ -46,150 +46,150 @@ int tokens_embed(const parameters *p, const float *points, const int64_t *labels
 }
 
 /* attended = softmax(q·k / sqrt(32)) v among the tokens, 8 heads of 32 channels */
-static void attend_tokens(const call *c)
+static void attend_tokens(const decode_context *ctx)
 {
     const int width = C / HEADS;
-    scratch *s = c->s;
-    memset(s->attended, 0, (size_t)c->t * C * sizeof(float));
+    scratch *s = ctx->s;
+    memset(s->attended, 0, (size_t)ctx->t * C * sizeof(float));
     for (int h = 0; h < HEADS; h++)
-        for (int i = 0; i < c->t; i++) {
+        for (int i = 0; i < ctx->t; i++) {
             float weights[EDGESAM_MAX_TOKENS];
             const float *q = s->query + i * C + h * width;
-            for (int j = 0; j < c->t; j++) {
+            for (int j = 0; j < ctx->t; j++) {
                 const float *k = s->key + j * C + h * width;
                 weights[j] = 0.0f;
                 for (int x = 0; x < width; x++)
                     weights[j] += q[x] * k[x];
                 weights[j] /= sqrtf(width);
             }
-            softmax(weights, c->t);
-            for (int j = 0; j < c->t; j++)
+            softmax(weights, ctx->t);
+            for (int j = 0; j < ctx->t; j++)
                 for (int x = 0; x < width; x++)
                     s->attended[i * C + h * width + x] += weights[j] * s->value[j * C + h * width + x];
         }
 }
 
-void tokens_attend(const call *c, const layer *l, int is_first)
+void tokens_attend(const decode_context *ctx, const layer *l, int is_first)
 {
-    scratch *s = c->s;
-    long size = (long)c->t * C;
-    const float *placed = s->tokens;
+    scratch *s = ctx->s;
+    long size = (long)ctx->t * C;
+    const float *positioned = s->tokens;
     if (!is_first) {
-        memcpy(s->placed, s->tokens, (size_t)size * sizeof(float));
-        add(s->placed, s->start, size);
-        placed = s->placed;
+        memcpy(s->positioned, s->tokens, (size_t)size * sizeof(float));
+        add(s->positioned, s->start, size);
+        positioned = s->positioned;
     }
-    apply(&l->self.query, c->t, placed, s->query);
-    apply(&l->self.key, c->t, placed, s->key);
-    apply(&l->self.value, c->t, s->tokens, s->value);
-    attend_tokens(c);
-    apply(&l->self.out, c->t, s->attended, s->hidden);
+    apply(&l->self.query, ctx->t, positioned, s->query);
+    apply(&l->self.key, ctx->t, positioned, s->key);
+    apply(&l->self.value, ctx->t, s->tokens, s->value);
+    attend_tokens(ctx);
+    apply(&l->self.out, ctx->t, s->attended, s->hidden);
     if (is_first)
         memcpy(s->tokens, s->hidden, (size_t)size * sizeof(float));
     else
         add(s->tokens, s->hidden, size);
-    normalise(&l->norm1, c->t, s->tokens);
+    normalise(&l->norm1, ctx->t, s->tokens);
 }
 
-/* tokens + start → placed */
-static const float *placed(const call *c)
+/* tokens + start → positioned */
+static const float *positioned(const decode_context *ctx)
 {
-    scratch *s = c->s;
-    memcpy(s->placed, s->tokens, (size_t)c->t * C * sizeof(float));
-    add(s->placed, s->start, (long)c->t * C);
-    return s->placed;
+    scratch *s = ctx->s;
+    memcpy(s->positioned, s->tokens, (size_t)ctx->t * C * sizeof(float));
+    add(s->positioned, s->start, (long)ctx->t * C);
+    return s->positioned;
 }
 
-/* weight (C, J) for scores of image tokens: each head of each token through the image's projection. */
-static void absorb(const call *c, const float *heads, const float *projection, float *weight)
+/* weight (C, J) for the scores of image tokens: each head of each token times the projection of the image. */
+static void absorb(const decode_context *ctx, const float *heads, const float *projection, float *weight)
 {
-    float *rows = c->s->absorbed; /* (J, C) */
-    memset(rows, 0, (size_t)c->j * C * sizeof(float));
+    float *rows = ctx->s->absorbed; /* (J, C) */
+    memset(rows, 0, (size_t)ctx->j * C * sizeof(float));
     for (int h = 0; h < HEADS; h++)
-        multiply(c->t, C, D, heads + h, INNER, HEADS, projection + (long)h * D * C, C, rows + h * C, HEADS * C,
+        multiply(ctx->t, C, D, heads + h, INNER, HEADS, projection + (long)h * D * C, C, rows + h * C, HEADS * C,
                  rows + h * C, HEADS * C);
     for (int x = 0; x < C; x++)
-        for (int j = 0; j < c->j; j++)
-            weight[(long)x * c->j + j] = rows[(long)j * C + x];
+        for (int j = 0; j < ctx->j; j++)
+            weight[(long)x * ctx->j + j] = rows[(long)j * C + x];
 }
 
-static void absorb_query(const call *c, const write_attention *a)
+static void absorb_query(const decode_context *ctx, const image_to_token_attention *a)
 {
-    scratch *s = c->s;
-    absorb(c, s->write_heads, a->query, s->write_weight);
-    memset(s->write_bias, 0, (size_t)c->j * sizeof(float));
-    for (int t = 0; t < c->t; t++)
+    scratch *s = ctx->s;
+    absorb(ctx, s->token_keys, a->query, s->image_to_token_weight);
+    memset(s->image_to_token_bias, 0, (size_t)ctx->j * sizeof(float));
+    for (int t = 0; t < ctx->t; t++)
         for (int i = 0; i < INNER; i++)
-            s->write_bias[t * HEADS + i % HEADS] += s->write_heads[t * INNER + i] * a->query_bias[i];
+            s->image_to_token_bias[t * HEADS + i % HEADS] += s->token_keys[t * INNER + i] * a->query_bias[i];
 }
 
-
-void tokens_prepare_read(const call *c, const read_attention *a, int is_projected)
+void tokens_prepare_token_to_image(const decode_context *ctx, const token_to_image_attention *a, int is_projected)
 {
-    scratch *s = c->s;
-    apply(&a->query, c->t, placed(c), s->read_heads);
+    scratch *s = ctx->s;
+    apply(&a->query, ctx->t, positioned(ctx), s->token_queries);
     if (!is_projected)
-        absorb(c, s->read_heads, a->key, s->read_weight);
-    for (int i = 0; i < CHUNKS * c->j; i++)
+        absorb(ctx, s->token_queries, a->key, s->token_to_image_weight);
+    for (int i = 0; i < CHUNKS * ctx->j; i++)
         s->maxima[i] = -1e30f;
-    memset(s->totals, 0, (size_t)CHUNKS * c->j * sizeof(float));
-    memset(s->sums, 0, (size_t)CHUNKS * c->j * C * sizeof(float));
+    memset(s->totals, 0, (size_t)CHUNKS * ctx->j * sizeof(float));
+    memset(s->sums, 0, (size_t)CHUNKS * ctx->j * C * sizeof(float));
 }
 
-void tokens_prepare_write(const call *c, const write_attention *a, int is_projected)
+void tokens_prepare_image_to_token(const decode_context *ctx, const image_to_token_attention *a, int is_projected)
 {
-    scratch *s = c->s;
-    apply(&a->key, c->t, placed(c), s->write_heads);
-    apply(&a->value, c->t, s->tokens, s->value);
+    scratch *s = ctx->s;
+    apply(&a->key, ctx->t, positioned(ctx), s->token_keys);
+    apply(&a->value, ctx->t, s->tokens, s->value);
     if (!is_projected)
-        absorb_query(c, a);
+        absorb_query(ctx, a);
     for (int start = 0; start < C; start += PANEL) {
-        float *panel = s->written + (long)start * c->j;
+        float *panel = s->token_outputs + (long)start * ctx->j;
         for (int h = 0; h < HEADS; h++)
-            multiply(c->t, PANEL, D, s->value + h * D, INNER, 1, a->out + (long)h * D * C + start, C,
+            multiply(ctx->t, PANEL, D, s->value + h * D, INNER, 1, a->out + (long)h * D * C + start, C,
                      a->out_bias + start, 0, panel + h * PANEL, HEADS * PANEL);
     }
 }
 
-void tokens_finish_read(const call *c, const read_attention *a, const norm *n)
+void tokens_finish_token_to_image(const decode_context *ctx, const token_to_image_attention *a, const norm *n)
 {
-    scratch *s = c->s;
+    scratch *s = ctx->s;
     float *joined = s->absorbed; /* (J, C) */
-    for (int j = 0; j < c->j; j++) {
+    for (int j = 0; j < ctx->j; j++) {
         float most = -1e30f, total = 0.0f, share[CHUNKS];
         for (int k = 0; k < CHUNKS; k++)
-            most = fmaxf(most, s->maxima[k * c->j + j]);
+            most = fmaxf(most, s->maxima[k * ctx->j + j]);
         for (int k = 0; k < CHUNKS; k++) {
-            share[k] = expf(s->maxima[k * c->j + j] - most);
-            total += share[k] * s->totals[k * c->j + j];
+            share[k] = expf(s->maxima[k * ctx->j + j] - most);
+            total += share[k] * s->totals[k * ctx->j + j];
         }
         for (int x = 0; x < C; x += VL) {
             vf sum = {0};
             for (int k = 0; k < CHUNKS; k++)
-                sum += share[k] * load(s->sums + ((long)k * c->j + j) * C + x);
+                sum += share[k] * load(s->sums + ((long)k * ctx->j + j) * C + x);
             store(joined + (long)j * C + x, sum / total);
         }
     }
     for (int h = 0; h < HEADS; h++)
-        multiply(c->t, D, C, joined + h * C, HEADS * C, 1, a->value + h * D, INNER, a->value_bias + h * D, 0, s->value + h * D, INNER);
-    apply(&a->out, c->t, s->value, s->hidden);
-    add(s->tokens, s->hidden, (long)c->t * C);
-    normalise(n, c->t, s->tokens);
+        multiply(ctx->t, D, C, joined + h * C, HEADS * C, 1, a->value + h * D, INNER, a->value_bias + h * D, 0,
+                 s->value + h * D, INNER);
+    apply(&a->out, ctx->t, s->value, s->hidden);
+    add(s->tokens, s->hidden, (long)ctx->t * C);
+    normalise(n, ctx->t, s->tokens);
 }
 
-void tokens_feed_forward(const call *c, const layer *l)
+void tokens_feed_forward(const decode_context *ctx, const layer *l)
 {
-    scratch *s = c->s;
-    apply(&l->mlp1, c->t, s->tokens, s->hidden);
-    rectify(s->hidden, (long)c->t * HIDDEN);
-    apply(&l->mlp2, c->t, s->hidden, s->attended);
-    add(s->tokens, s->attended, (long)c->t * C);
-    normalise(&l->norm3, c->t, s->tokens);
+    scratch *s = ctx->s;
+    apply(&l->mlp1, ctx->t, s->tokens, s->hidden);
+    rectify(s->hidden, (long)ctx->t * HIDDEN);
+    apply(&l->mlp2, ctx->t, s->hidden, s->attended);
+    add(s->tokens, s->attended, (long)ctx->t * C);
+    normalise(&l->norm3, ctx->t, s->tokens);
 }
 
-static const float *apply_mlp(const call *c, const linear mlp[3], const float *token)
+static const float *apply_mlp(const decode_context *ctx, const linear mlp[3], const float *token)
 {
-    scratch *s = c->s;
+    scratch *s = ctx->s;
     apply(&mlp[0], 1, token, s->query);
     rectify(s->query, C);
     apply(&mlp[1], 1, s->query, s->key);
@@ -198,14 +198,14 @@ static const float *apply_mlp(const call *c, const linear mlp[3], const float *t
     return s->value;
 }
 
-void tokens_predict(const call *c, float *iou_predictions)
+void tokens_predict(const decode_context *ctx, float *iou_predictions)
 {
-    scratch *s = c->s;
+    scratch *s = ctx->s;
     for (int mask = 0; mask < MASKS; mask++) {
-        const float *hyper = apply_mlp(c, c->p->hyper[mask], s->tokens + (1 + mask) * C);
+        const float *hyper = apply_mlp(ctx, ctx->p->hyper[mask], s->tokens + (1 + mask) * C);
         for (int x = 0; x < 4 * FINE; x++)
             s->hyper[mask * 4 * FINE + x] = hyper[x / 4];
     }
-    memcpy(iou_predictions, apply_mlp(c, c->p->iou, s->tokens), MASKS * sizeof(float));
+    memcpy(iou_predictions, apply_mlp(ctx, ctx->p->iou, s->tokens), MASKS * sizeof(float));
 }
 

@@ -1,31 +1,31 @@
-/* The prompt's side of the decoder: few tokens, all channels. */
+/* The steps of the decoder on the prompt tokens: few tokens, all channels. */
 #ifndef EDGESAM_TOKENS_H
 #define EDGESAM_TOKENS_H
 
-#include "call.h"
+#include "decode_context.h"
 
-/* service/sam/prompts.py; from LABEL_PADDING on a label has a type embedding, from 0 on a place. */
+/* The labels of service/sam/prompts.py. From LABEL_PADDING on they have a type embedding, from 0 on a position. */
 enum { LABEL_ABSENT = -3, LABEL_IGNORED = -2, LABEL_PADDING = -1, LABEL_LAST = 3 };
 
-/* The output tokens and, behind them, the prompt's: start (T, C). Returns T. */
+/* Writes the output tokens and then the tokens of the prompt to start (T, C). Returns T. */
 int tokens_embed(const parameters *, const float *points, const int64_t *labels, int length, float *start);
 
-/* Self attention; the first layer adds neither position nor residual (docs/explanation/model.md, section 3.2). */
-void tokens_attend(const call *, const layer *, int is_first);
+/* Self attention. The first layer adds neither the positional code nor the residual (SPEC 3.2). */
+void tokens_attend(const decode_context *, const layer *, int is_first);
 
-/* Makes what a pass needs to let the prompt tokens read the image. `is_projected`: `prepare` has projected the image;
- * otherwise the projection is absorbed into the tokens. */
-void tokens_prepare_read(const call *, const read_attention *, int is_projected);
+/* Computes the tokens' side of token_to_image for a pass. `is_projected`: `prepare` has projected the image; otherwise
+ * the projection of the image is absorbed into the tokens. */
+void tokens_prepare_token_to_image(const decode_context *, const token_to_image_attention *, int is_projected);
 
-/* Makes what a pass needs to let the image tokens read the prompt. */
-void tokens_prepare_write(const call *, const write_attention *, int is_projected);
+/* Computes the tokens' side of image_to_token for a pass. */
+void tokens_prepare_image_to_token(const decode_context *, const image_to_token_attention *, int is_projected);
 
-/* Joins the chunks' sums in order, and adds what the tokens have read to them. */
-void tokens_finish_read(const call *, const read_attention *, const norm *);
+/* Joins the sums of the chunks in order, and adds the result of token_to_image to the tokens. */
+void tokens_finish_token_to_image(const decode_context *, const token_to_image_attention *, const norm *);
 
-void tokens_feed_forward(const call *, const layer *);
+void tokens_feed_forward(const decode_context *, const layer *);
 
-/* Hypernetworks and predicted IoU (docs/explanation/model.md, section 3.3). */
-void tokens_predict(const call *, float *iou_predictions);
+/* Hypernetworks and predicted IoU (SPEC 3.3). */
+void tokens_predict(const decode_context *, float *iou_predictions);
 
 #endif

@@ -1,6 +1,6 @@
-/* Vectors of floats as the compiler's own type, and the few functions of them that the decoder needs.
+/* Vectors of floats in the compiler's own type, and the functions on them that the decoder needs.
  *
- * One source for AVX2 and AVX-512: VL, the lanes of a vector, follows the flags it is compiled with.
+ * One source serves AVX2 and AVX-512: VL, the lanes of a vector, follows the compiler's flags.
  */
 #ifndef EDGESAM_VECTOR_H
 #define EDGESAM_VECTOR_H
@@ -15,7 +15,7 @@
 #define VL 8
 #endif
 
-/* Unaligned on purpose: rows of 8 heads start anywhere. */
+/* Unaligned on purpose: rows of 8 heads start at any address. */
 typedef float vf __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
@@ -28,8 +28,8 @@ INLINE vf load(const float *p) { return *(const vf *)p; }
 INLINE void store(float *p, vf v) { *(vf *)p = v; }
 INLINE v8 load8(const float *p) { return *(const v8 *)p; }
 INLINE void store8(float *p, v8 v) { *(v8 *)p = v; }
-/* Of float16 numbers. */
-INLINE vf load_half(const uint16_t *p)
+/* Loads float16 numbers. */
+INLINE vf load_float16(const uint16_t *p)
 {
 #ifdef __AVX512F__
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
@@ -63,7 +63,7 @@ INLINE float sum_lanes(vf v)
     return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
-/* The larger one in each lane; C has no ?: for vectors. */
+/* The larger number in each lane; C has no ?: for vectors. */
 #define DEFINE_MAX(name, vec, ivec)                                  \
     INLINE vec name(vec a, vec b)                                    \
     {                                                                \
