@@ -1,4 +1,4 @@
-"""What a cache is: a few verbs, and the two ways of having nothing."""
+"""The interface of a cache tier, and of the codec that turns its values into bytes."""
 
 from typing import Protocol, TypeVar
 
@@ -6,73 +6,73 @@ V = TypeVar("V")
 
 
 class Cache(Protocol[V]):
-    """Keeps values by key for a while.
+    """A cache tier: values by key, for a limited time.
 
-    None means that this tier knows that it has none; CacheUnavailable that it could not be asked. `/embed` treats
-    both as a miss, `/segment` answers 404 to the first and 503 to the second.
+    None means that the tier has no value. CacheUnavailable means that the tier could not be asked. `/embed` treats both
+    as a miss; `/segment` answers 404 to the first and 503 to the second.
     """
 
     @property
     def tier(self) -> str:
-        """Name of the tier, the label of its metrics."""
+        """Name of the tier, used as label of its metrics."""
         ...
 
     async def get(self, key: str) -> V | None:
-        """The value, whose time to live starts anew, or None. Counts as a look-up.
+        """Return the value and restart its time to live; None if there is none. Counts as a look-up.
 
         Raises:
-            CacheUnavailable: the tier could not be asked.
+            CacheUnavailable: The tier could not be asked.
         """
         ...
 
     async def put(self, key: str, value: V) -> None:
-        """Keep a value, in place of an older one under the same key.
+        """Store a value, in place of an older one under the same key.
 
         Raises:
-            CacheUnavailable: the tier did not confirm that it took the value.
+            CacheUnavailable: The tier did not confirm that it stored the value.
         """
         ...
 
     async def delete(self, key: str) -> bool:
-        """Forget a value; whether there was one.
+        """Delete a value and return whether there was one.
 
         Raises:
-            CacheUnavailable: the tier did not confirm it.
+            CacheUnavailable: The tier did not confirm the deletion.
         """
         ...
 
     async def contains(self, key: str) -> bool:
-        """Whether there is a value. Neither renews its time to live nor counts as a look-up.
+        """Return whether there is a value. This neither renews its time to live nor counts as a look-up.
 
         Raises:
-            CacheUnavailable: the tier could not be asked.
+            CacheUnavailable: The tier could not be asked.
         """
         ...
 
     async def renew(self, key: str) -> bool:
-        """Start a value's time to live anew without reading it; False if there is none. No look-up.
+        """Restart the time to live of a value without reading it; False if there is none. No look-up.
 
         Raises:
-            CacheUnavailable: the tier could not be asked.
+            CacheUnavailable: The tier could not be asked.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of what the tier itself owns; it is not used afterwards."""
+        """Close what the tier owns. It is not used afterwards."""
         ...
 
 
 class Codec(Protocol[V]):
-    """Turns values into bytes and back. Runs in a worker thread, so it keeps no state."""
+    """Conversion between values and bytes. It runs in worker threads, so it keeps no state."""
 
     def encode(self, value: V) -> bytes:
-        """The bytes to store."""
+        """Return the bytes to store."""
         ...
 
     def decode(self, data: bytes) -> V:
-        """The value again.
+        """Return the value.
 
         Raises:
-            CorruptValue: the bytes are not a valid value, whatever they are.
+            CorruptValue: The bytes are not a valid value.
         """
         ...

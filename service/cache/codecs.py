@@ -1,4 +1,4 @@
-"""The values of the caches as bytes: embeddings and masks of the served model, and of no other."""
+"""The codecs of embeddings and masks. They refuse the values of another model."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,46 +13,46 @@ from service.sam.embedding import (
 
 
 class EmbeddingCodec:
-    """Image embeddings.
+    """Codec of image embeddings.
 
     Args:
-        fingerprint: of the served model; values of another one are corrupt.
+        fingerprint: Fingerprint of the served model. Values of another model are corrupt.
     """
 
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
 
     def encode(self, value: ImageEmbedding) -> bytes:
-        """The bytes to store: 2 MiB in float16, 4 MiB in float32."""
+        """Return the bytes to store: 2 MiB in float16, 4 MiB in float32."""
         return embedding_to_bytes(value, self._fingerprint)
 
     def decode(self, data: bytes) -> ImageEmbedding:
-        """The embedding, read-only and without a copy.
+        """Return the embedding, read-only and without a copy.
 
         Raises:
-            CorruptValue: the bytes are not an embedding of this model.
+            CorruptValue: The bytes are not an embedding of this model.
         """
         return embedding_from_bytes(data, self._fingerprint)
 
 
 class MaskCodec:
-    """Low-resolution mask logits (256, 256) float16.
+    """Codec of low-resolution mask logits, (256, 256) float16.
 
     Args:
-        fingerprint: of the served model; values of another one are corrupt.
+        fingerprint: Fingerprint of the served model. Values of another model are corrupt.
     """
 
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
 
     def encode(self, value: NDArray[np.float16]) -> bytes:
-        """The bytes to store, 128 KiB."""
+        """Return the bytes to store, 128 KiB."""
         return mask_to_bytes(value, self._fingerprint)
 
     def decode(self, data: bytes) -> NDArray[np.float16]:
-        """The logits, rounded to float16.
+        """Return the logits, (256, 256) float16.
 
         Raises:
-            CorruptValue: the bytes are not a mask of this model.
+            CorruptValue: The bytes are not a mask of this model.
         """
         return mask_from_bytes(data, self._fingerprint)

@@ -1,4 +1,4 @@
-"""The tier inside the process: values as they are, least recently used out first, bounded in bytes."""
+"""The cache tier in the memory of the process, bounded in bytes. It evicts the least recently used value first."""
 
 import time
 from collections import OrderedDict
@@ -9,11 +9,11 @@ from service.telemetry.metrics import Metrics
 
 
 class Measured(Protocol):
-    """Anything that knows its size in memory, such as an array."""
+    """A value that knows its size in memory, such as an array."""
 
     @property
     def nbytes(self) -> int:
-        """Size, bytes."""
+        """Size in memory, bytes."""
         ...
 
 
@@ -24,12 +24,12 @@ class MemoryCache(Generic[M]):
     """A cache tier of at most `max_bytes`, for one event loop.
 
     Args:
-        max_bytes: bound on the sum of the values' `nbytes`; a value larger than that is not kept, 0 keeps nothing.
-        ttl_s: seconds a value lives after its last use.
-        metrics: counts look-ups and evictions and shows the bytes held, under the name of the tier.
-        tier: name of the tier.
-        group: what a key's value belongs to, for `drop_group`; None where nothing is dropped so.
-        clock: seconds that never go back.
+        max_bytes: Bound on the sum of the values' `nbytes`. A larger value is not stored; 0 stores nothing.
+        ttl_s: Time to live of a value after its last use, seconds.
+        metrics: Metrics that count look-ups and evictions and show the stored bytes, under the name of the tier.
+        tier: Name of the tier.
+        group: Function from a key to its group, for `drop_group`; None without groups.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class MemoryCache(Generic[M]):
         self._max_bytes = max_bytes
         self._clock = clock
         self._held_bytes = 0
-        # Oldest use first. Every use renews the same time to live, so this is the order of expiry as well, and what
-        # has expired is always found at the front.
+        # The oldest use comes first. Every use renews the same time to live, so this is also the order of expiry:
+        # expired values are always at the front.
         self._entries: OrderedDict[str, tuple[M, float]] = OrderedDict()
         self._group = group
-        self._groups: dict[str, set[str]] = {}  # keys of `_entries`; nobody is in it with none
+        self._groups: dict[str, set[str]] = {}  # keys of `_entries` by group; no group is empty
         self._hits = metrics.cache_lookups_total.labels(tier, "hit")
         self._misses = metrics.cache_lookups_total.labels(tier, "miss")
         self._evictions = metrics.cache_evictions_total.labels(tier)
@@ -59,13 +59,13 @@ class MemoryCache(Generic[M]):
 
     @property
     def held_bytes(self) -> int:
-        """Sum of the values' sizes, bytes."""
+        """Sum of the sizes of all values, bytes."""
         return self._held_bytes
 
     def peek(self, key: str) -> M | None:
-        """`get` without a wait, for the fast path: a hit is used and counted like any other.
+        """Return what `get` returns, without a wait, for the fast path. A hit counts as a use and as a look-up.
 
-        A miss is not counted, because whoever misses here asks `get` next.
+        A miss is not counted, because the caller asks `get` next.
         """
         self._expire()
         entry = self._entries.get(key)
@@ -79,20 +79,20 @@ class MemoryCache(Generic[M]):
         return value
 
     def glance(self, key: str) -> M | None:
-        """The value if it is there; neither a use nor counted."""
+        """Return the value, or None. This is no use of the value and is not counted."""
         self._expire()
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
     async def get(self, key: str) -> M | None:
-        """The value, whose time to live starts anew, or None."""
+        """Return the value and restart its time to live; None if there is none."""
         value = self.peek(key)
         if value is None:
             self._misses.inc()
         return value
 
     async def put(self, key: str, value: M) -> None:
-        """Keep a value before anything else runs; the least recently used ones make room for it."""
+        """Store a value without a wait, and evict the least recently used ones if there is no space."""
         self._expire()
         self._drop(key)
         if value.nbytes > self._max_bytes or self._max_bytes == 0:
@@ -106,16 +106,16 @@ class MemoryCache(Generic[M]):
             self._groups.setdefault(self._group(key), set()).add(key)
 
     async def delete(self, key: str) -> bool:
-        """Forget a value; whether there was one. Not an eviction."""
+        """Delete a value and return whether there was one. This is no eviction."""
         return self.drop(key)
 
     def drop(self, key: str) -> bool:
-        """`delete` without a wait."""
+        """Do what `delete` does, without a wait."""
         self._expire()
         return self._drop(key)
 
     def drop_group(self, group: str) -> list[str]:
-        """Forget every value that belongs to it; their keys."""
+        """Delete all values of a group and return their keys."""
         self._expire()
         dropped = list(self._groups.get(group, ()))
         for key in dropped:
@@ -123,17 +123,17 @@ class MemoryCache(Generic[M]):
         return dropped
 
     def keys(self) -> list[str]:
-        """Of all values that are there now."""
+        """Return the keys of all values."""
         self._expire()
         return list(self._entries)
 
     async def contains(self, key: str) -> bool:
-        """Whether there is a value; its time to live goes on."""
+        """Return whether there is a value. Its time to live goes on."""
         self._expire()
         return key in self._entries
 
     async def renew(self, key: str) -> bool:
-        """Start a value's time to live anew; False if there is none."""
+        """Restart the time to live of a value; False if there is none."""
         self._expire()
         entry = self._entries.get(key)
         if entry is None:
@@ -143,7 +143,7 @@ class MemoryCache(Generic[M]):
         return True
 
     async def aclose(self) -> None:
-        """Forget everything."""
+        """Delete all values."""
         self._entries.clear()
         self._groups.clear()
         self._held_bytes = 0

@@ -1,43 +1,53 @@
-"""Pictures that were deleted lately: what holds anything of one lets go of it, and what is under way keeps nothing."""
+"""Images that were deleted lately, so that work in progress does not store them again."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
-# Each is a key of some hundred bytes: 20 MB of them.
-MOST = 65_536
+# Each is a key of some hundred bytes: 20 MB in all.
+MAX_KEYS = 65_536
 
 
 class RecentDeletions:
-    """When pictures were forgotten, for work that began before: it must not put them back.
+    """The times of deletions that this process knows. Work that began before a deletion must not store the image.
 
-    Work that began before something was forgotten that is no longer remembered counts as too old for all pictures: it
-    answers, and keeps nothing.
+    Old deletions are dropped. Work that began before a dropped deletion counts as too old for all images: it answers,
+    but stores nothing.
 
     Args:
-        longest_work_s: a picture is remembered for so long.
-        most: pictures remembered.
-        clock: seconds that never go back, as `began` is told.
+        longest_work_s: Time for which a deletion is kept, seconds.
+        max_keys: Most deletions that are kept.
+        clock: Monotonic clock, seconds; the same as that of `began`.
     """
 
-    def __init__(self, longest_work_s: float, *, most: int = MOST, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, longest_work_s: float, *, max_keys: int = MAX_KEYS, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._longest_work_s = longest_work_s
-        self._most = most
+        self._max_keys = max_keys
         self._clock = clock
         self._at: OrderedDict[str, float] = OrderedDict()
         self._all_before = float("-inf")
         self._droppers: list[Callable[[str], bool]] = []
 
     def watch(self, drop: Callable[[str], bool]) -> None:
-        """From now on call `drop` with the key of each forgotten picture; it tells whether it had anything of it."""
+        """Call a function for each deletion from now on.
+
+        Args:
+            drop: Function that drops everything of the image with a key, and returns whether there was anything.
+        """
         self._droppers.append(drop)
 
     def add(self, key: str) -> bool:
-        """Forget a picture in this process; whether anything of it was there."""
+        """Drop an image from this process and return whether anything of it was there.
+
+        Args:
+            key: Key of the image, see `service.sam.embedding.embedding_key`.
+        """
         now = self._clock()
         self._at[key] = now
         self._at.move_to_end(key)
-        while len(self._at) > self._most or next(iter(self._at.values())) < now - self._longest_work_s:
+        while len(self._at) > self._max_keys or next(iter(self._at.values())) < now - self._longest_work_s:
             _, self._all_before = self._at.popitem(last=False)
         had_any = False
         for drop in self._droppers:
@@ -45,10 +55,10 @@ class RecentDeletions:
         return had_any
 
     def was_deleted_since(self, key: str, began: float) -> bool:
-        """Whether the picture was forgotten after work began.
+        """Return whether an image was deleted after work on it began.
 
         Args:
-            key: of the picture.
-            began: of the work, as `time.monotonic` tells it; before it looked for anything.
+            key: Key of the image.
+            began: Start of the work, before it looked for anything, by the clock.
         """
         return began <= self._at.get(key, self._all_before)

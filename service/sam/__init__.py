@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: pictures, prompts, masks and embeddings. No clock, no storage, no web, no state."""
+"""Functions on arrays: images, prompts, masks and embeddings. No clock, no storage, no network, no global state."""

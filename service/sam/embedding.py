@@ -1,12 +1,12 @@
-"""What the caches keep: the value of an image embedding or a mask, its key, and its bytes.
+"""Image embeddings and low-resolution masks as cache values: their keys and their bytes.
 
-Bytes are a header of 40 bytes and the array, little-endian and row by row:
+The bytes are a header of 40 bytes and the array, little-endian and row by row:
 
     magic "ESAM" | version u8 | kind u8 | dtype u8 | 0 u8 | height u32 | width u32 | fingerprint 16 bytes
     | crc32 of all behind the header u32 | crc32 of the header up to here u32
 
-Of a model with the granularity module, the tokens are followed by the proposals: rows of five float32, box and score.
-That is a kind of its own; the bytes of the others are what they were before.
+For a model with the granularity module, the proposals follow the tokens: rows of five float32, box and score. That is
+a kind of its own.
 """
 
 import hashlib
@@ -38,17 +38,17 @@ _OWNER_AND_HASH = re.compile(r"(@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}"
 
 
 class CorruptValue(ValueError):
-    """The bytes are not a value of this model: cut off, damaged, of another kind, version or fingerprint."""
+    """The bytes are not a value of this model: cut off, damaged, or of another kind, version or fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageEmbedding:
-    """What the encoder makes of a picture, and the picture's size, without which no mask can be drawn.
+    """The encoder's output for an image, and the size of the image, which masks need.
 
     Args:
-        tokens: (4096, 256) float16 or float32, channels last, row by row.
-        original_size: (H, W) of the upright original, pixels.
-        proposals: what the granularity module proposes; None of a model without it.
+        tokens: Image tokens, (4096, 256) float16 or float32, channels last, row by row.
+        original_size: Height and width of the upright image, pixels.
+        proposals: Boxes of the granularity module; None for a model without it.
     """
 
     tokens: NDArray[np.float16] | NDArray[np.float32]
@@ -61,31 +61,34 @@ class ImageEmbedding:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tokens and of the proposals."""
+        """Size of the tokens and the proposals, bytes."""
         return int(self.tokens.nbytes) + (0 if self.proposals is None else self.proposals.nbytes)
 
 
 def image_hash(data: bytes) -> str:
-    """The public address of uploaded bytes: SHA-256, 64 lower-case hexadecimal digits."""
+    """Return the public id of uploaded bytes: SHA-256, 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def embedding_key(image_hash: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
-    """Where an embedding is kept: another model, precision or form of the bytes is another place.
+    """Return the cache key of an embedding.
 
-    So replicas of two releases never take each other's values for damaged ones while one replaces the other.
+    Another model, precision or format of the bytes gives another key. So replicas of two releases never take each
+    other's values for damaged ones during an upgrade.
 
     Args:
-        image_hash, fingerprint, dtype: of the picture, the model and the tokens.
-        namespace: whose it is, without colons; what one namespace has, no other finds. "" is nobody's, and the layout
-            that there was before there were namespaces: no hash begins with @.
+        image_hash: Hash of the uploaded bytes, see `image_hash`.
+        fingerprint: Fingerprint of the model.
+        dtype: Precision of the tokens, `float16` or `float32`.
+        namespace: Namespace of the caller, without colons. Embeddings of one namespace are not found in another. ""
+            is the layout without namespaces; no hash begins with @, so the two never meet.
     """
     owner = f"@{namespace}:" if namespace else ""
     return f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
 
 
 def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
-    """Whether a text, wherever it comes from, is the key of a picture for this model and these tokens."""
+    """Return whether any text is the key of an embedding of this model in this precision."""
     start = embedding_key("", fingerprint, dtype)
     return text.startswith(start) and _OWNER_AND_HASH.fullmatch(text, len(start)) is not None
 
@@ -101,16 +104,16 @@ def mask_key(embedding_key: str, mask_id: str) -> str:
 
 
 def image_of_mask(mask_key: str) -> str:
-    """The `embedding_key` of the picture a mask belongs to."""
+    """Return the `embedding_key` of the image of a mask."""
     return mask_key.rpartition(_BEFORE_MASK)[0]
 
 
 def mask_id(key: str, logits: NDArray[np.floating]) -> str:
-    """The address of a mask by its content: 32 hexadecimal digits.
+    """Return the id of a mask by its content, 32 hexadecimal digits.
 
     Args:
-        key: the picture's `embedding_key`.
-        logits: (256, 256); what float16 does not tell apart is the same mask.
+        key: Key of the image, see `embedding_key`.
+        logits: Low-resolution logits, (256, 256). Logits that are equal in float16 are the same mask.
     """
     digest = hashlib.blake2b(key.encode() + b"\0", digest_size=16)
     digest.update(_payload(to_float16(logits)))
@@ -118,7 +121,7 @@ def mask_id(key: str, logits: NDArray[np.floating]) -> str:
 
 
 def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
-    """An embedding as it travels: 40 bytes, 2 MiB (float16) or 4 MiB (float32), and 20 bytes a proposal."""
+    """Return the bytes of an embedding: 40 bytes, 2 MiB (float16) or 4 MiB (float32), and 20 bytes a proposal."""
     proposals = embedding.proposals
     if proposals is None:
         return _to_bytes(_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint)
@@ -127,29 +130,29 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
 
 
 def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
-    """The embedding; its arrays are read-only views of `data`.
+    """Return the embedding; its arrays are read-only views of `data`.
 
     Raises:
-        CorruptValue: whatever else the bytes are.
+        CorruptValue: The bytes are not an embedding of this model.
     """
     kind, tokens, original_size, tail = _from_bytes((_EMBEDDING, _PROPOSING_EMBEDDING), data, TOKENS_SHAPE, fingerprint)
     height, width = original_size
-    # A run-length encoding counts pixels in 32 bits, and a picture without pixels in the frame was never encoded.
+    # A run-length encoding counts pixels in 32 bits, and an image without pixels in the frame was never encoded.
     if not 0 < height * width < 2**32 or 0 in input_size(original_size):
-        raise CorruptValue(f"The picture would be {width} x {height} pixels.")
+        raise CorruptValue(f"The image would be {width} x {height} pixels.")
     return ImageEmbedding(tokens, original_size, _proposals(tail) if kind == _PROPOSING_EMBEDDING else None)
 
 
 def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
-    """Low-resolution logits (256, 256) as they travel: 40 bytes and 128 KiB of float16."""
+    """Return the bytes of low-resolution logits (256, 256): 40 bytes and 128 KiB of float16."""
     return _to_bytes(_MASK, to_float16(logits), (MASK_SIZE, MASK_SIZE), fingerprint)
 
 
 def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
-    """The logits, (256, 256) float16, finite; a read-only view of `data`.
+    """Return the logits, (256, 256) float16, finite, as a read-only view of `data`.
 
     Raises:
-        CorruptValue: whatever else the bytes are.
+        CorruptValue: The bytes are not a mask of this model.
     """
     _, logits, size, _ = _from_bytes((_MASK,), data, (MASK_SIZE, MASK_SIZE), fingerprint)
     if size != (MASK_SIZE, MASK_SIZE) or logits.dtype != np.float16 or not np.isfinite(logits).all():
@@ -168,7 +171,7 @@ def _to_bytes(kind: int, array: NDArray[np.floating], size: Size, fingerprint: s
 def _from_bytes(
     kinds: tuple[int, ...], data: bytes, shape: tuple[int, int], fingerprint: str
 ) -> tuple[int, NDArray[np.floating], Size, memoryview]:
-    """Kind, array, size, and what lies behind the array, which only an embedding with proposals may have."""
+    """Return kind, array, size and the bytes behind the array, which only an embedding with proposals may have."""
     if len(data) < _HEADER_BYTES:
         raise CorruptValue(f"{len(data)} bytes are too few for a header.")
     header = memoryview(data)[: _HEADER.size]
@@ -196,7 +199,7 @@ def _from_bytes(
 def _proposals(tail: memoryview) -> Proposals:
     rows = np.frombuffer(tail, np.dtype("<f4")).reshape(-1, 5)
     boxes, scores = rows[:, :4], rows[:, 4]
-    # A NaN is no number of these either.
+    # NaN fails these comparisons as well.
     in_order = (boxes[:, :2] >= 0) & (boxes[:, :2] <= boxes[:, 2:]) & (boxes[:, 2:] <= FRAME_SIZE)
     if not in_order.all() or not ((scores >= 0) & (scores <= 1)).all():
         raise CorruptValue("The proposals are not boxes in the frame with scores.")
@@ -204,7 +207,7 @@ def _proposals(tail: memoryview) -> Proposals:
 
 
 def _payload(array: NDArray[np.floating]) -> memoryview:
-    """The array's bytes, little-endian and row by row, without a copy where it is kept so."""
+    """Return the bytes of an array, little-endian and row by row, without a copy if possible."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
 
 

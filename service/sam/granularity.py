@@ -1,5 +1,6 @@
-"""How large the object is that a click means: the boxes that a model with the granularity module proposes for a
-picture, and the one that goes with a click (docs/explanation/model.md, section 6.3).
+"""The size of the object that a point means: boxes that the granularity module proposes for an image.
+
+The box that fits a single positive point is added to the prompt (SPEC 6).
 """
 
 from dataclasses import dataclass, replace
@@ -15,10 +16,10 @@ from service.sam.transforms import Size, points_from_frame, points_to_frame
 MAX_PROPOSALS = 4096
 
 Granularity = Literal["off", "auto"]
-"""auto: a single positive click gets the box that goes with it."""
+"""With `auto` a single positive point gets the box that fits it."""
 
 Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in pixels of the picture."""
+"""x0, y0, x1, y1 in pixels of the image."""
 
 # Source: docs/explanation/model.md, section 6.3; evaluation of EdgeSAM.
 LEAST_SCORE = 0.1
@@ -27,11 +28,11 @@ NEAREST = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposals:
-    """Boxes where an object may be, with many of each object: nothing is suppressed.
+    """Boxes that may hold an object. Several boxes may belong to one object: nothing is suppressed.
 
     Args:
-        boxes: (N, 4) float32 as (x0, y0, x1, y1), pixels of the frame, 0..1024.
-        scores: (N,) float32, 0..1.
+        boxes: Boxes as (x0, y0, x1, y1), (N, 4) float32, pixels of the frame, 0..1024.
+        scores: Score of each box, (N,) float32, 0..1.
     """
 
     boxes: NDArray[np.float32]
@@ -43,19 +44,24 @@ class Proposals:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both arrays."""
+        """Size of both arrays, bytes."""
         return int(self.boxes.nbytes + self.scores.nbytes)
 
 
 def takes_box(prompt: Prompt) -> bool:
-    """Whether the prompt leaves the size of its object open: one positive click, and nothing else."""
+    """Return whether the prompt leaves the size of its object open: one positive point and nothing else."""
     return is_ambiguous(prompt) and prompt.labels[0] == POSITIVE
 
 
 def with_box(prompt: Prompt, proposals: Proposals, original_size: Size) -> Prompt:
-    """The prompt with the box that goes with its click; the same prompt where there is none, or where it takes none.
+    """Return the prompt with the box that fits its point; the same prompt where it takes no box, or no box fits.
 
-    The box is cut at the picture's border, so that it can be drawn.
+    The box is clipped to the image, so that it can be drawn.
+
+    Args:
+        prompt: Prompt of the user.
+        proposals: Proposals for the image.
+        original_size: Height and width of the image, pixels.
     """
     if not takes_box(prompt):
         return prompt
@@ -69,29 +75,29 @@ def with_box(prompt: Prompt, proposals: Proposals, original_size: Size) -> Promp
 
 
 def box_around(
-    click: tuple[float, float], proposals: Proposals, *, nearest: int = NEAREST
+    point: tuple[float, float], proposals: Proposals, *, nearest: int = NEAREST
 ) -> NDArray[np.float64] | None:
-    """The box that goes with a click, (4,) in the frame, or None where no confident proposal holds it.
+    """Return the box that fits a point, (4,) in the frame; None where no confident proposal contains the point.
 
-    The mean, weighted by score, of those proposals around the click whose middle is nearest to it. A border holds
-    nothing.
+    It is the mean, weighted by score, of the proposals around the point whose centres are nearest to it. A point on the
+    border of a box is outside.
 
     Args:
-        click: (x, y) in the frame.
-        proposals: of the picture; those of a score up to LEAST_SCORE do not count.
-        nearest: so many are merged at most.
+        point: Point as (x, y) in the frame.
+        proposals: Proposals for the image. Those with a score up to LEAST_SCORE do not count.
+        nearest: Most proposals that are merged.
 
     Source: docs/explanation/model.md, section 6.3. The paper merges in this way; the official code takes the best of
     the nearest instead.
     """
-    x, y = click
+    x, y = point
     boxes = proposals.boxes
     holds = (boxes[:, 0] < x) & (x < boxes[:, 2]) & (boxes[:, 1] < y) & (y < boxes[:, 3])
-    places = np.flatnonzero(holds & (proposals.scores > LEAST_SCORE))
-    if len(places) == 0:
+    inside = np.flatnonzero(holds & (proposals.scores > LEAST_SCORE))
+    if len(inside) == 0:
         return None
-    around = boxes[places].astype(np.float64)
-    distances = np.hypot(*((around[:, :2] + around[:, 2:]) / 2 - click).T)
+    around = boxes[inside].astype(np.float64)
+    distances = np.hypot(*((around[:, :2] + around[:, 2:]) / 2 - point).T)
     chosen = np.argsort(distances, kind="stable")[:nearest]
-    merged: NDArray[np.float64] = np.average(around[chosen], axis=0, weights=proposals.scores[places[chosen]])
+    merged: NDArray[np.float64] = np.average(around[chosen], axis=0, weights=proposals.scores[inside[chosen]])
     return merged

@@ -104,20 +104,20 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
     except MemoryError as error:
         # The process may not have more memory, which is no fault of the image.
         raise Overloaded(
-            "There is no memory to decode this picture now. Retry shortly, or send it scaled down.", retry_after_s=1.0
+            "There is no memory to decode this image now. Retry shortly, or send it scaled down.", retry_after_s=1.0
         ) from error
     except Exception as error:
         # On damaged files Pillow raises nearly every type of exception.
         raise UndecodableImage(
             f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
-            "file, or save the picture again as JPEG or PNG."
+            "file, or save the image again as JPEG or PNG."
         ) from error
 
 
 def _sniff(data: bytes) -> str:
     """Return Pillow's name of the format, by the first bytes."""
     if not data:
-        raise UndecodableImage("The picture has 0 bytes; send a file.")
+        raise UndecodableImage("The image has 0 bytes; send a file.")
     for file_format, signatures in (
         ("JPEG", (b"\xff\xd8\xff",)),
         ("PNG", (b"\x89PNG\r\n\x1a\n",)),
@@ -130,8 +130,8 @@ def _sniff(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
-        raise UnsupportedImage(f"HEIC and AVIF pictures and videos are not supported. {_SUPPORTED}")
-    raise UnsupportedImage(f"The bytes are not a picture in a supported format. {_SUPPORTED}")
+        raise UnsupportedImage(f"HEIC and AVIF images and videos are not supported. {_SUPPORTED}")
+    raise UnsupportedImage(f"The bytes are not an image in a supported format. {_SUPPORTED}")
 
 
 def _webp_size(data: bytes) -> Size | None:
@@ -153,16 +153,16 @@ def _webp_size(data: bytes) -> Size | None:
 def _check_size(size: Size, max_pixels: int) -> None:
     height, width = size
     if height < 1 or width < 1:
-        raise UndecodableImage(f"The picture is {width} x {height} pixels; both sides must be at least 1.")
+        raise UndecodableImage(f"The image is {width} x {height} pixels; both sides must be at least 1.")
     if height * width > max_pixels:
         raise ImageTooLarge(
-            f"The picture has {width} x {height} = {height * width} pixels, at most {max_pixels} are taken; "
+            f"The image has {width} x {height} = {height * width} pixels, at most {max_pixels} are taken; "
             "send it scaled down.",
             extra={"limit": max_pixels, "width": width, "height": height},
         )
     if 0 in input_size(size):
         raise UnusableAspectRatio(
-            f"The picture is {width} x {height} pixels; its longer side may be at most {2 * FRAME_SIZE} times the "
+            f"The image is {width} x {height} pixels; its longer side may be at most {2 * FRAME_SIZE} times the "
             "shorter one. Cut it into parts.",
             extra={"width": width, "height": height},
         )
@@ -172,11 +172,11 @@ def _check_samples(image: Image.Image, max_pixels: int) -> None:
     """Refuse samples that no rule converts to grey levels, and TIFF tiles that are larger than an image may be."""
     if image.mode in ("I", "F"):
         raise UnsupportedImage(
-            "The samples are 32-bit or signed numbers or floats, for which no white is defined; save the picture with "
+            "The samples are 32-bit or signed numbers or floats, for which no white is defined; save the image with "
             "8 or 16 bits per sample."
         )
     if image.mode in ("LAB", "HSV"):
-        raise UnsupportedImage(f"The colours are {image.mode}; save the picture as RGB.")
+        raise UnsupportedImage(f"The colours are {image.mode}; save the image as RGB.")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
         if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:

@@ -12,15 +12,18 @@ _LARGEST_FLOAT16 = 65504.0
 
 
 def encode_logits(logits: NDArray[np.floating]) -> bytes:
-    """(256, 256) logits as little-endian float16, row by row: 131,072 bytes. Larger values become the largest."""
+    """Return logits (256, 256) as little-endian float16, row by row: 131,072 bytes.
+
+    Values beyond the range of float16 become its largest number.
+    """
     return to_float16(logits).astype("<f2", copy=False).tobytes()
 
 
 def decode_logits(data: bytes) -> NDArray[np.float32]:
-    """The logits that `encode_logits` wrote; (256, 256) float32.
+    """Return the logits that `encode_logits` wrote, (256, 256) float32.
 
     Raises:
-        InvalidRequest: another length, or a value that is not finite.
+        InvalidRequest: The data has another length, or a value is not finite.
     """
     expected = MASK_SIZE * MASK_SIZE * 2
     if len(data) != expected:
@@ -34,10 +37,10 @@ def decode_logits(data: bytes) -> NDArray[np.float32]:
 
 
 def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Logits as they are kept and sent: rounded to float16, what is beyond its range becomes its largest number.
+    """Return logits in float16, as they are stored and sent. Values beyond its range become its largest number.
 
     Args:
-        logits: (256, 256); what is float16 already is finite and stays as it is.
+        logits: Low-resolution logits, (256, 256). Logits in float16 are finite and stay as they are.
     """
     if logits.dtype == np.float16:
         return np.asarray(logits, np.float16)

@@ -9,12 +9,15 @@ from service.sam.masks import Mask
 
 
 def encode_png(mask: Mask, *, crop: bool) -> bytes:
-    """A grey PNG of one bit a pixel, white where the mask is.
+    """Return a grey PNG with one bit a pixel, white inside the mask.
+
+    This writer only compresses the mask's box. At 12 megapixels it takes 1 to 3 ms, where `cv2.imencode` with bilevel
+    PNG takes 13 to 21 ms.
 
     Args:
-        mask: the mask.
-        crop: cut to the mask's box instead of the whole picture. An empty mask is then a single black pixel, since
-            a PNG has at least one.
+        mask: Mask to encode.
+        crop: Whether the PNG is cut to the mask's box. An empty mask then gives a single black pixel, because a PNG
+            has at least one.
     """
     pixels = mask.crop
     box_height, box_width = pixels.shape
@@ -33,17 +36,17 @@ def encode_png(mask: Mask, *, crop: bool) -> bytes:
 
 
 def _deflater() -> "zlib._Compress":
-    # Z_RLE finds the runs a mask consists of; at 12 megapixels it is as fast as level 1 and gives half the bytes.
+    # A mask consists of runs, which Z_RLE finds. At 12 megapixels it is as fast as level 1 and gives half the bytes.
     return zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_RLE)
 
 
 def _deflated_zeros(count: int) -> bytes:
-    """Zeros as whole bytes of a deflate stream that refer to nothing before them."""
+    """Return zeros as whole bytes of a deflate stream, without references to earlier bytes."""
     deflater = _deflater()
     return deflater.compress(bytes(count)) + deflater.flush(zlib.Z_FULL_FLUSH)
 
 
-# Most of a large picture is outside the mask's box. This many zeros were compressed once for all pictures.
+# Most of a large image is outside the mask's box. So many zeros are compressed once, for all images.
 _ZEROS = 65_536
 _DEFLATED_ZEROS = _deflated_zeros(_ZEROS)
 _END_OF_DEFLATE = b"\x03\x00"
@@ -52,14 +55,14 @@ _ADLER_PRIME = 65_521
 
 
 def _compressed(zeros_before: int, data: memoryview, zeros_behind: int) -> bytes:
-    """Zeros, data and zeros as one zlib stream (RFC 1950)."""
+    """Return zeros, data and zeros as one zlib stream (RFC 1950)."""
     blocks_before, zeros = divmod(zeros_before, _ZEROS)
     blocks_behind, zeros_between = divmod(zeros_behind, _ZEROS)
     deflater = _deflater()
     body = deflater.compress(bytes(zeros)) + deflater.compress(data) + deflater.compress(bytes(zeros_between))
     end = b"" if blocks_behind == 0 else _DEFLATED_ZEROS * blocks_behind + _END_OF_DEFLATE
     body += deflater.flush(zlib.Z_FULL_FLUSH if end else zlib.Z_FINISH) + end
-    # Adler-32 is two sums: of the bytes and one, and of what the first has been after each byte.
+    # Adler-32 consists of two sums: 1 plus all bytes, and the values of the first sum after each byte.
     checksum = zlib.adler32(data, zeros_before % _ADLER_PRIME << 16 | 1)
     first, second = checksum & 0xFFFF, checksum >> 16
     second = (second + zeros_behind * first) % _ADLER_PRIME

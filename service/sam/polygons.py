@@ -12,30 +12,40 @@ Ring = list[list[float]]
 
 
 class Polygon(TypedDict):
-    """One connected part: its outline and its holes, each a ring of [x, y] without a repeated end."""
+    """One connected part of a mask.
+
+    Attributes:
+        exterior: Outline, a ring of [x, y] whose first corner is not repeated at the end.
+        holes: Rings of the holes.
+    """
 
     exterior: Ring
     holes: list[Ring]
 
 
 class Outline(NamedTuple):
-    """The outline of one connected part, and what it encloses with its holes, pixels."""
+    """The outline of one connected part of a mask.
+
+    Attributes:
+        area: Area inside the outline, with the holes, pixels.
+        ring: Outline, a ring of [x, y] whose first corner is not repeated at the end.
+    """
 
     area: float
     ring: Ring
 
 
 def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygon]:
-    """Outlines along the edges of the pixels, one entry for each part.
+    """Return the outlines of a mask along the edges of its pixels, one polygon for each connected part.
 
     Coordinates count pixel corners: pixel (x, y) is the square from (x, y) to (x + 1, y + 1). Pixels that touch only at
     a corner belong to different parts. No ring visits a corner twice. With tolerance 0 filling the rings gives the mask
     back exactly.
 
     Args:
-        mask: the mask.
-        tolerance_pixels: how far a simplified ring may be from the outline (Douglas-Peucker). Holes that vanish are
-            dropped; an exterior that would vanish stays as it was.
+        mask: Mask to encode.
+        tolerance_pixels: Largest distance of a simplified ring from the outline (Douglas-Peucker), pixels. Holes that
+            vanish are dropped. An exterior that would vanish is not simplified.
 
     Returns:
         Parts by the first row and column of their outline; exteriors run clockwise on the screen, holes the other way.
@@ -56,18 +66,23 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
 
 
 def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outline]:
-    """The exteriors of `encode_polygons`, largest first, for tools that know polygons without holes only."""
+    """Return the exteriors of `encode_polygons`, largest first, for tools that do not support holes.
+
+    Args:
+        mask: Mask to encode.
+        tolerance_pixels: See `encode_polygons`.
+    """
     rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
     outlines = [Outline(_doubled_area(np.array(ring, np.int64)) / 2, ring) for ring in rings]
     return sorted(outlines, key=lambda outline: -outline.area)
 
 
 def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """The closed walks along the mask's border, the mask on the right hand; (n, 2) corners each.
+    """Return the closed walks along the mask's border, with the mask on the right hand; (n, 2) corners each.
 
-    A border of pixels has as many vertical edges as horizontal ones, and they take turns. So the horizontal ones are
-    read off row by row, and each column of their ends, taken in pairs from the top, is a column of vertical edges.
-    Where two pixels of the mask touch at a corner four edges meet; the walk then turns off, and the pixels stay apart.
+    Horizontal and vertical edges of a border alternate. So the horizontal edges are found row by row. In each column
+    their ends, taken in pairs from the top, are the vertical edges. Where two pixels of the mask touch at a corner,
+    four edges meet: there the walk turns so that the pixels stay apart.
     """
     rows, columns = row_changes(crop)
     if len(rows) == 0:
@@ -82,7 +97,7 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     count = len(starts)
 
     # Ends 0 .. count-1 are the left ones, count .. 2*count-1 the right ones. At a meeting of four edges the end of the
-    # edge above mask pixels belongs to the vertical edge that goes down, hence sorts after the other.
+    # edge above mask pixels belongs to the vertical edge that goes down, so it sorts after the other.
     end_columns, end_rows = np.concatenate((left, right)), np.tile(edge_rows, 2)
     order = np.lexsort((np.tile(enters, 2), end_rows, end_columns))
     partner = np.empty(2 * count, np.int64)
@@ -107,36 +122,36 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
 
 
 def _simple_rings(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The walk cut where it comes back to a corner, so that every ring visits a corner once."""
+    """Return the walk cut where it comes back to a corner, so that every ring visits a corner once."""
     keys = walk[:, 1] << 32 | walk[:, 0]
     if len(np.unique(keys)) == len(keys):
         return [walk]
     rings: list[list[int]] = []
     open_corners: list[int] = []
-    place: dict[int, int] = {}
+    position: dict[int, int] = {}
     for index, key in enumerate(keys.tolist()):
-        if key in place:
-            since = place[key]
+        if key in position:
+            since = position[key]
             rings.append(open_corners[since:])
             for closed in open_corners[since:]:
-                del place[keys[closed].item()]
+                del position[keys[closed].item()]
             del open_corners[since:]
-        place[key] = len(open_corners)
+        position[key] = len(open_corners)
         open_corners.append(index)
     return [walk[ring] for ring in [open_corners, *rings]]
 
 
 def _doubled_area(ring: NDArray[np.int64]) -> int:
-    """Twice the area inside; positive for an exterior, negative for a hole."""
+    """Return twice the area inside; positive for an exterior, negative for a hole."""
     x, y = ring[:, 0], ring[:, 1]
     return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
 
 
 def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, int]:
-    """For every hole the exterior of the part it lies in.
+    """Return for every hole the exterior of its part.
 
-    The pixel on the left of a hole's leftmost edge is of the mask. Going left from there, the first edge met is the
-    part's exterior, or another hole of the same part that begins further left and has been dealt with.
+    The pixel on the left of a hole's leftmost edge belongs to the mask. The next edge on its left is the exterior of
+    the part, or another hole of the part that begins further left and is resolved already.
     """
     holes = [index for index, hole in enumerate(is_hole) if hole]
     if not holes:
@@ -167,7 +182,7 @@ def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, in
 
 
 def _simplified(ring: NDArray[np.int64], tolerance_pixels: float) -> Ring:
-    """The ring with fewer corners, or nothing where no area is left."""
+    """Return the ring with fewer corners; an empty ring where no area is left."""
     if tolerance_pixels > 0.0:
         ring = cv2.approxPolyDP(ring.astype(np.int32), tolerance_pixels, closed=True).reshape(-1, 2).astype(np.int64)
         if len(ring) < 3 or _doubled_area(ring) == 0:

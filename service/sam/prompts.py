@@ -1,4 +1,4 @@
-"""What a user points at, and the token table it becomes for the decoder."""
+"""Prompts, and their table of tokens for the decoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from service.errors import PromptOutsideImage
 from service.sam.transforms import MASK_SIZE, Size, points_to_frame
 
 ABSENT = -3
-"""No token at all: fills the table where another prompt of the call has more tokens."""
+"""Label of no token: it fills the table where another prompt of the call has more tokens."""
 IGNORED = -2
-"""A token of zeros, which still takes part in attention (EdgeSAM's addition, for training)."""
+"""Label of a token of zeros, which still takes part in attention (EdgeSAM's addition, for training)."""
 PADDING = -1
-"""Not a point: stands where a prompt has points and no box."""
+"""Label of no point: it follows the points of a prompt without a box."""
 NEGATIVE = 0
 POSITIVE = 1
 BOX_TOP_LEFT = 2
@@ -31,13 +31,13 @@ def _no_labels() -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """One object pointed at, in any mix of clicks, a box and an earlier mask.
+    """One object that the user points at, by any mix of points, a box and an earlier mask.
 
     Args:
-        points: (N, 2) float64 as (x, y), pixels of the upright original.
-        labels: (N,) int64, POSITIVE or NEGATIVE.
-        box: (4,) float64 as (x0, y0, x1, y1), pixels, or None.
-        mask_logits: (256, 256) float16 or float32, raw logits of an earlier answer, or None.
+        points: Points as (x, y), (N, 2) float64, pixels of the upright image.
+        labels: Label of each point, (N,) int64, POSITIVE or NEGATIVE.
+        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None.
+        mask_logits: Raw logits of an earlier mask, (256, 256) float16 or float32, or None.
     """
 
     points: NDArray[np.float64] = field(default_factory=_no_points)
@@ -57,17 +57,18 @@ class Prompt:
 
 
 def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The token table of P prompts on one picture.
+    """Return the table of tokens of P prompts on one image.
 
-    A prompt's points come first, then the corners of its box; points without a box are followed by one PADDING point; a
-    prompt of a mask alone has no token. Shorter rows are filled with ABSENT, which the decoder leaves out of attention.
+    The points of a prompt come first, then the corners of its box. Points without a box are followed by one PADDING
+    point. A prompt with only a mask has no token. Shorter rows are filled with ABSENT, which the decoder leaves out of
+    attention.
 
     Args:
         prompts: P prompts, at least one.
-        original_size: (H, W) of the picture.
+        original_size: Height and width of the image, pixels.
 
     Returns:
-        points (P, N, 2) float32, coordinates of the frame without the half pixel, and labels (P, N) int64; N >= 1.
+        Points (P, N, 2) float32, coordinates of the frame without the half pixel, and labels (P, N) int64; N >= 1.
 
     Source: docs/explanation/model.md, section 1.6.
     """
@@ -82,31 +83,35 @@ def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDAr
 
 
 def check_prompt(prompt: Prompt, original_size: Size) -> None:
-    """Refuses a prompt that misses the picture.
+    """Refuse a prompt that is outside the image.
 
-    A point may lie on the border, [0, W] x [0, H]; a box may hang over the border but must have a part inside.
+    A point may lie on the border, [0, W] x [0, H]. A box may extend beyond the border, but a part must be inside.
+
+    Args:
+        prompt: Prompt to check.
+        original_size: Height and width of the image, pixels.
 
     Raises:
-        PromptOutsideImage: a point lies outside, or a box does not meet the picture.
+        PromptOutsideImage: A point is outside, or the box has no part inside.
     """
     height, width = original_size
     for x, y in prompt.points.tolist():
         if not (0 <= x <= width and 0 <= y <= height):
             raise PromptOutsideImage(
-                f"The point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels; "
+                f"The point ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels; "
                 f"x must be from 0 to {width} and y from 0 to {height}."
             )
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box.tolist()
         if not (x0 < width and x1 > 0 and y0 < height and y1 > 0):
             raise PromptOutsideImage(
-                f"The box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no part inside the picture of "
+                f"The box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no part inside the image of "
                 f"{width} x {height} pixels; a box is x0, y0, x1, y1 in pixels."
             )
 
 
 def is_ambiguous(prompt: Prompt) -> bool:
-    """A single click: it may mean the whole, a part, or a part of that."""
+    """Return whether a prompt is a single point, which may mean the whole object, a part or a subpart."""
     return len(prompt.points) == 1 and prompt.box is None and prompt.mask_logits is None
 
 

@@ -9,18 +9,22 @@ from service.sam.masks import Mask
 
 
 class Rle(TypedDict):
-    """COCO's compressed run-length encoding; `size` is [H, W], columns run first."""
+    """COCO's compressed run-length encoding.
+
+    Pixels are counted column after column.
+
+    Attributes:
+        size: Height and width of the image, pixels.
+        counts: Compressed run lengths.
+    """
 
     size: list[int]
     counts: str
 
 
 def encode_rle(mask: Mask) -> Rle:
-    """The same text that pycocotools gives for the full picture, from the turns alone."""
+    """Return the encoding that pycocotools gives for the whole image, made from the transitions alone."""
     height, width = mask.size
-    found = mask.transitions
-    transitions = np.zeros(len(found) + 2, np.int64)
-    transitions[1:-1], transitions[-1] = found, height * width
-    counts = np.diff(transitions).astype(np.uint32)
+    counts = np.diff(mask.transitions, prepend=0, append=height * width).astype(np.uint32)
     packed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": packed["counts"].decode("ascii")}

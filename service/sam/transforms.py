@@ -1,6 +1,6 @@
-"""From pictures and prompts to the encoder's square frame, and from low-resolution logits back to the picture.
+"""Geometry: from images and prompts to the encoder's square frame, and from low-resolution logits back to the image.
 
-Everything here is geometry; which pixels a mask has is decided in `masks`.
+The module `masks` decides which pixels a mask has.
 """
 
 import functools
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Size = tuple[int, int]
-"""(height, width) in pixels, in this order everywhere."""
+"""Height and width in pixels, always in this order."""
 
 FRAME_SIZE = 1024
-"""Side of the square the encoder sees, pixels."""
+"""Side of the encoder's square frame, pixels."""
 
 MASK_SIZE = 256
 """Side of the decoder's logits, pixels; they cover the whole frame, padding included."""
 
 TAPS = 3
-"""Low-resolution samples that one pixel of the picture can depend on, along one axis."""
+"""Low-resolution samples that one pixel of the image can depend on, along one axis."""
 
 
 def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
-    """Size a picture has inside the frame, before padding.
+    """Return the size of an image inside the square frame, before padding.
 
     Args:
-        original_size: (H, W) of the picture, pixels, both at least 1.
-        frame_size: side of the frame, pixels.
+        original_size: Height and width of the image, pixels, both at least 1.
+        frame_size: Side of the frame, pixels.
 
     Returns:
-        (h, w), the longer one equal to `frame_size`. The shorter one is 0 for a picture of more than 2 * frame_size to
-        1; such a picture cannot be encoded and callers refuse it.
+        Height and width. The longer one equals `frame_size`. The shorter one is 0 for an image with a ratio of more
+        than 2 * frame_size to 1. Callers refuse such an image, because it cannot be encoded.
 
-    Source: docs/explanation/model.md, section 1.1. Rounds half up; `round` would give some sizes one row less.
+    Source: SPEC 1.1. Halves are rounded up; `round` would give some sizes one row less.
     """
     height, width = original_size
     scale = frame_size / max(height, width)
@@ -49,30 +49,30 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
 def preprocess(
     image: "NDArray[np.uint8] | Image.Image", mean: Sequence[float], std: Sequence[float], frame_size: int = FRAME_SIZE
 ) -> NDArray[np.float32]:
-    """The encoder's input: resized, normalised, padded with the mean colour on the right and at the bottom.
+    """Return the encoder's input: resized, normalised, and padded with the mean colour on the right and at the bottom.
 
     Args:
-        image: (H, W, 3) uint8 RGB or a Pillow picture of mode RGB, of a size whose `input_size` has no side of 0.
-        mean: three channel means, on the scale 0..255.
-        std: three channel standard deviations, on the same scale.
-        frame_size: side of the frame, pixels.
+        image: RGB array (H, W, 3) uint8 or Pillow image of mode RGB. Its `input_size` has no side of 0.
+        mean: Means of the three channels, on the scale 0..255.
+        std: Standard deviations of the three channels, on the scale 0..255.
+        frame_size: Side of the frame, pixels.
 
     Returns:
         (3, frame_size, frame_size) float32.
 
-    Source: docs/explanation/model.md, section 1.1. The resize is Pillow's antialiased bilinear one, rounded to uint8,
-    as the official predictor does it; a resize in float differs by up to one grey level.
+    Source: SPEC 1.1. Pillow resizes with antialiased bilinear interpolation and rounds to uint8, as in the official
+    predictor. A resize in float differs by up to one grey level.
     """
     from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
 
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    height, width = input_size((picture.height, picture.width), frame_size)
+    pillow_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    height, width = input_size((pillow_image.height, pillow_image.width), frame_size)
     if height == 0 or width == 0:
-        raise ValueError(f"A picture of {picture.size} pixels has none in the frame. This is a bug.")
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        raise ValueError(f"An image of {pillow_image.size} pixels has none in the frame; check `input_size` before.")
+    resized = np.asarray(pillow_image.resize((width, height), Image.Resampling.BILINEAR))
     frame = np.zeros((3, frame_size, frame_size), np.float32)
     for channel, plane in enumerate(cv2.split(resized)):
-        # One table look-up is bit for bit (x - mean) / std in float32, and half as slow as the arithmetic.
+        # A table gives (x - mean) / std in float32 bit for bit, in half the time of the arithmetic.
         levels = np.arange(256, dtype=np.float32)
         table = (levels - np.float32(mean[channel])) / np.float32(std[channel])
         frame[channel, :height, :width] = cv2.LUT(plane, table)
@@ -80,14 +80,14 @@ def preprocess(
 
 
 def points_to_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float32]:
-    """Pixels of the picture as coordinates of the frame, before the prompt encoder adds its half pixel.
+    """Convert pixels of the image to coordinates of the frame, before the prompt encoder adds its half pixel.
 
     Args:
-        points: (..., 2) as (x, y), pixels of the upright original.
-        original_size: (H, W) of the picture.
+        points: Points as (x, y), (..., 2), pixels of the upright image.
+        original_size: Height and width of the image, pixels.
 
     Returns:
-        (..., 2) float32, not clamped.
+        Points in the frame, (..., 2) float32, not clipped.
 
     Source: docs/explanation/model.md, section 1.3: one ratio for each axis, of the rounded size, in float64.
     """
@@ -96,13 +96,18 @@ def points_to_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float3
 
 
 def points_from_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float64]:
-    """Coordinates of the frame (..., 2) as pixels of the picture, which may lie outside: the other way round."""
+    """Convert coordinates of the frame to pixels of the image, which may lie outside: the inverse of `points_to_frame`.
+
+    Args:
+        points: Points as (x, y), (..., 2), in the frame.
+        original_size: Height and width of the image, pixels.
+    """
     scaled: NDArray[np.float64] = np.asarray(points, np.float64) / _scale(original_size)
     return scaled
 
 
 def _scale(original_size: Size) -> NDArray[np.float64]:
-    """Frame pixels a pixel of the picture, (2,) for x and y."""
+    """Return the frame pixels for one pixel of the image, (2,) for x and y."""
     height, width = original_size
     input_height, input_width = input_size(original_size)
     return np.array([input_width / width, input_height / height])
@@ -112,12 +117,12 @@ def _scale(original_size: Size) -> NDArray[np.float64]:
 class Upsampling:
     """The two bilinear steps of docs/explanation/model.md, section 1.4 along one axis, as one operator.
 
-    Pixel i of the picture is `sum(weights[i, k] * logits[first[i] + k] for k in range(TAPS))`. Two steps of bilinear
-    interpolation reach two neighbouring frame samples, hence at most three neighbouring logits.
+    Pixel i of the image is `sum(weights[i, k] * logits[first[i] + k] for k in range(TAPS))`. Two steps of bilinear
+    interpolation use two neighbouring frame samples, and so at most three neighbouring logits.
 
     Args:
-        first: (n,) int64, not decreasing, from 0 to MASK_SIZE - TAPS.
-        weights: (n, TAPS) float32, not negative, rows of sum 1.
+        first: First logit of each pixel, (n,) int64, not decreasing, from 0 to MASK_SIZE - TAPS.
+        weights: Weights of the logits, (n, TAPS) float32, not negative; each row has the sum 1.
     """
 
     first: NDArray[np.int64]
@@ -126,11 +131,11 @@ class Upsampling:
 
 @functools.lru_cache(maxsize=32)
 def upsampling(original_length: int, input_length: int) -> Upsampling:
-    """The operator of one axis; kept, since clicks come many to a picture and pictures many to a size.
+    """Return the operator of one axis. It is cached, because an image gets many prompts, and many images have one size.
 
     Args:
-        original_length: side of the picture, pixels.
-        input_length: the same side inside the frame, at least 1.
+        original_length: Side of the image, pixels.
+        input_length: The same side inside the frame, pixels, at least 1.
     """
     below, above, fraction = _bilinear(original_length, input_length)
     frame_below, frame_above, frame_fraction = _bilinear(FRAME_SIZE, MASK_SIZE)
@@ -149,7 +154,10 @@ def upsampling(original_length: int, input_length: int) -> Upsampling:
 def _bilinear(
     target_length: int, source_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """For each target sample its two source samples and the share of the second; pixel centres, edges repeated."""
+    """Return for each target sample its two source samples and the weight of the second.
+
+    Samples lie at pixel centres, and the edges are repeated.
+    """
     source = np.maximum((np.arange(target_length) + 0.5) * (source_length / target_length) - 0.5, 0.0)
     below = np.minimum(source.astype(np.int64), source_length - 1)
     return below, np.minimum(below + 1, source_length - 1), source - below

@@ -32,7 +32,7 @@ def test_all_that_holds_anything_lets_go_and_one_that_had_something_is_enough():
 
 
 def test_when_more_are_forgotten_than_are_remembered_work_is_rather_too_old():
-    recent_deletions = RecentDeletions(1000.0, most=2)
+    recent_deletions = RecentDeletions(1000.0, max_keys=2)
     before = monotonic()
     for key in "abc":
         recent_deletions.add(key)

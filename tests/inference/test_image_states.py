@@ -49,7 +49,10 @@ async def open_states(runtime, way, metrics):
         executor=executor.executor,
     )
     memory = MemoryCache(64 << 20, 1000.0, metrics)
-    deletions, recent_deletions = Deletions(client, breaker, tombstone_ttl_s=1000.0), RecentDeletions(1000.0, most=3)
+    deletions, recent_deletions = (
+        Deletions(client, breaker, tombstone_ttl_s=1000.0),
+        RecentDeletions(1000.0, max_keys=3),
+    )
 
     def open_(renew_every_s):
         return ImageStates(

@@ -111,7 +111,7 @@ def test_a_gif_whose_frame_is_larger_than_itself_is_refused_before_it_is_opened(
     # A frame as Pillow finds it: found by a fuzzer, it took 2.3 GiB to be opened.
     opened = run_with_little_memory(gif_of_frame(before))
 
-    assert opened.startswith("ImageTooLarge The picture has 60000 x 48000"), opened
+    assert opened.startswith("ImageTooLarge The image has 60000 x 48000"), opened
 
 
 PIECES = [b"!", b"\xf9", b"\xfe", b"\xff", b"\0", b"\1a", b"\x0bNETSCAPE2.0", b"\2ab", b"\3\1\0\0", b",", b"x", DECOY]
@@ -198,10 +198,10 @@ def run_with_little_memory(data: bytes) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_process_without_memory_does_not_blame_the_picture():
+def test_a_process_without_memory_does_not_blame_the_image():
     data = encoded(Image.new("1", (6000, 6000)), "PNG")
 
-    assert run_with_little_memory(data).startswith("Overloaded There is no memory to decode this picture now")
+    assert run_with_little_memory(data).startswith("Overloaded There is no memory to decode this image now")
 
 
 def run_length_bmp(width, height, runs):

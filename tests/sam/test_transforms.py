@@ -81,10 +81,10 @@ def test_another_frame_takes_the_same_steps():
     assert (frame[:, :, 32:] == 0.0).all()
 
 
-def test_a_picture_that_vanishes_in_the_frame_is_a_bug_of_the_caller():
+def test_an_image_that_vanishes_in_the_frame_is_an_error_of_the_caller():
     image = np.zeros((1, 5000, 3), np.uint8)
 
-    with pytest.raises(ValueError, match="bug"):
+    with pytest.raises(ValueError, match="none in the frame"):
         preprocess(image, MEAN, STD)
 
 
