@@ -1,7 +1,4 @@
-"""`manifest.json`, the contract between the model store that writes graphs and the service that runs them.
-
-The one module of `service.sam` that reads files: both sides need the same reading and the same check.
-"""
+"""`manifest.json`: the description of an exported model, written by the model store and read by the service."""
 
 import hashlib
 import json
@@ -16,20 +13,20 @@ from service.sam.granularity import MAX_PROPOSALS
 FormatVersion = Literal[2, 3, 4]
 UpsampleMode = Literal["bicubic", "bilinear"]
 
-# What is written: the lowest version that says it all, so that older releases read what they can serve.
+# A manifest has the lowest version that can say everything in it, so that older releases read what they can serve.
 FORMAT_VERSION: Literal[2] = 2
 GRANULARITY_FORMAT_VERSION: Literal[3] = 3
 RANKING_FORMAT_VERSION: Literal[4] = 4
-# The encoder of every manifest that names none: versions 2 and 3 know no other.
+# The encoder of a manifest that names none. Versions 2 and 3 know no other.
 DEFAULT_ENCODER = "RepViT-M1"
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
-# What `prepare` gives and `decoder` takes, in this order (docs/explanation/model.md, section 5.1).
+# The outputs of `prepare` and inputs of `decoder`, in this order (docs/explanation/model.md, section 5.1).
 STATE_NAMES = ("keys", "keys0", "queries0")
 
 
 class ManifestError(ValueError):
-    """The artifact is not what its manifest promises, or there is no usable manifest; the message names the file."""
+    """The artifact differs from its manifest, or there is no usable manifest. The message names the file."""
 
 
 class ArtifactFile(BaseModel):
@@ -43,14 +40,14 @@ class ArtifactFile(BaseModel):
 
 
 class GranularityInfo(BaseModel):
-    """That `encoder` proposes boxes: beside `tokens` it answers `boxes` (B, N, 4) and `scores` (B, N).
+    """The granularity module of an encoder, whose outputs are `tokens`, `boxes` (B, N, 4) and `scores` (B, N).
 
     Source: docs/explanation/model.md, section 6.3.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    proposals: int = Field(gt=0, le=MAX_PROPOSALS, description="N, the proposals of a picture.")
+    proposals: int = Field(gt=0, le=MAX_PROPOSALS, description="N, the number of proposals for an image.")
     source_sha256: str | None = Field(description="SHA-256 of the module's file; null for generated weights.")
 
 
@@ -91,7 +88,7 @@ class Ranking(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What serving has to know of an exported model. Unknown members are an error: they come with a new version."""
+    """The description of an exported model. Unknown members are an error, because they belong to a newer version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -102,7 +99,7 @@ class Manifest(BaseModel):
     layout: Literal["served", "official"] = Field(
         description="served: the three graphs encoder, prepare, decoder; official: EdgeSAM's pair encoder, decoder."
     )
-    image_size: Literal[1024] = Field(description="Side of the square frame the encoder sees, pixels.")
+    image_size: Literal[1024] = Field(description="Side of the encoder's square frame, pixels.")
     mean: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
     std: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
     mask_threshold: float = Field(
@@ -110,7 +107,7 @@ class Manifest(BaseModel):
     )
     ranking: Ranking = Field(Ranking(), description="How the masks of one prompt are ordered, since version 4.")
     upsample_mode: UpsampleMode | None = Field(
-        description="How the encoder enlarges stage 3; null, since version 4: the encoder has no such choice."
+        description="Upsampling of stage 3 in the encoder; null, since version 4, for an encoder without this choice."
     )
     graphs: Mapping[str, ArtifactFile]
     decoder_parameters: ArtifactFile | None = Field(
@@ -120,8 +117,8 @@ class Manifest(BaseModel):
         None, description="Of a model with the granularity module, in versions 3 and 4; absent in all others."
     )
     opset: int
-    precision: Literal["float32"] = Field(description="What the graphs compute in.")
-    weights: Literal["float16", "float32"] = Field(description="What the large weights are stored in.")
+    precision: Literal["float32"] = Field(description="Precision in which the graphs compute.")
+    weights: Literal["float16", "float32"] = Field(description="Precision in which the large weights are stored.")
     source_sha256: str | None = Field(description="SHA-256 of the checkpoint file; null for generated weights.")
     licence: str
     trained: bool
@@ -132,7 +129,7 @@ class Manifest(BaseModel):
         description="Largest absolute difference, ONNX Runtime against torch, by output, on random prompts."
     )
     rounding: Mapping[str, float] = Field(
-        description="What storing weights as float16 changes, against float32 weights; empty for float32."
+        description="Largest difference that float16 weights make, against float32 weights; empty for float32."
     )
     tools: Mapping[str, str] = Field(description="Versions of the tools that wrote the graphs.")
 
@@ -171,18 +168,20 @@ class Manifest(BaseModel):
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:
-        """All files but the manifest."""
+        """All files except the manifest."""
         parameters = () if self.decoder_parameters is None else (self.decoder_parameters,)
         return (*self.graphs.values(), *parameters)
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over all that changes an embedding; part of every cache key (docs/explanation/model.md 5.4).
+        """16 hexadecimal digits of everything that changes an embedding. They are a part of every cache key.
 
         The ranking rule is no part of it: a model whose rule is calibrated anew keeps its cached embeddings.
+
+        Source: docs/explanation/model.md, section 5.4.
         """
         identity = {
-            # The version that says how an embedding is stored, with proposals or without; 4 changes nothing there.
+            # The version of the stored form of an embedding, with or without proposals. Version 4 did not change it.
             "format_version": FORMAT_VERSION if self.granularity is None else GRANULARITY_FORMAT_VERSION,
             "encoder": self.graphs["encoder"].sha256,
             "image_size": self.image_size,
@@ -196,8 +195,11 @@ class Manifest(BaseModel):
 def load_manifest(directory: Path) -> Manifest:
     """Read `directory`/manifest.json.
 
+    Args:
+        directory: Folder of the artifact.
+
     Raises:
-        ManifestError: there is none, it is not valid JSON, or it breaks the schema.
+        ManifestError: The file is missing, is not valid JSON, or breaks the schema.
     """
     path = directory / MANIFEST_NAME
     try:
@@ -217,10 +219,14 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def verify_files(directory: Path, manifest: Manifest) -> None:
-    """Compare size and SHA-256 of every file with the manifest.
+    """Compare the size and SHA-256 of every file with the manifest.
+
+    Args:
+        directory: Folder of the artifact.
+        manifest: Manifest of the artifact.
 
     Raises:
-        ManifestError: a file is missing or differs; the message names it and both hashes.
+        ManifestError: A file is missing or differs. The message names it and both hashes.
     """
     for file in manifest.files:
         path = directory / file.file

@@ -1,6 +1,6 @@
 """The size of the object that a point means: boxes that the granularity module proposes for an image.
 
-The box that fits a single positive point is added to the prompt (SPEC 6).
+The box that fits a single positive point is added to the prompt (docs/explanation/model.md, section 6.3).
 """
 
 from dataclasses import dataclass, replace

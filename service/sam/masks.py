@@ -119,7 +119,7 @@ def candidates(multimask: Multimask, prompt: Prompt) -> tuple[int, ...]:
     Mask 0 is trained for prompts that mean one object. Masks 1 to 3 are the whole, a part and a subpart of it.
     `auto` offers all four when a single point leaves open which is meant, and mask 0 otherwise.
 
-    Source: SPEC 3.4.
+    Source: docs/explanation/model.md, section 3.4.
     """
     if multimask == "auto":
         multimask = 4 if is_ambiguous(prompt) else 1
@@ -170,7 +170,7 @@ def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
         logits: Low-resolution logits, (256, 256) float32, finite.
         original_size: Height and width of the image, pixels.
 
-    Source: SPEC 1.4.
+    Source: docs/explanation/model.md, section 1.4.
     """
     height, width = original_size
     input_height, input_width = input_size(original_size)

@@ -39,7 +39,7 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
         Height and width. The longer one equals `frame_size`. The shorter one is 0 for an image with a ratio of more
         than 2 * frame_size to 1. Callers refuse such an image, because it cannot be encoded.
 
-    Source: SPEC 1.1. Halves are rounded up; `round` would give some sizes one row less.
+    Source: docs/explanation/model.md, section 1.1. Halves are rounded up; `round` would give some sizes one row less.
     """
     height, width = original_size
     scale = frame_size / max(height, width)
@@ -60,8 +60,8 @@ def preprocess(
     Returns:
         (3, frame_size, frame_size) float32.
 
-    Source: SPEC 1.1. Pillow resizes with antialiased bilinear interpolation and rounds to uint8, as in the official
-    predictor. A resize in float differs by up to one grey level.
+    Source: docs/explanation/model.md, section 1.1. Pillow resizes with antialiased bilinear interpolation and rounds to
+    uint8, as in the official predictor. A resize in float differs by up to one grey level.
     """
     from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
 

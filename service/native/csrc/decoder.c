@@ -125,8 +125,8 @@ void edgesam_prepare(edgesam_decoder *d, edgesam_tokens tokens, int threads, flo
     prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->pool, threads);
 }
 
-/* The stability score of each mask: pixels above +1 over pixels above -1; 0 where there are none (SPEC 3.4 would give
- * NaN). */
+/* The stability score of each mask: pixels above +1 over pixels above -1; 0 where there are none
+ * (docs/explanation/model.md, section 3.4). */
 static void score_stability(const scratch *s, float *stability)
 {
     for (int mask = 0; mask < MASKS; mask++) {

@@ -87,7 +87,8 @@ int parameters_load(parameters *, const edgesam_tensor *tensors, int count, char
 
 void parameters_free(parameters *);
 
-/* Writes the positional code of a point, (C): all sines before all cosines (SPEC 3.1). x and y are in [0, 1]. */
+/* Writes the positional code of a point, (C): all sines before all cosines. x and y are in [0, 1].
+ * Source: docs/explanation/model.md, section 3.1. */
 void position_code(const float *gaussian, float x, float y, float *code);
 
 #endif

@@ -10,7 +10,8 @@ enum { LABEL_ABSENT = -3, LABEL_IGNORED = -2, LABEL_PADDING = -1, LABEL_LAST = 3
 /* Writes the output tokens and then the tokens of the prompt to start (T, C). Returns T. */
 int tokens_embed(const parameters *, const float *points, const int64_t *labels, int length, float *start);
 
-/* Self attention. The first layer adds neither the positional code nor the residual (SPEC 3.2). */
+/* Self attention. The first layer adds neither the positional code nor the residual.
+ * Source: docs/explanation/model.md, section 3.2. */
 void tokens_attend(const decode_context *, const layer *, int is_first);
 
 /* Computes the tokens' side of token_to_image for a pass. `is_projected`: `prepare` has projected the image; otherwise
@@ -25,7 +26,7 @@ void tokens_finish_token_to_image(const decode_context *, const token_to_image_a
 
 void tokens_feed_forward(const decode_context *, const layer *);
 
-/* Hypernetworks and predicted IoU (SPEC 3.3). */
+/* Hypernetworks and predicted IoU (docs/explanation/model.md, section 3.3). */
 void tokens_predict(const decode_context *, float *iou_predictions);
 
 #endif
