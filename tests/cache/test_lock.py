@@ -1,4 +1,4 @@
-"""The lock that lets one replica encode a picture."""
+"""The lock that lets one replica encode an image."""
 
 import asyncio
 import contextlib

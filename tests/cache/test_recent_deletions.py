@@ -5,7 +5,7 @@ from time import monotonic
 from service.cache.recent_deletions import RecentDeletions
 
 
-def test_work_is_too_old_for_a_picture_that_was_forgotten_since_and_for_no_other():
+def test_work_is_too_old_for_an_image_that_was_forgotten_since_and_for_no_other():
     recent_deletions, before = RecentDeletions(1000.0), monotonic()
 
     recent_deletions.add("a")

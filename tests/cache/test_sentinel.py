@@ -42,7 +42,7 @@ async def test_a_master_that_is_lost_is_replaced_by_the_one_that_was_elected(ope
 
 
 async def test_sentinels_that_are_not_there_are_an_unavailable_cache(open_cache):
-    cache = open_cache(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/pictures")
+    cache = open_cache(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/images")
 
     with pytest.raises(CacheUnavailable):
         await cache.get("edgesam:a")
@@ -50,8 +50,8 @@ async def test_sentinels_that_are_not_there_are_an_unavailable_cache(open_cache)
 
 @pytest.mark.parametrize(
     "address",
-    ["redis+sentinel://one:1,two:2", "redis+sentinel:///pictures", "redis+sentinel://one:x/pictures",
-     "redis+sentinel://one/pictures/zero", "redis+sentinel://user:s3cret@one@two/pictures"],
+    ["redis+sentinel://one:1,two:2", "redis+sentinel:///images", "redis+sentinel://one:x/images",
+     "redis+sentinel://one/images/zero", "redis+sentinel://user:s3cret@one@two/images"],
 )  # fmt: skip
 def test_an_address_without_hosts_or_master_is_refused_and_not_quoted(address):
     with pytest.raises(ValueError, match="sentinels are followed by /MASTER") as refusal:

@@ -6,7 +6,7 @@ FRAME, GRID = 1024, 256
 
 
 def frame_side(side, longest):
-    """One side of a picture inside the frame, docs/explanation/model.md, section 1.1."""
+    """One side of an image inside the frame, docs/explanation/model.md, section 1.1."""
     return int(np.floor(side * (FRAME / longest) + 0.5))
 
 

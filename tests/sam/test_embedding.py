@@ -188,7 +188,7 @@ def test_a_header_that_says_something_else_is_corrupt_even_with_right_checksums(
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (1, 5000), (2**32 - 1, 2**32 - 1), (2**16, 2**16)])
-def test_an_embedding_of_an_impossible_picture_is_corrupt_even_with_right_checksums(size):
+def test_an_embedding_of_an_impossible_image_is_corrupt_even_with_right_checksums(size):
     data = embedding_to_bytes(embedding(), FINGERPRINT)
     header = data[:8] + struct.pack("<II", *size) + data[16:40]
 
@@ -256,18 +256,18 @@ def test_tokens_of_another_shape_or_type_are_a_bug_of_the_caller(tokens):
         ImageEmbedding(tokens, (10, 10))
 
 
-def test_keys_name_the_form_the_model_the_precision_and_the_picture():
-    digest = image_hash(b"picture")
+def test_keys_name_the_form_the_model_the_precision_and_the_image():
+    digest = image_hash(b"image")
 
     key = embedding_key(digest, FINGERPRINT, "float16")
 
-    assert digest == hashlib.sha256(b"picture").hexdigest()
+    assert digest == hashlib.sha256(b"image").hexdigest()
     assert key == f"edgesam:1:{FINGERPRINT}:float16:{digest}"
     assert mask_key(key, "ab") == f"{key}:mask:ab"
 
 
 def test_a_mask_s_address_is_its_content():
-    key, logits = embedding_key(image_hash(b"picture"), FINGERPRINT, "float16"), low_res_mask()
+    key, logits = embedding_key(image_hash(b"image"), FINGERPRINT, "float16"), low_res_mask()
     other = logits.copy()
     other[0, 0] += 1
 

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
-from sam.pictures import logits, masks
 from sam.reference import rasterised
+from sam.sample_values import logits, masks
 from scipy import ndimage
 from support.whole_masks import full
 
@@ -40,7 +40,7 @@ def pixels_of(rows):
 
 
 def placed(pixels, margins):
-    """The pixels inside a larger picture, with (left, top, right, bottom) empty columns and rows."""
+    """The pixels inside a larger image, with (left, top, right, bottom) empty columns and rows."""
     left, top, right, bottom = margins
     full = np.pad(pixels, ((top, bottom), (left, right)))
     return full, BinaryMask.cut(full.shape, 0, 0, full)
@@ -55,7 +55,7 @@ margins = st.tuples(*[st.sampled_from([0, 0, 1, 7, 8, 13])] * 4)
 @example(np.ones((5, 1), bool), (3, 0, 2, 0))
 @example(np.zeros((5, 4), bool), (0, 0, 0, 0))
 @example(np.ones((1, 1), bool), (0, 0, 0, 0))
-def test_run_lengths_are_those_of_pycocotools_on_the_full_picture(pixels, around):
+def test_run_lengths_are_those_of_pycocotools_on_the_full_image(pixels, around):
     full, mask = placed(pixels, around)
 
     rle = encode_rle(mask)

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from service.sam.granularity import Proposals, box_around, takes_box, with_box
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 
-SIZE = (768, 384)  # a picture that is enlarged by 4 / 3 in the frame
+SIZE = (768, 384)  # an image that is enlarged by 4 / 3 in the frame
 
 
 def proposals(*rows):
@@ -48,7 +48,7 @@ def test_without_any_proposal_there_is_no_box():
     assert box_around((20.0, 20.0), proposals()) is None
 
 
-def test_a_click_gets_its_box_in_pixels_of_the_picture():
+def test_a_click_gets_its_box_in_pixels_of_the_image():
     prompt = click(150, 75)
 
     grown = with_box(prompt, proposals([120, 60, 240, 160, 0.9]), SIZE)
@@ -58,7 +58,7 @@ def test_a_click_gets_its_box_in_pixels_of_the_picture():
     assert prompt.box is None
 
 
-def test_a_box_ends_where_the_picture_ends():
+def test_a_box_ends_where_the_image_ends():
     grown = with_box(click(383, 700), proposals([400, 800, 1000, 1024, 0.9]), SIZE)
 
     assert_allclose(grown.box, [300, 600, 384, 768])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from sam.pictures import decode_array, encoded, gradient, tiff
+from sam.sample_values import decode_array, encoded, gradient, tiff
 
 from service.errors import ImageTooLarge, UndecodableImage
 from service.sam.image_guards import gif_size
@@ -30,12 +30,12 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
 
 
 def png_with(chunks: bytes) -> bytes:
-    """A picture with chunks behind its header."""
+    """An image with chunks behind its header."""
     return PNG[:33] + chunks + PNG[33:]
 
 
 def gif_with(blocks: bytes) -> bytes:
-    """A picture with blocks before its first frame."""
+    """An image with blocks before its first frame."""
     return GIF[:GIF_BLOCKS_AT] + blocks + GIF[GIF_BLOCKS_AT:]
 
 
@@ -69,16 +69,16 @@ def test_what_encoders_put_in_front_is_read():
 
 
 def test_a_large_png_in_chunks_of_libpng_is_read():
-    picture = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
-    whole = encoded(picture, "PNG", compress_level=0)
+    image = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
+    whole = encoded(image, "PNG", compress_level=0)
     data = whole[whole.index(b"IDAT") + 4 :]
-    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in picture), 0)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image), 0)
     pieces = b"".join(chunk(b"IDAT", content[at : at + 8192]) for at in range(0, len(content), 8192))
 
     found = decode_array(whole[:33] + pieces + chunk(b"IEND"), max_pixels=MAX_PIXELS)
 
     assert len(data) > 3_000_000
-    assert np.array_equal(found, picture)
+    assert np.array_equal(found, image)
 
 
 def test_thousands_of_frames_cost_one():
@@ -130,7 +130,7 @@ def test_the_size_of_a_gif_is_what_pillow_takes_it_for(pieces):
     assert gif_size(data) == taken
 
 
-def test_a_gif_whose_frame_lies_beside_its_screen_is_a_larger_picture():
+def test_a_gif_whose_frame_lies_beside_its_screen_is_a_larger_image():
     data = bytearray(GIF)
     struct.pack_into("<2H", data, GIF_BLOCKS_AT + 1, 5, 7)
 
@@ -156,11 +156,11 @@ def test_a_tiff_of_more_strips_than_rows_of_pictures_is_refused():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_a_transparent_picture_of_many_bands_is_laid_on_white(mode):
+def test_a_transparent_image_of_many_bands_is_laid_on_white(mode):
     rng = np.random.default_rng(0)
     colours = Image.fromarray(rng.integers(0, 256, (700, 50, 4), np.uint8))
-    picture = colours.quantize(32) if mode == "P" else colours.convert(mode)
-    data = encoded(picture, "PNG")
+    image = colours.quantize(32) if mode == "P" else colours.convert(mode)
+    data = encoded(image, "PNG")
     with Image.open(io.BytesIO(data)) as opened:
         layer = opened.convert("RGBA")
     page = Image.new("RGBA", layer.size, "white")
@@ -184,7 +184,7 @@ except Exception as error:
 
 
 def run_with_little_memory(data: bytes) -> str:
-    """What comes of a picture in a process that gets 64 MiB more than it has."""
+    """What comes of an image in a process that gets 64 MiB more than it has."""
     done = subprocess.run(
         [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY],
         input=data,

@@ -1,11 +1,11 @@
-"""Files of every supported kind become the upright RGB picture that people see."""
+"""Files of every supported kind become the upright RGB image that people see."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
-from sam.pictures import decode_array, encoded, gradient, tiff
+from sam.sample_values import decode_array, encoded, gradient, tiff
 
 from service.errors import UnsupportedImage
 from service.sam.images import decode_image
@@ -38,7 +38,7 @@ def with_orientation(orientation):
         ("TIFF", {"compression": "tiff_adobe_deflate"}, 0),
     ],
 )
-def test_each_format_gives_the_picture(file_format, options, tolerance):
+def test_each_format_gives_the_image(file_format, options, tolerance):
     image = gradient()
 
     found = decoded(encoded(image, file_format, **options))
@@ -71,7 +71,7 @@ def test_of_several_frames_the_first_counts(file_format):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_exif_orientation_is_applied(file_format, orientation):
     upright = gradient(16, 24)
-    # What a camera stores, so that the turn its EXIF block names gives the upright picture back.
+    # What a camera stores, so that the turn its EXIF block names gives the upright image back.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -99,7 +99,7 @@ def test_an_orientation_that_does_not_exist_is_upright(orientation):
     assert np.array_equal(found, image)
 
 
-def test_a_damaged_exif_block_does_not_spoil_the_picture():
+def test_a_damaged_exif_block_does_not_spoil_the_image():
     image = gradient()
 
     found = decoded(encoded(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x01\x02"))
@@ -172,12 +172,12 @@ def test_the_transparent_index_of_a_palette_shows_white(file_format):
     assert (found[:, 3:] == (200, 100, 0)).all()
 
 
-@pytest.mark.parametrize(("image", "key"), [((10, 20, 30), (10, 20, 30)), (77, 77)])
-def test_the_transparent_colour_of_a_png_shows_white(image, key):
-    picture = Image.new("RGB" if isinstance(image, tuple) else "L", (6, 4), image)
-    picture.putpixel((5, 3), 0)
+@pytest.mark.parametrize(("colour", "key"), [((10, 20, 30), (10, 20, 30)), (77, 77)])
+def test_the_transparent_colour_of_a_png_shows_white(colour, key):
+    image = Image.new("RGB" if isinstance(colour, tuple) else "L", (6, 4), colour)
+    image.putpixel((5, 3), 0)
 
-    found = decoded(encoded(picture, "PNG", transparency=key))
+    found = decoded(encoded(image, "PNG", transparency=key))
 
     assert (found[0] == 255).all()
     assert (found[3, 5] == 0).all()
@@ -262,12 +262,12 @@ def test_a_colour_profile_is_ignored():
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_a_picture_goes_to_the_frame_without_the_array_between(file_format):
+def test_an_image_goes_to_the_frame_without_the_array_between(file_format):
     data = encoded(gradient(), file_format)
 
-    picture = decode_image(data, max_pixels=1_000_000)
+    image = decode_image(data, max_pixels=1_000_000)
 
-    assert np.array_equal(preprocess(picture, MEAN, STD), preprocess(decoded(data), MEAN, STD))
+    assert np.array_equal(preprocess(image, MEAN, STD), preprocess(decoded(data), MEAN, STD))
 
 
 def test_threads_do_not_disturb_each_other():

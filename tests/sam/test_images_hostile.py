@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sam.pictures import decode_array, encoded, files_of_every_kind, gradient, tiff
+from sam.sample_values import decode_array, encoded, files_of_every_kind, gradient, tiff
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
 from service.process import configure_image_libraries
@@ -40,7 +40,7 @@ def webp_canvas(width, height):
 
 
 def refusal_of(data):
-    """The refusal, or None for a picture; any other exception is the test's failure."""
+    """The refusal, or None for an image; any other exception is the test's failure."""
     try:
         image = decode_array(data, max_pixels=MAX_PIXELS)
     except REFUSALS as error:
@@ -58,7 +58,7 @@ def test_bytes_of_strangers_are_refused(rest, start):
 
 
 @pytest.mark.parametrize("index", range(len(SEEDS)))
-def test_a_file_that_is_cut_off_anywhere_is_a_picture_or_a_refusal(index):
+def test_a_file_that_is_cut_off_anywhere_is_an_image_or_a_refusal(index):
     data = SEEDS[index]
 
     for length in range(0, len(data) - 1, max(1, len(data) // 150)):
@@ -149,7 +149,7 @@ def test_the_limit_is_the_service_s_and_not_pillow_s():
         decode_array(data, max_pixels=199_999_999)
 
 
-def test_a_picture_of_exactly_the_limit_is_taken():
+def test_an_image_of_exactly_the_limit_is_taken():
     data = encoded(gradient(10, 20), "PNG")
 
     assert decode_array(data, max_pixels=200).shape == (10, 20, 3)
@@ -157,7 +157,7 @@ def test_a_picture_of_exactly_the_limit_is_taken():
         decode_array(data, max_pixels=199)
 
 
-def test_tiles_larger_than_a_picture_may_be_are_refused():
+def test_tiles_larger_than_an_image_may_be_are_refused():
     data = tiff((24, 30), 8, b"\0" * 720, extra=((322, 65_536), (323, 65_536)))
 
     with pytest.raises(ImageTooLarge, match="tiles"):
@@ -174,7 +174,7 @@ def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_refused():
 
 
 @pytest.mark.parametrize("size", [(1, 2049), (2050, 1), (2, 5000)])
-def test_a_picture_that_vanishes_in_the_frame_is_refused(size):
+def test_an_image_that_vanishes_in_the_frame_is_refused(size):
     data = encoded(np.zeros(size, np.uint8), "PNG")
 
     with pytest.raises(UnusableAspectRatio, match="2048 times"):
@@ -182,10 +182,10 @@ def test_a_picture_that_vanishes_in_the_frame_is_refused(size):
 
 
 @pytest.mark.parametrize("size", [(1, 2048), (2048, 1), (3, 6000)])
-def test_the_narrowest_picture_that_does_not_vanish_is_taken(size):
+def test_the_narrowest_image_that_does_not_vanish_is_taken(size):
     assert decode_array(encoded(np.zeros(size, np.uint8), "PNG"), max_pixels=MAX_PIXELS).shape == (*size, 3)
 
 
-def test_a_picture_without_pixels_is_undecodable():
+def test_an_image_without_pixels_is_undecodable():
     with pytest.raises(UndecodableImage):
         decode_array(png(0, 5), max_pixels=MAX_PIXELS)

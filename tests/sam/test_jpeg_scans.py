@@ -1,9 +1,9 @@
-"""Scans of a JPEG are counted where they are: neither metadata nor what follows the picture is taken for one."""
+"""Scans of a JPEG are counted where they are: neither metadata nor what follows the image is taken for one."""
 
 import numpy as np
 import pytest
 from PIL import Image
-from sam.pictures import decode_array, encoded, gradient
+from sam.sample_values import decode_array, encoded, gradient
 
 from service.errors import UndecodableImage
 
@@ -26,7 +26,7 @@ def scans_added(data, count):
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
 
 
-def test_a_video_behind_the_picture_holds_no_scans():
+def test_a_video_behind_the_image_holds_no_scans():
     trailer = np.random.default_rng(0).bytes(8 << 20)
     assert trailer.count(b"\xff\xda") > 100
     data = encoded(gradient(), "JPEG", progressive=True)
@@ -51,7 +51,7 @@ def test_an_end_in_the_metadata_is_not_the_end():
         decode_array(disguised, max_pixels=MAX_PIXELS)
 
 
-def test_an_end_inside_of_a_scan_ends_the_picture_for_the_count_as_for_the_decoder():
+def test_an_end_inside_of_a_scan_ends_the_image_for_the_count_as_for_the_decoder():
     data = encoded(gradient(), "JPEG", progressive=True)
     first_scan = data.index(b"\xff\xda")
     cut = data[: first_scan + 40] + b"\xff\xd9" + scans_added(data, 500)[first_scan + 40 :]
@@ -96,7 +96,7 @@ def test_large_pictures_may_have_fewer_scans():
         decode_array(data, max_pixels=90_000)
 
 
-def test_every_scan_of_an_ordinary_progressive_picture_of_the_limit_is_taken():
+def test_every_scan_of_an_ordinary_progressive_image_of_the_limit_is_taken():
     data = encoded(gradient(300, 300), "JPEG", progressive=True, quality=95)
 
     assert decode_array(data, max_pixels=90_000).shape == (300, 300, 3)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sam.pictures import logits, masks, sizes
 from sam.reference import upsampled
+from sam.sample_values import logits, masks, sizes
 from support.whole_masks import full
 
 from service.native.masks import native_masks

@@ -1,4 +1,4 @@
-"""Prompts become the decoder's tokens, and those that miss the picture are refused.
+"""Prompts become the decoder's tokens, and those that miss the image are refused.
 
 Source: docs/explanation/model.md, section 1.6.
 """
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sam.pictures import sizes
+from sam.sample_values import sizes
 
 from service.errors import PromptOutsideImage
 from service.sam.prompts import (
@@ -101,7 +101,7 @@ def test_a_point_on_the_border_is_inside(point):
 
 
 @pytest.mark.parametrize("point", [(-0.1, 5), (900.1, 5), (5, -1), (5, 600.5), (float("nan"), 5), (5, float("inf"))])
-def test_a_point_outside_is_refused_with_the_picture_s_size(point):
+def test_a_point_outside_is_refused_with_the_image_s_size(point):
     prompt = clicks((10, 10, 1), (*point, 1))
 
     with pytest.raises(PromptOutsideImage, match="900 x 600"):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sam.pictures import gradient, logits, sizes
 from sam.reference import frame_side, upsampled
+from sam.sample_values import gradient, logits, sizes
 
 from service.sam.transforms import (
     FRAME_SIZE,

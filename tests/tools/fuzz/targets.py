@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import numpy as np
-from sam.pictures import files_of_every_kind
+from sam.sample_values import files_of_every_kind
 
 from service.api.bodies import image_of
 from service.api.routes.segment import _parse

@@ -12,7 +12,7 @@ from service.sam.images import decode_image
 
 @st.composite
 def sizes(draw, largest=700):
-    """(H, W) of legal pictures, small ones and long ones as often as large ones."""
+    """(H, W) of legal images, small ones and long ones as often as large ones."""
     long = round(2 ** draw(st.floats(0, float(np.log2(largest)))))
     shortest = max(1, -(-long // 2000))
     short = round(shortest * (long / shortest) ** draw(st.floats(0, 1)))
@@ -67,13 +67,13 @@ def masks(draw, largest=40):
 
 
 def gradient(height=48, width=60):
-    """A smooth RGB picture without any symmetry, (H, W, 3) uint8."""
+    """A smooth RGB image without any symmetry, (H, W, 3) uint8."""
     y, x = np.mgrid[:height, :width]
     return np.stack((y * 200 // height, x * 250 // width, 255 - (x + y) * 120 // (height + width)), 2).astype(np.uint8)
 
 
 def encoded(image, file_format, **options):
-    """A picture as a file; arrays are taken by Pillow's own rules."""
+    """An image as a file; arrays are taken by Pillow's own rules."""
     buffer = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, file_format, **options)
     return buffer.getvalue()
@@ -110,25 +110,25 @@ def decode_array(data, *, max_pixels):
 
 def files_of_every_kind():
     """Small files of every kind the decoder has a path for."""
-    picture = Image.fromarray(gradient(24, 30))
-    turned, exif = picture.transpose(Image.Transpose.ROTATE_180), Image.Exif()
+    image = Image.fromarray(gradient(24, 30))
+    turned, exif = image.transpose(Image.Transpose.ROTATE_180), Image.Exif()
     exif[0x0112] = 6
     frames = {"save_all": True, "append_images": [turned]}
     return [
-        encoded(picture, "JPEG", exif=exif),
-        encoded(picture, "JPEG", progressive=True),
-        encoded(picture.convert("CMYK"), "JPEG"),
-        encoded(picture, "MPO", **frames),
-        encoded(picture, "PNG", exif=exif),
-        encoded(picture.quantize(16), "PNG", transparency=3),
-        encoded(picture, "PNG", **frames),
-        encoded(picture.convert("P"), "GIF", save_all=True, append_images=[turned.convert("P")]),
-        encoded(picture, "WEBP", exif=exif),
-        encoded(picture.convert("RGBA"), "WEBP", lossless=True, **frames),
-        encoded(picture, "BMP"),
-        encoded(picture.convert("P"), "BMP"),
-        encoded(picture, "TIFF", exif=exif),
-        encoded(picture, "TIFF", compression="tiff_lzw"),
-        encoded(picture, "TIFF", compression="jpeg"),
-        encoded(picture.convert("1"), "TIFF", compression="group4"),
+        encoded(image, "JPEG", exif=exif),
+        encoded(image, "JPEG", progressive=True),
+        encoded(image.convert("CMYK"), "JPEG"),
+        encoded(image, "MPO", **frames),
+        encoded(image, "PNG", exif=exif),
+        encoded(image.quantize(16), "PNG", transparency=3),
+        encoded(image, "PNG", **frames),
+        encoded(image.convert("P"), "GIF", save_all=True, append_images=[turned.convert("P")]),
+        encoded(image, "WEBP", exif=exif),
+        encoded(image.convert("RGBA"), "WEBP", lossless=True, **frames),
+        encoded(image, "BMP"),
+        encoded(image.convert("P"), "BMP"),
+        encoded(image, "TIFF", exif=exif),
+        encoded(image, "TIFF", compression="tiff_lzw"),
+        encoded(image, "TIFF", compression="jpeg"),
+        encoded(image.convert("1"), "TIFF", compression="group4"),
     ]
