@@ -4,11 +4,13 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from service.process import available_cpus, drop_service_links, prepare_environment, raise_file_limit
 
+ROOT = Path(__file__).parent.parent
 ALL = len(os.sched_getaffinity(0))
 
 
@@ -125,3 +127,29 @@ print(raise_file_limit(16384), resource.getrlimit(resource.RLIMIT_NOFILE))
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     assert done.stdout.split(maxsplit=1) == ["136", "(200, 200)\n"]
+
+
+IMAGE_LIBRARIES = """
+import io
+import cv2
+from PIL import Image
+from service.process import configure_image_libraries
+from service.sam.images import decode_image
+configure_image_libraries()
+buffer = io.BytesIO()
+Image.effect_noise((64, 64), 50).save(buffer, "TIFF", compression="tiff_lzw")
+damaged = bytearray(buffer.getvalue())
+damaged[40:2000] = bytes(1960)
+try:
+    decode_image(bytes(damaged), max_pixels=10_000)
+except Exception as error:
+    print(type(error).__name__)
+print(cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS)
+"""
+
+
+def test_image_libraries_use_one_thread_and_a_damaged_image_prints_nothing():
+    done = subprocess.run([sys.executable, "-c", IMAGE_LIBRARIES], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.split() == ["UndecodableImage", "1", "None"]
+    assert done.stderr == ""

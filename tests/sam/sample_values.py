@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.sam.images import decode_image
+from service.sam.masks import BinaryMask
 
 
 @st.composite
@@ -132,3 +133,17 @@ def files_of_every_kind():
         encoded(image, "TIFF", compression="jpeg"),
         encoded(image.convert("1"), "TIFF", compression="group4"),
     ]
+
+
+def pixels_of(rows):
+    return np.array([[cell == "#" for cell in row] for row in rows])
+
+
+def placed(pixels, margins):
+    """The pixels inside a larger image, with (left, top, right, bottom) empty columns and rows."""
+    left, top, right, bottom = margins
+    full = np.pad(pixels, ((top, bottom), (left, right)))
+    return full, BinaryMask.cut(full.shape, 0, 0, full)
+
+
+margins = st.tuples(*[st.sampled_from([0, 0, 1, 7, 8, 13])] * 4)

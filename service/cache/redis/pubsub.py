@@ -27,7 +27,7 @@ _CANCEL_AGAIN_S = 0.1
 class Subscription:
     """Calls `on_message` with each message, on the event loop. It reconnects to a Redis that is lost or refuses.
 
-    Nothing here is an error to anybody: the log gets one line for an outage and another for its end, and the circuit
+    An outage is no error for a request: the log gets one line for it and another for its end, and the circuit
     breaker is not involved. Messages that are published during an outage are lost.
 
     Args:

@@ -29,7 +29,7 @@ if tombstone and tombstone ~= ARGV[1] then
     return 'refused'
 end
 redis.call('UNLINK', KEYS[2])
-return redis.call('EXISTS', KEYS[1]) == 1 and 'kept' or 'gone'
+return redis.call('EXISTS', KEYS[1]) == 1 and 'kept' or 'missing'
 """
 
 
@@ -127,7 +127,7 @@ class RedisCache(Generic[V]):
         for _ in range(2):  # another replica that did not know the tombstone may have removed the value
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
             settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
-            if settled != b"gone":
+            if settled != b"missing":
                 return bool(settled == b"kept")
         return True  # evicted twice, which a cache may do
 

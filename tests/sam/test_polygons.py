@@ -1,25 +1,16 @@
-"""Every form of a mask gives the mask back, and the run lengths are those of pycocotools."""
+"""Polygons fill to the mask and are well formed."""
 
-import io
 import itertools
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from pycocotools import mask as coco
+from hypothesis import given, settings
 from sam.reference import rasterised
-from sam.sample_values import logits, masks
+from sam.sample_values import margins, masks, pixels_of, placed
 from scipy import ndimage
-from support.whole_masks import full
 
-from service.errors import InvalidRequest
-from service.sam.logits import decode_logits, encode_logits
-from service.sam.masks import BinaryMask, binary_mask
-from service.sam.png import encode_png
+from service.sam.masks import BinaryMask
 from service.sam.polygons import encode_outlines, encode_polygons
-from service.sam.rle import encode_rle
 
 # A C whose ends touch at a corner, a ring with an island, a chain of diagonal pixels, a hole that touches the outside
 # at a corner, two holes that touch each other.
@@ -33,68 +24,6 @@ PUZZLES = [
     ["#######", "#.....#", "#.###.#", "#.#.#.#", "#.###.#", "#.....#", "#######"],
     [".###.", "#...#", "#.#.#", "#...#", ".###."],
 ]
-
-
-def pixels_of(rows):
-    return np.array([[cell == "#" for cell in row] for row in rows])
-
-
-def placed(pixels, margins):
-    """The pixels inside a larger image, with (left, top, right, bottom) empty columns and rows."""
-    left, top, right, bottom = margins
-    full = np.pad(pixels, ((top, bottom), (left, right)))
-    return full, BinaryMask.cut(full.shape, 0, 0, full)
-
-
-margins = st.tuples(*[st.sampled_from([0, 0, 1, 7, 8, 13])] * 4)
-
-
-@settings(deadline=None)
-@given(masks(), margins)
-@example(np.ones((5, 4), bool), (0, 0, 0, 0))
-@example(np.ones((5, 1), bool), (3, 0, 2, 0))
-@example(np.zeros((5, 4), bool), (0, 0, 0, 0))
-@example(np.ones((1, 1), bool), (0, 0, 0, 0))
-def test_run_lengths_are_those_of_pycocotools_on_the_full_image(pixels, around):
-    full, mask = placed(pixels, around)
-
-    rle = encode_rle(mask)
-
-    expected = coco.encode(np.asfortranarray(full.view(np.uint8)))
-    assert rle == {"size": list(expected["size"]), "counts": expected["counts"].decode()}
-
-
-def test_runs_that_go_on_from_the_foot_of_a_column_to_the_next_are_one():
-    pixels = np.array([[0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 0, 1]], bool)
-
-    rle = encode_rle(BinaryMask.cut((3, 4), 0, 0, pixels))
-
-    raw = coco.frPyObjects({"size": [3, 4], "counts": [2, 6, 2, 2]}, 3, 4)
-    assert rle["counts"].encode() == raw["counts"]
-
-
-@settings(max_examples=15, deadline=None)
-@given(logits(), st.sampled_from([(150, 200), (400, 12), (1, 2048), (2048, 1)]))
-def test_all_forms_of_a_decoded_mask_agree(values, size):
-    mask = binary_mask(values, size)
-
-    whole = full(mask)
-    assert encode_rle(mask)["counts"].encode() == coco.encode(np.asfortranarray(whole.view(np.uint8)))["counts"]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(mask, crop=False)))), whole)
-    assert np.array_equal(rasterised(encode_polygons(mask), size), whole)
-
-
-@settings(deadline=None)
-@given(masks(), margins)
-def test_a_png_has_one_bit_a_pixel_and_is_the_mask(pixels, around):
-    full, mask = placed(pixels, around)
-
-    whole = Image.open(io.BytesIO(encode_png(mask, crop=False)))
-    cut = Image.open(io.BytesIO(encode_png(mask, crop=True)))
-
-    assert whole.mode == cut.mode == "1"
-    assert np.array_equal(np.asarray(whole), full)
-    assert np.array_equal(np.asarray(cut), mask.crop if mask.area else [[False]])
 
 
 @settings(max_examples=300, deadline=None)
@@ -179,42 +108,6 @@ def test_a_tolerance_drops_small_holes_but_no_part():
 
     assert [len(polygon["holes"]) for polygon in polygons] == [0, 0]
     assert rasterised(polygons, full.shape)[0, 0]
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_logits_come_back_as_float16_keeps_them(seed):
-    values = np.random.default_rng(seed).normal(scale=20, size=(256, 256)).astype(np.float32)
-
-    data = encode_logits(values)
-
-    assert len(data) == 131072
-    assert np.array_equal(np.frombuffer(data, "<f2").reshape(256, 256), values.astype(np.float16))
-    assert np.array_equal(decode_logits(data), values.astype(np.float16).astype(np.float32))
-
-
-def test_logits_beyond_float16_become_its_largest_number():
-    values = np.full((256, 256), 1e6, np.float32)
-    values[0] = -1e6
-
-    found = decode_logits(encode_logits(values))
-
-    assert found[0, 0] == -65504
-    assert found[1, 0] == 65504
-
-
-@pytest.mark.parametrize("data", [b"", b"\0" * 131071, b"\0" * 131074, b"\0" * 262144])
-def test_logits_of_another_length_are_refused(data):
-    with pytest.raises(InvalidRequest, match="131072"):
-        decode_logits(data)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_refused(value):
-    values = np.zeros((256, 256), "<f2")
-    values[7, 9] = value
-
-    with pytest.raises(InvalidRequest, match="finite"):
-        decode_logits(values.tobytes())
 
 
 def test_outlines_are_the_exteriors_largest_first():
