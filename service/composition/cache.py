@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.tier import RedisClient, connect
+from service.cache.redis.client import RedisClient
+from service.cache.redis.connect import connect
 from service.inference.backends.image_state import ImageState
 from service.inference.refinement_masks import LowResMask
 from service.inference.replicas import RedisBackend

@@ -2,9 +2,7 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 
-from service import native
 from service.composition.cache import Cache
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.backends.runtime import Runtime
@@ -16,10 +14,9 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segment import Segmenter
-from service.inference.segmentation_builder import MaskFunction
+from service.native.masks import native_masks
 from service.process import available_cpus
-from service.sam.mask_runs import MaskLibrary
-from service.sam.masks import binary_mask
+from service.sam.masks import MaskFunction, binary_mask
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -139,6 +136,6 @@ def worker_threads(settings: Settings) -> int:
 
 
 def _mask_function(settings: Settings) -> MaskFunction:
-    """Return the C function that enlarges masks, or the one in NumPy where C is not built or not wanted."""
-    library = None if settings.decoder == "onnx" else native.library()
-    return binary_mask if library is None else partial(binary_mask, library=MaskLibrary(library))
+    """Return the C function that makes masks; the one in NumPy where there is no C library or none is wanted."""
+    native = None if settings.decoder == "onnx" else native_masks()
+    return binary_mask if native is None else native.binary_mask

@@ -29,7 +29,7 @@ from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segment import Segmenter
 from service.inference.segmentation_builder import Renderer
-from service.sam.formats import decode_logits
+from service.sam.logits import decode_logits
 from service.sam.prompts import Prompt
 
 SEGMENT_ROUTE: Final = "/segment"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
-from support.noise_images import as_file, noise_image
 from sam.sample_values import files_of_every_kind
+from support.noise_images import as_file, noise_image
 
 MIB = 1 << 20
 JSON = "application/json"
