@@ -13,7 +13,7 @@ def main() -> int:
         if error.name not in {"typer", "rich", "httpx", "onnxruntime"}:
             raise
         extra = "cpu" if error.name == "onnxruntime" else "store"
-        print(f"error: the model store needs {error.name}: pip install 'edgesam-service[{extra}]'", file=sys.stderr)
+        print(f"error: the model store needs {error.name}: run: pip install -e '.[{extra}]'", file=sys.stderr)
         return 1
     return 0
 

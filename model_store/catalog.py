@@ -1,7 +1,7 @@
-"""The models that are known by name, and the models that are already here.
+"""The catalogue: models that can be fetched, and models that are installed.
 
-A *published* model is somebody else's checkpoint: where it lies, how long it is, its hash and its terms. An *installed*
-model is a directory with a manifest, bundled with the package or made in the models directory.
+A *published* model is a checkpoint of other authors, with its addresses, length, hash and licence. An *installed* model
+is a directory with a manifest, bundled with the package or made in the models directory.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Literal
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BUNDLED_DIRECTORY = Path(__file__).parent / "artifacts"
-# What training goes on from. In the repository only: wheels and images serve models and do not train them.
+# Starting points of training. Only the repository has them: wheels and container images do not train.
 CHECKPOINTS_DIRECTORY = Path(__file__).parent / "checkpoints"
 DEFAULT_MODELS_DIRECTORY = Path("models")
 
@@ -20,20 +20,26 @@ State = Literal["bundled", "imported", "fetched", "downloaded", "available", "br
 
 
 class ModelStoreError(Exception):
-    """Something the person at the terminal can act on; the message is one line that says what to do."""
+    """An error that the user can act on; the message is one line that says what to do."""
 
     exit_code = 1
 
 
 class UsageError(ModelStoreError):
-    """The command was asked for something it does not do; nothing was started."""
+    """The command does not do what was asked; nothing was started."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """Terms of a checkpoint: the title, what it says in our words, and where the binding text is."""
+    """Licence of a checkpoint.
+
+    Args:
+        title: Title of the licence.
+        summary: Description of its conditions in our own words.
+        url: Address of the binding text.
+    """
 
     title: str
     summary: str
@@ -42,17 +48,17 @@ class Licence:
 
 @dataclass(frozen=True, slots=True)
 class PublishedModel:
-    """A checkpoint that others publish.
+    """A checkpoint that other authors publish.
 
     Args:
-        name: what it is called here.
-        file_name: what the file is called, there and here.
-        urls: the same bytes in several places, in the order they are tried.
-        size_bytes: exact length of the file.
-        sha256: of the whole file, lower-case hex.
-        licence: its terms.
-        summary: one line for the list.
-        training_data: what its authors say it was trained on.
+        name: Name of the model in this catalogue.
+        file_name: Name of the checkpoint file.
+        urls: Addresses of the same file, in the order in which they are tried.
+        size_bytes: Exact length of the file, in bytes.
+        sha256: SHA-256 of the file, lower-case hex.
+        licence: Licence of the checkpoint.
+        summary: Description of the model, one line.
+        training_data: Training data, as its authors state it.
     """
 
     name: str
@@ -70,16 +76,16 @@ class CatalogEntry:
     """One line of the list.
 
     Args:
-        name: of the model.
-        state: bundled (came with the package), fetched (made from a published checkpoint), imported (made from another
-            file), downloaded (the published checkpoint is here, not yet exported), available (can be fetched) or broken
-            (a directory whose manifest cannot be read).
-        directory: of the artifact, None while there is none.
-        size_bytes: of the artifact's files, or of the checkpoint while there is no artifact.
-        licence: title of the terms.
-        trained: whether the weights have seen training; None when it is not known.
-        fingerprint: of the artifact, None while there is none.
-        detail: a sentence about it, or why it is broken.
+        name: Name of the model.
+        state: State of the model: bundled (came with the package), fetched (made from a published checkpoint), imported
+            (made from another file), downloaded (the published checkpoint is here, not yet exported), available (can be
+            fetched) or broken (a directory whose manifest cannot be read).
+        directory: Directory of the artifact; None while there is none.
+        size_bytes: Bytes of the artifact's files, or of the checkpoint while there is no artifact.
+        licence: Title of the licence.
+        trained: Whether the weights were trained; None if that is not known.
+        fingerprint: Fingerprint of the artifact; None while there is none.
+        detail: Short description, or the reason why the model is broken.
     """
 
     name: str
@@ -133,7 +139,7 @@ PUBLISHED: dict[str, PublishedModel] = {
             size_bytes=38_807_540,
             sha256="5a3e3261da9e2f4c8154410885689ae57d09cbf4cf5d0c848b9d80b6df336ece",
             licence=S_LAB,
-            summary="EdgeSAM trained on three times the pictures, as published by its authors",
+            summary="EdgeSAM trained on three times the images, as published by its authors",
             training_data="3 % of SA-1B, distilled from SAM ViT-H (stated by its authors)",
         ),
     )
@@ -141,7 +147,7 @@ PUBLISHED: dict[str, PublishedModel] = {
 
 
 def check_name(name: str) -> str:
-    """The name, if it may be a directory's name; UsageError otherwise."""
+    """Return a name that is valid as a directory's name; raise UsageError for any other."""
     if NAME_PATTERN.fullmatch(name) is None:
         raise UsageError(
             f"{name!r} is not a model name: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
@@ -150,27 +156,27 @@ def check_name(name: str) -> str:
 
 
 def published_model(name: str) -> PublishedModel:
-    """The published model of this name; UsageError names those that exist."""
+    """Return the published model of a name; raise UsageError, with the existing names, if there is none."""
     if check_name(name) not in PUBLISHED:
         raise UsageError(f"no published model is called {name!r}; there are {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
 
 
 def published_with_hash(sha256: str | None) -> PublishedModel | None:
-    """The published model whose checkpoint has this SHA-256, if there is one."""
+    """Return the published model whose checkpoint has this SHA-256; None if there is none."""
     return next((model for model in PUBLISHED.values() if model.sha256 == sha256), None)
 
 
 def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
-    """Directory of an installed model.
+    """Return the directory of an installed model.
 
     Args:
-        name_or_directory: a model's name (the models directory is asked first, then the bundled models), or the path of
-            a directory with a manifest.
-        models_directory: where fetched and imported models are.
+        name_or_directory: Name of a model, or path of a directory with a manifest. Names are looked up in the models
+            directory first, then among the bundled models.
+        models_directory: Directory of fetched and imported models.
 
     Raises:
-        ModelStoreError: nothing is installed under that name.
+        ModelStoreError: No model is installed under that name.
     """
     from service.manifest import MANIFEST_NAME  # noqa: PLC0415 - needs pydantic, and training only these errors
 
@@ -180,7 +186,11 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     for candidate in candidates:
         if (candidate / MANIFEST_NAME).is_file():
             return candidate
-    hint = f"run 'fetch {name_or_directory}' first" if name_or_directory in PUBLISHED else "'list' shows what there is"
+    hint = (
+        f"run 'fetch {name_or_directory}' first"
+        if name_or_directory in PUBLISHED
+        else "'list' shows the models that exist"
+    )
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
 
 
@@ -191,16 +201,16 @@ def bundled_checkpoint(name: str) -> Path | None:
 
 
 def catalog(models_directory: Path) -> list[CatalogEntry]:
-    """What there is and what there could be: the bundled models, the models directory, then what can be fetched."""
-    bundled = [_installed_entry(path, bundled=True) for path in _artifacts(BUNDLED_DIRECTORY)]
-    made = [_installed_entry(path, bundled=False) for path in _artifacts(models_directory)]
-    present = {entry.name for entry in made}
+    """Return all entries: the bundled models, those of the models directory, then those that can be fetched."""
+    bundled = [_installed_entry(path, is_bundled=True) for path in _artifacts(BUNDLED_DIRECTORY)]
+    local = [_installed_entry(path, is_bundled=False) for path in _artifacts(models_directory)]
+    present = {entry.name for entry in local}
     absent = [_absent_entry(model, models_directory) for model in PUBLISHED.values() if model.name not in present]
-    return [*bundled, *made, *absent]
+    return [*bundled, *local, *absent]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex."""
+    """Return the SHA-256 of a file, lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -217,17 +227,17 @@ def _artifacts(directory: Path) -> list[Path]:
     ]
 
 
-def _installed_entry(directory: Path, *, bundled: bool) -> CatalogEntry:
+def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
     from service.manifest import ManifestError, load_manifest  # noqa: PLC0415 - the same
 
     try:
         manifest = load_manifest(directory)
     except ManifestError as error:
         return CatalogEntry(directory.name, "broken", directory, 0, "unknown", None, None, str(error))
-    made: State = "imported" if published_with_hash(manifest.source_sha256) is None else "fetched"
+    origin: State = "imported" if published_with_hash(manifest.source_sha256) is None else "fetched"
     return CatalogEntry(
         name=directory.name,
-        state="bundled" if bundled else made,
+        state="bundled" if is_bundled else origin,
         directory=directory,
         size_bytes=sum(file.size_bytes for file in manifest.files),
         licence=manifest.licence,
@@ -238,10 +248,10 @@ def _installed_entry(directory: Path, *, bundled: bool) -> CatalogEntry:
 
 
 def _absent_entry(model: PublishedModel, models_directory: Path) -> CatalogEntry:
-    is_here = (models_directory / model.file_name).is_file()
+    is_downloaded = (models_directory / model.file_name).is_file()
     return CatalogEntry(
         name=model.name,
-        state="downloaded" if is_here else "available",
+        state="downloaded" if is_downloaded else "available",
         directory=None,
         size_bytes=model.size_bytes,
         licence=model.licence.title,

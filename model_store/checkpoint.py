@@ -3,7 +3,7 @@
 Keys and files: docs/explanation/model.md, sections 4 and 6.
 
 Two kinds of file are read. A `.safetensors` file of this project says in its metadata which architecture it holds. A
-PyTorch file (`.pth`) does not; its keys tell.
+PyTorch file (`.pth`) does not; its keys determine the architecture.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,11 +20,11 @@ from model_store.network.architectures import (
     UnknownArchitectureError,
     architecture,
 )
+from model_store.network.encoders.image_encoder import ImageEncoder, UnsupportedByEncoderError, UpsampleMode
 from model_store.network.granularity_module import GranularityModule, granularity_module
-from model_store.network.image_encoder import EncoderLacksError, ImageEncoder, UpsampleMode
 from model_store.network.model import PromptableModel, build_model
 
-# Below this a tensor is not worth its rounding: biases, norms, embeddings and the positional matrix stay float32.
+# Smaller tensors save too little to be rounded: biases, norms, embeddings and the positional matrix stay float32.
 FLOAT16_MIN_ELEMENTS = 4096
 
 SAFETENSORS = ".safetensors"
@@ -34,12 +34,12 @@ _NAMED_KEYS = 5
 
 
 class CheckpointError(ValueError):
-    """The file does not hold the weights that were asked for; the message names what is wrong."""
+    """The file does not contain the expected weights; the message names the keys that are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """Arrays by name, and the architecture where the file states it."""
+    """Arrays by name, and the name of the architecture if the file states it."""
 
     arrays: Mapping[str, Any]
     architecture: str | None = None
@@ -49,9 +49,10 @@ def load_checkpoint(path: str | Path, *, upsample_mode: UpsampleMode | None = No
     """Return the model of a checkpoint file, in eval mode on the CPU.
 
     Args:
-        path: A file of `save_checkpoint`, an official ``.pth`` file, or a training checkpoint whose ``model`` entry
-            holds all arrays. Only arrays and plain containers are read, no code of the file runs.
-        upsample_mode: Not part of the file, see ``ImageEncoder``; None leaves the encoder's own.
+        path: Checkpoint file: of `save_checkpoint`, an official ``.pth`` file, or a training checkpoint whose ``model``
+            entry holds all arrays. Only arrays and plain containers are read, no code of the file runs.
+        upsample_mode: Interpolation of the encoder, which is not part of the file, see ``ImageEncoder``; None keeps the
+            encoder's own.
 
     Raises:
         OSError: The file cannot be read.
@@ -70,35 +71,36 @@ def load_granularity(path: str | Path, encoder: ImageEncoder) -> GranularityModu
     """Return the granularity module of a file that its training has written, in eval mode on the CPU.
 
     Args:
-        path: A PyTorch file. It does not say on which weights the module was trained; on others its boxes mean nothing.
-        encoder: What the module will look at.
+        path: PyTorch file. It does not state with which encoder the module was trained; with others its boxes mean
+            nothing.
+        encoder: Encoder whose stages the module reads.
 
     Raises:
         OSError: The file cannot be read.
-        CheckpointError: The encoder has no place for the module, the file is no PyTorch file, or its keys, shapes or
+        CheckpointError: The encoder does not support the module, the file is no PyTorch file, or its keys, shapes or
             values are not those of the module.
     """
     state = _read(path).arrays
     try:
         module = granularity_module(encoder)
         _check(module.state_dict(), state, "a granularity module")
-    except (CheckpointError, EncoderLacksError) as error:
+    except (CheckpointError, UnsupportedByEncoderError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     module.load_state_dict(state, strict=True)
     return module.eval()
 
 
 def save_checkpoint(model: PromptableModel, path: str | Path, *, float16: bool = False) -> None:
-    """Write the model's arrays, from the CPU.
+    """Write the model's arrays to a file.
 
     Args:
-        model: In training form.
-        path: `.safetensors`, which states the architecture, or any other name for a PyTorch file with the bare keys,
-            which EdgeSAM's own tools read.
-        float16: Store arrays of 4096 elements and more as float16.
+        model: Model in training form, on any device.
+        path: File to write. `.safetensors` states the architecture; any other suffix gives a PyTorch file with the bare
+            keys, which EdgeSAM's own tools read.
+        float16: Whether to store arrays of 4096 elements and more as float16.
 
     Raises:
-        CheckpointError: The model is deployed: folding cannot be undone, so nobody could load the file.
+        CheckpointError: The model is deployed. Folding cannot be undone, so such a file could not be loaded.
     """
     if model.is_deployed:
         raise CheckpointError("A deployed model has no checkpoint form; save the model it was made from.")
@@ -111,7 +113,7 @@ def save_checkpoint(model: PromptableModel, path: str | Path, *, float16: bool =
     if Path(path).suffix == SAFETENSORS:
         import safetensors.torch  # noqa: PLC0415 - PyTorch files are written without it
 
-        # By way of bytes: the library's own writer makes files that only their owner may read.
+        # The library's own writer makes files that only their owner may read.
         Path(path).write_bytes(safetensors.torch.save(arrays, {ARCHITECTURE_KEY: model.architecture.name}))
     else:
         torch.save(arrays, path)
@@ -123,10 +125,10 @@ def model_from_state_dict(
     """Return the model of a state dict, in eval mode.
 
     Args:
-        state: Exactly the keys of the architecture, 821 for an official EdgeSAM file. Floating-point arrays may be of
-            any precision; they are cast to float32.
-        architecture_name: Of the network; None takes the one that shares most keys with `state`.
-        upsample_mode: See ``ImageEncoder``.
+        state: Arrays by name, with exactly the keys of the architecture, 821 for an official EdgeSAM file.
+            Floating-point arrays may be of any precision; they are cast to float32.
+        architecture_name: Name of the architecture; None takes the one that shares most keys with `state`.
+        upsample_mode: Interpolation of the encoder, see ``ImageEncoder``; None leaves the encoder's own.
 
     Raises:
         CheckpointError: Names the first keys that are missing, unexpected, of a wrong shape or not finite, or the
@@ -137,7 +139,7 @@ def model_from_state_dict(
         model = build_model(entry.name)
         if upsample_mode is not None:
             model.image_encoder.set_upsample_mode(upsample_mode)
-    except (UnknownArchitectureError, EncoderLacksError) as error:
+    except (UnknownArchitectureError, UnsupportedByEncoderError) as error:
         raise CheckpointError(str(error)) from error
     article = "an EdgeSAM" if entry.name == DEFAULT_ARCHITECTURE else f"an {entry.name}"
     _check(model.state_dict(), state, f"{article} checkpoint")
@@ -146,7 +148,7 @@ def model_from_state_dict(
 
 
 def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> PromptableModel:
-    """Return an untrained model in train mode, the same for the same seed; torch's global random state is left alone.
+    """Return an untrained model in train mode, the same for the same seed, without using torch's global random state.
 
     Batch norm weights are 1, but smaller for the last of each residual block
     (docs/explanation/model.md, section 2.2); the positional matrix is normal; everything else has PyTorch's defaults.
@@ -157,7 +159,7 @@ def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int
 
 
 def _likeliest_architecture(state: Mapping[str, Any]) -> str:
-    """The architecture that shares most keys with a state; the default where none shares any."""
+    """Return the architecture that shares most keys with a state; the default where none shares any."""
     shared = dict.fromkeys((DEFAULT_ARCHITECTURE, *ARCHITECTURES), 0)
     for name in shared:
         with torch.device("meta"):
@@ -171,7 +173,7 @@ def _read(path: str | Path) -> _Content:
     with Path(path).open("rb") as file:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever the bytes of a broken file lead to, OSError included
+        except Exception as error:  # broken bytes raise errors of many types, OSError included
             raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {_first_line(error)}") from error
     try:
         return _Content(_unwrapped(content))
@@ -200,7 +202,7 @@ def _unwrapped(content: object) -> Mapping[str, Any]:
     return content
 
 
-def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any], what: str) -> None:
+def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any], content_name: str) -> None:
     problems = [
         _named("missing", (key for key in expected if key not in state)),
         _named("unexpected", (str(key) for key in state if key not in expected)),
@@ -218,7 +220,7 @@ def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any], what: str) 
             ),
         ),
         _named(
-            "of a wrong kind",
+            "of a wrong type",
             (
                 f"{key} {value.dtype} instead of {expected[key].dtype}"
                 for key, value in arrays.items()
@@ -229,24 +231,24 @@ def _check(expected: Mapping[str, Tensor], state: Mapping[str, Any], what: str) 
     ]
     found = [problem for problem in problems if problem]
     if found:
-        raise CheckpointError(f"not {what}: " + "; ".join(found) + "." + _hint(expected, state))
+        raise CheckpointError(f"not {content_name}: " + "; ".join(found) + "." + _hint(expected, state))
 
 
-def _named(kind: str, keys: Iterable[str]) -> str:
-    """Like "3 missing: a, b, c", at most five by name; empty when there is none."""
+def _named(problem: str, keys: Iterable[str]) -> str:
+    """Return a text like "3 missing: a, b, c" with at most five names; empty without keys."""
     listed = list(keys)
     if not listed:
         return ""
     rest = len(listed) - _NAMED_KEYS
     more = f", and {rest} more" if rest > 0 else ""
-    return f"{len(listed)} {kind}: {', '.join(listed[:_NAMED_KEYS])}{more}"
+    return f"{len(listed)} {problem}: {', '.join(listed[:_NAMED_KEYS])}{more}"
 
 
 def _hint(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
-    """What the file seems to be instead, for the mistakes that are common."""
+    """Return a sentence about the file's likely content, for common mistakes; empty for none."""
     keys = [str(key) for key in state]
     if keys and all(key.startswith(("fpn.", "rpn_head.")) for key in keys):
-        return " This looks like a granularity module, which goes with a checkpoint and not in its place."
+        return " This looks like a granularity module, which is used together with a checkpoint, not instead of one."
     if keys and all(f"image_encoder.{key}" in expected for key in keys):
         return " This looks like a stage 1 training checkpoint: the image encoder alone, without the decoder."
     prefix = keys[0].split(".")[0] + "." if keys else ""

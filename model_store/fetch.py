@@ -1,6 +1,6 @@
 """Downloads one file of known length and hash: resumable, from several mirrors, with a bound on every wait.
 
-Nothing appears under the final name before its SHA-256 is right.
+The file gets its final name only after its SHA-256 was checked.
 """
 
 import ipaddress
@@ -13,29 +13,29 @@ from typing import Final
 import httpx
 
 from model_store.catalog import ModelStoreError, UsageError, file_sha256
-from model_store.part import Part, open_part
+from model_store.partial_download import PartialDownload, open_partial_download
 
-Progress = Callable[[int, int], None]
-Notice = Callable[[str], None]
+OnProgress = Callable[[int, int], None]
+OnNotice = Callable[[str], None]
 
 RETRY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class FetchError(ModelStoreError):
-    """No mirror gave the file; the message names each mirror and its reason."""
+    """No mirror sent the file; the message names each mirror and its reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to wait and how often to try.
+    """Timeouts and numbers of attempts.
 
     Args:
-        connect_s: for a connection.
-        read_s: between two pieces of a response.
-        stall_s: in this time at least `stall_bytes` must arrive, so that a trickle is not taken for progress.
-        stall_bytes: see `stall_s`.
-        rounds: how often the mirrors are gone through.
-        backoff_s: wait before the second round; it doubles with every round.
+        connect_s: Timeout of a connection, in seconds.
+        read_s: Timeout between two chunks of a response, in seconds.
+        stall_s: Period in which at least `stall_bytes` must arrive, in seconds; a slower transfer is given up.
+        stall_bytes: Smallest number of bytes in a period of `stall_s`.
+        rounds: Number of rounds through all mirrors.
+        backoff_s: Wait before the second round, in seconds; it doubles with every round.
     """
 
     connect_s: float = 10.0
@@ -53,44 +53,44 @@ def fetch(
     size_bytes: int,
     sha256: str,
     limits: Limits | None = None,
-    progress: Progress = lambda _done, _total: None,
-    notice: Notice = lambda _message: None,
+    on_progress: OnProgress = lambda _done, _total: None,
+    on_notice: OnNotice = lambda _message: None,
 ) -> Path:
-    """Bring one file here, or go on where an earlier call stopped.
+    """Download one file, or resume an earlier download of it.
 
-    The mirrors are tried in order, several rounds of them. A mirror that gives the wrong bytes or has no such file is
-    not asked again; one that breaks off or does not answer is asked again in the next round. A part that one mirror
-    began is continued from another, since the hash decides in the end.
+    The mirrors are tried in order, in several rounds. A mirror that sends wrong bytes or has no such file is not tried
+    again. A mirror that interrupts the transfer or does not respond is tried again in the next round. A partial
+    download of one mirror is resumed from another, since the hash is checked in the end.
 
     Args:
-        urls: the same file at each; https, or http to this machine.
-        destination: where the file will be; its directory is made. What is already there is checked, not trusted.
-        size_bytes: exact length; no byte beyond it is ever written.
-        sha256: of the whole file, lower-case hex.
-        limits: bounds of waiting and trying.
-        progress: told (bytes here, bytes in all) after every piece.
-        notice: told in a sentence when a mirror fails.
+        urls: Addresses of the same file; https, or http to this machine.
+        destination: Path of the file; its directory is made. A file that is already there is checked.
+        size_bytes: Exact length, in bytes; no byte beyond it is ever written.
+        sha256: SHA-256 of the file, lower-case hex.
+        limits: Timeouts and numbers of attempts; None for the defaults.
+        on_progress: Callback that receives (bytes received, bytes in all) after every chunk.
+        on_notice: Callback that receives a sentence when a mirror fails.
 
     Returns:
         The destination.
 
     Raises:
-        UsageError: a URL that is not allowed.
-        FetchError: no mirror gave the file. What arrived stays in `<destination>.part` unless it was wrong.
-        PartInUseError: another process is fetching it.
-        OSError: the disk refused.
+        UsageError: A URL is not allowed.
+        FetchError: No mirror sent the file. Received bytes stay in `<destination>.part` unless they were wrong.
+        DownloadInUseError: Another process is downloading the file.
+        OSError: The file cannot be written.
     """
     for url in urls:
         if problem := _url_problem(url):
             raise UsageError(f"{shown_url(url)}: {problem}")
     if destination.exists():
         if destination.stat().st_size == size_bytes and file_sha256(destination) == sha256:
-            progress(size_bytes, size_bytes)
+            on_progress(size_bytes, size_bytes)
             return destination
-        notice(f"{destination} is not the expected file and will be replaced")
+        on_notice(f"{destination} is not the expected file and will be replaced")
     limits = limits or Limits()
     with (
-        open_part(destination) as part,
+        open_partial_download(destination) as partial,
         httpx.Client(
             timeout=httpx.Timeout(limits.read_s, connect=limits.connect_s),
             follow_redirects=True,
@@ -98,14 +98,14 @@ def fetch(
             event_hooks={"request": [_refuse_request]},
         ) as client,
     ):
-        transfer = _Transfer(client, part, size_bytes, sha256, limits, progress)
-        _from_any(transfer, list(urls), destination.name, notice)
-        part.finish()
+        transfer = _Transfer(client, partial, size_bytes, sha256, limits, on_progress)
+        _try_mirrors(transfer, list(urls), destination.name, on_notice)
+        partial.finish()
     return destination
 
 
 def shown_url(url: httpx.URL | str) -> str:
-    """The URL without credentials, query and fragment: those can be secrets and must not reach a terminal or a log."""
+    """Return the URL without credentials, query or fragment, which may be secrets that no log may contain."""
     try:
         return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
     except httpx.InvalidURL:
@@ -113,15 +113,15 @@ def shown_url(url: httpx.URL | str) -> str:
 
 
 class _MirrorError(Exception):
-    """This mirror does not have the file; asking it again is useless."""
+    """The mirror does not have the file; another attempt is useless."""
 
 
-class _BrokenOffError(Exception):
-    """The transfer stopped; asking again makes sense."""
+class _InterruptedError(Exception):
+    """The transfer was interrupted; another attempt may succeed."""
 
 
-def _from_any(transfer: "_Transfer", urls: list[str], name: str, notice: Notice) -> None:
-    """Fill the part from whichever mirror can; FetchError when none can."""
+def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: OnNotice) -> None:
+    """Complete the partial download from the first mirror that can; raise FetchError when none can."""
     reasons: dict[str, str] = {}
     for round_number in range(transfer.limits.rounds):
         if round_number:
@@ -132,111 +132,116 @@ def _from_any(transfer: "_Transfer", urls: list[str], name: str, notice: Notice)
             except _MirrorError as error:
                 urls.remove(url)
                 reasons[url] = str(error)
-            except _BrokenOffError as error:
+            except _InterruptedError as error:
                 reasons[url] = str(error)
             else:
                 return
-            notice(f"{shown_url(url)}: {reasons[url]}")
+            on_notice(f"{shown_url(url)}: {reasons[url]}")
         if not urls:
             break
     tried = "; ".join(f"{shown_url(url)}: {reason}" for url, reason in reasons.items())
-    kept = transfer.part.size_bytes()
-    rest = f" ({kept} of {transfer.size_bytes} bytes are kept; the same command goes on from there)" if kept else ""
+    kept = transfer.partial.size_bytes()
+    rest = f" ({kept} of {transfer.size_bytes} bytes are kept; the same command resumes from there)" if kept else ""
     raise FetchError(f"could not fetch {name}: {tried}{rest}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Transfer:
-    """One file on its way into its part."""
+    """Transfer of one file into its partial download."""
 
     client: httpx.Client
-    part: Part
+    partial: PartialDownload
     size_bytes: int
     sha256: str
     limits: Limits
-    progress: Progress
+    on_progress: OnProgress
 
     def run(self, url: str) -> None:
-        """Make the part whole and right from this mirror, or say why not."""
-        offset = self.part.size_bytes()
-        if offset >= self.size_bytes:  # an earlier call was ended just before or amid the check
-            if self.part.sha256() == self.sha256:
+        """Complete and check the partial download from this mirror.
+
+        Raises:
+            _MirrorError: The mirror does not have the file.
+            _InterruptedError: The transfer was interrupted.
+        """
+        offset = self.partial.size_bytes()
+        if offset >= self.size_bytes:  # an earlier process ended just before or during the check
+            if self.partial.sha256() == self.sha256:
                 return
-            self.part.clear()
+            self.partial.clear()
             offset = 0
         try:
             self._receive(url, offset)
         except httpx.TimeoutException as error:
-            raise _BrokenOffError(f"no answer in time ({_words(error)})") from error
+            raise _InterruptedError(f"no response in time ({_error_text(error)})") from error
         except httpx.TransportError as error:
-            raise _BrokenOffError(f"the connection failed ({_words(error)})") from error
+            raise _InterruptedError(f"the connection failed ({_error_text(error)})") from error
         except httpx.TooManyRedirects as error:
             raise _MirrorError("too many redirects") from error
         self._check_hash(resumed=offset > 0)
 
     def _receive(self, url: str, offset: int) -> None:
-        # identity: a length, a range and a hash of encoded bytes would all mean something else.
+        # Without compression: length, range and hash are those of the file itself.
         headers = {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-            if etag := self.part.tag(url):
+            if etag := self.partial.etag(url):
                 headers["If-Range"] = etag
         with self.client.stream("GET", url, headers=headers) as response:
             self._check_head(response, offset)
-            if response.status_code == httpx.codes.OK:  # the whole file, also when the rest was asked for
-                self.part.clear()
-            self.part.keep_tag(url, response.headers.get("ETag", ""))
+            if response.status_code == httpx.codes.OK:  # the whole file, even if only the rest was requested
+                self.partial.clear()
+            self.partial.store_etag(url, response.headers.get("ETag", ""))
             self._receive_body(response)
 
     def _check_head(self, response: httpx.Response, offset: int) -> None:
         if response.status_code in RETRY_STATUSES:
-            raise _BrokenOffError(f"the server answered {response.status_code}")
+            raise _InterruptedError(f"the server responded with {response.status_code}")
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-            self.part.clear()
-            raise _BrokenOffError("the server could not go on from where the part ends; starting again")
+            self.partial.clear()
+            raise _InterruptedError("the server could not resume the download; it starts again")
         if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-            raise _MirrorError(f"the server answered {response.status_code}")
+            raise _MirrorError(f"the server responded with {response.status_code}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise _MirrorError("the server sent an encoded body although it was asked not to")
+            raise _MirrorError("the server sent a compressed body although the request excluded that")
         stated_range, _, total = response.headers.get("Content-Range", "").partition("/")
         if response.status_code == httpx.codes.OK:
             total = response.headers.get("Content-Length", "")
         elif not stated_range.startswith(f"bytes {offset}-"):
-            raise _MirrorError("the server sent a different range than the one it was asked for")
+            raise _MirrorError("the server sent a different range than the requested one")
         if total.isdecimal() and int(total) != self.size_bytes:
             raise _MirrorError(f"the file there has {total} bytes, {self.size_bytes} were expected")
 
     def _receive_body(self, response: httpx.Response) -> None:
-        position = window_position = self.part.size_bytes()
+        position = window_position = self.partial.size_bytes()
         window_start = time.monotonic()
-        self.progress(position, self.size_bytes)
-        for piece in response.iter_raw():
-            if position + len(piece) > self.size_bytes:
-                self.part.clear()
+        self.on_progress(position, self.size_bytes)
+        for chunk in response.iter_raw():
+            if position + len(chunk) > self.size_bytes:
+                self.partial.clear()
                 raise _MirrorError(f"the body is longer than the expected {self.size_bytes} bytes")
-            self.part.append(piece)
-            position += len(piece)
-            self.progress(position, self.size_bytes)
+            self.partial.append(chunk)
+            position += len(chunk)
+            self.on_progress(position, self.size_bytes)
             if time.monotonic() - window_start > self.limits.stall_s:
                 arrived = position - window_position
                 if arrived < self.limits.stall_bytes and position < self.size_bytes:
-                    raise _BrokenOffError(f"too slow: {arrived} bytes in {self.limits.stall_s:g} s")
+                    raise _InterruptedError(f"too slow: {arrived} bytes in {self.limits.stall_s:g} s")
                 window_start, window_position = time.monotonic(), position
         if position < self.size_bytes:
-            raise _BrokenOffError(f"the body ended after {position} of {self.size_bytes} bytes")
+            raise _InterruptedError(f"the body ended after {position} of {self.size_bytes} bytes")
 
     def _check_hash(self, *, resumed: bool) -> None:
-        actual = self.part.sha256()
+        actual = self.partial.sha256()
         if actual == self.sha256:
             return
-        self.part.clear()
+        self.partial.clear()
         reason = f"wrong SHA-256: expected {self.sha256}, got {actual}; the file was removed"
-        # The first bytes may have come from elsewhere: only a whole transfer shows that this mirror is wrong.
-        raise _BrokenOffError(reason) if resumed else _MirrorError(reason)
+        # The first bytes may be of another mirror: only a complete transfer shows that this mirror is wrong.
+        raise _InterruptedError(reason) if resumed else _MirrorError(reason)
 
 
 def _url_problem(url: httpx.URL | str) -> str | None:
-    """Only https carries a model over a network; http is for a mirror on this machine."""
+    """Return the reason why a URL is not allowed, or None: https everywhere, http only to this machine."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -247,7 +252,7 @@ def _url_problem(url: httpx.URL | str) -> str | None:
 
 
 def _refuse_request(request: httpx.Request) -> None:
-    """Asked before every request, so that a redirect cannot lead to where a given URL may not."""
+    """Check every request, so that a redirect cannot lead to an address that is not allowed as a URL."""
     if problem := _url_problem(request.url):
         raise _MirrorError(f"redirected to {shown_url(request.url)}: {problem}")
 
@@ -259,5 +264,5 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error) or type(error).__name__

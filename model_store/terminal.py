@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: tables on stdout; notes, bars and steps on stderr."""
+"""Output for people: tables on stdout; notes, progress bars and steps on stderr."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -22,17 +23,18 @@ from model_store.catalog import CatalogEntry
 from service.manifest import Manifest, Ranking
 
 MEGABYTE = 1e6
-# A table that is piped somewhere is not cut to a screen that is not there.
 PIPED_WIDTH = 240
+"""Columns of a table that goes to a pipe or file, which has no screen width."""
+_COUNTER_LINES = 10  # of a counter without a terminal
 
 
-def say(message: str) -> None:
-    """One note on stderr."""
+def print_note(message: str) -> None:
+    """Print one note on stderr."""
     _stderr().print(message, markup=False, soft_wrap=True)
 
 
 def print_catalog(entries: Iterable[CatalogEntry]) -> None:
-    """The list of models as a table."""
+    """Print the list of models as a table."""
     table = Table("name", "state", "size", "trained", "licence", "fingerprint", box=None, pad_edge=False)
     for entry in entries:
         trained = {True: "yes", False: "no", None: "unknown"}[entry.trained]
@@ -43,7 +45,12 @@ def print_catalog(entries: Iterable[CatalogEntry]) -> None:
 
 
 def print_manifest(directory: Path, manifest: Manifest) -> None:
-    """A manifest as a table of names and values."""
+    """Print a manifest as a table of names and values.
+
+    Args:
+        directory: Folder of the artifact.
+        manifest: Manifest of the artifact.
+    """
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = [("directory", str(directory)), ("fingerprint", manifest.fingerprint), *_rows(manifest)]
     for key, value in rows:
@@ -52,7 +59,13 @@ def print_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of figures below its title, and an empty line."""
+    """Print a table of figures below its title, and an empty line.
+
+    Args:
+        title: Title of the table.
+        header: Titles of the columns.
+        rows: Cells of each row, as many as the header has.
+    """
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for name in header:
         table.add_column(Text(name))
@@ -64,7 +77,7 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
 
 @contextmanager
 def download_bar(file_name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told (bytes here, bytes in all)."""
+    """Show a progress bar; its callback takes (bytes received, bytes in all)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -79,15 +92,37 @@ def download_bar(file_name: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """The step at work, beside a spinner; one line a step where no terminal is."""
+    """Show the current step beside a spinner, or one line a step without a terminal; its callback takes the step."""
     console = _stderr()
     if not console.is_terminal:
-        yield say
+        yield print_note
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda step: bar.update(task, description=step)
+
+
+@contextmanager
+def counter(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar, or a few lines without a terminal; its callback takes (items done, items in all)."""
+    console = _stderr()
+    if not console.is_terminal:
+        last = -1
+
+        def line(done: int, count: int) -> None:
+            nonlocal last
+            part = done * _COUNTER_LINES // max(count, 1)
+            if part != last:
+                last = part
+                console.print(f"{title}: {done} of {count}", markup=False, soft_wrap=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, count: bar.update(task, completed=done, total=count)
 
 
 def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -110,7 +145,7 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _rule(ranking: Ranking) -> str:
-    """Return the sum that masks are ordered by, without the terms that count nothing."""
+    """Return the formula of the ranking score, without the terms that are zero."""
     weights = ((ranking.stability, "stability"), (ranking.predicted_iou, "predicted IoU"))
     terms = [name if weight == 1.0 else f"{weight:.4g} × {name}" for weight, name in weights if weight]
     if any(ranking.bias):
@@ -130,5 +165,5 @@ def _print(table: Table) -> None:
 
 
 def _stderr() -> Console:
-    # Made when used: stderr may be another one by then, in tests for instance.
+    # Made at each use: stderr may have been replaced, in tests for instance.
     return Console(stderr=True, highlight=False)

@@ -54,8 +54,8 @@ def service_url(artifact: Path) -> Iterator[str]:
 def _export_random(folder: Path) -> None:
     from support.random_model import random_model
 
-    from model_store.export import export_model
-    from model_store.model_info import ModelInfo
+    from model_store.export.artifact import export_model
+    from model_store.export.model_info import ModelInfo
 
     info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: random weights")
     with _one_thread():

@@ -1,4 +1,4 @@
-"""Methods that have learned nothing, for the same table: what a model has to beat."""
+"""Baselines: methods without training, measured in the same tables as models."""
 
 from collections.abc import Callable
 
@@ -11,15 +11,15 @@ Bytes = NDArray[np.uint8]
 
 GRAB_CUT_ROUNDS = 5
 FLOOD_TOLERANCE = 8
-"""Largest step between neighbours, grey levels, after smoothing."""
+"""Largest step between neighbours after smoothing, in grey levels."""
 
 
 def filled_box(image: Bytes, box: NDArray[np.float32]) -> Bools:
-    """All pixels of the box.
+    """Return all pixels of the box as a mask (H, W).
 
     Args:
-        image: (H, W, 3).
-        box: x0, y0, x1, y1 in pixels of the photo, exclusive at the end.
+        image: Photo, (H, W, 3) RGB.
+        box: Box as x0, y0, x1, y1 in pixels of the photo, exclusive at the end.
     """
     x0, y0, x1, y1 = _pixels(box, image)
     mask = np.zeros(image.shape[:2], np.bool_)
@@ -28,7 +28,12 @@ def filled_box(image: Bytes, box: NDArray[np.float32]) -> Bools:
 
 
 def grab_cut(image: Bytes, box: NDArray[np.float32]) -> Bools:
-    """OpenCV's GrabCut from the box (Rother et al. 2004). Where it cannot start, the box itself."""
+    """Return the mask of OpenCV's GrabCut from the box (Rother et al. 2004); where it cannot start, the filled box.
+
+    Args:
+        image: Photo, (H, W, 3) RGB.
+        box: Box as x0, y0, x1, y1 in pixels of the photo, exclusive at the end.
+    """
     x0, y0, x1, y1 = _pixels(box, image)
     filled = filled_box(image, box)
     if filled.all() or x1 - x0 < 2 or y1 - y0 < 2:  # no background, or too little foreground, to learn colours from
@@ -47,15 +52,15 @@ def grab_cut(image: Bytes, box: NDArray[np.float32]) -> Bools:
     return found if found.any() else filled
 
 
-def flooded(image: Bytes, click: NDArray[np.float32]) -> Bools:
-    """The region of like colour around the click: mean shift makes regions flat, a flood fill takes the one clicked.
+def flood_fill(image: Bytes, point: NDArray[np.float32]) -> Bools:
+    """Return the region of similar colour around a point: mean shift flattens regions, then flood fill takes one.
 
     Args:
-        image: (H, W, 3).
-        click: (x, y) in pixels of the photo.
+        image: Photo, (H, W, 3) RGB.
+        point: Point (x, y) in pixels of the photo.
     """
     height, width = image.shape[:2]
-    x, y = min(int(click[0]), width - 1), min(int(click[1]), height - 1)
+    x, y = min(int(point[0]), width - 1), min(int(point[1]), height - 1)
     flat = _flattened(image)
     mask = np.zeros((height + 2, width + 2), np.uint8)
     cv2.floodFill(
@@ -69,14 +74,14 @@ def flooded(image: Bytes, click: NDArray[np.float32]) -> Bools:
 Baseline = Callable[[Bytes, NDArray[np.float32]], Bools]
 
 FROM_BOX: dict[str, Baseline] = {"box filled": filled_box, "GrabCut": grab_cut}
-FROM_CLICK: dict[str, Baseline] = {"flood fill": flooded}
+FROM_POINT: dict[str, Baseline] = {"flood fill": flood_fill}
 
 
 _last: tuple[Bytes, Bytes] | None = None
 
 
 def _flattened(image: Bytes) -> Bytes:
-    """Mean shift of a photo in Lab; the last one is kept, since clicks come many to a photo."""
+    """Return the mean shift of a photo in Lab; the last result is kept, since many points belong to one photo."""
     global _last  # noqa: PLW0603 - one entry, of one photo
     if _last is None or _last[0] is not image:
         lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)

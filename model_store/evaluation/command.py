@@ -1,4 +1,4 @@
-"""`evaluate` on the command line; torch is imported only where a checkpoint is measured."""
+"""The command `evaluate`; torch is imported only when a checkpoint is measured."""
 
 import json
 from collections.abc import Sequence
@@ -13,50 +13,58 @@ from model_store.evaluation.options import (
     Data,
     MaxInstances,
     MaxPhotos,
-    ModelsDir,
     Only,
     Processes,
     Threads,
     read_photos,
-    threads_each,
+    threads_per_process,
 )
-from model_store.training.loop.progress import counter
+from model_store.options import ModelsDir
 from service.manifest import Ranking, load_manifest
 
 if TYPE_CHECKING:
     from model_store.evaluation.methods import Methods
-    from model_store.evaluation.protocol import Finding
+    from model_store.evaluation.protocol import Measurement
+    from model_store.evaluation.tables import Table
     from model_store.training.data.annotations import PhotoRecord
 
 
 def evaluate(
     data: Data,
     *,
-    checkpoint: Annotated[list[Path] | None, typer.Option(help="A checkpoint, through torch; may be repeated.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model's name or folder, through its graphs; may be repeated.")
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Checkpoint to measure through torch. May be repeated.")
     ] = None,
-    url: Annotated[list[str] | None, typer.Option(help="A running service; may be repeated.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or folder of a model to measure through its graphs. May be repeated."),
+    ] = None,
+    url: Annotated[
+        list[str] | None, typer.Option(help="Address of a running service to measure. May be repeated.")
+    ] = None,
     ranking_of: Annotated[
         str | None,
-        typer.Option(help="A model whose ranking rule orders the masks of checkpoints; default: by stability."),
+        typer.Option(help="Model whose ranking rule orders the masks of checkpoints. Default: order by stability."),
     ] = None,
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
-    api_key: Annotated[str, typer.Option(envvar="EDGESAM_API_KEY", help="For a service that asks for one.")] = "",
-    baselines: Annotated[bool, typer.Option(help="Also box filled, GrabCut and flood fill.")] = True,
+    api_key: Annotated[
+        str, typer.Option(envvar="EDGESAM_API_KEY", help="API key for a service that requires one.")
+    ] = "",
+    baselines: Annotated[bool, typer.Option(help="Also measure a filled box, GrabCut and flood fill.")] = True,
     only: Only = None,
     max_photos: MaxPhotos = None,
     max_instances: MaxInstances = None,
-    corrections: Annotated[int, typer.Option(min=0, help="Clicks after the first prompt.")] = 2,
+    corrections: Annotated[int, typer.Option(min=0, help="Number of corrections after the first prompt.")] = 2,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for figures.json, table.md and contact sheets; not in the repository.")
+        Path | None,
+        typer.Option(help="Folder for figures.json, table.md and contact sheets. Keep it outside the repository."),
     ] = None,
     sheet: Annotated[bool, typer.Option(help="Draw contact sheets, which show photos of the data.")] = True,
-    device: Annotated[str, typer.Option(help="For checkpoints: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device for checkpoints: cpu or cuda.")] = "cpu",
     processes: Processes = 1,
     threads: Threads = 0,
 ) -> None:
-    """Measure masks by EdgeSAM's protocol: box and middle click, each corrected twice.
+    """Measure masks by EdgeSAM's protocol: box and centre point, each corrected twice.
 
     [bold]Examples[/bold]
 
@@ -68,11 +76,11 @@ def evaluate(
 
     python -m model_store evaluate --data coco/annotations/instances_val2017.json:coco/val2017 --model models/edge-sam
     """
-    # Here and not above: the other commands start faster.
-    from model_store.evaluation.figures import summary  # noqa: PLC0415
+    # Not at the top: the other commands start faster.
     from model_store.evaluation.methods import Methods  # noqa: PLC0415
     from model_store.evaluation.protocol import Protocol  # noqa: PLC0415
     from model_store.evaluation.protocol import evaluate as measure  # noqa: PLC0415
+    from model_store.evaluation.summary import summary  # noqa: PLC0415
     from model_store.evaluation.tables import tables  # noqa: PLC0415
 
     if not (checkpoint or model or url or baselines):
@@ -85,20 +93,20 @@ def evaluate(
         api_key=api_key,
         ranking=_ranking_of(ranking_of, models_dir),
         device=device,
-        threads=threads_each(threads, processes),
+        threads=threads_per_process(threads, processes),
     )
     protocol = Protocol(corrections=corrections, max_instances=max_instances, max_photos=max_photos)
-    with counter("measuring photos") as progress:
-        findings = measure(photos, methods.open, protocol, baselines=baselines, processes=processes, progress=progress)
-    figures = summary(findings)
-    made = tables(figures)
+    with terminal.counter("measuring photos") as on_progress:
+        measurements = measure(
+            photos, methods.open, protocol, baselines=baselines, processes=processes, on_progress=on_progress
+        )
+    figures = summary(measurements)
+    shown = tables(figures)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "figures.json").write_text(json.dumps(figures, indent=2))
-        (out / "table.md").write_text("\n\n".join(table.markdown() for table in made) + "\n")
+        _write(out, figures, shown)
         if sheet:
-            _draw_sheets(photos, methods, findings, out)
-    for table in made:
+            _draw_sheets(photos, methods, measurements, out)
+    for table in shown:
         terminal.print_table(table.title, table.header, table.rows)
 
 
@@ -106,12 +114,20 @@ def _ranking_of(model: str | None, models_dir: Path) -> Ranking:
     return Ranking() if model is None else load_manifest(catalog.find_artifact(model, models_dir)).ranking
 
 
-def _draw_sheets(photos: "Sequence[PhotoRecord]", methods: "Methods", findings: "Sequence[Finding]", out: Path) -> None:
-    import cv2  # noqa: PLC0415 - only here
+def _write(out: Path, figures: object, shown: "Sequence[Table]") -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "figures.json").write_text(json.dumps(figures, indent=2))
+    (out / "table.md").write_text("\n\n".join(table.markdown() for table in shown) + "\n")
 
-    from model_store.evaluation.sheet import contact_sheet  # noqa: PLC0415 - the same
+
+def _draw_sheets(
+    photos: "Sequence[PhotoRecord]", methods: "Methods", measurements: "Sequence[Measurement]", out: Path
+) -> None:
+    import cv2  # noqa: PLC0415 - the other commands start faster
+
+    from model_store.evaluation.contact_sheet import contact_sheet  # noqa: PLC0415 - the same
 
     with methods.open() as segmenters:
         for number, segmenter in enumerate(segmenters):
-            drawn = contact_sheet(photos, segmenter, findings)
+            drawn = contact_sheet(photos, segmenter, measurements)
             cv2.imwrite(str(out / f"sheet-{number}.jpg"), drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])

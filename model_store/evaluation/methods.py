@@ -1,32 +1,36 @@
-"""The models that a command line names, opened in whichever process measures them."""
+"""The models that a command line names, opened in each process that measures them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
 from model_store.catalog import ModelStoreError
-from model_store.evaluation.segmenters import GraphSegmenter, Segmenter, ServiceSegmenter
-from model_store.importing import require_extra
+from model_store.evaluation.segmenters.segmenter import Segmenter
+from model_store.extras import require_model_extra
 from service.manifest import Ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """What is measured: plain values, so that each process can open its own.
+    """Models to measure, as plain values, so that each process can open its own.
 
     Args:
-        checkpoints: Files that torch runs.
+        checkpoints: Checkpoint files, which torch runs.
         models: Folders of artifacts, whose graphs ONNX Runtime runs.
         urls: Addresses of running services.
-        api_key: Key for services that ask for one.
+        api_key: API key for services that require one.
         ranking: Rule that orders the masks of checkpoints.
         device: Device of torch, ``cpu`` or ``cuda``.
-        threads: Threads of a process; 0 leaves it to the libraries.
+        threads: Number of threads of a process; 0 leaves it to the libraries.
     """
 
     checkpoints: tuple[Path, ...] = ()
@@ -39,7 +43,7 @@ class Methods:
 
     @contextmanager
     def open(self) -> Iterator[list[Segmenter]]:
-        """All of them, closed at the end.
+        """Open all models, and close them at the end.
 
         Raises:
             ModelStoreError: A checkpoint or an artifact cannot be opened, or torch is missing.
@@ -47,17 +51,16 @@ class Methods:
         if self.threads:
             cv2.setNumThreads(self.threads)
         with ExitStack() as stack:
-            graphs = [GraphSegmenter(directory, threads=self.threads) for directory in self.models]
-            yield [*self._of_torch(), *graphs, *self._of_services(stack)]
+            yield [*self._checkpoint_segmenters(), *self._artifact_segmenters(), *self._service_segmenters(stack)]
 
-    def _of_torch(self) -> list[Segmenter]:
+    def _checkpoint_segmenters(self) -> "Sequence[Segmenter]":
         if not self.checkpoints:
             return []
-        require_extra()
+        require_model_extra()
         import torch  # noqa: PLC0415 - graphs and services are measured without torch
 
         from model_store.checkpoint import CheckpointError, load_checkpoint  # noqa: PLC0415 - the same
-        from model_store.evaluation.segmenters import TorchSegmenter  # noqa: PLC0415 - the same
+        from model_store.evaluation.segmenters.torch_segmenter import TorchSegmenter  # noqa: PLC0415 - the same
 
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -69,10 +72,21 @@ class Methods:
         except CheckpointError as error:
             raise ModelStoreError(str(error)) from error
 
-    def _of_services(self, stack: ExitStack) -> list[Segmenter]:
+    def _artifact_segmenters(self) -> "Sequence[Segmenter]":
+        if not self.models:
+            return []
+        from model_store.evaluation.segmenters.onnx_segmenter import (  # noqa: PLC0415 - only graphs need ONNX Runtime
+            OnnxSegmenter,
+        )
+
+        return [OnnxSegmenter(directory, threads=self.threads) for directory in self.models]
+
+    def _service_segmenters(self, stack: ExitStack) -> "Sequence[Segmenter]":
         if not self.urls:
             return []
-        import httpx  # noqa: PLC0415 - everything else is measured without it
+        import httpx  # noqa: PLC0415 - only services need it
+
+        from model_store.evaluation.segmenters.service_segmenter import ServiceSegmenter  # noqa: PLC0415 - the same
 
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         clients = [

@@ -1,9 +1,9 @@
-"""EdgeSAM's evaluation: each object is asked for with its box and with its middle, then corrected twice.
+"""EdgeSAM's evaluation: a box and a centre point prompt for each object, both corrected twice.
 
-Protocol: docs/explanation/model.md, section 8.1.
+Source: docs/explanation/model.md, section 8.1.
 
-Every answer goes to the photo's own resolution, and so does the ground truth. Objects count alike, whatever their
-class.
+Every predicted mask is enlarged to the photo's own resolution, and so is the ground truth. All objects count alike,
+whatever their class.
 """
 
 import math
@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.evaluation.baselines import FROM_BOX, FROM_CLICK, Baseline
-from model_store.evaluation.instances import Instance, correction, instance, obeys, to_photo, valid_cells
-from model_store.evaluation.measures import boundary_iou, iou, pieces, size_class
-from model_store.evaluation.processes import Progress, Work, map_photos
-from model_store.evaluation.segmenters import Answers, Asked, Segmenter
+from model_store.evaluation.baselines import FROM_BOX, FROM_POINT, Baseline
+from model_store.evaluation.instances import Instance, correction, image_mask, make_instance, obeys, valid_cells
+from model_store.evaluation.metrics import boundary_iou, iou, pieces, size_class
+from model_store.evaluation.parallel import OnProgress, Work, map_photos
+from model_store.evaluation.segmenters.segmenter import Predictions, PromptBatch, Segmenter
 from model_store.training.data.annotations import PhotoRecord
 from service.sam.prompts import POSITIVE
 from service.sam.transforms import input_size
@@ -34,16 +34,17 @@ OpenSegmenters = Callable[[], AbstractContextManager[Sequence[Segmenter]]]
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How much is measured.
+    """Amount and kind of measurements.
 
     Args:
-        corrections: clicks after the first prompt.
-        max_instances: of a photo; drawn with replacement, by the photo's place, where it has more; None takes all.
-        max_photos: spread over the list; None takes all.
-        multimask: also measure the four masks of the first click: the one that the service shows first, the most
-            stable one, and the best one.
-        boundary: also measure the IoU of outlines.
-        seed: of corrections.
+        corrections: Number of correction points after the first prompt.
+        max_instances: Largest number of objects of a photo. Where the photo has more they are drawn with replacement,
+            seeded by the photo's index; None takes all.
+        max_photos: Largest number of photos, spread over the list; None takes all.
+        multimask: Whether to measure the four masks of the first point as well: the one that the service shows first,
+            the most stable one, and the best one.
+        boundary: Whether to measure the boundary IoU as well.
+        seed: Seed of the correction points.
     """
 
     corrections: int = 2
@@ -55,25 +56,25 @@ class Protocol:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One answer and how good it is.
+class Measurement:
+    """One predicted mask and its quality.
 
     Attributes:
-        method: who answered.
-        start: box or point.
-        step: corrections before it; 0 is the first prompt.
-        choice: which output: "single" is output 0, "auto" the first of four as the service orders them, "stability"
-            the most stable of four, "oracle" the best of four.
-        photo: place of the photo in the list.
-        mask: place of the mask among those of the photo.
-        source: of the photo, "" where the data set does not say.
-        area: of the annotation, pixels.
-        iou: with the ground truth; NaN where both are empty.
-        pieces: 8-connected components of the answer.
-        boundary: IoU of the outlines; NaN where it was not measured.
-        predicted: the model's own IoU; NaN of baselines.
-        score: what the model orders four masks by; NaN of single masks.
-        is_obeyed: whether the answer does what the click before it asked for; None where there was none.
+        method: Name of the segmenter or baseline.
+        start: Kind of the first prompt, box or point.
+        step: Number of corrections before the mask; 0 is the first prompt.
+        choice: Output that was chosen: "single" is output 0, "auto" the first of four as the service orders them,
+            "stability" the most stable of four, "oracle" the best of four.
+        photo: Index of the photo in the list.
+        mask: Index of the mask among those of the photo.
+        source: Source of the photo; "" where the data set does not state it.
+        area: Area of the annotation, in pixels.
+        iou: IoU with the ground truth, 0..1; NaN where both are empty.
+        pieces: Number of 8-connected components of the predicted mask.
+        boundary: Boundary IoU, 0..1; NaN where it was not measured.
+        predicted: IoU that the model predicts; NaN for baselines.
+        score: Score by which the model orders four masks; NaN for single masks.
+        is_obeyed: Whether the mask obeys the correction point before it; None where there was none.
     """
 
     method: str
@@ -93,22 +94,28 @@ class Finding:
 
     @property
     def size(self) -> str:
-        """small, medium or large."""
+        """Size class of the object: small, medium or large."""
         return size_class(self.area)
 
 
-def chosen_photos(photos: Sequence[PhotoRecord], protocol: Protocol) -> list[int]:
-    """Places of the photos that are measured."""
+def selected_photos(photos: Sequence[PhotoRecord], protocol: Protocol) -> list[int]:
+    """Return the indices of the photos that are measured."""
     count = len(photos) if protocol.max_photos is None else min(protocol.max_photos, len(photos))
-    return sorted({round(place) for place in np.linspace(0, len(photos) - 1, count)})
+    return sorted({round(index) for index in np.linspace(0, len(photos) - 1, count)})
 
 
-def chosen_masks(photo: PhotoRecord, place: int, protocol: Protocol) -> list[int]:
-    """Places of the masks of a photo that are measured, one of them perhaps more than once."""
+def selected_masks(photo: PhotoRecord, index: int, protocol: Protocol) -> list[int]:
+    """Return the indices of the masks of a photo that are measured; one of them may occur more than once.
+
+    Args:
+        photo: Photo with its masks.
+        index: Index of the photo in the list, which seeds the choice.
+        protocol: Number of objects of a photo.
+    """
     count = len(photo.masks)
     if protocol.max_instances is None or count <= protocol.max_instances:
         return list(range(count))
-    drawn: list[int] = np.random.default_rng(place).integers(0, count, protocol.max_instances).tolist()
+    drawn: list[int] = np.random.default_rng(index).integers(0, count, protocol.max_instances).tolist()
     return drawn
 
 
@@ -119,163 +126,176 @@ def evaluate(
     *,
     baselines: bool = True,
     processes: int = 1,
-    progress: Progress = lambda _done, _all: None,
-) -> list[Finding]:
-    """Measures all methods on the same objects.
+    on_progress: OnProgress = lambda _done, _all: None,
+) -> list[Measurement]:
+    """Measure all methods on the same objects.
 
     Args:
-        photos: with their masks.
-        open_segmenters: opens the models to ask; each process does so, and for more than one it is sent to them.
-        protocol: how much.
-        baselines: also measure the methods of `baselines`.
-        processes: that measure, each on photos of its own; the findings are the same.
-        progress: is told (photos done, photos in all).
+        photos: Photos with their masks.
+        open_segmenters: Function that opens the models. Each process calls it; for several processes it is pickled.
+        protocol: Amount and kind of measurements.
+        baselines: Whether to measure the methods of `baselines` as well.
+        processes: Number of processes, each with photos of its own; the results do not depend on it.
+        on_progress: Callback that receives (photos done, photos in all).
     """
-    open_work = partial(_measuring, open_segmenters, protocol, baselines=baselines)
-    places = chosen_photos(photos, protocol)
-    of_photos = map_photos(open_work, photos, places, processes=processes, progress=progress)
-    return [finding for findings in of_photos for finding in findings]
+    open_work = partial(_open_measuring, open_segmenters, protocol, baselines=baselines)
+    indices = selected_photos(photos, protocol)
+    by_photo = map_photos(open_work, photos, indices, processes=processes, on_progress=on_progress)
+    return [measurement for measurements in by_photo for measurement in measurements]
+
+
+def first_prompts(objects: Sequence[Instance], start: Start) -> PromptBatch:
+    """Return the first prompts of objects: boxes, or one positive centre point each."""
+    count = len(objects)
+    if start == "box":
+        boxes = np.stack([instance.box for instance in objects])
+        return PromptBatch(boxes, np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int64))
+    centres = np.stack([instance.centre for instance in objects])
+    return PromptBatch(None, centres[:, None], np.full((count, 1), POSITIVE))
 
 
 @contextmanager
-def _measuring(
+def _open_measuring(
     open_segmenters: OpenSegmenters, protocol: Protocol, *, baselines: bool
-) -> Iterator[Work[list[Finding]]]:
+) -> Iterator[Work[list[Measurement]]]:
     with open_segmenters() as segmenters:
-        yield partial(_measure, segmenters, protocol, baselines=baselines)
+        yield partial(_measure_photo, segmenters, protocol, baselines=baselines)
 
 
-def _measure(
-    segmenters: Sequence[Segmenter], protocol: Protocol, place: int, photo: PhotoRecord, *, baselines: bool
-) -> list[Finding]:
-    masks = chosen_masks(photo, place, protocol)
-    objects = [instance(photo.masks[mask], photo.size) for mask in masks]
-    note = _Note(place, photo, masks, objects, has_boundary=protocol.boundary)
-    findings = [finding for segmenter in segmenters for finding in _ask(segmenter, note, protocol)]
-    return findings + (_ask_baselines(note) if baselines else [])
+def _measure_photo(
+    segmenters: Sequence[Segmenter], protocol: Protocol, index: int, photo: PhotoRecord, *, baselines: bool
+) -> list[Measurement]:
+    masks = selected_masks(photo, index, protocol)
+    objects = [make_instance(photo.masks[mask], photo.size) for mask in masks]
+    instances = _PhotoInstances(index, photo, masks, objects, has_boundary=protocol.boundary)
+    measurements = [one for segmenter in segmenters for one in _measure_segmenter(segmenter, instances, protocol)]
+    return measurements + (_measure_baselines(instances) if baselines else [])
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
-    """The objects of a photo, and how findings about them are written down."""
+class _PhotoInstances:
+    """The objects of one photo that are measured."""
 
-    place: int
+    index: int
     photo: PhotoRecord
     masks: list[int]
     objects: list[Instance]
     has_boundary: bool
 
-    def finding(self, row: int, answer: NDArray[np.bool_], **rest: Any) -> Finding:
+    def measurement(self, row: int, mask: NDArray[np.bool_], **rest: Any) -> Measurement:
+        """Return the quality of the mask that was predicted for object number `row`."""
         truth = self.objects[row].truth
-        return Finding(
-            photo=self.place,
+        return Measurement(
+            photo=self.index,
             mask=self.masks[row],
             source=self.photo.source,
             area=self.objects[row].area,
-            iou=iou(answer, truth),
-            pieces=pieces(answer),
-            boundary=boundary_iou(answer, truth) if self.has_boundary else math.nan,
+            iou=iou(mask, truth),
+            pieces=pieces(mask),
+            boundary=boundary_iou(mask, truth) if self.has_boundary else math.nan,
             **rest,
         )
 
 
-def first_prompts(objects: Sequence[Instance], start: Start) -> Asked:
-    """Boxes, or one positive click each."""
-    count = len(objects)
-    if start == "box":
-        boxes = np.stack([one.box for one in objects])
-        return Asked(boxes, np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int64))
-    return Asked(None, np.stack([one.middle for one in objects])[:, None], np.full((count, 1), POSITIVE))
-
-
-def _ask(segmenter: Segmenter, note: _Note, protocol: Protocol) -> list[Finding]:
-    embedded = segmenter.embed(note.photo)
-    findings = []
+def _measure_segmenter(segmenter: Segmenter, instances: _PhotoInstances, protocol: Protocol) -> list[Measurement]:
+    embedded = segmenter.embed(instances.photo)
+    measurements = []
     for start in STARTS:
-        asked = first_prompts(note.objects, start)
+        prompts = first_prompts(instances.objects, start)
         if start == "point" and protocol.multimask:
-            answers, four = segmenter.answer_click(embedded, asked)
-            findings += _of_four(segmenter.name, four, note)
+            predictions, four = segmenter.predict_point(embedded, prompts)
+            measurements += _measure_four(segmenter.name, four, instances)
         else:
-            answers = segmenter.answer(embedded, asked)
-        findings += _corrected(segmenter, embedded, asked, answers, start, note, protocol)
-    return findings
+            predictions = segmenter.predict(embedded, prompts)
+        measurements += _measure_corrected(segmenter, embedded, prompts, predictions, start, instances, protocol)
+    return measurements
 
 
-def _corrected(
-    segmenter: Segmenter, embedded: Any, asked: Asked, answers: Answers, start: Start, note: _Note, protocol: Protocol
-) -> list[Finding]:
-    """The answers to the first prompts, and to the same prompts with one correction after the other."""
-    # The same numbers for every method, so that only their answers differ.
-    random = np.random.default_rng((protocol.seed, note.place, STARTS.index(start)))
-    valid = valid_cells(note.photo.size)
-    findings = _of_single(segmenter.name, start, 0, answers, None, note)
+def _measure_corrected(
+    segmenter: Segmenter,
+    embedded: Any,
+    prompts: PromptBatch,
+    predictions: Predictions,
+    start: Start,
+    instances: _PhotoInstances,
+    protocol: Protocol,
+) -> list[Measurement]:
+    """Measure the masks of the first prompts, and of the same prompts with one correction after the other."""
+    # The same numbers for every method, so that methods differ only by their masks.
+    random = np.random.default_rng((protocol.seed, instances.index, STARTS.index(start)))
+    valid = valid_cells(instances.photo.size)
+    measurements = _measure_single(segmenter.name, start, 0, predictions, None, instances)
     for step in range(1, protocol.corrections + 1):
-        logits = answers.mask_logits[:, 0]
-        clicks = [correction(logits[row], one.cells, valid, random) for row, one in enumerate(note.objects)]
-        points, labels = np.stack([point for point, _ in clicks]), np.array([label for _, label in clicks], np.int64)
-        asked = asked.with_click(points, labels)
-        answers = segmenter.answer(embedded, asked)
-        findings += _of_single(segmenter.name, start, step, answers, clicks, note)
-    return findings
+        logits = predictions.mask_logits[:, 0]
+        added = [
+            correction(logits[row], instance.cells, valid, random) for row, instance in enumerate(instances.objects)
+        ]
+        points, labels = np.stack([point for point, _ in added]), np.array([label for _, label in added], np.int64)
+        prompts = prompts.with_point(points, labels)
+        predictions = segmenter.predict(embedded, prompts)
+        measurements += _measure_single(segmenter.name, start, step, predictions, added, instances)
+    return measurements
 
 
-def _of_single(
+def _measure_single(
     method: str,
     start: Start,
     step: int,
-    answers: Answers,
-    clicks: Sequence[tuple[NDArray[np.float32], int]] | None,
-    note: _Note,
-) -> list[Finding]:
-    findings = []
-    for row, (logits,) in enumerate(answers.mask_logits):
-        mask = to_photo(logits, note.photo.size)
-        is_obeyed = None if clicks is None else obeys(mask, *clicks[row])
-        predicted = float(answers.predicted_iou[row, 0])
-        findings.append(
-            note.finding(
+    predictions: Predictions,
+    added: Sequence[tuple[NDArray[np.float32], int]] | None,
+    instances: _PhotoInstances,
+) -> list[Measurement]:
+    """Measure output 0; `added` holds position and label of the newest correction points."""
+    measurements = []
+    for row, (logits,) in enumerate(predictions.mask_logits):
+        mask = image_mask(logits, instances.photo.size)
+        is_obeyed = None if added is None else obeys(mask, *added[row])
+        predicted = float(predictions.predicted_iou[row, 0])
+        measurements.append(
+            instances.measurement(
                 row, mask, method=method, start=start, step=step, choice="single", predicted=predicted,
                 is_obeyed=is_obeyed,
             )
         )  # fmt: skip
-    return findings
+    return measurements
 
 
-def _of_four(method: str, four: Answers, note: _Note) -> list[Finding]:
-    """What a user gets who is shown the first mask, or the most stable one, and who picks the best."""
-    findings = []
-    for row in range(len(note.objects)):
+def _measure_four(method: str, four: Predictions, instances: _PhotoInstances) -> list[Measurement]:
+    """Measure the mask that the service shows first, the most stable one and the best one of four."""
+    measurements = []
+    for row in range(len(instances.objects)):
         masks = [
-            note.finding(
+            instances.measurement(
                 row,
-                to_photo(four.mask_logits[row, place], note.photo.size),
+                image_mask(four.mask_logits[row, index], instances.photo.size),
                 method=method,
                 start="point",
                 step=0,
                 choice="auto",
-                predicted=float(four.predicted_iou[row, place]),
-                score=float(four.score[row, place]),
+                predicted=float(four.predicted_iou[row, index]),
+                score=float(four.score[row, index]),
             )
-            for place in range(four.score.shape[1])
+            for index in range(four.score.shape[1])
         ]
         most_stable = masks[int(four.stability[row].argmax())]
-        best = max(masks, key=lambda one: -1.0 if math.isnan(one.iou) else one.iou)
-        findings += [masks[0], replace(most_stable, choice="stability"), replace(best, choice="oracle")]
-    return findings
+        best = max(masks, key=lambda mask: -1.0 if math.isnan(mask.iou) else mask.iou)
+        measurements += [masks[0], replace(most_stable, choice="stability"), replace(best, choice="oracle")]
+    return measurements
 
 
-def _ask_baselines(note: _Note) -> list[Finding]:
-    image, size = note.photo.image(), note.photo.size
+def _measure_baselines(instances: _PhotoInstances) -> list[Measurement]:
+    image, size = instances.photo.image(), instances.photo.size
     height, width = input_size(size)
     scale = np.array([size[1] / width, size[0] / height], np.float32)
 
-    def of(name: str, method: Baseline, start: Start) -> list[Finding]:
-        places = [(one.box if start == "box" else one.middle).reshape(-1, 2) * scale for one in note.objects]
+    def measure(name: str, method: Baseline, start: Start) -> list[Measurement]:
+        prompts = [(one.box if start == "box" else one.centre).reshape(-1, 2) * scale for one in instances.objects]
         return [
-            note.finding(row, method(image, place.reshape(-1)), method=name, start=start, step=0, choice="single")
-            for row, place in enumerate(places)
+            instances.measurement(
+                row, method(image, prompt.reshape(-1)), method=name, start=start, step=0, choice="single"
+            )
+            for row, prompt in enumerate(prompts)
         ]
 
-    findings = [finding for name, method in FROM_BOX.items() for finding in of(name, method, "box")]
-    return findings + [finding for name, method in FROM_CLICK.items() for finding in of(name, method, "point")]
+    measurements = [one for name, method in FROM_BOX.items() for one in measure(name, method, "box")]
+    return measurements + [one for name, method in FROM_POINT.items() for one in measure(name, method, "point")]

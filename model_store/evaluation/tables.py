@@ -1,4 +1,4 @@
-"""Figures as a few tables, for the terminal and as Markdown."""
+"""Tables of figures, for the terminal and as Markdown."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,37 +13,37 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a title; all rows have the length of the header."""
+    """A table with a title; every row is as long as the header."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """The title as a heading, and the table below."""
+        """Return the title as a heading and the table below, in Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return f"## {self.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def tables(figures: Figures) -> list[Table]:
-    """All tables of a summary (see `figures.summary`); those without anything to show are left out.
+    """Return all tables of a summary, see `summary.summary`; empty tables are left out.
 
-    `point (stability of 4)` is shown only where it differs from `auto`, which for EdgeSAM's ranking rule it does not.
+    `point (stability of 4)` is shown only where it differs from `auto`. With EdgeSAM's ranking rule they are equal.
     """
     prompts = _prompts(figures)
-    made = (
+    candidates = (
         _mean_iou(figures, prompts),
         _right_masks(figures),
         _by_group(figures, prompts, "size"),
         _by_group(figures, prompts, "source"),
         _outlines_and_scores(figures),
     )
-    return [table for table in made if table.rows and len(table.header) > 1]
+    return [table for table in candidates if table.rows and len(table.header) > 1]
 
 
 def _prompts(figures: Figures) -> list[str]:
     prompts = list(dict.fromkeys(name for figure in figures.values() for name in figure["miou"]))
-    # `auto` is found before the corrections; people read it after them.
+    # `auto` is measured before the corrections, but shown after them.
     ordered = [name for name in prompts if " of 4" not in name and name != "auto"]
     ordered += [name for name in prompts if name not in ordered]
     if all(_same_masks(figure) for figure in figures.values()):
@@ -64,7 +64,7 @@ def _mean_iou(figures: Figures, prompts: Sequence[str]) -> Table:
 
 
 def _right_masks(figures: Figures) -> Table:
-    """What people feel: whether a mask is right, whether it is in pieces, and whether corrections are obeyed."""
+    """Return the shares of right masks, the pieces of a mask, and the shares of obeyed corrections."""
     prompts = _present(figures, "good", FIRST_PROMPTS)
     corrections = list(dict.fromkeys(name for figure in figures.values() for name in figure["obeyed"] if name != "all"))
     header = [
@@ -86,7 +86,7 @@ def _right_masks(figures: Figures) -> Table:
 
 
 def _by_group(figures: Figures, prompts: Sequence[str], kind: str) -> Table:
-    """The main figures for each size or source, a row for each method. Without rows where there is one group."""
+    """Return the main figures for each size or source, a row for each method; no rows if there is one group."""
     member = f"by_{kind}"
     of_four = _present(figures, "good", ("auto",))
     has_obeyed = any(figure["obeyed"] for figure in figures.values())
@@ -125,7 +125,7 @@ def _with(figures: Figures, member: str, group: str) -> Iterator[tuple[str, Mapp
 
 
 def _outlines_and_scores(figures: Figures) -> Table:
-    """How well outlines fit, and how far a model's own scores are from the true IoU and go with it."""
+    """Return the boundary IoU, and error and correlation of a model's own scores."""
     outlined = [name for name in _present(figures, "boundary", FIRST_PROMPTS) if _any(figures, "boundary", name)]
     predicted = _present(figures, "calibration", FIRST_PROMPTS[:2])
     scored = _present(figures, "score_calibration", ("auto",))

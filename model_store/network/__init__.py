@@ -1,4 +1,4 @@
-"""The networks in PyTorch: promptable models, written from their specifications, one module a part."""
+"""The networks in PyTorch: image encoders, prompt encoder, mask decoder, granularity module, and a predictor."""
 
 from model_store.network.model import PromptableModel, build_model
 from model_store.network.predictor import TorchPredictor

@@ -1,14 +1,14 @@
-"""The registry of architectures: which image encoder stands before SAM's prompt encoder and mask decoder.
+"""The registry of architectures: each is an image encoder with SAM's prompt encoder and mask decoder.
 
-A new encoder is one module with an `ImageEncoder` and one entry here.
+A new encoder needs one module with an `ImageEncoder` and one entry here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from model_store.network.image_encoder import ImageEncoder
-from model_store.network.lite_encoder import LiteEncoder
-from model_store.network.repvit_encoder import RepViTEncoder
+from model_store.network.encoders.image_encoder import ImageEncoder
+from model_store.network.encoders.lite_encoder import LiteEncoder
+from model_store.network.encoders.repvit_encoder import RepViTEncoder
 
 
 class UnknownArchitectureError(ValueError):
@@ -17,12 +17,12 @@ class UnknownArchitectureError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A kind of network.
+    """One architecture.
 
     Attributes:
-        name: Its name in checkpoints, on the command line and here.
-        title: What manifests and people are told.
-        encoder: Class of its image encoder, which is built without arguments.
+        name: Name in checkpoints and on the command line.
+        title: Title in manifests and messages.
+        encoder: Class of the image encoder, which is built without arguments.
     """
 
     name: str
@@ -38,17 +38,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     )
 }
 DEFAULT_ARCHITECTURE = "edgesam"
-"""That of checkpoints which do not say: EdgeSAM's official files."""
+"""Architecture of checkpoints that state none: EdgeSAM's official files."""
 
 
 def architecture(name: str) -> Architecture:
     """Return the architecture of a name.
 
     Raises:
-        UnknownArchitectureError: There is none.
+        UnknownArchitectureError: No architecture has this name.
     """
     try:
         return ARCHITECTURES[name]
     except KeyError:
         known = ", ".join(ARCHITECTURES)
-        raise UnknownArchitectureError(f"{name!r} is no architecture that is known here; there are {known}.") from None
+        raise UnknownArchitectureError(f"{name!r} is not a known architecture; there are {known}.") from None

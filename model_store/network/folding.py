@@ -1,4 +1,4 @@
-"""Folding for inference: batch norms into the convolutions before them."""
+"""Folding for inference: merges batch norms into the convolutions before them."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module that one simpler module replaces in eval mode."""
+    """A module that a simpler module can replace in eval mode."""
 
     def folded(self) -> nn.Module:
         """Return the replacement; it equals this module in eval mode up to rounding."""

@@ -1,4 +1,4 @@
-"""Pictures as the frames that the network sees, for the predictor and, a little differently, for training."""
+"""Frames, the network's input: images resized, normalised and padded as in the service, or resized as in training."""
 
 from importlib.util import find_spec
 
@@ -15,13 +15,13 @@ _HAS_PILLOW = find_spec("PIL") is not None
 
 
 def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
-    """The frame that is served: the very pixels the service feeds its encoder (docs/explanation/model.md, section 1.1).
+    """Return the frame of an image, with the same pixels as in the service (docs/explanation/model.md, section 1.1).
 
-    Without Pillow, on a machine that only trains, torch resizes: one pixel in ten differs by one grey level.
+    Without Pillow, on a machine that only trains, torch resizes. Then one pixel in ten differs by one grey level.
 
     Args:
-        image: (H, W, 3) RGB.
-        frame_size: S, side of the frame, pixels.
+        image: Image, (H, W, 3) RGB.
+        frame_size: Side of the frame, S, in pixels.
 
     Returns:
         (1, 3, S, S) float32.
@@ -35,13 +35,13 @@ def frame(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
 
 
 def resize_float(image: NDArray[np.uint8], frame_size: int = FRAME_SIZE) -> Tensor:
-    """The picture at its size in the frame as training and evaluation resize it: floats, never rounded.
+    """Return an image at its size in the frame, as training and evaluation resize it: floats, never rounded.
 
     Source: docs/explanation/model.md, section 1.2.
 
     Args:
-        image: (H, W, 3) RGB.
-        frame_size: S, the longer side of the result, pixels.
+        image: Image, (H, W, 3) RGB.
+        frame_size: Longer side of the result, S, in pixels.
 
     Returns:
         (3, h, w) float32 in [0, 255], neither normalised nor padded.

@@ -1,30 +1,27 @@
-"""The granularity module: proposes boxes on the frozen encoder, so that a click knows how large its object is.
+"""The granularity module: proposes boxes on the frozen encoder, from which the service infers the extent of a point.
 
 A BiFPN over three of the encoder's stages and a head with one class, under the keys of EdgeSAM's `efficient_det`
-variant. What it learns from is in `model_store.training.objectives.granularity`.
+variant. Its losses are in `model_store.training.objectives.granularity_losses`, its anchors in `anchors`.
 
-Letters: B pictures, A = 9 anchors a place, M places of all levels, N = A * M anchors, F = 64 channels; levels 3 to 7
-have strides 8 to 128.
+Letters: B images, N anchors, F = 64 channels; levels 3 to 7 have strides 8 to 128.
 Source: EfficientDet (arXiv 1911.09070); docs/explanation/model.md, section 6.1.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.image_encoder import EncoderLacksError, ImageEncoder
+from model_store.network.anchors import ANCHORS, STRIDES
+from model_store.network.encoders.image_encoder import ImageEncoder, UnsupportedByEncoderError
 
-STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 64
-ANCHORS = 9
 Channels = tuple[int, int, int]
 
 
 class GranularityModule(nn.Module):
-    """Features of three stages of an encoder to scores and boxes of all anchors.
+    """Maps three stages of an encoder to scores and boxes of all anchors.
 
     Args:
         in_channels: Channels of the stages, of strides 8, 16 and 32.
@@ -45,10 +42,12 @@ def granularity_module(encoder: ImageEncoder) -> GranularityModule:
     """Return a module with initial weights that fits an encoder.
 
     Raises:
-        EncoderLacksError: The encoder has no stages that the module could read.
+        UnsupportedByEncoderError: The encoder has no stages that the module could read.
     """
     if encoder.granularity_channels is None:
-        raise EncoderLacksError(f"{encoder.name} has no stages of strides 8, 16 and 32 for the granularity module.")
+        raise UnsupportedByEncoderError(
+            f"{encoder.name} has no stages of strides 8, 16 and 32 for the granularity module."
+        )
     return GranularityModule(encoder.granularity_channels)
 
 
@@ -65,10 +64,10 @@ class Pyramid(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One round. The first one makes five levels of three stages, and takes stages 4 and 5 twice, each time anew.
+    """One round of fusion. The first one makes five levels of three stages, and projects stages 4 and 5 twice.
 
     Args:
-        in_channels: Channels of the stages, of the first round; None for the others, which take five levels.
+        in_channels: Channels of the stages in the first round; None for later rounds, which take five levels.
     """
 
     def __init__(self, in_channels: Channels | None) -> None:
@@ -91,32 +90,32 @@ class Fusion(nn.Module):
         self.pool = SamePool()
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        again: dict[int, Tensor] = {}
+        projected: dict[int, Tensor] = {}
         if self.is_first:
             p3, p4, p5 = levels
             p6 = self.p5_to_p6(p5)
-            given = {3: self._of("p3_down_channel", p3), 4: self._of("p4_down_channel", p4)}
-            given |= {5: self._of("p5_down_channel", p5), 6: p6, 7: self.pool(p6)}
-            again = {4: self.p4_level_connection(p4), 5: self.p5_level_connection(p5)}
+            given = {3: self._apply_named("p3_down_channel", p3), 4: self._apply_named("p4_down_channel", p4)}
+            given |= {5: self._apply_named("p5_down_channel", p5), 6: p6, 7: self.pool(p6)}
+            projected = {4: self.p4_level_connection(p4), 5: self.p5_level_connection(p5)}
         else:
             given = dict(zip(range(3, 8), levels, strict=True))
         down = {7: given[7]}  # from coarse to fine
         for level in (6, 5, 4, 3):
             coarse = functional.interpolate(down[level + 1], size=_sides(given[level]), mode="nearest")
-            down[level] = self._of(f"conv{level}_up", self._mix(f"p{level}_w1", given[level], coarse))
+            down[level] = self._apply_named(f"conv{level}_up", self._weighted_sum(f"p{level}_w1", given[level], coarse))
         up = {3: down[3]}  # and back
         for level in (4, 5, 6):
-            inputs = (again.get(level, given[level]), down[level], self.pool(up[level - 1]))
-            up[level] = self._of(f"conv{level}_down", self._mix(f"p{level}_w2", *inputs))
-        up[7] = self._of("conv7_down", self._mix("p7_w2", given[7], self.pool(up[6])))
+            inputs = (projected.get(level, given[level]), down[level], self.pool(up[level - 1]))
+            up[level] = self._apply_named(f"conv{level}_down", self._weighted_sum(f"p{level}_w2", *inputs))
+        up[7] = self._apply_named("conv7_down", self._weighted_sum("p7_w2", given[7], self.pool(up[6])))
         return [up[level] for level in range(3, 8)]
 
-    def _mix(self, weights: str, *inputs: Tensor) -> Tensor:
+    def _weighted_sum(self, weights: str, *inputs: Tensor) -> Tensor:
         positive = functional.relu(self.get_parameter(weights))
         shares = positive / (positive.sum() + 1e-4)
         return functional.silu(sum((share * x for share, x in zip(shares, inputs, strict=True)), start=torch.zeros(())))
 
-    def _of(self, name: str, x: Tensor) -> Tensor:
+    def _apply_named(self, name: str, x: Tensor) -> Tensor:
         y: Tensor = self.get_submodule(name)(x)
         return y
 
@@ -135,7 +134,7 @@ class Projection(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3, pointwise, and batch norm where the head does not bring its own."""
+    """Depthwise 3x3, pointwise, and a batch norm unless the head has its own."""
 
     def __init__(self, out_channels: int, *, has_norm: bool) -> None:
         super().__init__()
@@ -161,7 +160,7 @@ class SamePool(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Convolutions shared by all levels, batch norms of each level's own."""
+    """Convolutions shared by all levels, with batch norms for each level."""
 
     def __init__(self, depth: int = 3) -> None:
         super().__init__()
@@ -171,7 +170,7 @@ class BoxHead(nn.Module):
         self.cls_bn_list = nn.ModuleList([nn.ModuleList([_norm() for _ in STRIDES]) for _ in range(depth)])
         self.cls_header = SeparableConv(ANCHORS, has_norm=False)
         self.reg_header = SeparableConv(ANCHORS * 4, has_norm=False)
-        # Nearly all anchors are background: start with a score of 0.01, or their number drowns everything else.
+        # Nearly all anchors are background. They start with a score of 0.01, or their losses would dominate all others.
         assert self.cls_header.pointwise_conv.bias is not None
         nn.init.constant_(self.cls_header.pointwise_conv.bias, -4.6)
 
@@ -189,48 +188,8 @@ class BoxHead(nn.Module):
         return torch.cat(scores, dim=1).float(), torch.cat(deltas, dim=1).float()
 
 
-def anchor_boxes(frame_size: int, device: torch.device | None = None) -> Tensor:
-    """All anchors (N, 4) as x0, y0, x1, y1 in the frame: level by level, row by row, ratio by ratio, scale by scale."""
-    places, shapes = anchor_places(frame_size, device), anchor_shapes(device)
-    return anchors_of(places[:, None], shapes).reshape(-1, 4)
-
-
-def anchor_places(frame_size: int, device: torch.device | None = None) -> Tensor:
-    """Where anchors are, (M, 3): the middle's x and y in the frame, and the stride of the level."""
-    levels = []
-    for stride in STRIDES:
-        middles = (torch.arange(-(-frame_size // stride), device=device) + 0.5) * stride
-        y, x = torch.meshgrid(middles, middles, indexing="ij")
-        levels.append(torch.stack([x, y, torch.full_like(x, stride)], dim=-1).reshape(-1, 3))
-    return torch.cat(levels)
-
-
-def anchor_shapes(device: torch.device | None = None) -> Tensor:
-    """What anchors a place has, (A, 2) as (width, height) in strides."""
-    shapes = [
-        (4 * 2 ** (octave / 3) / ratio**0.5, 4 * 2 ** (octave / 3) * ratio**0.5)
-        for ratio, octave in itertools.product((1.0, 0.5, 2.0), range(3))
-    ]
-    return torch.tensor(shapes, device=device)
-
-
-def anchors_of(places: Tensor, shapes: Tensor) -> Tensor:
-    """Anchors (..., 4) of places (..., 3) and shapes (..., 2), which are broadcast."""
-    half = places[..., 2:] * shapes / 2
-    return torch.cat([places[..., :2] - half, places[..., :2] + half], dim=-1)
-
-
-def decode_boxes(anchors: Tensor, deltas: Tensor, frame_size: int) -> Tensor:
-    """Boxes (..., 4) of anchors and deltas (..., 4), clipped to the frame."""
-    sizes = anchors[..., 2:] - anchors[..., :2]
-    centres = (anchors[..., 2:] + anchors[..., :2]) / 2 + deltas[..., :2] * sizes
-    # Limit of the usual coders: sixteen thousandths of a frame and a thousand frames are no boxes.
-    half = sizes * deltas[..., 2:].clamp(-4.135, 4.135).exp() / 2
-    return torch.cat([centres - half, centres + half], dim=-1).clamp(0, frame_size)
-
-
 def _sides(x: Tensor) -> tuple[int, int]:
-    """Height and width as numbers: what is traced for a graph would compute them at every run."""
+    """Return height and width as numbers; as traced values, a graph would compute them at every run."""
     return int(x.shape[2]), int(x.shape[3])
 
 

@@ -1,4 +1,4 @@
-"""Layer normalisation of channels-first maps, as the neck, the mask prompt and the mask upscaling use it."""
+"""Layer normalisation of channels-first maps, for the neck, the mask prompt and the mask upscaling."""
 
 from torch import Tensor, nn
 from torch.nn import functional

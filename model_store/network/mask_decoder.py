@@ -14,12 +14,12 @@ CHANNELS = 256
 MASKS = 4
 STABILITY_OFFSET = 1.0
 
-# What a number of masks means: the single mask is the first, the three are those for ambiguous prompts.
+# Outputs by number of masks: a single mask is output 0, three masks are those for ambiguous prompts.
 _SELECTION = {1: slice(0, 1), 3: slice(1, 4), 4: slice(0, 4)}
 
 
 class MaskDecoder(nn.Module):
-    """Letters: P prompts, T prompt tokens each, G = side of the image embedding (64)."""
+    """SAM's mask decoder. Letters: P prompts, T prompt tokens each, G = side of the image embedding (64)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,20 +44,20 @@ class MaskDecoder(nn.Module):
         dense: Tensor,
         num_multimask_outputs: int = MASKS,
     ) -> tuple[Tensor, Tensor]:
-        """Decodes P prompts.
+        """Decode P prompts.
 
         Args:
-            image_embedding: (1, 256, G, G) when the prompts share a picture, else (P, 256, G, G).
-            positional_code: (1, 256, G, G), from the prompt encoder.
-            sparse: prompt tokens (P, T, 256).
-            dense: (P, 256, G, G).
-            num_multimask_outputs: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
+            image_embedding: Image embedding, (1, 256, G, G) when the prompts share an image, else (P, 256, G, G).
+            positional_code: Positional code of the prompt encoder, (1, 256, G, G).
+            sparse: Prompt tokens, (P, T, 256).
+            dense: Mask prompts or their substitute, (P, 256, G, G).
+            num_multimask_outputs: Number of masks: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
 
         Returns:
             Mask logits (P, n, 4G, 4G) and predicted IoU (P, n), which no sigmoid bounds.
 
         Raises:
-            ValueError: any other ``num_multimask_outputs``.
+            ValueError: ``num_multimask_outputs`` is another number.
         """
         if num_multimask_outputs not in _SELECTION:
             raise ValueError(f"num_multimask_outputs is 1, 3 or 4, not {num_multimask_outputs}.")
@@ -96,10 +96,10 @@ class MLP(nn.Module):
 
 
 def stability_score(mask_logits: Tensor) -> Tensor:
-    """How little a mask changes when its threshold moves from +1 to -1, in [0, 1] (docs/explanation/model.md 3.4).
+    """Return the stability of masks when their threshold moves from +1 to -1, 0..1 (docs/explanation/model.md 3.4).
 
     Args:
-        mask_logits: (..., H, W).
+        mask_logits: Logits of masks, (..., H, W).
 
     Returns:
         (...) float32. 0 where no pixel is above -1: the quotient 0/0 would be NaN, and argmax would return it.

@@ -12,7 +12,7 @@ from model_store.network.folding import fold_in_place
 from model_store.network.mask_decoder import MASKS, MaskDecoder
 from model_store.network.prompt_encoder import PromptEncoder
 
-# Mean and standard deviation of pixel values, 0..255, RGB. Not buffers: the checkpoint has no place for them.
+# Mean and standard deviation of pixel values, 0..255, RGB. They are no buffers: official checkpoints lack them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
@@ -24,7 +24,7 @@ class PromptableModel(nn.Module):
     deployed model has fewer and is not interchangeable.
 
     Args:
-        architecture_name: Which image encoder, see `architectures`.
+        architecture_name: Name of the architecture, see `architectures`.
         frame_size: Side of the frame, in pixels.
 
     Attributes:
@@ -50,7 +50,7 @@ class PromptableModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode P prompts on one frame (1, 3, S, S) to mask logits (P, n, S/4, S/4) and predicted IoU (P, n).
 
-        Arguments as in ``PromptEncoder.forward`` and ``MaskDecoder.forward``.
+        The arguments are those of ``PromptEncoder.forward`` and ``MaskDecoder.forward``.
         """
         sparse, dense = self.prompt_encoder(points, boxes, mask_logits)
         decoded: tuple[Tensor, Tensor] = self.mask_decoder(
@@ -77,12 +77,12 @@ def build_model(name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> 
     """Return a model in train form and train mode, with initial weights from torch's global random state.
 
     Args:
-        name: Of the architecture.
-        frame_size: Side of the frame, in pixels; anything but 1024 is for training at low resolution.
+        name: Name of the architecture.
+        frame_size: Side of the frame, in pixels; sizes other than 1024 are for training at low resolution.
 
     Raises:
-        UnknownArchitectureError: There is no such architecture.
-        ValueError: The encoder cannot see a frame of this size.
+        UnknownArchitectureError: No architecture has this name.
+        ValueError: The encoder does not accept a frame of this size.
     """
     multiple = architecture(name).encoder.frame_multiple
     if frame_size <= 0 or frame_size % multiple:

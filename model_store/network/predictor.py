@@ -1,8 +1,8 @@
-"""The reference path end to end in PyTorch: a picture and a prompt in, masks of the picture's size out.
+"""The reference predictor in PyTorch, end to end: from an image and a prompt to masks of the image's size.
 
 Source: docs/explanation/model.md, section 1.
 
-Slow and plain on purpose: what the service computes is compared with it.
+It is slow and plain on purpose: tests compare the service with it.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,12 @@ from service.sam.transforms import FRAME_SIZE, Size, input_size, points_to_frame
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImage:
-    """Image embedding (1, 256, 64, 64) and the (H, W) of the picture it was made from."""
+    """The embedding of one image.
+
+    Attributes:
+        embedding: Image embedding, (1, 256, 64, 64).
+        original_size: Height and width of the image, in pixels.
+    """
 
     embedding: Tensor
     original_size: Size
@@ -32,10 +37,10 @@ class Prediction:
     """C masks of one prompt.
 
     Attributes:
-        logits: (C, H, W) at the size of the picture; the mask is where they are above 0.
-        mask_logits: (C, 256, 256), raw, to be fed back as a mask prompt.
-        iou_predictions: (C,), not bounded.
-        stability: (C,) in [0, 1], of ``mask_logits``.
+        logits: Logits at the size of the image, (C, H, W); the mask is where they are above 0.
+        mask_logits: Logits of the decoder, (C, 256, 256), usable as a mask prompt.
+        iou_predictions: Predicted IoUs, (C,), not bounded.
+        stability: Stability scores of ``mask_logits``, (C,), 0..1.
     """
 
     logits: NDArray[np.float32]
@@ -45,18 +50,18 @@ class Prediction:
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """(C, H, W)."""
+        """The masks, (C, H, W)."""
         return self.logits > 0
 
 
 class TorchPredictor:
-    """Predicts with a model in eval mode; keeps nothing between calls.
+    """Predicts masks with a model; nothing is kept between calls.
 
     Args:
-        model: is put into eval mode.
+        model: Model, which is put into eval mode.
 
     Raises:
-        ValueError: the model's frame is not the one the service's geometry is made for.
+        ValueError: The model's frame is not 1024 pixels, for which the service's geometry is made.
     """
 
     def __init__(self, model: PromptableModel) -> None:
@@ -66,7 +71,7 @@ class TorchPredictor:
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> EmbeddedImage:
-        """Embeds a picture, (H, W, 3) RGB."""
+        """Embed an image, (H, W, 3) RGB."""
         height, width, _ = image.shape
         pixels = frame(image).to(self._device)
         return EmbeddedImage(self._model.image_encoder(pixels), (height, width))
@@ -82,18 +87,18 @@ class TorchPredictor:
         mask_logits: ArrayLike | None = None,
         num_multimask_outputs: int = MASKS,
     ) -> Prediction:
-        """Cuts out what one prompt points at.
+        """Predict the masks of one prompt.
 
         Args:
-            embedded: from ``embed``.
-            points: (N, 2), (x, y) in pixels of the picture.
-            labels: (N,), 1 positive, 0 negative, -1 padding, -2 ignored.
-            box: (4,), x0, y0, x1, y1 in pixels of the picture.
-            mask_logits: (256, 256) of an earlier prediction.
-            num_multimask_outputs: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
+            embedded: Result of ``embed``.
+            points: Points as (x, y) in pixels of the image, (N, 2).
+            labels: Labels of the points, (N,): 1 positive, 0 negative, -1 padding, -2 ignored.
+            box: Box as x0, y0, x1, y1 in pixels of the image, (4,).
+            mask_logits: Mask logits of an earlier prediction, (256, 256).
+            num_multimask_outputs: Number of masks: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
 
         Raises:
-            ValueError: points without labels or the other way round.
+            ValueError: There are points without labels or labels without points.
         """
         if (points is None) != (labels is None):
             raise ValueError("Points and labels come together.")
@@ -132,12 +137,12 @@ class TorchPredictor:
 
 
 def upsample_logits(mask_logits: Tensor, original_size: Size, frame_size: int = FRAME_SIZE) -> Tensor:
-    """Mask logits at the size of the picture, by the two bilinear steps of docs/explanation/model.md, section 1.4.
+    """Return mask logits at the size of the image, by the two bilinear steps of docs/explanation/model.md, section 1.4.
 
     Args:
-        mask_logits: (P, C, h, w) of the decoder.
-        original_size: (H, W) of the picture.
-        frame_size: side of the frame, pixels.
+        mask_logits: Logits of the decoder, (P, C, h, w).
+        original_size: Height and width of the image, in pixels.
+        frame_size: Side of the frame, in pixels.
 
     Returns:
         (P, C, H, W).

@@ -1,4 +1,4 @@
-"""The prompt encoder: points, boxes and low-res masks as tokens and a dense map.
+"""The prompt encoder: turns points, boxes and low-resolution masks into tokens and a dense map.
 
 Source: docs/explanation/model.md, sections 1.6 and 3.1.
 """
@@ -15,10 +15,10 @@ CHANNELS = 256
 
 
 class PromptEncoder(nn.Module):
-    """What the user points at, in the language of the mask decoder.
+    """SAM's prompt encoder.
 
     Letters: P prompts, N points each, S = frame side in pixels (1024). Coordinates are (x, y) in the frame, before
-    the half pixel that takes them to pixel centres.
+    the half pixel is added that moves them to pixel centres.
     """
 
     def __init__(self, *, frame_size: int = 1024) -> None:
@@ -41,7 +41,7 @@ class PromptEncoder(nn.Module):
 
     @property
     def grid_size(self) -> int:
-        """Side of the image embedding."""
+        """Side of the image embedding, S/16."""
         return self.frame_size // 16
 
     def forward(
@@ -51,14 +51,14 @@ class PromptEncoder(nn.Module):
         mask_logits: Tensor | None = None,
         box_labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Encodes P prompts of one shape.
+        """Encode P prompts of one shape.
 
         Args:
-            points: coordinates (P, N, 2) and labels (P, N): 1 positive, 0 negative, -1 not a point, -2 ignored (a
+            points: Coordinates (P, N, 2) and labels (P, N): 1 positive, 0 negative, -1 not a point, -2 ignored (a
                 zero token). Without boxes, one padding point with label -1 is appended to each prompt.
-            boxes: (P, 4), x0, y0, x1, y1.
-            mask_logits: (P, 1, S/4, S/4), logits of an earlier answer.
-            box_labels: (P,), -1 where a box is none: both its corners become padding.
+            boxes: Boxes as x0, y0, x1, y1, (P, 4).
+            mask_logits: Logits of an earlier mask, (P, 1, S/4, S/4).
+            box_labels: Labels of the boxes, (P,); a box with label -1 is absent, and both its corners become padding.
 
         Returns:
             Sparse tokens (P, T, 256), points before corners, T = 0 when there are neither; dense (P, 256, S/16, S/16).
@@ -77,7 +77,7 @@ class PromptEncoder(nn.Module):
         return sparse, self.dense(mask_logits, sparse.shape[0])
 
     def dense_positional_code(self) -> Tensor:
-        """Positional code of the embedding's pixel centres, (1, 256, S/16, S/16)."""
+        """Return the positional code of the embedding's pixel centres, (1, 256, S/16, S/16)."""
         side = self.grid_size
         centres = (torch.arange(side, device=self.pe_layer.device, dtype=torch.float32) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
@@ -85,12 +85,12 @@ class PromptEncoder(nn.Module):
         return code.permute(2, 0, 1).unsqueeze(0)
 
     def point_code(self, coords: Tensor) -> Tensor:
-        """Positional code (..., 256) of frame coordinates (..., 2), no type embedding; nothing is clamped."""
+        """Return the positional code (..., 256) of frame coordinates (..., 2), without type embedding or clamping."""
         code: Tensor = self.pe_layer(((coords + 0.5) / self.frame_size).float())
         return code
 
     def dense(self, mask_logits: Tensor | None, prompts: int) -> Tensor:
-        """Dense map (P, 256, S/16, S/16) of low-res masks (P, 1, S/4, S/4), or of having none."""
+        """Return the dense map (P, 256, S/16, S/16) of mask prompts (P, 1, S/4, S/4), or of none."""
         if mask_logits is None:
             embed = self.no_mask_embed.weight.reshape(1, CHANNELS, 1, 1)
             return embed.expand(prompts, CHANNELS, self.grid_size, self.grid_size)
@@ -98,7 +98,7 @@ class PromptEncoder(nn.Module):
         return dense
 
     def type_embedding(self, label: int) -> Tensor:
-        """Embedding (1, 256) of what a point is: the labels from 0, negative, to 3, bottom-right corner of a box."""
+        """Return the type embedding (1, 256) of a label, from 0, negative, to 3, bottom-right corner of a box."""
         embedding = self.point_embeddings[label]
         assert isinstance(embedding, nn.Embedding)
         return embedding.weight

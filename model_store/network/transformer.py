@@ -14,7 +14,7 @@ HEADS = 8
 
 
 class TwoWayTransformer(nn.Module):
-    """Two layers that update tokens and image in turn, then one last look of the tokens at the image."""
+    """Two layers that update tokens and image alternately, then a final attention of the tokens to the image."""
 
     def __init__(self, channels: int, *, depth: int = 2, mlp_channels: int = 2048) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(channels)
 
     def forward(self, image: Tensor, image_code: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs the layers.
+        """Run the layers.
 
         Args:
-            image: image tokens (P, M, C).
-            image_code: positional code of the image tokens, (1 or P, M, C).
-            tokens: output tokens and prompt tokens (P, T, C); they are also their own positional code.
+            image: Image tokens, (P, M, C).
+            image_code: Positional code of the image tokens, (1 or P, M, C).
+            tokens: Output tokens and prompt tokens, (P, T, C), which are also their own positional code.
 
         Returns:
             Tokens (P, T, C) and image tokens (P, M, C).
@@ -46,9 +46,9 @@ class TwoWayLayer(nn.Module):
     """Self attention of tokens, tokens to image, MLP of tokens, image to tokens; each normalised after its residual.
 
     Args:
-        channels: C.
-        mlp_channels: inner width of the MLP.
-        is_first: the first layer's self attention has neither positional code nor residual.
+        channels: Number of channels, C.
+        mlp_channels: Inner channels of the MLP.
+        is_first: Whether this is the first layer, whose self attention has neither positional code nor residual.
     """
 
     def __init__(self, channels: int, mlp_channels: int, *, is_first: bool) -> None:
@@ -64,7 +64,7 @@ class TwoWayLayer(nn.Module):
         self.cross_attn_image_to_token = Attention(channels, channels // 2)
 
     def forward(self, queries: Tensor, image: Tensor, token_code: Tensor, image_code: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (P, T, C) and image (P, M, C) with the codes of both; returns both, updated."""
+        """Update queries (P, T, C) and image (P, M, C), given the positional codes of both."""
         if self.is_first:
             queries = self.self_attn(queries, queries, queries)
         else:
@@ -79,7 +79,7 @@ class TwoWayLayer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, 8 heads over an inner width; no mask, no dropout."""
+    """Multi-head attention with 8 heads; no mask, no dropout."""
 
     def __init__(self, channels: int, inner_channels: int) -> None:
         super().__init__()

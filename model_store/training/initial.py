@@ -1,29 +1,30 @@
-"""Initial weights for training: of the backbone from ImageNet where it has been there, else random."""
+"""Initial weights for training: backbones pretrained on ImageNet where they exist, else random weights."""
 
 import torch
 from torch import Tensor, nn
 
 from model_store.checkpoint import seeded_model
 from model_store.network.architectures import DEFAULT_ARCHITECTURE
-from model_store.network.lite_encoder import LiteEncoder
+from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.model import PromptableModel
 from model_store.network.transformer import Attention
 from model_store.training.pretrained import load_imagenet_weights
 
 SHARPNESS = 2.5
+"""Factor of the query and key projections between tokens and image."""
 
 
 @torch.no_grad()
 def initial_model(seed: int, name: str = DEFAULT_ARCHITECTURE) -> PromptableModel:
-    """Return a model that looks where it is pointed at before it has learned anything.
+    """Return an initial model whose attention is localised around the prompts.
 
-    In attention between tokens and image, queries and keys start with the same projection. Both carry the same Fourier
-    code of their place, so their product is a bump around the click from the first step on, instead of noise; enlarged,
-    since with the default scale the bump would hardly outweigh the mean of the map.
+    In attention between tokens and image, queries and keys start with the same projection. Both contain the Fourier
+    code of their position, so their product is a peak around the prompt from the first step on, instead of noise. The
+    projections are enlarged, since with the default scale the peak would hardly exceed the mean of the map.
 
     Args:
-        seed: Decides the random weights.
-        name: Of the architecture.
+        seed: Seed of the random weights.
+        name: Name of the architecture.
 
     Raises:
         PretrainedError: The encoder starts from ImageNet weights that are not installed.

@@ -1,4 +1,4 @@
-"""ImageNet weights of backbones, from the packages of the extra `pretrained`. Serving never needs them."""
+"""ImageNet weights of backbones, from the packages of the extra `pretrained`; only training needs them."""
 
 import hashlib
 import importlib.util
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model_store.catalog import ModelStoreError
-from model_store.network.efficientnet_lite import Classifier, EfficientNetLite2, from_published_keys
+from model_store.network.encoders.efficientnet_lite import Classifier, EfficientNetLite2, from_published_keys
 
 
 class PretrainedError(ModelStoreError):
@@ -21,10 +21,9 @@ class PretrainedFile:
     """A weight file inside an installed package.
 
     Attributes:
-        package: Name of the package that is imported.
+        package: Import name of the package.
         file: Path of the file inside the package.
-        sha256: Of the file, lower-case hex. A PyTorch file is read without running its code, but other numbers would
-            be other features.
+        sha256: SHA-256 of the file, lower-case hex. Other numbers would be other features.
     """
 
     package: str
@@ -62,14 +61,14 @@ def load_imagenet_weights(backbone: EfficientNetLite2) -> Classifier:
     """Load ImageNet weights into a backbone.
 
     Returns:
-        The backbone with ImageNet's head, in eval mode.
+        The backbone with ImageNet's classification head, in eval mode.
 
     Raises:
         PretrainedError: The weights are not installed, or the file differs.
     """
     classifier = Classifier(backbone)
     missing = classifier.load_state_dict(from_published_keys(EFFICIENTNET_LITE2.read()), strict=False)
-    # Published before batch norms counted their batches.
+    # The file is older than the batch counter of batch norms.
     lacking = [key for key in missing.missing_keys if not key.endswith("num_batches_tracked")]
     if lacking or missing.unexpected_keys:
         raise PretrainedError(f"the weight file does not fit: {lacking[:3]} {missing.unexpected_keys[:3]}")

@@ -1,16 +1,16 @@
-"""What a run begins with: the state of another run, a checkpoint, a bundled model, or initial weights."""
+"""The starting point of a run: the state of a run, a checkpoint, a bundled model, or initial weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_store.catalog import ModelStoreError, UsageError
 from model_store.checkpoint import CheckpointError, load_checkpoint, load_granularity
+from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.granularity_module import GranularityModule
-from model_store.network.image_encoder import ImageEncoder
 from model_store.network.model import PromptableModel, build_model
 from model_store.training.initial import initial_model
 from model_store.training.loop.state import STATE_NAME, RunState, load_state
-from model_store.training.options import valid
+from model_store.training.options import as_usage_error
 from model_store.training.tasks import GRANULARITY
 
 BUNDLED_CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -19,13 +19,13 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pth")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What a run begins with.
+class StartingPoint:
+    """The starting point of a run.
 
     Args:
-        model: Network with its weights, in train mode, on the CPU.
-        state: State to take up, which has weights of its own; None where there is only the model.
-        is_trained: Whether the weights have been trained.
+        model: Model with its weights, on the CPU.
+        state: State to load, which has its own weights; None if there is only the model.
+        is_trained: Whether the weights are trained.
     """
 
     model: PromptableModel
@@ -33,29 +33,29 @@ class Start:
     is_trained: bool = True
 
 
-def starting_point(resume: str | Path | None, architecture: str | None, *, seed: int) -> Start:
-    """Read what a run is to begin with.
+def starting_point(resume: str | Path | None, architecture: str | None, *, seed: int) -> StartingPoint:
+    """Read the starting point of a run.
 
     Args:
         resume: Folder of a run, checkpoint file, or name of a bundled model; a `Path` is a folder of a run. None: the
-            pretrained backbone where the architecture has one, else initial weights.
+            pretrained backbone if the architecture has one, else initial weights.
         architecture: Name of the architecture. None: that of `resume`, or the default.
         seed: Seed of initial weights.
 
     Raises:
-        UsageError: `resume` is none of these, or its architecture is another one.
-        ModelStoreError: a state or checkpoint cannot be read.
+        UsageError: `resume` is none of these, or has another architecture.
+        ModelStoreError: A state or checkpoint cannot be read.
     """
     if resume is None:
         name = architecture or DEFAULT_ARCHITECTURE
-        return Start(valid(lambda: initial_model(seed, name)), is_trained=False)
+        return StartingPoint(as_usage_error(lambda: initial_model(seed, name)), is_trained=False)
     if isinstance(resume, Path) or (Path(resume).is_dir() and resume not in bundled_names()):
         state = load_state(Path(resume))
         if state.architecture == GRANULARITY:
-            raise UsageError(f"{resume} is a run of the granularity module; 'granularity' resumes it")
-        start = Start(build_model(state.architecture), state)
+            raise UsageError(f"{resume} is a run of the granularity module; the command 'granularity' resumes it")
+        start = StartingPoint(build_model(state.architecture), state)
     else:
-        start = Start(load_weights(resume))
+        start = StartingPoint(load_weights(resume))
     found = start.model.architecture.name
     if architecture is not None and architecture != found:
         raise UsageError(f"{resume} has the architecture {found}, not {architecture}; leave --architecture out")
@@ -66,8 +66,8 @@ def load_weights(source: str) -> PromptableModel:
     """Load a checkpoint file, or a bundled checkpoint by its name.
 
     Raises:
-        UsageError: the source is neither.
-        ModelStoreError: the file cannot be read.
+        UsageError: The source is neither.
+        ModelStoreError: The file cannot be read.
     """
     path = BUNDLED_CHECKPOINTS / f"{source}.safetensors" if source in bundled_names() else Path(source)
     if not path.is_file() or path.suffix not in CHECKPOINT_SUFFIXES:
@@ -83,27 +83,27 @@ def load_weights(source: str) -> PromptableModel:
 
 
 def module_start(resume: str | Path | None, module: GranularityModule, encoder: ImageEncoder) -> RunState | None:
-    """Read what a run of the granularity module is to begin with.
+    """Load the starting point of a run of the granularity module.
 
     Args:
         resume: Folder of a run of the module, or a file of its weights (.pth), which are loaded; a `Path` is a folder.
             None: initial weights.
-        module: Module that learns.
-        encoder: Encoder that the module reads.
+        module: Module to train.
+        encoder: Encoder whose stages the module reads.
 
     Returns:
-        The state to take up, where there is one.
+        The state to load, if `resume` is a run.
 
     Raises:
-        UsageError: `resume` is the run of something else.
-        ModelStoreError: a state or a file of weights cannot be read.
+        UsageError: `resume` is a run of another task.
+        ModelStoreError: A state or a file of weights cannot be read.
     """
     if resume is None:
         return None
     if isinstance(resume, Path) or Path(resume).is_dir():
         state = load_state(Path(resume))
         if state.architecture != GRANULARITY:
-            raise UsageError(f"{resume} is a run of {state.architecture}; 'train' or 'distill' resumes it")
+            raise UsageError(f"{resume} is a run of {state.architecture}; the command 'train' or 'distill' resumes it")
         return state
     try:
         module.load_state_dict(load_granularity(resume, encoder).state_dict())
@@ -113,5 +113,5 @@ def module_start(resume: str | Path | None, module: GranularityModule, encoder: 
 
 
 def bundled_names() -> list[str]:
-    """Return the names of the checkpoints that come with the repository."""
+    """Return the names of the checkpoints in the repository."""
     return sorted(path.stem for path in BUNDLED_CHECKPOINTS.glob("*.safetensors"))

@@ -1,9 +1,9 @@
-"""Teachers to distil from: SAM with its ViT-B, L or H encoder, under SAM's own keys, or an EdgeSAM checkpoint.
+"""Teachers of distillation: SAM with its ViT-B, L or H encoder, under SAM's own keys, or an EdgeSAM checkpoint.
 
 SAM's prompt encoder and mask decoder are EdgeSAM's (docs/explanation/model.md, section 0): a teacher is another image
 encoder before the same parts.
 
-Letters: B pictures, H, W the grid of patches (64 in a frame of 1024), C channels, h heads, d = C/h, w side of a window.
+Letters: B images, H, W the grid of patches (64 in a frame of 1024), C channels, h heads, d = C/h, w side of a window.
 Source: SAM (arXiv 2304.02643) and its plain ViT detector (arXiv 2203.16527).
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from model_store.catalog import ModelStoreError
 from model_store.checkpoint import CheckpointError, load_checkpoint
-from model_store.network.image_encoder import EMBEDDING_CHANNELS
+from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS
 from model_store.network.layer_norm import LayerNorm2d
 from model_store.network.mask_decoder import MaskDecoder
 from model_store.network.model import PromptableModel
@@ -32,12 +32,19 @@ NORM_EPSILON = 1e-6  # nn.LayerNorm's default is 1e-5
 
 
 class TeacherError(ModelStoreError):
-    """The file is no teacher that is known here; the message says what it looks like."""
+    """The file is not a known teacher; the message states the difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViTShape:
-    """Size of an encoder: channels, blocks, heads, and which blocks attend to the whole picture."""
+    """Size of a ViT encoder.
+
+    Args:
+        channels: Number of channels.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        global_blocks: Indices of the blocks that attend to the whole image.
+    """
 
     channels: int
     depth: int
@@ -63,7 +70,7 @@ class SAM(nn.Module):
 
 
 class ViTEncoder(nn.Module):
-    """Frames (B, 3, S, S) to image embedding (B, 256, S/16, S/16); S is fixed by the learned positions."""
+    """Frames (B, 3, S, S) to image embedding (B, 256, S/16, S/16); S is fixed by the trained position embedding."""
 
     def __init__(self, shape: ViTShape, *, frame_size: int = 1024) -> None:
         super().__init__()
@@ -120,7 +127,7 @@ class ViTBlock(nn.Module):
         y = self.norm1(x)
         if self.window:
             height, width = y.shape[1:3]
-            y = _joined(self.attn(_windows(y, self.window)), self.window, height, width)
+            y = _unwindowed(self.attn(_windows(y, self.window)), self.window, height, width)
         else:
             y = self.attn(y)
         x = x + y
@@ -129,7 +136,7 @@ class ViTBlock(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Attention with a learned term for the distance along each axis, taken with the unscaled query."""
+    """Attention with a trained relative position along each axis, which is multiplied with the unscaled query."""
 
     def __init__(self, channels: int, heads: int, side: int) -> None:
         super().__init__()
@@ -144,9 +151,9 @@ class RelativeAttention(nn.Module):
         batch, height, width, channels = x.shape
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # (B, h, H*W, d)
-        by_place = q.reshape(batch, self.heads, height, width, -1)
-        along_h = torch.einsum("bnhwd,hkd->bnhwk", by_place, _distances(self.rel_pos_h, height))
-        along_w = torch.einsum("bnhwd,wkd->bnhwk", by_place, _distances(self.rel_pos_w, width))
+        by_position = q.reshape(batch, self.heads, height, width, -1)
+        along_h = torch.einsum("bnhwd,hkd->bnhwk", by_position, _distances(self.rel_pos_h, height))
+        along_w = torch.einsum("bnhwd,wkd->bnhwk", by_position, _distances(self.rel_pos_w, width))
         bias = along_h[..., :, None] + along_w[..., None, :]  # (B, h, H, W, H, W)
         attended = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=bias.reshape(batch, self.heads, height * width, height * width)
@@ -169,19 +176,19 @@ class ViTMLP(nn.Module):
 
 
 def load_teacher(path: Path) -> SAM | PromptableModel:
-    """The teacher of a checkpoint, frozen, in eval mode on the CPU.
+    """Return the teacher of a checkpoint, frozen, in eval mode on the CPU.
 
     Args:
-        path: `sam_vit_b.pth`, `…_l.pth`, `…_h.pth`, or an EdgeSAM checkpoint.
+        path: Checkpoint: `sam_vit_b.pth`, `…_l.pth`, `…_h.pth`, or an EdgeSAM checkpoint.
 
     Raises:
-        OSError: the file cannot be read.
-        TeacherError: it is neither, or its keys or shapes do not fit.
+        OSError: The file cannot be read.
+        TeacherError: The file is neither, or its keys or shapes do not fit.
     """
     with path.open("rb") as file:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever the bytes of a broken file lead to
+        except Exception as error:  # broken bytes raise errors of many types
             raise TeacherError(f"{path} is not a readable PyTorch checkpoint") from error
     positions = state.get("image_encoder.pos_embed") if isinstance(state, Mapping) else None
     if positions is None:
@@ -193,10 +200,10 @@ def load_teacher(path: Path) -> SAM | PromptableModel:
 
 
 def sam_from_state_dict(state: Mapping[str, Any]) -> SAM:
-    """SAM of a state dict, frozen, in eval mode; which of the three it is, its channels tell.
+    """Return the SAM of a state dict, frozen, in eval mode; its channels determine the variant.
 
     Raises:
-        TeacherError: of another width, or keys do not fit.
+        TeacherError: The width is unknown, or keys do not fit.
     """
     channels, side = state["image_encoder.pos_embed"].shape[-1], state["image_encoder.pos_embed"].shape[1]
     shape = next((shape for shape in SHAPES.values() if shape.channels == channels), None)
@@ -212,9 +219,9 @@ def sam_from_state_dict(state: Mapping[str, Any]) -> SAM:
 
 
 def _distances(table: Tensor, side: int) -> Tensor:
-    """(side, side, d): entry for query place i and key place j at [i, j]."""
-    places = torch.arange(side, device=table.device)
-    return table[places[:, None] - places[None, :] + side - 1]
+    """Return (side, side, d), with the entry for query position i and key position j at [i, j]."""
+    positions = torch.arange(side, device=table.device)
+    return table[positions[:, None] - positions[None, :] + side - 1]
 
 
 def _windows(x: Tensor, window: int) -> Tensor:
@@ -227,8 +234,8 @@ def _windows(x: Tensor, window: int) -> Tensor:
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, window, window, channels)
 
 
-def _joined(x: Tensor, window: int, height: int, width: int) -> Tensor:
-    """What `_windows` took apart, without its padding."""
+def _unwindowed(x: Tensor, window: int, height: int, width: int) -> Tensor:
+    """Invert `_windows`, and remove its padding."""
     rows, columns = -(-height // window), -(-width // window)
     x = x.reshape(-1, rows, columns, window, window, x.shape[-1]).permute(0, 1, 3, 2, 4, 5)
     return x.reshape(len(x), rows * window, columns * window, -1)[:, :height, :width]

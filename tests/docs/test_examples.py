@@ -160,4 +160,4 @@ def test_the_commands_that_import_a_checkpoint_run(clone: Path):
 
     assert len(printed) == 3
     assert (clone / "models" / "mine" / "manifest.json").is_file()
-    assert "mine is whole and runs" in printed[-1]
+    assert "mine is complete and runs" in printed[-1]

@@ -12,9 +12,9 @@ from model_store.checkpoint import (
     save_checkpoint,
     seeded_model,
 )
+from model_store.network.encoders.repvit_encoder import RepViTEncoder
 from model_store.network.granularity_module import granularity_module
 from model_store.network.model import build_model
-from model_store.network.repvit_encoder import RepViTEncoder
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_granularity_module_is_loaded_strictly(tmp_path, model):
         load_granularity(tmp_path / "partial.pth", RepViTEncoder())
     with pytest.raises(CheckpointError, match=r"edgesam\.pth: not a granularity module"):
         load_granularity(tmp_path / "edgesam.pth", RepViTEncoder())
-    with pytest.raises(CheckpointError, match="goes with a checkpoint"):
+    with pytest.raises(CheckpointError, match="used together with a checkpoint"):
         load_checkpoint(tmp_path / "boxes.pth")
 
 
@@ -146,20 +146,20 @@ def test_another_architecture_names_what_is_unexpected(tmp_path, model):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (torch.zeros(256, 256), r"1 of a wrong shape: .*\[256, 256\] instead of \[4, 256\]"),
         (torch.full((4, 256), float("nan")), "1 not finite"),
-        (torch.zeros(4, 256, dtype=torch.int64), "1 of a wrong kind: .*int64 instead of torch.float32"),
+        (torch.zeros(4, 256, dtype=torch.int64), "1 of a wrong type: .*int64 instead of torch.float32"),
         ([[0.0]], "1 not arrays"),
     ],
 )
-def test_a_wrong_value_is_named(tmp_path, model, value, said):
+def test_a_wrong_value_is_named(tmp_path, model, value, message):
     key = "mask_decoder.iou_prediction_head.layers.2.weight"
     path = tmp_path / "wrong.pth"
     torch.save(model.state_dict() | {key: value}, path)
 
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(path)
 
     assert key in str(caught.value)

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
-from support.file_server import Answer, FileServer
+from support.file_server import FileServer, Reply
 from support.ranked_model import with_ranking
 from typer.testing import CliRunner
 
@@ -64,11 +64,11 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory, checkpoint):
-    """A models directory after `fetch`, from a published model that a local server has; the answers of the command."""
+    """A models directory after `fetch`, from a published model on a local server, with the results of the command."""
     models = tmp_path_factory.mktemp("models")
     data = checkpoint.read_bytes()
     order = ("fetch", "tiny", "--accept-licence", "--weights", "float32", "--models-dir", models)
-    with pytest.MonkeyPatch.context() as patch, FileServer(model=Answer(data)) as server:
+    with pytest.MonkeyPatch.context() as patch, FileServer(model=Reply(data)) as server:
         patch.setitem(catalog.PUBLISHED, "tiny", published(data, server.url("absent"), server.url("model")))
         first = call(*order)
         again = call(*order)
@@ -120,7 +120,7 @@ def test_the_catalogue_is_complete_and_points_to_https():
 
 
 def test_nothing_is_downloaded_before_the_licence_is_accepted(tmp_path, monkeypatch):
-    with FileServer(model=Answer(b"weights")) as server:
+    with FileServer(model=Reply(b"weights")) as server:
         monkeypatch.setitem(catalog.PUBLISHED, "tiny", published(b"weights", server.url("model")))
         result = call("fetch", "tiny", "--models-dir", tmp_path / "models")
 
@@ -133,7 +133,7 @@ def test_nothing_is_downloaded_before_the_licence_is_accepted(tmp_path, monkeypa
 
 
 def test_a_checkpoint_alone_is_fetched_without_export(tmp_path, monkeypatch):
-    with FileServer(own=Answer(b"weights")) as server:
+    with FileServer(own=Reply(b"weights")) as server:
         monkeypatch.setitem(catalog.PUBLISHED, "tiny", published(b"weights", "https://mirror.invalid/tiny.pth"))
         result = call(
             "fetch", "tiny", "--accept-licence", "--no-export", "--url", server.url("own"), "--models-dir", tmp_path
@@ -144,7 +144,7 @@ def test_a_checkpoint_alone_is_fetched_without_export(tmp_path, monkeypatch):
 
 
 def test_wrong_bytes_end_in_one_line_with_both_hashes(tmp_path, monkeypatch):
-    with FileServer(model=Answer(b"changed")) as server:
+    with FileServer(model=Reply(b"changed")) as server:
         monkeypatch.setitem(catalog.PUBLISHED, "tiny", published(b"weights", server.url("model")))
         result = call("fetch", "tiny", "--accept-licence", "--models-dir", tmp_path)
 
@@ -167,7 +167,7 @@ def test_interrupting_a_fetch_ends_in_one_line(tmp_path):
         "catalog.PUBLISHED['edge-sam'] = dataclasses.replace(catalog.PUBLISHED['edge-sam'], size_bytes=100_000)\n"
         "app(['fetch', 'edge-sam', '--accept-licence', '--url', sys.argv[1], '--models-dir', sys.argv[2]])"
     )
-    with FileServer(model=Answer(b"0" * 100_000, stall_after=50_000)) as server:
+    with FileServer(model=Reply(b"0" * 100_000, stall_after=50_000)) as server:
         process = subprocess.Popen(
             [sys.executable, "-c", script, server.url("model"), tmp_path],
             cwd=ROOT,
@@ -232,7 +232,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path):
     assert not (tmp_path / "models" / "x").exists()
 
 
-def test_the_terms_of_an_unknown_file_have_to_be_said(tmp_path, checkpoint):
+def test_the_licence_of_an_unknown_file_is_required(tmp_path, checkpoint):
     result = call("import", checkpoint, "--name", "own", "--models-dir", tmp_path)
 
     assert result.exit_code == 2
@@ -250,7 +250,7 @@ def test_a_published_file_keeps_its_own_terms_however_it_came_here(tmp_path, che
     assert "--accept-licence" in error_of(result)
 
 
-def test_an_unknown_checkpoint_becomes_a_model_that_says_what_was_stated(tmp_path, checkpoint):
+def test_an_unknown_checkpoint_becomes_a_model_with_the_stated_facts(tmp_path, checkpoint):
     stated = ("--licence", "our own [draft]", "--untrained", "--measured", "miou_box=0.5", "--notes", "a note")
     form = ("--weights", "float32", "--upsample-mode", "bilinear")
 
@@ -294,7 +294,7 @@ def test_info_shows_architecture_encoder_licence_and_how_masks_are_ordered(tmp_p
     assert rows["masks ordered by"] == words
 
 
-def test_a_fetched_model_says_where_it_comes_from(fetched, checkpoint):
+def test_a_fetched_model_states_its_source(fetched, checkpoint):
     first, models = fetched["first"], fetched["models"]
 
     info = json.loads(call("info", "tiny", "--json", "--models-dir", models).stdout)
@@ -321,7 +321,7 @@ def test_a_fetched_model_is_listed_as_such(fetched):
     assert entries["tiny"]["fingerprint"]
 
 
-def test_a_whole_model_is_verified_and_a_damaged_one_is_named(fetched, tmp_path):
+def test_a_complete_model_is_verified_and_a_damaged_one_is_named(fetched, tmp_path):
     whole = call("verify", "tiny", "--models-dir", fetched["models"])
     damaged_directory = shutil.copytree(fetched["models"] / "tiny", tmp_path / "tiny")
     with (damaged_directory / "decoder.onnx").open("r+b") as file:
@@ -333,14 +333,14 @@ def test_a_whole_model_is_verified_and_a_damaged_one_is_named(fetched, tmp_path)
     incomplete = call("verify", damaged_directory)
 
     assert whole.exit_code == 0, whole.output
-    assert "whole and runs" in whole.stdout
+    assert "complete and runs" in whole.stdout
     assert damaged.exit_code == incomplete.exit_code == 1
     assert "decoder.onnx" in error_of(damaged)
     assert "SHA-256" in error_of(damaged)
     assert "decoder.onnx" in error_of(incomplete)
 
 
-def test_what_is_there_is_replaced_only_on_request_and_only_if_it_is_a_model(fetched, tmp_path, checkpoint):
+def test_an_existing_folder_is_replaced_only_on_request_and_only_if_it_is_a_model(fetched, tmp_path, checkpoint):
     model = shutil.copytree(fetched["models"] / "tiny", tmp_path / "tiny")
     before = sorted((path.name, path.stat().st_mtime_ns) for path in model.iterdir())
     papers = tmp_path / "papers"
@@ -383,10 +383,10 @@ def test_initial_weights_in_the_official_layout_are_the_published_pair_in_an_emp
         (["export", "--out", "x"], "--untrained"),
         (["export", "--untrained", "--out", "x", "--measured", "miou=high"], "NAME=VALUE"),
         (["export", "--untrained", "--out", "x", "--name", "A B"], "is not a model name"),
-        (["export", "--untrained", "--out", "x", "--granularity", "b.pth", "--layout", "official"], "served layout"),
+        (["export", "--untrained", "--out", "x", "--granularity", "b.pth", "--layout", "official"], "--layout served"),
     ],
 )
-def test_a_command_that_cannot_be_meant_is_refused(arguments, words, tmp_path, monkeypatch):
+def test_contradictory_options_are_refused(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     result = call(*arguments)
@@ -454,7 +454,7 @@ def test_models_are_read_and_checked_with_the_extra_store_alone(fetched):
     assert [(result.returncode, result.stderr.count("error")) for result in results] == [(0, 0)] * 3
 
 
-def test_checkpoints_are_asked_for_with_the_extra_store_alone(tmp_path):
+def test_checkpoints_are_fetched_with_the_extra_store_alone(tmp_path):
     order = ("fetch", "edge-sam", "--accept-licence", "--no-export", "--models-dir", tmp_path)
     with FileServer() as server:
         result = run_without(["torch", "onnx"], *order, "--url", server.url("edge_sam.pth"))
@@ -476,5 +476,5 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path):
     for (package, extra), result in results.items():
         assert result.returncode == 1
         assert package in result.stderr
-        assert f"pip install 'edgesam-service[{extra}]'" in result.stderr
+        assert f"pip install -e '.[{extra}]'" in result.stderr
         assert "Traceback" not in result.stderr

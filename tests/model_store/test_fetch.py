@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from support.file_server import Answer, FileServer
+from support.file_server import FileServer, Reply
 
 from model_store.catalog import UsageError
 from model_store.fetch import FetchError, Limits, fetch, shown_url
-from model_store.part import PartInUseError, open_part
+from model_store.partial_download import DownloadInUseError, open_partial_download
 
 DATA = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(len(DATA))
@@ -36,8 +36,10 @@ def names_in(directory):
 
 def test_a_file_is_fetched_and_nothing_else_is_left(tmp_path):
     seen = []
-    with FileServer(model=Answer(DATA)) as server:
-        destination = fetch_data([server.url("model")], tmp_path / "new" / "m.pth", progress=lambda *p: seen.append(p))
+    with FileServer(model=Reply(DATA)) as server:
+        destination = fetch_data(
+            [server.url("model")], tmp_path / "new" / "m.pth", on_progress=lambda *p: seen.append(p)
+        )
 
     assert destination.read_bytes() == DATA
     assert names_in(destination.parent) == ["m.pth"]
@@ -46,7 +48,7 @@ def test_a_file_is_fetched_and_nothing_else_is_left(tmp_path):
 
 
 def test_wrong_bytes_are_removed_and_both_hashes_are_named(tmp_path):
-    with FileServer(model=Answer(OTHER)) as server, pytest.raises(FetchError) as caught:
+    with FileServer(model=Reply(OTHER)) as server, pytest.raises(FetchError) as caught:
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert hashlib.sha256(DATA).hexdigest() in str(caught.value)
@@ -54,19 +56,19 @@ def test_wrong_bytes_are_removed_and_both_hashes_are_named(tmp_path):
     assert names_in(tmp_path) == []
 
 
-def test_a_mirror_with_wrong_bytes_is_not_asked_again(tmp_path):
+def test_a_mirror_with_wrong_bytes_is_not_tried_again(tmp_path):
     limits = Limits(rounds=3, backoff_s=0.0)
-    with FileServer(model=Answer(OTHER)) as server, pytest.raises(FetchError):
+    with FileServer(model=Reply(OTHER)) as server, pytest.raises(FetchError):
         fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits)
 
     assert len(server.requests) == 1
 
 
 def test_a_truncated_body_is_continued_by_the_next_call(tmp_path):
-    with FileServer(model=Answer(DATA, break_after=100_000)) as server:
+    with FileServer(model=Reply(DATA, break_after=100_000)) as server:
         with pytest.raises(FetchError, match="100000 of 300000 bytes are kept"):
             fetch_data([server.url("model")], tmp_path / "m.pth")
-        server.answers["model"] = Answer(DATA)
+        server.replies["model"] = Reply(DATA)
         destination = fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert server.requests[1].headers["Range"] == "bytes=100000-"
@@ -78,8 +80,8 @@ def test_a_truncated_body_is_continued_by_the_next_call(tmp_path):
 def test_a_connection_that_breaks_again_and_again_still_brings_the_file(tmp_path):
     limits = Limits(rounds=3, backoff_s=0.0)
     notices = []
-    with FileServer(model=Answer(DATA, break_after=100_000)) as server:
-        fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits, notice=notices.append)
+    with FileServer(model=Reply(DATA, break_after=100_000)) as server:
+        fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits, on_notice=notices.append)
 
     assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=100000-", "bytes=200000-"]
     assert (tmp_path / "m.pth").read_bytes() == DATA
@@ -87,7 +89,7 @@ def test_a_connection_that_breaks_again_and_again_still_brings_the_file(tmp_path
 
 
 def test_the_second_mirror_is_used_when_the_first_has_no_such_file(tmp_path):
-    with FileServer(model=Answer(DATA)) as server:
+    with FileServer(model=Reply(DATA)) as server:
         fetch_data([server.url("absent"), server.url("model")], tmp_path / "m.pth")
 
     assert [request.path for request in server.requests] == ["absent", "model"]
@@ -95,7 +97,7 @@ def test_the_second_mirror_is_used_when_the_first_has_no_such_file(tmp_path):
 
 
 def test_the_second_mirror_continues_what_the_first_began(tmp_path):
-    with FileServer(first=Answer(DATA, break_after=100_000), second=Answer(DATA, etag='"other"')) as server:
+    with FileServer(first=Reply(DATA, break_after=100_000), second=Reply(DATA, etag='"other"')) as server:
         fetch_data([server.url("first"), server.url("second")], tmp_path / "m.pth")
 
     assert server.requests[1].headers["Range"] == "bytes=100000-"
@@ -103,9 +105,9 @@ def test_the_second_mirror_continues_what_the_first_began(tmp_path):
     assert (tmp_path / "m.pth").read_bytes() == DATA
 
 
-def test_a_server_error_is_asked_again_and_a_missing_file_is_not(tmp_path):
+def test_a_server_error_is_tried_again_and_a_missing_file_is_not(tmp_path):
     limits = Limits(rounds=3, backoff_s=0.0)
-    with FileServer(broken=Answer(status=500)) as server, pytest.raises(FetchError) as caught:
+    with FileServer(broken=Reply(status=500)) as server, pytest.raises(FetchError) as caught:
         fetch_data([server.url("broken"), server.url("absent")], tmp_path / "m.pth", limits=limits)
 
     assert [request.path for request in server.requests] == ["broken", "absent", "broken", "broken"]
@@ -115,7 +117,7 @@ def test_a_server_error_is_asked_again_and_a_missing_file_is_not(tmp_path):
 
 def test_a_server_without_ranges_begins_again(tmp_path):
     (tmp_path / "m.pth.part").write_bytes(DATA[:50_000])
-    with FileServer(model=Answer(DATA, has_ranges=False)) as server:
+    with FileServer(model=Reply(DATA, has_ranges=False)) as server:
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert server.requests[0].headers["Range"] == "bytes=50000-"
@@ -123,10 +125,10 @@ def test_a_server_without_ranges_begins_again(tmp_path):
 
 
 def test_a_file_that_changed_at_the_mirror_is_not_stitched_together(tmp_path):
-    with FileServer(model=Answer(OTHER, break_after=100_000)) as server:
+    with FileServer(model=Reply(OTHER, break_after=100_000)) as server:
         with pytest.raises(FetchError):
             fetch_data([server.url("model")], tmp_path / "m.pth")
-        server.answers["model"] = Answer(DATA, etag='"second"')
+        server.replies["model"] = Reply(DATA, etag='"second"')
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert (tmp_path / "m.pth").read_bytes() == DATA
@@ -134,10 +136,10 @@ def test_a_file_that_changed_at_the_mirror_is_not_stitched_together(tmp_path):
 
 
 def test_a_weak_tag_is_no_reason_to_trust_a_range(tmp_path):
-    with FileServer(model=Answer(DATA, etag='W/"first"', break_after=100_000)) as server:
+    with FileServer(model=Reply(DATA, etag='W/"first"', break_after=100_000)) as server:
         with pytest.raises(FetchError):
             fetch_data([server.url("model")], tmp_path / "m.pth")
-        server.answers["model"] = Answer(DATA, etag='W/"first"')
+        server.replies["model"] = Reply(DATA, etag='W/"first"')
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert "If-Range" not in server.requests[1].headers
@@ -147,7 +149,7 @@ def test_a_weak_tag_is_no_reason_to_trust_a_range(tmp_path):
 def test_a_part_of_another_file_costs_one_more_transfer_and_no_more(tmp_path):
     (tmp_path / "m.pth.part").write_bytes(OTHER[:50_000])
     limits = Limits(rounds=2, backoff_s=0.0)
-    with FileServer(model=Answer(DATA)) as server:
+    with FileServer(model=Reply(DATA)) as server:
         fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits)
 
     assert [request.headers.get("Range") for request in server.requests] == ["bytes=50000-", None]
@@ -157,14 +159,14 @@ def test_a_part_of_another_file_costs_one_more_transfer_and_no_more(tmp_path):
 @pytest.mark.parametrize("part", [OTHER, DATA + b"more"])
 def test_a_part_that_cannot_be_right_is_dropped_before_asking(tmp_path, part):
     (tmp_path / "m.pth.part").write_bytes(part)
-    with FileServer(model=Answer(DATA)) as server:
+    with FileServer(model=Reply(DATA)) as server:
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert "Range" not in server.requests[0].headers
     assert (tmp_path / "m.pth").read_bytes() == DATA
 
 
-def test_a_whole_part_needs_no_server(tmp_path):
+def test_a_complete_partial_download_needs_no_server(tmp_path):
     (tmp_path / "m.pth.part").write_bytes(DATA)
     with FileServer() as server:
         fetch_data([server.url("absent")], tmp_path / "m.pth")
@@ -184,8 +186,8 @@ def test_a_file_that_is_here_is_not_fetched_again(tmp_path):
 def test_a_wrong_file_under_the_final_name_is_replaced(tmp_path):
     (tmp_path / "m.pth").write_bytes(OTHER)
     notices = []
-    with FileServer(model=Answer(DATA)) as server:
-        fetch_data([server.url("model")], tmp_path / "m.pth", notice=notices.append)
+    with FileServer(model=Reply(DATA)) as server:
+        fetch_data([server.url("model")], tmp_path / "m.pth", on_notice=notices.append)
 
     assert (tmp_path / "m.pth").read_bytes() == DATA
     assert "replaced" in notices[0]
@@ -194,7 +196,10 @@ def test_a_wrong_file_under_the_final_name_is_replaced(tmp_path):
 def test_silence_ends_in_bounded_time_and_what_came_is_kept(tmp_path):
     limits = Limits(read_s=0.2, rounds=1)
     started = time.monotonic()
-    with FileServer(model=Answer(DATA, stall_after=100_000)) as server, pytest.raises(FetchError, match="in time"):
+    with (
+        FileServer(model=Reply(DATA, stall_after=100_000)) as server,
+        pytest.raises(FetchError, match="no response in time"),
+    ):
         fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits)
 
     assert time.monotonic() - started < 5.0
@@ -204,13 +209,13 @@ def test_silence_ends_in_bounded_time_and_what_came_is_kept(tmp_path):
 def test_a_trickle_is_not_progress(tmp_path):
     limits = Limits(read_s=2.0, stall_s=0.2, rounds=1)
     started = time.monotonic()
-    with FileServer(model=Answer(DATA, trickle_s=0.02)) as server, pytest.raises(FetchError, match="too slow"):
+    with FileServer(model=Reply(DATA, trickle_s=0.02)) as server, pytest.raises(FetchError, match="too slow"):
         fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits)
 
     assert time.monotonic() - started < 5.0
 
 
-def test_nobody_there_is_an_error_and_no_traceback(tmp_path):
+def test_a_refused_connection_is_an_error_without_traceback(tmp_path):
     with FileServer() as server:
         url = server.url("model")
 
@@ -221,7 +226,7 @@ def test_nobody_there_is_an_error_and_no_traceback(tmp_path):
 @pytest.mark.parametrize("data", [DATA + b"x", DATA[:-1]], ids=["longer", "shorter"])
 def test_a_body_of_another_stated_length_is_refused_before_it_is_read(tmp_path, data):
     (tmp_path / "m.pth.part").write_bytes(DATA[:1000])
-    with FileServer(model=Answer(data, has_ranges=False)) as server, pytest.raises(FetchError, match="were expected"):
+    with FileServer(model=Reply(data, has_ranges=False)) as server, pytest.raises(FetchError, match="were expected"):
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert (tmp_path / "m.pth.part").read_bytes() == DATA[:1000]
@@ -235,32 +240,35 @@ def test_a_body_that_does_not_end_is_never_written_beyond_the_size(tmp_path):
         sizes.append((tmp_path / "m.pth.part").stat().st_size)
 
     with (
-        FileServer(model=Answer(endless, is_chunked=True)) as server,
+        FileServer(model=Reply(endless, is_chunked=True)) as server,
         pytest.raises(FetchError, match="longer than the expected 300000 bytes"),
     ):
-        fetch_data([server.url("model")], tmp_path / "m.pth", progress=watch)
+        fetch_data([server.url("model")], tmp_path / "m.pth", on_progress=watch)
 
     assert 0 < max(sizes) <= len(DATA)
     assert names_in(tmp_path) == []
 
 
-def test_a_body_of_unsaid_length_is_fine_when_it_is_right(tmp_path):
-    with FileServer(model=Answer(DATA, is_chunked=True)) as server:
+def test_a_body_of_unstated_length_is_accepted_if_its_hash_is_right(tmp_path):
+    with FileServer(model=Reply(DATA, is_chunked=True)) as server:
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert (tmp_path / "m.pth").read_bytes() == DATA
 
 
-def test_a_different_range_than_asked_for_is_refused(tmp_path):
+def test_a_different_range_than_requested_is_refused(tmp_path):
     (tmp_path / "m.pth.part").write_bytes(DATA[:1000])
-    with FileServer(model=Answer(DATA, range_shift=7)) as server, pytest.raises(FetchError, match="different range"):
+    with FileServer(model=Reply(DATA, range_shift=7)) as server, pytest.raises(FetchError, match="different range"):
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert (tmp_path / "m.pth.part").read_bytes() == DATA[:1000]
 
 
 def test_an_encoded_body_is_refused(tmp_path):
-    with FileServer(model=Answer(DATA, content_encoding="gzip")) as server, pytest.raises(FetchError, match="encoded"):
+    with (
+        FileServer(model=Reply(DATA, content_encoding="gzip")) as server,
+        pytest.raises(FetchError, match="compressed"),
+    ):
         fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert server.requests[0].headers["Accept-Encoding"] == "identity"
@@ -268,8 +276,8 @@ def test_an_encoded_body_is_refused(tmp_path):
 
 def test_a_redirect_is_followed_with_the_range(tmp_path):
     (tmp_path / "m.pth.part").write_bytes(DATA[:1000])
-    with FileServer(model=Answer(DATA)) as server:
-        server.answers["front"] = Answer(redirect_to=server.url("model"))
+    with FileServer(model=Reply(DATA)) as server:
+        server.replies["front"] = Reply(redirect_to=server.url("model"))
         fetch_data([server.url("front")], tmp_path / "m.pth")
 
     assert server.requests[1].headers["Range"] == "bytes=1000-"
@@ -278,8 +286,8 @@ def test_a_redirect_is_followed_with_the_range(tmp_path):
 
 def test_a_redirect_away_from_https_is_refused_and_the_next_mirror_used(tmp_path):
     notices = []
-    with FileServer(front=Answer(redirect_to="http://mirror.invalid/x"), model=Answer(DATA)) as server:
-        fetch_data([server.url("front"), server.url("model")], tmp_path / "m.pth", notice=notices.append)
+    with FileServer(front=Reply(redirect_to="http://mirror.invalid/x"), model=Reply(DATA)) as server:
+        fetch_data([server.url("front"), server.url("model")], tmp_path / "m.pth", on_notice=notices.append)
 
     assert "only https" in notices[0]
     assert (tmp_path / "m.pth").read_bytes() == DATA
@@ -287,14 +295,14 @@ def test_a_redirect_away_from_https_is_refused_and_the_next_mirror_used(tmp_path
 
 def test_redirects_in_a_circle_end(tmp_path):
     with FileServer() as server:
-        server.answers["front"] = Answer(redirect_to=server.url("front"))
+        server.replies["front"] = Reply(redirect_to=server.url("front"))
 
         with pytest.raises(FetchError, match="too many redirects"):
             fetch_data([server.url("front")], tmp_path / "m.pth")
 
 
 @pytest.mark.parametrize("url", ["http://mirror.invalid/m", "file:///etc/passwd", "ftp://x/y", "m.pth", "https://", ""])
-def test_only_https_and_this_machine_are_asked(tmp_path, url):
+def test_only_https_and_this_machine_are_allowed(tmp_path, url):
     with pytest.raises(UsageError, match="only https"):
         fetch_data([url], tmp_path / "m.pth")
 
@@ -313,10 +321,10 @@ def test_credentials_and_queries_of_an_address_are_never_shown(tmp_path):
 
 
 def test_two_at_the_same_file_do_not_mix_their_bytes(tmp_path):
-    with FileServer(model=Answer(DATA)) as server, open_part(tmp_path / "m.pth") as part:
+    with FileServer(model=Reply(DATA)) as server, open_partial_download(tmp_path / "m.pth") as part:
         part.append(DATA[:10])
 
-        with pytest.raises(PartInUseError, match="another process"):
+        with pytest.raises(DownloadInUseError, match="another process"):
             fetch_data([server.url("model")], tmp_path / "m.pth")
 
     assert server.requests == []
@@ -324,14 +332,14 @@ def test_two_at_the_same_file_do_not_mix_their_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_ending_the_process_leaves_a_part_to_go_on_from(tmp_path, kind):
+def test_ending_the_process_leaves_a_partial_download_that_is_resumed(tmp_path, kind):
     script = (
         "import sys; from pathlib import Path; from model_store.fetch import fetch\n"
         "fetch((sys.argv[1],), Path(sys.argv[2]), size_bytes=int(sys.argv[3]), sha256=sys.argv[4],"
-        " progress=lambda done, total: print(done, flush=True))"
+        " on_progress=lambda done, total: print(done, flush=True))"
     )
     sha256 = hashlib.sha256(DATA).hexdigest()
-    with FileServer(model=Answer(DATA, stall_after=100_000)) as server:
+    with FileServer(model=Reply(DATA, stall_after=100_000)) as server:
         arguments = [server.url("model"), str(tmp_path / "m.pth"), str(len(DATA)), sha256]
         process = subprocess.Popen(
             [sys.executable, "-c", script, *arguments],
@@ -345,7 +353,7 @@ def test_ending_the_process_leaves_a_part_to_go_on_from(tmp_path, kind):
                 pass
             process.send_signal(kind)
             process.wait(timeout=10)
-        server.answers["model"] = Answer(DATA)
+        server.replies["model"] = Reply(DATA)
         kept = (tmp_path / "m.pth.part").read_bytes()
         fetch_data([server.url("model")], tmp_path / "m.pth")
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from support.random_model import random_model
 
 import service.native
-from model_store.graphs import PrepareGraph
-from model_store.parity import TorchAnswers, torch_answers
+from model_store.export.graphs.prepare import PrepareGraph
+from model_store.export.parity import TorchOutputs, torch_outputs
 from service.native import best_level
 from service.native.decoder import MAX_POINTS, NativeDecoder, NativeError
 from service.sam.prompts import ABSENT, IGNORED, decoder_inputs
@@ -36,8 +36,8 @@ def model() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def answers(model) -> TorchAnswers:
-    return torch_answers(model)
+def answers(model) -> TorchOutputs:
+    return torch_outputs(model)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def state(model, answers) -> State:
     return prepared(model, answers, np.zeros((1, 256, 256), np.float32), has_mask=False)
 
 
-def prepared(model, answers: TorchAnswers, mask_logits: NDArray[np.float32], *, has_mask: bool) -> State:
+def prepared(model, answers: TorchOutputs, mask_logits: NDArray[np.float32], *, has_mask: bool) -> State:
     tokens = answers.embedding[0].flatten(1).T.contiguous()
     with torch.inference_mode():
         arrays = PrepareGraph(model)(tokens, torch.from_numpy(mask_logits), torch.full((len(mask_logits),), has_mask))
@@ -108,7 +108,7 @@ def test_any_number_of_points_is_answered_as_by_torch(decoder, model, answers, s
 
     mask_logits, iou_predictions, _ = decoder.decode(*state, points, labels, threads=1)
 
-    from model_store.graphs import DecoderGraph
+    from model_store.export.graphs.decoder import DecoderGraph
 
     with torch.inference_mode():
         expected = DecoderGraph(model)(*map(torch.from_numpy, (points, labels, *state)))

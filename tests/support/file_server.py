@@ -12,7 +12,7 @@ MAX_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """The response to requests for one path.
 
     Args:
@@ -54,14 +54,14 @@ class FileServer:
     """The server; a context manager.
 
     Attributes:
-        answers: Responses by path. They may be changed at any time.
+        replies: Responses by path. They may be changed at any time.
         requests: Received requests.
         stalled: Set when a body has stopped at `stall_after`.
         closing: Set when the server closes.
     """
 
-    def __init__(self, **answers: Answer) -> None:
-        self.answers = answers
+    def __init__(self, **replies: Reply) -> None:
+        self.replies = replies
         self.requests: list[Request] = []
         self.stalled = threading.Event()
         self.closing = threading.Event()
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.partition("?")[0].strip("/")
         self.files.requests.append(Request(name, dict(self.headers)))
-        answer = self.files.answers.get(name, Answer(status=404))
+        answer = self.files.replies.get(name, Reply(status=404))
         self.close_connection = True
         with contextlib.suppress(ConnectionError):  # a client may disconnect at any time
             self._answer(answer)
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Write no log."""
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Reply) -> None:
         if answer.status != 200 or answer.redirect_to:
             self.send_response(302 if answer.redirect_to else answer.status)
             if answer.redirect_to:
@@ -135,14 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self._send(answer, body)
 
-    def _start(self, answer: Answer) -> int:
+    def _start(self, answer: Reply) -> int:
         asked = self.headers.get("Range")
         condition = self.headers.get("If-Range")
         if asked is None or not answer.has_ranges or (condition is not None and condition != answer.etag):
             return 0
         return int(asked.removeprefix("bytes=").rstrip("-")) + answer.range_shift
 
-    def _send(self, answer: Answer, body: bytes) -> None:
+    def _send(self, answer: Reply, body: bytes) -> None:
         stop = next((n for n in (answer.break_after, answer.stall_after) if n is not None), len(body))
         step = PIECE_BYTES if answer.trickle_s is None else 1
         for offset in range(0, min(stop, len(body)), step):

@@ -1,7 +1,7 @@
 """Models with random weights, chosen such that every weight affects masks and boxes."""
 
 import torch
-from conformance.weights import state_dict
+from support.reference_weights import state_dict
 from torch import nn
 
 from model_store.checkpoint import model_from_state_dict

@@ -36,9 +36,9 @@ def main() -> None:
     documents = {"train": _document(), "validation": _document()}
     for row in range(TILES_A_SIDE):
         for column in range(TILES_A_SIDE):
-            place = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
+            tile = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
             part = "validation" if column == VALIDATION_COLUMN else "train"
-            _add(documents[part], folder, f"tile_{row}_{column}.jpg", image[place], nuclei[place])
+            _add(documents[part], folder, f"tile_{row}_{column}.jpg", image[tile], nuclei[tile])
     for part, document in documents.items():
         (folder / f"{part}.json").write_text(json.dumps(document))
         print(f"{folder / part}.json: {len(document['images'])} images, {len(document['annotations'])} nuclei")

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from support.ellipse_photos import write_ellipse_photos
 from tools.gpu_train.packs import PackedMask, encode_mask, read_packs
-from training.bright_discs import bright_discs
 
 from model_store.checkpoint import load_checkpoint, save_checkpoint, seeded_model
 from model_store.network import frames
 from model_store.network.model import PIXEL_STD
-from model_store.training.data import window_geometry
 from model_store.training.data.set_aside import set_aside_names
-from model_store.training.data.window_augmentation import PLAIN
+from model_store.training.data.windows import geometry
+from model_store.training.data.windows.augmentation import PLAIN
 from model_store.training.loop.train_log import read_rows
 
 SCRIPTS = Path(__file__).parent / "gpu_train"
@@ -47,7 +47,10 @@ def script(name, *arguments, bare=False):
 def packs(tmp_path_factory):
     """Packs of twelve photos, one of which is set aside, and of one for validation."""
     folder = tmp_path_factory.mktemp("packs")
-    data, validation = bright_discs(folder / "data", 12, seed=0), bright_discs(folder / "validation", 1, seed=1)
+    data, validation = (
+        write_ellipse_photos(folder / "data", 12, seed=0),
+        write_ellipse_photos(folder / "validation", 1, seed=1),
+    )
     annotations, name = data / "annotations.jsonl", min(set_aside_names())
     annotations.write_text(annotations.read_text().replace("images/0.png", f"images/{name}"))
     (data / "images" / "0.png").rename(data / "images" / name)
@@ -87,7 +90,7 @@ def test_packs_hold_different_photos_and_none_that_is_set_aside(packs):
     assert {photo.path.name for photo in validation} == {"0.png", min(set_aside_names())}
 
 
-def test_a_pack_is_as_small_as_asked(packs):
+def test_a_pack_has_the_requested_size(packs):
     assert (packs / "train-1.npz").stat().st_size <= 7_500
 
 
@@ -99,7 +102,7 @@ def test_a_packed_photo_is_reduced_with_its_mask(packs):
         assert photo.size == mask.shape == (96, 96)
         assert pixels[mask].mean() > 140
         assert pixels[~mask].mean() < 100
-        assert (photo.source, photo.masks[0].kind) == ("discs", "object")
+        assert (photo.source, photo.masks[0].kind) == ("ellipses", "object")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
@@ -118,13 +121,13 @@ def test_run_lengths_say_the_same_as_those_of_coco(share):
 
 def test_without_pillow_frames_and_windows_of_packed_photos_are_the_same_within_a_grey_level(packs, monkeypatch):
     photo = read_packs([packs / "train-1.npz"])[0]
-    placement = window_geometry.place_window(photo.size, photo.masks[0].box, 256, PLAIN, np.random.default_rng(0))
+    placement = geometry.place_window(photo.size, photo.masks[0].box, 256, PLAIN, np.random.default_rng(0))
     assert placement.scaled_size[0] > photo.size[0]
-    with_pillow = frames.frame(photo.image()), window_geometry.render_photo(photo.image(), placement)
+    with_pillow = frames.frame(photo.image()), geometry.render_photo(photo.image(), placement)
 
-    for module in (frames, window_geometry):
+    for module in (frames, geometry):
         monkeypatch.setattr(module, "_HAS_PILLOW", False)
-    without = frames.frame(photo.image()), window_geometry.render_photo(photo.image(), placement)
+    without = frames.frame(photo.image()), geometry.render_photo(photo.image(), placement)
 
     assert float((with_pillow[0] - without[0]).abs().max()) <= 1.001 / min(PIXEL_STD)
     assert np.abs(with_pillow[1].astype(int) - without[1]).max() <= 1
@@ -142,14 +145,14 @@ def test_training_leaves_small_files_and_figures_before_and_after(trained):
     assert float(read_rows(trained / "log.csv")[-1]["loss"]) == pytest.approx(summary["losses"]["loss"], rel=1e-5)
 
 
-def test_the_joined_checkpoint_has_learned_from_the_one_before(trained, checkpoint, tmp_path):
-    told = script("join.py", trained, "--out", tmp_path)
+def test_the_joined_checkpoint_was_trained_from_the_one_before(trained, checkpoint, tmp_path):
+    output = script("join.py", trained, "--out", tmp_path)
 
     before, after = (load_checkpoint(path).state_dict() for path in (checkpoint, tmp_path / "model.safetensors"))
     moved = {key: float((after[key] - before[key]).abs().max()) for key in before if before[key].is_floating_point()}
     assert 0 < max(moved.values()) < 0.1  # other random weights would differ by more
-    assert "box_2" in told
-    assert str(tmp_path / "model.safetensors") in told
+    assert "box_2" in output
+    assert str(tmp_path / "model.safetensors") in output
     assert (tmp_path / "curves.png").is_file()
 
 

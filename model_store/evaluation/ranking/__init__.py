@@ -1,1 +1,1 @@
-"""The rule that orders the four masks of a click: its formula, how it is fitted and how it is chosen."""
+"""The ranking rule, which orders the four masks of a point prompt: its scores, its fits and its choice."""

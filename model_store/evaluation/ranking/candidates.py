@@ -1,6 +1,6 @@
-"""Candidates for the ranking rule of a model, from the plainest to the one with most parameters, and their fits.
+"""Candidates for the ranking rule of a model, from the simplest to the one with most parameters, and their fits.
 
-Each fit scales its rule such that the score predicts the IoU; that changes no order. Letters: n objects, 4 outputs.
+Each fit scales its rule so that the score predicts the IoU. Scaling changes no order. Letters: n objects, 4 outputs.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_store.catalog import UsageError
-from model_store.evaluation.ranking.outputs import ClickOutputs
-from model_store.evaluation.ranking.rule import Doubles
+from model_store.evaluation.ranking.outputs import PointOutputs
+from model_store.evaluation.ranking.scores import Doubles
 from service.manifest import Ranking
 
 RIDGE = 10.0
-"""Strength of the least squares' prior, as a number of outputs that say nothing but the mean."""
+"""Strength of the least squares' prior, as a number of outputs whose IoU is the mean."""
 _LEAST_SLOPE = 0.01
 _MARGINS = 21
 _DECIMALS = 4
@@ -25,46 +25,46 @@ class Candidate:
     """A kind of rule.
 
     Args:
-        name: What it is called in tables.
-        parameters: Number of fitted parameters that decide the order; those that only scale the score do not count.
-        fit: Fits the rule to outputs.
+        name: Name in tables.
+        parameters: Number of fitted parameters that influence the order; those that only scale the score do not count.
+        fit: Function that fits the rule to outputs.
     """
 
     name: str
     parameters: int
-    fit: Callable[[ClickOutputs], Ranking]
+    fit: Callable[[PointOutputs], Ranking]
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
+class _LinearRule:
     """A rule before it is scaled: ``bias[k] + stability * stability_k + predicted_iou * predicted_iou_k``."""
 
     bias: Doubles  # (4,)
     stability: float
     predicted_iou: float
 
-    def values(self, outputs: ClickOutputs) -> Doubles:
-        """(n, 4)."""
+    def values(self, outputs: PointOutputs) -> Doubles:
+        """Return the unscaled scores, (n, 4)."""
         values: Doubles = self.bias + self.stability * outputs.stability + self.predicted_iou * outputs.predicted_iou
         return values
 
-    def with_margin(self, margin: float) -> "_Sum":
-        """The rule that takes output 0 unless another one is better by the margin."""
-        return _Sum(self.bias + np.array([margin, 0.0, 0.0, 0.0]), self.stability, self.predicted_iou)
+    def with_margin(self, margin: float) -> "_LinearRule":
+        """Return the rule that takes output 0 unless another output is better by the margin."""
+        return _LinearRule(self.bias + np.array([margin, 0.0, 0.0, 0.0]), self.stability, self.predicted_iou)
 
 
-_STABILITY = _Sum(np.zeros(4), 1.0, 0.0)
-_PREDICTED_IOU = _Sum(np.zeros(4), 0.0, 1.0)
+_STABILITY = _LinearRule(np.zeros(4), 1.0, 0.0)
+_PREDICTED_IOU = _LinearRule(np.zeros(4), 0.0, 1.0)
 
 
-def _output_0(outputs: ClickOutputs) -> Ranking:
-    """Output 0 first, whatever the scores; each score is the mean IoU of its output, and never above that of 0."""
+def _output_0(outputs: PointOutputs) -> Ranking:
+    """Rank output 0 first; the score of each output is its mean IoU, at most that of output 0."""
     means = outputs.iou.mean(axis=0)
-    return _ranking(_Sum(np.minimum(means, means[0]), 0.0, 0.0))
+    return _rounded_ranking(_LinearRule(np.minimum(means, means[0]), 0.0, 0.0))
 
 
-def _least_squares(outputs: ClickOutputs) -> _Sum:
-    """Ridge least squares of the true IoU of all outputs on their index, stability and predicted IoU."""
+def _least_squares(outputs: PointOutputs) -> _LinearRule:
+    """Fit the true IoU of all outputs to index, stability and predicted IoU, by ridge least squares."""
     features = np.stack([outputs.stability, outputs.predicted_iou], axis=-1)  # (n, 4, 2)
     means, deviations = features.mean(axis=(0, 1)), np.maximum(features.std(axis=(0, 1)), 1e-6)
     index = np.broadcast_to(np.eye(4), (len(outputs), 4, 4))
@@ -73,13 +73,13 @@ def _least_squares(outputs: ClickOutputs) -> _Sum:
     prior = RIDGE * np.diag([0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])  # all but the mean
     solution = np.linalg.solve(table.T @ table + prior, table.T @ outputs.iou.ravel())
     weights = solution[5:] / deviations
-    return _Sum(solution[0] + solution[1:5] - float(weights @ means), float(weights[0]), float(weights[1]))
+    return _LinearRule(solution[0] + solution[1:5] - float(weights @ means), float(weights[0]), float(weights[1]))
 
 
-def _with_best_margin(rule: _Sum, outputs: ClickOutputs) -> _Sum:
-    """The rule with the margin for output 0 that chooses the best masks; of equally good ones the largest.
+def _with_best_margin(rule: _LinearRule, outputs: PointOutputs) -> _LinearRule:
+    """Return the rule with the margin for output 0 that chooses the best masks; of equally good margins the largest.
 
-    Margins are taken from the quantiles of the distances at which an object's choice changes, and 0.
+    The candidates for the margin are 0 and quantiles of the distances at which an object's choice changes.
     """
     values = rule.values(outputs)
     others = values[:, 1:].argmax(axis=1) + 1
@@ -93,19 +93,19 @@ def _with_best_margin(rule: _Sum, outputs: ClickOutputs) -> _Sum:
     return rule.with_margin(float(margins[best]))
 
 
-def _scaled(rule: _Sum, outputs: ClickOutputs) -> _Sum:
-    """The same order, with scores that predict the IoU of all outputs by least squares."""
+def _scaled(rule: _LinearRule, outputs: PointOutputs) -> _LinearRule:
+    """Return a rule of the same order whose scores predict the IoU of all outputs, by least squares."""
     values = rule.values(outputs)
     spread = values.std()
     covariance = float(((values - values.mean()) * (outputs.iou - outputs.iou.mean())).mean())
-    # Where a rule does not go with the IoU at all its order must still survive.
+    # Even where a rule and the IoU are not correlated, the slope stays positive, since it must keep the order.
     slope = max(covariance / spread**2, _LEAST_SLOPE) if spread > 0 else 1.0
     offset = float(outputs.iou.mean()) - slope * float(values.mean())
-    return _Sum(slope * rule.bias + offset, slope * rule.stability, slope * rule.predicted_iou)
+    return _LinearRule(slope * rule.bias + offset, slope * rule.stability, slope * rule.predicted_iou)
 
 
-def _ranking(rule: _Sum) -> Ranking:
-    """With few decimals, so that a manifest stays readable."""
+def _rounded_ranking(rule: _LinearRule) -> Ranking:
+    """Return the rule with few decimals, so that a manifest stays readable."""
     first, second, third, fourth = (round(float(value), _DECIMALS) for value in rule.bias)
     return Ranking(
         bias=(first, second, third, fourth),
@@ -114,12 +114,12 @@ def _ranking(rule: _Sum) -> Ranking:
     )
 
 
-def _fit(rule: Callable[[ClickOutputs], _Sum], *, has_margin: bool = False) -> Callable[[ClickOutputs], Ranking]:
-    def fit(outputs: ClickOutputs) -> Ranking:
+def _fit(rule: Callable[[PointOutputs], _LinearRule], *, has_margin: bool = False) -> Callable[[PointOutputs], Ranking]:
+    def fit(outputs: PointOutputs) -> Ranking:
         fitted = rule(outputs)
         if has_margin:
             fitted = _with_best_margin(fitted, outputs)
-        return _ranking(_scaled(fitted, outputs))
+        return _rounded_ranking(_scaled(fitted, outputs))
 
     return fit
 

@@ -1,4 +1,4 @@
-"""`calibrate` on the command line: fits and chooses the rule that orders a model's masks, without torch."""
+"""The command `calibrate`: fits and chooses the rule that orders a model's masks, without torch."""
 
 import math
 from collections.abc import Sequence
@@ -11,41 +11,42 @@ from model_store.evaluation.options import (
     Data,
     MaxInstances,
     MaxPhotos,
-    ModelsDir,
     Only,
     Processes,
     Threads,
     read_photos,
-    threads_each,
+    threads_per_process,
 )
-from model_store.manifest_file import replace_manifest
-from model_store.training.loop.progress import counter
+from model_store.export.manifest_file import replace_manifest
+from model_store.options import ModelsDir
 from service.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
 
 if TYPE_CHECKING:
-    from model_store.evaluation.ranking.choosing import Choices
-    from model_store.evaluation.ranking.outputs import ClickOutputs
+    from model_store.evaluation.ranking.cross_validation import Choices
+    from model_store.evaluation.ranking.outputs import PointOutputs
     from model_store.training.data.annotations import PhotoRecord
 
-_PRESENT = "the manifest's rule"
+_CURRENT_RULE = "the manifest's rule"
 _HEADER = (
     "rule", "parameters", "mean IoU, %", "IoU ≥ 0.8, %", "output 0 first, %", "score: error", "score: correlation",
 )  # fmt: skip
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
     data: Data,
     *,
     check: Annotated[
         list[str] | None,
-        typer.Option(help="Photos that only measure the fitted rules and choose nothing; may be repeated."),
+        typer.Option(
+            help="Photos that only measure the fitted rules and do not influence the choice. May be repeated."
+        ),
     ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Write the chosen rule into the model's manifest.json.")
     ] = False,
     rule: Annotated[
-        str | None, typer.Option(help="Choose the rule of this name in the table, instead of the plainest of the best.")
+        str | None, typer.Option(help="Name of the rule to choose, as in the table. Default: the simplest of the best.")
     ] = None,
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
     only: Only = None,
@@ -54,10 +55,10 @@ def calibrate(
     processes: Processes = 1,
     threads: Threads = 0,
 ) -> None:
-    """Choose the rule that orders the four masks of a click, so that the best one comes first.
+    """Choose the rule that orders the four masks of a point prompt, so that the best mask comes first.
 
-    Each candidate is fitted on some of the photos and measured on others. The chosen one is the plainest that is as
-    good as the best. Its score is an estimate of the IoU. Choose on photos that the model was not trained on.
+    Each candidate is fitted on some of the photos and measured on others. The simplest candidate that is as good as the
+    best is chosen. Its score is an estimate of the IoU. Use photos on which the model was not trained.
 
     [bold]Examples[/bold]
 
@@ -65,50 +66,50 @@ def calibrate(
 
     python -m model_store calibrate models/plants-7 --data data/validation --check data/heldout --processes 2 --write
     """
-    # Here and not above: the other commands start faster.
+    # Not at the top: the other commands start faster.
     from model_store.evaluation.protocol import Protocol  # noqa: PLC0415
     from model_store.evaluation.ranking.candidates import candidate_named  # noqa: PLC0415
-    from model_store.evaluation.ranking.choosing import choices_of, cross_validated, winner  # noqa: PLC0415
-    from model_store.evaluation.ranking.outputs import click_outputs  # noqa: PLC0415
+    from model_store.evaluation.ranking.cross_validation import best_candidate, choices_of, cross_validated  # noqa: PLC0415
+    from model_store.evaluation.ranking.outputs import point_outputs  # noqa: PLC0415
 
     wanted = None if rule is None else candidate_named(rule)
     directory = catalog.find_artifact(model, models_dir)
     manifest = load_manifest(directory)
     protocol = Protocol(max_instances=max_instances, max_photos=max_photos)
 
-    def ask(photos: "Sequence[PhotoRecord]") -> "ClickOutputs":
-        with counter("asking photos") as progress:
-            return click_outputs(
+    def measure(photos: "Sequence[PhotoRecord]") -> "PointOutputs":
+        with terminal.counter("measuring photos") as on_progress:
+            return point_outputs(
                 directory,
                 photos,
                 protocol,
                 processes=processes,
-                threads=threads_each(threads, processes),
-                progress=progress,
+                threads=threads_per_process(threads, processes),
+                on_progress=on_progress,
             )
 
-    # All of them are read before the first is asked: a wrong place is then said at once.
-    chosen_on, checked_on = read_photos(data, only), {place: read_photos([place], None) for place in check or []}
-    outputs = ask(chosen_on)
+    # All data sets are read before the first is measured, so that a wrong path is reported at once.
+    chosen_on, checked_on = read_photos(data, only), {source: read_photos([source], None) for source in check or []}
+    outputs = measure(chosen_on)
     measured = cross_validated(outputs)
     rules = {candidate: candidate.fit(outputs) for candidate in measured}
-    rows = [(_PRESENT, "", choices_of(manifest.ranking, outputs))]
+    rows = [(_CURRENT_RULE, "", choices_of(manifest.ranking, outputs))]
     rows += [(candidate.name, str(candidate.parameters), choices) for candidate, choices in measured.items()]
     _print(f"Cross-validated on {len(outputs)} objects", rows, outputs)
-    for place, photos in checked_on.items():
-        held_out = ask(photos)
-        rows = [(_PRESENT, "", choices_of(manifest.ranking, held_out))]
+    for source, photos in checked_on.items():
+        held_out = measure(photos)
+        rows = [(_CURRENT_RULE, "", choices_of(manifest.ranking, held_out))]
         rows += [(one.name, str(one.parameters), choices_of(rule, held_out)) for one, rule in rules.items()]
-        _print(f"Fitted on these and checked on {len(held_out)} objects of {place}", rows, held_out)
-    chosen = wanted or winner(measured, outputs)
-    typer.echo(f"chosen: {chosen.name} ({_in_words(rules[chosen])})")
+        _print(f"Fitted on these and checked on {len(held_out)} objects of {source}", rows, held_out)
+    chosen = wanted or best_candidate(measured, outputs)
+    typer.echo(f"chosen: {chosen.name} ({_rule_text(rules[chosen])})")
     if write:
         replace_manifest(directory, with_ranking(manifest, rules[chosen]))
         typer.echo(f"written to {directory / MANIFEST_NAME}")
 
 
 def with_ranking(manifest: Manifest, ranking: Ranking) -> Manifest:
-    """The manifest with another rule, in the lowest format version that can say it."""
+    """Return the manifest with another rule, in the lowest format version that can state it."""
     version = Manifest.lowest_version(
         encoder=manifest.encoder,
         ranking=ranking,
@@ -119,8 +120,8 @@ def with_ranking(manifest: Manifest, ranking: Ranking) -> Manifest:
     return Manifest.model_validate(members)
 
 
-def _print(title: str, rows: "Sequence[tuple[str, str, Choices]]", outputs: "ClickOutputs") -> None:
-    from model_store.evaluation.ranking.choosing import best_choices  # noqa: PLC0415 - the other commands start faster
+def _print(title: str, rows: "Sequence[tuple[str, str, Choices]]", outputs: "PointOutputs") -> None:
+    from model_store.evaluation.ranking.cross_validation import best_choices  # noqa: PLC0415 - the other commands start faster
 
     cells = []
     for name, parameters, one in rows:
@@ -136,6 +137,6 @@ def _shares(choices: "Choices") -> tuple[str, str, str]:
     return f"{100 * choices.miou:.1f}", f"{100 * choices.good:.1f}", f"{100 * choices.output_0:.1f}"
 
 
-def _in_words(ranking: Ranking) -> str:
+def _rule_text(ranking: Ranking) -> str:
     bias = ", ".join(f"{value:g}" for value in ranking.bias)
     return f"bias {bias}; stability {ranking.stability:g}; predicted IoU {ranking.predicted_iou:g}"

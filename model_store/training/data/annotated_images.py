@@ -1,4 +1,4 @@
-"""An image with masks that windows are cut from: a photo of a data set, with or without something pasted, or drawn."""
+"""Images with masks from which windows are cut: photos, photos with a pasted object, or synthetic scenes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 LONGEST_SIDE = 1536
-"""Photos are reduced to it, in pixels: half as long again as the frame, so that nothing the encoder sees is lost."""
+"""Longest side of photos in memory, in pixels: 1.5 times the frame, so that the frame loses no detail."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,25 +23,25 @@ class AnnotatedImage:
     """An image and its M masks.
 
     Attributes:
-        pixels: (H, W, 3) RGB.
-        boxes: (M, 4) float64, x0, y0, x1, y1 in pixels, exclusive at the end.
-        weights: (M,) float64, how often a mask is asked for.
-        mask: Gives mask number j as (H, W), 0 and 1; decoded when it is asked for.
-        aim: Number of the mask that a window has to show, or None where it is chosen by weight.
+        pixels: Image, (H, W, 3) RGB.
+        boxes: Boxes of the masks, (M, 4) float64, x0, y0, x1, y1 in pixels, exclusive at the end.
+        weights: Relative frequency of each mask as a prompt's target, (M,) float64.
+        mask: Function that decodes mask number j, (H, W), 0 and 1.
+        required: Number of the mask that a window has to show; None if it is drawn by weight.
     """
 
     pixels: Bytes
     boxes: Floats
     weights: Floats
     mask: Callable[[int], Bytes]
-    aim: int | None = None
+    required: int | None = None
 
 
 class UnreadablePhoto(AnnotationError):
     """A photo or one of its masks cannot be read.
 
     Attributes:
-        path: File of the photo.
+        path: Path of the photo.
     """
 
     def __init__(self, path: Path, reason: object) -> None:
@@ -50,20 +50,20 @@ class UnreadablePhoto(AnnotationError):
 
 
 def read_image(record: PhotoRecord, weights: NDArray[np.float32]) -> AnnotatedImage:
-    """A photo of a data set, not larger than windows need it.
+    """Read a photo of a data set, reduced to at most `LONGEST_SIDE`.
 
     Args:
-        record: The photo and its masks.
-        weights: (M,), see `sampling.weights`.
+        record: Photo with its masks.
+        weights: Weights of the masks, (M,), from `sampling.weights`.
 
     Raises:
-        UnreadablePhoto: The photo or the run lengths of its masks are broken; `mask` of the result raises it, too.
+        UnreadablePhoto: The photo or the run lengths of its masks are broken; the result's `mask` raises it, too.
     """
     pixels = read_pixels(record)
     size = (pixels.shape[0], pixels.shape[1])
     try:
         boxes = np.array([mask.box for mask in record.masks], np.float64).reshape(-1, 4)
-    except Exception as error:  # the run lengths come from elsewhere, and a parser may fail in any way
+    except Exception as error:  # the run lengths are foreign data, and the parser raises errors of many types
         raise UnreadablePhoto(record.path, error) from error
     boxes *= np.tile([size[1] / record.size[1], size[0] / record.size[0]], 2)
     return AnnotatedImage(
@@ -72,35 +72,35 @@ def read_image(record: PhotoRecord, weights: NDArray[np.float32]) -> AnnotatedIm
 
 
 def read_pixels(record: PhotoRecord) -> Bytes:
-    """The photo (H, W, 3) of a record, reduced to `LONGEST_SIDE` if it is longer.
+    """Return the photo (H, W, 3) of a record, reduced to `LONGEST_SIDE` if it is longer.
 
     Raises:
-        UnreadablePhoto: Whatever is wrong with the file.
+        UnreadablePhoto: The file is missing or broken.
     """
     try:
         return record.image(max_side=LONGEST_SIDE)
-    except Exception as error:  # decoders of broken files fail in many ways: OSError, SyntaxError, ValueError, …
+    except Exception as error:  # decoders of broken files raise OSError, SyntaxError, ValueError and more
         raise UnreadablePhoto(record.path, error) from error
 
 
 def read_mask(record: PhotoRecord, mask: MaskRecord, size: Size) -> Bytes:
-    """A mask of a photo, 0 and 1.
+    """Return a mask of a photo, 0 and 1.
 
     Args:
-        record: The photo.
-        mask: One of its masks.
-        size: (H, W) of the photo as it was read.
+        record: Photo of the mask.
+        mask: Mask to decode.
+        size: Height and width of the photo as it was read, in pixels.
 
     Raises:
         UnreadablePhoto: The run lengths are broken, or of another size than the photo.
     """
     try:
         pixels = mask.decode()
-    except Exception as error:  # as above
+    except Exception as error:  # see `read_image`
         raise UnreadablePhoto(record.path, error) from error
     if pixels.shape != record.size:
         raise UnreadablePhoto(record.path, f"a mask has {pixels.shape} pixels, the photo {record.size}")
     if size != record.size:
-        # Decoded masks lie in memory column by column; OpenCV would copy all of one that is not transposed.
+        # Decoded masks are stored column by column. OpenCV would copy a mask that is not transposed.
         pixels = np.asarray(cv2.resize(pixels.T, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8).T
     return np.ascontiguousarray(pixels)

@@ -1,4 +1,4 @@
-"""Photos with masks as data sets write them: this project's jsonl, COCO-style JSON (LVIS too), and SA-1B folders."""
+"""Reads data sets of photos with masks: this project's jsonl, COCO-style JSON (LVIS too), and SA-1B folders."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 JSONL_NAME = "annotations.jsonl"
-_FIRST_ON_ITS_SIDE = 5  # of EXIF's orientations, which end at 8
+_FIRST_ROTATED_ORIENTATION = 5  # EXIF orientations 5 to 8 exchange width and height
 
 
 class AnnotationError(ModelStoreError):
-    """The files are not a data set that can be read; the message names the file and what is wrong."""
+    """The files are not a readable data set; the message names the file and the problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class MaskRecord:
     """One mask of a photo.
 
     Args:
-        rle: COCO run lengths, compressed, at the size of the photo.
-        kind: object, part, region or stuff; "" where the data set does not say.
-        votes: how many annotators drew it.
-        click: (x, y) in pixels that the data set gives for it, or None.
+        rle: Compressed COCO run lengths, at the size of the photo.
+        kind: Kind of the mask: object, part, region or stuff; "" where the data set does not state it.
+        votes: Number of annotators that drew the mask.
+        click: Point (x, y) in pixels that the data set gives for the mask; None for none.
     """
 
     rle: Mapping[str, Any]
@@ -40,25 +40,33 @@ class MaskRecord:
     click: tuple[float, float] | None = None
 
     def decode(self) -> NDArray[np.uint8]:
-        """(H, W), 0 and 1."""
+        """Return the mask, (H, W), 0 and 1."""
         pixels: NDArray[np.uint8] = _coco_mask().decode(self.rle)
         return pixels
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """Area, in pixels."""
         return int(_coco_mask().area(self.rle))
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 in pixels, exclusive at the end."""
+        """Box as x0, y0, x1, y1 in pixels, exclusive at the end."""
         x, y, width, height = (float(value) for value in _coco_mask().toBbox(self.rle))
         return x, y, x + width, y + height
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoRecord:
-    """A photo and its masks; nothing is decoded yet."""
+    """A photo and its masks; nothing is decoded yet.
+
+    Args:
+        path: Path of the photo.
+        size: Height and width for which the masks are, in pixels.
+        source: Name of the source within a data set; "" where it is not stated.
+        licence_class: Class of the photo's licence; "" where it is not stated.
+        masks: Masks of the photo.
+    """
 
     path: Path
     size: Size
@@ -67,34 +75,34 @@ class PhotoRecord:
     masks: Sequence[MaskRecord] = field(default_factory=tuple)
 
     def image(self, *, max_side: int | None = None) -> NDArray[np.uint8]:
-        """Reads the photo, upright.
+        """Read the photo, upright.
 
         Args:
-            max_side: Longest side that is needed, in pixels; a longer photo is reduced to it, and of a JPEG file only
-                a part is decoded. None reads all pixels.
+            max_side: Longest side of the result, in pixels. A longer photo is reduced to it, which decodes JPEG files
+                faster. None reads all pixels.
 
         Returns:
             (H, W, 3) RGB.
 
         Raises:
-            AnnotationError: The photo is not of the size that its masks are for.
+            AnnotationError: The photo and its masks differ in size.
         """
         from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415 - see `_coco_mask`
 
         with Image.open(self.path) as file:
             stored = (file.height, file.width)
-            is_on_its_side = file.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_ON_ITS_SIDE
-            upright = stored[::-1] if is_on_its_side else stored
+            is_rotated = file.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_ROTATED_ORIENTATION
+            upright = stored[::-1] if is_rotated else stored
             if self.size not in (upright, stored):
                 raise AnnotationError(f"{self.path} has {upright} pixels, its masks are for {self.size}")
             photo = file if max_side is None or max(stored) <= max_side else _reduced(file, max_side)
-            # COCO's masks are for the pixels as stored.
+            # COCO's masks are for the stored pixels, without rotation.
             photo = ImageOps.exif_transpose(photo) if self.size == upright else photo
-            return np.array(photo.convert("RGB"))  # a copy: torch wants to write
+            return np.array(photo.convert("RGB"))  # a copy, since torch requires writable arrays
 
 
 def _reduced(file: "Image.Image", max_side: int) -> "Image.Image":
-    """A photo of this longer side, in pixels; it has not been decoded yet."""
+    """Return an opened photo reduced to `max_side` pixels on its longer side."""
     from PIL import Image  # noqa: PLC0415 - see `_coco_mask`
 
     height, width = (max(side, 1) for side in input_size((file.height, file.width), max_side))
@@ -106,18 +114,19 @@ def _reduced(file: "Image.Image", max_side: int) -> "Image.Image":
     return reduced
 
 
-def read_annotations(place: str | Path, *, licence_classes: Iterable[str] | None = None) -> list[PhotoRecord]:
-    """The photos of a data set that have a mask.
+def read_annotations(source: str | Path, *, licence_classes: Iterable[str] | None = None) -> list[PhotoRecord]:
+    """Return the photos of a data set that have a mask.
 
     Args:
-        place: a folder with annotations.jsonl; a folder of SA-1B's pairs of .jpg and .json; or a COCO-style .json file,
-            whose pictures lie beside it, in `images`, or in a folder of its own name (`PLACE:FOLDER` names another).
-        licence_classes: take only photos of these classes; None takes all.
+        source: Data set: a folder with annotations.jsonl, a folder of SA-1B's pairs of .jpg and .json, or a COCO-style
+            .json file. COCO's images are beside that file, in `images`, in a folder of the file's own name, or in
+            another folder that `FILE:FOLDER` names.
+        licence_classes: Licence classes to take; None takes all.
 
     Raises:
-        AnnotationError: no data set is there, or a line of it cannot be read.
+        AnnotationError: The source is no data set, or a part of it cannot be read.
     """
-    text, _, images = str(place).partition(":")
+    text, _, images = str(source).partition(":")
     path = Path(text)
     if path.is_file():
         photos = _read_coco(path, Path(images) if images else None)
@@ -140,7 +149,7 @@ def _read_jsonl(folder: Path) -> list[PhotoRecord]:
     photos = []
     with (folder / JSONL_NAME).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            photos.append(_checked(lambda: _jsonl_photo(folder, json.loads(line)), f"{folder / JSONL_NAME}:{number}"))  # noqa: B023 - called at once
+            photos.append(_parsed(lambda: _jsonl_photo(folder, json.loads(line)), f"{folder / JSONL_NAME}:{number}"))  # noqa: B023 - called at once
     return photos
 
 
@@ -156,16 +165,16 @@ def _jsonl_photo(folder: Path, record: Mapping[str, Any]) -> PhotoRecord:
 
 
 def _read_coco(path: Path, images: Path | None) -> list[PhotoRecord]:
-    content = _checked(lambda: json.loads(path.read_bytes()), str(path))
+    content = _parsed(lambda: json.loads(path.read_bytes()), str(path))
     folders = [images] if images else [path.parent / "images", path.parent / path.stem, path.parent]
     by_image: dict[int, list[Mapping[str, Any]]] = {}
-    for annotation in _checked(lambda: content["annotations"], str(path)):
+    for annotation in _parsed(lambda: content["annotations"], str(path)):
         if not annotation.get("iscrowd"):
             by_image.setdefault(annotation["image_id"], []).append(annotation)
     photos = []
     for image in content["images"]:
         size = (int(image["height"]), int(image["width"]))
-        # LVIS has no file names, only addresses that end in COCO's.
+        # LVIS has no file names, only addresses that end with COCO's file names.
         name = image.get("file_name") or image["coco_url"].rsplit("/", 1)[-1]
         file = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
         masks = tuple(
@@ -180,7 +189,7 @@ def _read_coco(path: Path, images: Path | None) -> list[PhotoRecord]:
 def _read_sa1b(folder: Path) -> list[PhotoRecord]:
     photos = []
     for path in sorted(folder.rglob("*.json")):
-        content = _checked(lambda: json.loads(path.read_bytes()), str(path))  # noqa: B023 - called at once
+        content = _parsed(lambda: json.loads(path.read_bytes()), str(path))  # noqa: B023 - called at once
         if not isinstance(content, dict) or "image" not in content:
             continue
         image = content["image"]
@@ -194,9 +203,9 @@ def _read_sa1b(folder: Path) -> list[PhotoRecord]:
 
 
 def _run_lengths(segmentation: Any, size: Size) -> Mapping[str, Any]:
-    """COCO's three ways of writing a mask, as compressed run lengths."""
+    """Return compressed run lengths of any of COCO's three mask formats."""
     coco_mask = _coco_mask()
-    if isinstance(segmentation, list):  # polygons, which together are one mask
+    if isinstance(segmentation, list):  # polygons, of which the union is one mask
         merged: Mapping[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
         return merged
     counts = segmentation["counts"]
@@ -207,7 +216,7 @@ def _run_lengths(segmentation: Any, size: Size) -> Mapping[str, Any]:
 
 
 def _coco_mask() -> Any:
-    """The module, imported late: training does without it and without Pillow where photos and masks are in memory."""
+    """Import pycocotools late: training needs neither it nor Pillow if photos and masks are in memory."""
     from pycocotools import mask  # noqa: PLC0415
 
     return mask
@@ -217,8 +226,8 @@ def _click(coordinates: Any) -> tuple[float, float] | None:
     return (float(coordinates[0][0]), float(coordinates[0][1])) if coordinates else None
 
 
-def _checked(read: Callable[[], Any], place: str) -> Any:
+def _parsed(read: Callable[[], Any], location: str) -> Any:
     try:
         return read()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AnnotationError(f"{place}: {type(error).__name__}: {error}") from error
+        raise AnnotationError(f"{location}: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Lists of photos: text files with one file name a line, and the records that they name."""
+"""Lists of photos: text files with one file name a line, and the selection of records by them."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,13 +11,13 @@ _NAMES_IN_A_MESSAGE = 5
 
 
 def read_photo_list(path: Path) -> tuple[str, ...]:
-    """File names of a list, in its order.
+    """Return the file names of a list, in its order.
 
     Args:
-        path: Text file in UTF-8. Empty lines and lines that begin with ``#`` are comments.
+        path: Path of a text file in UTF-8. Empty lines and lines that begin with ``#`` are comments.
 
     Raises:
-        ModelStoreError: The file cannot be read, names nothing, a folder, or one photo twice.
+        ModelStoreError: The file cannot be read, names no photo, names a folder, or names one photo twice.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -27,14 +27,14 @@ def read_photo_list(path: Path) -> tuple[str, ...]:
     if not names:
         raise ModelStoreError(f"{path} names no photo; write one file name a line")
     if in_folders := [name for name in names if "/" in name]:
-        raise ModelStoreError(f"{path} has folders in it ({_some(in_folders)}); write file names only")
+        raise ModelStoreError(f"{path} has folders in it ({_shown_names(in_folders)}); write file names only")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ModelStoreError(f"{path} names {_some(repeated)} more than once")
+        raise ModelStoreError(f"{path} names {_shown_names(repeated)} more than once")
     return names
 
 
 def listed_photos(photos: Sequence[PhotoRecord], names: Collection[str]) -> list[PhotoRecord]:
-    """Exactly the photos of these file names, in the order of `photos`.
+    """Return exactly the photos with these file names, in the order of `photos`.
 
     Raises:
         ModelStoreError: A photo is missing, or two photos have the same listed name.
@@ -44,14 +44,16 @@ def listed_photos(photos: Sequence[PhotoRecord], names: Collection[str]) -> list
     counts = Counter(photo.path.name for photo in found)
     if missing := sorted(wanted - counts.keys()):
         raise ModelStoreError(
-            f"{len(missing)} of {len(wanted)} listed photos are not in the data: {_some(missing)}; "
+            f"{len(missing)} of {len(wanted)} listed photos are not in the data: {_shown_names(missing)}; "
             "name the folders that have them with --data"
         )
     if repeated := sorted(name for name, count in counts.items() if count > 1):
-        raise ModelStoreError(f"more than one photo of the data is called {_some(repeated)}; name one folder with it")
+        raise ModelStoreError(
+            f"more than one photo of the data is called {_shown_names(repeated)}; name one folder with it"
+        )
     return found
 
 
-def _some(names: Sequence[str]) -> str:
+def _shown_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMES_IN_A_MESSAGE])
     return shown if len(names) <= _NAMES_IN_A_MESSAGE else f"{shown}, …"

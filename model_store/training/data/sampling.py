@@ -1,4 +1,4 @@
-"""How often a photo and a mask are drawn: by source, not by number of photos, since a few sources hold most of them."""
+"""Sampling weights of photos and masks: by source, not by number of photos, since a few sources have most of them."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "salient": frozenset({"duts_tr", "duts_te", "ecssd"}),
 }
 GROUP_SHARES: Mapping[str, float] = {"bsds500": 0.18, "coco": 0.22, "salient": 0.21}
-"""Shares of whole groups; the rest is spread over the other sources.
+"""Shares of whole groups of sources; the rest is spread over the other sources.
 
 BSDS500 has many nested regions a photo, which teach what an ambiguous click can mean, but few of them are objects. COCO
 has everyday objects in their surroundings. Salient objects have clean outlines and a huge variety: with three times the
@@ -24,22 +24,22 @@ share that their number gives them, the masks of clicks gained 2.7 points of IoU
 SOURCE_FACTORS: Mapping[str, float] = {
     # Clean outlines of whole scenes, and of objects that move.
     "planar": 2.0, "davis": 1.5,
-    # Narrow subjects, plain grounds, or noisy outlines.
+    # Narrow subjects, plain backgrounds, or noisy outlines.
     "railvehicle": 0.3, "mug": 0.3, "feet": 0.3, "smallitems": 0.3, "wbc": 0.3, "brainmri": 0.3, "coral": 0.3,
     "labelmefacade": 0.2, "magnetictile": 0.4, "solarpanel": 0.4, "corrosion": 0.5, "carparts": 0.6,
 }  # fmt: skip
 KIND_FACTORS: Mapping[str, float] = {"stuff": 0.5}
-LONELY_FACTOR = 0.4
-"""A region that one of several annotators drew; the others saw something else there."""
+SINGLE_VOTE_FACTOR = 0.4
+"""Factor of a region that only one of several annotators drew; the others disagreed with it."""
 VOTED_SOURCES = frozenset({"bsds500"})
-FEWEST_FOR_SHARES = 200
-"""Photos below which every photo and every mask counts alike: somebody chose each of them."""
+MIN_PHOTOS_FOR_SHARES = 200
+"""Number of photos below which every photo and mask counts alike, since a small data set is hand-picked."""
 
 
 def weights(
     records: Sequence[PhotoRecord], *, objects_bias: float = 1.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How often photos and masks are drawn.
+    """Return the sampling weights of photos and masks.
 
     Args:
         records: N photos with M masks in all.
@@ -48,7 +48,7 @@ def weights(
     Returns:
         Weights of the photos (N,), of sum 1, and of their masks (M,), photo by photo.
     """
-    is_small = len(records) < FEWEST_FOR_SHARES
+    is_small = len(records) < MIN_PHOTOS_FOR_SHARES
     photos = Counter("" if is_small else record.source for record in records)
     shares = source_shares(photos)
     photo_weights, mask_weights = [], []
@@ -62,34 +62,34 @@ def weights(
 
 
 def source_shares(photos: Mapping[str, int]) -> dict[str, float]:
-    """Share of each source, of sum 1, from its number of photos.
+    """Return the share of each source, of sum 1, from its number of photos.
 
-    Inside a group the share goes by number. Outside it goes by the root of the number: large sources count more, but a
-    small one is not lost.
+    Inside a group the share is proportional to the number. Outside it is proportional to the root of the number: large
+    sources count more, but small ones still count.
     """
-    pull: dict[str, float] = {}
+    weight: dict[str, float] = {}
     share_of_group: dict[str, float] = {}
     for source, count in photos.items():
         group = _group(source)
-        pull[source] = count if group else math.sqrt(count) * SOURCE_FACTORS.get(source, 1.0)
+        weight[source] = count if group else math.sqrt(count) * SOURCE_FACTORS.get(source, 1.0)
         share_of_group[group] = GROUP_SHARES.get(group, 0.0)
     if "" in share_of_group:
         share_of_group[""] = 1.0 - sum(share_of_group.values())
     total = sum(share_of_group.values())
-    pull_of_group = dict.fromkeys(share_of_group, 0.0)
-    for source, value in pull.items():
-        pull_of_group[_group(source)] += value
+    weight_of_group = dict.fromkeys(share_of_group, 0.0)
+    for source, value in weight.items():
+        weight_of_group[_group(source)] += value
     return {
-        source: share_of_group[_group(source)] / total * value / pull_of_group[_group(source)]
-        for source, value in pull.items()
+        source: share_of_group[_group(source)] / total * value / weight_of_group[_group(source)]
+        for source, value in weight.items()
     }
 
 
 def _group(source: str) -> str:
-    """The group whose share is fixed, "" for all others."""
+    """Return the group of a source; "" for sources outside all groups."""
     return next((name for name, sources in GROUPS.items() if source in sources), "")
 
 
 def _mask_weight(source: str, kind: str, votes: int) -> float:
     factor = KIND_FACTORS.get(kind, 1.0)
-    return factor * LONELY_FACTOR if source in VOTED_SOURCES and votes < 2 else factor
+    return factor * SINGLE_VOTE_FACTOR if source in VOTED_SOURCES and votes < 2 else factor

@@ -1,4 +1,4 @@
-"""Photos of the training folders that nothing is trained on, so that choices can be made on them."""
+"""Photos of the training folders that are set aside: they are not trained on, so that models can be chosen by them."""
 
 import functools
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ SET_ASIDE_LIST = Path(__file__).with_name("set_aside.txt")
 
 
 def without_set_aside(records: Iterable[PhotoRecord]) -> list[PhotoRecord]:
-    """The photos that training may see, in their order.
+    """Return the photos that training may use, in their order.
 
     Args:
-        records: Photos of any folder. A photo is recognised by its file name, whatever folder it lies in.
+        records: Photos of any folder. A photo is recognised by its file name, in any folder.
     """
     names = set_aside_names()
     return [record for record in records if record.path.name not in names]
@@ -22,5 +22,5 @@ def without_set_aside(records: Iterable[PhotoRecord]) -> list[PhotoRecord]:
 
 @functools.cache
 def set_aside_names() -> frozenset[str]:
-    """File names of `set_aside.txt`."""
+    """Return the file names of `set_aside.txt`."""
     return frozenset(read_photo_list(SET_ASIDE_LIST))

@@ -1,9 +1,9 @@
-"""Image embeddings of a teacher on disk: computed once, since a teacher's encoder is the costly part.
+"""Cache of a teacher's image embeddings on disk: they are computed once, since a teacher's encoder is slow.
 
 Source: docs/explanation/model.md, section 7.1.
 
-One flat file of float16, 2 MiB a photo at a frame of 1024, and a small file that says which rows are done: a pass that
-was interrupted goes on where it stopped.
+One flat file of float16 has 2 MiB a photo at a frame of 1024. A small file marks the rows that are done, so that an
+interrupted pass is resumed.
 """
 
 import json
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_store.catalog import ModelStoreError
-from model_store.network.image_encoder import EMBEDDING_CHANNELS
+from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.data.letterboxed import letterboxed
 
@@ -24,20 +24,20 @@ FEATURES_NAME, DONE_NAME, INDEX_NAME = "features.f16", "done.npy", "features.jso
 
 
 class FeatureCacheError(ModelStoreError):
-    """The folder holds features of other photos or of another teacher."""
+    """The folder contains features of other photos or of another teacher."""
 
 
 class FeatureCache:
-    """Features of N photos, by their place in the list.
+    """Features of N photos, by their index in the list.
 
     Args:
-        folder: made when it is not there.
-        names: of the photos, which must be those that the folder was made for.
-        teacher: what computes the features, by hash or name.
-        frame_size: pixels.
+        folder: Folder of the cache, which is made if it does not exist.
+        names: Names of the photos, which must be those for which the folder was made.
+        teacher: Hash or name of the teacher.
+        frame_size: Side of the frame, in pixels.
 
     Raises:
-        FeatureCacheError: the folder was made for something else.
+        FeatureCacheError: The folder was made for other photos or another teacher.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], *, teacher: str, frame_size: int) -> None:
@@ -46,7 +46,7 @@ class FeatureCache:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / INDEX_NAME).is_file():
             if json.loads((folder / INDEX_NAME).read_text()) != index:
-                raise FeatureCacheError(f"{folder} holds features of other photos or of another teacher")
+                raise FeatureCacheError(f"{folder} contains features of other photos or of another teacher")
             mode = "r+"
         else:
             mode = "w+"
@@ -63,23 +63,23 @@ class FeatureCache:
             (folder / INDEX_NAME).write_text(json.dumps(index))
 
     def missing(self) -> list[int]:
-        """Places without features."""
-        return [int(place) for place in np.flatnonzero(~self._done)]
+        """Return the indices of photos without features."""
+        return [int(index) for index in np.flatnonzero(~self._done)]
 
-    def put(self, place: int, features: Tensor) -> None:
-        """Keep the features (256, g, g) of a photo."""
-        self._features[place] = features.half().cpu().numpy()
-        self._done[place] = True
+    def put(self, index: int, features: Tensor) -> None:
+        """Store the features (256, g, g) of a photo."""
+        self._features[index] = features.half().cpu().numpy()
+        self._done[index] = True
 
-    def get(self, places: Sequence[int]) -> Tensor:
-        """Features (B, 256, g, g) float32.
+    def get(self, indices: Sequence[int]) -> Tensor:
+        """Return features, (B, 256, g, g) float32.
 
         Raises:
-            FeatureCacheError: some are not there.
+            FeatureCacheError: Some features are missing.
         """
-        if not self._done[list(places)].all():
+        if not self._done[list(indices)].all():
             raise FeatureCacheError("the teacher's features are not complete; run 'features' first")
-        return torch.from_numpy(self._features[list(places)].astype(np.float32))
+        return torch.from_numpy(self._features[list(indices)].astype(np.float32))
 
 
 @torch.no_grad()
@@ -91,14 +91,24 @@ def fill(
     frame_size: int,
     device: torch.device,
     bf16: bool = True,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> None:
-    """Compute what is missing."""
+    """Compute the missing features.
+
+    Args:
+        cache: Cache to fill.
+        records: Photos, in the order of the cache.
+        encoder: Image encoder of the teacher.
+        frame_size: Side of the frame, in pixels.
+        device: Device that computes.
+        bf16: Whether to compute in bfloat16 where autocast allows.
+        on_progress: Callback that receives (photos done, photos in all).
+    """
     missing = cache.missing()
     encoder = encoder.to(device).eval()
-    for done, place in enumerate(missing):
-        progress(done, len(missing))
-        frame = letterboxed(records[place], frame_size).frame.unsqueeze(0).to(device)
+    for done, index in enumerate(missing):
+        on_progress(done, len(missing))
+        frame = letterboxed(records[index], frame_size).frame.unsqueeze(0).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            cache.put(place, encoder(frame)[0])
-    progress(len(missing), len(missing))
+            cache.put(index, encoder(frame)[0])
+    on_progress(len(missing), len(missing))

@@ -1,1 +1,1 @@
-"""The training loop: schedule, state on disk, EMA of the weights, log, and several processes."""
+"""The training loop: schedule, state on disk, EMA of the weights, train log, and distributed processes."""

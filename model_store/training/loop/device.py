@@ -1,15 +1,15 @@
-"""The device of a training process: how it computes, how much fits into its memory, and how a model lies there."""
+"""The device of a training process: its settings, the batch size that fits into its memory, and memory layout."""
 
 from collections.abc import Sequence
 
 import torch
 
 from model_store.network.model import PromptableModel
-from model_store.training.data.windows import WindowSize
+from model_store.training.data.windows.dataset import WindowSize
 from model_store.training.loop.distributed import DistributedContext
 from service.sam.transforms import FRAME_SIZE
 
-# Activations of one prompt on a whole frame, in float32; measured on a CPU with 6 prompts, at all sizes of windows.
+# Memory of the activations of one prompt on a whole frame, in float32; measured on a CPU with 6 prompts, at all sizes.
 _GIB_PER_PROMPT = 0.15
 # The rest is for weights, moments and what an allocator cannot use.
 _SHARE_OF_MEMORY = 0.7
@@ -21,33 +21,35 @@ def use_device(name: str, context: DistributedContext | None = None) -> torch.de
     """Return a device, ready to train on.
 
     Args:
-        name: auto, cpu, cuda or cuda:1; auto takes CUDA where it is.
-        context: This process among the processes of the run; None for one that is alone.
+        name: Name of the device: auto, cpu, cuda or cuda:1; auto takes CUDA if it is available.
+        context: Rank and world size of this process; None for a single process.
 
     Raises:
-        ValueError: There is no such device.
+        ValueError: The device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = (context or DistributedContext()).device(name)
-    if device.type == "cuda":  # matrix products in TF32: fast, and exact enough where bfloat16 is
+    if device.type == "cuda":  # TF32 makes matrix products faster, and is more exact than bfloat16
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     return device
 
 
-def scale_of_batches(asked: int | None, device: torch.device, windows: Sequence[WindowSize], *, prompts: int) -> int:
-    """Return the factor of all batches.
+def scale_of_batches(
+    requested: int | None, device: torch.device, windows: Sequence[WindowSize], *, prompts: int
+) -> int:
+    """Return the factor by which all batches are multiplied.
 
     Args:
-        asked: What the command asks for. None: 1 on a CPU, and as much as fits into the memory of a GPU, 16 at most.
+        requested: Requested factor. None: 1 on a CPU, and as much as fits into the memory of a GPU, 16 at most.
         device: Device of the run.
-        windows: Sizes of the windows, with the batches that are scaled.
-        prompts: Prompts of a window.
+        windows: Sizes of the windows, with their batches.
+        prompts: Number of prompts of a window.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if device.type != "cuda":
         return 1
     frames = max(size.batch * (size.pixels / FRAME_SIZE) ** 2 for size in windows)
@@ -57,7 +59,7 @@ def scale_of_batches(asked: int | None, device: torch.device, windows: Sequence[
 
 
 def to_device(model: PromptableModel, device: torch.device) -> PromptableModel:
-    """Move a model to its device, kernels laid out as the frames are: channels last."""
+    """Move a model to its device, with kernels in the memory layout of the frames: channels last."""
     for value in model.parameters():
         if value.ndim == 4 and value.shape[2] > 1:
             value.data = value.data.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The processes of one run that torchrun has started: rank and world size, and what they exchange at each step."""
+"""Distributed context: rank and world size of a process that torchrun has started, and its collective operations."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,19 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed, nn
 
-# torchrun notices a process that dies; this bounds the wait for one that hangs. It is long, since a machine or its
-# processes may be paused for a while, and the run should go on afterwards.
+# torchrun notices a process that dies. This timeout is for a process that hangs. It is long, since a machine or its
+# processes may be paused for a while, and the run should continue afterwards.
 _TIMEOUT = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
 class DistributedContext:
-    """This process among the processes of the run.
+    """Rank and world size of this process in its run.
 
     Args:
-        rank: Number of this process. Rank 0 writes files; the others only compute.
+        rank: Rank of this process. Rank 0 writes files; the other ranks only compute.
         world_size: Number of processes; 1 without torchrun.
-        local_rank: Number of this process on its machine; decides its GPU.
+        local_rank: Rank of this process on its machine, which is also the index of its GPU.
         local_world_size: Number of processes on this machine.
     """
 
@@ -36,15 +36,18 @@ class DistributedContext:
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """Return the device of this process: its own GPU where the name leaves the number open.
+        """Return the device of this process: its own GPU if the name has no index.
+
+        Args:
+            name: Name of the device: cpu, cuda or cuda:1.
 
         Raises:
-            ValueError: there is no such device.
+            ValueError: The device does not exist.
         """
         try:
             device = torch.device(name)
         except RuntimeError as error:
-            raise ValueError(f"{name} is no device; give cpu, cuda or cuda:1") from error
+            raise ValueError(f"{name} is not a device; give cpu, cuda or cuda:1") from error
         if device.type != "cuda":
             return device
         device = torch.device("cuda", self.local_rank if device.index is None else device.index)
@@ -69,7 +72,7 @@ class DistributedContext:
             tensor /= self.world_size
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Average running statistics, since each process has seen other images; all in one exchange."""
+        """Average running statistics in one exchange, since each process is trained with other images."""
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self.world_size == 1 or not buffers:
             return
@@ -79,16 +82,16 @@ class DistributedContext:
             buffer.copy_(mean.view(buffer.shape))
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes reach this call."""
         if self.world_size > 1:
             distributed.barrier()
 
 
 @contextmanager
 def distributed_context() -> Iterator[DistributedContext]:
-    """Join the processes that torchrun has started; without torchrun this process is alone.
+    """Join the process group of torchrun; without torchrun the context has a single process.
 
-    A process group that the caller has made already is used, and stays.
+    A process group that the caller has already made is used and is not destroyed.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

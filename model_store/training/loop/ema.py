@@ -1,4 +1,4 @@
-"""The exponential moving average (EMA) of a model's weights. A run hands it out: it is better than any single step."""
+"""The exponential moving average (EMA) of a model's weights, which a run saves instead of its last weights."""
 
 import copy
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 _TRAINED_STEPS = 10_000
-"""More steps than any smaller decay lasts."""
+"""Number of steps after which the decay is no longer reduced."""
 
 
 class EMA:
@@ -14,9 +14,9 @@ class EMA:
 
     Args:
         model: Model whose weights are averaged.
-        decay: Share of the average that stays at each step, 0..1.
-        is_trained: Whether the weights are trained ones. Initial weights should fade quickly, so with them the
-            decay is smaller in the first steps.
+        decay: Share of the average that remains at each step, 0..1.
+        is_trained: Whether the weights are trained. Initial weights should fade quickly: with them the decay is
+            smaller in the first steps.
 
     Attributes:
         model: Copy of the model with averaged weights, in eval mode, without gradients.
@@ -30,7 +30,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Update the average with the weights after a step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         averaged, current = self.model.state_dict(), model.state_dict()
@@ -42,7 +42,7 @@ class EMA:
 
     @torch.no_grad()
     def restore_buffers(self, model: nn.Module) -> None:
-        """Replace the model's running statistics by the averaged ones, after a step that has spoilt them."""
+        """Replace the model's running statistics by the averaged ones, after a step that made them infinite or NaN."""
         buffers = dict(self.model.named_buffers())
         for name, value in model.named_buffers():
             value.copy_(buffers[name])

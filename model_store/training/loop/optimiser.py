@@ -1,4 +1,4 @@
-"""AdamW with a learning rate for each group of parameters, and moments that are stored by parameter name."""
+"""AdamW with a learning rate for each group of parameters, and with moments by parameter name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model_store.training.loop.distributed import DistributedContext
 
 ParameterGroups = Sequence[tuple[float, Sequence[nn.Parameter]]]
-"""Pairs of a learning-rate factor and the parameters that learn with it."""
+"""Pairs of a learning-rate factor and the parameters that are trained with it."""
 Moments = dict[str, dict[str, Tensor]]
 """AdamW's state (step, exp_avg, exp_avg_sq) by the name of the parameter."""
 
@@ -19,7 +19,7 @@ class OptimiserConfig:
     """Settings of AdamW.
 
     Args:
-        weight_decay: Decay of matrices and convolution kernels; biases and norms have none.
+        weight_decay: Weight decay of matrices and convolution kernels; biases and norms have none.
         betas: Decay rates of the two moments.
         clip: Largest norm of the gradient; a longer one is scaled down to it.
     """
@@ -32,17 +32,17 @@ class OptimiserConfig:
 class Optimiser:
     """Trains a model's parameters by group.
 
-    All gradients are views of one array. So one exchange averages them over the processes, and nothing is copied for
-    it. Parameters that a step does not use have a gradient of 0.
+    All gradients are views of one array. So one exchange averages them over the processes, without copies. Parameters
+    that a step does not use have a gradient of 0.
 
     Attributes:
-        moment_steps: Number of steps that the moments have seen; of the youngest ones, where parameters differ.
+        moment_steps: Number of steps that the moments include; the smallest number where parameters differ.
 
     Args:
-        model: Names the parameters.
-        groups: Parameters that learn, with their learning-rate factors.
+        model: Model whose parameters are trained.
+        groups: Trained parameters, with their learning-rate factors.
         config: Settings of AdamW.
-        context: Processes of the run.
+        context: Rank and world size of this process.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Optimiser:
         self.moment_steps = 0
 
     def zero_gradients(self) -> None:
-        """Forget the gradients of the step before."""
+        """Set all gradients to 0."""
         self._gradients.zero_()
 
     def step(self, rate: float) -> Tensor:
@@ -80,8 +80,8 @@ class Optimiser:
             rate: Learning rate, before each group's factor.
 
         Returns:
-            Norm of the gradient before clipping, on the device of the parameters. When it is not finite the parameters
-            stay as they are: one batch that overflows must not end hours of work.
+            Norm of the gradient before clipping, on the device of the parameters. If it is not finite, the parameters
+            stay unchanged: a single batch that overflows must not end a long run.
         """
         self._context.average(self._gradients)
         norm: Tensor = torch.linalg.vector_norm(self._gradients)
@@ -94,7 +94,7 @@ class Optimiser:
         return norm
 
     def moments(self) -> Moments:
-        """Return the moments on the CPU; there they are no copies, and go on with the next step."""
+        """Return the moments on the CPU; for parameters on the CPU they are views that the next step changes."""
         return {
             name: {key: part.detach().cpu() for key, part in self._adam.state[value].items()}
             for name, value in self._named.items()
@@ -102,7 +102,7 @@ class Optimiser:
         }
 
     def load_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take up the moments of parameters that have the same name and shape; the others begin afresh."""
+        """Load the moments of parameters that have the same name and shape; other moments start at zero."""
         steps = []
         for name, value in self._named.items():
             found = moments.get(name)
@@ -110,7 +110,7 @@ class Optimiser:
                 steps.append(0)
                 continue
             steps.append(int(found["step"]))
-            # The fused step reads parameter and moments side by side, so they must lie alike in memory.
+            # The fused step requires the same memory layout for a parameter and its moments.
             self._adam.state[value] = {
                 "step": found["step"].to(value.device, torch.float32).clone(),
                 **{key: torch.empty_like(value).copy_(found[key]).detach() for key in ("exp_avg", "exp_avg_sq")},
@@ -119,7 +119,7 @@ class Optimiser:
 
 
 def _flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Give each parameter a gradient that is a view of the array returned, laid out as the parameter is."""
+    """Give each parameter a gradient that is a view of the returned array, with the parameter's strides."""
     flat = torch.zeros(sum(value.numel() for value in parameters), device=parameters[0].device)
     offset = 0
     for value in parameters:

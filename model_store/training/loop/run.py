@@ -1,4 +1,4 @@
-"""A training run: a task learned within a budget of minutes or steps, and continued on another day."""
+"""A training run: trains a task within a budget of minutes or steps, and can be stopped and continued."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,28 +17,28 @@ from model_store.training.loop.progress import OnProgress
 from model_store.training.loop.recorder import BEST_FIGURES_NAME, RunRecorder
 from model_store.training.loop.schedule import LearningRate
 from model_store.training.loop.state import RunState
-from model_store.training.objectives.losses import StepLosses
+from model_store.training.objectives.step_losses import StepLosses
 from model_store.training.tasks import Generators, Task
 
-_LONGEST_STEP_S = 120.0  # what lasts longer was a pause of the process or the machine, and is no training
+_MAX_STEP_S = 120.0  # a longer step contains a pause of the process or the machine, which does not count as training
 
 _NOT_SCORED = ("val_oracle", "val_obeyed")
 
 EvalFn = Callable[[nn.Module], Mapping[str, float]]
-"""Measures averaged weights on validation photos; every process calls it, and all get the same figures."""
+"""Function that validates averaged weights; every process calls it, and all get the same figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Settings of a run that do not change while it goes on.
+    """Settings of a run.
 
     Args:
         folder: Folder of state, checkpoints, log and curves.
-        minutes: Budget: minutes of training, without validation and saving.
+        minutes: Budget in minutes of training, without validation and saving.
         learning_rate: Learning rate over the budget.
-        steps: Budget in steps instead; then the numbers are the same for the same seed, whatever the machine's speed.
+        steps: Budget in steps instead of minutes; then the same seed gives the same numbers at any speed.
         seed: Seed of batches and prompts.
-        bfloat16: Compute in bfloat16 where autocast allows.
+        bfloat16: Whether to compute in bfloat16 where autocast allows.
         optimiser: Settings of AdamW.
         ema_decay: Decay of the averaged weights.
         log_every_s: Seconds between rows of the log.
@@ -60,16 +60,15 @@ class RunConfig:
 
 
 class Run:
-    """One run, fresh or continued.
+    """One run, new or continued.
 
     Args:
         config: Budget and settings.
-        task: What is learned; its model is on the device of the run.
-        eval_fn: Validation of the averaged weights, or None for none.
-        context: This process among the processes of the run.
-        on_progress: Callback of the first process.
-        is_trained: Whether the model has learned before: then its weights are worth keeping in the average from the
-            first step on.
+        task: Task to train; its model is on the device of the run.
+        eval_fn: Validation of the averaged weights; None for none.
+        context: Rank and world size of this process; None for a single process.
+        on_progress: Callback of the first process that receives reports.
+        is_trained: Whether the model is trained already, so that the average starts with its weights.
     """
 
     def __init__(
@@ -113,15 +112,15 @@ class Run:
         return (self.spent_s + self.used_s) / 60
 
     def stop(self) -> None:
-        """End after the present step and save the state; the rest of the budget stays for another time."""
+        """End after the current step and save the state; `--continue` uses the rest of the budget."""
         self._is_stopped = True
 
     def load(self, state: RunState, *, fresh_budget: bool) -> None:
-        """Take up the state of this run or of another one.
+        """Load the state of this run or of another one.
 
         Args:
             state: Weights, moments and counters.
-            fresh_budget: Start a new budget and schedule; else go on where the old ones stopped.
+            fresh_budget: Whether to start a new budget and schedule, or to continue the old ones.
         """
         self.model.load_state_dict(dict(state.model))
         self.ema.model.load_state_dict(dict(state.ema))
@@ -132,7 +131,7 @@ class Run:
             self.spent_s, self._first_step = state.spent_s + state.used_s, state.step
         else:
             self.spent_s, self.used_s, self._first_step = state.spent_s, state.used_s, state.first_step
-        # A better checkpoint of an earlier budget stays until it is beaten; in another folder there is none to beat.
+        # The best checkpoint of an earlier budget stays until a better one exists. Another folder has no earlier one.
         if (self.config.folder / BEST_FIGURES_NAME).is_file():
             self.best_score = state.best_score
 
@@ -164,7 +163,7 @@ class Run:
             recorder.begin()
         self.task.begin(self.step, self._progress_at)
         if self._eval_fn and self.step == self._first_step:
-            self._validate(self._eval_fn, recorder)  # what the run begins with, to compare with
+            self._validate(self._eval_fn, recorder)  # the starting point, for comparison
         saved_at = time.monotonic()
         validated_s = self.used_s
         is_last = self.progress >= 1.0
@@ -173,13 +172,15 @@ class Run:
             rate = config.learning_rate.at(self.progress, moment_steps=self.optimiser.moment_steps)
             losses = self._step(rate)
             if recorder:
-                recorder.add(losses, rate)  # before the clock is read: a row waits for the device
+                recorder.add(losses, rate)  # before the clock is read, since a row waits for the device
             now = time.monotonic()
-            is_stopped, is_save_due = self._agree(now - started, is_save_due=now - saved_at >= config.save_every_s)
+            is_stopped, is_save_due = self._synchronise(
+                now - started, is_save_due=now - saved_at >= config.save_every_s
+            )
             paused = time.monotonic()
             is_done = self.progress >= 1.0
             is_last = is_done or is_stopped
-            # Whoever stops a run may not wait for a validation: torchrun kills its processes after 30 seconds.
+            # A stopped run skips the validation: torchrun kills its processes after 30 seconds.
             is_due = is_done or (self.used_s - validated_s >= config.validate_every_s and not is_stopped)
             if self._eval_fn and is_due:
                 self._validate(self._eval_fn, recorder)
@@ -209,24 +210,28 @@ class Run:
         self.images += len(batch.frames) * self.context.world_size
         return losses
 
-    def _agree(self, step_s: float, *, is_save_due: bool) -> tuple[bool, bool]:
-        """Take the clock of the first process, since steps must not differ; one exchange for all that is to be known.
+    def _synchronise(self, step_s: float, *, is_save_due: bool) -> tuple[bool, bool]:
+        """Exchange clock and requests with the other processes; the clock of the first process counts for all.
+
+        Args:
+            step_s: Duration of the step in this process, in seconds.
+            is_save_due: Whether this process would save; only that of the first process counts.
 
         Returns:
-            Whether any process was told to stop, and whether the first process wants to save.
+            Whether any process has to stop, and whether to save.
         """
-        own = {"used_s": min(step_s, _LONGEST_STEP_S), "save": float(is_save_due)}
-        told = self.context.sum(
+        own = {"used_s": min(step_s, _MAX_STEP_S), "save": float(is_save_due)}
+        sums = self.context.sum(
             {name: value if self.context.is_first else 0.0 for name, value in own.items()}
             | {"stop": float(self._is_stopped)}
         )
-        self.used_s += told["used_s"]
-        return told["stop"] > 0, told["save"] > 0
+        self.used_s += sums["used_s"]
+        return sums["stop"] > 0, sums["save"] > 0
 
     def _validate(self, eval_fn: EvalFn, recorder: RunRecorder | None) -> None:
         self._average_buffers()
         if recorder:
-            recorder.save_state()  # whoever kills the process meanwhile loses no training
+            recorder.save_state()  # so that a process that is killed meanwhile loses no training
         self.validation = eval_fn(self.ema.model)
         score = validation_score(self.validation)
         is_best = self.best_score is None or score > self.best_score
@@ -251,18 +256,23 @@ class Run:
 
 
 def validation_score(figures: Mapping[str, float]) -> float:
-    """Return the score by which the best checkpoint is chosen: the mean IoU of the masks that people get.
+    """Return the score by which the best checkpoint is chosen: the mean IoU of the masks that users get.
 
-    The best of four masks (oracle) and the share of clicks that are obeyed say something else.
+    The best of four masks (oracle) and the share of obeyed clicks do not count.
     """
     chosen = [value for name, value in figures.items() if not name.startswith(_NOT_SCORED)]
     return sum(chosen) / max(len(chosen), 1)
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
-    """Return a seed for the random numbers of one step in one stream: 0 for all processes together, rank + 1 for each.
+    """Return the seed of one step in one stream.
 
-    All of a step's numbers follow from it, so that a continued run makes the same steps as one without a break.
+    A step depends on nothing else, so that a continued run makes the same steps as a run without a break.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of the step.
+        stream: Stream of random numbers: 0 for all processes together, rank + 1 for each process.
     """
     return int(np.random.SeedSequence((seed, step, stream)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -1,13 +1,13 @@
-"""The learning rate over a run: warm-up, constant, then a cosine fall over the last share of the budget.
+"""The learning-rate schedule: warm-up, constant, then a cosine decay over the last share of the budget.
 
-The fall goes by the share of the budget and not by steps: a run is given minutes, on machines of unknown speed.
+The decay depends on the share of the budget and not on steps, since the budget is minutes and speed differs.
 """
 
 import math
 from dataclasses import dataclass
 
 LONGEST_WARM_UP = 0.1
-"""Share of the budget after which the warm-up is over: a short run must reach its highest rate, too."""
+"""Share of the budget after which the warm-up ends at the latest, so that short runs reach the highest rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +15,14 @@ class LearningRate:
     """Learning rate of a run.
 
     Args:
-        highest: Learning rate between warm-up and fall.
-        warm_up_steps: Steps in which it rises from 0, counted from the first step that the optimiser's moments have
-            seen: a run that continues with moments needs no warm-up. It ends after a tenth of the budget at the latest.
-        fall: Share of the budget, at its end, in which it falls along half a cosine; 0..1.
-        last: Share of `highest` that is left at the end.
+        highest: Learning rate between warm-up and decay.
+        warm_up_steps: Number of steps of the warm-up from 0. It counts steps of the optimiser's moments, so a run with
+            older moments has none. It ends after a tenth of the budget at the latest.
+        fall: Last share of the budget, in which the rate decays along half a cosine; 0..1.
+        last: Learning rate at the end, as a share of `highest`.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: A value is out of its range.
     """
 
     highest: float
@@ -41,7 +41,7 @@ class LearningRate:
 
         Args:
             progress: Share of the budget that has passed, 0..1.
-            moment_steps: Steps that the optimiser's moments have seen.
+            moment_steps: Number of steps that the optimiser's moments include.
         """
         warm_up = min(max((moment_steps + 1) / (self.warm_up_steps + 1), progress / LONGEST_WARM_UP), 1.0)
         start = 1.0 - self.fall

@@ -1,4 +1,4 @@
-"""The state of a run on disk: one file that holds everything a run needs to go on."""
+"""The state of a run on disk: one file with everything that continues the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,7 +14,7 @@ STATE_NAME = "state.pt"
 
 
 class StateError(ModelStoreError):
-    """The folder holds no state that a run can continue; the message says why."""
+    """The folder contains no state that a run can continue; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class RunState:
     """Everything that continues a run.
 
     Args:
-        architecture: Name of the model's architecture; "" where the model that learns is none of the registry.
+        architecture: Name of the model's architecture, or of the granularity module.
         model: Weights by name.
         ema: Averaged weights by name.
         ema_steps: Number of updates of the average.
@@ -49,7 +49,7 @@ class RunState:
 
 
 def save_state(state: RunState, folder: Path) -> Path:
-    """Write a state in one step: a run that is killed meanwhile leaves the state before."""
+    """Write a state in one step: if the process is killed meanwhile, the previous state remains."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"{STATE_NAME}.new"
     torch.save({field.name: getattr(state, field.name) for field in fields(state)}, fresh)
@@ -61,17 +61,17 @@ def load_state(folder: Path) -> RunState:
     """Read the state of a run's folder. Only tensors and plain containers are unpickled, no code of the file runs.
 
     Raises:
-        StateError: the folder holds no state, or it is none that this version can read.
+        StateError: The folder contains no state, or this version cannot read it.
     """
     path = folder / STATE_NAME
     if not path.is_file():
-        raise StateError(f"{folder} holds no {STATE_NAME}; give the --out folder of a run that has saved its state")
+        raise StateError(f"{folder} contains no {STATE_NAME}; give the --out folder of a run that has saved its state")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes of a broken file lead to
+    except Exception as error:  # broken bytes raise errors of many types
         lines = str(error).splitlines() or [type(error).__name__]
         raise StateError(f"{path} cannot be read: {lines[0]}") from error
     names = {field.name for field in fields(RunState)}
     if not isinstance(content, Mapping) or set(content) != names:
-        raise StateError(f"{path} is no state of this version; resume from the checkpoint of that run instead")
+        raise StateError(f"{path} is not a state of this version; resume from the checkpoint of that run instead")
     return RunState(**content)

@@ -1,4 +1,4 @@
-"""The train log: a CSV row every few steps, and the same as curves in a PNG."""
+"""The train log: a CSV file with a row every few steps, and its curves as a PNG."""
 
 import csv
 import math
@@ -19,12 +19,12 @@ _PANELS_A_ROW = 3
 
 
 class TrainLog:
-    """Appends rows to a CSV file; a continued run goes on in the same file.
+    """Appends rows to a CSV file; a continued run appends to the same file.
 
-    A row may have columns that earlier rows had not: then the file is written again with them.
+    If a row has new columns, the file is written again with them.
 
     Args:
-        folder: Folder of the run; made when it is not there.
+        folder: Folder of the run, which is made if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class TrainLog:
         self._columns = list(rows[0]) if rows else []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, with six digits of each number."""
+        """Append a row; numbers are written with six significant digits."""
         fresh = [column for column in row if column not in self._columns]
         if fresh:
             rows = read_rows(self.path) if self.path.is_file() else []
@@ -48,7 +48,7 @@ class TrainLog:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a log, by column; a value that a row does not have is empty."""
+    """Return the rows of a log by column; a missing value is an empty text."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -58,15 +58,15 @@ def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str 
 
     Args:
         folder: Folder of the run; the image is written beside its log.
-        panels: Beginnings of the columns that are drawn together, by the panel's title: ``val_`` takes all columns of
-            validation. Panels without a value are left out.
+        panels: Prefixes of the columns of each panel, by the panel's title: ``val_`` takes all columns of validation.
+            Panels without a value are left out.
         over: Column of the horizontal axis.
 
     Returns:
-        The path of the image; None without matplotlib, since the log has all numbers.
+        The path of the image; None if matplotlib is not installed.
     """
-    # Here and not above: only the process that writes needs it, and it takes memory. No pyplot: it would look for a
-    # display and keep figures for ever.
+    # Not at the top: only the first process draws, and matplotlib takes memory. Without pyplot, which would look for a
+    # display and keep every figure.
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:
@@ -74,8 +74,8 @@ def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str 
 
     rows = read_rows(folder / CSV_NAME)
     drawn: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for title, beginnings in panels.items():
-        names = sorted(name for name in (rows[0] if rows else {}) if name.startswith(tuple(beginnings)))
+    for title, prefixes in panels.items():
+        names = sorted(name for name in (rows[0] if rows else {}) if name.startswith(tuple(prefixes)))
         series = {name: points for name in names if (points := _series(rows, over, name))}
         if series:
             drawn[title] = series
@@ -83,7 +83,7 @@ def draw_curves(folder: Path, panels: Mapping[str, Sequence[str]], *, over: str 
     lines = math.ceil(max(len(drawn), 1) / columns)
     width, height = _PANEL_INCHES
     figure = Figure(figsize=(width * columns, height * lines))
-    # By hand: an automatic layout would take half of the time, every few minutes.
+    # Fixed margins: an automatic layout would take half of the drawing time, every few minutes.
     figure.subplots_adjust(
         left=0.2 / columns, right=1 - 0.05 / columns, bottom=0.15 / lines, top=1 - 0.1 / lines, hspace=0.35
     )
@@ -108,20 +108,20 @@ def _draw_curve(axes: "Axes", name: str, points: Sequence[tuple[float, float]]) 
     marker = None if len(points) > _ROLLING_ROWS else "o"  # a single point makes no line
     shown = _rolling_mean(points) if is_noisy else points
     (line,) = axes.plot(*_columns(shown), label=name, linewidth=1.4, marker=marker, markersize=3)
-    if is_noisy:  # what single rows say, faintly behind their mean
+    if is_noisy:  # single rows, faintly behind their mean
         axes.plot(*_columns(points), color=line.get_color(), linewidth=0.6, alpha=0.25)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [place for place, _ in points], [value for _, value in points]
+    return [position for position, _ in points], [value for _, value in points]
 
 
 def _rolling_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points with the mean of the rows before: single rows vary with their images."""
+    """Return points with the mean of the preceding rows, since single rows vary with their images."""
     means = []
-    for index, (place, _) in enumerate(points):
+    for index, (position, _) in enumerate(points):
         recent = [value for _, value in points[max(index + 1 - _ROLLING_ROWS, 0) : index + 1]]
-        means.append((place, sum(recent) / len(recent)))
+        means.append((position, sum(recent) / len(recent)))
     return means
 
 

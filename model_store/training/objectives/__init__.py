@@ -1,1 +1,1 @@
-"""What a training step asks of the model, and the loss of its answers."""
+"""Training objectives: prompts of a step, decoder passes, and losses of their masks."""

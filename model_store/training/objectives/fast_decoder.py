@@ -1,4 +1,4 @@
-"""SAM's mask decoder in the order that is cheap to train: the function of `MaskDecoder`, about twice as fast on CPUs.
+"""SAM's mask decoder in an order that is cheap to train: equals `MaskDecoder`, about twice as fast on CPUs.
 
 - Layer 0's image side is computed once for each image, not once for each prompt.
 - Projections of the image tokens are absorbed into the few prompt tokens.
@@ -44,13 +44,13 @@ def decode_tokens(
     """Decode n prompts of each of B images.
 
     Args:
-        decoder: Mask decoder; gradients flow into it and into all tensors that want them.
-        image: Image tokens (B, M, 256).
+        decoder: Mask decoder; gradients flow into it and into all tensors that require them.
+        image: Image tokens, (B, M, 256).
         code: Positional code of the image tokens, (B or 1, M, 256).
-        sparse: Prompt tokens (B·n, T, 256), image by image.
-        prompts: n, number of prompts of each image.
-        no_mask: (1, 256), what stands for "no mask prompt" at each image token; for prompts without mask prompts.
-        dense: (B·n, M, 256), mask prompts as tokens.
+        sparse: Prompt tokens, image by image, (B·n, T, 256).
+        prompts: Number of prompts of each image, n.
+        no_mask: Embedding that replaces a mask prompt at each image token, (1, 256); for prompts without masks.
+        dense: Mask prompts as tokens, (B·n, M, 256).
 
     Returns:
         Mask logits (B·n, 4, 4g, 4g) and predicted IoU (B·n, 4), in float32 even where autocast computes in less.
@@ -76,8 +76,8 @@ def decode_tokens(
         tokens, keys = _layer(module, tokens, start, keys, coded, owners)
         coded = _with_code(keys, code)
     transformer = decoder.transformer
-    read = _read_image(transformer.final_attn_token_to_image, tokens + start, keys, coded, owners)
-    tokens = transformer.norm_final_attn(tokens + read)
+    attended = _token_to_image(transformer.final_attn_token_to_image, tokens + start, keys, coded, owners)
+    tokens = transformer.norm_final_attn(tokens + attended)
     hyper = torch.stack(
         [mlp(tokens[:, 1 + index]) for index, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
     )  # (P, 4, 32)
@@ -86,7 +86,7 @@ def decode_tokens(
 
 
 def _image_stream(image: Tensor, no_mask: Tensor | None, dense: Tensor | None) -> Tensor:
-    """What enters the first layer, (S, M, C): S = B where the prompts of an image share it, else P."""
+    """Return the input of the first layer, (S, M, C): S = B where the prompts of an image share it, else P."""
     if dense is not None and no_mask is None:
         return (image[:, None] + dense.reshape(len(image), -1, *image.shape[1:])).flatten(0, 1)
     if no_mask is not None and dense is None:
@@ -101,24 +101,24 @@ def _layer(
     if layer.is_first:
         tokens = layer.norm1(layer.self_attn(tokens, tokens, tokens))
     else:
-        placed = tokens + start
-        tokens = layer.norm1(tokens + layer.self_attn(placed, placed, tokens))
-    read = _read_image(layer.cross_attn_token_to_image, tokens + start, keys, coded, owners)
-    tokens = layer.norm2(tokens + read)
+        tokens_coded = tokens + start
+        tokens = layer.norm1(tokens + layer.self_attn(tokens_coded, tokens_coded, tokens))
+    attended = _token_to_image(layer.cross_attn_token_to_image, tokens + start, keys, coded, owners)
+    tokens = layer.norm2(tokens + attended)
     tokens = layer.norm3(tokens + layer.mlp(tokens))
-    written = _written_image(layer.cross_attn_image_to_token, keys, coded, tokens + start, tokens, owners)
+    written = _image_to_token(layer.cross_attn_image_to_token, keys, coded, tokens + start, tokens, owners)
     return tokens, layer.norm4(written)
 
 
-def _read_image(attention: Attention, queries: Tensor, keys: Tensor, coded: Tensor, owners: Tensor) -> Tensor:
-    """Tokens attend to the image.
+def _token_to_image(attention: Attention, queries: Tensor, keys: Tensor, coded: Tensor, owners: Tensor) -> Tensor:
+    """Let the tokens attend to the image.
 
     Args:
-        attention: From tokens to image.
-        queries: (P, T, C).
-        keys: Image stream (S, M, C), the values.
-        coded: The same with the positional code.
-        owners: See `head_owners`.
+        attention: Attention from tokens to image.
+        queries: Queries, (P, T, C).
+        keys: Image stream, which gives the values, (S, M, C).
+        coded: Image stream with its positional code, (S, M, C).
+        owners: Channels of each head, from `head_owners`.
 
     Returns:
         (P, T, C).
@@ -129,22 +129,22 @@ def _read_image(attention: Attention, queries: Tensor, keys: Tensor, coded: Tens
     weights = torch.softmax(rows.reshape(states, -1, CHANNELS) @ coded.transpose(1, 2), dim=2)  # (S, nHT, M)
     values = (weights @ keys).reshape(prompts, -1, CHANNELS) @ attention.v_proj.weight.t()  # (P, HT, 128)
     # The weights of a row sum to 1, so the value bias can be added afterwards.
-    read: Tensor = attention.out_proj(collapse_heads(values, owners) + attention.v_proj.bias)
-    return read
+    attended: Tensor = attention.out_proj(collapse_heads(values, owners) + attention.v_proj.bias)
+    return attended
 
 
-def _written_image(
+def _image_to_token(
     attention: Attention, keys: Tensor, coded: Tensor, token_keys: Tensor, token_values: Tensor, owners: Tensor
 ) -> Tensor:
-    """The image attends to the tokens; the residual is added.
+    """Let the image attend to the tokens, and add the residual.
 
     Args:
-        attention: From image to tokens.
-        keys: Image stream (S, M, C).
-        coded: The same with the positional code.
-        token_keys: (P, T, C).
-        token_values: (P, T, C).
-        owners: See `head_owners`.
+        attention: Attention from image to tokens.
+        keys: Image stream, (S, M, C).
+        coded: Image stream with its positional code, (S, M, C).
+        token_keys: Tokens that give the keys, (P, T, C).
+        token_values: Tokens that give the values, (P, T, C).
+        owners: Channels of each head, from `head_owners`.
 
     Returns:
         (P, M, C).

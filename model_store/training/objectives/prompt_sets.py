@@ -1,6 +1,6 @@
-"""The prompts of a batch, some of them boxes and some clicks, and their way through prompt encoder and decoder.
+"""The box and point prompts of a batch of letterboxed photos, and their decoding.
 
-Letters: P = Q + R prompts, Q that began with a box and R that began with a click, n corrections so far, S side of the
+Letters: P = Q + R prompts, Q that began with a box and R that began with a point, n corrections so far, S side of the
 frame in pixels, s = S/4.
 """
 
@@ -15,7 +15,7 @@ from model_store.network.prompt_encoder import PromptEncoder
 
 
 class Promptable(Protocol):
-    """EdgeSAM, or a teacher with another image encoder before the same parts."""
+    """A model with SAM's prompt encoder and mask decoder: EdgeSAM, or a teacher with another image encoder."""
 
     prompt_encoder: PromptEncoder
     mask_decoder: MaskDecoder
@@ -25,19 +25,19 @@ class Promptable(Protocol):
 class PromptSet:
     """Prompts with boxes come first.
 
-    A box is two tokens and a click is one, with a padding token beside it: so all prompts of a pass are equally long
-    and go through the decoder together.
+    A box has two tokens. A point has one and a padding token. So all prompts of a pass are equally long and are decoded
+    together.
 
     Attributes:
-        pictures: (P,) int64, the picture of the batch that each prompt is on.
-        boxes: (Q, 4) float32 in the frame.
-        box_points: (Q, n, 2) float32 in the frame, corrections of prompts with a box.
-        box_labels: (Q, n), their labels.
-        points: (R, 1 + n, 2) float32 in the frame, first clicks and corrections of the others.
-        labels: (R, 1 + n), their labels.
+        image_index: Index within the batch of each prompt's image, (P,) int64.
+        boxes: Boxes in the frame, (Q, 4) float32.
+        box_points: Corrections of box prompts, in the frame, (Q, n, 2) float32.
+        box_labels: Labels of these corrections, (Q, n).
+        points: First points and corrections of point prompts, in the frame, (R, 1 + n, 2) float32.
+        labels: Labels of these points, (R, 1 + n).
     """
 
-    pictures: Tensor
+    image_index: Tensor
     boxes: Tensor
     box_points: Tensor
     box_labels: Tensor
@@ -45,10 +45,10 @@ class PromptSet:
     labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.image_index)
 
     def with_correction(self, points: Tensor, labels: Tensor) -> "PromptSet":
-        """The prompts with one more click each: points (P, 1, 2), labels (P, 1)."""
+        """Return the prompts with one more point each: points (P, 1, 2) in the frame, labels (P, 1)."""
         boxes = len(self.boxes)
         return replace(
             self,
@@ -59,33 +59,39 @@ class PromptSet:
         )
 
 
-def prompt_set(pictures: Tensor, boxes: Tensor, clicks: Tensor) -> PromptSet:
-    """Fresh prompts: boxes (Q, 4) first, then one positive click each (R, 2), both in the frame; pictures (Q + R,)."""
-    count, device = len(boxes), pictures.device
+def prompt_set(image_index: Tensor, boxes: Tensor, points: Tensor) -> PromptSet:
+    """Return first prompts.
+
+    Args:
+        image_index: Index within the batch of each prompt's image, boxes first, (Q + R,).
+        boxes: Boxes in the frame, (Q, 4).
+        points: Positive points in the frame, (R, 2).
+    """
+    count, device = len(boxes), image_index.device
     return PromptSet(
-        pictures=pictures,
+        image_index=image_index,
         boxes=boxes,
         box_points=torch.zeros(count, 0, 2, device=device),
         box_labels=torch.zeros(count, 0, device=device),
-        points=clicks[:, None],
-        labels=torch.ones(len(clicks), 1, device=device),
+        points=points[:, None],
+        labels=torch.ones(len(points), 1, device=device),
     )
 
 
 def decode(
     model: Promptable, embedding: Tensor, prompts: PromptSet, mask_logits: Tensor | None = None, masks: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """Masks of all prompts.
+    """Return the masks of all prompts.
 
     Args:
-        model: whose prompt encoder and mask decoder are used.
-        embedding: of the batch's pictures, (B, 256, S/16, S/16).
-        prompts: P of them.
-        mask_logits: (P, 1, s, s), earlier answers as mask prompts.
-        masks: 1, 3 or 4, see `MaskDecoder.forward`.
+        model: Model whose prompt encoder and mask decoder are used.
+        embedding: Image embeddings of the batch, (B, 256, S/16, S/16).
+        prompts: P prompts.
+        mask_logits: Logits of earlier masks as mask prompts, (P, 1, s, s); None for none.
+        masks: Number of masks of a prompt, 1, 3 or 4, see `MaskDecoder.forward`.
 
     Returns:
-        Mask logits (P, n, s, s) and predicted IoU (P, n), both float32 whatever autocast computes in.
+        Mask logits (P, n, s, s) and predicted IoU (P, n), both float32 even where autocast computes in less.
     """
     encoder = model.prompt_encoder
     count = len(prompts.boxes)
@@ -96,7 +102,9 @@ def decode(
     if count < len(prompts):
         parts.append(encoder((prompts.points, prompts.labels), None, _rows(mask_logits, slice(count, None))))
     sparse, dense = (torch.cat([part[index] for part in parts]) for index in (0, 1))
-    logits, iou = model.mask_decoder(embedding[prompts.pictures], encoder.dense_positional_code(), sparse, dense, masks)
+    logits, iou = model.mask_decoder(
+        embedding[prompts.image_index], encoder.dense_positional_code(), sparse, dense, masks
+    )
     return logits.float(), iou.float()
 
 

@@ -1,7 +1,7 @@
-"""Windows of the served frame as the network sees them: pixels, positional code, and prompts with their corrections.
+"""The network's inputs for windows of the served frame: pixels, positional code, and prompts with corrections.
 
-The network works as if it saw the whole frame: prompts are given in the coordinates of the frame, and the positional
-code is cut out where the window lies.
+Prompts are in coordinates of the frame, and the positional code is that of the window's position in the frame. So the
+network computes as it does for the whole frame.
 
 Letters: B windows, W side of a window in frame pixels, g = W/16, s = W/4, n = boxes + points, P = B·n prompts in the
 order window by window, K corrections so far.
@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from model_store.network.prompt_encoder import PromptEncoder
-from model_store.training.data.window_geometry import TOKEN_STRIDE
-from model_store.training.data.windows import WindowBatch
+from model_store.training.data.windows.dataset import WindowBatch
+from model_store.training.data.windows.geometry import TOKEN_STRIDE
 from service.sam.prompts import POSITIVE
 
 
 def normalised_frames(batch: WindowBatch) -> Tensor:
-    """Return the windows as the encoder takes them: (B, 3, W, W) float32, normalised, 0 outside the photo."""
+    """Return the windows as the encoder's input: (B, 3, W, W) float32, normalised, 0 outside the photo."""
     mean, deviation = (
         torch.tensor(values, device=batch.frames.device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD)
     )
@@ -37,7 +37,7 @@ def valid_cells(batch: WindowBatch) -> Tensor:
 
 
 def window_code(prompt_encoder: PromptEncoder, batch: WindowBatch) -> Tensor:
-    """Return the positional code of the image tokens at their places in the frame, (B, g·g, 256).
+    """Return the positional code of the image tokens at their positions in the frame, (B, g·g, 256).
 
     Raises:
         ValueError: The prompt encoder's frame is smaller than the window.
@@ -54,16 +54,15 @@ def window_code(prompt_encoder: PromptEncoder, batch: WindowBatch) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class FramePrompts:
-    """First prompts and the corrections that followed; of each window first boxes, then clicks.
+    """First prompts and their corrections; in each window boxes come before points.
 
-    A box is two tokens and a click is one, with a padding token beside it: so all prompts are equally long and go
-    through the decoder together.
+    A box has two tokens. A point has one and a padding token. So all prompts are equally long and are decoded together.
 
     Attributes:
-        boxes: (B, boxes, 4) float32 in the frame.
-        points: (B, points, 2) float32 in the frame, first clicks.
-        clicks: (B, n, K, 2) float32 in the frame, corrections.
-        labels: (B, n, K) int64, their labels.
+        boxes: Boxes in the frame, (B, boxes, 4) float32.
+        points: First points in the frame, (B, points, 2) float32.
+        clicks: Correction clicks in the frame, (B, n, K, 2) float32.
+        labels: Labels of the correction clicks, (B, n, K) int64.
     """
 
     boxes: Tensor
@@ -89,7 +88,7 @@ class FramePrompts:
         return self.clicks.shape[1]
 
     def with_correction(self, clicks: Tensor, labels: Tensor) -> "FramePrompts":
-        """Return the prompts with one more click each: (P, 2) in the frame, and labels (P,)."""
+        """Return the prompts with one more correction click each: (P, 2) in the frame, and labels (P,)."""
         windows, count, _ = self.labels.shape
         return replace(
             self,
@@ -104,7 +103,7 @@ class FramePrompts:
         first_labels = self.labels.new_full((windows, points, 1), POSITIVE)
         clicks = torch.cat([self.points[:, :, None], self.clicks[:, boxes:]], dim=2)  # (B, points, 1 + K, 2)
         labels = torch.cat([first_labels, self.labels[:, boxes:]], dim=2)
-        # Places in the frame lose whole cells in bfloat16, and these are few numbers.
+        # In bfloat16, positions in the frame would be wrong by whole cells.
         with _full_precision(self.boxes.device):
             of_boxes, _ = prompt_encoder(
                 (self.clicks[:, :boxes].flatten(0, 1), self.labels[:, :boxes].flatten(0, 1)), self.boxes.flatten(0, 1)
@@ -116,5 +115,5 @@ class FramePrompts:
 
 
 def _full_precision(device: torch.device) -> torch.autocast:
-    """A context in which nothing is computed in less than float32."""
+    """Return a context that computes in float32 at least."""
     return torch.autocast(device.type, enabled=False)

@@ -3,7 +3,7 @@
  * A graph runtime reads the image tokens from memory for each of some forty operations. Here a block of tokens goes
  * through as many operations as possible while it stays in the cache. Three times the prompt tokens need a sum over all
  * image tokens, and once the hypernetworks have to be known, which makes four passes (image.h). The algebra is that of
- * model_store/graphs.py: projections act on the few prompt tokens wherever they can.
+ * model_store/export/graphs/decoder.py: projections act on the few prompt tokens wherever they can.
  */
 #include "decoder.h"
 

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from tools.bench.disc import disc_model
 
-from model_store.export import OPSET, export_model
-from model_store.model_info import ModelInfo
+from model_store.export.artifact import export_model
+from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
+from model_store.export.model_info import ModelInfo
+from model_store.export.onnx_export import OPSET
 from model_store.network.frames import frame
-from model_store.network.official import OfficialDecoder, OfficialEncoder
 
 Floats = NDArray[np.float32]
 
@@ -78,7 +79,7 @@ def _export(
     dynamic_axes: dict[str, dict[int, str]],
 ) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # as in model_store.export: the tracer warns about fixed shapes
+        warnings.simplefilter("ignore")  # as in model_store.export.onnx_export: the tracer warns about fixed shapes
         torch.onnx.export(
             module, example, str(path), input_names=inputs, output_names=outputs, dynamic_axes=dynamic_axes,
             opset_version=OPSET, dynamo=False,

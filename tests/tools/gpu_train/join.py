@@ -1,4 +1,4 @@
-"""Makes a checkpoint of the parts that `train.py` has left: `python tests/tools/gpu_train/join.py FOLDER`."""
+"""Joins the parts of a checkpoint that `train.py` wrote: `python tests/tools/gpu_train/join.py FOLDER`."""
 
 import argparse
 import hashlib
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # instead of this folder
 
 from model_store.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from model_store.training.loop.recorder import CURVES  # noqa: E402
@@ -16,9 +16,9 @@ from model_store.training.loop.train_log import CSV_NAME, draw_curves  # noqa: E
 
 
 def main() -> None:
-    """Join, check, tell."""
+    """Join and check the parts, write the checkpoint, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder with the files that came back")
+    parser.add_argument("folder", type=Path, help="folder with the files of the GPU machine")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the curves")
     chosen = parser.parse_args()
 
@@ -45,7 +45,7 @@ def main() -> None:
     for name, value in summary["before"].items():
         print(f"{name.removeprefix('val_'):14} {value:6.3f}  {after.get(name, float('nan')):6.3f}")
     if not after:
-        print("It was cut off before its end: the learning rate has not fallen, and nothing was measured.")
+        print("The run was cut off: the learning rate has not decayed, and the result was not measured.")
     print(
         f"\n{checkpoint} is written. Next, on photos of full size:\n"
         f"  python -m model_store evaluate --data ../data/validation --checkpoint {checkpoint} --max-instances 4\n"

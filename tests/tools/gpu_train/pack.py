@@ -1,7 +1,7 @@
-"""Packs photos and masks for a machine that takes few megabytes: `python tests/tools/gpu_train/pack.py --help`.
+"""Packs photos and masks into small files for a GPU machine: `python tests/tools/gpu_train/pack.py --help`.
 
-Photos are drawn by source, as training draws them, and each at most once. So every pack is a good sample by itself, and
-a further one only adds variety.
+Photos are sampled by source, as in training, each at most once. So every pack is a good sample by itself, and further
+packs only add variety.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # instead of this folder
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -24,7 +24,7 @@ from model_store.training.data.sampling import weights  # noqa: E402
 from model_store.training.data.set_aside import set_aside_names, without_set_aside  # noqa: E402
 from service.sam.transforms import input_size  # noqa: E402
 
-# Measured: the archive's compression leaves 0.8 bytes of a run, and few of what else belongs to a photo.
+# Measured: a run takes 0.8 bytes in the compressed archive, and the other data of a photo few bytes.
 _BYTES_A_RUN, _BYTES_A_PHOTO = 1, 60
 _ARCHIVE_BYTES = 4000
 
@@ -32,29 +32,37 @@ _ARCHIVE_BYTES = 4000
 def main() -> None:
     """Write packs of photos to train on and one to validate on."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", action="append", required=True, metavar="PLACE", help="to train on; repeat it")
     parser.add_argument(
-        "--validation", action="append", default=[], metavar="PLACE", help="never to train on; repeat it"
+        "--data", action="append", required=True, metavar="DATA", help="data set to train on; may be repeated"
+    )
+    parser.add_argument(
+        "--validation", action="append", default=[], metavar="DATA", help="data set to validate on; may be repeated"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the packs")
-    parser.add_argument("--packs", type=int, default=1, help="number of packs to train on; %(default)s")
-    parser.add_argument("--megabytes", type=float, default=16.5, help="of such a pack; %(default)s")
-    parser.add_argument("--validation-megabytes", type=float, default=1.5, help="of the other; %(default)s")
-    parser.add_argument("--side", type=int, default=384, help="longest side of a photo, pixels; %(default)s")
-    parser.add_argument("--quality", type=int, default=60, help="WebP quality of a reduced photo; %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="another draw of photos; %(default)s")
+    parser.add_argument("--packs", type=int, default=1, help="number of training packs; default: %(default)s")
+    parser.add_argument(
+        "--megabytes", type=float, default=16.5, help="megabytes of a training pack; default: %(default)s"
+    )
+    parser.add_argument(
+        "--validation-megabytes", type=float, default=1.5, help="megabytes of the validation pack; default: %(default)s"
+    )
+    parser.add_argument(
+        "--side", type=int, default=384, help="longest side of a photo, in pixels; default: %(default)s"
+    )
+    parser.add_argument("--quality", type=int, default=60, help="WebP quality of a reduced photo; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling of photos; default: %(default)s")
     chosen = parser.parse_args()
 
-    everything = [record for place in chosen.data for record in read_annotations(place)]
-    held_back = [record for place in chosen.validation for record in read_annotations(place)]
+    everything = [record for source in chosen.data for record in read_annotations(source)]
+    held_back = [record for source in chosen.validation for record in read_annotations(source)]
     held_back += [record for record in everything if record.path.name in set_aside_names()]
-    form = _Form(chosen.side, chosen.quality)
+    size = _PackedSize(chosen.side, chosen.quality)
     chosen.out.mkdir(parents=True, exist_ok=True)
     left = deque(drawn(without_set_aside(everything), chosen.seed))
     for number in range(1, chosen.packs + 1):
-        _write(chosen.out / f"train-{number}.npz", left, form, chosen.megabytes)
+        _write(chosen.out / f"train-{number}.npz", left, size, chosen.megabytes)
     shuffled = sorted(held_back, key=lambda record: hashlib.sha256(record.path.name.encode()).digest())
-    _write(chosen.out / "validation.npz", deque(shuffled), form, chosen.validation_megabytes)
+    _write(chosen.out / "validation.npz", deque(shuffled), size, chosen.validation_megabytes)
 
 
 def drawn(records: Sequence[PhotoRecord], seed: int) -> list[PhotoRecord]:
@@ -68,23 +76,23 @@ def drawn(records: Sequence[PhotoRecord], seed: int) -> list[PhotoRecord]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _PackedSize:
     """Longest side of packed photos in pixels, and the WebP quality of those that are reduced."""
 
     side: int
     quality: int
 
 
-def _packed(record: PhotoRecord, form: _Form) -> PackedPhoto:
-    """A photo as it is, or reduced with its masks; masks of which nothing is left are dropped."""
-    is_small = max(record.size) <= form.side
-    height, width = record.size if is_small else input_size(record.size, form.side)
+def _packed(record: PhotoRecord, size: _PackedSize) -> PackedPhoto:
+    """Return a photo as it is, or reduced with its masks; masks that become empty are dropped."""
+    is_small = max(record.size) <= size.side
+    height, width = record.size if is_small else input_size(record.size, size.side)
     if is_small and record.path.suffix.lower() == ".webp":
         file = record.path.read_bytes()
     else:
         pixels = cv2.resize(record.image(), (width, height), interpolation=cv2.INTER_AREA)
         done, encoded = cv2.imencode(
-            ".webp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, form.quality]
+            ".webp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, size.quality]
         )
         assert done
         file = encoded.tobytes()
@@ -98,15 +106,15 @@ def _packed(record: PhotoRecord, form: _Form) -> PackedPhoto:
     return PackedPhoto(Path(record.path.name), (height, width), record.source, masks=tuple(masks), file=file)
 
 
-def _write(path: Path, left: deque[PhotoRecord], form: _Form, megabytes: float) -> None:
-    """Write as many of the photos that are left as fit, and take them from there."""
+def _write(path: Path, left: deque[PhotoRecord], size: _PackedSize, megabytes: float) -> None:
+    """Write as many of the remaining photos as fit, and remove them from the queue."""
     photos: list[PackedPhoto] = []
-    room = megabytes * 1e6 - _ARCHIVE_BYTES
+    free_bytes = megabytes * 1e6 - _ARCHIVE_BYTES
     while left:
-        photo = _packed(left[0], form)
+        photo = _packed(left[0], size)
         runs = sum(len(mask.rle["counts"]) for mask in photo.masks)
-        room -= len(photo.file) + _BYTES_A_RUN * runs + _BYTES_A_PHOTO
-        if room < 0:
+        free_bytes -= len(photo.file) + _BYTES_A_RUN * runs + _BYTES_A_PHOTO
+        if free_bytes < 0:
             break
         left.popleft()
         if photo.masks:

@@ -2,7 +2,7 @@
 
 An archive has N photos with M masks and R runs in all, in the order of the photos:
 
-| array | type | what |
+| array | type | content |
 |---|---|---|
 | `names` | (N,) str | file names |
 | `sources` | (N,) str | data sets |
@@ -11,8 +11,8 @@ An archive has N photos with M masks and R runs in all, in the order of the phot
 | `image_lengths` | (N,) uint32 | bytes of each file |
 | `mask_counts` | (N,) uint16 | masks of each photo |
 | `kinds` | (M,) str | kinds of the masks |
-| `votes` | (M,) uint16 | annotators who drew each mask |
-| `runs` | (R,) uint32 | run lengths of all masks, column by column, background and mask in turn; background is first |
+| `votes` | (M,) uint16 | number of annotators that drew each mask |
+| `runs` | (R,) uint32 | run lengths of all masks, column by column: background, mask, background, … |
 | `run_counts` | (M,) uint32 | runs of each mask |
 """
 
@@ -43,7 +43,7 @@ class PackedMask(MaskRecord):
     """A mask whose `rle` has run lengths as an array, COCO's uncompressed form."""
 
     def decode(self) -> Bytes:
-        """(H, W), 0 and 1."""
+        """Return the mask, (H, W), 0 and 1."""
         height, width = self.rle["size"]
         runs = self.rle["counts"]
         values = np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs)
@@ -51,12 +51,12 @@ class PackedMask(MaskRecord):
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """Area, in pixels."""
         return int(self.rle["counts"][1::2].sum())
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 in pixels, exclusive at the end."""
+        """Box as x0, y0, x1, y1 in pixels, exclusive at the end."""
         height, _ = self.rle["size"]
         ends = np.cumsum(self.rle["counts"], dtype=np.int64)
         starts, ends = ends[0:-1:2], ends[1::2]  # of the runs that are mask
@@ -77,7 +77,7 @@ class PackedPhoto(PhotoRecord):
         """Return the pixels, (H, W, 3) RGB. Packed photos are small, so `max_side` changes nothing."""
         pixels = cv2.imdecode(np.frombuffer(self.file, np.uint8), cv2.IMREAD_COLOR_RGB)
         if pixels is None or pixels.shape[:2] != self.size:
-            raise AnnotationError(f"{self.path} is no image of {self.size} pixels that OpenCV reads")
+            raise AnnotationError(f"{self.path} is not an image of {self.size} pixels that OpenCV can read")
         return pixels
 
 

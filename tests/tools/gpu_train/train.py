@@ -1,7 +1,7 @@
 """Continues training from a checkpoint on a machine with torch, NumPy and OpenCV alone: `python3 train.py --help`.
 
-It measures, trains for some minutes, measures again, and leaves files below 15 MiB: the checkpoint in parts, the train
-log and a summary. All of them are whole every two minutes, so a run that is cut off is not lost.
+It validates, trains for some minutes and validates again. It writes files below 15 MiB: the checkpoint in parts, the
+train log and a summary. They are written every two minutes, so a run that is cut off is not lost.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # instead of this folder
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -26,9 +26,9 @@ from tools.gpu_train.packs import PackedPhoto, read_packs  # noqa: E402
 
 from model_store.checkpoint import ARCHITECTURE_KEY, model_from_state_dict, save_checkpoint  # noqa: E402
 from model_store.network.model import PromptableModel  # noqa: E402
-from model_store.training.data.window_augmentation import Augmentation  # noqa: E402
-from model_store.training.data.window_loader import WindowLoader  # noqa: E402
-from model_store.training.data.windows import WindowBatch, WindowDataset, WindowSize, parse_windows  # noqa: E402
+from model_store.training.data.windows.augmentation import Augmentation  # noqa: E402
+from model_store.training.data.windows.dataset import WindowBatch, WindowDataset, WindowSize, parse_windows  # noqa: E402
+from model_store.training.data.windows.loader import WindowLoader  # noqa: E402
 from model_store.training.loop.device import scale_of_batches, to_device, use_device  # noqa: E402
 from model_store.training.loop.progress import TrainProgress  # noqa: E402
 from model_store.training.loop.run import Run, RunConfig  # noqa: E402
@@ -41,30 +41,30 @@ from model_store.training.tasks import AnnotatedTask  # noqa: E402
 CHECKPOINT = ROOT / "model_store" / "checkpoints" / "edgesam-lite.safetensors"
 PART_BYTES = 14 * 2**20
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "I64": torch.int64}
-_LEAVE_EVERY_MINUTES = 2.0
-_SHARED_BYTES = 4 * 2**30  # 15 workers prepare two batches each, of 70 MB at 16 windows of 1024
-_BOXES = _POINTS = 3  # prompts of a window, as `train` has them
+_WRITE_EVERY_MINUTES = 2.0
+_SHM_BYTES = 4 * 2**30  # 15 workers prepare two batches each, of 70 MB at 16 windows of 1024
+_BOXES = _POINTS = 3  # prompts of a window, the defaults of `train`
 
 
 def main() -> None:
-    """Measure, train, measure."""
+    """Validate, train, and validate again."""
     chosen = _arguments()
     device = use_device(chosen.device)
     free = shutil.disk_usage("/dev/shm").free
-    if device.type == "cuda" and chosen.workers and free < _SHARED_BYTES:
+    if device.type == "cuda" and chosen.workers and free < _SHM_BYTES:
         sys.exit(f"/dev/shm has {free / 2**30:.1f} GiB free, batches need 4: mount -o remount,size=16G /dev/shm")
     photos, validation_photos = read_packs(chosen.packs), read_packs([chosen.validation])
     model = to_device(read_checkpoint(chosen.checkpoint), device)
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(chosen, model, photos, Path(folder))
-        print(f"{len(photos)} photos; batches of {job.loader.described()['windows']}", flush=True)
+        print(f"{len(photos)} photos; batches of {job.loader.settings()['windows']}", flush=True)
         validation = ValidationSet.of(validation_photos)
         job.summary["validation_photos"] = len(validation_photos)
         job.summary["before"] = _measured(model, validation)
         job.run.train()
-        job.leave()  # first, since measuring could be cut off
+        job.write_files()  # first, since the validation may be cut off
         job.summary["after"] = _measured(job.run.ema.model, validation)
-        job.leave()
+        job.write_files()
 
 
 def read_checkpoint(path: Path) -> PromptableModel:
@@ -77,13 +77,13 @@ def read_checkpoint(path: Path) -> PromptableModel:
     arrays = {}
     for name, entry in header.items():
         first, end = entry["data_offsets"]
-        # A copy: an array may begin anywhere, and torch wants it aligned.
+        # A copy, since torch requires aligned arrays, and these start at any byte.
         arrays[name] = numbers[first:end].clone().view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return model_from_state_dict(arrays, architecture_name=metadata.get(ARCHITECTURE_KEY))
 
 
 class _Task(AnnotatedTask):
-    """The product's task, whose checkpoint torch alone can write, and that knows how long it waited for batches."""
+    """The task of `train`, with a checkpoint that torch alone can write, and with the wait for batches in seconds."""
 
     weights_name = "model.pth"
     waited_s = 0.0
@@ -96,14 +96,14 @@ class _Task(AnnotatedTask):
 
 
 class _Job:
-    """A run with batches as large as memory allows, and the files that it leaves."""
+    """A run with batches as large as memory allows, and the files that it writes."""
 
     def __init__(
         self, chosen: argparse.Namespace, model: PromptableModel, photos: Sequence[PackedPhoto], folder: Path
     ) -> None:
         self._out, self._folder = chosen.out, folder
         self._out.mkdir(parents=True, exist_ok=True)
-        self._left_minutes = 0.0
+        self._written_minutes = 0.0
         device = next(model.parameters()).device
         is_gpu = device.type == "cuda"
         is_bfloat16 = chosen.precision == "bfloat16" or (chosen.precision == "auto" and is_gpu)
@@ -137,8 +137,8 @@ class _Job:
             "losses": {},
         }
 
-    def leave(self) -> None:
-        """Write checkpoint, log and summary as they are now."""
+    def write_files(self) -> None:
+        """Write the current checkpoint, log and summary."""
         run, used_s = self.run, max(self.run.used_s, 1e-9)
         path = self._folder / "model16.pth"
         save_checkpoint(run.ema.model, path, float16=True)
@@ -162,13 +162,13 @@ class _Job:
         }
         (self._out / "summary.json").write_text(json.dumps(self.summary, indent=1))
 
-    def _on_progress(self, told: TrainProgress) -> None:
-        print(told.message or told.line(), flush=True)
-        if told.figures:
-            self.summary["losses"] = dict(told.figures)
-        if told.minutes - self._left_minutes >= _LEAVE_EVERY_MINUTES:
-            self._left_minutes = told.minutes
-            self.leave()
+    def _on_progress(self, progress: TrainProgress) -> None:
+        print(progress.message or progress.line(), flush=True)
+        if progress.figures:
+            self.summary["losses"] = dict(progress.figures)
+        if progress.minutes - self._written_minutes >= _WRITE_EVERY_MINUTES:
+            self._written_minutes = progress.minutes
+            self.write_files()
 
 
 def _largest_batches(
@@ -204,7 +204,7 @@ def _largest_batches(
 
 
 def _try_step(dataset: WindowDataset, model: PromptableModel, loop: AnnotatedLoop, *, bfloat16: bool) -> None:
-    """Compute losses and gradients on a model that is thrown away: a step changes its batch norms."""
+    """Compute losses and gradients on a temporary model, since a step changes its batch norms."""
     device = next(model.parameters()).device
     batch = dataset.batch(np.random.default_rng(0)).to(device)
     corrections = (True,) * (len(loop.corrections) - 1)
@@ -229,23 +229,32 @@ def _sha256(content: bytes) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packs", type=Path, nargs="+", help="packs to train on")
-    parser.add_argument("--validation", type=Path, required=True, help="pack to measure on")
-    parser.add_argument("--out", type=Path, required=True, help="folder of what comes back")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help=".safetensors file; the bundled one")
-    parser.add_argument("--minutes", type=float, default=7.0, help="of training; %(default)s")
-    parser.add_argument("--steps", type=int, help="of training, in place of minutes")
-    parser.add_argument("--windows", default="256:6:0.60,512:2:0.25,1024:1:0.15", help="as `train` has it; %(default)s")
-    parser.add_argument("--batch-scale", type=int, help="multiplies all batches; as many as fit into memory")
-    parser.add_argument("--end-share", type=float, default=0.9, help="as `train` has it; %(default)s")
-    parser.add_argument("--learning-rate", type=float, default=7e-4, help="highest one; %(default)s")
-    parser.add_argument("--warm-up", type=int, default=60, help="steps in which it rises; %(default)s")
-    parser.add_argument("--fall", type=float, default=0.33, help="last share, in which it falls; %(default)s")
-    parser.add_argument("--workers", type=int, default=15, help="processes that make batches; %(default)s")
+    parser.add_argument("--validation", type=Path, required=True, help="pack to validate on")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the written files")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=CHECKPOINT, help=".safetensors file; default: the bundled one"
+    )
+    parser.add_argument("--minutes", type=float, default=7.0, help="minutes of training; default: %(default)s")
+    parser.add_argument("--steps", type=int, help="steps of training instead of minutes")
+    parser.add_argument(
+        "--windows", default="256:6:0.60,512:2:0.25,1024:1:0.15", help="see `train`; default: %(default)s"
+    )
+    parser.add_argument("--batch-scale", type=int, help="factor of all batches; default: as large as memory allows")
+    parser.add_argument("--end-share", type=float, default=0.9, help="see `train`; default: %(default)s")
+    parser.add_argument("--learning-rate", type=float, default=7e-4, help="highest learning rate; default: %(default)s")
+    parser.add_argument("--warm-up", type=int, default=60, help="steps of the warm-up; default: %(default)s")
+    parser.add_argument(
+        "--fall",
+        type=float,
+        default=0.33,
+        help="last share of the budget, in which the rate decays; default: %(default)s",
+    )
+    parser.add_argument("--workers", type=int, default=15, help="processes that make batches; default: %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument(
         "--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on CUDA"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another order of photos; %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the batches; default: %(default)s")
     return parser.parse_args()
 
 

@@ -1,0 +1,80 @@
+"""Segments through the ONNX graphs of an artifact, with the inputs that the service gives them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.catalog import UsageError
+from model_store.evaluation.segmenters.segmenter import Floats, Predictions, PromptBatch, predict_in_chunks
+from model_store.export.onnx_session import open_graph
+from model_store.training.data.annotations import PhotoRecord
+from service.manifest import STATE_NAMES, load_manifest
+from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
+from service.sam.transforms import MASK_SIZE, preprocess
+
+
+class OnnxSegmenter:
+    """The graphs of an artifact, run by ONNX Runtime.
+
+    Args:
+        directory: Folder of an artifact in the served layout.
+        threads: Number of threads of a graph; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        UsageError: The artifact has the official layout.
+    """
+
+    def __init__(self, directory: Path, *, threads: int = 0) -> None:
+        manifest = load_manifest(directory)
+        if manifest.layout != "served":
+            raise UsageError(
+                f"{directory} has the {manifest.layout} layout, which the service does not run; "
+                "export the checkpoint with --layout served"
+            )
+        self.name = f"graphs of {manifest.name}"
+        self._ranking = manifest.ranking
+        self._mean, self._std = manifest.mean, manifest.std
+        self._sessions = {
+            name: open_graph(directory / graph.file, threads=threads) for name, graph in manifest.graphs.items()
+        }
+
+    def embed(self, photo: PhotoRecord) -> dict[str, Any]:
+        image = preprocess(photo.image(), self._mean, self._std)[None]
+        (tokens,) = self._sessions["encoder"].run(["tokens"], {"image": image})
+        no_mask = {"mask_logits": np.zeros((1, MASK_SIZE, MASK_SIZE), np.float32), "has_mask": np.zeros(1, np.bool_)}
+        state = self._sessions["prepare"].run(list(STATE_NAMES), {"tokens": tokens[0], **no_mask})
+        return dict(zip(STATE_NAMES, state, strict=True))
+
+    def predict(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
+        return self.outputs(embedded, prompts).first()
+
+    def predict_point(self, embedded: dict[str, Any], prompts: PromptBatch) -> tuple[Predictions, Predictions]:
+        outputs = self.outputs(embedded, prompts)
+        return outputs.first(), outputs.by_score()
+
+    def outputs(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
+        """Return all four outputs of each prompt, by index; the graph computes them anyway."""
+        return predict_in_chunks(prompts, lambda part: self._outputs(embedded, part))
+
+    def _outputs(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
+        points, labels = _decoder_inputs(prompts)
+        feeds = {"points": points, "labels": labels, **embedded}
+        names = ["mask_logits", "iou_predictions", "stability"]
+        mask_logits, predicted_iou, stability = self._sessions["decoder"].run(names, feeds)
+        return Predictions.scored(mask_logits, predicted_iou, stability, self._ranking)
+
+
+def _decoder_inputs(prompts: PromptBatch) -> tuple[Floats, NDArray[np.int64]]:
+    """Return points (P, N, 2) and labels (P, N) of the decoder graph: points, then box corners or one padding point."""
+    count = len(prompts)
+    if prompts.boxes is None:
+        points = np.concatenate([prompts.points, np.zeros((count, 1, 2), np.float32)], axis=1)
+        more = np.full((count, 1), PADDING)
+    else:
+        points = np.concatenate([prompts.points, prompts.boxes.reshape(count, 2, 2)], axis=1)
+        more = np.tile([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], (count, 1))
+    labels = np.concatenate([prompts.labels, more], axis=1).astype(np.int64)
+    assert not (labels == ABSENT).any()
+    return points.astype(np.float32), labels

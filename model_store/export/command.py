@@ -1,0 +1,240 @@
+"""The commands that make a model for the service: `fetch`, `import` and `export`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from model_store import catalog, terminal
+from model_store.catalog import ModelStoreError, UsageError
+from model_store.export.from_checkpoint import ExportOptions, is_export_of, make_artifact
+from model_store.export.model_info import ModelInfo, info_of_checkpoint, info_of_published, info_of_untrained
+from model_store.export.output_folder import check_output_folder
+from model_store.extras import require_model_extra
+from model_store.options import ModelsDir
+
+WeightsOption = Annotated[
+    Literal["float16", "float32"],
+    typer.Option(
+        help="Number format of large weights in the files. float16 halves the files; computing stays float32."
+    ),
+]
+UpsampleOption = Annotated[
+    Literal["bicubic", "bilinear"] | None,
+    typer.Option(
+        help="Interpolation with which the encoder enlarges its last stage. Default: bicubic, as in EdgeSAM's PyTorch "
+        "model. For the official layout the default is bilinear, as in its published ONNX files."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")]
+AcceptLicence = Annotated[
+    bool, typer.Option("--accept-licence", help="I have read the licence that is shown and keep to it.")
+]
+LicenceText = Annotated[
+    str,
+    typer.Option("--licence", help="Licence of these weights. Required for files that are not in the catalogue."),
+]
+TrainingData = Annotated[str, typer.Option(help="Training data of the weights, for the manifest.")]
+Measured = Annotated[
+    list[str] | None, typer.Option(help="Measured quality as NAME=VALUE, for the manifest. May be repeated.")
+]
+Notes = Annotated[str, typer.Option(help="Notes for users of the model, for the manifest.")]
+Trained = Annotated[bool, typer.Option("--trained/--untrained", help="Whether the weights were trained.")]
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name of a model that 'list' shows as available.")],
+    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    *,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="Address to fetch from instead of the official ones. May be repeated; tried in order."),
+    ] = None,
+    accept_licence: AcceptLicence = False,
+    export: Annotated[bool, typer.Option(help="Make a model for the service from the file. This needs torch.")] = True,
+    weights: WeightsOption = "float16",
+    upsample_mode: UpsampleOption = None,
+    force: Force = False,
+) -> None:
+    """Download a published checkpoint and make a model for the service from it.
+
+    An interrupted download is resumed. Length and SHA-256 are checked for every source.
+
+    [bold]Examples[/bold]
+
+    python -m model_store fetch edge-sam --accept-licence
+
+    python -m model_store fetch edge-sam-3x --accept-licence --no-export --models-dir /srv/models
+
+    python -m model_store fetch edge-sam --accept-licence --url https://mirror.example/edge_sam.pth
+    """
+    from model_store.fetch import fetch as fetch_file  # noqa: PLC0415 - the other commands need no httpx
+
+    model = catalog.published_model(name)
+    _require_licence(model, is_accepted=accept_licence)
+    options = ExportOptions(weights=weights, upsample_mode=upsample_mode)
+    directory = models_dir / name
+    if export and not force and is_export_of(directory, model.sha256, options):
+        typer.echo(f"{name} is already at {directory}")
+        return
+    if export:
+        require_model_extra()
+        check_output_folder(directory, force=force)
+    with terminal.download_bar(model.file_name) as on_progress:
+        checkpoint = fetch_file(
+            tuple(url or model.urls),
+            models_dir / model.file_name,
+            size_bytes=model.size_bytes,
+            sha256=model.sha256,
+            on_progress=on_progress,
+            on_notice=terminal.print_note,
+        )
+    if not export:
+        typer.echo(f"{name} is downloaded: {checkpoint}")
+        return
+    _make(checkpoint, directory, name=name, info=info_of_published(model), options=options)
+
+
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: .safetensors of this project, or an EdgeSAM .pth.")],
+    name: Annotated[str, typer.Option(help="Name that the model gets.")],
+    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    *,
+    accept_licence: AcceptLicence = False,
+    licence: LicenceText = "",
+    trained: Trained = True,
+    training_data: TrainingData = "",
+    measured: Measured = None,
+    notes: Notes = "",
+    weights: WeightsOption = "float16",
+    upsample_mode: UpsampleOption = None,
+    force: Force = False,
+) -> None:
+    """Make a model for the service from a checkpoint on this machine.
+
+    The file is loaded strictly: an error names every key that is missing, unexpected or of a wrong shape. Published
+    files are recognised by their hash. For all other files, state the licence.
+
+    [bold]Examples[/bold]
+
+    python -m model_store import edge_sam.pth --name edge-sam --accept-licence
+
+    python -m model_store import run7/best.pth --name plants-7 --licence "our own, internal use"
+    """
+    catalog.check_name(name)
+    check_output_folder(models_dir / name, force=force)
+    stated = ModelInfo(licence, trained, training_data or "not stated", measured=_values(measured), notes=notes)
+    info = _accepted_info(file, stated, accept_licence=accept_licence)
+    options = ExportOptions(weights=weights, upsample_mode=upsample_mode)
+    _make(file, models_dir / name, name=name, info=info, options=options)
+
+
+def export(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint: .safetensors of this project, or an EdgeSAM .pth.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the graphs and manifest.json.")],
+    name: Annotated[str, typer.Option(help="Name in the manifest. Default: name of the folder.")] = "",
+    layout: Annotated[
+        Literal["served", "official"],
+        typer.Option(help="served: the three graphs of this service. official: EdgeSAM's two graphs, for other tools."),
+    ] = "served",
+    weights: WeightsOption = "float16",
+    upsample_mode: UpsampleOption = None,
+    trained: Annotated[
+        bool,
+        typer.Option("--trained/--untrained", help="Whether the weights were trained. --untrained needs no file."),
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights when --untrained has no file.")] = 0,
+    architecture: Annotated[
+        str,
+        typer.Option(help="Architecture when --untrained has no file: edgesam or edgesam-lite. A file states its own."),
+    ] = "edgesam",
+    granularity: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights of the granularity module, trained on this checkpoint by 'granularity'. The service then "
+            "offers granularity auto."
+        ),
+    ] = None,
+    accept_licence: AcceptLicence = False,
+    licence: LicenceText = "",
+    training_data: TrainingData = "",
+    measured: Measured = None,
+    notes: Notes = "",
+    force: Force = False,
+) -> None:
+    """Write the ONNX graphs of a checkpoint into any folder.
+
+    [bold]Examples[/bold]
+
+    python -m model_store export edge_sam.pth --accept-licence --layout official --out onnx/edge-sam
+
+    python -m model_store export best.pth --licence "our own" --measured miou_box=0.74 --out models/plants-7
+
+    python -m model_store export out/run1/model.safetensors --granularity out/boxes/granularity.pth --licence "our own"
+    --out models/plants-8
+
+    python -m model_store export --untrained --seed 0 --out models/edgesam-untrained
+    """
+    if checkpoint is None and trained:
+        raise UsageError("give a checkpoint, or --untrained for initial weights")
+    if granularity is not None and layout != "served":
+        raise UsageError("--granularity needs --layout served; other tools do not know the module")
+    name = catalog.check_name(name or out.resolve().name)
+    check_output_folder(out, force=force)
+    values = _values(measured)
+    if checkpoint is None:
+        info = info_of_untrained(seed, licence=licence, training_data=training_data, measured=values, notes=notes)
+    else:
+        stated = ModelInfo(licence, trained, training_data or "not stated", measured=values, notes=notes)
+        info = _accepted_info(checkpoint, stated, accept_licence=accept_licence)
+    if granularity is not None:
+        if not granularity.is_file():
+            raise ModelStoreError(f"{granularity}: no such file")
+        info = dataclasses.replace(info, granularity_sha256=catalog.file_sha256(granularity))
+    _make(
+        seed if checkpoint is None else checkpoint,
+        out,
+        name=name,
+        info=info,
+        options=ExportOptions(layout=layout, weights=weights, upsample_mode=upsample_mode),
+        architecture=architecture,
+        granularity=granularity,
+    )
+
+
+def _accepted_info(file: Path, stated: ModelInfo, *, accept_licence: bool) -> ModelInfo:
+    info, model = info_of_checkpoint(file, stated)
+    if model is not None:
+        terminal.print_note(f"{file} is the published checkpoint of {model.name}")
+        _require_licence(model, is_accepted=accept_licence)
+    return info
+
+
+def _values(measured: list[str] | None) -> dict[str, float]:
+    values = {}
+    for item in measured or []:
+        key, _, value = item.partition("=")
+        try:
+            values[key.strip()] = float(value)
+        except ValueError:
+            raise UsageError(f"--measured takes NAME=VALUE with a number, not {item!r}") from None
+    return values
+
+
+def _require_licence(model: catalog.PublishedModel, *, is_accepted: bool) -> None:
+    """Show the licence every time; raise UsageError while it is not accepted."""
+    terminal.print_note(f"{model.name}: {model.licence.title}")
+    terminal.print_note(model.licence.summary)
+    terminal.print_note(f"Read it at {model.licence.url}")
+    if not is_accepted:
+        raise UsageError(f"the licence of {model.name} is not accepted; read it and repeat with --accept-licence")
+
+
+def _make(source: Path | int, directory: Path, *, name: str, **rest: Any) -> None:
+    with terminal.steps() as on_progress:
+        manifest = make_artifact(source, directory, name=name, on_progress=on_progress, **rest)
+    typer.echo(f"{name} is at {directory}, fingerprint {manifest.fingerprint}")

@@ -1,0 +1,210 @@
+"""Parity of exported graphs and torch on random prompts of every kind, and the effect of rounded weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_store.export.onnx_session import open_graph
+from model_store.network.anchors import anchor_boxes, decode_boxes
+from model_store.network.granularity_module import GranularityModule
+from model_store.network.mask_decoder import stability_score
+from model_store.network.model import PromptableModel
+from service.manifest import STATE_NAMES
+from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.transforms import FRAME_SIZE
+
+Floats = NDArray[np.float32]
+
+FRAME = (FRAME_SIZE, FRAME_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchOutputs:
+    """Outputs of torch's ordinary modules for one random image, with each prompt decoded by itself.
+
+    Attributes:
+        image: Normalised frame, (1, 3, 1024, 1024).
+        embedding: Image embedding, (1, 256, 64, 64).
+        prompts: P prompts, in frame pixels.
+        mask_logits: Logits of all masks, (P, 4, 256, 256).
+        iou_predictions: Predicted IoUs, (P, 4).
+        anchors: Box in the frame and score of every anchor, (N, 5); None without the granularity module.
+    """
+
+    image: Floats
+    embedding: Tensor
+    prompts: list[Prompt]
+    mask_logits: Tensor
+    iou_predictions: Tensor
+    anchors: Tensor | None = None
+
+
+def torch_outputs(model: PromptableModel, module: GranularityModule | None = None, *, seed: int = 0) -> TorchOutputs:
+    """Return the outputs with which graphs are compared.
+
+    Args:
+        model: Deployed model.
+        module: Granularity module; None for none.
+        seed: Seed of the image and the prompts.
+    """
+    random = np.random.default_rng(seed)
+    image = _random_image(random)
+    with torch.inference_mode():
+        embedding = model.image_encoder(torch.from_numpy(image))
+        anchors = None if module is None else _anchors(model, module, torch.from_numpy(image))
+    prompts = random_prompts(random)
+    logits, iou = zip(*(decode(model, embedding, prompt) for prompt in prompts), strict=True)
+    return TorchOutputs(image, embedding, prompts, torch.cat(logits), torch.cat(iou), anchors)
+
+
+def served_parity(reference: TorchOutputs, files: Mapping[str, Path]) -> dict[str, float]:
+    """Return the largest absolute difference of the three graphs and torch, by output.
+
+    The graphs decode all prompts together, padded with absent tokens. The decoder gets the tokens of the encoder graph,
+    so errors add up as they do in the service. The stability is compared with that of the graph's own masks, since
+    rounding may move a pixel over a threshold. Boxes count as shares of the frame.
+
+    Args:
+        reference: Outputs of torch.
+        files: Paths of the graphs by name.
+    """
+    sessions = {name: open_graph(path) for name, path in files.items()}
+    box_outputs = [] if reference.anchors is None else ["boxes", "scores"]
+    tokens, *proposals = sessions["encoder"].run(["tokens", *box_outputs], {"image": reference.image})
+    worst = dict.fromkeys(("tokens", "mask_logits", "iou_predictions", "stability", *box_outputs), 0.0)
+    if reference.anchors is not None:
+        boxes, scores = proposals
+        best = reference.anchors[:, 4].topk(scores.shape[1]).values
+        _record_difference(worst, "scores", scores[0], best)
+        _record_difference(worst, "boxes", *_matched(boxes[0], scores[0], reference.anchors))
+    _record_difference(worst, "tokens", tokens[0], reference.embedding[0].flatten(1).T)
+    for has_mask in (False, True):
+        rows = [row for row, prompt in enumerate(reference.prompts) if (prompt.mask_logits is not None) == has_mask]
+        group = [reference.prompts[row] for row in rows]
+        points, labels = decoder_inputs(group, FRAME)
+        feeds = {"points": points, "labels": labels, **_prepare(sessions["prepare"], tokens[0], group)}
+        logits, iou, stability = sessions["decoder"].run(["mask_logits", "iou_predictions", "stability"], feeds)
+        _record_difference(worst, "mask_logits", logits, reference.mask_logits[rows])
+        _record_difference(worst, "iou_predictions", iou, reference.iou_predictions[rows])
+        _record_difference(worst, "stability", stability, stability_score(torch.from_numpy(logits)))
+    return worst
+
+
+def official_parity(reference: TorchOutputs, files: Mapping[str, Path]) -> dict[str, float]:
+    """Return the largest absolute difference of the official pair and torch's own modules, by output.
+
+    Source: docs/explanation/model.md, section 5.3.
+
+    Points carry the −1 padding point and boxes are labels 2 and 3, which is what makes the two agree.
+    """
+    sessions = {name: open_graph(path) for name, path in files.items()}
+    (embeddings,) = sessions["encoder"].run(["image_embeddings"], {"image": reference.image})
+    worst = dict.fromkeys(("image_embeddings", "scores", "masks"), 0.0)
+    _record_difference(worst, "image_embeddings", embeddings, reference.embedding)
+    for row, prompt in enumerate(reference.prompts):
+        if prompt.mask_logits is not None:
+            continue  # the official decoder takes no mask
+        points, labels = decoder_inputs([prompt], FRAME)
+        feeds = {"image_embeddings": embeddings, "point_coords": points, "point_labels": labels.astype(np.float32)}
+        scores, masks = sessions["decoder"].run(["scores", "masks"], feeds)
+        _record_difference(worst, "scores", scores, stability_score(torch.from_numpy(masks)))
+        _record_difference(worst, "masks", masks[0], reference.mask_logits[row])
+    return worst
+
+
+def rounding_effect(exact: TorchOutputs, rounded: TorchOutputs) -> dict[str, float]:
+    """Return the effect of rounded weights: largest and mean difference of logits, and mean IoU of the masks, 0..1.
+
+    Args:
+        exact: Outputs with the weights as they are; same seed as `rounded`.
+        rounded: Outputs with the rounded weights.
+    """
+    difference = (exact.mask_logits - rounded.mask_logits).abs()
+    before, after = exact.mask_logits > 0, rounded.mask_logits > 0
+    both, either = (before & after).sum((2, 3)), (before | after).sum((2, 3))
+    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    return {
+        "tokens_max": float((exact.embedding - rounded.embedding).abs().max()),
+        "mask_logits_max": float(difference.max()),
+        "mask_logits_mean": float(difference.mean()),
+        "mask_iou_mean": float(overlap.mean()),
+    }
+
+
+def random_prompts(random: np.random.Generator) -> list[Prompt]:
+    """Return prompts of every kind, in frame pixels: points of both labels, box, mask, and their combinations."""
+
+    def prompt(points: int, *, box: bool = False, mask: bool = False) -> Prompt:
+        corners = np.sort(random.uniform(0, 1024, (2, 2)), axis=0).reshape(4)
+        labels = random.integers(0, 2, points)
+        labels[:1] = 1
+        return Prompt(
+            points=random.uniform(0, 1024, (points, 2)),
+            labels=labels.astype(np.int64),
+            box=corners if box else None,
+            mask_logits=random.normal(0, 4, (256, 256)).astype(np.float32) if mask else None,
+        )
+
+    plain = [prompt(1), prompt(2), prompt(5), prompt(0, box=True), prompt(1, box=True), prompt(3, box=True)]
+    masked = [prompt(0, mask=True), prompt(1, mask=True), prompt(0, box=True, mask=True), prompt(2, mask=True)]
+    return [*plain, *masked]
+
+
+def decode(model: PromptableModel, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """Decode one prompt in frame pixels by torch's ordinary modules: logits (1, 4, 256, 256) and IoU (1, 4)."""
+    points = None
+    if len(prompt.labels):
+        points = (torch.from_numpy(prompt.points).float()[None], torch.from_numpy(prompt.labels)[None])
+    boxes = None if prompt.box is None else torch.from_numpy(prompt.box).float()[None]
+    mask_logits = None if prompt.mask_logits is None else torch.from_numpy(prompt.mask_logits)[None, None]
+    with torch.inference_mode():
+        sparse, dense = model.prompt_encoder(points=points, boxes=boxes, mask_logits=mask_logits)
+        code = model.prompt_encoder.dense_positional_code()
+        result: tuple[Tensor, Tensor] = model.mask_decoder(embedding, code, sparse, dense, num_multimask_outputs=4)
+    return result
+
+
+def _prepare(session: onnxruntime.InferenceSession, tokens: Floats, group: Sequence[Prompt]) -> dict[str, Floats]:
+    masks = [prompt.mask_logits for prompt in group if prompt.mask_logits is not None]
+    stacked = np.stack(masks) if masks else np.zeros((1, 256, 256), np.float32)
+    feeds = {"tokens": tokens, "mask_logits": stacked, "has_mask": np.full(len(stacked), bool(masks))}
+    return dict(zip(STATE_NAMES, session.run(list(STATE_NAMES), feeds), strict=True))
+
+
+def _anchors(model: PromptableModel, module: GranularityModule, image: Tensor) -> Tensor:
+    logits, deltas = module(model.image_encoder.stages(image))
+    boxes = decode_boxes(anchor_boxes(FRAME_SIZE), deltas[0], FRAME_SIZE)
+    return torch.cat([boxes, logits[0].sigmoid()[:, None]], dim=1)
+
+
+def _matched(boxes: Floats, scores: Floats, anchors: Tensor) -> tuple[Floats, Tensor]:
+    """Return boxes (N, 4) and the anchors' boxes that are nearest in box and score, (N, 4), as shares of the frame.
+
+    They cannot be compared by index, since rounding exchanges neighbours in the order of scores.
+    """
+    whole = torch.tensor([FRAME_SIZE] * 4 + [1.0])
+    candidates = anchors[anchors[:, 4].topk(2 * len(scores)).indices] / whole
+    found = torch.from_numpy(np.column_stack((boxes, scores))) / whole
+    nearest = torch.cdist(found, candidates, p=torch.inf).argmin(1)
+    return found[:, :4].numpy(), candidates[nearest, :4]
+
+
+def _random_image(random: np.random.Generator) -> NDArray[np.float32]:
+    """Return a normalised frame (1, 3, 1024, 1024) with structure at several scales, its lower part padding."""
+    image = np.zeros((3, 1024, 1024), np.float32)
+    for cell in (256, 64, 16, 4):
+        coarse = random.normal(0, 0.6, (3, 1024 // cell, 1024 // cell)).astype(np.float32)
+        image += np.kron(coarse, np.ones((1, cell, cell), np.float32))
+    image[:, 768:] = 0.0
+    return image[None]
+
+
+def _record_difference(worst: dict[str, float], name: str, found: Floats, expected: Tensor) -> None:
+    """Record the difference if it is the largest so far; a NaN stays."""
+    worst[name] = float(np.maximum(worst[name], np.abs(found - expected.numpy()).max()))

@@ -1,0 +1,71 @@
+"""The interface of image encoders."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+UpsampleMode = Literal["bicubic", "bilinear"]
+
+EMBEDDING_CHANNELS = 256
+
+
+class UnsupportedByEncoderError(ValueError):
+    """The encoder lacks a part or option; the message names both."""
+
+
+class ImageEncoder(nn.Module, ABC):
+    """Frames (B, 3, S, S), normalised and zero-padded, to image embeddings (B, 256, S/16, S/16).
+
+    Parts that only some encoders have raise UnsupportedByEncoderError here, with the name of the encoder.
+
+    Attributes:
+        name: Name of the encoder as its authors write it, for manifests and messages.
+        frame_multiple: Number of pixels of which the frame's side S is a multiple.
+        granularity_channels: Channels of the three stages that the granularity module reads, of strides 8, 16 and
+            32; None where the encoder has no such stages.
+    """
+
+    name: str
+    frame_multiple: int = 32
+    granularity_channels: tuple[int, int, int] | None = None
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Embed frames (B, 3, S, S) float32 as (B, 256, S/16, S/16)."""
+
+    @property
+    def upsample_mode(self) -> UpsampleMode | None:
+        """Interpolation that enlarges a coarse stage; None for encoders without this choice."""
+        return None
+
+    def set_upsample_mode(self, mode: UpsampleMode) -> None:
+        """Choose the interpolation that enlarges a coarse stage.
+
+        Raises:
+            UnsupportedByEncoderError: The encoder has no such choice.
+        """
+        raise UnsupportedByEncoderError(f"{self.name} has no upsample mode; leave {mode!r} out.")
+
+    def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002 - for encoders that have them
+        """Return the input of the granularity module: maps of strides 8, 16 and 32 with `granularity_channels`.
+
+        Raises:
+            UnsupportedByEncoderError: The encoder has no such stages.
+        """
+        raise UnsupportedByEncoderError(
+            f"{self.name} has no stages of strides 8, 16 and 32 for the granularity module."
+        )
+
+    def fuse(self, stage2: Tensor, stage3: Tensor) -> Tensor:  # noqa: ARG002 - for encoders that have them
+        """Return the embedding, (B, 256, S/16, S/16), of the last two `stages`.
+
+        Raises:
+            UnsupportedByEncoderError: The encoder has no such stages.
+        """
+        raise UnsupportedByEncoderError(f"{self.name} cannot embed from stages.")
+
+    def parameter_groups(self) -> Sequence[tuple[float, list[nn.Parameter]]]:
+        """Return pairs of a learning-rate factor and the parameters trained with it; frozen ones are absent."""
+        return [(1.0, [parameter for parameter in self.parameters() if parameter.requires_grad])]
