@@ -74,7 +74,7 @@ class MalformedBody(ServiceError):
 class PromptOutsideImage(ServiceError):
     """A point or a box lies outside the image."""
 
-    status, code, title = 422, "prompt-outside-image", "A prompt lies outside the picture"
+    status, code, title = 422, "prompt-outside-image", "A prompt lies outside the image"
 
 
 class Unauthorized(ServiceError):
@@ -146,31 +146,31 @@ class RangeNotSatisfiable(ServiceError):
 class UnsupportedImage(ServiceError):
     """The bytes are not an image in a supported format."""
 
-    status, code, title = 415, "unsupported-image", "The picture's format is not supported"
+    status, code, title = 415, "unsupported-image", "The image format is not supported"
 
 
 class UndecodableImage(ServiceError):
     """The image is damaged or cut off."""
 
-    status, code, title = 422, "undecodable-image", "The picture cannot be decoded"
+    status, code, title = 422, "undecodable-image", "The image cannot be decoded"
 
 
 class ImageTooLarge(ServiceError):
     """The image has more pixels than the service decodes."""
 
-    status, code, title = 413, "image-too-large", "The picture has too many pixels"
+    status, code, title = 413, "image-too-large", "The image has too many pixels"
 
 
 class UnusableAspectRatio(ServiceError):
     """The image is so narrow that its shorter side would have no pixel at the encoder's resolution."""
 
-    status, code, title = 422, "unusable-aspect-ratio", "The picture is too narrow"
+    status, code, title = 422, "unusable-aspect-ratio", "The image is too narrow"
 
 
 class EmbeddingNotFound(ServiceError):
     """No embedding of the image is cached for the served model."""
 
-    status, code, title = 404, "embedding-not-found", "The picture is not embedded"
+    status, code, title = 404, "embedding-not-found", "The image is not embedded"
 
 
 class MaskNotFound(ServiceError):

@@ -78,8 +78,8 @@ def export_model(
             The module's weights stay float32, 2 MB. Only for the served layout.
         layout: Set of graphs: `served` for this service's three, `official` for EdgeSAM's pair
             (docs/explanation/model.md, section 5.3), which other tools read.
-        weights: Number format of tensors of 4096 elements and more. `float16` halves the files. The graphs still
-            compute in float32, from weights that were rounded once, and the manifest states the effect of rounding.
+        weights: Number format of tensors of 4096 elements and more. `float16` makes the files half as large. The
+            graphs still compute in float32, from weights that were rounded once. The manifest states the effect.
         on_progress: Callback that receives each step as a short text.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The prompt encoder: turns points, boxes and low-resolution masks into tokens and a dense map.
+"""The prompt encoder: converts points, boxes and low-resolution masks into tokens and a dense map.
 
 Source: docs/explanation/model.md, sections 1.6 and 3.1.
 """

@@ -1,4 +1,4 @@
-"""The interface of a cache tier, and of the codec that turns its values into bytes."""
+"""The interface of a cache tier, and of the codec that converts its values to bytes."""
 
 from typing import Protocol, TypeVar
 

@@ -82,7 +82,7 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
 
     Horizontal and vertical edges of a border alternate. So the horizontal edges are found row by row. In each column
     their ends, taken in pairs from the top, are the vertical edges. Where two pixels of the mask touch at a corner,
-    four edges meet: there the walk turns so that the pixels stay apart.
+    four edges meet: there the walk changes its direction so that the pixels stay apart.
     """
     rows, columns = row_changes(crop)
     if len(rows) == 0:

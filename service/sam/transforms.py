@@ -39,7 +39,7 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
         Height and width. The longer one equals `frame_size`. The shorter one is 0 for an image with a ratio of more
         than 2 * frame_size to 1. Callers refuse such an image, because it cannot be encoded.
 
-    Source: docs/explanation/model.md, section 1.1. Halves are rounded up; `round` would give some sizes one row less.
+    Source: docs/explanation/model.md, section 1.1. A fraction of one half is rounded up, unlike `round` does.
     """
     height, width = original_size
     scale = frame_size / max(height, width)

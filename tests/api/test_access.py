@@ -203,11 +203,11 @@ def test_every_route_has_the_policy_that_is_meant_for_it(tmp_path):
 def test_a_route_without_a_policy_stops_the_start():
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/forgotten")
-    async def forgotten() -> str:
-        return "anybody may read this"
+    @app.get("/unguarded")
+    async def unguarded() -> str:
+        return "every caller may read this"
 
-    with pytest.raises(ValueError, match="/forgotten has no policy"):
+    with pytest.raises(ValueError, match="/unguarded has no policy"):
         policies_of(app.router.routes)
 
 

@@ -1,4 +1,4 @@
-"""What happens when there is too much: too many requests, too slow bodies, too little time, clients that leave."""
+"""What happens when there is too much: too many requests, too slow bodies, too little time, disconnecting clients."""
 
 from contextlib import ExitStack
 
@@ -73,7 +73,7 @@ def test_deletions_have_permits_of_their_own(artifact):
 
 
 @pytest.mark.parametrize("path", ["/embed", "/segment"])
-def test_a_client_that_leaves_in_the_middle_of_its_body_frees_its_place(limited, limited_client, path):
+def test_a_client_that_disconnects_in_the_middle_of_its_body_frees_its_place(limited, limited_client, path):
     name = f"left-upload{path.replace('/', '-')}"
     with RawConnection(limited.url) as slow:
         slow.start(path, "Content-Length: 100", f"X-Request-ID: {name}")
@@ -87,7 +87,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_frees_its_place(limited,
     assert limited_client.post("/embed", content=noise_file((20, 20), seed=41)).status_code == 200
 
 
-def test_a_client_that_leaves_while_its_image_waits_frees_its_place(limited, limited_client):
+def test_a_client_that_disconnects_while_its_image_waits_frees_its_place(limited, limited_client):
     # The process sees request and departure together, so the encoder cannot be faster than the departure.
     data = noise_file((90, 90), seed=42)
     with standing_still(limited), RawConnection(limited.url) as leaving:

@@ -1,4 +1,4 @@
-"""An image that is deleted on one replica is gone from the others: from memory, from work under way, for good."""
+"""An image that is deleted on one replica is removed from the others: from memory and from running work."""
 
 import contextlib
 import hashlib
@@ -86,14 +86,14 @@ def click(client, image_hash, **prompt):
     return client.post("/segment", json={"image_hash": image_hash, "prompts": [{**point(20, 20), **prompt}]})
 
 
-def is_gone_from(client, image_hash):
+def wait_until_removed(client, image_hash):
     """Wait until the replica has heard: a click finds nothing, and the image stays away."""
     wait_until(lambda: click(client, image_hash).status_code == 404, timeout_s=WAIT_S)
     assert_problem(click(client, image_hash), EmbeddingNotFound)
     assert client.head(f"/embed/{image_hash}").status_code == 404
 
 
-def pictures_in(server):
+def values_in(server):
     """Keys of embeddings, of masks, and marks of deletions."""
     keys = [key.decode() for key in server.ask("KEYS", "edgesam:*")]
     masks = [key for key in keys if ":mask:" in key]
@@ -101,25 +101,25 @@ def pictures_in(server):
     return sorted(set(keys) - set(masks) - set(marks)), masks, marks
 
 
-def test_deleted_on_one_replica_an_image_and_its_masks_are_gone_from_all(open_replicas, server, next_seed):
+def test_deleted_on_one_replica_an_image_and_its_masks_are_removed_from_all(open_replicas, server, next_seed):
     replicas = open_replicas(server.url)
     first, second = replicas.clients()
     replicas.all_listen()
     data = noise_file((43, 53), next_seed)
     image_hash = embed(first, data)
     (mask,) = in_memory(second, image_hash)
-    wait_until(lambda: pictures_in(server)[1], timeout_s=WAIT_S)
+    wait_until(lambda: values_in(server)[1], timeout_s=WAIT_S)
 
     assert first.delete(f"/embed/{image_hash}").status_code == 204
 
-    is_gone_from(second, image_hash)
-    wait_until(lambda: pictures_in(server)[:2] == ([], []), timeout_s=WAIT_S)
+    wait_until_removed(second, image_hash)
+    wait_until(lambda: values_in(server)[:2] == ([], []), timeout_s=WAIT_S)
     assert_problem(first.delete(f"/embed/{image_hash}"), EmbeddingNotFound)
     # And it may come back.
     assert second.post("/embed", content=data).json()["cached"] is None
     assert_problem(click(second, image_hash, mask_id=mask["mask_id"]), MaskNotFound)
     assert in_memory(first, image_hash)[0]["mask_id"] == mask["mask_id"]
-    assert pictures_in(server)[2] == []
+    assert values_in(server)[2] == []
 
 
 def test_a_replica_that_only_segments_hears_it_too(open_replicas, server, next_seed):
@@ -131,8 +131,8 @@ def test_a_replica_that_only_segments_hears_it_too(open_replicas, server, next_s
 
     assert embeds.delete(f"/embed/{image_hash}").status_code == 204
 
-    is_gone_from(segments, image_hash)
-    assert pictures_in(server)[0] == []
+    wait_until_removed(segments, image_hash)
+    assert values_in(server)[0] == []
 
 
 def test_in_a_namespace_the_others_keep_theirs(open_replicas, server, tmp_path, next_seed):
@@ -153,12 +153,12 @@ def test_in_a_namespace_the_others_keep_theirs(open_replicas, server, tmp_path, 
 
     assert first.delete(f"/embed/{image_hash}").status_code == 204
 
-    is_gone_from(second, image_hash)
+    wait_until_removed(second, image_hash)
     assert other.head(f"/embed/{image_hash}").headers["x-cache"] == "memory"
     in_memory(other, image_hash)
 
 
-def test_what_was_deleted_while_a_replica_was_cut_off_is_gone_when_it_is_back(open_replicas, server, next_seed):
+def test_what_was_deleted_while_a_replica_was_cut_off_is_removed_when_it_is_back(open_replicas, server, next_seed):
     with Proxy(server.port) as way:
         replicas = open_replicas(server.url, f"redis://127.0.0.1:{way.port}")
         (first, second), (_, cut_off) = replicas.clients(), replicas.services
@@ -168,15 +168,15 @@ def test_what_was_deleted_while_a_replica_was_cut_off_is_gone_when_it_is_back(op
         way.refuse()
         says(cut_off, LISTENS_NOT)
         assert first.delete(f"/embed/{deleted}").status_code == 204
-        server.ask("UNLINK", *(key for key in pictures_in(server)[0] if key.endswith(lost)))
+        server.ask("UNLINK", *(key for key in values_in(server)[0] if key.endswith(lost)))
         assert click(second, deleted).status_code == 200  # nobody could tell it
         way.accept()
         says(cut_off, LISTENS, times=2)
 
-        is_gone_from(second, deleted)
+        wait_until_removed(second, deleted)
         assert click(second, lost).status_code == 200
         assert second.head(f"/embed/{lost}").headers["x-cache"] == "memory"
-        assert [key.rpartition(":")[2] for key in pictures_in(server)[0]] == [lost]
+        assert [key.rpartition(":")[2] for key in values_in(server)[0]] == [lost]
 
 
 def test_what_is_uploaded_to_a_replica_that_is_cut_off_is_there_for_all_when_it_is_back(
@@ -198,10 +198,10 @@ def test_what_is_uploaded_to_a_replica_that_is_cut_off_is_there_for_all_when_it_
         way.accept()
         says(cut_off, LISTENS, times=2)
 
-        is_gone_from(second, deleted_after)
+        wait_until_removed(second, deleted_after)
         wait_until(lambda: click(first, deleted_before).status_code == 200, timeout_s=WAIT_S)
         assert second.head(f"/embed/{deleted_before}").headers["x-cache"] == "memory"
-        keys, _, marks = pictures_in(server)
+        keys, _, marks = values_in(server)
         assert [key.rpartition(":")[2] for key in keys] == [deleted_before]
         assert [deleted_after in mark for mark in marks] == [True]
 
@@ -217,7 +217,7 @@ def test_after_a_restart_of_redis_memory_stays_and_deletions_are_heard_again(ope
     wait_until(lambda: second.head(f"/embed/{image_hash}").headers.get("x-cache") == "memory", timeout_s=WAIT_S)
     wait_until(lambda: first.delete(f"/embed/{image_hash}").status_code == 204, timeout_s=WAIT_S)
 
-    is_gone_from(second, image_hash)
+    wait_until_removed(second, image_hash)
 
 
 def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, server, next_seed):
@@ -226,7 +226,7 @@ def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, ser
     replicas.all_listen()
     data, other = noise_file((43, 53), next_seed), noise_file((44, 54), next_seed)
     image_hash, sign = hashlib.sha256(data).hexdigest(), embed(second, other)
-    key = pictures_in(server)[0][0].replace(sign, image_hash)
+    key = values_in(server)[0][0].replace(sign, image_hash)
     server.ask("SET", f"lock:{key}", "of a replica that encodes it", "PX", 600_000)
     server.ask("CONFIG", "RESETSTAT")  # storing the other one asked with EXISTS, too
 
@@ -235,17 +235,17 @@ def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, ser
         wait_until(lambda: waits_for_lock(server), timeout_s=WAIT_S, what="the upload does not wait")
         first.delete(f"/embed/{image_hash}")
         first.delete(f"/embed/{sign}")
-        is_gone_from(second, sign)  # so the deletion before it was heard as well
+        wait_until_removed(second, sign)  # so the deletion before it was heard as well
         server.ask("UNLINK", f"lock:{key}")
         answer = uploading.result(WAIT_S)
 
     assert answer.status_code == 200
     assert_problem(click(second, image_hash), EmbeddingNotFound)
-    assert pictures_in(server)[0] == []
+    assert values_in(server)[0] == []
 
 
 def waits_for_lock(server):
-    """Whether anybody looked for a value that another replica is to store: EXISTS asks for nothing else yet."""
+    """Whether a replica looked for a value that another replica is to store: EXISTS asks for nothing else yet."""
     return "cmdstat_exists" in server.ask("INFO", "commandstats")
 
 
@@ -262,7 +262,7 @@ def test_without_the_right_to_the_channel_it_is_found_out_later_and_nothing_fail
         assert click(second, image_hash).status_code == 200
         assert second.head(f"/embed/{image_hash}").status_code == 404  # it asks Redis
         assert_problem(click(second, image_hash), EmbeddingNotFound)
-        assert pictures_in(server)[0] == []
+        assert values_in(server)[0] == []
         says(replicas.services[0], LISTENS_NOT)
         warnings = [line for line in replicas.services[0].log if line.get("logger", "").startswith("service.cache")]
         assert [line["level"] for line in warnings] == ["warning", "warning"]
@@ -274,14 +274,14 @@ def test_garbage_on_the_channel_harms_nobody(open_replicas, server, next_seed):
     replicas.all_listen()
     image_hash = embed(first, noise_file((43, 53), next_seed))
     in_memory(second, image_hash)
-    (key,) = pictures_in(server)[0]
+    (key,) = values_in(server)[0]
     near = [key[:-1], f"{key}0", f"{key}:mask:0", key.upper(), f"{key}\n", key.replace(":1:", ":2:"), "*", image_hash]
 
     for garbage in (b"", bytes(range(256)), b"x" * 2**20, key.encode(), *(f"x {text}".encode() for text in near)):
         server.ask("PUBLISH", CHANNEL, garbage)
     other = embed(second, noise_file((44, 54), next_seed))
     assert first.delete(f"/embed/{other}").status_code == 204
-    is_gone_from(second, other)  # so all of that was heard
+    wait_until_removed(second, other)  # so all of that was heard
 
     assert second.head(f"/embed/{image_hash}").headers["x-cache"] == "memory"
     assert [[line["event"] for line in service.log].count(LISTENS) for service in replicas.services] == [1, 1]

@@ -252,7 +252,7 @@ def test_the_key_may_be_the_password_of_basic_authentication(tools):
     url = f"{tools.base_url}/label-studio/setup"
     key = tools.headers["authorization"].removeprefix("Bearer ")
 
-    known = httpx.post(url, json={}, auth=("anybody", key), trust_env=False)
+    known = httpx.post(url, json={}, auth=("user", key), trust_env=False)
     unknown = httpx.post(url, json={}, auth=(key, "x"), trust_env=False)
     broken = httpx.post(url, json={}, headers={"Authorization": "Basic ä*".encode()}, trust_env=False)
 

@@ -1,4 +1,4 @@
-"""A key's allowance: exact alone, shared through a real Redis, and alone again where there is none."""
+"""The rate limit of a key: exact alone, shared through a real Redis, and alone again where there is none."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ SLOW = RateLimit(per_s=0.001, burst=10)  # no token comes back while a test runs
 
 @contextlib.asynccontextmanager
 async def replicas(url, metrics, allowed, count=2):
-    """Allowances of one key in several replicas."""
+    """Rate limiters of one key in several replicas."""
     client = connect(url, connect_timeout_s=10.0, read_timeout_s=10.0)
     shared = RateBuckets(client, CircuitBreaker(metrics=metrics))
     rate_limiters = [RateLimiter(allowed, "key", shared, settle_every_s=0.001) for _ in range(count)]
@@ -228,7 +228,7 @@ async def test_a_burst_at_all_replicas_at_once_is_let_in_once_a_replica_and_paid
     assert max(debts) == pytest.approx(11_000, rel=0.01)
 
 
-async def test_a_redis_that_is_gone_leaves_each_replica_its_own_rate_and_nothing_waits(metrics):
+async def test_a_stopped_redis_leaves_each_replica_its_own_rate_and_nothing_waits(metrics):
     with RedisServer() as server:
         async with replicas(server.url, metrics, SLOW) as (first, second):
             assert take(first, 4) == 4

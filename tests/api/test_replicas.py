@@ -53,7 +53,7 @@ def test_a_mask_of_one_is_refined_on_the_other(replicas, redis_server, next_seed
     assert answers[0] == answers[1]
 
 
-def test_an_image_deleted_on_the_one_is_gone_from_redis(replicas, next_seed):
+def test_an_image_deleted_on_one_replica_is_removed_from_redis(replicas, next_seed):
     first, second = replicas
     image_hash = embed(first, noise_file((43, 53), next_seed))
 

@@ -1,4 +1,4 @@
-"""Replicas that do half of the work with half of the model, and share Redis: what each answers, and what it refuses."""
+"""Two replicas with the roles embed and segment share Redis: what each answers and what it refuses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ UNKNOWN = "0" * 64
 
 
 @pytest.fixture(scope="module")
-def halves(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+def role_clients(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Clients of a replica that embeds and of one that segments."""
     settings = {
         "EDGESAM_MODEL_DIR": str(artifact),
@@ -33,8 +33,8 @@ def halves(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Cl
         yield embedder, segmenter
 
 
-def test_what_one_embeds_the_other_segments_as_a_whole_replica_would(halves, client):
-    embedder, segmenter = halves
+def test_what_one_embeds_the_other_segments_as_a_whole_replica_would(role_clients, client):
+    embedder, segmenter = role_clients
     prompts = [point(40, 40), {"box": [20, 20, 90, 100]}]
 
     masks = segment(segmenter, embed(embedder, IMAGE), *prompts)
@@ -42,8 +42,8 @@ def test_what_one_embeds_the_other_segments_as_a_whole_replica_would(halves, cli
     assert masks == segment(client, embed(client, IMAGE), *prompts)
 
 
-def test_a_mask_is_refined_where_it_was_made(halves):
-    embedder, segmenter = halves
+def test_a_mask_is_refined_where_it_was_made(role_clients):
+    embedder, segmenter = role_clients
     image_hash = embed(embedder, IMAGE)
     ((first, *_),) = segment(segmenter, image_hash, point(40, 40))
 
@@ -53,7 +53,7 @@ def test_a_mask_is_refined_where_it_was_made(halves):
 
 
 @pytest.mark.parametrize(
-    ("half", "method", "path"),
+    ("role", "method", "path"),
     [
         (0, "POST", "/segment"),
         (1, "POST", "/embed"),
@@ -61,38 +61,38 @@ def test_a_mask_is_refined_where_it_was_made(halves):
         (1, "DELETE", f"/embed/{UNKNOWN}"),
     ],
 )
-def test_the_other_half_s_work_is_refused_with_who_does_it(halves, half, method, path):
-    client = halves[half]
+def test_work_of_the_other_role_is_refused_and_the_problem_names_that_role(role_clients, role, method, path):
+    client = role_clients[role]
 
     response = client.request(method, path)
 
     document = assert_problem(response, Misdirected)
-    assert ("EDGESAM_ROLE=embed", "EDGESAM_ROLE=segment")[half] in document["detail"]
-    assert ("role segment or all", "role embed or all")[half] in document["detail"]
+    assert ("EDGESAM_ROLE=embed", "EDGESAM_ROLE=segment")[role] in document["detail"]
+    assert ("role segment or all", "role embed or all")[role] in document["detail"]
     assert Scrape(client).value("edgesam_rejected_total", reason="misdirected") > 0
 
 
-def test_both_know_whether_an_image_is_embedded(halves):
-    known = embed(halves[0], IMAGE)
+def test_both_know_whether_an_image_is_embedded(role_clients):
+    known = embed(role_clients[0], IMAGE)
 
-    statuses = [[half.head(f"/embed/{one}").status_code for one in (known, UNKNOWN)] for half in halves]
+    statuses = [[role.head(f"/embed/{one}").status_code for one in (known, UNKNOWN)] for role in role_clients]
 
     assert statuses == [[200, 404], [200, 404]]
 
 
-def test_each_says_what_it_is_and_shows_the_page(halves):
-    models = [half.get("/models").json()["models"][0] for half in halves]
+def test_each_says_what_it_is_and_shows_the_page(role_clients):
+    models = [role.get("/models").json()["models"][0] for role in role_clients]
 
     assert [model["role"] for model in models] == ["embed", "segment"]
     assert [list(model["provider_timings_ms"]) for model in models] == [["encoder"], ["decoder"]]
     assert models[0]["decoder"] == "none" != models[1]["decoder"]
     assert models[0]["fingerprint"] == models[1]["fingerprint"]
-    assert [half.get("/").status_code for half in halves] == [200, 200]
-    assert [half.get("/readyz").status_code for half in halves] == [200, 200]
+    assert [role.get("/").status_code for role in role_clients] == [200, 200]
+    assert [role.get("/readyz").status_code for role in role_clients] == [200, 200]
 
 
-def test_who_only_embeds_keeps_images_without_what_clicks_need(halves):
-    embedder, _ = halves
+def test_who_only_embeds_keeps_images_without_what_clicks_need(role_clients):
+    embedder, _ = role_clients
     before = Scrape(embedder).value("edgesam_cache_bytes", tier="memory")
 
     embed(embedder, noise_file((60, 70), seed=71))

@@ -29,7 +29,7 @@ from service.telemetry.metrics import Metrics
 
 # More than the kernel buffers for a connection.
 LARGE = os.urandom(1 << 20) * 32
-PATIENCE_S = 3600.0
+LONG_TIMEOUT_S = 3600.0
 SERVERS = pytest.mark.parametrize(
     "server", [{"http": BoundedProtocol, "loop": "uvloop"}, {"http": BoundedProtocol, "loop": "asyncio"}], ids=str
 )
@@ -76,7 +76,7 @@ def request_records(caplog):
 
 @SERVERS
 def test_an_answer_in_pieces_arrives_whole(server):
-    service = LargeAnswers(send_timeout_s=PATIENCE_S)
+    service = LargeAnswers(send_timeout_s=LONG_TIMEOUT_S)
     with AppServer(service.app, **server) as running, httpx.Client(base_url=running.url, trust_env=False) as client:
         first, second = (client.post("/large") for _ in range(2))
 
@@ -86,7 +86,7 @@ def test_an_answer_in_pieces_arrives_whole(server):
 
 @SERVERS
 def test_an_answer_that_is_not_read_is_work_and_keeps_its_permit(server):
-    service = LargeAnswers(send_timeout_s=PATIENCE_S)
+    service = LargeAnswers(send_timeout_s=LONG_TIMEOUT_S)
     with AppServer(service.app, **server) as running, httpx.Client(base_url=running.url, trust_env=False) as client:
         with RawConnection(running.url, receive_buffer_bytes=1 << 20) as reader:
             start = start_reading(reader)
@@ -127,8 +127,8 @@ def test_a_client_that_does_not_read_is_cut_off_and_leaves_nothing(server, caplo
 
 
 @SERVERS
-def test_a_client_that_leaves_in_the_middle_of_its_answer_is_logged_as_gone(server, caplog):
-    service = LargeAnswers(send_timeout_s=PATIENCE_S)
+def test_a_client_that_disconnects_in_the_middle_of_its_answer_is_logged_as_gone(server, caplog):
+    service = LargeAnswers(send_timeout_s=LONG_TIMEOUT_S)
     with caplog.at_level(logging.INFO), AppServer(service.app, **server) as running:
         with RawConnection(running.url, receive_buffer_bytes=1 << 20) as reader:
             start_reading(reader)
@@ -147,7 +147,7 @@ async def test_pieces_are_bounded_and_only_the_last_one_ends_the_answer(size):
     async def send(message):
         sent.append(message)
 
-    answer = Answer(send, timeout_s=PATIENCE_S)
+    answer = Answer(send, timeout_s=LONG_TIMEOUT_S)
     body = os.urandom(size)
 
     await answer.send({"type": "http.response.start", "status": 200, "headers": []})
@@ -182,7 +182,7 @@ async def test_nothing_comes_between_the_start_and_the_body_of_a_small_answer():
     async def send(message):
         events.append(message["type"])
 
-    answer = Answer(send, timeout_s=PATIENCE_S)
+    answer = Answer(send, timeout_s=LONG_TIMEOUT_S)
     asyncio.get_running_loop().call_soon(events.append, "somebody else's turn")
     await answer.send({"type": "http.response.start", "status": 200, "headers": []})
     await answer.send({"type": "http.response.body", "body": b"small"})

@@ -60,7 +60,7 @@ async def test_a_later_value_takes_the_place_of_an_earlier_one(cache):
     assert await cache.get(name) == b"later"
 
 
-async def test_a_deleted_value_is_gone(cache):
+async def test_a_deleted_value_is_absent(cache):
     name = key()
     await cache.put(name, memoryview(b"value"))
 

@@ -205,10 +205,10 @@ async def test_closing_a_subscription_can_be_cancelled(open_client, redis_server
 async def test_a_subscription_ends_whenever_it_is_closed(open_replica, redis_server):
     deletions = open_replica(redis_server.url).deletions
 
-    for turns in range(40):  # of the event loop; some of them are within the library, while it connects
+    for iterations in range(40):  # of the event loop; some of them are within the library, while it connects
         subscription = deletions.subscription(on_deletion=lambda _: None, on_subscribed=lambda: None)
         subscription.start()
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         await asyncio.wait_for(subscription.aclose(), WAIT_S)
 
@@ -382,12 +382,12 @@ async def test_many_messages_let_other_work_run_in_between(open_replica, redis_s
         redis_server.ask("EVAL", script, 0, CHANNEL)
 
     publishing = asyncio.create_task(asyncio.to_thread(publish))
-    turns = 0
+    iterations = 0
     while len(replica.received) < 20_000:
         before = len(replica.received)
         await asyncio.sleep(0)
-        turns += 1
+        iterations += 1
         assert len(replica.received) - before <= 2
     await publishing
 
-    assert turns >= 10_000
+    assert iterations >= 10_000

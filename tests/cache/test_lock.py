@@ -110,7 +110,7 @@ async def test_only_the_owner_renews(open_lock, redis_server):
     assert redis_server.ask("PTTL", f"lock:{name}") <= 5000
 
 
-async def test_a_lock_that_is_gone_is_not_brought_back(open_lock, redis_server):
+async def test_an_expired_lock_is_not_brought_back(open_lock, redis_server):
     lock = open_lock(redis_server.url)
     name = key()
 
@@ -144,10 +144,10 @@ async def test_a_silent_redis_costs_one_bounded_wait(open_lock):
 async def test_a_caller_that_goes_while_it_takes_the_lock_leaves_none_behind(open_lock, redis_server):
     lock = open_lock(redis_server.url, ttl_s=600.0)
 
-    for turns in range(20):  # leaves at another point of the way each time
+    for iterations in range(20):  # leaves at another point of the way each time
         name = key()
         taking = asyncio.create_task(lock.acquire(name))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         taking.cancel()
         with contextlib.suppress(asyncio.CancelledError):

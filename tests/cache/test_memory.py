@@ -233,7 +233,7 @@ async def test_it_behaves_like_the_plain_one_whatever_is_asked(steps):
         assert cache.held_bytes == plain.held() <= 12
 
 
-async def test_what_belongs_together_is_dropped_together_however_the_rest_has_gone(metrics):
+async def test_what_belongs_together_is_dropped_together_however_the_rest_was_removed(metrics):
     cache = MemoryCache(4, 1000.0, metrics, group=lambda key: key[0])
     for key in ("a1", "a2", "b1", "a3"):
         await cache.put(key, memoryview(b"x"))

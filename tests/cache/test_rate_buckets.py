@@ -69,7 +69,7 @@ async def test_the_smallest_user_may(metrics):
             await client.aclose()
 
 
-async def test_a_redis_that_is_gone_is_said_to_be(metrics):
+async def test_a_stopped_redis_is_reported(metrics):
     client = connect("redis://127.0.0.1:1", connect_timeout_s=10.0)
     try:
         with pytest.raises(CacheUnavailable):

@@ -1,11 +1,11 @@
-"""What is forgotten, and which work is too old to keep anything of it."""
+"""Recent deletions, and which work is too old to store its result."""
 
 from time import monotonic
 
 from service.cache.recent_deletions import RecentDeletions
 
 
-def test_work_is_too_old_for_an_image_that_was_forgotten_since_and_for_no_other():
+def test_work_is_too_old_for_an_image_that_was_deleted_since_and_for_no_other():
     recent_deletions, before = RecentDeletions(1000.0), monotonic()
 
     recent_deletions.add("a")
@@ -31,15 +31,15 @@ def test_all_that_holds_anything_lets_go_and_one_that_had_something_is_enough():
     assert dropped == ["a", "a", "b", "b"]
 
 
-def test_when_more_are_forgotten_than_are_remembered_work_is_rather_too_old():
+def test_when_more_are_deleted_than_are_remembered_work_is_rather_too_old():
     recent_deletions = RecentDeletions(1000.0, max_keys=2)
     before = monotonic()
     for key in "abc":
         recent_deletions.add(key)
 
     assert recent_deletions.was_deleted_since("a", before)  # no longer remembered
-    assert recent_deletions.was_deleted_since("never forgotten", before)
-    assert not recent_deletions.was_deleted_since("never forgotten", monotonic() + 1.0)
+    assert recent_deletions.was_deleted_since("never deleted", before)
+    assert not recent_deletions.was_deleted_since("never deleted", monotonic() + 1.0)
     assert len(recent_deletions._at) == 2
 
 
@@ -50,7 +50,7 @@ def test_what_no_work_can_be_older_than_is_no_longer_remembered():
     now = 109.0
     recent_deletions.add("b")
     assert recent_deletions.was_deleted_since("a", 99.0)
-    assert not recent_deletions.was_deleted_since("never forgotten", 99.0)
+    assert not recent_deletions.was_deleted_since("never deleted", 99.0)
 
     now = 111.0
     recent_deletions.add("c")

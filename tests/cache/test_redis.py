@@ -155,9 +155,9 @@ async def test_cancelled_callers_leave_at_once_and_cost_no_connection(open_cache
     await asyncio.gather(*(cache.get(name) for _ in range(4)))
     before = redis_server.ask("INFO", "stats")["total_connections_received"]
 
-    for turns in range(150):
-        caller = asyncio.create_task(cache.get(name) if turns % 2 else cache.put(name, value))
-        for _ in range(turns % 25):
+    for iterations in range(150):
+        caller = asyncio.create_task(cache.get(name) if iterations % 2 else cache.put(name, value))
+        for _ in range(iterations % 25):
             await asyncio.sleep(0)
         caller.cancel()
         outcome = (await asyncio.gather(caller, return_exceptions=True))[0]

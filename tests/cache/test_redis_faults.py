@@ -1,4 +1,4 @@
-"""The Redis tier against a Redis that is gone, silent, restarted, or something else altogether."""
+"""The Redis tier against a Redis that is stopped, silent, restarted, or something else altogether."""
 
 import asyncio
 import time

@@ -154,14 +154,14 @@ def test_an_answer_that_never_ends_is_an_error_within_bounds(connect, strange):
 def test_a_connection_that_ends_without_an_answer_is_tried_again(connect):
     seen = []
 
-    def hang_up(server: socket.socket) -> None:
+    def close_connection(server: socket.socket) -> None:
         while len(seen) < 3:
             connection, _ = server.accept()
             seen.append(connection.recv(10))
             connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=hang_up, args=(server,))
+        thread = threading.Thread(target=close_connection, args=(server,))
         thread.start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(Unreachable):

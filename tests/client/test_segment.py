@@ -84,11 +84,11 @@ def test_what_is_no_hash_is_refused_here(client, image_hash):
 
 
 def test_what_the_service_refuses_says_why(client, image):
-    with pytest.raises(PromptRefused, match=r"outside the (image|picture) of 160 x 120") as outside:
+    with pytest.raises(PromptRefused, match=r"outside the image of 160 x 120") as outside:
         client.segment(image, points=(500, 5))
     with pytest.raises(MaskNotFound):
         client.segment(image, mask_id="0" * 32)
-    with pytest.raises(EmbeddingNotFound, match=r"POST the (image|picture)"):
+    with pytest.raises(EmbeddingNotFound, match=r"POST the image"):
         client.segment(UNKNOWN, points=(1, 1))
 
     assert (outside.value.status, outside.value.code) == (422, "prompt-outside-image")

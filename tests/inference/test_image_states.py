@@ -252,7 +252,7 @@ async def test_an_image_that_is_uploaded_while_redis_is_away_outlives_the_tombst
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
-async def test_an_image_that_is_uploaded_while_redis_is_away_is_gone_when_it_was_deleted_after_that(
+async def test_an_image_that_is_uploaded_while_redis_is_away_is_removed_when_it_was_deleted_after_that(
     open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)

@@ -139,7 +139,7 @@ def test_a_gif_whose_frame_lies_beside_its_screen_is_a_larger_image():
         decode_array(bytes(data), max_pixels=30 * 24)
 
 
-def test_a_tiff_of_more_strips_than_rows_of_pictures_is_refused():
+def test_a_tiff_of_more_strips_than_rows_of_images_is_refused():
     rows = 70_000
     pointers = struct.pack(f"<{rows}I", *[8] * rows)
     buffer = io.BytesIO(b"II*\0" + struct.pack("<I", 8 + 40 + 2 * len(pointers)) + bytes(40) + 2 * pointers)

@@ -67,7 +67,7 @@ def test_a_file_that_is_cut_off_anywhere_is_an_image_or_a_refusal(index):
     assert isinstance(refusal_of(data[: len(data) // 3]), UndecodableImage)
 
 
-def test_damaged_files_are_pictures_or_refusals_and_print_nothing(capfd, caplog):
+def test_damaged_files_are_images_or_refusals_and_print_nothing(capfd, caplog):
     rng = np.random.default_rng(0)
     many_samples = tiff((24, 30), 8, b"\0" * 720, extra=((277, 6_403),))
 

@@ -88,7 +88,7 @@ def test_restart_markers_and_stuffed_bytes_are_no_scans():
     assert decode_array(data, max_pixels=MAX_PIXELS).shape == (120, 160, 3)
 
 
-def test_large_pictures_may_have_fewer_scans():
+def test_large_images_may_have_fewer_scans():
     data = scans_added(encoded(Image.new("L", (300, 300), 128), "JPEG", progressive=True), 30)
 
     assert decode_array(data, max_pixels=300_000).shape == (300, 300, 3)

@@ -1,4 +1,4 @@
-"""Pictures and points go into the frame, and logits come out of it, exactly as docs/explanation/model.md 1 says."""
+"""Images and points go into the frame, and logits come out of it, exactly as docs/explanation/model.md 1 says."""
 
 import numpy as np
 import pytest

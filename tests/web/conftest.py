@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def bundled_url() -> Iterator[str]:
-    """The service as anybody starts it, with the bundled model."""
+    """The service with default settings, with the bundled model."""
     with ServiceProcess({}) as service:
         yield f"{service.url}/"
 

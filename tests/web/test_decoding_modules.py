@@ -33,10 +33,10 @@ def unrounded():
     """float32 numbers of every size, and those that are hard to round: halfway between two, and at the ends."""
     random = np.random.default_rng(8)
     spread = random.normal(size=20000) * 10.0 ** random.integers(-9, 7, 20000)
-    halves = random.integers(0, 0x7C00, 4000, dtype=np.uint16).view(np.float16).astype(np.float64)
-    next_ones = np.nextafter(halves.astype(np.float16), np.float16(np.inf)).astype(np.float64)
+    float16_numbers = random.integers(0, 0x7C00, 4000, dtype=np.uint16).view(np.float16).astype(np.float64)
+    next_ones = np.nextafter(float16_numbers.astype(np.float16), np.float16(np.inf)).astype(np.float64)
     ends = [65504, 65519.996, 65520, 65536, 1e38, np.inf, 0.0, 2.0**-14, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 1e-45]
-    numbers = np.concatenate((spread, (halves + next_ones) / 2, ends)).astype(np.float32)
+    numbers = np.concatenate((spread, (float16_numbers + next_ones) / 2, ends)).astype(np.float32)
     return np.concatenate((numbers, -numbers))
 
 

@@ -37,8 +37,8 @@ def image(data):
 
 
 def svg_pixels(path, size):
-    """The pixels (H, W) inside a path of M, H, V and Z along the grid: each vertical side turns all to its right."""
-    turns = np.zeros((size[0], size[1] + 1), bool)
+    """The pixels (H, W) inside a path of M, H, V and Z along the grid. A vertical side flips all pixels to its right."""
+    flips = np.zeros((size[0], size[1] + 1), bool)
     for ring in path.split("Z")[:-1]:
         x, y = map(int, re.match(r"M(\d+) (\d+)", ring).groups())
         start_y = y
@@ -47,11 +47,11 @@ def svg_pixels(path, size):
                 x = int(value)
             else:
                 top, bottom = sorted((y, int(value)))
-                turns[top:bottom, x] ^= True
+                flips[top:bottom, x] ^= True
                 y = int(value)
         top, bottom = sorted((y, start_y))
-        turns[top:bottom, x] ^= True  # Z returns along a vertical side, or along a horizontal one, of no height
-    return np.logical_xor.accumulate(turns, axis=1)[:, :-1]
+        flips[top:bottom, x] ^= True  # Z returns along a vertical side, or along a horizontal one, of no height
+    return np.logical_xor.accumulate(flips, axis=1)[:, :-1]
 
 
 def test_a_fresh_user_reaches_a_saved_cut_out_in_three_clicks(playground, bundled_url):

@@ -19,7 +19,7 @@ BACKBONE_RATE = 0.2
 class LiteEncoder(ImageEncoder):
     """Frames to image embeddings. S is a multiple of 64 pixels.
 
-    The frame is averaged to half its size first. That makes the backbone four times cheaper, without loss for photos of
+    The frame is first averaged over 2 × 2 pixels. The backbone is then four times cheaper, without loss for photos of
     up to 512 pixels.
     """
 

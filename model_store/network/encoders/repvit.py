@@ -106,7 +106,7 @@ class Block(nn.Module):
 
 
 class DownsamplingBlock(nn.Module):
-    """Block that halves the resolution and changes the channels; no activation between its two convolutions."""
+    """Block with a stride of 2 that changes the channels, without an activation between its two convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ def select_image_encoder(
     path: Path, backends: Sequence[Backend], resources: Resources, *, has_granularity: bool
 ) -> Selection[ImageEncoder]:
     """Load the encoder on the fastest of several backends; see `ImageEncoder` for the arguments."""
-    # The threads of a session inherit the priority of the thread that makes it. Encoding gives way to prompts.
+    # The threads of a session inherit the priority of the thread that makes it. Prompts have priority over encoding.
     with ThreadPoolExecutor(1, initializer=lower_thread_priority) as executor:
         return executor.submit(
             select_fastest,

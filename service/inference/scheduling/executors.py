@@ -21,7 +21,7 @@ class TimedExecutor:
     Args:
         name: Name of the threads, as a debugger shows them.
         threads: Number of threads.
-        low_priority: Whether the threads give way to all other threads of the process.
+        low_priority: Whether the threads get a lower priority than all other threads of the process.
     """
 
     def __init__(self, name: str, threads: int, *, low_priority: bool = False) -> None:

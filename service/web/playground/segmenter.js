@@ -67,7 +67,7 @@ export class Segmenter {
     this.update();
   }
 
-  /** Request the masks of new prompts, and cancel requests whose prompt is gone. */
+  /** Request the masks of new prompts, and cancel requests whose prompt was removed. */
   update() {
     const wanted = this.#session.objects.map(({ prompt }) => prompt);
     for (const [prompt, controller] of this.#pending) {

@@ -20,7 +20,6 @@ SKIPPED = {
     "B104 service/probe.py": "0.0.0.0 is what it replaces by an address to ask; it binds nothing",
     "B105 service/cache/redis/sentinel.py": "the name of an option, not what it is set to",
     "B311": "pseudo-random numbers jitter expiry and draw training samples; keys, ids and locks come from `secrets`",
-    "B403": "it takes our function `shelve`, which makes tensors of photos, for the module of that name",
 }
 
 

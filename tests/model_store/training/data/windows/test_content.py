@@ -153,8 +153,8 @@ def test_degraded_windows_keep_their_content_and_lose_detail():
 @pytest.mark.parametrize(("suffix", "orientation"), [("jpg", 1), ("jpg", 6), ("png", 3), ("png", 8)])
 def test_long_photos_are_reduced_with_their_masks(tmp_path, suffix, orientation):
     upright = a_disc(2400, 3300, 900, 1500, 400)
-    turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # quarter turns to the left of what is stored
-    stored = Image.fromarray(np.rot90(upright, turns) * np.uint8(255))
+    quarter_rotations = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # quarter quarter_rotations to the left of what is stored
+    stored = Image.fromarray(np.rot90(upright, quarter_rotations) * np.uint8(255))
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"photo.{suffix}"
