@@ -17,7 +17,7 @@ from model_store.options import ModelsDir
 WeightsOption = Annotated[
     Literal["float16", "float32"],
     typer.Option(
-        help="Number format of large weights in the files. float16 gives files of half the size; computing stays float32."
+        help="Number format of large weights in the files. float16 makes files of half the size; computing is float32."
     ),
 ]
 UpsampleOption = Annotated[

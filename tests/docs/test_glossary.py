@@ -22,8 +22,9 @@ def rows(heading: str) -> list[list[str]]:
 
 WORDS = [word.strip().strip('"') for excluded, _ in rows("Words that we do not use") for word in excluded.split(",")]
 EXCEPTIONS = [
-    (name.strip("`"), "" if where == "everywhere" else where.strip("`"), reason)
-    for name, where, reason in rows("Exceptions")
+    (name.strip(" `"), "" if where == "everywhere" else where.strip("`"), reason)
+    for names, where, reason in rows("Exceptions")
+    for name in names.split(",")
 ]
 
 

@@ -16,7 +16,7 @@ FETCHING = {
 CONNECTING = {"create_connection", "open_connection", "open_unix_connection", "connect", "connect_ex", "urlopen"}
 
 # service.cache.redis.connect, to EDGESAM_REDIS_URL, and the connection for Pub/Sub.
-TO_REDIS = {SERVICE / "app.py", SERVICE / "cache" / "redis" / "pubsub.py"}
+TO_REDIS = {SERVICE / "composition" / "cache.py", SERVICE / "cache" / "redis" / "pubsub.py"}
 
 
 def modules():

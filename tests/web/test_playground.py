@@ -37,7 +37,7 @@ def image(data):
 
 
 def svg_pixels(path, size):
-    """The pixels (H, W) inside a path of M, H, V and Z along the grid. A vertical side flips all pixels to its right."""
+    """The pixels (H, W) inside a path of M, H, V and Z along the grid. A vertical side flips pixels to its right."""
     flips = np.zeros((size[0], size[1] + 1), bool)
     for ring in path.split("Z")[:-1]:
         x, y = map(int, re.match(r"M(\d+) (\d+)", ring).groups())
