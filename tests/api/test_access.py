@@ -288,6 +288,7 @@ def test_the_simple_form_of_keys_finds_what_was_cached_without_keys(as_, shared_
     assert re.fullmatch(rf"edgesam:1:[0-9a-f]+:float16:{image_hash}", key.decode())
 
 
+@pytest.mark.alone
 def test_a_rate_holds_over_all_replicas(as_):
     first, second = as_("metered"), as_("metered", 1)
     path = f"/embed/{UNKNOWN}"
