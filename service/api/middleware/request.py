@@ -1,4 +1,4 @@
-"""The outermost middleware of every request: its id, route, timings, metrics, log line, trace and security headers."""
+"""The middleware that gives every request its id, route, timings, metrics, log line, trace and security headers."""
 
 import asyncio
 import logging

@@ -44,8 +44,8 @@ def add_middleware(
 ) -> None:
     """Add every middleware. From the outside in, a request passes:
 
-    1. CORS, so that pages of other origins can read every answer, refusals as well;
-    2. RequestMiddleware, which sets the request's id, route and timings, and ends with its log line;
+    1. CORS, only if `origins` are set, so that their pages can read every answer, refusals as well;
+    2. RequestMiddleware, which sets the request's id, route and timings, and writes its log line at the end;
     3. AccessMiddleware, which refuses requests by their API key;
     4. AdmissionMiddleware, which refuses requests for lack of a permit;
     5. FastPathMiddleware, which answers /segment without the framework.

@@ -74,7 +74,7 @@ class FairCapacity:
         return may_acquire(self._held_by(caller), self._total, self._limit)
 
     def check(self, caller: str) -> None:
-        """Refuse a caller that may not have one more.
+        """Refuse a caller when the queue or the bound is full for it.
 
         Raises:
             Overloaded: All permits are held, or the caller holds its share.

@@ -189,7 +189,12 @@ export class Client {
     return new Uint8Array(content);
   }
 
-  /** Release an image's file. The service keeps its embedding. @param {string} imageHash */
+  /**
+   * Release the file that this client keeps of an image, to upload it again after an eviction. The service keeps the
+   * embedding: `DELETE /embed/{image_hash}` deletes it, as does `forget` of the Python client.
+   *
+   * @param {string} imageHash
+   */
   forget(imageHash) {
     this.#files.delete(imageHash);
   }
