@@ -1,1 +1,1 @@
-"""Everything that knows HTTP."""
+"""The HTTP API: routes, middleware, access control and adapters."""

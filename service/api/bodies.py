@@ -16,8 +16,8 @@ MULTIPART_OVERHEAD_BYTES = 64 * 1024
 # A body may begin slowly, for instance over a new mobile connection.
 GRACE_S = 5.0
 
-# The body of a click has 200 to 400 bytes. A body of this size, whatever its content, is parsed in little more time
-# than a thread needs to take it over.
+# The body of a click has 200 to 400 bytes. A body of this size takes little more time to parse than to pass to a
+# thread, whatever its content.
 SMALL_BODY_BYTES = 1024
 
 # Forms around an image have a handful of fields. Further parts would cost time, and none of them is used.
@@ -61,7 +61,7 @@ async def read_body(
     """Return the whole body of a request.
 
     Args:
-        request: Request of whose body nothing has been read.
+        request: Request with an unread body.
         max_bytes: Size of the largest body that is read, in bytes.
         timeout_s: Time in which the whole body has to arrive, in seconds.
         min_bytes_per_s: Lowest average speed after `grace_s`, in bytes per second. It keeps a slow client from holding
@@ -118,7 +118,7 @@ async def read_body(
 def image_of(body: bytes, content_type: str) -> bytes:
     """Return the bytes of the image in a raw or a multipart body. Blocking.
 
-    The format of the image is found in its bytes. The content type only says how they are wrapped.
+    The format of the image is found in its bytes. The content type only states how they are wrapped.
 
     Args:
         body: Body of an upload.
@@ -146,7 +146,7 @@ def _field(body: bytes, boundary: bytes) -> bytes:
     """Return the data of the first part named `image`: one slice of the body.
 
     The whole body is in memory, so parts are found by searching for their delimiters. A streaming parser calls back for
-    each part, two million times for a body of nothing but parts.
+    each part, two million times for a body that consists of parts alone.
     """
     if len(boundary) > _MAX_BOUNDARY_BYTES:
         raise MalformedBody(f"The boundary has {len(boundary)} bytes; at most {_MAX_BOUNDARY_BYTES} are allowed.")

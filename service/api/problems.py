@@ -124,7 +124,7 @@ def broken_rule(where: str, message: str, **extra: Any) -> InvalidRequest:
 
     Args:
         where: JSON pointer to the place in the request.
-        message: What is wrong there and what to do.
+        message: Text for the client: the mistake at this place, and the correction.
         **extra: Further members of the problem document, JSON values only.
     """
     listed = [{"where": where, "message": message}]

@@ -26,7 +26,7 @@ _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class KeyFileError(ValueError):
-    """The file of API keys cannot be used. The message says why, and quotes nothing of the file."""
+    """The file of API keys cannot be used. The message gives the reason and quotes nothing of the file."""
 
 
 class LimitsEntry(BaseModel):
@@ -52,8 +52,8 @@ class KeyEntry(BaseModel):
         name: Name of the key in the log and in metrics; unique in the file.
         sha256: SHA-256 of the key, 64 lower-case hexadecimal digits.
         roles: Roles of the key, at least one.
-        namespace: Namespace of the images that the key sees. None: a namespace of this key alone. "": the namespace of
-            the keys in EDGESAM_API_KEYS.
+        namespace: Namespace of the images that the key can use. None: a namespace of this key alone. "": the namespace
+            of the keys in EDGESAM_API_KEYS.
         limits: Rate limits by quota.
     """
 
@@ -91,7 +91,7 @@ def parse_entries(data: bytes) -> list[KeyEntry]:
     try:
         entries = _ENTRIES.validate_json(data)
     except ValidationError as error:
-        # The message never has the value: it may be a key that was written in place of its hash.
+        # The message never contains the value: it may be a key that was written in place of its hash.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = "/" + "/".join(str(part)[:64] for part in first["loc"])
         raise KeyFileError(f"{where}: {first['msg']} ({error.error_count()} findings)") from None
@@ -138,8 +138,8 @@ class KeyFile:
     """Reads the file of API keys again when it changes, in a thread of its own.
 
     The thread reads the whole file each time and compares the content. So it does not depend on time stamps, and it
-    works for Kubernetes, which swaps a link to the folder of a mounted Secret. A file that cannot be used leaves the
-    known keys in place; the log and the metric `edgesam_api_keys_stale` say so.
+    works for Kubernetes, which swaps a link to the folder of a mounted Secret. While the file cannot be used, the known
+    keys stay valid. The log and the metric `edgesam_api_keys_stale` report it.
 
     Args:
         path: Path of the file.

@@ -38,7 +38,7 @@ def new_key() -> str:
 def digest_of(key: bytes) -> bytes:
     """Return the SHA-256 of a key, 32 bytes.
 
-    A plain hash is enough: nobody can try 2^256 keys, and a slow hash would slow each request down.
+    A plain hash is enough: trying 2^256 keys is impossible, and a slow hash would slow each request down.
     """
     return hashlib.sha256(key).digest()
 
@@ -71,8 +71,8 @@ class ApiKeys:
     def find(self, given: bytes) -> Key | None:
         """Return the rights of a key; None for an unknown one.
 
-        The time this takes says nothing about the known keys. The look-up uses the SHA-256 of the given bytes, which
-        nobody can steer. The last comparison takes constant time, also for unknown keys.
+        The duration of the look-up reveals nothing about the known keys. It uses the SHA-256 of the given bytes, which
+        no client can choose. The last comparison takes constant time, also for unknown keys.
 
         Args:
             given: API key as the client sent it.

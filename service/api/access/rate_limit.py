@@ -10,8 +10,9 @@ from service.api.access.policy import Quota
 from service.cache.redis.rate_buckets import RateBuckets
 from service.errors import CacheUnavailable, RateLimited
 
-# Interval in which a replica tells Redis what it let in, in seconds. In this time and one round trip it may let in what
-# other replicas have used up. Redis gets at most twenty commands a second for each key, and no request waits for it.
+# Interval between two charges in Redis, in seconds. In this time and one round trip a replica may admit requests
+# although other replicas have used up the tokens. Redis gets at most twenty commands a second for each key, and no
+# request waits for it.
 SETTLE_EVERY_S = 0.05
 
 
@@ -46,7 +47,7 @@ class TokenBucket:
     Args:
         per_s: Tokens per second.
         burst: Tokens of a full bucket.
-        clock: Function that returns seconds and never goes back.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
@@ -78,7 +79,7 @@ class TokenBucket:
         self._full_at = self._clock() + missing * self.token_s
 
     def owe(self, debt_s: float) -> None:
-        """Delay the time at which the bucket is full. A shorter debt than the bucket's own changes nothing.
+        """Delay the time at which the bucket is full. A debt that is shorter than the bucket's own has no effect.
 
         Args:
             debt_s: Time in which the bucket will not be full, in seconds.
@@ -92,10 +93,10 @@ class TokenBucket:
 class RateLimiter:
     """Enforces the rate limit of one API key and quota in this replica.
 
-    A request is decided at once, by this replica's own bucket. Requests that were let in are charged in Redis
-    afterwards. Redis answers what all replicas have let in, which counts from then on. So the rate is exact in the long
-    run. A burst may be exceeded by what other replicas let in within SETTLE_EVERY_S. While Redis is unavailable, each
-    replica enforces the rate by itself.
+    This replica's own bucket admits or refuses each request at once. Admitted requests are charged in Redis afterwards.
+    The answer of Redis includes the requests that all replicas admitted, and they count from then on. So the rate is
+    exact in the long run. A burst may be exceeded by the requests that other replicas admit within SETTLE_EVERY_S.
+    While Redis is unavailable, each replica enforces the rate by itself.
 
     Args:
         limit: Bounds of the key.
@@ -178,7 +179,7 @@ class RateLimiter:
                 self._settling = asyncio.create_task(self._settle(self._shared), name="settle")
 
     async def _settle(self, shared: RateBuckets) -> None:
-        """Charge Redis until nothing is left to charge."""
+        """Charge the bucket in Redis until all admitted requests are charged."""
         try:
             while self._unsettled and (bucket := self._bucket) is not None:
                 taken, self._unsettled = self._unsettled, 0
@@ -220,6 +221,6 @@ class RateLimiters:
         return found.permit()
 
     async def aclose(self) -> None:
-        """Cancel everything that charges Redis."""
+        """Cancel all tasks that charge buckets in Redis."""
         for rate_limiter in self._by_name.values():
             await rate_limiter.aclose()

@@ -1,4 +1,4 @@
-"""The part that all adapters share between a tool's JSON and the use cases: parse it, embed its image, segment."""
+"""The steps that all adapters share: parsing a tool's JSON, embedding its image, and segmenting."""
 
 import binascii
 from collections.abc import Callable, Sequence
@@ -60,16 +60,16 @@ class Exchange:
     files: Path | None = None
 
     async def read(self, request: Request, parse: Callable[[bytes], Read]) -> Read:
-        """Return the parsed body of a request. A body that is larger than a click's is parsed in a thread.
+        """Return the parsed body of a request. A body that is larger than that of a click is parsed in a thread.
 
         A body may hold one image in base64 and, beside it, as much as a body of /segment.
 
         Args:
-            request: Request of whose body nothing has been read.
+            request: Request with an unread body.
             parse: Function that parses the body. Blocking.
 
         Raises:
-            BodyTooLarge, BodyTimeout, MalformedBody, InvalidRequest: As `read_body` and `parse` raise them.
+            BodyTooLarge, BodyTimeout, MalformedBody, InvalidRequest: Errors of `read_body` and `parse`.
         """
         limits = self.limits
         body = await read_body(
@@ -92,7 +92,7 @@ class Exchange:
 
         Raises:
             MalformedBody, BodyTooLarge: The text is not an image in base64, or is too large.
-            ServiceError: As `Embedder.embed` raises it.
+            ServiceError: Errors of `Embedder.embed`.
         """
         context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the image")
         result = await self.embedder.embed(text, unwrap or self.image, context)
@@ -107,7 +107,7 @@ class Exchange:
         multimask: Multimask,
         renderer: Renderer[Written],
     ) -> Written:
-        """Return the answer that `renderer` writes; as `Segmenter.segment`."""
+        """Return the answer that `renderer` writes; see `Segmenter.segment`."""
         request.state.prompts = len(prompts)
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
@@ -147,7 +147,7 @@ class Exchange:
         return b"".join(pieces)
 
     def _parsed(self, body: bytes, parse: Callable[[bytes], Read]) -> Read:
-        # Every member costs time and memory before anything is checked. Base64 has no comma.
+        # Every member costs time and memory before the schema is checked. Base64 has no comma.
         if body.count(b",") > self.limits.max_request_bytes // _BYTES_PER_MEMBER:
             raise broken_rule("/", "more members than a request needs. Send the image, the prompts and little else.")
         try:

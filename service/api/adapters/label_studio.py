@@ -2,9 +2,10 @@
 
 Source: label_studio_ml/api.py of label-studio-ml-backend, label_studio/ml/api_connector.py of Label Studio.
 
-A task names its image by an address. This service fetches no addresses. It takes data: URIs and base64, and reads Label
-Studio's own files from a folder that both see (`Exchange.files`): `/data/local-files/?d=a/b.jpg` is `a/b.jpg` in it,
-and `/data/upload/3/c.jpg` is `upload/3/c.jpg`. The adapter keeps no state of a project: each request is complete.
+A task names its image by an address. This service fetches no addresses. It takes data: URIs and base64. It reads Label
+Studio's own files from a folder that both can read (`Exchange.files`). There `/data/local-files/?d=a/b.jpg` is
+`a/b.jpg`, and `/data/upload/3/c.jpg` is `upload/3/c.jpg`. The adapter keeps no state of a project: each request is
+complete.
 """
 
 import re
@@ -249,8 +250,8 @@ def _image(text: bytes, *, decode: Callable[[bytes], bytes], max_bytes: int, fil
     """Return the bytes of a task's image. Blocking.
 
     Raises:
-        InvalidRequest: The address is none of Label Studio's files, or its file is not in the folder.
-        MalformedBody, BodyTooLarge: As `Exchange.image` raises them.
+        InvalidRequest: The address names no file of Label Studio, or the file is not in the folder.
+        MalformedBody, BodyTooLarge: Errors of `Exchange.image`.
     """
     if text[:5].lower() == b"data:" or not _URL.match(address := text[:4096].decode("utf-8", "replace")):
         return decode(text)

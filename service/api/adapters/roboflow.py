@@ -1,8 +1,8 @@
 """Roboflow inference's routes for SAM: images in base64 in; polygons, run lengths or arrays out.
 
     /sam/embed_image    /sam/segment_image     its first protocol: point_coords and point_labels, NumPy on request
-    /sam2/embed_image   /sam2/segment_image    prompts with points and boxes; what its SDK's sam2_segment_image calls
-    /sam3/embed_image   /sam3/visual_segment   the same again; its SDK's sam3_embed_image and sam3_visual_segment
+    /sam2/embed_image   /sam2/segment_image    prompts with points and boxes; used by its SDK's sam2_segment_image
+    /sam3/embed_image   /sam3/visual_segment   same protocol; used by its SDK's sam3_embed_image and sam3_visual_segment
 
 Source: inference/core/entities/requests and responses, sam.py and sam2.py; inference_sdk/http/client.py. One thing is
 different on purpose. There a client chooses an `image_id`, so that two clients can choose the same one for different

@@ -1,4 +1,4 @@
-"""Access control as ASGI middleware: it checks API key, role and rate limit before anything of the body is read."""
+"""Access control as ASGI middleware: it checks API key, role and rate limit before the body is read."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -21,8 +21,9 @@ class AccessMiddleware:
     """Requires one of the API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
     Tools that cannot send either use the password of `Authorization: Basic` (Label Studio) or the header `Token`
-    (X-AnyLabeling). Browsers learn of Basic at the documentation pages only, whose address people type. Anywhere else
-    the browser would ask for a name and a password because of the playground's own requests.
+    (X-AnyLabeling). Only the documentation pages offer Basic to browsers, because people type the addresses of these
+    pages. With an offer anywhere else, the playground's own requests would make the browser ask for a name and a
+    password.
 
     The middleware sets `caller`, the name and namespace of the key, and `key`, its name for the log, in the state of
     the request.
@@ -55,7 +56,7 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Only requests with a key learn that there is no such route or method (404, 405).
+        # Only requests with a key get 404 or 405 for a route or method that does not exist.
         policy = self._policies.get((scope["method"], scope["state"]["route"]), ANY_KEY)
         if policy.is_open:
             await self._app(scope, receive, send)
@@ -138,6 +139,6 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> GivenKey:
 
 
 _HEADERS: Final = frozenset({b"authorization", b"x-api-key", b"token", b"sec-fetch-site"})
-# Values by which a browser marks requests of pages of another origin. Tools do not send the header.
+# Values of Sec-Fetch-Site in requests from pages of another origin. Tools do not send the header.
 _OTHER_SITES: Final = frozenset({b"cross-site", b"same-site"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})

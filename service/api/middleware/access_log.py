@@ -22,11 +22,11 @@ class RequestLog:
     """Writes the lines of the access log.
 
     Of the refusals with one key and problem in a second, only the first gets a line. So one key that floods the service
-    does not hide the others. The next line of a later second has the number of refusals without a line, as
-    `unlogged_refusals`.
+    does not hide the refusals of other keys. The next line of a later second has the number of refusals without a line,
+    as `unlogged_refusals`.
 
     Args:
-        clock: Function that returns seconds and never goes back.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Admission control as ASGI middleware: it refuses a request that finds no permit, before anything of it is read."""
+"""Admission control as ASGI middleware: it refuses a request that finds no permit, before its body is read."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -23,7 +23,7 @@ class Permits(Protocol):
             caller: Name of the caller, as in `AdmissionController.permit`.
 
         Raises:
-            Overloaded, Misdirected: There is none.
+            Overloaded, Misdirected: No permit is free, or another role answers the route.
         """
 
 
@@ -65,7 +65,7 @@ def permits_of(
     Args:
         policies: Policies by method and route template, as from `policies_of`.
         role: Role of this replica.
-        max_embed_requests: Number of permits for uploads, and apart for each other name but prompt requests.
+        max_embed_requests: Number of permits for uploads, and for each other name except prompt requests.
         max_segment_requests: Number of permits for prompt requests.
         check_decode_queue: Function that raises Overloaded if the decode queue would refuse the named caller.
     """

@@ -41,7 +41,7 @@ def add_cors(app: FastAPI, origins: Sequence[str]) -> None:
 
     Args:
         app: Application that gets the middleware.
-        origins: Allowed origins; ["*"] allows all. Without any, nothing is added.
+        origins: Allowed origins; ["*"] allows all. An empty list adds no middleware.
     """
     if not origins:
         return

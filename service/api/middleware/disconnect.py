@@ -51,13 +51,13 @@ def release_answer(error: BaseException | None) -> None:
 
 
 class _DisconnectWatcher:
-    """Waits for the end of the connection while the application, which has read the body, no longer does.
+    """Waits for the end of the connection after the application has read the body.
 
     Args:
         receive: ASGI `receive` of the server.
         answer: Answer to the request; it is marked when the client disconnects.
-        work: Task that is cancelled then: the one that runs the application. A task of its own for each request would
-            cost more than this watcher.
+        work: Task that runs the application; it is cancelled when the client disconnects. A task of its own for each
+            request would cost more than this watcher.
     """
 
     def __init__(self, receive: Receive, answer: Answer, work: asyncio.Task[Any]) -> None:

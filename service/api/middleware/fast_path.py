@@ -18,7 +18,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class FastPathMiddleware:
-    """Answers POST requests of some routes itself, and passes everything else on to the framework.
+    """Answers POST requests of some routes itself, and passes all other requests to the framework.
 
     Args:
         app: Next ASGI application: the framework. RequestMiddleware, which finds the route, has to be outside.

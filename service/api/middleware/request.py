@@ -171,8 +171,8 @@ def _identity(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, list[str]]:
     return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}", parents
 
 
-# Security headers of every answer: browsers do not guess content types, do not send the address to other sites, and do
-# not embed the answer in pages of another origin. Fetching with CORS is not affected.
+# Security headers of every answer. With them browsers do not guess content types and do not send the address to other
+# sites. They do not embed the answer in pages of another origin. Fetching with CORS is not affected.
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

@@ -54,7 +54,7 @@ def add_middleware(
         app: Application with all of its routes.
         policies: Policies by method and route template, as from `policies_of`.
         permits: Permits by method and route template, as from `permits_of`.
-        access: API keys; None where the service asks for none.
+        access: API keys; None where the service requires none.
         fast_path: Functions that answer POST requests without the framework, by route.
         send_timeout_s: Time in which a client has to take its answer, in seconds.
         tracing: Exporter of traces; None without traces.

@@ -68,7 +68,7 @@ def install_docs_routes(app: FastAPI, *, access: Literal["open", "admin"]) -> No
 
     Args:
         app: Application that gets the routes.
-        access: Who may read the documentation: everybody, or keys with the role admin.
+        access: Access to the documentation: open to all, or only for keys with the role admin.
     """
     policy = OPEN if access == "open" else ADMIN_ONLY
     files = {name: read_compressed_file(SWAGGER_UI_DIR / f"{name}.gz") for name in INTEGRITY}

@@ -72,7 +72,7 @@ def install_metrics_route(app: FastAPI, registry: CollectorRegistry, *, access: 
     Args:
         app: Application that gets the route.
         registry: Registry of the metrics.
-        access: Who may read them: everybody, or keys with the role admin.
+        access: Access to the metrics: open to all, or only for keys with the role admin.
     """
 
     @app.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=Response)
