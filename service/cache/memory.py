@@ -9,7 +9,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Measured(Protocol):
-    """A value that knows its size in memory, such as an array."""
+    """A value that states its size in memory, such as an array."""
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ MAX_KEYS = 65_536
 
 
 class RecentDeletions:
-    """The times of deletions that this process knows. Work that began before a deletion must not store the image.
+    """The times of deletions known to this process. Work that began before a deletion must not store the image.
 
     Old deletions are dropped. Work that began before a dropped deletion counts as too old for all images: it answers,
     but stores nothing.
@@ -34,12 +34,12 @@ class RecentDeletions:
         """Call a function for each deletion from now on.
 
         Args:
-            drop: Function that drops everything of the image with a key, and returns whether there was anything.
+            drop: Function that drops the values of the image with a key, and returns whether there were any.
         """
         self._droppers.append(drop)
 
     def add(self, key: str) -> bool:
-        """Drop an image from this process and return whether anything of it was there.
+        """Drop an image from this process and return whether the process had any value of it.
 
         Args:
             key: Key of the image, see `service.sam.embedding.embedding_key`.
@@ -59,6 +59,6 @@ class RecentDeletions:
 
         Args:
             key: Key of the image.
-            began: Start of the work, before it looked for anything, by the clock.
+            began: Start of the work, before its first look-up, in seconds of `clock`.
         """
         return began <= self._at.get(key, self._all_before)

@@ -1,1 +1,1 @@
-"""Everything that replicas share through Redis: the cache tier, locks, rate buckets and deletions."""
+"""The Redis backend, which all replicas share: the cache tier, locks, rate buckets and deletions."""

@@ -70,7 +70,7 @@ class RedisClient:
         """Return a connection for Pub/Sub, not open yet, which does not count towards `max_connections`.
 
         The caller opens and closes it. In a cluster it is a connection to any of its nodes. It speaks RESP2: in RESP3
-        the library formats each message for a log that nobody reads.
+        the library formats each message for a log that is not used.
         """
         redis = self._redis
         if isinstance(redis, Redis):

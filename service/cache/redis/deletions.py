@@ -95,8 +95,8 @@ class Deletions:
         """Return a subscription to the deletions of the other replicas; it is not started yet.
 
         Args:
-            on_deletion: Function that gets the key of each deleted value. The key may be any text, since everybody
-                who may publish on the channel can send it.
+            on_deletion: Function that gets the key of each deleted value. The key may be any text, since every user
+                with the right to publish on the channel can send it.
             on_subscribed: Function that is called when the subscription begins, at first and after each outage.
                 Messages from before are missed.
         """

@@ -33,7 +33,7 @@ class Subscription:
     Args:
         client: Client of the server. The connection does not count towards its bound.
         channel: Name of the channel.
-        on_message: Function that gets the bytes of each message, which may be anything. Redis itself closes a
+        on_message: Function that gets the bytes of each message. They may have any content. Redis itself closes a
             connection with more than 32 MiB unread, unless it is configured otherwise.
         on_subscribed: Function that is called when the server has confirmed, at first and after each outage.
     """
