@@ -10,7 +10,7 @@ from service.telemetry.timings import Timings
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What travels with the work of one request.
+    """The values that accompany the work of one request.
 
     Args:
         timings: Stage timings of the request.

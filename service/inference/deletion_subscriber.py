@@ -55,19 +55,19 @@ class DeletionSubscriber:
             await asyncio.gather(self._checks, return_exceptions=True)
 
     def _receive(self, key: str) -> None:
-        # The channel also carries keys of other models, and whatever else somebody publishes there. Redis is not asked:
-        # a value of this image on its way there is refused by the tombstone.
+        # The channel also carries keys of other models, and any text that another user publishes. Redis needs no check:
+        # the tombstone there refuses a value of this image that is being stored.
         if is_embedding_key(key, self._fingerprint, self._dtype):
             self._recent_deletions.add(key)
 
     def _check_all(self) -> None:
         if self._checks is not None:
-            self._checks.cancel()  # from an earlier outage: these checks include what was not checked then
+            self._checks.cancel()  # from an earlier outage: these checks include the keys that were not checked then
         self._checks = asyncio.create_task(self._check_memory(), name="missed deletions")
         self._checks.add_done_callback(_log_error)
 
     async def _check_memory(self) -> None:
-        """Drop what memory holds and another replica deleted meanwhile. Keep what Redis merely lost."""
+        """Drop the images in memory that another replica deleted meanwhile. Keep those that Redis merely lost."""
         for key in self._states.keys_in_memory():
             while True:
                 await asyncio.sleep(PAUSE_S)

@@ -7,7 +7,7 @@ from service.sam.embedding import embedding_key, mask_key
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """An image as the caches know it: its bytes, its owner, the model and the precision of its tokens.
+    """An image in the caches, named by its hash, its namespace, the model and the precision of its tokens.
 
     Args:
         image_hash: SHA-256 of the uploaded bytes, 64 hexadecimal digits.

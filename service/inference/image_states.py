@@ -47,8 +47,8 @@ class _Upload:
 class ImageStates:
     """The memory tier of prepared image states in front of the Redis tier of embeddings.
 
-    Redis must keep what memory serves, since the next prompt may reach another replica. So an embedding in use is
-    renewed in Redis, and stored again if Redis lost it.
+    Redis must keep the embeddings that memory serves, since the next prompt may reach another replica. So an embedding
+    in use is renewed in Redis, and stored again if Redis lost it.
 
     A deleted embedding is kept nowhere, also not by work that began before the deletion. An embedding that was
     uploaded after its deletion is kept, also while Redis has not taken it yet and still has the tombstone.
@@ -149,7 +149,7 @@ class ImageStates:
             CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
         with context.timings.measure("cache_get"):
-            state = await self._memory.get(key)  # counts the miss, and finds what was stored since `peek`
+            state = await self._memory.get(key)  # counts the miss, and finds a state that was stored since `peek`
             if state is not None:
                 return state, "memory"
             embedding = None if self._shared is None else await self._shared.get(key)
@@ -261,7 +261,7 @@ class ImageStates:
             if self._deletions is not None:
                 was_there = await self._deletions.delete(key) or was_there
         finally:
-            # And after, so that nothing that was read from Redis meanwhile is kept.
+            # And afterwards, so that a state that was read from Redis meanwhile is not kept.
             was_there = self._recent_deletions.add(key) or was_there
         return was_there
 

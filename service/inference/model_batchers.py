@@ -1,4 +1,4 @@
-"""The batchers of encoder and decoder: what they run, and which items share a call.
+"""The batchers of encoder and decoder: their calls, and the items that share a call.
 
 Encoding and decoding have separate queues and threads, so that uploads do not delay prompts. The threads of the encoder
 have a low priority, too.

@@ -1,6 +1,6 @@
-"""The Redis backend: everything that replicas share through Redis.
+"""The Redis backend: the parts of a replica that use Redis.
 
-These are embeddings, masks, deletions, the locks of single flight, and the token buckets of rate limits.
+All replicas share embeddings, masks, deletions, the locks of single flight, and the token buckets of rate limits.
 """
 
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""The image state: an embedding and what the prompt decoder has prepared of it."""
+"""The image state: an embedding and the arrays that the prompt decoder prepares from it."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from service.sam.embedding import ImageEmbedding
 
 @dataclass(frozen=True, slots=True)
 class StateArrays:
-    """What the decoder reads of an image, for S = 1 (no mask prompt) or one mask prompt each.
+    """Arrays of an image that the decoder reads, for S = 1 (no mask prompt) or S mask prompts.
 
     The arrays are float32 in the memory of the device that decodes: NumPy arrays on a CPU, ONNX Runtime's own on a GPU.
     Their shapes: docs/explanation/model.md, section 5.1.

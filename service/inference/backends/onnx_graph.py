@@ -19,7 +19,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What sessions may use.
+    """Threads and limits of sessions.
 
     Args:
         threads: Computing threads of a session, for providers that compute on the CPU.

@@ -124,7 +124,7 @@ class Runtime:
         return self._encoder.encode(images)
 
     def prepare(self, embedding: ImageEmbedding) -> ImageState:
-        """Compute once what all prompts on an image share. A replica without decoder prepares nothing."""
+        """Compute the arrays that all prompts on an image share. A replica without decoder prepares nothing."""
         if self._decoder is None:
             return ImageState(embedding, StateArrays(_EMPTY, _EMPTY, _EMPTY))
         return ImageState(embedding, self._decoder.prepare(embedding))

@@ -1,1 +1,1 @@
-"""Order, bounds, batching and deadlines of the work of one process. It knows nothing of models."""
+"""Order, bounds, batching and deadlines of the work of one process. It does not depend on models."""

@@ -9,7 +9,7 @@ from service.inference.scheduling.fairness import FairCapacity
 class AdmissionController:
     """A semaphore that refuses instead of waiting: waiting would hide that the process is full.
 
-    No caller may have all permits (`FairCapacity`), so that one that floods the process does not shut the others out.
+    No caller may have all permits (`FairCapacity`), so that one that floods the process leaves permits to others.
 
     Args:
         max_requests: Number of permits.

@@ -1,4 +1,4 @@
-"""Dynamic batching: a bounded fair queue, and worker threads that run what waits together in one call."""
+"""Dynamic batching: a bounded fair queue, and worker threads that run several waiting items in one call."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ Finished = TypeVar("Finished")
 
 @dataclass(frozen=True, slots=True)
 class Completed(Generic[Result]):
-    """The result of one item, and where its time went.
+    """The result of one item, and the durations of its steps.
 
     Args:
         result: Result of the item, or of its `finish`.
@@ -54,10 +54,10 @@ class _Entry(Generic[Item, Result]):
 class DynamicBatcher(Generic[Item, Result]):
     """Runs waiting items together, grouped, in worker threads. It adds no delay of its own.
 
-    While calls run, items gather in the queue. The next batch are the gathered items of one group, shared among the
+    While calls run, items gather in the queue. The next batch has the gathered items of one group, shared among the
     calls that can start now. Several callers share the batcher fairly (`FairScheduler`), and none may fill the queue
-    (`FairCapacity`). An idle batcher runs a single item at once. A batch that fails fails its callers, and the batcher
-    goes on.
+    (`FairCapacity`). An idle batcher runs a single item at once. An error of a batch reaches only its callers, and the
+    batcher goes on.
 
     Workers take their items themselves, without a step of the event loop in between. So no processor is idle because
     the event loop is busy.
@@ -207,7 +207,7 @@ class DynamicBatcher(Generic[Item, Result]):
             pass
 
     def _work_once(self, wakeup: threading.Condition) -> bool:
-        """Wait for work and do it; return False when the batcher is closed. Nothing of the work outlives the call."""
+        """Wait for work and do it; return False when the batcher is closed. It keeps no reference to the work."""
         with self._lock:
             while (work := self._next_work()) is None:
                 if self._is_closed:
@@ -220,7 +220,7 @@ class DynamicBatcher(Generic[Item, Result]):
         return True
 
     def _next_work(self) -> Callable[[], None] | None:
-        """Return the next work, if any. The `finish` of a result comes first: its caller waits for nothing else."""
+        """Return the next work, if any. The `finish` of a result comes first: only this step delays its caller."""
         if self._finishing:
             return self._finishing.popleft()
         if self._free_calls == 0 or self._free_threads == 0:
@@ -246,8 +246,8 @@ class DynamicBatcher(Generic[Item, Result]):
     def _next_batch(self) -> list[_Entry[Item, Result]]:
         """Remove the next batch from the queue.
 
-        It is the oldest item of the caller that is next, and items of its group that fit with it and that no other call
-        could start.
+        The first item is the oldest one of the next caller. Items of its group are added while they fit. The batch
+        leaves the other free calls their parts of the queue.
         """
         share = -(-sum(entry.size for entry in self._queue) // min(self._free_calls, self._free_threads))
         oldest: dict[str, _Entry[Item, Result]] = {}

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 class TimedExecutor:
     """A thread pool that records how long work waited for a thread. First come, first served.
 
-    Admission bounds how much of one caller's work can wait here.
+    Admission bounds the waiting work of each caller.
 
     Args:
         name: Name of the threads, as a debugger shows them.
@@ -42,7 +42,7 @@ class TimedExecutor:
             arguments: Arguments of the function.
         """
         submitted_at = perf_counter()
-        # The pool keeps cancelled work in its queue until a thread is free. This list lets the arguments go before.
+        # The pool keeps cancelled work in its queue until a thread is free. This list releases the arguments at once.
         pending = [partial(function, *arguments)]
         del function, arguments  # the traceback of an error holds this frame
 

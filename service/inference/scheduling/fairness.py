@@ -126,7 +126,7 @@ class FairScheduler:
         self._served[caller] = self._tag(caller) + size
 
     def reset(self) -> None:
-        """Forget what was served, once no caller waits any more."""
+        """Reset the amounts that were served, once no caller waits."""
         if self._served:
             self._virtual_time = 0
             self._served.clear()

@@ -34,7 +34,7 @@ class SingleFlight(Generic[Value]):
 
         Args:
             key: Key of the value.
-            compute: Function that computes the value, called if nobody computes it yet.
+            compute: Function that computes the value, called if no computation of the key is running.
             timings: Stage timings of the current request. Joining is recorded as stage `wait`.
         """
         flight = self._flights.get(key)
@@ -46,7 +46,7 @@ class SingleFlight(Generic[Value]):
         return await self._join(key, flight)
 
     async def settle(self, key: str) -> None:
-        """Wait until nobody computes the key, whether that succeeds or fails."""
+        """Wait until no computation of the key is running. Its error is not raised."""
         flight = self._flights.get(key)
         if flight is not None:
             await asyncio.wait({flight.task})
