@@ -1,4 +1,4 @@
-"""EdgeSAM's prompt decoder in C, for CPUs. One prompt at a time, the image tokens block by block through the cache.
+"""EdgeSAM's prompt decoder in C, for CPUs. It decodes prompts one by one, and the image tokens in blocks.
 
 ONNX Runtime decodes on a GPU, where the library could not be built, and as the reference. decoder.c describes the
 computation.
