@@ -1,7 +1,7 @@
 """Limits on the number of parts of an image file, checked before Pillow reads the parts one by one in Python.
 
-The size of such a file says little: eight megabytes of empty PNG chunks hold Python's global lock, and so all requests,
-for twelve seconds. Ordinary images have a handful of parts, or as many as their data has pieces.
+The size of such a file does not bound its cost: eight megabytes of empty PNG chunks hold Python's global lock, and so
+all requests, for twelve seconds. Ordinary images have a handful of parts, or as many as their data has pieces.
 """
 
 import re
@@ -79,8 +79,8 @@ def gif_size(data: bytes) -> tuple[int, int] | None:
     """Return the height and width of a GIF with its first frame; None where there is no frame.
 
     While it opens the file, Pillow enlarges the image to hold the first frame and allocates its background. A few
-    hundred bytes made it take 4 GiB before it told a size. The blocks are read exactly as Pillow reads them, empty ones
-    included, so that it finds no other frame.
+    hundred bytes made it take 4 GiB before it reported a size. The blocks are read exactly as Pillow reads them, empty
+    ones included, so that it finds no other frame.
 
     Raises:
         UndecodableImage: So many blocks precede the frame that reading them is an attack.

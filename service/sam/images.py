@@ -1,6 +1,6 @@
-"""Decoding of uploaded bytes, which may be anything, to an upright RGB image.
+"""Decoding of uploaded bytes, with any content, to an upright RGB image.
 
-The header is checked first, so that nothing is decoded that would be refused afterwards. Colour profiles are ignored:
+The header is checked first, so that an image that has to be refused is not decoded. Colour profiles are ignored:
 the numbers in the file are taken as sRGB. `service.process.configure_image_libraries` has to be called first, once.
 """
 

@@ -1,4 +1,4 @@
-"""Which of the decoder's masks are returned, and which pixels of the image they cover."""
+"""Choosing and ordering the decoder's masks, and enlarging them to pixels of the image."""
 
 import math
 from collections.abc import Callable, Sequence
