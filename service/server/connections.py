@@ -1,4 +1,4 @@
-"""Bounds of connections: their number, the time and size of a request's head, and what is read after the answer."""
+"""Bounds of connections: their number, the time and size of a request's head, and the bytes read after the answer."""
 
 import asyncio
 import logging

@@ -24,7 +24,7 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         config: Configuration of uvicorn.
-        app: Application; its `app.state.readiness` is what /readyz answers.
+        app: Application; its `app.state.readiness` is the state that /readyz reports.
         drain_s: Length of the phase, in seconds. 0 skips it.
         on_listening: Function called once the server listens.
     """

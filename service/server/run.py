@@ -129,7 +129,7 @@ def _warn_of_variables(dropped: Sequence[str]) -> None:
 
 
 def _announce(app: FastAPI, urls: Sequence[str], *, shows_text: bool) -> None:
-    """Tell where the service listens: in the log, or as a few lines for people at a terminal."""
+    """Report the addresses of the service: in the log, or as a few lines for people at a terminal."""
     for url in urls:
         logger.info("listening", extra={"url": url, "playground": f"{url}/", "docs": f"{url}/docs"})
     if shows_text:
