@@ -1,4 +1,4 @@
-"""How long the stages of one request took, and when they ran."""
+"""Start, end and duration of the stages of one request."""
 
 import threading
 from collections import Counter

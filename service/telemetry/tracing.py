@@ -44,7 +44,7 @@ _MAX_TRACEPARENT_CHARACTERS = 512  # version 00 has 55; the propagator would wri
 
 @dataclass(frozen=True, slots=True)
 class CallerTrace:
-    """The trace to which the caller says its request belongs.
+    """The trace that the caller names in its request.
 
     Args:
         trace_id: 32 lower-case hexadecimal digits, not all 0.
@@ -71,7 +71,7 @@ def caller_trace(values: Sequence[str]) -> CallerTrace | None:
 class Tracing:
     """Sends spans in batches from a thread of its own. A collector that is slow or down does not delay requests.
 
-    The standard variables apply to what is not set here: OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER,
+    The standard variables set the other options: OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER,
     OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME.
 
     Args:
