@@ -136,6 +136,6 @@ def worker_threads(settings: Settings) -> int:
 
 
 def _mask_function(settings: Settings) -> MaskFunction:
-    """Return the C function that makes masks; the one in NumPy where there is no C library or none is wanted."""
+    """Return the C function that makes masks; the one in NumPy without the C library or with the ONNX decoder."""
     native = None if settings.decoder == "onnx" else native_masks()
     return binary_mask if native is None else native.binary_mask
