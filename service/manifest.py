@@ -13,11 +13,11 @@ from service.sam.granularity import MAX_PROPOSALS
 FormatVersion = Literal[2, 3, 4]
 UpsampleMode = Literal["bicubic", "bilinear"]
 
-# A manifest has the lowest version that can say everything in it, so that older releases read what they can serve.
+# A manifest has the lowest version that allows all of its members. So older releases read what they support.
 FORMAT_VERSION: Literal[2] = 2
 GRANULARITY_FORMAT_VERSION: Literal[3] = 3
 RANKING_FORMAT_VERSION: Literal[4] = 4
-# The encoder of a manifest that names none. Versions 2 and 3 know no other.
+# The encoder of a manifest that names none. Versions 2 and 3 allow no other.
 DEFAULT_ENCODER = "RepViT-M1"
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
@@ -154,7 +154,7 @@ class Manifest(BaseModel):
     def lowest_version(
         *, encoder: str, ranking: Ranking, upsample_mode: UpsampleMode | None, has_granularity: bool
     ) -> FormatVersion:
-        """Return the lowest version that can say this, the one that a manifest has to have.
+        """Return the lowest version that allows these members. A manifest has to have this version.
 
         Args:
             encoder: Name of the image encoder.
@@ -174,7 +174,7 @@ class Manifest(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of everything that changes an embedding. They are a part of every cache key.
+        """Hash of all members that change an embedding, 16 hexadecimal digits. It is a part of every cache key.
 
         The ranking rule is no part of it: a model whose rule is calibrated anew keeps its cached embeddings.
 

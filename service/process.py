@@ -1,4 +1,4 @@
-"""Everything that this process changes about itself, and what it reads of its limits.
+"""The settings that this process changes of itself, and the limits of the system that it reads.
 
 `python -m service` calls `prepare_environment` before it imports anything large, and the rest once while it starts.
 Two settings are made elsewhere. The Dockerfile and the Makefile set MALLOC_ARENA_MAX=1, because glibc reads it before
@@ -71,7 +71,7 @@ def drop_service_links(environment: MutableMapping[str, str], settings: Collecti
 
 
 def configure_image_libraries() -> None:
-    """Set what Pillow and OpenCV can change only for the whole process.
+    """Set the options of Pillow and OpenCV that hold for the whole process.
 
     Afterwards `service.sam.images` alone decides which images are too large, and a damaged image writes nothing to the
     log. libtiff would write one line for every broken line of a TIFF. The client still gets an answer.
