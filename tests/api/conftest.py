@@ -24,14 +24,14 @@ TOOL_KEY = "a key of at least sixteen characters"
 
 @pytest.fixture(scope="session")
 def client(service_url: str) -> Iterator[httpx.Client]:
-    """Of the process with default settings; for tests that only leave images and masks of their own behind."""
+    """A client of the process with default settings, for tests that leave only images and masks of their own."""
     with open_client(service_url) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def limited(artifact: Path) -> Iterator[ServiceProcess]:
-    """Takes one upload and one prompt request at a time, small ones, and keeps a single mask for refinement."""
+    """A process with low limits: one upload and one prompt request at a time, and one mask for refinement."""
     settings = {
         "EDGESAM_MAX_EMBED_REQUESTS": "1",
         "EDGESAM_MAX_SEGMENT_REQUESTS": "1",
@@ -47,7 +47,7 @@ def limited(artifact: Path) -> Iterator[ServiceProcess]:
 
 @pytest.fixture(scope="session")
 def limited_client(limited: ServiceProcess) -> Iterator[httpx.Client]:
-    """Of `limited`."""
+    """A client of `limited`."""
     with open_client(limited.url) as client:
         yield client
 
@@ -83,19 +83,19 @@ def short_timeouts(artifact: Path, redis_server: RedisServer) -> Iterator[httpx.
 
 @pytest.fixture
 def next_seed(request: pytest.FixtureRequest) -> int:
-    """A number of this test alone, for images that no other test has embedded."""
+    """A seed derived from the test's name, for images that no other test has embedded."""
     return zlib.crc32(request.node.nodeid.encode())
 
 
 @pytest.fixture(scope="session")
 def tool_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `tools` reads Label Studio's files from."""
+    """The folder from which `tools` reads Label Studio's files."""
     return tmp_path_factory.mktemp("label-studio") / "files"
 
 
 @pytest.fixture(scope="session")
 def tools(artifact: Path, tool_files: Path) -> Iterator[httpx.Client]:
-    """Of a process that speaks the protocols of all tools, asks for `TOOL_KEY`, and gets it as most of them send it."""
+    """A client of a process with all adapters. It sends the required `TOOL_KEY` as most of the tools do."""
     tool_files.mkdir()
     settings = {
         "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling",

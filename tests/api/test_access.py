@@ -1,4 +1,4 @@
-"""Who may do what, on two replicas with one Redis and one file of keys."""
+"""Roles, namespaces and rate limits of API keys, on two replicas with one Redis and one file of keys."""
 
 import base64
 import contextlib
@@ -93,7 +93,7 @@ def replicas(artifact, key_file, shared_redis):
 
 @pytest.fixture(scope="module")
 def as_(replicas):
-    """A client with the key of this name (None: without one), of the first replica or the second."""
+    """A function that opens a client of one replica. The client sends the key of the given name, or none."""
     with contextlib.ExitStack() as stack:
 
         def open_(name, replica=0):
@@ -127,7 +127,7 @@ ADDRESSES = {
         ("plain", set(ADDRESSES)),
     ],
 )
-def test_a_key_may_what_its_roles_say_and_nothing_else(as_, name, allowed):
+def test_a_key_may_use_only_the_routes_of_its_roles(as_, name, allowed):
     client = as_(name)
 
     answers = {what: client.request(*address, content=b"x") for what, address in ADDRESSES.items()}
@@ -140,12 +140,12 @@ def test_a_key_may_what_its_roles_say_and_nothing_else(as_, name, allowed):
 
 
 @pytest.mark.parametrize("what", ADDRESSES)
-def test_without_a_key_nothing_says_more_than_that_one_is_needed(as_, what):
+def test_without_a_key_every_protected_route_answers_401_alone(as_, what):
     method, path = ADDRESSES[what]
     answer = as_(None).request(method, path, content=b"x")
 
     assert answer.status_code == 401
-    # A browser would ask people for a name and a password wherever it is told Basic, also behind a page's requests.
+    # An answer that offers Basic makes a browser ask for a name and a password, also for a page's own requests.
     asks_browsers = path in ("/docs", "/openapi.json")
     assert answer.headers.get_list("www-authenticate") == ["Bearer", *([BASIC] if asks_browsers else [])]
     if method != "HEAD":
@@ -153,7 +153,7 @@ def test_without_a_key_nothing_says_more_than_that_one_is_needed(as_, what):
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_a_browser_is_asked_until_it_sends_a_key_that_may_see_the_documentation(as_, path):
+def test_the_documentation_offers_basic_until_an_authorised_key_is_sent(as_, path):
     stranger = as_(None)
 
     answers = {name: stranger.get(path, auth=("whoever", key_of(name))) for name in ("b", "a-reader", "nobody")}
@@ -166,7 +166,7 @@ def test_a_browser_is_asked_until_it_sends_a_key_that_may_see_the_documentation(
 
 @pytest.mark.parametrize("what", ["embed", "segment", "delete"])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_page_of_another_site_cannot_use_the_key_that_a_browser_remembers(as_, what, site):
+def test_a_page_of_another_site_cannot_use_the_key_that_a_browser_stores(as_, what, site):
     stranger, remembered = as_(None), ("whoever", key_of("b"))
     foreign, own = {"Sec-Fetch-Site": site}, {"Sec-Fetch-Site": "same-origin"}
 
@@ -180,7 +180,7 @@ def test_a_page_of_another_site_cannot_use_the_key_that_a_browser_remembers(as_,
     assert stranger.get("/docs", headers=foreign, auth=remembered).status_code == 200  # a link to it
 
 
-def test_every_route_has_the_policy_that_is_meant_for_it(tmp_path):
+def test_every_route_has_its_intended_policy(tmp_path):
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"whatever decodes in the browser")
     everything = {"adapters": ["label-studio", "roboflow", "x-anylabeling"], "browser_runtime_dir": tmp_path}
@@ -211,7 +211,7 @@ def test_a_route_without_a_policy_stops_the_start():
         policies_of(app.router.routes)
 
 
-async def test_what_is_off_is_not_there():
+async def test_routes_that_are_off_answer_404():
     app = create_app(Settings(docs_access="off", metrics_access="off"))
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
@@ -223,12 +223,12 @@ async def test_what_is_off_is_not_there():
 
 
 @pytest.mark.parametrize("members", [{"docs_access": "admin"}, {"metrics_access": "admin"}])
-def test_what_only_a_key_may_needs_keys(members):
+def test_access_admin_requires_api_keys(members):
     with pytest.raises(ValueError, match="only where there are keys"):
         Settings(**members)
 
 
-def test_another_namespace_cannot_tell_that_an_image_is_there(as_, next_seed):
+def test_another_namespace_cannot_find_out_that_an_image_is_cached(as_, next_seed):
     data = noise_file((60, 80), next_seed)
     image_hash = embed(as_("a-1"), data)
     mask = segment(as_("a-1"), image_hash, point(20, 20))[0][0]
@@ -255,7 +255,7 @@ def test_another_namespace_cannot_tell_that_an_image_is_there(as_, next_seed):
     assert as_("a-2").head(f"/embed/{image_hash}").status_code == 200
 
 
-def test_nothing_is_looked_for_outside_the_caller_s_namespace(as_, shared_redis, next_seed):
+def test_redis_keys_of_a_request_are_all_in_the_caller_s_namespace(as_, shared_redis, next_seed):
     data = noise_file((50, 70), next_seed)
     image_hash = hashlib.sha256(data).hexdigest()
     client = as_("b")
@@ -280,7 +280,7 @@ def test_nothing_is_looked_for_outside_the_caller_s_namespace(as_, shared_redis,
     assert any(f":@b:{image_hash}".encode() in key for key in keys)
 
 
-def test_the_simple_form_of_keys_finds_what_was_cached_without_keys(as_, shared_redis, next_seed):
+def test_keys_of_the_environment_find_images_that_were_cached_without_keys(as_, shared_redis, next_seed):
     image_hash = embed(as_("plain"), noise_file((30, 40), next_seed))
 
     (key,) = shared_redis.ask("KEYS", f"edgesam:*{image_hash}")
@@ -305,13 +305,13 @@ def test_a_rate_holds_over_all_replicas(as_):
     while (answer := second.head(path)).status_code != 429:
         let_in += 1
 
-    assert let_in < 10  # of its own twenty: until it has heard of the first
+    assert let_in < 10  # of its own twenty, until Redis returns the requests of the first replica
     assert 1 <= int(answer.headers["retry-after"]) <= 100 * 21
     refusal = assert_problem(second.post("/segment", content=b"x"), RateLimited)
     assert refusal["limit"] == 0.01
 
 
-def test_only_so_many_requests_of_a_key_are_in_progress(as_, replicas):
+def test_requests_in_progress_of_a_key_are_limited(as_, replicas):
     admin = as_("b")
     with RawConnection(replicas[0].url) as slow:
         slow.start("/segment", f"Authorization: Bearer {key_of('single')}", "Content-Length: 9")
@@ -328,7 +328,7 @@ def test_only_so_many_requests_of_a_key_are_in_progress(as_, replicas):
     assert as_("single").post("/segment", content=b"x").status_code == 400
 
 
-def test_a_key_that_floods_does_not_keep_another_waiting(as_, next_seed):
+def test_a_flood_of_one_key_does_not_delay_another_key(as_, next_seed):
     flooded, calm = as_("a-1"), as_("b")
     data = noise_file((60, 60), next_seed)
     body = {"image_hash": embed(flooded, data), "prompts": [point(9, 9)], "format": "none"}
@@ -350,12 +350,12 @@ def test_a_key_that_floods_does_not_keep_another_waiting(as_, next_seed):
     for one in floods:
         one.result()
 
-    # First come, first served would let in about fifteen of the others before each of these.
+    # First come, first served would admit about fifteen requests of the other key before each of these.
     assert meanwhile < 8 * 8
     assert set(done) == {200}
 
 
-def test_a_key_comes_and_goes_with_the_file_and_a_broken_file_changes_nothing(as_, key_file):
+def test_keys_follow_the_file_and_a_broken_file_changes_nothing(as_, key_file):
     admin = as_("b")
 
     def statuses():
@@ -395,7 +395,7 @@ def test_a_key_comes_and_goes_with_the_file_and_a_broken_file_changes_nothing(as
         (None, 200, ("GET", "/livez")),
     ],
 )
-def test_every_answer_tells_browsers_to_trust_it_no_further(as_, name, status, request_):
+def test_every_answer_has_the_security_headers_for_browsers(as_, name, status, request_):
     answer = as_(name).request(*request_, headers={"Origin": ORIGIN})
 
     assert answer.status_code == status
@@ -415,7 +415,7 @@ def test_every_answer_tells_browsers_to_trust_it_no_further(as_, name, status, r
     assert answer.headers["access-control-allow-origin"] == ORIGIN
 
 
-def test_the_page_of_the_documentation_runs_nothing_but_what_it_names(as_):
+def test_the_documentation_page_runs_only_the_scripts_it_names(as_):
     page = as_("b").get("/docs")
     policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
 
@@ -429,7 +429,7 @@ def test_the_page_of_the_documentation_runs_nothing_but_what_it_names(as_):
     assert "openapi.json" in inline
 
 
-def test_keys_stand_in_no_log_no_metric_and_no_answer(as_, replicas):
+def test_keys_appear_in_no_log_no_metric_and_no_answer(as_, replicas):
     secrets = [*map(key_of, ENTRIES), PLAIN, "esk_a-wrong-key-0123456789"]
     client, answers = as_(None), []
     for secret in secrets:

@@ -1,4 +1,4 @@
-"""Under a flood of refusals the log stays short, and says how much it leaves out."""
+"""During a flood of refusals the access log stays short and states the number of omitted lines."""
 
 import logging
 
@@ -10,7 +10,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Clock:
-    """Shows what it was set to, seconds."""
+    """A clock that returns the value of `now`, in seconds."""
 
     def __init__(self):
         self.now = 100.0
@@ -41,7 +41,7 @@ def lines(caplog):
     return lambda: [record.request_id for record in caplog.records]
 
 
-def test_of_a_flood_the_first_of_a_second_has_a_line(write, clock, lines):
+def test_of_equal_refusals_in_a_second_only_the_first_is_logged(write, clock, lines):
     for second in range(3):
         clock.now = 100.0 + second
         for number in range(5):
@@ -51,7 +51,7 @@ def test_of_a_flood_the_first_of_a_second_has_a_line(write, clock, lines):
     assert lines() == ["0.0", "1.0", "2.0"]
 
 
-def test_what_had_no_line_is_told_by_the_first_line_of_a_later_second(write, clock, caplog):
+def test_the_next_line_of_a_later_second_has_the_number_of_omitted_lines(write, clock, caplog):
     for _ in range(8):
         write("flood")
     clock.now += 1.0
@@ -71,14 +71,14 @@ def test_a_flood_hides_neither_another_key_nor_another_problem(write, lines):
     assert lines() == ["flood", "limited", "another"]
 
 
-def test_many_keys_have_no_more_lines_than_one_can_read(write, lines):
+def test_refusals_of_many_keys_are_limited_to_some_lines_per_second(write, lines):
     for number in range(3 * MOST_REFUSALS_PER_S):
         write(str(number), key=f"key {number}")
 
     assert len(lines()) == MOST_REFUSALS_PER_S
 
 
-def test_a_flood_hides_no_other_request(write, lines):
+def test_a_flood_hides_no_other_kind_of_request(write, lines):
     for _ in range(100):
         write("flood")
     write("answered", status=200, problem="")

@@ -1,4 +1,4 @@
-"""What holds for every adapter: switched on by name, counted, documented, and bounded like an upload."""
+"""Properties of every adapter: it is switched on by name, counted, documented, and bounded like an upload."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ from service.settings import Settings
 POSTS = ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", "/v1/predict")
 
 
-def test_the_setting_names_the_adapters_there_are(monkeypatch):
+def test_the_setting_names_the_existing_adapters(monkeypatch):
     monkeypatch.setenv("EDGESAM_ADAPTERS", " label-studio,x-anylabeling ,, roboflow")
 
     settings = Settings()
@@ -31,7 +31,7 @@ def test_the_setting_names_the_adapters_there_are(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"), [("ADAPTERS", "labelstudio"), ("ADAPTERS", "[]"), ("LABEL_STUDIO_FILES", "/nowhere")]
 )
-def test_a_setting_that_means_nothing_ends_the_start(monkeypatch, name, value):
+def test_an_invalid_adapter_setting_ends_the_start(monkeypatch, name, value):
     monkeypatch.setenv(f"EDGESAM_{name}", value)
 
     with pytest.raises(ValidationError, match=name.lower()):
@@ -57,7 +57,7 @@ def test_a_request_without_a_key_is_refused(tools, path):
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_a_body_that_no_upload_needs_is_refused_unread(tools, path):
+def test_a_body_larger_than_any_upload_is_refused_unread(tools, path):
     too_many = 400_000 * 4 // 3 + 100_000 + 1
 
     document = assert_problem(tools.post(path, content=bytes(too_many)), BodyTooLarge)
@@ -109,7 +109,7 @@ def test_a_tool_holds_the_permit_of_an_upload(artifact):
         assert_problem(client.post("/embed", content=b"text"), Overloaded)
 
 
-def test_an_address_in_a_request_is_never_connected_to(tools):
+def test_the_service_never_connects_to_an_address_in_a_request(tools):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/image.png"
         config = '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i"/></View>'

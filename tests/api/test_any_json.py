@@ -1,4 +1,4 @@
-"""Whatever JSON /segment is sent, it is a request or one of our refusals, and numbers that pass are finite."""
+"""Any JSON sent to /segment is parsed or refused with a problem, and all parsed numbers are finite."""
 
 import json
 

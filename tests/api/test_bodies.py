@@ -1,4 +1,4 @@
-"""Bodies that would cost more than they carry: too many parts, endless headers, a few bytes in a long time."""
+"""Bodies that cost too much to read: too many parts, endless headers, a few bytes in a long time."""
 
 import asyncio
 import tracemalloc
@@ -18,13 +18,13 @@ MIB = 1 << 20
 
 
 def part(name, data, *headers):
-    """One part with its delimiter before it."""
+    """Return one part with its delimiter before it."""
     head = [f'Content-Disposition: form-data; name="{name}"', *headers]
     return b"--seam\r\n" + "\r\n".join(head).encode() + b"\r\n\r\n" + data + b"\r\n"
 
 
 def peak_bytes(call):
-    """The most memory that a call needed; it may end with MalformedBody."""
+    """Return the peak memory of a call, in bytes. The call may raise MalformedBody."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -36,7 +36,7 @@ def peak_bytes(call):
 
 
 def request_with(chunks, *, ends_with=None):
-    """A request whose body comes as an asynchronous iterator gives it, until it gives `ends_with`."""
+    """Return a request whose body comes from an asynchronous iterator, up to the piece `ends_with`."""
 
     async def receive():
         chunk = await anext(chunks)
@@ -45,7 +45,7 @@ def request_with(chunks, *, ends_with=None):
     return Request({"type": "http", "method": "POST", "path": "/embed", "headers": []}, receive)
 
 
-def test_a_body_of_nothing_but_parts_is_refused_after_a_few_of_them():
+def test_a_body_of_too_many_parts_is_refused_after_the_first_few():
     body = b"--seam\r\na:b\r\n\r\n\r\n" * (MIB // 4) + b"--seam--\r\n"
 
     with pytest.raises(MalformedBody, match="more than 16 parts"):
@@ -54,7 +54,7 @@ def test_a_body_of_nothing_but_parts_is_refused_after_a_few_of_them():
     assert peak_bytes(lambda: image_of(body, FORM)) < MIB // 4
 
 
-def test_an_image_among_as_many_fields_as_there_may_be_is_found():
+def test_the_image_is_found_among_the_largest_allowed_number_of_fields():
     body = b"".join(part(f"field-{i}", b"x") for i in range(15)) + part("image", b"image") + b"--seam--"
 
     assert image_of(body, FORM) == b"image"
@@ -72,7 +72,7 @@ def test_the_headers_of_a_part_are_bounded(headers):
         image_of(part("image", b"image", *headers) + b"--seam--\r\n", FORM)
 
 
-def test_the_image_is_the_only_copy_that_is_made():
+def test_reading_a_form_copies_only_the_image():
     body = part("other", bytes(4 * MIB)) + part("image", b"\r\n--sea" * MIB) + b"--seam--\r\n"
 
     peak = peak_bytes(lambda: image_of(body, FORM))
@@ -89,8 +89,8 @@ def test_the_image_is_the_only_copy_that_is_made():
     padding=st.sampled_from([b"", b" ", b"\t "]),
     end=st.sampled_from([b"", b"\r\n", b"\r\nepilogue"]),
 )
-def test_what_stands_between_the_delimiters_is_the_image(images, noise, preamble, padding, end):
-    # Everything but a line that begins with the boundary: that is a delimiter and not the image's.
+def test_the_image_is_the_bytes_between_the_delimiters(images, noise, preamble, padding, end):
+    # The image may contain any bytes except a line that begins with the boundary, which is a delimiter.
     images = [b"x" + (data + b"".join(noise)).replace(b"\r\n--seam", b"") for data in images]
     parts = part("other", b"x") + b"".join(part("image", data) for data in images)
     body = preamble + parts.replace(b"--seam\r\nContent", b"--seam" + padding + b"\r\nContent") + b"--seam--" + end
@@ -106,7 +106,7 @@ def test_a_part_without_headers_is_read_and_has_no_name():
     assert image_of(body, FORM) == b"image"
 
 
-async def test_a_body_that_stalls_is_given_up_after_the_grace():
+async def test_a_body_that_stalls_times_out_after_the_grace_period():
     async def body():
         yield b"x" * 60
         await asyncio.Event().wait()
@@ -115,7 +115,7 @@ async def test_a_body_that_stalls_is_given_up_after_the_grace():
         await read_body(request_with(body()), max_bytes=1000, timeout_s=3600.0, grace_s=0.05)
 
 
-async def test_a_body_that_drips_is_given_up_though_it_never_pauses_for_long():
+async def test_a_slow_body_without_long_pauses_times_out():
     async def body():
         for drop in repeat(b"x"):
             await asyncio.sleep(0.001)  # the pace of this client
@@ -127,7 +127,7 @@ async def test_a_body_that_drips_is_given_up_though_it_never_pauses_for_long():
         )
 
 
-async def test_what_came_early_pays_for_a_pause():
+async def test_bytes_that_came_early_make_up_for_a_pause():
     async def body():
         yield b"x" * 100_000
         await asyncio.sleep(0.3)  # six times the grace
@@ -140,7 +140,7 @@ async def test_what_came_early_pays_for_a_pause():
     assert data == b"x" * 100_000 + b"end"
 
 
-async def test_without_a_rate_only_the_whole_time_counts():
+async def test_without_a_lowest_speed_only_the_total_time_is_limited():
     async def body():
         yield b"x"
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""What decoding in the browser needs: ONNX Runtime's files beside the page, and the graphs by their hashes."""
+"""Files for decoding in the browser: ONNX Runtime's files beside the page, and the graphs by their hashes."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ UNKNOWN = "5" * 64
 
 @pytest.fixture(scope="module")
 def runtime_dir(tmp_path_factory):
-    """Files of the right names, large enough for an answer to stay unread; and one that is nobody's business."""
+    """A folder with files of the right names, large enough that answers stay unread, and one other file."""
     folder = tmp_path_factory.mktemp("runtime")
     for name in RUNTIME_FILES:
         (folder / name).write_bytes(random.Random(name).randbytes(6_000_000))
@@ -32,7 +32,7 @@ def runtime_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def offering(runtime_dir):
-    """The bundled model, one download at a time, and a key."""
+    """A process with the bundled model, one download at a time, and an API key."""
     settings = {
         "EDGESAM_BROWSER_RUNTIME_DIR": str(runtime_dir),
         "EDGESAM_API_KEYS": json.dumps([KEY]),
@@ -60,7 +60,7 @@ def friend(offering):
 
 @pytest.fixture(scope="module")
 def files(friend):
-    """What /models tells."""
+    """The descriptions of the model files in /models."""
     return friend.get("/models").json()["models"][0]["files"]
 
 
@@ -81,11 +81,11 @@ def test_the_models_files_are_those_that_its_manifest_names(friend, files):
         assert response.headers["content-type"] == "application/octet-stream"
 
 
-def test_parameters_are_left_out_where_the_graph_has_its_own(artifact):
+def test_parameters_are_omitted_where_the_graph_contains_them(artifact):
     assert set(read_model_files(artifact, load_manifest(artifact))) == {"prepare", "decoder"}
 
 
-def test_a_file_is_sent_in_part_and_not_again(friend, files):
+def test_a_model_file_supports_ranges_and_etags(friend, files):
     path = f"/models/files/{files['decoder']['sha256']}"
     whole = friend.get(path)
 
@@ -99,13 +99,13 @@ def test_a_file_is_sent_in_part_and_not_again(friend, files):
     assert behind.headers["content-range"] == f"bytes */{len(whole.content)}"
 
 
-def test_weights_are_for_those_who_have_the_key(stranger, files):
+def test_model_files_require_an_api_key(stranger, files):
     for sha256 in (files["prepare"]["sha256"], UNKNOWN, "x"):
         assert_problem(stranger.get(f"/models/files/{sha256}"), Unauthorized)
 
 
 @pytest.mark.parametrize("name", ["x", "%2e%2e%2fmanifest.json", "A" * 64, "5" * 63, "5" * 65, "decoder.npz"])
-def test_what_is_no_hash_is_refused(friend, name):
+def test_a_malformed_hash_is_refused(friend, name):
     response = friend.get(f"/models/files/{name}")
 
     assert response.status_code in {404, 422}
@@ -113,14 +113,14 @@ def test_what_is_no_hash_is_refused(friend, name):
         assert_problem(response, InvalidRequest)
 
 
-def test_no_other_file_of_the_model_has_an_address(friend):
+def test_other_files_of_the_model_are_not_served(friend):
     encoder = load_manifest(BUNDLED_MODEL).graphs["encoder"].sha256
 
     for sha256 in (UNKNOWN, encoder, hashlib.sha256((BUNDLED_MODEL / "manifest.json").read_bytes()).hexdigest()):
         assert_problem_document(friend.get(f"/models/files/{sha256}"), 404, "not-found")
 
 
-def test_the_runtime_is_open_and_compressed_and_is_asked_for_again_by_its_tag(stranger, runtime_dir):
+def test_the_runtime_files_need_no_key_are_compressed_and_are_revalidated(stranger, runtime_dir):
     kinds = {"ort.wasm.bundle.min.mjs": "text/javascript; charset=utf-8", RUNTIME_FILES[1]: "application/wasm"}
 
     for name in RUNTIME_FILES:
@@ -137,12 +137,12 @@ def test_the_runtime_is_open_and_compressed_and_is_asked_for_again_by_its_tag(st
 
 
 @pytest.mark.parametrize("name", ["ort.all.mjs", "", "..%2fort.all.mjs", "%2e%2e/%2e%2e/app.py", "/etc/passwd", "."])
-def test_nothing_else_of_the_folder_is_served(friend, stranger, name):
+def test_other_files_of_the_runtime_folder_are_not_served(friend, stranger, name):
     assert_problem_document(friend.get(f"/web/runtime/{name}"), 404, "not-found")
     assert stranger.get(f"/web/runtime/{name}").status_code in {401, 404}
 
 
-def test_only_the_worker_may_compile_and_only_the_page_may_start_it(stranger):
+def test_only_the_worker_may_compile_wasm_and_only_the_page_may_start_it(stranger):
     page, worker = (stranger.get(path).headers["content-security-policy"] for path in ("/", f"/web/{WORKER}"))
 
     assert "script-src 'self';" in page
@@ -154,7 +154,7 @@ def test_only_the_worker_may_compile_and_only_the_page_may_start_it(stranger):
         assert "require-trusted-types-for 'script'" in policy
 
 
-def test_without_the_folder_nothing_is_offered_and_nothing_more_is_allowed(client):
+def test_without_the_runtime_folder_no_file_is_offered_and_the_policy_is_strict(client):
     (model,) = client.get("/models").json()["models"]
     policies = {client.get(path).headers["content-security-policy"] for path in ("/", f"/web/{WORKER}")}
 
@@ -166,7 +166,7 @@ def test_without_the_folder_nothing_is_offered_and_nothing_more_is_allowed(clien
         assert_problem_document(client.get(path), 404, "not-found")
 
 
-def test_downloads_of_the_runtime_at_a_time_are_bounded_and_take_nobody_elses_permits(offering, friend, files):
+def test_runtime_downloads_are_bounded_and_use_permits_of_their_own(offering, friend, files):
     path = f"/web/runtime/{RUNTIME_FILES[0]}"
     with RawConnection(offering.url, receive_buffer_bytes=4096) as slow:
         slow.start(path, method="GET")
@@ -185,6 +185,6 @@ def test_the_files_are_documented_where_they_are_served(friend, client):
     assert "/models/files/{sha256}" not in client.get("/openapi.json").json()["paths"]
 
 
-def test_a_folder_without_the_files_ends_the_start_with_what_to_do(tmp_path):
+def test_a_folder_without_the_files_ends_the_start_with_the_command_to_run(tmp_path):
     with pytest.raises(ValueError, match=r"ort\.wasm\.bundle\.min\.mjs: No such file.*`make browser-runtime`"):
         read_runtime(tmp_path)

@@ -1,4 +1,4 @@
-"""What happens when there is too much: too many requests, too slow bodies, too little time, disconnecting clients."""
+"""Limits of capacity: too many requests, too slow bodies, too little time, disconnecting clients."""
 
 from contextlib import ExitStack
 
@@ -73,7 +73,7 @@ def test_deletions_have_permits_of_their_own(artifact):
 
 
 @pytest.mark.parametrize("path", ["/embed", "/segment"])
-def test_a_client_that_disconnects_in_the_middle_of_its_body_frees_its_place(limited, limited_client, path):
+def test_a_client_that_disconnects_while_it_sends_its_body_releases_its_permit(limited, limited_client, path):
     name = f"left-upload{path.replace('/', '-')}"
     with RawConnection(limited.url) as slow:
         slow.start(path, "Content-Length: 100", f"X-Request-ID: {name}")
@@ -87,8 +87,8 @@ def test_a_client_that_disconnects_in_the_middle_of_its_body_frees_its_place(lim
     assert limited_client.post("/embed", content=noise_file((20, 20), seed=41)).status_code == 200
 
 
-def test_a_client_that_disconnects_while_its_image_waits_frees_its_place(limited, limited_client):
-    # The process sees request and departure together, so the encoder cannot be faster than the departure.
+def test_a_client_that_disconnects_while_its_image_waits_releases_its_permit(limited, limited_client):
+    # The stopped process receives the request and the disconnect together, so the encoder cannot finish before.
     data = noise_file((90, 90), seed=42)
     with standing_still(limited), RawConnection(limited.url) as leaving:
         leaving.start("/embed", f"Content-Length: {len(data)}", "X-Request-ID: left-embed")
@@ -113,7 +113,7 @@ def test_a_body_that_stalls_is_timed_out(short_timeouts):
     wait_until(lambda: Scrape(short_timeouts).value("edgesam_in_flight", route="/embed") == 0)
 
 
-def test_work_that_takes_too_long_is_given_up(short_timeouts, replicas, next_seed):
+def test_work_that_takes_too_long_is_answered_with_504(short_timeouts, replicas, next_seed):
     first, _ = replicas
     data = noise_file((50, 50), next_seed)
 
@@ -143,7 +143,7 @@ def test_many_connections_at_once_are_all_answered(service_url):
     assert statuses == [200] * 50
 
 
-def test_a_full_queue_of_clicks_refuses_at_the_door(artifact):
+def test_a_full_decode_queue_refuses_requests_before_their_body_is_read(artifact):
     settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_MAX_DECODE_QUEUE": "1", "EDGESAM_BODY_TIMEOUT_S": "1"}
     with ServiceProcess(settings) as service, open_client(service.url) as client:
         image_hash = embed(client, noise_file((40, 40), seed=44))
@@ -161,5 +161,5 @@ def test_a_full_queue_of_clicks_refuses_at_the_door(artifact):
             assert {response.status_code for response in responses} <= {200, 503, 408}
             return responses[20].status_code
 
-        # A crowd that the decoder was too quick for leaves it waiting for its body: 408.
+        # If the decoder empties its queue too fast, the request is admitted and waits for its body until the 408.
         wait_until(lambda: status_of_a_head_in_a_crowd() == Overloaded.status)

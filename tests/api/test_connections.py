@@ -24,7 +24,7 @@ LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 def serve(loop="uvloop", *, max_connections=100, head_timeout_s=60.0, max_head_bytes=8192):
-    """A server that answers GET at once and POST when it has read the body, within bounds."""
+    """Run a server with connection bounds. It answers GET at once, and POST when it has read the body."""
 
     async def answer(request: Request) -> Response:
         return Response(await request.body() or b"hello")
@@ -98,7 +98,7 @@ def test_a_pipelined_head_waits_for_the_slow_request_before_it():
 
 @LOOPS
 @pytest.mark.parametrize("pieces", [[b"X-Large: " + b"x" * 9000 + b"\r\n\r\n"], [b"X-Large: ", *[b"x" * 1000] * 9]])
-def test_a_head_larger_than_the_bound_is_refused_however_it_comes(loop, pieces):
+def test_a_head_larger_than_the_bound_is_refused_in_one_piece_or_several(loop, pieces):
     with serve(loop) as server, RawConnection(server.url) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
         for piece in pieces:
@@ -154,7 +154,7 @@ def test_a_connection_above_the_limit_is_answered_503_and_the_others_go_on(loop)
 
 
 @pytest.mark.alone
-def test_an_endless_body_is_not_read_for_ever_after_its_answer():
+def test_an_endless_body_is_closed_after_its_answer():
     with serve(head_timeout_s=0.2) as server, RawConnection(server.url) as connection:
         connection.start("/refuse", "Transfer-Encoding: chunked")
         response = connection.response()
@@ -194,7 +194,7 @@ def test_a_half_closed_socket_is_closed():
         wait_until(lambda: server.connections == 0)
 
 
-def test_the_rest_of_a_body_that_was_answered_is_not_the_next_head():
+def test_the_rest_of_an_answered_body_is_not_parsed_as_the_next_head():
     with serve(max_head_bytes=2048) as server, RawConnection(server.url) as connection:
         connection.send(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
         refused = connection.response()
@@ -206,7 +206,7 @@ def test_the_rest_of_a_body_that_was_answered_is_not_the_next_head():
     assert next_one.status_code == 200
 
 
-def test_the_head_behind_a_large_body_in_one_piece_is_no_large_head():
+def test_a_small_head_behind_a_large_body_in_one_piece_is_accepted():
     with serve(max_head_bytes=2048) as server, RawConnection(server.url) as connection:
         connection.send(
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + b"x" * 20000 + b"GET / HTTP/1.1\r\nHo"

@@ -1,4 +1,4 @@
-"""An image that is deleted on one replica is removed from the others: from memory and from running work."""
+"""Deleting an image on one replica removes it from all replicas: from memory and from running work."""
 
 import contextlib
 import hashlib
@@ -29,7 +29,7 @@ LONG_REDIS_TIMEOUTS = {
 
 
 class Replicas:
-    """Services on one Redis, and clients of theirs."""
+    """Several services on one Redis, and clients of them."""
 
     def __init__(self, stack, settings, urls, roles=("all", "all")):
         self.services = [
@@ -50,7 +50,7 @@ class Replicas:
 
 
 def says(service, start, times=1):
-    """Wait until so many lines of the log begin so."""
+    """Wait until the log has this number of lines with this beginning."""
     wait_until(
         lambda: sum(line["event"].startswith(start) for line in list(service.log)) >= times,
         timeout_s=WAIT_S,
@@ -69,7 +69,7 @@ def open_replicas(artifact):
     with contextlib.ExitStack() as stack:
 
         def open_(*urls, settings=None, **options):
-            """One address for both, or one each."""
+            """Start two replicas; `urls` has one Redis address for both, or one for each."""
             urls = urls if len(urls) == 2 else urls * 2
             return Replicas(stack, {"EDGESAM_MODEL_DIR": str(artifact), **(settings or {})}, urls, **options)
 
@@ -77,7 +77,7 @@ def open_replicas(artifact):
 
 
 def in_memory(client, image_hash, *, multimask=1):
-    """Click on an image, so that the replica has it in memory; the masks."""
+    """Send a click, so that the replica has the image in memory; return the masks."""
     (masks,) = segment(client, image_hash, point(20, 20), multimask=multimask)
     return masks
 
@@ -87,14 +87,14 @@ def click(client, image_hash, **prompt):
 
 
 def wait_until_removed(client, image_hash):
-    """Wait until the replica has heard: a click finds nothing, and the image stays away."""
+    """Wait until the replica has dropped the image. Then neither a click nor HEAD finds it."""
     wait_until(lambda: click(client, image_hash).status_code == 404, timeout_s=WAIT_S)
     assert_problem(click(client, image_hash), EmbeddingNotFound)
     assert client.head(f"/embed/{image_hash}").status_code == 404
 
 
 def values_in(server):
-    """Keys of embeddings, of masks, and marks of deletions."""
+    """Return the keys of embeddings, the keys of masks, and the tombstones in Redis."""
     keys = [key.decode() for key in server.ask("KEYS", "edgesam:*")]
     masks = [key for key in keys if ":mask:" in key]
     marks = [key for key in keys if key.startswith("edgesam:deleted:")]
@@ -115,14 +115,14 @@ def test_deleted_on_one_replica_an_image_and_its_masks_are_removed_from_all(open
     wait_until_removed(second, image_hash)
     wait_until(lambda: values_in(server)[:2] == ([], []), timeout_s=WAIT_S)
     assert_problem(first.delete(f"/embed/{image_hash}"), EmbeddingNotFound)
-    # And it may come back.
+    # The image can be uploaded again.
     assert second.post("/embed", content=data).json()["cached"] is None
     assert_problem(click(second, image_hash, mask_id=mask["mask_id"]), MaskNotFound)
     assert in_memory(first, image_hash)[0]["mask_id"] == mask["mask_id"]
     assert values_in(server)[2] == []
 
 
-def test_a_replica_that_only_segments_hears_it_too(open_replicas, server, next_seed):
+def test_a_replica_with_role_segment_receives_deletions(open_replicas, server, next_seed):
     replicas = open_replicas(server.url, roles=("embed", "segment"))
     embeds, segments = replicas.clients()
     replicas.all_listen()
@@ -135,7 +135,7 @@ def test_a_replica_that_only_segments_hears_it_too(open_replicas, server, next_s
     assert values_in(server)[0] == []
 
 
-def test_in_a_namespace_the_others_keep_theirs(open_replicas, server, tmp_path, next_seed):
+def test_a_deletion_leaves_the_image_in_other_namespaces(open_replicas, server, tmp_path, next_seed):
     path = tmp_path / "keys.json"
     keys = {name: f"esk_the-key-called-{name}-0123456789" for name in ("a", "b")}
     entries = [
@@ -158,7 +158,7 @@ def test_in_a_namespace_the_others_keep_theirs(open_replicas, server, tmp_path, 
     in_memory(other, image_hash)
 
 
-def test_what_was_deleted_while_a_replica_was_cut_off_is_removed_when_it_is_back(open_replicas, server, next_seed):
+def test_images_deleted_while_a_replica_was_cut_off_are_removed_after_reconnecting(open_replicas, server, next_seed):
     with Proxy(server.port) as way:
         replicas = open_replicas(server.url, f"redis://127.0.0.1:{way.port}")
         (first, second), (_, cut_off) = replicas.clients(), replicas.services
@@ -169,7 +169,7 @@ def test_what_was_deleted_while_a_replica_was_cut_off_is_removed_when_it_is_back
         says(cut_off, LISTENS_NOT)
         assert first.delete(f"/embed/{deleted}").status_code == 204
         server.ask("UNLINK", *(key for key in values_in(server)[0] if key.endswith(lost)))
-        assert click(second, deleted).status_code == 200  # nobody could tell it
+        assert click(second, deleted).status_code == 200  # the second replica was cut off
         way.accept()
         says(cut_off, LISTENS, times=2)
 
@@ -179,9 +179,7 @@ def test_what_was_deleted_while_a_replica_was_cut_off_is_removed_when_it_is_back
         assert [key.rpartition(":")[2] for key in values_in(server)[0]] == [lost]
 
 
-def test_what_is_uploaded_to_a_replica_that_is_cut_off_is_there_for_all_when_it_is_back(
-    open_replicas, server, next_seed
-):
+def test_images_uploaded_to_a_cut_off_replica_are_shared_after_reconnecting(open_replicas, server, next_seed):
     with Proxy(server.port) as way:
         replicas = open_replicas(server.url, f"redis://127.0.0.1:{way.port}")
         (first, second), (_, cut_off) = replicas.clients(), replicas.services
@@ -206,7 +204,7 @@ def test_what_is_uploaded_to_a_replica_that_is_cut_off_is_there_for_all_when_it_
         assert [deleted_after in mark for mark in marks] == [True]
 
 
-def test_after_a_restart_of_redis_memory_stays_and_deletions_are_heard_again(open_replicas, server, next_seed):
+def test_after_a_restart_of_redis_memory_is_kept_and_deletions_are_received(open_replicas, server, next_seed):
     replicas = open_replicas(server.url)
     first, second = replicas.clients()
     replicas.all_listen()
@@ -220,7 +218,7 @@ def test_after_a_restart_of_redis_memory_stays_and_deletions_are_heard_again(ope
     wait_until_removed(second, image_hash)
 
 
-def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, server, next_seed):
+def test_an_upload_in_progress_on_another_replica_does_not_restore_a_deleted_image(open_replicas, server, next_seed):
     replicas = open_replicas(server.url)
     first, second = replicas.clients()
     replicas.all_listen()
@@ -228,14 +226,14 @@ def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, ser
     image_hash, sign = hashlib.sha256(data).hexdigest(), embed(second, other)
     key = values_in(server)[0][0].replace(sign, image_hash)
     server.ask("SET", f"lock:{key}", "of a replica that encodes it", "PX", 600_000)
-    server.ask("CONFIG", "RESETSTAT")  # storing the other one asked with EXISTS, too
+    server.ask("CONFIG", "RESETSTAT")  # storing the other image has used EXISTS as well
 
     with ThreadPoolExecutor(1) as threads:
         uploading = threads.submit(second.post, "/embed", content=data)
         wait_until(lambda: waits_for_lock(server), timeout_s=WAIT_S, what="the upload does not wait")
         first.delete(f"/embed/{image_hash}")
         first.delete(f"/embed/{sign}")
-        wait_until_removed(second, sign)  # so the deletion before it was heard as well
+        wait_until_removed(second, sign)  # so the deletion before it was received as well
         server.ask("UNLINK", f"lock:{key}")
         answer = uploading.result(WAIT_S)
 
@@ -245,11 +243,11 @@ def test_an_upload_under_way_elsewhere_does_not_bring_it_back(open_replicas, ser
 
 
 def waits_for_lock(server):
-    """Whether a replica looked for a value that another replica is to store: EXISTS asks for nothing else yet."""
+    """Return whether a replica waits for the value of another one. No other code has sent EXISTS by then."""
     return "cmdstat_exists" in server.ask("INFO", "commandstats")
 
 
-def test_without_the_right_to_the_channel_it_is_found_out_later_and_nothing_fails(open_replicas, next_seed):
+def test_without_the_right_to_publish_a_deletion_is_found_later_and_no_request_fails(open_replicas, next_seed):
     with RedisServer(acl=[f"user edgesam on >pw {RIGHTS}"]) as server:
         replicas = open_replicas(f"redis://edgesam:pw@127.0.0.1:{server.port}")
         first, second = replicas.clients()
@@ -260,7 +258,7 @@ def test_without_the_right_to_the_channel_it_is_found_out_later_and_nothing_fail
 
         assert first.get("/readyz").json()["redis"] == "ok"
         assert click(second, image_hash).status_code == 200
-        assert second.head(f"/embed/{image_hash}").status_code == 404  # it asks Redis
+        assert second.head(f"/embed/{image_hash}").status_code == 404  # HEAD looks in Redis
         assert_problem(click(second, image_hash), EmbeddingNotFound)
         assert values_in(server)[0] == []
         says(replicas.services[0], LISTENS_NOT)
@@ -268,7 +266,7 @@ def test_without_the_right_to_the_channel_it_is_found_out_later_and_nothing_fail
         assert [line["level"] for line in warnings] == ["warning", "warning"]
 
 
-def test_garbage_on_the_channel_harms_nobody(open_replicas, server, next_seed):
+def test_garbage_on_the_channel_deletes_no_image(open_replicas, server, next_seed):
     replicas = open_replicas(server.url)
     first, second = replicas.clients()
     replicas.all_listen()
@@ -281,7 +279,7 @@ def test_garbage_on_the_channel_harms_nobody(open_replicas, server, next_seed):
         server.ask("PUBLISH", CHANNEL, garbage)
     other = embed(second, noise_file((44, 54), next_seed))
     assert first.delete(f"/embed/{other}").status_code == 204
-    wait_until_removed(second, other)  # so all of that was heard
+    wait_until_removed(second, other)  # so all earlier messages were received
 
     assert second.head(f"/embed/{image_hash}").headers["x-cache"] == "memory"
     assert [[line["event"] for line in service.log].count(LISTENS) for service in replicas.services] == [1, 1]

@@ -21,11 +21,11 @@ def test_the_files_of_swagger_ui_are_the_pinned_ones(client, name):
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "swagger-ui-bundle.js.gz", "..%2Fdocs.py"])
-def test_nothing_else_of_their_folder_is_served(client, name):
+def test_other_files_of_the_swagger_ui_folder_are_not_served(client, name):
     assert client.get(f"/docs/{name}").status_code == 404
 
 
-def test_the_page_names_no_other_host_and_its_policy_allows_none(client):
+def test_the_documentation_page_uses_no_other_host_and_its_policy_allows_none(client):
     response = client.get("/docs")
 
     assert "//" not in response.text.replace("<!doctype html>", "")

@@ -36,7 +36,7 @@ def test_multipart_is_the_same_image_as_the_raw_body(client):
     assert multipart == raw
 
 
-def test_further_multipart_fields_are_passed_over(client):
+def test_further_multipart_fields_are_ignored(client):
     data = noise_file((32, 42), seed=3)
 
     response = client.post("/embed", data={"note": "x" * 1000}, files={"image": data, "other": b"not an image"})
@@ -63,9 +63,9 @@ def test_the_bytes_decide_about_the_format_and_not_the_content_type(client, cont
     assert response.status_code == 200
 
 
-def test_an_image_turned_by_exif_has_the_size_of_the_upright_one(client):
+def test_an_image_with_exif_orientation_has_the_size_of_the_upright_image(client):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     data = as_file(noise_image((30, 44), seed=6), "JPEG", exif=exif)
 
     answer = client.post("/embed", content=data).json()
@@ -84,7 +84,7 @@ def test_an_image_is_computed_once_and_then_found_in_memory(client, next_seed):
     assert "encode;dur=" not in second.headers["server-timing"]
 
 
-def test_head_names_the_tier_and_delete_forgets(client, next_seed):
+def test_head_names_the_cache_tier_and_delete_removes_the_image(client, next_seed):
     data = noise_file((34, 44), next_seed)
     address = f"/embed/{hashlib.sha256(data).hexdigest()}"
 
@@ -122,7 +122,7 @@ def test_an_unknown_image_is_not_found(client, method):
 
 
 @pytest.mark.parametrize("image_hash", ["abc", "A" * 64, "0" * 65, "g" * 64])
-def test_an_address_that_is_no_hash_is_refused(client, image_hash):
+def test_a_malformed_image_hash_is_refused(client, image_hash):
     document = assert_problem(client.delete(f"/embed/{image_hash}"), InvalidRequest)
 
     assert document["errors"][0]["where"] == "/path/image_hash"

@@ -23,7 +23,7 @@ LIMIT_BYTES = 60_000  # of the fixture `limited`
 
 
 def form(*parts: tuple[str, bytes], end: bytes = b"--seam--\r\n") -> bytes:
-    """A multipart body of named parts."""
+    """Return a multipart body of named parts."""
     head = '--seam\r\nContent-Disposition: form-data; name="{}"; filename="f"\r\nContent-Type: image/png\r\n\r\n'
     return b"".join(head.format(name).encode() + data + b"\r\n" for name, data in parts) + end
 
@@ -55,7 +55,7 @@ def test_a_body_of_just_the_limit_is_read(limited_client):
     assert response.status_code == 200
 
 
-def test_the_wrapping_of_multipart_does_not_count_against_the_limit(limited_client):
+def test_multipart_headers_do_not_count_towards_the_size_limit(limited_client):
     image = noise_file((20, 20))
     body = form(("image", image + bytes(LIMIT_BYTES - len(image))))
     assert len(body) > LIMIT_BYTES
@@ -98,7 +98,7 @@ def test_multipart_that_cannot_be_read_is_malformed(client, content_type, body):
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json", "multipart/mixed; boundary=seam"])
-def test_a_content_type_that_is_no_images_is_unsupported(client, content_type):
+def test_a_content_type_of_no_image_is_unsupported(client, content_type):
     response = client.post("/embed", content=noise_file((20, 20)), headers={"Content-Type": content_type})
 
     assert "multipart/form-data" in assert_problem(response, UnsupportedImage)["detail"]
@@ -148,7 +148,7 @@ def test_an_image_too_narrow_for_the_frame_is_refused(client, size):
     assert (document["height"], document["width"]) == size
 
 
-def test_a_refused_image_leaves_nothing_behind(client):
+def test_a_refused_image_is_not_cached(client):
     data = b"hello, I am text, too"
 
     first, second = (client.post("/embed", content=data) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The way around the framework answers as the framework does, and leaves everything else to it."""
+"""The fast path answers exactly as the framework does, and passes all other requests to it."""
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ ERRORS = {b"missing": MaskNotFound("Unknown."), b"busy": Overloaded("Full.", ret
 
 
 def app_of(*, is_direct):
-    """An app with POST and GET on one route, its metrics, and the paths that the framework was asked for."""
+    """Return an app with POST and GET on one route, its metrics, and the requests that reach the framework."""
     registry, seen = CollectorRegistry(), []
     metrics, app = Metrics(registry), FastAPI(redirect_slashes=False)
 
@@ -56,7 +56,7 @@ async def asked(app, method, path, body=b""):
 
 
 @pytest.mark.parametrize("body", [b"", b"image", b"missing", b"busy", b"broken"])
-async def test_an_answer_is_the_framework_s(body):
+async def test_the_fast_path_gives_the_same_answer_as_the_framework(body):
     answers, refused = [], []
     for is_direct in (False, True):
         app, registry, seen = app_of(is_direct=is_direct)
@@ -73,7 +73,7 @@ async def test_an_answer_is_the_framework_s(body):
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/work"), ("DELETE", "/work"), ("POST", "/work/"), ("POST", "/")])
-async def test_everything_else_is_the_framework_s_to_answer(method, path):
+async def test_other_requests_are_passed_to_the_framework(method, path):
     app, _, seen = app_of(is_direct=True)
 
     answer = await asked(app, method, path)

@@ -1,4 +1,4 @@
-"""What is wrong with a request is told briefly, however much is wrong with it."""
+"""Validation errors of a request are reported briefly, whatever their number."""
 
 import tracemalloc
 
@@ -13,13 +13,13 @@ from service.errors import EmbeddingNotFound, InvalidRequest, MalformedBody
 
 
 def findings_on(body):
-    """pydantic's error about a body of /segment."""
+    """Return pydantic's error about a body of /segment."""
     with pytest.raises(ValidationError) as caught:
         SegmentRequest.model_validate_json(body)
     return caught.value
 
 
-def test_findings_beyond_counting_are_counted_and_not_rendered():
+def test_a_huge_number_of_findings_is_counted_and_not_rendered():
     error = findings_on(orjson.dumps({f"{i:x}": 0 for i in range(100_000)}))
     tracemalloc.start()
 
@@ -42,18 +42,18 @@ def test_the_first_ten_of_some_findings_are_listed():
     assert "(1001 more in `errors`)" in problem.detail
 
 
-def test_a_name_of_megabytes_does_not_come_back():
+def test_a_member_name_of_megabytes_is_shortened_in_the_problem():
     problem = invalid_request(findings_on(orjson.dumps({"k" * 4_000_000: 0})))
 
     assert len(orjson.dumps([problem.detail, problem.extra])) < 2000
     assert any(one["where"] == "/" + "k" * 64 for one in problem.extra["errors"])
 
 
-def test_what_is_no_json_is_malformed():
+def test_a_body_that_is_not_json_is_malformed():
     assert isinstance(invalid_request(findings_on(b"{")), MalformedBody)
 
 
-def test_more_members_than_any_request_has_are_refused_before_they_are_looked_at(client):
+def test_too_many_members_are_refused_before_validation(client):
     body = b"{" + b",".join(b'"%d":0' % number for number in range(200_000)) + b"}"
 
     problem = assert_problem(client.post("/segment", content=body), InvalidRequest)
@@ -61,7 +61,7 @@ def test_more_members_than_any_request_has_are_refused_before_they_are_looked_at
     assert problem["errors"] == [{"where": "/", "message": "more members than 64 prompts of 64 points have."}]
 
 
-def test_as_many_members_as_a_request_may_have_are_read(client):
+def test_the_largest_allowed_number_of_members_is_read(client):
     points = [{"x": 1, "y": 1, "label": 1}] * 64
     body = {"image_hash": "0" * 64, "prompts": [{"points": points, "box": [0, 0, 1, 1]}] * 64}
 

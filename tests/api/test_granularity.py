@@ -1,4 +1,4 @@
-"""`granularity: auto`: a click gets the box that torch would give it, on models with the module and only there."""
+"""`granularity: auto`: a click gets the box that torch gives it, but only on models with the module."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def image_hash(proposing) -> str:
 
 @pytest.fixture(scope="module")
 def proposals() -> Proposals:
-    """Every box that torch finds in the image, and not only the best."""
+    """All boxes that torch finds in the image, not only the best one."""
     model = random_model()
     frame = preprocess(decode_image(DATA, max_pixels=10**6), PIXEL_MEAN, PIXEL_STD)
     with torch.inference_mode():
@@ -47,7 +47,7 @@ def proposals() -> Proposals:
 
 
 def results(client, image_hash, *prompts, **options):
-    """The results of an answer; numbers alone unless told otherwise."""
+    """Return the results of an answer, by default with numbers and without masks."""
     body = {"image_hash": image_hash, "prompts": prompts, "granularity": "auto", "format": "none", **options}
     response = client.post("/segment", json=body)
     assert response.status_code == 200, response.text
@@ -76,8 +76,8 @@ def test_the_answer_is_that_of_the_click_with_the_box(proposing, image_hash):
         assert masks[0]["mask_id"] != unaided[0]["mask_id"]
 
 
-def test_a_click_that_no_proposal_holds_stays_as_it_is(proposing, image_hash):
-    corner = point(0, 0)  # a border holds nothing
+def test_a_click_outside_all_proposals_gets_no_box(proposing, image_hash):
+    corner = point(0, 0)  # no box contains a point on the border
 
     (answer,) = results(proposing, image_hash, corner)
     (plain,) = segment(proposing, image_hash, corner, format="none")
@@ -86,7 +86,7 @@ def test_a_click_that_no_proposal_holds_stays_as_it_is(proposing, image_hash):
     assert len(plain) == 4
 
 
-def test_other_prompts_stay_as_they_are_beside_a_click(proposing, image_hash):
+def test_other_prompts_of_the_request_get_no_box(proposing, image_hash):
     mask_id = segment(proposing, image_hash, point(100, 100))[0][0]["mask_id"]
     others = [BOX, TWO_POINTS, point(210, 150, label=0), {**point(210, 150), "mask_id": mask_id}]
 
@@ -107,7 +107,7 @@ def test_off_is_the_default_and_answers_no_box(proposing, image_hash):
     assert set(off.json()["results"][0]) == {"masks"}
 
 
-def test_a_png_tells_its_box_in_a_header(proposing, image_hash):
+def test_a_png_answer_has_the_box_in_a_header(proposing, image_hash):
     (answer,) = results(proposing, image_hash, point(210, 150))
     headers = {"Accept": "image/png"}
     body = {"image_hash": image_hash, "granularity": "auto"}
@@ -120,13 +120,13 @@ def test_a_png_tells_its_box_in_a_header(proposing, image_hash):
     assert (none.status_code, none.headers.get("x-granularity-box")) == (200, None)
 
 
-def test_models_tells_whether_it_is_there(proposing, client):
+def test_models_states_whether_granularity_is_available(proposing, client):
     models = [one.get("/models").json()["models"][0] for one in (proposing, client)]
 
     assert [model["granularity"] for model in models] == [True, False]
 
 
-def test_a_model_without_the_module_refuses_and_says_what_to_do(client):
+def test_a_model_without_the_module_refuses_granularity_with_advice(client):
     image_hash = embed(client, DATA)
     body = {"image_hash": image_hash, "prompts": [point(210, 150)], "granularity": "auto"}
 

@@ -1,4 +1,4 @@
-"""A failure of our own code: the client gets an id and no message, the log has the reason under that id."""
+"""A failure of our own code: the client gets an id and no message. The log has the reason under that id."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The file of keys: what it may say, how a change arrives, and the command that writes it."""
+"""The file of API keys: its rules, reloading after a change, and the command that writes it."""
 
 import contextlib
 import hashlib
@@ -46,7 +46,7 @@ def shown(metrics, name):
     return metrics.registry.get_sample_value(name)
 
 
-def test_an_entry_grants_what_it_says(known_keys):
+def test_an_entry_grants_its_namespace_roles_and_limits(known_keys):
     limits = {"segment": {"per_s": 2.5, "burst": 9}, "embed": {"at_once": 1}}
     known_keys.replace(
         keys_by_digest(parse_entries(text(entry(namespace="team", roles=["segment", "embed"], limits=limits))))
@@ -59,7 +59,7 @@ def test_an_entry_grants_what_it_says(known_keys):
     assert key.limits == {"segment": RateLimit(per_s=2.5, burst=9), "embed": RateLimit(at_once=1)}
 
 
-def test_a_key_without_a_namespace_has_its_own_and_an_empty_one_is_that_of_the_environment(known_keys):
+def test_a_key_without_namespace_gets_its_own_and_an_empty_one_is_that_of_environment_keys(known_keys):
     known_keys.replace(keys_by_digest(parse_entries(text(entry(), entry("other" * 5, name="b", namespace="")))))
 
     assert known_keys.find(KEY.encode()).caller.namespace == "a"
@@ -70,7 +70,7 @@ def test_a_key_without_a_namespace_has_its_own_and_an_empty_one_is_that_of_the_e
     )
 
 
-def test_keys_of_the_environment_may_do_everything_and_stay_when_the_file_changes(known_keys, metrics):
+def test_keys_of_the_environment_have_all_roles_and_stay_valid_when_the_file_changes(known_keys, metrics):
     known_keys.replace(keys_by_digest(parse_entries(text(entry()))))
     known_keys.replace({})
 
@@ -80,7 +80,7 @@ def test_keys_of_the_environment_may_do_everything_and_stay_when_the_file_change
 
 
 @pytest.mark.parametrize("given", [b"", b"esk_", KEY[:-1].encode(), KEY.encode() + b" ", b"\xff" * 40, b"x" * 10**6])
-def test_what_is_not_a_key_opens_nothing(known_keys, given):
+def test_a_wrong_key_is_not_found(known_keys, given):
     known_keys.replace(keys_by_digest(parse_entries(text(entry()))))
 
     assert known_keys.find(given) is None
@@ -121,7 +121,7 @@ def test_the_hash_of_a_key_is_no_key(known_keys):
         ),
     ],
 )
-def test_what_is_wrong_is_told_without_quoting_it(data, complaint):
+def test_an_error_names_the_wrong_member_without_quoting_its_value(data, complaint):
     with pytest.raises(KeyFileError) as error:
         parse_entries(data)
 
@@ -140,7 +140,7 @@ def watched(known_keys, metrics, tmp_path):
     file.close()
 
 
-def test_a_change_arrives_while_others_ask(watched, known_keys, metrics):
+def test_a_change_is_loaded_while_other_threads_look_keys_up(watched, known_keys, metrics):
     file, path = watched
     file.start()
 
@@ -171,9 +171,7 @@ def test_a_secret_that_kubernetes_mounts_is_followed_through_its_links(known_key
 
 
 @pytest.mark.parametrize("damage", ["half", "gone", "folder", "pipe", "large"])
-def test_a_file_that_cannot_be_used_leaves_the_keys_and_is_complained_of_once(
-    watched, known_keys, metrics, damage, caplog
-):
+def test_an_unusable_file_keeps_the_known_keys_and_is_logged_once(watched, known_keys, metrics, damage, caplog):
     file, path = watched
     whole = path.read_bytes()
     path.unlink()
@@ -196,7 +194,7 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_and_is_complained_of_once(
 
     if path.exists():
         path.rmdir() if path.is_dir() else path.unlink()
-    path.write_bytes(whole)  # as it was: the complaint is over all the same
+    path.write_bytes(whole)  # the old content: the file is valid again, and the warning ends
     file.reload()
     assert shown(metrics, "edgesam_api_keys_stale") == 0
 
@@ -206,7 +204,7 @@ def test_the_service_does_not_start_without_its_file(tmp_path):
         create_app(Settings(api_keys_file=tmp_path / "none"))
 
 
-def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(known_keys, tmp_path, capsys):
+def test_the_command_makes_a_valid_key_and_stores_only_its_hash(known_keys, tmp_path, capsys):
     file = tmp_path / "keys.json"
     order = [
         "new",
@@ -244,7 +242,7 @@ def test_the_command_makes_a_key_that_opens_and_keeps_only_its_hash(known_keys, 
         ["check", "/nowhere"],
     ],
 )
-def test_an_order_that_cannot_be_done_changes_nothing_and_prints_no_key(order, tmp_path, capsys):
+def test_a_refused_command_changes_no_file_and_prints_no_key(order, tmp_path, capsys):
     file = tmp_path / "keys.json"
     file.write_bytes(text(entry(name="taken")))
     before = file.read_bytes()
@@ -258,14 +256,14 @@ def test_an_order_that_cannot_be_done_changes_nothing_and_prints_no_key(order, t
 
 
 def add(file):
-    """Make a key for a file, as the command does; its exit status."""
+    """Add a key to a file by the command; return its exit status."""
     return keys.main(["new", "--name", "added", "--roles", "embed", "--add-to", str(file)])
 
 
 def test_adding_a_key_keeps_the_file_s_mode_and_owner(tmp_path):
     file = tmp_path / "keys.json"
     file.write_bytes(text(entry()))
-    # Whoever is not root can still give a file to another of his groups.
+    # A user other than root can still give a file to another group of that user.
     owner = (12345, 23456) if os.geteuid() == 0 else (os.geteuid(), max({os.getegid(), *os.getgroups()}))
     os.chown(file, *owner)
     file.chmod(0o640)
@@ -280,8 +278,8 @@ def test_adding_a_key_keeps_the_file_s_mode_and_owner(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file of somebody else is wanted, and only root can make one")
-def test_a_file_whose_owner_cannot_be_kept_stays_as_it_is(capsys):
-    with tempfile.TemporaryDirectory() as folder:  # in one that everybody may enter, as pytest's are not
+def test_a_file_whose_owner_cannot_be_kept_is_not_changed(capsys):
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot enter pytest's own folders
         file = Path(folder, "keys.json")
         file.write_bytes(text(entry()))
         file.chmod(0o644)
@@ -316,19 +314,19 @@ def test_a_link_is_not_followed_and_not_replaced(leads_to, tmp_path, capsys):
     assert "esk_" not in told.out
 
 
-def test_keys_are_random_and_can_be_told_from_other_text():
+def test_keys_are_random_and_have_a_recognisable_prefix():
     made = {new_key() for _ in range(100)}
 
     assert len(made) == 100
     assert all(key.startswith("esk_") and len(key) == 47 for key in made)
 
 
-async def test_a_key_whose_limits_change_in_the_file_keeps_what_is_counted_against_it(watched, known_keys):
+async def test_requests_and_tokens_stay_counted_when_limits_change_in_the_file(watched, known_keys):
     file, path = watched
     rate_limiters = RateLimiters(None)
 
     def let_in(**limits):
-        """How many more requests get in after the file says so, all of them staying in progress."""
+        """Write the limits to the file; return the number of requests admitted then, which stay in progress."""
         path.write_bytes(text(entry(limits={"embed": limits})))
         file.reload()
         count = 0
@@ -357,6 +355,6 @@ def test_a_namespace_that_is_the_name_of_a_key_without_one_is_refused():
         parse_entries(json.dumps([entry_of("acme"), entry_of("other", namespace="acme")]).encode())
 
 
-def test_the_hash_of_nothing_is_no_key():
+def test_the_hash_of_an_empty_key_is_refused():
     with pytest.raises(KeyFileError, match="empty key"):
         parse_entries(json.dumps([entry_of("unset", sha256=hashlib.sha256(b"").hexdigest())]).encode())

@@ -31,7 +31,7 @@ def stranger(guarded):
 
 @pytest.fixture(scope="module")
 def metrics_client(guarded):
-    """Of the port that /metrics is served on."""
+    """A client of the port that serves /metrics."""
     (line,) = (line for line in guarded.log if line["event"] == "metrics")
     with open_client(f"http://127.0.0.1:{line['port']}") as client:
         yield client
@@ -47,7 +47,7 @@ def metrics_client(guarded):
         {"X-API-Key": KEYS[1], "Authorization": "Basic dXNlcjpwYXNz"},
     ],
 )
-def test_each_key_opens_by_either_header(stranger, headers):
+def test_each_key_is_accepted_in_either_header(stranger, headers):
     response = stranger.get("/models", headers=headers)
 
     assert response.status_code == 200
@@ -67,7 +67,7 @@ def test_each_key_opens_by_either_header(stranger, headers):
         {"X-API-Key": "schlüssel"},
     ],
 )
-def test_without_a_known_key_nothing_is_answered(stranger, headers):
+def test_requests_without_a_known_key_are_refused(stranger, headers):
     raw = {name: value.encode() for name, value in headers.items()}
 
     response = stranger.get("/models", headers=raw)
@@ -80,12 +80,12 @@ def test_without_a_known_key_nothing_is_answered(stranger, headers):
     ("method", "path"),
     [("POST", "/embed"), ("POST", "/segment"), ("DELETE", f"/embed/{'0' * 64}"), ("GET", "/docs"), ("GET", "/nothing")],
 )
-def test_every_address_asks_for_a_key(stranger, method, path):
+def test_every_route_requires_a_key(stranger, method, path):
     assert_problem(stranger.request(method, path, content=b"x"), Unauthorized)
 
 
 @pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz"])
-def test_health_asks_for_no_key(stranger, path):
+def test_health_routes_require_no_key(stranger, path):
     assert stranger.get(path).status_code == 200
 
 
@@ -97,7 +97,7 @@ def test_missing_keys_are_counted(stranger, metrics_client):
     assert Scrape(metrics_client).value("edgesam_rejected_total", reason="unauthorized") == before + 1
 
 
-def test_metrics_are_served_on_their_port_alone(guarded, metrics_client):
+def test_metrics_are_served_only_on_their_own_port(guarded, metrics_client):
     with open_client(guarded.url, headers={"X-API-Key": KEYS[0]}) as client:
         on_the_main_port = client.get("/metrics")
         embed(client, noise_file((20, 20), seed=50))
@@ -108,7 +108,7 @@ def test_metrics_are_served_on_their_port_alone(guarded, metrics_client):
     assert scrape.value("edgesam_stage_duration_seconds_count", stage="encode") >= 1
 
 
-def test_keys_stand_in_no_log(guarded, stranger):
+def test_keys_do_not_appear_in_the_log(guarded, stranger):
     stranger.get("/models", headers={"X-API-Key": KEYS[0]})
     stranger.get("/models", headers={"X-API-Key": "a-wrong-key"})
 
@@ -132,7 +132,7 @@ def test_an_allowed_origin_may_read_refusals_too(stranger):
 
 
 @pytest.mark.parametrize("origin", [None, "https://other.example", "null"])
-def test_others_get_no_permission(stranger, origin):
+def test_other_origins_get_no_cors_headers(stranger, origin):
     headers = {"X-API-Key": KEYS[0], **({} if origin is None else {"Origin": origin})}
 
     response = stranger.get("/models", headers=headers)

@@ -1,4 +1,4 @@
-"""Label Studio as its backend protocol has it: requests are those that its api_connector.py and editor send."""
+"""The Label Studio adapter. Requests have the form that Label Studio's api_connector.py and editor send."""
 
 import base64
 import os
@@ -112,7 +112,7 @@ def test_opening_a_task_embeds_its_image_for_the_first_click(tools, next_seed):
     assert "encode;dur" not in click.headers["server-timing"]
 
 
-def test_regions_of_other_kinds_are_passed_over(tools, data):
+def test_regions_of_other_kinds_are_ignored(tools, data):
     brush = {"type": "brushlabels", "to_name": "img", "value": {"format": "rle", "rle": [0] * 5000, "brushlabels": []}}
 
     alone = predict(tools, as_data_uri(data), brush)
@@ -157,7 +157,7 @@ def test_label_studios_own_files_are_read_from_their_folder(tools, tool_files, d
         "nowhere.png", "", ".", "%00", "a" * 300, "~/x.png", "loop",
     ],
 )  # fmt: skip
-def test_nothing_outside_the_folder_and_nothing_but_files_is_read(tools, tool_files, data, path):
+def test_only_regular_files_inside_the_folder_are_read(tools, tool_files, data, path):
     (tool_files.parent / "secret.png").write_bytes(data)
     for name, target in (("link.png", "../secret.png"), ("folder", ".."), ("loop", "loop")):
         (tool_files / name).unlink(missing_ok=True)
@@ -182,7 +182,7 @@ def test_nothing_outside_the_folder_and_nothing_but_files_is_read(tools, tool_fi
         "HTTP://x", "/data/other/x.png", "http://[", "ftp://x/data/local-filesx?d=a",
     ],
 )  # fmt: skip
-def test_an_address_is_not_fetched_and_the_problem_says_what_to_do(tools, address):
+def test_an_address_is_refused_with_advice_and_not_fetched(tools, address):
     document = assert_problem(predict(tools, address, keypoint(50, 25)), InvalidRequest)
 
     assert "this service does not fetch" in document["detail"]
@@ -232,7 +232,7 @@ def test_a_body_that_is_no_request_is_a_problem(tools, content):
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_body_of_nothing_but_members_is_refused_before_it_is_read(tools):
+def test_a_body_of_too_many_members_is_refused_before_parsing(tools):
     document = assert_problem(
         tools.post("/label-studio/predict", content=b'{"tasks":[' + b"0," * 60_000 + b"0]}"), InvalidRequest
     )
@@ -240,7 +240,7 @@ def test_a_body_of_nothing_but_members_is_refused_before_it_is_read(tools):
     assert "more members" in document["detail"]
 
 
-def test_bare_base64_is_an_image_though_it_begins_like_a_path(tools, next_seed):
+def test_base64_that_begins_like_a_path_is_an_image(tools, next_seed):
     data = noise_file((HEIGHT, WIDTH), seed=next_seed)
     lines = base64.encodebytes(data).decode()
 
@@ -261,12 +261,12 @@ def test_the_key_may_be_the_password_of_basic_authentication(tools):
     assert_problem(broken, Unauthorized)
 
 
-def test_adapters_are_off_unless_they_are_asked_for(client):
+def test_adapters_are_off_by_default(client):
     for path in ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", "/v1/predict"):
         assert client.post(path, json={}).status_code == 404
 
 
-def test_a_connection_that_ends_in_the_middle_leaves_no_trace(tools):
+def test_a_connection_that_ends_early_logs_no_error(tools):
     with RawConnection(str(tools.base_url)) as connection:
         connection.start(
             "/label-studio/predict", f"Authorization: {tools.headers['authorization']}", "Content-Length: 9"

@@ -1,4 +1,4 @@
-"""Brush regions are what Label Studio unpacks: checked with a decoder of its format, and with bytes of its own."""
+"""Label Studio can unpack our brush regions: checked with a decoder of its format, and with its own bytes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from support.brush_regions import unpacked
 from service.api.adapters.label_studio_brush import encode_brush
 from service.sam.masks import BinaryMask
 
-# What mask2rle of Label Studio's converter (label-studio-sdk 2.1.2) writes for `small_mask`.
+# The output of mask2rle in Label Studio's converter (label-studio-sdk 2.1.2) for `small_mask`.
 RECORDED = [
     0, 0, 4, 176, 57, 27, 253, 191, 253, 174, 1, 31, 254, 207, 0, 206, 255, 251, 108, 3, 27, 255, 240, 22, 112, 8, 255,
     192,
@@ -41,7 +41,7 @@ def test_an_empty_and_a_full_mask_are_written(value):
     assert_is_written(np.full((37, 61), value))
 
 
-def test_runs_that_go_round_the_border_of_the_image_are_one():
+def test_a_run_that_continues_in_the_next_row_is_one_run():
     assert_is_written(small_mask())
 
 
@@ -54,10 +54,10 @@ def test_runs_longer_than_sixteen_bits_are_split():
         assert_is_written(np.ones((1, width), np.bool_))
 
 
-def test_more_runs_than_are_written_at_once_fit_together():
+def test_a_mask_with_more_runs_than_one_chunk_is_encoded():
     assert_is_written(np.indices((240, 241)).sum(axis=0) % 2 == 0)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_any_mask_comes_back(height, width, seed):
+def test_any_mask_is_decoded_to_itself(height, width, seed):
     assert_is_written(np.random.default_rng(seed).random((height, width)) < 0.5)

@@ -1,4 +1,4 @@
-"""The log: one JSON line for each request, which says where the time went and nothing of the image."""
+"""The log: one JSON line for each request, with the durations of its stages and without image content."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_a_request_is_one_line_with_its_stages(limited, limited_client):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
 
 
-def test_a_prompt_request_tells_how_many_prompts_and_none_of_them(limited, limited_client):
+def test_the_line_of_a_prompt_request_has_the_number_of_prompts_and_no_prompt(limited, limited_client):
     image_hash = embed(limited_client, noise_file((27, 27), seed=71))
     body = {"image_hash": image_hash, "prompts": [point(3.125, 1)] * 3}
 
@@ -35,7 +35,7 @@ def test_a_prompt_request_tells_how_many_prompts_and_none_of_them(limited, limit
     assert "3.125" not in json.dumps(line)
 
 
-def test_a_problem_stands_in_the_log_by_its_code(limited, limited_client):
+def test_the_line_of_a_refused_request_has_the_problem_code(limited, limited_client):
     response = limited_client.post("/embed", headers={"X-Request-ID": "empty-1"})
 
     assert_problem(response, MalformedBody)
@@ -43,7 +43,7 @@ def test_a_problem_stands_in_the_log_by_its_code(limited, limited_client):
     assert (line["status"], line["problem"]) == (400, "malformed-body")
 
 
-def test_neither_image_nor_text_of_strangers_gets_into_the_log(limited, limited_client):
+def test_neither_image_nor_text_of_clients_appears_in_the_log(limited, limited_client):
     noise = b"\xff\xd8\xffsecret-marker" + bytes(range(256)) * 20
 
     limited_client.post("/embed", content=noise, headers={"X-Request-ID": "broken-1"})
@@ -73,7 +73,7 @@ def test_every_line_is_json(limited, limited_client):
     assert all({"time", "level", "event", "logger"} <= set(line) for line in limited.log)
 
 
-def test_the_start_tells_model_and_address(limited):
+def test_the_start_logs_model_and_address(limited):
     events = {line["event"]: line for line in limited.log}
 
     assert events["ready"]["model"] == "random"
@@ -108,7 +108,7 @@ def test_an_unknown_address_is_not_found(client, path):
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/embed"), ("PUT", "/segment"), ("POST", "/models")])
-def test_a_method_that_an_address_has_not_is_told_with_those_it_has(client, method, path):
+def test_a_missing_method_is_answered_405_with_the_allowed_methods(client, method, path):
     response = client.request(method, path)
 
     document = assert_problem_document(response, 405, "method-not-allowed")

@@ -1,4 +1,4 @@
-"""What /metrics exposes: the names of the design, bounded labels, the stages that Server-Timing tells."""
+"""The metrics: their names, bounded labels, and the stages that Server-Timing also has."""
 
 import re
 
@@ -22,7 +22,7 @@ NAMES = {
     "edgesam_api_keys_stale": ("gauge", set()),
     "edgesam_model_info": ("gauge", {"model", "fingerprint", "provider", "precision", "trained"}),
 }
-# Where each stage can be seen without Redis.
+# Routes on which each stage occurs without Redis.
 STAGES = {
     "hash", "cache_get", "decode_image", "preprocess", "queue", "encode", "prepare", "decode", "postprocess",
     "serialize",
@@ -30,7 +30,7 @@ STAGES = {
 
 
 def stages_of(response) -> set[str]:
-    """The names in Server-Timing."""
+    """Return the names of the stages in Server-Timing."""
     entries = response.headers["server-timing"].split(", ")
     assert all(re.fullmatch(r"[a-z_]+;dur=\d+\.\d\d", entry) for entry in entries)
     return {entry.partition(";")[0] for entry in entries}
@@ -114,7 +114,7 @@ def test_no_label_holds_a_hash(client):
     assert mask["mask_id"] not in text
 
 
-def test_the_memory_tier_tells_its_size(client, next_seed):
+def test_the_memory_tier_reports_its_size(client, next_seed):
     before = Scrape(client).value("edgesam_cache_bytes", tier="memory")
 
     embed(client, noise_file((24, 24), next_seed))
@@ -137,7 +137,7 @@ def test_look_ups_are_counted_by_outcome(client, next_seed):
         )
 
 
-def test_a_scrape_is_answered_in_the_format_it_asks_for(client):
+def test_metrics_have_the_format_of_the_accept_header(client):
     plain = client.get("/metrics")
     modern = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
 

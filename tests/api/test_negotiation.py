@@ -1,4 +1,4 @@
-"""What /segment answers for which Accept header."""
+"""The answer of /segment for each Accept header."""
 
 import pytest
 from support.answered_masks import box_of, full_mask, png_mask
@@ -16,7 +16,7 @@ def image_hash(client) -> str:
 
 
 def ask(client, image_hash, accept, *prompts, **options):
-    """The response to /segment with this Accept header."""
+    """Return the response to /segment with this Accept header."""
     body = {"image_hash": image_hash, "prompts": prompts or [point(20, 20)], **options}
     return client.post("/segment", json=body, headers={"Accept": accept})
 
@@ -56,7 +56,7 @@ def test_a_png_is_the_best_mask_with_its_numbers_as_headers(client, image_hash, 
         ("text/html, */*;q=0.1", "application/json"),
     ],
 )
-def test_the_liked_best_representation_is_answered(client, image_hash, accept, kind):
+def test_the_preferred_representation_is_answered(client, image_hash, accept, kind):
     response = ask(client, image_hash, accept)
 
     assert response.status_code == 200
@@ -74,7 +74,7 @@ def test_several_prompts_have_no_png(client, image_hash):
     assert "single prompt" in assert_problem(response, NotAcceptable)["detail"]
 
 
-def test_several_prompts_are_answered_as_json_to_who_also_takes_it(client, image_hash):
+def test_several_prompts_are_answered_as_json_if_the_client_also_accepts_it(client, image_hash):
     response = ask(client, image_hash, "image/png, application/json;q=0.5", point(1, 1), point(2, 2))
 
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""The OpenAPI document is consistent in itself and tells the truth: its examples work, its problems are problems."""
+"""The OpenAPI document is consistent and matches the service: its examples work, its problems occur."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ def document(client) -> dict[str, Any]:
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a JSON value."""
+    """Yield every object in a JSON value."""
     if isinstance(value, dict):
         yield value
         value = list(value.values())
@@ -38,14 +38,14 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each (path, method, operation)."""
+    """Yield each (path, method, operation)."""
     for path, item in document["paths"].items():
         for method in METHODS & set(item):
             yield path, method, item[method]
 
 
 def resolved(document: dict[str, Any], reference: str) -> Any:
-    """What a `$ref` points to."""
+    """Return the schema that a `$ref` points to."""
     assert reference.startswith("#/")
     found: Any = document
     for part in reference.removeprefix("#/").split("/"):
@@ -53,7 +53,7 @@ def resolved(document: dict[str, Any], reference: str) -> Any:
     return found
 
 
-def test_the_document_has_what_openapi_3_1_asks_for(document):
+def test_the_document_has_the_members_that_openapi_3_1_requires(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
     assert document["openapi"].startswith("3.1.")
@@ -90,7 +90,7 @@ def test_every_address_of_the_contract_is_documented(document):
     }  # fmt: skip
 
 
-def test_operations_have_names_that_code_can_be_made_of(document):
+def test_routes_have_the_documented_operation_ids(document):
     ids = {operation["operationId"] for _, _, operation in operations(document)}
 
     assert ids >= {"embed", "is_embedded", "forget", "segment", "models", "livez", "readyz", "metrics"}
@@ -189,7 +189,7 @@ def test_the_documented_problem_has_the_members_of_a_real_one(client, document):
         ("GET", f"/embed/{UNKNOWN}", {}, EmbeddingNotFound),
     ],
 )
-def test_a_problem_that_happens_is_documented_for_its_address(client, document, method, path, request_, error):
+def test_a_problem_that_occurs_is_documented_for_its_route(client, document, method, path, request_, error):
     response = client.request(method, path, **request_)
 
     template = "/embed/{image_hash}" if path.startswith("/embed/") else path
@@ -211,7 +211,7 @@ def test_an_address_with_a_slash_too_many_is_not_redirected(client):
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_method_that_is_not_there_is_told_all_that_are(client):
+def test_405_lists_all_methods_of_the_route(client):
     response = client.put(f"/embed/{'0' * 64}")
 
     assert response.status_code == 405

@@ -1,4 +1,4 @@
-"""The playground's files: what they are served as, when they are sent again, what the page may do."""
+"""The playground's files: content types, revalidation and content security policy."""
 
 import gzip
 import posixpath
@@ -21,7 +21,7 @@ FILES = [name for name in PACKAGED if not name.endswith(("/package.json", ".d.ts
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_served_as_what_it_is(client, name):
+def test_every_file_has_its_content_type(client, name):
     response = client.get(f"/web/{name}")
 
     assert response.status_code == 200
@@ -30,14 +30,14 @@ def test_every_file_is_served_as_what_it_is(client, name):
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_page_stands_at_the_root(client):
+def test_the_page_is_served_at_the_root(client):
     response = client.get("/")
 
     assert response.text == (WEB_DIR / "index.html").read_text()
     assert response.headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_the_policy_allows_nothing_foreign_and_nothing_inline(client):
+def test_the_policy_allows_no_other_origin_and_no_inline_code(client):
     policy = client.get("/").headers["content-security-policy"]
 
     assert "default-src 'none'" in policy
@@ -45,7 +45,7 @@ def test_the_policy_allows_nothing_foreign_and_nothing_inline(client):
     assert not re.search(r"unsafe|\*|https?:", policy)
 
 
-def test_the_files_name_no_address_of_others_and_none_from_the_root():
+def test_the_files_use_only_relative_addresses():
     for path in WEB_DIR.rglob("*"):
         if path.suffix not in {".html", ".css", ".js"}:
             continue
@@ -54,7 +54,7 @@ def test_the_files_name_no_address_of_others_and_none_from_the_root():
         assert not re.search(r"""(src|href|from)\s*=?\s*["']/""", text), path
 
 
-def test_every_module_is_fetched_at_once_and_not_one_after_the_other(client):
+def test_the_page_preloads_every_module(client):
     named = set(re.findall(r'href="web/([\w/-]+\.js)"', client.get("/").text))
 
     assert named == imported_by(PAGE_MODULE) - {PAGE_MODULE}
@@ -63,7 +63,7 @@ def test_every_module_is_fetched_at_once_and_not_one_after_the_other(client):
 
 
 def imported_by(name: str) -> set[str]:
-    """A module and all that it imports."""
+    """Return a module and all modules that it imports."""
     found, new = set(), {name}
     while new:
         found |= new
@@ -88,7 +88,7 @@ def test_an_unchanged_file_is_not_sent_again(client):
 
 
 @pytest.mark.parametrize("accepted", ["gzip", "br, gzip;q=0.5", "GZIP"])
-def test_text_is_compressed_for_those_who_take_it(client, accepted):
+def test_text_is_compressed_for_clients_that_accept_gzip(client, accepted):
     with client.stream("GET", "/web/playground/playground.js", headers={"Accept-Encoding": accepted}) as response:
         raw = b"".join(response.iter_raw())
 
@@ -98,7 +98,7 @@ def test_text_is_compressed_for_those_who_take_it(client, accepted):
 
 
 @pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "gzip;q=0.000", "identity"])
-def test_text_is_plain_for_those_who_do_not(client, accepted):
+def test_text_is_plain_for_other_clients(client, accepted):
     response = client.get("/web/playground/playground.js", headers={"Accept-Encoding": accepted})
 
     assert "content-encoding" not in response.headers
@@ -127,7 +127,7 @@ def test_head_answers_with_the_same_headers_and_no_body(client, path):
         "/web/client/../index.html/x",
     ],
 )
-def test_there_is_nothing_else(client, path):
+def test_other_paths_are_not_found(client, path):
     assert_problem_document(client.get(path), 404, "not-found")
 
 
@@ -135,7 +135,7 @@ def test_posting_to_the_page_is_refused(client):
     assert_problem_document(client.post("/"), 405, "method-not-allowed")
 
 
-def test_the_hash_in_a_header_is_no_matter_to_the_service(client, next_seed):
+def test_the_service_ignores_the_header_x_image_hash(client, next_seed):
     image_hash = embed(client, noise_file((40, 60), next_seed))
     body = {"image_hash": image_hash, "prompts": [point(20, 20)]}
 
@@ -145,7 +145,7 @@ def test_the_hash_in_a_header_is_no_matter_to_the_service(client, next_seed):
     assert with_header.json()["image_hash"] == image_hash
 
 
-def test_the_start_says_where_the_page_is():
+def test_the_start_logs_the_address_of_the_page():
     with ServiceProcess({}) as service:
         line = next(line for line in service.log if line["event"] == "listening")
 

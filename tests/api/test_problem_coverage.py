@@ -1,4 +1,4 @@
-"""No problem without a test: each class of service/errors.py is seen in an answer by a test of this room or of e2e."""
+"""Every problem has a test: a test of tests/api or tests/e2e checks an answer with each class of service/errors.py."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent.parent
 
 
 def every_error() -> list[type[ServiceError]]:
-    """The classes that have a code."""
+    """Return the error classes that have a code."""
     return sorted(
         (
             value
@@ -24,7 +24,7 @@ def every_error() -> list[type[ServiceError]]:
 
 
 def seen_by_error() -> dict[str, set[str]]:
-    """Class name → tests that name it and look at an answer with `assert_problem`."""
+    """Return the tests that check each class in an answer with `assert_problem`, by class name."""
     found: dict[str, set[str]] = {}
     for path in sorted([*(TESTS / "api").glob("test_*.py"), *(TESTS / "e2e").glob("test_*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -36,7 +36,7 @@ def seen_by_error() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("error", every_error(), ids=lambda error: error.code)
-def test_every_problem_is_seen_in_an_answer(error):
+def test_every_problem_is_checked_in_an_answer(error):
     tests = seen_by_error().get(error.__name__, set())
 
     assert tests, f"no test in tests/api or tests/e2e asserts {error.__name__} with assert_problem"

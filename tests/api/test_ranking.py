@@ -23,7 +23,7 @@ def data() -> bytes:
 
 @pytest.fixture(scope="module")
 def ranked(artifact, tmp_path_factory):
-    """A client of a process whose model has `RULE`, with the protocols of the tools."""
+    """A client of a process with all adapters, whose model has the ranking rule `RULE`."""
     model = with_ranking(artifact, tmp_path_factory.mktemp("ranked") / "model", RULE)
     settings = {"EDGESAM_MODEL_DIR": str(model), "EDGESAM_ADAPTERS": "label-studio,roboflow,x-anylabeling"}
     with ServiceProcess(settings) as service, open_client(service.url) as client:
@@ -31,7 +31,7 @@ def ranked(artifact, tmp_path_factory):
 
 
 def of_rule(mask, output):
-    """The score that `RULE` gives a mask of the decoder's `output`."""
+    """Return the score that `RULE` gives a mask of the decoder's `output`."""
     total = RULE.bias[output] + RULE.stability * mask["stability"] + RULE.predicted_iou * mask["predicted_iou"]
     return min(1.0, max(0.0, total))
 
@@ -58,12 +58,12 @@ def test_one_three_and_four_masks_are_scored_by_the_same_rule(ranked, data):
         assert one["score"] == pytest.approx(of_rule(one, 0), abs=1e-9)
         assert one in four
         assert [mask for mask in four if mask != one] == three
-        # Which of outputs 1 to 3 a mask is the answer does not tell; outputs 1 and 3 have the same bias.
+        # The answer does not state the output of a mask; outputs 1 and 3 have the same bias.
         for mask in three:
             assert min(abs(mask["score"] - of_rule(mask, output)) for output in (1, 2)) < 1e-9
 
 
-def test_the_first_mask_is_what_a_png_and_the_tools_get_with_its_score(ranked, data):
+def test_png_answers_and_adapters_return_the_first_mask_and_its_score(ranked, data):
     image_hash = embed(ranked, data)
     (best, *_), (of_box,) = segment(ranked, image_hash, CLICKS[0], BOX)
     body = {"image_hash": image_hash, "prompts": [CLICKS[0]]}
@@ -92,7 +92,7 @@ def test_models_states_encoder_licence_and_rule(client, ranked, artifact):
 
 
 def ask_roboflow(client, data):
-    """The predictions for the first click and for the box."""
+    """Return the predictions for the first click and for the box."""
     click, box = CLICKS[0]["points"][0], BOX["box"]
     centre = {"x": (box[0] + box[2]) / 2, "y": (box[1] + box[3]) / 2}
     prompts = [
@@ -105,7 +105,7 @@ def ask_roboflow(client, data):
 
 
 def ask_label_studio(client, data):
-    """The score of the region for the first click."""
+    """Return the score of the region for the first click."""
     click = CLICKS[0]["points"][0]
     config = (
         '<View><Image name="img" value="$image"/><BrushLabels name="brush" toName="img"><Label value="Cat"/>'
@@ -124,7 +124,7 @@ def ask_label_studio(client, data):
 
 
 def ask_x_anylabeling(client, data):
-    """The scores of the shapes for the first click."""
+    """Return the scores of the shapes for the first click."""
     click = CLICKS[0]["points"][0]
     mark = {"type": "point", "data": [click["x"], click["y"]], "label": 1}
     params = {"conf_threshold": 0.0, "iou_threshold": 0.0, "epsilon_factor": 0.001, "marks": [mark]}

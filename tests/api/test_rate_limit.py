@@ -1,4 +1,4 @@
-"""The rate limit of a key: exact alone, shared through a real Redis, and alone again where there is none."""
+"""The rate limit of a key: in one replica, shared through a real Redis, and without Redis."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def replicas(url, metrics, allowed, count=2):
 
 
 def take(rate_limiter, most=1000):
-    """How many requests are let in before the first that is not."""
+    """Return the number of requests that are admitted before the first refused one."""
     for count in range(most):
         try:
             with rate_limiter.permit():
@@ -47,7 +47,7 @@ def settled(*rate_limiters):
 
 
 @given(st.floats(0.1, 1000), st.integers(1, 50), st.lists(st.floats(0, 5), min_size=1, max_size=200))
-def test_in_any_stretch_of_time_no_more_than_the_burst_and_what_came_back_is_let_in(per_s, burst, pauses):
+def test_no_interval_admits_more_than_the_burst_and_the_refilled_tokens(per_s, burst, pauses):
     now = 0.0
     bucket = TokenBucket(per_s, burst, lambda: now)
     taken_at = []
@@ -64,7 +64,7 @@ def test_in_any_stretch_of_time_no_more_than_the_burst_and_what_came_back_is_let
 
 
 @given(st.floats(0.1, 1000), st.integers(1, 50), st.integers(0, 49))
-def test_after_the_time_that_a_refusal_names_there_is_a_token_and_not_before(per_s, burst, left):
+def test_a_token_is_free_exactly_after_the_retry_time_of_a_refusal(per_s, burst, left):
     now = 0.0
     bucket = TokenBucket(per_s, burst, lambda: now)
     for _ in range(burst - min(left, burst - 1)):
@@ -80,7 +80,7 @@ def test_after_the_time_that_a_refusal_names_there_is_a_token_and_not_before(per
     assert bucket.wait_s() == 0.0
 
 
-async def test_without_redis_a_replica_keeps_the_rate_for_itself():
+async def test_without_redis_a_replica_enforces_the_rate_by_itself():
     alone = RateLimiter(SLOW, "key", None)
 
     assert take(alone) == 10
@@ -90,7 +90,7 @@ async def test_without_redis_a_replica_keeps_the_rate_for_itself():
     assert refusal.value.extra == {"limit": 0.001}
 
 
-async def test_only_so_many_are_in_progress_at_once():
+async def test_requests_in_progress_are_limited():
     rate_limiter = RateLimiter(RateLimit(at_once=2), "key", None)
 
     with rate_limiter.permit(), rate_limiter.permit(), pytest.raises(RateLimited) as refusal, rate_limiter.permit():
@@ -138,7 +138,7 @@ async def test_requests_in_progress_stay_counted_when_the_limits_change():
         (3, RateLimit(per_s=0.002, burst=10), 7),
     ],
 )
-async def test_tokens_that_were_taken_stay_so_when_the_limits_change(taken, after, left):
+async def test_taken_tokens_stay_taken_when_the_limits_change(taken, after, left):
     rate_limiter = RateLimiter(SLOW, "key", None)
     assert take(rate_limiter, taken) == taken
 
@@ -155,10 +155,10 @@ async def test_a_smaller_bucket_is_at_most_empty():
 
     with pytest.raises(RateLimited) as refusal, rate_limiter.permit():
         pass
-    assert 900 < refusal.value.retry_after_s <= 1000  # one token, not nine
+    assert 900 < refusal.value.retry_after_s <= 1000  # one missing token, not nine
 
 
-async def test_a_rate_may_come_and_go():
+async def test_a_rate_can_be_removed_and_added_again():
     rate_limiter = RateLimiter(SLOW, "key", None)
     take(rate_limiter)
 
@@ -169,7 +169,7 @@ async def test_a_rate_may_come_and_go():
     assert take(rate_limiter) == 10
 
 
-async def test_what_was_not_charged_yet_is_charged_after_a_change_and_nothing_goes_on_unowned(redis_server, metrics):
+async def test_uncharged_tokens_are_charged_by_one_task_after_a_change(redis_server, metrics):
     redis_server.ask("FLUSHALL")
     async with replicas(redis_server.url, metrics, SLOW) as (first, second):
         assert take(first, 9) == 9
@@ -184,7 +184,7 @@ async def test_what_was_not_charged_yet_is_charged_after_a_change_and_nothing_go
         assert take(second) == 0
 
 
-async def test_closing_ends_what_charges_also_after_a_change(redis_server, metrics):
+async def test_closing_ends_the_charging_task_also_after_a_change(redis_server, metrics):
     redis_server.ask("FLUSHALL")
     async with replicas(redis_server.url, metrics, SLOW) as (first, _):
         redis_server.pause()
@@ -200,23 +200,24 @@ async def test_closing_ends_what_charges_also_after_a_change(redis_server, metri
             redis_server.resume()
 
 
-async def test_what_one_replica_let_in_another_does_not(redis_server, metrics):
+async def test_tokens_taken_by_one_replica_are_missing_on_another(redis_server, metrics):
     redis_server.ask("FLUSHALL")
     async with replicas(redis_server.url, metrics, SLOW) as (first, second):
         assert take(first, 9) == 9
         await settled(first)
 
-        assert take(second, 1) == 1  # the last token; the other has told, and this one has not asked yet
+        # The last token: the first replica has charged nine, and this one has not asked Redis yet.
+        assert take(second, 1) == 1
         await settled(second)
 
         assert take(second) == 0
-        assert take(first) == 1  # it knows of nine
+        assert take(first) == 1  # it has counted nine of its own
         await settled(first)
         assert take(first) == 0
 
 
 @pytest.mark.parametrize("count", [2, 4])
-async def test_a_burst_at_all_replicas_at_once_is_let_in_once_a_replica_and_paid_back(redis_server, metrics, count):
+async def test_a_simultaneous_burst_is_admitted_by_each_replica_and_becomes_a_debt(redis_server, metrics, count):
     redis_server.ask("FLUSHALL")
     async with replicas(redis_server.url, metrics, SLOW, count) as all_:
         assert [take(one) for one in all_] == [10] * count
@@ -224,11 +225,11 @@ async def test_a_burst_at_all_replicas_at_once_is_let_in_once_a_replica_and_paid
 
         debts = [one._bucket.wait_s() for one in all_]
 
-    # The most that is owed is two bursts: one token in 11 of 20 × 1000 s.
+    # The largest debt is two bursts: one token in 11 of 20 × 1000 s.
     assert max(debts) == pytest.approx(11_000, rel=0.01)
 
 
-async def test_a_stopped_redis_leaves_each_replica_its_own_rate_and_nothing_waits(metrics):
+async def test_while_redis_is_stopped_each_replica_enforces_its_own_rate(metrics):
     with RedisServer() as server:
         async with replicas(server.url, metrics, SLOW) as (first, second):
             assert take(first, 4) == 4
@@ -240,7 +241,7 @@ async def test_a_stopped_redis_leaves_each_replica_its_own_rate_and_nothing_wait
             await settled(first, second)
 
 
-async def test_a_redis_that_comes_back_empty_forgives_no_replica_what_it_let_in(metrics):
+async def test_after_an_empty_restart_of_redis_each_replica_keeps_its_own_count(metrics):
     with RedisServer() as server:
         async with replicas(server.url, metrics, SLOW) as (first, second):
             assert take(first, 8) == 8

@@ -1,4 +1,4 @@
-"""Two replicas on one Redis: what one has embedded or cut out, the other knows; and what happens without Redis."""
+"""Two replicas on one Redis: they share embeddings and masks, and serve from memory without Redis."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ WAIT_S = 60
 
 
 def cached(client, data):
-    """The tier that `client` has the image in."""
+    """Return the cache tier in which `client` finds the image."""
     return client.post("/embed", content=data).json()["cached"]
 
 
-def test_an_image_goes_from_computed_to_memory_and_over_redis_to_the_other(replicas, next_seed):
+def test_an_image_of_one_replica_is_found_in_its_memory_and_by_the_other_in_redis(replicas, next_seed):
     first, second = replicas
     data = noise_file((40, 50), next_seed)
 
@@ -32,7 +32,7 @@ def test_an_image_goes_from_computed_to_memory_and_over_redis_to_the_other(repli
     assert first.head(f"/embed/{hashlib.sha256(data).hexdigest()}").headers["x-cache"] == "memory"
 
 
-def test_an_image_embedded_on_one_is_segmented_on_the_other_alike(replicas, next_seed):
+def test_both_replicas_give_the_same_masks_of_an_image(replicas, next_seed):
     first, second = replicas
     image_hash = embed(first, noise_file((41, 51), next_seed))
 
@@ -41,7 +41,7 @@ def test_an_image_embedded_on_one_is_segmented_on_the_other_alike(replicas, next
     assert answers[0] == answers[1]
 
 
-def test_a_mask_of_one_is_refined_on_the_other(replicas, redis_server, next_seed):
+def test_a_mask_of_one_replica_is_refined_on_the_other(replicas, redis_server, next_seed):
     first, second = replicas
     image_hash = embed(first, noise_file((42, 52), next_seed))
     (mask,) = segment(first, image_hash, point(20, 20), multimask=1)[0]
@@ -84,11 +84,11 @@ def test_replicas_asked_at_once_encode_an_image_once(replicas, next_seed):
 
 
 def encodes(replicas):
-    """Encodings of all replicas so far."""
+    """Return the number of encoder runs of all replicas so far."""
     return sum(Scrape(client).value("edgesam_stage_duration_seconds_count", stage="encode") for client in replicas)
 
 
-def test_without_redis_memory_answers_and_the_rest_is_unavailable(replicas, redis_server, next_seed):
+def test_without_redis_images_in_memory_are_served_and_others_are_unavailable(replicas, redis_server, next_seed):
     first, _ = replicas
     data = noise_file((45, 55), next_seed)
     image_hash = embed(first, data)
@@ -134,7 +134,7 @@ def test_a_damaged_value_in_redis_is_computed_anew(replicas, redis_server, next_
     assert (embedded.status_code, embedded.json()["cached"]) == (200, None)
 
 
-def test_the_password_of_redis_stands_in_no_log(artifact, redis_server):
+def test_the_password_of_redis_does_not_appear_in_the_log(artifact, redis_server):
     url = redis_server.url.replace("redis://", "redis://user:very-secret@")
 
     settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": url}

@@ -1,5 +1,5 @@
-"""Roboflow's routes for SAM. Requests are those that inference_sdk 1.8.3 was seen to send, and for /sam, for which the
-SDK has no method, those of the server's request entities.
+"""Roboflow's routes for SAM. Requests have the form that inference_sdk 1.8.3 sends. The SDK has no method for /sam, so
+these requests have the form of the server's request entities.
 """
 
 import io
@@ -24,7 +24,7 @@ def image(data):
 
 
 def sdk_segment(data, *prompts, **members):
-    """What `InferenceHTTPClient(url, api_key="key").sam2_segment_image(image, prompts)` sends."""
+    """Send the request of `InferenceHTTPClient(url, api_key="key").sam2_segment_image(image, prompts)`."""
     return {
         "api_key": "key",
         "sam2_version_id": "hiera_tiny",
@@ -37,7 +37,7 @@ def sdk_segment(data, *prompts, **members):
 
 
 def sam_segment(data, *points, **members):
-    """The first protocol: (x, y, label) each."""
+    """Send a request of the first protocol; each point is (x, y, label)."""
     coordinates, labels = [[x, y] for x, y, _ in points], [label for _, _, label in points]
     return {"image": image(data), "point_coords": coordinates, "point_labels": labels, **members}
 
@@ -142,7 +142,7 @@ def test_the_first_protocol_answers_polygons_of_both_sizes(tools, data):
         ([(72, 54, 3), (16, 6, 2)], {"box": [16, 6, 72, 54]}),
     ],
 )
-def test_the_first_protocols_labels_are_those_of_its_documentation_and_of_sam(tools, data, points, prompt):
+def test_the_first_protocol_accepts_the_labels_of_its_documentation_and_of_sam(tools, data, points, prompt):
     expected = best_mask(tools, data, prompt, multimask=1)
 
     response = tools.post("/sam/segment_image", json=sam_segment(data, *points, format="binary"))

@@ -1,4 +1,4 @@
-"""Two replicas with the roles embed and segment share Redis: what each answers and what it refuses."""
+"""Two replicas with the roles embed and segment on one Redis: the routes that each answers or refuses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def role_clients(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[ht
         yield embedder, segmenter
 
 
-def test_what_one_embeds_the_other_segments_as_a_whole_replica_would(role_clients, client):
+def test_an_image_embedded_by_one_role_is_segmented_by_the_other(role_clients, client):
     embedder, segmenter = role_clients
     prompts = [point(40, 40), {"box": [20, 20, 90, 100]}]
 
@@ -80,7 +80,7 @@ def test_both_know_whether_an_image_is_embedded(role_clients):
     assert statuses == [[200, 404], [200, 404]]
 
 
-def test_each_says_what_it_is_and_shows_the_page(role_clients):
+def test_each_replica_states_its_role_and_serves_the_page(role_clients):
     models = [role.get("/models").json()["models"][0] for role in role_clients]
 
     assert [model["role"] for model in models] == ["embed", "segment"]
@@ -91,7 +91,7 @@ def test_each_says_what_it_is_and_shows_the_page(role_clients):
     assert [role.get("/readyz").status_code for role in role_clients] == [200, 200]
 
 
-def test_who_only_embeds_keeps_images_without_what_clicks_need(role_clients):
+def test_a_replica_with_role_embed_keeps_images_without_prepared_states(role_clients):
     embedder, _ = role_clients
     before = Scrape(embedder).value("edgesam_cache_bytes", tier="memory")
 

@@ -1,4 +1,4 @@
-"""The formats of /segment say the same mask, and its numbers are those of the mask."""
+"""All formats of /segment describe the same mask, and the numbers in the answer match the mask."""
 
 import base64
 
@@ -71,7 +71,7 @@ def test_a_tolerance_gives_fewer_corners_about_the_same_mask(client):
     (rough,) = segment(client, image_hash, point(320, 240), format="polygon", multimask=1, tolerance_pixels=2)[0]
 
     assert 0 < corners(rough) < corners(exact)
-    assert rough["area"] == exact["area"]  # of the mask, whatever its outline is written as
+    assert rough["area"] == exact["area"]  # the area of the mask does not depend on the tolerance
 
 
 def test_holes_lie_inside_their_part(client):
@@ -87,7 +87,7 @@ def test_holes_lie_inside_their_part(client):
         assert all(exterior[filled([{"exterior": hole, "holes": []}], size)].all() for hole in part["holes"])
 
 
-def test_logits_are_those_the_mask_is_cut_from(client, image_hash):
+def test_logits_are_those_of_the_mask(client, image_hash):
     (mask,) = segment(client, image_hash, point(20, 20), format="logits", multimask=1)[0]
 
     logits = logits_of(mask)
@@ -97,7 +97,7 @@ def test_logits_are_those_the_mask_is_cut_from(client, image_hash):
     assert (mask["area"] > 0) == is_wide
 
 
-def test_none_is_the_numbers_alone(client, image_hash):
+def test_format_none_returns_numbers_without_masks(client, image_hash):
     (bare,), (full,) = (
         segment(client, image_hash, point(20, 20), format=name, multimask=1)[0] for name in ("none", "rle")
     )
@@ -128,5 +128,5 @@ def test_the_same_request_has_the_same_answer(client, image_hash):
 
 
 def corners(mask: dict) -> int:
-    """Of all rings of a mask."""
+    """Return the number of corners of all rings of a mask."""
     return sum(len(ring) for part in mask["polygon"] for ring in (part["exterior"], *part["holes"]))

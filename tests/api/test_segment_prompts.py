@@ -1,4 +1,4 @@
-"""How many masks a prompt gets, in what order, and how masks are refined."""
+"""The number and order of the masks of a prompt, and the refinement of masks."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_multimask_is_the_number_of_masks(client, image_hash, prompt, count):
     ("prompt", "count"),
     [(point(20, 20), 4), (point(20, 20, label=0), 4), (TWO_POINTS, 1), (BOX, 1), (BOX_AND_POINT, 1)],
 )
-def test_auto_gives_choices_to_a_single_click_only(client, image_hash, prompt, count):
+def test_auto_returns_several_masks_only_for_a_single_click(client, image_hash, prompt, count):
     (by_default,) = segment(client, image_hash, prompt)
     (auto,) = segment(client, image_hash, prompt, multimask="auto")
 
@@ -58,7 +58,7 @@ def test_three_masks_are_those_of_four_without_the_first(client, image_hash):
     assert one[0]["mask_id"] not in {mask["mask_id"] for mask in three}
 
 
-def test_prompts_keep_their_order_and_do_not_see_each_other(client, image_hash):
+def test_prompts_keep_their_order_and_do_not_affect_each_other(client, image_hash):
     prompts = [point(5, 5), BOX, {"points": TWO_POINTS["points"] * 5}, point(80, 50), BOX_AND_POINT, point(5, 5)]
 
     together = segment(client, image_hash, *prompts, multimask=4, format="none")
@@ -82,7 +82,7 @@ def test_more_prompts_than_a_decoder_call_takes_are_all_answered(client, image_h
     assert len({masks[0]["mask_id"] for masks in results}) > 12
 
 
-def test_a_mask_id_is_the_same_as_the_logits_it_stands_for(client, image_hash):
+def test_refining_by_mask_id_equals_refining_by_logits(client, image_hash):
     (first,) = segment(client, image_hash, point(20, 20), multimask=1, format="logits")[0]
     click = {"points": [{"x": 70, "y": 40, "label": 0}]}
 
@@ -115,7 +115,7 @@ def test_refined_and_plain_prompts_mix_in_one_request(client, image_hash):
         np.testing.assert_allclose(of_batch[0]["stability"], of_one[0]["stability"], atol=1e-3)
 
 
-def test_refining_goes_on_from_answer_to_answer(client, image_hash):
+def test_refined_masks_can_be_refined_again(client, image_hash):
     prompt, seen = point(20, 20), []
 
     for _ in range(4):
@@ -135,7 +135,7 @@ def test_a_mask_of_another_image_is_not_found(client, image_hash):
     assert_problem(response, MaskNotFound)
 
 
-def test_a_mask_that_had_to_make_room_is_not_found(limited_client):
+def test_an_evicted_mask_is_not_found(limited_client):
     image_hash = embed(limited_client, noise_file((20, 20), seed=22))
     (old,) = segment(limited_client, image_hash, point(5, 5), multimask=1)[0]
     (new,) = segment(limited_client, image_hash, point(15, 15), multimask=1)[0]
@@ -163,7 +163,7 @@ def test_a_point_may_lie_on_the_border(client, image_hash, x, y):
 
 
 @pytest.mark.parametrize("box", [[-50, -50, 5, 5], [80, 50, 1000, 1000], [-1e6, -1e6, 1e6, 1e6], [0.2, 0.2, 0.3, 0.3]])
-def test_a_box_may_hang_over_the_border(client, image_hash, box):
+def test_a_box_may_extend_beyond_the_border(client, image_hash, box):
     (masks,) = segment(client, image_hash, {"box": box})
 
     assert len(masks) == 1

@@ -1,4 +1,4 @@
-"""Every rule of the /segment schema: what breaks it is answered with its place."""
+"""Every rule of the /segment schema: a request that breaks it gets a problem with the place of the mistake."""
 
 import base64
 import json
@@ -15,13 +15,13 @@ NOT_FINITE = base64.b64encode(np.full((256, 256), np.inf, "<f2").tobytes()).deco
 
 
 def body(**fields) -> dict:
-    """A request that is valid but for `fields`; a field of None is left out."""
+    """Return a valid request with `fields` replaced; a field of None is left out."""
     whole = {"image_hash": HASH, "prompts": [point(1, 1)], **fields}
     return {key: value for key, value in whole.items() if value is not None}
 
 
 def with_prompt(**fields) -> dict:
-    """A request with one valid and one other prompt."""
+    """Return a request with a valid prompt and `prompt`."""
     return body(prompts=[point(1, 1), fields])
 
 
@@ -112,7 +112,7 @@ def test_at_most_ten_broken_rules_are_listed(client):
 @pytest.mark.parametrize(
     "content", [b"{", b"not json", b"\xff\xfe", b"{'image_hash': 1}", b'{"a": "\\ud800"}', b"[" * 100_000, b" "]
 )
-def test_what_is_not_json_is_malformed(client, content):
+def test_a_body_that_is_not_json_is_malformed(client, content):
     assert_problem(client.post("/segment", content=content), MalformedBody)
 
 

@@ -1,4 +1,4 @@
-"""Large answers: the client's pace holds them back, their permit is held as long, and not for ever."""
+"""Large answers are sent at the speed of the client and hold their permit, up to a time limit."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ from service.inference.scheduling.admission import AdmissionController
 from service.server.connections import BoundedProtocol
 from service.telemetry.metrics import Metrics
 
-# More than the kernel buffers for a connection.
+# Larger than the kernel's buffers of a connection.
 LARGE = os.urandom(1 << 20) * 32
 LONG_TIMEOUT_S = 3600.0
 SERVERS = pytest.mark.parametrize(
@@ -36,7 +36,7 @@ SERVERS = pytest.mark.parametrize(
 
 
 class LargeAnswers:
-    """An app whose /large answers 32 MiB, with one permit, and what it leaves behind."""
+    """An app whose /large answers 32 MiB, with one permit, its metrics, and weak references to its answers."""
 
     def __init__(self, *, send_timeout_s):
         self.registry = CollectorRegistry()
@@ -53,24 +53,24 @@ class LargeAnswers:
         )
 
     def value(self, name, **labels):
-        """A sample, 0 when there is none."""
+        """Return a sample of the metrics, 0 if it is absent."""
         return self.registry.get_sample_value(name, labels) or 0.0
 
     async def _large(self, request: Request) -> Response:
         await request.body()
-        body = np.frombuffer(LARGE, np.uint8).copy()  # unlike bytes it can be watched being freed
+        body = np.frombuffer(LARGE, np.uint8).copy()  # unlike bytes it supports weak references
         self.alive[id(body)] = body
         return Response(memoryview(body))
 
 
 def start_reading(connection):
-    """Ask for the answer and take a little of it."""
+    """Send the request and read a small part of the answer."""
     connection.start("/large", "Content-Length: 0", "Connection: close")
     return connection.receive(1000)
 
 
 def request_records(caplog):
-    """The lines about requests."""
+    """Return the log records of requests."""
     return [record for record in caplog.records if record.getMessage() == "request"]
 
 
@@ -85,7 +85,7 @@ def test_an_answer_in_pieces_arrives_whole(server):
 
 
 @SERVERS
-def test_an_answer_that_is_not_read_is_work_and_keeps_its_permit(server):
+def test_an_answer_that_is_not_read_keeps_its_permit(server):
     service = LargeAnswers(send_timeout_s=LONG_TIMEOUT_S)
     with AppServer(service.app, **server) as running, httpx.Client(base_url=running.url, trust_env=False) as client:
         with RawConnection(running.url, receive_buffer_bytes=1 << 20) as reader:
@@ -105,7 +105,7 @@ def test_an_answer_that_is_not_read_is_work_and_keeps_its_permit(server):
 
 @SERVERS
 @pytest.mark.alone
-def test_a_client_that_does_not_read_is_cut_off_and_leaves_nothing(server, caplog):
+def test_a_client_that_does_not_read_is_disconnected_and_its_answer_freed(server, caplog):
     service = LargeAnswers(send_timeout_s=0.5)
     with (
         caplog.at_level(logging.INFO),
@@ -127,7 +127,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_leaves_nothing(server, caplo
 
 
 @SERVERS
-def test_a_client_that_disconnects_in_the_middle_of_its_answer_is_logged_as_gone(server, caplog):
+def test_a_client_that_disconnects_during_its_answer_is_logged_as_disconnected(server, caplog):
     service = LargeAnswers(send_timeout_s=LONG_TIMEOUT_S)
     with caplog.at_level(logging.INFO), AppServer(service.app, **server) as running:
         with RawConnection(running.url, receive_buffer_bytes=1 << 20) as reader:
@@ -161,7 +161,7 @@ async def test_pieces_are_bounded_and_only_the_last_one_ends_the_answer(size):
     assert answer.is_complete
 
 
-async def test_the_time_to_send_is_that_of_the_whole_answer():
+async def test_the_send_timeout_applies_to_the_whole_answer():
     async def send(message):
         if message["type"] == "http.response.body":
             await forever.wait()
@@ -176,7 +176,7 @@ async def test_the_time_to_send_is_that_of_the_whole_answer():
     assert not answer.is_complete
 
 
-async def test_nothing_comes_between_the_start_and_the_body_of_a_small_answer():
+async def test_start_and_body_of_a_small_answer_are_sent_without_yielding():
     events = []
 
     async def send(message):

@@ -1,4 +1,4 @@
-"""What replicas rely on of each other: what was answered is everywhere, what is used stays, what is deleted goes."""
+"""Sharing images between replicas: answered uploads are shared, used images are renewed, deleted ones stay deleted."""
 
 import pytest
 from support.noise_images import noise_file
@@ -8,7 +8,7 @@ from support.service_process import ServiceProcess
 from service.errors import EmbeddingNotFound
 
 
-def test_an_answered_upload_can_be_segmented_everywhere_at_once(replicas, next_seed):
+def test_an_answered_upload_can_be_segmented_on_every_replica_at_once(replicas, next_seed):
     first, second = replicas
 
     for number in range(4):
@@ -18,7 +18,7 @@ def test_an_answered_upload_can_be_segmented_everywhere_at_once(replicas, next_s
 
 
 @pytest.mark.parametrize("ask", ["post", "head"])
-def test_an_image_that_redis_lost_is_shared_again_by_who_has_it(replicas, redis_server, next_seed, ask):
+def test_an_image_that_redis_lost_is_stored_again_by_a_replica_that_has_it(replicas, redis_server, next_seed, ask):
     first, second = replicas
     data = noise_file((33, 34), next_seed)
     image_hash = embed(first, data)
@@ -32,7 +32,7 @@ def test_an_image_that_redis_lost_is_shared_again_by_who_has_it(replicas, redis_
     assert segment(second, image_hash, point(9, 9), format="none")
 
 
-def test_asking_for_an_image_in_memory_renews_it_in_redis(replicas, redis_server, next_seed):
+def test_a_look_up_of_an_image_in_memory_renews_it_in_redis(replicas, redis_server, next_seed):
     first, _ = replicas
     data = noise_file((35, 34), next_seed)
     image_hash = embed(first, data)

@@ -1,4 +1,4 @@
-"""What the server cancels when it stops: it is answered in our own form and counted, and leaves no trace."""
+"""Requests that the server cancels when it stops are answered with a problem and counted, without a traceback."""
 
 import asyncio
 import logging
@@ -21,12 +21,12 @@ from service.errors import NotReady
 from service.server.connections import BoundedProtocol
 from service.telemetry.metrics import Metrics
 
-LARGE_BYTES = 32 << 20  # more than the kernel buffers for a connection
+LARGE_BYTES = 32 << 20  # larger than the kernel's buffers of a connection
 CANCELLED = "Cancel 1 running task(s), timeout graceful shutdown exceeded"
 
 
 def service_of(endpoint):
-    """An app of one route, and its metrics."""
+    """Return an app of one route, and its metrics."""
     registry = CollectorRegistry()
     routes = [Route("/work", endpoint)]
     request = Middleware(RequestMiddleware, metrics=Metrics(registry), routes=routes, send_timeout_s=3600.0)
@@ -34,13 +34,13 @@ def service_of(endpoint):
 
 
 def count(registry, status):
-    """Requests that ended with a status."""
+    """Return the number of requests that ended with a status."""
     labels = {"route": "/work", "method": "GET", "status": str(status)}
     return registry.get_sample_value("edgesam_http_request_duration_seconds_count", labels) or 0
 
 
 def complaints(caplog):
-    """Lines that an operator would look at, but for our own about requests."""
+    """Return the warnings and errors in the log, without the lines of requests."""
     return [
         record.getMessage()
         for record in caplog.records

@@ -71,7 +71,7 @@ def test_no_text_raises_and_no_trace_id_is_anything_but_hexadecimal(text: str):
     assert found is None or re.fullmatch(r"[0-9a-f]{32}", found.trace_id)
 
 
-def test_a_request_is_logged_and_remembered_under_its_trace(limited, limited_client):
+def test_log_line_and_exemplar_of_a_request_have_its_trace_id(limited, limited_client):
     image_hash = embed(limited_client, noise_file((28, 28), seed=72))
     body = {"image_hash": image_hash, "prompts": [point(1, 1)]}
 
@@ -84,7 +84,7 @@ def test_a_request_is_logged_and_remembered_under_its_trace(limited, limited_cli
     assert names == {"edgesam_http_request_duration_seconds_bucket", "edgesam_stage_duration_seconds_bucket"}
 
 
-def test_a_request_without_a_trace_is_remembered_by_its_id(limited, limited_client):
+def test_the_exemplar_of_a_request_without_a_trace_has_its_request_id(limited, limited_client):
     limited_client.get("/models", headers={"X-Request-ID": "untraced-1"})
 
     text = limited_client.get("/metrics", headers=OPENMETRICS).text
@@ -92,7 +92,7 @@ def test_a_request_without_a_trace_is_remembered_by_its_id(limited, limited_clie
     assert "trace_id" not in request_line(limited, "untraced-1")
 
 
-def test_a_request_that_is_not_logged_is_remembered_by_its_trace_alone(limited_client):
+def test_the_exemplar_of_an_unlogged_request_has_only_its_trace_id(limited_client):
     trace = "c0ffee" + TRACE[6:]
     limited_client.get("/livez", headers={"X-Request-ID": "probe-1"})
     limited_client.get("/livez", headers={"X-Request-ID": "probe-2", "traceparent": GOOD.replace(TRACE, trace)})

@@ -1,4 +1,4 @@
-"""X-AnyLabeling's remote server: requests are those that its application's remote_server.py sends."""
+"""The X-AnyLabeling adapter. Requests have the form that the application's remote_server.py sends."""
 
 import cv2
 import httpx
@@ -76,7 +76,7 @@ def test_marks_become_polygons_of_the_mask_that_segment_gives(tools, model, data
         assert shape["shape_type"] == "polygon"
         assert shape["points"][0] == shape["points"][-1]
         assert len(shape["points"]) > 3
-    # Crumbs beside an object are left out.
+    # Small parts beside an object are left out.
     least = 0.1 * max(area(ring) for ring in expected)
     assert sorted(shape["points"][:-1] for shape in answer["shapes"]) == sorted(
         ring for ring in expected if area(ring) >= least
@@ -92,7 +92,7 @@ def test_a_finer_outline_has_more_points(tools, model, data):
     assert sum(len(shape["points"]) for shape in fine) > sum(len(shape["points"]) for shape in coarse)
 
 
-def test_without_marks_the_image_is_made_ready_for_the_first(tools, model, next_seed):
+def test_a_request_without_marks_embeds_the_image(tools, model, next_seed):
     image = as_base64(noise_file((HEIGHT, WIDTH), seed=next_seed))
 
     opened = predict(tools, model, image)
@@ -102,7 +102,7 @@ def test_without_marks_the_image_is_made_ready_for_the_first(tools, model, next_
     assert "encode;dur" not in clicked.headers["server-timing"]
 
 
-def test_the_image_is_the_file_so_that_another_tool_finds_its_embedding(tools, model, next_seed):
+def test_the_embedding_of_the_same_file_is_shared_with_other_tools(tools, model, next_seed):
     data = noise_file((HEIGHT, WIDTH), seed=next_seed)
 
     predict(tools, model, as_data_uri(data))
@@ -146,7 +146,7 @@ def test_the_key_may_come_as_token(tools):
     assert_problem(answers[1], Unauthorized)
 
 
-def test_an_embedding_of_segment_is_used_by_marks_and_the_other_way_round(tools, model, data):
+def test_the_adapter_and_the_embed_route_share_embeddings(tools, model, data):
     embed(tools, data)
 
     response = tools.post("/v1/predict", json=body(model, as_data_uri(data), mark(40, 15)))
