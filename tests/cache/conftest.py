@@ -1,4 +1,4 @@
-"""What the cache tests share: one Redis for all, and everything that must be closed after a test."""
+"""Fixtures of the cache tests: one Redis for all tests, and clients that are closed after each test."""
 
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +15,7 @@ from service.sam.embedding import CorruptValue
 
 
 class NoteCodec:
-    """The smallest codec there is: a checksum and the bytes. Its values are memoryviews, which know their size."""
+    """A minimal codec: a checksum and the bytes. Its values are memoryviews, which have `nbytes`."""
 
     def encode(self, value: memoryview) -> bytes:
         return zlib.crc32(value).to_bytes(4, "little") + value
@@ -39,7 +39,7 @@ def codec() -> NoteCodec:
 
 @pytest.fixture
 async def open_client() -> AsyncIterator[Callable[..., RedisClient]]:
-    """`connect`, patient unless told otherwise (the machine may be busy), and closed after the test."""
+    """`connect` with long timeouts by default, because the machine may be busy. Clients are closed after the test."""
     async with AsyncExitStack() as stack:
 
         def open_(url: str, **bounds: float) -> RedisClient:
@@ -52,7 +52,7 @@ async def open_client() -> AsyncIterator[Callable[..., RedisClient]]:
 
 @pytest.fixture
 def open_cache(open_client, codec, metrics, executor) -> Callable[..., RedisCache]:
-    """A Redis tier over a client of its own, as another replica would have."""
+    """A function that returns a Redis tier over a client of its own, as another replica would have."""
 
     def open_(url: str, *, breaker=None, codec=codec, ttl_s=60.0, lookups=True, **bounds: float) -> RedisCache:
         return RedisCache(
@@ -70,7 +70,7 @@ def open_cache(open_client, codec, metrics, executor) -> Callable[..., RedisCach
 
 @pytest.fixture
 def lookups(metrics) -> Callable[[str, str], float]:
-    """Look-ups counted so far by (tier, outcome)."""
+    """A function that returns the number of look-ups so far by (tier, outcome)."""
 
     def count(tier: str, outcome: str) -> float:
         labels = {"tier": tier, "outcome": outcome}

@@ -1,4 +1,4 @@
-"""The circuit breaker, told the time."""
+"""The circuit breaker, with a clock that the tests set."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from service.errors import CacheUnavailable
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test advances, in seconds."""
 
     def __init__(self):
         self.now_s = 1000.0
@@ -58,7 +58,7 @@ def test_an_answer_in_between_starts_the_count_anew(metrics):
     assert not breaker.is_open
 
 
-def test_an_open_one_refuses_and_says_for_how_long(metrics):
+def test_an_open_breaker_refuses_and_states_the_time_to_the_next_probe(metrics):
     clock = Clock()
     breaker = CircuitBreaker(failures=1, open_s=5.0, metrics=metrics, clock=clock)
     fail(breaker, 1)
@@ -70,7 +70,7 @@ def test_an_open_one_refuses_and_says_for_how_long(metrics):
     assert refusal.value.retry_after_s == pytest.approx(3.0)
 
 
-def test_when_the_time_is_over_one_probe_goes_through_and_no_other(metrics):
+def test_after_the_open_time_one_probe_is_admitted_and_no_other_call(metrics):
     clock = Clock()
     breaker = CircuitBreaker(failures=1, open_s=5.0, metrics=metrics, clock=clock)
     fail(breaker, 1)
@@ -86,7 +86,7 @@ def test_when_the_time_is_over_one_probe_goes_through_and_no_other(metrics):
     assert gauge(metrics) == 1
 
 
-def test_a_probe_that_is_answered_closes_it(metrics):
+def test_an_answered_probe_closes_the_breaker(metrics):
     clock = Clock()
     breaker = CircuitBreaker(failures=3, open_s=5.0, metrics=metrics, clock=clock)
     fail(breaker, 3)
@@ -101,7 +101,7 @@ def test_a_probe_that_is_answered_closes_it(metrics):
     assert not breaker.is_open
 
 
-def test_a_probe_that_fails_keeps_it_open_for_another_while(metrics):
+def test_a_failed_probe_keeps_the_breaker_open(metrics):
     clock = Clock()
     breaker = CircuitBreaker(failures=3, open_s=5.0, metrics=metrics, clock=clock)
     fail(breaker, 3)

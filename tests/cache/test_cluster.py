@@ -38,7 +38,7 @@ def breaker(metrics):
     return CircuitBreaker(metrics=metrics)
 
 
-async def test_values_spread_over_the_masters_and_come_back(cluster, open_cache):
+async def test_values_are_spread_over_the_masters_and_read_back(cluster, open_cache):
     cache = open_cache(url_of(cluster))
     names = [f"edgesam:test:{number}" for number in range(60)]
 
@@ -51,7 +51,7 @@ async def test_values_spread_over_the_masters_and_come_back(cluster, open_cache)
     assert await cache.get(names[0]) is None
 
 
-async def test_large_values_pass(cluster, open_cache):
+async def test_large_values_are_stored_and_read(cluster, open_cache):
     cache = open_cache(url_of(cluster))
     value = memoryview(bytes(2**21))
 
@@ -76,7 +76,7 @@ async def test_locks_work_on_every_master(cluster, open_client, breaker):
         assert await second.acquire(name) is not None
 
 
-async def test_a_cluster_that_is_not_there_is_unavailable(open_cache):
+async def test_a_stopped_cluster_is_unavailable(open_cache):
     cache = open_cache(f"redis+cluster://127.0.0.1:{free_port()}")
 
     with pytest.raises(CacheUnavailable):
@@ -91,7 +91,7 @@ async def test_a_single_server_under_a_cluster_address_is_unavailable(redis_serv
 
 
 @pytest.mark.alone
-async def test_a_silent_master_costs_bounded_waits_and_the_others_serve(cluster, open_cache, metrics):
+async def test_a_silent_master_costs_bounded_waits_and_other_masters_answer(cluster, open_cache, metrics):
     breaker = CircuitBreaker(failures=1000, metrics=metrics)
     cache = open_cache(url_of(cluster), breaker=breaker, connect_timeout_s=0.1, read_timeout_s=0.3)
     names = [f"edgesam:test:{number}" for number in range(12)]

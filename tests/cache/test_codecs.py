@@ -1,4 +1,4 @@
-"""Real embeddings and masks through Redis: they come back bit for bit, or not at all."""
+"""Real embeddings and masks in Redis are read back bit for bit, or are a miss."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def logits():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("address", ["url", "unix_url"])
-async def test_an_embedding_comes_back_bit_for_bit(open_cache, redis_server, address, dtype):
+async def test_an_embedding_is_read_back_bit_for_bit(open_cache, redis_server, address, dtype):
     cache = open_cache(getattr(redis_server, address), codec=EmbeddingCodec("model"))
     value = embedding(dtype)
 
@@ -36,7 +36,7 @@ async def test_an_embedding_comes_back_bit_for_bit(open_cache, redis_server, add
     assert np.array_equal(found.tokens, value.tokens)
 
 
-async def test_proposals_travel_with_their_embedding(open_cache, redis_server, metrics):
+async def test_proposals_are_stored_with_their_embedding(open_cache, redis_server, metrics):
     memory = MemoryCache(max_bytes=2**23, ttl_s=60.0, metrics=metrics)
     redis = open_cache(redis_server.url, codec=EmbeddingCodec("model"))
     boxes = np.array([[0, 0, 1024, 768], [3.5, 4.25, 100, 90]], np.float32)
@@ -51,7 +51,7 @@ async def test_proposals_travel_with_their_embedding(open_cache, redis_server, m
     assert memory.held_bytes == 2**21 + 2 * 20
 
 
-async def test_a_mask_comes_back_bit_for_bit(open_cache, redis_server):
+async def test_a_mask_is_read_back_bit_for_bit(open_cache, redis_server):
     cache = open_cache(redis_server.url, codec=MaskCodec("model"))
     value = logits()
 
@@ -85,7 +85,7 @@ async def test_a_value_of_another_model_is_a_miss(open_cache, redis_server, code
     assert await writer.contains(KEY) is False
 
 
-async def test_a_mask_is_no_embedding(open_cache, redis_server):
+async def test_a_mask_under_an_embedding_key_is_a_miss(open_cache, redis_server):
     await open_cache(redis_server.url, codec=MaskCodec("model")).put(KEY, logits())
 
     assert await open_cache(redis_server.url, codec=EmbeddingCodec("model")).get(KEY) is None

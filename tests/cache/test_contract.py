@@ -1,4 +1,4 @@
-"""What every cache promises, whatever stands behind it."""
+"""The contract of `Cache`, checked for every tier."""
 
 import asyncio
 import uuid
@@ -24,7 +24,7 @@ def key():
     return f"edgesam:test:{uuid.uuid4().hex}"
 
 
-async def test_a_cache_knows_that_it_has_nothing(cache):
+async def test_an_absent_value_is_a_miss(cache):
     name = key()
 
     assert await cache.get(name) is None
@@ -32,7 +32,7 @@ async def test_a_cache_knows_that_it_has_nothing(cache):
     assert await cache.delete(name) is False
 
 
-async def test_a_value_comes_back_as_it_was(cache):
+async def test_a_value_is_read_back_unchanged(cache):
     name = key()
 
     await cache.put(name, memoryview(b"a value\x00\r\n\xff"))
@@ -51,7 +51,7 @@ async def test_the_size_of_a_value_does_not_matter(cache, size_bytes):
     assert await cache.get(name) == value
 
 
-async def test_a_later_value_takes_the_place_of_an_earlier_one(cache):
+async def test_a_later_value_replaces_an_earlier_one(cache):
     name = key()
 
     await cache.put(name, memoryview(b"earlier"))
@@ -80,7 +80,7 @@ async def test_keys_do_not_share_values(cache):
     assert values == [name.encode() for name in names]
 
 
-async def test_many_may_ask_at_once(cache):
+async def test_many_simultaneous_calls_are_answered(cache):
     name = key()
     value = memoryview(bytes(2**20))
     await cache.put(name, value)
@@ -101,18 +101,18 @@ async def test_look_ups_are_counted_by_outcome(cache, lookups):
     assert counts == [1.0, 1.0, 0.0]
 
 
-async def test_asking_whether_there_is_a_value_is_no_look_up(cache, lookups):
+async def test_contains_counts_no_look_up(cache, lookups):
     await cache.contains(key())
 
     assert lookups(cache.tier, "miss") == 0.0
 
 
-async def test_a_cancelled_caller_leaves_the_cache_in_order(cache):
+async def test_cancelled_callers_do_not_affect_later_calls(cache):
     name = key()
     await cache.put(name, memoryview(b"value"))
 
     callers = [asyncio.create_task(cache.get(name)) for _ in range(20)]
-    await asyncio.sleep(0)  # lets them start
+    await asyncio.sleep(0)  # the tasks start
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
@@ -120,13 +120,13 @@ async def test_a_cancelled_caller_leaves_the_cache_in_order(cache):
     assert await cache.get(name) == b"value"
 
 
-async def test_closing_is_quiet(cache):
+async def test_closing_raises_no_error(cache):
     await cache.put(key(), memoryview(b"value"))
 
     await cache.aclose()
 
 
-async def test_renewing_tells_whether_there_is_a_value_and_counts_no_look_up(cache, metrics):
+async def test_renew_returns_whether_there_is_a_value_and_counts_no_look_up(cache, metrics):
     name = key()
     await cache.put(name, memoryview(b"value"))
 

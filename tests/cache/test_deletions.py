@@ -1,4 +1,4 @@
-"""Deletions of one replica are published to the others, and leave tombstones for those that miss the message."""
+"""Deletions are published to all replicas, and recorded as tombstones for replicas that miss the message."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ async def open_replica(open_client, metrics):
 
 
 async def deletes(first, second, server):
-    """The first replica deletes, the second receives it, and Redis no longer has the value."""
+    """Check that the first replica deletes a value, the second receives it, and Redis no longer has the value."""
     await second.subscribes()
     server.ask("SET", "edgesam:a", "value")
 
@@ -69,7 +69,7 @@ async def test_the_other_replicas_receive_a_deletion_and_its_sender_does_not(ope
     await first.subscribes()
 
     await deletes(first, second, redis_server)
-    await second.deletions.delete("edgesam:b")  # Redis never had it; perhaps a memory has
+    await second.deletions.delete("edgesam:b")  # Redis never had it, but the memory of a replica may
     await first.receives(1)
 
     assert first.received == ["edgesam:b"]
@@ -104,7 +104,7 @@ async def test_over_every_node_of_a_cluster(open_replica):
 
 
 @pytest.mark.slow
-async def test_behind_sentinel_also_when_the_master_is_another(open_replica):
+async def test_behind_sentinel_also_after_a_failover(open_replica):
     with RedisSentinels() as sentinels:
         first, second = open_replica(sentinels.url), open_replica(sentinels.url)
         await deletes(first, second, sentinels.master)
@@ -117,7 +117,7 @@ async def test_behind_sentinel_also_when_the_master_is_another(open_replica):
         await second.receives(2)
 
 
-async def test_each_deletion_leaves_a_tombstone_of_its_own(open_replica, redis_server):
+async def test_each_deletion_sets_a_unique_tombstone(open_replica, redis_server):
     first, second = open_replica(redis_server.url), open_replica(redis_server.url)
     assert await second.deletions.tombstone("edgesam:deleted-twice") == ""
 
@@ -134,7 +134,7 @@ async def test_each_deletion_leaves_a_tombstone_of_its_own(open_replica, redis_s
 
 @pytest.fixture
 def put(open_cache, redis_server):
-    """Store the value of a key, as an upload does that knows a tombstone, or as a replica that knows none."""
+    """A function that stores a value as an upload with a known tombstone does, or as a replica without one does."""
     cache = open_cache(redis_server.url, ttl_s=1000.0)
 
     async def put_(key, known=""):
@@ -156,7 +156,7 @@ async def test_nothing_is_stored_beside_an_unknown_tombstone(open_replica, redis
     assert await put(key, known=tombstone)
     assert redis_server.ask("KEYS", "edgesam:*put*") == [key.encode()]
     assert 800_000 < redis_server.ask("PTTL", key) <= 1_100_000
-    assert await put(key, known=tombstone)  # which is no longer there
+    assert await put(key, known=tombstone)  # the tombstone is removed
 
 
 async def test_a_value_stored_during_its_deletion_does_not_stay_beside_its_tombstone(open_replica, redis_server, put):
@@ -168,7 +168,7 @@ async def test_a_value_stored_during_its_deletion_does_not_stay_beside_its_tombs
 
 
 @pytest.mark.slow
-async def test_in_a_cluster_too(open_replica, open_cache):
+async def test_tombstones_work_in_a_cluster(open_replica, open_cache):
     with RedisCluster() as cluster:
         deletions, cache = open_replica(cluster.url).deletions, open_cache(cluster.url)
         for number in range(6):  # on every master
@@ -185,7 +185,7 @@ async def test_in_a_cluster_too(open_replica, open_cache):
     ("tombstone", "expected"),
     [("0:ab", True), ("9999999999999:ab", False), ("1", True), ("", False), ("-5:a", False), ("\u0664:a", False)],
 )
-def test_a_tombstone_tells_its_age_and_other_text_is_never_older(tombstone, expected):
+def test_a_tombstone_has_an_age_and_other_text_is_never_older(tombstone, expected):
     assert is_older(tombstone, 1.0) is expected
 
 
@@ -202,10 +202,10 @@ async def test_closing_a_subscription_can_be_cancelled(open_client, redis_server
         await closing
 
 
-async def test_a_subscription_ends_whenever_it_is_closed(open_replica, redis_server):
+async def test_a_subscription_can_be_closed_at_any_time(open_replica, redis_server):
     deletions = open_replica(redis_server.url).deletions
 
-    for iterations in range(40):  # of the event loop; some of them are within the library, while it connects
+    for iterations in range(40):  # of the event loop; after some of them the library is connecting
         subscription = deletions.subscription(on_deletion=lambda _: None, on_subscribed=lambda: None)
         subscription.start()
         for _ in range(iterations):
@@ -213,7 +213,7 @@ async def test_a_subscription_ends_whenever_it_is_closed(open_replica, redis_ser
         await asyncio.wait_for(subscription.aclose(), WAIT_S)
 
 
-async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_says_it_once(open_replica, caplog):
+async def test_without_the_right_to_the_channel_values_are_deleted_and_it_is_logged_once(open_replica, caplog):
     with RedisServer(acl=[f"user edgesam on >pw {RIGHTS} +publish +subscribe"]) as server:
         replica = open_replica(f"redis://edgesam:pw@127.0.0.1:{server.port}")
         server.ask("SET", "edgesam:a", "value")
@@ -231,7 +231,7 @@ async def test_without_the_right_to_the_channel_values_are_deleted_and_the_log_s
 
 
 async def tries_again(server, times):
-    """Wait until SUBSCRIBE was refused so often."""
+    """Wait until SUBSCRIBE was refused this number of times."""
     await eventually(
         lambda: server.ask("INFO", "commandstats").get("cmdstat_subscribe", {}).get("rejected_calls", 0) >= times,
         timeout_s=WAIT_S,
@@ -277,7 +277,7 @@ async def test_garbage_on_the_channel_is_ignored(open_replica, redis_server, gar
     assert len(second.subscribed_at) == 1
 
 
-async def test_after_a_restart_of_redis_it_subscribes_again_and_logs_it_once(open_replica, caplog):
+async def test_after_a_restart_of_redis_a_replica_subscribes_again_and_logs_it_once(open_replica, caplog):
     with RedisServer() as server, caplog.at_level(logging.INFO):
         first, second = open_replica(server.url), open_replica(server.url)
         await first.subscribes()
@@ -296,7 +296,7 @@ async def test_after_a_restart_of_redis_it_subscribes_again_and_logs_it_once(ope
         assert levels == ["INFO"] * 2 + ["WARNING"] * 2 + ["INFO"] * 2
 
 
-async def test_attempts_to_reach_a_lost_redis_grow_rare(open_replica, monkeypatch):
+async def test_attempts_to_reach_a_lost_redis_become_less_frequent(open_replica, monkeypatch):
     monkeypatch.setattr(service.cache.redis.pubsub, "FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(service.cache.redis.pubsub, "LAST_RETRY_S", 0.08)
     attempts = []
@@ -314,7 +314,7 @@ async def test_attempts_to_reach_a_lost_redis_grow_rare(open_replica, monkeypatc
     assert min(pauses_s[3:]) >= 0.08 * 0.75
 
 
-async def test_a_subscription_leaves_a_silent_redis_and_returns(open_replica, monkeypatch, caplog):
+async def test_a_subscription_reconnects_after_a_silent_redis(open_replica, monkeypatch, caplog):
     monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.05)
     monkeypatch.setattr(service.cache.redis.pubsub, "ANSWER_S", 0.5)
     with RedisServer() as server:
@@ -328,7 +328,7 @@ async def test_a_subscription_leaves_a_silent_redis_and_returns(open_replica, mo
         await replica.subscribes(times=2)
 
 
-async def test_a_quiet_connection_is_checked_with_ping_and_stays(open_replica, monkeypatch):
+async def test_a_connection_without_messages_is_checked_with_ping_and_kept(open_replica, monkeypatch):
     monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.01)
     with RedisServer() as server:
         replica = open_replica(server.url)

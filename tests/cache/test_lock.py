@@ -14,7 +14,7 @@ from service.errors import CacheUnavailable
 
 @pytest.fixture
 def open_lock(open_client, metrics):
-    """A lock over a client of its own, as another replica would have."""
+    """A function that returns a lock over a client of its own, as another replica would have."""
 
     def open_(url, *, ttl_s=60.0, **bounds):
         return RedisLock(open_client(url, **bounds), CircuitBreaker(metrics=metrics), ttl_s=ttl_s)
@@ -26,7 +26,7 @@ def key():
     return f"edgesam:test:{uuid.uuid4().hex}"
 
 
-async def test_one_of_two_owners_gets_it(open_lock, redis_server):
+async def test_one_of_two_owners_gets_the_lock(open_lock, redis_server):
     first, second = open_lock(redis_server.url), open_lock(redis_server.url)
     name = key()
 
@@ -37,7 +37,7 @@ async def test_one_of_two_owners_gets_it(open_lock, redis_server):
     assert await first.acquire(name) is None  # nor the owner once more
 
 
-async def test_of_many_at_once_exactly_one_gets_it(open_lock, redis_server):
+async def test_of_many_simultaneous_owners_exactly_one_gets_the_lock(open_lock, redis_server):
     locks = [open_lock(redis_server.url) for _ in range(8)]
     name = key()
 
@@ -73,7 +73,7 @@ async def test_only_the_owner_releases(open_lock, redis_server):
     assert await second.acquire(name) is None
 
 
-async def test_a_lost_owner_blocks_nobody_for_longer_than_the_time_to_live(open_lock, redis_server):
+async def test_the_lock_of_a_lost_owner_expires_after_its_time_to_live(open_lock, redis_server):
     lost, waiting = open_lock(redis_server.url, ttl_s=0.05), open_lock(redis_server.url)
     name = key()
     lost_token = await lost.acquire(name)
@@ -88,7 +88,7 @@ async def test_a_lost_owner_blocks_nobody_for_longer_than_the_time_to_live(open_
     assert await waiting.renew(name, token)  # the late release did not take it away
 
 
-async def test_renewing_starts_the_time_anew(open_lock, redis_server):
+async def test_renewing_restarts_the_time_to_live(open_lock, redis_server):
     lock = open_lock(redis_server.url, ttl_s=60.0)
     name = key()
     token = await lock.acquire(name)
@@ -110,7 +110,7 @@ async def test_only_the_owner_renews(open_lock, redis_server):
     assert redis_server.ask("PTTL", f"lock:{name}") <= 5000
 
 
-async def test_an_expired_lock_is_not_brought_back(open_lock, redis_server):
+async def test_renewing_does_not_restore_an_expired_lock(open_lock, redis_server):
     lock = open_lock(redis_server.url)
     name = key()
 
@@ -119,7 +119,7 @@ async def test_an_expired_lock_is_not_brought_back(open_lock, redis_server):
     assert redis_server.ask("EXISTS", f"lock:{name}") == 0
 
 
-async def test_without_redis_nobody_knows_who_has_it(open_lock):
+async def test_without_redis_every_call_is_unavailable(open_lock):
     lock = open_lock(f"redis://127.0.0.1:{free_port()}")
 
     with pytest.raises(CacheUnavailable):
@@ -141,10 +141,10 @@ async def test_a_silent_redis_costs_one_bounded_wait(open_lock):
                 await lock.acquire("a")
 
 
-async def test_a_caller_that_goes_while_it_takes_the_lock_leaves_none_behind(open_lock, redis_server):
+async def test_a_caller_that_is_cancelled_while_it_takes_the_lock_does_not_keep_it(open_lock, redis_server):
     lock = open_lock(redis_server.url, ttl_s=600.0)
 
-    for iterations in range(20):  # leaves at another point of the way each time
+    for iterations in range(20):  # cancels at another step each time
         name = key()
         taking = asyncio.create_task(lock.acquire(name))
         for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""The memory tier: bounded in bytes, least recently used out first, time to live renewed by use."""
+"""The memory tier: bounded in bytes, evicts the least recently used value first, each use renews the time to live."""
 
 from collections import OrderedDict
 
@@ -12,7 +12,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test advances, in seconds."""
 
     def __init__(self):
         self.now_s = 1000.0
@@ -29,7 +29,7 @@ def evictions(metrics):
     return metrics.registry.get_sample_value("edgesam_cache_evictions_total", {"tier": "memory"})
 
 
-async def test_the_least_recently_used_value_makes_room(metrics):
+async def test_the_least_recently_used_value_is_evicted(metrics):
     cache = MemoryCache(max_bytes=30, ttl_s=60.0, metrics=metrics)
     for name in ("a", "b", "c"):
         await cache.put(name, value(10))
@@ -75,7 +75,7 @@ async def test_a_value_above_the_bound_is_not_kept_and_evicts_nothing_but_its_pr
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1])
-async def test_a_tier_without_room_keeps_nothing(metrics, size_bytes):
+async def test_a_tier_of_zero_bytes_stores_nothing(metrics, size_bytes):
     cache = MemoryCache(max_bytes=0, ttl_s=60.0, metrics=metrics)
 
     await cache.put("a", value(size_bytes))
@@ -114,7 +114,7 @@ async def test_every_use_renews_the_time_to_live(metrics, use):
     assert await cache.get("a") is None
 
 
-async def test_asking_whether_it_is_there_does_not_renew(metrics):
+async def test_contains_does_not_renew_the_time_to_live(metrics):
     clock = Clock()
     cache = MemoryCache(max_bytes=100, ttl_s=60.0, metrics=metrics, clock=clock)
     await cache.put("a", value(10))
@@ -126,7 +126,7 @@ async def test_asking_whether_it_is_there_does_not_renew(metrics):
     assert await cache.contains("a") is False
 
 
-async def test_a_new_value_makes_expired_ones_give_back_their_bytes(metrics):
+async def test_storing_a_value_frees_the_bytes_of_expired_values(metrics):
     clock = Clock()
     cache = MemoryCache(max_bytes=100, ttl_s=60.0, metrics=metrics, clock=clock)
     await cache.put("a", value(10))
@@ -137,7 +137,7 @@ async def test_a_new_value_makes_expired_ones_give_back_their_bytes(metrics):
     assert cache.held_bytes == 10
 
 
-async def test_a_peek_counts_its_hits_and_leaves_misses_to_get(metrics, lookups):
+async def test_peek_counts_hits_and_no_misses(metrics, lookups):
     cache = MemoryCache(max_bytes=100, ttl_s=60.0, metrics=metrics)
     await cache.put("a", value(10))
 
@@ -157,7 +157,7 @@ async def test_the_bytes_held_are_shown_when_scraped(metrics):
     assert metrics.registry.get_sample_value("edgesam_cache_bytes", {"tier": "masks"}) == 30
 
 
-async def test_closing_gives_all_bytes_back(metrics):
+async def test_closing_frees_all_bytes(metrics):
     cache = MemoryCache(max_bytes=100, ttl_s=60.0, metrics=metrics)
     await cache.put("a", value(10))
 
@@ -168,7 +168,7 @@ async def test_closing_gives_all_bytes_back(metrics):
 
 
 class PlainCache:
-    """The same promises, told slowly: every entry is looked at every time."""
+    """A slow reference of `MemoryCache`: each call checks every entry."""
 
     def __init__(self, max_bytes, ttl_s):
         self.max_bytes, self.ttl_s = max_bytes, ttl_s
@@ -214,7 +214,7 @@ STEPS = st.lists(
 
 @settings(deadline=None)
 @given(steps=STEPS)
-async def test_it_behaves_like_the_plain_one_whatever_is_asked(steps):
+async def test_any_calls_give_the_results_of_the_slow_reference(steps):
     clock = Clock()
     cache = MemoryCache(max_bytes=12, ttl_s=8.0, metrics=Metrics(CollectorRegistry()), clock=clock)
     plain = PlainCache(max_bytes=12, ttl_s=8.0)
@@ -233,12 +233,12 @@ async def test_it_behaves_like_the_plain_one_whatever_is_asked(steps):
         assert cache.held_bytes == plain.held() <= 12
 
 
-async def test_what_belongs_together_is_dropped_together_however_the_rest_was_removed(metrics):
+async def test_a_group_is_dropped_as_a_whole_after_other_removals(metrics):
     cache = MemoryCache(4, 1000.0, metrics, group=lambda key: key[0])
     for key in ("a1", "a2", "b1", "a3"):
         await cache.put(key, memoryview(b"x"))
     await cache.put("a2", memoryview(b"y"))
-    await cache.put("b2", memoryview(b"x"))  # for which a1 makes room
+    await cache.put("b2", memoryview(b"x"))  # evicts a1
     cache.drop("b1")
 
     assert sorted(cache.drop_group("a")) == ["a2", "a3"]

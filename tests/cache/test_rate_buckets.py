@@ -1,4 +1,4 @@
-"""Shared token buckets on a real Redis: what is charged is owed, it passes with time, and rubbish does no harm."""
+"""Shared token buckets on a real Redis: charges become a debt that falls with time. Invalid values are clamped."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def buckets(redis_server, metrics):
     await client.aclose()
 
 
-async def test_what_is_taken_is_owed_until_it_has_come_back(buckets, redis_server):
+async def test_taken_tokens_are_a_debt_until_they_are_refilled(buckets, redis_server):
     first = await buckets.settle("key", taken_s=100.0, burst_s=1000.0)
     second = await buckets.settle("key", taken_s=200.0, burst_s=1000.0)
     asked = await buckets.settle("key", taken_s=0.0, burst_s=1000.0)
@@ -32,9 +32,9 @@ async def test_what_is_taken_is_owed_until_it_has_come_back(buckets, redis_serve
     assert 0 < redis_server.ask("PTTL", KEY) <= 300_000
 
 
-async def test_a_bucket_that_is_full_again_leaves_nothing_behind(buckets, redis_server):
+async def test_a_full_bucket_has_no_key(buckets, redis_server):
     await buckets.settle("key", taken_s=0.02, burst_s=1.0)
-    await asyncio.sleep(0.03)  # the time is what passes
+    await asyncio.sleep(0.03)  # the time has to pass
 
     assert await buckets.settle("key", taken_s=0.0, burst_s=1.0) == 0.0
     assert redis_server.ask("EXISTS", KEY) == 0
@@ -44,20 +44,20 @@ async def test_the_debt_is_bounded(buckets):
     assert await buckets.settle("key", taken_s=1e6, burst_s=10.0) == 20.0
 
 
-async def test_buckets_are_apart(buckets):
+async def test_buckets_are_independent(buckets):
     await buckets.settle("key", taken_s=5.0, burst_s=10.0)
 
     assert await buckets.settle("other", taken_s=0.0, burst_s=10.0) == 0.0
 
 
 @pytest.mark.parametrize("value", ["", "rubbish", "-5", "1e300", "nan", "inf", "\x00\xff"])
-async def test_what_somebody_else_wrote_there_does_no_harm(buckets, redis_server, value):
+async def test_an_invalid_value_in_redis_is_clamped(buckets, redis_server, value):
     redis_server.ask("SET", KEY, value)
 
     assert 0.9 < await buckets.settle("key", taken_s=1.0, burst_s=10.0) <= 20.0
 
 
-async def test_the_smallest_user_may(metrics):
+async def test_the_documented_rights_are_sufficient(metrics):
     rules = "user edgesam on >pw ~edgesam:* resetchannels -@all +get +getex +set +unlink +exists +pexpire +eval +time"
     with RedisServer(acl=[rules]) as server:
         url = f"redis://edgesam:pw@127.0.0.1:{server.port}"

@@ -21,7 +21,7 @@ def key():
     return f"edgesam:test:{uuid.uuid4().hex}"
 
 
-async def test_values_live_for_their_time_give_or_take_ten_percent(open_cache, redis_server):
+async def test_the_time_to_live_varies_by_ten_percent(open_cache, redis_server):
     cache = open_cache(redis_server.url, ttl_s=1000.0)
     names = [key() for _ in range(40)]
 
@@ -44,7 +44,7 @@ async def test_reading_renews_the_time_to_live(open_cache, redis_server):
     assert redis_server.ask("PTTL", name) > 800_000
 
 
-async def test_asking_whether_it_is_there_does_not_renew(open_cache, redis_server):
+async def test_contains_does_not_renew_the_time_to_live(open_cache, redis_server):
     cache = open_cache(redis_server.url, ttl_s=1000.0)
     name = key()
     await cache.put(name, memoryview(b"value"))
@@ -67,7 +67,7 @@ async def test_an_expired_value_is_a_miss(open_cache, redis_server, lookups):
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"not a note at all", bytes(10_000)], ids=len)
-async def test_bytes_that_are_no_value_are_a_miss_and_deleted(open_cache, redis_server, lookups, data):
+async def test_invalid_bytes_are_a_miss_and_deleted(open_cache, redis_server, lookups, data):
     cache = open_cache(redis_server.url)
     name = key()
     redis_server.ask("SET", name, data or b"xxxx-")
@@ -79,7 +79,7 @@ async def test_bytes_that_are_no_value_are_a_miss_and_deleted(open_cache, redis_
     assert redis_server.ask("EXISTS", name) == 0
 
 
-async def test_a_key_of_another_type_cannot_be_asked(open_cache, redis_server, breaker):
+async def test_a_key_of_another_redis_type_is_unavailable(open_cache, redis_server, breaker):
     cache = open_cache(redis_server.url, breaker=breaker)
     name = key()
     redis_server.ask("LPUSH", name, "a")
@@ -90,7 +90,7 @@ async def test_a_key_of_another_type_cannot_be_asked(open_cache, redis_server, b
     assert not breaker.is_open
 
 
-async def test_look_ups_that_should_not_show_are_not_counted(open_cache, redis_server, lookups):
+async def test_a_tier_without_look_ups_counts_none(open_cache, redis_server, lookups):
     cache = open_cache(redis_server.url, lookups=False)
     name = key()
 
@@ -101,7 +101,7 @@ async def test_look_ups_that_should_not_show_are_not_counted(open_cache, redis_s
     assert lookups("redis", "hit") == lookups("redis", "miss") == 0
 
 
-async def test_values_are_encoded_and_decoded_away_from_the_event_loop(open_cache, redis_server):
+async def test_values_are_encoded_and_decoded_in_worker_threads(open_cache, redis_server):
     threads = []
 
     class WatchedCodec:
@@ -134,7 +134,7 @@ async def test_a_burst_opens_no_more_connections_than_allowed(open_cache, redis_
     asking_for_the_statistics = 1
     opened = redis_server.ask("INFO", "stats")["total_connections_received"] - before - asking_for_the_statistics
     assert all(value == b"value" for value in values)
-    assert opened <= 1  # the other one was there already
+    assert opened <= 1  # one connection was open already
 
 
 async def test_the_database_of_the_address_is_used(open_cache, redis_server):
@@ -147,7 +147,7 @@ async def test_the_database_of_the_address_is_used(open_cache, redis_server):
     assert await three.get(name) == b"value"
 
 
-async def test_cancelled_callers_leave_at_once_and_cost_no_connection(open_cache, redis_server, breaker):
+async def test_cancelled_callers_return_at_once_and_cost_no_connection(open_cache, redis_server, breaker):
     cache = open_cache(redis_server.url, breaker=breaker, max_connections=2)
     name = key()
     value = memoryview(bytes(2**20))
@@ -232,7 +232,7 @@ def test_a_wrong_address_is_refused_at_once_and_not_quoted(url):
     assert refusal.value.__suppress_context__
 
 
-async def test_connecting_is_lazy_and_a_closed_client_answers_nothing(open_cache, open_client, breaker, redis_server):
+async def test_connecting_is_lazy_and_a_closed_client_is_unavailable(open_cache, open_client, breaker, redis_server):
     client = open_client(redis_server.url)
     await client.call(breaker, "PING")
 
@@ -242,11 +242,11 @@ async def test_connecting_is_lazy_and_a_closed_client_answers_nothing(open_cache
         await client.call(breaker, "PING")
 
 
-async def test_closing_waits_for_what_runs(open_client, breaker, redis_server):
+async def test_closing_waits_for_running_commands(open_client, breaker, redis_server):
     client = open_client(redis_server.url)
     name = key()
     caller = asyncio.create_task(client.call(breaker, "SET", name, bytes(2**20)))
-    await asyncio.sleep(0)  # lets it start
+    await asyncio.sleep(0)  # the task starts
 
     await client.aclose()
 

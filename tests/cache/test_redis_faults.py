@@ -1,4 +1,4 @@
-"""The Redis tier against a Redis that is stopped, silent, restarted, or something else altogether."""
+"""The Redis tier with a Redis that is stopped, silent or restarted, and with a server that is not Redis."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from service.errors import CacheUnavailable
 
 pytestmark = pytest.mark.alone
 
-# The bounds that the service uses by default, and what a busy machine may add to them.
+# The default bounds of the service, and the delay that a busy machine may add to them.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, QUEUE_TIMEOUT_S = 0.05, 0.1, 0.5
 DEADLINE_S = CONNECT_TIMEOUT_S + 2 * READ_TIMEOUT_S
 SLACK_S = 0.5
@@ -20,7 +20,7 @@ SLACK_S = 0.5
 
 @pytest.fixture
 def open_hasty(open_cache, metrics):
-    """A Redis tier with the default bounds."""
+    """A function that returns a Redis tier with the default bounds."""
 
     def open_(url, *, failures=5, open_s=60.0, max_connections=8):
         return open_cache(
@@ -36,7 +36,7 @@ def open_hasty(open_cache, metrics):
 
 
 async def fail(cache, verb="get"):
-    """Seconds a call took to be CacheUnavailable."""
+    """Return the seconds until a call raised CacheUnavailable."""
     calls = {
         "get": lambda: cache.get("edgesam:a"),
         "put": lambda: cache.put("edgesam:a", memoryview(bytes(2**21))),
@@ -51,7 +51,7 @@ async def fail(cache, verb="get"):
 
 
 async def reach(call, timeout_s=10.0):
-    """The answer of a call, repeated until the cache is available."""
+    """Repeat a call until the cache is available, and return the answer."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -100,7 +100,7 @@ async def test_a_silent_server_costs_one_bounded_wait(open_hasty, address, verb)
         assert without_one_s < DEADLINE_S + SLACK_S
 
 
-async def test_a_silent_server_is_not_asked_for_long(open_hasty):
+async def test_a_silent_server_opens_the_breaker(open_hasty):
     with RedisServer() as server:
         cache = open_hasty(server.url, failures=5)
         server.pause()
@@ -140,7 +140,7 @@ async def test_a_resumed_server_is_used_again_after_one_probe(open_hasty, metric
         assert metrics.registry.get_sample_value("edgesam_redis_breaker_open") == 0
 
 
-async def test_while_it_is_silent_only_probes_reach_it(open_hasty):
+async def test_only_probes_reach_a_silent_server(open_hasty):
     with RedisServer() as server:
         cache = open_hasty(server.url, failures=1, open_s=0.3)
         server.pause()
@@ -172,7 +172,7 @@ async def test_a_killed_and_restarted_server_is_empty_and_no_call_fails_after_it
         assert lookups("redis", "miss") == 1
 
 
-async def test_connections_that_died_unnoticed_are_replaced_without_a_failed_call(open_cache):
+async def test_closed_connections_are_replaced_without_a_failed_call(open_cache):
     with RedisServer() as server:
         cache = open_cache(server.url)
         await cache.put("edgesam:a", memoryview(b"value"))
@@ -182,7 +182,7 @@ async def test_connections_that_died_unnoticed_are_replaced_without_a_failed_cal
         assert await cache.get("edgesam:a") is None
 
 
-async def test_a_lack_of_connections_is_not_held_against_the_server(open_client, metrics):
+async def test_a_lack_of_connections_does_not_open_the_breaker(open_client, metrics):
     with RedisServer() as server:
         client = open_client(server.url, max_connections=1, queue_timeout_s=0.05)
         breaker = CircuitBreaker(failures=1, metrics=metrics)
@@ -198,7 +198,7 @@ async def test_a_lack_of_connections_is_not_held_against_the_server(open_client,
         assert not breaker.is_open
 
 
-async def test_many_callers_of_a_silent_server_wait_hardly_longer_than_one(open_hasty):
+async def test_many_callers_of_a_silent_server_wait_about_as_long_as_one(open_hasty):
     with RedisServer() as server:
         cache = open_hasty(server.url)
         server.pause()
@@ -226,7 +226,7 @@ async def test_a_cancelled_caller_does_not_wait_for_a_silent_server(open_hasty):
         assert time.perf_counter() - start < READ_TIMEOUT_S / 2
 
 
-async def test_a_caller_that_gives_up_in_time_gets_its_own_timeout(open_hasty):
+async def test_a_caller_with_a_shorter_timeout_gets_its_own_timeout(open_hasty):
     with RedisServer() as server:
         cache = open_hasty(server.url)
         server.pause()
@@ -254,7 +254,7 @@ async def test_a_cancelled_probe_still_closes_the_breaker(open_client, metrics):
 
 @asynccontextmanager
 async def foreign_server(answer: bytes | None):
-    """Something on a port that is no Redis: answers everything with the same bytes, or closes at once."""
+    """A server that is not Redis: it answers every command with the same bytes, or closes at once."""
 
     async def serve(reader, writer):
         try:
@@ -290,7 +290,7 @@ async def foreign_server(answer: bytes | None):
     ],
     ids=repr,
 )
-async def test_whatever_answers_in_place_of_redis_is_a_miss_or_an_unavailable_cache(open_hasty, login, answer):
+async def test_a_server_that_is_not_redis_gives_a_miss_or_an_unavailable_cache(open_hasty, login, answer):
     async with foreign_server(answer) as port:
         cache = open_hasty(f"redis://{login}127.0.0.1:{port}")
 

@@ -1,7 +1,7 @@
-"""The attributes of redis-py that its documentation does not promise, and that service/cache/redis uses all the same.
+"""The undocumented attributes of redis-py that service/cache/redis uses.
 
-A new version of the library that lacks one fails here by name. The upper bound in pyproject.toml lets nobody install
-a version that this test has not seen.
+A new version of the library that lacks one fails here by name. The upper bound in pyproject.toml prevents the
+installation of a version that these tests have not checked.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""The Redis tier over TLS and as a user who may do little."""
+"""The Redis tier over TLS, and as a user with few rights."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ RIGHTS = [right for right in re.findall(r"[+&]\S+", USER_RULE) if right != "+pin
 
 
 def without(*rights):
-    """The rule of the user, without some rights."""
+    """Return the ACL rule of the user without some rights."""
     return " ".join(part for part in USER_RULE.split() if part not in rights)
 
 
@@ -30,7 +30,7 @@ def url_of(server, user, password):
 
 
 async def use_everything(cache, lock, deletions):
-    """One round of all that the service asks of Redis."""
+    """Run every kind of command that the service sends to Redis."""
     received, subscribed = asyncio.Queue(), asyncio.Event()
     subscription = deletions.subscription(on_deletion=received.put_nowait, on_subscribed=subscribed.set)
     subscription.start()
@@ -57,7 +57,7 @@ async def use_everything(cache, lock, deletions):
 
 @pytest.fixture
 def open_all(open_cache, open_client, metrics):
-    """What asks Redis, as the user `edgesam` of a server."""
+    """A function that returns the cache, the lock and the deletions, as the user `edgesam` of a server."""
 
     def open_(server):
         url, breaker = url_of(server, "edgesam", "s3cret"), CircuitBreaker(metrics=metrics)
@@ -67,13 +67,13 @@ def open_all(open_cache, open_client, metrics):
     return open_
 
 
-async def test_the_documented_user_may_do_all_that_is_needed(open_all):
+async def test_the_documented_rights_are_sufficient(open_all):
     with RedisServer(acl=[USER_RULE]) as server:
         await use_everything(*open_all(server))
 
 
 @pytest.mark.parametrize("right", RIGHTS)
-async def test_the_documented_user_has_no_right_too_many(open_all, right, monkeypatch):
+async def test_each_documented_right_is_needed(open_all, right, monkeypatch):
     monkeypatch.setattr(f"{__name__}.LONG_ENOUGH_S", 0.5)
     with (
         RedisServer(acl=[without(right)]) as server,
@@ -86,7 +86,7 @@ async def test_the_documented_user_has_no_right_too_many(open_all, right, monkey
     ("path", "beside"),
     [("docs/how-to/redis.md", ""), ("docker/make-secrets", " +time"), ("k8s/make-secrets", " +time")],
 )
-def test_whoever_is_shown_how_to_make_the_user_makes_this_one(path, beside):
+def test_the_documents_and_scripts_create_the_same_user(path, beside):
     lines = [line.strip("`,. ") for line in re.findall(r"user edgesam on .*", (ROOT / path).read_text())]
 
     rights = DOCUMENTED.partition("PASSWORD ")[2] + beside
@@ -94,7 +94,7 @@ def test_whoever_is_shown_how_to_make_the_user_makes_this_one(path, beside):
     assert lines[0].split("`")[0].endswith(rights)
 
 
-async def test_an_upgrade_with_the_old_rights_serves_values_and_the_log_names_the_missing_right_once(open_all, caplog):
+async def test_with_the_rights_of_an_older_release_values_are_served_and_missing_rights_logged_once(open_all, caplog):
     with RedisServer(acl=[without("+get", "+ping")]) as server:
         cache, lock, deletions = open_all(server)
 
@@ -140,7 +140,7 @@ async def test_a_missing_right_is_an_answer_and_does_not_open_the_breaker(open_c
 
 
 @pytest.mark.parametrize("login", ["edgesam:wrong@", "nobody:s3cret@", ":s3cret@", ""])
-async def test_a_wrong_login_is_an_unavailable_cache_that_does_not_tell_the_password(open_cache, login):
+async def test_a_wrong_login_is_an_unavailable_cache_and_the_error_has_no_password(open_cache, login):
     with RedisServer(acl=[USER_RULE]) as server:
         cache = open_cache(f"redis://{login}127.0.0.1:{server.port}")
 
@@ -167,7 +167,7 @@ async def test_tls_works_with_the_right_authority(open_cache):
         assert await cache.get("edgesam:a") == value
 
 
-async def test_tls_refuses_a_server_that_the_authority_does_not_know(open_cache):
+async def test_tls_refuses_a_server_with_another_authority(open_cache):
     with RedisServer(tls=True) as server, RedisServer(tls=True) as other:
         for url in (server.tls_url, f"{server.tls_url}?ssl_ca_certs={other.ca_path}"):
             cache = open_cache(url)
@@ -186,7 +186,7 @@ async def test_tls_checks_the_name_of_the_server(open_cache):
             await cache.get("edgesam:a")
 
 
-async def test_a_plain_client_of_a_tls_port_is_told_it_is_unavailable(open_cache):
+async def test_a_plain_client_of_a_tls_port_gets_an_unavailable_cache(open_cache):
     with RedisServer(tls=True) as server:
         cache = open_cache(f"redis://127.0.0.1:{server.tls_port}", read_timeout_s=0.2)
 

@@ -1,4 +1,4 @@
-"""The Redis tier behind Sentinel: the master is found, lost, and found again elsewhere."""
+"""The Redis tier behind Sentinel: finding the master, and finding the new one after a failover."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from service.errors import CacheUnavailable
 
 
 async def answer(call, timeout_s=20.0):
-    """The answer of a call, repeated until the cache is available."""
+    """Repeat a call until the cache is available, and return the answer."""
     async with asyncio.timeout(timeout_s):
         while True:
             try:
@@ -24,9 +24,9 @@ async def answer(call, timeout_s=20.0):
 
 @pytest.mark.slow
 @pytest.mark.alone
-async def test_a_master_that_is_lost_is_replaced_by_the_one_that_was_elected(open_cache, metrics):
+async def test_after_the_loss_of_the_master_the_elected_one_is_used(open_cache, metrics):
     with RedisSentinels() as sentinels:
-        # One sentinel is silent all the time: the others are asked at the same time.
+        # One sentinel is silent during the whole test. All sentinels are asked at the same time.
         os.kill(sentinels.processes[1].pid, signal.SIGSTOP)
         breaker = CircuitBreaker(failures=3, open_s=0.2, metrics=metrics)
         cache = open_cache(sentinels.url, breaker=breaker, connect_timeout_s=0.3, read_timeout_s=0.3)
@@ -41,7 +41,7 @@ async def test_a_master_that_is_lost_is_replaced_by_the_one_that_was_elected(ope
         assert sentinels.replica.ask("EXISTS", "edgesam:b") == 1
 
 
-async def test_sentinels_that_are_not_there_are_an_unavailable_cache(open_cache):
+async def test_unreachable_sentinels_are_an_unavailable_cache(open_cache):
     cache = open_cache(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/images")
 
     with pytest.raises(CacheUnavailable):
