@@ -1,4 +1,4 @@
-"""What the tests of this package share: real graphs, work that can be held back, one Redis, and the whole service."""
+"""Fixtures of the inference tests: real graphs, work that waits until it is released, one Redis, the whole service."""
 
 import asyncio
 import gc
@@ -23,12 +23,12 @@ from service.inference.scheduling.deadline import Deadline
 from service.inference.scheduling.fairness import Caller
 from service.settings import Settings
 
-WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
+WAIT_S = 60.0  # limit for a busy machine; a test that passes does not depend on it
 
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
-    """What is in no circle goes by itself; what is stays until this ends."""
+    """Switch the garbage collector off. Objects in reference cycles then stay in memory until the test ends."""
     gc.collect()
     gc.disable()
     yield
@@ -36,7 +36,7 @@ def without_collector() -> Iterator[None]:
 
 
 class HeldWork:
-    """A batcher's `run` that stands still until it is let go, and remembers its batches. Answers items × 10."""
+    """A batcher's `run` that blocks until it is released, and records its batches. It answers items × 10."""
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
@@ -59,11 +59,11 @@ class HeldWork:
         assert await asyncio.to_thread(self._started.acquire, timeout=WAIT_S), "no batch was started"
 
     def release(self) -> None:
-        """All batches, from now on."""
+        """Release the waiting batches and all later ones."""
         self._go.set()
 
     def release_one(self) -> None:
-        """One of the batches that stand still now or will."""
+        """Release one batch, a waiting one or the next one."""
         self._steps.release()
 
 
@@ -85,7 +85,7 @@ class Service:
         return await self._client.post("/segment", json=body)
 
     async def sample(self, name: str, **labels: str) -> float:
-        """A number of /metrics, 0 where it is not there yet."""
+        """Return a sample of /metrics, 0 if it is absent."""
         text = (await self._client.get("/metrics")).text
         return next(
             (
@@ -98,13 +98,13 @@ class Service:
         )
 
     async def encodes(self) -> float:
-        """Runs of the encoder for requests."""
+        """Return the number of encoder runs for requests."""
         return await self.sample("edgesam_batch_size_count", lane="encode")
 
 
 @pytest.fixture
 def new_context(metrics) -> Callable[..., RequestContext]:
-    """Makes the context of one request, by the key of this name."""
+    """A function that returns the context of one request with the key of this name."""
 
     def new(name: str = "") -> RequestContext:
         return RequestContext(metrics.timings(), Caller(name, name), Deadline(WAIT_S, "A test"))
@@ -114,7 +114,7 @@ def new_context(metrics) -> Callable[..., RequestContext]:
 
 @pytest.fixture
 async def open_batcher(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
-    """A batcher `test` that is running, closed after the test; items are numbers of one group and size 1."""
+    """A function that starts a batcher `test` for numbers of one group and size 1. It is closed after the test."""
     async with AsyncExitStack() as stack:
 
         def open_(run, *, group=lambda _: None, size=lambda _: 1, **bounds: int) -> DynamicBatcher:
@@ -129,7 +129,7 @@ async def open_batcher(metrics) -> AsyncIterator[Callable[..., DynamicBatcher]]:
 
 @pytest.fixture
 def held(open_batcher) -> Iterator[HeldWork]:
-    """Let go before the batcher is closed, also when the test fails."""
+    """Blocked work, which is released before the batcher is closed, also when the test fails."""
     work = HeldWork()
     yield work
     work.release()
@@ -137,7 +137,7 @@ def held(open_batcher) -> Iterator[HeldWork]:
 
 @pytest.fixture
 def waiting(metrics) -> Callable[[], float | None]:
-    """Items in the queue of the batcher `test`, as the metric says."""
+    """Return the number of items in the queue of the batcher `test`, by the metric."""
     return lambda: metrics.registry.get_sample_value("edgesam_queue_depth", {"lane": "test"})
 
 
@@ -148,7 +148,7 @@ def runtime(artifact: Path) -> Runtime:
 
 @pytest.fixture
 async def open_service(artifact) -> AsyncIterator[Callable[..., Any]]:
-    """Start the application as one replica; patient with Redis, because the machine may be busy."""
+    """A function that starts the application as one replica, with Redis timeouts for a busy machine."""
     async with AsyncExitStack() as stack:
 
         async def open_(**settings: Any) -> Service:
@@ -164,7 +164,7 @@ async def open_service(artifact) -> AsyncIterator[Callable[..., Any]]:
 
 
 def forget_applications() -> None:
-    """FastAPI remembers handlers in caches of its own, and a handler holds its application, a quarter of a GiB."""
+    """Clear the caches in which FastAPI keeps handlers. A handler holds its application, a quarter of a GiB."""
     for remembered in vars(fastapi.dependencies.models).values():
         if hasattr(remembered, "cache_clear"):
             remembered.cache_clear()

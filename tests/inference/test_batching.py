@@ -1,4 +1,4 @@
-"""A batcher: what runs together, in which order, and what happens to callers when something goes wrong."""
+"""The batcher: grouping, order, fairness, threads, and errors and cancellation of callers."""
 
 import asyncio
 import threading
@@ -245,7 +245,7 @@ async def test_a_batcher_that_was_never_started_can_be_closed(metrics):
 
 
 async def test_several_calls_run_at_the_same_time(open_batcher):
-    together = threading.Barrier(3)  # nobody passes before all three are there
+    together = threading.Barrier(3)  # no call continues before all three have started
 
     def run(items, threads):
         together.wait(60)
@@ -333,7 +333,7 @@ async def test_items_that_wait_are_spread_over_the_threads(metrics, held, items,
     await batcher.aclose()
 
 
-async def test_while_all_threads_compute_an_item_waits_though_a_call_is_free(open_batcher, held, waiting):
+async def test_while_all_threads_compute_an_item_waits_although_a_call_is_free(open_batcher, held, waiting):
     batcher = open_batcher(held.run, calls=2, threads=2)
     first = submit(batcher, 1)
     await held.has_started()
@@ -348,14 +348,14 @@ async def test_while_all_threads_compute_an_item_waits_though_a_call_is_free(ope
     assert held.threads == [2, 2]
 
 
-async def test_an_item_takes_the_thread_that_is_free_first(open_batcher, held, waiting):
+async def test_an_item_takes_the_first_free_thread(open_batcher, held, waiting):
     batcher = open_batcher(held.run, max_batch_size=1, calls=2, threads=2)
     tasks = submit(batcher, 0)
     await held.has_started()
     tasks += submit(batcher, 1, 2, 3)
     await eventually(lambda: waiting() == 3)
 
-    held.release_one()  # the first one, which had both threads
+    held.release_one()  # releases the first item, which had both threads
     for _ in range(2):
         await held.has_started()
     for _ in range(3):
@@ -486,7 +486,7 @@ async def test_nothing_is_finished_for_a_cancelled_caller(open_batcher, held):
     assert finished == [20]
 
 
-async def test_closing_waits_for_what_is_being_finished(open_batcher, held):
+async def test_closing_waits_for_running_finish_functions(open_batcher, held):
     batcher = open_batcher(lambda items, _: items, finishers=1)
     task = asyncio.create_task(batcher.submit(4, lambda result: held.run([result], 1)[0]))
     await held.has_started()
@@ -542,7 +542,7 @@ async def test_an_item_of_an_admitted_request_is_not_refused(open_batcher, held,
     assert await results_of([*first, *second, begun]) == [0, 10, 20]
 
 
-async def test_callers_are_served_alternately_however_many_items_one_of_them_has(open_batcher, held, waiting):
+async def test_callers_are_served_alternately_whatever_their_numbers_of_items(open_batcher, held, waiting):
     batcher = open_batcher(held.run, max_batch_size=1, max_queue_size=64)
     first = submit(batcher, 0)
     await held.has_started()
@@ -572,7 +572,7 @@ async def test_an_item_in_another_caller_s_call_is_charged_to_its_own_caller(ope
     assert held.batches == [[999], [1, 2], [101], [201]]
 
 
-async def test_one_caller_does_not_fill_the_queue_for_others(open_batcher, held, waiting):
+async def test_one_caller_cannot_fill_the_queue(open_batcher, held, waiting):
     batcher = open_batcher(held.run, max_queue_size=8)
     first = submit(batcher, 0)
     await held.has_started()
@@ -589,7 +589,7 @@ async def test_one_caller_does_not_fill_the_queue_for_others(open_batcher, held,
 
 
 class Item:
-    """Can be watched."""
+    """An item that supports weak references."""
 
 
 @pytest.mark.parametrize("fails", ["run", "finish"])

@@ -83,7 +83,7 @@ async def test_ended_background_work_frees_capacity(metrics):
 
     assert background.start(work())
     await ended.wait()
-    await asyncio.sleep(0)  # its end is noted
+    await asyncio.sleep(0)  # the end of the task is recorded
 
     assert background.start(work())
     await background.aclose(60)
@@ -104,7 +104,7 @@ async def test_one_caller_does_not_take_all_background_capacity(metrics):
     assert started == [True] * 6 + [False] * 2
     assert other
     assert sorted(done) == ["a"] * 6 + ["b"]
-    assert background.start(work("a"), "a")  # ended work does not count
+    assert background.start(work("a"), "a")  # completed work does not count
     await background.aclose(60)
 
 

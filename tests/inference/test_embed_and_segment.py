@@ -1,4 +1,4 @@
-"""The two use cases through the whole application: where an answer comes from never changes what it says."""
+"""Embedding and segmenting through the whole application: the cache tier never changes the answer."""
 
 import asyncio
 import base64
@@ -25,14 +25,14 @@ def image(seed=0):
 
 
 async def embedded(service, data):
-    """Embed an image; its hash."""
+    """Embed an image, and return its hash."""
     answer = await service.embed(data)
     assert answer.status_code == 200, answer.text
     return answer.json()["image_hash"]
 
 
 def masks_of(answer):
-    """For each prompt, the masks of an answer."""
+    """Return the masks of each prompt in an answer."""
     assert answer.status_code == 200, answer.text
     return [result["masks"] for result in answer.json()["results"]]
 
@@ -46,7 +46,7 @@ def problem_of(answer):
     return answer.status_code, answer.json()["code"]
 
 
-async def test_an_answer_is_the_same_fresh_from_memory_and_from_redis(open_service, redis_server):
+async def test_computed_memory_and_redis_embeddings_give_the_same_answer(open_service, redis_server):
     first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
     data = image()
 
@@ -55,7 +55,7 @@ async def test_an_answer_is_the_same_fresh_from_memory_and_from_redis(open_servi
     answers = [await first.segment(image_hash, CLICK, BOX)]
     again = await first.embed(data)
     answers.append(await first.segment(image_hash, CLICK, BOX))
-    # The value is stored behind the answer.
+    # The value is stored after the answer.
     await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{image_hash}") != [], timeout_s=60)
     answers.append(await second.segment(image_hash, CLICK, BOX))
 
@@ -65,7 +65,7 @@ async def test_an_answer_is_the_same_fresh_from_memory_and_from_redis(open_servi
     assert masks_of(answers[0]) == masks_of(answers[1]) == masks_of(answers[2])
 
 
-async def test_one_image_sent_by_many_at_once_is_encoded_once(open_service):
+async def test_simultaneous_uploads_of_one_image_are_encoded_once(open_service):
     service, data = await open_service(), image()
 
     answers = await asyncio.gather(*(service.embed(data) for _ in range(8)))
@@ -75,7 +75,7 @@ async def test_one_image_sent_by_many_at_once_is_encoded_once(open_service):
     assert await service.encodes() == 1
 
 
-async def test_one_image_sent_to_several_replicas_at_once_is_encoded_once(open_service):
+async def test_simultaneous_uploads_to_several_replicas_are_encoded_once(open_service):
     with RedisServer() as server:
         replicas = [await open_service(redis_url=server.url) for _ in range(2)]
 
@@ -88,7 +88,7 @@ async def test_one_image_sent_to_several_replicas_at_once_is_encoded_once(open_s
         assert segmented[0] == segmented[1]
 
 
-async def test_a_caller_that_disconnects_does_not_take_the_embedding_from_the_others(open_service):
+async def test_a_disconnecting_caller_does_not_cancel_the_embedding_for_other_callers(open_service):
     service, data = await open_service(), image()
     gone, stays = [asyncio.create_task(service.embed(data)) for _ in range(2)]
     async with asyncio.timeout(60):
@@ -158,7 +158,7 @@ async def test_prompts_with_and_without_masks_keep_their_order(open_service):
     alone = [masks_of(await service.segment(image_hash, prompt, multimask=4))[0] for prompt in prompts]
     assert len({masks[0]["mask_id"] for masks in alone}) == len(prompts)
     for found, expected in zip(together, alone, strict=True):
-        # Masks of one stability may change places; each has its own logits, rounded to float16.
+        # Masks of equal stability may come in another order; each has its own logits, rounded to float16.
         by_iou = [sorted(masks, key=lambda mask: mask["predicted_iou"]) for masks in (found, expected)]
         for mask, other in zip(*by_iou, strict=True):
             assert_allclose(logits_of(mask), logits_of(other), rtol=2e-3, atol=1e-4)
@@ -174,7 +174,7 @@ async def test_a_request_of_many_prompts_is_not_refused_half_way(open_service):
     assert len({masks[0]["mask_id"] for masks in masks_of(answer)}) == len(prompts)
 
 
-async def test_a_request_of_many_prompts_does_not_shut_other_prompts_out(open_service):
+async def test_a_request_of_many_prompts_leaves_capacity_to_other_requests(open_service):
     service = await open_service(max_decode_queue=2, decode_workers=1, max_decode_batch=1)
     image_hash = await embedded(service, image())
     bulk = asyncio.create_task(service.segment(image_hash, *[CLICK] * 24, multimask=1))
@@ -200,7 +200,7 @@ async def test_the_stages_of_prompts_that_are_decoded_at_the_same_time_sum_to_no
     assert sum(duration for _, duration in stages) <= total
 
 
-async def test_an_image_that_is_sent_twice_at_once_has_its_wait_in_the_second_answer(open_service):
+async def test_the_second_of_two_simultaneous_uploads_has_stage_wait(open_service):
     service, data = await open_service(), image()
 
     answers = await asyncio.gather(*(service.embed(data) for _ in range(2)))
@@ -261,7 +261,7 @@ async def test_without_redis_a_replica_still_serves(open_service):
     assert problem_of(unknown) == (503, "cache-unavailable")
 
 
-async def test_masks_of_one_key_do_not_keep_those_of_another_from_being_shared(open_service):
+async def test_masks_of_one_key_leave_background_capacity_to_another_key(open_service):
     with RedisServer() as server:
         service = await open_service(
             redis_url=server.url, api_keys=["the-key-of-the-first", "the-key-of-the-second"], redis_max_connections=64

@@ -1,4 +1,4 @@
-"""Threads for blocking work: first come, first served, and nothing of cancelled or failed work is kept."""
+"""Threads for blocking work: first come, first served. Cancelled or failed work is not kept in memory."""
 
 import asyncio
 import gc
@@ -15,15 +15,15 @@ from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.thread_priority import LOW_PRIORITY_NICE
 from service.telemetry.metrics import Metrics
 
-WAIT_S = 60.0  # what a busy machine may take; nothing passes because of it
+WAIT_S = 60.0  # limit for a busy machine; a test that passes does not depend on it
 
 
 class Image:
-    """Something that a weak reference can watch."""
+    """An object that supports weak references."""
 
 
 class HeldThread:
-    """The only thread of an executor, held until `release`, so that what is submitted meanwhile has to wait."""
+    """The only thread of an executor, blocked until `release`, so that work submitted meanwhile has to wait."""
 
     def __init__(self, executor, timings):
         self._executor = executor
@@ -45,7 +45,7 @@ class HeldThread:
         self._released.set()
 
     async def submit(self, name):
-        """One more piece of work that waits; it notes its name when it runs."""
+        """Submit work that waits. It records its name when it runs."""
         task = asyncio.create_task(self._executor.run(self._timings, self.order.append, name))
         await asyncio.sleep(0)  # it is in the queue now
         return task
@@ -115,7 +115,7 @@ async def test_the_wait_for_a_thread_is_recorded_as_queue(executor, metrics):
     assert set(timings.elapsed_ms()) == {"queue"}
 
 
-def test_closing_waits_for_what_was_queued():
+def test_closing_waits_for_queued_work():
     executor, metrics = TimedExecutor("test", 2), Metrics(CollectorRegistry())
     done = []
 
@@ -130,7 +130,7 @@ def test_closing_waits_for_what_was_queued():
     assert sorted(done) == list(range(8))
 
 
-def test_a_closed_executor_takes_no_more_work(metrics):
+def test_a_closed_executor_refuses_work(metrics):
     executor = TimedExecutor("test", 1)
     executor.close()
 
@@ -138,7 +138,7 @@ def test_a_closed_executor_takes_no_more_work(metrics):
         asyncio.run(executor.run(metrics.timings(), int))
 
 
-async def test_failed_work_leaves_nothing_of_its_arguments_behind(executor, metrics, without_collector):
+async def test_the_arguments_of_failed_work_are_freed(executor, metrics, without_collector):
     async def fail() -> weakref.ref[Image]:
         image = Image()
         with pytest.raises(ZeroDivisionError):
@@ -151,7 +151,7 @@ async def test_failed_work_leaves_nothing_of_its_arguments_behind(executor, metr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep one nice value for the whole process")
-async def test_a_low_priority_is_that_of_its_threads_alone(metrics):
+async def test_low_priority_applies_only_to_the_threads_of_the_executor(metrics):
     def nice():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 

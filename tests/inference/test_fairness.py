@@ -1,4 +1,4 @@
-"""Fairness between callers: who is next, and how many permits one of them may have."""
+"""Fairness between callers: the order in which they are served, and the permits that one caller may have."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ SIZES = st.lists(st.integers(1, 64), min_size=1, max_size=40)
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), SIZES, min_size=2), st.integers(1, 200))
-def test_callers_that_wait_all_the_time_are_served_alike_up_to_two_of_their_largest_items(items, rounds):
+def test_busy_callers_are_served_equally_up_to_two_of_their_largest_items(items, rounds):
     scheduler, had, largest = FairScheduler(), Counter(), max(map(max, items.values()))
 
     for number in range(rounds):
@@ -42,7 +42,7 @@ def test_a_later_caller_has_neither_credit_nor_debt_for_the_time_before(before, 
 
 
 @given(st.lists(st.sampled_from(["", "a", "b"]), min_size=1, max_size=30))
-def test_an_item_in_another_s_batch_counts_for_its_own_caller(along):
+def test_an_item_in_the_batch_of_another_caller_is_charged_to_its_own_caller(along):
     scheduler, had = FairScheduler(), Counter()
     for caller in along:
         assert had[scheduler.next(["", "a", "b"])] == min(had[one] for one in ["", "a", "b"])
@@ -50,7 +50,7 @@ def test_an_item_in_another_s_batch_counts_for_its_own_caller(along):
         had[caller] += 1
 
 
-def test_of_callers_that_were_served_alike_the_first_one_is_next():
+def test_of_equally_served_callers_the_first_is_next():
     assert FairScheduler().next(["b", "a", "c"]) == "b"
 
 
@@ -86,7 +86,7 @@ def test_one_caller_alone_may_have_all_of_few_permits(limit):
     assert [may_acquire(held, held, limit) for held in range(limit + 1)] == [True] * limit + [False]
 
 
-def test_one_key_may_not_have_every_permit_and_requests_without_keys_may():
+def test_one_key_may_not_have_all_permits_but_requests_without_keys_may():
     told_apart, together = AdmissionController(8, "requests"), AdmissionController(8, "requests")
 
     for caller, admission, expected in (("key", told_apart, 6), ("", together, 8)):

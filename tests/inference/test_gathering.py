@@ -1,4 +1,4 @@
-"""Coroutines of one request: all of them, or none that runs on."""
+"""Gathering the coroutines of one request: all results, or an error after all others are cancelled."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def test_results_come_in_the_order_of_the_coroutines():
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_when_one_fails_or_the_caller_is_cancelled_the_others_are_cancelled_first(is_cancelled):
+async def test_after_an_error_or_a_cancellation_the_other_coroutines_are_cancelled_first(is_cancelled):
     waits, ended = asyncio.Event(), []
 
     async def wait():

@@ -1,4 +1,4 @@
-"""Proposals go with their embedding: through the batcher, memory and Redis, and never to a model of another kind."""
+"""Proposals stay with their embedding in the batcher, memory and Redis. Other models do not get them."""
 
 import io
 
@@ -28,7 +28,7 @@ def boxes_of(answer):
     return [result["granularity_box"] for result in answer.json()["results"]]
 
 
-async def test_each_image_of_a_batch_has_its_own_proposals_in_its_own_memory(proposing_artifact, metrics):
+async def test_each_image_of_a_batch_has_its_own_copy_of_its_proposals(proposing_artifact, metrics):
     runtime = Runtime(proposing_artifact, provider="cpu", threads=2)
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
     batcher = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
@@ -78,7 +78,7 @@ async def test_models_with_and_without_the_module_do_not_share_embeddings(
 
 
 async def test_an_embedding_without_proposals_gives_a_click_no_box(open_service, redis_server, proposing_artifact):
-    """No release of the service writes one for a model with the module; what is read must still be served."""
+    """No release writes such a value for a model with the module, but it must be served if it is read."""
     fingerprint = load_manifest(proposing_artifact).fingerprint
     first, second = [await open_service(redis_url=redis_server.url, model_dir=proposing_artifact) for _ in range(2)]
     image_hash = (await first.embed(image(3))).json()["image_hash"]

@@ -1,4 +1,4 @@
-"""Embeddings that memory serves stay in Redis, and those that Redis lost are stored again."""
+"""Embeddings in memory are renewed in Redis, and stored again if Redis lost them."""
 
 import asyncio
 import logging
@@ -29,14 +29,14 @@ WAIT_S = 60.0
 
 @pytest.fixture
 def way(redis_server):
-    """Of this replica to Redis."""
+    """The proxy between this replica and Redis."""
     with Proxy(redis_server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def open_states(runtime, way, metrics):
-    """Image states over the real Redis, renewing as often as is asked for."""
+    """A function that returns image states over a real Redis, with the given interval of renewals."""
     executor, background = TimedExecutor("test", 1), BackgroundWork(8, metrics)
     client = connect(f"redis://127.0.0.1:{way.port}", read_timeout_s=5.0)
     breaker = CircuitBreaker(failures=1000, metrics=metrics)
@@ -79,13 +79,13 @@ def key_of(name):
 
 
 async def add(states, context, name, *, tombstone):
-    """What an upload does when it has encoded."""
+    """Store an embedding as an upload does after encoding."""
     tokens = np.random.default_rng(0).normal(0, 1, (4096, 256)).astype(np.float16)
     await states.add(key_of(name), ImageEmbedding(tokens, (30, 40)), context, tombstone=tombstone)
 
 
 async def kept(states, context, name):
-    """An image that is uploaded, in memory and in Redis where that answers; its key."""
+    """Upload an image to memory, and to Redis if it answers. Return its key."""
     tombstone = None
     with suppress(CacheUnavailable):
         tombstone = await states.tombstone(key_of(name))
@@ -93,7 +93,7 @@ async def kept(states, context, name):
     return key_of(name)
 
 
-async def test_an_image_in_use_is_renewed_in_redis_behind_the_answer(open_states, redis_server, new_context):
+async def test_an_image_in_use_is_renewed_in_redis_after_the_answer(open_states, redis_server, new_context):
     states = open_states(0.0)
     key = await kept(states, new_context(), "renewed")
     redis_server.ask("PEXPIRE", key, "60000")
@@ -115,7 +115,7 @@ async def test_an_image_in_use_that_redis_lost_is_stored_again(open_states, redi
     assert int(redis_server.ask("EXISTS", key)) == 1
 
 
-async def test_one_caller_s_clicks_do_not_keep_another_s_image_from_being_renewed(
+async def test_clicks_of_one_caller_leave_capacity_for_renewals_of_another_caller(
     open_states, redis_server, new_context, metrics
 ):
     states = open_states(0.0)
@@ -129,7 +129,7 @@ async def test_one_caller_s_clicks_do_not_keep_another_s_image_from_being_renewe
         redis_server.resume()
     await open_states.background.aclose(5.0)
 
-    # Caller a has six of the eight tasks. Two of its own were refused, and none of the other caller.
+    # Caller a has six of the eight tasks. Two of its tasks were refused, and none of the other caller.
     assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 2
 
 
@@ -153,7 +153,7 @@ async def elsewhere(redis_server, metrics):
     await client.aclose()
 
 
-async def test_an_image_that_another_replica_deleted_is_not_stored_again_although_no_message_came(
+async def test_an_image_deleted_by_another_replica_is_not_stored_again_without_a_message(
     open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
@@ -177,7 +177,7 @@ async def test_looking_up_an_image_that_another_replica_deleted_finds_none(open_
     assert await states.contains(key) is None
 
 
-async def test_an_image_that_is_embedded_anew_after_its_deletion_stays(
+async def test_an_image_that_is_embedded_anew_after_its_deletion_is_kept(
     open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
@@ -186,14 +186,14 @@ async def test_an_image_that_is_embedded_anew_after_its_deletion_stays(
     await states.contains(key)
 
     assert await kept(states, new_context(), "embedded anew") == key
-    redis_server.ask("UNLINK", key)  # lost this time
+    redis_server.ask("UNLINK", key)  # as if Redis had lost it
     await states.find(key, new_context())
     await open_states.background.aclose(5.0)
 
     assert redis_server.ask("EXISTS", key) == 1
 
 
-async def test_work_that_began_before_a_deletion_keeps_nothing(open_states, redis_server, new_context):
+async def test_work_that_began_before_a_deletion_stores_nothing(open_states, redis_server, new_context):
     states = open_states(0.0)
     context = new_context()
     open_states.recent_deletions.add(embedding_key(image_hash(b"late"), "model", "float16"))
@@ -204,9 +204,7 @@ async def test_work_that_began_before_a_deletion_keeps_nothing(open_states, redi
     assert redis_server.ask("EXISTS", key) == 0
 
 
-async def test_what_a_load_from_redis_brings_is_answered_and_not_kept_when_it_was_deleted_meanwhile(
-    open_states, new_context
-):
+async def test_a_load_during_a_deletion_is_answered_and_not_kept(open_states, new_context):
     states = open_states(0.0)
     key = await kept(states, new_context(), "loading")
     open_states.memory.drop(key)
@@ -234,7 +232,7 @@ async def checked(states, _, key, __):
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
-async def test_an_image_that_is_uploaded_while_redis_is_away_outlives_the_tombstone_of_its_deletion(
+async def test_an_upload_during_an_outage_replaces_the_tombstone_of_an_earlier_deletion(
     open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)
@@ -252,7 +250,7 @@ async def test_an_image_that_is_uploaded_while_redis_is_away_outlives_the_tombst
 
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
-async def test_an_image_that_is_uploaded_while_redis_is_away_is_removed_when_it_was_deleted_after_that(
+async def test_an_upload_during_an_outage_is_removed_after_a_later_deletion(
     open_states, elsewhere, redis_server, way, new_context, comes
 ):
     states = open_states(0.0)
@@ -268,14 +266,14 @@ async def test_an_image_that_is_uploaded_while_redis_is_away_is_removed_when_it_
     assert await elsewhere.tombstone(key)
 
 
-async def test_an_upload_under_way_keeps_nothing_of_an_image_that_is_deleted_although_no_message_came(
+async def test_an_upload_in_progress_stores_nothing_of_an_image_deleted_without_a_message(
     open_states, elsewhere, redis_server, new_context
 ):
     states, key = open_states(0.0), key_of("under way")
-    await elsewhere.delete(key)  # which it may undo
+    await elsewhere.delete(key)  # the upload knows this tombstone and may replace it
     context, tombstone = new_context(), await states.tombstone(key)
 
-    await elsewhere.delete(key)  # and this one not
+    await elsewhere.delete(key)  # the upload does not know this one
     await add(states, context, "under way", tombstone=tombstone)
 
     assert open_states.memory.keys() == []
@@ -283,7 +281,7 @@ async def test_an_upload_under_way_keeps_nothing_of_an_image_that_is_deleted_alt
     assert await elsewhere.tombstone(key) not in ("", tombstone)
 
 
-async def test_who_asks_for_an_upload_that_is_just_being_stored_does_not_take_it_for_deleted(
+async def test_an_upload_that_is_being_stored_does_not_count_as_deleted(
     open_states, elsewhere, redis_server, new_context
 ):
     states, key = open_states(0.0), key_of("being stored")
@@ -305,7 +303,7 @@ async def test_who_asks_for_an_upload_that_is_just_being_stored_does_not_take_it
     assert redis_server.ask("EXISTS", key) == 1
 
 
-async def test_the_second_who_finds_a_mark_does_not_harm_the_upload_that_the_first_made_room_for(
+async def test_the_second_task_that_finds_a_tombstone_does_not_remove_the_next_upload(
     open_states, elsewhere, redis_server, new_context
 ):
     states = open_states(0.0)
@@ -316,7 +314,7 @@ async def test_the_second_who_finds_a_mark_does_not_harm_the_upload_that_the_fir
     try:
         second = asyncio.create_task(states.check(key))
         await asyncio.sleep(0)
-        open_states.recent_deletions.add(key)  # the first
+        open_states.recent_deletions.add(key)  # as the first task does
         uploaded = monotonic()
     finally:
         redis_server.resume()
@@ -325,7 +323,7 @@ async def test_the_second_who_finds_a_mark_does_not_harm_the_upload_that_the_fir
     assert not open_states.recent_deletions.was_deleted_since(key, uploaded)
 
 
-async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_server, new_context):
+async def test_a_deletion_removes_the_image_from_memory_before_redis_answers(open_states, redis_server, new_context):
     states = open_states(0.0)
     key = await kept(states, new_context(), "on its way")
 
@@ -342,7 +340,7 @@ async def test_a_deletion_is_known_here_before_redis_has_it(open_states, redis_s
 
 @pytest.mark.parametrize("comes", [clicked, asked_for, checked])
 @pytest.mark.parametrize("is_deleted", [False, True])
-async def test_what_redis_did_not_take_is_not_lost_sight_of_when_many_others_are_deleted(
+async def test_an_unshared_upload_is_kept_when_many_other_images_are_deleted(
     open_states, elsewhere, redis_server, way, new_context, comes, is_deleted
 ):
     states = open_states(0.0)
@@ -362,7 +360,7 @@ async def test_what_redis_did_not_take_is_not_lost_sight_of_when_many_others_are
     assert redis_server.ask("EXISTS", key) == (0 if is_deleted else 1)
 
 
-async def test_what_redis_did_not_take_is_soon_offered_again(open_states, redis_server, way, new_context, monkeypatch):
+async def test_an_unshared_upload_is_soon_stored_again(open_states, redis_server, way, new_context, monkeypatch):
     monkeypatch.setattr("service.inference.image_states.UNSHARED_RETRY_S", 0.0)
     states = open_states(1000.0)
     way.refuse()
@@ -374,7 +372,7 @@ async def test_what_redis_did_not_take_is_soon_offered_again(open_states, redis_
     assert redis_server.ask("EXISTS", key) == 1
 
 
-async def test_a_check_that_cannot_ask_says_so(open_states, way, new_context):
+async def test_a_check_without_redis_raises_cache_unavailable(open_states, way, new_context):
     states = open_states(0.0)
     way.refuse()
     key = await kept(states, new_context(), "unchecked")
@@ -383,7 +381,7 @@ async def test_a_check_that_cannot_ask_says_so(open_states, way, new_context):
         await states.check(key)
 
 
-async def test_a_renewal_that_found_no_room_is_tried_again_with_the_next_click(open_states, redis_server, new_context):
+async def test_a_dropped_renewal_is_repeated_with_the_next_click(open_states, redis_server, new_context):
     states, go = open_states(1000.0), asyncio.Event()
     key = await kept(states, new_context(), "no room")
     redis_server.ask("PEXPIRE", key, "60000")
@@ -403,7 +401,7 @@ async def wait_for(event):
     await event.wait()
 
 
-async def test_what_goes_wrong_after_an_outage_is_in_the_log_and_closing_is_quiet(
+async def test_an_error_of_the_checks_after_an_outage_is_logged_and_closing_raises_none(
     open_states, way, new_context, caplog
 ):
     states = open_states(0.0)
@@ -418,7 +416,7 @@ async def test_what_goes_wrong_after_an_outage_is_in_the_log_and_closing_is_quie
         dtype="float16",
     )
 
-    open_states.executor.close()  # nothing can be encoded any more
+    open_states.executor.close()  # no embedding can be encoded from now on
     with caplog.at_level(logging.ERROR):
         listener.start()
         await eventually(lambda: "asking for missed deletions failed" in caplog.text, timeout_s=WAIT_S)

@@ -18,14 +18,14 @@ def random_state(runtime, seed):
 
 
 def clicks(state, *places):
-    """One prompt: a positive click and further negative ones."""
+    """Return one prompt: a positive click and further negative ones."""
     labels = np.array([POSITIVE, *[NEGATIVE] * (len(places) - 1)], np.int64)
     return DecodeItem(state, [Prompt(points=np.array(places, np.float64), labels=labels)], (1024, 1024))
 
 
 @asynccontextmanager
 async def submitted_together(batcher, metrics, items, name):
-    """Submit before the batcher starts, so that everything waits at once; the batcher is closed at the end."""
+    """Submit all items before the batcher starts, so that they wait together. Close the batcher at the end."""
     tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
     depth = lambda: metrics.registry.get_sample_value("edgesam_queue_depth", {"lane": name})
     await eventually(lambda: depth() == len(items))

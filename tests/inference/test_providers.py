@@ -1,4 +1,4 @@
-"""Execution providers: what is refused at start, how auto selects, and that providers agree.
+"""Execution providers: refusals at start, the selection by auto, and equal results of all providers.
 
 The plain onnxruntime has the CPU alone. `make openvino-test` runs these tests where OpenVINO is installed.
 """
@@ -50,19 +50,19 @@ def clicks(count, seed=0):
 
 
 def masks_of(runtime):
-    """Image to masks: every graph once. (12, 4, 256, 256)."""
+    """Run every graph once, from the image to masks (12, 4, 256, 256)."""
     tokens = runtime.encode(image()).tokens[0]
     return runtime.decode(runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays, *clicks(12)).mask_logits
 
 
 def overlaps(masks, expected):
-    """IoU of each mask."""
+    """Return the IoU of each pair of masks."""
     ours, theirs = masks > 0, expected > 0
     return (ours & theirs).sum((2, 3)) / (ours | theirs).sum((2, 3))
 
 
 def working_for(seconds, answer):
-    """A run that takes so long, computing."""
+    """Return a run that computes for this time."""
 
     def run():
         end = perf_counter() + seconds
@@ -73,7 +73,7 @@ def working_for(seconds, answer):
     return run
 
 
-def test_the_cpu_is_always_there():
+def test_the_cpu_provider_is_always_installed():
     assert "cpu" in INSTALLED
 
 
@@ -98,7 +98,7 @@ def test_auto_refuses_a_precision_that_only_tensorrt_has():
         encoder_backends("auto", "float16")
 
 
-def test_auto_considers_what_is_installed_the_cpu_first():
+def test_auto_tries_the_installed_providers_with_the_cpu_first():
     backends = encoder_backends("auto", "float32")
 
     assert backends[0] == CPU
@@ -126,7 +126,7 @@ def test_the_fastest_is_selected_and_all_timings_are_stated():
     assert selected.timings_ms["cpu"] >= 20
 
 
-def test_the_first_stays_when_the_other_is_slower():
+def test_the_first_candidate_is_selected_when_the_other_is_slower():
     times_s = {CPU: 0.0, OTHER: 0.02}
 
     selected = select_fastest(
@@ -138,7 +138,7 @@ def test_the_first_stays_when_the_other_is_slower():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fault", ["cannot be made", "fails in a run", "answers NaN", "answers something else"])
-def test_auto_does_without_a_provider_that_does_not_work_and_logs_it(caplog, fault, precision):
+def test_auto_skips_a_provider_that_does_not_work_and_logs_it(caplog, fault, precision):
     other = Backend("openvino", precision)
 
     def make(backend):
@@ -187,7 +187,7 @@ def test_states_that_stay_on_a_device_decode_as_arrays_do_and_count_as_many_byte
     )
 
 
-def test_a_prepared_state_outlives_the_call_that_made_it(runtime):
+def test_a_prepared_state_stays_valid_after_later_calls(runtime):
     tokens = np.random.default_rng(0).normal(0, 0.3, (2, 4096, 256)).astype(np.float32)
     state = runtime.prepare(ImageEmbedding(tokens[0], (768, 1024))).arrays
     before = [np.array(getattr(state, name)) for name in STATE_NAMES]
@@ -210,7 +210,7 @@ def test_read_only_and_strided_arrays_are_fed_as_they_are(runtime):
     assert_array_equal(decoded.mask_logits, runtime.decode(state, points, labels).mask_logits)
 
 
-def test_float32_embeddings_are_shared_whatever_computed_them(artifact, runtime):
+def test_float32_embeddings_of_all_providers_have_one_fingerprint(artifact, runtime):
     assert runtime.precision == "float32"
     assert runtime.fingerprint == runtime.manifest.fingerprint
 
@@ -227,7 +227,7 @@ def test_the_service_states_provider_and_precision(artifact):
 
 @pytest.mark.skipif("cuda" not in INSTALLED, reason="onnxruntime-gpu is not installed")
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
-def test_without_a_gpu_cuda_is_refused_and_auto_does_without(artifact, caplog):
+def test_without_a_gpu_cuda_is_refused_and_auto_skips_it(artifact, caplog):
     with pytest.raises(ProviderUnavailable, match="cuda is installed and does not start on this machine"):
         Runtime(artifact, provider="cuda", threads=1)
 
@@ -259,7 +259,7 @@ def test_bfloat16_has_embeddings_of_its_own_and_masks_close_to_those_of_float32(
 
     assert (runtime.provider, runtime.precision) == ("openvino", "bfloat16")
     assert runtime.fingerprint == f"{exact.fingerprint}-bfloat16"
-    assert found.mean() > 0.95  # measured on random weights, whose masks are all boundary: 0.98
+    assert found.mean() > 0.95  # measured on random weights, whose masks have many boundary pixels: 0.98
 
 
 @needs_openvino
@@ -274,6 +274,6 @@ def test_auto_times_openvino_against_the_cpu_for_each_graph(artifact):
 
 
 @needs_openvino
-def test_auto_may_decode_in_float32_what_was_encoded_in_bfloat16():
+def test_auto_may_decode_bfloat16_embeddings_in_float32():
     assert decoder_backends("auto", "bfloat16") == [CPU, OTHER, Backend("openvino", "bfloat16")]
     assert encoder_backends("auto", "bfloat16") == [Backend("openvino", "bfloat16")]

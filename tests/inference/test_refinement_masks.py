@@ -26,7 +26,7 @@ LOGITS = np.ones((256, 256), np.float16)
 
 @pytest.fixture
 async def masks(redis_server, metrics):
-    """Of this process, with its memory and what Redis has."""
+    """Refinement masks of one process, with `held` for its memory tier and `shared` for its Redis tier."""
     executor, background, recent_deletions = (
         TimedExecutor("test", 1),
         BackgroundWork(8, metrics),

@@ -1,4 +1,4 @@
-"""The graphs in ONNX Runtime: what is refused at start, and the algebra that lets prompts share a call.
+"""The graphs in ONNX Runtime: refusals at start, and prompts that share a call decode as they do alone.
 
 Tolerances: the same sums in another order differ by some 1e-6 where logits are of size 1 to 10.
 """
@@ -29,7 +29,7 @@ def random_masks(count, seed=0):
 
 
 def joined(prompts):
-    """The prompts as one batch, the shorter ones filled with absent tokens."""
+    """Return the prompts as one batch, with absent tokens after the shorter ones."""
     longest = max(labels.shape[1] for _, labels in prompts)
     points = [np.pad(each, ((0, 0), (0, longest - each.shape[1]), (0, 0))) for each, _ in prompts]
     labels = [np.pad(row, ((0, 0), (0, longest - row.shape[1])), constant_values=ABSENT) for _, row in prompts]
@@ -37,7 +37,7 @@ def joined(prompts):
 
 
 def prompts_of_several_lengths(seed=0):
-    """(points (1, N, 2), labels (1, N)): a click, three clicks, a box with a click, and no token at all."""
+    """Return (points (1, N, 2), labels (1, N)) of a click, three clicks, a box with a click, and no token."""
     random = np.random.default_rng(seed)
     rows = [
         [POSITIVE, PADDING],
@@ -51,7 +51,7 @@ def prompts_of_several_lengths(seed=0):
 def assert_close(decoded, expected):
     assert_allclose(decoded.mask_logits, expected.mask_logits, rtol=0, atol=TOLERANCE)
     assert_allclose(decoded.iou_predictions, expected.iou_predictions, rtol=0, atol=TOLERANCE)
-    # A logit at the very edge of a threshold may fall on its other side.
+    # A logit within rounding of a threshold may be on its other side.
     assert_allclose(decoded.stability, expected.stability, rtol=0, atol=1e-3)
 
 
@@ -101,7 +101,7 @@ def test_an_artifact_of_the_official_layout_is_refused_with_the_layout_to_export
         Runtime(copy, provider="cpu", threads=1)
 
 
-def test_images_encoded_together_get_the_tokens_they_get_alone(runtime):
+def test_images_get_the_same_tokens_in_a_batch_as_alone(runtime):
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
 
     together = runtime.encode(frames).tokens
@@ -110,7 +110,7 @@ def test_images_encoded_together_get_the_tokens_they_get_alone(runtime):
     assert_allclose(together[1:], runtime.encode(frames[1:]).tokens, rtol=0, atol=1e-4)
 
 
-def test_prompts_padded_with_absent_tokens_decode_as_they_do_alone(runtime):
+def test_padding_with_absent_tokens_does_not_change_masks(runtime):
     state = runtime.prepare(random_embedding()).arrays
     prompts = prompts_of_several_lengths()
 
@@ -121,7 +121,7 @@ def test_prompts_padded_with_absent_tokens_decode_as_they_do_alone(runtime):
         assert_close(together.rows(row, row + 1), runtime.decode(state, points, labels))
 
 
-def test_what_stands_at_an_absent_token_does_not_matter(runtime):
+def test_the_coordinates_of_an_absent_token_have_no_effect(runtime):
     state = runtime.prepare(random_embedding()).arrays
     points, labels = joined(prompts_of_several_lengths())
     others = np.where((labels == ABSENT)[..., None], np.float32(500.0), points)
@@ -148,7 +148,7 @@ def test_states_of_several_masks_are_those_of_each_mask(runtime):
 
 
 def test_the_native_decoder_and_the_graphs_agree(artifact):
-    """The reference of what CPUs decode with, from the same embedding on."""
+    """The graph is the reference of the native decoder; both get the same embedding."""
     native, onnx = (Runtime(artifact, provider="cpu", threads=1, decoder=decoder) for decoder in ("native", "onnx"))
     embedding, (points, labels) = random_embedding(), prompts_of_several_lengths()[0]
 
@@ -172,7 +172,7 @@ def test_a_mask_prompt_changes_the_answer(runtime):
     assert np.abs(without.mask_logits - refined.mask_logits).max() > 0.1
 
 
-def test_float16_tokens_are_decoded_as_the_float32_numbers_they_stand_for(runtime):
+def test_float16_tokens_are_decoded_as_the_equal_float32_tokens(runtime):
     half = random_embedding(dtype=np.float16)
     single = ImageEmbedding(half.tokens.astype(np.float32), half.original_size)
 
@@ -182,7 +182,7 @@ def test_float16_tokens_are_decoded_as_the_float32_numbers_they_stand_for(runtim
     assert prepared.nbytes == expected.nbytes - half.nbytes
 
 
-def test_stability_is_the_share_of_sure_pixels_among_likely_ones(runtime):
+def test_stability_is_the_ratio_of_the_areas_at_two_thresholds(runtime):
     state = runtime.prepare(random_embedding()).arrays
     decoded = runtime.decode(state, *joined(prompts_of_several_lengths()))
 

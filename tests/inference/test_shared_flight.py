@@ -1,4 +1,4 @@
-"""Replicas that share a Redis: one computes, the others wait for its value, and nothing blocks them for long."""
+"""Single flight over Redis: one replica computes, the others wait for its value, and every wait is bounded."""
 
 import asyncio
 import uuid
@@ -34,7 +34,7 @@ class Replica:
 
 @pytest.fixture
 async def open_replica(metrics):
-    """A process's view of Redis: a client, a breaker and a cache of its own."""
+    """A function that returns a replica: a client, a breaker and a cache of its own on one Redis."""
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(2))
 
@@ -56,7 +56,7 @@ def new_key():
 
 
 async def starts_to_wait(replica, server, key, timings=TIMINGS):
-    """A task that waits in `claim`, after it has looked for the value at least once."""
+    """Return a task that waits in `claim` and has looked for the value at least once."""
     before = looks(server)
     task = asyncio.create_task(replica.flight.claim(key, timings))
     await eventually(lambda: looks(server) > before, timeout_s=60)
@@ -64,13 +64,13 @@ async def starts_to_wait(replica, server, key, timings=TIMINGS):
 
 
 def looks(server):
-    """How often this Redis was asked whether it has a key."""
+    """Return the number of EXISTS commands that this Redis has received."""
     stats = server.ask("INFO", "commandstats")
     return stats["cmdstat_exists"]["calls"] if "cmdstat_exists" in stats else 0
 
 
 async def lose(lease):
-    """What is left of a lease when its process is killed: a lock that nobody renews or gives back."""
+    """Stop the renewal of a lease, as when its process is killed. The lock is then neither renewed nor released."""
     lease._renewal.cancel()
     with suppress(asyncio.CancelledError):
         await lease._renewal
@@ -131,7 +131,7 @@ async def test_a_value_stored_since_the_caller_missed_it_is_not_computed_again(o
     claim = await second.flight.claim(key, TIMINGS)
 
     np.testing.assert_array_equal(claim, VALUE)
-    assert redis_server.ask("EXISTS", f"lock:{key}") == 0  # and nobody else is kept waiting
+    assert redis_server.ask("EXISTS", f"lock:{key}") == 0  # and the lock is free
 
 
 async def test_when_an_owner_releases_its_lock_the_other_computes(open_replica, redis_server):
@@ -146,7 +146,7 @@ async def test_when_an_owner_releases_its_lock_the_other_computes(open_replica, 
     await claim.release()
 
 
-async def test_a_lost_owner_blocks_others_no_longer_than_its_lock_lives(open_replica, redis_server):
+async def test_a_lost_owner_blocks_other_replicas_until_its_lock_expires(open_replica, redis_server):
     lost, second, key = open_replica(redis_server.url, ttl_s=0.5), open_replica(redis_server.url), new_key()
     lease = await lost.flight.claim(key, TIMINGS)
     await lose(lease)
@@ -158,7 +158,7 @@ async def test_a_lost_owner_blocks_others_no_longer_than_its_lock_lives(open_rep
     await claim.release()
 
 
-async def test_a_living_owner_keeps_its_lock(open_replica, redis_server):
+async def test_a_running_owner_keeps_its_lock(open_replica, redis_server):
     owner, key = open_replica(redis_server.url), new_key()
     token = await owner.lock.acquire(key)
     redis_server.ask("PEXPIRE", f"lock:{key}", 100_000)
@@ -170,7 +170,7 @@ async def test_a_living_owner_keeps_its_lock(open_replica, redis_server):
     assert redis_server.ask("EXISTS", f"lock:{key}") == 0
 
 
-async def test_a_damaged_value_does_not_end_the_wait_of_others(open_replica, redis_server):
+async def test_a_damaged_value_does_not_end_the_wait_of_other_replicas(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
     lease = await first.flight.claim(key, TIMINGS)
     redis_server.ask("SET", key, b"not a value")
@@ -183,7 +183,7 @@ async def test_a_damaged_value_does_not_end_the_wait_of_others(open_replica, red
     np.testing.assert_array_equal(await asyncio.wait_for(waits, 60), VALUE)
 
 
-async def test_a_cancelled_waiter_leaves_no_lock_behind(open_replica, redis_server):
+async def test_a_cancelled_waiter_holds_no_lock(open_replica, redis_server):
     first, second, key = open_replica(redis_server.url), open_replica(redis_server.url), new_key()
     lease = await first.flight.claim(key, TIMINGS)
     waits = await starts_to_wait(second, redis_server, key)
@@ -222,7 +222,7 @@ async def test_a_silent_redis_delays_no_replica_for_long(open_replica):
     assert all(isinstance(claim, Lease) for claim in claims)
 
 
-async def test_a_replica_that_waits_when_redis_dies_computes(open_replica):
+async def test_a_waiting_replica_computes_when_redis_stops(open_replica):
     with RedisServer() as server:
         first, second, key = open_replica(server.url), open_replica(server.url), new_key()
         lease = await first.flight.claim(key, TIMINGS)

@@ -1,4 +1,4 @@
-"""One computation for all callers of this process who ask for the same key at the same time."""
+"""Single flight in one process: simultaneous callers of one key share one computation."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ TIMINGS = Metrics(CollectorRegistry()).timings()
 
 
 class HeldComputation:
-    """Computes how often it has been started, after it is let go; notes when it was cancelled."""
+    """A computation that waits for `go` and returns the number of its starts. It records a cancellation."""
 
     def __init__(self, error=None):
         self.starts = 0
@@ -36,7 +36,7 @@ class HeldComputation:
 
 
 async def callers(flight, compute, *, count, key="image"):
-    """Tasks that all wait for the flight of one key."""
+    """Return tasks that all wait for the flight of one key."""
     tasks = [asyncio.create_task(flight.run(key, compute, TIMINGS)) for _ in range(count)]
     await compute.started.wait()
     return tasks
@@ -107,7 +107,7 @@ async def test_a_call_after_the_end_computes_again():
 
 
 @pytest.mark.parametrize("gone", [0, 2], ids=["the one who started it", "one who joined"])
-async def test_a_cancelled_caller_does_not_cancel_the_work_of_the_others(gone):
+async def test_a_cancelled_caller_does_not_cancel_the_work_for_other_callers(gone):
     compute = HeldComputation()
     tasks = await callers(SingleFlight(), compute, count=3)
 
@@ -121,7 +121,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_work_of_the_others(gone):
     assert not compute.cancelled.is_set()
 
 
-async def test_the_last_cancelled_caller_cancels_the_work():
+async def test_cancelling_the_last_caller_cancels_the_work():
     compute = HeldComputation()
     tasks = await callers(SingleFlight(), compute, count=2)
 
@@ -133,10 +133,10 @@ async def test_the_last_cancelled_caller_cancels_the_work():
     assert compute.cancelled.is_set()
 
 
-async def test_a_caller_that_is_cancelled_at_once_leaves_nothing_behind():
+async def test_a_caller_that_is_cancelled_at_once_leaves_no_flight():
     flight, left, compute = SingleFlight(), HeldComputation(), HeldComputation()
     task = asyncio.create_task(flight.run("image", left, TIMINGS))
-    await asyncio.sleep(0)  # the caller waits; its flight has not had a turn yet
+    await asyncio.sleep(0)  # the caller waits, and its flight has not run yet
 
     task.cancel()
     await asyncio.wait([task])
@@ -234,4 +234,4 @@ async def test_settling_waits_for_the_flight_whatever_its_end():
     with pytest.raises(RuntimeError, match="of the work"):
         await working
     assert ends == ["computed", "settled"]
-    await flights.settle("key")  # nobody computes: no wait
+    await flights.settle("key")  # no computation is running: no wait
