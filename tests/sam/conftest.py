@@ -7,5 +7,5 @@ from service.process import configure_image_libraries
 
 @pytest.fixture(autouse=True)
 def _image_libraries() -> None:
-    """As at the start of the service. For each test, because pytest takes back the filters of warnings after each."""
+    """Configure the image libraries as the service does. pytest resets warning filters, so each test does it again."""
     configure_image_libraries()

@@ -1,4 +1,4 @@
-"""The plain versions that the fast ones of `service.sam` are compared with: slow, short, float64."""
+"""Slow, short reference implementations in float64 for the tests of `service.sam`."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ FRAME, GRID = 1024, 256
 
 
 def frame_side(side, longest):
-    """One side of an image inside the frame, docs/explanation/model.md, section 1.1."""
+    """Return one side of an image inside the frame (docs/explanation/model.md, section 1.1)."""
     return int(np.floor(side * (FRAME / longest) + 0.5))
 
 
 def bilinear(samples, height, width):
-    """Bilinear resize of a 2-D array, pixel centres, edges repeated, no antialiasing."""
+    """Resize a 2-D array bilinearly: pixel centres, edges repeated, no antialiasing."""
     for axis, length in ((0, height), (1, width)):
         last = samples.shape[axis] - 1
         at = np.clip((np.arange(length) + 0.5) * ((last + 1) / length) - 0.5, 0.0, last)
@@ -23,7 +23,7 @@ def bilinear(samples, height, width):
 
 
 def upsampled(logits, original_size):
-    """docs/explanation/model.md, section 1.4, steps 1 to 3, each in full."""
+    """Run steps 1 to 3 of docs/explanation/model.md, section 1.4, each in full."""
     height, width = original_size
     frame = bilinear(logits.astype(np.float64), FRAME, FRAME)
     cut = frame[: frame_side(height, max(original_size)), : frame_side(width, max(original_size))]
@@ -31,7 +31,7 @@ def upsampled(logits, original_size):
 
 
 def rasterised(polygons, size):
-    """(H, W) bool: pixels whose centre is inside, by the even-odd rule over all rings of a part, parts united.
+    """Return the union of all parts, (H, W) bool. A pixel is in a part if its centre is inside, by the even-odd rule.
 
     For every row of pixel centres each edge that crosses it flips all pixels on its right.
     """

@@ -1,4 +1,4 @@
-"""Masks, logits and files that several tests of this room draw from."""
+"""Generators of masks, logits and files for several tests of this folder."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from service.sam.masks import BinaryMask
 
 @st.composite
 def sizes(draw, largest=700):
-    """(H, W) of legal images, small ones and long ones as often as large ones."""
+    """Draw (H, W) of valid images: small, narrow and large ones."""
     long = round(2 ** draw(st.floats(0, float(np.log2(largest)))))
     shortest = max(1, -(-long // 2000))
     short = round(shortest * (long / shortest) ** draw(st.floats(0, 1)))
@@ -68,29 +68,29 @@ def masks(draw, largest=40):
 
 
 def gradient(height=48, width=60):
-    """A smooth RGB image without any symmetry, (H, W, 3) uint8."""
+    """Return a smooth RGB image without any symmetry, (H, W, 3) uint8."""
     y, x = np.mgrid[:height, :width]
     return np.stack((y * 200 // height, x * 250 // width, 255 - (x + y) * 120 // (height + width)), 2).astype(np.uint8)
 
 
 def encoded(image, file_format, **options):
-    """An image as a file; arrays are taken by Pillow's own rules."""
+    """Return an image as a file; arrays are converted by Pillow's rules."""
     buffer = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
 def tiff(size, bits, data, *, photometric=1, samples=1, sample_format=1, extra=()):
-    """A little-endian, uncompressed TIFF of one strip, written by hand for what Pillow does not write.
+    """Return a little-endian, uncompressed TIFF of one strip, for kinds of files that Pillow does not write.
 
     Args:
-        size: (H, W).
-        bits: bits of each sample.
-        data: bytes of the strip.
-        photometric: 0 white is zero, 1 black is zero, 2 RGB, 8 Lab.
-        samples: samples of a pixel.
-        sample_format: 1 unsigned, 2 signed, 3 float.
-        extra: further (tag, value) of type long.
+        size: Height and width of the image, pixels.
+        bits: Number of bits of each sample.
+        data: Bytes of the only strip.
+        photometric: Photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 8 Lab.
+        samples: Number of samples of each pixel.
+        sample_format: Type of the samples: 1 unsigned, 2 signed, 3 float.
+        extra: Further tags of type long, as (tag, value).
     """
     bits_offset = 8 + len(data) + len(data) % 2
     tags = {
@@ -105,12 +105,12 @@ def tiff(size, bits, data, *, photometric=1, samples=1, sample_format=1, extra=(
 
 
 def decode_array(data, *, max_pixels):
-    """`decode_image` as an array, (H, W, 3) uint8."""
+    """Return the result of `decode_image` as an array, (H, W, 3) uint8."""
     return np.asarray(decode_image(data, max_pixels=max_pixels))
 
 
 def files_of_every_kind():
-    """Small files of every kind the decoder has a path for."""
+    """Return small files, one for each code path of the decoder."""
     image = Image.fromarray(gradient(24, 30))
     turned, exif = image.transpose(Image.Transpose.ROTATE_180), Image.Exif()
     exif[0x0112] = 6
@@ -140,7 +140,7 @@ def pixels_of(rows):
 
 
 def placed(pixels, margins):
-    """The pixels inside a larger image, with (left, top, right, bottom) empty columns and rows."""
+    """Return the pixels inside a larger image, with (left, top, right, bottom) empty columns and rows."""
     left, top, right, bottom = margins
     full = np.pad(pixels, ((top, bottom), (left, right)))
     return full, BinaryMask.cut(full.shape, 0, 0, full)

@@ -1,4 +1,4 @@
-"""Values come back from their bytes, and no other bytes are taken for a value."""
+"""Embeddings and masks are read back from their bytes, and all other bytes are refused."""
 
 import hashlib
 import struct
@@ -33,7 +33,7 @@ def embedding(dtype=np.float16, original_size=(1200, 1600)):
 
 
 def proposing(count=1024, dtype=np.float16):
-    """An embedding with random proposals."""
+    """Return an embedding with random proposals."""
     random = np.random.default_rng(2)
     boxes = np.sort(random.uniform(0, 1024, (count, 2, 2)), axis=1).reshape(count, 4).astype(np.float32)
     tokens = random.normal(size=(4096, 256)).astype(dtype)
@@ -45,13 +45,13 @@ def low_res_mask():
 
 
 def sealed(header, payload):
-    """Bytes whose checksums are right, whatever they say."""
+    """Return the bytes with correct checksums, whatever their content."""
     header = header[:32] + struct.pack("<I", zlib.crc32(payload))
     return header + struct.pack("<I", zlib.crc32(header)) + payload
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_an_embedding_comes_back_bit_for_bit(dtype):
+def test_an_embedding_is_read_back_bit_for_bit(dtype):
     value = embedding(dtype)
 
     data = embedding_to_bytes(value, FINGERPRINT)
@@ -85,7 +85,7 @@ def test_the_bytes_of_an_embedding_are_little_endian_row_by_row():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("count", [0, 1, 1024, MAX_PROPOSALS])
-def test_an_embedding_with_proposals_comes_back_bit_for_bit(count, dtype):
+def test_an_embedding_with_proposals_is_read_back_bit_for_bit(count, dtype):
     value = proposing(count, dtype)
 
     data = embedding_to_bytes(value, FINGERPRINT)
@@ -99,7 +99,7 @@ def test_an_embedding_with_proposals_comes_back_bit_for_bit(count, dtype):
     assert np.shares_memory(found.proposals.boxes, np.frombuffer(data, np.uint8)) is (count > 0)
 
 
-def test_an_embedding_without_proposals_has_the_bytes_it_always_had():
+def test_the_bytes_of_an_embedding_without_proposals_have_not_changed():
     data = embedding_to_bytes(embedding(), FINGERPRINT)
 
     assert (data[4], data[5]) == (1, 1)
@@ -116,7 +116,7 @@ def test_proposals_behind_an_embedding_that_has_none_are_corrupt_even_with_right
 
 
 @pytest.mark.parametrize("rest", [1, 4, 19, 21, 20 * MAX_PROPOSALS + 20])
-def test_proposals_that_are_no_rows_or_too_many_are_corrupt_even_with_right_checksums(rest):
+def test_incomplete_rows_of_proposals_or_too_many_are_corrupt_even_with_right_checksums(rest):
     data = embedding_to_bytes(proposing(0), FINGERPRINT)
 
     with pytest.raises(CorruptValue, match="bytes"):
@@ -147,7 +147,7 @@ def test_a_flipped_bit_of_an_embedding_with_proposals_is_found(place):
         embedding_from_bytes(bytes(data), FINGERPRINT)
 
 
-def test_a_mask_comes_back_as_float16_keeps_it():
+def test_a_mask_is_read_back_in_float16():
     logits = low_res_mask()
 
     data = mask_to_bytes(logits, FINGERPRINT)
@@ -165,7 +165,7 @@ def test_a_value_of_another_model_is_corrupt():
         embedding_from_bytes(data, "fedcba9876543210")
 
 
-def test_a_mask_is_no_embedding_and_an_embedding_no_mask():
+def test_a_mask_is_not_read_as_an_embedding_nor_an_embedding_as_a_mask():
     mask, tokens = mask_to_bytes(low_res_mask(), FINGERPRINT), embedding_to_bytes(embedding(), FINGERPRINT)
 
     with pytest.raises(CorruptValue, match="another kind"):
@@ -178,7 +178,7 @@ def test_a_mask_is_no_embedding_and_an_embedding_no_mask():
     "change",
     [(0, b"X"), (4, b"\x02"), (5, b"\x09"), (6, b"\x02"), (6, b"\x07"), (7, b"\x01"), (16, b"\0" * 16)],
 )
-def test_a_header_that_says_something_else_is_corrupt_even_with_right_checksums(change):
+def test_a_header_with_other_values_is_corrupt_even_with_right_checksums(change):
     place, replaced = change
     data = mask_to_bytes(low_res_mask(), FINGERPRINT)
     header = data[:place] + replaced + data[place + len(replaced) : 40]
@@ -205,7 +205,7 @@ def test_a_mask_with_infinite_logits_is_corrupt_even_with_right_checksums():
 
 
 @given(st.binary(max_size=300))
-def test_bytes_of_strangers_are_corrupt(data):
+def test_random_bytes_are_corrupt(data):
     for read in (embedding_from_bytes, mask_from_bytes):
         with pytest.raises(CorruptValue):
             read(data, FINGERPRINT)
@@ -213,7 +213,7 @@ def test_bytes_of_strangers_are_corrupt(data):
 
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([b"ESAM", b"ESAM\x01", b"ESAM\x01\x02\x01\x00"]))
-def test_bytes_of_strangers_behind_a_right_start_are_corrupt(data, start):
+def test_random_bytes_behind_a_valid_start_are_corrupt(data, start):
     for read in (embedding_from_bytes, mask_from_bytes):
         with pytest.raises(CorruptValue):
             read(start + data + b"\0" * 131072, FINGERPRINT)
@@ -266,7 +266,7 @@ def test_keys_name_the_form_the_model_the_precision_and_the_image():
     assert mask_key(key, "ab") == f"{key}:mask:ab"
 
 
-def test_a_mask_s_address_is_its_content():
+def test_the_id_of_a_mask_is_a_hash_of_its_content():
     key, logits = embedding_key(image_hash(b"image"), FINGERPRINT, "float16"), low_res_mask()
     other = logits.copy()
     other[0, 0] += 1
@@ -281,7 +281,7 @@ def test_a_mask_s_address_is_its_content():
 
 @pytest.mark.parametrize("namespace", ["", "a", "Team-1.x_y", "n" * 64])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_key_is_known_for_one_of_its_model_and_tokens(namespace, dtype):
+def test_only_keys_of_the_same_model_and_precision_are_embedding_keys(namespace, dtype):
     key = embedding_key("0a" * 32, "f00d-bfloat16", dtype, namespace)
 
     assert is_embedding_key(key, "f00d-bfloat16", dtype)

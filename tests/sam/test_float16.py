@@ -1,4 +1,4 @@
-"""Both conversions are NumPy's, bit for bit."""
+"""Both conversions equal NumPy's, bit for bit."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from service.sam.float16 import as_float16, as_float32
 
 
 def matrix(numbers):
-    """Rows of 64, without the rest."""
+    """Return the numbers in rows of 64, without an incomplete last row."""
     return numbers[: len(numbers) // 64 * 64].reshape(-1, 64)
 
 
 def all_float16():
-    """Every finite float16."""
+    """Return every finite float16."""
     numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     return numbers[np.isfinite(numbers)]
 
@@ -28,7 +28,7 @@ def test_every_float16_survives_a_round_trip():
 
 
 @pytest.mark.parametrize("nudge", [-np.inf, None, np.inf])
-def test_what_lies_between_two_float16_numbers_is_rounded_as_numpy_does(nudge):
+def test_numbers_between_two_float16_numbers_are_rounded_as_by_numpy(nudge):
     numbers = np.sort(all_float16()).astype(np.float32)
     between = (numbers[1:] + numbers[:-1]) / 2
     singles = matrix(between if nudge is None else np.nextafter(between, np.float32(nudge)))
@@ -36,7 +36,7 @@ def test_what_lies_between_two_float16_numbers_is_rounded_as_numpy_does(nudge):
     assert np.array_equal(as_float16(singles).view(np.uint16), singles.astype(np.float16).view(np.uint16))
 
 
-def test_random_numbers_of_all_sizes_are_rounded_as_numpy_does():
+def test_random_numbers_of_all_sizes_are_rounded_as_by_numpy():
     random = np.random.default_rng(0)
     sizes = 10.0 ** random.uniform(-9, 4.8, (512, 64))
     singles = (random.choice([-1.0, 1.0], sizes.shape) * sizes).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which box goes with a click, and which prompts get one."""
+"""The box that is added to a click, and the prompts that get a box."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SIZE = (768, 384)  # an image that is enlarged by 4 / 3 in the frame
 
 
 def proposals(*rows):
-    """Each row is a box in the frame and its score."""
+    """Return the proposals of rows; each row is a box in the frame and its score."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return Proposals(table[:, :4], table[:, 4])
 
@@ -40,7 +40,7 @@ def test_the_nearest_five_count():
     "row",
     [[10, 10, 30, 30, 0.1], [20, 10, 30, 30, 0.9], [10, 10, 30, 20, 0.9], [21, 10, 30, 30, 0.9], [10, 2, 30, 19, 0.9]],
 )
-def test_a_box_that_is_not_confident_or_does_not_hold_the_click_is_none(row):
+def test_boxes_with_a_low_score_or_without_the_click_are_ignored(row):
     assert box_around((20.0, 20.0), proposals(row)) is None
 
 
@@ -64,7 +64,7 @@ def test_a_box_ends_where_the_image_ends():
     assert_allclose(grown.box, [300, 600, 384, 768])
 
 
-def test_a_click_outside_all_boxes_stays_as_it_is():
+def test_a_click_outside_all_boxes_is_not_changed():
     prompt = click(10, 10)
 
     assert with_box(prompt, proposals([120, 60, 240, 160, 0.9]), SIZE) is prompt
@@ -80,7 +80,7 @@ def test_a_click_outside_all_boxes_stays_as_it_is():
         Prompt(points=np.full((2, 2), 75.0), labels=np.array([POSITIVE, POSITIVE])),
     ],
 )
-def test_what_is_no_single_positive_click_stays_as_it_is(prompt):
+def test_prompts_other_than_a_single_positive_click_are_not_changed(prompt):
     everywhere = proposals([0, 0, 1024, 1024, 0.9])
 
     assert not takes_box(prompt)

@@ -1,4 +1,4 @@
-"""Files of a great many small parts are refused before Pillow reads them in Python; what encoders write is not."""
+"""Files of very many small parts are refused before Pillow reads them in Python. Files of encoders are accepted."""
 
 import io
 import os
@@ -25,24 +25,24 @@ GIF_BLOCKS_AT = 13 + (3 << (GIF[10] & 7) + 1)
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png_with(chunks: bytes) -> bytes:
-    """An image with chunks behind its header."""
+    """Return a PNG with chunks behind its header."""
     return PNG[:33] + chunks + PNG[33:]
 
 
 def gif_with(blocks: bytes) -> bytes:
-    """An image with blocks before its first frame."""
+    """Return a GIF with blocks before its first frame."""
     return GIF[:GIF_BLOCKS_AT] + blocks + GIF[GIF_BLOCKS_AT:]
 
 
 @pytest.mark.parametrize(
     "parts", [chunk(b"abCd"), chunk(b"tEXt", b"a\0b"), chunk(b"IDAT")], ids=["own", "text", "data"]
 )
-def test_a_png_of_nothing_but_chunks_is_refused(parts):
+def test_a_png_of_too_many_chunks_is_refused(parts):
     with pytest.raises(UndecodableImage, match="16384 chunks"):
         decode_array(png_with(parts * 20_000), max_pixels=MAX_PIXELS)
 
@@ -53,12 +53,12 @@ def test_a_png_of_nothing_but_chunks_is_refused(parts):
      b"\0" * 20_000],
     ids=["comments", "application", "loop", "nothing"],
 )  # fmt: skip
-def test_a_gif_of_nothing_but_blocks_is_refused(parts):
+def test_a_gif_of_too_many_blocks_is_refused(parts):
     with pytest.raises(UndecodableImage, match="16384 blocks"):
         decode_array(gif_with(parts), max_pixels=MAX_PIXELS)
 
 
-def test_what_encoders_put_in_front_is_read():
+def test_ordinary_chunks_and_blocks_before_the_image_are_accepted():
     comment = b"".join(b"\xff" + b"a" * 255 for _ in range(1000))  # a quarter of a MiB
     plain = decode_array(GIF, max_pixels=MAX_PIXELS)
 
@@ -81,7 +81,7 @@ def test_a_large_png_in_chunks_of_libpng_is_read():
     assert np.array_equal(found, image)
 
 
-def test_thousands_of_frames_cost_one():
+def test_only_the_first_of_thousands_of_frames_is_decoded():
     frames = [Image.new("L", (40, 30), level % 256) for level in range(3000)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], optimize=False)
 
@@ -92,7 +92,7 @@ def test_thousands_of_frames_cost_one():
 
 
 def gif_of_frame(before: bytes = b"") -> bytes:
-    """A GIF of 30 x 24 pixels whose only frame has 60 000 x 48 000, to be cleared to the background afterwards."""
+    """Return a GIF of 30 x 24 pixels whose only frame has 60 000 x 48 000 pixels and is cleared after display."""
     control = b"!\xf9\4\x08\0\0\0\0"
     frame = b"," + struct.pack("<4HB", 0, 0, 60_000, 48_000, 0) + b"\2\2\x4c\1\0"
     return b"GIF89a" + struct.pack("<HHBBB", 30, 24, 0, 0, 0) + before + control + frame + b";"
@@ -108,7 +108,7 @@ DECOY = b"," + struct.pack("<4HB", 0, 0, 3, 2, 0) + bytes(40)
     ids=["plain", "empty block", "empty control", "empty loop", "comment", "nothing"],
 )  # fmt: skip
 def test_a_gif_whose_frame_is_larger_than_itself_is_refused_before_it_is_opened(before):
-    # A frame as Pillow finds it: found by a fuzzer, it took 2.3 GiB to be opened.
+    # A fuzzer found this place of a frame, which Pillow accepts: opening the file took 2.3 GiB.
     opened = run_with_little_memory(gif_of_frame(before))
 
     assert opened.startswith("ImageTooLarge The image has 60000 x 48000"), opened
@@ -125,12 +125,12 @@ def test_the_size_of_a_gif_is_what_pillow_takes_it_for(pieces):
         with Image.open(io.BytesIO(data), formats=["GIF"]) as opened:
             taken = opened.height, opened.width
     except (OSError, IndexError, struct.error):
-        return  # nothing is taken of it
+        return  # Pillow finds no image
 
     assert gif_size(data) == taken
 
 
-def test_a_gif_whose_frame_lies_beside_its_screen_is_a_larger_image():
+def test_a_gif_with_a_frame_outside_its_screen_is_a_larger_image():
     data = bytearray(GIF)
     struct.pack_into("<2H", data, GIF_BLOCKS_AT + 1, 5, 7)
 
@@ -184,7 +184,7 @@ except Exception as error:
 
 
 def run_with_little_memory(data: bytes) -> str:
-    """What comes of an image in a process that gets 64 MiB more than it has."""
+    """Decode an image in a process that may use 64 MiB more than at its start; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY],
         input=data,
@@ -198,14 +198,14 @@ def run_with_little_memory(data: bytes) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_process_without_memory_does_not_blame_the_image():
+def test_a_lack_of_memory_is_not_an_error_of_the_image():
     data = encoded(Image.new("1", (6000, 6000)), "PNG")
 
     assert run_with_little_memory(data).startswith("Overloaded There is no memory to decode this image now")
 
 
 def run_length_bmp(width, height, runs):
-    """A BMP of 8 bits, run-length coded."""
+    """Return a BMP of 8 bits, run-length coded."""
     palette = bytes(4 * 256)
     offset = 14 + 40 + len(palette)
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)

@@ -1,4 +1,4 @@
-"""Files of every supported kind become the upright RGB image that people see."""
+"""Files of every supported kind are decoded to the upright RGB image that a viewer shows."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,7 +59,7 @@ def test_a_gif_gives_its_first_frame():
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "MPO"])
-def test_of_several_frames_the_first_counts(file_format):
+def test_the_first_of_several_frames_is_decoded(file_format):
     first, second = Image.new("RGB", (6, 4), (200, 100, 50)), Image.new("RGB", (6, 4), (0, 0, 255))
 
     found = decoded(encoded(first, file_format, save_all=True, append_images=[second]))
@@ -71,7 +71,7 @@ def test_of_several_frames_the_first_counts(file_format):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_exif_orientation_is_applied(file_format, orientation):
     upright = gradient(16, 24)
-    # What a camera stores, so that the turn its EXIF block names gives the upright image back.
+    # The pixels that a camera stores: the rotation in the EXIF block gives the upright image.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -192,7 +192,7 @@ def test_cmyk_becomes_rgb():
 
 
 def test_ycck_becomes_rgb():
-    # A CMYK file whose Adobe marker says that the first three planes are YCbCr; Pillow stores CMYK inverted.
+    # A CMYK file whose Adobe marker declares the first three planes as YCbCr. Pillow stores CMYK inverted.
     image = gradient()
     luma = np.asarray(Image.fromarray(255 - image).convert("YCbCr"))
     planes = np.dstack((255 - luma, np.zeros(luma.shape[:2], np.uint8)))
@@ -262,7 +262,7 @@ def test_a_colour_profile_is_ignored():
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_an_image_goes_to_the_frame_without_the_array_between(file_format):
+def test_preprocessing_a_pillow_image_equals_preprocessing_its_array(file_format):
     data = encoded(gradient(), file_format)
 
     image = decode_image(data, max_pixels=1_000_000)
@@ -270,7 +270,7 @@ def test_an_image_goes_to_the_frame_without_the_array_between(file_format):
     assert np.array_equal(preprocess(image, MEAN, STD), preprocess(decoded(data), MEAN, STD))
 
 
-def test_threads_do_not_disturb_each_other():
+def test_threads_decode_independently():
     image = gradient()
     files = [encoded(image, name) for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")] * 8
     expected = [decoded(data) for data in files]

@@ -1,4 +1,4 @@
-"""Whatever the bytes are, the answer is one of four errors, early enough to cost little, and nothing is printed."""
+"""Any bytes give an image or one of four errors, which come early enough to cost little. No text is printed."""
 
 import struct
 import tracemalloc
@@ -23,7 +23,7 @@ SEEDS = files_of_every_kind()
 
 
 def png(width, height, data=b""):
-    """A PNG whose header claims a size; `data` is its compressed pixels."""
+    """Return a PNG whose header has this size; `data` is its compressed pixels."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -33,14 +33,14 @@ def png(width, height, data=b""):
 
 
 def webp_canvas(width, height):
-    """An animated WebP that claims a canvas."""
+    """Return an animated WebP whose header has this canvas size."""
     canvas = struct.pack("<I", 2) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     chunks = b"WEBPVP8X" + struct.pack("<I", 10) + canvas + b"ANIM" + struct.pack("<I", 6) + b"\0" * 6
     return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def refusal_of(data):
-    """The refusal, or None for an image; any other exception is the test's failure."""
+    """Return the refusal, or None for an image. Any other exception makes the test fail."""
     try:
         image = decode_array(data, max_pixels=MAX_PIXELS)
     except REFUSALS as error:
@@ -53,7 +53,7 @@ def refusal_of(data):
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", *(data[:12] for data in SEEDS)]))
-def test_bytes_of_strangers_are_refused(rest, start):
+def test_random_bytes_are_refused(rest, start):
     assert refusal_of(start + rest) is not None
 
 
@@ -73,12 +73,12 @@ def test_damaged_files_are_images_or_refusals_and_print_nothing(capfd, caplog):
 
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
-        configure_image_libraries()  # puts its filter in front
+        configure_image_libraries()  # adds its filter first
         refusal_of(many_samples)
         for number in range(1600):
             data = bytearray(SEEDS[number % len(SEEDS)])
             for _ in range(rng.integers(1, 6)):
-                # The headers are where the decisions are.
+                # Most decisions of the decoder depend on the headers.
                 data[rng.integers(0, min(len(data), 300) if rng.random() < 0.7 else len(data))] = rng.integers(0, 256)
             if rng.random() < 0.3:
                 cut, again = sorted(rng.integers(0, len(data), 2))
@@ -142,7 +142,7 @@ def test_a_bomb_is_refused_from_its_header_with_numbers(data):
     assert peak_bytes < 1_000_000
 
 
-def test_the_limit_is_the_service_s_and_not_pillow_s():
+def test_the_limit_of_the_service_replaces_that_of_pillow():
     data = encoded(Image.new("1", (20_000, 10_000)), "PNG")
 
     with pytest.raises(ImageTooLarge, match="200000000 pixels"):

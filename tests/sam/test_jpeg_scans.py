@@ -1,4 +1,4 @@
-"""Scans of a JPEG are counted where they are: neither metadata nor what follows the image is taken for one."""
+"""Counting the scans of a JPEG: neither metadata nor bytes after the image count as scans."""
 
 import numpy as np
 import pytest
@@ -12,17 +12,17 @@ SCANS_IN_DISGUISE = b"\xff\xda" * 5000
 
 
 def segment(marker, content):
-    """A JPEG segment of metadata."""
+    """Return a JPEG segment of metadata."""
     return bytes((255, marker)) + (len(content) + 2).to_bytes(2, "big") + content
 
 
 def with_segments(data, *segments):
-    """A JPEG file with segments at its start."""
+    """Return a JPEG file with segments at its start."""
     return data[:2] + b"".join(segments) + data[2:]
 
 
 def scans_added(data, count):
-    """A progressive JPEG file whose last scan is repeated."""
+    """Return a progressive JPEG file with its last scan repeated."""
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
 
 
@@ -43,7 +43,7 @@ def test_metadata_holds_no_scans(marker):
     assert decode_array(data, max_pixels=MAX_PIXELS).shape == (48, 60, 3)
 
 
-def test_an_end_in_the_metadata_is_not_the_end():
+def test_an_end_marker_in_the_metadata_does_not_end_the_image():
     data = encoded(gradient(), "JPEG", progressive=True)
     disguised = with_segments(scans_added(data, 200), segment(0xE1, b"x\xff\xd9\xff\xd9"))
 
@@ -51,7 +51,7 @@ def test_an_end_in_the_metadata_is_not_the_end():
         decode_array(disguised, max_pixels=MAX_PIXELS)
 
 
-def test_an_end_inside_of_a_scan_ends_the_image_for_the_count_as_for_the_decoder():
+def test_an_end_marker_inside_a_scan_ends_the_image():
     data = encoded(gradient(), "JPEG", progressive=True)
     first_scan = data.index(b"\xff\xda")
     cut = data[: first_scan + 40] + b"\xff\xd9" + scans_added(data, 500)[first_scan + 40 :]
@@ -60,7 +60,7 @@ def test_an_end_inside_of_a_scan_ends_the_image_for_the_count_as_for_the_decoder
 
 
 @pytest.mark.parametrize("between", [b"", b"\xff\xff\xff", b"\0\0", b"\xff\0", b"\xff\xd0", b"\xff\x01"])
-def test_what_may_stand_before_a_scan_does_not_hide_it(between):
+def test_a_scan_is_found_behind_padding_and_restart_markers(between):
     data = encoded(gradient(), "JPEG", progressive=True)
     scan = between + data[data.rindex(b"\xff\xda") : -2]
 
@@ -69,7 +69,7 @@ def test_what_may_stand_before_a_scan_does_not_hide_it(between):
 
 
 @pytest.mark.parametrize("shift", [-2, -1, 0, 1, 2])
-def test_a_scan_is_found_at_the_edge_of_what_is_searched_at_once(shift):
+def test_a_scan_is_found_at_the_edge_of_a_search_block(shift):
     data = encoded(gradient(), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     coded = len(scan) - 2 - int.from_bytes(scan[2:4], "big")
@@ -96,7 +96,7 @@ def test_large_images_may_have_fewer_scans():
         decode_array(data, max_pixels=90_000)
 
 
-def test_every_scan_of_an_ordinary_progressive_image_of_the_limit_is_taken():
+def test_an_ordinary_progressive_image_of_the_pixel_limit_is_accepted():
     data = encoded(gradient(300, 300), "JPEG", progressive=True, quality=95)
 
     assert decode_array(data, max_pixels=90_000).shape == (300, 300, 3)
@@ -113,7 +113,7 @@ def test_every_scan_of_an_ordinary_progressive_image_of_the_limit_is_taken():
     ],
     ids=["empty comments", "fill bytes", "starts", "restarts", "zeros"],
 )
-def test_what_is_slow_to_read_and_says_nothing_is_refused(filling, message):
+def test_too_many_segments_or_bytes_of_padding_are_refused(filling, message):
     with pytest.raises(UndecodableImage, match=message):
         decode_array(with_segments(encoded(gradient(), "JPEG"), filling), max_pixels=MAX_PIXELS)
 

@@ -10,7 +10,7 @@ from service.sam.logits import decode_logits, encode_logits
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_logits_come_back_as_float16_keeps_them(seed):
+def test_logits_are_read_back_in_float16(seed):
     values = np.random.default_rng(seed).normal(scale=20, size=(256, 256)).astype(np.float32)
 
     data = encode_logits(values)

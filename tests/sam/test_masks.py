@@ -1,4 +1,4 @@
-"""The fast mask is the mask of the full path, and the right outputs are offered."""
+"""The fast masks equal those of the full path, and `candidates` returns the right outputs."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def assert_equal_to_the_full_path(values, size, mask_of):
     found = mask_of(values, size)
 
     expected = upsampled(values, size)
-    # What is nearer to 0 than rounding in float32 reaches may fall on either side.
+    # A logit within float32 rounding of 0 may be on either side.
     is_clear = np.abs(expected) >= 1e-4 * max(1.0, np.abs(values).max())
     pixels = full(found)
     assert pixels.shape == size
@@ -114,7 +114,7 @@ def test_the_largest_float16_logits_do_not_overflow(mask_of):
 @example(np.ones((256, 256), np.float32), (3, 4))
 @example(-np.ones((256, 256), np.float32), (3, 4))
 @needs_library
-def test_transitions_area_and_box_tell_the_same_as_the_pixels(values, size):
+def test_transitions_area_and_box_agree_with_the_pixels(values, size):
     mask = NATIVE.binary_mask(values, size)
 
     drawn = BinaryMask.cut(size, 0, 0, full(mask))
@@ -142,7 +142,7 @@ def test_a_cut_mask_is_the_smallest_rectangle_in_its_place(pixels, x0, y0):
 
 
 @pytest.mark.parametrize(("multimask", "expected"), [(1, (0,)), (3, (1, 2, 3)), (4, (0, 1, 2, 3))])
-def test_a_number_of_masks_is_taken_by_its_word(multimask, expected):
+def test_a_number_selects_that_number_of_masks(multimask, expected):
     assert candidates(multimask, Prompt()) == expected
 
 

@@ -1,4 +1,4 @@
-"""PNG files of masks have one bit a pixel and hold the mask."""
+"""PNG files of masks have one bit a pixel and decode to the mask."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Polygons fill to the mask and are well formed."""
+"""Filling the polygons gives the mask, and the polygons are well formed."""
 
 import itertools
 
@@ -12,8 +12,8 @@ from scipy import ndimage
 from service.sam.masks import BinaryMask
 from service.sam.polygons import encode_outlines, encode_polygons
 
-# A C whose ends touch at a corner, a ring with an island, a chain of diagonal pixels, a hole that touches the outside
-# at a corner, two holes that touch each other.
+# A C whose ends touch at a corner, and a ring with an island. A chain of diagonal pixels, a hole that touches the
+# outside at a corner, and two holes that touch each other.
 PUZZLES = [
     ["####", "#..#", "#.#.", "####"],
     ["#####", "#...#", "#.#.#", "#...#", "#####"],
@@ -28,7 +28,7 @@ PUZZLES = [
 
 @settings(max_examples=300, deadline=None)
 @given(masks(), margins)
-def test_polygons_fill_to_the_mask(pixels, around):
+def test_filling_the_polygons_gives_the_mask(pixels, around):
     full, mask = placed(pixels, around)
 
     polygons = encode_polygons(mask)
@@ -61,7 +61,7 @@ def assert_well_formed(polygons, full):
         for ring in [polygon["exterior"], *polygon["holes"]]:
             assert len(set(map(tuple, ring))) == len(ring) >= 4
             assert all(isinstance(value, int) for corner in ring for value in corner)
-            # Edges are horizontal and vertical in turn: no corner is doubled, none lies on a straight line.
+            # Horizontal and vertical edges alternate: no corner is doubled, none lies on a straight line.
             sides = [(a[0] == b[0], a[1] == b[1]) for a, b in itertools.pairwise([*ring, ring[0]])]
             assert set(sides) == {(True, False), (False, True)}
             assert all(a != b for a, b in itertools.pairwise([*sides, sides[0]]))

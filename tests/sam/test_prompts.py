@@ -1,4 +1,4 @@
-"""Prompts become the decoder's tokens, and those that miss the image are refused.
+"""Prompts are converted to the decoder's tokens, and prompts outside the image are refused.
 
 Source: docs/explanation/model.md, section 1.6.
 """
@@ -28,7 +28,7 @@ SIZE = (600, 900)
 
 
 def clicks(*points, **rest):
-    """A prompt of (x, y, label) points."""
+    """Return a prompt of (x, y, label) points."""
     table = np.array(points, np.float64).reshape(-1, 3)
     return Prompt(table[:, :2], table[:, 2].astype(np.int64), **rest)
 
@@ -53,7 +53,7 @@ def test_the_corners_of_a_box_follow_the_points_without_padding():
     assert labels.tolist() == [[POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]
 
 
-def test_a_mask_alone_has_no_token_but_the_table_has_a_column():
+def test_a_prompt_with_only_a_mask_has_no_token_but_the_table_has_a_column():
     prompt = Prompt(mask_logits=np.zeros((256, 256), np.float32))
 
     points, labels = decoder_inputs([prompt], SIZE)
@@ -109,7 +109,7 @@ def test_a_point_outside_is_refused_with_the_image_s_size(point):
 
 
 @pytest.mark.parametrize("box", [(-50, -50, 10, 10), (890, 590, 2000, 2000), (0, 0, 900, 600), (-1e6, -1e6, 1e6, 1e6)])
-def test_a_box_may_hang_over_the_border(box):
+def test_a_box_may_extend_beyond_the_border(box):
     check_prompt(Prompt(box=np.array(box, np.float64)), SIZE)
 
 

@@ -17,7 +17,7 @@ NAN, INF = math.nan, math.inf
 weights = st.floats(-100, 100)
 rules = st.builds(Ranking, bias=st.tuples(weights, weights, weights, weights), stability=weights, predicted_iou=weights)
 stabilities = st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4)
-# Few values, so that ties are common, and all that a broken graph could answer.
+# Few values, so that ties are common, and all invalid values that a broken graph could return.
 hostile = st.lists(st.sampled_from([0.0, 0.25, 0.25, 1.0, -3.0, NAN, INF, -INF]), min_size=4, max_size=4)
 choices = st.lists(st.sampled_from(ALL), min_size=1, max_size=4, unique=True)
 
@@ -102,7 +102,7 @@ def test_a_bias_keeps_output_0_first_unless_another_is_higher_by_more(stability,
 
     first = rank(rule.scores(stability, [0.0] * 4), ALL)[0]
 
-    # Scores end at 1, and what is equal is ordered by index.
+    # Scores are at most 1, and equal scores are ordered by index.
     is_beaten = max(stability[1:]) > min(1.0, margin + stability[0])
     assert (first != 0) is is_beaten
 
@@ -123,6 +123,6 @@ def test_three_masks_are_ordered_as_they_are_among_all_four(rule, stability):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_rule_that_no_order_follows_from_is_refused(members):
+def test_a_rule_without_a_defined_order_is_refused(members):
     with pytest.raises(ValidationError):
         Ranking.model_validate(members)

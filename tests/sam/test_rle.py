@@ -1,4 +1,4 @@
-"""Run lengths are those of pycocotools."""
+"""Run lengths equal those of pycocotools."""
 
 import io
 
@@ -32,7 +32,7 @@ def test_run_lengths_are_those_of_pycocotools_on_the_full_image(pixels, around):
     assert rle == {"size": list(expected["size"]), "counts": expected["counts"].decode()}
 
 
-def test_runs_that_go_on_from_the_foot_of_a_column_to_the_next_are_one():
+def test_a_run_that_continues_in_the_next_column_is_one_run():
     pixels = np.array([[0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 0, 1]], bool)
 
     rle = encode_rle(BinaryMask.cut((3, 4), 0, 0, pixels))

@@ -1,4 +1,4 @@
-"""Images and points go into the frame, and logits come out of it, exactly as docs/explanation/model.md 1 says."""
+"""Transforms of images, points and logits equal those of docs/explanation/model.md, section 1."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_an_image_that_vanishes_in_the_frame_is_an_error_of_the_caller():
 
 @settings(deadline=None)
 @given(sizes(5000), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5))
-def test_a_point_comes_back_from_the_frame_within_half_a_pixel(size, shares):
+def test_a_point_is_converted_back_from_the_frame_within_half_a_pixel(size, shares):
     height, width = size
     points = np.array(shares) * (width, height)
 
@@ -111,7 +111,7 @@ def test_each_axis_has_the_ratio_of_its_own_rounded_size():
 
 
 def applied(values, size):
-    """Both axes' operators, tap by tap."""
+    """Apply the operators of both axes, tap by tap."""
     frame = input_size(size)
     rows, columns = (upsampling(original, inside) for original, inside in zip(size, frame, strict=True))
     wide = sum(values[:, columns.first + tap] * columns.weights[:, tap] for tap in range(TAPS))
