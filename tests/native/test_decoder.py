@@ -1,4 +1,4 @@
-"""The decoder in C against torch's ordinary modules, in every build that this machine runs."""
+"""The decoder in C equals torch's ordinary modules, in every build that this machine can run."""
 
 import _ctypes
 import ctypes
@@ -53,7 +53,7 @@ def runnable() -> list[str]:
 
 @pytest.fixture(scope="module", params=runnable())
 def decoder(request, parameters) -> Iterator[NativeDecoder]:
-    """Every build, not only the best."""
+    """A decoder of every build, not only of the best one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.native, "_LEVELS", (request.param,))
         service.native._find.cache_clear()
@@ -75,12 +75,12 @@ def prepared(model, answers: TorchOutputs, mask_logits: NDArray[np.float32], *, 
     return tuple(array.contiguous().numpy() for array in arrays)
 
 
-def test_it_was_built_for_this_machine():
-    """Continuous integration has a compiler; without the build all else here would be skipped."""
+def test_a_build_for_this_machine_exists():
+    """Continuous integration has a compiler. Without a build all other tests of this file would be skipped."""
     assert best_level() is not None or shutil.which("cc") is None
 
 
-def test_it_answers_what_torch_answers(decoder, model, answers, state):
+def test_masks_and_scores_equal_those_of_torch(decoder, model, answers, state):
     for is_masked in (False, True):
         rows = [i for i, prompt in enumerate(answers.prompts) if (prompt.mask_logits is not None) is is_masked]
         prompts = [answers.prompts[i] for i in rows]
@@ -101,7 +101,7 @@ def test_it_answers_what_torch_answers(decoder, model, answers, state):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 11, 40, MAX_POINTS])
-def test_any_number_of_points_is_answered_as_by_torch(decoder, model, answers, state, count):
+def test_any_number_of_points_gives_the_masks_of_torch(decoder, model, answers, state, count):
     random = np.random.default_rng(count)
     points = random.uniform(0, 1024, (1, count, 2)).astype(np.float32)
     labels = random.integers(-2, 4, (1, count))
@@ -117,7 +117,7 @@ def test_any_number_of_points_is_answered_as_by_torch(decoder, model, answers, s
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_it_prepares_as_torch_does(decoder, model, answers, dtype):
+def test_prepared_states_equal_those_of_torch(decoder, model, answers, dtype):
     tokens = answers.embedding[0].flatten(1).T.contiguous().numpy().astype(dtype)
     with torch.inference_mode():
         expected = PrepareGraph(model)(
@@ -131,13 +131,13 @@ def test_it_prepares_as_torch_does(decoder, model, answers, dtype):
         assert np.abs(one - reference.numpy()).max() < TOLERANCE
 
 
-def test_other_tokens_are_not_prepared(decoder):
+def test_tokens_of_another_shape_or_type_are_refused(decoder):
     for tokens in (np.zeros((4095, 256), np.float32), np.zeros((4096, 256), np.float64)):
         with pytest.raises(ValueError, match="float16 or float32"):
             decoder.prepare(tokens, threads=1)
 
 
-def test_threads_and_company_change_no_bit(decoder, state):
+def test_threads_and_other_prompts_of_a_call_change_no_bit(decoder, state):
     random = np.random.default_rng(1)
     points = random.uniform(0, 1024, (3, 4, 2)).astype(np.float32)
     labels = np.array([[1, -1, ABSENT, ABSENT], [2, 3, ABSENT, 0], [1, 0, 1, -1]])
@@ -151,7 +151,7 @@ def test_threads_and_company_change_no_bit(decoder, state):
             assert np.array_equal(one[0], all_of_them[i])
 
 
-def test_calls_from_many_threads_do_not_meet(decoder, state):
+def test_calls_from_many_threads_are_independent(decoder, state):
     random = np.random.default_rng(2)
     prompts = [(random.uniform(0, 1024, (1, n, 2)).astype(np.float32), np.ones((1, n), np.int64)) for n in range(1, 13)]
     expected = [decoder.decode(*state, *prompt, threads=1)[0] for prompt in prompts]
@@ -162,7 +162,7 @@ def test_calls_from_many_threads_do_not_meet(decoder, state):
     assert all(np.array_equal(masks, expected[i % 12]) for i, masks in enumerate(found))
 
 
-def test_an_ignored_point_takes_part_and_an_absent_one_does_not(decoder, state):
+def test_an_ignored_point_changes_the_mask_and_an_absent_one_does_not(decoder, state):
     points = np.full((3, 2, 2), 300, np.float32)
     labels = np.array([[1, ABSENT], [1, IGNORED], [1, 0]])
 
@@ -174,7 +174,7 @@ def test_an_ignored_point_takes_part_and_an_absent_one_does_not(decoder, state):
 
 
 @pytest.mark.parametrize("label", [-4, 4, 2**40])
-def test_a_label_that_there_is_not_is_refused(decoder, state, label):
+def test_an_unknown_label_is_refused(decoder, state, label):
     with pytest.raises(ValueError, match="between -3 and 3"):
         decoder.decode(*state, np.zeros((1, 1, 2), np.float32), np.array([[label]]), threads=1)
 
@@ -209,7 +209,7 @@ def test_missing_or_misshapen_parameters_are_named(parameters):
 
 
 def copy_without_builds(folder: Path) -> Path:
-    """The Python files of `service.native` in a package of the same name, as where there was no compiler."""
+    """Copy the Python files of `service.native` without its builds, as on a machine without a compiler."""
     package = folder / "service" / "native"
     package.mkdir(parents=True)
     (folder / "service" / "__init__.py").touch()
@@ -232,7 +232,7 @@ def test_without_a_build_there_is_no_decoder(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["no library", "built of another source"])
-def test_a_build_that_cannot_be_used_is_left_out(tmp_path, damage):
+def test_an_unusable_build_is_skipped(tmp_path, damage):
     package = copy_without_builds(tmp_path)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for level in ("v3", "v4"):
@@ -252,7 +252,7 @@ def test_a_build_that_cannot_be_used_is_left_out(tmp_path, damage):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_sanitizers_find_nothing(tmp_path):
-    """Bounds, undefined behaviour and leaks of the C code, in a program of its own."""
+    """Check bounds, undefined behaviour and leaks of the C code in a program of its own."""
     if sys.platform != "linux":
         pytest.skip("the C code is built on Linux alone")
     sources = [str(path) for path in (Path(service.native.__file__).parent / "csrc").glob("*.c")]
@@ -270,7 +270,7 @@ def test_sanitizers_find_nothing(tmp_path):
     assert ran.stdout == "decoded\n"
 
 
-def test_the_library_says_what_it_runs_on():
+def test_the_selected_build_states_that_it_runs_here():
     level = best_level()
     if level is None:
         pytest.skip("no build of the native decoder runs here")

@@ -1,4 +1,4 @@
-"""masks.c under sanitizers; what its masks are worth is seen in tests/sam/test_masks.py."""
+"""masks.c under sanitizers. tests/sam/test_masks.py checks its results."""
 
 import shutil
 import subprocess
