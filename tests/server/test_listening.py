@@ -15,12 +15,12 @@ HOST = "127.0.0.1"
 
 
 def port_of(listener):
-    """The port of a bound socket."""
+    """Return the port of a bound socket."""
     return listener.getsockname()[1]
 
 
 def close(listeners):
-    """Give the ports back."""
+    """Close the sockets, which releases their ports."""
     for listener in listeners:
         listener.close()
 
@@ -82,7 +82,7 @@ def test_urls_have_brackets_around_addresses_of_ipv6():
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_of_two_processes_that_bound_the_same_port_the_second_to_listen_is_told_the_setting(loop):
+def test_the_second_process_to_listen_on_a_bound_port_gets_an_error_with_the_setting(loop):
     (first,) = bind(HOST, 0)
     second = bind(HOST, port_of(first))
     first.listen()

@@ -1,4 +1,4 @@
-"""The parts of uvicorn that are no public API and that `service/server` uses, each by name.
+"""The private parts of uvicorn that `service/server` uses, each by name.
 
 pyproject.toml allows one minor version of uvicorn. Before it is raised, these tests have to pass with the new version.
 """
@@ -45,7 +45,7 @@ SERVER_METHODS = {"handle_exit": ["self", "sig", "frame"], "startup": ["self", "
 
 @pytest.fixture
 def config():
-    """A loaded configuration of an app that answers nothing."""
+    """A loaded configuration of an app that sends no answer."""
     loaded = uvicorn.Config(Starlette(), http=httptools_impl.HttpToolsProtocol, lifespan="off", log_config=None)
     loaded.load()
     return loaded
@@ -53,7 +53,7 @@ def config():
 
 @pytest.fixture
 def protocol(config):
-    """A protocol of uvicorn without a connection, at the start of a request."""
+    """Return a protocol of uvicorn without a connection, at the start of a request."""
     loop = asyncio.new_event_loop()
     made = httptools_impl.HttpToolsProtocol(config, ServerState(), {}, loop)
     made.on_message_begin()
@@ -62,7 +62,7 @@ def protocol(config):
 
 
 def used_of_self(module, class_name, base):
-    """Attributes of `self`, and methods of `super()`, that a class uses and does not define itself."""
+    """Return the attributes of `self` and methods of `super()` that a class uses without defining them."""
     tree = ast.parse(Path(module.__file__).read_text())
     (node,) = [one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == class_name]
     used, assigned, inherited = set(), set(), set()
@@ -81,7 +81,7 @@ def used_of_self(module, class_name, base):
 
 
 def parameters(function):
-    """Names of a function's parameters."""
+    """Return the names of a function's parameters."""
     return list(inspect.signature(function).parameters)
 
 
@@ -112,7 +112,7 @@ def test_a_request_has_the_attribute(name):
     assert f"self.{name} = " in inspect.getsource(httptools_impl.RequestResponseCycle.__init__)
 
 
-def test_flow_control_knows_whether_writing_is_paused():
+def test_flow_control_has_the_attribute_write_paused():
     assert "self.write_paused = " in inspect.getsource(FlowControl.__init__)
 
 
