@@ -9,7 +9,7 @@ from service.telemetry.logs import TextFormatter, is_text
 
 
 def line(message, *, level=logging.INFO, exc_info=None, **extra):
-    """What the formatter writes of a record."""
+    """Return the line that the formatter makes of a record."""
     record = logging.getLogger("service").makeRecord("service", level, "", 0, message, (), exc_info, extra=extra)
     return TextFormatter().format(record)
 
@@ -44,7 +44,7 @@ def test_an_exception_follows_its_line():
     assert last == "ValueError: broken"
 
 
-def test_a_file_is_no_terminal(tmp_path):
+def test_a_file_is_not_a_terminal(tmp_path):
     with (tmp_path / "log").open("w") as file:
         assert not is_text("auto", file)
         assert is_text("text", file)

@@ -21,7 +21,7 @@ SPANS = st.lists(
 
 
 def share_by_tick(spans):
-    """The slow reference: each tick is divided among the stages that run in it."""
+    """Return the shares by a slow reference: each tick is divided equally among the stages that run in it."""
     seconds = dict.fromkeys((span.stage for span in spans), 0.0)
     for tick in range(40):
         running = Counter(span.stage for span in spans if span.started_at <= tick < span.ended_at)
