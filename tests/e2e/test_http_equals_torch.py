@@ -1,4 +1,4 @@
-"""What comes out of the real process over HTTP is what PyTorch computes from the same image and prompts.
+"""Answers of the real process over HTTP equal those that PyTorch computes from the same image and prompts.
 
 The path: docs/explanation/model.md, section 1.
 """
@@ -19,7 +19,7 @@ from support.service_process import ServiceProcess
 
 from model_store.network.predictor import EmbeddedImage, Prediction, TorchPredictor
 
-# ONNX Runtime and torch add in different orders; masks are told apart only where the logit is clear of 0.
+# ONNX Runtime and torch add in different orders, so pixels are compared only where the logit is not close to 0.
 TOLERANCE = 1e-4
 PROMPTS = 100
 SIZES = [(480, 640), (700, 300), (1, 1), (3, 700), (97, 61), (768, 1024)]
@@ -30,7 +30,7 @@ MULTIMASKS = ["auto", 1, 3, 4]
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """One image on both sides."""
+    """One image, embedded by the service and by the reference."""
 
     size: tuple[int, int]
     image_hash: str
@@ -44,14 +44,14 @@ def reference() -> TorchPredictor:
 
 @pytest.fixture(scope="module")
 def exact_client(artifact):
-    """Of a process that keeps tokens as they come from the encoder."""
+    """A client of a process that keeps tokens in float32, as the encoder returns them."""
     settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_EMBEDDING_DTYPE": "float32"}
     with ServiceProcess(settings) as service, open_client(service.url) as client:
         yield client
 
 
 def embedded_on_both_sides(client, reference, size, seed) -> EmbeddedImage:
-    """The file goes to the service; the reference gets what Pillow decodes from it."""
+    """Upload the file to the service, and embed the pixels that Pillow decodes from it by the reference."""
     data = noise_file(size, seed)
     image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     return EmbeddedImage(size, embed(client, data), reference.embed(image))
@@ -74,7 +74,7 @@ def test_a_hundred_random_prompts_give_the_masks_of_torch(exact_client, referenc
         assert_masks_are_those_of_torch(masks, prediction, chosen, image.size, about)
 
 
-def test_with_rounded_embeddings_masks_hardly_differ(service_url, reference):
+def test_rounding_embeddings_to_float16_changes_few_pixels(service_url, reference):
     rng = np.random.default_rng(7)
     overlaps = []
     with open_client(service_url) as client:
@@ -92,7 +92,7 @@ def test_with_rounded_embeddings_masks_hardly_differ(service_url, reference):
 
 
 def random_prompt(rng, kind: str, image: EmbeddedImage, client) -> dict[str, Any]:
-    """points (N, 2), labels (N,), box (4,), mask_logits (256, 256) and mask_id, as far as the kind has them."""
+    """Return a prompt of a kind: points (N, 2), labels (N,), box (4,), mask_logits (256, 256) and mask_id."""
     height, width = image.size
     prompt: dict[str, Any] = {}
     if "point" in kind:
@@ -106,7 +106,7 @@ def random_prompt(rng, kind: str, image: EmbeddedImage, client) -> dict[str, Any
         y, x = np.mgrid[:256, :256]
         centre_y, centre_x, radius = rng.uniform((30, 30, 10), (220, 220, 100))
         prompt["mask_logits"] = rounded(np.clip((radius - np.hypot(y - centre_y, x - centre_x)) / 4, -12, 12))
-    if kind == "mask_id":  # the mask of an earlier answer, whose logits are asked for to know them here
+    if kind == "mask_id":  # the mask of an earlier answer, with its logits for the reference
         earlier = {"points": [{"x": float(width) / 3, "y": float(height) / 3}]}
         mask = segment(client, image.image_hash, earlier, format="logits")[0][int(rng.integers(0, 4))]
         prompt.update(mask_id=mask["mask_id"], mask_logits=logits_of(mask))
@@ -114,12 +114,12 @@ def random_prompt(rng, kind: str, image: EmbeddedImage, client) -> dict[str, Any
 
 
 def rounded(logits):
-    """What float16 makes of them, as float32."""
+    """Return the logits rounded to float16, as float32."""
     return logits.astype(np.float16).astype(np.float32)
 
 
 def sent(prompt: dict[str, Any]) -> dict[str, Any]:
-    """The prompt as JSON."""
+    """Return the prompt as JSON."""
     found: dict[str, Any] = {}
     if "points" in prompt:
         pairs = zip(prompt["points"].tolist(), prompt["labels"].tolist(), strict=True)
@@ -134,13 +134,13 @@ def sent(prompt: dict[str, Any]) -> dict[str, Any]:
 
 
 def predict(reference: TorchPredictor, image: EmbeddedImage, prompt: dict[str, Any]) -> Prediction:
-    """All four masks of the reference."""
+    """Return all four masks of the reference."""
     arrays = {key: value for key, value in prompt.items() if key != "mask_id"}
     return reference.predict(image.embedded, **arrays)
 
 
 def assert_masks_are_those_of_torch(masks, prediction: Prediction, chosen, size, about) -> None:
-    """Each mask is one of the reference's chosen ones, in the order of the reference's stability."""
+    """Check that the masks are the chosen ones of the reference, in the order of the reference's stability."""
     assert len(masks) == len(chosen), about
     order = sorted(chosen, key=lambda index: -prediction.stability[index])
     left = set(chosen)
@@ -155,19 +155,19 @@ def assert_masks_are_those_of_torch(masks, prediction: Prediction, chosen, size,
 
 
 def stability_slack(mask_logits) -> float:
-    """How far the stability may be off: the tolerance, and every pixel that lies next to one of its thresholds."""
+    """Return the tolerance of the stability, which counts every pixel whose logit is close to a threshold."""
     near = margin(mask_logits)
     undecided = sum(int((np.abs(mask_logits - threshold) < near).sum()) for threshold in (-1.0, 1.0))
     return TOLERANCE + undecided / max(1, int((mask_logits > -1.0).sum()))
 
 
 def margin(logits) -> float:
-    """Logits closer to a threshold than this may lie on either side of it."""
+    """Return the distance from a threshold within which a logit may lie on either side."""
     return TOLERANCE * max(1.0, float(np.abs(logits).max()))
 
 
 def assert_pixels_are_those_of_torch(mask, logits, mask_logits, size, about) -> None:
-    """The mask in whatever format it came, against logits (H, W) and (256, 256) of the reference."""
+    """Check a mask of any format against logits (H, W) and (256, 256) of the reference."""
     is_undecided = np.abs(logits) < margin(logits)
     assert abs(mask["area"] - (logits > 0).sum()) <= is_undecided.sum(), about
     if "logits" in mask:

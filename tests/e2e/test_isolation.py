@@ -1,4 +1,4 @@
-"""Many users of one process at once get what each would have got alone; `faults/isolation.py` goes further."""
+"""Simultaneous users of one process get the answers that each gets alone; see also `faults/isolation.py`."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +10,8 @@ SIZES = [(40, 60), (61, 41), (200, 300), (3, 90), (128, 128), (333, 222), (50, 5
 PROMPTS = ["point", "box", "both", "refined"]
 
 
-def test_users_of_the_same_image_get_the_masks_of_single_ones(service_url):
-    """Their prompts share decoder calls, and a product of another size rounds its last bits otherwise."""
+def test_simultaneous_users_of_one_image_get_the_masks_of_a_single_user(service_url):
+    """Prompts of several users share decoder calls. Products of other sizes round differently in the last bits."""
     with open_client(service_url) as client:
         bodies = requests(client, seed=100)
         alone = {name: client.post("/segment", json=asked).json() for name, asked in bodies.items()}
@@ -30,7 +30,7 @@ def test_users_of_the_same_image_get_the_masks_of_single_ones(service_url):
 
 
 def differences(answer, expected):
-    """What differs beyond rounding: sizes, numbers, areas."""
+    """Return the differences beyond rounding: sizes, numbers, areas."""
     found = [key for key in ("image_hash", "width", "height") if answer[key] != expected[key]]
     (masks,), (expected_masks,) = ([result["masks"] for result in one["results"]] for one in (answer, expected))
     for mask, other in zip(masks, expected_masks, strict=True):
@@ -41,12 +41,12 @@ def differences(answer, expected):
 
 
 def requests(client, seed):
-    """Requests by (image, kind of prompt)."""
+    """Return requests by (image, kind of prompt)."""
     hashes = [embed(client, noise_file(size, seed)) for size in SIZES]
     return {(i, kind): body(client, hashes[i], size, kind) for i, size in enumerate(SIZES) for kind in PROMPTS}
 
 
-def test_uploads_at_once_embed_what_each_would_alone(service_url):
+def test_simultaneous_uploads_give_the_embeddings_of_single_uploads(service_url):
     images = [noise_file((70 + i, 90 - i), seed=101) for i in range(8)]
 
     def upload(data):
@@ -62,7 +62,7 @@ def test_uploads_at_once_embed_what_each_would_alone(service_url):
 
 
 def body(client, image_hash, size, kind):
-    """A request of one user."""
+    """Return a request of one user."""
     height, width = size
     box = {"box": [width * 0.2, height * 0.2, width * 0.9, height * 0.8]}
     prompt = {"point": point(width / 3, height / 3), "box": box, "both": {**box, **point(width / 2, height / 2)}}

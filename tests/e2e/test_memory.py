@@ -1,4 +1,4 @@
-"""A request holds one mask at the resolution of the image at a time, however many masks it asks for."""
+"""A request holds one mask at the resolution of the image at a time, whatever its number of masks."""
 
 import io
 from pathlib import Path
@@ -11,13 +11,13 @@ SIDE = 6000  # 36 megapixels; a mask over all of it takes as many bytes
 
 
 def peak_bytes(pid):
-    """The most memory the process has had, bytes."""
+    """Return the peak memory of the process, bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 
-def test_many_masks_of_a_large_image_are_not_held_at_once(artifact):
+def test_masks_of_a_large_image_are_held_one_at_a_time(artifact):
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB").save(buffer, "JPEG")
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact)}) as service, open_client(service.url) as client:

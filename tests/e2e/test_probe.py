@@ -39,5 +39,5 @@ def test_a_port_without_a_service_is_not_healthy_and_the_reason_is_printed():
         ({"EDGESAM_HOST": "10.1.2.3", "EDGESAM_PORT": "tcp://10.0.0.1:8000"}, ("10.1.2.3", 8000)),
     ],
 )
-def test_it_asks_where_the_service_listens(environment: dict[str, str], asked: tuple[str, int]):
+def test_the_probe_uses_the_host_and_port_of_the_settings(environment: dict[str, str], asked: tuple[str, int]):
     assert address(environment) == asked

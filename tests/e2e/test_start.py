@@ -1,4 +1,4 @@
-"""The command line, the port, and errors of the start: a wrong setting or file is named."""
+"""The command line, the port, and errors of the start, which name the wrong setting or file."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ OK = {0, -15, 143}
 
 
 def failed_start(settings):
-    """A process that ended by itself while it started."""
+    """Start a process that ends by itself while it starts, and return it."""
     service = ServiceProcess(settings)
     with pytest.raises(AssertionError, match="ended before"):
         service.__enter__()
@@ -28,12 +28,12 @@ def failed_start(settings):
 
 
 def text(service):
-    """All lines that the process wrote."""
+    """Return all lines that the process wrote."""
     return "\n".join(str(line) for line in service.log)
 
 
 def command(*arguments, python=()):
-    """Run `python -m service` with arguments until it ends."""
+    """Run `python -m service` with arguments until it ends, and return the result."""
     return subprocess.run(
         [sys.executable, *python, "-m", "service", *arguments],
         cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
@@ -179,7 +179,7 @@ def test_a_variable_that_is_no_setting_is_named_in_the_log_with_the_nearest_sett
     assert "redis://slip" not in text(service)
 
 
-def test_variables_of_the_client_and_of_the_model_store_are_no_mistakes(artifact):
+def test_variables_of_the_client_and_of_the_model_store_give_no_warning(artifact):
     parameters = [*get_command(client_command).params]
     parameters += [
         one for command in getattr(get_command(client_command), "commands", {}).values() for one in command.params
@@ -194,7 +194,7 @@ def test_variables_of_the_client_and_of_the_model_store_are_no_mistakes(artifact
 
 
 def at_a_terminal(settings):
-    """What a person at a terminal reads from the start to a stop by Ctrl+C, and the exit status."""
+    """Return the text on a terminal from the start to a stop by Ctrl+C, and the exit status."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGESAM_")}
     leader, follower = pty.openpty()
     written, is_stopping = b"", False
@@ -246,7 +246,7 @@ def test_without_a_terminal_the_log_can_be_text(artifact):
     assert re.search(r"\d\d:\d\d:\d\d error: the service does not start: ", text(service))
 
 
-def test_what_kubernetes_derives_from_a_service_of_this_name_is_no_setting(artifact):
+def test_variables_that_kubernetes_derives_from_a_service_are_not_settings(artifact):
     links = {
         "EDGESAM_PORT": "tcp://10.0.0.1:8000",
         "EDGESAM_SERVICE_HOST": "10.0.0.1",

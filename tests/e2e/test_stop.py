@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: accepted requests are answered, /readyz tells load balancers in time, and the stop is clean."""
+"""SIGTERM and SIGINT: accepted requests are answered, /readyz fails before the port closes, and the stop is clean."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ WAIT_S = 60
 
 
 def started(artifact, **settings):
-    """A process that waits up to 60 s for requests in progress."""
+    """Return a process that waits up to 60 s for requests in progress."""
     return ServiceProcess(
         {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_GRACEFUL_TIMEOUT_S": "60"}
         | {f"EDGESAM_{name}": value for name, value in settings.items()}
@@ -29,18 +29,18 @@ def started(artifact, **settings):
 
 
 def events(service):
-    """Events of the log, in order."""
+    """Return the events of the log, in order."""
     return [line["event"] for line in service.log]
 
 
 def listens_to(number, pid):
-    """Whether a process has a handler of its own for a signal."""
+    """Return whether a process has a handler of its own for a signal."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (caught,) = [int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")]
     return bool(caught >> (number - 1) & 1)
 
 
-def test_requests_under_way_are_answered_after_the_signal(artifact):
+def test_requests_in_progress_are_answered_after_the_signal(artifact):
     images = [noise_file((60, 60 + i), seed=90) for i in range(4)]
     with started(artifact) as service, open_client(service.url) as client:
         connections = [RawConnection(service.url) for _ in images]
@@ -95,7 +95,7 @@ def test_after_the_signal_new_connections_are_refused(artifact):
             client.get("/livez")
 
 
-def test_while_draining_readiness_says_no_and_work_goes_on(artifact):
+def test_while_draining_readyz_fails_and_requests_are_answered(artifact):
     with started(artifact, DRAIN_S="300") as service, open_client(service.url) as client:
         image_hash = embed(client, noise_file((50, 50), seed=91))
         service.terminate()
@@ -172,9 +172,9 @@ def test_draining_ends_by_itself(artifact):
     assert service.process.returncode == 0
 
 
-def test_an_idle_connection_does_not_hold_the_end_up(artifact):
+def test_an_idle_connection_does_not_delay_the_end(artifact):
     with started(artifact) as service, open_client(service.url) as client:
-        client.get("/livez")  # leaves the connection open
+        client.get("/livez")  # the connection stays open
         with RawConnection(service.url) as silent:
             silent.send(b"POST /embed HT")
 
@@ -185,7 +185,7 @@ def test_an_idle_connection_does_not_hold_the_end_up(artifact):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_told_to_stop_while_it_starts_ends_at_once(artifact, number):
+def test_a_signal_during_the_start_ends_the_process_at_once(artifact, number):
     environment = {**os.environ, "EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_PORT": "0"}
     command = [sys.executable, "-m", "service"]
     with subprocess.Popen(
@@ -200,7 +200,7 @@ def test_a_process_that_is_told_to_stop_while_it_starts_ends_at_once(artifact, n
     assert b"listening" not in written
 
 
-def test_an_interruption_from_the_keyboard_is_a_clean_end_too(artifact):
+def test_an_interruption_from_the_keyboard_is_a_clean_stop(artifact):
     with started(artifact) as service:
         service.process.send_signal(signal.SIGINT)
         service.process.wait(WAIT_S)
