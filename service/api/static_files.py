@@ -33,7 +33,7 @@ class StaticFile:
 
     Args:
         content: Bytes of the file.
-        compressed: The same bytes in gzip; None for files that gzip does not make smaller.
+        compressed: Bytes of the file in gzip; None for files that gzip does not make smaller.
         content_type: Value of the Content-Type header.
         etag: Weak ETag, which both forms share.
     """

@@ -1,4 +1,4 @@
-"""API keys: the rights of each key, and the set of keys that the process knows."""
+"""API keys: the rights of each key, and the set of keys that are known to the process."""
 
 import hashlib
 import hmac

@@ -17,7 +17,8 @@ DOCS_ROUTE: Final = "/docs"
 OPENAPI_ROUTE: Final = "/openapi.json"
 DOCS_PATHS: Final = frozenset({DOCS_ROUTE, OPENAPI_ROUTE})
 
-# swagger_ui/README.md says where the files come from and how to replace them. Browsers refuse a file with another hash.
+# swagger_ui/README.md describes the source of the files and how to replace them. Browsers refuse a file with another
+# hash.
 SWAGGER_UI_DIR: Final = Path(__file__).parents[1] / "swagger_ui"
 SCRIPT: Final = "swagger-ui-bundle.js"
 STYLE: Final = "swagger-ui.css"

@@ -22,8 +22,8 @@ from service.sam.float16 import as_float16
 
 _ROUTE: Final = "/embed/{image_hash}"
 
-# application/octet-stream is taken, too, and not named: of two kinds of body that it knows, openapi-python-client 0.29
-# makes a module that cannot be imported.
+# application/octet-stream is accepted, too, but not listed. With two kinds of body that it supports,
+# openapi-python-client 0.29 generates a module that cannot be imported.
 _IMAGE_BODY: Final = {
     "required": True,
     "content": {
@@ -184,7 +184,7 @@ def install_embed_routes(
 def _tokens(embedding: ImageEmbedding) -> tuple[memoryview, str]:
     """Return the tokens as little-endian float16, row by row, and their strong ETag. Blocking.
 
-    The ETag is of the bytes and not of the image: two processors may round an image differently, and parts of both
+    The ETag is of the bytes and not of the image. Two processors may round an image differently, and then parts of both
     downloads would not fit together.
     """
     tokens = embedding.tokens if embedding.tokens.dtype == np.float16 else as_float16(embedding.tokens)

@@ -102,7 +102,7 @@ def describe_model(
     """Return the description of the served model for /models.
 
     Args:
-        runtime: Loaded model.
+        runtime: Loaded model with its backends.
         role: Role of this replica.
         embedding_dtype: Type that embeddings are rounded to.
         files: Files that decoding in the browser needs, by part.

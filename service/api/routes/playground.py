@@ -24,8 +24,8 @@ RUNTIME_ROUTE: Final = "/web/runtime/{name}"
 RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page needs. Nothing else of its folder is served."""
 
-# The worker that decodes in the browser, and the Trusted Types policy under which the page creates it: an address that
-# becomes a worker counts as script. The policy creates nothing else, and its name cannot be used twice.
+# The worker that decodes in the browser, and the Trusted Types policy under which the page creates it. Browsers treat
+# the address of a worker as script. The policy creates nothing else, and its name cannot be used twice.
 WORKER: Final = "browser_decoding/decoder_worker.js"
 _WORKER_POLICY: Final = "edgesam-worker"
 
@@ -63,7 +63,7 @@ def read_runtime(folder: Path) -> Mapping[str, StaticFile]:
         Files by name.
 
     Raises:
-        ValueError: One of the files is missing. The message says what to do.
+        ValueError: One of the files is missing. The message names the command to run.
     """
     try:
         return {name: read_file(folder / name) for name in RUNTIME_FILES}
