@@ -83,7 +83,7 @@ class RedisClient:
     def log_refusal(self, error: ResponseError, script: str = "") -> None:
         """Log why the server refuses, once for each missing right and each other kind of refusal.
 
-        Neither the breaker nor a failed request tells the operator that Redis is full or does not permit a command.
+        Neither the breaker nor a failed request shows the operator that Redis is full or does not permit a command.
 
         Args:
             error: Answer of the server.
@@ -131,7 +131,7 @@ class RedisClient:
     async def _run(self, breaker: CircuitBreaker, command: tuple[str | bytes | int, ...]) -> Any:
         try:
             async with asyncio.timeout(self._deadline_s):
-                # The client of a cluster sends commands to any node as long as it does not know the slots.
+                # The client of a cluster sends commands to any node as long as it has not loaded the slots.
                 await self._redis.initialize()
                 answer = await self._redis.execute_command(*command)
         except MaxConnectionsError as error:

@@ -1,9 +1,9 @@
 """Deletions of values by every replica: published to all replicas, and recorded in Redis as tombstones.
 
-A replica that holds a deleted value in memory would otherwise store it again, because it cannot tell a deleted value
-from one that Redis lost. The tombstone tells them apart. No value stays beside a tombstone for longer than a round trip
-(`RedisCache.put_unless_deleted`), unless the upload that stores it began after the deletion and knows the tombstone.
-The tombstone is a key of its own, in the slot of the value's key, so that a cluster accepts both in one script.
+Without tombstones a replica with a deleted value in memory would store it again: a deleted value looks like one that
+Redis lost. No value stays beside a tombstone for longer than a round trip (`RedisCache.put_unless_deleted`). The
+exception is an upload that began after the deletion and has read the tombstone. The tombstone is a key of its own, in
+the slot of the value's key, so that a cluster accepts both in one script.
 """
 
 import logging
@@ -144,5 +144,5 @@ def is_older(tombstone: str, age_s: float) -> bool:
 
 
 def _new_tombstone() -> str:
-    """Return a unique tombstone, so that an upload that knows one tombstone does not remove another."""
+    """Return a unique tombstone, so that an upload that has read one tombstone does not remove another."""
     return f"{int(time() * 1000.0)}:{secrets.token_hex(8)}"

@@ -27,8 +27,8 @@ _CANCEL_AGAIN_S = 0.1
 class Subscription:
     """Calls `on_message` with each message, on the event loop. It reconnects to a Redis that is lost or refuses.
 
-    An outage is no error for a request: the log gets one line for it and another for its end, and the circuit
-    breaker is not involved. Messages that are published during an outage are lost.
+    An outage is no error for a request and does not involve the circuit breaker. The log gets one line for it and
+    another for its end. Messages that are published during an outage are lost.
 
     Args:
         client: Client of the server. The connection does not count towards its bound.

@@ -4,8 +4,9 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.errors import CacheUnavailable
 
-# The value is the time at which the bucket will be full again, in microseconds of the server's clock (the generic cell
-# rate algorithm, ITU-T I.371: one number and no refilling). The stored value may be damaged; it is clamped.
+# The value is the time at which the bucket will be full again, in microseconds of the server's clock. This is the
+# generic cell rate algorithm (ITU-T I.371): one number and no refilling. The stored value may be damaged; it is
+# clamped.
 _SETTLE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -22,7 +23,8 @@ end
 return string.format('%.0f', full_at - now)
 """
 
-# Replicas may admit more than the burst before they learn of each other. That debt is paid back, up to this factor.
+# Replicas may admit more than the burst before they receive each other's charges. That debt is paid back, up to this
+# factor.
 _MOST_BURSTS = 2.0
 
 

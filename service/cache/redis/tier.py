@@ -124,7 +124,7 @@ class RedisCache(Generic[V]):
         """
         self._breaker.check()
         data = await self._in_executor(self._codec.encode, value)
-        for _ in range(2):  # another replica that did not know the tombstone may have removed the value
+        for _ in range(2):  # another replica that had not read the tombstone may have removed the value
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
             settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
             if settled != b"missing":
