@@ -1,1 +1,1 @@
-"""The use cases, embedding and segmenting, and what they need: scheduling, backends and caches."""
+"""The use cases, embedding and segmenting, and their parts: scheduling, backends and caches."""

@@ -123,7 +123,7 @@ class ImageStates:
         return state
 
     async def embedding(self, key: str, timings: Timings) -> ImageEmbedding:
-        """Return the embedding alone, from memory or Redis. Nothing is prepared or kept.
+        """Return the embedding alone, from memory or Redis. No state is prepared, and the embedding is not kept.
 
         Args:
             key: Cache key of the image.
@@ -294,8 +294,8 @@ class ImageStates:
         known = upload.tombstone
         if known is None:
             known = await self._deletions.tombstone(key)
-            # Redis did not answer when the upload began. So only the clocks of the replicas can tell whether this
-            # tombstone is older than the upload.
+            # Redis did not answer when the upload began. So only the clocks of the replicas show whether this tombstone
+            # is older than the upload.
             if known and not is_older(known, monotonic() - upload.began):
                 self._discard(key, state, upload.began)
                 return

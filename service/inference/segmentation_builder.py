@@ -66,7 +66,7 @@ class Renderer(Protocol[Answer_co]):
 
 
 class SegmentationBuilder(Generic[Answer]):
-    """Collects the masks of one answer, in whatever thread decoded them.
+    """Collects the masks of one answer. Each is processed in the thread that decoded it.
 
     Args:
         key: Cache keys of the image.

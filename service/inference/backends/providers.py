@@ -161,8 +161,8 @@ def select_fastest(
 ) -> Selection[Loaded]:
     """Load several backends, time them, and return the fastest one. A single one is not timed.
 
-    A candidate is left out, with a line in the log, if it cannot be loaded, fails in a run, or answers differently from
-    the first one. The others run alternately, so that other load on the machine slows all of them equally.
+    A candidate is skipped and logged if it cannot be loaded, fails in a run, or answers differently from the first one.
+    The others run alternately, so that other load on the machine slows all of them equally.
 
     Args:
         name: Name of the graphs in the log, such as `The encoder`.

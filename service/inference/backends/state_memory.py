@@ -14,9 +14,9 @@ from service.native.decoder import STATE_SHAPES
 class StateMemory:
     """A few blocks of memory, one for each image state to come, whose pages the system has already provided.
 
-    The first write to the 8 MiB of a state takes longer than preparing the state: 6 ms against 3 ms on a virtual
-    machine, where the host has to provide the pages, too. So a thread of low priority writes to them in advance. The
-    first prompt on an image from Redis then does not wait for that.
+    The first write to the 8 MiB of a state takes longer than preparing the state. On a virtual machine it takes 6 ms
+    against 3 ms, because the host has to provide the pages, too. So a thread of low priority writes to them in advance.
+    The first prompt on an image from Redis then does not wait for that.
 
     Args:
         spares: Number of blocks of 8 MiB that are kept ready. Images that arrive faster get untouched blocks.

@@ -27,7 +27,7 @@ class AdmissionController:
         """Hold one permit.
 
         Args:
-            caller: Name of the API key; "" where callers are not told apart, which then share all permits.
+            caller: Name of the API key; "" without API keys: then all requests share all permits.
 
         Raises:
             Overloaded: No permit is free, the caller holds its share of them, or `check` refused.

@@ -30,7 +30,7 @@ class BackgroundWork:
 
         Args:
             work: Coroutine of the task.
-            caller: Name of the API key; "" where callers are not told apart, which then share all capacity.
+            caller: Name of the API key; "" without API keys: then all requests share all capacity.
 
         Returns:
             Whether the task was started.

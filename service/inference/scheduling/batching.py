@@ -144,11 +144,11 @@ class DynamicBatcher(Generic[Item, Result]):
             finish: Function that a worker calls with the item's result while other items run; its return value becomes
                 the result.
             is_admitted: Whether an earlier item of the same request was admitted. A request is not refused half-way.
-            caller: Name of the API key whose share the item uses; "" where callers are not told apart and share the
+            caller: Name of the API key whose share the item uses; "" without API keys: then all requests share the
                 whole queue.
 
         Raises:
-            Overloaded: The queue is full, or the caller's share of it. Nothing was started.
+            Overloaded: The queue is full, or the caller's share of it. No work was started.
             NotReady: The batcher is closing.
         """
         future: asyncio.Future[Completed[Any]] = asyncio.get_running_loop().create_future()
@@ -176,7 +176,7 @@ class DynamicBatcher(Generic[Item, Result]):
         """Refuse where `submit` would refuse, before the item is prepared. It reads without the lock.
 
         Args:
-            caller: Name of the API key; "" where callers are not told apart.
+            caller: Name of the API key; "" without API keys.
 
         Raises:
             Overloaded: The queue is full, or the caller's share of it.

@@ -38,7 +38,7 @@ class TimedExecutor:
 
         Args:
             timings: Stage timings of the current request.
-            function: Blocking function.
+            function: Blocking function that a thread runs.
             arguments: Arguments of the function.
         """
         submitted_at = perf_counter()

@@ -10,8 +10,8 @@ Result = TypeVar("Result")
 async def gather_or_cancel(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Await coroutines that run at the same time, and return their results in order.
 
-    When one of them fails, or the caller is cancelled, the others are cancelled and awaited first. Nothing of the
-    request then runs on without an owner.
+    When one of them fails, or the caller is cancelled, the others are cancelled and awaited first. So no work of the
+    request continues without an owner.
     """
     tasks = [asyncio.create_task(one) for one in work]
     try:

@@ -5,7 +5,7 @@ import sys
 import threading
 from contextlib import suppress
 
-# At nice 10 a thread gets a tenth of the processor time of one at nice 0, while both want to compute. At nice 3 it
+# At nice 10 a thread gets a tenth of the processor time of one at nice 0, while both compute. At nice 3 it
 # would get half of it, and prompts would take noticeably longer.
 LOW_PRIORITY_NICE = 10
 
