@@ -22,7 +22,7 @@ class Cache:
     """The caches of this process and of Redis.
 
     Args:
-        redis: Everything that replicas share through Redis.
+        redis: Redis backend, which all replicas share.
         states: Image states in memory.
         masks: Masks for refinement in memory.
         recent_deletions: Images that were deleted a short time ago.

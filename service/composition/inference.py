@@ -31,7 +31,7 @@ class Inference:
     """The model, its queues, and the use cases over them.
 
     Args:
-        runtime: Loaded model.
+        runtime: Loaded model with its backends.
         encode_batcher: Queue of images for the encoder.
         decode_batcher: Queue of prompts for the decoder.
         prompt_executor: Threads for the blocking work of small requests.
@@ -61,7 +61,7 @@ def build_inference(
 
     Args:
         settings: Settings of the service.
-        runtime: Loaded model.
+        runtime: Loaded model with its backends.
         cache: Caches in memory and in Redis.
         prompt_executor: Threads for the blocking work of small requests.
         metrics: Metrics of the process.
