@@ -1,6 +1,6 @@
 """Limits on the number of parts of an image file, checked before Pillow reads the parts one by one in Python.
 
-The size of such a file does not bound its cost: eight megabytes of empty PNG chunks hold Python's global lock, and so
+The size of such a file does not bound its cost. Eight megabytes of empty PNG chunks hold Python's global lock, and so
 all requests, for twelve seconds. Ordinary images have a handful of parts, or as many as their data has pieces.
 """
 

@@ -70,7 +70,7 @@ def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outlin
 
     Args:
         mask: Mask to encode.
-        tolerance_pixels: See `encode_polygons`.
+        tolerance_pixels: Largest distance of a simplified ring from the outline, pixels; see `encode_polygons`.
     """
     rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
     outlines = [Outline(_doubled_area(np.array(ring, np.int64)) / 2, ring) for ring in rings]
@@ -96,8 +96,8 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     edge_rows, left, right, enters = rows[starts], columns[starts], columns[stops] + 1, enters[starts]
     count = len(starts)
 
-    # Ends 0 .. count-1 are the left ones, count .. 2*count-1 the right ones. At a meeting of four edges the end of the
-    # edge above mask pixels belongs to the vertical edge that goes down, so it sorts after the other.
+    # Ends 0 .. count-1 are the left ones, count .. 2*count-1 the right ones. Where four edges meet, the end of the edge
+    # above mask pixels belongs to the vertical edge that goes down. So it sorts after the other end.
     end_columns, end_rows = np.concatenate((left, right)), np.tile(edge_rows, 2)
     order = np.lexsort((np.tile(enters, 2), end_rows, end_columns))
     partner = np.empty(2 * count, np.int64)
@@ -151,7 +151,7 @@ def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, in
     """Return for every hole the exterior of its part.
 
     The pixel on the left of a hole's leftmost edge belongs to the mask. The next edge on its left is the exterior of
-    the part, or another hole of the part that begins further left and is resolved already.
+    the part, or another hole of the part. That hole begins further left and is resolved already.
     """
     holes = [index for index, hole in enumerate(is_hole) if hole]
     if not holes:

@@ -135,7 +135,7 @@ def upsampling(original_length: int, input_length: int) -> Upsampling:
 
     Args:
         original_length: Side of the image, pixels.
-        input_length: The same side inside the frame, pixels, at least 1.
+        input_length: Side of the image inside the frame, pixels, at least 1.
     """
     below, above, fraction = _bilinear(original_length, input_length)
     frame_below, frame_above, frame_fraction = _bilinear(FRAME_SIZE, MASK_SIZE)
