@@ -42,8 +42,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 of uvicorn with the bounds that uvicorn leaves to a proxy in front.
 
     uvicorn waits for request line and headers without a limit of time or size. It reads the rest of a body without a
-    limit after the request was answered. When an answer is incomplete, it closes the connection once everything is
-    sent; with a client that does not read, this never ends, and the connection and its buffer stay. Therefore the
+    limit after the request was answered. When an answer is incomplete, it closes the connection after the buffer is
+    sent. With a client that does not read, this never happens, and the connection and its buffer stay. Therefore the
     application gets `abort` in the ASGI extension `service.connection`.
 
     A head that arrives in one piece starts no timer. A timer starts only when the first piece leaves the head

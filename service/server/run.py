@@ -34,8 +34,8 @@ def run() -> int:
     """Read the settings, bind the port, load the model, serve.
 
     Returns:
-        Exit status: 0 after a stop by SIGTERM or SIGINT; 1 after a forced stop, or where the port cannot be bound or
-        the start fails; 2 where the settings or the model cannot be served.
+        Exit status. 0 after a stop by SIGTERM or SIGINT. 1 after a forced stop, or if the port cannot be bound or the
+        start fails. 2 if the settings or the model cannot be served.
     """
     dropped = drop_service_links(os.environ, Settings.variables())
     settings = _settings()
