@@ -24,7 +24,7 @@ STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
 
 
 class NativeError(RuntimeError):
-    """No build runs here, the parameters are not EdgeSAM's, or there is no memory. The message says which."""
+    """No build runs here, the parameters are not EdgeSAM's, or there is no memory. The message gives the reason."""
 
 
 class _Tensor(ctypes.Structure):
