@@ -16,7 +16,7 @@ from service.process import prepare_environment
 if TYPE_CHECKING:
     from service.settings import Settings
 
-# Nothing large is imported above. So `--help` answers at once, and a signal during the imports stops the process.
+# No large module is imported above. So `--help` answers at once, and a signal during the imports stops the process.
 
 logger = logging.getLogger("service")
 

@@ -26,7 +26,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: Settings of the service; None reads them from the environment.
 
     Raises:
-        ManifestError, ProviderUnavailable, ValueError: The settings cannot be served. The message says why.
+        ManifestError, ProviderUnavailable, ValueError: The settings cannot be served. The message gives the reason.
     """
     settings = settings or Settings()
     metrics = Metrics(CollectorRegistry())

@@ -41,7 +41,7 @@ class ServiceError(Exception):
     """An error that the client can act on. The class has status, code and title of the answer.
 
     Args:
-        detail: One or two sentences for this case: what is wrong and what to do.
+        detail: One or two sentences for this case: the problem and the action that solves it.
         retry_after_s: Time after which a retry makes sense, in seconds; sent as Retry-After.
         extra: Further members of the problem document, JSON values only.
     """
@@ -90,7 +90,7 @@ class Forbidden(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """The API key has reached its rate limit, or its limit of requests in progress. Nothing was started."""
+    """The API key has reached its rate limit, or its limit of requests in progress. No work was started."""
 
     status, code, title = 429, "rate-limited", "The key has reached its limit"
 
@@ -180,13 +180,13 @@ class MaskNotFound(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The process is at capacity. Nothing was started."""
+    """The process is at capacity. No work was started."""
 
     status, code, title = 503, "overloaded", "The service is at capacity"
 
 
 class CacheUnavailable(ServiceError):
-    """Redis is unavailable, so the service cannot know whether the embedding or mask exists."""
+    """Redis is unavailable, so the service cannot determine whether the embedding or mask exists."""
 
     status, code, title = 503, "cache-unavailable", "The embedding cache cannot be reached"
 

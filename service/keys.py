@@ -61,7 +61,7 @@ def _new(asked: argparse.Namespace) -> None:
 
 
 def _add(path: Path, written: dict[str, object]) -> None:
-    """Append an entry to a file. The file is replaced in one step, so that no reader sees half of it.
+    """Append an entry to a file. The file is replaced in one step, so that no reader gets half of it.
 
     The new file keeps owner, group and mode of the old one. A service that runs as another user than the operator can
     then still read it.
@@ -71,7 +71,7 @@ def _add(path: Path, written: dict[str, object]) -> None:
         written: Entry of the key.
 
     Raises:
-        KeyFileError: The file cannot be used, is a link, or belongs to a user to whom this process cannot give a file.
+        KeyFileError: The file cannot be used, is a link, or belongs to a user whose ownership this process cannot set.
             The old file is unchanged.
     """
     try:

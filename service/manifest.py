@@ -159,7 +159,7 @@ class Manifest(BaseModel):
         Args:
             encoder: Name of the image encoder.
             ranking: Rule that orders the masks of one prompt.
-            upsample_mode: See `Manifest.upsample_mode`.
+            upsample_mode: Interpolation as in `Manifest.upsample_mode`.
             has_granularity: Whether the encoder proposes boxes.
         """
         if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:

@@ -73,8 +73,8 @@ def drop_service_links(environment: MutableMapping[str, str], settings: Collecti
 def configure_image_libraries() -> None:
     """Set the options of Pillow and OpenCV that hold for the whole process.
 
-    Afterwards `service.sam.images` alone decides which images are too large, and a damaged image writes nothing to the
-    log. libtiff would write one line for every broken line of a TIFF. The client still gets an answer.
+    Afterwards only `service.sam.images` limits the size of images, and a damaged image writes no line to the log.
+    Otherwise libtiff would write one line for every broken line of a TIFF. The client still gets an answer.
     """
     import cv2  # noqa: PLC0415 - imports NumPy, which reads the environment
     from PIL import Image, _imaging  # noqa: PLC0415 - not needed by `--help`
@@ -114,8 +114,8 @@ def raise_file_limit(max_connections: int) -> int:
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the number of processors that affinity and cgroup quota allow, rounded down, at least 1.
 
-    ONNX Runtime would start a thread for every processor of the node. In a container with a quota of 2 on a node with
-    64 processors the kernel would then throttle the threads in the middle of a request.
+    ONNX Runtime would start a thread for every processor of the node. With a quota of 2 processors on a node of 64, the
+    kernel would then throttle the threads in the middle of a request.
 
     Args:
         cgroup: Directory of the cgroup file system.
