@@ -32,7 +32,7 @@ def test_every_format_is_the_same_mask(client, size):
         assert len({mask["mask_id"] for mask in masks}) == 1
 
 
-def test_rle_is_what_pycocotools_makes_of_the_full_mask(client, image_hash):
+def test_rle_equals_that_of_pycocotools_for_the_full_mask(client, image_hash):
     rle, png = (segment(client, image_hash, point(20, 20), format=name, multimask=4)[0] for name in ("rle", "png"))
 
     for compressed, pixels in zip(rle, png, strict=True):

@@ -341,7 +341,7 @@ async def test_a_connection_without_messages_is_checked_with_ping_and_kept(open_
         assert len(replica.subscribed_at) == 1
 
 
-async def test_without_the_right_to_ping_a_subscription_goes_on_and_the_log_names_it_once(
+async def test_without_the_right_to_ping_a_subscription_continues_and_it_is_logged_once(
     open_replica, monkeypatch, caplog
 ):
     monkeypatch.setattr(service.cache.redis.pubsub, "QUIET_S", 0.01)

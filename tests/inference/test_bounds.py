@@ -21,7 +21,7 @@ def test_a_permit_more_than_there_are_is_refused_at_once():
     assert refusal.value.retry_after_s is not None
 
 
-def test_a_permit_comes_back_also_after_an_error():
+def test_a_permit_is_released_also_after_an_error():
     admission = AdmissionController(1, "uploads")
 
     with pytest.raises(ZeroDivisionError), admission.permit():

@@ -270,10 +270,10 @@ async def test_an_upload_in_progress_stores_nothing_of_an_image_deleted_without_
     open_states, elsewhere, redis_server, new_context
 ):
     states, key = open_states(0.0), key_of("under way")
-    await elsewhere.delete(key)  # the upload knows this tombstone and may replace it
+    await elsewhere.delete(key)  # the upload has read this tombstone and may replace it
     context, tombstone = new_context(), await states.tombstone(key)
 
-    await elsewhere.delete(key)  # the upload does not know this one
+    await elsewhere.delete(key)  # the upload has not read this one
     await add(states, context, "under way", tombstone=tombstone)
 
     assert open_states.memory.keys() == []

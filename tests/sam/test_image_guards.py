@@ -107,7 +107,7 @@ DECOY = b"," + struct.pack("<4HB", 0, 0, 3, 2, 0) + bytes(40)
      b"!\xff\x0bNETSCAPE2.0\0" + DECOY[:45] + b"\0", b"!\xfe\5,,,,,\0", b"\0\1\2"],
     ids=["plain", "empty block", "empty control", "empty loop", "comment", "nothing"],
 )  # fmt: skip
-def test_a_gif_whose_frame_is_larger_than_itself_is_refused_before_it_is_opened(before):
+def test_a_gif_with_a_frame_larger_than_its_screen_is_refused_before_opening(before):
     # A fuzzer found this place of a frame, which Pillow accepts: opening the file took 2.3 GiB.
     opened = run_with_little_memory(gif_of_frame(before))
 
@@ -118,7 +118,7 @@ PIECES = [b"!", b"\xf9", b"\xfe", b"\xff", b"\0", b"\1a", b"\x0bNETSCAPE2.0", b"
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14))
-def test_the_size_of_a_gif_is_what_pillow_takes_it_for(pieces):
+def test_the_size_of_a_gif_equals_that_of_pillow(pieces):
     frame = b"," + struct.pack("<4HB", 2, 3, 50, 40, 0) + b"\2\2\x4c\1\0;"
     data = b"GIF89a" + struct.pack("<HHBBB", 30, 24, 0, 0, 0) + b"".join(pieces) + frame
     try:

@@ -100,7 +100,7 @@ def test_other_formats_are_unsupported_and_the_answer_names_the_supported(data):
         decode_array(data, max_pixels=MAX_PIXELS)
 
 
-def test_a_format_pillow_knows_but_the_list_does_not_is_unsupported():
+def test_a_format_of_pillow_outside_the_list_is_unsupported():
     for name in ("PPM", "TGA", "ICO", "JPEG2000", "PCX"):
         with pytest.raises(UnsupportedImage):
             decode_array(encoded(gradient(), name), max_pixels=MAX_PIXELS)

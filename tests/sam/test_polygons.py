@@ -83,7 +83,7 @@ def test_an_empty_mask_has_no_polygon():
     assert encode_polygons(mask) == []
 
 
-def test_a_tolerance_takes_corners_away_and_stays_near_the_mask():
+def test_a_tolerance_removes_corners_and_keeps_the_outline_near_the_mask():
     y, x = np.mgrid[:400, :400]
     distance = np.hypot(y - 200, x - 200)
     full = (distance < 150) & (distance > 60)
