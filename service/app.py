@@ -12,6 +12,7 @@ from service.composition.cache import build_cache
 from service.composition.inference import build_inference, worker_threads
 from service.inference.backends.runtime import Runtime
 from service.inference.scheduling.executors import TimedExecutor
+from service.process import configure_image_libraries
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -29,6 +30,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ManifestError, ProviderUnavailable, ValueError: The settings cannot be served. The message gives the reason.
     """
     settings = settings or Settings()
+    configure_image_libraries()
     metrics = Metrics(CollectorRegistry())
     keys, key_file = _api_keys(settings, metrics)
     runtime = Runtime(
@@ -45,8 +47,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     closing = AsyncExitStack()  # closes in reverse order
     prompt_executor = TimedExecutor("prompt", worker_threads(settings) + 1)
     closing.callback(prompt_executor.close)
+    upload_executor = TimedExecutor("upload", max(1, worker_threads(settings) // 2), low_priority=True)
+    closing.callback(upload_executor.close)
     cache = build_cache(settings, runtime.fingerprint, prompt_executor, metrics, closing)
-    inference = build_inference(settings, runtime, cache, prompt_executor, metrics, closing)
+    inference = build_inference(
+        settings,
+        runtime,
+        cache,
+        prompt_executor=prompt_executor,
+        upload_executor=upload_executor,
+        metrics=metrics,
+        closing=closing,
+    )
     return build_api(settings, inference, cache, keys=keys, key_file=key_file, metrics=metrics, closing=closing)
 
 

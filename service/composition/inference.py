@@ -35,6 +35,7 @@ class Inference:
         encode_batcher: Queue of images for the encoder.
         decode_batcher: Queue of prompts for the decoder.
         prompt_executor: Threads for the blocking work of small requests.
+        upload_executor: Threads that hash and decode images, of lower priority.
         states: Image states in memory and in Redis.
         embedder: Use cases of embedding.
         segmenter: Use case of segmenting.
@@ -53,7 +54,9 @@ def build_inference(
     settings: Settings,
     runtime: Runtime,
     cache: Cache,
+    *,
     prompt_executor: TimedExecutor,
+    upload_executor: TimedExecutor,
     metrics: Metrics,
     closing: AsyncExitStack,
 ) -> Inference:
@@ -68,8 +71,6 @@ def build_inference(
         closing: Stack that gets what has to be closed at the end.
     """
     threads = worker_threads(settings)
-    upload_executor = TimedExecutor("upload", max(1, threads // 2), low_priority=True)
-    closing.callback(upload_executor.close)
     background = BackgroundWork(MAX_BACKGROUND_TASKS, metrics)
     closing.push_async_callback(background.aclose, CLOSE_TIMEOUT_S)
     is_native = runtime.decoder.startswith("native")

@@ -37,6 +37,10 @@ class RefinablePrompt:
     mask_id: str | None = None
 
 
+# Masks that one request reads from Redis at the same time. Redis has eight connections for all requests of a process.
+_MAX_FETCHES = 4
+
+
 class RefinementMasks:
     """Keeps masks in memory at once, and writes them to Redis after the answer.
 
@@ -80,7 +84,8 @@ class RefinementMasks:
                 missing.append(mask_id)
             else:
                 found[mask_id] = mask
-        fetched = await gather_or_cancel([self._fetch(key, mask_id, context) for mask_id in missing])
+        fetches = [self._fetch(key, mask_id, context) for mask_id in missing]
+        fetched = await gather_or_cancel(fetches, at_once=_MAX_FETCHES)
         return found | dict(zip(missing, fetched, strict=True))
 
     async def keep(self, key: ImageKey, masks: Sequence[tuple[str, LowResMask]], context: RequestContext) -> None:

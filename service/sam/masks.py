@@ -15,8 +15,8 @@ from service.sam.transforms import TAPS, Size, input_size, upsampling
 
 Multimask = Literal["auto", 1, 3, 4]
 
-# Rows of the image that are computed together, so that a large image needs no second array of its size in float32.
-_BAND_ROWS = 64
+# The rows of the mask are computed in bands of so many pixels, to bound the memory of the float32 intermediates.
+_BAND_PIXELS = 1 << 18
 
 
 class Mask(Protocol):
@@ -175,13 +175,17 @@ def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
     height, width = original_size
     input_height, input_width = input_size(original_size)
     rows, columns = upsampling(height, input_height), upsampling(width, input_width)
-    wide = np.zeros((len(logits), width), np.float32)
+    # A flat image of 300 000 columns needs a single row: all 256 of them would take a gigabyte.
+    top_row = int(rows.first[0])
+    needed = logits[top_row : int(rows.first[-1]) + TAPS]
+    wide = np.zeros((len(needed), width), np.float32)
     for tap in range(TAPS):
-        wide += logits[:, columns.first + tap] * columns.weights[:, tap]
+        wide += needed[:, columns.first + tap] * columns.weights[:, tap]
     pixels = np.empty(original_size, np.bool_)
-    for top in range(0, height, _BAND_ROWS):
-        band = slice(top, top + _BAND_ROWS)
-        weights, first = rows.weights[band], rows.first[band]
+    band_rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, band_rows):
+        band = slice(top, top + band_rows)
+        weights, first = rows.weights[band], rows.first[band] - top_row
         enlarged = sum(weights[:, tap, np.newaxis] * wide[first + tap] for tap in range(TAPS))
         np.greater(enlarged, 0.0, out=pixels[band])
     return BinaryMask.cut(original_size, 0, 0, pixels)

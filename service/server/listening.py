@@ -24,9 +24,16 @@ def bind(host: str, port: int) -> list[socket.socket]:
         ListenError: The name is unknown, or the port is taken or may not be bound.
     """
     bound: list[socket.socket] = []
+    unsupported: OSError | None = None
     try:
         for family, kind, protocol, _, address in _resolve(host, port):
-            listener = socket.socket(family, kind, protocol)
+            try:
+                listener = socket.socket(family, kind, protocol)
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                unsupported = error  # a kernel without IPv6, where `localhost` may resolve to ::1 as well
+                continue
             bound.append(listener)
             # A restarted service may bind while connections of its predecessor wait for their timeout.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,6 +42,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
             # With port 0, every further address gets the port of the first one.
             chosen = port or (bound[0].getsockname()[1] if len(bound) > 1 else 0)
             listener.bind((address[0], chosen, *address[2:]))
+        if unsupported is not None and not bound:
+            raise unsupported
     except OSError as error:
         for listener in bound:
             listener.close()

@@ -16,7 +16,7 @@ from service import __version__
 from service.app import create_app
 from service.inference.backends.providers import ProviderUnavailable
 from service.manifest import ManifestError
-from service.process import configure_image_libraries, drop_service_links, raise_file_limit
+from service.process import drop_service_links, raise_file_limit
 from service.server.connections import BoundedProtocol, ConnectionBounds
 from service.server.draining import DrainingServer
 from service.server.listening import ListenError, bind, urls_of
@@ -42,7 +42,7 @@ def run() -> int:
     if settings is None:
         return 2
     configure_logging(settings.log_level, settings.log_format)
-    _warn_of_variables(dropped)
+    _warn_of_variables(dropped, settings)
     try:
         sockets = bind(settings.host, settings.port)
     except ListenError as error:
@@ -59,7 +59,6 @@ def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     shows_text = is_text(settings.log_format, sys.stdout)
     if shows_text:
         _print(f"EdgeSAM {__version__} is loading the model in {settings.model_dir}")
-    configure_image_libraries()
     try:
         app = create_app(settings)
     except (ManifestError, ProviderUnavailable, ValueError) as error:
@@ -114,8 +113,13 @@ def _settings() -> Settings | None:
     return None
 
 
-def _warn_of_variables(dropped: Sequence[str]) -> None:
+def _warn_of_variables(dropped: Sequence[str], settings: Settings) -> None:
     """Log the variables that look like settings and have no effect."""
+    if "EDGESAM_API_KEY" in os.environ and not settings.asks_for_keys:
+        logger.warning(
+            "EDGESAM_API_KEY is the key that a client sends. This service requires no key; to require keys, set "
+            "EDGESAM_API_KEYS or EDGESAM_API_KEYS_FILE"
+        )
     for name in dropped:
         logger.warning(
             "%s came from a Kubernetes Service of this name and is ignored; set enableServiceLinks: false, or the "

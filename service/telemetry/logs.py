@@ -58,7 +58,7 @@ class TextFormatter(logging.Formatter):
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = "".join(f" {name}={_as_text(value)}" for name, value in _extra(record).items())
         line = f"{time} {level}{record.getMessage()}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return _without_control(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 def is_text(log_format: LogFormat, stream: TextIO) -> bool:
@@ -79,7 +79,7 @@ def configure_logging(level: str, log_format: LogFormat = "json") -> None:
     handler = logging.StreamHandler(sys.stdout)
     if is_text(log_format, sys.stdout):
         handler.setFormatter(TextFormatter())
-        handler.addFilter(lambda record: record.msg not in _NOT_FOR_PEOPLE)
+        handler.addFilter(lambda record: not isinstance(record.msg, str) or record.msg not in _NOT_FOR_PEOPLE)
     else:
         handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
@@ -93,6 +93,11 @@ def configure_logging(level: str, log_format: LogFormat = "json") -> None:
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in record.__dict__.items() if key not in _RECORD_FIELDS}
+
+
+def _without_control(text: str) -> str:
+    """Escape all control characters but line ends and tabs: they could move the cursor of a terminal."""
+    return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
 
 
 def _as_text(value: object) -> str:

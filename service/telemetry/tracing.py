@@ -142,11 +142,6 @@ class RequestTrace:
         if self._span.is_recording():
             self.trace_id = format_trace_id(self._span.get_span_context().trace_id)
 
-    @property
-    def is_recording(self) -> bool:
-        """Whether the trace is sampled. No span is sent of one that is not."""
-        return self._span.is_recording()
-
     def end(self, status: int, timings: Iterable[StageSpan], state: Mapping[str, Any]) -> None:
         """End the request's span and add a child span for each stage.
 

@@ -179,7 +179,7 @@ def test_a_variable_that_is_no_setting_is_named_in_the_log_with_the_nearest_sett
     assert "redis://slip" not in text(service)
 
 
-def test_variables_of_the_client_and_of_the_model_store_give_no_warning(artifact):
+def test_variables_of_the_client_and_of_the_model_store_are_known(artifact):
     parameters = [*get_command(client_command).params]
     parameters += [
         one for command in getattr(get_command(client_command), "commands", {}).values() for one in command.params
@@ -191,6 +191,7 @@ def test_variables_of_the_client_and_of_the_model_store_give_no_warning(artifact
         pass
 
     assert "no setting" not in text(service)
+    assert "EDGESAM_API_KEY is the key that a client sends. This service requires no key" in text(service)
 
 
 def at_a_terminal(settings):

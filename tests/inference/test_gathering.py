@@ -22,6 +22,21 @@ async def test_results_come_in_the_order_of_the_coroutines():
     assert await gather_or_cancel([]) == []
 
 
+async def test_only_so_many_coroutines_run_at_once():
+    running, most = 0, 0
+
+    async def count(number):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return number
+
+    assert await gather_or_cancel([count(number) for number in range(9)], at_once=2) == list(range(9))
+    assert most == 2
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_after_an_error_or_a_cancellation_the_other_coroutines_are_cancelled_first(is_cancelled):
     waits, ended = asyncio.Event(), []

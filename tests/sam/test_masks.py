@@ -1,5 +1,7 @@
 """The fast masks equal those of the full path, and `candidates` returns the right outputs."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -70,6 +72,20 @@ def test_noise_at_twelve_megapixels_equals_the_full_path(mask_of):
     values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
     assert_equal_to_the_full_path(values, (3000, 4000), mask_of)
+
+
+def test_a_flat_image_takes_little_memory_without_the_native_library():
+    values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+
+    tracemalloc.start()
+    try:
+        mask = binary_mask(values, (156, 319_488))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert mask.area > 0
+    assert peak < 256 << 20  # the pixels take 48 MiB, all 256 rows of logits at this width would take 312
 
 
 @both_ways

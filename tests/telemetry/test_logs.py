@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from service.telemetry.logs import TextFormatter, is_text
+from service.telemetry.logs import TextFormatter, configure_logging, is_text
 
 
 def line(message, *, level=logging.INFO, exc_info=None, **extra):
@@ -32,6 +32,22 @@ def test_the_level_is_shown_unless_it_is_info():
 def test_values_cannot_control_the_terminal(value):
     assert value not in line("request", key=value)
     assert line("request", key=value).isprintable()
+
+
+@pytest.mark.parametrize("message", ["a\x1b[2Jb", "a\rb"])
+def test_messages_cannot_control_the_terminal(message):
+    assert line(message).isprintable()
+
+
+def test_a_message_that_is_no_text_is_logged(capsys):
+    handlers, level = logging.root.handlers[:], logging.root.level
+    configure_logging("info", "text")
+    try:
+        logging.getLogger("library").info({"key": ["value"]})
+    finally:
+        logging.root.handlers[:], logging.root.level = handlers, level
+
+    assert "{'key': ['value']}" in capsys.readouterr().out
 
 
 def test_an_exception_follows_its_line():

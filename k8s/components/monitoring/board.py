@@ -200,11 +200,11 @@ def latency() -> list[Json]:
 def stages() -> list[Json]:
     """Return row 4: durations of the stages of a request."""
     rate_of = f"sum by (stage) (rate({STAGE}_{{}}{{{{{REPLICA}}}}}[$__rate_interval]))"
-    busy = f'sum by (stage) (rate({STAGE}_sum{{stage!="queue", {REPLICA}}}[$__rate_interval]))'
+    busy = f'sum by (stage) (rate({STAGE}_sum{{stage!~"queue|wait", {REPLICA}}}[$__rate_interval]))'
     return [
         lines("Busy threads by stage", [query(busy, "{{stage}}")], width=8, unit="none", stacked=True,
               help="Seconds of each stage per second, so that the height is the number of busy threads. The thickest "
-              "band is the most expensive stage. Waiting (queue) is not included."),
+              "band is the most expensive stage. Waiting (queue, wait) is not included."),
         lines("Stage duration, mean", [
             query(f"{rate_of.format('sum')} / {rate_of.format('count')}", "{{stage}}")
         ], width=8, unit="s", help="Mean duration of each stage. The header Server-Timing shows those of one request."),

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
+from redis.exceptions import ResponseError
+
 from service.cache.base import Codec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
@@ -126,7 +128,12 @@ class RedisCache(Generic[V]):
         data = await self._in_executor(self._codec.encode, value)
         for _ in range(2):  # another replica that had not read the tombstone may have removed the value
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
-            settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
+            try:
+                settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
+            except CacheUnavailable as error:
+                if isinstance(error.__cause__, ResponseError):  # a missing right: nothing would check the tombstone
+                    await self.delete(key)
+                raise
             if settled != b"missing":
                 return bool(settled == b"kept")
         return True  # evicted twice, which a cache may do

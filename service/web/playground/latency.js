@@ -1,7 +1,7 @@
 /** The strip at the bottom: the stages of the last click in milliseconds, and percentiles since the page was opened. */
 
 // Stages as the service names them, in their order. "other" and "network" are computed and come last.
-const STAGES = ["cache_get", "queue", "prepare", "decode", "postprocess", "serialize"];
+const STAGES = ["cache_get", "wait", "queue", "prepare", "decode", "postprocess", "serialize"];
 const MIN_LABELLED_MS = 0.5;
 
 /** @typedef {"service" | "browser"} Place where the decoder ran */
