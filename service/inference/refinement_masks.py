@@ -37,7 +37,7 @@ class RefinablePrompt:
     mask_id: str | None = None
 
 
-# Masks that one request reads from Redis at the same time. Redis has eight connections for all requests of a process.
+# Masks that one request reads from Redis at the same time. By default a process has eight connections.
 _MAX_FETCHES = 4
 
 

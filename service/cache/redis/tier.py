@@ -110,7 +110,7 @@ class RedisCache(Generic[V]):
         """Store a value and remove its tombstone, unless the tombstone is another than the known one.
 
         Beside an unknown tombstone the value exists for the time of a round trip, or longer if the second command is
-        lost or refused.
+        lost. If Redis refuses the second command, the value is removed.
 
         Args:
             key: Key of the value.
