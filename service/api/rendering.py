@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from service.api.schemas import Format
 from service.inference.segmentation_builder import SegmentedMask
+from service.sam.decoded_image import ImageInfo
 from service.sam.granularity import Box
 from service.sam.logits import encode_logits
 from service.sam.png import encode_png
 from service.sam.polygons import encode_polygons
 from service.sam.rle import encode_rle
-from service.sam.transforms import Size
 
 JSON, PNG = "application/json", "image/png"
 
@@ -60,16 +60,17 @@ class JsonRenderer:
         """See `Renderer`."""
         self._results[prompt]["masks"].append({**_numbers(mask), **self._write(mask, self._options)})
 
-    def finish(self, original_size: Size, boxes: Sequence[Box | None] | None) -> Response:
+    def finish(self, image: ImageInfo, boxes: Sequence[Box | None] | None) -> Response:
         """See `Renderer`."""
         if boxes is not None:
             for result, box in zip(self._results, boxes, strict=True):
                 result["granularity_box"] = box
-        height, width = original_size
+        height, width = image.size
         document = {
             "image_hash": self._image_hash,
             "width": width,
             "height": height,
+            "orientation": image.orientation,
             "model": self._model,
             "results": self._results,
         }
@@ -101,11 +102,13 @@ class PngRenderer:
             "X-Mask-Box": ",".join(map(str, numbers["box"])),
         }
 
-    def finish(self, _original_size: Size, boxes: Sequence[Box | None] | None) -> Response:
+    def finish(self, image: ImageInfo, boxes: Sequence[Box | None] | None) -> Response:
         """See `Renderer`."""
         (box,) = boxes or (None,)
         box_header = {} if box is None else {"X-Granularity-Box": ",".join(map(str, box))}
-        return Response(self._content, media_type=PNG, headers={**self._headers, **box_header, **_VARY})
+        height, width = image.size
+        size = {"X-Image-Size": f"{width},{height}", "X-Image-Orientation": str(image.orientation)}
+        return Response(self._content, media_type=PNG, headers={**self._headers, **box_header, **size, **_VARY})
 
 
 def _numbers(mask: SegmentedMask) -> dict[str, Any]:

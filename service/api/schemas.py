@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from service.sam.decoded_image import AppliedLevels
 from service.sam.granularity import Granularity
 from service.sam.masks import Multimask
 
@@ -16,6 +17,10 @@ ImageHash = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the uploaded bytes, lower-case hex.")
 ]
 MaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="`mask_id` of an earlier answer.")]
+
+Orientation = Annotated[
+    int, Field(ge=1, le=8, description="EXIF orientation that was applied to the file's pixels, 1 to 8. 1: none.")
+]
 
 
 class _Request(BaseModel):
@@ -122,6 +127,10 @@ class EmbedResponse(BaseModel):
     image_hash: ImageHash
     width: int
     height: int
+    orientation: Orientation
+    levels: AppliedLevels = Field(
+        description="How samples became grey levels. full: white is the largest number that the samples can hold."
+    )
     model: str
     cached: Literal["memory", "redis"] | None = Field(
         description="Cache tier that had the embedding. null: it was computed now."
@@ -176,6 +185,7 @@ class SegmentResponse(BaseModel):
     image_hash: ImageHash
     width: int
     height: int
+    orientation: Orientation
     model: str
     results: list[ResultModel]
 

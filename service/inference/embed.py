@@ -14,6 +14,7 @@ from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import Caller
 from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding, image_hash
 from service.sam.images import decode_image
 from service.sam.transforms import Size, preprocess
@@ -26,13 +27,18 @@ class EmbedResult:
 
     Args:
         image_hash: SHA-256 of the image's bytes, by which prompts name the image.
-        original_size: Height and width of the upright image, in pixels.
+        image: Size of the upright image, and how its file was read.
         cached: Cache tier that had the embedding; None if it was computed for this answer.
     """
 
     image_hash: str
-    original_size: Size
+    image: ImageInfo
     cached: Tier | None
+
+    @property
+    def original_size(self) -> Size:
+        """Height and width of the upright image, in pixels."""
+        return self.image.size
 
 
 class Embedder:
@@ -94,13 +100,13 @@ class Embedder:
             key = self._key(hashed, context.caller)
             state = self._states.peek(key.cache_key)
             if state is not None and await self._states.ensure_shared(key.cache_key, state):
-                return EmbedResult(hashed, state.embedding.original_size, "memory")
+                return EmbedResult(hashed, state.embedding.info, "memory")
             return await self._flights.run(
                 key.cache_key, lambda: self._embed_missing(key, data, context.restarted()), context.timings
             )
 
-    async def contains(self, hashed: str, caller: Caller) -> Tier | None:
-        """Return the cache tier that has an image's embedding; None if no tier has it.
+    async def contains(self, hashed: str, caller: Caller) -> tuple[Tier, ImageInfo] | None:
+        """Return the cache tier that has an image's embedding, and the image's size; None if no tier has it.
 
         Args:
             hashed: SHA-256 of the image's bytes.
@@ -160,7 +166,7 @@ class Embedder:
             found = await self._states.look_up(key.cache_key, context)
             if found is not None:
                 state, tier = found
-                return EmbedResult(key.image_hash, state.embedding.original_size, tier)
+                return EmbedResult(key.image_hash, state.embedding.info, tier)
             tombstone = await self._states.tombstone(key.cache_key)
         except CacheUnavailable:
             pass  # the tombstone is read again when the embedding is stored in Redis
@@ -169,7 +175,7 @@ class Embedder:
             claim = await self._shared_flight.claim(key.cache_key, context.timings)
             if not isinstance(claim, Lease):
                 await self._states.prepare(key.cache_key, claim, context)
-                return EmbedResult(key.image_hash, claim.original_size, "redis")
+                return EmbedResult(key.image_hash, claim.info, "redis")
             lease = claim
         try:
             embedding = await self._encode(data, context)
@@ -177,23 +183,24 @@ class Embedder:
         finally:
             if lease is not None:  # waiting replicas find the value now, or may compute it at once
                 await lease.release()
-        return EmbedResult(key.image_hash, embedding.original_size, None)
+        return EmbedResult(key.image_hash, embedding.info, None)
 
     async def _encode(self, data: bytes, context: RequestContext) -> ImageEmbedding:
         timings = context.timings
-        frame, original_size = await self._executor.run(timings, self._read, data, timings)
+        frame, info = await self._executor.run(timings, self._read, data, timings)
         done = await self._batcher.submit(frame, caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
-        return ImageEmbedding(done.result.tokens, original_size, done.result.proposals)
+        return ImageEmbedding(done.result.tokens, info.size, done.result.proposals, info.orientation, info.levels)
 
-    def _read(self, data: bytes, timings: Timings) -> tuple[Frame, Size]:
+    def _read(self, data: bytes, timings: Timings) -> tuple[Frame, ImageInfo]:
         """Decode and resize an image. Blocking."""
         with timings.measure("decode_image"):
             image = decode_image(data, max_pixels=self._max_pixels)
         with timings.measure("preprocess"):
-            frame = preprocess(image, self._manifest.mean, self._manifest.std, self._manifest.image_size)
-        return frame, (image.height, image.width)
+            manifest = self._manifest
+            frame = preprocess(image.pixels, manifest.mean, manifest.std, manifest.image_size, original_size=image.size)
+        return frame, ImageInfo(image.size, image.orientation, image.levels)
 
 
 def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], timings: Timings) -> tuple[bytes, str]:

@@ -17,7 +17,8 @@ from service.inference.context import RequestContext
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
-from service.sam.embedding import ImageEmbedding
+from service.sam.decoded_image import ImageInfo
+from service.sam.embedding import HEADER_BYTES, CorruptValue, ImageEmbedding, embedding_info
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
@@ -235,17 +236,18 @@ class ImageStates:
             with suppress(CacheUnavailable):
                 await self._share(key, state, upload)
 
-    async def contains(self, key: str) -> Tier | None:
-        """Return the tier that has the image. If it is memory, then Redis has it too, if Redis answers.
+    async def contains(self, key: str) -> tuple[Tier, ImageInfo] | None:
+        """Return the tier that has the image, and its size. If it is memory, Redis has the image too, if Redis answers.
 
         Raises:
             CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
         state = self._memory.peek(key)
         if state is not None and await self.ensure_shared(key, state):
-            return "memory"
-        if self._shared is not None and await self._shared.contains(key):
-            return "redis"
+            return "memory", state.embedding.info
+        start = b"" if self._shared is None else await self._shared.first_bytes(key, HEADER_BYTES)
+        with suppress(CorruptValue):  # the next reader deletes it
+            return ("redis", embedding_info(start, self._runtime.fingerprint)) if start else None
         return None
 
     async def delete(self, key: str) -> bool:

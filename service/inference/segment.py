@@ -105,7 +105,7 @@ class Segmenter:
                 complete, boxes = await self._executor.run(context.timings, _with_boxes, complete, state.embedding)
             builder = SegmentationBuilder(
                 key=key,
-                original_size=state.embedding.original_size,
+                image=state.embedding.info,
                 prompts=complete,
                 boxes=boxes,
                 multimask=multimask,

@@ -10,12 +10,12 @@ from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
 from service.manifest import Ranking
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
 from service.sam.masks import Mask, MaskFunction, Multimask, candidates, rank
 from service.sam.prompts import Prompt
-from service.sam.transforms import Size
 
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -55,11 +55,11 @@ class Renderer(Protocol[Answer_co]):
         """
         ...
 
-    def finish(self, original_size: Size, boxes: Sequence[Box | None] | None) -> Answer_co:
+    def finish(self, image: ImageInfo, boxes: Sequence[Box | None] | None) -> Answer_co:
         """Return the answer after all masks were added.
 
         Args:
-            original_size: Height and width of the image, in pixels.
+            image: Size of the upright image, and how its file was read.
             boxes: Box of each prompt by its granularity; None where no granularity was asked for.
         """
         ...
@@ -70,7 +70,7 @@ class SegmentationBuilder(Generic[Answer]):
 
     Args:
         key: Cache keys of the image.
-        original_size: Height and width of the image, in pixels.
+        image: Size of the upright image, and how its file was read.
         prompts: All prompts of the request.
         boxes: Box of each prompt by its granularity; None where no granularity was asked for.
         multimask: Number of masks for each prompt.
@@ -84,7 +84,7 @@ class SegmentationBuilder(Generic[Answer]):
         self,
         *,
         key: ImageKey,
-        original_size: Size,
+        image: ImageInfo,
         prompts: Sequence[Prompt],
         boxes: Sequence[Box | None] | None,
         multimask: Multimask,
@@ -97,7 +97,7 @@ class SegmentationBuilder(Generic[Answer]):
         self.masks: list[tuple[str, LowResMask]] = []
         """Id and logits of every mask in the answer."""
         self._key = key
-        self._original_size = original_size
+        self._image = image
         self._boxes = boxes
         self._multimask: Multimask = multimask
         self._ranking = ranking
@@ -123,7 +123,7 @@ class SegmentationBuilder(Generic[Answer]):
                 logits = decoded.mask_logits[row, i]
                 mask_logits = to_float16(logits)
                 mask = SegmentedMask(
-                    mask=self._mask_function(logits, self._original_size),
+                    mask=self._mask_function(logits, self._image.size),
                     mask_logits=mask_logits,
                     mask_id=mask_id(self._key.cache_key, mask_logits),
                     score=scores[i],
@@ -143,7 +143,7 @@ class SegmentationBuilder(Generic[Answer]):
     def finish(self) -> Answer:
         """Return the answer after the masks of all prompts were added."""
         with self._context.timings.measure("serialize"):
-            return self._renderer.finish(self._original_size, self._boxes)
+            return self._renderer.finish(self._image, self._boxes)
 
     def add_and_finish(self, indices: Sequence[int], decoded: Decoded) -> Answer:
         """Do both, where one decoder call answers all prompts."""

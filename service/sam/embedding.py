@@ -2,8 +2,11 @@
 
 The bytes are a header of 40 bytes and the array, little-endian and row by row:
 
-    magic "ESAM" | version u8 | kind u8 | dtype u8 | 0 u8 | height u32 | width u32 | fingerprint 16 bytes
+    magic "ESAM" | version u8 | kind u8 | dtype u8 | reading u8 | height u32 | width u32 | fingerprint 16 bytes
     | crc32 of all behind the header u32 | crc32 of the header up to here u32
+
+`reading` of an embedding is the orientation that was applied, 1 to 8, plus 16 times the index of the levels in
+`APPLIED_LEVELS`. It is 0 for a mask.
 
 For a model with the granularity module, the proposals follow the tokens: rows of five float32, box and score. That is
 a kind of its own.
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.decoded_image import APPLIED_LEVELS, ORIENTATIONS, UPRIGHT, AppliedLevels, ImageInfo
 from service.sam.granularity import MAX_PROPOSALS, Proposals
 from service.sam.logits import to_float16
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
@@ -26,13 +30,15 @@ from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 TOKENS_SHAPE = (4096, 256)
 
 _MAGIC = b"ESAM"
-_VERSION = 1
+_VERSION = 2
 _EMBEDDING, _MASK, _PROPOSING_EMBEDDING = 1, 2, 3
+_EMBEDDINGS = (_EMBEDDING, _PROPOSING_EMBEDDING)
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
 _HEADER = struct.Struct("<4sBBBBII16sI")
 _CHECKSUM = struct.Struct("<I")
-_HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _PROPOSAL_BYTES = 20
+_LEVELS_UNIT = 16
 _BEFORE_MASK = ":mask:"
 _OWNER_AND_HASH = re.compile(r"(@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}", re.ASCII)
 
@@ -49,15 +55,26 @@ class ImageEmbedding:
         tokens: Image tokens, (4096, 256) float16 or float32, channels last, row by row.
         original_size: Height and width of the upright image, pixels.
         proposals: Boxes of the granularity module; None for a model without it.
+        orientation: EXIF orientation that was applied to the image, 1 to 8; 1 for none.
+        levels: Conversion of samples to grey levels that was applied.
     """
 
     tokens: NDArray[np.float16] | NDArray[np.float32]
     original_size: Size
     proposals: Proposals | None = None
+    orientation: int = UPRIGHT
+    levels: AppliedLevels = "full"
 
     def __post_init__(self) -> None:
         if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES.values():
             raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16 or float32, not {self.tokens.shape}.")
+        if self.orientation not in ORIENTATIONS:
+            raise ValueError(f"Orientations are 1 to 8, not {self.orientation}.")
+
+    @property
+    def info(self) -> ImageInfo:
+        """What answers tell about the image."""
+        return ImageInfo(self.original_size, self.orientation, self.levels)
 
     @property
     def nbytes(self) -> int:
@@ -124,9 +141,18 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
     """Return the bytes of an embedding: 40 bytes, 2 MiB (float16) or 4 MiB (float32), and 20 bytes a proposal."""
     proposals = embedding.proposals
     if proposals is None:
-        return _to_bytes(_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint)
+        return _to_bytes(
+            _EMBEDDING, embedding.tokens, embedding.original_size, fingerprint, reading=_reading(embedding)
+        )
     rows = np.column_stack((proposals.boxes, proposals.scores)).astype("<f4").tobytes()
-    return _to_bytes(_PROPOSING_EMBEDDING, embedding.tokens, embedding.original_size, fingerprint, tail=rows)
+    return _to_bytes(
+        _PROPOSING_EMBEDDING,
+        embedding.tokens,
+        embedding.original_size,
+        fingerprint,
+        reading=_reading(embedding),
+        tail=rows,
+    )
 
 
 def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
@@ -135,12 +161,23 @@ def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
     Raises:
         CorruptValue: The bytes are not an embedding of this model.
     """
-    kind, tokens, original_size, tail = _from_bytes((_EMBEDDING, _PROPOSING_EMBEDDING), data, TOKENS_SHAPE, fingerprint)
-    height, width = original_size
-    # A run-length encoding counts pixels in 32 bits, and an image without pixels in the frame was never encoded.
-    if not 0 < height * width < 2**32 or 0 in input_size(original_size):
-        raise CorruptValue(f"The image would be {width} x {height} pixels.")
-    return ImageEmbedding(tokens, original_size, _proposals(tail) if kind == _PROPOSING_EMBEDDING else None)
+    header, tokens, tail = _from_bytes(_EMBEDDINGS, data, TOKENS_SHAPE, fingerprint)
+    info = _info(header)
+    proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
+    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels)
+
+
+def embedding_info(data: bytes, fingerprint: str) -> ImageInfo:
+    """Return what answers tell about the image of an embedding.
+
+    Args:
+        data: The first `HEADER_BYTES` bytes of the embedding, or more.
+        fingerprint: Fingerprint of the model.
+
+    Raises:
+        CorruptValue: The bytes do not begin like an embedding of this model.
+    """
+    return _info(_read_header(_EMBEDDINGS, data, fingerprint))
 
 
 def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
@@ -154,46 +191,87 @@ def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
     Raises:
         CorruptValue: The bytes are not a mask of this model.
     """
-    _, logits, size, _ = _from_bytes((_MASK,), data, (MASK_SIZE, MASK_SIZE), fingerprint)
-    if size != (MASK_SIZE, MASK_SIZE) or logits.dtype != np.float16 or not np.isfinite(logits).all():
+    header, logits, _ = _from_bytes((_MASK,), data, (MASK_SIZE, MASK_SIZE), fingerprint)
+    if (
+        header.reading
+        or header.size != (MASK_SIZE, MASK_SIZE)
+        or logits.dtype != np.float16
+        or not np.isfinite(logits).all()
+    ):
         raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
     return logits
 
 
-def _to_bytes(kind: int, array: NDArray[np.floating], size: Size, fingerprint: str, *, tail: bytes = b"") -> bytes:
+def _reading(embedding: ImageEmbedding) -> int:
+    return embedding.orientation + _LEVELS_UNIT * APPLIED_LEVELS.index(embedding.levels)
+
+
+def _info(header: "_Header") -> ImageInfo:
+    height, width = header.size
+    # A run-length encoding counts pixels in 32 bits, and an image without pixels in the frame was never encoded.
+    if not 0 < height * width < 2**32 or 0 in input_size(header.size):
+        raise CorruptValue(f"The image would be {width} x {height} pixels.")
+    levels, orientation = divmod(header.reading, _LEVELS_UNIT)
+    if orientation not in ORIENTATIONS or levels >= len(APPLIED_LEVELS):
+        raise CorruptValue(f"An image is not read like {header.reading}.")
+    return ImageInfo(header.size, orientation, APPLIED_LEVELS[levels])
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    kind: int
+    dtype: np.dtype[Any]
+    reading: int
+    size: Size
+    checksum: int
+
+
+def _to_bytes(
+    kind: int,
+    array: NDArray[np.floating],
+    size: Size,
+    fingerprint: str,
+    *,
+    reading: int = 0,
+    tail: bytes = b"",
+) -> bytes:
     code = next(code for code, dtype in _DTYPES.items() if dtype == array.dtype)
     payload = _payload(array)
     checksum = zlib.crc32(tail, zlib.crc32(payload))
-    header = _HEADER.pack(_MAGIC, _VERSION, kind, code, 0, *size, _digest(fingerprint), checksum)
+    header = _HEADER.pack(_MAGIC, _VERSION, kind, code, reading, *size, _digest(fingerprint), checksum)
     return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), payload, tail))
 
 
-def _from_bytes(
-    kinds: tuple[int, ...], data: bytes, shape: tuple[int, int], fingerprint: str
-) -> tuple[int, NDArray[np.floating], Size, memoryview]:
-    """Return kind, array, size and the bytes behind the array, which only an embedding with proposals may have."""
-    if len(data) < _HEADER_BYTES:
+def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Header:
+    if len(data) < HEADER_BYTES:
         raise CorruptValue(f"{len(data)} bytes are too few for a header.")
     header = memoryview(data)[: _HEADER.size]
-    magic, version, kind, code, zero, height, width, digest, checksum = _HEADER.unpack(header)
+    magic, version, kind, code, reading, height, width, digest, checksum = _HEADER.unpack(header)
     if magic != _MAGIC or version != _VERSION:
         raise CorruptValue("The bytes are not a value of this version.")
     if _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header),):
         raise CorruptValue("The header is damaged.")
-    if kind not in kinds or zero != 0 or code not in _DTYPES:
+    if kind not in kinds or code not in _DTYPES:
         raise CorruptValue("The value is of another kind.")
     if digest != _digest(fingerprint):
         raise CorruptValue("The value is of another model.")
-    payload = memoryview(data)[_HEADER_BYTES:]
-    dtype = _DTYPES[code]
-    nbytes = shape[0] * shape[1] * dtype.itemsize
+    return _Header(kind, _DTYPES[code], reading, (height, width), checksum)
+
+
+def _from_bytes(
+    kinds: tuple[int, ...], data: bytes, shape: tuple[int, int], fingerprint: str
+) -> tuple[_Header, NDArray[np.floating], memoryview]:
+    """Return header, array and the bytes behind the array, which only an embedding with proposals may have."""
+    header = _read_header(kinds, data, fingerprint)
+    payload = memoryview(data)[HEADER_BYTES:]
+    nbytes = shape[0] * shape[1] * header.dtype.itemsize
     tail = payload[nbytes:]
-    longest_tail = MAX_PROPOSALS * _PROPOSAL_BYTES if kind == _PROPOSING_EMBEDDING else 0
+    longest_tail = MAX_PROPOSALS * _PROPOSAL_BYTES if header.kind == _PROPOSING_EMBEDDING else 0
     if len(payload) < nbytes or len(tail) > longest_tail or len(tail) % _PROPOSAL_BYTES:
         raise CorruptValue(f"Behind the header are {len(payload)} bytes.")
-    if zlib.crc32(payload) != checksum:
+    if zlib.crc32(payload) != header.checksum:
         raise CorruptValue("The array is damaged.")
-    return kind, np.frombuffer(payload[:nbytes], dtype).reshape(shape), (height, width), tail
+    return header, np.frombuffer(payload[:nbytes], header.dtype).reshape(shape), tail
 
 
 def _proposals(tail: memoryview) -> Proposals:

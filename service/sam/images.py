@@ -29,6 +29,7 @@ from service.errors import (
     UnsupportedImage,
     UnusableAspectRatio,
 )
+from service.sam.decoded_image import UPRIGHT, DecodedImage, ReadOptions
 from service.sam.image_guards import (
     BMP_RUN_LENGTHS,
     check_bmp_runs,
@@ -41,6 +42,8 @@ from service.sam.image_guards import (
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
+
+_USUAL = ReadOptions()
 
 # Rows that are laid on white together.
 _BAND_ROWS = 256
@@ -57,7 +60,7 @@ _TRANSPOSITIONS = {
 }
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = _USUAL) -> DecodedImage:  # noqa: ARG001 - only the usual options are read so far
     """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
     16-bit grey is scaled to 8 bits with rounding. 16-bit colour keeps its high byte.
@@ -65,10 +68,11 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
     Args:
         data: File in one of the supported formats. Its name and content type do not matter.
         max_pixels: Largest number of pixels. Larger images are refused before they are decoded.
+        options: How the samples are read.
 
     Returns:
-        A loaded Pillow image of mode RGB. `transforms.preprocess` takes it as it is: an array in between would copy
-        all pixels twice.
+        The upright image and its size. Its pixels are a loaded Pillow image, which `transforms.preprocess` takes as
+        it is: an array in between would copy all pixels twice.
 
     Raises:
         UnsupportedImage: The format is another, or its samples define no white (32-bit integers, floats, Lab).
@@ -94,11 +98,12 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
             if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
                 check_bmp_runs(image.height * image.width, data)
             image.load()
-            transposition = _exif_transposition(image)
+            orientation = _exif_orientation(image)
             rgb = _rgb(image)
         if rgb is not image:
             image.close()  # otherwise its pixels stay in memory during the transposition
-        return rgb if transposition is None else rgb.transpose(transposition)
+        upright = rgb if orientation == UPRIGHT else rgb.transpose(_TRANSPOSITIONS[orientation])
+        return DecodedImage(upright, (upright.height, upright.width), orientation)
     except ServiceError:
         raise
     except MemoryError as error:
@@ -187,16 +192,16 @@ def _check_samples(image: Image.Image, max_pixels: int) -> None:
             )
 
 
-def _exif_transposition(image: Image.Image) -> Image.Transpose | None:
-    """Return the transposition that makes the image upright; None for an upright one or a damaged EXIF block.
+def _exif_orientation(image: Image.Image) -> int:
+    """Return the orientation that is still to be applied, 1 to 8; 1 also for a damaged EXIF block.
 
     Pillow applies the orientation of a TIFF file by itself.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001 - damaged metadata; the image itself has been decoded
-        return None
-    return _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+        return UPRIGHT
+    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else UPRIGHT
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -47,7 +47,12 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
 
 
 def preprocess(
-    image: "NDArray[np.uint8] | Image.Image", mean: Sequence[float], std: Sequence[float], frame_size: int = FRAME_SIZE
+    image: "NDArray[np.uint8] | Image.Image",
+    mean: Sequence[float],
+    std: Sequence[float],
+    frame_size: int = FRAME_SIZE,
+    *,
+    original_size: Size | None = None,
 ) -> NDArray[np.float32]:
     """Return the encoder's input: resized, normalised, and padded with the mean colour on the right and at the bottom.
 
@@ -56,6 +61,8 @@ def preprocess(
         mean: Means of the three channels, on the scale 0..255.
         std: Standard deviations of the three channels, on the scale 0..255.
         frame_size: Side of the frame, pixels.
+        original_size: Height and width of the image at full resolution, pixels. It gives the size inside the frame, so
+            that a scale of decoding, which rounds, does not change the geometry. None: the size of `image`.
 
     Returns:
         (3, frame_size, frame_size) float32.
@@ -66,7 +73,7 @@ def preprocess(
     from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
 
     pillow_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    height, width = input_size((pillow_image.height, pillow_image.width), frame_size)
+    height, width = input_size(original_size or (pillow_image.height, pillow_image.width), frame_size)
     if height == 0 or width == 0:
         raise ValueError(f"An image of {pillow_image.size} pixels has none in the frame; check `input_size` before.")
     resized = np.asarray(pillow_image.resize((width, height), Image.Resampling.BILINEAR))

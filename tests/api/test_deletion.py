@@ -19,7 +19,8 @@ WAIT_S = 60.0
 LISTENS = "subscribed to the deletions of other replicas"
 LISTENS_NOT = f"not {LISTENS}"
 RIGHTS = (
-    "~edgesam:* ~lock:* resetchannels -@all +get +getex +set +unlink +exists +pexpire +eval +publish +subscribe +ping"
+    "~edgesam:* ~lock:* resetchannels -@all "
+    "+get +getex +getrange +set +unlink +exists +pexpire +eval +publish +subscribe +ping"
 )
 LONG_REDIS_TIMEOUTS = {
     "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",

@@ -22,7 +22,14 @@ def test_a_raw_body_is_answered_with_hash_and_size(client):
     answer = response.json()
     assert answer.pop("expires_in_s") == 86400
     assert answer.pop("cached") in {None, "memory"}
-    assert answer == {"image_hash": hashlib.sha256(data).hexdigest(), "width": 40, "height": 30, "model": "random"}
+    assert answer == {
+        "image_hash": hashlib.sha256(data).hexdigest(),
+        "width": 40,
+        "height": 30,
+        "orientation": 1,
+        "levels": "full",
+        "model": "random",
+    }
 
 
 def test_multipart_is_the_same_image_as_the_raw_body(client):
@@ -97,6 +104,7 @@ def test_head_names_the_cache_tier_and_delete_removes_the_image(client, next_see
 
     assert [before.status_code, after.status_code, at_last.status_code] == [404, 200, 404]
     assert after.headers["x-cache"] == "memory"
+    assert (after.headers["x-image-size"], after.headers["x-image-orientation"]) == ("44,34", "1")
     assert "x-cache" not in before.headers
     assert before.content == after.content == b""
     assert (deleted.status_code, deleted.content) == (204, b"")

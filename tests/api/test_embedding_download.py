@@ -33,7 +33,7 @@ def path(client):
 
 def test_the_tokens_are_those_of_the_encoder(client, path, artifact):
     runtime = Runtime(artifact, provider="cpu", threads=1)
-    image = decode_image(noise_file((60, 90), seed=301), max_pixels=10_000)
+    image = decode_image(noise_file((60, 90), seed=301), max_pixels=10_000).pixels
     frame = preprocess(image, runtime.manifest.mean, runtime.manifest.std, runtime.manifest.image_size)
     (expected,) = runtime.encode(frame[None]).tokens
 

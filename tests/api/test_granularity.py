@@ -40,7 +40,7 @@ def image_hash(proposing) -> str:
 def proposals() -> Proposals:
     """All boxes that torch finds in the image, not only the best one."""
     model = random_model()
-    frame = preprocess(decode_image(DATA, max_pixels=10**6), PIXEL_MEAN, PIXEL_STD)
+    frame = preprocess(decode_image(DATA, max_pixels=10**6).pixels, PIXEL_MEAN, PIXEL_STD)
     with torch.inference_mode():
         logits, deltas = random_granularity(model)(model.image_encoder.stages(torch.from_numpy(frame)[None]))
     return Proposals(decode_boxes(anchor_boxes(1024), deltas[0], 1024).numpy(), logits[0].sigmoid().numpy())

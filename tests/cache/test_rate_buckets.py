@@ -58,7 +58,8 @@ async def test_an_invalid_value_in_redis_is_clamped(buckets, redis_server, value
 
 
 async def test_the_documented_rights_are_sufficient(metrics):
-    rules = "user edgesam on >pw ~edgesam:* resetchannels -@all +get +getex +set +unlink +exists +pexpire +eval +time"
+    rights = "+get +getex +getrange +set +unlink +exists +pexpire +eval +time"
+    rules = f"user edgesam on >pw ~edgesam:* resetchannels -@all {rights}"
     with RedisServer(acl=[rules]) as server:
         url = f"redis://edgesam:pw@127.0.0.1:{server.port}"
         client = connect(url, connect_timeout_s=10.0, read_timeout_s=10.0)

@@ -22,6 +22,7 @@ from service.inference.deletion_subscriber import DeletionSubscriber
 from service.inference.image_states import ImageStates
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash
 
 WAIT_S = 60.0
@@ -297,7 +298,7 @@ async def test_an_upload_that_is_being_stored_does_not_count_as_deleted(
     finally:
         redis_server.resume()
 
-    assert await asking == "memory"
+    assert await asking == ("memory", ImageInfo((30, 40), 1, "full"))
     await adding
     assert open_states.memory.keys() == [key]
     assert redis_server.ask("EXISTS", key) == 1

@@ -106,7 +106,7 @@ def tiff(size, bits, data, *, photometric=1, samples=1, sample_format=1, extra=(
 
 def decode_array(data, *, max_pixels):
     """Return the result of `decode_image` as an array, (H, W, 3) uint8."""
-    return np.asarray(decode_image(data, max_pixels=max_pixels))
+    return np.asarray(decode_image(data, max_pixels=max_pixels).pixels)
 
 
 def files_of_every_kind():

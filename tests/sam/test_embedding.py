@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import (
+    HEADER_BYTES,
     CorruptValue,
     ImageEmbedding,
     embedding_from_bytes,
+    embedding_info,
     embedding_key,
     embedding_to_bytes,
     image_hash,
@@ -64,6 +67,36 @@ def test_an_embedding_is_read_back_bit_for_bit(dtype):
     assert found.nbytes == value.nbytes
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("levels", ["full", "minmax", "percentile"])
+def test_orientation_and_levels_are_read_back_also_from_the_header_alone(orientation, levels):
+    value = ImageEmbedding(embedding().tokens, (1200, 1600), orientation=orientation, levels=levels)
+
+    data = embedding_to_bytes(value, FINGERPRINT)
+
+    assert embedding_from_bytes(data, FINGERPRINT).info == value.info
+    assert (
+        embedding_info(data[:HEADER_BYTES], FINGERPRINT) == value.info == ImageInfo((1200, 1600), orientation, levels)
+    )
+
+
+@pytest.mark.parametrize("reading", [0, 9, 15, 16, 25, 49, 255])
+def test_an_orientation_or_levels_that_do_not_exist_are_corrupt_even_with_right_checksums(reading):
+    data = embedding_to_bytes(embedding(), FINGERPRINT)
+    changed = sealed(data[:7] + bytes([reading]) + data[8:40], data[40:])
+
+    with pytest.raises(CorruptValue, match="read like"):
+        embedding_from_bytes(changed, FINGERPRINT)
+    with pytest.raises(CorruptValue, match="read like"):
+        embedding_info(changed[:HEADER_BYTES], FINGERPRINT)
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_embedding_with_an_impossible_orientation_is_a_bug_of_the_caller(orientation):
+    with pytest.raises(ValueError, match="Orientations"):
+        ImageEmbedding(embedding().tokens, (10, 10), orientation=orientation)
+
+
 def test_reading_an_embedding_copies_nothing():
     data = embedding_to_bytes(embedding(), FINGERPRINT)
 
@@ -99,10 +132,10 @@ def test_an_embedding_with_proposals_is_read_back_bit_for_bit(count, dtype):
     assert np.shares_memory(found.proposals.boxes, np.frombuffer(data, np.uint8)) is (count > 0)
 
 
-def test_the_bytes_of_an_embedding_without_proposals_have_not_changed():
+def test_the_bytes_of_an_embedding_name_their_version_and_kind():
     data = embedding_to_bytes(embedding(), FINGERPRINT)
 
-    assert (data[4], data[5]) == (1, 1)
+    assert (data[4], data[5], data[7]) == (2, 1, 1)
     assert embedding_to_bytes(proposing(), FINGERPRINT)[5] == 3
     assert embedding_from_bytes(data, FINGERPRINT).proposals is None
 
@@ -176,7 +209,7 @@ def test_a_mask_is_not_read_as_an_embedding_nor_an_embedding_as_a_mask():
 
 @pytest.mark.parametrize(
     "change",
-    [(0, b"X"), (4, b"\x02"), (5, b"\x09"), (6, b"\x02"), (6, b"\x07"), (7, b"\x01"), (16, b"\0" * 16)],
+    [(0, b"X"), (4, b"\x01"), (5, b"\x09"), (6, b"\x02"), (6, b"\x07"), (7, b"\x01"), (16, b"\0" * 16)],
 )
 def test_a_header_with_other_values_is_corrupt_even_with_right_checksums(change):
     place, replaced = change
@@ -212,7 +245,7 @@ def test_random_bytes_are_corrupt(data):
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=60), st.sampled_from([b"ESAM", b"ESAM\x01", b"ESAM\x01\x02\x01\x00"]))
+@given(st.binary(max_size=60), st.sampled_from([b"ESAM", b"ESAM\x02", b"ESAM\x02\x02\x01\x00"]))
 def test_random_bytes_behind_a_valid_start_are_corrupt(data, start):
     for read in (embedding_from_bytes, mask_from_bytes):
         with pytest.raises(CorruptValue):
@@ -262,7 +295,7 @@ def test_keys_name_the_form_the_model_the_precision_and_the_image():
     key = embedding_key(digest, FINGERPRINT, "float16")
 
     assert digest == hashlib.sha256(b"image").hexdigest()
-    assert key == f"edgesam:1:{FINGERPRINT}:float16:{digest}"
+    assert key == f"edgesam:2:{FINGERPRINT}:float16:{digest}"
     assert mask_key(key, "ab") == f"{key}:mask:ab"
 
 

@@ -177,7 +177,7 @@ from service.sam.images import decode_image
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
 try:
-    print(decode_image(sys.stdin.buffer.read(), max_pixels=50_000_000).size)
+    print(decode_image(sys.stdin.buffer.read(), max_pixels=50_000_000).pixels.size)
 except Exception as error:
     print(type(error).__name__, error)
 """

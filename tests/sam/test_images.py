@@ -265,7 +265,7 @@ def test_a_colour_profile_is_ignored():
 def test_preprocessing_a_pillow_image_equals_preprocessing_its_array(file_format):
     data = encoded(gradient(), file_format)
 
-    image = decode_image(data, max_pixels=1_000_000)
+    image = decode_image(data, max_pixels=1_000_000).pixels
 
     assert np.array_equal(preprocess(image, MEAN, STD), preprocess(decoded(data), MEAN, STD))
 

@@ -34,6 +34,7 @@ from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.errors import BodyTooLarge, InvalidRequest
 from service.inference.segmentation_builder import SegmentedMask
 from service.regular_files import read_regular_file
+from service.sam.decoded_image import ImageInfo
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 from service.sam.transforms import Size
 
@@ -313,9 +314,9 @@ class _BrushRenderer:
         self._rle = encode_brush(mask.mask)
         self._score = mask.score
 
-    def finish(self, original_size: Size, _boxes: object = None) -> Response:
+    def finish(self, image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
-        height, width = original_size
+        height, width = image.size
         region = {
             "id": secrets.token_hex(5),  # id of a region and not of a mask: a user may accept the same click twice
             "type": "brushlabels",

@@ -31,13 +31,14 @@ from service.api.rendering import JSON
 from service.api.request_context import request_context
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.masks import BinaryMask, Mask, Multimask
 from service.sam.polygons import encode_outlines
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
 from service.sam.rle import encode_rle
-from service.sam.transforms import MASK_SIZE, Size
+from service.sam.transforms import MASK_SIZE
 
 # Polygons have whole numbers there, so a staircase of pixels becomes a line.
 _TOLERANCE_PIXELS: Final = 1.0
@@ -235,7 +236,7 @@ class _SamPolygons:
         small = BinaryMask.cut((MASK_SIZE, MASK_SIZE), 0, 0, as_float32(mask.mask_logits) > 0.0)
         self._answer = {"masks": _polygons(mask.mask), "low_res_masks": _polygons(small)}
 
-    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
+    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return _json({**self._answer, "time": perf_counter() - self._started})
 
@@ -255,7 +256,7 @@ class _SamArrays:
         pixels[0, y0:y1, x0:x1] = mask.mask.crop
         np.savez_compressed(self._content, masks=pixels, low_res_masks=as_float32(mask.mask_logits)[None])
 
-    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
+    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return Response(self._content.getvalue(), media_type=OCTETS)
 
@@ -278,7 +279,7 @@ class _Predictions:
             "format": "rle" if self._is_rle else "polygon",
         }
 
-    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
+    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return _json({"predictions": self._predictions, "time": perf_counter() - self._started})
 

@@ -19,9 +19,9 @@ from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
+from service.sam.decoded_image import ImageInfo
 from service.sam.polygons import encode_outlines
 from service.sam.prompts import NEGATIVE, Prompt
-from service.sam.transforms import Size
 
 # The application replaces this label by the one that the user gives the object.
 _LABEL: Final = "AUTOLABEL_OBJECT"
@@ -108,7 +108,7 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
         embedded = await exchange.embed(request, asked.image)
         renderer = _ShapeRenderer(asked.params.epsilon_factor)
         if prompt is None:  # the image is embedded before the first mark
-            return renderer.finish(embedded.original_size)
+            return renderer.finish(embedded.image)
         return await exchange.segment(request, embedded.image_hash, [prompt], "auto", renderer)
 
 
@@ -156,7 +156,7 @@ class _ShapeRenderer:
             if outline.area >= _SMALLEST_PART * outlines[0].area
         ]
 
-    def finish(self, _original_size: Size, _boxes: object = None) -> Response:
+    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
         # `replace` false: shapes of other objects stay.
         data = {"shapes": self._shapes, "description": "", "replace": False}

@@ -1,5 +1,6 @@
 """The routes of embeddings: POST /embed, and HEAD, GET and DELETE of /embed/{image_hash}."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from service.api.schemas import EmbedResponse, ImageHash, ProblemModel
 from service.errors import EmbeddingNotFound
 from service.inference.embed import Embedder
 from service.inference.scheduling.executors import TimedExecutor
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float16
 
@@ -40,20 +42,30 @@ _IMAGE_BODY: Final = {
         },
     },
 }
+_IMAGE_HEADERS: Final = {
+    "X-Image-Size": "Width and height of the upright image, in pixels, joined by a comma.",
+    "X-Image-Orientation": "EXIF orientation that was applied to the image, 1 to 8; 1 for none.",
+    "X-Image-Levels": "Conversion of samples to grey levels that was applied: full, minmax or percentile.",
+}
+_HEAD_HEADERS: Final = {"X-Cache": "Cache tier that has the embedding.", **_IMAGE_HEADERS}
 _EMBEDDING_HEADERS: Final = {
     "ETag": "Names the bytes. If-None-Match gives 304, and If-Range is respected.",
     "X-Embedding-Shape": "4096,256: tokens row by row of a grid of 64 × 64, and channels.",
     "X-Embedding-Dtype": "float16, little-endian.",
-    "X-Image-Size": "Width and height of the upright image, in pixels.",
+    **_IMAGE_HEADERS,
     "X-Fingerprint": "Fingerprint of the encoder, as in /models. The decoder has to be of the same model.",
 }
+
+
+def _described(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in headers.items()}
+
+
 _EMBEDDING_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {
         "description": text,
         "content": OCTETS_SCHEMA,
-        "headers": {
-            name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in _EMBEDDING_HEADERS.items()
-        },
+        "headers": _described(_EMBEDDING_HEADERS),
     }
     for status, text in (
         (200, "4096 × 256 tokens, little-endian float16, row by row: 2,097,152 bytes."),
@@ -111,11 +123,13 @@ def install_embed_routes(
             request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
         )
         request.state.cached = result.cached
-        height, width = result.original_size
+        height, width = result.image.size
         answer = EmbedResponse(
             image_hash=result.image_hash,
             width=width,
             height=height,
+            orientation=result.image.orientation,
+            levels=result.image.levels,
             model=model,
             cached=result.cached,
             expires_in_s=expires_in_s,
@@ -125,17 +139,21 @@ def install_embed_routes(
     @app.head(
         _ROUTE,
         response_class=Response,
-        responses={status: {"description": "Problem, without a body"} for status in (401, 403, 404, 422, 429, 503)},
+        responses={
+            200: {"description": "The image is embedded.", "headers": _described(_HEAD_HEADERS)},
+            **{status: {"description": "Problem, without a body"} for status in (401, 403, 404, 422, 429, 503)},
+        },
         operation_id="is_embedded",
         summary="Is an image embedded?",
-        description="200 if it is, so that the upload can be skipped. X-Cache names the tier.",
+        description="200 if it is, so that the upload can be skipped. The headers tell what /embed would answer.",
     )
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=SEGMENT))
     async def head(request: Request, image_hash: ImageHash) -> Response:
-        tier = await embedder.contains(image_hash, request.state.caller)
-        if tier is None:
+        found = await embedder.contains(image_hash, request.state.caller)
+        if found is None:
             raise EmbeddingNotFound("No embedding of this image is cached. POST the image to /embed.")
-        return Response(headers={"X-Cache": tier})
+        tier, image = found
+        return Response(headers={"X-Cache": tier, **_image_headers(image)})
 
     @app.get(
         _ROUTE,
@@ -153,11 +171,10 @@ def install_embed_routes(
         context = request_context(request, timeout_s=limits.segment_timeout_s, work="Reading the embedding")
         embedding = await embedder.read(image_hash, context)
         content, etag = await executor.run(context.timings, _tokens, embedding)
-        height, width = embedding.original_size
         described = {
             "X-Embedding-Shape": ",".join(map(str, embedding.tokens.shape)),
             "X-Embedding-Dtype": "float16",
-            "X-Image-Size": f"{width},{height}",
+            **_image_headers(embedding.info),
             "X-Fingerprint": fingerprint,
         }
         return ranged_response(content, request.headers, etag=etag, described=described)
@@ -179,6 +196,15 @@ def install_embed_routes(
         if not await embedder.delete(image_hash, context):
             raise EmbeddingNotFound("No embedding of this image is cached, so there is nothing to delete.")
         return Response(status_code=204)
+
+
+def _image_headers(image: ImageInfo) -> dict[str, str]:
+    height, width = image.size
+    return {
+        "X-Image-Size": f"{width},{height}",
+        "X-Image-Orientation": str(image.orientation),
+        "X-Image-Levels": image.levels,
+    }
 
 
 def _tokens(embedding: ImageEmbedding) -> tuple[memoryview, str]:

@@ -154,6 +154,28 @@ class RedisCache(Generic[V]):
         """
         return bool(await self._client.call(self._breaker, "EXISTS", key))
 
+    async def first_bytes(self, key: str, nbytes: int) -> bytes:
+        """Return the first bytes of a value, valid or not; none if there is no value. Its time to live goes on.
+
+        A user of Redis without the right GETRANGE reads the whole value.
+
+        Args:
+            key: Key of the value.
+            nbytes: Number of bytes, at least 1.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time, or refused.
+        """
+        try:
+            data = await self._client.call(self._breaker, "GETRANGE", key, 0, nbytes - 1)
+        except CacheUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            data = await self._client.call(self._breaker, "GETEX", key) or b""
+        if not isinstance(data, bytes):
+            raise CacheUnavailable("The shared cache does not answer like Redis.", retry_after_s=_RETRY_AFTER_S)
+        return data[:nbytes]
+
     async def renew(self, key: str) -> bool:
         """Restart the time to live of a value and return whether there is one.
 

@@ -28,7 +28,7 @@ from tools.faults.scene import (
 
 USER = (
     "user edgesam on >s3cret ~edgesam:* ~lock:* resetchannels &edgesam:forget "
-    "-@all +get +getex +set +unlink +exists +pexpire +eval +publish +subscribe +ping"
+    "-@all +get +getex +getrange +set +unlink +exists +pexpire +eval +publish +subscribe +ping"
 )
 UNAVAILABLE, LOST = "503 cache-unavailable", "404 embedding-not-found"
 IN_MEMORY, IN_REDIS, UPLOADS = "clicks, image in memory", "clicks, image in Redis only", "uploads"

@@ -34,7 +34,7 @@ Read = Callable[[bytes], None]
 def read_image(data: bytes) -> None:
     """Decode an image: it is within the limit, or the error is a ServiceError."""
     with suppress(ServiceError):
-        image = decode_image(data, max_pixels=MAX_PIXELS)
+        image = decode_image(data, max_pixels=MAX_PIXELS).pixels
         assert image.mode == "RGB"
         assert 0 < image.width * image.height <= MAX_PIXELS
 
