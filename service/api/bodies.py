@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedImage
 
 MULTIPART_FIELD = "image"
+LEVELS_FIELD, BANDS_FIELD = "levels", "bands"
+_FIELDS = {name.encode(): name for name in (MULTIPART_FIELD, LEVELS_FIELD, BANDS_FIELD)}
 # Boundaries, headers and small further fields around the image.
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 
@@ -128,22 +130,35 @@ def image_of(body: bytes, content_type: str) -> bytes:
         UnsupportedImage: The content type is neither that of an image nor multipart/form-data.
         MalformedBody: The multipart body cannot be read, or has no field `image`.
     """
+    return fields_of(body, content_type)[MULTIPART_FIELD]
+
+
+def fields_of(body: bytes, content_type: str) -> dict[str, bytes]:
+    """Return the image in a raw or a multipart body under `image`, and the other fields of an upload. Blocking.
+
+    Args:
+        body: Body of an upload.
+        content_type: Value of Content-Type; empty if the request has none.
+
+    Raises:
+        UnsupportedImage, MalformedBody: As for `image_of`.
+    """
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         boundary = options.get(b"boundary")
         if not boundary:
             raise MalformedBody("Content-Type: multipart/form-data needs a boundary. Most clients set it themselves.")
-        return _field(body, boundary)
+        return _fields(body, boundary)
     if kind and not kind.startswith(b"image/") and kind != b"application/octet-stream":
         raise UnsupportedImage(
             f"Content-Type {kind.decode('latin-1')!r} is not that of an image. Send the bytes of the file as "
             f"image/jpeg, image/png or image/webp, or as multipart/form-data with the field {MULTIPART_FIELD!r}."
         )
-    return body
+    return {MULTIPART_FIELD: body}
 
 
-def _field(body: bytes, boundary: bytes) -> bytes:
-    """Return the data of the first part named `image`: one slice of the body.
+def _fields(body: bytes, boundary: bytes) -> dict[str, bytes]:
+    """Return the data of the first part of each name that an upload has: slices of the body.
 
     The whole body is in memory, so parts are found by searching for their delimiters. A streaming parser calls back for
     each part, two million times for a body that consists of parts alone.
@@ -155,7 +170,7 @@ def _field(body: bytes, boundary: bytes) -> bytes:
     here = re.compile(line).match(body) or delimiter.search(body)
     if here is None:
         raise MalformedBody("The multipart body does not contain the boundary that Content-Type names.")
-    image: bytes | None = None
+    found: dict[str, bytes] = {}
     parts = 0
     while not here["last"]:
         parts += 1
@@ -169,14 +184,14 @@ def _field(body: bytes, boundary: bytes) -> bytes:
         there = delimiter.search(body, blank + 2)
         if there is None:
             raise MalformedBody("The multipart body is cut off: its last boundary is missing.")
-        if image is None and name == MULTIPART_FIELD.encode():
-            image = body[blank + 4 : there.start()]
+        if name in _FIELDS and _FIELDS[name] not in found:
+            found[_FIELDS[name]] = body[blank + 4 : there.start()]
         here = there
-    if image is None:
+    if MULTIPART_FIELD not in found:
         raise MalformedBody(f"The multipart body has no field {MULTIPART_FIELD!r}. Send the image under this name.")
-    if not image:
+    if not found[MULTIPART_FIELD]:
         raise MalformedBody(f"The field {MULTIPART_FIELD!r} is empty. Send the bytes of the image in it.")
-    return image
+    return found
 
 
 def _part_name(headers: bytes) -> bytes | None:

@@ -12,6 +12,7 @@ from service.api.schemas import Format
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
 from service.sam.granularity import Box
+from service.sam.image_id import parse_image_id
 from service.sam.logits import encode_logits
 from service.sam.png import encode_png
 from service.sam.polygons import encode_polygons
@@ -41,7 +42,7 @@ class JsonRenderer:
     """Renders the answer that `SegmentResponse` describes.
 
     Args:
-        image_hash: Hash of the image.
+        image_id: Id of the image.
         model: Name of the served model.
         prompts: Number of prompts.
         options: Format of the masks.
@@ -49,8 +50,8 @@ class JsonRenderer:
 
     masks_per_prompt: int | None = None
 
-    def __init__(self, image_hash: str, model: str, prompts: int, options: RenderOptions) -> None:
-        self._image_hash = image_hash
+    def __init__(self, image_id: str, model: str, prompts: int, options: RenderOptions) -> None:
+        self._image_id = image_id
         self._model = model
         self._results: list[dict[str, Any]] = [{"masks": []} for _ in range(prompts)]
         self._options = options
@@ -67,7 +68,8 @@ class JsonRenderer:
                 result["granularity_box"] = box
         height, width = image.size
         document = {
-            "image_hash": self._image_hash,
+            "image_hash": parse_image_id(self._image_id).image_hash,
+            "image_id": self._image_id,
             "width": width,
             "height": height,
             "orientation": image.orientation,

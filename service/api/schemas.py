@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from service.sam.decoded_image import AppliedLevels
 from service.sam.granularity import Granularity
+from service.sam.image_id import VARIANT_PATTERN, parse_image_id
 from service.sam.masks import Multimask
 
 MAX_PROMPTS = 256  # what the schema allows; the setting max_prompts may allow less
@@ -15,6 +16,19 @@ Format = Literal["rle", "png", "polygon", "logits", "none"]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 ImageHash = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the uploaded bytes, lower-case hex.")
+]
+ImageIdText = Annotated[
+    str,
+    AfterValidator(lambda text: str(parse_image_id(text))),
+    # In the schema alone: the refusal of `parse_image_id` says what is wrong, a pattern does not.
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^[0-9A-Fa-f]{{64}}{VARIANT_PATTERN}$",
+            "description": "`image_id` of /embed: the SHA-256 of the uploaded bytes in hex, followed by "
+            "`~levels=…` and `~bands=…` where they were given.",
+        }
+    ),
 ]
 MaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="`mask_id` of an earlier answer.")]
 
@@ -83,7 +97,7 @@ class SegmentRequest(_Request):
             raise ValueError("multimask is auto, 1, 3 or 4")  # noqa: TRY004 - pydantic wants ValueError
         return value
 
-    image_hash: ImageHash
+    image_hash: ImageIdText
     prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]
     multimask: Annotated[
         Multimask,
@@ -125,6 +139,7 @@ class EmbedResponse(BaseModel):
     """The image is embedded and can be segmented."""
 
     image_hash: ImageHash
+    image_id: ImageIdText
     width: int
     height: int
     orientation: Orientation
@@ -183,6 +198,7 @@ class SegmentResponse(BaseModel):
     """One result for each prompt, in the order of the prompts."""
 
     image_hash: ImageHash
+    image_id: ImageIdText
     width: int
     height: int
     orientation: Orientation

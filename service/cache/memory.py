@@ -114,10 +114,15 @@ class MemoryCache(Generic[M]):
         self._expire()
         return self._drop(key)
 
-    def drop_group(self, group: str) -> list[str]:
-        """Delete all values of a group and return their keys."""
+    def drop_group(self, group: str, is_dropped: Callable[[str], bool] = lambda _: True) -> list[str]:
+        """Delete the values of a group and return their keys.
+
+        Args:
+            group: Group of the values.
+            is_dropped: Function that returns whether the value with a key is deleted; by default all are.
+        """
         self._expire()
-        dropped = list(self._groups.get(group, ()))
+        dropped = [key for key in self._groups.get(group, ()) if is_dropped(key)]
         for key in dropped:
             self._drop(key)
         return dropped

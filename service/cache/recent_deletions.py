@@ -1,8 +1,13 @@
-"""Images that were deleted lately, so that work in progress does not store them again."""
+"""Images that were deleted lately, so that work in progress does not store them again.
+
+The deletion of an image is the deletion of all its variants (`service.sam.embedding.includes`).
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
+
+from service.sam.embedding import plain_key
 
 # Each is a key of some hundred bytes: 20 MB in all.
 MAX_KEYS = 65_536
@@ -61,4 +66,5 @@ class RecentDeletions:
             key: Key of the image.
             began: Start of the work, before its first look-up, in seconds of `clock`.
         """
-        return began <= self._at.get(key, self._all_before)
+        deleted_at = self._at.get(key, self._all_before)
+        return began <= max(deleted_at, self._at.get(plain_key(key), self._all_before))

@@ -12,7 +12,7 @@ from service.inference.backends.image_state import ImageState
 from service.inference.refinement_masks import LowResMask
 from service.inference.replicas import RedisBackend
 from service.inference.scheduling.executors import TimedExecutor
-from service.sam.embedding import image_of_mask
+from service.sam.embedding import deletion_group
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -71,8 +71,10 @@ def build_cache(
     )
     return Cache(
         redis=redis,
-        states=MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics),
-        masks=MemoryCache(settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=image_of_mask),
+        states=MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics, group=deletion_group),
+        masks=MemoryCache(
+            settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=deletion_group
+        ),
         # A request that waits for an embedding has a deadline. One that joins its wait may have a later one.
         recent_deletions=RecentDeletions(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s)),
     )

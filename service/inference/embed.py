@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from service.cache.recent_deletions import RecentDeletions
 from service.errors import CacheUnavailable
@@ -14,11 +15,25 @@ from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import Caller
 from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
-from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import ImageEmbedding, image_hash
+from service.sam.decoded_image import USUAL, ImageInfo, ReadOptions
+from service.sam.embedding import ImageEmbedding, image_hash, includes
+from service.sam.image_id import ImageId, parse_image_id
 from service.sam.images import decode_image
 from service.sam.transforms import Size, preprocess
 from service.telemetry.timings import Timings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upload:
+    """An image as a client sends it.
+
+    Args:
+        data: Bytes of the file.
+        options: How the bytes are read.
+    """
+
+    data: bytes
+    options: ReadOptions = USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +41,19 @@ class EmbedResult:
     """Answer of `Embedder.embed`.
 
     Args:
-        image_hash: SHA-256 of the image's bytes, by which prompts name the image.
+        image_id: Id by which prompts name the image: its hash, and how it is read.
         image: Size of the upright image, and how its file was read.
         cached: Cache tier that had the embedding; None if it was computed for this answer.
     """
 
-    image_hash: str
+    image_id: str
     image: ImageInfo
     cached: Tier | None
+
+    @property
+    def image_hash(self) -> str:
+        """SHA-256 of the image's bytes, which names the image only if it was read in the usual way."""
+        return parse_image_id(self.image_id).image_hash
 
     @property
     def original_size(self) -> Size:
@@ -79,7 +99,7 @@ class Embedder:
         self._flights: SingleFlight[EmbedResult] = SingleFlight()
         recent_deletions.watch(self._detach)
 
-    async def embed(self, body: bytes, unwrap: Callable[[bytes], bytes], context: RequestContext) -> EmbedResult:
+    async def embed(self, body: bytes, unwrap: Callable[[bytes], Upload], context: RequestContext) -> EmbedResult:
         """Put the embedding of an image into the caches. After that every replica can segment the image.
 
         1. Unwrap and hash the bytes. 2. Look the image up before it is decoded. 3. Let one of several requests with
@@ -87,7 +107,7 @@ class Embedder:
 
         Args:
             body: Body of the request.
-            unwrap: Function that takes the image's bytes out of the body. It runs in a worker thread.
+            unwrap: Function that takes the image out of the body. It runs in a worker thread.
             context: Context of the request.
 
         Raises:
@@ -95,33 +115,33 @@ class Embedder:
             Overloaded, DeadlineExceeded, NotReady: The server cannot answer now.
         """
         async with context.deadline.bound():
-            data, hashed = await self._executor.run(context.timings, _unwrap_and_hash, body, unwrap, context.timings)
+            upload, hashed = await self._executor.run(context.timings, _unwrap_and_hash, body, unwrap, context.timings)
             del body  # an image in a multipart body would be held twice while it is encoded
-            key = self._key(hashed, context.caller)
+            key = self._key(str(ImageId(hashed, upload.options)), context.caller)
             state = self._states.peek(key.cache_key)
             if state is not None and await self._states.ensure_shared(key.cache_key, state):
-                return EmbedResult(hashed, state.embedding.info, "memory")
+                return EmbedResult(key.image_id, state.embedding.info, "memory")
             return await self._flights.run(
-                key.cache_key, lambda: self._embed_missing(key, data, context.restarted()), context.timings
+                key.cache_key, lambda: self._embed_missing(key, upload, context.restarted()), context.timings
             )
 
-    async def contains(self, hashed: str, caller: Caller) -> tuple[Tier, ImageInfo] | None:
+    async def contains(self, image_id: str, caller: Caller) -> tuple[Tier, ImageInfo] | None:
         """Return the cache tier that has an image's embedding, and the image's size; None if no tier has it.
 
         Args:
-            hashed: SHA-256 of the image's bytes.
+            image_id: Id of the image, see `service.sam.image_id`.
             caller: API key of the request.
 
         Raises:
             CacheUnavailable: Memory does not have it, and Redis does not answer.
         """
-        return await self._states.contains(self._key(hashed, caller).cache_key)
+        return await self._states.contains(self._key(image_id, caller).cache_key)
 
-    async def read(self, hashed: str, context: RequestContext) -> ImageEmbedding:
+    async def read(self, image_id: str, context: RequestContext) -> ImageEmbedding:
         """Return an image's embedding, for clients that decode masks themselves.
 
         Args:
-            hashed: SHA-256 of the image's bytes.
+            image_id: Id of the image, see `service.sam.image_id`.
             context: Context of the request.
 
         Raises:
@@ -130,13 +150,13 @@ class Embedder:
             DeadlineExceeded: Redis took too long.
         """
         async with context.deadline.bound():
-            return await self._states.embedding(self._key(hashed, context.caller).cache_key, context.timings)
+            return await self._states.embedding(self._key(image_id, context.caller).cache_key, context.timings)
 
-    async def delete(self, hashed: str, context: RequestContext) -> bool:
+    async def delete(self, image_id: str, context: RequestContext) -> bool:
         """Delete an image in this process and in Redis, and publish the deletion to the other replicas.
 
         Args:
-            hashed: SHA-256 of the image's bytes.
+            image_id: Id of the image, see `service.sam.image_id`.
             context: Context of the request.
 
         Returns:
@@ -146,27 +166,29 @@ class Embedder:
             CacheUnavailable: Redis may still have the image.
             DeadlineExceeded: The image is being embedded, and that took too long to wait for.
         """
-        key = self._key(hashed, context.caller).cache_key
+        key = self._key(image_id, context.caller).cache_key
         async with context.deadline.bound():
-            await self._flights.settle(key)  # requests that wait for this embedding are answered first
+            await self._flights.settle(
+                partial(includes, key)
+            )  # requests that wait for this embedding are answered first
             return await self._states.delete(key)
 
-    def _key(self, hashed: str, caller: Caller) -> ImageKey:
-        return ImageKey(hashed, caller.namespace, self._fingerprint, self._dtype)
+    def _key(self, image_id: str, caller: Caller) -> ImageKey:
+        return ImageKey(image_id, caller.namespace, self._fingerprint, self._dtype)
 
     def _detach(self, cache_key: str) -> bool:
         """Let an upload after a deletion compute anew, although an upload before the deletion may still compute."""
-        self._flights.detach(cache_key)
+        self._flights.detach(partial(includes, cache_key))
         return False
 
-    async def _embed_missing(self, key: ImageKey, data: bytes, context: RequestContext) -> EmbedResult:
+    async def _embed_missing(self, key: ImageKey, upload: Upload, context: RequestContext) -> EmbedResult:
         """Embed an image that memory does not have: from Redis, by another replica, or by this encoder."""
         tombstone: str | None = None
         try:
             found = await self._states.look_up(key.cache_key, context)
             if found is not None:
                 state, tier = found
-                return EmbedResult(key.image_hash, state.embedding.info, tier)
+                return EmbedResult(key.image_id, state.embedding.info, tier)
             tombstone = await self._states.tombstone(key.cache_key)
         except CacheUnavailable:
             pass  # the tombstone is read again when the embedding is stored in Redis
@@ -175,35 +197,35 @@ class Embedder:
             claim = await self._shared_flight.claim(key.cache_key, context.timings)
             if not isinstance(claim, Lease):
                 await self._states.prepare(key.cache_key, claim, context)
-                return EmbedResult(key.image_hash, claim.info, "redis")
+                return EmbedResult(key.image_id, claim.info, "redis")
             lease = claim
         try:
-            embedding = await self._encode(data, context)
+            embedding = await self._encode(upload, context)
             await self._states.add(key.cache_key, embedding, context, tombstone=tombstone)
         finally:
             if lease is not None:  # waiting replicas find the value now, or may compute it at once
                 await lease.release()
-        return EmbedResult(key.image_hash, embedding.info, None)
+        return EmbedResult(key.image_id, embedding.info, None)
 
-    async def _encode(self, data: bytes, context: RequestContext) -> ImageEmbedding:
+    async def _encode(self, upload: Upload, context: RequestContext) -> ImageEmbedding:
         timings = context.timings
-        frame, info = await self._executor.run(timings, self._read, data, timings)
+        frame, info = await self._executor.run(timings, self._read, upload, timings)
         done = await self._batcher.submit(frame, caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
         return ImageEmbedding(done.result.tokens, info.size, done.result.proposals, info.orientation, info.levels)
 
-    def _read(self, data: bytes, timings: Timings) -> tuple[Frame, ImageInfo]:
+    def _read(self, upload: Upload, timings: Timings) -> tuple[Frame, ImageInfo]:
         """Decode and resize an image. Blocking."""
         with timings.measure("decode_image"):
-            image = decode_image(data, max_pixels=self._max_pixels)
+            image = decode_image(upload.data, max_pixels=self._max_pixels, options=upload.options)
         with timings.measure("preprocess"):
             manifest = self._manifest
             frame = preprocess(image.pixels, manifest.mean, manifest.std, manifest.image_size, original_size=image.size)
         return frame, ImageInfo(image.size, image.orientation, image.levels)
 
 
-def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], bytes], timings: Timings) -> tuple[bytes, str]:
+def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], Upload], timings: Timings) -> tuple[Upload, str]:
     with timings.measure("hash"):
-        data = unwrap(body)
-        return data, image_hash(data)
+        upload = unwrap(body)
+        return upload, image_hash(upload.data)

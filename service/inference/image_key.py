@@ -7,16 +7,16 @@ from service.sam.embedding import embedding_key, mask_key
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """An image in the caches, named by its hash, its namespace, the model and the precision of its tokens.
+    """An image in the caches, named by its id, its namespace, the model and the precision of its tokens.
 
     Args:
-        image_hash: SHA-256 of the uploaded bytes, 64 hexadecimal digits.
+        image_id: Id of the image, see `service.sam.image_id`.
         namespace: Namespace of the API key that uploaded the image; "" without API keys.
         fingerprint: Fingerprint of the served model.
         dtype: Type of the tokens, `float16` or `float32`.
     """
 
-    image_hash: str
+    image_id: str
     namespace: str
     fingerprint: str
     dtype: str
@@ -24,7 +24,7 @@ class ImageKey:
     """Cache key of the image's embedding."""
 
     def __post_init__(self) -> None:
-        cache_key = embedding_key(self.image_hash, self.fingerprint, self.dtype, self.namespace)
+        cache_key = embedding_key(self.image_id, self.fingerprint, self.dtype, self.namespace)
         object.__setattr__(self, "cache_key", cache_key)
 
     def mask_key(self, mask_id: str) -> str:

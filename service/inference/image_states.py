@@ -2,14 +2,16 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
-from service.cache.redis.deletions import Deletions, is_older, tombstone_key
+from service.cache.redis.deletions import Deletions, is_older
 from service.cache.redis.tier import RedisCache
+from service.cache.redis.variants import tombstone_key
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.image_state import ImageState
 from service.inference.backends.runtime import Runtime
@@ -18,7 +20,14 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import HEADER_BYTES, CorruptValue, ImageEmbedding, embedding_info
+from service.sam.embedding import (
+    HEADER_BYTES,
+    CorruptValue,
+    ImageEmbedding,
+    deletion_group,
+    embedding_info,
+    includes,
+)
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
@@ -57,7 +66,7 @@ class ImageStates:
     Keys are cache keys of images (`ImageKey.cache_key`).
 
     Args:
-        memory: Memory tier of this process.
+        memory: Memory tier of this process, grouped by `service.sam.embedding.deletion_group`.
         shared: Redis tier of all replicas; None without Redis.
         deletions: Deletions of all replicas; None without Redis.
         recent_deletions: Images that were deleted in the last minutes, by any replica.
@@ -138,7 +147,7 @@ class ImageStates:
             state = await self._memory.get(key)
             if state is not None:
                 return state.embedding
-            embedding = None if self._shared is None else await self._shared.get(key)
+            embedding = await self._shared_embedding(key)
         if embedding is None:
             raise EmbeddingNotFound(_NOT_FOUND)
         return embedding
@@ -153,7 +162,7 @@ class ImageStates:
             state = await self._memory.get(key)  # counts the miss, and finds a state that was stored since `peek`
             if state is not None:
                 return state, "memory"
-            embedding = None if self._shared is None else await self._shared.get(key)
+            embedding = await self._shared_embedding(key)
         return None if embedding is None else (await self.prepare(key, embedding, context), "redis")
 
     async def tombstone(self, key: str) -> str:
@@ -210,6 +219,8 @@ class ImageStates:
         with suppress(CacheUnavailable):
             if await self._shared.renew(key):
                 self._unshared.pop(state, None)  # another replica stored it
+                if await self._is_deleted_variant(key):
+                    self._discard(key, state, began)
             elif self._memory.glance(key) is state:
                 await self._share(key, state, self._unshared.get(state) or _Upload(began, ""))
         return not self._recent_deletions.was_deleted_since(key, began)
@@ -246,8 +257,10 @@ class ImageStates:
         if state is not None and await self.ensure_shared(key, state):
             return "memory", state.embedding.info
         start = b"" if self._shared is None else await self._shared.first_bytes(key, HEADER_BYTES)
+        if not start or await self._is_deleted_variant(key):
+            return None
         with suppress(CorruptValue):  # the next reader deletes it
-            return ("redis", embedding_info(start, self._runtime.fingerprint)) if start else None
+            return "redis", embedding_info(start, self._runtime.fingerprint)
         return None
 
     async def delete(self, key: str) -> bool:
@@ -256,7 +269,7 @@ class ImageStates:
         Raises:
             CacheUnavailable: Redis may still have the image, and so may other replicas.
         """
-        await self._loads.settle(key)  # requests that wait for this load are answered first
+        await self._loads.settle(partial(includes, key))  # requests that wait for this load are answered first
         # Before, so that a value on its way to Redis is dropped: a full Redis may not take the tombstone.
         was_there = self._recent_deletions.add(key)
         try:
@@ -268,8 +281,16 @@ class ImageStates:
         return was_there
 
     def _drop(self, key: str) -> bool:
-        self._loads.detach(key)
-        return self._memory.drop(key)
+        self._loads.detach(partial(includes, key))
+        return bool(self._memory.drop_group(deletion_group(key), partial(includes, key)))
+
+    async def _shared_embedding(self, key: str) -> ImageEmbedding | None:
+        """Return the embedding that Redis has; None if it has none."""
+        embedding = None if self._shared is None else await self._shared.get(key)
+        return None if embedding is None or await self._is_deleted_variant(key) else embedding
+
+    async def _is_deleted_variant(self, key: str) -> bool:
+        return self._deletions is not None and await self._deletions.remove_deleted_variant(key)
 
     async def _keep_shared(self, key: str, state: ImageState, began: float) -> None:
         await self.ensure_shared(key, state, began=began)

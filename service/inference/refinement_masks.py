@@ -16,6 +16,7 @@ from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.gathering import gather_or_cancel
+from service.sam.embedding import deletion_group, image_of_mask, includes
 from service.sam.prompts import Prompt
 
 # Deletions use the background capacity of a caller of their own. No API key has this name.
@@ -45,7 +46,7 @@ class RefinementMasks:
     """Keeps masks in memory at once, and writes them to Redis after the answer.
 
     Args:
-        memory: Memory tier of this process, grouped by `service.sam.embedding.image_of_mask`.
+        memory: Memory tier of this process, grouped by `service.sam.embedding.deletion_group`.
         shared: Redis tier of all replicas; None without Redis.
         background: Runs the writes to `shared`.
         recent_deletions: Images that were deleted in the last minutes. Their masks are deleted with them.
@@ -128,7 +129,9 @@ class RefinementMasks:
 
     def _drop(self, cache_key: str) -> bool:
         """Drop the masks of a deleted image; return whether there were any."""
-        dropped = self._memory.drop_group(cache_key)
+        dropped = self._memory.drop_group(
+            deletion_group(cache_key), lambda mask_key: includes(cache_key, image_of_mask(mask_key))
+        )
         if dropped and self._shared is not None:
             self._background.start(self._delete(self._shared, dropped), _DELETIONS)
         return bool(dropped)

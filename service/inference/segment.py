@@ -68,7 +68,7 @@ class Segmenter:
 
     async def segment(
         self,
-        hashed: str,
+        image_id: str,
         prompts: Sequence[RefinablePrompt],
         multimask: Multimask,
         renderer: Renderer[Answer],
@@ -83,7 +83,7 @@ class Segmenter:
         enlarge and write only those. 6. Keep the masks for refinement.
 
         Args:
-            hashed: SHA-256 of the image's bytes.
+            image_id: Id of the image, see `service.sam.image_id`.
             prompts: Prompts, at least one.
             multimask: Number of masks for each prompt.
             renderer: Writer of the answer.
@@ -95,7 +95,7 @@ class Segmenter:
             CacheUnavailable, Overloaded, DeadlineExceeded, NotReady: The server cannot answer now.
         """
         async with context.deadline.bound():
-            key = ImageKey(hashed, context.caller.namespace, self._runtime.fingerprint, self._dtype)
+            key = ImageKey(image_id, context.caller.namespace, self._runtime.fingerprint, self._dtype)
             state = await self._states.find(key.cache_key, context)
             complete = await self._with_masks(key, prompts, context)
             for prompt in complete:

@@ -34,6 +34,9 @@ class ReadOptions:
     bands: tuple[int, int, int] | None = None
 
 
+USUAL: Final = ReadOptions()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
     """An upright image, and what decoding did to it.

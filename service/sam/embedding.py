@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from service.sam.decoded_image import APPLIED_LEVELS, ORIENTATIONS, UPRIGHT, AppliedLevels, ImageInfo
 from service.sam.granularity import MAX_PROPOSALS, Proposals
+from service.sam.image_id import VARIANT_PATTERN
 from service.sam.logits import to_float16
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
@@ -40,7 +41,10 @@ HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _PROPOSAL_BYTES = 20
 _LEVELS_UNIT = 16
 _BEFORE_MASK = ":mask:"
-_OWNER_AND_HASH = re.compile(r"(@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}", re.ASCII)
+_OWNER_AND_HASH = r"(?:@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}"
+_PLAIN_REST = re.compile(_OWNER_AND_HASH, re.ASCII)
+_VARIANT_REST = re.compile(_OWNER_AND_HASH + r"\}" + VARIANT_PATTERN, re.ASCII)
+_BEFORE_VARIANT = "edgesam:variant:{"
 
 
 class CorruptValue(ValueError):
@@ -87,27 +91,69 @@ def image_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def embedding_key(image_hash: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
+def embedding_key(image_id: str, fingerprint: str, dtype: str, namespace: str = "") -> str:
     """Return the cache key of an embedding.
 
     Another model, precision or format of the bytes gives another key. So replicas of two releases never take each
     other's values for damaged ones during an upgrade.
 
+    An image that is not read in the usual way is a variant. Its key holds the key of the image itself in braces, so
+    that a cluster keeps both in one slot.
+
     Args:
-        image_hash: Hash of the uploaded bytes, see `image_hash`.
+        image_id: Id of the image, see `service.sam.image_id`; for an image that is read in the usual way its hash.
         fingerprint: Fingerprint of the model.
         dtype: Precision of the tokens, `float16` or `float32`.
         namespace: Namespace of the caller, without colons. Embeddings of one namespace are not found in another. ""
             is the layout without namespaces; no hash begins with @, so the two never meet.
     """
     owner = f"@{namespace}:" if namespace else ""
-    return f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
+    image_hash, tilde, variant = image_id.partition("~")
+    key = f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
+    return variant_key(key, tilde + variant)
 
 
 def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
     """Return whether any text is the key of an embedding of this model in this precision."""
-    start = embedding_key("", fingerprint, dtype)
-    return text.startswith(start) and _OWNER_AND_HASH.fullmatch(text, len(start)) is not None
+    rest = _VARIANT_REST if is_variant_key(text) else _PLAIN_REST
+    start = text.find("edgesam", 1) if is_variant_key(text) else 0
+    plain = embedding_key("", fingerprint, dtype)
+    return text.startswith(plain, start) and rest.fullmatch(text, start + len(plain)) is not None
+
+
+def variant_key(key: str, variant: str) -> str:
+    """Return the cache key of a variant of an image.
+
+    Args:
+        key: Cache key of the image itself.
+        variant: Options as in an image's id, such as `~levels=full`; "" for the image itself.
+    """
+    return f"{_BEFORE_VARIANT}{key}}}{variant}" if variant else key
+
+
+def is_variant_key(key: str) -> bool:
+    """Return whether a key is that of a variant."""
+    return key.startswith(_BEFORE_VARIANT)
+
+
+def plain_key(key: str) -> str:
+    """Return the cache key of the image itself, from that of a variant or of the image."""
+    return key[len(_BEFORE_VARIANT) :].partition("}")[0] if is_variant_key(key) else key
+
+
+def includes(deleted: str, key: str) -> bool:
+    """Return whether the deletion of one key deletes another: an image is deleted with all its variants.
+
+    Args:
+        deleted: Cache key of the deleted image or variant.
+        key: Cache key of an image or variant.
+    """
+    return deleted in (key, plain_key(key))
+
+
+def deletion_group(key: str) -> str:
+    """Return the cache key of the image itself, from that of an image, a variant, or a mask of either."""
+    return plain_key(key.partition(_BEFORE_MASK)[0])
 
 
 def mask_key(embedding_key: str, mask_id: str) -> str:

@@ -29,7 +29,7 @@ from service.errors import (
     UnsupportedImage,
     UnusableAspectRatio,
 )
-from service.sam.decoded_image import UPRIGHT, DecodedImage, ReadOptions
+from service.sam.decoded_image import UPRIGHT, USUAL, DecodedImage, ReadOptions
 from service.sam.image_guards import (
     BMP_RUN_LENGTHS,
     check_bmp_runs,
@@ -42,8 +42,6 @@ from service.sam.image_guards import (
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
-
-_USUAL = ReadOptions()
 
 # Rows that are laid on white together.
 _BAND_ROWS = 256
@@ -60,7 +58,7 @@ _TRANSPOSITIONS = {
 }
 
 
-def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = _USUAL) -> DecodedImage:  # noqa: ARG001 - only the usual options are read so far
+def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) -> DecodedImage:  # noqa: ARG001 - only the usual options are read so far
     """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
     16-bit grey is scaled to 8 bits with rounding. 16-bit colour keeps its high byte.

@@ -24,6 +24,7 @@ def test_a_raw_body_is_answered_with_hash_and_size(client):
     assert answer.pop("cached") in {None, "memory"}
     assert answer == {
         "image_hash": hashlib.sha256(data).hexdigest(),
+        "image_id": hashlib.sha256(data).hexdigest(),
         "width": 40,
         "height": 30,
         "orientation": 1,

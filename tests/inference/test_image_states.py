@@ -23,7 +23,7 @@ from service.inference.image_states import ImageStates
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import ImageEmbedding, embedding_key, image_hash
+from service.sam.embedding import ImageEmbedding, deletion_group, embedding_key, image_hash
 
 WAIT_S = 60.0
 
@@ -49,7 +49,7 @@ async def open_states(runtime, way, metrics):
         metrics=metrics,
         executor=executor.executor,
     )
-    memory = MemoryCache(64 << 20, 1000.0, metrics)
+    memory = MemoryCache(64 << 20, 1000.0, metrics, group=deletion_group)
     deletions, recent_deletions = (
         Deletions(client, breaker, tombstone_ttl_s=1000.0),
         RecentDeletions(1000.0, max_keys=3),

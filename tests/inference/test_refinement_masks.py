@@ -17,7 +17,7 @@ from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import RefinementMasks
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
-from service.sam.embedding import image_hash, image_of_mask
+from service.sam.embedding import deletion_group, image_hash
 
 KEYS = [ImageKey(image_hash(name), "", "model", "float16") for name in (b"a", b"b")]
 MASK_ID = "0" * 32
@@ -41,7 +41,7 @@ async def masks(redis_server, metrics):
         metrics=metrics,
         executor=executor.executor,
     )
-    memory = MemoryCache(1 << 20, 1000.0, metrics, group=image_of_mask)
+    memory = MemoryCache(1 << 20, 1000.0, metrics, group=deletion_group)
     made = RefinementMasks(memory, shared, background, recent_deletions)
     made.held, made.shared, made.recent_deletions = memory, shared, recent_deletions
     yield made

@@ -221,7 +221,7 @@ async def test_settling_waits_for_the_flight_whatever_its_end():
         raise RuntimeError("of the work")
 
     async def settle():
-        await flights.settle("key")
+        await flights.settle("key".__eq__)
         ends.append("settled")
 
     working = asyncio.create_task(flights.run("key", fail, TIMINGS))
@@ -234,4 +234,4 @@ async def test_settling_waits_for_the_flight_whatever_its_end():
     with pytest.raises(RuntimeError, match="of the work"):
         await working
     assert ends == ["computed", "settled"]
-    await flights.settle("key")  # no computation is running: no wait
+    await flights.settle("key".__eq__)  # no computation is running: no wait

@@ -14,7 +14,7 @@ from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body
 from service.api.problems import broken_rule, invalid_request
 from service.api.request_context import request_context
 from service.errors import BodyTooLarge, MalformedBody
-from service.inference.embed import Embedder, EmbedResult
+from service.inference.embed import Embedder, EmbedResult, Upload
 from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segment import Segmenter
@@ -95,14 +95,14 @@ class Exchange:
             ServiceError: Errors of `Embedder.embed`.
         """
         context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the image")
-        result = await self.embedder.embed(text, unwrap or self.image, context)
+        result = await self.embedder.embed(text, lambda text: Upload((unwrap or self.image)(text)), context)
         request.state.cached = result.cached
         return result
 
     async def segment(
         self,
         request: Request,
-        image_hash: str,
+        image_id: str,
         prompts: Sequence[Prompt],
         multimask: Multimask,
         renderer: Renderer[Written],
@@ -111,7 +111,7 @@ class Exchange:
         request.state.prompts = len(prompts)
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
-        return await self.segmenter.segment(image_hash, refinable, multimask, renderer, context)
+        return await self.segmenter.segment(image_id, refinable, multimask, renderer, context)
 
     def image(self, text: bytes) -> bytes:
         """Return the bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

@@ -182,7 +182,7 @@ def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
             return _no_results()
         prompt = click.prompt(embedded.original_size)
         renderer = _BrushRenderer(click.target, model)
-        return await exchange.segment(request, embedded.image_hash, [prompt], "auto", renderer)
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
 
 
 def _no_results() -> Response:

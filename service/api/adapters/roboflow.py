@@ -10,7 +10,6 @@ images. Here it is the hash of the image. A request with an image needs no `imag
 """
 
 import io
-import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Annotated, Any, Final, Literal
@@ -34,6 +33,7 @@ from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
+from service.sam.image_id import parse_image_id
 from service.sam.masks import BinaryMask, Mask, Multimask
 from service.sam.polygons import encode_outlines
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
@@ -43,7 +43,6 @@ from service.sam.transforms import MASK_SIZE
 # Polygons have whole numbers there, so a staircase of pixels becomes a line.
 _TOLERANCE_PIXELS: Final = 1.0
 
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 _PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
 
@@ -114,29 +113,29 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     max_prompts = exchange.limits.max_prompts
 
     async def find(request: Request, asked: _OfImage) -> str:
-        """Return the hash of the image. An image that comes with the request is embedded first."""
+        """Return the id of the image. An image that comes with the request is embedded first."""
         if asked.image is not None:
             if asked.image.type != "base64":
                 raise broken_rule(
                     "/image/type", "this service fetches no addresses and unpickles nothing. Send type base64."
                 )
-            return (await exchange.embed(request, asked.image.value)).image_hash
-        if asked.image_id is None or not _HASH.fullmatch(asked.image_id):
+            return (await exchange.embed(request, asked.image.value)).image_id
+        try:
+            return str(parse_image_id(asked.image_id or ""))
+        except ValueError as error:
             raise broken_rule(
-                "/image_id",
-                "without an image, this has to be the image_id that embed_image answered: the SHA-256 of the image.",
-            )
-        return asked.image_id
+                "/image_id", f"without an image, this has to be the image_id that embed_image answered; {error}."
+            ) from error
 
     async def sam_embed(request: Request) -> Response:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
-        image_hash = await find(request, asked)
+        image_id = await find(request, asked)
         timeout_s = exchange.limits.segment_timeout_s
         context = request_context(request, timeout_s=timeout_s, work="Reading the embedding")
-        embedding = await exchange.embedder.read(image_hash, context)
+        embedding = await exchange.embedder.read(image_id, context)
         write = _embedding_array if asked.format == "binary" else _embedding_json
-        return await exchange.executor.run(context.timings, write, embedding, image_hash, started)
+        return await exchange.executor.run(context.timings, write, embedding, image_id, started)
 
     async def sam_segment(request: Request) -> Response:
         started = perf_counter()
@@ -147,8 +146,8 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     async def embed(request: Request) -> Response:
         started = perf_counter()
         asked = await exchange.read(request, _OfImage.model_validate_json)
-        image_hash = await find(request, asked)
-        return _json({"image_id": image_hash, "time": perf_counter() - started})
+        image_id = await find(request, asked)
+        return _json({"image_id": image_id, "time": perf_counter() - started})
 
     async def segment(request: Request) -> Response:
         started = perf_counter()
@@ -293,16 +292,16 @@ def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
     return np.ascontiguousarray(as_float32(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
 
 
-def _embedding_array(embedding: ImageEmbedding, image_hash: str, _started: float) -> Response:
+def _embedding_array(embedding: ImageEmbedding, image_id: str, _started: float) -> Response:
     content = io.BytesIO()
     np.save(content, _embedding_planes(embedding)[None])
-    return Response(content.getvalue(), media_type=OCTETS, headers={"X-Image-Hash": image_hash})
+    return Response(content.getvalue(), media_type=OCTETS, headers={"X-Image-Hash": image_id})
 
 
-def _embedding_json(embedding: ImageEmbedding, image_hash: str, started: float) -> Response:
+def _embedding_json(embedding: ImageEmbedding, image_id: str, started: float) -> Response:
     """Return ten megabytes of text, written plane by plane: a thread that writes numbers holds the interpreter."""
     planes = [orjson.dumps(plane, option=orjson.OPT_SERIALIZE_NUMPY) for plane in _embedding_planes(embedding)]
-    rest = orjson.dumps({"image_id": image_hash, "time": perf_counter() - started})
+    rest = orjson.dumps({"image_id": image_id, "time": perf_counter() - started})
     return Response(b'{"embeddings":[[' + b",".join(planes) + b"]]," + rest[1:], media_type=JSON)
 
 

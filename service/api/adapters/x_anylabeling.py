@@ -109,7 +109,7 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
         renderer = _ShapeRenderer(asked.params.epsilon_factor)
         if prompt is None:  # the image is embedded before the first mark
             return renderer.finish(embedded.image)
-        return await exchange.segment(request, embedded.image_hash, [prompt], "auto", renderer)
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
 
 
 def _check_model(asked: str, served: str) -> None:

@@ -10,17 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.access.policy import EMBED, EMBED_KEYS, EMBED_OR_SEGMENT_KEYS, SEGMENT, RoutePolicy, with_policy
-from service.api.bodies import MULTIPART_OVERHEAD_BYTES, RequestLimits, image_of, read_body
+from service.api.bodies import MULTIPART_OVERHEAD_BYTES, RequestLimits, read_body
 from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_response, strong_etag
 from service.api.rendering import JSON
 from service.api.request_context import request_context
-from service.api.schemas import EmbedResponse, ImageHash, ProblemModel
+from service.api.schemas import EmbedResponse, ImageIdText, ProblemModel
+from service.api.uploads import BandsQuery, LevelsQuery, upload_of
 from service.errors import EmbeddingNotFound
 from service.inference.embed import Embedder
 from service.inference.scheduling.executors import TimedExecutor
-from service.sam.decoded_image import ImageInfo
+from service.sam.decoded_image import LEVELS, ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float16
+from service.sam.image_id import BANDS_PATTERN
 
 _ROUTE: Final = "/embed/{image_hash}"
 
@@ -37,7 +39,11 @@ _IMAGE_BODY: Final = {
             "schema": {
                 "type": "object",
                 "required": ["image"],
-                "properties": {"image": {"type": "string", "format": "binary"}},
+                "properties": {
+                    "image": {"type": "string", "format": "binary"},
+                    "levels": {"type": "string", "enum": list(LEVELS)},
+                    "bands": {"type": "string", "pattern": f"^{BANDS_PATTERN}$"},
+                },
             }
         },
     },
@@ -105,11 +111,11 @@ def install_embed_routes(
         openapi_extra={"requestBody": _IMAGE_BODY},
         operation_id="embed",
         summary="Embed an image",
-        description="Send the image once; its `image_hash` is what /segment takes. An image that is embedded already "
+        description="Send the image once; its `image_id` is what /segment takes. An image that is embedded already "
         "costs a look-up.",
     )
     @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
-    async def embed(request: Request) -> Response:
+    async def embed(request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None) -> Response:
         content_type = request.headers.get("content-type", "")
         overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
         result = await embedder.embed(
@@ -119,13 +125,14 @@ def install_embed_routes(
                 timeout_s=limits.body_timeout_s,
                 min_bytes_per_s=limits.min_bytes_per_s,
             ),
-            partial(image_of, content_type=content_type),
+            partial(upload_of, content_type=content_type, levels=levels, bands=bands),
             request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
         )
         request.state.cached = result.cached
         height, width = result.image.size
         answer = EmbedResponse(
             image_hash=result.image_hash,
+            image_id=result.image_id,
             width=width,
             height=height,
             orientation=result.image.orientation,
@@ -148,7 +155,7 @@ def install_embed_routes(
         description="200 if it is, so that the upload can be skipped. The headers tell what /embed would answer.",
     )
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=SEGMENT))
-    async def head(request: Request, image_hash: ImageHash) -> Response:
+    async def head(request: Request, image_hash: ImageIdText) -> Response:
         found = await embedder.contains(image_hash, request.state.caller)
         if found is None:
             raise EmbeddingNotFound("No embedding of this image is cached. POST the image to /embed.")
@@ -167,7 +174,7 @@ def install_embed_routes(
         description="For decoding in the browser: the tokens that `prepare.onnx` takes. Single ranges are answered.",
     )
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=EMBED, permit="downloads", replica_role="embed"))
-    async def read_embedding(request: Request, image_hash: ImageHash) -> Response:
+    async def read_embedding(request: Request, image_hash: ImageIdText) -> Response:
         context = request_context(request, timeout_s=limits.segment_timeout_s, work="Reading the embedding")
         embedding = await embedder.read(image_hash, context)
         content, etag = await executor.run(context.timings, _tokens, embedding)
@@ -190,7 +197,7 @@ def install_embed_routes(
         "Where API keys are required, the key needs the role admin.",
     )
     @with_policy(RoutePolicy(quota=SEGMENT, permit="deletions", replica_role="embed"))
-    async def delete(request: Request, image_hash: ImageHash) -> Response:
+    async def delete(request: Request, image_hash: ImageIdText) -> Response:
         work = "Waiting for the embedding of the image"
         context = request_context(request, timeout_s=limits.embed_timeout_s, work=work)
         if not await embedder.delete(image_hash, context):

@@ -17,7 +17,9 @@ from redis.exceptions import ResponseError
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.cache.redis.pubsub import Subscription
+from service.cache.redis.variants import VariantKeys, delete_variants, tombstone_key, variant_tombstone
 from service.errors import CacheUnavailable
+from service.sam.embedding import is_variant_key
 
 _log = logging.getLogger(__name__)
 
@@ -26,13 +28,19 @@ CHANNEL = "edgesam:forget"
 # Twice the length of the longest sender and the longest key.
 MAX_MESSAGE_BYTES = 512
 
+# Keys after the first two: tombstone of the image with all its variants.
 # One script, so that no replica stores the value between the steps. A full Redis that takes no tombstone, and one that
 # does not permit PUBLISH, still have to delete the value.
 _DELETE = """
 local was_there = redis.call('UNLINK', KEYS[1])
-local set = redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
+local refusal = ''
+for i = 2, #KEYS do
+    local set = redis.pcall('SET', KEYS[i], ARGV[4], 'PX', ARGV[1])
+    refusal = set['err'] or refusal
+end
 local published = redis.pcall('PUBLISH', ARGV[2], ARGV[3])
-return {was_there, set['err'] or type(published) == 'table' and published['err'] or ''}
+if refusal == '' then refusal = type(published) == 'table' and published['err'] or '' end
+return {was_there, refusal}
 """
 
 
@@ -55,6 +63,8 @@ class Deletions:
     async def delete(self, key: str) -> bool:
         """Delete a value, set its tombstone and publish the deletion. Return whether there was a value.
 
+        The deletion of an image deletes its variants, too.
+
         When this returns, Redis has sent the message to all subscribers of the node that ran the script. The other
         nodes of a cluster get it a moment later, without a confirmation.
 
@@ -67,7 +77,9 @@ class Deletions:
             CacheUnavailable: Redis did not confirm in time, or refused. It may still have the value.
         """
         message = f"{self._sender} {key}"
-        command = (2, key, tombstone_key(key), self._tombstone_ttl_ms, CHANNEL, message, _new_tombstone())
+        tombstones = _tombstones(key)
+        arguments = (self._tombstone_ttl_ms, CHANNEL, message, _new_tombstone())
+        command: tuple[str | int, ...] = (1 + len(tombstones), key, *tombstones, *arguments)
         try:
             was_there, refusal = await self._client.call(self._breaker, "EVAL", _DELETE, *command)
         except CacheUnavailable as error:
@@ -77,6 +89,8 @@ class Deletions:
             refusal = str(error.__cause__).encode()
         if refusal:
             self._log_refusal_once(refusal)
+        if not is_variant_key(key):
+            was_there = await delete_variants(self._client, self._breaker, key) or was_there
         return bool(was_there)
 
     async def tombstone(self, key: str) -> str:
@@ -88,8 +102,26 @@ class Deletions:
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
+        if is_variant_key(key):
+            return await variant_tombstone(self._client, self._breaker, key, index_ttl_ms=2 * self._tombstone_ttl_ms)
         found = await self._client.call(self._breaker, "GET", tombstone_key(key))
         return found.decode(errors="replace") if isinstance(found, bytes) else ""
+
+    async def remove_deleted_variant(self, key: str) -> bool:
+        """Return whether a stored value is a variant that was deleted with its image, and remove it then.
+
+        A deletion finds the variants of an image by an index, which Redis may have evicted before.
+
+        Args:
+            key: Key of a value that Redis has.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time, or refused.
+        """
+        if not is_variant_key(key) or not await self.tombstone(key):
+            return False
+        await self._client.call(self._breaker, "UNLINK", key)
+        return True
 
     def subscription(self, *, on_deletion: Callable[[str], None], on_subscribed: Callable[[], None]) -> Subscription:
         """Return a subscription to the deletions of the other replicas; it is not started yet.
@@ -112,9 +144,8 @@ class Deletions:
     async def _delete_unpublished(self, key: str) -> bool:
         """Delete without the script, so without a message to the other replicas."""
         with suppress(CacheUnavailable):  # the tombstone first, so that no replica stores the value between the two
-            await self._client.call(
-                self._breaker, "SET", tombstone_key(key), _new_tombstone(), "PX", self._tombstone_ttl_ms
-            )
+            for tombstone in _tombstones(key):
+                await self._client.call(self._breaker, "SET", tombstone, _new_tombstone(), "PX", self._tombstone_ttl_ms)
         return bool(await self._client.call(self._breaker, "UNLINK", key))
 
     def _log_refusal_once(self, refusal: bytes) -> None:
@@ -127,9 +158,9 @@ class Deletions:
             )
 
 
-def tombstone_key(key: str) -> str:
-    """Return the key of a value's tombstone, in the same slot of a cluster."""
-    return f"edgesam:deleted:{{{key}}}"
+def _tombstones(key: str) -> tuple[str, ...]:
+    """Return the keys of the tombstones that the deletion of a key sets."""
+    return (tombstone_key(key),) if is_variant_key(key) else (tombstone_key(key), VariantKeys(key).all_deleted)
 
 
 def is_older(tombstone: str, age_s: float) -> bool:
@@ -139,8 +170,8 @@ def is_older(tombstone: str, age_s: float) -> bool:
         tombstone: Tombstone from `Deletions.tombstone`, not "". Text of another form is never older.
         age_s: Age to compare with, seconds.
     """
-    set_at_ms = tombstone.partition(":")[0]
-    return set_at_ms.isascii() and set_at_ms.isdigit() and int(set_at_ms) < (time() - age_s) * 1000.0
+    times_ms = [each.partition(":")[0] for each in tombstone.split(" ")]  # a variant may have two
+    return all(each.isascii() and each.isdigit() and int(each) < (time() - age_s) * 1000.0 for each in times_ms)
 
 
 def _new_tombstone() -> str:

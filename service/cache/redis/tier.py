@@ -5,15 +5,16 @@ import contextlib
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from redis.exceptions import ResponseError
 
 from service.cache.base import Codec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
+from service.cache.redis.variants import settle_variant
 from service.errors import CacheUnavailable
-from service.sam.embedding import CorruptValue
+from service.sam.embedding import CorruptValue, is_variant_key
 from service.telemetry.metrics import Metrics
 
 V = TypeVar("V")
@@ -129,7 +130,7 @@ class RedisCache(Generic[V]):
         for _ in range(2):  # another replica that had not read the tombstone may have removed the value
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
             try:
-                settled = await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
+                settled = await self._settle(key, tombstone_key, known)
             except CacheUnavailable as error:
                 if isinstance(error.__cause__, ResponseError):  # a missing right: nothing would check the tombstone
                     await self.delete(key)
@@ -186,6 +187,12 @@ class RedisCache(Generic[V]):
 
     async def aclose(self) -> None:
         """Do nothing: the client has another owner, and the values belong to all replicas."""
+
+    async def _settle(self, key: str, tombstone_key: str, known: str) -> Any:
+        if is_variant_key(key):
+            ttl_ms = max(1, round(self.ttl_s * 1000.0))
+            return await settle_variant(self._client, self._breaker, key, known, ttl_ms=ttl_ms)
+        return await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
 
     async def _in_executor(self, function: Callable[[A], R], argument: A) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)

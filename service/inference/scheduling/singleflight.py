@@ -45,15 +45,24 @@ class SingleFlight(Generic[Value]):
         self._flights[key] = flight
         return await self._join(key, flight)
 
-    async def settle(self, key: str) -> None:
-        """Wait until no computation of the key is running. Its error is not raised."""
-        flight = self._flights.get(key)
-        if flight is not None:
-            await asyncio.wait({flight.task})
+    async def settle(self, is_meant: Callable[[str], bool]) -> None:
+        """Wait until none of these computations is running. Their errors are not raised.
 
-    def detach(self, key: str) -> None:
-        """Let later requests compute anew. Those that wait already get the value that is computed now."""
-        self._flights.pop(key, None)
+        Args:
+            is_meant: Function that returns whether the computation of a key is waited for.
+        """
+        tasks = {flight.task for key, flight in self._flights.items() if is_meant(key)}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def detach(self, is_meant: Callable[[str], bool]) -> None:
+        """Let later requests compute anew. Those that wait already get the value that is computed now.
+
+        Args:
+            is_meant: Function that returns whether the computation of a key is detached.
+        """
+        for key in [key for key in self._flights if is_meant(key)]:
+            del self._flights[key]
 
     async def _join(self, key: str, flight: _Flight[Value]) -> Value:
         flight.waiters += 1

@@ -1,0 +1,71 @@
+"""The image of an upload to /embed, and how its samples are read: from the query and from the fields of a form."""
+
+from collections.abc import Callable
+from typing import Annotated, Final, TypeVar
+
+from fastapi import Query
+from pydantic import AfterValidator, WithJsonSchema
+
+from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MULTIPART_FIELD, fields_of
+from service.api.problems import broken_rule
+from service.inference.embed import Upload
+from service.sam.decoded_image import USUAL, Levels, ReadOptions
+from service.sam.image_id import BANDS_PATTERN, parse_bands, parse_levels
+
+Value = TypeVar("Value")
+
+LevelsQuery = Annotated[
+    Levels,
+    Query(
+        description="How samples become grey levels. auto: 8-bit samples and 16-bit samples that use their range stay "
+        "as they are, and darker ones are stretched. full: white is the largest number of the type. minmax: from the "
+        "smallest to the largest sample. percentile: from the 2nd to the 98th percentile. Also a field of a form."
+    ),
+]
+BandsQuery = Annotated[
+    str | None,
+    AfterValidator(lambda text: text if text is None else ",".join(map(str, parse_bands(text)))),
+    WithJsonSchema({"type": "string", "pattern": f"^{BANDS_PATTERN}$"}),
+    Query(
+        description="Numbers of the bands for red, green and blue, from 1, such as 4,3,2. Without it the first three. "
+        "Also a field of a form."
+    ),
+]
+
+_FORM_VALUE_BYTES: Final = 64  # of the longest value, and more
+
+
+def upload_of(body: bytes, *, content_type: str, levels: Levels, bands: str | None) -> Upload:
+    """Return the image in the body of an upload, and how it is read. Blocking.
+
+    Args:
+        body: Body of an upload, raw or multipart.
+        content_type: Value of Content-Type; empty if the request has none.
+        levels: Levels from the query.
+        bands: Bands from the query.
+
+    Raises:
+        UnsupportedImage, MalformedBody: Errors of `fields_of`.
+        InvalidRequest: A field of the form has no valid value, or contradicts the query.
+    """
+    fields = fields_of(body, content_type)
+    asked_levels = _field(fields, LEVELS_FIELD, parse_levels)
+    asked_bands = _field(fields, BANDS_FIELD, parse_bands)
+    queried = ReadOptions(levels, None if bands is None else parse_bands(bands))
+    for name, query, form, usual in (
+        (LEVELS_FIELD, queried.levels, asked_levels, USUAL.levels),
+        (BANDS_FIELD, queried.bands, asked_bands, USUAL.bands),
+    ):
+        if form is not None and query not in (form, usual):
+            raise broken_rule(f"/{name}", f"the query and the form have different {name}. Send one of them.")
+    options = ReadOptions(asked_levels or queried.levels, asked_bands or queried.bands)
+    return Upload(fields[MULTIPART_FIELD], options)
+
+
+def _field(fields: dict[str, bytes], name: str, parse: Callable[[str], Value]) -> Value | None:
+    if name not in fields:
+        return None
+    try:
+        return parse(fields[name][:_FORM_VALUE_BYTES].decode(errors="replace").strip())
+    except ValueError as error:
+        raise broken_rule(f"/{name}", f"{error}.") from error
