@@ -7,7 +7,8 @@ all requests, for twelve seconds. Ordinary images have a handful of parts, or as
 import re
 import struct
 
-from service.errors import UndecodableImage
+from service.errors import ImageTooLarge, UndecodableImage, UnusableAspectRatio
+from service.sam.transforms import FRAME_SIZE, Size, input_size
 
 # Every scan of a progressive JPEG costs a pass over all its pixels, and an empty one takes a dozen bytes. Encoders
 # write about ten, optimisers a few more. The second number is for images of `max_pixels`, whose passes are long.
@@ -33,6 +34,33 @@ _MAX_TIFF_PIECES = 65_536
 _MAX_BMP_RUN_PIXELS = 2_000_000
 _MAX_BMP_RUN_BYTES = 1 << 20
 BMP_RUN_LENGTHS = (1, 2)  # of 8 and of 4 bits, as the header names them
+
+
+def check_size(size: Size, max_pixels: int) -> None:
+    """Refuse an image that has too many pixels, or none in the encoder's frame.
+
+    Args:
+        size: Height and width of the image, pixels.
+        max_pixels: Largest number of pixels.
+
+    Raises:
+        UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+    """
+    height, width = size
+    if height < 1 or width < 1:
+        raise UndecodableImage(f"The image is {width} x {height} pixels; both sides must be at least 1.")
+    if height * width > max_pixels:
+        raise ImageTooLarge(
+            f"The image has {width} x {height} = {height * width} pixels, at most {max_pixels} are taken; "
+            "send it scaled down.",
+            extra={"limit": max_pixels, "width": width, "height": height},
+        )
+    if 0 in input_size(size):
+        raise UnusableAspectRatio(
+            f"The image is {width} x {height} pixels; its longer side may be at most {2 * FRAME_SIZE} times the "
+            "shorter one. Cut it into parts.",
+            extra={"width": width, "height": height},
+        )
 
 
 def check_bmp_runs(pixels: int, data: bytes) -> None:

@@ -27,19 +27,21 @@ from service.errors import (
     ServiceError,
     UndecodableImage,
     UnsupportedImage,
-    UnusableAspectRatio,
 )
 from service.sam.decoded_image import UPRIGHT, USUAL, DecodedImage, ReadOptions
+from service.sam.decoding.sample_levels import with_options
+from service.sam.decoding.tiff import read_tiff
 from service.sam.image_guards import (
     BMP_RUN_LENGTHS,
     check_bmp_runs,
     check_pieces,
     check_png_chunks,
     check_scans,
+    check_size,
     gif_size,
     jpeg_scans,
 )
-from service.sam.transforms import FRAME_SIZE, Size, input_size
+from service.sam.transforms import Size
 
 _SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
 
@@ -58,7 +60,7 @@ _TRANSPOSITIONS = {
 }
 
 
-def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) -> DecodedImage:  # noqa: ARG001 - only the usual options are read so far
+def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) -> DecodedImage:
     """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
     16-bit grey is scaled to 8 bits with rounding. 16-bit colour keeps its high byte.
@@ -81,15 +83,17 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
     """
     file_format = _sniff(data)
     try:
+        if file_format == "TIFF":
+            return read_tiff(data, max_pixels, options)
         if file_format == "WEBP" and (size := _webp_size(data)):
-            _check_size(size, max_pixels)  # Opening allocates two canvases.
+            check_size(size, max_pixels)  # Opening allocates two canvases.
         if file_format == "GIF" and (size := gif_size(data)):
-            _check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
+            check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
         if file_format == "PNG":
             check_png_chunks(data)
         scans = jpeg_scans(data) if file_format == "JPEG" else 0
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
-            _check_size((image.height, image.width), max_pixels)
+            check_size((image.height, image.width), max_pixels)
             check_scans(scans, image.height * image.width, max_pixels)
             _check_samples(image, max_pixels)
             check_pieces(len(image.tile))
@@ -100,8 +104,9 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
             rgb = _rgb(image)
         if rgb is not image:
             image.close()  # otherwise its pixels stay in memory during the transposition
+        rgb, levels = with_options(rgb, options)
         upright = rgb if orientation == UPRIGHT else rgb.transpose(_TRANSPOSITIONS[orientation])
-        return DecodedImage(upright, (upright.height, upright.width), orientation)
+        return DecodedImage(upright, (upright.height, upright.width), orientation, levels)
     except ServiceError:
         raise
     except MemoryError as error:
@@ -151,24 +156,6 @@ def _webp_size(data: bytes) -> Size | None:
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
     return None
-
-
-def _check_size(size: Size, max_pixels: int) -> None:
-    height, width = size
-    if height < 1 or width < 1:
-        raise UndecodableImage(f"The image is {width} x {height} pixels; both sides must be at least 1.")
-    if height * width > max_pixels:
-        raise ImageTooLarge(
-            f"The image has {width} x {height} = {height * width} pixels, at most {max_pixels} are taken; "
-            "send it scaled down.",
-            extra={"limit": max_pixels, "width": width, "height": height},
-        )
-    if 0 in input_size(size):
-        raise UnusableAspectRatio(
-            f"The image is {width} x {height} pixels; its longer side may be at most {2 * FRAME_SIZE} times the "
-            "shorter one. Cut it into parts.",
-            extra={"width": width, "height": height},
-        )
 
 
 def _check_samples(image: Image.Image, max_pixels: int) -> None:
