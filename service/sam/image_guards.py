@@ -1,30 +1,14 @@
-"""Limits on the number of parts of an image file, checked before Pillow reads the parts one by one in Python.
+"""Limits of an image's size, and of the number of parts of its file, checked before Pillow reads the file.
 
 The size of such a file does not bound its cost. Eight megabytes of empty PNG chunks hold Python's global lock, and so
 all requests, for twelve seconds. Ordinary images have a handful of parts, or as many as their data has pieces.
 """
 
-import re
 import struct
 
 from service.errors import ImageTooLarge, UndecodableImage, UnusableAspectRatio
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
-# Every scan of a progressive JPEG costs a pass over all its pixels, and an empty one takes a dozen bytes. Encoders
-# write about ten, optimisers a few more. The second number is for images of `max_pixels`, whose passes are long.
-_MAX_JPEG_SCANS = 100
-_MAX_LARGE_JPEG_SCANS = 20
-# Pillow reads everything before the first scan in Python. Large files have one segment for each 64 KiB of metadata.
-_MAX_JPEG_SEGMENTS = 4096
-_MAX_JPEG_PADDING_BYTES = 64 * 1024
-# A marker that ends a scan or begins a segment: no stuffed 255 (0), no restart (D0-D7), none without parameters.
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-# A search holds Python's global lock: in a whole file for a quarter of a second.
-_SEARCH_BYTES = 1 << 20
-
-# libpng cuts the pixels into chunks of 8 KiB: 4096 for the largest upload. A chunk costs Pillow up to 17 µs.
-_MAX_PNG_CHUNKS = 16_384
 # Blocks before the first frame: comments, profiles and XMP, in pieces of at most 255 bytes each.
 _MAX_GIF_BLOCKS = 16_384
 _GIF_COMMENT, _GIF_APPLICATION = 254, 255
@@ -88,21 +72,6 @@ def check_pieces(pieces: int) -> None:
         )
 
 
-def check_png_chunks(data: bytes) -> None:
-    """Refuse a PNG with more chunks than ordinary images have. The decoder deals with a damaged one.
-
-    Raises:
-        UndecodableImage: The PNG has so many chunks that reading them is an attack.
-    """
-    position = 8
-    for _ in range(_MAX_PNG_CHUNKS):
-        if position + 8 > len(data) or data[position + 4 : position + 8] == b"IEND":
-            return
-        (length,) = struct.unpack_from(">I", data, position)
-        position += 12 + length
-    raise UndecodableImage(f"The PNG has more than {_MAX_PNG_CHUNKS} chunks; save the image again.")
-
-
 def gif_size(data: bytes) -> tuple[int, int] | None:
     """Return the height and width of a GIF with its first frame; None where there is no frame.
 
@@ -163,52 +132,3 @@ class _GifBlocks:
         length = self.byte() or 0
         self.position += length
         return self._data[self.position - length : self.position]
-
-
-def jpeg_scans(data: bytes) -> int:
-    """Return the number of scans of the first image in a JPEG file, as libjpeg will find them.
-
-    Segments are skipped by their length, because metadata may hold any bytes, and thumbnails have scans. Bytes after
-    the end of the image do not count: phones append whole videos. A file without an end is searched to its last byte.
-
-    Raises:
-        UndecodableImage: So many segments, or so many bytes between them, that reading them is an attack.
-    """
-    scans = padding_bytes = 0
-    position = 2
-    for _ in range(_MAX_JPEG_SEGMENTS):
-        found = _next_jpeg_marker(data, position)
-        if found is None or data[found + 1] == _END_OF_IMAGE:
-            return scans
-        if scans == 0:
-            padding_bytes += found - position
-            if padding_bytes > _MAX_JPEG_PADDING_BYTES:
-                raise UndecodableImage("The JPEG has more padding than images have; save the image again.")
-        scans += data[found + 1] == _START_OF_SCAN
-        position = found + 2 + max(2, int.from_bytes(data[found + 2 : found + 4], "big"))
-    raise UndecodableImage(f"The JPEG has more than {_MAX_JPEG_SEGMENTS} segments; save the image again.")
-
-
-def _next_jpeg_marker(data: bytes, position: int) -> int | None:
-    for start in range(position, len(data), _SEARCH_BYTES):
-        if found := _JPEG_MARKER.search(data, start, start + _SEARCH_BYTES + 1):
-            return found.start()
-    return None
-
-
-def check_scans(scans: int, pixels: int, max_pixels: int) -> None:
-    """Refuse a progressive JPEG whose passes over all its pixels would take long.
-
-    Args:
-        scans: Number of scans.
-        pixels: Number of pixels of the image.
-        max_pixels: Largest number of pixels that is accepted.
-
-    Raises:
-        UndecodableImage: The JPEG has too many scans.
-    """
-    if scans > _MAX_JPEG_SCANS or scans * pixels > _MAX_LARGE_JPEG_SCANS * max_pixels:
-        most = min(_MAX_JPEG_SCANS, _MAX_LARGE_JPEG_SCANS * max_pixels // pixels)
-        raise UndecodableImage(
-            f"The JPEG has {scans} scans, at most {most} are decoded at its {pixels} pixels; save the image again."
-        )

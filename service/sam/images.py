@@ -6,64 +6,34 @@ the numbers in the file are taken as sRGB. `service.process.configure_image_libr
 
 import io
 import struct
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Final
 
 # The plugins are imported by name, so that Image.open finds them without loading all the others on first use.
 from PIL import (
     BmpImagePlugin,  # noqa: F401
-    ExifTags,
     GifImagePlugin,  # noqa: F401
     Image,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
 
-from service.errors import (
-    ImageTooLarge,
-    Overloaded,
-    ServiceError,
-    UndecodableImage,
-    UnsupportedImage,
-)
-from service.sam.decoded_image import UPRIGHT, USUAL, DecodedImage, ReadOptions
+from service.errors import Overloaded, ServiceError, UndecodableImage
+from service.sam.decoded_image import USUAL, DecodedImage, ReadOptions
+from service.sam.decoding.heif import read_avif, read_heic
+from service.sam.decoding.jpeg import read_jpeg
+from service.sam.decoding.png import read_png
 from service.sam.decoding.sample_levels import with_options
+from service.sam.decoding.sniffing import sniff
 from service.sam.decoding.tiff import read_tiff
-from service.sam.image_guards import (
-    BMP_RUN_LENGTHS,
-    check_bmp_runs,
-    check_pieces,
-    check_png_chunks,
-    check_scans,
-    check_size,
-    gif_size,
-    jpeg_scans,
-)
+from service.sam.decoding.transparency import on_white
+from service.sam.image_guards import BMP_RUN_LENGTHS, check_bmp_runs, check_size, gif_size
 from service.sam.transforms import Size
-
-_SUPPORTED = "Supported are JPEG, PNG, WebP, GIF, BMP and TIFF."
-
-# Rows that are laid on white together.
-_BAND_ROWS = 256
-
-# By EXIF orientation; 1 is upright.
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) -> DecodedImage:
     """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
-    16-bit grey is scaled to 8 bits with rounding. 16-bit colour keeps its high byte.
+    The orientation is applied as browsers do. Large JPEGs are decoded at reduced scale.
 
     Args:
         data: File in one of the supported formats. Its name and content type do not matter.
@@ -79,34 +49,12 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
         UndecodableImage: The format is supported, but the file is broken or cut off.
         ImageTooLarge: The image has more than `max_pixels` pixels.
         UnusableAspectRatio: The shorter side would be 0 in the encoder's frame.
+        InvalidRequest: `options` names a band that the image does not have.
         Overloaded: The process gets no memory for the image.
     """
-    file_format = _sniff(data)
+    file_format = sniff(data)
     try:
-        if file_format == "TIFF":
-            return read_tiff(data, max_pixels, options)
-        if file_format == "WEBP" and (size := _webp_size(data)):
-            check_size(size, max_pixels)  # Opening allocates two canvases.
-        if file_format == "GIF" and (size := gif_size(data)):
-            check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
-        if file_format == "PNG":
-            check_png_chunks(data)
-        scans = jpeg_scans(data) if file_format == "JPEG" else 0
-        with Image.open(io.BytesIO(data), formats=[file_format]) as image:
-            check_size((image.height, image.width), max_pixels)
-            check_scans(scans, image.height * image.width, max_pixels)
-            _check_samples(image, max_pixels)
-            check_pieces(len(image.tile))
-            if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
-                check_bmp_runs(image.height * image.width, data)
-            image.load()
-            orientation = _exif_orientation(image)
-            rgb = _rgb(image)
-        if rgb is not image:
-            image.close()  # otherwise its pixels stay in memory during the transposition
-        rgb, levels = with_options(rgb, options)
-        upright = rgb if orientation == UPRIGHT else rgb.transpose(_TRANSPOSITIONS[orientation])
-        return DecodedImage(upright, (upright.height, upright.width), orientation, levels)
+        return _READERS[file_format](data, max_pixels, options)
     except ServiceError:
         raise
     except MemoryError as error:
@@ -122,24 +70,49 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
         ) from error
 
 
-def _sniff(data: bytes) -> str:
-    """Return Pillow's name of the format, by the first bytes."""
-    if not data:
-        raise UndecodableImage("The image has 0 bytes; send a file.")
-    for file_format, signatures in (
-        ("JPEG", (b"\xff\xd8\xff",)),
-        ("PNG", (b"\x89PNG\r\n\x1a\n",)),
-        ("GIF", (b"GIF87a", b"GIF89a")),
-        ("BMP", (b"BM",)),
-        ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    ):
-        if data.startswith(signatures):
-            return file_format
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp":
-        raise UnsupportedImage(f"HEIC and AVIF images and videos are not supported. {_SUPPORTED}")
-    raise UnsupportedImage(f"The bytes are not an image in a supported format. {_SUPPORTED}")
+def _read_webp(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+    if size := _webp_size(data):
+        check_size(size, max_pixels)  # Opening allocates two canvases.
+    return _read_plain(data, "WEBP", max_pixels, options)
+
+
+def _read_gif(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+    if size := gif_size(data):
+        check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
+    return _read_plain(data, "GIF", max_pixels, options)
+
+
+def _read_bmp(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+    return _read_plain(data, "BMP", max_pixels, options)
+
+
+_READERS: Final[Mapping[str, Callable[[bytes, int, ReadOptions], DecodedImage]]] = {
+    "JPEG": read_jpeg,
+    "PNG": read_png,
+    "WEBP": _read_webp,
+    "GIF": _read_gif,
+    "BMP": _read_bmp,
+    "TIFF": read_tiff,
+    "AVIF": read_avif,
+    "HEIF": read_heic,
+}
+
+
+def _read_plain(data: bytes, file_format: str, max_pixels: int, options: ReadOptions) -> DecodedImage:
+    """Return an image of a format whose Pillow reader gives the pixels that browsers show."""
+    with Image.open(io.BytesIO(data), formats=[file_format]) as image:
+        check_size((image.height, image.width), max_pixels)
+        if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
+            check_bmp_runs(image.height * image.width, data)
+        image.load()
+        if image.has_transparency_data:
+            rgb = on_white(image)
+        else:
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if rgb is not image:
+        image.close()  # otherwise its pixels stay in memory
+    rgb, levels = with_options(rgb, options)
+    return DecodedImage(rgb, (rgb.height, rgb.width), levels=levels)
 
 
 def _webp_size(data: bytes) -> Size | None:
@@ -156,66 +129,3 @@ def _webp_size(data: bytes) -> Size | None:
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
     return None
-
-
-def _check_samples(image: Image.Image, max_pixels: int) -> None:
-    """Refuse samples that no rule converts to grey levels, and TIFF tiles that are larger than an image may be."""
-    if image.mode in ("I", "F"):
-        raise UnsupportedImage(
-            "The samples are 32-bit or signed numbers or floats, for which no white is defined; save the image with "
-            "8 or 16 bits per sample."
-        )
-    if image.mode in ("LAB", "HSV"):
-        raise UnsupportedImage(f"The colours are {image.mode}; save the image as RGB.")
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        width, height = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
-        if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
-            raise ImageTooLarge(
-                f"The TIFF has tiles of {width} x {height} pixels, at most {max_pixels} are taken; "
-                "save it with smaller tiles.",
-                extra={"limit": max_pixels},
-            )
-
-
-def _exif_orientation(image: Image.Image) -> int:
-    """Return the orientation that is still to be applied, 1 to 8; 1 also for a damaged EXIF block.
-
-    Pillow applies the orientation of a TIFF file by itself.
-    """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - damaged metadata; the image itself has been decoded
-        return UPRIGHT
-    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else UPRIGHT
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _grey_8_bit(image).convert("RGB")
-    if image.has_transparency_data:
-        return _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Return the image on white, made band by band: with its copy in RGBA, 50 megapixels took 600 MiB."""
-    page = Image.new("RGB", image.size, "white")
-    for top in range(0, image.height, _BAND_ROWS):
-        bottom = min(top + _BAND_ROWS, image.height)
-        layer = image.crop((0, top, image.width, bottom)).convert("RGBA")
-        page.paste(layer, (0, top), layer.getchannel("A"))
-    return page
-
-
-def _grey_8_bit(image: Image.Image) -> Image.Image:
-    """Return 16-bit (in TIFF also 12-bit) grey as 8-bit grey, rounded."""
-    white, is_negative = 65535, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        white = 4095 if image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else white
-        is_negative = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    levels = np.minimum(np.asarray(image), white).astype(np.uint32)
-    levels *= 255
-    levels += white // 2
-    levels //= white
-    grey = levels.astype(np.uint8)
-    return Image.fromarray(255 - grey if is_negative else grey)

@@ -18,12 +18,6 @@ def decoded(data):
     return decode_array(data, max_pixels=1_000_000)
 
 
-def with_orientation(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif
-
-
 @pytest.mark.parametrize(
     ("file_format", "options", "tolerance"),
     [
@@ -65,46 +59,6 @@ def test_the_first_of_several_frames_is_decoded(file_format):
     found = decoded(encoded(first, file_format, save_all=True, append_images=[second]))
 
     assert np.abs(found.astype(int) - (200, 100, 50)).max() <= 4
-
-
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_exif_orientation_is_applied(file_format, orientation):
-    upright = gradient(16, 24)
-    # The pixels that a camera stores: the rotation in the EXIF block gives the upright image.
-    stored = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: np.rot90(upright, 2).transpose(1, 0, 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(file_format, {})
-
-    found = decoded(encoded(np.ascontiguousarray(stored), file_format, exif=with_orientation(orientation), **options))
-
-    assert found.shape == upright.shape
-    assert np.abs(found.astype(int) - upright).max() <= (4 if file_format == "JPEG" else 0)
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_is_upright(orientation):
-    image = gradient()
-
-    found = decoded(encoded(image, "PNG", exif=with_orientation(orientation)))
-
-    assert np.array_equal(found, image)
-
-
-def test_a_damaged_exif_block_does_not_spoil_the_image():
-    image = gradient()
-
-    found = decoded(encoded(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x01\x02"))
-
-    assert np.array_equal(found, image)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "BMP"])

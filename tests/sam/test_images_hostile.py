@@ -93,10 +93,10 @@ def test_damaged_files_are_images_or_refusals_and_print_nothing(capfd, caplog):
 
 
 @pytest.mark.parametrize(
-    "data", [b"hello", b"%PDF-1.7", b"<svg/>", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypheic", b"P6 1 1 255 abc", b"\0"]
+    "data", [b"hello", b"%PDF-1.7", b"<svg/>", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypisom", b"P6 1 1 255 abc", b"\0"]
 )
 def test_other_formats_are_unsupported_and_the_answer_names_the_supported(data):
-    with pytest.raises(UnsupportedImage, match="JPEG, PNG, WebP, GIF, BMP and TIFF"):
+    with pytest.raises(UnsupportedImage, match="JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF"):
         decode_array(data, max_pixels=MAX_PIXELS)
 
 

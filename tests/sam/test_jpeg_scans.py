@@ -3,22 +3,13 @@
 import numpy as np
 import pytest
 from PIL import Image
+from sam.jpeg_files import segment, with_segments
 from sam.sample_values import decode_array, encoded, gradient
 
 from service.errors import UndecodableImage
 
 MAX_PIXELS = 100_000
 SCANS_IN_DISGUISE = b"\xff\xda" * 5000
-
-
-def segment(marker, content):
-    """Return a JPEG segment of metadata."""
-    return bytes((255, marker)) + (len(content) + 2).to_bytes(2, "big") + content
-
-
-def with_segments(data, *segments):
-    """Return a JPEG file with segments at its start."""
-    return data[:2] + b"".join(segments) + data[2:]
 
 
 def scans_added(data, count):

@@ -1,0 +1,74 @@
+"""Reading JPEG: at reduced scale where the frame needs no more, and files without an end marker."""
+
+import itertools
+import random
+from typing import Final
+
+from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - the plugin is imported so that Image.open finds it
+
+from service.errors import UndecodableImage
+from service.sam.decoded_image import DecodedImage
+from service.sam.decoding.joined_file import joined_file
+from service.sam.decoding.jpeg_markers import JpegMarkers, check_scans, jpeg_markers
+from service.sam.decoding.orientation import exif_orientation, turned_upright
+from service.sam.image_guards import check_size
+from service.sam.transforms import FRAME_SIZE, Size
+
+# libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, several times faster and into a fraction of the memory. Resizing to
+# the frame from 1.5 times its side gives masks with an IoU of 0.99 to those from full resolution.
+_SCALES: Final = (8, 4, 2)
+_SMALLEST_LONG_SIDE = FRAME_SIZE * 3 // 2
+# Reducing rounds each side up to whole pixels, which must not stretch the image.
+_SMALLEST_SHORT_SIDE = 256
+
+_END: Final = b"\xff\xd9"
+# Bytes that are no markers. Where coded data is missing, a decoder takes them for pixels.
+_FILLER: Final = bytes(random.Random(0).choices(range(255), k=4096))  # noqa: S311 - no secret
+
+
+def read_jpeg(data: bytes, max_pixels: int) -> DecodedImage:
+    """Return the image upright, perhaps at reduced scale.
+
+    Args:
+        data: The file.
+        max_pixels: Largest number of pixels at full scale.
+
+    Raises:
+        UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+    """
+    markers = jpeg_markers(data)
+    if markers.has_end:
+        pixels, size = _decode([data], markers, max_pixels)
+        return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size)
+    cut_off = UndecodableImage("The JPEG is cut off; send the complete file.")
+    if not markers.has_all_coefficients:
+        raise cut_off
+    pixels, size = _decode([data, _END], markers, max_pixels)
+    # libjpeg makes up what is missing, and says so only in a warning. Pixels that depend on bytes behind the data were
+    # not in the data.
+    filled, _ = _decode([data, _FILLER, _END], markers, max_pixels)
+    if ImageChops.difference(pixels, filled).getbbox() is not None:
+        raise cut_off
+    return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size)
+
+
+def _decode(parts: list[bytes], markers: JpegMarkers, max_pixels: int) -> tuple[Image.Image, Size]:
+    """Return the stored image in RGB, and its height and width at full scale."""
+    with Image.open(joined_file(parts), formats=["JPEG"]) as image:
+        size = image.height, image.width
+        check_size(size, max_pixels)
+        check_scans(markers.scans, image.height * image.width, max_pixels)
+        scale = _scale(size)
+        if scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))
+        image.load()
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if rgb is not image:
+        image.close()  # otherwise its pixels stay in memory
+    return rgb, size
+
+
+def _scale(size: Size) -> int:
+    """Return the factor by which an image is decoded smaller."""
+    scales = (s for s in _SCALES if max(size) >= s * _SMALLEST_LONG_SIDE and min(size) >= s * _SMALLEST_SHORT_SIDE)
+    return next(itertools.chain(scales, [1]))
