@@ -14,6 +14,7 @@ from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin is imported so
 from service.errors import UndecodableImage, UnsupportedImage
 from service.sam.decoded_image import DecodedImage
 from service.sam.decoding.av1 import av1_size
+from service.sam.decoding.grey_levels import grey_8_bit
 from service.sam.decoding.heif_boxes import HeifItems, Item, heif_items
 from service.sam.decoding.hevc import hevc_size
 from service.sam.decoding.joined_file import joined_file
@@ -84,6 +85,8 @@ def read_heic(data: bytes, max_pixels: int) -> DecodedImage:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return grey_8_bit(image, white=65535).convert("RGB")
     if image.has_transparency_data:
         return on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -120,6 +123,7 @@ def _check(items: HeifItems, max_pixels: int, codecs: Mapping[bytes, Callable[[I
     for box in items.properties:
         if box.kind == b"ispe" and _pixels(_size_of(box.content)) > max_pixels:
             raise UndecodableImage("The file holds an image that is larger than the one to show; save it again.")
+    excess = UndecodableImage("The file holds more pixels than its image has; save the image again.")
     total = largest = 0
     for item in items.items.values():
         if item.kind not in codecs:
@@ -127,11 +131,11 @@ def _check(items: HeifItems, max_pixels: int, codecs: Mapping[bytes, Callable[[I
         coded = codecs[item.kind](item)
         if coded is None:
             raise UndecodableImage("A coded image of the file has no header; send the complete file.")
-        pixels = max(0, coded[0] - _BLOCK_SIDE) * max(0, coded[1] - _BLOCK_SIDE)
-        total, largest = total + pixels, max(largest, pixels)
-    cells = _check_grids(items, set(codecs))
-    if largest > max_pixels or max(total, cells * largest) > _MAX_CODED_IMAGES * max_pixels:
-        raise UndecodableImage("The file holds more pixels than its image has; save the image again.")
+        total, largest = total + _pixels(coded), max(largest, _pixels(coded))
+        if max(0, coded[0] - _BLOCK_SIDE) * max(0, coded[1] - _BLOCK_SIDE) > max_pixels:
+            raise excess
+    if max(total, _check_grids(items, set(codecs)) * largest) > _MAX_CODED_IMAGES * max_pixels:
+        raise excess
     return size
 
 
@@ -172,22 +176,23 @@ def _orientation(item: Item) -> int:
 
 
 def _clean_aperture(item: Item, size: Size) -> tuple[int, int, int, int] | None:
-    """Return the crop of an item as left, top, right, bottom; None without one, or if it is not valid."""
+    """Return the crop of an item as left, top, right, bottom; None where browsers crop nothing.
+
+    Chromium crops only where the left upper corner stays.
+    """
     content = item.property(b"clap")
     if content is None or len(content) != 32:
         return None
-    edges: list[int] = []
+    sides: list[int] = []
     for axis, length in ((0, size[1]), (1, size[0])):
         side = _fraction(content[8 * axis :], signed=False)
         offset = _fraction(content[16 + 8 * axis :], signed=True)
-        if side is None or offset is None:
+        if side is None or offset is None or side.denominator > 1 or not 1 <= side <= length:
             return None
-        start = Fraction(length - 1, 2) + offset - (side - 1) / 2
-        if start.denominator > 1 or side.denominator > 1 or start < 0 or side < 1 or start + side > length:
+        if Fraction(length - 1, 2) + offset != (side - 1) / 2:
             return None
-        edges += [int(start), int(start + side)]
-    left, right, top, bottom = edges
-    return left, top, right, bottom
+        sides.append(int(side))
+    return 0, 0, sides[0], sides[1]
 
 
 def _fraction(content: memoryview, *, signed: bool) -> Fraction | None:
