@@ -25,7 +25,7 @@ from service.sam.decoding.png import read_png
 from service.sam.decoding.sample_levels import with_options
 from service.sam.decoding.sniffing import sniff
 from service.sam.decoding.tiff import read_tiff
-from service.sam.decoding.transparency import on_white
+from service.sam.decoding.transparency import to_rgb
 from service.sam.image_guards import BMP_RUN_LENGTHS, check_bmp_runs, check_size, gif_size
 from service.sam.transforms import Size
 
@@ -105,10 +105,7 @@ def _read_plain(data: bytes, file_format: str, max_pixels: int, options: ReadOpt
         if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
             check_bmp_runs(image.height * image.width, data)
         image.load()
-        if image.has_transparency_data:
-            rgb = on_white(image)
-        else:
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
+        rgb = to_rgb(image)
     if rgb is not image:
         image.close()  # otherwise its pixels stay in memory
     rgb, levels = with_options(rgb, options)

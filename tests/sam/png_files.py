@@ -5,6 +5,8 @@ import zlib
 
 import numpy as np
 
+KINDS = {(): 0, (3,): 2, (4,): 6}  # colour types, by the shape of a pixel
+
 
 def chunk(kind, content=b"", *, checksum=None):
     """Return a chunk of a PNG; `checksum` replaces the right one."""
@@ -26,17 +28,17 @@ def pixels(samples, depth=8):
 
 
 def png(samples, *, depth=8, before=b"", after=b"", data=None):
-    """Return a PNG of grey or RGB samples.
+    """Return a PNG of grey, RGB or RGBA samples.
 
     Args:
-        samples: Grey (H, W) or RGB (H, W, 3) numbers of `depth` bits.
+        samples: Grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) numbers of `depth` bits.
         depth: Bits of a sample.
         before: Chunks between the header and the pixels.
         after: Chunks behind the pixels.
         data: Chunks with the pixels; None for one chunk.
     """
     height, width = samples.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, depth, 2 if samples.ndim == 3 else 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, KINDS[samples.shape[2:]], 0, 0, 0)
     data = chunk(b"IDAT", pixels(samples, depth)) if data is None else data
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + data + after + chunk(b"IEND")
 

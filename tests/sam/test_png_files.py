@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from sam.png_files import animation, chunk, frame_control, frame_data, pixels, png
 from sam.sample_values import decode_array, gradient
 
-from service.errors import ImageTooLarge, UndecodableImage
+from service.errors import ImageTooLarge, InvalidRequest, UndecodableImage
+from service.sam.decoded_image import ReadOptions
+from service.sam.images import decode_image
 
 MAX_PIXELS = 1_000_000
 IMAGE = gradient(24, 32)
@@ -109,7 +111,47 @@ def test_a_colour_key_is_transparent(depth):
     assert np.array_equal(found, expected)
 
 
-def test_an_interlaced_or_transposed_image_keeps_its_colour_key():
+@pytest.mark.parametrize("levels", ["auto", "full", "minmax", "percentile"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_dark_samples_of_16_bits_are_stretched(levels, channels):
+    rng = np.random.default_rng(channels)
+    samples = rng.integers(1000, 4000, (300, 40, channels))
+    if channels == 4:
+        samples[..., 3] = 65535
+    colours = samples[..., :3]
+    black, white = {
+        "auto": (colours.min(), colours.max()),
+        "full": (0, 65535),
+        "minmax": (colours.min(), colours.max()),
+        "percentile": tuple(np.percentile(colours, (2, 98))),
+    }[levels]
+    expected = np.clip((colours - black) * 255 / (white - black), 0, 255)
+
+    found = decode_image(
+        png(samples if channels > 1 else samples[..., 0], depth=16),
+        max_pixels=MAX_PIXELS,
+        options=ReadOptions(levels=levels),
+    )
+
+    assert found.levels == {"auto": "minmax"}.get(levels, levels)
+    assert np.abs(np.asarray(found.pixels) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("bands", [(3, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_bands_are_chosen(depth, bands):
+    samples = np.random.default_rng(depth).integers(0, 1 << depth, (20, 30, 3))
+    samples = samples // 8 if depth == 16 else samples  # dark, so that 16 bits are read in full
+
+    found = decode_image(png(samples, depth=depth), max_pixels=MAX_PIXELS, options=ReadOptions("full", bands))
+
+    expected = samples[..., [band - 1 for band in bands]] >> (depth - 8)
+    assert np.array_equal(np.asarray(found.pixels), expected)
+    with pytest.raises(InvalidRequest, match="band"):
+        decode_image(png(samples, depth=depth), max_pixels=MAX_PIXELS, options=ReadOptions("full", (1, 2, 4)))
+
+
+def test_a_transposed_image_keeps_its_colour_key():
     samples = np.arange(12).reshape(3, 4) % 4
 
     found = decoded(png(samples, depth=2, before=chunk(b"tRNS", b"\0\1") + chunk(b"eXIf", EXIF_OF_6)))

@@ -9,17 +9,18 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
+import numpy as np
 from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin is imported so that Image.open finds it
 
 from service.errors import UndecodableImage, UnsupportedImage
-from service.sam.decoded_image import DecodedImage
+from service.sam.decoded_image import DecodedImage, ReadOptions
 from service.sam.decoding.av1 import av1_size
-from service.sam.decoding.grey_levels import grey_8_bit
 from service.sam.decoding.heif_boxes import HeifItems, Item, heif_items
 from service.sam.decoding.hevc import hevc_size
 from service.sam.decoding.joined_file import joined_file
 from service.sam.decoding.orientation import turned_upright
-from service.sam.decoding.transparency import on_white
+from service.sam.decoding.sample_levels import LevelRange, grey_levels, with_options
+from service.sam.decoding.transparency import to_rgb
 from service.sam.image_guards import check_size
 from service.sam.transforms import Size
 
@@ -33,17 +34,21 @@ _ORIENTATIONS: Final[Mapping[tuple[int, int | None], int]] = {
     (2, None): 3, (2, 0): 2, (2, 1): 4, (3, None): 6, (3, 0): 7, (3, 1): 5,
 }  # fmt: skip
 _BRAND_AT = 8
+# Decoders spread 10 and 12 bits over 16.
+_FULL_16_BITS: Final = LevelRange(0.0, 65535.0, "full")
 
 
-def read_avif(data: bytes, max_pixels: int) -> DecodedImage:
+def read_avif(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
     """Return an AVIF image upright and on white.
 
     Args:
         data: The file.
         max_pixels: Largest number of pixels.
+        options: How the samples are read.
 
     Raises:
         UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+        InvalidRequest: A band that was asked for does not exist.
     """
     items = heif_items(data)
     size = _check(items, max_pixels, {b"av01": _av1_size})
@@ -55,19 +60,22 @@ def read_avif(data: bytes, max_pixels: int) -> DecodedImage:
     if rgb is not image:
         image.close()  # otherwise its pixels stay in memory
     aperture = _clean_aperture(items.primary, size)
-    return turned_upright(rgb.crop(aperture) if aperture else rgb, _orientation(items.primary))
+    rgb, levels = with_options(rgb.crop(aperture) if aperture else rgb, options)
+    return turned_upright(rgb, _orientation(items.primary), levels=levels)
 
 
-def read_heic(data: bytes, max_pixels: int) -> DecodedImage:
+def read_heic(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
     """Return a HEIC image upright and on white.
 
     Args:
         data: The file.
         max_pixels: Largest number of pixels.
+        options: How the samples are read.
 
     Raises:
         UnsupportedImage: The service is installed without the extra `heif`.
         UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+        InvalidRequest: A band that was asked for does not exist.
     """
     try:
         import pillow_heif  # noqa: PLC0415 - an extra
@@ -80,16 +88,15 @@ def read_heic(data: bytes, max_pixels: int) -> DecodedImage:
     _check(items, max_pixels, {b"hvc1": _hevc_size, b"hev1": _hevc_size})
     image: Image.Image = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
     check_size((image.height, image.width), max_pixels)
-    rgb = _rgb(image)  # libheif has applied the crop, the rotation and the mirroring
-    return DecodedImage(rgb, (rgb.height, rgb.width), _orientation(items.primary))
+    # libheif has applied the crop, the rotation and the mirroring.
+    rgb, levels = with_options(_rgb(image), options)
+    return DecodedImage(rgb, (rgb.height, rgb.width), _orientation(items.primary), levels)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return grey_8_bit(image, white=65535).convert("RGB")
-    if image.has_transparency_data:
-        return on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return Image.fromarray(grey_levels(np.asarray(image), _FULL_16_BITS)).convert("RGB")
+    return to_rgb(image)
 
 
 def _av1_size(item: Item) -> Size | None:

@@ -7,10 +7,11 @@ from typing import Final
 from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - the plugin is imported so that Image.open finds it
 
 from service.errors import UndecodableImage
-from service.sam.decoded_image import DecodedImage
+from service.sam.decoded_image import DecodedImage, ReadOptions
 from service.sam.decoding.joined_file import joined_file
 from service.sam.decoding.jpeg_markers import JpegMarkers, check_scans, jpeg_markers
 from service.sam.decoding.orientation import exif_orientation, turned_upright
+from service.sam.decoding.sample_levels import with_options
 from service.sam.image_guards import check_size
 from service.sam.transforms import FRAME_SIZE, Size
 
@@ -26,20 +27,28 @@ _END: Final = b"\xff\xd9"
 _FILLER: Final = bytes(random.Random(0).choices(range(255), k=4096))  # noqa: S311 - no secret
 
 
-def read_jpeg(data: bytes, max_pixels: int) -> DecodedImage:
+def read_jpeg(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
     """Return the image upright, perhaps at reduced scale.
 
     Args:
         data: The file.
         max_pixels: Largest number of pixels at full scale.
+        options: How the samples are read.
 
     Raises:
         UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+        InvalidRequest: A band that was asked for does not exist.
     """
     markers = jpeg_markers(data)
-    if markers.has_end:
-        pixels, size = _decode([data], markers, max_pixels)
-        return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size)
+    pixels, size = (
+        _decode([data], markers, max_pixels) if markers.has_end else _decode_endless(data, markers, max_pixels)
+    )
+    pixels, levels = with_options(pixels, options)
+    return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size, levels=levels)
+
+
+def _decode_endless(data: bytes, markers: JpegMarkers, max_pixels: int) -> tuple[Image.Image, Size]:
+    """Return the image of a file without an end marker; refuse one whose pixels are missing, too."""
     cut_off = UndecodableImage("The JPEG is cut off; send the complete file.")
     if not markers.has_all_coefficients:
         raise cut_off
@@ -49,7 +58,7 @@ def read_jpeg(data: bytes, max_pixels: int) -> DecodedImage:
     filled, _ = _decode([data, _FILLER, _END], markers, max_pixels)
     if ImageChops.difference(pixels, filled).getbbox() is not None:
         raise cut_off
-    return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size)
+    return pixels, size
 
 
 def _decode(parts: list[bytes], markers: JpegMarkers, max_pixels: int) -> tuple[Image.Image, Size]:

@@ -1,294 +1,98 @@
-"""Reading PNG: the chunks that give the pixels are kept, all others are dropped before Pillow opens the file.
+"""Reading PNG: colour keys of all depths, and samples of 16 bits."""
 
-Metadata that is damaged, too long or in excess cannot refuse an intact image so. Of an animation the first frame is
-read, as browsers show it. An image data chunk with a wrong checksum is refused, as browsers do.
-"""
-
-import itertools
-import struct
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
-
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin  # noqa: F401 - the plugin is imported so that Image.open finds it
 
-from service.errors import UndecodableImage
-from service.sam.decoded_image import DecodedImage
-from service.sam.decoding.grey_levels import grey_8_bit
+from service.sam.decoded_image import AppliedLevels, DecodedImage, ReadOptions
 from service.sam.decoding.joined_file import joined_file
-from service.sam.decoding.orientation import exif_orientation, turned_upright
-from service.sam.decoding.transparency import on_white, whiten_colour
-from service.sam.image_guards import check_size
-from service.sam.transforms import Size
+from service.sam.decoding.orientation import turned_upright
+from service.sam.decoding.png_chunks import GREY, GREY_ALPHA, PngPixels, png_pixels
+from service.sam.decoding.sample_levels import grey_levels, level_range, with_options
+from service.sam.decoding.transparency import bands, on_white, to_rgb, whiten_colour
 
-SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-
-# libpng cuts the pixels into chunks of 8 KiB: 4096 for the largest upload. A chunk costs up to 17 µs.
-_MAX_CHUNKS = 16_384
-_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
-_GREY, _RGB, _PALETTE = 0, 2, 3
-_CRITICAL: Final = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-_KEPT: Final = {b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fcTL"}
-_HEADER = struct.Struct(">IIBBBBB")
-_FRAME = struct.Struct(">IIIII")
-_FRAME_CONTROL_BYTES = 26
+# Samples whose high bytes are all smaller are below a quarter of white, so that `level_range` may stretch them.
+_DARK_HIGH_BYTE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """A chunk of a PNG.
-
-    Args:
-        kind: Type, four letters.
-        start: Position of the chunk in the file.
-        content: Bytes of the chunk, perhaps cut off by the end of the file.
-        end: Position behind the checksum; it may lie behind the end of the file.
-        is_intact: Whether the checksum is right.
-    """
-
-    kind: bytes
-    start: int
-    content: memoryview
-    end: int
-    is_intact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Pixels of an image or of a frame.
-
-    Args:
-        offset: Position (x, y) of the pixels in the image.
-        size: Height and width of the pixels.
-        parts: Chunks with the pixels.
-    """
-
-    offset: tuple[int, int]
-    size: Size
-    parts: list[bytes | memoryview]
-
-
-@dataclass(frozen=True, slots=True)
-class _Png:
-    """What the chunks of a PNG say.
-
-    Args:
-        size: Height and width of the image, pixels.
-        depth: Bits of a sample.
-        kind: Colour type.
-        transparency: Content of the tRNS chunk, empty without one.
-        orientation: EXIF orientation, 1 to 8.
-        offset: Position (x, y) of the pixels in the image; (0, 0) unless the first frame of an animation is smaller.
-        parts: Contents of a PNG file that holds these pixels and nothing else.
-    """
-
-    size: Size
-    depth: int
-    kind: int
-    transparency: bytes
-    orientation: int
-    offset: tuple[int, int]
-    parts: list[bytes | memoryview]
-
-    @property
-    def colour_key(self) -> tuple[int, ...] | None:
-        """Samples of the transparent colour; None without one."""
-        if self.kind not in {_GREY, _RGB} or not self.transparency:
-            return None
-        samples = len(self.transparency) // 2
-        return tuple(sample & (1 << self.depth) - 1 for sample in struct.unpack(f">{samples}H", self.transparency))
-
-
-def read_png(data: bytes, max_pixels: int) -> DecodedImage:
+def read_png(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
     """Return the image, or the first frame of an animation, upright and on white.
 
     Args:
         data: The file.
         max_pixels: Largest number of pixels.
+        options: How the samples are read.
 
     Raises:
         UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+        InvalidRequest: A band that was asked for does not exist.
     """
-    png = _parse(data, max_pixels)
+    png = png_pixels(data, max_pixels)
     with Image.open(joined_file(png.parts), formats=["PNG"]) as image:
         image.load()
-        page = _rgb(image, png)
+        page, levels = _rgb(image, png, options)
     if page is not image:
         image.close()
     if page.size != (png.size[1], png.size[0]):
         frame, page = page, Image.new("RGB", (png.size[1], png.size[0]), "white")
         page.paste(frame, png.offset)
-    return turned_upright(page, png.orientation)
+    return turned_upright(page, png.orientation, levels=levels)
 
 
-def _rgb(image: Image.Image, png: _Png) -> Image.Image:
-    key = png.colour_key
-    if image.mode.startswith("I;16"):
-        page = grey_8_bit(image, white=65535).convert("RGB")
-        if key:
-            whiten_colour(page, [image], [key])
-        return page
-    if image.has_transparency_data:
-        return on_white(image)
-    if key is None:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    page = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    if png.depth == 16:
-        with _low_bytes(png) as low:
-            whiten_colour(page, [image, low], [tuple(sample >> 8 for sample in key), tuple(s & 255 for s in key)])
-    else:
+def _rgb(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Image.Image, AppliedLevels]:
+    wide = _wide_samples(image, png, options) if png.depth == 16 else None
+    if wide is not None:
+        return _from_wide_samples(wide, image, png, options)
+    page = to_rgb(image)
+    if png.colour_key:
         scale = 255 // ((1 << png.depth) - 1)  # Pillow spreads fewer bits over 0 to 255
-        whiten_colour(page, [image.convert("L") if image.mode == "1" else image], [tuple(s * scale for s in key)])
-    return page
+        samples = image.convert("L") if image.mode == "1" else image
+        page = page.copy() if page is image else page
+        whiten_colour(page, samples, tuple(sample * scale for sample in png.colour_key))
+    return with_options(page, options)
 
 
-def _low_bytes(png: _Png) -> Image.Image:
+def _wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions) -> NDArray[np.uint16] | None:
+    """Return samples of 16 bits, (H, W) or (H, W, 3); None where the high bytes, which Pillow gives, are enough."""
+    if png.kind == GREY:
+        return np.asarray(image)
+    if png.kind == GREY_ALPHA:
+        return None  # Pillow has no reader of the low bytes
+    is_bright = any(any(channel.histogram()[_DARK_HIGH_BYTE:]) for channel in image.split()[:3])
+    if not png.colour_key and (options.levels == "full" or (options.levels == "auto" and is_bright)):
+        return None
+    samples = np.empty((image.height, image.width, 3), np.uint16)
+    with _low_bytes(png) as low:
+        for box in bands(image):
+            rows = samples[box[1] : box[3]]
+            rows[:] = np.asarray(image.crop(box))[..., :3]
+            rows <<= 8
+            rows |= np.asarray(low.crop(box))[..., :3]
+    return samples
+
+
+def _from_wide_samples(
+    samples: NDArray[np.uint16], image: Image.Image, png: PngPixels, options: ReadOptions
+) -> tuple[Image.Image, AppliedLevels]:
+    chosen = level_range(samples, options.levels, full=(0.0, 65535.0))
+    if chosen.levels == "full" and image.mode == "RGB":
+        page = image.copy()
+    else:
+        page = Image.fromarray(grey_levels(samples, chosen)).convert("RGB")
+    page, _ = with_options(page, ReadOptions("full", options.bands))
+    if png.colour_key:
+        whiten_colour(page, samples, png.colour_key)
+    if image.mode == "RGBA":
+        page.putalpha(image.getchannel("A"))
+        page = on_white(page)
+    return page, chosen.levels
+
+
+def _low_bytes(png: PngPixels) -> Image.Image:
     """Return the low bytes of 16-bit colour. Pillow gives the high ones, but two colours may differ in the low ones."""
     image = Image.open(joined_file(png.parts), formats=["PNG"])
     (tile,) = image.tile
-    image.tile = [
-        tile._replace(args="RGB;16L")
-    ]  # little-endian, so that the last byte of a sample counts as the high one
+    # Little-endian, so that the last byte of a sample counts as the high one.
+    image.tile = [tile._replace(args=f"{image.mode};16L")]
     image.load()
     return image
-
-
-def _parse(data: bytes, max_pixels: int) -> _Png:
-    chunks = _chunks(data)
-    header = next(chunks, None)
-    if header is None or header.kind != b"IHDR" or len(header.content) != _HEADER.size:
-        raise UndecodableImage("The PNG does not begin with a header; send the complete file.")
-    _check_critical(header)
-    width, height, depth, kind, *_ = _HEADER.unpack(header.content)
-    size = height, width
-    check_size(size, max_pixels)
-    found, pixels = _before_pixels(chunks)
-    end, after = _end_of_pixels(pixels, chunks)
-    frame = _Frame((0, 0), size, [memoryview(data)[pixels.start : end]])
-    if _is_animated(found):
-        frame = _first_frame(itertools.chain(after, chunks), size)
-    transparency = _transparency(found, kind)
-    parts = [
-        SIGNATURE,
-        _chunk(b"IHDR", struct.pack(">II", frame.size[1], frame.size[0]) + bytes(header.content[8:])),
-        *(
-            [memoryview(data)[found[b"PLTE"].start : found[b"PLTE"].end]]
-            if kind == _PALETTE and b"PLTE" in found
-            else []
-        ),
-        *([_chunk(b"tRNS", transparency)] if kind == _PALETTE and transparency else []),
-        *frame.parts,
-        *([_END] if end <= len(data) else []),  # behind a chunk that is cut off it would be taken for its content
-    ]
-    exif = found[b"eXIf"].content if b"eXIf" in found else b""
-    return _Png(size, depth, kind, transparency, exif_orientation(exif), frame.offset, parts)
-
-
-def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """Yield the chunks of a file up to its end, or up to the first that is none."""
-    view, start = memoryview(data), len(SIGNATURE)
-    for _ in range(_MAX_CHUNKS):
-        if start + 8 > len(data):
-            return
-        (length,), kind = struct.unpack_from(">I", data, start), data[start + 4 : start + 8]
-        if not kind.isalpha():
-            return
-        end = start + 12 + length
-        is_intact = end > len(data) or view[end - 4 : end] == _checksum(view[start + 4 : end - 4])
-        yield _Chunk(kind, start, view[start + 8 : end - 4], end, is_intact)
-        start = end
-    raise UndecodableImage(f"The PNG has more than {_MAX_CHUNKS} chunks; save the image again.")
-
-
-def _check_critical(chunk: _Chunk) -> None:
-    if chunk.kind[:1].islower():
-        return
-    name = chunk.kind.decode("ascii")
-    if chunk.kind not in _CRITICAL:
-        raise UndecodableImage(f"The PNG needs its chunk {name}, which is not in the standard; save the image again.")
-    if not chunk.is_intact:
-        raise UndecodableImage(f"The checksum of the chunk {name} of the PNG is wrong; send the file again.")
-
-
-def _before_pixels(chunks: Iterator[_Chunk]) -> tuple[dict[bytes, _Chunk], _Chunk]:
-    """Return the first intact chunk of each kind that matters, and the first chunk with pixels."""
-    found: dict[bytes, _Chunk] = {}
-    for chunk in chunks:
-        _check_critical(chunk)
-        if chunk.kind == b"IDAT":
-            return found, chunk
-        if chunk.kind == b"IEND":
-            break
-        if chunk.kind in _KEPT and chunk.is_intact:
-            found.setdefault(chunk.kind, chunk)
-    raise UndecodableImage("The PNG has no pixels; send the complete file.")
-
-
-def _end_of_pixels(first: _Chunk, chunks: Iterator[_Chunk]) -> tuple[int, list[_Chunk]]:
-    """Return the end of the chunks with pixels, which lie one behind the other, and the chunk that follows them."""
-    end = first.end
-    for chunk in chunks:
-        if chunk.kind != b"IDAT":
-            return end, [chunk]
-        _check_critical(chunk)
-        end = chunk.end
-    return end, []
-
-
-def _is_animated(found: dict[bytes, _Chunk]) -> bool:
-    """Return whether the first frame is another image than the one for readers without animations."""
-    control = found.get(b"acTL")
-    return control is not None and any(control.content[:4]) and b"fcTL" not in found
-
-
-def _first_frame(chunks: Iterable[_Chunk], canvas: Size) -> _Frame:
-    """Return the first frame of an animation, from the chunks behind the image for readers without animations."""
-    broken = UndecodableImage("The first frame of the animated PNG is broken or missing; save the image again.")
-    offset, size = (0, 0), (0, 0)
-    parts: list[bytes | memoryview] = []
-    number = 0
-    for chunk in chunks:
-        if chunk.kind == b"IEND" or (chunk.kind == b"fcTL" and number > 0):
-            break
-        if chunk.kind not in {b"fcTL", b"fdAT"}:
-            continue
-        if (
-            not chunk.is_intact
-            or chunk.content[:4] != struct.pack(">I", number)
-            or (chunk.kind == b"fdAT") != (number > 0)
-        ):
-            raise broken
-        number += 1
-        if chunk.kind == b"fcTL":
-            if len(chunk.content) != _FRAME_CONTROL_BYTES:
-                raise broken
-            _, width, height, x, y = _FRAME.unpack_from(chunk.content)
-            offset, size = (x, y), (height, width)
-        else:
-            parts += [struct.pack(">I", len(chunk.content) - 4), b"IDAT", chunk.content[4:], b"\0\0\0\0"]
-    is_inside = size[0] > 0 < size[1] and offset[0] + size[1] <= canvas[1] and offset[1] + size[0] <= canvas[0]
-    if not parts or not is_inside:
-        raise broken
-    return _Frame(offset, size, parts)
-
-
-def _transparency(found: dict[bytes, _Chunk], kind: int) -> bytes:
-    """Return the content of the tRNS chunk; empty if it is missing or does not fit the image."""
-    chunk, palette = found.get(b"tRNS"), found.get(b"PLTE")
-    if chunk is None:
-        return b""
-    length = len(chunk.content)
-    if kind == _PALETTE:
-        fits = palette is not None and palette.start < chunk.start and 0 < length <= len(palette.content) // 3
-    else:
-        fits = length == {_GREY: 2, _RGB: 6}.get(kind)
-    return bytes(chunk.content) if fits else b""
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + _checksum(kind + content)
-
-
-def _checksum(content: bytes | memoryview) -> bytes:
-    return struct.pack(">I", zlib.crc32(content))
