@@ -30,6 +30,7 @@ EXPOSED_HEADERS: Final = (
     "X-Embedding-Shape",
     "X-Embedding-Dtype",
     "X-Image-Size",
+    "X-Image-Orientation",
     "X-Fingerprint",
     "X-Granularity-Box",
 )

@@ -34,9 +34,9 @@
  * @typedef {{image_hash: string, width: number, height: number, model: string,
  *   results: {masks: Mask[], granularity_box?: Box | null}[], timing: Timing}} Answer one result per prompt, each with its
  *   best mask first
- * @typedef {{image_hash: string, cached: string | null, width: number | null, height: number | null,
- *   timing: Timing}} Embedded `cached` is the cache tier that had the embedding, null if it was computed; the size is
- *   null if the image was not uploaded
+ * @typedef {{image_hash: string, cached: string | null, width: number, height: number, orientation: number,
+ *   timing: Timing}} Embedded `cached` is the cache tier that had the embedding, null if it was computed; width and height
+ *   are those of the upright image, and `orientation` is the EXIF orientation that the service applied, 1..8
  * @typedef {{stage: "hash" | "look-up" | "upload" | "encode" | "end", done: number}} Progress `done` is a share, 0..1;
  *   "end" comes once, also after an error
  */
@@ -96,13 +96,8 @@ export class Client {
    * @returns {Promise<string | null>}
    */
   async has(imageHash, { signal } = {}) {
-    try {
-      const answer = await this.#request(`embed/${imageHash}`, { method: "HEAD", signal });
-      return answer.headers.get("x-cache") ?? "memory";
-    } catch (error) {
-      if (error instanceof Problem && error.status === 404) return null;
-      throw error;
-    }
+    const headers = await this.#lookUp(imageHash, { signal });
+    return headers && (headers.get("x-cache") ?? "memory");
   }
 
   /**
@@ -119,11 +114,18 @@ export class Client {
       onProgress?.({ stage: "hash", done: 0 });
       const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
       onProgress?.({ stage: "look-up", done: 0 });
-      const tier = await this.has(imageHash, { signal });
-      if (tier === null) return await this.#upload(file, { signal, onProgress });
+      const headers = await this.#lookUp(imageHash, { signal });
+      const [width, height] = (headers?.get("x-image-size") ?? "").split(",").map(Number);
+      if (!headers || !width || !height) return await this.#upload(file, { signal, onProgress });
       this.#files.set(imageHash, file);
-      const timing = { stages: {}, roundTripMs: performance.now() - started };
-      return { image_hash: imageHash, cached: tier, width: null, height: null, timing };
+      return {
+        image_hash: imageHash,
+        cached: headers.get("x-cache") ?? "memory",
+        width,
+        height,
+        orientation: Number(headers.get("x-image-orientation") ?? 1),
+        timing: { stages: {}, roundTripMs: performance.now() - started },
+      };
     } finally {
       onProgress?.({ stage: "end", done: 1 });
     }
@@ -197,6 +199,16 @@ export class Client {
    */
   forget(imageHash) {
     this.#files.delete(imageHash);
+  }
+
+  /** The headers that describe an embedded image, or null if the service does not have it. */
+  async #lookUp(imageHash, { signal }) {
+    try {
+      return (await this.#request(`embed/${imageHash}`, { method: "HEAD", signal })).headers;
+    } catch (error) {
+      if (error instanceof Problem && error.status === 404) return null;
+      throw error;
+    }
   }
 
   /** Send a request on an image; if the service has evicted the image, embed it again and repeat the request. */

@@ -50,7 +50,7 @@ const ADVICE = {
   },
   "unsupported-image": {
     title: "The service cannot read this file",
-    text: "Choose a JPEG, PNG, WebP, GIF, BMP or TIFF image.",
+    text: "Choose a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF image.",
     remedy: "open",
   },
   "undecodable-image": {

@@ -7,6 +7,7 @@ import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
 import { installImageInput } from "./image_input.js";
 import { LatencyStrip } from "./latency.js";
 import { Notice } from "./notices.js";
+import { isShownAsRead, shownAsPng } from "./orientation.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
 import { Segmenter } from "./segmenter.js";
@@ -130,7 +131,17 @@ async function open(file) {
 async function embed(signal) {
   try {
     const onProgress = (progress) => signal.aborted || showProgress(progress);
-    const { image_hash: imageHash } = await client.embed(image.file, { signal, onProgress });
+    let embedded = await client.embed(image.file, { signal, onProgress });
+    if (signal.aborted) return;
+    const isSame = await isShownAsRead(image.file, stage.image, embedded);
+    if (signal.aborted) return;
+    if (!isSame) {
+      // Clicks would go to other places than the ones that the user sees, so the service gets the pixels that are shown.
+      client.forget(embedded.image_hash);
+      image.file = await shownAsPng(stage.image, image.file.name);
+      embedded = await client.embed(image.file, { signal, onProgress });
+    }
+    const { image_hash: imageHash } = embedded;
     if (signal.aborted) return;
     image.imageHash = imageHash;
     segmenter.setImage(imageHash);
