@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin  # noqa: F401 - the plugin is imported so
 from service.errors import UndecodableImage
 from service.sam.decoded_image import UPRIGHT, AppliedLevels, DecodedImage, ReadOptions
 from service.sam.decoding.sample_levels import check_bands, grey_levels, level_range, with_options
-from service.sam.decoding.tiff_directory import STRIP_OFFSETS, TILE_OFFSETS, Directory, image_directory
+from service.sam.decoding.tiff_directory import STRIP_OFFSETS, TILE_OFFSETS, Directory, Form, image_directory
 from service.sam.decoding.tiff_layout import ASSOCIATED, GREY, NEGATIVE_GREY, Layout, check_meaning, layout_of
 from service.sam.decoding.tiff_samples import read_samples
 from service.sam.decoding.transparency import on_white
@@ -55,7 +55,9 @@ def read_tiff(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
     check_meaning(layout, options)
     if options.bands is not None:
         check_bands(options.bands, layout.bands if layout.has_stored_bands else 3)
-    if layout.is_for_pillow and (options.bands is None or not layout.has_stored_bands):
+    # Pillow reads no big-endian BigTIFF.
+    is_stored = layout.has_stored_bands and (options.bands is not None or directory.form == Form(">", is_big=True))
+    if layout.is_for_pillow and not is_stored:
         image, levels = _by_pillow(directory, layout, options)
     else:
         image, levels = _by_samples(directory, layout, options, max_pixels)

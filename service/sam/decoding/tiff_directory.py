@@ -77,6 +77,12 @@ class Form:
         return struct.Struct(f"{self.order}HH{self.word}{struct.calcsize('<' + self.word)}s")
 
     @property
+    def mark(self) -> bytes:
+        """First bytes of the file, up to the position of the first directory."""
+        mark = b"II" if self.order == "<" else b"MM"
+        return mark + (struct.pack(self.order + "HHH", 43, 8, 0) if self.is_big else struct.pack(self.order + "H", 42))
+
+    @property
     def first_position(self) -> int:
         """Place of the position of the first directory."""
         return 8 if self.is_big else 4
@@ -249,11 +255,10 @@ def _sub_positions(directory: Directory) -> list[int]:
 
 
 def _form(data: bytes) -> Form:
-    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    is_big = data[2:4] in (b"+\0", b"\0+")
-    if is_big and data[4:8] != (b"\x08\0\0\0" if order == "<" else b"\0\x08\0\0"):
-        raise UndecodableImage("The header of the BigTIFF is damaged; send the complete file.")
-    return Form(order, is_big)
+    for form in (Form("<", is_big=False), Form(">", is_big=False), Form("<", is_big=True), Form(">", is_big=True)):
+        if data.startswith(form.mark):
+            return form
+    raise UndecodableImage("The header of the TIFF is damaged; send the complete file.")
 
 
 def _unpack(data: bytes, form: str, position: int, missing: int | None = None) -> tuple[int, ...]:

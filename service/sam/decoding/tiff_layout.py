@@ -181,7 +181,8 @@ def check_meaning(layout: Layout, options: ReadOptions) -> None:
         layout.dtype  # noqa: B018 - refuses what no levels can read
         reason = "more bands than colours" if has_white else "samples whose black and white are not defined"
         raise UnsupportedImage(
-            f"The TIFF has {layout.named}: {reason}. Send levels=minmax, levels=percentile or levels=full to read the "
-            "first three bands, and bands=4,3,2 or the like for others.",
+            f"The TIFF has {layout.named}: {reason}. Send levels=minmax, levels=percentile or levels=full to read it"
+            + (", and bands=4,3,2 or the like for other bands than the first three" if layout.bands > 1 else "")
+            + ". Or save it with 8 or 16 bits per sample and at most four bands.",
             extra={"bands": layout.bands, "bits": layout.bits, "sample_format": _FORMATS[layout.sample_format]},
         )

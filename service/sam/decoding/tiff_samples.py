@@ -16,7 +16,7 @@ from PIL import Image
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from service.sam.decoding import tiff_directory as tags
-from service.sam.decoding.tiff_directory import Directory
+from service.sam.decoding.tiff_directory import Directory, Form
 from service.sam.decoding.tiff_layout import BYTE_COMPRESSIONS, Layout
 
 _OTHER_COMPRESSIONS: Final = {
@@ -174,7 +174,8 @@ def _decompressed(directory: Directory, layout: Layout, pieces: _Pieces, row_byt
 
 def _as_grey(directory: Directory, layout: Layout, pieces: _Pieces, row_bytes: int) -> bytes:
     """Return the file with a further directory as its first one: the pieces as 8-bit grey of `row_bytes` columns."""
-    form = directory.form
+    # In grey of 8 bits the byte order has no meaning, and Pillow reads no big-endian BigTIFF.
+    form = Form("<", directory.form.is_big)
     word_kind = _LONG8 if form.is_big else _LONG
     word_bytes = struct.calcsize("<" + form.word)
     places = (tags.TILE_OFFSETS, tags.TILE_BYTES) if pieces.is_tiled else (tags.STRIP_OFFSETS, tags.STRIP_BYTES)
@@ -202,6 +203,6 @@ def _as_grey(directory: Directory, layout: Layout, pieces: _Pieces, row_bytes: i
             entries[tag] = (word_kind, 1, content)
     packed = b"".join(form.entry.pack(tag, *entries[tag]) for tag in sorted(entries))
     count = struct.pack(form.order + form.count, len(entries))
-    header = directory.data[: form.first_position] + struct.pack(form.order + form.word, start)
+    header = form.mark + struct.pack(form.order + form.word, start)
     body = directory.data[len(header) :]
     return b"".join((header, body, b"\0" * (start - len(directory.data)), count, packed, b"\0" * word_bytes, arrays))
