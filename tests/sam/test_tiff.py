@@ -292,3 +292,13 @@ def test_unprocessed_data_of_cameras_are_refused_with_the_reason():
 def test_layouts_that_are_not_read_are_refused_by_name(pixel, tags, name):
     with pytest.raises(UnsupportedImage, match=name):
         read(one(np.zeros((20, 30, 3), pixel), **tags))
+
+
+def test_a_few_bright_pixels_do_not_make_a_stretched_image_dark():
+    stored = np.linspace(0, 4095, 48 * 60).astype(np.uint16).reshape(48, 60, 1)
+    stored[0, :2] = 16_000
+
+    found = read(one(stored))
+
+    assert found.levels == "percentile"
+    assert abs(int(np.asarray(found.pixels)[24, 0, 0]) - 128) < 8

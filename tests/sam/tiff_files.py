@@ -79,12 +79,11 @@ def deflate(data):
 
 def lzw(data):
     """Return LZW codes of nine bits: a clear code before every 200 bytes keeps the table small."""
-    bits, count = 0, 0
+    codes = []
     for start in range(0, len(data), 200):
-        for code in (256, *data[start : start + 200]):
-            bits, count = bits << 9 | code, count + 9
-    bits, count = bits << 9 | 257, count + 9
-    return (bits << -count % 8).to_bytes((count + 7) // 8, "big")
+        codes += [256, *data[start : start + 200]]
+    bits = (np.array([*codes, 257])[:, None] >> np.arange(8, -1, -1)) & 1
+    return np.packbits(bits.astype(np.uint8).reshape(-1)).tobytes()
 
 
 def _predicted(piece, predictor, order):

@@ -15,6 +15,12 @@ from service.sam.decoded_image import AppliedLevels, Levels, ReadOptions
 # bits into 16.
 _DARK_SHARE: Final = 0.25
 _PERCENTILES: Final = (2.0, 98.0)
+# A few bright or dead pixels of a sensor would make everything else dark or pale. Where they widen the range of nearly
+# all samples by more than this factor, `auto` takes percentiles. Click masks of photos of 12 bits in 16 had an IoU of
+# 0.98 with those of the photos in 8 bits by the extremes, and 0.95 by percentiles; with four bright pixels
+# 0.76 and 0.95.
+_NEARLY_ALL: Final = (0.1, 99.9)
+_OUTLIER_FACTOR: Final = 2.0
 # Samples among which percentiles of large numbers and floats are searched: a few ten milliseconds.
 _MAX_SORTED: Final = 1 << 21
 # Rows that are converted together, so that the intermediate numbers stay small.
@@ -48,8 +54,7 @@ def level_range(samples: NDArray[Any], levels: Levels, *, full: tuple[float, flo
         UndecodableImage: No sample is a finite number, so that none is the smallest.
     """
     if levels == "auto":
-        is_dark = samples.dtype.kind == "u" and samples.max(initial=0) < _DARK_SHARE * (full[1] + 1)
-        levels = "minmax" if is_dark and full[1] > np.iinfo(np.uint8).max else "full"
+        levels = _automatic(samples, full[1])
     if levels == "full":
         return LevelRange(*full, "full")
     if levels == "percentile":
@@ -114,6 +119,17 @@ def check_bands(bands: tuple[int, int, int], count: int) -> None:
         )
 
 
+def _automatic(samples: NDArray[Any], white: float) -> AppliedLevels:
+    """Return the levels for samples that are unsigned numbers up to `white`."""
+    if samples.dtype.kind != "u" or white <= np.iinfo(np.uint8).max:
+        return "full"
+    smallest, largest = _extremes(samples)
+    if largest >= _DARK_SHARE * (white + 1):
+        return "full"
+    low, high = _percentiles(samples, _NEARLY_ALL)
+    return "percentile" if largest - smallest > _OUTLIER_FACTOR * (high - low) > 0 else "minmax"
+
+
 def _by_table(dtype: "np.dtype[Any]", chosen: LevelRange) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
     """Return a function that converts samples of one or two bytes, in a fifth of the time of the arithmetic."""
     limits = np.iinfo(dtype)
@@ -142,22 +158,25 @@ def _extremes(samples: NDArray[Any]) -> tuple[float, float]:
     return black, white
 
 
-def _percentiles(samples: NDArray[Any]) -> tuple[float, float]:
+def _percentiles(samples: NDArray[Any], percents: tuple[float, float] = _PERCENTILES) -> tuple[float, float]:
     if samples.dtype.kind == "u" and samples.dtype.itemsize <= 2:
-        return _percentiles_of(np.add.reduce([np.bincount(block, minlength=1 << 16) for block in _blocks(samples)]))
+        counts = np.zeros(1 << 16, np.int64)
+        for block in _blocks(samples):
+            counts += np.bincount(block, minlength=counts.size)
+        return _percentiles_of(counts, percents)
     step = -(-samples.size // _MAX_SORTED)
     some = samples.reshape(-1)[::step]
     some = some[np.isfinite(some)] if some.dtype.kind == "f" else some
     if not some.size:
         return _extremes(samples)
-    black, white = np.percentile(some.astype(np.float64), _PERCENTILES)
+    black, white = np.percentile(some.astype(np.float64), percents)
     return float(black), float(white)
 
 
-def _percentiles_of(counts: NDArray[Any]) -> tuple[float, float]:
+def _percentiles_of(counts: NDArray[Any], percents: tuple[float, float] = _PERCENTILES) -> tuple[float, float]:
     """Return the percentiles from the number of samples of each value."""
     below = np.cumsum(counts)
-    black, white = (int(np.searchsorted(below, below[-1] * percent / 100.0)) for percent in _PERCENTILES)
+    black, white = (int(np.searchsorted(below, below[-1] * percent / 100.0)) for percent in percents)
     return float(black), float(white)
 
 
