@@ -16,7 +16,7 @@ from .images import ImageInput
 from .messages import Answer, Progress, Request
 from .operations import Operation, Send, Step, Wait
 from .retries import RetryPolicy
-from .values import Embedded, Model, Multimask, Prompt, Segmentation
+from .values import Embedded, Levels, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
 
@@ -47,19 +47,28 @@ class Client:
         self._retry_policy = RetryPolicy(retry_s)
         self._http = httpx.Client(**self._connection.options)
 
-    def embed(self, source: ImageInput, *, progress: Progress | None = None) -> Embedded:
+    def embed(
+        self,
+        source: ImageInput,
+        *,
+        progress: Progress | None = None,
+        levels: Levels = "auto",
+        bands: tuple[int, int, int] | None = None,
+    ) -> Embedded:
         """Embed an image. Its file is uploaded only if the service does not have its embedding.
 
         Args:
             source: Path of a file, bytes of a file, or uint8 array of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
             progress: Callback during the upload, called with (bytes sent, bytes in total).
+            levels: Conversion of samples of more than 8 bits to grey levels; see `Reading`.
+            bands: Numbers of the bands for red, green and blue, from 1; None for the first three.
 
         Raises:
             ClientError: if the service gives no embedding; see the module `errors`.
             OSError: if the file cannot be read.
-            ValueError: if the array is not an image.
+            ValueError: if the array is not an image, or there are no such levels or bands.
         """
-        return self._run(operations.embed(source, progress, self._retry_policy))
+        return self._run(operations.embed(source, Reading(levels, bands), progress, self._retry_policy))
 
     def segment(
         self,
@@ -75,8 +84,8 @@ class Client:
         """Segment one object, or several with `prompts`.
 
         Args:
-            picture: Result of `embed`, or an image_hash. An image that the service has evicted is embedded again, but
-                not if only its hash is given.
+            picture: Result of `embed`, or an image_hash or image_id. An image that the service has evicted is embedded
+                again, but not if only its id is given.
             prompts: One prompt per object, instead of the four arguments below.
             points: Points as (N, 2) array of (x, y), in pixels of the upright image.
             labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
@@ -92,11 +101,16 @@ class Client:
         return self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
 
     def contains(self, image_hash: str) -> bool:
-        """Whether the service has the image's embedding."""
+        """Whether the service has the image's embedding. The hash may be an image_id."""
         return self._run(operations.contains(image_hash, self._retry_policy))
 
     def forget(self, image_hash: str) -> bool:
-        """Delete the image's embedding. Return whether there was one."""
+        """Delete the image's embedding. Return whether there was one.
+
+        Args:
+            image_hash: Hash of the image, which deletes it with all levels and bands, or an image_id, which deletes
+                only the embedding that it names.
+        """
         return self._run(operations.forget(image_hash, self._retry_policy))
 
     def models(self) -> tuple[Model, ...]:
@@ -155,9 +169,16 @@ class AsyncClient:
         self._retry_policy = RetryPolicy(retry_s)
         self._http = httpx.AsyncClient(**self._connection.options)
 
-    async def embed(self, source: ImageInput, *, progress: Progress | None = None) -> Embedded:
+    async def embed(
+        self,
+        source: ImageInput,
+        *,
+        progress: Progress | None = None,
+        levels: Levels = "auto",
+        bands: tuple[int, int, int] | None = None,
+    ) -> Embedded:
         """See `Client.embed`."""
-        return await self._run(operations.embed(source, progress, self._retry_policy))
+        return await self._run(operations.embed(source, Reading(levels, bands), progress, self._retry_policy))
 
     async def segment(
         self,

@@ -19,7 +19,7 @@ from .clients import RETRY_S, TIMEOUT_S, AsyncClient, Client
 from .cutout import write_cutout, write_mask
 from .errors import ClientError, Problem
 from .folder import FolderResult, embed_folder, images_in
-from .values import Embedded, Segmentation, Timing
+from .values import Embedded, Levels, Reading, Segmentation, Timing
 
 INTERRUPTED = 130
 MAX_JOBS = 64
@@ -59,6 +59,22 @@ def parse_box(text: str) -> Box:
     return Box(numbers[0], numbers[1], numbers[2], numbers[3])
 
 
+class Bands(NamedTuple):
+    """Numbers of the bands for red, green and blue."""
+
+    red: int
+    green: int
+    blue: int
+
+
+def parse_bands(text: str) -> Bands:
+    """Parse `R,G,B`."""
+    numbers = text.split(",")
+    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter(f"{text!r} is not R,G,B")
+    return Bands(*map(int, numbers))
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -81,6 +97,11 @@ def main(
         int,
         typer.Option(min=1, help="Number of the mask to write if the point is ambiguous. Mask 1 is the best."),
     ] = 1,
+    levels: Annotated[Levels, typer.Option(help="Conversion of samples of more than 8 bits to grey levels.")] = "auto",
+    bands: Annotated[
+        Bands | None,
+        typer.Option(parser=parse_bands, metavar="R,G,B", help="Numbers of the bands for red, green and blue, from 1."),
+    ] = None,
     crop: Annotated[bool, typer.Option("--crop", help="Crop the PNG files to the object's box.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Embed all images in this folder and its sub-folders.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Number of concurrent uploads with --folder.")] = 4,
@@ -110,14 +131,19 @@ def main(
         raise typer.BadParameter("give a prompt with --point or --box")
     with _reported_errors():
         if folder is not None:
-            _embed_folder(folder, jobs, lambda: AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry))
+            _embed_folder(
+                folder,
+                jobs,
+                Reading(levels, bands),
+                lambda: AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry),
+            )
             return
         assert image is not None
         data = image.read_bytes()
         with Client(url, api_key, timeout_s=timeout, retry_s=retry) as client:
             _warn_if_untrained(client)
             with _upload_bar(image.name) as progress:
-                embedded = client.embed(data, progress=progress)
+                embedded = client.embed(data, progress=progress, levels=levels, bands=bands)
             _print_embedded(image, embedded)
             if not wants_object:
                 return
@@ -140,7 +166,7 @@ def main(
             typer.echo(f"written  {mask}")
 
 
-def _embed_folder(folder: Path, jobs: int, connect: Callable[[], AsyncClient]) -> None:
+def _embed_folder(folder: Path, jobs: int, reading: Reading, connect: Callable[[], AsyncClient]) -> None:
     paths = images_in(folder)
     if not paths:
         _fail(f"{folder} contains no image file", 1)
@@ -156,7 +182,7 @@ def _embed_folder(folder: Path, jobs: int, connect: Callable[[], AsyncClient]) -
                 progress.console.print(line, markup=False, soft_wrap=True)  # above the bar, not over it
 
         async with connect() as client:
-            return await embed_folder(client, paths, jobs=jobs, on_result=on_result)
+            return await embed_folder(client, paths, jobs=jobs, reading=reading, on_result=on_result)
 
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -227,6 +253,8 @@ def _warn_if_untrained(client: Client) -> None:
 def _print_embedded(path: Path, image: Embedded) -> None:
     state = "embedded" if image.was_uploaded else "known, not uploaded"
     typer.echo(f"image    {path}: {image.width} x {image.height}, {state}, image_hash {image.image_hash}")
+    if image.image_id != image.image_hash or image.applied_levels != "full":
+        typer.echo(f"levels   {image.applied_levels}, image_id {image.image_id}")
     _print_timing("embed", image.timing)
 
 

@@ -12,9 +12,11 @@ from typing import Final
 
 from .clients import AsyncClient
 from .errors import ClientError, Unauthorized, Unreachable
-from .values import Embedded
+from .values import Embedded, Reading
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+_USUAL: Final = Reading()
 
 # Called after each image with its path and the result or the error.
 OnResult = Callable[[Path, Embedded | Exception], None]
@@ -63,7 +65,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 async def embed_folder(
-    client: AsyncClient, paths: Iterable[Path], *, jobs: int, on_result: OnResult = lambda _path, _outcome: None
+    client: AsyncClient,
+    paths: Iterable[Path],
+    *,
+    jobs: int,
+    reading: Reading = _USUAL,
+    on_result: OnResult = lambda _path, _outcome: None,
 ) -> FolderResult:
     """Embed images, then check for each one whether the service still has it.
 
@@ -71,6 +78,7 @@ async def embed_folder(
         client: Client of the service.
         paths: Paths of the images.
         jobs: Number of concurrent uploads, at least 1. Each holds the bytes of its file in memory.
+        reading: How the service reads the samples of the files.
         on_result: Callback after each image.
 
     Raises:
@@ -78,28 +86,28 @@ async def embed_folder(
         Unreachable: if the service does not answer. The remaining images are not tried.
     """
     result = FolderResult()
-    hashes: dict[Path, str] = {}
+    ids: dict[Path, str] = {}
 
     async def embed(path: Path) -> None:
         try:
-            outcome: Embedded | Exception = await client.embed(path)
+            outcome: Embedded | Exception = await client.embed(path, levels=reading.levels, bands=reading.bands)
         except (Unauthorized, Unreachable):
             raise
         except (ClientError, OSError) as error:
             outcome = error
         if isinstance(outcome, Embedded):
-            hashes[path] = outcome.image_hash
+            ids[path] = outcome.image_id
             (result.embedded if outcome.was_uploaded and outcome.cached is None else result.known).append(path)
         else:
             result.failed.append((path, outcome))
         on_result(path, outcome)
 
     async def check(path: Path) -> None:
-        if not await client.contains(hashes[path]):
+        if not await client.contains(ids[path]):
             result.evicted.append(path)
 
     await _each(paths, embed, jobs)
-    await _each(list(hashes), check, jobs)
+    await _each(list(ids), check, jobs)
     return result
 
 

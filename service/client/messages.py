@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from .errors import ClientError, UnexpectedAnswer, problem_of
 from .images import ImageContent, ImageSource
 from .retries import retry_after_s
-from .values import Embedded, Mask, Model, Multimask, Prompt, Segmentation, Timing
+from .values import Embedded, Mask, Model, Multimask, Prompt, Reading, Segmentation, Timing
 
 # Called with (bytes sent, bytes in total) during an upload. A repeated upload starts at 0 again.
 Progress = Callable[[int, int], None]
 
-_IMAGE_HASH = re.compile(r"[0-9a-f]{64}")
+_BANDS = "[1-9][0-9]{0,3}(?:,[1-9][0-9]{0,3}){2}"
+_IMAGE_ID = re.compile(rf"[0-9a-f]{{64}}(?:~levels=(?:full|minmax|percentile))?(?:~bands={_BANDS})?")
 _UPLOAD_CHUNK_BYTES = 64 * 1024
 
 
@@ -95,14 +97,14 @@ class Answer:
         )
 
 
-def head_request(image_hash: str) -> Request:
+def head_request(image_id: str) -> Request:
     """Request that asks whether an image is embedded."""
-    return Request("HEAD", _image_path(image_hash), _routing(image_hash))
+    return Request("HEAD", _image_path(image_id), _routing(image_id))
 
 
-def delete_request(image_hash: str) -> Request:
-    """Request that deletes an image's embedding."""
-    return Request("DELETE", _image_path(image_hash), _routing(image_hash))
+def delete_request(image_id: str) -> Request:
+    """Request that deletes an image's embedding, and without levels and bands those of all levels and bands."""
+    return Request("DELETE", _image_path(image_id), _routing(image_id))
 
 
 def models_request() -> Request:
@@ -110,29 +112,32 @@ def models_request() -> Request:
     return Request("GET", "models", {})
 
 
-def embed_request(content: ImageContent, progress: Progress | None) -> Request:
+def embed_request(content: ImageContent, reading: Reading, progress: Progress | None) -> Request:
     """Request that embeds an image. The service detects the format from the bytes."""
     headers = {"Content-Type": "application/octet-stream", **_routing(content.image_hash)}
-    return Request("POST", "embed", headers, content.data, progress)
+    query = urlencode(reading.parameters, safe=",")
+    return Request("POST", f"embed?{query}" if query else "embed", headers, content.data, progress)
 
 
-def segment_request(image_hash: str, prompts: Sequence[Prompt], multimask: Multimask) -> Request:
+def segment_request(image_id: str, prompts: Sequence[Prompt], multimask: Multimask) -> Request:
     """Request for masks as run lengths, the smallest format that is exact."""
     document = {
-        "image_hash": _checked_hash(image_hash),
+        "image_hash": _checked_id(image_id),
         "prompts": [prompt.document for prompt in prompts],
         "multimask": multimask,
         "format": "rle",
     }
-    headers = {"Content-Type": "application/json", "Accept": "application/json", **_routing(image_hash)}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", **_routing(image_id)}
     return Request("POST", "segment", headers, json.dumps(document, allow_nan=False).encode())
 
 
-def read_known(answer: Answer, content: ImageContent, image: ImageSource) -> Embedded | None:
-    """Read the answer to HEAD. None if the image must be uploaded, also if the client does not know its size."""
-    if not answer.is_success or content.size is None:
+def read_known(answer: Answer, content: ImageContent, image: ImageSource, reading: Reading) -> Embedded | None:
+    """Read the answer to HEAD. None if the image must be uploaded, also if its size is unknown."""
+    size = _size(answer.headers.get("x-image-size", "")) or content.size  # older services send no size
+    if not answer.is_success or size is None:
         return None
-    width, height = content.size
+    width, height = size
+    orientation = answer.headers.get("x-image-orientation", "1")
     return Embedded(
         image_hash=content.image_hash,
         width=width,
@@ -141,10 +146,13 @@ def read_known(answer: Answer, content: ImageContent, image: ImageSource) -> Emb
         cached=answer.headers.get("x-cache"),
         timing=answer.timing,
         picture=image,
+        reading=reading,
+        orientation=int(orientation) if orientation.isdecimal() else 1,
+        applied_levels=answer.headers.get("x-image-levels", "full"),
     )
 
 
-def read_embedded(answer: Answer, content: ImageContent, image: ImageSource) -> Embedded:
+def read_embedded(answer: Answer, content: ImageContent, image: ImageSource, reading: Reading) -> Embedded:
     """Read the answer to POST /embed.
 
     Raises:
@@ -154,6 +162,8 @@ def read_embedded(answer: Answer, content: ImageContent, image: ImageSource) -> 
     with _unexpected_answers(answer):
         if document["image_hash"] != content.image_hash:
             raise ValueError("it is about another image")
+        if document.get("image_id", content.image_hash) != reading.image_id(content.image_hash):
+            raise ValueError("the image was read in another way; the service may be too old for levels and bands")
         return Embedded(
             image_hash=content.image_hash,
             width=int(document["width"]),
@@ -162,6 +172,9 @@ def read_embedded(answer: Answer, content: ImageContent, image: ImageSource) -> 
             cached=document["cached"],
             timing=answer.timing,
             picture=image,
+            reading=reading,
+            orientation=int(document.get("orientation", 1)),
+            applied_levels=str(document.get("levels", "full")),
         )
 
 
@@ -243,19 +256,27 @@ def _document(answer: Answer) -> dict[str, Any]:
         return document
 
 
-def _routing(image_hash: str) -> dict[str, str]:
-    """Header with which an ingress sends all requests on an image to the same replica."""
-    return {"X-Image-Hash": image_hash}
+def _routing(image_id: str) -> dict[str, str]:
+    """Header with which an ingress sends all requests on an image to the same replica, however it is read."""
+    return {"X-Image-Hash": image_id.partition("~")[0]}
 
 
-def _image_path(image_hash: str) -> str:
-    return f"embed/{_checked_hash(image_hash)}"
+def _size(text: str) -> tuple[int, int] | None:
+    width, _, height = text.partition(",")
+    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
 
 
-def _checked_hash(image_hash: str) -> str:
-    if not _IMAGE_HASH.fullmatch(image_hash):
-        raise ValueError(f"{image_hash[:80]!r} is not an image_hash, which has 64 characters: 0 to 9 and a to f.")
-    return image_hash
+def _image_path(image_id: str) -> str:
+    return f"embed/{_checked_id(image_id)}"
+
+
+def _checked_id(image_id: str) -> str:
+    if not _IMAGE_ID.fullmatch(image_id):
+        raise ValueError(
+            f"{image_id[:80]!r} is not an image_hash, which has 64 characters, 0 to 9 and a to f, nor an image_id, "
+            "which goes on with ~levels=… and ~bands=…."
+        )
+    return image_id
 
 
 def _finite(text: str) -> float | None:

@@ -26,7 +26,7 @@ from .messages import (
     segment_request,
 )
 from .retries import RetryPolicy
-from .values import Embedded, Model, Multimask, Prompt, Segmentation
+from .values import Embedded, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
 
@@ -59,25 +59,26 @@ Step = Send | Wait | Work
 Operation = Generator[Step, Any, T]
 
 
-def embed(source: ImageInput, progress: Progress | None, retry_policy: RetryPolicy) -> Operation[Embedded]:
+def embed(
+    source: ImageInput, reading: Reading, progress: Progress | None, retry_policy: RetryPolicy
+) -> Operation[Embedded]:
     """Hash an image, ask the service for the hash, and upload the file if the service does not have its embedding."""
     image = yield from _work(lambda: ImageSource.of(source))
     content = yield from _read(image)
-    if content.size is not None:
-        answer = yield from _repeated(head_request(content.image_hash), retry_policy)
-        if (known := read_known(answer, content, image)) is not None:
-            return known
-        if answer.status != 404:
-            raise answer.problem()
-    return (yield from _upload(content, image, progress, retry_policy))
+    answer = yield from _repeated(head_request(reading.image_id(content.image_hash)), retry_policy)
+    if (known := read_known(answer, content, image, reading)) is not None:
+        return known
+    if not answer.is_success and answer.status != 404:
+        raise answer.problem()
+    return (yield from _upload(content, image, reading, progress, retry_policy))
 
 
 def segment(
     image: Embedded | str, prompts: Sequence[Prompt], multimask: Multimask, retry_policy: RetryPolicy
 ) -> Operation[Segmentation]:
     """Segment an image. If the service has evicted it and `image` is an `Embedded`, embed it again."""
-    image_hash = image if isinstance(image, str) else image.image_hash
-    request = segment_request(image_hash, prompts, multimask)
+    image_id = image if isinstance(image, str) else image.image_id
+    request = segment_request(image_id, prompts, multimask)
     embeds_left = _EMBEDS_PER_SEGMENT if isinstance(image, Embedded) else 0
     while True:
         answer = yield from _repeated(request, retry_policy)
@@ -90,23 +91,23 @@ def segment(
         embeds_left -= 1
         source = image.picture
         content = yield from _read(source)
-        if content.image_hash != image_hash:
+        if content.image_hash != image.image_hash:
             problem.add_note(f"{source.path} has changed since and was not embedded again.")
             raise problem
-        yield from _upload(content, source, None, retry_policy)
+        yield from _upload(content, source, image.reading, None, retry_policy)
 
 
-def contains(image_hash: str, retry_policy: RetryPolicy) -> Operation[bool]:
+def contains(image_id: str, retry_policy: RetryPolicy) -> Operation[bool]:
     """Ask whether the service has an image's embedding."""
-    answer = yield from _repeated(head_request(image_hash), retry_policy)
+    answer = yield from _repeated(head_request(image_id), retry_policy)
     if answer.is_success or answer.status == 404:
         return answer.is_success
     raise answer.problem()
 
 
-def forget(image_hash: str, retry_policy: RetryPolicy) -> Operation[bool]:
+def forget(image_id: str, retry_policy: RetryPolicy) -> Operation[bool]:
     """Delete an image's embedding. Return whether there was one."""
-    answer = yield from _repeated(delete_request(image_hash), retry_policy)
+    answer = yield from _repeated(delete_request(image_id), retry_policy)
     if answer.is_success:
         return True
     problem = answer.problem()
@@ -124,12 +125,16 @@ def models(retry_policy: RetryPolicy) -> Operation[tuple[Model, ...]]:
 
 
 def _upload(
-    content: ImageContent, image: ImageSource, progress: Progress | None, retry_policy: RetryPolicy
+    content: ImageContent,
+    image: ImageSource,
+    reading: Reading,
+    progress: Progress | None,
+    retry_policy: RetryPolicy,
 ) -> Operation[Embedded]:
-    answer = yield from _repeated(embed_request(content, progress), retry_policy)
+    answer = yield from _repeated(embed_request(content, reading, progress), retry_policy)
     if not answer.is_success:
         raise answer.problem()
-    return read_embedded(answer, content, image)
+    return read_embedded(answer, content, image, reading)
 
 
 def _read(image: ImageSource) -> Operation[ImageContent]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,10 @@ from .images import ImageSource
 from .rle import decode_rle
 
 Multimask = Literal["auto", 1, 3, 4]
+Levels = Literal["auto", "full", "minmax", "percentile"]
 Box = tuple[int, int, int, int]
+
+_MAX_BAND = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,39 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How the service reads the samples of a file.
+
+    Args:
+        levels: Conversion of samples to grey levels; the API reference describes the choices.
+        bands: Numbers of the bands for red, green and blue, from 1; None for the first three.
+
+    Raises:
+        ValueError: if there are no such levels or bands.
+    """
+
+    levels: Levels = "auto"
+    bands: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the choices when they are made, not when they are sent."""
+        if self.levels not in get_args(Levels):
+            raise ValueError(f"levels is one of {', '.join(get_args(Levels))}, not {self.levels!r}.")
+        if self.bands is not None and not (len(self.bands) == 3 and all(1 <= band <= _MAX_BAND for band in self.bands)):
+            raise ValueError(f"bands are three numbers from 1 to {_MAX_BAND}, not {self.bands}.")
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Parameters of the query, in the order of an image_id. Defaults are left out."""
+        levels: dict[str, str] = {} if self.levels == "auto" else {"levels": self.levels}
+        return levels if self.bands is None else {**levels, "bands": ",".join(map(str, self.bands))}
+
+    def image_id(self, image_hash: str) -> str:
+        """Return the id of an image that is read so."""
+        return "~".join((image_hash, *(f"{name}={value}" for name, value in self.parameters.items())))
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """An embedded image, ready for `segment`.
 
@@ -41,6 +77,9 @@ class Embedded:
         cached: Cache tier that had the embedding, `memory` or `redis`. None if it was computed for this request.
         timing: Times of the last request.
         picture: Path or bytes of the image's file, to embed the image again after an eviction.
+        reading: How the service reads the samples of the file.
+        orientation: EXIF orientation that the service applied, 1 to 8; 1 for none.
+        applied_levels: Conversion of samples to grey levels that the service applied: `full`, `minmax` or `percentile`.
     """
 
     image_hash: str
@@ -50,6 +89,14 @@ class Embedded:
     cached: str | None
     timing: Timing
     picture: ImageSource = field(repr=False, compare=False)
+    reading: Reading = Reading()
+    orientation: int = 1
+    applied_levels: str = "full"
+
+    @property
+    def image_id(self) -> str:
+        """Id of the image: its hash, followed by the levels and bands that were asked for."""
+        return self.reading.image_id(self.image_hash)
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,6 +122,30 @@ def test_an_evicted_image_whose_file_has_changed_is_an_error(client, next_seed, 
     assert caught.value.__notes__ == [f"{path} has changed since and was not embedded again."]
 
 
+def test_levels_and_bands_give_an_image_of_their_own(client, next_seed):
+    data = noise_file((30, 40), next_seed)
+    plain = client.embed(data)
+    embedded = client.embed(data, levels="percentile", bands=(3, 2, 1))
+    known = client.embed(data, levels="percentile", bands=(3, 2, 1))
+
+    assert embedded.image_id == f"{plain.image_hash}~levels=percentile~bands=3,2,1"
+    assert (plain.image_id, plain.applied_levels, embedded.applied_levels) == (plain.image_hash, "full", "percentile")
+    assert (known.was_uploaded, known.applied_levels, known.width, known.height) == (False, "percentile", 40, 30)
+    before = client.segment(embedded, points=(20, 15))
+    client.forget(embedded.image_id)
+    assert client.contains(plain.image_id)
+    after = client.segment(embedded, points=(20, 15))  # embedded again, and read in the same way
+    assert [mask.counts for mask in after.masks] == [mask.counts for mask in before.masks]
+    client.forget(plain.image_hash)
+    assert not client.contains(embedded.image_id)
+
+
+@pytest.mark.parametrize("reading", [{"levels": "bright"}, {"bands": (1, 2)}, {"bands": (0, 1, 2)}])
+def test_levels_and_bands_that_do_not_exist_are_refused_here(client, reading):
+    with pytest.raises(ValueError, match=r"levels|bands"):
+        client.embed(noise_file((30, 40), seed=1), **reading)
+
+
 def test_models_say_whether_they_are_trained(client):
     (model,) = client.models()
 

@@ -147,6 +147,30 @@ test("an image is uploaded once and segmented by its hash", async () => {
   }
 });
 
+test("levels and bands give an image of its own, also when it is known or evicted", async () => {
+  const client = new Client(url);
+  const file = await imageFile(5);
+  const reading = { levels: "percentile", bands: [3, 2, 1] };
+
+  const plain = await client.embed(file);
+  const first = await client.embed(file, reading);
+  const again = await client.embed(file, reading);
+  const before = await client.segment(first.image_id, [CLICK]);
+  await fetch(`${url}embed/${first.image_hash}`, { method: "DELETE" });
+  const after = await client.segment(first.image_id, [CLICK]);
+
+  assert.equal(plain.image_id, plain.image_hash);
+  assert.equal(first.image_id, `${plain.image_hash}~levels=percentile~bands=3,2,1`);
+  assert.deepEqual([first.cached, first.levels, first.orientation], [null, "percentile", 1]);
+  assert.equal(again.cached, "memory");
+  for (const member of ["image_hash", "image_id", "width", "height", "orientation", "levels"]) {
+    assert.equal(again[member], first[member], member);
+  }
+  assert.equal(before.image_id, first.image_id);
+  assert.deepEqual(after.results, before.results);
+  assert.equal(await client.has(plain.image_id), null);
+});
+
 test("logits give nearly the mask that the service makes of them", async () => {
   const client = new Client(url);
   const { image_hash, width, height } = await client.embed(await imageFile(2));
@@ -238,8 +262,11 @@ test("keys and hashes travel in headers, under the service's prefix", async () =
     response.end(JSON.stringify({ results: [] }));
   });
 
-  await new Client(`${server}masks`, { apiKey: "secret-secret" }).segment("a".repeat(64), [CLICK]);
+  const client = new Client(`${server}masks`, { apiKey: "secret-secret" });
+  await client.segment("a".repeat(64), [CLICK]);
+  await client.segment(`${"a".repeat(64)}~levels=full`, [CLICK]);
 
+  assert.equal(seen[1].headers["x-image-hash"], "a".repeat(64)); // all readings of an image reach one replica
   assert.equal(seen[0].url, "/masks/segment");
   assert.equal(seen[0].headers["x-api-key"], "secret-secret");
   assert.equal(seen[0].headers["x-image-hash"], "a".repeat(64));

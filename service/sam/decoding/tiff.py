@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401 - the plugin is imported so that Image.open finds it
 
 from service.errors import UndecodableImage
-from service.sam.decoded_image import UPRIGHT, AppliedLevels, DecodedImage, ReadOptions
+from service.sam.decoded_image import AppliedLevels, DecodedImage, ReadOptions
+from service.sam.decoding.orientation import turned_upright
 from service.sam.decoding.sample_levels import check_bands, grey_levels, level_range, with_options
 from service.sam.decoding.tiff_directory import STRIP_OFFSETS, TILE_OFFSETS, Directory, Form, image_directory
 from service.sam.decoding.tiff_layout import ASSOCIATED, GREY, NEGATIVE_GREY, Layout, check_meaning, layout_of
@@ -24,16 +25,6 @@ from service.sam.image_guards import check_pieces, check_size
 # that are not 0 are opaque.
 _OPAQUE_SHARE: Final = 0.5
 _BLOCK_ROWS: Final = 256
-
-_TRANSPOSITIONS: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def read_tiff(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
@@ -61,9 +52,7 @@ def read_tiff(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
         image, levels = _by_pillow(directory, layout, options)
     else:
         image, levels = _by_samples(directory, layout, options, max_pixels)
-    if layout.orientation != UPRIGHT:
-        image = image.transpose(_TRANSPOSITIONS[layout.orientation])
-    return DecodedImage(image, (image.height, image.width), layout.orientation, levels)
+    return turned_upright(image, layout.orientation, levels=levels)
 
 
 def _by_pillow(directory: Directory, layout: Layout, options: ReadOptions) -> tuple[Image.Image, AppliedLevels]:

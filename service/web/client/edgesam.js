@@ -31,12 +31,16 @@
  *   trained: boolean, granularity: boolean, ranking: Ranking,
  *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>, limits: Record<string, number>}} Model
  * @typedef {import("./transport.js").Timing} Timing
- * @typedef {{image_hash: string, width: number, height: number, model: string,
+ * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
+ * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number]}} Reading how the service reads a file;
+ *   bands are counted from 1
+ * @typedef {{image_hash: string, image_id: string, width: number, height: number, model: string,
  *   results: {masks: Mask[], granularity_box?: Box | null}[], timing: Timing}} Answer one result per prompt, each with its
  *   best mask first
- * @typedef {{image_hash: string, cached: string | null, width: number, height: number, orientation: number,
- *   timing: Timing}} Embedded `cached` is the cache tier that had the embedding, null if it was computed; width and height
- *   are those of the upright image, and `orientation` is the EXIF orientation that the service applied, 1..8
+ * @typedef {{image_hash: string, image_id: string, cached: string | null, width: number, height: number,
+ *   orientation: number, levels: string, timing: Timing}} Embedded `image_id` is what the other methods take;  `cached` is the cache tier that had the embedding, null if it was computed; width and height
+ *   are those of the upright image, and `orientation` is the EXIF orientation that the service applied, 1..8; `levels` is the
+ *   conversion to grey levels that it applied
  * @typedef {{stage: "hash" | "look-up" | "upload" | "encode" | "end", done: number}} Progress `done` is a share, 0..1;
  *   "end" comes once, also after an error
  */
@@ -54,7 +58,7 @@ const RETRIES = 2;
 const MODULE_URL = import.meta.url;
 
 export class Client {
-  /** @type {Map<string, Blob>} */
+  /** @type {Map<string, {file: Blob, reading: Reading}>} */
   #files = new Map();
   /** @type {Map<string, Promise<unknown>>} */
   #restoring = new Map();
@@ -104,26 +108,29 @@ export class Client {
    * Embed an image. The file is uploaded only if the service does not have its embedding.
    *
    * @param {Blob} file image file, as it is on disk
-   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void}} [options]
+   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void} & Reading} [options]
    * @returns {Promise<Embedded>}
    * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
    */
-  async embed(file, { signal, onProgress } = {}) {
+  async embed(file, { signal, onProgress, ...reading } = {}) {
     const started = performance.now();
     try {
       onProgress?.({ stage: "hash", done: 0 });
       const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
       onProgress?.({ stage: "look-up", done: 0 });
-      const headers = await this.#lookUp(imageHash, { signal });
+      const imageId = [imageHash, ...parameters(reading)].join("~");
+      const headers = await this.#lookUp(imageId, { signal });
       const [width, height] = (headers?.get("x-image-size") ?? "").split(",").map(Number);
-      if (!headers || !width || !height) return await this.#upload(file, { signal, onProgress });
-      this.#files.set(imageHash, file);
+      if (!headers || !width || !height) return await this.#upload(file, reading, { signal, onProgress });
+      this.#files.set(imageId, { file, reading });
       return {
         image_hash: imageHash,
+        image_id: imageId,
         cached: headers.get("x-cache") ?? "memory",
         width,
         height,
         orientation: Number(headers.get("x-image-orientation") ?? 1),
+        levels: headers.get("x-image-levels") ?? "full",
         timing: { stages: {}, roundTripMs: performance.now() - started },
       };
     } finally {
@@ -134,7 +141,7 @@ export class Client {
   /**
    * Segment objects of an embedded image.
    *
-   * @param {string} imageHash hash of an embedded image
+   * @param {string} imageHash `image_id` or `image_hash` of an embedded image
    * @param {Prompt[]} prompts one prompt per object
    * @param {object} [options]
    * @param {AbortSignal} [options.signal]
@@ -154,7 +161,7 @@ export class Client {
         method: "POST",
         body: JSON.stringify({ image_hash: imageHash, prompts, ...options }),
         // The header lets a load balancer send all requests on an image to one replica.
-        headers: { "Content-Type": "application/json", "X-Image-Hash": imageHash },
+        headers: { "Content-Type": "application/json", "X-Image-Hash": imageHash.split("~")[0] },
         signal,
         retries,
       });
@@ -165,7 +172,7 @@ export class Client {
   /**
    * Download an image's embedding, for decoding in the browser.
    *
-   * @param {string} imageHash hash of an embedded image
+   * @param {string} imageHash `image_id` or `image_hash` of an embedded image
    * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void}} [options]
    * @returns {Promise<{tokens: Uint16Array, size: {width: number, height: number}, fingerprint: string}>} the tokens,
    *   (4096, 256) float16 bit patterns; the image's size; the model's `fingerprint`
@@ -216,20 +223,20 @@ export class Client {
     try {
       return await send();
     } catch (error) {
-      const file = this.#files.get(imageHash);
-      if (!(error instanceof Problem && error.code === "embedding-not-found" && file)) throw error;
-      await this.#restore(imageHash, file);
+      const kept = this.#files.get(imageHash);
+      if (!(error instanceof Problem && error.code === "embedding-not-found" && kept)) throw error;
+      await this.#restore(imageHash, kept);
       signal?.throwIfAborted();
       return send();
     }
   }
 
   /** Upload an evicted image: once for all requests that wait for it, even if one of them is aborted. */
-  #restore(imageHash, file) {
+  #restore(imageHash, { file, reading }) {
     let restoring = this.#restoring.get(imageHash);
     if (!restoring) {
       const onProgress = (progress) => this.onRestore?.(imageHash, progress);
-      restoring = this.#upload(file, { onProgress }).finally(() => {
+      restoring = this.#upload(file, reading, { onProgress }).finally(() => {
         this.#restoring.delete(imageHash);
         onProgress({ stage: "end", done: 1 });
       });
@@ -238,11 +245,15 @@ export class Client {
     return restoring;
   }
 
-  /** @param {Blob} file @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void}} options */
-  async #upload(file, { signal, onProgress }) {
+  /**
+   * @param {Blob} file @param {Reading} reading
+   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void}} options
+   */
+  async #upload(file, reading, { signal, onProgress }) {
     onProgress?.({ stage: "upload", done: 0 });
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
-    const answer = await this.#request("embed", {
+    const query = parameters(reading).join("&");
+    const answer = await this.#request(query ? `embed?${query}` : "embed", {
       method: "POST",
       body: file,
       headers: { "Content-Type": type },
@@ -251,7 +262,7 @@ export class Client {
       onUpload: onProgress && ((done) => onProgress({ stage: done < 1 ? "upload" : "encode", done })),
     });
     const embedded = await answer.json();
-    this.#files.set(embedded.image_hash, file);
+    this.#files.set(embedded.image_id, { file, reading });
     return { ...embedded, timing: answer.timing };
   }
 
@@ -259,6 +270,15 @@ export class Client {
   #request(path, options) {
     return request(this.url + path, { ...options, apiKey: this.apiKey, timeoutMs: this.timeoutMs });
   }
+}
+
+/**
+ * The parameters of a reading that are no defaults, in the order that they have in an `image_id`.
+ *
+ * @param {Reading} reading
+ */
+function parameters({ levels = "auto", bands }) {
+  return [...(levels === "auto" ? [] : [`levels=${levels}`]), ...(bands ? [`bands=${bands.join(",")}`] : [])];
 }
 
 /** The address of the service that serves this module as `web/client/edgesam.js`. */
