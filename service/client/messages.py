@@ -132,8 +132,8 @@ def segment_request(image_id: str, prompts: Sequence[Prompt], multimask: Multima
 
 
 def read_known(answer: Answer, content: ImageContent, image: ImageSource, reading: Reading) -> Embedded | None:
-    """Read the answer to HEAD. None if the image must be uploaded, also if its size is unknown."""
-    size = _size(answer.headers.get("x-image-size", "")) or content.size  # older services send no size
+    """Read the answer to HEAD. None if the image must be uploaded, also to an older service, which sends no size."""
+    size = _size(answer.headers.get("x-image-size", ""))
     if not answer.is_success or size is None:
         return None
     width, height = size

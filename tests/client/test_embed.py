@@ -10,8 +10,7 @@ from support.client_kinds import KEY
 from support.noise_images import as_file, noise_file, noise_image
 
 from service.client import PictureRefused
-from service.client.images import ImageContent, ImageSource
-from service.sam.images import decode_image
+from service.client.images import ImageSource
 
 
 def test_a_known_image_is_not_uploaded_again(client, next_seed):
@@ -57,20 +56,17 @@ def test_progress_runs_from_nothing_to_everything(client, next_seed):
     assert len(told) == 4
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
-@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
-def test_the_size_that_is_read_here_is_the_one_that_the_service_counts(file_format, orientation):
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_known_image_has_the_size_and_orientation_of_its_upload(client, file_format, next_seed):
     exif = Image.Exif()
-    if orientation is not None:
-        exif[0x0112] = orientation
-    data = as_file(noise_image((20, 30)), file_format, exif=exif)
+    exif[0x0112] = 6
+    data = as_file(noise_image((20, 30), next_seed), file_format, exif=exif)
 
-    assert ImageContent.of(data).size == decode_image(data, max_pixels=1000).size
+    first, second = client.embed(data), client.embed(data)
 
-
-@pytest.mark.parametrize("data", [b"", b"no image", noise_file((50, 50))[:20]])
-def test_what_cannot_be_read_here_has_no_size_and_is_sent(data):
-    assert ImageContent.of(data).size is None
+    assert (first.was_uploaded, second.was_uploaded) == (True, False)
+    assert (second.width, second.height, second.orientation) == (first.width, first.height, first.orientation)
+    assert (first.width, first.height, first.orientation) == ((30, 20, 1) if file_format == "WEBP" else (20, 30, 6))
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)])

@@ -43,8 +43,8 @@ def test_other_texts_are_no_hashes(text):
     "options",
     [
         "~", "~~", "~levels=auto", "~levels=", "~levels", "~levels=FULL", "~levels=full~levels=full", "~bands=4,3",
-        "~bands=4,3,2~levels=full", "~bands=4,3,2,1", "~bands=04,3,2", "~bands=0,1,2", "~bands=4, 3,2", "~bands=10000,1,2",
-        "~bands=4,3,2\n", "~bands=٤,3,2", "~crop=1",
+        "~bands=4,3,2~levels=full", "~bands=4,3,2,1", "~bands=04,3,2", "~bands=0,1,2", "~bands=4, 3,2",
+        "~bands=10000,1,2", "~bands=4,3,2\n", "~bands=٤,3,2", "~crop=1",
     ],
 )  # fmt: skip
 def test_other_texts_are_no_options(options):
