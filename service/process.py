@@ -71,15 +71,22 @@ def drop_service_links(environment: MutableMapping[str, str], settings: Collecti
 
 
 def configure_image_libraries() -> None:
-    """Set the options of Pillow and OpenCV that hold for the whole process.
+    """Set the options of Pillow, its extension for HEIC and OpenCV that hold for the whole process.
 
-    Afterwards only `service.sam.images` limits the size of images, and a damaged image writes no line to the log.
+    Afterwards each image is decoded by one thread, only `service.sam.images` limits the size of images, and a damaged image writes no line to the log.
     Otherwise libtiff would write one line for every broken line of a TIFF. The client still gets an answer.
     """
     import cv2  # noqa: PLC0415 - imports NumPy, which reads the environment
-    from PIL import Image, _imaging  # noqa: PLC0415 - not needed by `--help`
+    from PIL import AvifImagePlugin, Image, _imaging  # noqa: PLC0415 - not needed by `--help`
 
     cv2.setNumThreads(1)  # each worker thread has a processor of its own already
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    with contextlib.suppress(ImportError):
+        import pillow_heif  # noqa: PLC0415 - an extra
+
+        pillow_heif.options.DECODE_THREADS = 1
+        for name in ("THUMBNAILS", "DEPTH_IMAGES", "AUX_IMAGES"):  # nobody looks at them
+            setattr(pillow_heif.options, name, False)
     Image.MAX_IMAGE_PIXELS = None  # Pillow's limit counts differently from `max_pixels`, and only warns at first
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)

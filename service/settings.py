@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     )
 
     max_image_bytes: int = Field(32 << 20, ge=1024, description="Largest size of an uploaded image file, in bytes.")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Largest number of pixels of an image.")
+    max_image_pixels: int = Field(52_000_000, ge=1, description="Largest number of pixels of an image.")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest size of the body of /segment, in bytes.")
     max_prompts: int = Field(64, ge=1, le=256, description="Largest number of prompts in one request.")
     max_embed_requests: int = Field(

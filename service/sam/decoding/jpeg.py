@@ -15,10 +15,10 @@ from service.sam.decoding.sample_levels import with_options
 from service.sam.image_guards import check_size
 from service.sam.transforms import FRAME_SIZE, Size
 
-# libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, several times faster and into a fraction of the memory. Resizing to
-# the frame from 1.5 times its side gives masks with an IoU of 0.99 to those from full resolution.
+# libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, several times faster and into a fraction of the memory. From 1.9 times
+# the side of the frame, masks have a mean IoU of 0.99 to those from full resolution; from 1.5 times 0.98.
 _SCALES: Final = (8, 4, 2)
-_SMALLEST_LONG_SIDE = FRAME_SIZE * 3 // 2
+_SMALLEST_LONG_SIDE = -(-FRAME_SIZE * 19 // 10)
 # Reducing rounds each side up to whole pixels, which must not stretch the image.
 _SMALLEST_SHORT_SIDE = 256
 
