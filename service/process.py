@@ -73,8 +73,9 @@ def drop_service_links(environment: MutableMapping[str, str], settings: Collecti
 def configure_image_libraries() -> None:
     """Set the options of Pillow, its extension for HEIC and OpenCV that hold for the whole process.
 
-    Afterwards each image is decoded by one thread, only `service.sam.images` limits the size of images, and a damaged image writes no line to the log.
-    Otherwise libtiff would write one line for every broken line of a TIFF. The client still gets an answer.
+    Afterwards one thread decodes an image, only `service.sam.images` limits its size, and a damaged image writes no
+    line to the log. Otherwise libtiff would write one line for every broken line of a TIFF. The client still gets an
+    answer.
     """
     import cv2  # noqa: PLC0415 - imports NumPy, which reads the environment
     from PIL import AvifImagePlugin, Image, _imaging  # noqa: PLC0415 - not needed by `--help`

@@ -132,7 +132,7 @@ print(raise_file_limit(16384), resource.getrlimit(resource.RLIMIT_NOFILE))
 IMAGE_LIBRARIES = """
 import io
 import cv2
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 from service.process import configure_image_libraries
 from service.sam.images import decode_image
 configure_image_libraries()
@@ -144,12 +144,12 @@ try:
     decode_image(bytes(damaged), max_pixels=10_000)
 except Exception as error:
     print(type(error).__name__)
-print(cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS)
+print(cv2.getNumThreads(), AvifImagePlugin.DEFAULT_MAX_THREADS, Image.MAX_IMAGE_PIXELS)
 """
 
 
 def test_image_libraries_use_one_thread_and_a_damaged_image_prints_nothing():
     done = subprocess.run([sys.executable, "-c", IMAGE_LIBRARIES], capture_output=True, text=True, check=True, cwd=ROOT)
 
-    assert done.stdout.split() == ["UndecodableImage", "1", "None"]
+    assert done.stdout.split() == ["UndecodableImage", "1", "1", "None"]
     assert done.stderr == ""

@@ -126,6 +126,8 @@ def files_of_every_kind():
         encoded(image.convert("P"), "GIF", save_all=True, append_images=[turned.convert("P")]),
         encoded(image, "WEBP", exif=exif),
         encoded(image.convert("RGBA"), "WEBP", lossless=True, **frames),
+        encoded(image, "AVIF", exif=exif),
+        encoded(image.convert("RGBA"), "AVIF", **frames),
         encoded(image, "BMP"),
         encoded(image.convert("P"), "BMP"),
         encoded(image, "TIFF", exif=exif),

@@ -15,8 +15,8 @@ from service.sam.decoding.sample_levels import with_options
 from service.sam.image_guards import check_size
 from service.sam.transforms import FRAME_SIZE, Size
 
-# libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, several times faster and into a fraction of the memory. From 1.9 times
-# the side of the frame, masks have a mean IoU of 0.99 to those from full resolution; from 1.5 times 0.98.
+# libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, in half the time and into a fraction of the memory. From 1.9 times
+# the frame's side, masks have a mean IoU of 0.99 to those from full resolution; from 1.5 times 0.98.
 _SCALES: Final = (8, 4, 2)
 _SMALLEST_LONG_SIDE = -(-FRAME_SIZE * 19 // 10)
 # Reducing rounds each side up to whole pixels, which must not stretch the image.
