@@ -138,7 +138,9 @@ test("an image is uploaded once and segmented by its hash", async () => {
   assert.equal(first.image_hash, await sha256(file));
   assert.equal(first.cached, null);
   assert.equal(again.cached, "memory");
-  assert.deepEqual([first.width, first.height], [width, height]);
+  for (const embedded of [first, again]) {
+    assert.deepEqual([embedded.width, embedded.height, embedded.orientation], [width, height, 1]);
+  }
   assert.equal(results[0].masks.length, 3);
   assert.ok(timing.stages.decode > 0 && timing.roundTripMs >= timing.stages.decode);
   assert.deepEqual([...new Set(progress)].slice(0, 3), ["hash", "look-up", "upload"]);

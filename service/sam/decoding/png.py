@@ -40,9 +40,8 @@ def read_png(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage
 
 
 def _rgb(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Image.Image, AppliedLevels]:
-    wide = _wide_samples(image, png, options) if png.depth == 16 else None
-    if wide is not None:
-        return _from_wide_samples(wide, image, png, options)
+    if png.depth == 16 and _needs_low_bytes(image, png, options):
+        return _from_wide_samples(image, png, options)
     page = to_rgb(image)
     if png.colour_key:
         scale = 255 // ((1 << png.depth) - 1)  # Pillow spreads fewer bits over 0 to 255
@@ -52,15 +51,38 @@ def _rgb(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Imag
     return with_options(page, options)
 
 
-def _wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions) -> NDArray[np.uint16] | None:
-    """Return samples of 16 bits, (H, W) or (H, W, 3); None where the high bytes, which Pillow gives, are enough."""
-    if png.kind == GREY:
-        return np.asarray(image)
-    if png.kind == GREY_ALPHA:
-        return None  # Pillow has no reader of the low bytes
-    is_bright = any(any(channel.histogram()[_DARK_HIGH_BYTE:]) for channel in image.split()[:3])
-    if not png.colour_key and (options.levels == "full" or (options.levels == "auto" and is_bright)):
-        return None
+def _needs_low_bytes(image: Image.Image, png: PngPixels, options: ReadOptions) -> bool:
+    """Return whether the high bytes of 16-bit samples, which Pillow gives for colours, are not enough."""
+    if png.kind in {GREY, GREY_ALPHA}:
+        return png.kind == GREY  # with alpha Pillow has no reader of the low bytes
+    if png.colour_key or options.levels not in {"auto", "full"}:
+        return True
+    is_dark = not any(any(channel.histogram()[_DARK_HIGH_BYTE:]) for channel in image.split()[:3])
+    return options.levels == "auto" and is_dark
+
+
+def _from_wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Image.Image, AppliedLevels]:
+    samples = np.asarray(image) if png.kind == GREY else _wide_samples(image, png)
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    chosen = level_range(samples, options.levels, full=(0.0, 65535.0))
+    if chosen.levels == "full" and image.mode == "RGB":
+        page = image.copy()
+    else:
+        image.close()  # frees a quarter of the memory
+        page = Image.fromarray(grey_levels(samples, chosen))
+        page = page.convert("RGB") if page.mode == "L" else page
+    page, _ = with_options(page, ReadOptions("full", options.bands))
+    if png.colour_key:
+        whiten_colour(page, samples, png.colour_key)
+    del samples  # three quarters of the memory
+    if alpha is not None:
+        page.putalpha(alpha)
+        page = on_white(page)
+    return page, chosen.levels
+
+
+def _wide_samples(image: Image.Image, png: PngPixels) -> NDArray[np.uint16]:
+    """Return colours of 16 bits, (H, W, 3), from an image with their high bytes."""
     samples = np.empty((image.height, image.width, 3), np.uint16)
     with _low_bytes(png) as low:
         for box in bands(image):
@@ -69,23 +91,6 @@ def _wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions) -> N
             rows <<= 8
             rows |= np.asarray(low.crop(box))[..., :3]
     return samples
-
-
-def _from_wide_samples(
-    samples: NDArray[np.uint16], image: Image.Image, png: PngPixels, options: ReadOptions
-) -> tuple[Image.Image, AppliedLevels]:
-    chosen = level_range(samples, options.levels, full=(0.0, 65535.0))
-    if chosen.levels == "full" and image.mode == "RGB":
-        page = image.copy()
-    else:
-        page = Image.fromarray(grey_levels(samples, chosen)).convert("RGB")
-    page, _ = with_options(page, ReadOptions("full", options.bands))
-    if png.colour_key:
-        whiten_colour(page, samples, png.colour_key)
-    if image.mode == "RGBA":
-        page.putalpha(image.getchannel("A"))
-        page = on_white(page)
-    return page, chosen.levels
 
 
 def _low_bytes(png: PngPixels) -> Image.Image:
