@@ -15,7 +15,8 @@ MIB = 1 << 20
 # container. The memory of CUDA's libraries is an assumption.
 BASE_BYTES = {"all": 560 * MIB, "embed": 460 * MIB, "segment": 280 * MIB}
 CUDA_BYTES = 1536 * MIB
-# Measured with an RGBA WebP of 50 megapixels, the costliest: 808 MiB above the base (docs/operations/reliability.md).
+# Measured with an RGBA WebP of 50 megapixels, the costliest: 792 to 808 MiB above the base
+# (docs/operations/reliability.md).
 IMAGE_BYTES_PER_PIXEL = 17.0
 FRAME_BYTES = 3 * 1024 * 1024 * 4
 TOKENS_BYTES = 4096 * 256 * 2

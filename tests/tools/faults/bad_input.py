@@ -17,7 +17,7 @@ from service.errors import ServiceError
 from service.process import configure_image_libraries
 from service.sam.images import decode_image
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 52_000_000
 # libwebp holds two canvases and gives a copy to Pillow, which makes another copy: 16 bytes per pixel. The rest is two
 # copies of the largest body, and memory that the allocator does not return at once.
 BOUND_BYTES = 16 * MAX_PIXELS + 256 * MIB

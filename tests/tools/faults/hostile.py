@@ -58,8 +58,9 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     for mode, file_format, options in (
         ("1", "PNG", {}), ("P", "GIF", {}), ("L", "TIFF", {"compression": "tiff_lzw"}),
         ("RGBA", "PNG", {"compress_level": 1}), ("RGB", "WEBP", {"lossless": True, "method": 0}),
+        ("RGBA", "AVIF", {"speed": 10}),
     ):  # fmt: skip
-        yield f"50 megapixels in few bytes, {file_format}", _file(Image.new(mode, (7070, 7070)), file_format, **options)
+        yield f"50 megapixels in few bytes, {file_format}", _file(Image.new(mode, (8192, 6144)), file_format, **options)
     yield "200 megapixels, PNG", _file(Image.new("1", (20_000, 10_000)), "PNG")
     yield "claims of 4 gigapixels, PNG", png(65_535, 65_535, zlib.compress(bytes(1000)))
     yield "claims of 268 megapixels, WebP", webp_canvas(16_384, 16_384)

@@ -300,9 +300,10 @@ def memory_limits(scene: Scene, outcome: Outcome) -> None:
 
 def worst_images() -> Iterator[tuple[str, bytes]]:
     """Yield the largest accepted images of the kinds that need most memory."""
-    size = (7070, 7070)
+    size = (8192, 6144)
     for mode, file_format, options in (
         ("RGB", "JPEG", {}), ("RGBA", "PNG", {"compress_level": 1}), ("RGBA", "WEBP", {"lossless": True, "method": 0}),
+        ("RGBA", "AVIF", {"speed": 10, "subsampling": "4:4:4"}),
     ):  # fmt: skip
         image = Image.new(mode, size, (90, 120, 60, 128)[: len(mode)])
         with contextlib.closing(image):
