@@ -80,7 +80,7 @@ class Segmenter:
 
         1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image, and add boxes by
         granularity where that is asked for. 4. Decode. While other prompts decode, 5. choose masks by their logits,
-        enlarge and write only those. 6. Keep the masks for refinement.
+        store these for refinement, enlarge and write them. 6. Wait until the masks are stored, for a bounded time.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -103,19 +103,21 @@ class Segmenter:
             boxes: Sequence[Box | None] | None = None
             if granularity == "auto":
                 complete, boxes = await self._executor.run(context.timings, _with_boxes, complete, state.embedding)
-            builder = SegmentationBuilder(
-                key=key,
-                image=state.embedding.info,
-                prompts=complete,
-                boxes=boxes,
-                multimask=multimask,
-                ranking=self._runtime.manifest.ranking,
-                renderer=renderer,
-                mask_function=self._mask_function,
-                context=context,
-            )
-            answer = await self._decode(state, builder, context)
-            await self._masks.keep(key, builder.masks, context)
+            with self._masks.of_answer(key, context) as masks:
+                builder = SegmentationBuilder(
+                    key=key,
+                    image=state.embedding.info,
+                    prompts=complete,
+                    boxes=boxes,
+                    multimask=multimask,
+                    ranking=self._runtime.manifest.ranking,
+                    renderer=renderer,
+                    mask_function=self._mask_function,
+                    on_masks=masks.add,
+                    context=context,
+                )
+                answer = await self._decode(state, builder, context)
+                await self._masks.keep(masks)
         return answer
 
     async def _with_masks(
