@@ -77,7 +77,7 @@ async def test_a_silent_redis_holds_up_an_answer_for_a_bounded_time_and_stores_i
         redis_server.resume()
 
     assert found[MASK_ID] is LOGITS
-    stored = lambda: redis_server.ask("EXISTS", KEYS[0].mask_key(MASK_ID)) == 1  # noqa: E731
+    stored = lambda: redis_server.ask("EXISTS", KEYS[0].mask_key(MASK_ID)) == 1
     await eventually(stored, timeout_s=60)
 
 
