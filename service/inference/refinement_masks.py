@@ -18,6 +18,7 @@ from service.inference.image_key import ImageKey
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.gathering import gather_or_cancel
 from service.sam.embedding import deletion_group, image_of_mask, includes
+from service.sam.mask_prompts import EncodedMask
 from service.sam.prompts import Prompt
 
 # Deletions use the background capacity of a caller of their own. No API key has this name.
@@ -33,10 +34,12 @@ class RefinablePrompt:
     Args:
         prompt: Points, box and mask logits of the prompt.
         mask_id: Id of the mask to refine; None for a prompt without one, or with the logits themselves.
+        mask: Binary mask that is the mask prompt, not decoded yet; None for a prompt without one.
     """
 
     prompt: Prompt
     mask_id: str | None = None
+    mask: EncodedMask | None = None
 
 
 # Masks that one request reads from Redis at the same time. By default a process has eight connections.
