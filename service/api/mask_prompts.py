@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service.api.json_images import decode_base64
-from service.api.problems import broken_rule
+from service.api.problems import UNION_TAG, broken_rule
 from service.errors import ServiceError
 from service.sam.mask_prompts import EncodedMask, PngMask, RleMask
 
@@ -13,6 +13,15 @@ from service.sam.mask_prompts import EncodedMask, PngMask, RleMask
 MAX_RUNS = 1 << 18
 _MAX_RLE_CHARACTERS = 1 << 20
 _MAX_PNG_CHARACTERS = 1 << 23
+
+
+def _kind(value: object) -> str:
+    return f"{UNION_TAG}text" if isinstance(value, str) else f"{UNION_TAG}other"
+
+
+# The type of a value decides which choice of a union it is. So a mistake is reported once, where it is.
+_Text = Tag(f"{UNION_TAG}text")
+_Other = Tag(f"{UNION_TAG}other")
 
 
 class RleMaskModel(BaseModel):
@@ -25,14 +34,19 @@ class RleMaskModel(BaseModel):
         Field(description="height, width; those of the upright image"),
     ]
     counts: Annotated[
-        Annotated[str, Field(max_length=_MAX_RLE_CHARACTERS)]
-        | Annotated[list[Annotated[int, Field(ge=0, le=1 << 40)]], Field(max_length=MAX_RUNS)],
+        Annotated[str, Field(max_length=_MAX_RLE_CHARACTERS), _Text]
+        | Annotated[list[Annotated[int, Field(ge=0, le=1 << 40)]], Field(max_length=MAX_RUNS), _Other],
+        Discriminator(_kind),
         Field(description="Run lengths, as COCO's compressed text or as numbers."),
     ]
 
 
 MaskField = Annotated[
-    Annotated[str, Field(max_length=_MAX_PNG_CHARACTERS)] | RleMaskModel | None,
+    Annotated[
+        Annotated[str, Field(max_length=_MAX_PNG_CHARACTERS), _Text] | Annotated[RleMaskModel, _Other],
+        Discriminator(_kind),
+    ]
+    | None,
     Field(
         description="Binary mask of the image's size: a PNG in base64 or as a data: URI, or COCO run lengths. In a PNG "
         "the pixels that are neither black nor transparent are inside."

@@ -47,6 +47,9 @@ _READINESS_ROUTE: Final = "/readyz"
 _MAX_FINDINGS = 10_000
 _MAX_NAME_CHARACTERS = 64
 
+UNION_TAG: Final = "~"
+"""Beginning of the tags of unions. pydantic has them among the members that lead to a mistake."""
+
 # Errors of the framework, and 500 for unexpected exceptions.
 FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
     404: ("not-found", "There is nothing at this address"),
@@ -172,7 +175,8 @@ def _listed(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def _where(location: Iterable[int | str]) -> str:
     """Return a JSON pointer of bounded length: its names come from the request."""
-    return "/" + "/".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location)
+    parts = (str(part)[:_MAX_NAME_CHARACTERS] for part in location)
+    return "/" + "/".join(part for part in parts if not part.startswith(UNION_TAG))
 
 
 def _allowed_methods(request: Request) -> str:

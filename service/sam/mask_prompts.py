@@ -44,8 +44,8 @@ class RleMask:
     size: Size
     counts: str | Sequence[int]
 
-    def columns(self) -> NDArray[np.uint8]:
-        """Return the pixels column after column, (W, H), 255 inside. Blocking.
+    def rows(self) -> NDArray[np.uint8]:
+        """Return the pixels, (H, W), 255 inside. Its size has to be checked before. Blocking.
 
         Raises:
             InvalidRequest: The run lengths cannot be read, or do not fill the mask.
@@ -58,7 +58,8 @@ class RleMask:
             raise InvalidRequest(f"The run lengths do not have the sum of {height} x {width} = {total} pixels.")
         values = np.zeros(len(runs), np.uint8)
         values[1::2] = 255
-        return np.repeat(values, runs.astype(np.int64)).reshape(width, height)
+        pixels = cv2.transpose(np.repeat(values, runs.astype(np.int64)).reshape(width, height))
+        return np.asarray(pixels, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,14 +124,8 @@ def with_mask(prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
             f"The mask has {mask.size[1]} x {mask.size[0]} pixels, and the upright image {original_size[1]} x "
             f"{original_size[0]}. Send a mask of the image's size."
         )
-    if isinstance(mask, RleMask):
-        columns = mask.columns()
-        top, left, height, width = cv2.boundingRect(columns)
-        logits = _logits(columns).T
-    else:
-        rows = mask.rows()
-        left, top, width, height = cv2.boundingRect(rows)
-        logits = _logits(rows)
+    pixels = mask.rows()
+    left, top, width, height = cv2.boundingRect(pixels)
     if width == 0:
         raise InvalidRequest("The mask is empty: no pixel is inside. Send a mask of an object.")
     is_alone = len(prompt.points) == 0 and prompt.box is None
@@ -139,7 +134,7 @@ def with_mask(prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
         corners = np.array([[left, top], [left + width, top + height]], np.float64)
         held = np.concatenate((corners, prompt.points[prompt.labels == POSITIVE]))
         box = np.concatenate((held.min(axis=0), held.max(axis=0)))
-    return replace(prompt, mask_logits=np.ascontiguousarray(logits), box=box, is_held=is_alone)
+    return replace(prompt, mask_logits=_logits(pixels), box=box, is_held=is_alone)
 
 
 def held_to_mask(logits: NDArray[np.float32], mask_logits: NDArray[np.floating]) -> NDArray[np.float32]:
