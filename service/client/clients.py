@@ -87,7 +87,7 @@ class Client:
         Args:
             picture: Result of `embed`, or an image_hash or image_id. An image that the service has evicted is embedded
                 again, but not if only its id is given.
-            prompts: One prompt per object, instead of the four arguments below.
+            prompts: One prompt per object, instead of the five arguments below.
             points: Points as (N, 2) array of (x, y), in pixels of the upright image.
             labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
             box: Box x0, y0, x1, y1, in pixels of the upright image.
