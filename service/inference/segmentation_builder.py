@@ -123,12 +123,13 @@ class SegmentationBuilder(Generic[Answer]):
             chosen = rank(scores, candidates(self._multimask, self.prompts[index]))
             chosen = chosen[: self._renderer.masks_per_prompt]
             started = perf_counter()
-            identified = [self._identified(decoded.mask_logits[row, i]) for i in chosen]
+            logits = [decoded.mask_logits[row, i] for i in chosen]
+            identified = [self._identified(each) for each in logits]
             self._on_masks(identified)
-            for i, (mask_id, mask_logits) in zip(chosen, identified, strict=True):
+            for i, each, (mask_id, mask_logits) in zip(chosen, logits, identified, strict=True):
                 self._context.deadline.check()
                 mask = SegmentedMask(
-                    mask=self._mask_function(decoded.mask_logits[row, i], self._image.size),
+                    mask=self._mask_function(each, self._image.size),
                     mask_logits=mask_logits,
                     mask_id=mask_id,
                     score=scores[i],
