@@ -4,7 +4,6 @@ The model hardly follows a mask prompt that is alone (docs/explanation/model.md,
 gives a box, and where it is all that a prompt has, the answer is held to it.
 """
 
-import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from service.errors import InvalidRequest, ServiceError
-from service.sam.image_guards import check_png_chunks
+from service.sam.decoding.joined_file import joined_file
+from service.sam.decoding.png_chunks import png_pixels
 from service.sam.prompts import POSITIVE, Prompt
 from service.sam.rle import decode_counts
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
@@ -93,8 +93,8 @@ class PngMask:
             InvalidRequest: The file is broken, or has colours and too many pixels for them.
         """
         try:
-            check_png_chunks(self.data)
-            with Image.open(io.BytesIO(self.data), formats=["PNG"]) as image:
+            png = png_pixels(self.data, self.size[0] * self.size[1])
+            with Image.open(joined_file(png.parts), formats=["PNG"]) as image:
                 return _positive(_inside(image))
         except ServiceError as error:
             raise InvalidRequest(error.detail) from error
