@@ -10,6 +10,7 @@
     │   ├── RateLimited           429  rate-limited             too many requests of the API key
     │   ├── Misdirected           421  misdirected              replicas with another role answer this
     │   ├── BodyTooLarge          413  body-too-large           more bytes than the server takes
+    │   ├── UnsupportedEncoding   415  unsupported-encoding     the body is compressed
     │   ├── BodyTimeout           408  body-timeout             the body came too slowly
     │   ├── MalformedHead         400  malformed-head           not HTTP
     │   ├── HeadTooLarge          431  head-too-large           more bytes of headers than the server takes
@@ -105,6 +106,12 @@ class BodyTooLarge(ServiceError):
     """The body has more bytes than the route takes. The rest was not read."""
 
     status, code, title = 413, "body-too-large", "The body is too large"
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body has a Content-Encoding. Bodies are read as they are, never unpacked."""
+
+    status, code, title = 415, "unsupported-encoding", "The body is compressed"
 
 
 class BodyTimeout(ServiceError):

@@ -147,6 +147,13 @@ class Settings(BaseSettings):
     mask_ttl_s: float = Field(
         600.0, gt=0, description="Time for which a mask can be refined by its mask_id, in seconds."
     )
+    mask_store_timeout_s: float = Field(
+        0.25,
+        ge=0,
+        le=10,
+        description="Time that an answer of /segment waits for Redis to store its masks, in seconds. "
+        "0: it does not wait, and other replicas find the masks later.",
+    )
     mask_memory_bytes: int = Field(
         256 << 20,
         ge=0,

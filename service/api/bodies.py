@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedImage
+from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedEncoding, UnsupportedImage
 
 MULTIPART_FIELD = "image"
 LEVELS_FIELD, BANDS_FIELD = "levels", "bands"
@@ -71,10 +71,12 @@ async def read_body(
         grace_s: Time from the first read in which the speed does not count, in seconds.
 
     Raises:
+        UnsupportedEncoding: The body is compressed. Nothing is read.
         BodyTooLarge: The body has, or announces, more than `max_bytes`. The rest is not read.
         BodyTimeout: The body is too slow, in total or on average.
         MalformedBody: The body is empty.
     """
+    _check_encoding(request)
 
     def too_large() -> BodyTooLarge:
         return BodyTooLarge(
@@ -117,8 +119,22 @@ async def read_body(
     return b"".join(chunks)
 
 
-def image_of(body: bytes, content_type: str) -> bytes:
-    """Return the bytes of the image in a raw or a multipart body. Blocking.
+def _check_encoding(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding(
+            f"Content-Encoding {encoding[:64]!r} is not supported. Send the body as it is, without this header: images "
+            "are compressed already."
+        )
+
+
+def without_bom(body: bytes) -> bytes:
+    """Return the body without the mark by which some Windows tools begin text in UTF-8."""
+    return body.removeprefix(b"\xef\xbb\xbf")
+
+
+def fields_of(body: bytes, content_type: str) -> dict[str, bytes]:
+    """Return the image in a raw or a multipart body under `image`, and the other fields of an upload. Blocking.
 
     The format of the image is found in its bytes. The content type only states how they are wrapped.
 
@@ -130,19 +146,6 @@ def image_of(body: bytes, content_type: str) -> bytes:
         UnsupportedImage: The content type is neither that of an image nor multipart/form-data.
         MalformedBody: The multipart body cannot be read, or has no field `image`.
     """
-    return fields_of(body, content_type)[MULTIPART_FIELD]
-
-
-def fields_of(body: bytes, content_type: str) -> dict[str, bytes]:
-    """Return the image in a raw or a multipart body under `image`, and the other fields of an upload. Blocking.
-
-    Args:
-        body: Body of an upload.
-        content_type: Value of Content-Type; empty if the request has none.
-
-    Raises:
-        UnsupportedImage, MalformedBody: As for `image_of`.
-    """
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         boundary = options.get(b"boundary")
@@ -152,7 +155,8 @@ def fields_of(body: bytes, content_type: str) -> dict[str, bytes]:
     if kind and not kind.startswith(b"image/") and kind != b"application/octet-stream":
         raise UnsupportedImage(
             f"Content-Type {kind.decode('latin-1')!r} is not that of an image. Send the bytes of the file as "
-            f"image/jpeg, image/png or image/webp, or as multipart/form-data with the field {MULTIPART_FIELD!r}."
+            f"image/jpeg, image/png or image/webp, as multipart/form-data with the field {MULTIPART_FIELD!r}, or in "
+            "base64 as application/json."
         )
     return {MULTIPART_FIELD: body}
 

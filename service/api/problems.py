@@ -29,6 +29,7 @@ from service.errors import (
     RateLimited,
     ServiceError,
     Unauthorized,
+    UnsupportedEncoding,
 )
 from service.telemetry.metrics import Metrics
 
@@ -45,6 +46,9 @@ _READINESS_ROUTE: Final = "/readyz"
 # pydantic renders all of its findings or none, 2 µs each, and a body of megabytes can hold a million of them.
 _MAX_FINDINGS = 10_000
 _MAX_NAME_CHARACTERS = 64
+
+UNION_TAG: Final = "~"
+"""Beginning of the tags of unions. pydantic has them among the members that lead to a mistake."""
 
 # Errors of the framework, and 500 for unexpected exceptions.
 FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
@@ -83,6 +87,8 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     elif error.status == HTTPStatus.FORBIDDEN:
         headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
+    elif isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
     elif isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.extra['size']}"  # RFC 9110, 15.5.17
     return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
@@ -113,7 +119,7 @@ def invalid_request(error: ValidationError) -> InvalidRequest | MalformedBody:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return MalformedBody(f"The body is not JSON: {found[0]['msg']}.")
-    listed = [{"where": _where(item["loc"]), "message": item["msg"]} for item in found[:10]]
+    listed = _listed(found[:10])
     first = listed[0]
     more = f" ({count - 1} more in `errors`)" if count > 1 else ""
     return InvalidRequest(f"{first['where']}: {first['message']}{more}.", extra={"errors": listed})
@@ -145,7 +151,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        listed = [{"where": _where(item["loc"]), "message": item["msg"]} for item in error.errors()]
+        listed = _listed(error.errors())
         detail = f"{listed[0]['where']}: {listed[0]['message']}."
         return refuse(request.scope, InvalidRequest(detail, extra={"errors": listed[:10]}), metrics)
 
@@ -162,9 +168,15 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(HTTPException, http_error)
 
 
+def _listed(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return pydantic's findings as place and message. It puts a prefix before the messages of our own rules."""
+    return [{"where": _where(item["loc"]), "message": item["msg"].removeprefix("Value error, ")} for item in findings]
+
+
 def _where(location: Iterable[int | str]) -> str:
     """Return a JSON pointer of bounded length: its names come from the request."""
-    return "/" + "/".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location)
+    parts = (str(part)[:_MAX_NAME_CHARACTERS] for part in location)
+    return "/" + "/".join(part for part in parts if not part.startswith(UNION_TAG))
 
 
 def _allowed_methods(request: Request) -> str:

@@ -2,8 +2,18 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from service.api.mask_prompts import MaskField
 from service.sam.decoded_image import AppliedLevels
 from service.sam.granularity import Granularity
 from service.sam.image_id import VARIANT_PATTERN, parse_image_id
@@ -41,14 +51,34 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _whole(value: object) -> object:
+    """Return 1 for 1.0: many languages write whole numbers that way."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 class PointModel(_Request):
     """A point in pixels of the upright image. The centre of the first pixel is (0.5, 0.5)."""
 
     x: Coordinate
     y: Coordinate
     label: Annotated[
-        int, Field(strict=True, ge=0, le=1, description="1: the point belongs to the object. 0: it does not.")
+        int,
+        Field(strict=True, ge=0, le=1, description="1: the point belongs to the object. 0: it does not."),
+        BeforeValidator(_whole),
     ] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_numbers(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return value
+        if len(value) not in (2, 3):
+            raise ValueError("a point is {x, y, label}, [x, y] or [x, y, label]")
+        return dict(zip(("x", "y", "label"), value, strict=False))
 
 
 class PromptModel(_Request):
@@ -59,18 +89,20 @@ class PromptModel(_Request):
         tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None,
         Field(description="x0, y0, x1, y1 in pixels. The box may extend beyond the image."),
     ] = None
-    mask_id: MaskId | None = None
+    mask_id: Annotated[MaskId | None, BeforeValidator(_lower)] = None
     mask_logits: Annotated[
         str | None,
         Field(max_length=200_000, description="Base64 of 256×256 little-endian float16 logits, row by row."),
     ] = None
+    mask: MaskField = None
 
     @model_validator(mode="after")
     def _points_at_something(self) -> Self:
-        if not self.points and self.box is None and self.mask_id is None and self.mask_logits is None:
-            raise ValueError("a prompt needs points, a box, a mask_id or mask_logits")
-        if self.mask_id is not None and self.mask_logits is not None:
-            raise ValueError("give mask_id or mask_logits, not both")
+        masks = [each for each in (self.mask_id, self.mask_logits, self.mask) if each is not None]
+        if not self.points and self.box is None and not masks:
+            raise ValueError("a prompt needs points, a box, a mask_id, mask_logits or a mask")
+        if len(masks) > 1:
+            raise ValueError("give one of mask_id, mask_logits and mask")
         if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise ValueError("box is x0, y0, x1, y1 with x0 < x1 and y0 < y1")
         return self
@@ -95,7 +127,7 @@ class SegmentRequest(_Request):
     def _is_not_a_truth_value(cls, value: object) -> object:
         if isinstance(value, bool):
             raise ValueError("multimask is auto, 1, 3 or 4")  # noqa: TRY004 - pydantic wants ValueError
-        return value
+        return _whole(value)
 
     image_hash: ImageIdText
     prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]

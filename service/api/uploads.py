@@ -6,7 +6,8 @@ from typing import Annotated, Final, TypeVar
 from fastapi import Query
 from pydantic import AfterValidator, WithJsonSchema
 
-from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MULTIPART_FIELD, fields_of
+from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MULTIPART_FIELD, MULTIPART_OVERHEAD_BYTES, fields_of
+from service.api.json_images import check_beginning, json_fields
 from service.api.problems import broken_rule
 from service.inference.embed import Upload
 from service.sam.decoded_image import USUAL, Levels, ReadOptions
@@ -35,20 +36,36 @@ BandsQuery = Annotated[
 _FORM_VALUE_BYTES: Final = 64  # of the longest value, and more
 
 
-def upload_of(body: bytes, *, content_type: str, levels: Levels, bands: str | None) -> Upload:
+def max_upload_bytes(content_type: str, max_image_bytes: int) -> int:
+    """Return the size of the largest body of an upload, in bytes.
+
+    Args:
+        content_type: Value of Content-Type; empty if the request has none.
+        max_image_bytes: Size of the largest image, in bytes.
+    """
+    if _is_json(content_type):
+        # Base64 takes 4/3, and with a line end after every 76 characters 1.37.
+        return max_image_bytes * 11 // 8 + MULTIPART_OVERHEAD_BYTES
+    return max_image_bytes + (MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0)
+
+
+def upload_of(body: bytes, *, content_type: str, levels: Levels, bands: str | None, max_image_bytes: int) -> Upload:
     """Return the image in the body of an upload, and how it is read. Blocking.
 
     Args:
-        body: Body of an upload, raw or multipart.
+        body: Body of an upload: raw, multipart or JSON.
         content_type: Value of Content-Type; empty if the request has none.
         levels: Levels from the query.
         bands: Bands from the query.
+        max_image_bytes: Size of the largest image, in bytes.
 
     Raises:
-        UnsupportedImage, MalformedBody: Errors of `fields_of`.
+        UnsupportedImage, MalformedBody, BodyTooLarge: Errors of `fields_of`, `json_fields` and `check_beginning`.
         InvalidRequest: A field of the form has no valid value, or contradicts the query.
     """
-    fields = fields_of(body, content_type)
+    is_json = _is_json(content_type)
+    fields = json_fields(body, max_image_bytes=max_image_bytes) if is_json else fields_of(body, content_type)
+    check_beginning(fields[MULTIPART_FIELD])
     asked_levels = _field(fields, LEVELS_FIELD, parse_levels)
     asked_bands = _field(fields, BANDS_FIELD, parse_bands)
     queried = ReadOptions(levels, None if bands is None else parse_bands(bands))
@@ -60,6 +77,10 @@ def upload_of(body: bytes, *, content_type: str, levels: Levels, bands: str | No
             raise broken_rule(f"/{name}", f"the query and the form have different {name}. Send one of them.")
     options = ReadOptions(asked_levels or queried.levels, asked_bands or queried.bands)
     return Upload(fields[MULTIPART_FIELD], options)
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
 def _field(fields: dict[str, bytes], name: str, parse: Callable[[str], Value]) -> Value | None:

@@ -16,7 +16,7 @@ from .images import ImageInput
 from .messages import Answer, Progress, Request
 from .operations import Operation, Send, Step, Wait
 from .retries import RetryPolicy
-from .values import Embedded, Levels, Model, Multimask, Prompt, Reading, Segmentation
+from .values import Embedded, Levels, Mask, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
 
@@ -79,6 +79,7 @@ class Client:
         labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
         mask_id: str | None = None,
+        mask: ArrayLike | Mask | None = None,
         multimask: Multimask = "auto",
     ) -> Segmentation:
         """Segment one object, or several with `prompts`.
@@ -86,18 +87,19 @@ class Client:
         Args:
             picture: Result of `embed`, or an image_hash or image_id. An image that the service has evicted is embedded
                 again, but not if only its id is given.
-            prompts: One prompt per object, instead of the four arguments below.
+            prompts: One prompt per object, instead of the five arguments below.
             points: Points as (N, 2) array of (x, y), in pixels of the upright image.
             labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
             box: Box x0, y0, x1, y1, in pixels of the upright image.
             mask_id: Id of an earlier mask that the prompt refines.
+            mask: Instead of `mask_id`, a binary mask of the image's size, (H, W), or a `Mask` of an answer.
             multimask: Masks per prompt. "auto" gives 4 for a single point, which is ambiguous, else 1.
 
         Raises:
             ClientError: if the service gives no masks; see the module `errors`.
             ValueError: if a prompt is malformed.
         """
-        request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
+        request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
         return self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
 
     def contains(self, image_hash: str) -> bool:
@@ -189,10 +191,11 @@ class AsyncClient:
         labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
         mask_id: str | None = None,
+        mask: ArrayLike | Mask | None = None,
         multimask: Multimask = "auto",
     ) -> Segmentation:
         """See `Client.segment`."""
-        request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
+        request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
         return await self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
 
     async def contains(self, image_hash: str) -> bool:
@@ -260,11 +263,12 @@ def _prompts(
     labels: ArrayLike | None,
     box: ArrayLike | None,
     mask_id: str | None,
+    mask: ArrayLike | Mask | None,
 ) -> Sequence[Prompt]:
     """The given prompts, or one prompt made of the other arguments."""
-    has_parts = any(part is not None for part in (points, labels, box, mask_id))
+    has_parts = any(part is not None for part in (points, labels, box, mask_id, mask))
     if prompts is None:
-        return [Prompt(points, labels, box, mask_id)]
+        return [Prompt(points, labels, box, mask_id, mask)]
     if has_parts or len(prompts) == 0:
-        raise ValueError("Give prompts, at least one, or points, labels, box and mask_id; not both.")
+        raise ValueError("Give prompts, at least one, or points, labels, box, mask_id and mask; not both.")
     return prompts

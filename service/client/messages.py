@@ -271,6 +271,8 @@ def _image_path(image_id: str) -> str:
 
 
 def _checked_id(image_id: str) -> str:
+    image_hash, *options = image_id.split("~")
+    image_id = "~".join((image_hash.lower(), *options))
     if not _IMAGE_ID.fullmatch(image_id):
         raise ValueError(
             f"{image_id[:80]!r} is not an image_hash, which has 64 characters, 0 to 9 and a to f, nor an image_id, "

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import UnexpectedAnswer
 from .images import ImageSource
+from .mask_input import mask_as_png
 from .rle import decode_rle
 
 Multimask = Literal["auto", 1, 3, 4]
@@ -108,6 +109,7 @@ class Prompt:
         labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
         box: Box x0, y0, x1, y1, exclusive at the end.
         mask_id: Id of an earlier mask on the same image, which the prompt refines.
+        mask: Instead of `mask_id`, a binary mask of the image's size, (H, W), or a `Mask` of an answer.
 
     Raises:
         ValueError: if a shape is wrong, a number is not finite, or the prompt is empty.
@@ -117,6 +119,7 @@ class Prompt:
     labels: ArrayLike | None = None
     box: ArrayLike | None = None
     mask_id: str | None = None
+    mask: "ArrayLike | Mask | None" = None
 
     def __post_init__(self) -> None:
         """Check the prompt when it is made, not when it is sent."""
@@ -125,6 +128,23 @@ class Prompt:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The prompt in the JSON format of /segment."""
+        document = self._points()
+        if self.box is not None:
+            box = _numbers("box", self.box)
+            if box.shape != (4,):
+                raise ValueError(f"box needs four numbers, x0, y0, x1, y1; its shape is {box.shape}.")
+            document["box"] = box.tolist()
+        if self.mask_id is not None:
+            document["mask_id"] = self.mask_id
+        if self.mask is not None:
+            if self.mask_id is not None:
+                raise ValueError("give mask_id or mask, not both.")
+            document["mask"] = self.mask.run_lengths if isinstance(self.mask, Mask) else mask_as_png(self.mask)
+        if not (document.get("points") or {"box", "mask_id", "mask"} & document.keys()):
+            raise ValueError("a prompt needs points, a box, a mask_id or a mask.")
+        return document
+
+    def _points(self) -> dict[str, Any]:
         document: dict[str, Any] = {}
         if self.points is not None:
             points = _numbers("points", self.points)
@@ -141,15 +161,6 @@ class Prompt:
             ]
         elif self.labels is not None:
             raise ValueError("labels need points.")
-        if self.box is not None:
-            box = _numbers("box", self.box)
-            if box.shape != (4,):
-                raise ValueError(f"box needs four numbers, x0, y0, x1, y1; its shape is {box.shape}.")
-            document["box"] = box.tolist()
-        if self.mask_id is not None:
-            document["mask_id"] = self.mask_id
-        if not document.get("points") and "box" not in document and "mask_id" not in document:
-            raise ValueError("a prompt needs points, a box or a mask_id.")
         return document
 
 
@@ -176,6 +187,11 @@ class Mask:
     mask_id: str
     size: tuple[int, int]
     counts: str = field(repr=False)
+
+    @property
+    def run_lengths(self) -> dict[str, Any]:
+        """The mask as COCO run lengths: `size` and `counts`."""
+        return {"size": list(self.size), "counts": self.counts}
 
     @cached_property
     def pixels(self) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from service.api.access.rate_limit import RateLimiters
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
 from service.api.bodies import RequestLimits
+from service.api.head_routes import add_head_routes
 from service.api.middleware.admission import permits_of
 from service.api.middleware.stack import AccessControl, add_middleware
 from service.api.openapi import DESCRIPTION, install_document
@@ -151,6 +152,7 @@ def _install_routes(
     install_playground(app, settings.browser_runtime_dir)
     if settings.docs_access != "off":
         install_docs_routes(app, access=settings.docs_access or "admin")
+    add_head_routes(app)
     install_problem_handlers(app, metrics)
     return answer_segment
 

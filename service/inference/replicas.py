@@ -5,7 +5,6 @@ All replicas share embeddings, masks, deletions, the locks of single flight, and
 
 from concurrent.futures import Executor
 
-from service.cache.base import Cache
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
@@ -51,7 +50,7 @@ class RedisBackend:
         executor: Executor,
     ) -> None:
         self.embeddings: RedisCache[ImageEmbedding] | None = None
-        self.masks: Cache[LowResMask] | None = None
+        self.masks: RedisCache[LowResMask] | None = None
         self.deletions: Deletions | None = None
         self.flight: SharedFlight[ImageEmbedding] | None = None
         self.buckets: RateBuckets | None = None

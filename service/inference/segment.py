@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from service.errors import InvalidRequest
 from service.inference.backends.image_state import ImageState, StateArrays
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.backends.runtime import Runtime
@@ -23,8 +24,10 @@ from service.inference.segmentation_builder import Renderer, SegmentationBuilder
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.granularity import Box, Granularity, with_box
+from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
 from service.sam.masks import MaskFunction, Multimask
 from service.sam.prompts import Prompt, check_prompt
+from service.sam.transforms import Size
 from service.telemetry.timings import Timings
 
 Answer = TypeVar("Answer")
@@ -80,7 +83,7 @@ class Segmenter:
 
         1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image, and add boxes by
         granularity where that is asked for. 4. Decode. While other prompts decode, 5. choose masks by their logits,
-        enlarge and write only those. 6. Keep the masks for refinement.
+        store these for refinement, enlarge and write them. 6. Wait until the masks are stored, for a bounded time.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -100,22 +103,28 @@ class Segmenter:
             complete = await self._with_masks(key, prompts, context)
             for prompt in complete:
                 check_prompt(prompt, state.embedding.original_size)
+            for index, each in enumerate(prompts):
+                if each.mask is not None:
+                    arguments = index, complete[index], each.mask, state.embedding.original_size
+                    complete[index] = await self._executor.run(context.timings, _with_mask, *arguments)
             boxes: Sequence[Box | None] | None = None
             if granularity == "auto":
                 complete, boxes = await self._executor.run(context.timings, _with_boxes, complete, state.embedding)
-            builder = SegmentationBuilder(
-                key=key,
-                image=state.embedding.info,
-                prompts=complete,
-                boxes=boxes,
-                multimask=multimask,
-                ranking=self._runtime.manifest.ranking,
-                renderer=renderer,
-                mask_function=self._mask_function,
-                context=context,
-            )
-            answer = await self._decode(state, builder, context)
-            await self._masks.keep(key, builder.masks, context)
+            with self._masks.of_answer(key, context) as masks:
+                builder = SegmentationBuilder(
+                    key=key,
+                    image=state.embedding.info,
+                    prompts=complete,
+                    boxes=boxes,
+                    multimask=multimask,
+                    ranking=self._runtime.manifest.ranking,
+                    renderer=renderer,
+                    mask_function=self._mask_function,
+                    on_masks=masks.add,
+                    context=context,
+                )
+                answer = await self._decode(state, builder, context)
+                await self._masks.keep(masks)
         return answer
 
     async def _with_masks(
@@ -168,7 +177,7 @@ class Segmenter:
             masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, timings))
         item = DecodeItem(masked or state.arrays, prompts, state.embedding.original_size)
         done = await self._batcher.submit(
-            item, partial(add, chunk), is_admitted=is_admitted, caller=context.caller.name
+            item, partial(_add, add, chunk, prompts), is_admitted=is_admitted, caller=context.caller.name
         )
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
@@ -179,6 +188,31 @@ class Segmenter:
         mask_logits = np.stack([as_float32(prompt.mask_logits) for prompt in prompts if prompt.mask_logits is not None])
         with timings.measure("prepare"):
             return self._runtime.prepare_masks(embedding, mask_logits)
+
+
+def _with_mask(index: int, prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
+    """Return a prompt with its binary mask; see `with_mask`. Blocking."""
+    try:
+        return with_mask(prompt, mask, original_size)
+    except InvalidRequest as error:
+        listed = [{"where": f"/prompts/{index}/mask", "message": error.detail}]
+        raise InvalidRequest(f"{listed[0]['where']}: {error.detail}", extra={"errors": listed}) from error
+
+
+def _add(
+    add: Callable[[Sequence[int], Decoded], Finished], chunk: Sequence[int], prompts: Sequence[Prompt], decoded: Decoded
+) -> Finished:
+    """Pass the answer of the decoder on, with the masks to which prompts are held. Blocking."""
+    held = [row for row, prompt in enumerate(prompts) if prompt.is_held]
+    if held:
+        mask_logits, scores = decoded.mask_logits.copy(), decoded.stability.copy()
+        for row in held:
+            prompt_logits = prompts[row].mask_logits
+            assert prompt_logits is not None
+            mask_logits[row] = held_to_mask(mask_logits[row], prompt_logits)
+            scores[row] = stability(mask_logits[row])
+        decoded = Decoded(mask_logits, decoded.iou_predictions, scores)
+    return add(chunk, decoded)
 
 
 def _with_boxes(prompts: Sequence[Prompt], embedding: ImageEmbedding) -> tuple[list[Prompt], list[Box | None]]:

@@ -1,9 +1,12 @@
 """The answer to a prompt request while its masks are made: ranking, enlarging and rendering."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.context import RequestContext
@@ -11,7 +14,7 @@ from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
 from service.manifest import Ranking
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import mask_id
+from service.sam.embedding import mask_id as id_of_mask
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
 from service.sam.masks import Mask, MaskFunction, Multimask, candidates, rank
@@ -77,6 +80,7 @@ class SegmentationBuilder(Generic[Answer]):
         ranking: Ranking rule of the model.
         renderer: Writer of the answer.
         mask_function: Function that enlarges logits to a mask.
+        on_masks: Function that gets id and logits of the masks of a prompt, before they are enlarged.
         context: Context of the request.
     """
 
@@ -91,11 +95,10 @@ class SegmentationBuilder(Generic[Answer]):
         ranking: Ranking,
         renderer: Renderer[Answer],
         mask_function: MaskFunction,
+        on_masks: Callable[[Sequence[tuple[str, LowResMask]]], None],
         context: RequestContext,
     ) -> None:
         self.prompts = prompts
-        self.masks: list[tuple[str, LowResMask]] = []
-        """Id and logits of every mask in the answer."""
         self._key = key
         self._image = image
         self._boxes = boxes
@@ -103,6 +106,7 @@ class SegmentationBuilder(Generic[Answer]):
         self._ranking = ranking
         self._renderer = renderer
         self._mask_function = mask_function
+        self._on_masks = on_masks
         self._context = context
 
     def add(self, indices: Sequence[int], decoded: Decoded) -> None:
@@ -117,24 +121,26 @@ class SegmentationBuilder(Generic[Answer]):
             stability, predicted_iou = decoded.stability[row].tolist(), decoded.iou_predictions[row].tolist()
             scores = self._ranking.scores(stability, predicted_iou)
             chosen = rank(scores, candidates(self._multimask, self.prompts[index]))
-            for i in chosen[: self._renderer.masks_per_prompt]:
+            chosen = chosen[: self._renderer.masks_per_prompt]
+            started = perf_counter()
+            logits = [decoded.mask_logits[row, i] for i in chosen]
+            identified = [self._identified(each) for each in logits]
+            self._on_masks(identified)
+            for i, each, (mask_id, mask_logits) in zip(chosen, logits, identified, strict=True):
                 self._context.deadline.check()
-                started = perf_counter()
-                logits = decoded.mask_logits[row, i]
-                mask_logits = to_float16(logits)
                 mask = SegmentedMask(
-                    mask=self._mask_function(logits, self._image.size),
+                    mask=self._mask_function(each, self._image.size),
                     mask_logits=mask_logits,
-                    mask_id=mask_id(self._key.cache_key, mask_logits),
+                    mask_id=mask_id,
                     score=scores[i],
                     stability=stability[i],
                     predicted_iou=predicted_iou[i],
                 )
                 enlarged = perf_counter()
                 self._renderer.add(index, mask)
-                self.masks.append((mask.mask_id, mask_logits))
                 postprocess_s += enlarged - started
-                serialize_s += perf_counter() - enlarged
+                started = perf_counter()
+                serialize_s += started - enlarged
         # The two alternate, mask by mask. Timings and traces show each of them once, one after the other.
         ended = perf_counter()
         self._context.timings.add("postprocess", postprocess_s, ended_at=ended - serialize_s)
@@ -149,3 +155,8 @@ class SegmentationBuilder(Generic[Answer]):
         """Do both, where one decoder call answers all prompts."""
         self.add(indices, decoded)
         return self.finish()
+
+    def _identified(self, logits: NDArray[np.float32]) -> tuple[str, LowResMask]:
+        """Return the id of a mask, and its logits in float16."""
+        mask_logits = to_float16(logits)
+        return id_of_mask(self._key.cache_key, mask_logits), mask_logits

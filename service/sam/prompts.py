@@ -38,12 +38,14 @@ class Prompt:
         labels: Label of each point, (N,) int64, POSITIVE or NEGATIVE.
         box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None.
         mask_logits: Raw logits of an earlier mask, (256, 256) float16 or float32, or None.
+        is_held: Whether the answer is the decoder's logits plus `mask_logits`, which keep it close to that mask.
     """
 
     points: NDArray[np.float64] = field(default_factory=_no_points)
     labels: NDArray[np.int64] = field(default_factory=_no_labels)
     box: NDArray[np.float64] | None = None
     mask_logits: NDArray[np.floating] | None = None
+    is_held: bool = False
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 2 or self.labels.shape != (len(self.points),):

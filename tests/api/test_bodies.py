@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from service.api.bodies import image_of, read_body
+from service.api.bodies import fields_of, read_body
 from service.errors import BodyTimeout, MalformedBody
 
 FORM = "multipart/form-data; boundary=seam"
@@ -49,17 +49,17 @@ def test_a_body_of_too_many_parts_is_refused_after_the_first_few():
     body = b"--seam\r\na:b\r\n\r\n\r\n" * (MIB // 4) + b"--seam--\r\n"
 
     with pytest.raises(MalformedBody, match="more than 16 parts"):
-        image_of(body, FORM)
+        fields_of(body, FORM)
 
-    assert peak_bytes(lambda: image_of(body, FORM)) < MIB // 4
+    assert peak_bytes(lambda: fields_of(body, FORM)) < MIB // 4
 
 
 def test_the_image_is_found_among_the_largest_allowed_number_of_fields():
     body = b"".join(part(f"field-{i}", b"x") for i in range(15)) + part("image", b"image") + b"--seam--"
 
-    assert image_of(body, FORM) == b"image"
+    assert fields_of(body, FORM)["image"] == b"image"
     with pytest.raises(MalformedBody, match="more than 16 parts"):
-        image_of(part("field-15", b"x") + body, FORM)
+        fields_of(part("field-15", b"x") + body, FORM)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_the_image_is_found_among_the_largest_allowed_number_of_fields():
 )
 def test_the_headers_of_a_part_are_bounded(headers):
     with pytest.raises(MalformedBody, match="8192 bytes"):
-        image_of(part("image", b"image", *headers) + b"--seam--\r\n", FORM)
+        fields_of(part("image", b"image", *headers) + b"--seam--\r\n", FORM)
 
 
 def test_reading_a_form_copies_only_the_image():
     body = part("other", bytes(4 * MIB)) + part("image", b"\r\n--sea" * MIB) + b"--seam--\r\n"
 
-    peak = peak_bytes(lambda: image_of(body, FORM))
+    peak = peak_bytes(lambda: fields_of(body, FORM))
 
     assert peak < 7 * MIB + MIB // 2
 
@@ -95,7 +95,7 @@ def test_the_image_is_the_bytes_between_the_delimiters(images, noise, preamble, 
     parts = part("other", b"x") + b"".join(part("image", data) for data in images)
     body = preamble + parts.replace(b"--seam\r\nContent", b"--seam" + padding + b"\r\nContent") + b"--seam--" + end
 
-    found = image_of(body, FORM)
+    found = fields_of(body, FORM)["image"]
 
     assert found == images[0]
 
@@ -103,7 +103,7 @@ def test_the_image_is_the_bytes_between_the_delimiters(images, noise, preamble, 
 def test_a_part_without_headers_is_read_and_has_no_name():
     body = b"--seam\r\n\r\nno name\r\n" + part("image", b"image") + b"--seam--"
 
-    assert image_of(body, FORM) == b"image"
+    assert fields_of(body, FORM)["image"] == b"image"
 
 
 async def test_a_body_that_stalls_times_out_after_the_grace_period():

@@ -97,7 +97,7 @@ def test_multipart_that_cannot_be_read_is_malformed(client, content_type, body):
     assert_problem(response, MalformedBody)
 
 
-@pytest.mark.parametrize("content_type", ["text/html", "application/json", "multipart/mixed; boundary=seam"])
+@pytest.mark.parametrize("content_type", ["text/html", "application/xml", "multipart/mixed; boundary=seam"])
 def test_a_content_type_of_no_image_is_unsupported(client, content_type):
     response = client.post("/embed", content=noise_file((20, 20)), headers={"Content-Type": content_type})
 

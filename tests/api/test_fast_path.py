@@ -72,7 +72,7 @@ async def test_the_fast_path_gives_the_same_answer_as_the_framework(body):
     assert refused[0] == refused[1]
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/work"), ("DELETE", "/work"), ("POST", "/work/"), ("POST", "/")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/work"), ("DELETE", "/work"), ("POST", "/works"), ("POST", "/")])
 async def test_other_requests_are_passed_to_the_framework(method, path):
     app, _, seen = app_of(is_direct=True)
 

@@ -204,13 +204,6 @@ def test_the_document_can_be_read_in_a_browser(client):
     assert 'url: "openapi.json"' in response.text
 
 
-def test_an_address_with_a_slash_too_many_is_not_redirected(client):
-    response = client.post("/embed/", content=b"image")
-
-    assert response.status_code == 404
-    assert response.headers["content-type"] == "application/problem+json"
-
-
 def test_405_lists_all_methods_of_the_route(client):
     response = client.put(f"/embed/{'0' * 64}")
 

@@ -28,7 +28,7 @@ def with_prompt(**fields) -> dict:
 RULES = [
     ("/image_hash", body(image_hash=None)),
     ("/image_hash", body(image_hash="0" * 63)),
-    ("/image_hash", body(image_hash="A" * 64)),
+    ("/image_hash", body(image_hash="G" * 64)),
     ("/image_hash", body(image_hash=HASH + "\n")),
     ("/image_hash", body(image_hash=5)),
     ("/prompts", body(prompts=None)),
@@ -60,7 +60,7 @@ RULES = [
     ("/prompts/1/box/2", with_prompt(box=[1, 2, float("inf"), 4])),
     ("/prompts/1/size", with_prompt(**point(1, 1), size=3)),
     ("/prompts/1/points", with_prompt(points=point(1, 1)["points"] * 65)),
-    ("/prompts/1/points/0", with_prompt(points=[[1, 2]])),
+    ("/prompts/1/points/0", with_prompt(points=[[1]])),
     ("/prompts/1/points/0/x", with_prompt(points=[{"y": 1}])),
     ("/prompts/1/points/0/x", with_prompt(**point(1e7, 1))),
     ("/prompts/1/points/0/y", with_prompt(**point(1, float("nan")))),

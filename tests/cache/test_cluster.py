@@ -51,6 +51,15 @@ async def test_values_are_spread_over_the_masters_and_read_back(cluster, open_ca
     assert await cache.get(names[0]) is None
 
 
+async def test_several_values_are_stored_together_on_several_masters(cluster, open_cache):
+    cache = open_cache(url_of(cluster))
+    names = [f"edgesam:several:{number}" for number in range(20)]
+
+    await cache.put_encoded([(name, cache.encode(memoryview(name.encode()))) for name in names])
+
+    assert [await cache.get(name) for name in names] == [name.encode() for name in names]
+
+
 async def test_large_values_are_stored_and_read(cluster, open_cache):
     cache = open_cache(url_of(cluster))
     value = memoryview(bytes(2**21))

@@ -189,6 +189,28 @@ async def test_a_full_redis_refuses_writes_and_still_serves_reads(open_cache, br
         ]
 
 
+async def test_several_values_are_stored_in_one_round_trip(open_cache, redis_server):
+    cache = open_cache(redis_server.url)
+    names = [f"edgesam:several:{number}" for number in range(4)]
+
+    await cache.put_encoded([(name, cache.encode(memoryview(name.encode()))) for name in names])
+
+    assert [await cache.get(name) for name in names] == [name.encode() for name in names]
+    assert all(50_000 < redis_server.ask("PTTL", name) <= 66_000 for name in names)
+
+
+async def test_one_refused_value_among_several_is_unavailable_and_not_quoted(open_cache, breaker, caplog):
+    with RedisServer(arguments=["--maxmemory 2mb", "--maxmemory-policy noeviction"]) as server:
+        cache = open_cache(server.url, breaker=breaker)
+        values = [(f"edgesam:{number}", cache.encode(memoryview(b"secret" * 250_000))) for number in range(4)]
+
+        with pytest.raises(CacheUnavailable, match="refused") as failure:
+            await cache.put_encoded(values)
+
+    assert not breaker.is_open
+    assert "secret" not in caplog.text + str(failure.value.__cause__)
+
+
 async def test_a_full_redis_that_evicts_takes_new_values(open_cache):
     with RedisServer(arguments=["--maxmemory 8mb", "--maxmemory-policy allkeys-lfu"]) as server:
         cache = open_cache(server.url)

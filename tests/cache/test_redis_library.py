@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent.parent
         (Redis, "initialize", []),
         (RedisCluster, "initialize", []),
         (RedisCluster, "get_nodes", []),
+        (Redis, "pipeline", ["transaction"]),
+        (RedisCluster, "pipeline", ["transaction"]),
         (NodesManager, "aclose", ["attr"]),
         (AbstractConnection, "connect", []),
         (AbstractConnection, "send_command", ["args"]),

@@ -76,7 +76,7 @@ def test_what_no_service_could_take_is_refused_here(client, prompt):
         client.segment(UNKNOWN, **prompt)
 
 
-@pytest.mark.parametrize("image_hash", ["", "../models", "A" * 64, "0" * 63])
+@pytest.mark.parametrize("image_hash", ["", "../models", "G" * 64, "0" * 63])
 def test_what_is_no_hash_is_refused_here(client, image_hash):
     for call in (client.contains, client.forget, lambda text: client.segment(text, points=(1, 1))):
         with pytest.raises(ValueError, match="image_hash"):
@@ -151,3 +151,28 @@ def test_models_say_whether_they_are_trained(client):
 
     assert (model.name, model.is_trained) == ("random", False)
     assert model.document["fingerprint"] == model.fingerprint
+
+
+def test_a_binary_mask_is_a_prompt_as_array_and_as_answer(client, image):
+    first = client.segment(image, points=(80, 60), multimask=1).best
+
+    by_answer = client.segment(image, mask=first)
+    by_array = client.segment(image, [Prompt(mask=first.pixels)])
+    with_point = client.segment(image, points=(80, 60), mask=first.pixels.astype(np.uint8), multimask=1)
+
+    assert len(by_answer.masks) == 1
+    assert by_answer.best.mask_id == by_array.best.mask_id != with_point.best.mask_id
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [(np.zeros((120, 160)), "empty"), (np.ones((120, 160, 3)), r"\(height, width\)")],
+)
+def test_an_array_that_is_no_mask_is_refused_before_it_is_sent(mask, reason):
+    with pytest.raises(ValueError, match=reason):
+        Prompt(mask=mask)
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(client, image):
+    with pytest.raises(PromptRefused, match=r"160 x 121 pixels, and the upright image 160 x 120"):
+        client.segment(image, mask=np.ones((121, 160), np.bool_))

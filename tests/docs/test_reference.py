@@ -65,7 +65,9 @@ def test_the_http_api_page_has_every_route_and_no_other(app):
 
     routes = {f"{method} {route.path}" for route in app.router.routes for method in getattr(route, "methods", ()) or ()}
 
-    assert named == routes
+    heads = {route for route in routes if route.replace("HEAD", "GET") in routes and route.startswith("HEAD")}
+    assert "Every address with `GET` also has `HEAD`" in text
+    assert named == routes - heads | {"HEAD /embed/{image_hash}"}
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

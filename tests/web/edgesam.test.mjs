@@ -126,6 +126,17 @@ test("stages are read from the header and together make the round trip", () => {
   assert.equal(percentile([5, 1, 4, 2, 3], 0.95), 5);
 });
 
+test("a mask of an answer is a prompt of the next", async () => {
+  const client = new Client(url);
+  const { image_hash } = await client.embed(await imageFile(7));
+  const first = await client.segment(image_hash, [CLICK], { multimask: 1 });
+
+  const { results } = await client.segment(image_hash, [{ mask: first.results[0].masks[0].rle }]);
+
+  assert.equal(results[0].masks.length, 1);
+  assert.notEqual(results[0].masks[0].mask_id, first.results[0].masks[0].mask_id);
+});
+
 test("an image is uploaded once and segmented by its hash", async () => {
   const client = new Client(url);
   const file = await imageFile(1);

@@ -1,6 +1,5 @@
 """The steps that all adapters share: parsing a tool's JSON, embedding its image, and segmenting."""
 
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
-from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body
+from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body, without_bom
+from service.api.json_images import check_beginning, decode_base64
 from service.api.problems import broken_rule, invalid_request
 from service.api.request_context import request_context
-from service.errors import BodyTooLarge, MalformedBody
 from service.inference.embed import Embedder, EmbedResult, Upload
 from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
@@ -24,10 +23,6 @@ from service.sam.prompts import Prompt
 
 Written = TypeVar("Written")
 Read = TypeVar("Read")
-
-# Decoding base64 holds the interpreter, so it is done in pieces of about a tenth of a millisecond. Each piece is whole
-# groups of four characters.
-_PIECE_BYTES: Final = 256 * 1024
 
 # Label Studio repeats the brush regions of a task with every click, a number for each byte of them.
 _BYTES_PER_MEMBER: Final = 8
@@ -122,36 +117,18 @@ class Exchange:
         Raises:
             MalformedBody: The text is not base64, or is empty.
             BodyTooLarge: The image has more bytes than an upload to /embed may have.
+            UnsupportedImage: The bytes are plainly no image, see `check_beginning`.
         """
-        if text[:5].lower() == b"data:":
-            head, comma, text = text.partition(b",")
-            if not comma or not head.lower().endswith(b";base64"):
-                raise MalformedBody("The data: URI of the image is not base64. Write data:image/jpeg;base64,….")
-        if any(space in text for space in (b"\n", b"\r", b" ", b"\t")):
-            text = text.translate(None, b" \t\r\n")
-        if not text:
-            raise MalformedBody("The image is empty. Send the bytes of the file in base64.")
-        if len(text) // 4 * 3 > self.limits.max_image_bytes + 2:
-            raise BodyTooLarge(
-                f"The image has more than {self.limits.max_image_bytes} bytes. Send a smaller file.",
-                extra={"limit": self.limits.max_image_bytes},
-            )
-        view = memoryview(text)
-        try:
-            pieces = [
-                binascii.a2b_base64(view[start : start + _PIECE_BYTES], strict_mode=True)
-                for start in range(0, len(view), _PIECE_BYTES)
-            ]
-        except binascii.Error as error:
-            raise MalformedBody(f"The image is not base64 ({error}). Send the bytes of the file in base64.") from error
-        return b"".join(pieces)
+        data = decode_base64(text, max_bytes=self.limits.max_image_bytes)
+        check_beginning(data)
+        return data
 
     def _parsed(self, body: bytes, parse: Callable[[bytes], Read]) -> Read:
         # Every member costs time and memory before the schema is checked. Base64 has no comma.
         if body.count(b",") > self.limits.max_request_bytes // _BYTES_PER_MEMBER:
             raise broken_rule("/", "more members than a request needs. Send the image, the prompts and little else.")
         try:
-            return parse(body)
+            return parse(without_bom(body))
         except ValidationError as error:
             raise invalid_request(error) from error
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.middleware.access_log import RequestLog
 from service.api.middleware.disconnect import release_answer, run_until_disconnect
 from service.api.middleware.sending import Answer, AnswerTimeout, abort_connection, answer_over
+from service.api.middleware.trailing_slash import remove_trailing_slash
 from service.api.problems import framework_problem, refuse
 from service.errors import NotReady
 from service.inference.scheduling.fairness import ANONYMOUS
@@ -34,8 +35,9 @@ _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 class RequestMiddleware:
     """Identifies, measures and logs each request, and answers unexpected exceptions.
 
-    It sets `request_id`, `route`, `timings` and `caller` in the state of the request, and `trace_id` for a request that
-    belongs to a trace. The client's X-Request-ID is used if it has only letters, digits and `._-`. The answer gets
+    It removes a slash at the end of the address, and the body of an answer to HEAD. It sets `request_id`, `route`,
+    `timings`, `caller` and `has_trailing_slash` in the state of the request, and `trace_id` for a request that belongs
+    to a trace. The client's X-Request-ID is used if it has only letters, digits and `._-`. The answer gets
     X-Request-ID, Server-Timing and the security headers for browsers.
 
     Args:
@@ -72,6 +74,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
+        has_trailing_slash = remove_trailing_slash(scope)
         route = self._route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         request_id, parents = _identity(scope["headers"])
@@ -81,6 +84,7 @@ class RequestMiddleware:
         timings = self._metrics.timings(trace_id or request_id)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, route=route, timings=timings, caller=ANONYMOUS)
+        state["has_trailing_slash"] = has_trailing_slash
         if trace_id is not None:
             state["trace_id"] = trace_id
         answer = answer_over(scope, send, timeout_s=self._send_timeout_s)
@@ -93,6 +97,8 @@ class RequestMiddleware:
                     (b"x-request-id", request_id.encode()),
                     (b"server-timing", timing.encode()),
                 ]
+            elif method == "HEAD":  # Content-Length stays that of the body
+                message = {**message, "body": b""}
             await answer.send(message)
 
         in_flight = self._in_flight(route)

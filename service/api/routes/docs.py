@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,42 +28,6 @@ INTEGRITY: Final = {
     STYLE: "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I",
 }
 
-# Addresses are relative, so that a prefix that a proxy puts before the path does no harm.
-_START: Final = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true})'
-_PAGE: Final = f"""<!doctype html>
-<html lang="en">
-  <head>
-    <meta charset="utf-8" />
-    <meta name="viewport" content="width=device-width, initial-scale=1" />
-    <title>EdgeSAM API</title>
-    <link rel="icon" href="web/icon.svg" type="image/svg+xml" />
-    <link rel="stylesheet" href="docs/{STYLE}" integrity="{INTEGRITY[STYLE]}" />
-    <script src="docs/{SCRIPT}" integrity="{INTEGRITY[SCRIPT]}" defer></script>
-  </head>
-  <body>
-    <div id="docs"><p>The API as an OpenAPI document: <a href="openapi.json">openapi.json</a></p></div>
-    <script type="module">{_START}</script>
-  </body>
-</html>
-"""
-
-
-def _hash_of(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-# Swagger UI sets style attributes while it draws; no script can run by them.
-_CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; "
-    f"script-src 'self' {_hash_of(_START)}; "
-    "style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; "
-    "connect-src 'self'; "
-    "base-uri 'none'; "
-    "form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-
 
 def install_docs_routes(app: FastAPI, *, access: Literal["open", "admin"]) -> None:
     """Add `/docs`, the files of Swagger UI below it, and `/openapi.json`.
@@ -72,6 +37,7 @@ def install_docs_routes(app: FastAPI, *, access: Literal["open", "admin"]) -> No
         access: Access to the documentation: open to all, or only for keys with the role admin.
     """
     policy = OPEN if access == "open" else ADMIN_ONLY
+    pages = {has_trailing_slash: _page("../" if has_trailing_slash else "") for has_trailing_slash in (False, True)}
     files = {name: read_compressed_file(SWAGGER_UI_DIR / f"{name}.gz") for name in INTEGRITY}
 
     @app.api_route(OPENAPI_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
@@ -81,8 +47,9 @@ def install_docs_routes(app: FastAPI, *, access: Literal["open", "admin"]) -> No
 
     @app.get(DOCS_ROUTE, include_in_schema=False)
     @with_policy(policy)
-    async def docs() -> Response:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
+    async def docs(request: Request) -> Response:
+        page = pages[request.state.has_trailing_slash]
+        return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
 
     # Open in any case: the files are published, and a browser would send no key that came in a header.
     @app.api_route(f"{DOCS_ROUTE}/{{name}}", methods=["GET", "HEAD"], include_in_schema=False)
@@ -91,3 +58,52 @@ def install_docs_routes(app: FastAPI, *, access: Literal["open", "admin"]) -> No
         if name not in files:
             raise HTTPException(404)
         return file_response(request, files[name], {"Cache-Control": "no-cache"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The page and its content security policy."""
+
+    html: str
+    policy: str
+
+
+def _page(above: str) -> _Page:
+    """Return the page. Its addresses are relative, so that a prefix that a proxy puts before the path does no harm.
+
+    Args:
+        above: Relative address of the folder that has `docs` and `openapi.json`.
+    """
+    start = f'SwaggerUIBundle({{url: "{above}openapi.json", dom_id: "#docs", deepLinking: true}})'
+    html = f"""<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8" />
+    <meta name="viewport" content="width=device-width, initial-scale=1" />
+    <title>EdgeSAM API</title>
+    <link rel="icon" href="{above}web/icon.svg" type="image/svg+xml" />
+    <link rel="stylesheet" href="{above}docs/{STYLE}" integrity="{INTEGRITY[STYLE]}" />
+    <script src="{above}docs/{SCRIPT}" integrity="{INTEGRITY[SCRIPT]}" defer></script>
+  </head>
+  <body>
+    <div id="docs"><p>The API as an OpenAPI document: <a href="{above}openapi.json">openapi.json</a></p></div>
+    <script type="module">{start}</script>
+  </body>
+</html>
+"""
+    # Swagger UI sets style attributes while it draws; no script can run by them.
+    policy = (
+        "default-src 'none'; "
+        f"script-src 'self' {_hash_of(start)}; "
+        "style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; "
+        "connect-src 'self'; "
+        "base-uri 'none'; "
+        "form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return _Page(html, policy)
+
+
+def _hash_of(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.access.policy import EMBED, EMBED_KEYS, EMBED_OR_SEGMENT_KEYS, SEGMENT, RoutePolicy, with_policy
-from service.api.bodies import MULTIPART_OVERHEAD_BYTES, RequestLimits, read_body
+from service.api.bodies import RequestLimits, read_body
 from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_response, strong_etag
 from service.api.rendering import JSON
 from service.api.request_context import request_context
 from service.api.schemas import EmbedResponse, ImageIdText, ProblemModel
-from service.api.uploads import BandsQuery, LevelsQuery, upload_of
+from service.api.uploads import BandsQuery, LevelsQuery, max_upload_bytes, upload_of
 from service.errors import EmbeddingNotFound
 from service.inference.embed import Embedder
 from service.inference.scheduling.executors import TimedExecutor
@@ -26,8 +26,8 @@ from service.sam.image_id import BANDS_PATTERN
 
 _ROUTE: Final = "/embed/{image_hash}"
 
-# application/octet-stream is accepted, too, but not listed. With two kinds of body that it supports,
-# openapi-python-client 0.29 generates a module that cannot be imported.
+# application/octet-stream and application/json are accepted, too, but not listed. With two kinds of body that it
+# supports, openapi-python-client 0.29 generates a module that cannot be imported.
 _IMAGE_BODY: Final = {
     "required": True,
     "content": {
@@ -121,20 +121,26 @@ def install_embed_routes(
         operation_id="embed",
         summary="Embed an image",
         description="Send the image once; its `image_id` is what /segment takes. An image that is embedded already "
-        "costs a look-up.",
+        'costs a look-up. The body may also be JSON, `{"image": "<base64 or data: URI>"}`, with `levels` and `bands` '
+        "as in a form.",
     )
     @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
     async def embed(request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None) -> Response:
         content_type = request.headers.get("content-type", "")
-        overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
         result = await embedder.embed(
             await read_body(
                 request,
-                max_bytes=limits.max_image_bytes + overhead,
+                max_bytes=max_upload_bytes(content_type, limits.max_image_bytes),
                 timeout_s=limits.body_timeout_s,
                 min_bytes_per_s=limits.min_bytes_per_s,
             ),
-            partial(upload_of, content_type=content_type, levels=levels, bands=bands),
+            partial(
+                upload_of,
+                content_type=content_type,
+                levels=levels,
+                bands=bands,
+                max_image_bytes=limits.max_image_bytes,
+            ),
             request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
         )
         request.state.cached = result.cached

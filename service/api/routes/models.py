@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import FastAPI
 from fastapi import Path as PathParameter
+from pydantic import BeforeValidator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -88,7 +89,9 @@ def install_model_routes(app: FastAPI, model: ModelModel, files: Mapping[str, Mo
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=EMBED, permit="downloads"))
     async def read_model_file(
         request: Request,
-        sha256: Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="Lower-case hex.")],
+        sha256: Annotated[
+            str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="Lower-case hex."), BeforeValidator(str.lower)
+        ],
     ) -> Response:
         content = contents.get(sha256)
         if content is None:

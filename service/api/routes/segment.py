@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.access.policy import SEGMENT, SEGMENT_KEYS, RoutePolicy, with_policy
-from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body
+from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body, without_bom
+from service.api.mask_prompts import MAX_RUNS, encoded_mask
 from service.api.negotiation import preferred
 from service.api.problems import broken_rule, invalid_request
 from service.api.rendering import JSON, PNG, JsonRenderer, PngRenderer, RenderOptions
@@ -49,6 +50,9 @@ _PNG_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
 # none.
 COLONS_PER_POINT: Final = 3
 OTHER_COLONS: Final = 1000
+# Numbers and members are separated by commas: as many as colons, and the run lengths of masks beside them.
+COMMAS_PER_POINT: Final = 3
+OTHER_COMMAS: Final = 1000 + MAX_RUNS
 
 
 def install_segment_route(
@@ -70,7 +74,10 @@ def install_segment_route(
     @app.post(
         SEGMENT_ROUTE,
         response_model=SegmentResponse,
-        responses={**_PNG_RESPONSE, **ProblemModel.responses(400, 401, 403, 404, 406, 408, 413, 422, 429, 503, 504)},
+        responses={
+            **_PNG_RESPONSE,
+            **ProblemModel.responses(400, 401, 403, 404, 406, 408, 413, 415, 422, 429, 503, 504),
+        },
         openapi_extra={"requestBody": _BODY},
         operation_id="segment",
         summary="Cut out objects",
@@ -115,8 +122,12 @@ def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Refi
     # Validation collects every error there is: half a million unknown members would hold the interpreter for seconds.
     if body.count(b":") > MAX_POINTS * COLONS_PER_POINT * max_prompts + OTHER_COLONS:
         raise broken_rule("/", f"more members than {max_prompts} prompts of {MAX_POINTS} points have.")
+    if body.count(b",") > MAX_POINTS * COMMAS_PER_POINT * max_prompts + OTHER_COMMAS:
+        raise broken_rule(
+            "/", f"more numbers than {max_prompts} prompts of {MAX_POINTS} points and masks of {MAX_RUNS} runs have."
+        )
     try:
-        asked = SegmentRequest.model_validate_json(body)
+        asked = SegmentRequest.model_validate_json(without_bom(body))
     except ValidationError as error:
         raise invalid_request(error) from error
     if len(asked.prompts) > max_prompts:
@@ -152,4 +163,5 @@ def _prompt(prompt: PromptModel, where: str) -> RefinablePrompt:
             mask_logits=logits,
         ),
         prompt.mask_id,
+        None if prompt.mask is None else encoded_mask(prompt.mask, f"{where}/mask"),
     )

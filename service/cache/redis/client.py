@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -17,6 +18,9 @@ from service.errors import CacheUnavailable
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 1.0
+
+Command = tuple[str | bytes | int, ...]
+"""Name and arguments of a command."""
 
 
 class RedisClient:
@@ -57,14 +61,21 @@ class RedisClient:
         Raises:
             CacheUnavailable: There is no answer; the cause is chained.
         """
-        breaker.check()
-        await self._take_permit()
-        try:
-            task = self._start(breaker, command)
-        except CacheUnavailable:
-            self._permits.release()
-            raise
-        return await asyncio.shield(task)
+        script = str(command[1]) if command[0] == "EVAL" else ""
+        return await self._call(breaker, lambda: self._redis.execute_command(*command), script)
+
+    async def call_together(self, breaker: CircuitBreaker, commands: Sequence[Command]) -> list[Any]:
+        """Run several commands in one round trip, on one connection to each server, as `call` runs one.
+
+        Args:
+            breaker: Circuit breaker of this server.
+            commands: Commands that do not depend on each other, at least one.
+
+        Raises:
+            CacheUnavailable: A command has no answer, or was refused; the others may have been run.
+        """
+        answers: list[Any] = await self._call(breaker, lambda: self._send_together(commands))
+        return answers
 
     async def subscriber_connection(self) -> AbstractConnection:
         """Return a connection for Pub/Sub, not open yet, which does not count towards `max_connections`.
@@ -106,6 +117,27 @@ class RedisClient:
         with contextlib.suppress(RedisError, OSError):  # a silent server must not keep the process from stopping
             await self._redis.aclose()
 
+    async def _call(self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str = "") -> Any:
+        breaker.check()
+        await self._take_permit()
+        try:
+            task = self._start(breaker, send, script)
+        except CacheUnavailable:
+            self._permits.release()
+            raise
+        return await asyncio.shield(task)
+
+    async def _send_together(self, commands: Sequence[Command]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            # By itself the library writes the whole command, values as well, into the text of a refusal.
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
     async def _take_permit(self) -> None:
         try:
             async with asyncio.timeout(self._queue_timeout_s):
@@ -115,11 +147,11 @@ class RedisClient:
                 "All connections to the shared cache are busy.", retry_after_s=_RETRY_AFTER_S
             ) from error
 
-    def _start(self, breaker: CircuitBreaker, command: tuple[str | bytes | int, ...]) -> asyncio.Task[Any]:
+    def _start(self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str) -> asyncio.Task[Any]:
         if self._is_closed:
             raise CacheUnavailable("The service is stopping.", retry_after_s=_RETRY_AFTER_S)
         breaker.admit()  # it may have opened during the wait for the permit
-        task = asyncio.create_task(self._run(breaker, command), name="redis-command")
+        task = asyncio.create_task(self._run(breaker, send, script), name="redis-command")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -128,19 +160,19 @@ class RedisClient:
         self._running.discard(task)
         self._permits.release()
 
-    async def _run(self, breaker: CircuitBreaker, command: tuple[str | bytes | int, ...]) -> Any:
+    async def _run(self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str) -> Any:
         try:
             async with asyncio.timeout(self._deadline_s):
                 # The client of a cluster sends commands to any node as long as it has not loaded the slots.
                 await self._redis.initialize()
-                answer = await self._redis.execute_command(*command)
+                answer = await send()
         except MaxConnectionsError as error:
             raise CacheUnavailable(
                 "All connections to the shared cache are busy.", retry_after_s=_RETRY_AFTER_S
             ) from error
         except ResponseError as error:
             breaker.succeeded()
-            self.log_refusal(error, str(command[1]) if command[0] == "EVAL" else "")
+            self.log_refusal(error, script)
             raise CacheUnavailable("The shared cache refused the command.", retry_after_s=_RETRY_AFTER_S) from error
         except Exception as error:
             # The library raises many types for a broken or foreign server. The tier only degrades.

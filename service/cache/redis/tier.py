@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
@@ -106,6 +106,28 @@ class RedisCache(Generic[V]):
         self._breaker.check()  # do not encode for a server that will not be asked
         data = await self._in_executor(self._codec.encode, value)
         await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
+
+    def encode(self, value: V) -> bytes:
+        """Return the bytes to store, for `put_encoded`. Blocking.
+
+        Raises:
+            CacheUnavailable: Redis will not be asked now, so the bytes would not be used.
+        """
+        self._breaker.check()
+        return self._codec.encode(value)
+
+    async def put_encoded(self, values: Sequence[tuple[str, bytes]]) -> None:
+        """Store several values in one round trip.
+
+        Args:
+            values: Key and bytes of each value, see `encode`; at least one.
+
+        Raises:
+            CacheUnavailable: Redis did not confirm all of them in time, or refused.
+        """
+        await self._client.call_together(
+            self._breaker, [("SET", key, data, "PX", self._ttl_ms()) for key, data in values]
+        )
 
     async def put_unless_deleted(self, key: str, value: V, *, tombstone_key: str, known: str) -> bool:
         """Store a value and remove its tombstone, unless the tombstone is another than the known one.

@@ -66,7 +66,8 @@ export class BrowserDecoder {
   }
 
   /**
-   * Like `Client.segment`, with one prompt. A prompt that refines a mask gives it as `mask_logits`.
+   * Like `Client.segment`, with one prompt. A prompt that refines a mask gives it as `mask_logits`; only the service
+   * takes `mask_id` and `mask`.
    *
    * @param {string} imageHash
    * @param {import("../client/edgesam.js").Prompt[]} prompts
@@ -74,8 +75,8 @@ export class BrowserDecoder {
    * @returns {Promise<{results: {masks: import("../client/edgesam.js").Mask[]}[], timing: import("../client/edgesam.js").Timing}>}
    */
   async segment(imageHash, [prompt], { multimask = "auto", signal, isGlimpse = false } = {}) {
-    if (prompt.mask_id) {
-      const title = "This browser cannot refine a mask of the service";
+    if (prompt.mask_id || prompt.mask) {
+      const title = "Only the service can use this mask";
       throw new Problem({ status: 404, code: "mask-not-found", title, detail: "" });
     }
     await this.open(imageHash);

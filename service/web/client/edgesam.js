@@ -18,8 +18,9 @@
  *
  * @typedef {{x: number, y: number, label?: 0 | 1}} Point pixels of the upright image; label 1 is on the object, 0 beside it
  * @typedef {[x0: number, y0: number, x1: number, y1: number]} Box pixels, exclusive at the end
- * @typedef {{points?: Point[], box?: Box, mask_id?: string, mask_logits?: string}} Prompt the points, the box and the
- *   earlier mask that describe one object
+ * @typedef {{points?: Point[], box?: Box, mask_id?: string, mask_logits?: string,
+ *   mask?: string | {size: [number, number], counts: string | number[]}}} Prompt the points, the box and the mask that
+ *   describe one object; `mask` is a binary mask of the image's size: a PNG in base64 or as a data: URI, or run lengths
  * @typedef {{exterior: [number, number][], holes: [number, number][][]}} Polygon
  * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: Box, mask_id: string,
  *   rle?: import("./masks.js").Rle, png?: string, polygon?: Polygon[], logits?: string}} Mask masks are ordered by

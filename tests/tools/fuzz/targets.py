@@ -1,14 +1,17 @@
 """Fuzz targets: seeds, a function that raises only for bugs, and the longest input in bytes."""
 
+import io
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import numpy as np
+from PIL import Image
 from sam.sample_values import files_of_every_kind
 
-from service.api.bodies import image_of
+from service.api.bodies import fields_of
 from service.api.routes.segment import _parse
+from service.api.uploads import upload_of
 from service.client.rle import decode_rle
 from service.errors import ServiceError
 from service.process import configure_image_libraries
@@ -22,6 +25,8 @@ from service.sam.embedding import (
 )
 from service.sam.images import decode_image
 from service.sam.logits import decode_logits
+from service.sam.mask_prompts import PngMask, RleMask, with_mask
+from service.sam.prompts import Prompt
 
 configure_image_libraries()
 
@@ -43,7 +48,29 @@ def read_multipart(data: bytes) -> None:
     """Find the image in a multipart body. The first line of the data is the content type."""
     kind, _, body = data.partition(b"\n")
     with suppress(ServiceError):
-        assert image_of(body, kind.decode("latin-1")) in body
+        assert all(value in body for value in fields_of(body, kind.decode("latin-1")).values())
+
+
+def read_upload(data: bytes) -> None:
+    """Find the image in the JSON of an upload: it is within the limit, or the error is a ServiceError."""
+    options = {"content_type": "application/json", "levels": "auto", "bands": None}
+    with suppress(ServiceError):
+        assert len(upload_of(data, max_image_bytes=1000, **options).data) <= 1002
+
+
+def read_mask(data: bytes) -> None:
+    """Read a binary mask, as PNG and as text of run lengths: it has its size, or the error is a ServiceError."""
+    for mask in (RleMask((32, 32), data.decode("latin-1")), PngMask((32, 32), data)):
+        with suppress(ServiceError):
+            assert np.isfinite(with_mask(Prompt(), mask, (32, 32)).mask_logits).all()
+
+
+def masks() -> Iterable[bytes]:
+    """Yield a mask in each way to write one."""
+    file = io.BytesIO()
+    Image.fromarray(np.eye(32, dtype=np.bool_)).save(file, "PNG")
+    yield file.getvalue()
+    yield b"P5`P40"
 
 
 def read_request(data: bytes) -> None:
@@ -86,7 +113,7 @@ def values() -> Iterable[bytes]:
 def requests() -> Iterable[bytes]:
     """Yield a request of each kind of prompt."""
     for prompt in ({"points": [{"x": 1, "y": 2, "label": 0}]}, {"box": [1, 2, 3, 4]}, {"mask_id": "0" * 32},
-                   {"mask_logits": "AAAA"}):  # fmt: skip
+                   {"mask_logits": "AAAA"}, {"mask": {"size": [1, 2], "counts": [0, 2]}}):  # fmt: skip
         yield json.dumps({"image_hash": "0" * 64, "prompts": [prompt], "multimask": 3, "format": "png"}).encode()
 
 
@@ -102,6 +129,8 @@ TARGETS: dict[str, tuple[Callable[[], Iterable[bytes]], Read, int]] = {
     "multipart": (forms, read_multipart, 1 << 14),
     "requests": (requests, read_request, 1 << 14),
     "values": (values, read_value, (1 << 21) + 200),
+    "uploads": (lambda: [b'{"image": "data:image/png;base64,AAAA", "levels": "full"}'], read_upload, 4096),
+    "masks": (masks, read_mask, 4096),
     "logits": (lambda: [bytes(131_072)], read_logits, 131_100),
     "rle": (lambda: [b"\x08\x080@0@", b"\x20\x20" + b"1" * 32], read_rle, 4096),
 }

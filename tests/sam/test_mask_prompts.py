@@ -1,0 +1,114 @@
+"""Binary masks as logits and boxes, and their run lengths against pycocotools."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+from support.whole_masks import full
+
+from service.errors import InvalidRequest
+from service.sam.mask_prompts import PngMask, RleMask, held_to_mask, stability, with_mask
+from service.sam.masks import binary_mask
+from service.sam.prompts import Prompt
+from service.sam.rle import decode_counts
+
+
+def ellipse(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return ((rows - height / 3) / (height / 4)) ** 2 + ((columns - width / 2) / (width / 5)) ** 2 < 1
+
+
+def encoded(pixels: np.ndarray) -> RleMask:
+    packed = coco.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    return RleMask(pixels.shape, packed["counts"].decode())
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 300), (1500, 40)])
+def test_run_lengths_are_read_as_pycocotools_writes_them(size):
+    generator = np.random.default_rng(size)
+    for share in (0.0, 0.01, 0.5, 1.0):
+        pixels = generator.random(size) < share
+
+        assert np.array_equal(encoded(pixels).rows() > 0, pixels)
+
+
+def test_text_of_any_content_is_read_or_refused():
+    generator = np.random.default_rng(3)
+    for length in range(1, 400):
+        text = generator.integers(32, 128, length, np.uint8).tobytes().decode("ascii")
+        try:
+            runs = decode_counts(text)
+        except InvalidRequest:
+            continue
+        assert len(runs) <= length
+
+
+@pytest.mark.parametrize("size", [(300, 400), (1024, 1024), (2400, 1600), (90, 1800)])
+def test_the_logits_of_a_mask_give_the_mask_back(size):
+    pixels = ellipse(*size)
+
+    prompt = with_mask(Prompt(), encoded(pixels), size)
+
+    assert (prompt.mask_logits.shape, prompt.mask_logits.dtype) == ((256, 256), np.float32)
+    assert iou(full(binary_mask(prompt.mask_logits, size)), pixels) > 0.97
+    assert np.abs(prompt.mask_logits).max() == pytest.approx(10.0)
+
+
+def test_the_box_of_a_mask_holds_its_pixels_and_the_positive_points():
+    pixels = np.zeros((100, 200), np.bool_)
+    pixels[20:40, 50:90] = True
+    points = Prompt(points=np.array([[120.0, 30.0], [10.0, 90.0]]), labels=np.array([1, 0]))
+    box = Prompt(box=np.array([0.0, 0.0, 30.0, 30.0]))
+
+    alone, with_points, with_box = (
+        with_mask(prompt, encoded(pixels), (100, 200)) for prompt in (Prompt(), points, box)
+    )
+
+    assert alone.box.tolist() == [50, 20, 90, 40]
+    assert with_points.box.tolist() == [50, 20, 120, 40]
+    assert with_box.box.tolist() == [0, 0, 30, 30]
+    assert [prompt.is_held for prompt in (alone, with_points, with_box)] == [True, False, False]
+
+
+@pytest.mark.parametrize("pixels", [[(200, 300)], [(10, column) for column in range(1600)]])
+def test_masks_that_fill_no_cell_of_the_logits_do_not_vanish(pixels):
+    mask = np.zeros((2400, 1600), np.bool_)
+    for row, column in pixels:
+        mask[row, column] = True
+
+    prompt = with_mask(Prompt(), encoded(mask), mask.shape)
+
+    assert prompt.mask_logits.max() == pytest.approx(10.0)
+
+
+def test_a_colour_png_of_too_many_pixels_is_refused_before_it_is_decoded():
+    file = io.BytesIO()
+    Image.new("RGB", (4001, 4000)).save(file, "PNG", compress_level=1)
+    grey = io.BytesIO()
+    Image.fromarray(ellipse(4000, 4001)).save(grey, "PNG", compress_level=1)
+
+    assert np.count_nonzero(PngMask.of(grey.getvalue()).rows()) == np.count_nonzero(ellipse(4000, 4001))
+    with pytest.raises(InvalidRequest, match="Save it in grey"):
+        PngMask.of(file.getvalue()).rows()
+
+
+def test_an_answer_that_is_held_follows_the_mask_unless_the_decoder_is_sure():
+    mask_logits = np.full((256, 256), -10.0, np.float32)
+    mask_logits[:128] = 10.0
+    decoded = np.full((4, 256, 256), -4.0, np.float32)
+    decoded[:, 192:] = 20.0
+
+    held = held_to_mask(decoded, mask_logits)
+
+    inside = held[0] > 0
+    assert inside[:128].all()
+    assert not inside[128:192].any()
+    assert inside[192:].all()
+    assert stability(held).tolist() == [1.0] * 4
+    assert stability(np.full((1, 256, 256), -5.0, np.float32)).tolist() == [0.0]
