@@ -36,7 +36,7 @@ class Prompt:
     Args:
         points: Points as (x, y), (N, 2) float64, pixels of the upright image.
         labels: Label of each point, (N,) int64, POSITIVE or NEGATIVE.
-        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None.
+        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None. It may extend beyond the image.
         mask_logits: Raw logits of an earlier mask, (256, 256) float16 or float32, or None.
     """
 
@@ -59,9 +59,9 @@ class Prompt:
 def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the table of tokens of P prompts on one image.
 
-    The points of a prompt come first, then the corners of its box. Points without a box are followed by one PADDING
-    point. A prompt with only a mask has no token. Shorter rows are filled with ABSENT, which the decoder leaves out of
-    attention.
+    The points of a prompt come first, then the corners of its box, clipped to the image. Points without a box are
+    followed by one PADDING point. A prompt with only a mask has no token. Shorter rows are filled with ABSENT, which
+    the decoder leaves out of attention.
 
     Args:
         prompts: P prompts, at least one.
@@ -85,7 +85,8 @@ def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDAr
 def check_prompt(prompt: Prompt, original_size: Size) -> None:
     """Refuse a prompt that is outside the image.
 
-    A point may lie on the border, [0, W] x [0, H]. A box may extend beyond the border, but a part must be inside.
+    A point may lie on the border, [0, W] x [0, H]. A box may extend beyond the border, but a part must be inside;
+    `decoder_inputs` clips it.
 
     Args:
         prompt: Prompt to check.
@@ -118,7 +119,10 @@ def is_ambiguous(prompt: Prompt) -> bool:
 def _tokens(prompt: Prompt, original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     points = points_to_frame(prompt.points, original_size)
     if prompt.box is not None:
-        corners = points_to_frame(prompt.box.reshape(2, 2), original_size)
+        # Corners beyond the image are positions that the model was not trained on. Its mask then shrinks or vanishes.
+        height, width = original_size
+        inside = prompt.box.reshape(2, 2).clip(0.0, (width, height))
+        corners = points_to_frame(inside, original_size)
         return np.concatenate((points, corners)), np.append(prompt.labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
     if len(points) == 0:
         return points, prompt.labels

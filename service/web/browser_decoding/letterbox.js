@@ -25,7 +25,8 @@ export function inputSize({ width, height }) {
 }
 
 /**
- * The decoder's input for a prompt: its points, then the corners of its box, or a padding point if there is no box.
+ * The decoder's input for a prompt: its points, then the corners of its box clipped to the image, or a padding point if
+ * there is no box.
  *
  * A prompt with only a mask has no tokens; an absent token takes their place.
  *
@@ -38,7 +39,9 @@ export function tokensOf({ points = [], box }, size) {
   /** @type {{x: number, y: number, label: number}[]} */
   const tokens = points.map(({ x, y, label = 1 }) => ({ x, y, label }));
   if (box) {
-    const [x0, y0, x1, y1] = box;
+    // Corners beyond the image are positions that the model was not trained on.
+    const [x0, x1] = [box[0], box[2]].map((x) => Math.min(Math.max(x, 0), size.width));
+    const [y0, y1] = [box[1], box[3]].map((y) => Math.min(Math.max(y, 0), size.height));
     tokens.push({ x: x0, y: y0, label: BOX_TOP_LEFT }, { x: x1, y: y1, label: BOX_BOTTOM_RIGHT });
   } else {
     tokens.push({ x: 0, y: 0, label: points.length ? PADDING : ABSENT });
