@@ -36,7 +36,8 @@ class Prompt:
     Args:
         points: Points as (x, y), (N, 2) float64, pixels of the upright image.
         labels: Label of each point, (N,) int64, POSITIVE or NEGATIVE.
-        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None. It may extend beyond the image.
+        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None. It may extend
+            beyond the image.
         mask_logits: Raw logits of an earlier mask, (256, 256) float16 or float32, or None.
     """
 
