@@ -16,7 +16,7 @@ from .images import ImageInput
 from .messages import Answer, Progress, Request
 from .operations import Operation, Send, Step, Wait
 from .retries import RetryPolicy
-from .values import Embedded, Model, Multimask, Prompt, Segmentation
+from .values import Cleanup, Embedded, Model, Multimask, Prompt, Segmentation
 
 T = TypeVar("T")
 
@@ -71,6 +71,7 @@ class Client:
         box: ArrayLike | None = None,
         mask_id: str | None = None,
         multimask: Multimask = "auto",
+        cleanup: Cleanup = "none",
     ) -> Segmentation:
         """Segment one object, or several with `prompts`.
 
@@ -83,13 +84,15 @@ class Client:
             box: Box x0, y0, x1, y1, in pixels of the upright image.
             mask_id: Id of an earlier mask that the prompt refines.
             multimask: Masks per prompt. "auto" gives 4 for a single point, which is ambiguous, else 1.
+            cleanup: "auto" gives masks that agree with all points, keep to the box and have no small islands and holes.
+                "none" gives the model's masks.
 
         Raises:
             ClientError: if the service gives no masks; see the module `errors`.
             ValueError: if a prompt is malformed.
         """
         request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
-        return self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
+        return self._run(operations.segment(picture, request_prompts, multimask, cleanup, self._retry_policy))
 
     def contains(self, image_hash: str) -> bool:
         """Whether the service has the image's embedding."""
@@ -169,10 +172,11 @@ class AsyncClient:
         box: ArrayLike | None = None,
         mask_id: str | None = None,
         multimask: Multimask = "auto",
+        cleanup: Cleanup = "none",
     ) -> Segmentation:
         """See `Client.segment`."""
         request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id)
-        return await self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
+        return await self._run(operations.segment(picture, request_prompts, multimask, cleanup, self._retry_policy))
 
     async def contains(self, image_hash: str) -> bool:
         """See `Client.contains`."""

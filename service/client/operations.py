@@ -26,7 +26,7 @@ from .messages import (
     segment_request,
 )
 from .retries import RetryPolicy
-from .values import Embedded, Model, Multimask, Prompt, Segmentation
+from .values import Cleanup, Embedded, Model, Multimask, Prompt, Segmentation
 
 T = TypeVar("T")
 
@@ -73,11 +73,15 @@ def embed(source: ImageInput, progress: Progress | None, retry_policy: RetryPoli
 
 
 def segment(
-    image: Embedded | str, prompts: Sequence[Prompt], multimask: Multimask, retry_policy: RetryPolicy
+    image: Embedded | str,
+    prompts: Sequence[Prompt],
+    multimask: Multimask,
+    cleanup: Cleanup,
+    retry_policy: RetryPolicy,
 ) -> Operation[Segmentation]:
     """Segment an image. If the service has evicted it and `image` is an `Embedded`, embed it again."""
     image_hash = image if isinstance(image, str) else image.image_hash
-    request = segment_request(image_hash, prompts, multimask)
+    request = segment_request(image_hash, prompts, multimask, cleanup)
     embeds_left = _EMBEDS_PER_SEGMENT if isinstance(image, Embedded) else 0
     while True:
         answer = yield from _repeated(request, retry_policy)

@@ -13,6 +13,7 @@ from .images import ImageSource
 from .rle import decode_rle
 
 Multimask = Literal["auto", 1, 3, 4]
+Cleanup = Literal["none", "auto"]
 Box = tuple[int, int, int, int]
 
 

@@ -23,6 +23,7 @@ REPAIR_RADIUS = 2.0
 """Standard deviation of the change around a disobeyed point, cells of the logits. Chosen on validation photos."""
 
 _LEAST_RADIUS = 0.5
+_MOST_REPAIRS = 3  # a repair may flip a point of the other kind close by; contradicting points are not settled
 _CELLS = np.arange(MASK_SIZE, dtype=np.float64)
 
 
@@ -60,7 +61,9 @@ class MaskCleaner:
         if self._clips:
             self._clip(logits)
         self._filter_pieces(logits, self._cells, _marked(logits, self._taps))
-        if not self._taps.agree(logits).all():
+        for _ in range(_MOST_REPAIRS):
+            if self._taps.agree(logits).all():
+                break
             self._repair(logits)
             self._filter_pieces(logits, self._cells, _marked(logits, self._taps))
         return logits
@@ -81,8 +84,8 @@ class MaskCleaner:
         """Raise or lower the logits around each disobeyed point until its pixel changes sides.
 
         The change falls off as exp(-d² / (2 r²)) with the distance d from the point. Where the model is unsure a larger
-        area changes sides, and where it is sure a small disc does. The radius r is at most half the distance to a point
-        of the other kind, which keeps its side.
+        area changes sides, and where it is sure a small disc does. The radius r is at most a third of the distance to a
+        point of the other kind, which so keeps its side.
         """
         # The centres of the pixels at the points: a pixel is what has to change sides.
         last = np.array(self._size[::-1]) - 1.0
@@ -93,8 +96,8 @@ class MaskCleaner:
             if taps.agree(logits)[0]:
                 continue
             others = centres[is_positive != is_positive[index]]
-            nearest = float(np.hypot(*(others - centre).T).min(initial=2.0 * REPAIR_RADIUS))
-            radius = max(nearest / 2.0, _LEAST_RADIUS)
+            nearest = float(np.hypot(*(others - centre).T).min(initial=3.0 * REPAIR_RADIUS))
+            radius = max(nearest / 3.0, _LEAST_RADIUS)
             column, row = (np.exp(-((_CELLS - at) ** 2) / (2.0 * radius**2)) for at in centre)
             change = (row[:, np.newaxis] * column).astype(np.float32)
             amount = (abs(float(taps.values(logits)[0])) + LEAST_LOGIT) / float(taps.values(change)[0])

@@ -8,7 +8,7 @@
  *   the sum of `weights[3 * i + k] * logits[first[i] + k]`, k from 0 to 2
  */
 
-const FRAME_SIZE = 1024;
+export const FRAME_SIZE = 1024;
 export const MASK_SIZE = 256; // side of the decoder's logits, which cover the frame
 export const TAPS = 3;
 
