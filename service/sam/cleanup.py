@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.sam.mask_pieces import LEAST_LOGIT, FilterPieces, MarkedCells
 from service.sam.point_agreement import PointTaps, point_taps
-from service.sam.prompts import POSITIVE, Prompt
+from service.sam.prompts import POSITIVE, Prompt, clipped_box
 from service.sam.transforms import MASK_SIZE, Size, to_cells, used_cells
 
 Cleanup = Literal["auto", "none"]
@@ -71,7 +71,7 @@ class MaskCleaner:
     def _clip(self, logits: NDArray[np.float32]) -> None:
         """Take out of the mask what lies beyond the box, the positive points and the margin."""
         assert self._prompt.box is not None
-        corners = self._prompt.box.reshape(2, 2)
+        corners = clipped_box(self._prompt.box, self._size).reshape(2, 2)
         margin = (corners[1] - corners[0]) * BOX_MARGIN
         held = np.concatenate((corners, self._prompt.points[self._prompt.labels == POSITIVE]))
         x0, y0 = to_cells(held.min(0) - margin, self._size) - 1.0

@@ -112,6 +112,19 @@ def check_prompt(prompt: Prompt, original_size: Size) -> None:
             )
 
 
+def clipped_box(box: NDArray[np.float64], original_size: Size) -> NDArray[np.float64]:
+    """Return the part of a box inside the image, (4,).
+
+    Corners beyond the image are positions that the model was not trained on. Its mask then shrinks or vanishes.
+
+    Args:
+        box: Box as (x0, y0, x1, y1), (4,), pixels of the upright image.
+        original_size: Height and width of the image, pixels.
+    """
+    height, width = original_size
+    return box.clip(0.0, (width, height, width, height))
+
+
 def is_ambiguous(prompt: Prompt) -> bool:
     """Return whether a prompt is a single point, which may mean the whole object, a part or a subpart."""
     return len(prompt.points) == 1 and prompt.box is None and prompt.mask_logits is None
@@ -120,10 +133,7 @@ def is_ambiguous(prompt: Prompt) -> bool:
 def _tokens(prompt: Prompt, original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     points = points_to_frame(prompt.points, original_size)
     if prompt.box is not None:
-        # Corners beyond the image are positions that the model was not trained on. Its mask then shrinks or vanishes.
-        height, width = original_size
-        inside = prompt.box.reshape(2, 2).clip(0.0, (width, height))
-        corners = points_to_frame(inside, original_size)
+        corners = points_to_frame(clipped_box(prompt.box, original_size).reshape(2, 2), original_size)
         return np.concatenate((points, corners)), np.append(prompt.labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
     if len(points) == 0:
         return points, prompt.labels

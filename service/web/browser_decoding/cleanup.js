@@ -6,7 +6,7 @@
  * @typedef {import("./letterbox.js").Size} Size
  */
 
-import { FRAME_SIZE, MASK_SIZE, TAPS, inputSize, upsampling } from "./letterbox.js";
+import { FRAME_SIZE, MASK_SIZE, TAPS, clippedBox, inputSize, upsampling } from "./letterbox.js";
 import { LEAST_LOGIT, filterPieces } from "./pieces.js";
 
 const CELL = FRAME_SIZE / MASK_SIZE; // side of a logit in the frame
@@ -40,7 +40,7 @@ export class MaskCleaner {
   /** The logits of a mask without islands, small holes and disobeyed points. @param {Float32Array} logits 256×256 */
   clean(logits) {
     const cleaned = Float32Array.from(logits);
-    if (this.#box) this.#clip(cleaned, this.#box);
+    if (this.#box) this.#clip(cleaned, clippedBox(this.#box, this.#size));
     filterPieces(cleaned, this.#cells, this.#marked(cleaned));
     for (let i = 0; i < MOST_REPAIRS && !this.agrees(cleaned); i++) {
       this.#repair(cleaned);
