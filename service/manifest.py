@@ -70,6 +70,11 @@ class Ranking(BaseModel):
     stability: _Weight = Field(1.0, description="Weight of the stability score.")
     predicted_iou: _Weight = Field(0.0, description="Weight of the IoU that the model predicts.")
 
+    @property
+    def compares_all(self) -> bool:
+        """Whether the rule weighs output 0 against the others, as a calibrated rule does by their biases."""
+        return len(set(self.bias)) > 1
+
     def scores(self, stability: Sequence[float], predicted_iou: Sequence[float]) -> tuple[float, ...]:
         """Return the score of each output of one prompt, 0..1.
 

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from service.api.mask_prompts import MaskField
+from service.sam.cleanup import Cleanup
 from service.sam.decoded_image import AppliedLevels
 from service.sam.granularity import Granularity
 from service.sam.image_id import VARIANT_PATTERN, parse_image_id
@@ -87,7 +88,7 @@ class PromptModel(_Request):
     points: Annotated[list[PointModel], Field(max_length=MAX_POINTS)] = []
     box: Annotated[
         tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None,
-        Field(description="x0, y0, x1, y1 in pixels. The box may extend beyond the image."),
+        Field(description="x0, y0, x1, y1 in pixels. The part of the box beyond the image is cut off."),
     ] = None
     mask_id: Annotated[MaskId | None, BeforeValidator(_lower)] = None
     mask_logits: Annotated[
@@ -148,6 +149,13 @@ class SegmentRequest(_Request):
             "Only for models whose `granularity` in /models is true."
         ),
     ] = "off"
+    cleanup: Annotated[
+        Cleanup,
+        Field(
+            description="auto: the masks agree with all points, keep to the box and a small margin, and have no small "
+            "islands and holes. This holds for every format, and for refinements by mask_id. none: the model's masks."
+        ),
+    ] = "none"
     format: Annotated[
         Format,
         Field(
@@ -202,7 +210,10 @@ class PolygonModel(BaseModel):
 class MaskModel(BaseModel):
     """One mask, with the one of rle, png, polygon and logits that was asked for."""
 
-    score: float = Field(description="Score that orders the masks, 0..1, by the model's `ranking` in /models.")
+    score: float = Field(
+        description="Score of the mask, 0..1, by the model's `ranking` in /models. For the order of the masks, 0.1 is "
+        "added to masks that agree with all points."
+    )
     stability: float = Field(description="Stability of the mask when the threshold changes, 0..1. 0 for an empty mask.")
     predicted_iou: float = Field(description="The model's estimate of the IoU; not limited to 0..1.")
     area: int = Field(description="Area of the mask, in pixels.")
@@ -219,7 +230,7 @@ class MaskModel(BaseModel):
 class ResultModel(BaseModel):
     """The answer to one prompt."""
 
-    masks: list[MaskModel] = Field(description="Best first: ordered by `score`.")
+    masks: list[MaskModel] = Field(description="Best first: ordered by `score`, and by agreement with the points.")
     granularity_box: tuple[float, float, float, float] | None = Field(
         None,
         description="With granularity auto: the box that the prompt got, x0, y0, x1, y1 in pixels. null: no box.",

@@ -16,7 +16,7 @@ from .images import ImageInput
 from .messages import Answer, Progress, Request
 from .operations import Operation, Send, Step, Wait
 from .retries import RetryPolicy
-from .values import Embedded, Levels, Mask, Model, Multimask, Prompt, Reading, Segmentation
+from .values import Cleanup, Embedded, Levels, Mask, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
 
@@ -81,6 +81,7 @@ class Client:
         mask_id: str | None = None,
         mask: ArrayLike | Mask | None = None,
         multimask: Multimask = "auto",
+        cleanup: Cleanup = "none",
     ) -> Segmentation:
         """Segment one object, or several with `prompts`.
 
@@ -94,13 +95,15 @@ class Client:
             mask_id: Id of an earlier mask that the prompt refines.
             mask: Instead of `mask_id`, a binary mask of the image's size, (H, W), or a `Mask` of an answer.
             multimask: Masks per prompt. "auto" gives 4 for a single point, which is ambiguous, else 1.
+            cleanup: "auto" gives masks that agree with all points, keep to the box and have no small islands and holes.
+                "none" gives the model's masks.
 
         Raises:
             ClientError: if the service gives no masks; see the module `errors`.
             ValueError: if a prompt is malformed.
         """
         request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
-        return self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
+        return self._run(operations.segment(picture, request_prompts, multimask, cleanup, self._retry_policy))
 
     def contains(self, image_hash: str) -> bool:
         """Whether the service has the image's embedding. The hash may be an image_id."""
@@ -193,10 +196,11 @@ class AsyncClient:
         mask_id: str | None = None,
         mask: ArrayLike | Mask | None = None,
         multimask: Multimask = "auto",
+        cleanup: Cleanup = "none",
     ) -> Segmentation:
         """See `Client.segment`."""
         request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
-        return await self._run(operations.segment(picture, request_prompts, multimask, self._retry_policy))
+        return await self._run(operations.segment(picture, request_prompts, multimask, cleanup, self._retry_policy))
 
     async def contains(self, image_hash: str) -> bool:
         """See `Client.contains`."""

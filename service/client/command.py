@@ -153,6 +153,7 @@ def main(
                 points=[(x, y) for x, y, _ in points] or None,
                 labels=[label for _, _, label in points] or None,
                 box=box,
+                cleanup="auto",
             )
         _print_masks(answer, candidate)
         if candidate > len(answer.masks):

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from .errors import ClientError, UnexpectedAnswer, problem_of
 from .images import ImageContent, ImageSource
 from .retries import retry_after_s
-from .values import Embedded, Mask, Model, Multimask, Prompt, Reading, Segmentation, Timing
+from .values import Cleanup, Embedded, Mask, Model, Multimask, Prompt, Reading, Segmentation, Timing
 
 # Called with (bytes sent, bytes in total) during an upload. A repeated upload starts at 0 again.
 Progress = Callable[[int, int], None]
@@ -119,14 +119,16 @@ def embed_request(content: ImageContent, reading: Reading, progress: Progress | 
     return Request("POST", f"embed?{query}" if query else "embed", headers, content.data, progress)
 
 
-def segment_request(image_id: str, prompts: Sequence[Prompt], multimask: Multimask) -> Request:
+def segment_request(image_id: str, prompts: Sequence[Prompt], multimask: Multimask, cleanup: Cleanup) -> Request:
     """Request for masks as run lengths, the smallest format that is exact."""
-    document = {
+    document: dict[str, Any] = {
         "image_hash": _checked_id(image_id),
         "prompts": [prompt.document for prompt in prompts],
         "multimask": multimask,
         "format": "rle",
     }
+    if cleanup != "none":  # services before this field refuse it
+        document["cleanup"] = cleanup
     headers = {"Content-Type": "application/json", "Accept": "application/json", **_routing(image_id)}
     return Request("POST", "segment", headers, json.dumps(document, allow_nan=False).encode())
 

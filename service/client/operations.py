@@ -26,7 +26,7 @@ from .messages import (
     segment_request,
 )
 from .retries import RetryPolicy
-from .values import Embedded, Model, Multimask, Prompt, Reading, Segmentation
+from .values import Cleanup, Embedded, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
 
@@ -74,11 +74,15 @@ def embed(
 
 
 def segment(
-    image: Embedded | str, prompts: Sequence[Prompt], multimask: Multimask, retry_policy: RetryPolicy
+    image: Embedded | str,
+    prompts: Sequence[Prompt],
+    multimask: Multimask,
+    cleanup: Cleanup,
+    retry_policy: RetryPolicy,
 ) -> Operation[Segmentation]:
     """Segment an image. If the service has evicted it and `image` is an `Embedded`, embed it again."""
     image_id = image if isinstance(image, str) else image.image_id
-    request = segment_request(image_id, prompts, multimask)
+    request = segment_request(image_id, prompts, multimask, cleanup)
     embeds_left = _EMBEDS_PER_SEGMENT if isinstance(image, Embedded) else 0
     while True:
         answer = yield from _repeated(request, retry_policy)

@@ -15,6 +15,7 @@ from .rle import decode_rle
 
 Multimask = Literal["auto", 1, 3, 4]
 Levels = Literal["auto", "full", "minmax", "percentile"]
+Cleanup = Literal["none", "auto"]
 Box = tuple[int, int, int, int]
 
 _MAX_BAND = 9999

@@ -14,9 +14,11 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segment import Segmenter
+from service.inference.segmentation_builder import MaskFunctions
 from service.native.masks import native_masks
 from service.process import available_cpus
-from service.sam.masks import MaskFunction, binary_mask
+from service.sam.mask_pieces import filter_pieces
+from service.sam.masks import binary_mask
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -128,7 +130,7 @@ def build_inference(
         executor=prompt_executor,
         dtype=settings.embedding_dtype,
         max_decode_batch=max_decode_batch,
-        mask_function=_mask_function(settings),
+        mask_functions=_mask_functions(settings),
     )
     return Inference(runtime, encoding, decoding, prompt_executor, states, embedder, segmenter)
 
@@ -142,7 +144,9 @@ def worker_threads(settings: Settings) -> int:
     return settings.threads or available_cpus()
 
 
-def _mask_function(settings: Settings) -> MaskFunction:
-    """Return the C function that makes masks; the one in NumPy without the C library or with the ONNX decoder."""
+def _mask_functions(settings: Settings) -> MaskFunctions:
+    """Return the C functions that make masks; those in NumPy without the C library or with the ONNX decoder."""
     native = None if settings.decoder == "onnx" else native_masks()
-    return binary_mask if native is None else native.binary_mask
+    if native is None:
+        return MaskFunctions(binary_mask, filter_pieces)
+    return MaskFunctions(native.binary_mask, native.filter_pieces)

@@ -20,13 +20,15 @@ from service.inference.refinement_masks import RefinablePrompt, RefinementMasks
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.gathering import gather_or_cancel
-from service.inference.segmentation_builder import Renderer, SegmentationBuilder
+from service.inference.segmentation_builder import MaskFunctions, Renderer, SegmentationBuilder
+from service.sam.cleanup import Cleanup
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.granularity import Box, Granularity, with_box
 from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
-from service.sam.masks import MaskFunction, Multimask
+from service.sam.masks import Multimask
 from service.sam.prompts import Prompt, check_prompt
+from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.sam.transforms import Size
 from service.telemetry.timings import Timings
 
@@ -45,7 +47,7 @@ class Segmenter:
         executor: Threads for work on prompts beside the decoder.
         dtype: Type of the tokens in the caches.
         max_decode_batch: Largest number of prompts in one decoder call.
-        mask_function: Function that enlarges logits to a mask.
+        mask_functions: Functions that clean and enlarge masks.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Segmenter:
         executor: TimedExecutor,
         dtype: EmbeddingDtype,
         max_decode_batch: int,
-        mask_function: MaskFunction,
+        mask_functions: MaskFunctions,
     ) -> None:
         self._runtime = runtime
         self._batcher = batcher
@@ -67,7 +69,7 @@ class Segmenter:
         self._executor = executor
         self._dtype = dtype
         self._max_decode_batch = max_decode_batch
-        self._mask_function = mask_function
+        self._mask_functions = mask_functions
 
     async def segment(
         self,
@@ -78,12 +80,14 @@ class Segmenter:
         context: RequestContext,
         *,
         granularity: Granularity = "off",
+        cleanup: Cleanup = "none",
     ) -> Answer:
         """Return the masks of prompts on an embedded image, as `renderer` writes them. The image itself is not needed.
 
-        1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image, and add boxes by
-        granularity where that is asked for. 4. Decode. While other prompts decode, 5. choose masks by their logits,
-        store these for refinement, enlarge and write them. 6. Wait until the masks are stored, for a bounded time.
+        1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image. Add the box of
+        the earlier mask to negative points alone, and boxes by granularity where that is asked for. 4. Decode. While
+        other prompts decode, 5. choose masks by their logits; clean them, store them for refinement, enlarge and write
+        them. 6. Wait until the masks are stored, for a bounded time.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -92,6 +96,7 @@ class Segmenter:
             renderer: Writer of the answer.
             context: Context of the request.
             granularity: Whether single points get a box; `auto` changes nothing for an embedding without proposals.
+            cleanup: Whether masks are cleaned.
 
         Raises:
             EmbeddingNotFound, MaskNotFound, PromptOutsideImage: The request cannot be answered.
@@ -107,6 +112,10 @@ class Segmenter:
                 if each.mask is not None:
                     arguments = index, complete[index], each.mask, state.embedding.original_size
                     complete[index] = await self._executor.run(context.timings, _with_mask, *arguments)
+            if any(map(needs_box_of_mask, complete)):
+                complete = await self._executor.run(
+                    context.timings, self._with_boxes_of_masks, complete, state.embedding.original_size
+                )
             boxes: Sequence[Box | None] | None = None
             if granularity == "auto":
                 complete, boxes = await self._executor.run(context.timings, _with_boxes, complete, state.embedding)
@@ -119,7 +128,8 @@ class Segmenter:
                     multimask=multimask,
                     ranking=self._runtime.manifest.ranking,
                     renderer=renderer,
-                    mask_function=self._mask_function,
+                    cleanup=cleanup,
+                    functions=self._mask_functions,
                     on_masks=masks.add,
                     context=context,
                 )
@@ -139,6 +149,14 @@ class Segmenter:
         return [
             each.prompt if each.mask_id is None else replace(each.prompt, mask_logits=found[each.mask_id])
             for each in prompts
+        ]
+
+    def _with_boxes_of_masks(self, prompts: Sequence[Prompt], original_size: Size) -> list[Prompt]:
+        """Add the box of the earlier mask to negative points alone. Blocking."""
+        filter_pieces = self._mask_functions.filter_pieces
+        return [
+            with_box_of_mask(prompt, original_size, filter_pieces) if needs_box_of_mask(prompt) else prompt
+            for prompt in prompts
         ]
 
     async def _decode(self, state: ImageState, builder: SegmentationBuilder[Answer], context: RequestContext) -> Answer:

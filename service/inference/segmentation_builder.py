@@ -8,16 +8,20 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.inference.backends.onnx_graph import Floats
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
 from service.manifest import Ranking
+from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
-from service.sam.masks import Mask, MaskFunction, Multimask, candidates, rank
+from service.sam.mask_pieces import FilterPieces
+from service.sam.masks import Mask, MaskFunction, Multimask, candidates, mask_count, prefer_agreeing, rank
+from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
 
 Answer = TypeVar("Answer")
@@ -29,12 +33,13 @@ class SegmentedMask:
     """One mask of the answer.
 
     Args:
-        mask: Mask at the resolution of the image.
-        mask_logits: Logits of the decoder, (256, 256) float16.
+        mask: Mask at the resolution of the image, after cleanup.
+        mask_logits: Logits of the same mask, (256, 256) float16.
         mask_id: Id by which a later prompt can refine the mask.
-        score: Score by the model's ranking rule, 0 to 1. The masks of a prompt are ordered by it.
-        stability: Stability of the mask against another threshold, 0 to 1.
-        predicted_iou: IoU that the decoder predicts for the mask.
+        score: Score by the model's ranking rule, 0 to 1, before cleanup. The masks of a prompt are ordered by it and by
+            their agreement with the points.
+        stability: Stability of the mask against another threshold, 0 to 1, before cleanup.
+        predicted_iou: IoU that the decoder predicts for the mask, before cleanup.
     """
 
     mask: Mask
@@ -68,6 +73,19 @@ class Renderer(Protocol[Answer_co]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MaskFunctions:
+    """The functions that make masks of the decoder's logits: those in C, or those in NumPy.
+
+    Args:
+        enlarge: Function that enlarges logits to a mask.
+        filter_pieces: Function that drops small pieces of a mask and fills its small holes.
+    """
+
+    enlarge: MaskFunction
+    filter_pieces: FilterPieces
+
+
 class SegmentationBuilder(Generic[Answer]):
     """Collects the masks of one answer. Each is processed in the thread that decoded it.
 
@@ -79,7 +97,8 @@ class SegmentationBuilder(Generic[Answer]):
         multimask: Number of masks for each prompt.
         ranking: Ranking rule of the model.
         renderer: Writer of the answer.
-        mask_function: Function that enlarges logits to a mask.
+        cleanup: Whether masks are cleaned.
+        functions: Functions that clean and enlarge masks.
         on_masks: Function that gets id and logits of the masks of a prompt, before they are enlarged.
         context: Context of the request.
     """
@@ -94,7 +113,8 @@ class SegmentationBuilder(Generic[Answer]):
         multimask: Multimask,
         ranking: Ranking,
         renderer: Renderer[Answer],
-        mask_function: MaskFunction,
+        cleanup: Cleanup,
+        functions: MaskFunctions,
         on_masks: Callable[[Sequence[tuple[str, LowResMask]]], None],
         context: RequestContext,
     ) -> None:
@@ -105,7 +125,8 @@ class SegmentationBuilder(Generic[Answer]):
         self._multimask: Multimask = multimask
         self._ranking = ranking
         self._renderer = renderer
-        self._mask_function = mask_function
+        self._cleanup: Cleanup = cleanup
+        self._functions = functions
         self._on_masks = on_masks
         self._context = context
 
@@ -120,16 +141,16 @@ class SegmentationBuilder(Generic[Answer]):
         for row, index in enumerate(indices):
             stability, predicted_iou = decoded.stability[row].tolist(), decoded.iou_predictions[row].tolist()
             scores = self._ranking.scores(stability, predicted_iou)
-            chosen = rank(scores, candidates(self._multimask, self.prompts[index]))
-            chosen = chosen[: self._renderer.masks_per_prompt]
             started = perf_counter()
-            logits = [decoded.mask_logits[row, i] for i in chosen]
+            chosen = self._chosen(self.prompts[index], scores, decoded.mask_logits[row])
+            chosen = chosen[: self._renderer.masks_per_prompt]
+            logits = self._cleaned(index, [decoded.mask_logits[row, i] for i in chosen])
             identified = [self._identified(each) for each in logits]
             self._on_masks(identified)
             for i, each, (mask_id, mask_logits) in zip(chosen, logits, identified, strict=True):
                 self._context.deadline.check()
                 mask = SegmentedMask(
-                    mask=self._mask_function(each, self._image.size),
+                    mask=self._functions.enlarge(each, self._image.size),
                     mask_logits=mask_logits,
                     mask_id=mask_id,
                     score=scores[i],
@@ -150,6 +171,26 @@ class SegmentationBuilder(Generic[Answer]):
         """Return the answer after the masks of all prompts were added."""
         with self._context.timings.measure("serialize"):
             return self._renderer.finish(self._image, self._boxes)
+
+    def _chosen(self, prompt: Prompt, scores: tuple[float, ...], mask_logits: Floats) -> tuple[int, ...]:
+        """Return the outputs of a prompt in the order of the answer; `mask_logits` holds all four, (4, 256, 256)."""
+        indices = candidates(self._multimask, prompt, compares_all=self._ranking.compares_all)
+        order_by = scores
+        if len(indices) > 1 and len(prompt.points):
+            agrees = point_taps(prompt, self._image.size).agree(mask_logits)  # (4, N)
+            order_by = prefer_agreeing(scores, [bool(each.all()) for each in agrees])
+        return rank(order_by, indices)[: mask_count(self._multimask, prompt)]
+
+    def _cleaned(self, index: int, mask_logits: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
+        """Return the logits of the chosen masks of a prompt, cleaned where that is asked for."""
+        if self._cleanup == "none":
+            return mask_logits
+        # A box by granularity is a guess, and does not bound the mask.
+        is_guessed = self._boxes is not None and self._boxes[index] is not None
+        cleaner = MaskCleaner(
+            self.prompts[index], self._image.size, self._functions.filter_pieces, clips_to_box=not is_guessed
+        )
+        return [cleaner.clean(each) for each in mask_logits]
 
     def add_and_finish(self, indices: Sequence[int], decoded: Decoded) -> Answer:
         """Do both, where one decoder call answers all prompts."""

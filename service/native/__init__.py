@@ -1,7 +1,7 @@
 """The loader of the native library: C code for CPUs, built once for each instruction set.
 
-`decoder` holds EdgeSAM's prompt decoder and `masks` the masks as runs of pixels. Where no build runs, ONNX Runtime
-decodes and NumPy makes the masks.
+`decoder` holds the prompt decoder, and `masks` makes masks as runs of pixels and cleans them. Where no build runs, ONNX
+Runtime decodes and NumPy makes the masks.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ _FUNCTIONS = (
     "edgesam_decode",
     "edgesam_mask_transitions",
     "edgesam_mask_pixels",
+    "edgesam_filter_pieces",
 )
 
 _log = logging.getLogger(__name__)

@@ -1,17 +1,18 @@
-"""Masks at the resolution of the image as runs of pixels, made in C (csrc/masks.c).
+"""Masks at the resolution of the image as runs of pixels, made in C (csrc/masks.c), and their pieces (csrc/pieces.c).
 
 The C code computes only the pixels near an edge of the object. It writes pixels only for the formats that need them.
 """
 
 import ctypes
 import functools
-from ctypes import c_int32, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_int64, c_void_p
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.native import library
+from service.sam.mask_pieces import LEAST_LOGIT, REJECTED_SHARE, SMALL_SHARE, MarkedCells
 from service.sam.mask_runs import RunMask
 from service.sam.transforms import MASK_SIZE, TAPS, Size, input_size, upsampling
 
@@ -23,6 +24,12 @@ class _Axis(ctypes.Structure):
     """`edgesam_axis`."""
 
     _fields_ = (("length", c_int32), ("first", c_void_p), ("weights", c_void_p), ("starts", c_void_p))
+
+
+class _Cells(ctypes.Structure):
+    """`edgesam_cells`."""
+
+    _fields_ = (("cells", c_void_p), ("count", c_int32))
 
 
 class NativeMasks:
@@ -37,8 +44,13 @@ class NativeMasks:
         loaded.edgesam_mask_transitions.argtypes = [c_void_p, c_void_p, c_void_p, c_int64, *[c_void_p] * 3]
         loaded.edgesam_mask_pixels.restype = None
         loaded.edgesam_mask_pixels.argtypes = [c_void_p, c_int64, c_int32, c_void_p, c_void_p]
+        loaded.edgesam_filter_pieces.restype = c_int32
+        loaded.edgesam_filter_pieces.argtypes = [
+            c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_double, c_double, c_float
+        ]  # fmt: skip
         self._transitions = loaded.edgesam_mask_transitions
         self._pixels = loaded.edgesam_mask_pixels
+        self._filter_pieces = loaded.edgesam_filter_pieces
 
     def binary_mask(self, logits: NDArray[np.float32], original_size: Size) -> RunMask:
         """Return the mask that `service.sam.masks.binary_mask` returns, as runs.
@@ -70,6 +82,31 @@ class NativeMasks:
             if count <= len(transitions):
                 x0, y0, x1, y1 = box
                 return RunMask(original_size, transitions[:count].copy(), area.value, (x0, y0, x1, y1), self._draw)
+
+    def filter_pieces(self, mask_logits: NDArray[np.float32], cells: Size, marked: MarkedCells) -> None:
+        """Change the logits as `service.sam.mask_pieces.filter_pieces` does.
+
+        Args:
+            mask_logits: Logits, (256, 256) float32, contiguous, changed in place.
+            cells: Rows and columns of the logits that lie in the image, at most 256.
+            marked: Cells at the points of the prompt.
+
+        Raises:
+            ValueError: The logits have another shape, type or layout, or there are more cells than logits.
+            MemoryError: There is no memory for the pieces.
+        """
+        is_usable = mask_logits.dtype == np.float32 and mask_logits.flags.c_contiguous and mask_logits.flags.writeable
+        if mask_logits.shape != (MASK_SIZE, MASK_SIZE) or not is_usable or max(cells) > MASK_SIZE:
+            raise ValueError(f"Logits {mask_logits.dtype} {mask_logits.shape} with cells {cells} cannot be changed.")
+        held, rejected = (np.ascontiguousarray(array, np.int32) for array in (marked.held, marked.rejected))
+        status = self._filter_pieces(
+            mask_logits.ctypes.data, *cells,
+            ctypes.byref(_Cells(held.ctypes.data, len(held))),
+            ctypes.byref(_Cells(rejected.ctypes.data, len(rejected))),
+            SMALL_SHARE, REJECTED_SHARE, LEAST_LOGIT,
+        )  # fmt: skip
+        if status < 0:
+            raise MemoryError("There is no memory for the pieces of a mask.")
 
     def _draw(self, mask: RunMask) -> NDArray[np.bool_]:
         """Return the pixels inside the mask's box, (h, w) bool."""

@@ -36,7 +36,8 @@ class Prompt:
     Args:
         points: Points as (x, y), (N, 2) float64, pixels of the upright image.
         labels: Label of each point, (N,) int64, POSITIVE or NEGATIVE.
-        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None.
+        box: Box as (x0, y0, x1, y1), (4,) float64, pixels of the upright image, or None. It may extend
+            beyond the image.
         mask_logits: Raw logits of an earlier mask, (256, 256) float16 or float32, or None.
         is_held: Whether the answer is the decoder's logits plus `mask_logits`, which keep it close to that mask.
     """
@@ -61,9 +62,9 @@ class Prompt:
 def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the table of tokens of P prompts on one image.
 
-    The points of a prompt come first, then the corners of its box. Points without a box are followed by one PADDING
-    point. A prompt with only a mask has no token. Shorter rows are filled with ABSENT, which the decoder leaves out of
-    attention.
+    The points of a prompt come first, then the corners of its box, clipped to the image. Points without a box are
+    followed by one PADDING point. A prompt with only a mask has no token. Shorter rows are filled with ABSENT, which
+    the decoder leaves out of attention.
 
     Args:
         prompts: P prompts, at least one.
@@ -87,7 +88,8 @@ def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDAr
 def check_prompt(prompt: Prompt, original_size: Size) -> None:
     """Refuse a prompt that is outside the image.
 
-    A point may lie on the border, [0, W] x [0, H]. A box may extend beyond the border, but a part must be inside.
+    A point may lie on the border, [0, W] x [0, H]. A box may extend beyond the border, but a part must be inside;
+    `decoder_inputs` clips it.
 
     Args:
         prompt: Prompt to check.
@@ -112,6 +114,19 @@ def check_prompt(prompt: Prompt, original_size: Size) -> None:
             )
 
 
+def clipped_box(box: NDArray[np.float64], original_size: Size) -> NDArray[np.float64]:
+    """Return the part of a box inside the image, (4,).
+
+    Corners beyond the image are positions that the model was not trained on. Its mask then shrinks or vanishes.
+
+    Args:
+        box: Box as (x0, y0, x1, y1), (4,), pixels of the upright image.
+        original_size: Height and width of the image, pixels.
+    """
+    height, width = original_size
+    return box.clip(0.0, (width, height, width, height))
+
+
 def is_ambiguous(prompt: Prompt) -> bool:
     """Return whether a prompt is a single point, which may mean the whole object, a part or a subpart."""
     return len(prompt.points) == 1 and prompt.box is None and prompt.mask_logits is None
@@ -120,7 +135,7 @@ def is_ambiguous(prompt: Prompt) -> bool:
 def _tokens(prompt: Prompt, original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     points = points_to_frame(prompt.points, original_size)
     if prompt.box is not None:
-        corners = points_to_frame(prompt.box.reshape(2, 2), original_size)
+        corners = points_to_frame(clipped_box(prompt.box, original_size).reshape(2, 2), original_size)
         return np.concatenate((points, corners)), np.append(prompt.labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
     if len(points) == 0:
         return points, prompt.labels

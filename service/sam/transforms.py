@@ -24,6 +24,8 @@ FRAME_SIZE = 1024
 MASK_SIZE = 256
 """Side of the decoder's logits, pixels; they cover the whole frame, padding included."""
 
+_CELL = FRAME_SIZE // MASK_SIZE  # side of a logit in the frame
+
 TAPS = 3
 """Low-resolution samples that one pixel of the image can depend on, along one axis."""
 
@@ -111,6 +113,38 @@ def points_from_frame(points: ArrayLike, original_size: Size) -> NDArray[np.floa
     """
     scaled: NDArray[np.float64] = np.asarray(points, np.float64) / _scale(original_size)
     return scaled
+
+
+def to_cells(points: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+    """Convert pixels of the image to indices of the decoder's logits. The centre of a logit is a whole number.
+
+    Args:
+        points: Points as (x, y), (..., 2), pixels of the upright image.
+        original_size: Height and width of the image, pixels.
+    """
+    cells: NDArray[np.float64] = np.asarray(points, np.float64) * (_scale(original_size) / _CELL) - 0.5
+    return cells
+
+
+def from_cells(cells: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+    """Convert indices of the decoder's logits to pixels of the image: the inverse of `to_cells`.
+
+    Args:
+        cells: Indices as (x, y), (..., 2).
+        original_size: Height and width of the image, pixels.
+    """
+    points: NDArray[np.float64] = (np.asarray(cells, np.float64) + 0.5) / (_scale(original_size) / _CELL)
+    return points
+
+
+def used_cells(original_size: Size) -> Size:
+    """Return the rows and columns of the decoder's logits on which pixels of the image depend. The rest is padding.
+
+    Args:
+        original_size: Height and width of the image, pixels.
+    """
+    rows, columns = (min(int((length - 0.5) / _CELL - 0.5) + 2, MASK_SIZE) for length in input_size(original_size))
+    return rows, columns
 
 
 def _scale(original_size: Size) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Two models that differ in their manifest's ranking rule alone give the same masks in the order of their rules."""
 
 import pytest
+from support.answered_masks import full_mask
 from support.noise_images import noise_file
 from support.ranked_model import with_ranking
 from support.service_client import embed, open_client, point, segment
@@ -8,6 +9,7 @@ from support.service_process import ServiceProcess
 from support.tool_images import as_base64, as_data_uri
 
 from service.manifest import Ranking, load_manifest
+from service.sam.masks import AGREEMENT
 
 SIZE = (60, 80)
 CLICKS = [point(x, y) for x in (10, 40, 70) for y in (15, 45)]
@@ -45,9 +47,12 @@ def test_the_same_masks_come_in_the_order_of_each_models_rule(client, ranked, da
     assert all(first != second for first, second in zip(*orders, strict=True))
     for masks in by_stability:
         assert [mask["score"] for mask in masks] == [mask["stability"] for mask in masks]
-    for masks in (*by_stability, *by_rule):
-        scores = [mask["score"] for mask in masks]
-        assert scores == sorted(scores, reverse=True)
+    for click, *answers in zip(CLICKS, by_stability, by_rule, strict=True):
+        (at,) = click["points"]
+        for masks in answers:
+            size = tuple(masks[0]["rle"]["size"])
+            order_by = [mask["score"] + AGREEMENT * full_mask(mask, size)[at["y"], at["x"]] for mask in masks]
+            assert order_by == sorted(order_by, reverse=True)
 
 
 def test_one_three_and_four_masks_are_scored_by_the_same_rule(ranked, data):

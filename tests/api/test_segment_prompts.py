@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from support.answered_masks import as_mask_logits, logits_of
+from support.answered_masks import as_mask_logits, full_mask, logits_of
 from support.noise_images import noise_file
 from support.service_client import assert_problem, embed, point, segment
 
 from service.errors import EmbeddingNotFound, InvalidRequest, MaskNotFound, PromptOutsideImage
+from service.sam.masks import AGREEMENT
 
 SIZE = (60, 90)
 BOX = {"box": [10, 10, 60, 50]}
@@ -40,13 +41,15 @@ def test_auto_returns_several_masks_only_for_a_single_click(client, image_hash, 
     assert by_default == auto
 
 
-def test_masks_are_ordered_by_stability(client, image_hash):
-    results = segment(client, image_hash, *(point(x, y) for x in (5, 45, 85) for y in (5, 55)), multimask=4)
+def test_masks_are_ordered_by_stability_and_agreement_with_the_point(client, image_hash):
+    points = [(x, y) for x in (5, 45, 85) for y in (5, 55)]
+    results = segment(client, image_hash, *(point(x, y) for x, y in points), multimask=4)
 
-    for masks in results:
+    for (x, y), masks in zip(points, results, strict=True):
         stabilities = [mask["stability"] for mask in masks]
-        assert stabilities == sorted(stabilities, reverse=True)
         assert stabilities == [mask["score"] for mask in masks]
+        order_by = [mask["score"] + AGREEMENT * full_mask(mask, SIZE)[y, x] for mask in masks]
+        assert order_by == sorted(order_by, reverse=True)
         assert all(0 <= stability <= 1 for stability in stabilities)
 
 

@@ -44,7 +44,7 @@ def test_a_cut_out_is_the_image_where_the_mask_is_and_transparent_elsewhere(run,
 
     with Client(service_url) as client:
         expected = client.segment(
-            client.embed(photo), points=[(60, 80), (5, 5)], labels=[1, 0], box=(10, 10, 110, 150)
+            client.embed(photo), points=[(60, 80), (5, 5)], labels=[1, 0], box=(10, 10, 110, 150), cleanup="auto"
         ).best
     with Image.open(photo) as lying, Image.open(cut) as written, Image.open(mask) as drawn:
         upright = np.asarray(lying.transpose(Image.Transpose.ROTATE_270))
@@ -79,7 +79,7 @@ def test_another_of_an_ambiguous_clicks_masks_can_be_chosen(run, photo, service_
     beyond = run(photo, "--point", "60,80", "--candidate", "5", "--mask", tmp_path / "none.png")
 
     with Client(service_url) as client:
-        masks = client.segment(client.embed(photo), points=(60, 80)).masks
+        masks = client.segment(client.embed(photo), points=(60, 80), cleanup="auto").masks
     with Image.open(mask) as drawn:
         assert np.array_equal(np.asarray(drawn) == 255, masks[2].pixels)
     assert result.exit_code == 0

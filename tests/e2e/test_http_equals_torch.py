@@ -18,6 +18,10 @@ from support.service_client import embed, open_client, segment
 from support.service_process import ServiceProcess
 
 from model_store.network.predictor import EmbeddedImage, Prediction, TorchPredictor
+from service.sam.mask_pieces import filter_pieces
+from service.sam.masks import AGREEMENT
+from service.sam.prompts import Prompt
+from service.sam.refinement import with_box_of_mask
 
 # ONNX Runtime and torch add in different orders, so pixels are compared only where the logit is not close to 0.
 TOLERANCE = 1e-4
@@ -71,7 +75,8 @@ def test_a_hundred_random_prompts_give_the_masks_of_torch(exact_client, referenc
         is_ambiguous = kind == "point"
         chosen = {"auto": (0, 1, 2, 3) if is_ambiguous else (0,), 1: (0,), 3: (1, 2, 3), 4: (0, 1, 2, 3)}[multimask]
         about = f"prompt {i}: {kind} on {image.size}, {multimask}, {output}"
-        assert_masks_are_those_of_torch(masks, prediction, chosen, image.size, about)
+        order = order_of(prediction, chosen, prompt, image.size)
+        assert_masks_are_those_of_torch(masks, prediction, order, image.size, about)
 
 
 def test_rounding_embeddings_to_float16_changes_few_pixels(service_url, reference):
@@ -134,16 +139,33 @@ def sent(prompt: dict[str, Any]) -> dict[str, Any]:
 
 
 def predict(reference: TorchPredictor, image: EmbeddedImage, prompt: dict[str, Any]) -> Prediction:
-    """Return all four masks of the reference."""
+    """Return all four masks of the reference, for the box inside the image; an earlier mask lends its box."""
     arrays = {key: value for key, value in prompt.items() if key != "mask_id"}
+    height, width = image.size
+    if "box" in arrays:
+        arrays["box"] = np.clip(arrays["box"], 0, (width, height, width, height))
+    elif "mask_logits" in arrays and "labels" in arrays and not arrays["labels"].any():
+        refined = Prompt(arrays["points"], arrays["labels"], mask_logits=arrays["mask_logits"])
+        arrays["box"] = with_box_of_mask(refined, image.size, filter_pieces).box
     return reference.predict(image.embedded, **arrays)
 
 
-def assert_masks_are_those_of_torch(masks, prediction: Prediction, chosen, size, about) -> None:
-    """Check that the masks are the chosen ones of the reference, in the order of the reference's stability."""
-    assert len(masks) == len(chosen), about
-    order = sorted(chosen, key=lambda index: -prediction.stability[index])
-    left = set(chosen)
+def order_of(prediction: Prediction, chosen, prompt, size) -> list[int]:
+    """Return the outputs by the reference's stability; masks that agree with all points count as more stable."""
+    points = [(min(int(x), size[1] - 1), min(int(y), size[0] - 1)) for x, y in prompt.get("points", ())]
+
+    def order_by(index: int) -> float:
+        pixels = [prediction.logits[index][y, x] > 0 for x, y in points]
+        agrees = bool(points) and pixels == prompt["labels"].astype(bool).tolist()
+        return float(-prediction.stability[index] - AGREEMENT * agrees)
+
+    return sorted(chosen, key=order_by)
+
+
+def assert_masks_are_those_of_torch(masks, prediction: Prediction, order, size, about) -> None:
+    """Check that the masks are those outputs of the reference, in this order."""
+    assert len(masks) == len(order), about
+    left = set(order)
     for mask, expected in zip(masks, order, strict=True):
         slack = stability_slack(prediction.mask_logits[expected])
         assert mask["stability"] == pytest.approx(prediction.stability[expected], abs=slack), about

@@ -1,4 +1,4 @@
-"""masks.c under sanitizers. tests/sam/test_masks.py checks its results."""
+"""masks.c and pieces.c under sanitizers. test_masks.py and test_mask_pieces.py in tests/sam check their results."""
 
 import shutil
 import subprocess
@@ -11,13 +11,14 @@ NATIVE = Path(__file__).parents[2] / "service" / "native" / "csrc"
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-def test_sanitizers_find_nothing_in_masks_of_any_size(tmp_path):
+@pytest.mark.parametrize("name", ["masks", "pieces"])
+def test_sanitizers_find_nothing_in_masks_of_any_size(tmp_path, name):
     if sys.platform != "linux":
         pytest.skip("the C code is built on Linux alone")
     program = tmp_path / "sanitized"
     subprocess.run(
         ["cc", "-std=gnu11", "-O2", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-         str(Path(__file__).with_name("sanitized_masks.c")), str(NATIVE / "masks.c"), f"-I{NATIVE}", "-lm",
+         str(Path(__file__).with_name(f"sanitized_{name}.c")), str(NATIVE / f"{name}.c"), f"-I{NATIVE}", "-lm",
          "-o", str(program)],
         check=True, timeout=300,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from sam.sample_values import logits, masks, sizes
 from support.whole_masks import full
 
 from service.native.masks import native_masks
-from service.sam.masks import BinaryMask, binary_mask, candidates
+from service.sam.masks import BinaryMask, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.prompts import Prompt
 
 # Both functions have to pass. tests/native checks that the library was built where there is a compiler.
@@ -159,7 +159,8 @@ def test_a_cut_mask_is_the_smallest_rectangle_in_its_place(pixels, x0, y0):
 
 @pytest.mark.parametrize(("multimask", "expected"), [(1, (0,)), (3, (1, 2, 3)), (4, (0, 1, 2, 3))])
 def test_a_number_selects_that_number_of_masks(multimask, expected):
-    assert candidates(multimask, Prompt()) == expected
+    assert candidates(multimask, Prompt(), compares_all=True) == expected
+    assert mask_count(multimask, Prompt()) == multimask
 
 
 def test_auto_offers_all_masks_for_a_single_click_alone():
@@ -168,6 +169,23 @@ def test_auto_offers_all_masks_for_a_single_click_alone():
     click_in_box = Prompt(click.points, click.labels, box=np.array([0.0, 0.0, 9.0, 9.0]))
     click_on_mask = Prompt(click.points, click.labels, mask_logits=np.zeros((256, 256), np.float32))
 
-    found = [candidates("auto", prompt) for prompt in (click, two_clicks, click_in_box, click_on_mask)]
+    prompts = (click, two_clicks, click_in_box, click_on_mask)
+    assert [candidates("auto", prompt, compares_all=False) for prompt in prompts] == [(0, 1, 2, 3), (0,), (0,), (0,)]
+    assert [mask_count("auto", prompt) for prompt in prompts] == [4, 1, 1, 1]
 
-    assert found == [(0, 1, 2, 3), (0,), (0,), (0,)]
+
+def test_auto_takes_the_best_mask_for_several_points_if_the_rule_compares_all_masks():
+    two_clicks = Prompt(np.zeros((2, 2)), np.array([1, 0]))
+    clicks_in_box = Prompt(two_clicks.points, two_clicks.labels, box=np.array([0.0, 0.0, 9.0, 9.0]))
+    clicks_on_mask = Prompt(two_clicks.points, two_clicks.labels, mask_logits=np.zeros((256, 256), np.float32))
+
+    prompts = (two_clicks, clicks_in_box, clicks_on_mask)
+    found = [candidates("auto", prompt, compares_all=True) for prompt in prompts]
+
+    assert found == [(0, 1, 2, 3), (0,), (0, 1, 2, 3)]
+    assert [mask_count("auto", prompt) for prompt in prompts] == [1, 1, 1]
+
+
+def test_agreement_outweighs_a_small_difference_of_scores_only():
+    assert rank(prefer_agreeing((0.9, 0.85, 0.5, 0.4), (False, True, True, False)), range(4)) == (1, 0, 2, 3)
+    assert rank(prefer_agreeing((0.9, 0.7, 0.5, 0.4), (False, True, True, True)), range(4)) == (0, 1, 2, 3)

@@ -44,12 +44,12 @@ def test_points_without_a_box_are_followed_by_one_padding_point():
     assert labels.tolist() == [[POSITIVE, NEGATIVE, PADDING]]
 
 
-def test_the_corners_of_a_box_follow_the_points_without_padding():
+def test_the_corners_of_a_box_follow_the_points_clipped_to_the_image_without_padding():
     prompt = clicks((450, 300, POSITIVE), box=np.array([-90.0, 0.0, 900.0, 600.0]))
 
     points, labels = decoder_inputs([prompt], SIZE)
 
-    assert np.array_equal(points[0], np.array([[512, 341.5], [-102.4, 0], [1024, 683]], np.float32))
+    assert np.array_equal(points[0], np.array([[512, 341.5], [0, 0], [1024, 683]], np.float32))
     assert labels.tolist() == [[POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]
 
 

@@ -21,12 +21,12 @@ def as_data_uri(data: bytes) -> str:
 
 
 def best_mask(client: httpx.Client, data: bytes, prompt: dict[str, Any], **options: Any) -> NDArray[np.bool_]:
-    """Return the mask (H, W) that /segment ranks first."""
-    masks = segment(client, embed(client, data), prompt, **options)[0]
+    """Return the mask (H, W) that /segment ranks first, cleaned as for tools."""
+    masks = segment(client, embed(client, data), prompt, cleanup="auto", **options)[0]
     return pycocotools.mask.decode(masks[0]["rle"]).astype(np.bool_)
 
 
 def best_outlines(client: httpx.Client, data: bytes, prompt: dict[str, Any], **options: Any) -> list[list[list[float]]]:
-    """Return the exterior rings of the mask that /segment ranks first."""
-    masks = segment(client, embed(client, data), prompt, format="polygon", **options)[0]
+    """Return the exterior rings of the mask that /segment ranks first, cleaned as for tools."""
+    masks = segment(client, embed(client, data), prompt, format="polygon", cleanup="auto", **options)[0]
     return [part["exterior"] for part in masks[0]["polygon"]]

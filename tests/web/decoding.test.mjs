@@ -7,7 +7,8 @@ import { test } from "node:test";
 import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
 import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
 import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
-import { candidates, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
+import { MaskCleaner, withBoxOfMask } from "../../service/web/browser_decoding/cleanup.js";
+import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
 import { MaskEncoder, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
 
 const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
@@ -49,17 +50,33 @@ test("prompts become the service's tokens", () => {
 });
 
 test("a prompt gets the outputs that it gets from the service", () => {
-  for (const { multimask, prompt, indices } of cases.candidates) {
-    assert.deepEqual(candidates(multimask, prompt), indices, JSON.stringify([multimask, prompt]));
+  for (const { multimask, prompt, ranking, indices, count } of cases.candidates) {
+    const found = { indices: candidates(multimask, prompt, ranking), count: maskCount(multimask, prompt) };
+    assert.deepEqual(found, { indices, count }, JSON.stringify([multimask, prompt, ranking]));
   }
 });
 
 test("outputs have the service's scores to the last bit, and its order", () => {
-  for (const { ranking, stability, predictedIou, scores, indices, order } of cases.rankings) {
+  for (const { ranking, stability, predictedIou, scores, indices, order, ...rest } of cases.rankings) {
     const found = scoresOf(ranking, new Float32Array(bytesOf(stability)), new Float32Array(bytesOf(predictedIou)));
 
     assert.deepEqual(found, Array.from(new Float64Array(bytesOf(scores))), JSON.stringify(ranking));
     assert.deepEqual(rank(found, indices), order);
+    assert.deepEqual(rank(preferAgreeing(found, rest.agrees), indices), rest.preferred);
+  }
+});
+
+test("masks are cleaned as in the service", () => {
+  for (const { logits, size, prompt, box, cleaned, agrees } of cases.cleanups) {
+    const found = new Float32Array(bytesOf(logits));
+    const completed = withBoxOfMask(prompt, found, size);
+    completed.box?.forEach((side, i) => assert.ok(Math.abs(side - box[i]) < 1e-9, `${completed.box} ${box}`));
+    assert.equal(completed.box === undefined, box === null);
+    const cleaner = new MaskCleaner(completed, size);
+
+    assert.equal(cleaner.agrees(found), agrees);
+    const expected = new Float32Array(bytesOf(cleaned));
+    cleaner.clean(found).forEach((logit, i) => assert.ok(Math.abs(logit - expected[i]) < 1e-3, `${logit} ${expected[i]}`));
   }
 });
 

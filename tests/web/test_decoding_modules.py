@@ -12,8 +12,12 @@ from pycocotools import mask as coco
 from support.browser import needed_program
 
 from service.manifest import Ranking
-from service.sam.masks import binary_mask, candidates, rank
+from service.sam.cleanup import MaskCleaner
+from service.sam.mask_pieces import filter_pieces
+from service.sam.masks import binary_mask, candidates, mask_count, prefer_agreeing, rank
+from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.sam.rle import encode_rle
 from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
 
@@ -99,7 +103,7 @@ def mask_cases():
 
 
 def candidate_cases():
-    """Prompts of every kind, as they are sent and as the service reads them, with the outputs they may get."""
+    """Prompts of every kind and both kinds of rules, with the outputs and the number of masks that they may get."""
     box, mask_logits = (2.0, 3.0, 9.0, 8.0), np.zeros((256, 256), np.float32)
     cases = []
     for points in (POINTS, POINTS[:1], []):
@@ -114,8 +118,15 @@ def candidate_cases():
             )
             for mask in ({"mask_id": "0" * 32}, {"mask_logits": text(mask_logits)}) if has_mask else ({},):
                 cases += [
-                    {"multimask": multimask, "prompt": sent | mask, "indices": candidates(multimask, prompt)}
+                    {
+                        "multimask": multimask,
+                        "prompt": sent | mask,
+                        "ranking": rule.model_dump(mode="json"),
+                        "indices": candidates(multimask, prompt, compares_all=rule.compares_all),
+                        "count": mask_count(multimask, prompt),
+                    }
                     for multimask in ("auto", 1, 3, 4)
+                    for rule in (Ranking(), Ranking(bias=(0.2, 0.0, 0.0, 0.0)))
                 ]
     return cases
 
@@ -143,6 +154,40 @@ def ranking_cases():
                     "scores": text(np.array(scores)),
                     "indices": indices,
                     "order": rank(scores, indices),
+                    "agrees": (agrees := random.random(4) < 0.5).tolist(),
+                    "preferred": rank(prefer_agreeing(scores, agrees.tolist()), indices),
+                }
+            )
+    return cases
+
+
+def cleanup_cases():
+    """Blobs with islands and holes, prompts of every kind, and the cleaned logits; `box` is that of the prompt."""
+    random = np.random.default_rng(12)
+    cases = []
+    for size in SIZES:
+        for _ in range(4):
+            logits = cv2.GaussianBlur(random.normal(0, 90, (256, 256)), (0, 0), 4.0).astype(np.float32)
+            points = random.uniform(0, 1, (random.integers(0, 4), 2)) * size[::-1]
+            labels = random.integers(0, 2, len(points))
+            corners = np.sort(random.uniform(-0.2, 1.2, (2, 2)), axis=0) * size[::-1]
+            box = corners.reshape(4) if random.random() < 0.5 else None
+            prompt = Prompt(points, labels, box, mask_logits=logits)
+            completed = with_box_of_mask(prompt, size, filter_pieces) if needs_box_of_mask(prompt) else prompt
+            cleaner = MaskCleaner(completed, size, filter_pieces)
+            sent = {
+                "points": [
+                    {"x": x, "y": y, "label": int(kind)} for (x, y), kind in zip(points.tolist(), labels, strict=True)
+                ]
+            }
+            cases.append(
+                {
+                    "logits": text(logits),
+                    "size": {"width": size[1], "height": size[0]},
+                    "prompt": {**sent, **({} if box is None else {"box": box.tolist()})},
+                    "box": None if completed.box is None else completed.box.tolist(),
+                    "cleaned": text(cleaner.clean(logits)),
+                    "agrees": bool(point_taps(completed, size).agree(logits).all()),
                 }
             )
     return cases
@@ -176,6 +221,7 @@ def test_the_decoding_modules_in_node(tmp_path):
         "candidates": candidate_cases(),
         "rankings": ranking_cases(),
         "masks": mask_cases(),
+        "cleanups": cleanup_cases(),
         "pairs": pair_cases(),
     }
     cases = tmp_path / "cases.json"

@@ -102,11 +102,11 @@ class Exchange:
         multimask: Multimask,
         renderer: Renderer[Written],
     ) -> Written:
-        """Return the answer that `renderer` writes; see `Segmenter.segment`."""
+        """Return the answer that `renderer` writes, with cleaned masks; see `Segmenter.segment`."""
         request.state.prompts = len(prompts)
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
-        return await self.segmenter.segment(image_id, refinable, multimask, renderer, context)
+        return await self.segmenter.segment(image_id, refinable, multimask, renderer, context, cleanup="auto")
 
     def image(self, text: bytes) -> bytes:
         """Return the bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

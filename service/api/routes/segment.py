@@ -112,6 +112,7 @@ def install_segment_route(
             renderer,
             request_context(request, timeout_s=limits.segment_timeout_s, work="Segmenting"),
             granularity=asked.granularity,
+            cleanup=asked.cleanup,
         )
 
     return segment

@@ -71,10 +71,11 @@ export class BrowserDecoder {
    *
    * @param {string} imageHash
    * @param {import("../client/edgesam.js").Prompt[]} prompts
-   * @param {{multimask?: import("./ranking.js").Multimask, signal?: AbortSignal, isGlimpse?: boolean}} options
+   * @param {{multimask?: import("./ranking.js").Multimask, cleanup?: "auto" | "none", signal?: AbortSignal,
+   *   isGlimpse?: boolean}} options
    * @returns {Promise<{results: {masks: import("../client/edgesam.js").Mask[]}[], timing: import("../client/edgesam.js").Timing}>}
    */
-  async segment(imageHash, [prompt], { multimask = "auto", signal, isGlimpse = false } = {}) {
+  async segment(imageHash, [prompt], { multimask = "auto", cleanup = "none", signal, isGlimpse = false } = {}) {
     if (prompt.mask_id || prompt.mask) {
       const title = "Only the service can use this mask";
       throw new Problem({ status: 404, code: "mask-not-found", title, detail: "" });
@@ -82,7 +83,8 @@ export class BrowserDecoder {
     await this.open(imageHash);
     signal?.throwIfAborted();
     const started = performance.now();
-    const { masks, stages } = await this.#readyWorker().run({ kind: "decode", prompt, multimask }, { signal, isUrgent: !isGlimpse });
+    const message = { kind: "decode", prompt, multimask, cleanup };
+    const { masks, stages } = await this.#readyWorker().run(message, { signal, isUrgent: !isGlimpse });
     const total = performance.now() - started;
     return { results: [{ masks }], timing: { stages: { ...stages, total }, roundTripMs: total } };
   }

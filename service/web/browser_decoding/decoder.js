@@ -12,7 +12,8 @@
 import { MASK_SIZE, tokensOf } from "./letterbox.js";
 import { toFloat16, toFloat32 } from "../client/float16.js";
 import { base64OfBytes, decodeLogits } from "../client/masks.js";
-import { candidates, rank, scoresOf } from "./ranking.js";
+import { MaskCleaner, withBoxOfMask } from "./cleanup.js";
+import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "./ranking.js";
 import { MaskEncoder } from "./mask_runs.js";
 
 const TOKENS_SHAPE = [4096, 256];
@@ -73,14 +74,17 @@ export class Decoder {
   /**
    * @param {import("../client/edgesam.js").Prompt} prompt in pixels of the image; a refined mask is in `mask_logits`
    * @param {import("./ranking.js").Multimask} multimask number of masks, as in the service
+   * @param {"auto" | "none"} cleanup whether masks are cleaned, as in the service
    * @returns {Promise<Decoded>}
    */
-  async decode(prompt, multimask) {
+  async decode(prompt, multimask, cleanup) {
     const { Tensor } = this.#runtime;
     const stages = /** @type {Record<string, number>} */ ({});
     let state = this.#state;
     if (prompt.mask_logits) {
-      state = await timed(stages, "prepare", () => this.#prepared(decodeLogits(prompt.mask_logits)));
+      const maskLogits = decodeLogits(prompt.mask_logits);
+      prompt = withBoxOfMask(prompt, maskLogits, this.#size);
+      state = await timed(stages, "prepare", () => this.#prepared(maskLogits));
     }
     const { points, labels } = tokensOf(prompt, this.#size);
     const feeds = {
@@ -89,7 +93,7 @@ export class Decoder {
       labels: new Tensor("int64", labels, [1, labels.length]),
     };
     const decoded = await timed(stages, "decode", () => this.#decoderGraph.run(feeds));
-    const masks = await timed(stages, "postprocess", async () => this.#masks(decoded, candidates(multimask, prompt)));
+    const masks = await timed(stages, "postprocess", async () => this.#masks(decoded, prompt, multimask, cleanup));
     return { masks, stages };
   }
 
@@ -104,12 +108,17 @@ export class Decoder {
     return Object.fromEntries(STATE_NAMES.map((name) => [name, state[name]]));
   }
 
-  /** The masks of these outputs, best first, in the service's format. */
-  #masks(decoded, indices) {
+  /** The masks of a prompt, best first, in the service's format. */
+  #masks(decoded, prompt, multimask, cleanup) {
     const [stability, predictedIou] = [decoded.stability.data, decoded.iou_predictions.data];
     const scores = scoresOf(this.#ranking, stability, predictedIou);
-    return rank(scores, indices).map((index) => {
-      const logits = decoded.mask_logits.data.subarray(index * PIXELS, (index + 1) * PIXELS);
+    const outputs = scores.map((_, i) => decoded.mask_logits.data.subarray(i * PIXELS, (i + 1) * PIXELS));
+    const cleaner = new MaskCleaner(prompt, this.#size);
+    const agrees = outputs.map((logits) => cleaner.agrees(logits));
+    const orderBy = prompt.points?.length ? preferAgreeing(scores, agrees) : scores;
+    const order = rank(orderBy, candidates(multimask, prompt, this.#ranking)).slice(0, maskCount(multimask, prompt));
+    return order.map((index) => {
+      const logits = cleanup === "auto" ? cleaner.clean(outputs[index]) : outputs[index];
       return {
         ...this.#maskEncoder.encode(logits),
         score: scores[index],

@@ -20,7 +20,7 @@ const HANDLERS = {
     decoder = await Decoder.load(runtime, graphs, ranking);
   },
   open: ({ tokens, size }) => decoder.open(tokens, size),
-  decode: ({ prompt, multimask }) => decoder.decode(prompt, multimask),
+  decode: ({ prompt, multimask, cleanup }) => decoder.decode(prompt, multimask, cleanup),
 };
 
 addEventListener("message", async ({ data: { id, kind, ...rest } }) => {

@@ -8,7 +8,7 @@
  *   the sum of `weights[3 * i + k] * logits[first[i] + k]`, k from 0 to 2
  */
 
-const FRAME_SIZE = 1024;
+export const FRAME_SIZE = 1024;
 export const MASK_SIZE = 256; // side of the decoder's logits, which cover the frame
 export const TAPS = 3;
 
@@ -25,7 +25,8 @@ export function inputSize({ width, height }) {
 }
 
 /**
- * The decoder's input for a prompt: its points, then the corners of its box, or a padding point if there is no box.
+ * The decoder's input for a prompt: its points, then the corners of its box clipped to the image, or a padding point if
+ * there is no box.
  *
  * A prompt with only a mask has no tokens; an absent token takes their place.
  *
@@ -38,7 +39,7 @@ export function tokensOf({ points = [], box }, size) {
   /** @type {{x: number, y: number, label: number}[]} */
   const tokens = points.map(({ x, y, label = 1 }) => ({ x, y, label }));
   if (box) {
-    const [x0, y0, x1, y1] = box;
+    const [x0, y0, x1, y1] = clippedBox(box, size);
     tokens.push({ x: x0, y: y0, label: BOX_TOP_LEFT }, { x: x1, y: y1, label: BOX_BOTTOM_RIGHT });
   } else {
     tokens.push({ x: 0, y: 0, label: points.length ? PADDING : ABSENT });
@@ -48,6 +49,19 @@ export function tokensOf({ points = [], box }, size) {
     points: Float32Array.from(tokens.flatMap(({ x, y }) => [x * scaleX, y * scaleY])),
     labels: BigInt64Array.from(tokens, ({ label }) => BigInt(label)),
   };
+}
+
+/**
+ * The part of a box inside the image. Corners beyond it are positions that the model was not trained on.
+ *
+ * @param {import("../client/edgesam.js").Box} box
+ * @param {Size} size size of the image
+ * @returns {import("../client/edgesam.js").Box}
+ */
+export function clippedBox(box, { width, height }) {
+  const [x0, x1] = [box[0], box[2]].map((x) => Math.min(Math.max(x, 0), width));
+  const [y0, y1] = [box[1], box[3]].map((y) => Math.min(Math.max(y, 0), height));
+  return [x0, y0, x1, y1];
 }
 
 /**

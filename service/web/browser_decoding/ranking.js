@@ -5,17 +5,44 @@
  * @typedef {"auto" | 1 | 3 | 4} Multimask
  */
 
+const AGREEMENT = 0.1; // added to the score of a mask that agrees with all points, for the order
+
 /**
- * The indices of the outputs that a prompt may get.
+ * The indices of the outputs from which those of a prompt are selected.
  *
  * @param {Multimask} multimask number of masks; "auto": four for a single point, which is ambiguous, else one
  * @param {import("../client/edgesam.js").Prompt} prompt
+ * @param {Ranking} ranking "auto" selects the best of all four for several points without a box, if the rule weighs
+ *   output 0 against the others
  * @returns {number[]}
  */
-export function candidates(multimask, prompt) {
-  const isAmbiguous = prompt.points?.length === 1 && !prompt.box && !prompt.mask_id && !prompt.mask_logits;
-  const count = multimask === "auto" ? (isAmbiguous ? 4 : 1) : multimask;
+export function candidates(multimask, prompt, ranking) {
+  const comparesAll = new Set(ranking.bias).size > 1;
+  const takesBest = comparesAll && (prompt.points?.length ?? 0) > 1 && !prompt.box;
+  const count = multimask === "auto" ? (isAmbiguous(prompt) || takesBest ? 4 : 1) : multimask;
   return { 1: [0], 3: [1, 2, 3], 4: [0, 1, 2, 3] }[count];
+}
+
+/**
+ * The number of masks that a prompt gets.
+ *
+ * @param {Multimask} multimask
+ * @param {import("../client/edgesam.js").Prompt} prompt
+ * @returns {number}
+ */
+export function maskCount(multimask, prompt) {
+  return multimask === "auto" ? (isAmbiguous(prompt) ? 4 : 1) : multimask;
+}
+
+/**
+ * The numbers by which outputs are ordered: their scores, raised where the mask agrees with all points.
+ *
+ * @param {number[]} scores
+ * @param {boolean[]} agrees
+ * @returns {number[]}
+ */
+export function preferAgreeing(scores, agrees) {
+  return scores.map((score, i) => score + AGREEMENT * Number(agrees[i]));
 }
 
 /**
@@ -47,4 +74,8 @@ export function scoresOf(ranking, stability, predictedIou) {
 export function rank(scores, indices) {
   const key = (index) => (Number.isNaN(scores[index]) ? -Infinity : scores[index]);
   return [...indices].sort((a, b) => (key(a) === key(b) ? a - b : key(b) - key(a)));
+}
+
+function isAmbiguous(prompt) {
+  return prompt.points?.length === 1 && !prompt.box && !prompt.mask_id && !prompt.mask_logits;
 }

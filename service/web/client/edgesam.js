@@ -151,6 +151,8 @@ export class Client {
    * @param {boolean} [options.crop] crop PNG masks to the mask's box
    * @param {number} [options.tolerance_pixels] largest distance between a polygon and the mask's outline, in pixels
    * @param {"off" | "auto"} [options.granularity] "auto": a click selects the whole object around it, if the model can
+   * @param {"none" | "auto"} [options.cleanup] "auto": masks agree with all points, keep to the box and have no small
+   *   islands and holes; "none", the default: the model's masks
    * @param {boolean} [options.isGlimpse] the request is a preview: by default it is not repeated if the service is busy
    * @param {number} [options.retries] number of repetitions if the service is busy
    * @returns {Promise<Answer>}

@@ -99,6 +99,7 @@ export class Segmenter {
       // "auto", the default of the service: an ambiguous click gets all four masks, ordered by the model's ranking rule.
       options: {
         multimask: /** @type {const} */ ("auto"),
+        cleanup: /** @type {const} */ ("auto"),
         ...(isWholeObject && { granularity: /** @type {const} */ ("auto") }),
       },
     };
