@@ -276,7 +276,8 @@ def test_garbage_on_the_channel_deletes_no_image(open_replicas, server, next_see
     image_hash = embed(first, noise_file((43, 53), next_seed))
     in_memory(second, image_hash)
     (key,) = values_in(server)[0]
-    near = [key[:-1], f"{key}0", f"{key}:mask:0", key.upper(), f"{key}\n", key.replace(":1:", ":2:"), "*", image_hash]
+    near = [key[:-1], f"{key}0", f"{key}:mask:0", key.upper(), f"{key}\n", key.replace(":2:", ":3:"), "*", image_hash]
+    near.append(f"edgesam:variant:{{{key}}}~levels=auto")
 
     for garbage in (b"", bytes(range(256)), b"x" * 2**20, key.encode(), *(f"x {text}".encode() for text in near)):
         server.ask("PUBLISH", CHANNEL, garbage)

@@ -274,3 +274,15 @@ async def test_closing_waits_for_running_commands(open_client, breaker, redis_se
 
     assert await caller is True
     assert redis_server.ask("STRLEN", name) == 2**20
+
+
+@pytest.mark.parametrize("right", ["+getrange", ""])
+async def test_the_first_bytes_of_a_value_are_read_with_and_without_the_right(open_cache, right):
+    rules = f"user edgesam on >pw ~edgesam:* resetchannels -@all +get +getex +set {right}"
+    with RedisServer(acl=[rules]) as server:
+        cache = open_cache(f"redis://edgesam:pw@127.0.0.1:{server.port}", ttl_s=1000.0)
+        server.ask("SET", "edgesam:a", "a value")
+
+        assert await cache.first_bytes("edgesam:a", 3) == b"a v"
+        assert await cache.first_bytes("edgesam:a", 300) == b"a value"
+        assert await cache.first_bytes("edgesam:b", 3) == b""

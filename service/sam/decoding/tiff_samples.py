@@ -31,6 +31,8 @@ _OTHER_COMPRESSIONS: Final = {
 _NO_PREDICTOR, _HORIZONTAL, _FLOATING = 1, 2, 3
 # Bytes for each pixel of the largest image while samples are read: those of the compressed pieces and of the samples.
 _BYTES_PER_PIXEL: Final = 16
+# Rows that are converted together: a copy of all bytes would double the memory.
+_BLOCK_ROWS: Final = 256
 _LONG, _LONG8, _SHORT = 4, 16, 3
 
 
@@ -81,7 +83,7 @@ def read_samples(directory: Directory, layout: Layout, bands: tuple[int, ...], m
     pieces = _pieces(directory, layout)
     stored = pieces[0].across * pieces[0].width * height * together * dtype.itemsize
     kept = height * width * len(bands) * dtype.itemsize
-    if max(2 * stored, stored + kept) > _BYTES_PER_PIXEL * max_pixels:
+    if stored + kept > _BYTES_PER_PIXEL * max_pixels:
         raise ImageTooLarge(
             f"The TIFF has {width} x {height} pixels of {layout.named}, which take {stored + kept} bytes; at most "
             f"{_BYTES_PER_PIXEL * max_pixels} are taken. Send it scaled down, or with fewer bands.",
@@ -125,19 +127,24 @@ def _pieces(directory: Directory, layout: Layout) -> list[_Pieces]:
 def _read_piece_rows(
     directory: Directory, layout: Layout, pieces: _Pieces, samples: NDArray[Any], channels: list[int]
 ) -> None:
-    """Fill `samples` with channels of the pieces, a row of pieces after the other."""
+    """Fill `samples` with channels of the pieces, some rows after the other."""
     height, width = layout.size
     together = layout.bands if layout.is_together else 1
     dtype = layout.dtype
-    content = _decompressed(directory, layout, pieces, pieces.across * pieces.width * together * dtype.itemsize)
     predictor = directory.number(tags.PREDICTOR, _NO_PREDICTOR) if layout.compression != 1 else _NO_PREDICTOR
-    order = directory.form.order
-    for top in range(0, height, pieces.height):
-        rows = content[top : top + pieces.height].reshape(-1, pieces.across, pieces.width * together * dtype.itemsize)
-        values = _without_predictor(rows, dtype, order, predictor, together)
-        row = values.reshape(len(rows), pieces.across * pieces.width, together)[:, :width]
-        for index, channel in enumerate(channels):
-            samples[top : top + len(rows), :, index] = row[..., channel]
+    piece_bytes = pieces.width * together * dtype.itemsize
+    row_bytes = pieces.across * piece_bytes
+    with Image.open(io.BytesIO(_as_grey(directory, layout, pieces, row_bytes)), formats=["TIFF"]) as image:
+        if image.mode != "L" or image.size != (row_bytes, height):
+            raise UndecodableImage("The directory of the TIFF contradicts itself; save the image again.")
+        image.load()
+        for top in range(0, height, _BLOCK_ROWS):
+            content = np.asarray(image.crop((0, top, row_bytes, min(top + _BLOCK_ROWS, height))))
+            rows = content.reshape(-1, pieces.across, piece_bytes)
+            values = _without_predictor(rows, dtype, directory.form.order, predictor, together)
+            row = values.reshape(len(rows), pieces.across * pieces.width, together)[:, :width]
+            for index, channel in enumerate(channels):
+                samples[top : top + len(rows), :, index] = row[..., channel]
 
 
 def _without_predictor(
@@ -160,16 +167,6 @@ def _without_predictor(
     differences = rows.view(np.dtype(whole).newbyteorder(order)).astype(whole)
     pixels = differences.reshape(count, across, -1, together)
     return np.cumsum(pixels, axis=2, dtype=whole).view(dtype).reshape(count, across, -1)
-
-
-def _decompressed(directory: Directory, layout: Layout, pieces: _Pieces, row_bytes: int) -> NDArray[np.uint8]:
-    """Return the bytes of the pieces, (H, row_bytes)."""
-    data = _as_grey(directory, layout, pieces, row_bytes)
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        if image.mode != "L" or image.size != (row_bytes, layout.size[0]):
-            raise UndecodableImage("The directory of the TIFF contradicts itself; save the image again.")
-        image.load()
-        return np.asarray(image)
 
 
 def _as_grey(directory: Directory, layout: Layout, pieces: _Pieces, row_bytes: int) -> bytes:
