@@ -2,11 +2,11 @@
 
 from typing import NamedTuple, TypedDict
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from service.sam.masks import Mask, row_changes
+from service.sam.simplification import simplify_rings
 
 Ring = list[list[float]]
 
@@ -54,14 +54,14 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
     rings = [ring + origin for walk in _walks(mask.crop) for ring in _simple_rings(walk)]
     is_hole = [_doubled_area(ring) < 0 for ring in rings]
     owner = _owners(rings, is_hole)
+    if rings and tolerance_pixels > 0.0:
+        rings = simplify_rings(rings, np.array(is_hole), tolerance_pixels)
     parts: dict[int, Polygon] = {
-        index: {"exterior": _simplified(ring, tolerance_pixels) or ring.tolist(), "holes": []}
-        for index, ring in enumerate(rings)
-        if not is_hole[index]
+        index: {"exterior": ring.tolist(), "holes": []} for index, ring in enumerate(rings) if not is_hole[index]
     }
     for index, ring in enumerate(rings):
-        if is_hole[index] and (hole := _simplified(ring, tolerance_pixels)):
-            parts[owner[index]]["holes"].append(hole)
+        if is_hole[index] and len(ring):
+            parts[owner[index]]["holes"].append(ring.tolist())
     return list(parts.values())
 
 
@@ -179,13 +179,3 @@ def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, in
         neighbour = int(ring_of[np.searchsorted(keys, key) - 1])
         result[hole] = result[neighbour] if is_hole[neighbour] else neighbour
     return result
-
-
-def _simplified(ring: NDArray[np.int64], tolerance_pixels: float) -> Ring:
-    """Return the ring with fewer corners; an empty ring where no area is left."""
-    if tolerance_pixels > 0.0:
-        ring = cv2.approxPolyDP(ring.astype(np.int32), tolerance_pixels, closed=True).reshape(-1, 2).astype(np.int64)
-        if len(ring) < 3 or _doubled_area(ring) == 0:
-            return []
-    corners: Ring = ring.tolist()
-    return corners
