@@ -215,9 +215,7 @@ def _close_pairs(segments: Segments, is_new: Bools) -> Iterator[tuple[Integers, 
     begins = np.ones(len(cells), np.bool_)
     begins[1:] = cells[1:] != cells[:-1]
     group = np.cumsum(begins) - 1
-    has_new = np.zeros(group[-1] + 1, np.bool_)
-    has_new[group[is_new[owners]]] = True
-    keep = has_new[group]
+    keep = (np.bincount(group, is_new[owners]) > 0)[group]
     owners, group = owners[keep], group[keep]
     ends = np.searchsorted(group, group, side="right")
     for one, other in _ranges(np.arange(1, len(owners) + 1), ends):
