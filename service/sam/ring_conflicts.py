@@ -151,10 +151,13 @@ def crossing(segments: Segments, is_new: Bools) -> Bools:
         is_new: Segments that are tested against all others, (n,).
     """
     marked = np.zeros(len(segments.starts), np.bool_)
+    left_out = segments.stops - segments.starts
     for one, other in _close_pairs(segments, is_new):
         is_conflict = _conflict(segments, one, other)
-        marked[one[is_conflict]] = True
-        marked[other[is_conflict]] = True
+        one, other = one[is_conflict], other[is_conflict]
+        # An edge of the exact outline cannot be split.
+        marked[one[left_out[one] >= left_out[other]]] = True
+        marked[other[left_out[other] >= left_out[one]]] = True
     return marked
 
 
