@@ -52,10 +52,14 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
     """
     origin = np.array(mask.box[:2])
     rings = [ring + origin for walk in _walks(mask.crop) for ring in _simple_rings(walk)]
-    is_hole = [_doubled_area(ring) < 0 for ring in rings]
-    owner = _owners(rings, is_hole)
-    if rings and tolerance_pixels > 0.0:
-        rings = simplify_rings(rings, np.array(is_hole), tolerance_pixels)
+    if not rings:
+        return []
+    corners, lengths = np.concatenate(rings), np.array([len(ring) for ring in rings])
+    is_hole = _doubled_areas(corners, lengths) < 0
+    owner = _owners(rings, is_hole.tolist())
+    if tolerance_pixels > 0.0:
+        remains = simplify_rings(corners, lengths, is_hole, tolerance_pixels)
+        rings = [ring[mask] for ring, mask in zip(rings, np.split(remains, np.cumsum(lengths)[:-1]), strict=True)]
     parts: dict[int, Polygon] = {
         index: {"exterior": ring.tolist(), "holes": []} for index, ring in enumerate(rings) if not is_hole[index]
     }
@@ -73,7 +77,11 @@ def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outlin
         tolerance_pixels: Largest distance of a simplified ring from the outline, pixels; see `encode_polygons`.
     """
     rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
-    outlines = [Outline(_doubled_area(np.array(ring, np.int64)) / 2, ring) for ring in rings]
+    if not rings:
+        return []
+    lengths = np.array([len(ring) for ring in rings])
+    areas = _doubled_areas(np.concatenate([np.array(ring, np.int64) for ring in rings]), lengths) / 2
+    outlines = [Outline(area, ring) for area, ring in zip(areas.tolist(), rings, strict=True)]
     return sorted(outlines, key=lambda outline: -outline.area)
 
 
@@ -141,10 +149,20 @@ def _simple_rings(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [walk[ring] for ring in [open_corners, *rings]]
 
 
-def _doubled_area(ring: NDArray[np.int64]) -> int:
-    """Return twice the area inside; positive for an exterior, negative for a hole."""
-    x, y = ring[:, 0], ring[:, 1]
-    return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+def _doubled_areas(corners: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return twice the area inside each ring, (r,); positive for an exterior, negative for a hole.
+
+    Args:
+        corners: Corners of all rings, ring after ring, (m, 2).
+        lengths: Number of corners of each ring, (r,).
+    """
+    firsts = np.cumsum(lengths) - lengths
+    ahead = np.roll(corners, -1, 0)
+    ahead[firsts + lengths - 1] = corners[firsts]
+    areas: NDArray[np.int64] = np.add.reduceat(
+        corners[:, 0] * ahead[:, 1] - ahead[:, 0] * corners[:, 1], firsts
+    )
+    return areas
 
 
 def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, int]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
-# Side of the square cells that sort the segments. Exact outlines have at most about two edges for each pixel of a cell.
-_CELL_PIXELS = 8
+# Side of the square cells that sort the segments, for few segments and for many. Few are long. Of many a cell holds a
+# bounded number: an exact outline has at most about two edges for each pixel of a cell.
+_FEW_SEGMENTS, _LARGE_CELL_PIXELS, _SMALL_CELL_PIXELS = 4096, 16, 4
 # Pairs that are tested in one step, to bound the memory.
 _CHUNK_PAIRS = 1 << 19
 # Edges that are counted to find swallowed rings. Beyond that, every segment that may have swallowed a ring is split.
@@ -57,6 +58,17 @@ class Segments:
     def stops(self) -> Integers:
         """Index after the last corner of the outline that a segment replaces, its end not included, (n,)."""
         return np.append(self.starts[1:], len(self.corners))
+
+    @property
+    def counts(self) -> Integers:
+        """Number of segments of each ring, (r,)."""
+        return np.diff(self.firsts, append=len(self.starts))
+
+    @property
+    def doubled_areas(self) -> Integers:
+        """Twice the area inside each ring, (r,); negative for a hole."""
+        areas: Integers = np.add.reduceat(_cross(self.corners[self.starts], self.corners[self.ends]), self.firsts)
+        return areas
 
     @property
     def previous(self) -> Integers:
@@ -106,8 +118,7 @@ def degenerate(segments: Segments, is_hole: Bools) -> Bools:
         is_hole: Whether a ring is a hole, (r,).
     """
     first, last = segments.corners[segments.starts], segments.corners[segments.ends]
-    counts = np.diff(segments.firsts, append=len(first))
-    areas = np.add.reduceat(_cross(first, last), segments.firsts)
+    counts, areas = segments.counts, segments.doubled_areas
     is_dropped = is_hole & (counts == 1)
     is_wrong = ~is_dropped & ((counts < 3) | (np.where(is_hole, -areas, areas) <= 0))
     marked = is_wrong[segments.rings]
@@ -152,7 +163,12 @@ def crossing(segments: Segments, is_new: Bools) -> Bools:
     """
     marked = np.zeros(len(segments.starts), np.bool_)
     left_out = segments.stops - segments.starts
+    first, last = segments.corners[segments.starts], segments.corners[segments.ends]
+    low, high = np.minimum(first, last), np.maximum(first, last)
     for one, other in _close_pairs(segments, is_new):
+        overlap = (low[one] <= high[other]) & (low[other] <= high[one])
+        near = np.flatnonzero(overlap[:, 0] & overlap[:, 1])
+        one, other = one[near], other[near]
         is_conflict = _conflict(segments, one, other)
         one, other = one[is_conflict], other[is_conflict]
         # An edge of the exact outline cannot be split.
@@ -231,16 +247,17 @@ def _cells(segments: Segments) -> tuple[Integers, Integers]:
     """Return the cells that the segments pass, and the segment of each. Dropped holes pass none."""
     first = segments.corners[segments.starts]
     step = segments.corners[segments.ends] - first
+    cell_pixels = _LARGE_CELL_PIXELS if len(first) <= _FEW_SEGMENTS else _SMALL_CELL_PIXELS
     # A piece is shorter than a cell, so that it passes at most two columns and two rows of cells.
-    pieces = np.maximum(1, -(-np.abs(step).max(1) // (_CELL_PIXELS - 1)))
+    pieces = np.maximum(1, -(-np.abs(step).max(1) // (cell_pixels - 1)))
     pieces[segments.starts == segments.ends] = 0
     owners = np.repeat(np.arange(len(first)), pieces)
     within = np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     stride = step[owners] / pieces[owners, None]
     piece = first[owners] + stride * within[:, None]
     # The margin is more than what rounding may lose.
-    low = np.floor((np.minimum(piece, piece + stride) - 1e-6) / _CELL_PIXELS).astype(np.int64)
-    high = np.floor((np.maximum(piece, piece + stride) + 1e-6) / _CELL_PIXELS).astype(np.int64)
+    low = np.floor((np.minimum(piece, piece + stride) - 1e-6) / cell_pixels).astype(np.int64)
+    high = np.floor((np.maximum(piece, piece + stride) + 1e-6) / cell_pixels).astype(np.int64)
     wide, tall = high[:, 0] > low[:, 0], high[:, 1] > low[:, 1]
     parts = [
         (low, np.ones(len(owners), np.bool_)),
@@ -253,28 +270,21 @@ def _cells(segments: Segments) -> tuple[Integers, Integers]:
 
 
 def _conflict(segments: Segments, one: Integers, other: Integers) -> Bools:
+    """Return whether two segments meet elsewhere than at a common corner; their boxes overlap, (k,)."""
     corners, starts, ends = segments.corners, segments.starts, segments.ends
-    overlap = np.ones(len(one), np.bool_)
-    low = np.minimum(corners[starts], corners[ends])
-    high = np.maximum(corners[starts], corners[ends])
-    overlap = np.all((low[one] <= high[other]) & (low[other] <= high[one]), 1)
-    # Neighbours in a ring meet at their common corner. `degenerate` finds those that run back.
-    overlap &= (ends[one] != starts[other]) & (ends[other] != starts[one])
-    kept = np.flatnonzero(overlap)
-    one, other = one[kept], other[kept]
     a, b, c, d = corners[starts[one]], corners[ends[one]], corners[starts[other]], corners[ends[other]]
     side_c, side_d = np.sign(_cross(b - a, c - a)), np.sign(_cross(b - a, d - a))
     side_a, side_b = np.sign(_cross(d - c, a - c)), np.sign(_cross(d - c, b - c))
     meets = (side_c * side_d <= 0) & (side_a * side_b <= 0)
+    # Neighbours in a ring meet at their common corner. `degenerate` finds those that run back.
+    meets &= (ends[one] != starts[other]) & (ends[other] != starts[one])
     # Different rings may touch at a corner of both, as the exact ones do, unless they run along each other from there.
     for p, q, is_start_p, is_start_q in ((a, c, 1, 1), (a, d, 1, 0), (b, c, 0, 1), (b, d, 0, 0)):
         is_common = np.all(p == q, 1)
         away_p = (b if is_start_p else a) - p
         away_q = (d if is_start_q else c) - q
         meets &= ~is_common | ((_cross(away_p, away_q) == 0) & (_dot(away_p, away_q) > 0))
-    result = np.zeros(len(overlap), np.bool_)
-    result[kept] = meets
-    return result
+    return meets
 
 
 def _is_left(corners: Integers, at: Integers, before: Integers, after: Integers, point: Integers) -> Bools:

@@ -16,91 +16,106 @@ from service.sam.ring_conflicts import (
 )
 
 # A pass gives every segment in conflict the corner that it misses most. After so many passes it gets all corners.
-_PASSES_OF_SPLITS = 16
-_PASSES = 32
+_PASSES_OF_SPLITS = 32
+_PASSES = 64
 
 
-def simplify_rings(rings: list[Integers], is_hole: Bools, tolerance_pixels: float) -> list[Integers]:
-    """Return exact rings with fewer corners, which still neither cross nor overlap and are nested as before.
+def simplify_rings(corners: Integers, lengths: Integers, is_hole: Bools, tolerance_pixels: float) -> Bools:
+    """Return which corners of exact rings remain, so that the rings neither cross nor overlap and are nested as before.
 
     Douglas-Peucker simplifies each ring alone. Then segments that cross, overlap or swallow other rings get corners of
     the exact outline back, until no conflict is left. Rings touch only where the exact rings touch.
 
     Args:
-        rings: Outlines along the edges of pixels, each (n, 2); no ring visits a corner twice.
+        corners: Corners of all rings along the edges of pixels, ring after ring, (m, 2). No ring visits a point twice.
+        lengths: Number of corners of each ring, (r,).
         is_hole: Whether a ring is a hole, (r,).
         tolerance_pixels: Largest distance of a simplified ring from the outline, above 0, pixels.
 
     Returns:
-        The rings in the same order, each (k, 2) of corners of the exact ring. A hole that vanishes has none, unless a
-        part lies in it.
+        Whether a corner remains, (m,). A hole that vanishes has no corner, unless a part lies in it.
     """
-    kept = [_douglas_peucker(ring, tolerance_pixels) for ring in rings]
-    for index in np.flatnonzero(is_hole):
-        if np.count_nonzero(kept[index]) < 3 or _doubled_area(rings[index][kept[index]]) == 0:
-            kept[index][:] = False
-            kept[index][0] = True
-    firsts = [int(np.argmax(mask)) for mask in kept]
-    corners = np.concatenate([np.roll(ring, -first, 0) for ring, first in zip(rings, firsts, strict=True)])
-    is_kept = np.concatenate([np.roll(mask, -first) for mask, first in zip(kept, firsts, strict=True)])
-    lengths = np.array([len(ring) for ring in rings])
-    _repair(corners, lengths, is_kept, is_hole)
-    bounds = np.cumsum(lengths)[:-1]
-    simplified = [ring[mask] for ring, mask in zip(np.split(corners, bounds), np.split(is_kept, bounds), strict=True)]
-    return [ring if len(ring) > 1 else ring[:0] for ring in simplified]
+    ring_of = np.repeat(np.arange(len(lengths)), lengths)
+    is_kept = _douglas_peucker(corners, lengths, ring_of, tolerance_pixels)
+    # Each ring is turned so that it begins with a corner that remains.
+    kept = np.flatnonzero(is_kept)
+    _, first = np.unique(ring_of[kept], return_index=True)
+    offsets = np.cumsum(lengths) - lengths
+    order = np.arange(len(corners)) + (kept[first] - offsets)[ring_of]
+    order -= np.where(order >= (offsets + lengths)[ring_of], lengths[ring_of], 0)
+    is_kept[order] = _repaired(corners[order], ring_of, is_kept[order], is_hole)
+    return is_kept
 
 
-def _douglas_peucker(ring: Integers, tolerance_pixels: float) -> Bools:
-    """Return which corners of the ring remain, (n,)."""
-    remaining = cv2.approxPolyDP(ring.astype(np.int32), tolerance_pixels, closed=True).reshape(-1, 2).astype(np.int64)
-    return np.isin(ring[:, 1] << 32 | ring[:, 0], remaining[:, 1] << 32 | remaining[:, 0])
+def _douglas_peucker(corners: Integers, lengths: Integers, ring_of: Integers, tolerance_pixels: float) -> Bools:
+    """Return which corners Douglas-Peucker keeps in each ring alone, (m,)."""
+    simplified = [
+        cv2.approxPolyDP(ring, tolerance_pixels, closed=True)[:, 0]
+        for ring in np.split(corners.astype(np.int32), np.cumsum(lengths)[:-1])
+    ]
+    low, high = corners.min(0), corners.max(0) + 1
+    points = np.concatenate(simplified).astype(np.int64)
+    rings = np.repeat(np.arange(len(lengths)), list(map(len, simplified)))
+    width, height = (high - low).tolist()
+
+    def numbers(rings: Integers, points: Integers) -> Integers:
+        x, y = (points - low).T
+        return (rings * height + y) * width + x
+
+    return np.isin(numbers(ring_of, corners), numbers(rings, points))
 
 
-def _doubled_area(ring: Integers) -> int:
-    x, y = ring[:, 0], ring[:, 1]
-    return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-
-
-def _repair(corners: Integers, lengths: Integers, is_kept: Bools, is_hole: Bools) -> None:
-    """Keep more corners, in place, until the rings have no conflict.
+def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Bools) -> Bools:
+    """Return which corners remain after some were added, until the rings have no conflict, (m,).
 
     Args:
         corners: Corners of all exact rings, ring after ring, (m, 2).
-        lengths: Number of corners of each ring, (r,).
-        is_kept: Whether a corner is kept, (m,); true for the first corner of each ring.
+        ring_of: Index of each corner's ring, (m,).
+        is_kept: Whether Douglas-Peucker keeps a corner, (m,); true for the first corner of each ring.
         is_hole: Whether a ring is a hole, (r,).
     """
-    ring_of = np.repeat(np.arange(len(lengths)), lengths)
-    offsets = np.cumsum(lengths) - lengths
-    before, after = np.arange(len(corners)) - 1, np.arange(len(corners)) + 1
-    before[offsets], after[offsets + lengths - 1] = offsets + lengths - 1, offsets
+    before, after = _neighbours(ring_of)
     shared = SharedCorners.of(corners, before, after)
     is_shared = np.zeros(len(corners), np.bool_)
     is_shared[shared.one] = True
-    added: Integers | Bools = is_kept.copy()
+    segments = Segments.between(corners, ring_of, is_kept)
+    vanishes = is_hole & ((segments.counts < 3) | (segments.doubled_areas == 0))
+    is_kept = is_kept & ~vanishes[ring_of]
+    is_kept[segments.starts[segments.firsts]] = True
+    added: Integers | Bools = is_kept
     for done in range(_PASSES):
         is_kept[added] = True
-        anchors = _missing_anchors(lengths, ring_of, is_kept, is_shared)
+        anchors = _missing_anchors(ring_of, is_kept, is_shared)
         is_new = np.zeros(len(corners), np.bool_)
         is_new[added] = is_new[anchors] = is_kept[anchors] = True
         segments = Segments.between(corners, ring_of, is_kept)
         marked = degenerate(segments, is_hole) | touching_wrongly(segments, shared)
         marked |= crossing(segments, is_new[segments.starts] | is_new[segments.ends])
         if not marked.any():
-            is_drawn = np.bincount(ring_of, is_kept) > 1
+            is_drawn = segments.counts > 1
             marked = swallowing(segments, *_anchors(corners, ring_of, is_kept, is_shared, is_drawn))
-        if not marked.any():
-            return
+            if not marked.any():
+                return is_kept & is_drawn[ring_of]
         added = _farthest(segments, marked) if done < _PASSES_OF_SPLITS else _between(segments, marked)
-    is_kept[:] = True
+    return np.ones(len(corners), np.bool_)
 
 
-def _missing_anchors(lengths: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bools) -> Integers:
+def _neighbours(ring_of: Integers) -> tuple[Integers, Integers]:
+    """Return the index of the corner before and after each corner in its ring, (m,) each."""
+    index = np.arange(len(ring_of))
+    offsets = np.searchsorted(ring_of, np.arange(ring_of[-1] + 1))
+    lasts = np.append(offsets[1:], len(ring_of)) - 1
+    before, after = index - 1, index + 1
+    before[offsets], after[lasts] = lasts, offsets
+    return before, after
+
+
+def _missing_anchors(ring_of: Integers, is_kept: Bools, is_shared: Bools) -> Integers:
     """Return corners to keep so that each drawn ring has a point that is on no other ring.
 
     That is one corner that is not shared. A ring that has none keeps all, so that the middle of its first edge is on it.
     """
-    count = len(lengths)
+    count = ring_of[-1] + 1
     is_drawn = np.bincount(ring_of, is_kept, count) > 1
     is_missing = is_drawn & (np.bincount(ring_of, is_kept & ~is_shared, count) == 0)
     if not is_missing.any():
