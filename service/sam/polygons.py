@@ -51,12 +51,12 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
         Parts by the first row and column of their outline; exteriors run clockwise on the screen, holes the other way.
     """
     origin = np.array(mask.box[:2])
-    rings = [ring + origin for walk in _walks(mask.crop) for ring in _simple_rings(walk)]
+    rings = [ring + origin for ring in _simple_rings(_walks(mask.crop))]
     if not rings:
         return []
     corners, lengths = np.concatenate(rings), np.array([len(ring) for ring in rings])
     is_hole = _doubled_areas(corners, lengths) < 0
-    owner = _owners(rings, is_hole.tolist())
+    owner = _owners(corners, lengths, is_hole)
     if tolerance_pixels > 0.0:
         remains = simplify_rings(corners, lengths, is_hole, tolerance_pixels)
         rings = [ring[mask] for ring, mask in zip(rings, np.split(remains, np.cumsum(lengths)[:-1]), strict=True)]
@@ -129,22 +129,32 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return walks
 
 
-def _simple_rings(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the walk cut where it comes back to a corner, so that every ring visits a corner once."""
-    keys = walk[:, 1] << 32 | walk[:, 0]
-    if len(np.unique(keys)) == len(keys):
-        return [walk]
+def _simple_rings(walks: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Return the walks cut where they come back to a corner, so that every ring visits a corner once."""
+    if not walks:
+        return []
+    corners = np.concatenate(walks)
+    walk_of = np.repeat(np.arange(len(walks)), [len(walk) for walk in walks])
+    keys = corners[:, 1] << 32 | corners[:, 0]
+    order = np.lexsort((walk_of, keys))
+    keys, walk_of = keys[order], walk_of[order]
+    comes_back = set(walk_of[1:][(keys[1:] == keys[:-1]) & (walk_of[1:] == walk_of[:-1])].tolist())
+    return [ring for index, walk in enumerate(walks) for ring in (_cut(walk) if index in comes_back else [walk])]
+
+
+def _cut(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     rings: list[list[int]] = []
     open_corners: list[int] = []
-    position: dict[int, int] = {}
-    for index, key in enumerate(keys.tolist()):
-        if key in position:
-            since = position[key]
+    position: dict[tuple[int, int], int] = {}
+    corners = list(map(tuple, walk.tolist()))
+    for index, corner in enumerate(corners):
+        if corner in position:
+            since = position[corner]
             rings.append(open_corners[since:])
             for closed in open_corners[since:]:
-                del position[keys[closed].item()]
+                del position[corners[closed]]
             del open_corners[since:]
-        position[key] = len(open_corners)
+        position[corner] = len(open_corners)
         open_corners.append(index)
     return [walk[ring] for ring in [open_corners, *rings]]
 
@@ -156,44 +166,47 @@ def _doubled_areas(corners: NDArray[np.int64], lengths: NDArray[np.int64]) -> ND
         corners: Corners of all rings, ring after ring, (m, 2).
         lengths: Number of corners of each ring, (r,).
     """
-    firsts = np.cumsum(lengths) - lengths
-    ahead = np.roll(corners, -1, 0)
-    ahead[firsts + lengths - 1] = corners[firsts]
-    areas: NDArray[np.int64] = np.add.reduceat(
-        corners[:, 0] * ahead[:, 1] - ahead[:, 0] * corners[:, 1], firsts
-    )
+    ahead = _following(corners, lengths)
+    doubled = corners[:, 0] * ahead[:, 1] - ahead[:, 0] * corners[:, 1]
+    areas: NDArray[np.int64] = np.add.reduceat(doubled, np.cumsum(lengths) - lengths)
     return areas
 
 
-def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, int]:
-    """Return for every hole the exterior of its part.
+def _following(corners: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the corner after each corner in its ring, (m, 2)."""
+    stops = np.cumsum(lengths)
+    following = np.empty_like(corners)
+    following[:-1] = corners[1:]
+    following[stops - 1] = corners[stops - lengths]
+    return following
+
+
+def _owners(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: NDArray[np.bool_]) -> dict[int, int]:
+    """Return for every hole the exterior of its part, by their indices.
 
     The pixel on the left of a hole's leftmost edge belongs to the mask. The next edge on its left is the exterior of
     the part, or another hole of the part. That hole begins further left and is resolved already.
     """
-    holes = [index for index, hole in enumerate(is_hole) if hole]
-    if not holes:
+    holes = np.flatnonzero(is_hole)
+    if len(holes) == 0:
         return {}
-    if len(rings) - len(holes) == 1:
-        return dict.fromkeys(holes, is_hole.index(False))
-    columns, tops, lengths, owners = [], [], [], []
-    for index, ring in enumerate(rings):
-        ahead = np.roll(ring, -1, axis=0)
-        is_vertical = ring[:, 0] == ahead[:, 0]
-        columns.append(ring[is_vertical, 0])
-        tops.append(np.minimum(ring[is_vertical, 1], ahead[is_vertical, 1]))
-        lengths.append(np.abs(ring[is_vertical, 1] - ahead[is_vertical, 1]))
-        owners.append(np.full(len(columns[-1]), index))
-    length = np.concatenate(lengths)
-    within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    keys = (np.repeat(np.concatenate(tops), length) + within) << 32 | np.repeat(np.concatenate(columns), length)
-    ring_of = np.repeat(np.concatenate(owners), length)
+    if len(holes) == len(lengths) - 1:
+        return dict.fromkeys(holes.tolist(), int(np.argmin(is_hole)))
+    ahead = _following(corners, lengths)
+    vertical = np.flatnonzero(corners[:, 0] == ahead[:, 0])
+    columns, ring_of = corners[vertical, 0], np.repeat(np.arange(len(lengths)), lengths)[vertical]
+    tops = np.minimum(corners[vertical, 1], ahead[vertical, 1])
+    heights = np.abs(corners[vertical, 1] - ahead[vertical, 1])
+    edges = np.repeat(np.arange(len(vertical)), heights)
+    rows = tops[edges] + np.arange(len(edges)) - (np.cumsum(heights) - heights)[edges]
+    keys = rows << 32 | columns[edges]
     order = np.argsort(keys)
-    keys, ring_of = keys[order], ring_of[order]
+    by_column = np.lexsort((columns, ring_of))
+    leftmost = by_column[np.searchsorted(ring_of[by_column], holes)]
+    before = np.searchsorted(keys[order], tops[leftmost] << 32 | columns[leftmost]) - 1
+    neighbours = ring_of[edges[order[before]]]
     result: dict[int, int] = {}
-    for hole in sorted(holes, key=lambda index: int(columns[index].min())):
-        leftmost = int(np.argmin(columns[hole]))
-        key = int(tops[hole][leftmost]) << 32 | int(columns[hole][leftmost])
-        neighbour = int(ring_of[np.searchsorted(keys, key) - 1])
-        result[hole] = result[neighbour] if is_hole[neighbour] else neighbour
+    for at in np.argsort(columns[leftmost], kind="stable").tolist():
+        neighbour = int(neighbours[at])
+        result[int(holes[at])] = result[neighbour] if is_hole[neighbour] else neighbour
     return result

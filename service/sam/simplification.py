@@ -36,7 +36,7 @@ def simplify_rings(corners: Integers, lengths: Integers, is_hole: Bools, toleran
         Whether a corner remains, (m,). A hole that vanishes has no corner, unless a part lies in it.
     """
     ring_of = np.repeat(np.arange(len(lengths)), lengths)
-    is_kept = _douglas_peucker(corners, lengths, ring_of, tolerance_pixels)
+    is_kept = _douglas_peucker(corners, lengths, is_hole, tolerance_pixels)
     # Each ring is turned so that it begins with a corner that remains.
     kept = np.flatnonzero(is_kept)
     _, first = np.unique(ring_of[kept], return_index=True)
@@ -47,22 +47,37 @@ def simplify_rings(corners: Integers, lengths: Integers, is_hole: Bools, toleran
     return is_kept
 
 
-def _douglas_peucker(corners: Integers, lengths: Integers, ring_of: Integers, tolerance_pixels: float) -> Bools:
-    """Return which corners Douglas-Peucker keeps in each ring alone, (m,)."""
+def _douglas_peucker(corners: Integers, lengths: Integers, is_hole: Bools, tolerance_pixels: float) -> Bools:
+    """Return which corners Douglas-Peucker keeps in each ring alone, (m,); one corner of a hole that vanishes."""
+    ring_of = np.repeat(np.arange(len(lengths)), lengths)
+    rings = np.split(corners.astype(np.int32), np.cumsum(lengths)[:-1])
     simplified = [
-        cv2.approxPolyDP(ring, tolerance_pixels, closed=True)[:, 0]
-        for ring in np.split(corners.astype(np.int32), np.cumsum(lengths)[:-1])
+        _simplified(ring, tolerance_pixels, can_vanish=hole)[:, 0] for ring, hole in zip(rings, is_hole.tolist(), strict=True)
     ]
     low, high = corners.min(0), corners.max(0) + 1
     points = np.concatenate(simplified).astype(np.int64)
-    rings = np.repeat(np.arange(len(lengths)), list(map(len, simplified)))
+    ring_of_points = np.repeat(np.arange(len(lengths)), list(map(len, simplified)))
     width, height = (high - low).tolist()
 
-    def numbers(rings: Integers, points: Integers) -> Integers:
+    def number(rings: Integers, points: Integers) -> Integers:
         x, y = (points - low).T
         return (rings * height + y) * width + x
 
-    return np.isin(numbers(ring_of, corners), numbers(rings, points))
+    return np.isin(number(ring_of, corners), number(ring_of_points, points))
+
+
+def _simplified(ring: NDArray[np.int32], tolerance_pixels: float, *, can_vanish: bool) -> NDArray[np.int32]:
+    """Return the corners that Douglas-Peucker keeps, (k, 1, 2); a single one if the ring vanishes.
+
+    The tolerance is halved until something is left of a ring that may not vanish. All corners are left below 0.5.
+    """
+    while True:
+        simplified: NDArray[np.int32] = cv2.approxPolyDP(ring, tolerance_pixels, closed=True)  # type: ignore[assignment]
+        if len(simplified) >= 3 and cv2.contourArea(simplified) > 0:
+            return simplified
+        if can_vanish or tolerance_pixels < 0.5:
+            return simplified[:1]
+        tolerance_pixels /= 2
 
 
 def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Bools) -> Bools:
@@ -78,10 +93,7 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
     shared = SharedCorners.of(corners, before, after)
     is_shared = np.zeros(len(corners), np.bool_)
     is_shared[shared.one] = True
-    segments = Segments.between(corners, ring_of, is_kept)
-    vanishes = is_hole & ((segments.counts < 3) | (segments.doubled_areas == 0))
-    is_kept = is_kept & ~vanishes[ring_of]
-    is_kept[segments.starts[segments.firsts]] = True
+    is_kept = is_kept.copy()
     added: Integers | Bools = is_kept
     for done in range(_PASSES):
         is_kept[added] = True
