@@ -56,16 +56,17 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
         return []
     corners, lengths = np.concatenate(rings), np.array([len(ring) for ring in rings])
     is_hole = _doubled_areas(corners, lengths) < 0
-    owner = _owners(corners, lengths, is_hole)
+    parents = _parents(corners, lengths, is_hole)
     if tolerance_pixels > 0.0:
-        remains = simplify_rings(corners, lengths, is_hole, tolerance_pixels)
+        remains = simplify_rings(corners, lengths, parents, is_hole, tolerance_pixels)
         rings = [ring[mask] for ring, mask in zip(rings, np.split(remains, np.cumsum(lengths)[:-1]), strict=True)]
+    lists = [ring.tolist() for ring in rings]
     parts: dict[int, Polygon] = {
-        index: {"exterior": ring.tolist(), "holes": []} for index, ring in enumerate(rings) if not is_hole[index]
+        index: {"exterior": ring, "holes": []} for index, ring in enumerate(lists) if ring and not is_hole[index]
     }
-    for index, ring in enumerate(rings):
-        if is_hole[index] and len(ring):
-            parts[owner[index]]["holes"].append(ring.tolist())
+    for index, ring in enumerate(lists):
+        if ring and is_hole[index]:
+            parts[parents[index]]["holes"].append(ring)
     return list(parts.values())
 
 
@@ -181,17 +182,18 @@ def _following(corners: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArra
     return following
 
 
-def _owners(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: NDArray[np.bool_]) -> dict[int, int]:
-    """Return for every hole the exterior of its part, by their indices.
+def _parents(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: NDArray[np.bool_]) -> list[int]:
+    """Return for every hole the exterior of its part, and for every exterior the hole in which it lies or -1.
 
-    The pixel on the left of a hole's leftmost edge belongs to the mask. The next edge on its left is the exterior of
-    the part, or another hole of the part. That hole begins further left and is resolved already.
+    The next edge on the left of a ring's leftmost edge belongs to the parent, or to another ring of the same parent.
+    That ring begins further left and is resolved already.
     """
-    holes = np.flatnonzero(is_hole)
-    if len(holes) == 0:
-        return {}
-    if len(holes) == len(lengths) - 1:
-        return dict.fromkeys(holes.tolist(), int(np.argmin(is_hole)))
+    parents = np.full(len(lengths), -1)
+    exteriors = np.flatnonzero(~is_hole)
+    if len(exteriors) == 1:
+        parents[is_hole] = exteriors[0]
+    if len(exteriors) == 1 or not is_hole.any():
+        return parents.tolist()  # type: ignore[no-any-return]
     ahead = _following(corners, lengths)
     vertical = np.flatnonzero(corners[:, 0] == ahead[:, 0])
     columns, ring_of = corners[vertical, 0], np.repeat(np.arange(len(lengths)), lengths)[vertical]
@@ -202,11 +204,15 @@ def _owners(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: NDA
     keys = rows << 32 | columns[edges]
     order = np.argsort(keys)
     by_column = np.lexsort((columns, ring_of))
-    leftmost = by_column[np.searchsorted(ring_of[by_column], holes)]
-    before = np.searchsorted(keys[order], tops[leftmost] << 32 | columns[leftmost]) - 1
-    neighbours = ring_of[edges[order[before]]]
-    result: dict[int, int] = {}
-    for at in np.argsort(columns[leftmost], kind="stable").tolist():
-        neighbour = int(neighbours[at])
-        result[int(holes[at])] = result[neighbour] if is_hole[neighbour] else neighbour
-    return result
+    leftmost = by_column[np.searchsorted(ring_of[by_column], np.arange(len(lengths)))]
+    before = order[np.searchsorted(keys[order], tops[leftmost] << 32 | columns[leftmost]) - 1]
+    # The first edge of a row follows the last edge of a row above, or the end of the list.
+    is_first = rows[before] != tops[leftmost]
+    is_first |= columns[edges[before]] >= columns[leftmost]
+    neighbours = np.where(is_first, -1, ring_of[edges[before]]).tolist()
+    result, holes = parents.tolist(), is_hole.tolist()
+    for ring in np.argsort(columns[leftmost], kind="stable").tolist():
+        neighbour = neighbours[ring]
+        if neighbour >= 0:
+            result[ring] = neighbour if holes[neighbour] != holes[ring] else result[neighbour]
+    return result  # type: ignore[no-any-return]

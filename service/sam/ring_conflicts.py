@@ -114,13 +114,12 @@ def degenerate(segments: Segments, is_hole: Bools) -> Bools:
     """Return the segments of rings without an inside, or with the outside in, and those that run back; (n,).
 
     Args:
-        segments: Segments of all rings. A hole of a single corner is dropped and thus no fault.
+        segments: Segments of all rings.
         is_hole: Whether a ring is a hole, (r,).
     """
     first, last = segments.corners[segments.starts], segments.corners[segments.ends]
     counts, areas = segments.counts, segments.doubled_areas
-    is_dropped = is_hole & (counts == 1)
-    is_wrong = ~is_dropped & ((counts < 3) | (np.where(is_hole, -areas, areas) <= 0))
+    is_wrong = (counts < 3) | (np.where(is_hole, -areas, areas) <= 0)
     marked = is_wrong[segments.rings]
     previous = segments.previous
     back, ahead = first[previous] - first, last - first
@@ -136,10 +135,7 @@ def touching_wrongly(segments: Segments, shared: SharedCorners) -> Bools:
     segment_of = np.full(len(corners), -1)
     segment_of[segments.starts] = np.arange(len(segments.starts))
     one, other = segment_of[shared.one], segment_of[shared.other]
-    # A ring of one corner is a dropped hole: its only segment has no length.
-    is_drawn = segments.starts != segments.ends
     both = np.flatnonzero((one >= 0) & (other >= 0))
-    both = both[is_drawn[one[both]] & is_drawn[other[both]]]
     marked = np.zeros(len(segments.starts), np.bool_)
     if len(both) == 0:
         return marked
@@ -182,8 +178,8 @@ def swallowing(segments: Segments, doubled_points: Integers, rings: Integers) ->
 
     Args:
         segments: Segments that cross nowhere.
-        doubled_points: A point of each ring that is not dropped, on its simplified and on its exact outline and on no
-            other, (p, 2), in half pixels.
+        doubled_points: A point of each ring, on its simplified and its exact outline and on no other, (p, 2), in half
+            pixels.
         rings: Index of each point's ring, (p,).
     """
     marked = np.zeros(len(segments.starts), np.bool_)
@@ -244,13 +240,12 @@ def _close_pairs(segments: Segments, is_new: Bools) -> Iterator[tuple[Integers, 
 
 
 def _cells(segments: Segments) -> tuple[Integers, Integers]:
-    """Return the cells that the segments pass, and the segment of each. Dropped holes pass none."""
+    """Return the cells that the segments pass, and the segment of each."""
     first = segments.corners[segments.starts]
     step = segments.corners[segments.ends] - first
     cell_pixels = _LARGE_CELL_PIXELS if len(first) <= _FEW_SEGMENTS else _SMALL_CELL_PIXELS
     # A piece is shorter than a cell, so that it passes at most two columns and two rows of cells.
     pieces = np.maximum(1, -(-np.abs(step).max(1) // (cell_pixels - 1)))
-    pieces[segments.starts == segments.ends] = 0
     owners = np.repeat(np.arange(len(first)), pieces)
     within = np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     stride = step[owners] / pieces[owners, None]

@@ -20,7 +20,9 @@ _PASSES_OF_SPLITS = 32
 _PASSES = 64
 
 
-def simplify_rings(corners: Integers, lengths: Integers, is_hole: Bools, tolerance_pixels: float) -> Bools:
+def simplify_rings(
+    corners: Integers, lengths: Integers, parents: list[int], is_hole: Bools, tolerance_pixels: float
+) -> Bools:
     """Return which corners of exact rings remain, so that the rings neither cross nor overlap and are nested as before.
 
     Douglas-Peucker simplifies each ring alone. Then segments that cross, overlap or swallow other rings get corners of
@@ -29,55 +31,86 @@ def simplify_rings(corners: Integers, lengths: Integers, is_hole: Bools, toleran
     Args:
         corners: Corners of all rings along the edges of pixels, ring after ring, (m, 2). No ring visits a point twice.
         lengths: Number of corners of each ring, (r,).
+        parents: The exterior of each hole, and the hole around each exterior or -1, r indices.
         is_hole: Whether a ring is a hole, (r,).
         tolerance_pixels: Largest distance of a simplified ring from the outline, above 0, pixels.
 
     Returns:
-        Whether a corner remains, (m,). A hole that vanishes has no corner, unless a part lies in it.
+        Whether a corner remains, (m,). No corner of a hole that vanishes remains, and none of the rings in it.
     """
-    ring_of = np.repeat(np.arange(len(lengths)), lengths)
-    is_kept = _douglas_peucker(corners, lengths, is_hole, tolerance_pixels)
-    # Each ring is turned so that it begins with a corner that remains.
-    kept = np.flatnonzero(is_kept)
-    _, first = np.unique(ring_of[kept], return_index=True)
-    offsets = np.cumsum(lengths) - lengths
-    order = np.arange(len(corners)) + (kept[first] - offsets)[ring_of]
-    order -= np.where(order >= (offsets + lengths)[ring_of], lengths[ring_of], 0)
-    is_kept[order] = _repaired(corners[order], ring_of, is_kept[order], is_hole)
-    return is_kept
-
-
-def _douglas_peucker(corners: Integers, lengths: Integers, is_hole: Bools, tolerance_pixels: float) -> Bools:
-    """Return which corners Douglas-Peucker keeps in each ring alone, (m,); one corner of a hole that vanishes."""
-    ring_of = np.repeat(np.arange(len(lengths)), lengths)
+    count = len(corners)
     rings = np.split(corners.astype(np.int32), np.cumsum(lengths)[:-1])
-    simplified = [
-        _simplified(ring, tolerance_pixels, can_vanish=hole)[:, 0] for ring, hole in zip(rings, is_hole.tolist(), strict=True)
-    ]
-    low, high = corners.min(0), corners.max(0) + 1
+    simplified = [_douglas_peucker(ring, tolerance_pixels, hole) for ring, hole in zip(rings, is_hole, strict=True)]
+    is_drawn = _drawn([len(ring) > 0 for ring in simplified], parents)
+    drawn = np.flatnonzero(is_drawn[np.repeat(np.arange(len(lengths)), lengths)])
+    corners, lengths, is_hole = corners[drawn], lengths[is_drawn], is_hole[is_drawn]
+    ring_of = np.repeat(np.arange(len(lengths)), lengths)
+    is_kept = _find(corners, ring_of, [ring for ring, is_one in zip(simplified, is_drawn, strict=True) if is_one])
+    order = _turned(lengths, ring_of, is_kept)
+    remains = np.zeros(count, np.bool_)
+    remains[drawn[order]] = _repaired(corners[order], ring_of, is_kept[order], is_hole)
+    return remains
+
+
+def _douglas_peucker(ring: NDArray[np.int32], tolerance_pixels: float, is_hole: bool) -> NDArray[np.int32]:
+    """Return the corners that remain in a ring, (k, 2); none of a hole that vanishes.
+
+    The tolerance is lowered until something remains of an exterior. Below half a pixel everything does.
+    """
+    simplified = _approximated(ring, tolerance_pixels)
+    if is_hole or len(simplified):
+        return simplified
+    _, _, width, height = cv2.boundingRect(ring)
+    tolerance_pixels = min(tolerance_pixels, max(width, height) / 2)
+    while tolerance_pixels >= 0.5:
+        tolerance_pixels *= 0.75
+        simplified = _approximated(ring, tolerance_pixels)
+        if len(simplified):
+            return simplified
+    return ring
+
+
+def _approximated(ring: NDArray[np.int32], tolerance_pixels: float) -> NDArray[np.int32]:
+    """Return the corners that Douglas-Peucker keeps, (k, 2); none if they have no area."""
+    corners: NDArray[np.int32] = cv2.approxPolyDP(ring, tolerance_pixels, closed=True)[:, 0]  # type: ignore[assignment]
+    return corners if len(corners) >= 3 and cv2.contourArea(corners) > 0 else corners[:0]
+
+
+def _drawn(remains: list[bool], parents: list[int]) -> Bools:
+    """Return whether a ring is drawn, (r,): it remains, and so do all holes around it."""
+    is_drawn: dict[int, bool] = {-1: True}
+    for ring in range(len(remains)):
+        way = [ring]
+        while way[-1] not in is_drawn:
+            way.append(parents[way[-1]])
+        for index in reversed(way[:-1]):
+            is_drawn[index] = remains[index] and is_drawn[parents[index]]
+    return np.array([is_drawn[ring] for ring in range(len(remains))])
+
+
+def _find(corners: Integers, ring_of: Integers, simplified: list[NDArray[np.int32]]) -> Bools:
+    """Return which corners are among the points of their simplified ring, (m,)."""
     points = np.concatenate(simplified).astype(np.int64)
-    ring_of_points = np.repeat(np.arange(len(lengths)), list(map(len, simplified)))
-    width, height = (high - low).tolist()
+    ring_of_points = np.repeat(np.arange(len(simplified)), [len(ring) for ring in simplified])
+    low = corners.min(0)
+    width, height = (corners.max(0) + 1 - low).tolist()
 
     def number(rings: Integers, points: Integers) -> Integers:
         x, y = (points - low).T
-        return (rings * height + y) * width + x
+        result: Integers = (rings * height + y) * width + x
+        return result
 
     return np.isin(number(ring_of, corners), number(ring_of_points, points))
 
 
-def _simplified(ring: NDArray[np.int32], tolerance_pixels: float, *, can_vanish: bool) -> NDArray[np.int32]:
-    """Return the corners that Douglas-Peucker keeps, (k, 1, 2); a single one if the ring vanishes.
-
-    The tolerance is halved until something is left of a ring that may not vanish. All corners are left below 0.5.
-    """
-    while True:
-        simplified: NDArray[np.int32] = cv2.approxPolyDP(ring, tolerance_pixels, closed=True)  # type: ignore[assignment]
-        if len(simplified) >= 3 and cv2.contourArea(simplified) > 0:
-            return simplified
-        if can_vanish or tolerance_pixels < 0.5:
-            return simplified[:1]
-        tolerance_pixels /= 2
+def _turned(lengths: Integers, ring_of: Integers, is_kept: Bools) -> Integers:
+    """Return the order of the corners in which each ring begins with a corner that remains, (m,)."""
+    kept = np.flatnonzero(is_kept)
+    _, first = np.unique(ring_of[kept], return_index=True)
+    offsets = np.cumsum(lengths) - lengths
+    order: Integers = np.arange(len(ring_of)) + (kept[first] - offsets)[ring_of]
+    order -= np.where(order >= (offsets + lengths)[ring_of], lengths[ring_of], 0)
+    return order
 
 
 def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Bools) -> Bools:
@@ -93,8 +126,7 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
     shared = SharedCorners.of(corners, before, after)
     is_shared = np.zeros(len(corners), np.bool_)
     is_shared[shared.one] = True
-    is_kept = is_kept.copy()
-    added: Integers | Bools = is_kept
+    is_kept, added = is_kept.copy(), np.flatnonzero(is_kept)
     for done in range(_PASSES):
         is_kept[added] = True
         anchors = _missing_anchors(ring_of, is_kept, is_shared)
@@ -104,10 +136,9 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
         marked = degenerate(segments, is_hole) | touching_wrongly(segments, shared)
         marked |= crossing(segments, is_new[segments.starts] | is_new[segments.ends])
         if not marked.any():
-            is_drawn = segments.counts > 1
-            marked = swallowing(segments, *_anchors(corners, ring_of, is_kept, is_shared, is_drawn))
-            if not marked.any():
-                return is_kept & is_drawn[ring_of]
+            marked = swallowing(segments, *_anchors(corners, ring_of, is_kept, is_shared))
+        if not marked.any():
+            return is_kept
         added = _farthest(segments, marked) if done < _PASSES_OF_SPLITS else _between(segments, marked)
     return np.ones(len(corners), np.bool_)
 
@@ -123,31 +154,25 @@ def _neighbours(ring_of: Integers) -> tuple[Integers, Integers]:
 
 
 def _missing_anchors(ring_of: Integers, is_kept: Bools, is_shared: Bools) -> Integers:
-    """Return corners to keep so that each drawn ring has a point that is on no other ring.
+    """Return corners to keep so that each ring has a point that is on no other ring.
 
-    That is one corner that is not shared. A ring that has none keeps all, so that the middle of its first edge is on it.
+    That is one corner that is not shared. A ring without such a corner keeps all, so that its first edge remains.
     """
-    count = ring_of[-1] + 1
-    is_drawn = np.bincount(ring_of, is_kept, count) > 1
-    is_missing = is_drawn & (np.bincount(ring_of, is_kept & ~is_shared, count) == 0)
-    if not is_missing.any():
+    has_anchor = np.bincount(ring_of, is_kept & ~is_shared) > 0
+    if has_anchor.all():
         return np.zeros(0, np.int64)
-    candidates = np.flatnonzero(is_missing[ring_of] & ~is_shared)
+    candidates = np.flatnonzero(~has_anchor[ring_of] & ~is_shared)
     rings, first = np.unique(ring_of[candidates], return_index=True)
-    is_missing[rings] = False
-    return np.concatenate((candidates[first], np.flatnonzero(is_missing[ring_of])))
+    has_anchor[rings] = True
+    return np.concatenate((candidates[first], np.flatnonzero(~has_anchor[ring_of])))
 
 
-def _anchors(
-    corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bools, is_drawn: Bools
-) -> tuple[Integers, Integers]:
-    """Return a point of each drawn ring that is on no other ring, (p, 2) in half pixels, and the rings, (p,)."""
-    alone = np.flatnonzero(is_kept & ~is_shared & is_drawn[ring_of])
+def _anchors(corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bools) -> tuple[Integers, Integers]:
+    """Return a point of each ring that is on no other ring, (r, 2) in half pixels, and the index of its ring, (r,)."""
+    alone = np.flatnonzero(is_kept & ~is_shared)
     rings, first = np.unique(ring_of[alone], return_index=True)
     alone = alone[first]
-    is_rest = is_drawn.copy()
-    is_rest[rings] = False
-    rest = np.flatnonzero(is_rest)
+    rest = np.setdiff1d(np.arange(ring_of[-1] + 1), rings)
     edges = np.searchsorted(ring_of, rest)
     points = np.concatenate((2 * corners[alone], corners[edges] + corners[edges + 1]))
     return points, np.concatenate((rings, rest))
