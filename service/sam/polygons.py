@@ -193,7 +193,7 @@ def _parents(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: ND
     if len(exteriors) == 1:
         parents[is_hole] = exteriors[0]
     if len(exteriors) == 1 or not is_hole.any():
-        return parents.tolist()  # type: ignore[no-any-return]
+        return parents.tolist()
     ahead = _following(corners, lengths)
     vertical = np.flatnonzero(corners[:, 0] == ahead[:, 0])
     columns, ring_of = corners[vertical, 0], np.repeat(np.arange(len(lengths)), lengths)[vertical]
@@ -215,4 +215,4 @@ def _parents(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: ND
         neighbour = neighbours[ring]
         if neighbour >= 0:
             result[ring] = neighbour if holes[neighbour] != holes[ring] else result[neighbour]
-    return result  # type: ignore[no-any-return]
+    return result

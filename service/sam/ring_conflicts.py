@@ -14,8 +14,9 @@ Integers = NDArray[np.int64]
 _FEW_SEGMENTS, _LARGE_CELL_PIXELS, _SMALL_CELL_PIXELS = 4096, 16, 4
 # Pairs that are tested in one step, to bound the memory.
 _CHUNK_PAIRS = 1 << 19
-# Edges that are counted to find swallowed rings. Beyond that, every segment that may have swallowed a ring is split.
-_MAX_EDGES_TESTED = 1 << 22
+# Bounds of the search for swallowed rings: pairs of a segment and a ring, and edges of their outlines. Beyond them all
+# segments that may have swallowed a ring are split.
+_MAX_SWALLOWED_PAIRS, _MAX_SWALLOWED_EDGES = 1 << 24, 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +59,11 @@ class Segments:
     def stops(self) -> Integers:
         """Index after the last corner of the outline that a segment replaces, its end not included, (n,)."""
         return np.append(self.starts[1:], len(self.corners))
+
+    @property
+    def left_out(self) -> Integers:
+        """Number of corners of the exact outline that each segment leaves out, (n,); 0 for its edges."""
+        return self.stops - self.starts - 1
 
     @property
     def counts(self) -> Integers:
@@ -151,92 +157,110 @@ def touching_wrongly(segments: Segments, shared: SharedCorners) -> Bools:
 
 
 def crossing(segments: Segments, is_new: Bools) -> Bools:
-    """Return the segments that meet another one elsewhere than at a common corner, (n,).
+    """Return the segments to split because they meet another one elsewhere than at a common corner, (n,).
 
     Args:
         segments: Segments of all rings.
         is_new: Segments that are tested against all others, (n,).
     """
     marked = np.zeros(len(segments.starts), np.bool_)
-    left_out = segments.stops - segments.starts
     first, last = segments.corners[segments.starts], segments.corners[segments.ends]
     low, high = np.minimum(first, last), np.maximum(first, last)
-    for one, other in _close_pairs(segments, is_new):
+    left_out = segments.left_out
+    for one, other in _close_pairs(segments, is_new, left_out > 0):
         overlap = (low[one] <= high[other]) & (low[other] <= high[one])
         near = np.flatnonzero(overlap[:, 0] & overlap[:, 1])
-        one, other = one[near], other[near]
-        is_conflict = _conflict(segments, one, other)
-        one, other = one[is_conflict], other[is_conflict]
-        # An edge of the exact outline cannot be split.
-        marked[one[left_out[one] >= left_out[other]]] = True
-        marked[other[left_out[other] >= left_out[one]]] = True
+        near = near[_conflict(segments, one[near], other[near])]
+        # The one that leaves out more is split. Two edges of the exact outline are never in conflict.
+        difference = left_out[one[near]] - left_out[other[near]]
+        marked[one[near[difference >= 0]]] = True
+        marked[other[near[difference <= 0]]] = True
     return marked
 
 
-def swallowing(segments: Segments, doubled_points: Integers, rings: Integers) -> Bools:
+def swallowing(segments: Segments, doubled_points: Integers) -> Bools:
     """Return the segments that have another ring between themselves and the outline that they replace, (n,).
 
     Args:
         segments: Segments that cross nowhere.
-        doubled_points: A point of each ring, on its simplified and its exact outline and on no other, (p, 2), in half
+        doubled_points: A point of each ring, on its simplified and its exact outline and on no other, (r, 2), in half
             pixels.
-        rings: Index of each point's ring, (p,).
     """
     marked = np.zeros(len(segments.starts), np.bool_)
-    starts, stops, ends = segments.starts, segments.stops, segments.ends
     low, high = (
-        2 * reduce(reduce.reduceat(segments.corners, starts), segments.corners[ends])
+        2 * reduce(reduce.reduceat(segments.corners, segments.starts), segments.corners[segments.ends])
         for reduce in (np.minimum, np.maximum)
     )
-    order = np.argsort(doubled_points[:, 0])
-    points, rings = doubled_points[order], rings[order]
-    replaces = np.flatnonzero(stops - starts > 1)
+    rings = np.argsort(doubled_points[:, 0])
+    points = doubled_points[rings]
+    replaces = np.flatnonzero(segments.left_out > 0)
     from_point = np.searchsorted(points[:, 0], low[replaces, 0], side="right")
-    to_point = np.searchsorted(points[:, 0], high[replaces, 0], side="left")
-    budget = _MAX_EDGES_TESTED
-    for which, at in _ranges(from_point, np.maximum(to_point, from_point)):
+    to_point = np.maximum(np.searchsorted(points[:, 0], high[replaces, 0], side="left"), from_point)
+    if np.sum(to_point - from_point) > _MAX_SWALLOWED_PAIRS:
+        marked[replaces[to_point > from_point]] = True
+        return marked
+    edges = 0
+    for which, at in _ranges(from_point, to_point):
         segment, point = replaces[which], points[at]
-        is_near = (rings[at] != segments.rings[segment]) & (point[:, 1] > low[segment, 1])
-        is_near &= point[:, 1] < high[segment, 1]
-        segment, point = segment[is_near], point[is_near]
-        budget -= int(np.sum(stops[segment] - starts[segment] + 1))
-        if budget < 0:
-            marked[segment] = True
-            continue
-        for which_pair, corner in _ranges(starts[segment], stops[segment] + 1):
-            pair = segment[which_pair]
-            here = 2 * segments.corners[np.where(corner == stops[pair], ends[pair], corner)]
-            ahead = np.where(corner + 1 >= stops[pair], ends[pair], corner + 1)
-            ahead = 2 * segments.corners[np.where(corner == stops[pair], starts[pair], ahead)]
-            hits = _hits(here, ahead, point[which_pair])
-            first_pair = int(which_pair[0])
-            is_inside = np.bincount(which_pair[hits] - first_pair, minlength=which_pair[-1] - first_pair + 1) % 2 == 1
-            marked[segment[first_pair:][: len(is_inside)][is_inside]] = True
+        is_near = (point[:, 1] > low[segment, 1]) & (point[:, 1] < high[segment, 1])
+        near = np.flatnonzero(is_near & (rings[at] != segments.rings[segment]))
+        segment, point = segment[near], point[near]
+        edges += int(np.sum(segments.left_out[segment] + 2))
+        marked[segment if edges > _MAX_SWALLOWED_EDGES else segment[_encloses(segments, segment, point)]] = True
     return marked
+
+
+def _encloses(segments: Segments, segment: Integers, doubled_points: Integers) -> Bools:
+    """Return whether a point is between a segment and the outline that it replaces, (k,).
+
+    Args:
+        segments: Segments of all rings.
+        segment: Index of each pair's segment, (k,).
+        doubled_points: Each pair's point, which is on no line, (k, 2), in half pixels.
+    """
+    starts, stops, ends = segments.starts[segment], segments.stops[segment], segments.ends[segment]
+    hits = np.zeros(len(segment), np.int64)
+    for pair, corner in _ranges(starts, stops + 1):
+        # The corners of the outline, then the segment's end. From there the segment goes back to its start.
+        here = np.where(corner == stops[pair], ends[pair], corner)
+        ahead = np.where(
+            corner == stops[pair], starts[pair], np.where(corner + 1 == stops[pair], ends[pair], corner + 1)
+        )
+        is_hit = _hits(2 * segments.corners[here], 2 * segments.corners[ahead], doubled_points[pair])
+        hits += np.bincount(pair[is_hit], minlength=len(segment))
+    is_odd: Bools = hits % 2 == 1
+    return is_odd
 
 
 def _hits(here: Integers, ahead: Integers, point: Integers) -> Bools:
     """Return whether the ray from a point to the right meets the edge from `here` to `ahead`."""
     goes_down = here[:, 1] <= point[:, 1]
     spans = goes_down != (ahead[:, 1] <= point[:, 1])
-    return spans & ((_cross(ahead - here, point - here) > 0) == goes_down)
+    is_hit: Bools = spans & ((_cross(ahead - here, point - here) > 0) == goes_down)
+    return is_hit
 
 
-def _close_pairs(segments: Segments, is_new: Bools) -> Iterator[tuple[Integers, Integers]]:
-    """Yield pairs of segments with a common cell, some of them several times. One of each pair is new."""
+def _close_pairs(segments: Segments, is_new: Bools, is_free: Bools) -> Iterator[tuple[Integers, Integers]]:
+    """Yield pairs of segments with a common cell, some of them several times.
+
+    Args:
+        segments: Segments of all rings.
+        is_new: Segments one of which is in each pair, (n,).
+        is_free: Segments one of which is in each pair, too, (n,).
+    """
     cells, owners = _cells(segments)
     order = np.argsort(cells, kind="stable")
     cells, owners = cells[order], owners[order]
     begins = np.ones(len(cells), np.bool_)
     begins[1:] = cells[1:] != cells[:-1]
     group = np.cumsum(begins) - 1
-    keep = (np.bincount(group, is_new[owners]) > 0)[group]
+    keep = ((np.bincount(group, is_new[owners]) > 0) & (np.bincount(group, is_free[owners]) > 0))[group]
     owners, group = owners[keep], group[keep]
     ends = np.searchsorted(group, group, side="right")
     for one, other in _ranges(np.arange(1, len(owners) + 1), ends):
         first, second = owners[one], owners[other]
-        keep = (first != second) & (is_new[first] | is_new[second])
-        yield first[keep], second[keep]
+        is_pair = (first != second) & (is_new[first] | is_new[second]) & (is_free[first] | is_free[second])
+        yield first[is_pair], second[is_pair]
 
 
 def _cells(segments: Segments) -> tuple[Integers, Integers]:
@@ -279,7 +303,8 @@ def _conflict(segments: Segments, one: Integers, other: Integers) -> Bools:
         away_p = (b if is_start_p else a) - p
         away_q = (d if is_start_q else c) - q
         meets &= ~is_common | ((_cross(away_p, away_q) == 0) & (_dot(away_p, away_q) > 0))
-    return meets
+    result: Bools = meets
+    return result
 
 
 def _is_left(corners: Integers, at: Integers, before: Integers, after: Integers, point: Integers) -> Bools:

@@ -40,7 +40,10 @@ def simplify_rings(
     """
     count = len(corners)
     rings = np.split(corners.astype(np.int32), np.cumsum(lengths)[:-1])
-    simplified = [_douglas_peucker(ring, tolerance_pixels, hole) for ring, hole in zip(rings, is_hole, strict=True)]
+    holes = is_hole.tolist()
+    simplified = [
+        _douglas_peucker(ring, tolerance_pixels, can_vanish=hole) for ring, hole in zip(rings, holes, strict=True)
+    ]
     is_drawn = _drawn([len(ring) > 0 for ring in simplified], parents)
     drawn = np.flatnonzero(is_drawn[np.repeat(np.arange(len(lengths)), lengths)])
     corners, lengths, is_hole = corners[drawn], lengths[is_drawn], is_hole[is_drawn]
@@ -52,13 +55,13 @@ def simplify_rings(
     return remains
 
 
-def _douglas_peucker(ring: NDArray[np.int32], tolerance_pixels: float, is_hole: bool) -> NDArray[np.int32]:
-    """Return the corners that remain in a ring, (k, 2); none of a hole that vanishes.
+def _douglas_peucker(ring: NDArray[np.int32], tolerance_pixels: float, *, can_vanish: bool) -> NDArray[np.int32]:
+    """Return the corners that remain in a ring, (k, 2); none if it vanishes.
 
-    The tolerance is lowered until something remains of an exterior. Below half a pixel everything does.
+    The tolerance is lowered until something remains of a ring that cannot vanish. Below half a pixel everything does.
     """
     simplified = _approximated(ring, tolerance_pixels)
-    if is_hole or len(simplified):
+    if can_vanish or len(simplified):
         return simplified
     _, _, width, height = cv2.boundingRect(ring)
     tolerance_pixels = min(tolerance_pixels, max(width, height) / 2)
@@ -136,7 +139,7 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
         marked = degenerate(segments, is_hole) | touching_wrongly(segments, shared)
         marked |= crossing(segments, is_new[segments.starts] | is_new[segments.ends])
         if not marked.any():
-            marked = swallowing(segments, *_anchors(corners, ring_of, is_kept, is_shared))
+            marked = swallowing(segments, _anchors(corners, ring_of, is_kept, is_shared))
         if not marked.any():
             return is_kept
         added = _farthest(segments, marked) if done < _PASSES_OF_SPLITS else _between(segments, marked)
@@ -167,15 +170,13 @@ def _missing_anchors(ring_of: Integers, is_kept: Bools, is_shared: Bools) -> Int
     return np.concatenate((candidates[first], np.flatnonzero(~has_anchor[ring_of])))
 
 
-def _anchors(corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bools) -> tuple[Integers, Integers]:
-    """Return a point of each ring that is on no other ring, (r, 2) in half pixels, and the index of its ring, (r,)."""
+def _anchors(corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bools) -> Integers:
+    """Return a point of each ring that is on no other ring, (r, 2), in half pixels."""
+    firsts = np.searchsorted(ring_of, np.arange(ring_of[-1] + 1))
+    points = corners[firsts] + corners[firsts + 1]
     alone = np.flatnonzero(is_kept & ~is_shared)
-    rings, first = np.unique(ring_of[alone], return_index=True)
-    alone = alone[first]
-    rest = np.setdiff1d(np.arange(ring_of[-1] + 1), rings)
-    edges = np.searchsorted(ring_of, rest)
-    points = np.concatenate((2 * corners[alone], corners[edges] + corners[edges + 1]))
-    return points, np.concatenate((rings, rest))
+    points[ring_of[alone]] = 2 * corners[alone]
+    return points
 
 
 def _farthest(segments: Segments, marked: Bools) -> Integers:
@@ -188,12 +189,12 @@ def _farthest(segments: Segments, marked: Bools) -> Integers:
     share = np.clip(np.sum(along * offset, 1) / length, 0.0, 1.0)
     distance = np.sum((offset - along * share[:, None]) ** 2, 1)
     order = np.lexsort((distance, which))
-    is_last = np.append(which[order[1:]] != which[order[:-1]], [True] * (len(order) > 0))
-    return corners[order[is_last]]
+    farthest: Integers = corners[order[np.diff(which[order], append=-1) != 0]]
+    return farthest
 
 
 def _between(segments: Segments, marked: Bools) -> Integers:
     """Return the corners of the exact outline that the marked segments leave out."""
-    begins, counts = segments.starts + 1, segments.stops - segments.starts - 1
-    begins, counts = begins[marked], counts[marked]
-    return np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    begins, counts = segments.starts[marked] + 1, segments.left_out[marked]
+    corners: Integers = np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return corners
