@@ -44,8 +44,9 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
 
     Args:
         mask: Mask to encode.
-        tolerance_pixels: Largest distance of a simplified ring from the outline (Douglas-Peucker), pixels. Holes that
-            vanish are dropped. An exterior that would vanish is not simplified.
+        tolerance_pixels: Tolerance of Douglas-Peucker, pixels; a simplified ring is at most twice as far from the
+            outline. A hole that vanishes is dropped with the parts in it. An exterior that would vanish gets a lower
+            tolerance. The polygons stay valid, see `simplify_rings`.
 
     Returns:
         Parts by the first row and column of their outline; exteriors run clockwise on the screen, holes the other way.
@@ -75,7 +76,7 @@ def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outlin
 
     Args:
         mask: Mask to encode.
-        tolerance_pixels: Largest distance of a simplified ring from the outline, pixels; see `encode_polygons`.
+        tolerance_pixels: Tolerance of the simplification, pixels; see `encode_polygons`.
     """
     rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
     if not rings:

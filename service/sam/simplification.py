@@ -33,7 +33,8 @@ def simplify_rings(
         lengths: Number of corners of each ring, (r,).
         parents: The exterior of each hole, and the hole around each exterior or -1, r indices.
         is_hole: Whether a ring is a hole, (r,).
-        tolerance_pixels: Largest distance of a simplified ring from the outline, above 0, pixels.
+        tolerance_pixels: Tolerance of Douglas-Peucker, above 0, pixels. A ring is at most twice as far from its
+            outline. OpenCV may exceed the tolerance: it removes nearly straight corners afterwards.
 
     Returns:
         Whether a corner remains, (m,). No corner of a hole that vanishes remains, and none of the rings in it.
@@ -51,7 +52,7 @@ def simplify_rings(
     is_kept = _find(corners, ring_of, [ring for ring, is_one in zip(simplified, is_drawn, strict=True) if is_one])
     order = _turned(lengths, ring_of, is_kept)
     remains = np.zeros(count, np.bool_)
-    remains[drawn[order]] = _repaired(corners[order], ring_of, is_kept[order], is_hole)
+    remains[drawn[order]] = _repaired(corners[order], ring_of, is_kept[order], is_hole, 2 * tolerance_pixels)
     return remains
 
 
@@ -116,7 +117,7 @@ def _turned(lengths: Integers, ring_of: Integers, is_kept: Bools) -> Integers:
     return order
 
 
-def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Bools) -> Bools:
+def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Bools, max_distance: float) -> Bools:
     """Return which corners remain after some were added, until the rings have no conflict, (m,).
 
     Args:
@@ -124,6 +125,7 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
         ring_of: Index of each corner's ring, (m,).
         is_kept: Whether Douglas-Peucker keeps a corner, (m,); true for the first corner of each ring.
         is_hole: Whether a ring is a hole, (r,).
+        max_distance: Largest distance of a left out corner from the ring, pixels.
     """
     before, after = _neighbours(ring_of)
     shared = SharedCorners.of(corners, before, after)
@@ -136,7 +138,8 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
         is_new = np.zeros(len(corners), np.bool_)
         is_new[added] = is_new[anchors] = is_kept[anchors] = True
         segments = Segments.between(corners, ring_of, is_kept)
-        marked = degenerate(segments, is_hole) | touching_wrongly(segments, shared)
+        marked = _too_far(segments, max_distance) | degenerate(segments, is_hole)
+        marked |= touching_wrongly(segments, shared)
         marked |= crossing(segments, is_new[segments.starts] | is_new[segments.ends])
         if not marked.any():
             marked = swallowing(segments, _anchors(corners, ring_of, is_kept, is_shared))
@@ -179,18 +182,31 @@ def _anchors(corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bo
     return points
 
 
+def _too_far(segments: Segments, max_distance: float) -> Bools:
+    """Return the segments that leave out a corner farther from them than `max_distance`, in pixels, (n,)."""
+    marked = np.zeros(len(segments.starts), np.bool_)
+    which, squared_distances = _deviations(segments, _between(segments, ~marked))
+    marked[which[squared_distances > max_distance**2]] = True
+    return marked
+
+
 def _farthest(segments: Segments, marked: Bools) -> Integers:
     """Return for each marked segment the corner of the exact outline that is farthest from it."""
     corners = _between(segments, marked)
+    which, squared_distances = _deviations(segments, corners)
+    order = np.lexsort((squared_distances, which))
+    farthest: Integers = corners[order[np.diff(which[order], append=-1) != 0]]
+    return farthest
+
+
+def _deviations(segments: Segments, corners: Integers) -> tuple[Integers, NDArray[np.float64]]:
+    """Return for corners that are left out their segment and the square of their distance from it, (k,) each."""
     which = np.searchsorted(segments.starts, corners, side="right") - 1
     first, last = segments.corners[segments.starts[which]], segments.corners[segments.ends[which]]
     along, offset = (last - first).astype(np.float64), (segments.corners[corners] - first).astype(np.float64)
     length = np.maximum(np.sum(along * along, 1), 1.0)
     share = np.clip(np.sum(along * offset, 1) / length, 0.0, 1.0)
-    distance = np.sum((offset - along * share[:, None]) ** 2, 1)
-    order = np.lexsort((distance, which))
-    farthest: Integers = corners[order[np.diff(which[order], append=-1) != 0]]
-    return farthest
+    return which, np.sum((offset - along * share[:, None]) ** 2, 1)
 
 
 def _between(segments: Segments, marked: Bools) -> Integers:

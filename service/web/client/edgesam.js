@@ -139,7 +139,7 @@ export class Client {
    * @param {"auto" | 1 | 3 | 4} [options.multimask] masks per prompt
    * @param {"rle" | "png" | "polygon" | "logits" | "none"} [options.format]
    * @param {boolean} [options.crop] crop PNG masks to the mask's box
-   * @param {number} [options.tolerance_pixels] largest distance between a polygon and the mask's outline, in pixels
+   * @param {number} [options.tolerance_pixels] tolerance of simplified polygons, in pixels; 0 for exact outlines
    * @param {"off" | "auto"} [options.granularity] "auto": a click selects the whole object around it, if the model can
    * @param {boolean} [options.isGlimpse] the request is a preview: by default it is not repeated if the service is busy
    * @param {number} [options.retries] number of repetitions if the service is busy
