@@ -30,7 +30,7 @@ class RenderOptions:
     Args:
         format: Format of each mask in JSON.
         crop: Whether a PNG has only the part of the image inside the mask's box.
-        tolerance_pixels: Largest distance of a simplified polygon from the exact outline, in pixels.
+        tolerance_pixels: Tolerance of simplified polygons, in pixels.
     """
 
     format: Format

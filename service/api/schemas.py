@@ -170,7 +170,8 @@ class SegmentRequest(_Request):
             ge=0,
             le=100,
             allow_inf_nan=False,
-            description="polygon: largest distance of a simplified outline from the exact one, in pixels.",
+            description="polygon: tolerance of the simplification, in pixels. The polygons stay valid geometry and at "
+            "most twice the tolerance from the exact outline. 0: exact outlines.",
         ),
     ] = 0.0
 

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple, TypedDict
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from service.sam.masks import Mask, row_changes
+from service.sam.simplification import simplify_rings
 
 Ring = list[list[float]]
 
@@ -44,24 +44,30 @@ def encode_polygons(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Polygo
 
     Args:
         mask: Mask to encode.
-        tolerance_pixels: Largest distance of a simplified ring from the outline (Douglas-Peucker), pixels. Holes that
-            vanish are dropped. An exterior that would vanish is not simplified.
+        tolerance_pixels: Tolerance of Douglas-Peucker, pixels; a simplified ring is at most twice as far from the
+            outline. A hole that vanishes is dropped with the parts in it. An exterior that would vanish gets a lower
+            tolerance. The polygons stay valid, see `simplify_rings`.
 
     Returns:
         Parts by the first row and column of their outline; exteriors run clockwise on the screen, holes the other way.
     """
     origin = np.array(mask.box[:2])
-    rings = [ring + origin for walk in _walks(mask.crop) for ring in _simple_rings(walk)]
-    is_hole = [_doubled_area(ring) < 0 for ring in rings]
-    owner = _owners(rings, is_hole)
+    rings = [ring + origin for ring in _simple_rings(_walks(mask.crop))]
+    if not rings:
+        return []
+    corners, lengths = np.concatenate(rings), np.array([len(ring) for ring in rings])
+    is_hole = _doubled_areas(corners, lengths) < 0
+    parents = _parents(corners, lengths, is_hole)
+    if tolerance_pixels > 0.0:
+        remains = simplify_rings(corners, lengths, parents, is_hole, tolerance_pixels)
+        rings = [ring[mask] for ring, mask in zip(rings, np.split(remains, np.cumsum(lengths)[:-1]), strict=True)]
+    lists = [ring.tolist() for ring in rings]
     parts: dict[int, Polygon] = {
-        index: {"exterior": _simplified(ring, tolerance_pixels) or ring.tolist(), "holes": []}
-        for index, ring in enumerate(rings)
-        if not is_hole[index]
+        index: {"exterior": ring, "holes": []} for index, ring in enumerate(lists) if ring and not is_hole[index]
     }
-    for index, ring in enumerate(rings):
-        if is_hole[index] and (hole := _simplified(ring, tolerance_pixels)):
-            parts[owner[index]]["holes"].append(hole)
+    for index, ring in enumerate(lists):
+        if ring and is_hole[index]:
+            parts[parents[index]]["holes"].append(ring)
     return list(parts.values())
 
 
@@ -70,10 +76,14 @@ def encode_outlines(mask: Mask, *, tolerance_pixels: float = 0.0) -> list[Outlin
 
     Args:
         mask: Mask to encode.
-        tolerance_pixels: Largest distance of a simplified ring from the outline, pixels; see `encode_polygons`.
+        tolerance_pixels: Tolerance of the simplification, pixels; see `encode_polygons`.
     """
     rings = [polygon["exterior"] for polygon in encode_polygons(mask, tolerance_pixels=tolerance_pixels)]
-    outlines = [Outline(_doubled_area(np.array(ring, np.int64)) / 2, ring) for ring in rings]
+    if not rings:
+        return []
+    lengths = np.array([len(ring) for ring in rings])
+    areas = _doubled_areas(np.concatenate([np.array(ring, np.int64) for ring in rings]), lengths) / 2
+    outlines = [Outline(area, ring) for area, ring in zip(areas.tolist(), rings, strict=True)]
     return sorted(outlines, key=lambda outline: -outline.area)
 
 
@@ -121,71 +131,89 @@ def _walks(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return walks
 
 
-def _simple_rings(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the walk cut where it comes back to a corner, so that every ring visits a corner once."""
-    keys = walk[:, 1] << 32 | walk[:, 0]
-    if len(np.unique(keys)) == len(keys):
-        return [walk]
+def _simple_rings(walks: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Return the walks cut where they come back to a corner, so that every ring visits a corner once."""
+    if not walks:
+        return []
+    corners = np.concatenate(walks)
+    walk_of = np.repeat(np.arange(len(walks)), [len(walk) for walk in walks])
+    keys = corners[:, 1] << 32 | corners[:, 0]
+    order = np.lexsort((walk_of, keys))
+    keys, walk_of = keys[order], walk_of[order]
+    comes_back = set(walk_of[1:][(keys[1:] == keys[:-1]) & (walk_of[1:] == walk_of[:-1])].tolist())
+    return [ring for index, walk in enumerate(walks) for ring in (_cut(walk) if index in comes_back else [walk])]
+
+
+def _cut(walk: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     rings: list[list[int]] = []
     open_corners: list[int] = []
-    position: dict[int, int] = {}
-    for index, key in enumerate(keys.tolist()):
-        if key in position:
-            since = position[key]
+    position: dict[tuple[int, int], int] = {}
+    corners = list(map(tuple, walk.tolist()))
+    for index, corner in enumerate(corners):
+        if corner in position:
+            since = position[corner]
             rings.append(open_corners[since:])
             for closed in open_corners[since:]:
-                del position[keys[closed].item()]
+                del position[corners[closed]]
             del open_corners[since:]
-        position[key] = len(open_corners)
+        position[corner] = len(open_corners)
         open_corners.append(index)
     return [walk[ring] for ring in [open_corners, *rings]]
 
 
-def _doubled_area(ring: NDArray[np.int64]) -> int:
-    """Return twice the area inside; positive for an exterior, negative for a hole."""
-    x, y = ring[:, 0], ring[:, 1]
-    return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+def _doubled_areas(corners: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return twice the area inside each ring, (r,); positive for an exterior, negative for a hole.
 
-
-def _owners(rings: list[NDArray[np.int64]], is_hole: list[bool]) -> dict[int, int]:
-    """Return for every hole the exterior of its part.
-
-    The pixel on the left of a hole's leftmost edge belongs to the mask. The next edge on its left is the exterior of
-    the part, or another hole of the part. That hole begins further left and is resolved already.
+    Args:
+        corners: Corners of all rings, ring after ring, (m, 2).
+        lengths: Number of corners of each ring, (r,).
     """
-    holes = [index for index, hole in enumerate(is_hole) if hole]
-    if not holes:
-        return {}
-    if len(rings) - len(holes) == 1:
-        return dict.fromkeys(holes, is_hole.index(False))
-    columns, tops, lengths, owners = [], [], [], []
-    for index, ring in enumerate(rings):
-        ahead = np.roll(ring, -1, axis=0)
-        is_vertical = ring[:, 0] == ahead[:, 0]
-        columns.append(ring[is_vertical, 0])
-        tops.append(np.minimum(ring[is_vertical, 1], ahead[is_vertical, 1]))
-        lengths.append(np.abs(ring[is_vertical, 1] - ahead[is_vertical, 1]))
-        owners.append(np.full(len(columns[-1]), index))
-    length = np.concatenate(lengths)
-    within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    keys = (np.repeat(np.concatenate(tops), length) + within) << 32 | np.repeat(np.concatenate(columns), length)
-    ring_of = np.repeat(np.concatenate(owners), length)
+    ahead = _following(corners, lengths)
+    doubled = corners[:, 0] * ahead[:, 1] - ahead[:, 0] * corners[:, 1]
+    areas: NDArray[np.int64] = np.add.reduceat(doubled, np.cumsum(lengths) - lengths)
+    return areas
+
+
+def _following(corners: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the corner after each corner in its ring, (m, 2)."""
+    stops = np.cumsum(lengths)
+    following = np.empty_like(corners)
+    following[:-1] = corners[1:]
+    following[stops - 1] = corners[stops - lengths]
+    return following
+
+
+def _parents(corners: NDArray[np.int64], lengths: NDArray[np.int64], is_hole: NDArray[np.bool_]) -> list[int]:
+    """Return for every hole the exterior of its part, and for every exterior the hole in which it lies or -1.
+
+    The next edge on the left of a ring's leftmost edge belongs to the parent, or to another ring of the same parent.
+    That ring begins further left and is resolved already.
+    """
+    parents = np.full(len(lengths), -1)
+    exteriors = np.flatnonzero(~is_hole)
+    if len(exteriors) == 1:
+        parents[is_hole] = exteriors[0]
+    if len(exteriors) == 1 or not is_hole.any():
+        return parents.tolist()
+    ahead = _following(corners, lengths)
+    vertical = np.flatnonzero(corners[:, 0] == ahead[:, 0])
+    columns, ring_of = corners[vertical, 0], np.repeat(np.arange(len(lengths)), lengths)[vertical]
+    tops = np.minimum(corners[vertical, 1], ahead[vertical, 1])
+    heights = np.abs(corners[vertical, 1] - ahead[vertical, 1])
+    edges = np.repeat(np.arange(len(vertical)), heights)
+    rows = tops[edges] + np.arange(len(edges)) - (np.cumsum(heights) - heights)[edges]
+    keys = rows << 32 | columns[edges]
     order = np.argsort(keys)
-    keys, ring_of = keys[order], ring_of[order]
-    result: dict[int, int] = {}
-    for hole in sorted(holes, key=lambda index: int(columns[index].min())):
-        leftmost = int(np.argmin(columns[hole]))
-        key = int(tops[hole][leftmost]) << 32 | int(columns[hole][leftmost])
-        neighbour = int(ring_of[np.searchsorted(keys, key) - 1])
-        result[hole] = result[neighbour] if is_hole[neighbour] else neighbour
+    by_column = np.lexsort((columns, ring_of))
+    leftmost = by_column[np.searchsorted(ring_of[by_column], np.arange(len(lengths)))]
+    before = order[np.searchsorted(keys[order], tops[leftmost] << 32 | columns[leftmost]) - 1]
+    # The first edge of a row follows the last edge of a row above, or the end of the list.
+    is_first = rows[before] != tops[leftmost]
+    is_first |= columns[edges[before]] >= columns[leftmost]
+    neighbours = np.where(is_first, -1, ring_of[edges[before]]).tolist()
+    result, holes = parents.tolist(), is_hole.tolist()
+    for ring in np.argsort(columns[leftmost], kind="stable").tolist():
+        neighbour = neighbours[ring]
+        if neighbour >= 0:
+            result[ring] = neighbour if holes[neighbour] != holes[ring] else result[neighbour]
     return result
-
-
-def _simplified(ring: NDArray[np.int64], tolerance_pixels: float) -> Ring:
-    """Return the ring with fewer corners; an empty ring where no area is left."""
-    if tolerance_pixels > 0.0:
-        ring = cv2.approxPolyDP(ring.astype(np.int32), tolerance_pixels, closed=True).reshape(-1, 2).astype(np.int64)
-        if len(ring) < 3 or _doubled_area(ring) == 0:
-            return []
-    corners: Ring = ring.tolist()
-    return corners

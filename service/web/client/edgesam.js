@@ -149,7 +149,7 @@ export class Client {
    * @param {"auto" | 1 | 3 | 4} [options.multimask] masks per prompt
    * @param {"rle" | "png" | "polygon" | "logits" | "none"} [options.format]
    * @param {boolean} [options.crop] crop PNG masks to the mask's box
-   * @param {number} [options.tolerance_pixels] largest distance between a polygon and the mask's outline, in pixels
+   * @param {number} [options.tolerance_pixels] tolerance of simplified polygons, in pixels; 0 for exact outlines
    * @param {"off" | "auto"} [options.granularity] "auto": a click selects the whole object around it, if the model can
    * @param {"none" | "auto"} [options.cleanup] "auto": masks agree with all points, keep to the box and have no small
    *   islands and holes; "none", the default: the model's masks
