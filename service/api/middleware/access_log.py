@@ -1,7 +1,7 @@
 """The access log: one line for each request; refusals are limited to a few lines per second."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from time import monotonic
 from typing import Final
 
@@ -16,6 +16,7 @@ logger = logging.getLogger("service.request")
 # fill the disk. The metric edgesam_rejected_total counts all of them.
 REFUSED: Final = frozenset({Overloaded.code, RateLimited.code})
 MOST_REFUSALS_PER_S = 10
+MOST_DETAIL_CHARACTERS = 500
 
 
 class RequestLog:
@@ -25,14 +26,20 @@ class RequestLog:
     does not hide the refusals of other keys. The next line of a later second has the number of refusals without a line,
     as `unlogged_refusals`.
 
+    Some routes answer tools that show no problem to their users. The lines of these routes have the `detail` of the
+    problem, the first of each key and problem in a second.
+
     Args:
+        detailed_routes: Templates of the routes whose lines have the detail.
         clock: Monotonic clock, in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, detailed_routes: Container[str] = frozenset(), clock: Callable[[], float] = monotonic) -> None:
+        self._detailed_routes = detailed_routes
         self._clock = clock
         self._second = 0
         self._refused: set[tuple[str, str]] = set()  # in this second: key and problem
+        self._detailed: set[tuple[str, str]] = set()  # in this second: key and problem of lines with a detail
         self._unlogged = 0
 
     def write(self, scope: Scope, status: int, seconds: float, timings: Timings) -> bool:
@@ -51,7 +58,7 @@ class RequestLog:
         second = int(self._clock())
         is_later = second != self._second
         if is_later:
-            self._second, self._refused = second, set()
+            self._second, self._refused, self._detailed = second, set(), set()
         if (problem := state.get("problem", "")) in REFUSED:
             kind = (state.get("key", ""), problem)
             if kind in self._refused or len(self._refused) == MOST_REFUSALS_PER_S:
@@ -67,6 +74,11 @@ class RequestLog:
             "stages_ms": {stage: round(ms, 2) for stage, ms in timings.elapsed_ms().items()},
             **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
         }
+        if "detail" in state and state["route"] in self._detailed_routes:
+            kind = (state.get("key", ""), problem)
+            if kind not in self._detailed and len(self._detailed) < MOST_REFUSALS_PER_S:
+                self._detailed.add(kind)
+                line["detail"] = state["detail"][:MOST_DETAIL_CHARACTERS]
         if self._unlogged and is_later:
             line["unlogged_refusals"], self._unlogged = self._unlogged, 0
         logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)
