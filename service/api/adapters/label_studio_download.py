@@ -161,29 +161,27 @@ class StudioDownloads:
     def _connect(self, deadline: float) -> socket.socket:
         """Return a connection to a checked address of the server."""
         found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found]
-        if not all(is_allowed(address, name=self._host) for address in addresses):
+        if not all(is_allowed(str(address[0]), name=self._host) for *_, address in found):
             raise ImageSourceUnavailable(
                 "EDGESAM_LABEL_STUDIO_URL leads to an address at which no Label Studio can be: link-local, loopback, "
                 "multicast or reserved."
             )
         failed: OSError = TimeoutError()
-        for address in addresses:
+        for family, kind, protocol, _, address in found:
             left_s = deadline - monotonic()
             if left_s <= 0:
                 break
+            connected = socket.socket(family, kind, protocol)
             try:
-                connected = socket.create_connection((address, self._port), min(_CONNECT_TIMEOUT_S, left_s))
+                connected.settimeout(min(_CONNECT_TIMEOUT_S, left_s))
+                connected.connect(address)
+                if self._tls is not None:
+                    return self._tls.wrap_socket(connected, server_hostname=self._host)
             except OSError as error:
+                connected.close()
                 failed = error
                 continue
-            if self._tls is None:
-                return connected
-            try:
-                return self._tls.wrap_socket(connected, server_hostname=self._host)
-            except BaseException:
-                connected.close()
-                raise
+            return connected
         raise failed
 
 
@@ -296,4 +294,4 @@ class _BoundedSocket:
         return io.BufferedReader(_BoundedReader(self._connected, self._deadline))
 
     def close(self) -> None:
-        self._connected.close()
+        """Do nothing: http.client closes its socket before the answer is read. `_request` closes the real one."""

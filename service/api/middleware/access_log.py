@@ -16,6 +16,7 @@ logger = logging.getLogger("service.request")
 # fill the disk. The metric edgesam_rejected_total counts all of them.
 REFUSED: Final = frozenset({Overloaded.code, RateLimited.code})
 MOST_REFUSALS_PER_S = 10
+MOST_DETAILS_PER_S = 10
 MOST_DETAIL_CHARACTERS = 500
 
 
@@ -27,19 +28,21 @@ class RequestLog:
     as `unlogged_refusals`.
 
     Some routes answer tools that show no problem to their users. The lines of these routes have the `detail` of the
-    problem, the first of each key and problem in a second.
+    problem. Of lines with the same detail in a second, only the first has it.
 
     Args:
-        detailed_routes: Templates of the routes whose lines have the detail.
         clock: Monotonic clock, in seconds.
+        detailed_routes: Templates of the routes whose lines have the detail.
     """
 
-    def __init__(self, detailed_routes: Container[str] = frozenset(), clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, *, detailed_routes: Container[str] = frozenset()
+    ) -> None:
         self._detailed_routes = detailed_routes
         self._clock = clock
         self._second = 0
         self._refused: set[tuple[str, str]] = set()  # in this second: key and problem
-        self._detailed: set[tuple[str, str]] = set()  # in this second: key and problem of lines with a detail
+        self._details: set[str] = set()  # in this second
         self._unlogged = 0
 
     def write(self, scope: Scope, status: int, seconds: float, timings: Timings) -> bool:
@@ -58,7 +61,7 @@ class RequestLog:
         second = int(self._clock())
         is_later = second != self._second
         if is_later:
-            self._second, self._refused, self._detailed = second, set(), set()
+            self._second, self._refused, self._details = second, set(), set()
         if (problem := state.get("problem", "")) in REFUSED:
             kind = (state.get("key", ""), problem)
             if kind in self._refused or len(self._refused) == MOST_REFUSALS_PER_S:
@@ -75,10 +78,10 @@ class RequestLog:
             **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
         }
         if "detail" in state and state["route"] in self._detailed_routes:
-            kind = (state.get("key", ""), problem)
-            if kind not in self._detailed and len(self._detailed) < MOST_REFUSALS_PER_S:
-                self._detailed.add(kind)
-                line["detail"] = state["detail"][:MOST_DETAIL_CHARACTERS]
+            detail = state["detail"][:MOST_DETAIL_CHARACTERS]
+            if detail not in self._details and len(self._details) < MOST_DETAILS_PER_S:
+                self._details.add(detail)
+                line["detail"] = detail
         if self._unlogged and is_later:
             line["unlogged_refusals"], self._unlogged = self._unlogged, 0
         logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=line)

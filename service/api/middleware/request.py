@@ -66,7 +66,7 @@ class RequestMiddleware:
         self._duration = cache(metrics.http_request_duration_seconds.labels)
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
-        self._log = RequestLog(detailed_routes)
+        self._log = RequestLog(detailed_routes=detailed_routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""

@@ -8,7 +8,8 @@ from PIL import Image
 from playwright.sync_api import APIResponse, Browser, Locator, Response
 
 WAIT_MS = 60_000  # for busy machines
-WINDOW = {"width": 1360, "height": 800}
+WINDOW = {"width": 1400, "height": 800}
+_SCREENSHOT_SIZE = (1050, 600)
 _COLOURS = 128  # a palette keeps each screenshot small
 
 
@@ -119,7 +120,8 @@ class StudioPage:
         """Return the window, or a part of it, as a PNG file with a palette."""
         shown = self.page.screenshot(animations="disabled", clip=clip)  # type: ignore[arg-type]
         with Image.open(io.BytesIO(shown)) as image:
-            small = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+            smaller = image.convert("RGB").resize(_SCREENSHOT_SIZE, Image.Resampling.LANCZOS)
+            small = smaller.quantize(_COLOURS, dither=Image.Dither.NONE)
         content = io.BytesIO()
         small.save(content, "PNG", optimize=True)
         return content.getvalue()
