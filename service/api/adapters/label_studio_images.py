@@ -122,10 +122,10 @@ class TaskImages:
         known = self._fetched.get((caller.namespace, address))
         if known is not None and known[1] > self._clock():
             with suppress(CacheUnavailable):
-                tier = await self._exchange.embedder.contains(known[0].image_hash, caller)
-                if tier is not None:
-                    request.state.cached = tier
-                    return replace(known[0], cached=tier)
+                found = await self._exchange.embedder.contains(known[0].image_hash, caller)
+                if found is not None:
+                    request.state.cached = found[0]
+                    return replace(known[0], cached=found[0])
         data = await self._exchange.downloads.read(address, request.state.timings)
         result = await self._exchange.embed(request, data, bytes)
         self._fetched[caller.namespace, address] = result, self._clock() + _FETCHED_TTL_S

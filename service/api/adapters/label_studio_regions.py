@@ -10,6 +10,7 @@ from service.api.adapters.label_studio_brush import encode_brush
 from service.api.adapters.label_studio_request import Target
 from service.api.rendering import JSON
 from service.inference.segmentation_builder import SegmentedMask
+from service.sam.decoded_image import ImageInfo
 from service.sam.masks import Mask
 from service.sam.polygons import encode_outlines
 from service.sam.transforms import Size
@@ -46,9 +47,9 @@ class RegionRenderer:
         else:
             self._values = [{"points": points, "closed": True} for points in _polygons(mask.mask)]
 
-    def finish(self, original_size: Size, _boxes: object = None) -> Response:
+    def finish(self, image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
-        result = [self._region(value, original_size) for value in self._values]
+        result = [self._region(value, image.size) for value in self._values]
         prediction = {"result": result, "score": self._score, "model_version": self._model}
         return Response(orjson.dumps({"results": [prediction]}, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
 

@@ -130,6 +130,9 @@ def annotate_with_polygons(page: StudioPage, studio: LabelStudio, shots: Path | 
 
 def compare(title: str, service: ServiceProcess, suggestion: Suggestion) -> None:
     """Check that a suggested region is the mask that /segment gives for the same prompt."""
+    refusals = [line["detail"] for line in service.log if "detail" in line]
+    if len(suggestion.regions) != 1:
+        check(f"{title}, regions", holds=False, seen=f"{len(suggestion.regions)}, {refusals}")
     (region,) = suggestion.regions
     (asked,) = suggestion.asked
     value = asked["value"]
