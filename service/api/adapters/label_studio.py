@@ -110,12 +110,12 @@ async def _embed_ahead(request: Request, asked: Asked, images: TaskImages, *, li
         request: Request whose log line gets the first problem of an image.
         asked: Request without keypoints and rectangles.
         images: Access to the images.
-        limit_s: Time limit of one image, in seconds. After half of it no other image is begun.
+        limit_s: Time limit of one image, in seconds. After a quarter of it no other image is begun.
     """
     begun_at = monotonic()
     is_complete = not asked.has_more_tasks
     for index, image in enumerate(asked.images):
-        if index and monotonic() - begun_at > limit_s / 2:
+        if index and monotonic() - begun_at > limit_s / 4:
             is_complete = False
             break
         try:
