@@ -155,6 +155,16 @@ def test_a_redirect_to_cloud_storage_is_refused_with_advice(client, studio):
     assert "pre-signed URLs" in document["detail"]
 
 
+def test_a_failure_of_label_studio_is_a_problem_that_may_pass(client, studio):
+    studio.objects["s3://b/failing.png"] = 424
+
+    response = predict(client, "s3://b/failing.png")
+
+    document = assert_problem(response, ImageSourceUnavailable)
+    assert "status 424" in document["detail"]
+    assert response.headers["retry-after"]
+
+
 def test_only_the_data_paths_are_fetched(client, studio):
     asked = len(studio.reads)
 

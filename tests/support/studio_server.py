@@ -23,7 +23,8 @@ class StudioServer:
     Attributes:
         uploads: Contents of /data/upload/… by path, such as `3/a.png`.
         local_files: Contents of /data/local-files/?d=… by path.
-        objects: Contents of objects in cloud storage by address, or the address that the server redirects to.
+        objects: Contents of objects in cloud storage by address, the address that the server
+            redirects to, or the status with which it fails.
         logins: Number of personal access tokens that were exchanged.
         reads: Paths that were asked for with a valid token.
         headers: Headers of the last request for an image.
@@ -32,7 +33,7 @@ class StudioServer:
     def __init__(self, prefix: str = "") -> None:
         self.uploads: dict[str, bytes] = {}
         self.local_files: dict[str, bytes] = {}
-        self.objects: dict[str, bytes | str] = {}
+        self.objects: dict[str, bytes | str | int] = {}
         self.logins = 0
         self.reads: list[str] = []
         self.headers: dict[str, str] = {}
@@ -87,6 +88,6 @@ class StudioServer:
     def _object(self, request: Request) -> Response:
         name = base64.urlsafe_b64decode(request.query_params["fileuri"]).decode()
         found = self.objects.get(name)
-        if found is None:
-            return Response(status_code=404)
+        if found is None or isinstance(found, int):
+            return Response(status_code=found or 404)
         return RedirectResponse(found, 303) if isinstance(found, str) else Response(found, media_type="image/png")
