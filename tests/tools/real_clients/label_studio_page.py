@@ -65,8 +65,11 @@ class StudioPage:
         self.page.locator(".lsf-toolbar").wait_for()
 
     def switch_on_auto_annotation(self) -> None:
-        """Press the switch that shows the smart tools."""
-        self.page.click("text=Auto-Annotation")
+        """Press the switch that shows the smart tools. Label Studio remembers it for later tasks."""
+        switch = self.page.locator("text=Auto-Annotation")
+        switch.wait_for()
+        if not self._smart_tools().first.is_visible():
+            switch.click()
         self._smart_tools().first.wait_for()
 
     def choose(self, tool: str, label: str, index: int) -> None:
