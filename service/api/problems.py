@@ -59,7 +59,7 @@ FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
 
 
 def refuse(scope: Scope, error: ServiceError, metrics: Metrics) -> Response:
-    """Return the answer to a request that fails with `error`, count it, and note its problem code for the log.
+    """Return the answer to a request that fails with `error`, count it, and note its code and detail for the log.
 
     Args:
         scope: ASGI scope of the request, with the state that RequestMiddleware sets.
@@ -67,7 +67,7 @@ def refuse(scope: Scope, error: ServiceError, metrics: Metrics) -> Response:
         metrics: Metrics of the process.
     """
     state = scope["state"]
-    state["problem"] = error.code
+    state["problem"], state["detail"] = error.code, error.detail
     if isinstance(error, COUNTED_REFUSALS) and state["route"] != _READINESS_ROUTE:
         metrics.rejected(error.code).inc()
     return problem_response(error, state["request_id"])

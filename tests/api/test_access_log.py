@@ -5,7 +5,12 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.api.middleware.access_log import MOST_REFUSALS_PER_S, RequestLog
+from service.api.middleware.access_log import (
+    MOST_DETAIL_CHARACTERS,
+    MOST_DETAILS_PER_S,
+    MOST_REFUSALS_PER_S,
+    RequestLog,
+)
 from service.telemetry.metrics import Metrics
 
 
@@ -86,3 +91,34 @@ def test_a_flood_hides_no_other_kind_of_request(write, lines):
     write("failed", status=500, problem="")
 
     assert lines() == ["flood", "answered", "unavailable", "failed"]
+
+
+@pytest.fixture
+def write_detail(clock, caplog):
+    log, metrics = RequestLog(clock, detailed_routes={"/tool"}), Metrics(CollectorRegistry())
+    caplog.set_level(logging.INFO, "service.request")
+
+    def write(detail, route="/tool"):
+        state = {"request_id": "1", "route": route, "problem": "invalid-request", "detail": detail}
+        assert log.write({"method": "POST", "state": state}, 422, 0.001, metrics.timings(None))
+        return getattr(caplog.records[-1], "detail", None)
+
+    return write
+
+
+def test_only_lines_of_the_named_routes_have_the_detail(write_detail):
+    assert write_detail("no such label") == "no such label"
+    assert write_detail("no such image", route="/segment") is None
+
+
+def test_a_detail_is_written_once_in_a_second_and_is_short(write_detail, clock):
+    assert [write_detail("the same") for _ in range(3)] == ["the same", None, None]
+    clock.now += 1.0
+    assert write_detail("the same") == "the same"
+    assert len(write_detail("x" * 10_000)) == MOST_DETAIL_CHARACTERS
+
+
+def test_a_flood_of_details_is_limited(write_detail):
+    written = [write_detail(f"detail {number}") for number in range(100)]
+
+    assert len([detail for detail in written if detail is not None]) == MOST_DETAILS_PER_S

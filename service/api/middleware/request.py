@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cache
 from math import ceil, floor
 from random import getrandbits
@@ -46,6 +46,7 @@ class RequestMiddleware:
         routes: Routes of the application, whose templates appear in logs and metrics.
         send_timeout_s: Time in which a client has to take its answer, in seconds. Then the connection is closed.
         tracing: Exporter of traces; None without traces.
+        detailed_routes: Templates of the routes whose log lines have the detail of a problem.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RequestMiddleware:
         routes: Sequence[BaseRoute],
         send_timeout_s: float = 30.0,
         tracing: Tracing | None = None,
+        detailed_routes: Container[str] = frozenset(),
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -66,7 +68,7 @@ class RequestMiddleware:
         self._duration = cache(metrics.http_request_duration_seconds.labels)
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
-        self._log = RequestLog()
+        self._log = RequestLog(detailed_routes=detailed_routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
