@@ -114,7 +114,7 @@ def install_embed_routes(
         description="Send the image once; its `image_id` is what /segment takes. An image that is embedded already "
         "costs a look-up.",
     )
-    @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
+    @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed", objective="images"))
     async def embed(request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None) -> Response:
         content_type = request.headers.get("content-type", "")
         overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0

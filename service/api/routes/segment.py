@@ -76,7 +76,7 @@ def install_segment_route(
         summary="Cut out objects",
         description="Prompts on an embedded image. Coordinates are pixels of the upright original.",
     )
-    @with_policy(RoutePolicy(roles=SEGMENT_KEYS, quota=SEGMENT, permit="prompt requests", replica_role="segment"))
+    @with_policy(RoutePolicy(SEGMENT_KEYS, SEGMENT, "prompt requests", replica_role="segment", objective="clicks"))
     async def segment(request: Request) -> Response:
         body = await read_body(
             request,
