@@ -98,7 +98,7 @@ def tools(artifact: Path, tool_files: Path) -> Iterator[httpx.Client]:
     """A client of a process with all adapters. It sends the required `TOOL_KEY` as most of the tools do."""
     tool_files.mkdir()
     settings = {
-        "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling",
+        "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling,cvat",
         "EDGESAM_LABEL_STUDIO_FILES": str(tool_files),
         "EDGESAM_API_KEYS": f'["{TOOL_KEY}"]',
         "EDGESAM_MAX_IMAGE_BYTES": "400000",

@@ -15,7 +15,9 @@ from service.api.adapters import ADAPTERS
 from service.errors import BodyTooLarge, Overloaded, Unauthorized
 from service.settings import Settings
 
-POSTS = ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", "/v1/predict")
+CVAT = "/api/function_invocations"
+REFUSING_WITH_200 = "/v1/predict"  # see test_x_anylabeling_refusals.py
+POSTS = ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", CVAT, f"/cvat{CVAT}")
 
 
 def test_the_setting_names_the_existing_adapters(monkeypatch):
@@ -59,8 +61,9 @@ def test_a_request_without_a_key_is_refused(tools, path):
 @pytest.mark.parametrize("path", POSTS)
 def test_a_body_larger_than_any_upload_is_refused_unread(tools, path):
     too_many = 400_000 * 4 // 3 + 100_000 + 1
+    headers = {"x-nuclio-function-name": "edgesam"}
 
-    document = assert_problem(tools.post(path, content=bytes(too_many)), BodyTooLarge)
+    document = assert_problem(tools.post(path, content=bytes(too_many), headers=headers), BodyTooLarge)
 
     assert document["limit"] == too_many - 1
 
@@ -80,19 +83,21 @@ def test_an_image_larger_than_an_upload_is_refused(tools, path):
             "image": {"type": "base64", "value": image},
             "prompts": {"prompts": [{"points": [{"x": 1, "y": 1, "positive": True}]}]},
         },
-        "/v1/predict": {"model": tools.get("/models").json()["models"][0]["name"], "image": image},
-    }[path]  # fmt: skip
+    }.get(path, {"image": image, "pos_points": [[1, 1]], "neg_points": []})  # fmt: skip
 
-    assert assert_problem(tools.post(path, json=asked), BodyTooLarge)["limit"] == 400_000
+    answer = tools.post(path, json=asked, headers={"x-nuclio-function-name": "edgesam"})
+
+    assert assert_problem(answer, BodyTooLarge)["limit"] == 400_000
 
 
 def test_requests_are_measured_under_their_route(tools):
-    for path in POSTS:
+    paths = {*POSTS, REFUSING_WITH_200}
+    for path in paths:
         tools.post(path, json={})
 
     routes = Scrape(tools).labels("edgesam_http_request_duration_seconds_count", "route")
 
-    assert set(POSTS) <= routes
+    assert paths <= routes
 
 
 def test_a_tool_holds_the_permit_of_an_upload(artifact):
@@ -121,9 +126,13 @@ def test_the_service_never_connects_to_an_address_in_a_request(tools):
             "/sam/embed_image": json.dumps(named),
             "/sam/segment_image": json.dumps({**named, "point_coords": [[1, 1]]}),
             "/sam2/segment_image": json.dumps({**named, "prompts": {}}),
-            "/v1/predict": json.dumps({"model": "x", "image": address, "params": {}}),
+            CVAT: json.dumps({"image": address, "pos_points": [[1, 1]]}),
+            REFUSING_WITH_200: json.dumps({"model": "x", "image": address, "params": {}}),
         }
-        headers = {"Referer": address, "Origin": address, "Host": "169.254.169.254", "X-Forwarded-Host": address}
+        headers = {
+            "Referer": address, "Origin": address, "Host": "169.254.169.254", "X-Forwarded-Host": address,
+            "x-nuclio-function-name": "edgesam",
+        }  # fmt: skip
 
         answers = {path: tools.post(path, content=body, headers=headers) for path, body in bodies.items()}
 
@@ -131,4 +140,5 @@ def test_the_service_never_connects_to_an_address_in_a_request(tools):
         with pytest.raises(BlockingIOError):
             listener.accept()
 
+    assert answers.pop(REFUSING_WITH_200).json()["success"] is False
     assert all(400 <= answer.status_code < 500 and answer.status_code != 404 for answer in answers.values()), answers

@@ -25,16 +25,16 @@ def main() -> None:
     os.environ |= {"QT_QPA_PLATFORM": "offscreen", "HOME": str(arguments.image.parent)}
 
     # Qt reads the environment when it is loaded.
-    from anylabeling import config  # noqa: PLC0415
-    from anylabeling.resources import resources  # noqa: F401, PLC0415 - the icons
-    from PyQt6.QtWidgets import QApplication  # noqa: PLC0415
+    from anylabeling import config
+    from anylabeling.resources import resources  # noqa: F401 - the icons
+    from PyQt6.QtWidgets import QApplication
 
     application = QApplication([])
     settings = arguments.image.parent / ".xanylabelingrc"
     settings.write_text(json.dumps({"remote_server_settings": {"server_url": arguments.server}}))  # JSON is YAML
     config.current_config_file = str(settings)
 
-    from anylabeling.views.mainwindow import MainWindow  # noqa: PLC0415
+    from anylabeling.views.mainwindow import MainWindow
 
     window = MainWindow(application, config=config.get_config() | {"auto_save": True})
     widget = window.labeling_widget.view
