@@ -2,14 +2,17 @@
 
 import json
 import socket
+from time import perf_counter
 from typing import get_args
 
 import httpx
 import pytest
 from pydantic import ValidationError
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.service_client import PROBLEM, Scrape, assert_problem, open_client, wait_for_in_flight
 from support.service_process import ServiceProcess
+from support.tool_images import as_base64
 
 from service.api.adapters import ADAPTERS
 from service.errors import BodyTooLarge, Overloaded, Unauthorized
@@ -98,6 +101,51 @@ def test_requests_are_measured_under_their_route(tools):
     routes = Scrape(tools).labels("edgesam_http_request_duration_seconds_count", "route")
 
     assert paths <= routes
+
+
+def test_a_tools_click_counts_in_the_objective_of_clicks_once_its_image_is_embedded(tools, next_seed):
+    body = {
+        "image": as_base64(noise_file((40, 50), next_seed)), "pos_points": [[9, 9]], "neg_points": [],
+    }  # fmt: skip
+
+    def counts():
+        scrape = Scrape(tools)
+        return [
+            scrape.value("edgesam_objective_duration_seconds_count", objective=objective)
+            for objective in ("images", "clicks")
+        ]
+
+    def click(content):
+        answer = tools.post(CVAT, json=content, headers={"x-nuclio-function-name": "edgesam"})
+        return answer.status_code, counts()
+
+    images, clicks = counts()
+
+    assert click(body) == (200, [images + 1, clicks])  # it computes the embedding
+    assert click(body) == (200, [images + 1, clicks + 1])
+    assert click({**body, "pos_points": []}) == (422, [images + 1, clicks + 1])
+
+
+def test_a_slow_upload_does_not_count_against_the_objective_of_clicks(tools, next_seed):
+    content = json.dumps({"image": as_base64(noise_file((40, 50), next_seed)), "pos_points": [[9, 9]]}).encode()
+    headers = [
+        f"Content-Length: {len(content)}", "x-nuclio-function-name: edgesam",
+        f"Authorization: {tools.headers['authorization']}",
+    ]  # fmt: skip
+    tools.post(CVAT, content=content, headers={"x-nuclio-function-name": "edgesam"})
+    before = Scrape(tools).value("edgesam_objective_duration_seconds_sum", objective="clicks")
+    with RawConnection(str(tools.base_url)) as slow:
+        slow.start(CVAT, *headers)
+        wait_for_in_flight(tools, CVAT)
+        slow.send(content[:100])
+        tools.get("/models")  # as long as the body is incomplete, the click waits
+        sent = perf_counter()
+        slow.send(content[100:])
+        assert slow.response().status_code == 200
+        answered_s = perf_counter() - sent
+
+    counted_s = Scrape(tools).value("edgesam_objective_duration_seconds_sum", objective="clicks") - before
+    assert counted_s <= answered_s
 
 
 def test_a_tool_holds_the_permit_of_an_upload(artifact):

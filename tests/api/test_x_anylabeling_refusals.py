@@ -165,13 +165,16 @@ def test_full_permits_and_a_stalled_body_keep_the_shapes(artifact):
         "EDGESAM_MAX_EMBED_REQUESTS": "1",
         "EDGESAM_BODY_TIMEOUT_S": "2",
     }
-    with ServiceProcess(settings) as service, open_client(service.url) as client:
-        with RawConnection(service.url) as stalling:
-            stalling.start(PREDICT, "Content-Length: 1000")
-            wait_for_in_flight(client, PREDICT)
+    with (
+        ServiceProcess(settings) as service,
+        open_client(service.url) as client,
+        RawConnection(service.url) as stalling,
+    ):
+        stalling.start(PREDICT, "Content-Length: 1000")
+        wait_for_in_flight(client, PREDICT)
 
-            beyond = client.post(PREDICT, json={})
-            stalled = stalling.response()
+        beyond = client.post(PREDICT, json={})
+        stalled = stalling.response()
 
     assert_refusal(beyond, Overloaded.code)
     assert_refusal(stalled, BodyTimeout.code)

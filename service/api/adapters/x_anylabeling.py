@@ -148,11 +148,11 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
     @app.post(
         "/v1/predict",
         response_class=Response,
-        responses={200: _PREDICTION},
+        responses={200: _PREDICTION, **ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504)},
         openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}},
         summary="X-AnyLabeling: polygons for marks",
         description="Every refusal has status 200 and `success` false: the application erases all shapes of the image "
-        "when it receives an error status.",
+        "when it receives an error status. Problems come only from the limits of connections and from proxies.",
         tags=["adapters"],
     )
     @with_policy(replace(ADAPTER_PREDICTION, problem_renderer=_refusal))

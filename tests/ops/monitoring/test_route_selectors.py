@@ -1,0 +1,62 @@
+"""Selectors of routes in autoscalers, rules and dashboard: none forgets a route, such as that of a new adapter."""
+
+import re
+
+import pytest
+import yaml
+from support.manifests import K8S
+
+from service.api.access.policy import policies_of
+from service.api.adapters import ADAPTERS
+from service.app import create_app
+from service.settings import Settings
+
+HPA = K8S / "components" / "hpa" / "prometheus-adapter-values.yaml"
+KEDA = K8S / "components" / "keda" / "scaled-object.yaml"
+# Dashboard and PrometheusRule are written from these files.
+FILES = (HPA, KEDA, K8S / "components" / "monitoring" / "rules.yaml", K8S / "components" / "monitoring" / "board.py")
+SELECTOR = re.compile(r'\broute(=~|=)"([^"]*)"')
+WORK = frozenset({"uploads", "prompt requests"})
+
+
+@pytest.fixture(scope="module")
+def policies(artifact):
+    """The policies of all routes, with every adapter."""
+    app = create_app(Settings(model_dir=artifact, adapters=sorted(ADAPTERS)))
+    return policies_of(app.router.routes)
+
+
+def selected(operator, pattern, policies):
+    """Return the routes that a selector of Prometheus selects."""
+    regex = pattern if operator == "=~" else re.escape(pattern)
+    return {route for _, route in policies if re.fullmatch(regex, route)}
+
+
+def selectors(path):
+    """Return the selectors of routes in a file, each as operator and pattern."""
+    return SELECTOR.findall(path.read_text())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_selector_selects_all_routes_that_compute_or_all_that_answer_prompts(path, policies):
+    work = {route for (_, route), policy in policies.items() if policy.permit in WORK}
+    prompts = {route for (_, route), policy in policies.items() if policy.objective == "clicks"}
+
+    for operator, pattern in selectors(path):
+        assert selected(operator, pattern, policies) in (work, prompts), pattern
+
+
+def test_both_autoscalers_count_every_route_that_computes(policies):
+    work = {route for (_, route), policy in policies.items() if policy.permit in WORK}
+    (rule,) = yaml.safe_load(HPA.read_text())["rules"]["custom"]
+    query = yaml.safe_load(KEDA.read_text())["spec"]["triggers"][0]["metadata"]["query"]
+
+    for text in (rule["metricsQuery"], query):
+        ((operator, pattern),) = SELECTOR.findall(text)
+        assert selected(operator, pattern, policies) == work
+
+
+def test_every_route_that_computes_counts_in_a_latency_objective(policies):
+    without = {route for (_, route), policy in policies.items() if policy.permit in WORK and policy.objective is None}
+
+    assert without == set()
