@@ -155,7 +155,7 @@ class _RowsRenderer:
     masks_per_prompt: int | None = 1
 
     def __init__(self) -> None:
-        self._answer = b""
+        self._answer: bytes | memoryview = b""
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
@@ -163,21 +163,29 @@ class _RowsRenderer:
         if x0 == x1:
             # The page reads the width of the first row, and fails when it looks for the outline of no pixels.
             self._answer = b'{"mask":[[0]],"bounds":[0,0,0,0],"points":[]}'
-            return
-        bounds = orjson.dumps((x0, y0, x1 - 1, y1 - 1))
-        self._answer = b"".join((b'{"mask":[', _rows(mask.mask.crop), b'],"bounds":', bounds, b"}"))
+        else:
+            bounds = orjson.dumps((x0, y0, x1 - 1, y1 - 1))
+            self._answer = _document(b'{"mask":[', mask.mask.crop, b'],"bounds":%b}' % bounds)
 
     def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
         return Response(self._answer, media_type=JSON)
 
 
-def _rows(pixels: NDArray[np.bool_]) -> memoryview:
-    """Return pixels (h, w) as JSON: h arrays of w digits with commas between them, 2 (w + 1) h - 1 bytes."""
+def _document(head: bytes, pixels: NDArray[np.bool_], tail: bytes) -> memoryview:
+    """Return pixels (h, w) as h JSON arrays of w digits, between two texts: 2 (w + 1) h - 1 bytes and the texts.
+
+    The text is written in place, because it may have 100 MB.
+    """
     height, width = pixels.shape
-    text = np.full((height, 2 * width + 2), ord(","), np.uint8)
-    text[:, 0] = ord("[")
-    text[:, 1:-1:2] = pixels
-    text[:, 1:-1:2] += ord("0")
-    text[:, -2] = ord("]")
-    return text.reshape(-1)[:-1].data
+    end = len(head) + 2 * (width + 1) * height
+    text = bytearray(end - 1 + len(tail))
+    text[: len(head)] = head
+    rows = np.frombuffer(text, np.uint8, end - len(head), len(head)).reshape(height, 2 * width + 2)
+    rows[:, 0] = ord("[")
+    rows[:, 1:-1:2] = pixels
+    rows[:, 1:-1:2] += ord("0")
+    rows[:, 2:-2:2] = ord(",")
+    rows[:, -2:] = (ord("]"), ord(","))
+    text[end - 1 :] = tail  # in place of the last comma
+    return memoryview(text)
