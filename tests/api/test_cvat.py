@@ -8,7 +8,11 @@ from support.noise_images import noise_file
 from support.service_client import assert_problem
 from support.tool_images import as_base64, best_mask
 
+from service.api.adapters.cvat import _RowsRenderer
 from service.errors import InvalidRequest, MalformedBody, PromptOutsideImage, UnsupportedImage
+from service.inference.segmentation_builder import SegmentedMask
+from service.sam.decoded_image import ImageInfo
+from service.sam.masks import BinaryMask
 
 HEIGHT, WIDTH = 60, 80
 # What CVAT's LambdaGateway sends with every call.
@@ -128,3 +132,29 @@ def test_the_answer_has_the_size_of_the_box(tools, data):
     left, top, right, bottom = answer.json()["bounds"]
     width, height = right - left + 1, bottom - top + 1
     assert len(answer.content) <= 2 * (width + 1) * height + 60
+
+
+@pytest.mark.parametrize(
+    ("crop", "rows", "bounds"),
+    [
+        ([[1]], [[1]], [3, 2, 3, 2]),
+        ([[1, 0, 1]], [[1, 0, 1]], [3, 2, 5, 2]),
+        ([[1], [0], [1]], [[1], [0], [1]], [3, 2, 3, 4]),
+        ([[0, 1], [1, 0]], [[0, 1], [1, 0]], [3, 2, 4, 3]),
+    ],
+)
+def test_rows_are_json_of_every_shape(crop, rows, bounds):
+    assert rendered(BinaryMask((20, 30), 3, 2, np.array(crop, np.bool_))) == {"mask": rows, "bounds": bounds}
+
+
+def test_an_empty_mask_is_an_answer_that_the_page_can_read():
+    empty = BinaryMask((20, 30), 0, 0, np.zeros((0, 0), np.bool_))
+
+    # The page takes the width of the first row, and finds the outline itself unless there are points.
+    assert rendered(empty) == {"mask": [[0]], "bounds": [0, 0, 0, 0], "points": []}
+
+
+def rendered(mask):
+    renderer = _RowsRenderer()
+    renderer.add(0, SegmentedMask(mask, np.zeros((256, 256), np.float16), "id", 0.5, 0.5, 0.5))
+    return json.loads(bytes(renderer.finish(ImageInfo(mask.size, 1, "full")).body))
