@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 7, 4  # of the stored image
 
 
 def upright_of(stored: Image.Image, orientation: int) -> Image.Image:
-    """Return the image as Pillow turns it for this orientation."""
+    """Return the image as Pillow transposes it for this orientation."""
     exif = stored.getexif()
     exif[0x0112] = orientation
     stored.info["exif"] = exif.tobytes()

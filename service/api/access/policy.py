@@ -1,7 +1,7 @@
 """Route policies: API key roles, rate limit, admission and replica role of a route, attached where it is defined."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 from starlette.routing import BaseRoute
@@ -11,7 +11,6 @@ from service.api.problems import ProblemRenderer
 Role = Literal["embed", "segment", "admin"]
 Quota = Literal["embed", "segment"]
 PermitName = Literal["uploads", "downloads", "deletions", "prompt requests", "downloads of page files"]
-Objective = Literal["clicks", "images"]
 
 EMBED: Final = "embed"
 SEGMENT: Final = "segment"
@@ -22,7 +21,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """Access, admission, measurement and problems of one route. A key with the role admin may use every route.
+    """Access, admission and problems of one route. A key with the role admin may use every route.
 
     Args:
         roles: Sets of roles. A key needs every role of one of the sets. Without any set, only admin keys are allowed.
@@ -31,8 +30,6 @@ class RoutePolicy:
         permit: Name of the permits that requests hold until the answer is sent. None: no permit is needed.
         replica_role: Role of the replicas that answer, beside those of the role all. None: every replica answers.
         is_open: Whether requests need no API key.
-        objective: Latency objective that successful requests count in: "clicks" for prompts on an embedded image,
-            "images" for embedding one. A tool's click that has to embed its image first counts in "images".
         problem_renderer: Function that renders the problems of the route. None: problem documents.
     """
 
@@ -41,7 +38,6 @@ class RoutePolicy:
     permit: PermitName | None = None
     replica_role: Literal["embed", "segment"] | None = None
     is_open: bool = False
-    objective: Objective | None = None
     problem_renderer: ProblemRenderer | None = None
 
     def allows(self, roles: frozenset[Role]) -> bool:
@@ -57,8 +53,7 @@ OPEN: Final = RoutePolicy(is_open=True)
 ANY_KEY: Final = RoutePolicy(roles=(frozenset(),))
 ADMIN_ONLY: Final = RoutePolicy()
 # A labelling tool sends its image with every click.
-ADAPTER_PREDICTION: Final = RoutePolicy((frozenset({EMBED, SEGMENT}),), EMBED, "uploads", objective="clicks")
-ADAPTER_EMBEDDING: Final = replace(ADAPTER_PREDICTION, objective="images")
+ADAPTER_PREDICTION: Final = RoutePolicy((frozenset({EMBED, SEGMENT}),), EMBED, "uploads")
 
 _ATTRIBUTE: Final = "route_policy"
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.access.policy import ADAPTER_EMBEDDING, ADAPTER_PREDICTION, with_policy
+from service.api.access.policy import ADAPTER_PREDICTION, with_policy
 from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.conditional import OCTETS
 from service.api.problems import broken_rule
@@ -178,7 +178,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     for path, endpoint in routes.items():
         app.add_api_route(
             path,
-            with_policy(ADAPTER_EMBEDDING if path.endswith("/embed_image") else ADAPTER_PREDICTION)(endpoint),
+            with_policy(ADAPTER_PREDICTION)(endpoint),
             methods=["POST"],
             responses=_PROBLEMS,
             openapi_extra=_BODY,

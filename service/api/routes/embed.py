@@ -114,7 +114,7 @@ def install_embed_routes(
         description="Send the image once; its `image_id` is what /segment takes. An image that is embedded already "
         "costs a look-up.",
     )
-    @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed", objective="images"))
+    @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
     async def embed(request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None) -> Response:
         content_type = request.headers.get("content-type", "")
         overhead = MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0
@@ -128,7 +128,7 @@ def install_embed_routes(
             partial(upload_of, content_type=content_type, levels=levels, bands=bands),
             request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
         )
-        request.state.cached = result.cached
+        request.state.cached, request.state.objective = result.cached, "images"
         height, width = result.image.size
         answer = EmbedResponse(
             image_hash=result.image_hash,

@@ -76,7 +76,7 @@ def install_segment_route(
         summary="Cut out objects",
         description="Prompts on an embedded image. Coordinates are pixels of the upright original.",
     )
-    @with_policy(RoutePolicy(SEGMENT_KEYS, SEGMENT, "prompt requests", replica_role="segment", objective="clicks"))
+    @with_policy(RoutePolicy(roles=SEGMENT_KEYS, quota=SEGMENT, permit="prompt requests", replica_role="segment"))
     async def segment(request: Request) -> Response:
         body = await read_body(
             request,
@@ -93,7 +93,7 @@ def install_segment_route(
         kind = preferred(",".join(request.headers.getlist("accept")), offered)
         if kind is None:
             raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt. Change the Accept header.")
-        request.state.prompts = len(prompts)
+        request.state.prompts, request.state.objective = len(prompts), "clicks"
         options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
         renderer: Renderer[Response] = (
             PngRenderer(options) if kind == PNG else JsonRenderer(asked.image_hash, model.name, len(prompts), options)

@@ -20,10 +20,27 @@ WORK = frozenset({"uploads", "prompt requests"})
 
 
 @pytest.fixture(scope="module")
-def policies(artifact):
-    """The policies of all routes, with every adapter."""
-    app = create_app(Settings(model_dir=artifact, adapters=sorted(ADAPTERS)))
+def app(artifact):
+    """The application with every adapter."""
+    return create_app(Settings(model_dir=artifact, adapters=sorted(ADAPTERS)))
+
+
+@pytest.fixture(scope="module")
+def policies(app):
     return policies_of(app.router.routes)
+
+
+@pytest.fixture(scope="module")
+def work(policies):
+    """The routes that compute: their requests hold a permit of uploads or prompt requests."""
+    return {route for (_, route), policy in policies.items() if policy.permit in WORK}
+
+
+@pytest.fixture(scope="module")
+def prompts_by_hash(app, work):
+    """The routes that compute and may name an image which is in no cache."""
+    paths = app.openapi()["paths"]
+    return {path for path, operations in paths.items() if path in work and "404" in operations["post"]["responses"]}
 
 
 def selected(operator, pattern, policies):
@@ -32,31 +49,16 @@ def selected(operator, pattern, policies):
     return {route for _, route in policies if re.fullmatch(regex, route)}
 
 
-def selectors(path):
-    """Return the selectors of routes in a file, each as operator and pattern."""
-    return SELECTOR.findall(path.read_text())
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_selector_selects_all_routes_that_compute_or_all_that_answer_prompts(path, policies):
-    work = {route for (_, route), policy in policies.items() if policy.permit in WORK}
-    prompts = {route for (_, route), policy in policies.items() if policy.objective == "clicks"}
-
-    for operator, pattern in selectors(path):
-        assert selected(operator, pattern, policies) in (work, prompts), pattern
+def test_a_selector_selects_all_routes_that_compute_or_all_that_name_an_image(path, policies, work, prompts_by_hash):
+    for operator, pattern in SELECTOR.findall(path.read_text()):
+        assert selected(operator, pattern, policies) in (work, prompts_by_hash), pattern
 
 
-def test_both_autoscalers_count_every_route_that_computes(policies):
-    work = {route for (_, route), policy in policies.items() if policy.permit in WORK}
+def test_both_autoscalers_count_every_route_that_computes(policies, work):
     (rule,) = yaml.safe_load(HPA.read_text())["rules"]["custom"]
     query = yaml.safe_load(KEDA.read_text())["spec"]["triggers"][0]["metadata"]["query"]
 
     for text in (rule["metricsQuery"], query):
         ((operator, pattern),) = SELECTOR.findall(text)
         assert selected(operator, pattern, policies) == work
-
-
-def test_every_route_that_computes_counts_in_a_latency_objective(policies):
-    without = {route for (_, route), policy in policies.items() if policy.permit in WORK and policy.objective is None}
-
-    assert without == set()
