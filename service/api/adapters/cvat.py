@@ -74,7 +74,7 @@ def install_cvat(app: FastAPI, exchange: Exchange) -> None:
         _check_function(request.headers.get(_FUNCTION_HEADER, ""), f"/headers/{_FUNCTION_HEADER}")
         asked, prompt = await exchange.read(request, _parse)
         embedded = await exchange.embed(request, asked.image)
-        return await exchange.segment(request, embedded.image_hash, [prompt], "auto", _RowsRenderer())
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", _RowsRenderer())
 
     for prefix, name in _PREFIXES.items():
         app.add_api_route(
