@@ -27,7 +27,7 @@ FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime js-client test test-fast ops-test check lint types imports bench bench-quick capacity faults fuzz \
+.PHONY: help serve browser-runtime js-client test test-fast ops-test client-test check lint types imports bench bench-quick capacity faults fuzz \
 	demo bundle monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
@@ -64,6 +64,9 @@ test-fast: $(VENV)/.dev  ## the subset to run every few minutes: arrays, C code,
 ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and dashboards with their tools; installs these as root
 	tests/ops/install
 	OPS_TEST=1 $(BIN)/python -m pytest tests/ops
+
+client-test: $(VENV)/.dev  ## drive the real labelling tools against a service: installs them below build/, needs Chromium (ten minutes)
+	$(BIN)/python tests/tools/real_clients
 
 openvino-test: $(VENV)/.dev  ## run the tests of execution providers and of the runtime on OpenVINO
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)

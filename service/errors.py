@@ -25,6 +25,7 @@
     │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
     │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
     └── the server
+        ├── ImageSourceUnavailable 502 image-source-unavailable  Label Studio does not give an image
         ├── Overloaded            503  overloaded               at capacity; nothing was started
         ├── CacheUnavailable      503  cache-unavailable        Redis is unavailable
         ├── DeadlineExceeded      504  deadline-exceeded        the work took longer than allowed
@@ -177,6 +178,12 @@ class MaskNotFound(ServiceError):
     """The mask_id is unknown for the image, or has expired."""
 
     status, code, title = 404, "mask-not-found", "The mask is not there"
+
+
+class ImageSourceUnavailable(ServiceError):
+    """Label Studio, from which the service fetches an image, cannot be reached, is too slow, or fails."""
+
+    status, code, title = 502, "image-source-unavailable", "The image cannot be fetched"
 
 
 class Overloaded(ServiceError):

@@ -1,9 +1,11 @@
 """All settings of the service. The composition root reads them; every other part receives plain values."""
 
 import difflib
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -239,8 +241,22 @@ class Settings(BaseSettings):
         description="Protocols of labelling tools to answer, separated by commas: cvat, label-studio, "
         "roboflow, x-anylabeling.",
     )
-    label_studio_files: DirectoryPath | None = Field(
-        None, description="Folder of Label Studio's files, in which the addresses of its images are looked up."
+    label_studio_files: Annotated[list[DirectoryPath], NoDecode] = Field(
+        default_factory=list,
+        description="Folders of Label Studio's files, in which the addresses of its images are looked up. Several are "
+        "separated as in PATH, or are a JSON list.",
+    )
+    label_studio_url: str | None = Field(
+        None,
+        description="Address of the Label Studio whose images may be fetched, http://HOST:8080. Needs a token. Unset: "
+        "nothing is fetched.",
+    )
+    label_studio_token: SecretStr | None = Field(
+        None,
+        description="Token for EDGESAM_LABEL_STUDIO_URL: a personal access token or a legacy token.",
+    )
+    label_studio_token_file: Path | None = Field(
+        None, description="File with the token for EDGESAM_LABEL_STUDIO_URL. It is read again with each use."
     )
     browser_runtime_dir: DirectoryPath | None = Field(
         None,
@@ -275,6 +291,37 @@ class Settings(BaseSettings):
     @classmethod
     def _are_separated_by_commas(cls, names: object) -> object:
         return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    @field_validator("label_studio_files", mode="before")
+    @classmethod
+    def _are_separated_as_in_path(cls, folders: object) -> object:
+        if isinstance(folders, Path):
+            return [folders]
+        if not isinstance(folders, str):
+            return folders
+        if folders.lstrip().startswith("["):
+            return json.loads(folders)
+        if Path(folders).is_dir():  # its name may contain the separator
+            return [folders]
+        return [folder for folder in folders.split(os.pathsep) if folder]
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _is_the_address_of_a_server(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        if (
+            not is_address
+            or parts.query
+            or parts.fragment
+            or "@" in parts.netloc
+            or not url.isprintable()
+            or " " in url
+        ):
+            raise ValueError("label_studio_url must be like http://HOST:8080, without a user name, query or fragment")
+        return url
 
     @field_validator("redis_url")
     @classmethod
@@ -321,6 +368,12 @@ class Settings(BaseSettings):
             )
         if self.role != "all" and self.adapters:
             raise ValueError("EDGESAM_ADAPTERS embed and segment in one request; they need EDGESAM_ROLE=all")
+        tokens = [self.label_studio_token, self.label_studio_token_file]
+        if len([token for token in tokens if token is not None]) != (self.label_studio_url is not None):
+            raise ValueError(
+                "EDGESAM_LABEL_STUDIO_URL needs a token; set EDGESAM_LABEL_STUDIO_TOKEN or "
+                "EDGESAM_LABEL_STUDIO_TOKEN_FILE, not both. Without the address a token has no use"
+            )
         if self.metrics_port and self.metrics_port == self.port:
             raise ValueError("EDGESAM_METRICS_PORT equals EDGESAM_PORT; leave it unset to serve /metrics there")
         return self

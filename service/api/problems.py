@@ -100,7 +100,7 @@ def problem_document(problem: Problem, request_id: str) -> Response:
 
 
 def refuse(scope: Scope, error: ServiceError, metrics: Metrics) -> Response:
-    """Return the answer to a request that fails with `error`, count it, and note its problem code for the log.
+    """Return the answer to a request that fails with `error`, count it, and note its code and detail for the log.
 
     Args:
         scope: ASGI scope of the request, with the state that RequestMiddleware sets.
@@ -146,10 +146,10 @@ def problem_of(error: ServiceError) -> Problem:
 def _answer(scope: Scope, problem: Problem) -> Response:
     """Return a problem in the form of its route. Every problem of a request with a route passes here.
 
-    Metrics and access log read code and status from the state: the answer may have another status.
+    Metrics and access log read code, status and detail from the state: the answer may have another status.
     """
     state = scope["state"]
-    state["problem"], state["problem_status"] = problem.code, problem.status
+    state.update(problem=problem.code, problem_status=problem.status, detail=problem.detail)
     render: ProblemRenderer = state.get("problem_renderer") or problem_document
     return render(problem, state["request_id"])
 

@@ -17,6 +17,7 @@ from service.api.access.policy import policies_of
 from service.api.access.rate_limit import RateLimiters
 from service.api.adapters import install_adapters
 from service.api.adapters.exchange import Exchange
+from service.api.adapters.label_studio_download import StudioDownloads, read_token_from
 from service.api.bodies import RequestLimits
 from service.api.middleware.admission import permits_of
 from service.api.middleware.stack import AccessControl, add_middleware
@@ -93,7 +94,7 @@ def build_api(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.readiness, app.state.model = Readiness(), model
-    answer_segment = _install_routes(app, settings, inference, cache, model, files, metrics)
+    answer_segment = _install_routes(app, settings, inference, cache, model, files, metrics, closing)
     install_document(app, needs_key=keys is not None)
 
     rate_limiters = RateLimiters(cache.redis.buckets)
@@ -127,6 +128,7 @@ def _install_routes(
     model: ModelModel,
     files: Mapping[str, ModelFile],
     metrics: Metrics,
+    closing: AsyncExitStack,
 ) -> Callable[[Request], Awaitable[Response]]:
     """Add all routes and the handlers of errors; return the function that answers /segment."""
     embedder, segmenter, executor = inference.embedder, inference.segmenter, inference.prompt_executor
@@ -142,7 +144,9 @@ def _install_routes(
     )
     answer_segment = install_segment_route(app, segmenter, executor=executor, limits=limits, model=model)
     install_model_routes(app, model, files)
-    exchange = Exchange(embedder, segmenter, executor, limits, model.name, settings.label_studio_files)
+    exchange = Exchange(
+        embedder, segmenter, executor, limits, model.name, settings.label_studio_files, _downloads(settings, closing)
+    )
     install_adapters(app, settings.adapters, exchange)
     readiness: Readiness = app.state.readiness
     install_health_routes(app, readiness, model=model.name, trained=model.trained, redis=cache.redis.describe)
@@ -186,6 +190,26 @@ def _request_limits(settings: Settings) -> RequestLimits:
         embed_timeout_s=settings.embed_timeout_s,
         segment_timeout_s=settings.segment_timeout_s,
     )
+
+
+def _downloads(settings: Settings, closing: AsyncExitStack) -> StudioDownloads | None:
+    """Return access to the images of a Label Studio server, where one is set."""
+    if settings.label_studio_url is None:
+        return None
+    token = settings.label_studio_token
+    if token is not None:
+        read_token = token.get_secret_value
+    else:
+        assert settings.label_studio_token_file is not None
+        read_token = read_token_from(settings.label_studio_token_file)
+    downloads = StudioDownloads(
+        settings.label_studio_url,
+        read_token,
+        max_bytes=settings.max_image_bytes,
+        timeout_s=settings.body_timeout_s,
+    )
+    closing.push_async_callback(asyncio.to_thread, downloads.close)
+    return downloads
 
 
 def _serve_metrics(settings: Settings, metrics: Metrics, closing: AsyncExitStack) -> None:

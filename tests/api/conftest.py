@@ -94,19 +94,25 @@ def tool_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tools(artifact: Path, tool_files: Path) -> Iterator[httpx.Client]:
-    """A client of a process with all adapters. It sends the required `TOOL_KEY` as most of the tools do."""
-    tool_files.mkdir()
+def tools_log(artifact: Path, tool_files: Path) -> Iterator[ServiceProcess]:
+    """A process with all adapters, and two folders of Label Studio's files. It needs `TOOL_KEY`."""
+    more_files = tool_files.parent / "more files"
+    for folder in (tool_files, more_files):
+        folder.mkdir()
     settings = {
         "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling,cvat",
-        "EDGESAM_LABEL_STUDIO_FILES": str(tool_files),
+        "EDGESAM_LABEL_STUDIO_FILES": f"{tool_files}:{more_files}",
         "EDGESAM_API_KEYS": f'["{TOOL_KEY}"]',
         "EDGESAM_MAX_IMAGE_BYTES": "400000",
         "EDGESAM_MAX_REQUEST_BYTES": "100000",
         "EDGESAM_MAX_PROMPTS": "4",
     }
-    with (
-        ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **settings}) as service,
-        open_client(service.url, headers={"Authorization": f"Bearer {TOOL_KEY}"}) as client,
-    ):
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **settings}) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def tools(tools_log: ServiceProcess) -> Iterator[httpx.Client]:
+    """A client of `tools_log`. It sends the required `TOOL_KEY` as most of the tools do."""
+    with open_client(tools_log.url, headers={"Authorization": f"Bearer {TOOL_KEY}"}) as client:
         yield client

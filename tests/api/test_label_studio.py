@@ -7,46 +7,13 @@ import httpx
 import numpy as np
 import pytest
 from support.brush_regions import brush_pixels
-from support.noise_images import noise_file
+from support.noise_images import as_file, noise_file, noise_image
 from support.raw_http import RawConnection
-from support.service_client import assert_problem, embed, point
+from support.service_client import assert_problem, embed, point, request_line
+from support.studio_requests import CONFIG, HEIGHT, WIDTH, body, keypoint, predict, rectangle
 from support.tool_images import as_base64, as_data_uri, best_mask
 
 from service.errors import BodyTooLarge, InvalidRequest, MalformedBody, Unauthorized, UnsupportedImage
-
-HEIGHT, WIDTH = 60, 80
-CONFIG = """
-<View>
-  <Image name="img" value="$image" zoom="true"/>
-  <BrushLabels name="brush" toName="img"><Label value="Cat"/><Label value="Dog"/></BrushLabels>
-  <KeyPointLabels name="kp" toName="img" smart="true"><Label value="Cat"/><Label value="Dog"/></KeyPointLabels>
-  <RectangleLabels name="box" toName="img" smart="true"><Label value="Cat"/><Label value="Dog"/></RectangleLabels>
-</View>"""
-
-
-def keypoint(x, y, label="Cat", **members):
-    value = {"x": x, "y": y, "width": 0.3, "labels": [label], "keypointlabels": [label]}
-    region = {"original_width": 80, "original_height": 60, "image_rotation": 0, "value": value, "is_positive": True}
-    return {**region, "id": "a", "from_name": "kp", "to_name": "img", "type": "keypointlabels", **members}
-
-
-def rectangle(x, y, width, height, **members):
-    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": ["Dog"]}
-    return {"value": value, "from_name": "box", "to_name": "img", "type": "rectanglelabels", "id": "b", **members}
-
-
-def body(image, *regions, config=CONFIG, context=True):
-    return {
-        "tasks": [{"id": 7, "data": {"image": image, "more": [1, 2]}, "annotations": [], "predictions": []}],
-        "model_version": "x",
-        "project": "3.1700000000",
-        "label_config": config,
-        "params": {"login": None, "password": None, "context": {"result": list(regions)} if context else None},
-    }
-
-
-def predict(client, *arguments, **options):
-    return client.post("/label-studio/predict", json=body(*arguments, **options))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +28,7 @@ def test_a_backend_connects(tools):
     assert tools.get("/label-studio/health").json()["status"] == "UP"
     assert tools.post("/label-studio/setup", json=setup).json() == {"model_version": model}
     assert tools.post("/label-studio/versions", json={"project": "3.17"}).json() == {"versions": [model]}
+    assert tools.get("/label-studio/versions").json() == {"versions": [model]}
     assert tools.post("/label-studio/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 201
 
 
@@ -108,7 +76,7 @@ def test_opening_a_task_embeds_its_image_for_the_first_click(tools, next_seed):
     opened = predict(tools, image, context=False)
     click = predict(tools, image, keypoint(50, 25))
 
-    assert opened.json() == {"results": []}
+    assert opened.json() == {"results": [[]]}
     assert "encode;dur" not in click.headers["server-timing"]
 
 
@@ -118,16 +86,42 @@ def test_regions_of_other_kinds_are_ignored(tools, data):
     alone = predict(tools, as_data_uri(data), brush)
     beside = predict(tools, as_data_uri(data), keypoint(50, 25), brush)
 
-    assert alone.json() == {"results": []}
+    assert alone.json() == {"results": [[]]}
     assert len(beside.json()["results"]) == 1
 
 
-def test_several_tasks_without_a_click_have_no_results(tools):
-    asked = body("http://somewhere/x.jpg", context=False)
+def test_several_tasks_without_a_click_are_all_embedded_ahead(tools, next_seed):
+    images = [as_data_uri(noise_file((HEIGHT, WIDTH), seed=next_seed + index)) for index in range(3)]
+    tasks = [{"id": index, "data": {"image": image}} for index, image in enumerate(images)]
 
-    response = tools.post("/label-studio/predict", json={**asked, "tasks": asked["tasks"] * 3})
+    response = tools.post("/label-studio/predict", json={**body("", context=False), "tasks": tasks})
 
-    assert (response.status_code, response.json()) == (200, {"results": []})
+    assert response.json() == {"results": [[], [], []]}
+    for image in images:
+        assert "encode;dur" not in predict(tools, image, keypoint(50, 25)).headers["server-timing"]
+
+
+def test_an_image_that_cannot_be_embedded_does_not_keep_the_others_from_it(tools, tools_log, next_seed):
+    good = as_data_uri(noise_file((HEIGHT, WIDTH), seed=next_seed))
+    tasks = [{"data": {"image": image}} for image in ("http://somewhere/x.jpg", 7, "data:image/png;base64,AAAA", good)]
+
+    response = tools.post(
+        "/label-studio/predict",
+        json={**body("", context=False), "tasks": tasks},
+        headers={"X-Request-ID": f"ahead-{next_seed}"},
+    )
+
+    assert (response.status_code, response.json()) == (200, {"results": [[]] * 4})
+    assert "encode;dur" not in predict(tools, good, keypoint(50, 25)).headers["server-timing"]
+    assert "this service does not fetch" in request_line(tools_log, f"ahead-{next_seed}")["detail"]
+
+
+def test_more_tasks_than_one_request_can_embed_make_label_studio_ask_for_each(tools, data):
+    tasks = [{"data": {"image": image}, "annotations": []} for image in (as_data_uri(data), *["http://x/y.png"] * 200)]
+
+    response = tools.post("/label-studio/predict", json={**body("", context=False), "tasks": tasks})
+
+    assert response.json() == {"results": [[]]}
 
 
 @pytest.mark.parametrize(
@@ -137,9 +131,14 @@ def test_several_tasks_without_a_click_have_no_results(tools):
         ("a/ä b.png", "http://studio:8080/sub/data/local-files/?d=a%2F%C3%A4+b.png"),
         ("upload/3/1f-c d.png", "/data/upload/3/1f-c%20d.png"),
         ("upload/3/1f-c d.png", "https://studio/data/upload/3/1f-c%20d.png"),
+        ("upload/3/1f-c d.png", "/label-studio/data/upload/3/1f-c%20d.png"),
+        ("upload/3/1f-c d.png", "/storage-data/uploaded/?filepath=upload/3/1f-c%20d.png"),
+        ("second.png", "/data/local-files/?d=second.png"),
     ],
 )
-def test_label_studios_own_files_are_read_from_their_folder(tools, tool_files, data, name, address):
+def test_label_studios_own_files_are_read_from_their_folders(tools, tool_files, data, name, address):
+    if name == "second.png":
+        tool_files = tool_files.parent / "more files"
     (tool_files / name).parent.mkdir(parents=True, exist_ok=True)
     (tool_files / name).write_bytes(data)
 
@@ -179,7 +178,8 @@ def test_only_regular_files_inside_the_folder_are_read(tools, tool_files, data, 
     "address",
     [
         "http://169.254.169.254/latest/meta-data", "https://x/y.png", "s3://bucket/key.jpg", "file:///etc/passwd",
-        "HTTP://x", "/data/other/x.png", "http://[", "ftp://x/data/local-filesx?d=a",
+        "HTTP://x", "/data/other/x.png", "http://[", "ftp://x/data/local-filesx?d=a", "/x.png", "/label-studio/x.png",
+        "/iVBORw0KGgo", "images/x.png?from=http://y", "/data/upload/3/" + "a" * 5000, "gs://bucket/key.jpg",
     ],
 )  # fmt: skip
 def test_an_address_is_refused_with_advice_and_not_fetched(tools, address):
@@ -208,14 +208,13 @@ def test_a_file_larger_than_an_upload_is_refused(tools, tool_files):
         ({"tasks": [{"data": {"image": as_base64(b"no image at all")}}]}, UnsupportedImage),
         ({"label_config": ""}, InvalidRequest),
         ({"label_config": "<View"}, InvalidRequest),
-        ({"label_config": CONFIG.replace("BrushLabels", "PolygonLabels")}, InvalidRequest),
+        ({"label_config": CONFIG.replace("BrushLabels", "EllipseLabels")}, InvalidRequest),
         ({"label_config": CONFIG.replace("$image", "$image[0].url")}, InvalidRequest),
         ({"label_config": '<!DOCTYPE v [<!ENTITY a "b">]>' + CONFIG}, InvalidRequest),
         ({"params": {"context": {"result": [keypoint(1e300, 5)]}}}, InvalidRequest),
         ({"params": {"context": {"result": [keypoint(5, 5)] * 65}}}, InvalidRequest),
         ({"params": {"context": {"result": [{**keypoint(5, 5), "to_name": "other"}]}}}, InvalidRequest),
-        ({"params": {"context": {"result": [{**rectangle(5, 5, 9, 9), "value": {"x": 1, "y": 2, "rotation": 9}}]}}},
-         InvalidRequest),
+        ({"params": {"context": {"result": [{**keypoint(5, 5), "image_rotation": 90}]}}}, InvalidRequest),
     ],
 )  # fmt: skip
 def test_a_request_that_cannot_be_translated_is_a_problem(tools, data, change, error):
@@ -246,6 +245,40 @@ def test_base64_that_begins_like_a_path_is_an_image(tools, next_seed):
 
     assert predict(tools, lines, keypoint(50, 25)).status_code == 200
     assert embed(tools, data)
+
+
+def test_base64_of_a_jpeg_begins_with_a_slash_and_is_an_image(tools, next_seed):
+    text = as_base64(as_file(noise_image((HEIGHT, WIDTH), next_seed), "JPEG"))
+    assert text.startswith("/9j/")
+
+    assert predict(tools, text, keypoint(50, 25)).status_code == 200
+
+
+def test_earlier_annotations_and_drafts_do_not_count_as_members(tools, data):
+    """Also with the bounds of this process, 12 500 members, which are narrower than those of a cluster."""
+    brush = {"type": "brushlabels", "value": {"format": "rle", "rle": [7] * 40_000}}
+    asked = body(as_data_uri(data), keypoint(50, 25), brush)
+    for name in ("annotations", "predictions", "drafts"):
+        asked["tasks"][0][name] = [{"result": [brush, {"value": {"points": [[1, 2]] * 2_000}}]}]
+
+    response = tools.post("/label-studio/predict", json=asked)
+
+    assert response.status_code == 200
+    assert len(response.json()["results"][0]["result"]) == 1
+
+
+def test_the_detail_of_a_refusal_is_logged_because_the_tool_does_not_show_it(tools, tools_log, next_seed):
+    request_id = f"detail-{next_seed}"
+
+    tools.post(
+        "/label-studio/predict",
+        json=body(f"https://elsewhere/{next_seed}.png", keypoint(50, 25), config=f"<View a='{next_seed}'/>"),
+        headers={"X-Request-ID": request_id},
+    )
+
+    line = request_line(tools_log, request_id)
+    assert line["problem"] == "invalid-request"
+    assert "has no BrushLabels or PolygonLabels" in line["detail"]
 
 
 def test_the_key_may_be_the_password_of_basic_authentication(tools):

@@ -138,10 +138,10 @@ def test_the_example_of_an_embedding_s_download_runs(service_url: str, clone: Pa
 
 
 def test_the_requests_of_labelling_tools_are_answered(clone: Path):
-    text = page("docs/how-to/labelling-tools.md")
-    settings = dict(re.findall(r"(EDGESAM_\w+)=(\S+)", "\n".join(blocks(text, "sh")[1:])))
+    studio = page("docs/how-to/label-studio.md")
+    settings = dict(re.findall(r"(EDGESAM_\w+)=(\S+)", blocks(studio, "sh")[0]))
     settings["EDGESAM_ADAPTERS"] = ",".join(ADAPTERS)
-    pages = (text, page("docs/how-to/x-anylabeling.md"), page("docs/how-to/cvat.md"))
+    pages = (studio, page("docs/how-to/x-anylabeling.md"), page("docs/how-to/cvat.md"))
     examples = [block for text in pages for block in blocks(text, "sh") if block.startswith("curl ")]
 
     with ServiceProcess(settings) as service:

@@ -33,6 +33,10 @@ components: [{k8s}/components/tracing]
 resources: [{k8s}/base]
 components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/keda]
 """,
+    "label-studio": """
+resources: [{k8s}/overlays/cpu]
+components: [{k8s}/components/label-studio, {k8s}/components/api-keys]
+""",
     "gateway": """
 resources: [{k8s}/base]
 components: [{k8s}/components/redis, {k8s}/components/gateway, {k8s}/components/hpa]

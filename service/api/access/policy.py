@@ -30,6 +30,7 @@ class RoutePolicy:
         permit: Name of the permits that requests hold until the answer is sent. None: no permit is needed.
         replica_role: Role of the replicas that answer, beside those of the role all. None: every replica answers.
         is_open: Whether requests need no API key.
+        logs_detail: Whether the log line of a request has the detail of its problem: the client does not show it.
         problem_renderer: Function that renders the problems of the route. None: problem documents.
     """
 
@@ -38,6 +39,7 @@ class RoutePolicy:
     permit: PermitName | None = None
     replica_role: Literal["embed", "segment"] | None = None
     is_open: bool = False
+    logs_detail: bool = False
     problem_renderer: ProblemRenderer | None = None
 
     def allows(self, roles: frozenset[Role]) -> bool:
@@ -53,7 +55,7 @@ OPEN: Final = RoutePolicy(is_open=True)
 ANY_KEY: Final = RoutePolicy(roles=(frozenset(),))
 ADMIN_ONLY: Final = RoutePolicy()
 # A labelling tool sends its image with every click.
-ADAPTER_PREDICTION: Final = RoutePolicy((frozenset({EMBED, SEGMENT}),), EMBED, "uploads")
+ADAPTER_PREDICTION: Final = RoutePolicy((frozenset({EMBED, SEGMENT}),), EMBED, "uploads", logs_detail=True)
 
 _ATTRIBUTE: Final = "route_policy"
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
+from service.api.adapters.label_studio_download import StudioDownloads
 from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body
 from service.api.problems import broken_rule, invalid_request
 from service.api.request_context import request_context
@@ -30,7 +31,7 @@ Read = TypeVar("Read")
 # groups of four characters.
 _PIECE_BYTES: Final = 256 * 1024
 
-# Label Studio repeats the brush regions of a task with every click, a number for each byte of them.
+# Bound on the members of a body: one for each so many bytes that a request may have beside its image.
 _BYTES_PER_MEMBER: Final = 8
 
 
@@ -50,7 +51,8 @@ class Exchange:
         executor: Threads that parse bodies and write answers.
         limits: Bounds of request bodies and prompts.
         model: Name of the served model, which tools show.
-        files: Folder of the images that a tool may name by an address. None: images come with the request.
+        files: Folders of the images that a tool may name by an address. None: images come with the request.
+        downloads: Access to the images of a Label Studio server. None: no image is fetched.
     """
 
     embedder: Embedder
@@ -58,9 +60,15 @@ class Exchange:
     executor: TimedExecutor
     limits: RequestLimits
     model: str
-    files: Path | None = None
+    files: Sequence[Path] = ()
+    downloads: StudioDownloads | None = None
 
-    async def read(self, request: Request, parse: Callable[[bytes], Read]) -> Read:
+    async def read(
+        self,
+        request: Request,
+        parse: Callable[[bytes], Read],
+        shorten: Callable[[bytes], bytes] | None = None,
+    ) -> Read:
         """Return the parsed body of a request. A body that is larger than that of a click is parsed in a thread.
 
         A body may hold one image in base64 and, beside it, as much as a body of /segment.
@@ -68,9 +76,11 @@ class Exchange:
         Args:
             request: Request with an unread body.
             parse: Function that parses the body. Blocking.
+            shorten: Function that removes from the body what the adapter does not use, before the bound on members is
+                checked. Blocking. None: everything counts.
 
         Raises:
-            BodyTooLarge, BodyTimeout, MalformedBody, InvalidRequest: Errors of `read_body` and `parse`.
+            BodyTooLarge, BodyTimeout, MalformedBody, InvalidRequest: Errors of `read_body`, `shorten` and `parse`.
         """
         limits = self.limits
         body = await read_body(
@@ -81,8 +91,8 @@ class Exchange:
         )
         request.state.body_read_at = perf_counter()
         if len(body) <= SMALL_BODY_BYTES:
-            return self._parsed(body, parse)
-        return await self.executor.run(request.state.timings, self._parsed, body, parse)
+            return self._parsed(body, parse, shorten)
+        return await self.executor.run(request.state.timings, self._parsed, body, parse, shorten)
 
     async def embed(self, request: Request, text: bytes, unwrap: Callable[[bytes], bytes] | None = None) -> EmbedResult:
         """Embed the image that `text` stands for. An image that is embedded already costs its hash and a look-up.
@@ -153,7 +163,9 @@ class Exchange:
             raise MalformedBody(f"The image is not base64 ({error}). Send the bytes of the file in base64.") from error
         return b"".join(pieces)
 
-    def _parsed(self, body: bytes, parse: Callable[[bytes], Read]) -> Read:
+    def _parsed(self, body: bytes, parse: Callable[[bytes], Read], shorten: Callable[[bytes], bytes] | None) -> Read:
+        if shorten is not None:
+            body = shorten(body)
         # Every member costs time and memory before the schema is checked. Base64 has no comma.
         if body.count(b",") > self.limits.max_request_bytes // _BYTES_PER_MEMBER:
             raise broken_rule("/", "more members than a request needs. Send the image, the prompts and little else.")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from math import ceil, floor
@@ -51,6 +51,7 @@ class RequestMiddleware:
         policies: Policies by method and route template, as from `policies_of`.
         send_timeout_s: Time in which a client has to take its answer, in seconds. Then the connection is closed.
         tracing: Exporter of traces; None without traces.
+        detailed_routes: Templates of the routes whose log lines have the detail of a problem.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class RequestMiddleware:
         policies: Mapping[tuple[str, str], RoutePolicy],
         send_timeout_s: float = 30.0,
         tracing: Tracing | None = None,
+        detailed_routes: Container[str] = frozenset(),
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -74,7 +76,7 @@ class RequestMiddleware:
         self._objective_duration = cache(metrics.objective_duration_seconds.labels)
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
-        self._log = RequestLog()
+        self._log = RequestLog(detailed_routes=detailed_routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""

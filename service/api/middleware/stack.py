@@ -79,5 +79,6 @@ def add_middleware(
         policies=policies,
         send_timeout_s=send_timeout_s,
         tracing=tracing,
+        detailed_routes={path for (_, path), policy in policies.items() if policy.logs_detail},
     )
     add_cors(app, origins)

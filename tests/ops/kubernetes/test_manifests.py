@@ -127,6 +127,7 @@ def test_referenced_objects_exist_and_secrets_are_not_included(every, name):
         "edgesam-redis-tls": {"ca.crt", "tls.crt", "tls.key"},
         "edgesam-redis-client": {"tls.crt", "tls.key"},
         "edgesam-api-keys": {"keys.json"},
+        "edgesam-label-studio": {"token"},
     }
 
     assert manifests.of("Secret") == []
@@ -177,6 +178,8 @@ EGRESS = {
     "edgesam-redis": {(6379, "TCP"), *DNS},
     "redis": set(),
 }
+# What a component adds for the replicas, by variant.
+ADDED_EGRESS = {"traced": {(4318, "TCP")}, "label-studio": {(8080, "TCP")}}
 
 
 def policies_for(manifests, deployment):
@@ -201,7 +204,7 @@ def test_policies_allow_only_the_expected_connections(every, name):
         ingress = [rule for spec in chosen for rule in spec.get("ingress", [])]
         egress = [rule for spec in chosen for rule in spec.get("egress", [])]
         kind = labels_of(deployment)["app.kubernetes.io/name"]
-        expected = EGRESS[kind] | ({(4318, "TCP")} if (name, kind) == ("traced", "edgesam") else set())
+        expected = EGRESS[kind] | (ADDED_EGRESS.get(name, set()) if kind == "edgesam" else set())
 
         assert all(rule["from"] for rule in ingress)
         assert all(rule["to"] for rule in egress)
@@ -239,15 +242,22 @@ def test_policies_allow_all_dns_servers_of_clusters_and_nothing_else(every, name
         assert [block for block in blocks if block.num_addresses > 1] == []
 
 
-def test_only_replicas_may_connect_to_the_collector(every):
-    manifests = every["traced"]
-    policy = manifests.named("NetworkPolicy", "edgesam-to-collector")["spec"]
-    ((rule,), replicas) = policy["egress"], manifests.services()
+@pytest.mark.parametrize(
+    ("variant", "policy", "variable"),
+    [
+        ("traced", "edgesam-to-collector", "EDGESAM_OTLP_ENDPOINT"),
+        ("label-studio", "edgesam-and-label-studio", "EDGESAM_LABEL_STUDIO_URL"),
+    ],
+)
+def test_only_replicas_may_connect_to_another_namespace(every, variant, policy, variable):
+    manifests = every[variant]
+    spec = manifests.named("NetworkPolicy", policy)["spec"]
+    ((rule,), replicas) = spec["egress"], manifests.services()
 
-    addresses = {urlsplit(manifests.environment(one)["EDGESAM_OTLP_ENDPOINT"]).netloc for one in replicas}
-    chosen = [one for one in manifests.of("Deployment") if chooses(policy["podSelector"], labels_of(one))]
+    addresses = {urlsplit(manifests.environment(one)[variable]).netloc for one in replicas}
+    chosen = [one for one in manifests.of("Deployment") if chooses(spec["podSelector"], labels_of(one))]
 
-    assert len(replicas) == 2
+    assert replicas
     assert chosen == replicas
     (peer,) = rule["to"]  # one peer with both selectors; one selector alone would allow much more
     assert peer.keys() == {"namespaceSelector", "podSelector"}

@@ -1,0 +1,83 @@
+"""Masks as Label Studio's regions: brush regions, and polygons in per cent of the image."""
+
+import secrets
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from service.api.adapters.label_studio_brush import encode_brush
+from service.api.adapters.label_studio_request import Target
+from service.api.rendering import JSON
+from service.inference.segmentation_builder import SegmentedMask
+from service.sam.decoded_image import ImageInfo
+from service.sam.masks import Mask
+from service.sam.polygons import encode_outlines
+from service.sam.transforms import Size
+
+# Tolerance of polygons relative to the length of an outline, which is about that of the box around it. People move the
+# vertices by hand, so there should be few.
+_TOLERANCE: Final = 0.001
+_MAX_TOLERANCE_PIXELS: Final = 100.0
+# Smallest area of a polygon, relative to the largest. Users would have to delete each smaller one by hand.
+_SMALLEST_PART: Final = 0.1
+
+
+class RegionRenderer:
+    """Renders the best mask as one brush region, or as one polygon for each of its larger parts.
+
+    Args:
+        target: Target of the answer.
+        model: Name of the served model.
+    """
+
+    masks_per_prompt: int | None = 1
+
+    def __init__(self, target: Target, model: str) -> None:
+        self._target = target
+        self._model = model
+        self._values: list[dict[str, Any]] = []
+        self._score = 0.0
+
+    def add(self, _prompt: int, mask: SegmentedMask) -> None:
+        """See `Renderer`."""
+        self._score = mask.score
+        if self._target.region_type == "brushlabels":
+            self._values = [{"format": "rle", "rle": encode_brush(mask.mask)}]
+        else:
+            self._values = [{"points": points, "closed": True} for points in _polygons(mask.mask)]
+
+    def finish(self, image: ImageInfo, _boxes: object = None) -> Response:
+        """See `Renderer`."""
+        result = [self._region(value, image.size) for value in self._values]
+        prediction = {"result": result, "score": self._score, "model_version": self._model}
+        return Response(orjson.dumps({"results": [prediction]}, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+
+    def _region(self, value: dict[str, Any], original_size: Size) -> dict[str, Any]:
+        height, width = original_size
+        target = self._target
+        return {
+            "id": secrets.token_hex(5),  # id of a region and not of a mask: a user may accept the same click twice
+            "type": target.region_type,
+            "from_name": target.from_name,
+            "to_name": target.to_name,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": self._score,
+            "readonly": False,
+            "value": {**value, target.region_type: target.labels},
+        }
+
+
+def _polygons(mask: Mask) -> list[list[list[float]]]:
+    """Return the outlines of the larger parts, largest first, in per cent of the image."""
+    height, width = mask.size
+    x0, y0, x1, y1 = mask.box
+    tolerance = min(_MAX_TOLERANCE_PIXELS, _TOLERANCE * 2 * (x1 - x0 + y1 - y0))
+    outlines = encode_outlines(mask, tolerance_pixels=tolerance)
+    return [
+        [[x / width * 100, y / height * 100] for x, y in outline.ring]
+        for outline in outlines
+        if outline.area >= _SMALLEST_PART * outlines[0].area
+    ]
