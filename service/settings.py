@@ -243,10 +243,10 @@ class Settings(BaseSettings):
         "needed, else open.",
     )
 
-    adapters: Annotated[list[Literal["label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
+    adapters: Annotated[list[Literal["cvat", "label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
         default_factory=list,
-        description="Protocols of labelling tools to answer, separated by commas: label-studio, roboflow, "
-        "x-anylabeling.",
+        description="Protocols of labelling tools to answer, separated by commas: cvat, label-studio, "
+        "roboflow, x-anylabeling.",
     )
     label_studio_files: Annotated[list[DirectoryPath], NoDecode] = Field(
         default_factory=list,

@@ -1,7 +1,8 @@
 """Errors as RFC 9457 problem documents, for the service's own errors and for those of the framework."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -58,6 +59,50 @@ FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The reason why a request is not answered as asked, in the members of RFC 9457.
+
+    Args:
+        status: HTTP status that the problem has in metrics and in the access log.
+        code: Stable code of the problem.
+        title: Title, the same for every problem with this code.
+        detail: One or two sentences for this case.
+        extra: Further members of the problem document, JSON values only.
+        headers: Headers of the problem document.
+    """
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+ProblemRenderer = Callable[[Problem, str], Response]
+"""Function that makes the answer of a problem and the id of its request."""
+
+
+def problem_document(problem: Problem, request_id: str) -> Response:
+    """Return a problem as a document of RFC 9457, with its own status.
+
+    Args:
+        problem: Problem that is answered.
+        request_id: Id of the request, as in X-Request-ID and the log.
+    """
+    document = {
+        "type": f"/problems/{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request_id,
+        "code": problem.code,
+        **problem.extra,
+    }
+    return Response(orjson.dumps(document), problem.status, media_type=MEDIA_TYPE, headers=dict(problem.headers))
+
+
 def refuse(scope: Scope, error: ServiceError, metrics: Metrics) -> Response:
     """Return the answer to a request that fails with `error`, count it, and note its code and detail for the log.
 
@@ -66,19 +111,29 @@ def refuse(scope: Scope, error: ServiceError, metrics: Metrics) -> Response:
         error: Reason of the refusal.
         metrics: Metrics of the process.
     """
-    state = scope["state"]
-    state["problem"], state["detail"] = error.code, error.detail
-    if isinstance(error, COUNTED_REFUSALS) and state["route"] != _READINESS_ROUTE:
+    if isinstance(error, COUNTED_REFUSALS) and scope["state"]["route"] != _READINESS_ROUTE:
         metrics.rejected(error.code).inc()
-    return problem_response(error, state["request_id"])
+    return _answer(scope, problem_of(error))
 
 
-def problem_response(error: ServiceError, request_id: str) -> Response:
-    """Return the problem document of an error as a response.
+def framework_problem(scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer to a request that the framework refused, or that failed unexpectedly.
+
+    Args:
+        scope: ASGI scope of the request, with the state that RequestMiddleware sets.
+        status: HTTP status. 500 stands for a failure of our own code.
+        detail: Text for the client; never the message of an unexpected exception.
+        headers: Further headers of the answer.
+    """
+    code, title = FRAMEWORK_PROBLEMS.get(status, ("http-error", HTTPStatus(status).phrase))
+    return _answer(scope, Problem(status, code, title, detail, headers=headers or {}))
+
+
+def problem_of(error: ServiceError) -> Problem:
+    """Return an error of the service as a problem.
 
     Args:
         error: Error of the service.
-        request_id: Id of the request, as in X-Request-ID and the log.
     """
     headers = {}
     if error.retry_after_s is not None:
@@ -91,20 +146,18 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
         headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
     elif isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.extra['size']}"  # RFC 9110, 15.5.17
-    return _response(error.status, error.code, error.title, error.detail, request_id, error.extra, headers)
+    return Problem(error.status, error.code, error.title, error.detail, error.extra, headers)
 
 
-def framework_problem(status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer to a request that the framework refused, or that failed unexpectedly.
+def _answer(scope: Scope, problem: Problem) -> Response:
+    """Return a problem in the form of its route. Every problem of a request with a route passes here.
 
-    Args:
-        status: HTTP status. 500 stands for a failure of our own code.
-        detail: Text for the client; never the message of an unexpected exception.
-        request_id: Id of the request, as in X-Request-ID and the log.
-        headers: Further headers of the answer.
+    Metrics and access log read code, status and detail from the state: the answer may have another status.
     """
-    code, title = FRAMEWORK_PROBLEMS.get(status, ("http-error", HTTPStatus(status).phrase))
-    return _response(status, code, title, detail, request_id, {}, headers or {})
+    state = scope["state"]
+    state.update(problem=problem.code, problem_status=problem.status, detail=problem.detail)
+    render: ProblemRenderer = state.get("problem_renderer") or problem_document
+    return render(problem, state["request_id"])
 
 
 def invalid_request(error: ValidationError) -> InvalidRequest | MalformedBody:
@@ -161,7 +214,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
         headers = error.headers
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers = {"Allow": _allowed_methods(request)}
-        return framework_problem(error.status_code, detail, request.state.request_id, headers)
+        return framework_problem(request.scope, error.status_code, detail, headers)
 
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(RequestValidationError, validation_error)
@@ -188,24 +241,3 @@ def _allowed_methods(request: Request) -> str:
         for method in getattr(route, "methods", None) or ()
     }
     return ", ".join(sorted(methods))
-
-
-def _response(
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    request_id: str,
-    extra: Mapping[str, Any],
-    headers: Mapping[str, str],
-) -> Response:
-    document = {
-        "type": f"/problems/{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request_id,
-        "code": code,
-        **extra,
-    }
-    return Response(orjson.dumps(document), status, media_type=MEDIA_TYPE, headers=headers)

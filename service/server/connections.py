@@ -11,7 +11,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.middleware.sending import CONNECTION
-from service.api.problems import problem_response
+from service.api.problems import problem_document, problem_of
 from service.errors import HeadTimeout, HeadTooLarge, MalformedHead, Overloaded, ServiceError
 
 logger = logging.getLogger("service")
@@ -225,7 +225,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         is_alone = self.cycle is not None and not self.cycle.response_started and not self.pipeline
         if self.cycle is None or self.cycle.response_complete or is_alone:
-            self.transport.write(_as_bytes(problem_response(error, secrets.token_hex(8))))
+            self.transport.write(_as_bytes(problem_document(problem_of(error), secrets.token_hex(8))))
         self._close()
 
     def _count_trailers(self, received: int, bounds: ConnectionBounds) -> None:

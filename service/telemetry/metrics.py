@@ -42,6 +42,14 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.objective_duration_seconds = Histogram(
+            "edgesam_objective_duration_seconds",
+            "Time of successful requests by latency objective (clicks, images), on all routes. That of a labelling "
+            "tool begins when its body has arrived, because each click carries the image.",
+            ["objective"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.stage_duration_seconds = Histogram(
             "edgesam_stage_duration_seconds",
             "Time one stage of a request took.",

@@ -101,7 +101,7 @@ def tools_log(artifact: Path, tool_files: Path) -> Iterator[ServiceProcess]:
     for folder in (tool_files, more_files):
         folder.mkdir()
     settings = {
-        "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling",
+        "EDGESAM_ADAPTERS": "label-studio, roboflow,x-anylabeling,cvat",
         "EDGESAM_LABEL_STUDIO_FILES": f"{tool_files}:{more_files}",
         "EDGESAM_API_KEYS": f'["{TOOL_KEY}"]',
         "EDGESAM_MAX_IMAGE_BYTES": "400000",

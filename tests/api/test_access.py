@@ -28,6 +28,7 @@ from support.service_client import (
 from support.service_process import ServiceProcess
 
 from service.api.access.policy import policies_of
+from service.api.adapters import ADAPTERS
 from service.api.routes.playground import RUNTIME_FILES
 from service.app import create_app
 from service.errors import EmbeddingNotFound, Forbidden, MaskNotFound, RateLimited, Unauthorized
@@ -183,7 +184,7 @@ def test_a_page_of_another_site_cannot_use_the_key_that_a_browser_stores(as_, wh
 def test_every_route_has_its_intended_policy(tmp_path):
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"whatever decodes in the browser")
-    everything = {"adapters": ["label-studio", "roboflow", "x-anylabeling"], "browser_runtime_dir": tmp_path}
+    everything = {"adapters": sorted(ADAPTERS), "browser_runtime_dir": tmp_path}
     app = create_app(Settings(api_keys=[PLAIN], **everything))
 
     policies = policies_of(app.router.routes)

@@ -2,20 +2,25 @@
 
 import json
 import socket
+from time import perf_counter
 from typing import get_args
 
 import httpx
 import pytest
 from pydantic import ValidationError
+from support.noise_images import noise_file
 from support.raw_http import RawConnection
 from support.service_client import PROBLEM, Scrape, assert_problem, open_client, wait_for_in_flight
 from support.service_process import ServiceProcess
+from support.tool_images import as_base64
 
 from service.api.adapters import ADAPTERS
 from service.errors import BodyTooLarge, Overloaded, Unauthorized
 from service.settings import Settings
 
-POSTS = ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", "/v1/predict")
+CVAT = "/api/function_invocations"
+REFUSING_WITH_200 = "/v1/predict"  # see test_x_anylabeling_refusals.py
+POSTS = ("/label-studio/predict", "/sam/segment_image", "/sam2/segment_image", CVAT, f"/cvat{CVAT}")
 
 
 def test_the_setting_names_the_existing_adapters(monkeypatch):
@@ -59,8 +64,9 @@ def test_a_request_without_a_key_is_refused(tools, path):
 @pytest.mark.parametrize("path", POSTS)
 def test_a_body_larger_than_any_upload_is_refused_unread(tools, path):
     too_many = 400_000 * 4 // 3 + 100_000 + 1
+    headers = {"x-nuclio-function-name": "edgesam"}
 
-    document = assert_problem(tools.post(path, content=bytes(too_many)), BodyTooLarge)
+    document = assert_problem(tools.post(path, content=bytes(too_many), headers=headers), BodyTooLarge)
 
     assert document["limit"] == too_many - 1
 
@@ -80,19 +86,66 @@ def test_an_image_larger_than_an_upload_is_refused(tools, path):
             "image": {"type": "base64", "value": image},
             "prompts": {"prompts": [{"points": [{"x": 1, "y": 1, "positive": True}]}]},
         },
-        "/v1/predict": {"model": tools.get("/models").json()["models"][0]["name"], "image": image},
-    }[path]  # fmt: skip
+    }.get(path, {"image": image, "pos_points": [[1, 1]], "neg_points": []})  # fmt: skip
 
-    assert assert_problem(tools.post(path, json=asked), BodyTooLarge)["limit"] == 400_000
+    answer = tools.post(path, json=asked, headers={"x-nuclio-function-name": "edgesam"})
+
+    assert assert_problem(answer, BodyTooLarge)["limit"] == 400_000
 
 
 def test_requests_are_measured_under_their_route(tools):
-    for path in POSTS:
+    paths = {*POSTS, REFUSING_WITH_200}
+    for path in paths:
         tools.post(path, json={})
 
     routes = Scrape(tools).labels("edgesam_http_request_duration_seconds_count", "route")
 
-    assert set(POSTS) <= routes
+    assert paths <= routes
+
+
+def test_a_tools_click_counts_in_the_objective_of_clicks_once_its_image_is_embedded(tools, next_seed):
+    body = {
+        "image": as_base64(noise_file((40, 50), next_seed)), "pos_points": [[9, 9]], "neg_points": [],
+    }  # fmt: skip
+
+    def counts():
+        scrape = Scrape(tools)
+        return [
+            scrape.value("edgesam_objective_duration_seconds_count", objective=objective)
+            for objective in ("images", "clicks")
+        ]
+
+    def click(content):
+        answer = tools.post(CVAT, json=content, headers={"x-nuclio-function-name": "edgesam"})
+        return answer.status_code, counts()
+
+    images, clicks = counts()
+
+    assert click(body) == (200, [images + 1, clicks])  # it computes the embedding
+    assert click(body) == (200, [images + 1, clicks + 1])
+    assert click({**body, "pos_points": []}) == (422, [images + 1, clicks + 1])
+
+
+def test_a_slow_upload_does_not_count_against_the_objective_of_clicks(tools, next_seed):
+    content = json.dumps({"image": as_base64(noise_file((40, 50), next_seed)), "pos_points": [[9, 9]]}).encode()
+    headers = [
+        f"Content-Length: {len(content)}", "x-nuclio-function-name: edgesam",
+        f"Authorization: {tools.headers['authorization']}",
+    ]  # fmt: skip
+    tools.post(CVAT, content=content, headers={"x-nuclio-function-name": "edgesam"})
+    before = Scrape(tools).value("edgesam_objective_duration_seconds_sum", objective="clicks")
+    with RawConnection(str(tools.base_url)) as slow:
+        slow.start(CVAT, *headers)
+        wait_for_in_flight(tools, CVAT)
+        slow.send(content[:100])
+        tools.get("/models")  # as long as the body is incomplete, the click waits
+        sent = perf_counter()
+        slow.send(content[100:])
+        assert slow.response().status_code == 200
+        answered_s = perf_counter() - sent
+
+    counted_s = Scrape(tools).value("edgesam_objective_duration_seconds_sum", objective="clicks") - before
+    assert counted_s <= answered_s
 
 
 def test_a_tool_holds_the_permit_of_an_upload(artifact):
@@ -121,9 +174,13 @@ def test_the_service_never_connects_to_an_address_in_a_request(tools):
             "/sam/embed_image": json.dumps(named),
             "/sam/segment_image": json.dumps({**named, "point_coords": [[1, 1]]}),
             "/sam2/segment_image": json.dumps({**named, "prompts": {}}),
-            "/v1/predict": json.dumps({"model": "x", "image": address, "params": {}}),
+            CVAT: json.dumps({"image": address, "pos_points": [[1, 1]]}),
+            REFUSING_WITH_200: json.dumps({"model": "x", "image": address, "params": {}}),
         }
-        headers = {"Referer": address, "Origin": address, "Host": "169.254.169.254", "X-Forwarded-Host": address}
+        headers = {
+            "Referer": address, "Origin": address, "Host": "169.254.169.254", "X-Forwarded-Host": address,
+            "x-nuclio-function-name": "edgesam",
+        }  # fmt: skip
 
         answers = {path: tools.post(path, content=body, headers=headers) for path, body in bodies.items()}
 
@@ -131,4 +188,5 @@ def test_the_service_never_connects_to_an_address_in_a_request(tools):
         with pytest.raises(BlockingIOError):
             listener.accept()
 
+    assert answers.pop(REFUSING_WITH_200).json()["success"] is False
     assert all(400 <= answer.status_code < 500 and answer.status_code != 404 for answer in answers.values()), answers

@@ -33,7 +33,7 @@ def serve(loop="uvloop", *, max_connections=100, head_timeout_s=60.0, max_head_b
         return Response("no", status_code=413)
 
     routes = [Route("/", answer, methods=["GET", "POST"]), Route("/refuse", refuse, methods=["POST"])]
-    middleware = [Middleware(RequestMiddleware, metrics=Metrics(CollectorRegistry()), routes=routes)]
+    middleware = [Middleware(RequestMiddleware, metrics=Metrics(CollectorRegistry()), routes=routes, policies={})]
     bounds = ConnectionBounds(max_connections, head_timeout_s, max_head_bytes)
     return AppServer(
         Starlette(routes=routes, middleware=middleware), http=BoundedProtocol.within(bounds), loop=loop, ws="none"

@@ -44,7 +44,7 @@ def app_of(*, is_direct):
     app.add_middleware(Framework)
     if is_direct:
         app.add_middleware(FastPathMiddleware, endpoints={"/work": work}, metrics=metrics)
-    app.add_middleware(RequestMiddleware, metrics=metrics, routes=app.router.routes)
+    app.add_middleware(RequestMiddleware, metrics=metrics, routes=app.router.routes, policies={})
     install_problem_handlers(app, metrics)
     return app, registry, seen
 

@@ -8,6 +8,7 @@ from support.service_client import Scrape, embed, point, segment
 
 NAMES = {
     "edgesam_http_request_duration_seconds": ("histogram", {"route", "method", "status"}),
+    "edgesam_objective_duration_seconds": ("histogram", {"objective"}),
     "edgesam_stage_duration_seconds": ("histogram", {"stage"}),
     "edgesam_cache_lookups": ("counter", {"tier", "outcome"}),
     "edgesam_cache_bytes": ("gauge", {"tier"}),

@@ -199,6 +199,20 @@ def test_a_request_that_cannot_be_translated_is_a_problem(tools, data, route, me
     assert_problem(response, error)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("mask_input", [[0.5]]), ("load_logits_from_cache", True), ("text_prompt", "a dog")]
+)
+@pytest.mark.parametrize("route", ["/sam/segment_image", "/sam2/segment_image", "/sam3/visual_segment"])
+def test_a_member_that_would_change_the_mask_is_refused_by_name(tools, data, route, name, value):
+    accepted = {"point_coords": [[1, 1]], "point_labels": [1], "mask_input": None, "load_logits_from_cache": False}
+
+    response = tools.post(route, json=sdk_segment(data, POINT, **accepted))
+    refused = tools.post(route, json=sdk_segment(data, POINT, **accepted | {name: value}))
+
+    assert response.status_code == 200
+    assert assert_problem(refused, InvalidRequest)["errors"][0]["where"] == f"/{name}"
+
+
 def test_the_key_is_taken_from_the_sdks_header(tools, data):
     headers = {"Authorization": tools.headers["authorization"]}
 

@@ -47,7 +47,9 @@ class LargeAnswers:
         self.app = Starlette(
             routes=routes,
             middleware=[
-                Middleware(RequestMiddleware, metrics=metrics, routes=routes, send_timeout_s=send_timeout_s),
+                Middleware(
+                    RequestMiddleware, metrics=metrics, routes=routes, policies={}, send_timeout_s=send_timeout_s
+                ),
                 Middleware(AdmissionMiddleware, permits=permits, metrics=metrics),
             ],
         )

@@ -29,7 +29,9 @@ def service_of(endpoint):
     """Return an app of one route, and its metrics."""
     registry = CollectorRegistry()
     routes = [Route("/work", endpoint)]
-    request = Middleware(RequestMiddleware, metrics=Metrics(registry), routes=routes, send_timeout_s=3600.0)
+    request = Middleware(
+        RequestMiddleware, metrics=Metrics(registry), routes=routes, policies={}, send_timeout_s=3600.0
+    )
     return Starlette(routes=routes, middleware=[request]), registry
 
 

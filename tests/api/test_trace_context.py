@@ -81,7 +81,11 @@ def test_log_line_and_exemplar_of_a_request_have_its_trace_id(limited, limited_c
     text = limited_client.get("/metrics", headers=OPENMETRICS).text
     remembered = [line for line in text.splitlines() if f'# {{trace_id="{TRACE}"}}' in line]
     names = {line.partition("{")[0] for line in remembered}
-    assert names == {"edgesam_http_request_duration_seconds_bucket", "edgesam_stage_duration_seconds_bucket"}
+    assert names == {
+        "edgesam_http_request_duration_seconds_bucket",
+        "edgesam_objective_duration_seconds_bucket",
+        "edgesam_stage_duration_seconds_bucket",
+    }
 
 
 def test_the_exemplar_of_a_request_without_a_trace_has_its_request_id(limited, limited_client):

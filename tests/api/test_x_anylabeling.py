@@ -4,11 +4,13 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from support.noise_images import noise_file
+from PIL import Image
+from support.noise_images import as_file, noise_file, noise_image
 from support.service_client import assert_problem, embed, point
 from support.tool_images import as_base64, as_data_uri, best_mask, best_outlines
 
-from service.errors import InvalidRequest, PromptOutsideImage, Unauthorized, UnsupportedImage
+from service.errors import InvalidRequest, Unauthorized
+from service.sam.orientation import stored_to_upright, upright_to_stored
 
 HEIGHT, WIDTH = 60, 80
 
@@ -21,6 +23,13 @@ def data():
 @pytest.fixture(scope="module")
 def model(tools):
     return tools.get("/models").json()["models"][0]["name"]
+
+
+def with_orientation(pixels, orientation):
+    """Return a JPEG file whose stored pixels are these."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return as_file(pixels, "JPEG", exif=exif)
 
 
 def mark(x, y, label=1):
@@ -58,6 +67,7 @@ def test_the_application_finds_one_model_with_the_buttons_for_marks(tools, model
     assert described["batch_processing_mode"] is None
     names = {widget["name"]: widget["value"] for widget in described["widgets"]}
     assert {"button_add_point", "button_remove_point", "button_add_rect", "button_clear"} <= names.keys()
+    assert names["toggle_preserve_existing_annotations"] is True
     assert 1 <= names["mask_fineness_slider"] <= 100
     assert info["data"] == {"model_id": model, **described}
 
@@ -110,25 +120,24 @@ def test_the_embedding_of_the_same_file_is_shared_with_other_tools(tools, model,
     assert tools.post("/embed", content=data).json()["cached"] == "memory"
 
 
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"model": "yolo11n"}, InvalidRequest),
-        ({"image": None}, InvalidRequest),
-        ({"image": as_base64(b"text")}, UnsupportedImage),
-        ({"params": {"marks": [mark(81, 5)]}}, PromptOutsideImage),
-        ({"params": {"marks": [mark(5, 5, 2)]}}, InvalidRequest),
-        ({"params": {"marks": [mark(5, 5)] * 65}}, InvalidRequest),
-        ({"params": {"marks": [{"type": "point", "data": [1, 2, 3]}]}}, InvalidRequest),
-        ({"params": {"marks": [{"type": "circle", "data": [1, 2]}]}}, InvalidRequest),
-        ({"params": {"marks": [{"type": "rectangle", "data": [1, 2, 9, 9], "label": 0}]}}, InvalidRequest),
-        ({"params": {"marks": [mark(5, 5)], "epsilon_factor": -1}}, InvalidRequest),
-    ],
-)
-def test_a_request_that_cannot_be_translated_is_a_problem(tools, model, data, change, error):
-    response = tools.post("/v1/predict", json={**body(model, as_data_uri(data), mark(40, 15)), **change})
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_marks_and_polygons_are_those_of_the_stored_pixels(tools, model, orientation):
+    stored = noise_image((HEIGHT, WIDTH), seed=orientation)
+    file = with_orientation(stored, orientation)
+    upright_size = (WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH)
+    point_of_file, box_of_file = (50.0, 18.5), [(10.0, 6.0), (72.0, 51.0)]
+    ((x, y),) = stored_to_upright([point_of_file], orientation, upright_size)
+    corners = np.array(stored_to_upright(box_of_file, orientation, upright_size))
+    prompt = {"points": [{"x": x, "y": y, "label": 1}], "box": [*corners.min(0), *corners.max(0)]}
+    expected = [upright_to_stored(ring, orientation, upright_size) for ring in best_outlines(tools, file, prompt)]
 
-    assert_problem(response, error)
+    box = {"type": "rectangle", "data": [*box_of_file[0], *box_of_file[1]], "label": 1}
+    shapes = predict(tools, model, as_data_uri(file), mark(*point_of_file), box, epsilon_factor=0.0)["shapes"]
+
+    found = [[tuple(corner) for corner in shape["points"][:-1]] for shape in shapes]
+    assert found
+    assert all(ring in expected for ring in found)
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for ring in found for x, y in ring)
 
 
 def test_an_unknown_model_is_a_problem(tools):

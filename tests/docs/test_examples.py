@@ -13,6 +13,7 @@ from support.documents import ROOT, blocks, page
 from support.service_process import ServiceProcess
 from typer.testing import CliRunner
 
+from service.api.adapters import ADAPTERS
 from service.client.command import app
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -138,16 +139,17 @@ def test_the_example_of_an_embedding_s_download_runs(service_url: str, clone: Pa
 
 def test_the_requests_of_labelling_tools_are_answered(clone: Path):
     studio = page("docs/how-to/label-studio.md")
-    pages = (studio, page("docs/how-to/labelling-tools.md"))
-    examples = [block for text in pages for block in blocks(text, "sh") if block.startswith("curl ")]
     settings = dict(re.findall(r"(EDGESAM_\w+)=(\S+)", blocks(studio, "sh")[0]))
-    settings["EDGESAM_ADAPTERS"] = "label-studio,x-anylabeling"
+    settings["EDGESAM_ADAPTERS"] = ",".join(ADAPTERS)
+    pages = (studio, page("docs/how-to/x-anylabeling.md"), page("docs/how-to/cvat.md"))
+    examples = [block for text in pages for block in blocks(text, "sh") if block.startswith("curl ")]
 
     with ServiceProcess(settings) as service:
-        brush, models = (json.loads(run_shell(example, clone, service.url)) for example in examples)
+        brush, models, functions = (json.loads(run_shell(example, clone, service.url)) for example in examples)
 
     assert brush["results"][0]["result"][0]["type"] == "brushlabels"
     assert list(models["data"]) == ["edgesam-lite"]
+    assert list(functions) == ["edgesam"]
 
 
 @pytest.mark.slow

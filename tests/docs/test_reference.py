@@ -10,6 +10,7 @@ from support.doc_tables import PAGES, setting_rows, table_in, table_of
 from support.documents import ROOT, page, pages
 from typer.main import get_command
 
+from service.api.adapters import ADAPTERS
 from service.api.middleware.cors import ALLOWED_HEADERS, EXPOSED_HEADERS
 from service.api.routes.playground import RUNTIME_FILES
 from service.app import create_app
@@ -31,9 +32,7 @@ def app(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("runtime")
     for name in RUNTIME_FILES:
         (folder / name).write_bytes(b"of no interest here")
-    return create_app(
-        Settings(adapters=["label-studio", "roboflow", "x-anylabeling"], browser_runtime_dir=folder, provider="cpu")
-    )
+    return create_app(Settings(adapters=sorted(ADAPTERS), browser_runtime_dir=folder, provider="cpu"))
 
 
 @pytest.mark.parametrize("name", PAGES)

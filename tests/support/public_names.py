@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry  # noqa: E402
 from support.openapi_changes import breaking_changes  # noqa: E402
 
 from service import errors  # noqa: E402
+from service.api.adapters import ADAPTERS  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
 from service.app import create_app  # noqa: E402
 from service.settings import Settings  # noqa: E402
@@ -29,7 +30,7 @@ COMMAND: Final = "python tests/support/public_names.py"
 
 def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document of a service with all adapters, as JSON gives it back."""
-    app = create_app(Settings(adapters=["label-studio", "roboflow", "x-anylabeling"]))
+    app = create_app(Settings(adapters=sorted(ADAPTERS)))
     document: dict[str, Any] = json.loads(json.dumps(app.openapi()))
     del document["info"]["version"]
     return document

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, TypeVar
 
 from starlette.routing import BaseRoute
 
+from service.api.problems import ProblemRenderer
+
 Role = Literal["embed", "segment", "admin"]
 Quota = Literal["embed", "segment"]
 PermitName = Literal["uploads", "downloads", "deletions", "prompt requests", "downloads of page files"]
@@ -19,7 +21,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """Access and admission rules of one route. A key with the role admin may use every route.
+    """Access, admission and problems of one route. A key with the role admin may use every route.
 
     Args:
         roles: Sets of roles. A key needs every role of one of the sets. Without any set, only admin keys are allowed.
@@ -29,6 +31,7 @@ class RoutePolicy:
         replica_role: Role of the replicas that answer, beside those of the role all. None: every replica answers.
         is_open: Whether requests need no API key.
         logs_detail: Whether the log line of a request has the detail of its problem: the client does not show it.
+        problem_renderer: Function that renders the problems of the route. None: problem documents.
     """
 
     roles: tuple[frozenset[Role], ...] = ()
@@ -37,6 +40,7 @@ class RoutePolicy:
     replica_role: Literal["embed", "segment"] | None = None
     is_open: bool = False
     logs_detail: bool = False
+    problem_renderer: ProblemRenderer | None = None
 
     def allows(self, roles: frozenset[Role]) -> bool:
         """Return whether a key with these roles may use the route."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Final, TypeVar
 
 import numpy as np
@@ -83,6 +84,7 @@ class Exchange:
             timeout_s=limits.body_timeout_s,
             min_bytes_per_s=limits.min_bytes_per_s,
         )
+        request.state.body_read_at = perf_counter()
         if len(body) <= SMALL_BODY_BYTES:
             return self._parsed(body, parse, shorten)
         return await self.executor.run(request.state.timings, self._parsed, body, parse, shorten)
@@ -102,6 +104,7 @@ class Exchange:
         context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the image")
         result = await self.embedder.embed(text, lambda text: Upload((unwrap or self.image)(text)), context)
         request.state.cached = result.cached
+        request.state.objective = "images"
         return result
 
     async def segment(
@@ -114,6 +117,10 @@ class Exchange:
     ) -> Written:
         """Return the answer that `renderer` writes, with cleaned masks; see `Segmenter.segment`."""
         request.state.prompts = len(prompts)
+        state = request.scope["state"]
+        has_computed_embedding = "cached" in state and state["cached"] is None
+        if not has_computed_embedding:  # else the objective of images goes on
+            state["objective"] = "clicks"
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
         return await self.segmenter.segment(image_id, refinable, multimask, renderer, context, cleanup="auto")

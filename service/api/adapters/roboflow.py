@@ -43,6 +43,8 @@ from service.sam.transforms import MASK_SIZE
 # Polygons have whole numbers there, so a staircase of pixels becomes a line.
 _TOLERANCE_PIXELS: Final = 1.0
 
+_NO_REFINEMENT: Final = "this protocol does not refine masks here. POST /segment takes the mask_id of an answer."
+
 _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 _PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
 
@@ -66,7 +68,15 @@ class _SamEmbed(_OfImage):
     format: Literal["json", "binary"] = "json"
 
 
-class _SamSegment(_OfImage):
+class _Segment(_OfImage):
+    """The members that would change the mask, and that this service does not support."""
+
+    mask_input: Any = None
+    load_logits_from_cache: bool | None = None
+    text_prompt: str | None = None
+
+
+class _SamSegment(_Segment):
     format: Literal["json", "binary"] = "json"
     point_coords: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(max_length=MAX_POINTS)] = ()
     point_labels: Annotated[tuple[_Label, ...], Field(max_length=MAX_POINTS)] = ()
@@ -97,7 +107,7 @@ class _PromptSet(Document):
     prompts: list[_Prompt] | None = None
 
 
-class _Sam2Segment(_OfImage):
+class _Sam2Segment(_Segment):
     format: Literal["json", "rle"] = "json"
     prompts: _PromptSet = _PromptSet()
     multimask_output: bool = True
@@ -181,10 +191,9 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
 def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
     """Return the request and its points as a prompt; labels 2 and 3 are the corners of a box. Blocking."""
     asked = _SamSegment.model_validate_json(body)
+    _refuse_unsupported(asked)
     if asked.has_mask_input:
-        raise broken_rule(
-            "/mask_input", "this protocol does not refine masks here. POST /segment takes the mask_id of an answer."
-        )
+        raise broken_rule("/has_mask_input", _NO_REFINEMENT)
     if len(asked.point_coords) != len(asked.point_labels):
         raise broken_rule("/point_labels", f"{len(asked.point_labels)} labels for {len(asked.point_coords)} points.")
     points, labels, corners = [], [], {}
@@ -204,10 +213,21 @@ def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
 def _parse_sam2(body: bytes, max_prompts: int) -> tuple[_Sam2Segment, list[Prompt]]:
     """Return the request and its prompts. Blocking."""
     asked = _Sam2Segment.model_validate_json(body)
+    _refuse_unsupported(asked)
     prompts = asked.prompts.prompts or []
     if not 1 <= len(prompts) <= max_prompts:
         raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts. Send 1 to {max_prompts}.", limit=max_prompts)
     return asked, [_prompt(prompt, f"/prompts/prompts/{index}") for index, prompt in enumerate(prompts)]
+
+
+def _refuse_unsupported(asked: _Segment) -> None:
+    """Raise InvalidRequest for a member that would change the mask: without it the answer would be another mask."""
+    if asked.mask_input is not None:
+        raise broken_rule("/mask_input", _NO_REFINEMENT)
+    if asked.load_logits_from_cache:
+        raise broken_rule("/load_logits_from_cache", _NO_REFINEMENT)
+    if asked.text_prompt:
+        raise broken_rule("/text_prompt", "EdgeSAM takes no text. Send points or a box.")
 
 
 def _prompt(prompt: _Prompt, where: str) -> Prompt:

@@ -1,10 +1,13 @@
 """X-AnyLabeling's remote server: marks on an image in, polygons out.
 
-Source: router.md and configuration.md of X-AnyLabeling-Server, and the application's remote_server.py. Its own
-server answers most errors with status 200 and a document that the application does not read. Here they are problem
-documents with their status, which the application shows.
+Source: router.md and configuration.md of X-AnyLabeling-Server, and remote_server.py of the application (4.2.1).
+
+The application replaces all shapes of the image by none, also on disk, when `/v1/predict` answers an error status.
+Therefore every refusal of that route has status 200, no shapes and `replace` false. Metrics and log have the problem.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -15,18 +18,20 @@ from starlette.responses import Response
 
 from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
 from service.api.adapters.exchange import Document, Exchange, prompt_of
-from service.api.problems import broken_rule
+from service.api.problems import Problem, broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
+from service.sam.orientation import Point, stored_to_upright, upright_to_stored
 from service.sam.polygons import encode_outlines
 from service.sam.prompts import NEGATIVE, Prompt
 
 # The application replaces this label by the one that the user gives the object.
 _LABEL: Final = "AUTOLABEL_OBJECT"
 
-# Buttons of the application that the adapter supports.
+# Buttons of the application that the adapter supports. The last one is on, so that shapes also survive what no answer
+# of the service can change: its stop, an error status of a proxy, and the application's timeout.
 _WIDGETS: Final = (
     {"name": "button_add_point", "value": None},
     {"name": "button_remove_point", "value": None},
@@ -35,12 +40,34 @@ _WIDGETS: Final = (
     {"name": "button_finish_object", "value": None},
     {"name": "mask_fineness_slider", "value": 10},
     {"name": "mask_fineness_value_label", "value": None},
+    {"name": "toggle_preserve_existing_annotations", "value": True},
 )
 
 # Smallest area of a part, relative to the largest. Users would have to delete each smaller part by hand.
 _SMALLEST_PART: Final = 0.1
 
 _MAX_TOLERANCE_PIXELS: Final = 100.0
+
+_PREDICTION: Final = {
+    "description": "Polygons of the object; or `success` false with `error`, and no shapes.",
+    "content": {
+        JSON: {
+            "schema": {
+                "type": "object",
+                "required": ["success", "data"],
+                "properties": {
+                    "success": {"type": "boolean"},
+                    "error": {
+                        "type": "object",
+                        "required": ["code", "message"],
+                        "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+                    },
+                    "data": {"type": "object"},
+                },
+            }
+        }
+    },
+}
 
 
 class _Mark(Document):
@@ -54,12 +81,36 @@ class _Mark(Document):
 class _Params(Document):
     marks: Annotated[tuple[_Mark, ...], Field(max_length=MAX_POINTS)] = ()
     epsilon_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.001
+    text_prompt: str | None = None
 
 
 class _Predict(Document):
     model: str
     image: bytes
     params: _Params = _Params()
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """The marks of a request, in pixels of the stored image.
+
+    Args:
+        points: Points (x, y).
+        labels: 1 for each point that belongs to the object, 0 for each that does not.
+        box: Two corners (x, y) of a box; None without one.
+    """
+
+    points: Sequence[Point]
+    labels: Sequence[int]
+    box: Sequence[Point] | None
+
+    def prompt(self, image: ImageInfo) -> Prompt:
+        """Return the marks as a prompt on the upright image."""
+        points = stored_to_upright(self.points, image.orientation, image.size)
+        if self.box is None:
+            return prompt_of(points, self.labels)
+        (x0, y0), (x1, y1) = stored_to_upright(self.box, image.orientation, image.size)
+        return prompt_of(points, self.labels, (x0, y0, x1, y1))
 
 
 def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
@@ -96,20 +147,24 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
 
     @app.post(
         "/v1/predict",
-        responses=ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504),
+        response_class=Response,
+        responses={200: _PREDICTION, **ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504)},
         openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}},
         summary="X-AnyLabeling: polygons for marks",
+        description="Every refusal has status 200 and `success` false: the application erases all shapes of the image "
+        "when it receives an error status. Problems come only from the limits of connections and from proxies.",
         tags=["adapters"],
     )
-    @with_policy(ADAPTER_PREDICTION)
+    @with_policy(replace(ADAPTER_PREDICTION, problem_renderer=_refusal))
     async def predict(request: Request) -> Response:
-        asked, prompt = await exchange.read(request, _parse)
+        asked, marks = await exchange.read(request, _parse)
         _check_model(asked.model, model)
         embedded = await exchange.embed(request, asked.image)
-        renderer = _ShapeRenderer(asked.params.epsilon_factor)
-        if prompt is None:  # the image is embedded before the first mark
+        renderer = _ShapeRenderer(asked.params.epsilon_factor, embedded.image)
+        if marks is None:  # the image is embedded before the first mark
             return renderer.finish(embedded.image)
-        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
+        prompts = [marks.prompt(embedded.image)]
+        return await exchange.segment(request, embedded.image_id, prompts, "auto", renderer)
 
 
 def _check_model(asked: str, served: str) -> None:
@@ -117,10 +172,20 @@ def _check_model(asked: str, served: str) -> None:
         raise broken_rule("/model", f"this service has only the model {served!r}. Reload the models and choose it.")
 
 
-def _parse(body: bytes) -> tuple[_Predict, Prompt | None]:
-    """Return the request, and its marks as one prompt. Blocking."""
+def _refusal(problem: Problem, _request_id: str) -> Response:
+    """Return a problem as an answer that leaves the shapes of the application alone; see `ProblemRenderer`."""
+    error = {"code": problem.code, "message": problem.detail}
+    return _answer({"success": False, "error": error, "data": _data([])})
+
+
+def _parse(body: bytes) -> tuple[_Predict, _Marks | None]:
+    """Return the request and its marks; None without marks. Blocking."""
     asked = _Predict.model_validate_json(body)
-    points, labels, box = [], [], None
+    if asked.params.text_prompt:
+        raise broken_rule("/params/text_prompt", "EdgeSAM takes no text. Use points or a rectangle.")
+    points: list[Point] = []
+    labels: list[int] = []
+    box: list[Point] | None = None
     for index, mark in enumerate(asked.params.marks):
         where = f"/params/marks/{index}"
         if mark.type == "point" and len(mark.data) == 2:
@@ -129,19 +194,26 @@ def _parse(body: bytes) -> tuple[_Predict, Prompt | None]:
         elif mark.type == "rectangle" and len(mark.data) == 4:
             if mark.label == NEGATIVE:
                 raise broken_rule(where, "EdgeSAM has no negative rectangles. Remove it and use negative points.")
-            box = mark.data  # the last of several rectangles: a prompt has one
+            x0, y0, x1, y1 = mark.data
+            box = [(x0, y0), (x1, y1)]  # the last of several rectangles: a prompt has one
         else:
             raise broken_rule(f"{where}/data", "a point has 2 coordinates, and a rectangle has 4.")
-    return asked, prompt_of(points, labels, box) if asked.params.marks else None
+    return asked, _Marks(points, labels, box) if asked.params.marks else None
 
 
 class _ShapeRenderer:
-    """Renders the best mask as polygons, one for each of its larger parts."""
+    """Renders the best mask as polygons of the stored image, one for each of its larger parts.
+
+    Args:
+        epsilon_factor: Largest distance of a polygon from the outline, relative to the length of the outline.
+        image: Size and orientation of the image.
+    """
 
     masks_per_prompt: int | None = 1
 
-    def __init__(self, epsilon_factor: float) -> None:
+    def __init__(self, epsilon_factor: float, image: ImageInfo) -> None:
         self._epsilon_factor = epsilon_factor
+        self._image = image
         self._shapes: list[dict[str, Any]] = []
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
@@ -151,19 +223,29 @@ class _ShapeRenderer:
         tolerance = min(_MAX_TOLERANCE_PIXELS, self._epsilon_factor * 2 * (x1 - x0 + y1 - y0))
         outlines = encode_outlines(mask.mask, tolerance_pixels=tolerance)
         self._shapes = [
-            _shape([*outline.ring, outline.ring[0]], mask.score)
+            _shape(self._stored([*outline.ring, outline.ring[0]]), mask.score)
             for outline in outlines
             if outline.area >= _SMALLEST_PART * outlines[0].area
         ]
 
     def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
-        # `replace` false: shapes of other objects stay.
-        data = {"shapes": self._shapes, "description": "", "replace": False}
-        return Response(orjson.dumps({"success": True, "data": data}), media_type=JSON)
+        return _answer({"success": True, "data": _data(self._shapes)})
+
+    def _stored(self, ring: Sequence[Sequence[float]]) -> list[Point]:
+        return upright_to_stored(((x, y) for x, y in ring), self._image.orientation, self._image.size)
 
 
-def _shape(points: list[list[float]], score: float) -> dict[str, Any]:
+def _data(shapes: list[dict[str, Any]]) -> dict[str, Any]:
+    # `replace` false: shapes of other objects stay.
+    return {"shapes": shapes, "description": "", "replace": False}
+
+
+def _answer(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)
+
+
+def _shape(points: list[Point], score: float) -> dict[str, Any]:
     return {
         "label": _LABEL,
         "shape_type": "polygon",

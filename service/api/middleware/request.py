@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
+from http import HTTPStatus
 from math import ceil, floor
 from random import getrandbits
 from time import perf_counter
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.access.policy import RoutePolicy
 from service.api.middleware.access_log import RequestLog
 from service.api.middleware.disconnect import release_answer, run_until_disconnect
 from service.api.middleware.sending import Answer, AnswerTimeout, abort_connection, answer_over
@@ -30,20 +32,25 @@ logger = logging.getLogger("service.request")
 CLIENT_CLOSED_REQUEST = 499  # no client receives it; it appears only in metrics and the log
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+_WITHOUT_POLICY: Final = RoutePolicy()  # no such route or method
 
 
 class RequestMiddleware:
     """Identifies, measures and logs each request, and answers unexpected exceptions.
 
     It removes a slash at the end of the address, and the body of an answer to HEAD. It sets `request_id`, `route`,
-    `timings`, `caller` and `has_trailing_slash` in the state of the request, and `trace_id` for a request that belongs
-    to a trace. The client's X-Request-ID is used if it has only letters, digits and `._-`. The answer gets
-    X-Request-ID, Server-Timing and the security headers for browsers.
+    `timings`, `caller`, `problem_renderer` and `has_trailing_slash` in the state of the request, and `trace_id` for a
+    request that belongs to a trace. The client's X-Request-ID is used if it has only letters, digits and `._-`. The
+    answer gets X-Request-ID, Server-Timing and the security headers for browsers.
+
+    A route that computes sets `objective` in the state: "images" for embedding an image, "clicks" for prompts on an
+    embedded one. Successful requests count in that latency objective.
 
     Args:
         app: Next ASGI application.
         metrics: Metrics of the process.
         routes: Routes of the application, whose templates appear in logs and metrics.
+        policies: Policies by method and route template, as from `policies_of`.
         send_timeout_s: Time in which a client has to take its answer, in seconds. Then the connection is closed.
         tracing: Exporter of traces; None without traces.
         detailed_routes: Templates of the routes whose log lines have the detail of a problem.
@@ -55,6 +62,7 @@ class RequestMiddleware:
         *,
         metrics: Metrics,
         routes: Sequence[BaseRoute],
+        policies: Mapping[tuple[str, str], RoutePolicy],
         send_timeout_s: float = 30.0,
         tracing: Tracing | None = None,
         detailed_routes: Container[str] = frozenset(),
@@ -62,10 +70,12 @@ class RequestMiddleware:
         self._app = app
         self._metrics = metrics
         self._routes = routes
+        self._policies = policies
         self._templates: dict[str, str] = {}
         # Finding a series by its labels costs more than counting in it. There are only as many as routes and statuses.
         self._in_flight = cache(metrics.in_flight.labels)
         self._duration = cache(metrics.http_request_duration_seconds.labels)
+        self._objective_duration = cache(metrics.objective_duration_seconds.labels)
         self._send_timeout_s = send_timeout_s
         self._tracing = tracing
         self._log = RequestLog(detailed_routes=detailed_routes)
@@ -85,8 +95,15 @@ class RequestMiddleware:
         trace_id = trace.trace_id if trace else parent.trace_id if parent else None
         timings = self._metrics.timings(trace_id or request_id)
         state = scope.setdefault("state", {})
-        state.update(request_id=request_id, route=route, timings=timings, caller=ANONYMOUS)
-        state["has_trailing_slash"] = has_trailing_slash
+        policy = self._policies.get((method, route), _WITHOUT_POLICY)
+        state.update(
+            request_id=request_id,
+            route=route,
+            timings=timings,
+            caller=ANONYMOUS,
+            problem_renderer=policy.problem_renderer,
+            has_trailing_slash=has_trailing_slash,
+        )
         if trace_id is not None:
             state["trace_id"] = trace_id
         answer = answer_over(scope, send, timeout_s=self._send_timeout_s)
@@ -110,11 +127,14 @@ class RequestMiddleware:
             status = await self._answer(scope, receive, send_timed, answer)
         finally:
             in_flight.dec()
-            seconds = perf_counter() - started
+            ended = perf_counter()
+            seconds = ended - started
             is_logged = route not in _QUIET_ROUTES and self._log.write(scope, status, seconds, timings)
             # An exemplar with the request's id is only useful if the log has a line with this id.
             exemplar = timings.exemplar if is_logged or trace_id is not None else None
             self._duration(route, method, status).observe(seconds, exemplar)
+            if status == HTTPStatus.OK and (objective := state.get("objective")) is not None:
+                self._objective_duration(objective).observe(ended - state.get("body_read_at", started), exemplar)
             if trace is not None:
                 trace.end(status, timings.spans(), state)
 
@@ -147,8 +167,9 @@ class RequestMiddleware:
                 detail = (
                     f"An unexpected error happened in the service. Report the id {request_id}: the log has the reason."
                 )
-                await framework_problem(500, detail, request_id)(scope, receive, send)
-        return answer.status
+                await framework_problem(scope, 500, detail)(scope, receive, send)
+        problem_status: int | None = scope["state"].get("problem_status")
+        return answer.status if problem_status is None else problem_status
 
     async def _answer_at_shutdown(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> int:
         """Answer a request that the server has cancelled, because it shuts down and the time to drain is over.

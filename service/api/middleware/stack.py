@@ -76,6 +76,7 @@ def add_middleware(
         RequestMiddleware,
         metrics=metrics,
         routes=app.router.routes,
+        policies=policies,
         send_timeout_s=send_timeout_s,
         tracing=tracing,
         detailed_routes={path for (_, path), policy in policies.items() if policy.logs_detail},

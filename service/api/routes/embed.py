@@ -143,7 +143,7 @@ def install_embed_routes(
             ),
             request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
         )
-        request.state.cached = result.cached
+        request.state.cached, request.state.objective = result.cached, "images"
         height, width = result.image.size
         answer = EmbedResponse(
             image_hash=result.image_hash,

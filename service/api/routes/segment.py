@@ -100,7 +100,7 @@ def install_segment_route(
         kind = preferred(",".join(request.headers.getlist("accept")), offered)
         if kind is None:
             raise NotAcceptable(f"/segment answers {JSON}, or {PNG} for a single prompt. Change the Accept header.")
-        request.state.prompts = len(prompts)
+        request.state.prompts, request.state.objective = len(prompts), "clicks"
         options = RenderOptions(asked.format, asked.crop, asked.tolerance_pixels)
         renderer: Renderer[Response] = (
             PngRenderer(options) if kind == PNG else JsonRenderer(asked.image_hash, model.name, len(prompts), options)

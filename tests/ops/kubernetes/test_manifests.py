@@ -278,7 +278,6 @@ def test_the_autoscaler_uses_a_metric_of_the_service(every):
             assert pods["pods"]["metric"]["name"] == rule["name"]["as"] == "edgesam_in_flight"
             assert cpu["resource"]["name"] == "cpu"
     assert metrics.in_flight.describe()[0].name in rule["metricsQuery"]
-    assert 'route=~"/segment|/embed"' in rule["metricsQuery"]
 
 
 @pytest.mark.parametrize("name", NAMES)
