@@ -1,7 +1,7 @@
 """Masks in the annotation formats of other tools: COCO, YOLO segmentation and labelme.
 
-Formats with polygons get one polygon for each connected part, without holes; see `outlines.polygons_of`. Coordinates count
-corners of pixels of the upright image. Objects whose mask is empty are left out.
+Formats with polygons get one polygon for each connected part, without holes; see `outlines.polygons_of`. Coordinates
+count corners of pixels of the upright image. Objects whose mask is empty are left out.
 """
 
 import re

@@ -43,11 +43,11 @@ class _Visit(NamedTuple):
 def polygons_of(pixels: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """The connected parts of a mask as polygons without holes.
 
-    Coordinates count corners of pixels: pixel (x, y) is the square from (x, y) to (x + 1, y + 1). Pixels that touch only
-    at a corner belong to different parts. A cut leads from each hole to the line on its left. Cuts run along borders of
-    pixels and are 1/50 pixel wide. Corners at which a line would touch itself or another line are moved inwards by 1/100
-    pixel. Each polygon is therefore valid: no two of its sides touch, and no two polygons touch. The centres of pixels
-    inside are the same as in the mask.
+    Coordinates count corners of pixels: pixel (x, y) is the square from (x, y) to (x + 1, y + 1). Pixels that touch
+    only at a corner belong to different parts. A cut leads from each hole to the line on its left. Cuts run along
+    borders of pixels and are 1/50 pixel wide. Corners at which a line would touch itself or another line are moved
+    inwards by 1/100 pixel. Each polygon is therefore valid: no two of its sides touch, and no two polygons touch. The
+    centres of pixels inside are the same as in the mask.
 
     Args:
         pixels: (H, W) bool, True inside the mask.

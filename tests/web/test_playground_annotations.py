@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -129,7 +129,7 @@ def test_names_with_characters_that_xml_forbids_make_a_valid_drawing(two_objects
         }"""
     )
 
-    drawing = ElementTree.fromstring(playground.save("#save-svg"))
+    drawing = ET.fromstring(playground.save("#save-svg"))
 
     titles = [title.text for title in drawing.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == ["bell \ufffd <&>", NAMES[1]]
