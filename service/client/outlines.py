@@ -130,7 +130,8 @@ def _corners(line: list[_Visit]) -> NDArray[np.int64]:
     """The corners of a line in gaps, (N, 2), without those on a straight side."""
     points = np.array([_moved(visit) for visit in line], np.int64)
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    is_corner: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return points[is_corner]
 
 
 def _moved(visit: _Visit) -> tuple[int, int]:
