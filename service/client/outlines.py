@@ -15,15 +15,15 @@ _GAPS_PER_PIXEL = 100
 
 def _next_direction(borders: int, direction: int) -> int:
     """The direction after a corner: right before straight, so that pixels that touch at a corner stay apart."""
-    turns = ((direction + turn) % 4 for turn in (1, 0, 3, 2))
-    return next((turned for turned in turns if borders >> turned & 1), direction)
+    candidates = ((direction + turn) % 4 for turn in (1, 0, 3, 2))
+    return next((candidate for candidate in candidates if borders >> candidate & 1), direction)
 
 
 _NEXT: Final = tuple(tuple(_next_direction(borders, direction) for direction in range(4)) for borders in range(16))
 
 
 class _Visit(NamedTuple):
-    """A corner at which a line turns, or that is visited several times.
+    """A corner at which a line bends, or that is visited several times.
 
     Args:
         x: Column of the corner.

@@ -27,7 +27,7 @@ export function cocoDataset(images, { segmentation = "polygons" } = {}) {
   let id = 0;
   return {
     info: { description: "Objects segmented with EdgeSAM", version: "1.0" },
-    licenses: [],
+    licenses: /** @type {object[]} */ ([]),
     images: images.map(({ name, width, height }, i) => ({ id: i + 1, file_name: name, width, height })),
     categories: labels.map((name, i) => ({ id: i + 1, name, supercategory: "" })),
     annotations: images.flatMap((image, i) =>
@@ -151,6 +151,7 @@ function pairs(line) {
  */
 function joined(parts) {
   const [main, ...others] = parts.map(pairs).sort((a, b) => area(b) - area(a));
+  /** @type {[number, number][][]} */
   const excursions = main.map(() => []);
   for (const part of others) {
     const there = nearest(part, main[nearest(main, part[0])]);

@@ -86,7 +86,7 @@ class Grid {
  *
  * @param {Grid} grid
  * @returns {{x: number, y: number, from: number, to: number, isAlone: boolean}[][]} visits of corners: those where a line
- *   turns, and those that are visited several times; `isAlone` if the corner is visited once
+ *   bends, and those that are visited several times; `isAlone` if the corner is visited once
  */
 function walks({ columns, steps, borders }) {
   const isWalked = new Uint8Array(borders.length); // by corner: its border to the east; every line has such a border
