@@ -6,6 +6,7 @@ import { EXPORTS, curl, cutOut } from "./exports.js";
 import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
 import { installImageInput } from "./image_input.js";
 import { LatencyStrip } from "./latency.js";
+import { announce, toast } from "./messages.js";
 import { Notice } from "./notices.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
@@ -18,7 +19,6 @@ import { installTheme } from "./theme.js";
 
 const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
-const TOAST_MS = 2500;
 const PROGRESS = {
   hash: "Reading the image",
   "look-up": "Checking the image",
@@ -61,7 +61,6 @@ let image = null;
 let opening = new AbortController();
 let tool = "include";
 let isCutOut = false;
-let toastTimer = 0;
 
 new Panel(session, {
   list: element("objects"),
@@ -257,18 +256,6 @@ function askForKey() {
   const dialog = /** @type {HTMLDialogElement} */ (element("key-dialog"));
   /** @type {HTMLInputElement} */ (element("key")).value = client.apiKey;
   dialog.showModal();
-}
-
-function toast(text) {
-  element("toast").textContent = text;
-  element("toast").classList.add("is-shown");
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => element("toast").classList.remove("is-shown"), TOAST_MS);
-}
-
-/** Announce a text to screen readers. */
-function announce(text) {
-  element("status").textContent = text;
 }
 
 function setDisabled(states) {
