@@ -14,6 +14,7 @@ The command line (`edgesam`, `python -m service.client`) segments an object, or 
 typer and rich.
 """
 
+from .annotations import AnnotatedImage, AnnotatedObject, coco_dataset, labelme_document, yolo_files
 from .clients import AsyncClient, Client
 from .errors import (
     Busy,
@@ -31,6 +32,8 @@ from .values import Embedded, Mask, Model, Prompt, Segmentation, Timing
 from .version import __version__
 
 __all__ = [
+    "AnnotatedImage",
+    "AnnotatedObject",
     "AsyncClient",
     "Busy",
     "Client",
@@ -50,4 +53,7 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "__version__",
+    "coco_dataset",
+    "labelme_document",
+    "yolo_files",
 ]

@@ -4,8 +4,6 @@ Results go to stdout, progress bars and errors to stderr. Exit codes: 0 success,
 interrupted. The command uses typer and rich, like the commands of the model store.
 """
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +11,15 @@ from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from .annotation_files import AnnotationPaths, write_annotations
+from .annotations import AnnotatedImage, AnnotatedObject
 from .clients import RETRY_S, TIMEOUT_S, AsyncClient, Client
 from .cutout import write_cutout, write_mask
-from .errors import ClientError, Problem
-from .folder import FolderResult, embed_folder, images_in
-from .values import Embedded, Levels, Reading, Segmentation, Timing
+from .errors import ClientError
+from .folder_command import embed_and_report, message_of
+from .values import Embedded, Levels, Mask, Reading, Segmentation, Timing
 
 INTERRUPTED = 130
 MAX_JOBS = 64
@@ -102,6 +102,13 @@ def main(
         Bands | None,
         typer.Option(parser=parse_bands, metavar="R,G,B", help="Numbers of the bands for red, green and blue, from 1."),
     ] = None,
+    coco: Annotated[Path | None, typer.Option(help="Write a COCO file with polygons.")] = None,
+    coco_rle: Annotated[Path | None, typer.Option(help="Write a COCO file with run lengths.")] = None,
+    labelme: Annotated[Path | None, typer.Option(help="Write a labelme file.")] = None,
+    yolo: Annotated[
+        Path | None, typer.Option(help="Write a dataset for YOLO segmentation into this folder, new or empty.")
+    ] = None,
+    label: Annotated[str, typer.Option(help="Name of the object in COCO, labelme and YOLO files.")] = "object",
     crop: Annotated[bool, typer.Option("--crop", help="Crop the PNG files to the object's box.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Embed all images in this folder and its sub-folders.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Number of concurrent uploads with --folder.")] = 4,
@@ -119,25 +126,28 @@ def main(
 
     Coordinates are pixels of the upright image: x to the right, y down.
     """
+    annotations = AnnotationPaths(coco=coco, coco_rle=coco_rle, labelme=labelme, yolo=yolo)
+    wants_object = bool(point) or box is not None
+    wants_file = bool(output or mask or crop or annotations) or candidate > 1
     if (image is None) == (folder is None):
         raise typer.BadParameter("give an image file, or a folder with --folder")
-    wants_object = bool(point) or box is not None
-    wants_file = bool(output or mask or crop) or candidate > 1
-    if folder is not None and (wants_object or wants_file):
-        raise typer.BadParameter(
-            "--folder only embeds images; leave out --point, --box, --output, --mask, --candidate and --crop"
-        )
-    if wants_file and not wants_object:
+    if wants_file and not wants_object and folder is None:
         raise typer.BadParameter("give a prompt with --point or --box")
+    if not label.strip():
+        raise typer.BadParameter("--label needs a name")
     with _reported_errors():
         if folder is not None:
-            _embed_folder(
+            if wants_object or wants_file:
+                raise typer.BadParameter(
+                    "--folder only embeds images; leave out --point, --box, --candidate, --crop and the files to write"
+                )
+            is_complete = embed_and_report(
                 folder,
                 jobs,
                 Reading(levels, bands),
                 lambda: AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry),
             )
-            return
+            raise typer.Exit(0 if is_complete else 1)
         assert image is not None
         data = image.read_bytes()
         with Client(url, api_key, timeout_s=timeout, retry_s=retry) as client:
@@ -151,7 +161,7 @@ def main(
             answer = client.segment(
                 embedded,
                 points=[(x, y) for x, y, _ in points] or None,
-                labels=[label for _, _, label in points] or None,
+                labels=[on_object for _, _, on_object in points] or None,
                 box=box,
                 cleanup="auto",
             )
@@ -159,52 +169,21 @@ def main(
         if candidate > len(answer.masks):
             _fail(f"there is no mask {candidate}: the prompt has {len(answer.masks)}", 1)
         chosen = answer.masks[candidate - 1]
-        if output:
-            write_cutout(data, chosen, output, crop=crop)
-            typer.echo(f"written  {output}")
-        if mask:
-            write_mask(chosen, mask, crop=crop)
-            typer.echo(f"written  {mask}")
+        for path in _write_images(data, chosen, output, mask, crop=crop):
+            typer.echo(f"written  {path}")
+        annotated = AnnotatedImage(image.name, answer.width, answer.height, [AnnotatedObject(label, chosen)])
+        for path in write_annotations(annotations, image, data, annotated):
+            typer.echo(f"written  {path}")
 
 
-def _embed_folder(folder: Path, jobs: int, reading: Reading, connect: Callable[[], AsyncClient]) -> None:
-    paths = images_in(folder)
-    if not paths:
-        _fail(f"{folder} contains no image file", 1)
-    started = time.monotonic()
-
-    async def run(progress: Progress) -> FolderResult:
-        bar = progress.add_task("embedding", total=len(paths))
-
-        def on_result(path: Path, outcome: Embedded | Exception) -> None:
-            progress.advance(bar)
-            if isinstance(outcome, Exception):
-                line = f"error: {path}: {_message(outcome)}"
-                progress.console.print(line, markup=False, soft_wrap=True)  # above the bar, not over it
-
-        async with connect() as client:
-            return await embed_folder(client, paths, jobs=jobs, reading=reading, on_result=on_result)
-
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        result = asyncio.run(run(progress))
-    seconds = time.monotonic() - started
-    typer.echo(
-        f"{len(paths)} images in {seconds:.1f} s: {len(result.embedded)} embedded, {len(result.known)} known before, "
-        f"{len(result.failed)} failed"
-    )
-    for path, error in result.failed:
-        typer.echo(f"failed: {path}: {_message(error)}")
-    if result.evicted:
-        typer.echo(
-            f"error: the service's cache is too small: it has evicted {len(result.evicted)} of the images, first "
-            f"{result.evicted[0]}. Give the service a larger cache (EDGESAM_MEMORY_CACHE_BYTES) or Redis "
-            "(EDGESAM_REDIS_URL).",
-            err=True,
-        )
-    if not result.is_complete:
-        raise typer.Exit(1)
+def _write_images(data: bytes, chosen: Mask, output: Path | None, mask: Path | None, *, crop: bool) -> Iterator[Path]:
+    """Write the PNG files that were asked for, and yield their paths."""
+    if output:
+        write_cutout(data, chosen, output, crop=crop)
+        yield output
+    if mask:
+        write_mask(chosen, mask, crop=crop)
+        yield mask
 
 
 @contextmanager
@@ -213,7 +192,7 @@ def _reported_errors() -> Iterator[None]:
     try:
         yield
     except (ClientError, OSError, ValueError) as error:
-        _fail(_message(error), 1)
+        _fail(message_of(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted; embedded images stay embedded, and the same command continues", INTERRUPTED)
 
@@ -225,15 +204,6 @@ def _fail(message: str, exit_code: int) -> NoReturn:
 
 def _print_error(message: str) -> None:
     typer.echo(message, err=True)
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, Problem):
-        notes = " ".join(getattr(error, "__notes__", ()))
-        return f"{error} {notes}".strip()
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the system'}: {error.strerror or error}"
-    return str(error)
 
 
 @contextmanager

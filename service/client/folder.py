@@ -4,8 +4,8 @@ The progress is not stored. The service knows which images it has, so a second c
 """
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,12 +14,14 @@ from .clients import AsyncClient
 from .errors import ClientError, Unauthorized, Unreachable
 from .values import Embedded, Reading
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-
 _USUAL: Final = Reading()
 
 # Called after each image with its path and the result or the error.
 OnResult = Callable[[Path, Embedded | Exception], None]
+
+
+class FileTooLargeError(ValueError):
+    """The file is larger than the service takes."""
 
 
 @dataclass(slots=True)
@@ -44,26 +46,6 @@ class FolderResult:
         return not self.failed and not self.evicted
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder and its sub-folders, found by their suffix and sorted by path.
-
-    Names that begin with a dot are skipped. So are links to folders, which may form a cycle.
-
-    Raises:
-        OSError: if the folder cannot be read.
-    """
-    os.scandir(folder).close()  # raises OSError; os.walk would ignore it
-    return sorted(_walk(folder))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for directory, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(directory, name)
-
-
 async def embed_folder(
     client: AsyncClient,
     paths: Iterable[Path],
@@ -84,16 +66,19 @@ async def embed_folder(
     Raises:
         Unauthorized: if the service refuses the API key. The remaining images are not tried.
         Unreachable: if the service does not answer. The remaining images are not tried.
+        ClientError: if the service does not describe its limits.
     """
     result = FolderResult()
     ids: dict[Path, str] = {}
+    max_bytes = (await client.models())[0].document.get("limits", {}).get("max_image_bytes", math.inf)
 
     async def embed(path: Path) -> None:
         try:
+            _check_size(path, max_bytes)
             outcome: Embedded | Exception = await client.embed(path, levels=reading.levels, bands=reading.bands)
         except (Unauthorized, Unreachable):
             raise
-        except (ClientError, OSError) as error:
+        except (ClientError, OSError, FileTooLargeError) as error:
             outcome = error
         if isinstance(outcome, Embedded):
             ids[path] = outcome.image_id
@@ -109,6 +94,12 @@ async def embed_folder(
     await _each(paths, embed, jobs)
     await _each(list(ids), check, jobs)
     return result
+
+
+def _check_size(path: Path, max_bytes: float) -> None:
+    """Refuse a file that the service would refuse, before it is read into memory."""
+    if (size := path.stat().st_size) > max_bytes:
+        raise FileTooLargeError(f"The file has {size} bytes; the service takes {max_bytes:.0f} at most.")
 
 
 async def _each(paths: Iterable[Path], do: Callable[[Path], Awaitable[None]], jobs: int) -> None:

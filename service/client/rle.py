@@ -28,7 +28,7 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     """
     if height <= 0 or width <= 0:
         raise ValueError(f"A mask needs at least one pixel, not {height} x {width}.")
-    runs = _runs(counts)
+    runs = run_lengths(counts)
     count = height * width
     # Each run is checked first: the sum of larger ones could overflow to the right number.
     if runs.min(initial=0) < 0 or runs.max(initial=0) > count or runs.sum() != count:
@@ -40,8 +40,12 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     return pixels
 
 
-def _runs(counts: str) -> NDArray[np.int64]:
-    """The lengths of the runs, int64."""
+def run_lengths(counts: str) -> NDArray[np.int64]:
+    """Decode COCO's text to the lengths of the runs, int64.
+
+    Raises:
+        ValueError: if the text does not hold run lengths.
+    """
     try:
         characters = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - _FIRST_CHARACTER
     except UnicodeEncodeError as error:

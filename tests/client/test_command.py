@@ -1,5 +1,7 @@
 """`python -m service.client` against the real service: what it writes, says and exits with."""
 
+import json
+import os
 import re
 import signal
 import socket
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 from support.client_kinds import KEY
 from support.noise_images import as_file, noise_file, noise_image
 from typer.testing import CliRunner
@@ -106,6 +109,9 @@ def test_another_of_an_ambiguous_clicks_masks_can_be_chosen(run, photo, service_
         ["photo.jpg", "--point", "one,1"],
         ["photo.jpg", "--box", "1,2,3"],
         ["--folder", "photos", "--jobs", "0"],
+        ["photo.jpg", "--coco", "photo.json"],
+        ["photo.jpg", "--point", "1,1", "--label", " ", "--coco", "photo.json"],
+        ["--folder", "photos", "--yolo", "dataset"],
     ],
 )
 def test_what_cannot_be_is_refused_with_status_2(run, arguments):
@@ -146,6 +152,96 @@ def test_a_folder_is_embedded_once_and_failures_are_listed(run, tmp_path):
     assert re.search(r"4 images in [\d.]+ s: 3 embedded, 0 known before, 1 failed", first.stdout)
     assert re.search(r"^failed: .*broken\.jpg: .*unsupported-image", first.stdout, re.MULTILINE)
     assert re.search(r"3 images in [\d.]+ s: 0 embedded, 3 known before, 0 failed", second.stdout)
+
+
+def test_what_a_folder_has_beside_images_is_skipped_with_the_reason(run, tmp_path):
+    image = noise_file((20, 20), seed=301)
+    for name in ("photo", "scan.data", "shot.jfif", "first.JPG"):  # recognized by their bytes, or by their names
+        (tmp_path / name).write_bytes(image)
+    for name in ("notes.txt", "BMW.txt", ".hidden.jpg", "raw.NEF", "logo.svg", "empty"):
+        (tmp_path / name).write_bytes(name.encode() if name != "empty" else b"")
+    (tmp_path / "old.bmp").symlink_to(tmp_path / "gone.bmp")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "inside.png").write_bytes(image)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+
+    result = run("--folder", tmp_path)
+
+    skipped = dict(re.findall(rf"^skipped: {tmp_path}/([^:]+): (.+)$", result.stdout, re.MULTILINE))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^4 images in .*, 0 failed; 10 skipped$", result.stdout, re.MULTILINE)
+    assert skipped == {
+        ".cache": "a hidden folder",
+        ".hidden.jpg": "a hidden file",
+        "BMW.txt": "no image",
+        "empty": "no image",
+        "logo.svg": "a drawing; export it as PNG",
+        "loop": "a link to a folder",
+        "notes.txt": "no image",
+        "old.bmp": "a file that cannot be read: No such file or directory",
+        "pipe.png": "no regular file",
+        "raw.NEF": "a camera's raw file; export it as JPEG or TIFF",
+    }
+
+
+def test_many_skipped_files_of_one_reason_are_counted(run, tmp_path):
+    for number in range(25):
+        (tmp_path / f"{number:02}.txt").write_text("label")
+
+    result = run("--folder", tmp_path)
+
+    assert result.exit_code == 1
+    assert result.stdout.count("skipped: ") == 21
+    assert result.stdout.splitlines()[-1] == "skipped: 5 more: no image"
+    assert "contains no image file" in result.stderr
+
+
+def test_a_file_larger_than_the_service_takes_is_refused_unread_and_the_others_are_embedded(run, narrow, tmp_path):
+    (tmp_path / "a.png").write_bytes(noise_file((20, 20), seed=302))
+    (tmp_path / "huge.tif").touch()
+    os.truncate(tmp_path / "huge.tif", 1 << 40)  # without blocks on the disk; no machine could read it into memory
+
+    result = run("--folder", tmp_path, "--url", narrow.url, env={"EDGESAM_API_KEY": KEY})
+
+    assert result.exit_code == 1
+    assert re.search(r"^2 images in .* 1 failed; 0 skipped$", result.stdout, re.MULTILINE)
+    assert (
+        f"failed: {tmp_path}/huge.tif: The file has {1 << 40} bytes; the service takes 100000 at most." in result.stdout
+    )
+
+
+def test_annotations_are_written_in_every_format(run, photo, service_url, tmp_path):
+    folder = tmp_path / "dataset"
+    arguments = ("--coco", tmp_path / "coco.json", "--coco-rle", tmp_path / "rle.json", "--yolo", folder)
+
+    result = run(photo, "--point", "60,80", "--label", "cup: 花", "--labelme", tmp_path / "photo.json", *arguments)
+
+    with Client(service_url) as client:
+        expected = client.segment(client.embed(photo), points=(60, 80)).best.pixels
+    labelme = json.loads((tmp_path / "photo.json").read_text())
+    assert result.exit_code == 0, result.output
+    for name in ("coco.json", "rle.json"):
+        api = COCO(tmp_path / name)
+        (annotation,) = api.anns.values()
+        assert np.array_equal(api.annToMask(annotation), expected)
+        assert api.cats[1]["name"] == "cup: 花"
+        assert api.imgs[1] == {"id": 1, "file_name": "photo.jpg", "width": 120, "height": 160}
+    assert (tmp_path / labelme["imagePath"]).resolve() == photo
+    assert {shape["label"] for shape in labelme["shapes"]} == {"cup: 花"}
+    assert (folder / "images" / "photo.jpg").read_bytes() == photo.read_bytes()
+    assert (folder / "labels" / "photo.txt").read_text().startswith("0 ")
+    assert 'names:\n  0: "cup: 花"\n' in (folder / "data.yaml").read_text()
+
+
+def test_a_dataset_is_not_written_over_files(run, photo, tmp_path):
+    (tmp_path / "data.yaml").write_text("names: mine")
+
+    result = run(photo, "--point", "60,80", "--yolo", tmp_path)
+
+    assert result.exit_code == 1
+    assert "is not empty" in result.stderr
+    assert (tmp_path / "data.yaml").read_text() == "names: mine"
 
 
 def test_a_folder_that_does_not_fit_into_the_cache_is_no_success(run, narrow, tmp_path):

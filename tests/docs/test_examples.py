@@ -68,6 +68,22 @@ def test_the_example_with_a_plain_http_client_runs(service_url: str):
     assert names["both"]["results"][0]["masks"][0]["rle"]["size"] == [427, 640]
 
 
+def test_the_examples_of_annotations_run(service_url: str, clone: Path):
+    run_python("docs/how-to/export-annotations.md", 0, service_url)
+    (line,) = re.findall(r"^\S+ -m service\.client (.*)$", page("docs/how-to/export-annotations.md"), re.MULTILINE)
+    exported = json.loads((clone / "coco.json").read_text())
+
+    result = CliRunner().invoke(app, [*line.split(), "--url", service_url])
+
+    assert [category["name"] for category in exported["categories"]] == ["dahlia"]
+    assert len(exported["annotations"]) == 2
+    assert json.loads((clone / "dahlia.json").read_text())["imageWidth"] == 640
+    assert len((clone / "yolo" / "labels" / "dahlia.txt").read_text().splitlines()) == 2
+    assert result.exit_code == 0, result.output
+    assert (clone / "dataset" / "images" / "dahlia.jpg").is_file()
+    assert len(json.loads((clone / "coco.json").read_text())["annotations"]) == 1
+
+
 def test_the_command_lines_of_the_client_run(service_url: str, clone: Path):
     before = {path.name for path in clone.iterdir()}
     lines = re.findall(r"^\S+ -m service\.client (.*)$", page("docs/how-to/python-client.md"), re.MULTILINE)

@@ -17,7 +17,7 @@ import {
   sha256,
 } from "../../service/web/client/edgesam.js";
 import { percentile, split } from "../../service/web/playground/latency.js";
-import { outlines, pathOf } from "../../service/web/playground/outlines.js";
+import { outlines, pathOf } from "../../service/web/client/outlines.js";
 import { Session } from "../../service/web/playground/session.js";
 import { Sha256 } from "../../service/web/client/sha256.js";
 

@@ -97,3 +97,19 @@ def test_the_example_for_node_prints_score_and_box(bundled_url, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"0\.9\d+ \[ \d+, \d+, \d+, \d+ \]\n", done.stdout)
+
+
+def test_the_example_of_annotations_for_node_writes_a_dataset(bundled_url, tmp_path):
+    needed_program("node", "nodejs")
+    (example,) = [block for block in blocks(page("docs/how-to/export-annotations.md"), "sh") if "export.mjs" in block]
+    (tmp_path / "service").symlink_to(ROOT / "service")
+
+    done = subprocess.run(
+        ["bash", "-euc", example.replace(ADDRESS, bundled_url)],
+        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    dataset = json.loads((tmp_path / "coco.json").read_text())
+    assert dataset["images"] == [{"id": 1, "file_name": "dahlia.jpg", "width": 640, "height": 427}]
+    assert len(dataset["annotations"][0]["segmentation"]) == int(done.stdout)

@@ -31,6 +31,12 @@ def pixels(rle):
     return coco.decode(rle).astype(bool)
 
 
+def annotated_pixels(segmentation, size):
+    """The pixels (H, W) inside a segmentation of a COCO file, as its loaders read it."""
+    rles = coco.frPyObjects(segmentation, *size)
+    return coco.decode(coco.merge(rles) if isinstance(rles, list) else rles).astype(bool)
+
+
 def image(data):
     """A downloaded PNG."""
     return Image.open(io.BytesIO(data))
@@ -259,7 +265,7 @@ def test_several_objects_are_exported_under_their_names(playground, photo, bundl
     svg = playground.save("#save-svg").decode()
     together = np.asarray(image(playground.save("#save-mask")).convert("L")) > 127
 
-    masks = [pixels(annotation["segmentation"]) for annotation in dataset["annotations"]]
+    masks = [annotated_pixels(annotation["segmentation"], (240, 320)) for annotation in dataset["annotations"]]
     assert dataset["images"] == [{"id": 1, "file_name": "photo.png", "width": 320, "height": 240}]
     assert [category["name"] for category in dataset["categories"]] == ["Cup & saucer", "Object 2"]
     assert np.array_equal(masks[1], pixels(answer(bundled_url, sent[-1])["results"][0]["masks"][0]["rle"]))

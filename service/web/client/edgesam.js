@@ -49,7 +49,9 @@
 import { sha256 } from "./sha256.js";
 import { Problem, request } from "./transport.js";
 
+export * from "./annotations.js";
 export * from "./masks.js";
+export { polygons } from "./outlines.js";
 export { Problem, Unreachable, parseServerTiming } from "./transport.js";
 export { sha256 };
 

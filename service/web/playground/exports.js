@@ -1,12 +1,32 @@
 /**
- * Exports: cut-out, mask, COCO annotations, SVG, and the request as a curl command.
+ * Exports: cut-out, mask, annotations, SVG, and the request as a curl command.
  *
  * @typedef {{name: string, colour: string, mask: import("../client/edgesam.js").Mask}} ExportedObject
  * @typedef {{name: string, width: number, height: number}} ImageInfo
+ * @typedef {{file: File, bitmap: ImageBitmap, image: ImageInfo, objects: ExportedObject[]}} Work the image that is open,
+ *   and the objects to export
  */
 
+import { cocoDataset, labelmeDocument, safeFileName, yoloFiles } from "../client/annotations.js";
 import { drawRaster, rasterOfRle } from "../client/masks.js";
-import { outlines, pathOf } from "./outlines.js";
+import { outlines, pathOf } from "../client/outlines.js";
+import { zip } from "./zip.js";
+
+/**
+ * The exports that are downloaded, by the ids of their buttons: the end of the file name, and what makes the file.
+ *
+ * @type {Record<string, {ending: string, make: (work: Work) => Blob | Promise<Blob>}>}
+ */
+export const EXPORTS = {
+  "save-cut-out": { ending: "-cutout.png", make: ({ bitmap, objects }) => cutOut(bitmap, objects) },
+  "save-mask": { ending: "-mask.png", make: ({ objects }) => maskPng(objects) },
+  "save-svg": { ending: "-outline.svg", make: ({ image, objects }) => svg(image, objects) },
+  "save-coco": { ending: "-coco.json", make: ({ image, objects }) => coco(image, objects, "polygons") },
+  "save-coco-rle": { ending: "-coco-rle.json", make: ({ image, objects }) => coco(image, objects, "rle") },
+  "save-yolo": { ending: "-yolo.zip", make: ({ file, image, objects }) => yolo(file, image, objects) },
+  // labelme looks for this name beside the image.
+  "save-labelme": { ending: ".json", make: ({ image, objects }) => labelme(image, objects) },
+};
 
 /**
  * The image inside the masks, transparent outside, cropped to the masks' common box.
@@ -26,7 +46,7 @@ export function cutOut(bitmap, objects) {
 }
 
 /** The masks as one image: white inside, black outside, in the image's size. @param {ExportedObject[]} objects @returns {Promise<Blob>} PNG */
-export function maskPng(objects) {
+function maskPng(objects) {
   const masks = maskCanvas(objects);
   const canvas = new OffscreenCanvas(masks.width, masks.height);
   const context = canvas.getContext("2d", { alpha: false });
@@ -35,29 +55,24 @@ export function maskPng(objects) {
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-/** A COCO dataset of this image, which pycocotools reads. @param {ImageInfo} image @param {ExportedObject[]} objects */
-export function coco(image, objects) {
-  const names = [...new Set(objects.map(({ name }) => name))];
-  const dataset = {
-    info: { description: `Objects of ${image.name}`, version: "1.0" },
-    images: [{ id: 1, file_name: image.name, width: image.width, height: image.height }],
-    categories: names.map((name, i) => ({ id: i + 1, name, supercategory: "" })),
-    annotations: objects.map(({ name, mask }, i) => ({
-      id: i + 1,
-      image_id: 1,
-      category_id: names.indexOf(name) + 1,
-      segmentation: mask.rle,
-      area: mask.area,
-      bbox: [mask.box[0], mask.box[1], mask.box[2] - mask.box[0], mask.box[3] - mask.box[1]],
-      iscrowd: 0,
-      score: mask.score,
-    })),
-  };
-  return new Blob([JSON.stringify(dataset, null, 2)], { type: "application/json" });
+/** A COCO dataset of this image. @param {ImageInfo} image @param {ExportedObject[]} objects @param {"polygons" | "rle"} segmentation */
+function coco(image, objects, segmentation) {
+  return json(cocoDataset([annotated(image, objects)], { segmentation }));
+}
+
+/** A document of labelme. @param {ImageInfo} image @param {ExportedObject[]} objects */
+function labelme(image, objects) {
+  return json(labelmeDocument(annotated(image, objects)));
+}
+
+/** A dataset for YOLO segmentation as a ZIP archive, with the image. @param {File} file @param {ImageInfo} image @param {ExportedObject[]} objects */
+function yolo(file, image, objects) {
+  const name = safeFileName(image.name);
+  return zip(new Map([...yoloFiles([annotated({ ...image, name }, objects)]), [`images/${name}`, file]]));
 }
 
 /** One path per object, along the edges of its pixels. @param {ImageInfo} image @param {ExportedObject[]} objects */
-export function svg(image, objects) {
+function svg(image, objects) {
   const paths = objects.map(({ name, colour, mask }) => {
     const path = pathOf(outlines(rasterOfRle(mask.rle)));
     return `  <path fill="${colour}" fill-rule="evenodd" d="${path}"><title>${escaped(name)}</title></path>\n`;
@@ -94,6 +109,16 @@ function commonBox(objects) {
   return [side(0, Math.min), side(1, Math.min), side(2, Math.max), side(3, Math.max)];
 }
 
+/** @param {ImageInfo} image @param {ExportedObject[]} objects @returns {import("../client/annotations.js").AnnotatedImage} */
+function annotated({ name, width, height }, objects) {
+  return { name, width, height, objects: objects.map(({ name: label, mask }) => ({ label, mask })) };
+}
+
+/** @param {object} document */
+function json(document) {
+  return new Blob([JSON.stringify(document)], { type: "application/json" });
+}
+
 /** A canvas with the union of all masks, in white. */
 function maskCanvas(objects) {
   const [first, ...others] = objects.map(({ mask }) => rasterOfRle(mask.rle));
@@ -105,6 +130,7 @@ function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
+/** A text for XML, which forbids most control characters. */
 function escaped(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return text.replace(/[\p{Cc}\p{Cs}\ufffe\uffff]/gu, "\ufffd").replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

@@ -1,11 +1,12 @@
 /** Entry point of the page: creates the parts and connects them. */
 
 import { DecodingChoice } from "./decoding_choice.js";
-import { Client, Problem, Unreachable } from "../client/edgesam.js";
-import { coco, curl, cutOut, maskPng, svg } from "./exports.js";
+import { Client, Problem, Unreachable, safeFileName, stemOf } from "../client/edgesam.js";
+import { EXPORTS, curl, cutOut } from "./exports.js";
 import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
 import { installImageInput } from "./image_input.js";
 import { LatencyStrip } from "./latency.js";
+import { announce, toast } from "./messages.js";
 import { Notice } from "./notices.js";
 import { isShownAsRead, shownAsPng } from "./orientation.js";
 import { Panel } from "./panel.js";
@@ -19,7 +20,6 @@ import { installTheme } from "./theme.js";
 
 const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
-const TOAST_MS = 2500;
 const PROGRESS = {
   hash: "Reading the image",
   "look-up": "Checking the image",
@@ -62,7 +62,6 @@ let image = null;
 let opening = new AbortController();
 let tool = "include";
 let isCutOut = false;
-let toastTimer = 0;
 
 new Panel(session, {
   list: element("objects"),
@@ -196,7 +195,7 @@ function update() {
     redo: !session.canRedo,
     clear: !session.selected.prompt,
     "cut-out": all.length === 0,
-    ...Object.fromEntries(["save-cut-out", "save-mask", "save-coco", "save-svg", "copy-cut-out"].map((id) => [id, all.length === 0])),
+    ...Object.fromEntries(["copy-cut-out", ...Object.keys(EXPORTS)].map((id) => [id, all.length === 0])),
     "copy-curl": !session.selected.prompt || !image?.imageHash,
   });
   element("only-selected-row").hidden = session.objects.length < 2;
@@ -217,11 +216,15 @@ function exportedObjects() {
     .filter(({ mask }) => mask !== null && mask.area > 0);
 }
 
-async function save(make, ending) {
-  const stem = image.file.name.replace(/\.\w+$/, "") || "image";
+/** Download an export. @param {string} id id of its button */
+async function save(id) {
+  const { ending, make } = EXPORTS[id];
+  const { file, width, height } = image;
+  const name = `${stemOf(safeFileName(file.name))}${ending}`;
   try {
-    download(await make(), `${stem}-${ending}`);
-    toast(`Saved ${stem}-${ending}`);
+    const work = { file, bitmap: stage.image, image: { name: file.name, width, height }, objects: exportedObjects() };
+    download(await make(work), name);
+    toast(`Saved ${name}`);
   } catch (error) {
     showError(error);
   }
@@ -266,18 +269,6 @@ function askForKey() {
   dialog.showModal();
 }
 
-function toast(text) {
-  element("toast").textContent = text;
-  element("toast").classList.add("is-shown");
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => element("toast").classList.remove("is-shown"), TOAST_MS);
-}
-
-/** Announce a text to screen readers. */
-function announce(text) {
-  element("status").textContent = text;
-}
-
 function setDisabled(states) {
   for (const [id, isDisabled] of Object.entries(states)) {
     /** @type {HTMLButtonElement} */ (element(id)).disabled = isDisabled;
@@ -298,14 +289,11 @@ const ACTIONS = {
   "add-object": () => session.addObject(),
   "enter-key": askForKey,
   help: () => /** @type {HTMLDialogElement} */ (element("help-dialog")).showModal(),
-  "save-cut-out": () => save(() => cutOut(stage.image, exportedObjects()), "cutout.png"),
-  "save-mask": () => save(() => maskPng(exportedObjects()), "mask.png"),
-  "save-coco": () => save(() => coco({ ...image, name: image.file.name }, exportedObjects()), "coco.json"),
-  "save-svg": () => save(() => svg({ ...image, name: image.file.name }, exportedObjects()), "outline.svg"),
   "copy-cut-out": () => copy("the cut-out", () => copyImage(cutOut(stage.image, exportedObjects()))),
   "copy-curl": () => copy("the curl command", () => copyText(curlCommand())),
 };
 for (const [id, act] of Object.entries(ACTIONS)) element(id).addEventListener("click", act);
+for (const id of Object.keys(EXPORTS)) element(id).addEventListener("click", () => save(id));
 element("copy-cut-out").hidden = !canCopyImages;
 element("only-selected").addEventListener("change", update);
 

@@ -4,7 +4,7 @@
  */
 
 import { drawRaster, rasterOfRle } from "../client/masks.js";
-import { outlines, pathOf } from "./outlines.js";
+import { outlines, pathOf } from "../client/outlines.js";
 import { fitted, moved, toImage, toScreen, zoomed } from "./viewport.js";
 
 const MASK_SIDE = 2048; // longer side of a drawn mask, in pixels: sharp on any screen that shows the whole image
