@@ -33,7 +33,16 @@ _IMAGE_BODY: Final = {
     "content": {
         **{
             kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
+            for kind in (
+                "image/jpeg",
+                "image/png",
+                "image/webp",
+                "image/gif",
+                "image/bmp",
+                "image/tiff",
+                "image/avif",
+                "image/heic",
+            )
         },
         "multipart/form-data": {
             "schema": {
