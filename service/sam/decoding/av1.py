@@ -18,7 +18,7 @@ _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _BY_FRAME = 2  # the frame header chooses a tool
 # An image is one frame, or a few layers of growing detail.
 _MAX_FRAMES = 16
-_MAX_UNITS = 1024
+_MAX_UNITS = 256
 
 
 @dataclass(frozen=True, slots=True)
