@@ -91,7 +91,7 @@ def _units(data: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]
 
 def _read_sequence(bits: Bits) -> _Sequence:
     bits.number(3)  # profile
-    bits.flag()  # still_picture
+    bits.flag()  # whether the sequence is a single image
     if bits.flag():
         bits.number(5)
         return _Sequence(_frame_size(bits), is_reduced=True)
