@@ -20,14 +20,7 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import (
-    HEADER_BYTES,
-    CorruptValue,
-    ImageEmbedding,
-    deletion_group,
-    embedding_info,
-    includes,
-)
+from service.sam.embedding import HEADER_BYTES, CorruptValue, ImageEmbedding, deletion_group, embedding_info, includes
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]

@@ -205,6 +205,8 @@ def test_roboflow_takes_an_image_id(tools, next_seed):
 
     body = {"image_id": image_id, "prompts": {"prompts": [{"points": [{"x": 20, "y": 15, "positive": True}]}]}}
     answer = tools.post("/sam2/segment_image", json=body)
+    array = tools.post("/sam/embed_image", json={"image_id": image_id, "format": "binary"})
 
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["predictions"]) == 1
+    assert array.headers["x-image-hash"] == image_id.partition("~")[0]

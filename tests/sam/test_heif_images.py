@@ -3,6 +3,7 @@
 import io
 import resource
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -165,18 +166,46 @@ def many_frames(count):
         heif([(b"unci", [extent(SIZE)], bytes(64 * 96 * 3))]),
         heif([(CODED.kind, [CODED.configuration], CODED.data)]),
         heif([(CODED.kind, [extent(SIZE), CODED.configuration, extent((9000, 9000))], CODED.data)]),
+        still(CODED) + still(CODED)[28:],
         box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf"),
         box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf") + full_box(b"meta", box(b"free") * 10_000),
         box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf") + full_box(b"meta", b"\0\0\0\1free" + b"\xff" * 8),
     ],
     ids=[
         "many frames", "many units", "no data", "cut off", "grid of itself", "grid of nothing", "overlay",
-        "uncompressed", "no size", "larger property", "no boxes", "many boxes", "endless box",
+        "uncompressed", "no size", "larger property", "two sets of boxes", "no boxes", "many boxes", "endless box",
     ],
 )  # fmt: skip
 def test_hostile_boxes_are_refused(data):
     with pytest.raises(UndecodableImage):
         decoded(data)
+
+
+@pytest.mark.parametrize("kind", ["locations", "associations", "extents"])
+def test_long_lists_are_refused_soon(kind):
+    many = 2_000_000
+    lists = {
+        "locations": (b"iloc", struct.pack(">H", 0xFFFF) + bytes(6) * many, 0),
+        "associations": (b"ipma", struct.pack(">I", many) + b"\0\1\0" * many, 0),
+        "extents": (b"iloc", struct.pack(">H", 1) + struct.pack(">HHH", 1, 0, 0xFFFF) + bytes(8) * 0xFFFF, 0x4400),
+    }
+    name, content, sizes = lists[kind]
+    data = still(CODED)
+    box_of = data.index(name) - 4
+    start = struct.pack(">H", sizes) if name == b"iloc" else b""
+    longer = full_box(name, start + content)
+    end = box_of + int.from_bytes(data[box_of : box_of + 4], "big")
+    changed = bytearray(data[:box_of] + longer + data[end:])
+    for outer in (b"meta", *((b"iprp",) if name == b"ipma" else ())):
+        at = changed.index(outer) - 4
+        size = int.from_bytes(changed[at : at + 4], "big") + len(longer) - (end - box_of)
+        changed[at : at + 4] = struct.pack(">I", size)
+    began = time.process_time()
+
+    with pytest.raises(UndecodableImage, match="pieces"):
+        decoded(bytes(changed))
+
+    assert time.process_time() - began < 0.5
 
 
 def test_a_grid_with_more_pixels_than_the_limit_is_refused():

@@ -302,3 +302,11 @@ def test_a_few_bright_pixels_do_not_make_a_stretched_image_dark():
 
     assert found.levels == "percentile"
     assert abs(int(np.asarray(found.pixels)[24, 0, 0]) - 128) < 8
+
+
+def test_cmyk_of_16_bits_is_read():
+    image = gradient()
+    stored = np.dstack((255 - image, np.zeros(image.shape[:2], np.uint8))).astype(np.uint16) * 257
+
+    for order in "<>":
+        assert np.abs(pixels(one(stored, order=order, t262=5)).astype(int) - image).max() <= 1

@@ -315,7 +315,9 @@ def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
 def _embedding_array(embedding: ImageEmbedding, image_id: str, _started: float) -> Response:
     content = io.BytesIO()
     np.save(content, _embedding_planes(embedding)[None])
-    return Response(content.getvalue(), media_type=OCTETS, headers={"X-Image-Hash": image_id})
+    return Response(
+        content.getvalue(), media_type=OCTETS, headers={"X-Image-Hash": parse_image_id(image_id).image_hash}
+    )
 
 
 def _embedding_json(embedding: ImageEmbedding, image_id: str, started: float) -> Response:

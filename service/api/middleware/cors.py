@@ -31,6 +31,7 @@ EXPOSED_HEADERS: Final = (
     "X-Embedding-Dtype",
     "X-Image-Size",
     "X-Image-Orientation",
+    "X-Image-Levels",
     "X-Fingerprint",
     "X-Granularity-Box",
 )

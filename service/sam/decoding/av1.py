@@ -18,7 +18,7 @@ _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _BY_FRAME = 2  # the frame header chooses a tool
 # An image is one frame, or a few layers of growing detail.
 _MAX_FRAMES = 16
-_MAX_UNITS = 1024
+_MAX_UNITS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _units(data: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]
 
 def _read_sequence(bits: Bits) -> _Sequence:
     bits.number(3)  # profile
-    bits.flag()  # still_picture
+    bits.flag()  # whether the sequence is a single image
     if bits.flag():
         bits.number(5)
         return _Sequence(_frame_size(bits), is_reduced=True)

@@ -7,7 +7,7 @@ image sequence the still image is read, which encoders make from the first frame
 import io
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin is imported so that Image.open finds it
@@ -211,13 +211,13 @@ def _fraction(content: memoryview, *, signed: bool) -> Fraction | None:
 def _still_avif(data: bytes, items: HeifItems) -> list[memoryview | bytes]:
     """Return the parts of a file that Pillow reads as a still image without EXIF.
 
-    Pillow refuses an image whose EXIF block is damaged. In a file of brand `avis` it would decode the frames of a
-    track, whose sizes have not been checked.
+    Pillow refuses an image whose EXIF block is damaged. In a file of another brand than `avif` it would decode the
+    frames of a track, whose sizes have not been checked.
     """
     view = memoryview(data)
-    changes: list[tuple[int, bytes]] = [(_BRAND_AT, b"avif")] if data[8:12] == b"avis" else []
+    changes: list[tuple[int, bytes]] = [(_BRAND_AT, b"avif")]
     changes += sorted((item.kind_at, b"skip") for item in items.items.values() if item.kind == b"Exif")
-    parts: list[Any] = []
+    parts: list[memoryview | bytes] = []
     at = 0
     for position, replacement in changes:
         parts += [view[at:position], replacement]

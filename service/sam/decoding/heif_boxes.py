@@ -4,18 +4,16 @@ Source: ISO/IEC 14496-12 (boxes, items), ISO/IEC 23008-12 (properties of images)
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from service.errors import UndecodableImage
 
-# Photos of phones have about a hundred items and as many properties: tiles of 512 pixels, thumbnail, gain map.
+# Photos of phones have about 300 items: tiles of 512 pixels, a thumbnail, a gain map. Each has some properties.
 _MAX_BOXES = 4096
-_MAX_ENTRIES = 8192
-
-
-class BrokenBoxes(UndecodableImage):
-    """The boxes contradict each other or end too early."""
+_MAX_ENTRIES = 32_768
+_SINGLE: Final = {b"meta", b"iinf", b"iloc", b"pitm", b"iref", b"idat", b"iprp", b"ipco"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,19 @@ def heif_items(data: bytes) -> HeifItems:
     try:
         return _Reader(data).read()
     except (struct.error, IndexError, StopIteration, KeyError) as error:
-        raise BrokenBoxes(
+        raise UndecodableImage(
             "The boxes of the HEIC or AVIF file are broken or cut off; send the complete file."
         ) from error
+
+
+def _single(boxes: Iterable[Box]) -> dict[bytes, Box]:
+    """Return boxes by their type. A decoder could take another one of two boxes of a type than was checked."""
+    found: dict[bytes, Box] = {}
+    for box in boxes:
+        if box.kind in _SINGLE and box.kind in found:
+            raise UndecodableImage(f"The file has two boxes {box.kind.decode()!r}; save the image again.")
+        found[box.kind] = box
+    return found
 
 
 class _Fields:
@@ -111,14 +119,13 @@ class _Reader:
         self._entries = 0
 
     def read(self) -> HeifItems:
-        meta = next(box for box in self._children(self._data, 0) if box.kind == b"meta")
-        boxes = {box.kind: box for box in self._children(meta.content[4:], meta.start + self._header_bytes(meta) + 4)}
+        meta = _single(self._children(self._data, 0))[b"meta"]
+        boxes = _single(self._children(meta.content[4:], meta.start + self._header_bytes(meta) + 4))
         items = self._infos(boxes[b"iinf"])
-        properties: list[Box] = []
-        for box in self._children(boxes[b"iprp"].content, 0):
-            if box.kind == b"ipco":
-                properties = list(self._children(box.content, 0))
-            elif box.kind == b"ipma":
+        groups = list(self._children(boxes[b"iprp"].content, 0))
+        properties = list(self._children(_single(groups)[b"ipco"].content, 0))
+        for box in groups:
+            if box.kind == b"ipma":
                 self._associate(box, items, properties)
         self._locate(boxes[b"iloc"], boxes.get(b"idat"), items)
         if b"iref" in boxes:
@@ -135,7 +142,7 @@ class _Reader:
         while at + 8 <= len(content):
             self._boxes += 1
             if self._boxes > _MAX_BOXES:
-                raise BrokenBoxes(f"The HEIC or AVIF file has more than {_MAX_BOXES} boxes; save the image again.")
+                raise UndecodableImage(f"The HEIC or AVIF file has more than {_MAX_BOXES} boxes; save the image again.")
             size, kind = int.from_bytes(content[at : at + 4], "big"), bytes(content[at + 4 : at + 8])
             header = 8
             if size == 1:
@@ -165,6 +172,7 @@ class _Reader:
         version, flags = fields.full_box()
         is_wide = flags & 1
         for _ in range(fields.number(4)):
+            self._count()
             item = items[fields.number(4 if version else 2)]
             for _ in range(fields.number(1)):
                 index = fields.number(2) & 0x7FFF if is_wide else fields.number(1) & 0x7F
@@ -179,6 +187,7 @@ class _Reader:
         offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
         index_size = sizes & 15 if version else 0
         for _ in range(fields.number(4 if version == 2 else 2)):
+            self._count()
             number = fields.number(4 if version == 2 else 2)
             method = fields.number(2) & 15 if version else 0
             fields.number(2)
@@ -207,4 +216,4 @@ class _Reader:
     def _count(self) -> None:
         self._entries += 1
         if self._entries > _MAX_ENTRIES:
-            raise BrokenBoxes(f"The HEIC or AVIF file has more than {_MAX_ENTRIES} pieces; save the image again.")
+            raise UndecodableImage(f"The HEIC or AVIF file has more than {_MAX_ENTRIES} pieces; save the image again.")

@@ -16,7 +16,7 @@ _SEQUENCE_PARAMETERS: Final = 33
 _FIRST_OTHER: Final = 32  # types below are slices of frames
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
 _MAX_FRAMES = 16
-_MAX_UNITS = 4096
+_MAX_UNITS = 256
 # What the parameters need lies in their first bytes.
 _PARAMETER_BYTES = 256
 _CONFIGURATION_BYTES = 22
