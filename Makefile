@@ -94,8 +94,8 @@ bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes
 faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/operations/reliability.md (an hour, half of it people at work)
 	$(BIN)/python tests/tools/faults --docs
 
-fuzz: $(VENV)/.fuzz  ## images, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
-	for target in images multipart requests values logits rle; do \
+fuzz: $(VENV)/.fuzz  ## images, masks, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
+	for target in images multipart uploads requests masks values logits rle; do \
 		PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/tools/fuzz $$target --seconds $(FUZZ_S) || exit 1; \
 	done
 
