@@ -200,7 +200,8 @@ def test_a_request_that_cannot_be_translated_is_a_problem(tools, data, route, me
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("mask_input", [[0.5]]), ("load_logits_from_cache", True), ("text_prompt", "a dog")]
+    ("name", "value"),
+    [("mask_input", [[0.5]]), ("load_logits_from_cache", True), ("text_prompt", "a dog"), ("text", "a dog")],
 )
 @pytest.mark.parametrize("route", ["/sam/segment_image", "/sam2/segment_image", "/sam3/visual_segment"])
 def test_a_member_that_would_change_the_mask_is_refused_by_name(tools, data, route, name, value):
@@ -211,6 +212,29 @@ def test_a_member_that_would_change_the_mask_is_refused_by_name(tools, data, rou
 
     assert response.status_code == 200
     assert assert_problem(refused, InvalidRequest)["errors"][0]["where"] == f"/{name}"
+
+
+@pytest.mark.parametrize(
+    ("route", "name", "value"),
+    [
+        ("/sam/segment_image", "embeddings", [[[[0.5]]]]),
+        ("/sam2/segment_image", "use_mask_input_cache", True),
+        ("/sam3/visual_segment", "use_mask_input_cache", True),
+    ],
+)
+def test_a_member_of_one_protocol_that_would_change_the_mask_is_refused_by_name(tools, data, route, name, value):
+    asked = sdk_segment(data, POINT, point_coords=[[1, 1]], point_labels=[1])
+
+    refused = tools.post(route, json=asked | {name: value})
+
+    assert assert_problem(refused, InvalidRequest)["errors"][0]["where"] == f"/{name}"
+    assert tools.post(route, json=asked | {name: None}).status_code == 200
+
+
+def test_the_default_of_the_first_protocol_to_use_its_cache_says_nothing(tools, data):
+    asked = sdk_segment(data, POINT, point_coords=[[1, 1]], point_labels=[1], use_mask_input_cache=True)
+
+    assert tools.post("/sam/segment_image", json=asked).status_code == 200
 
 
 def test_the_key_is_taken_from_the_sdks_header(tools, data):

@@ -74,6 +74,7 @@ class _Segment(_OfImage):
     mask_input: Any = None
     load_logits_from_cache: bool | None = None
     text_prompt: str | None = None
+    text: str | None = None
 
 
 class _SamSegment(_Segment):
@@ -81,6 +82,7 @@ class _SamSegment(_Segment):
     point_coords: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(max_length=MAX_POINTS)] = ()
     point_labels: Annotated[tuple[_Label, ...], Field(max_length=MAX_POINTS)] = ()
     has_mask_input: bool | None = False
+    embeddings: Any = None
 
 
 class _Point(Document):
@@ -111,6 +113,7 @@ class _Sam2Segment(_Segment):
     format: Literal["json", "rle"] = "json"
     prompts: _PromptSet = _PromptSet()
     multimask_output: bool = True
+    use_mask_input_cache: bool | None = None
 
 
 def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
@@ -194,6 +197,10 @@ def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
     _refuse_unsupported(asked)
     if asked.has_mask_input:
         raise broken_rule("/has_mask_input", _NO_REFINEMENT)
+    if asked.embeddings is not None:
+        raise broken_rule(
+            "/embeddings", "this service decodes its own embeddings only. Send the image or its image_id."
+        )
     if len(asked.point_coords) != len(asked.point_labels):
         raise broken_rule("/point_labels", f"{len(asked.point_labels)} labels for {len(asked.point_coords)} points.")
     points, labels, corners = [], [], {}
@@ -214,6 +221,9 @@ def _parse_sam2(body: bytes, max_prompts: int) -> tuple[_Sam2Segment, list[Promp
     """Return the request and its prompts. Blocking."""
     asked = _Sam2Segment.model_validate_json(body)
     _refuse_unsupported(asked)
+    # The first protocol has this member, too. There true is the default, which says nothing.
+    if asked.use_mask_input_cache:
+        raise broken_rule("/use_mask_input_cache", _NO_REFINEMENT)
     prompts = asked.prompts.prompts or []
     if not 1 <= len(prompts) <= max_prompts:
         raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts. Send 1 to {max_prompts}.", limit=max_prompts)
@@ -226,8 +236,9 @@ def _refuse_unsupported(asked: _Segment) -> None:
         raise broken_rule("/mask_input", _NO_REFINEMENT)
     if asked.load_logits_from_cache:
         raise broken_rule("/load_logits_from_cache", _NO_REFINEMENT)
-    if asked.text_prompt:
-        raise broken_rule("/text_prompt", "EdgeSAM takes no text. Send points or a box.")
+    for name in ("text_prompt", "text"):
+        if getattr(asked, name):
+            raise broken_rule(f"/{name}", "EdgeSAM takes no text. Send points or a box.")
 
 
 def _prompt(prompt: _Prompt, where: str) -> Prompt:
