@@ -16,7 +16,7 @@ from service.sam.ring_conflicts import (
 )
 
 # A pass gives every segment in conflict the corner that it misses most. After so many passes it gets all corners.
-_PASSES_OF_SPLITS = 32
+_PASSES_OF_SPLITS = 16
 _PASSES = 64
 
 
@@ -138,9 +138,10 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
         is_new = np.zeros(len(corners), np.bool_)
         is_new[added] = is_new[anchors] = is_kept[anchors] = True
         segments = Segments.between(corners, ring_of, is_kept)
-        marked = _too_far(segments, max_distance) | degenerate(segments, is_hole)
+        is_new_segment = is_new[segments.starts] | is_new[segments.ends]
+        marked = _too_far(segments, is_new_segment, max_distance) | degenerate(segments, is_hole)
         marked |= touching_wrongly(segments, shared)
-        marked |= crossing(segments, is_new[segments.starts] | is_new[segments.ends])
+        marked |= crossing(segments, is_new_segment)
         if not marked.any():
             marked = swallowing(segments, _anchors(corners, ring_of, is_kept, is_shared))
         if not marked.any():
@@ -182,10 +183,10 @@ def _anchors(corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bo
     return points
 
 
-def _too_far(segments: Segments, max_distance: float) -> Bools:
-    """Return the segments that leave out a corner farther from them than `max_distance`, in pixels, (n,)."""
+def _too_far(segments: Segments, is_new: Bools, max_distance: float) -> Bools:
+    """Return the new segments that leave out a corner farther from them than `max_distance`, in pixels, (n,)."""
     marked = np.zeros(len(segments.starts), np.bool_)
-    which, squared_distances = _deviations(segments, _between(segments, ~marked))
+    which, squared_distances = _deviations(segments, _between(segments, is_new))
     marked[which[squared_distances > max_distance**2]] = True
     return marked
 
@@ -194,7 +195,9 @@ def _farthest(segments: Segments, marked: Bools) -> Integers:
     """Return for each marked segment the corner of the exact outline that is farthest from it."""
     corners = _between(segments, marked)
     which, squared_distances = _deviations(segments, corners)
-    order = np.lexsort((squared_distances, which))
+    # Many steps of a staircase are equally far. The one in the middle halves the work of the next pass.
+    from_middle = np.abs(2 * corners - segments.starts[which] - segments.stops[which])
+    order = np.lexsort((-from_middle, np.round(squared_distances, 3), which))
     farthest: Integers = corners[order[np.diff(which[order], append=-1) != 0]]
     return farthest
 
