@@ -16,7 +16,8 @@ from service.sam.ring_conflicts import (
 )
 
 # A pass gives every segment in conflict the corner that it misses most. After so many passes it gets all corners.
-_PASSES_OF_SPLITS = 16
+# Outlines with very many corners get fewer passes, to bound the time.
+_PASSES_OF_SPLITS, _CORNERS_OF_ALL_PASSES = 16, 4_000_000
 _PASSES = 64
 
 
@@ -132,6 +133,7 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
     is_shared = np.zeros(len(corners), np.bool_)
     is_shared[shared.one] = True
     is_kept, added = is_kept.copy(), np.flatnonzero(is_kept)
+    passes_of_splits = min(_PASSES_OF_SPLITS, _CORNERS_OF_ALL_PASSES // len(corners))
     for done in range(_PASSES):
         is_kept[added] = True
         anchors = _missing_anchors(ring_of, is_kept, is_shared)
@@ -146,7 +148,7 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
             marked = swallowing(segments, _anchors(corners, ring_of, is_kept, is_shared))
         if not marked.any():
             return is_kept
-        added = _farthest(segments, marked) if done < _PASSES_OF_SPLITS else _between(segments, marked)
+        added = _farthest(segments, marked) if done < passes_of_splits else _between(segments, marked)
     return np.ones(len(corners), np.bool_)
 
 
