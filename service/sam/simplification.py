@@ -16,7 +16,8 @@ from service.sam.ring_conflicts import (
 )
 
 # A pass gives every segment in conflict the corner that it misses most. After so many passes it gets all corners.
-_PASSES_OF_SPLITS = 32
+# Outlines with very many corners get fewer passes, to bound the time.
+_PASSES_OF_SPLITS, _CORNERS_OF_ALL_PASSES = 16, 4_000_000
 _PASSES = 64
 
 
@@ -132,20 +133,22 @@ def _repaired(corners: Integers, ring_of: Integers, is_kept: Bools, is_hole: Boo
     is_shared = np.zeros(len(corners), np.bool_)
     is_shared[shared.one] = True
     is_kept, added = is_kept.copy(), np.flatnonzero(is_kept)
+    passes_of_splits = min(_PASSES_OF_SPLITS, _CORNERS_OF_ALL_PASSES // len(corners))
     for done in range(_PASSES):
         is_kept[added] = True
         anchors = _missing_anchors(ring_of, is_kept, is_shared)
         is_new = np.zeros(len(corners), np.bool_)
         is_new[added] = is_new[anchors] = is_kept[anchors] = True
         segments = Segments.between(corners, ring_of, is_kept)
-        marked = _too_far(segments, max_distance) | degenerate(segments, is_hole)
+        is_new_segment = is_new[segments.starts] | is_new[segments.ends]
+        marked = _too_far(segments, is_new_segment, max_distance) | degenerate(segments, is_hole)
         marked |= touching_wrongly(segments, shared)
-        marked |= crossing(segments, is_new[segments.starts] | is_new[segments.ends])
+        marked |= crossing(segments, is_new_segment)
         if not marked.any():
             marked = swallowing(segments, _anchors(corners, ring_of, is_kept, is_shared))
         if not marked.any():
             return is_kept
-        added = _farthest(segments, marked) if done < _PASSES_OF_SPLITS else _between(segments, marked)
+        added = _farthest(segments, marked) if done < passes_of_splits else _between(segments, marked)
     return np.ones(len(corners), np.bool_)
 
 
@@ -182,10 +185,10 @@ def _anchors(corners: Integers, ring_of: Integers, is_kept: Bools, is_shared: Bo
     return points
 
 
-def _too_far(segments: Segments, max_distance: float) -> Bools:
-    """Return the segments that leave out a corner farther from them than `max_distance`, in pixels, (n,)."""
+def _too_far(segments: Segments, is_new: Bools, max_distance: float) -> Bools:
+    """Return the new segments that leave out a corner farther from them than `max_distance`, in pixels, (n,)."""
     marked = np.zeros(len(segments.starts), np.bool_)
-    which, squared_distances = _deviations(segments, _between(segments, ~marked))
+    which, squared_distances = _deviations(segments, _between(segments, is_new))
     marked[which[squared_distances > max_distance**2]] = True
     return marked
 
@@ -194,7 +197,9 @@ def _farthest(segments: Segments, marked: Bools) -> Integers:
     """Return for each marked segment the corner of the exact outline that is farthest from it."""
     corners = _between(segments, marked)
     which, squared_distances = _deviations(segments, corners)
-    order = np.lexsort((squared_distances, which))
+    # Many steps of a staircase are equally far. The one in the middle halves the work of the next pass.
+    from_middle = np.abs(2 * corners - segments.starts[which] - segments.stops[which])
+    order = np.lexsort((-from_middle, np.round(squared_distances, 3), which))
     farthest: Integers = corners[order[np.diff(which[order], append=-1) != 0]]
     return farthest
 
