@@ -70,7 +70,7 @@ def ask(python: Path, url: str) -> Any:
 
 def masks_of(client: httpx.Client, prompt: dict[str, Any]) -> NDArray[np.bool_]:
     """Return the mask (H, W) that /segment ranks first, as adapters ask for it."""
-    masks = segment(client, embed(client, IMAGE.read_bytes()), prompt)[0]
+    masks = segment(client, embed(client, IMAGE.read_bytes()), prompt, cleanup="auto")[0]
     decoded: NDArray[np.bool_] = pycocotools.mask.decode(masks[0]["rle"]).astype(np.bool_)
     return decoded
 
