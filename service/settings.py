@@ -1,15 +1,14 @@
 """All settings of the service. The composition root reads them; every other part receives plain values."""
 
 import difflib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service import setting_values
 from service.telemetry.logs import LogFormat
 
 _PREFIX = "EDGESAM_"
@@ -19,11 +18,6 @@ _VARIABLES_OF_OTHERS = frozenset({"EDGESAM_URL", "EDGESAM_API_KEY", "EDGESAM_STO
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
 
 LEAST_MEMORY_BYTES = 16 << 20  # one prepared image takes 10 MiB, with float32 tokens 12
-
-_REDIS_SCHEMES = (
-    *("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://"),
-    *("redis+sentinel://", "rediss+sentinel://"),
-)
 
 
 class Settings(BaseSettings):
@@ -38,7 +32,7 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port that serves /metrics instead of the main port. 0 selects a free port."
     )
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: Annotated[str, AfterValidator(setting_values.otlp_address)] | None = Field(
         None,
         description="Address of the OpenTelemetry collector that receives traces, http://HOST:4318. Needs the "
         "extra otel.",
@@ -103,7 +97,7 @@ class Settings(BaseSettings):
         "float16, 4 MiB as float32.",
     )
 
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(setting_values.redis_address)] | None = Field(
         None,
         description="Address of the Redis that replicas share: redis://, rediss://, unix://, or with +cluster "
         "or +sentinel before the colon. Unset: no Redis.",
@@ -224,7 +218,7 @@ class Settings(BaseSettings):
         default_factory=list,
         description='Origins whose pages may call the service, as a JSON list. ["*"] allows all origins.',
     )
-    api_keys: list[SecretStr] = Field(
+    api_keys: Annotated[list[SecretStr], AfterValidator(setting_values.long_keys)] = Field(
         default_factory=list,
         description="API keys with all roles, as a JSON list. Each request needs one of them or of the file. "
         "Unset, and no file: no key is needed.",
@@ -243,17 +237,23 @@ class Settings(BaseSettings):
         "needed, else open.",
     )
 
-    adapters: Annotated[list[Literal["cvat", "label-studio", "roboflow", "x-anylabeling"]], NoDecode] = Field(
+    adapters: Annotated[
+        list[Literal["cvat", "label-studio", "roboflow", "x-anylabeling"]],
+        NoDecode,
+        BeforeValidator(setting_values.separated_by_commas),
+    ] = Field(
         default_factory=list,
         description="Protocols of labelling tools to answer, separated by commas: cvat, label-studio, "
         "roboflow, x-anylabeling.",
     )
-    label_studio_files: Annotated[list[DirectoryPath], NoDecode] = Field(
+    label_studio_files: Annotated[
+        list[DirectoryPath], NoDecode, BeforeValidator(setting_values.separated_as_in_path)
+    ] = Field(
         default_factory=list,
         description="Folders of Label Studio's files, in which the addresses of its images are looked up. Several are "
         "separated as in PATH, or are a JSON list.",
     )
-    label_studio_url: str | None = Field(
+    label_studio_url: Annotated[str, AfterValidator(setting_values.label_studio_address)] | None = Field(
         None,
         description="Address of the Label Studio whose images may be fetched, http://HOST:8080. Needs a token. Unset: "
         "nothing is fetched.",
@@ -293,63 +293,6 @@ class Settings(BaseSettings):
         names = [variable.removeprefix(_PREFIX) for variable in cls.variables()]
         found = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), names, n=1)
         return f"{_PREFIX}{found[0]}" if found else None
-
-    @field_validator("adapters", mode="before")
-    @classmethod
-    def _are_separated_by_commas(cls, names: object) -> object:
-        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
-
-    @field_validator("label_studio_files", mode="before")
-    @classmethod
-    def _are_separated_as_in_path(cls, folders: object) -> object:
-        if isinstance(folders, Path):
-            return [folders]
-        if not isinstance(folders, str):
-            return folders
-        if folders.lstrip().startswith("["):
-            return json.loads(folders)
-        if Path(folders).is_dir():  # its name may contain the separator
-            return [folders]
-        return [folder for folder in folders.split(os.pathsep) if folder]
-
-    @field_validator("label_studio_url")
-    @classmethod
-    def _is_the_address_of_a_server(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        is_address = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        if (
-            not is_address
-            or parts.query
-            or parts.fragment
-            or "@" in parts.netloc
-            or not url.isprintable()
-            or " " in url
-        ):
-            raise ValueError("label_studio_url must be like http://HOST:8080, without a user name, query or fragment")
-        return url
-
-    @field_validator("redis_url")
-    @classmethod
-    def _has_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not url.get_secret_value().startswith(_REDIS_SCHEMES):
-            raise ValueError(f"redis_url must start with one of {', '.join(_REDIS_SCHEMES)}")
-        return url
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _is_a_web_address(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError("otlp_endpoint must start with http:// or https://: traces are sent as OTLP over HTTP")
-        return url
-
-    @field_validator("api_keys")
-    @classmethod
-    def _are_long_enough(cls, keys: list[SecretStr]) -> list[SecretStr]:
-        if any(len(key.get_secret_value()) < 16 for key in keys):
-            raise ValueError("api_keys: a key has at least 16 characters")
-        return keys
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

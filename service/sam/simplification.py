@@ -197,7 +197,7 @@ def _farthest(segments: Segments, marked: Bools) -> Integers:
     """Return for each marked segment the corner of the exact outline that is farthest from it."""
     corners = _between(segments, marked)
     which, squared_distances = _deviations(segments, corners)
-    # Many steps of a staircase are equally far. The one in the middle halves the work of the next pass.
+    # Many steps of a staircase are equally far. The one in the middle leaves least work to the next pass.
     from_middle = np.abs(2 * corners - segments.starts[which] - segments.stops[which])
     order = np.lexsort((-from_middle, np.round(squared_distances, 3), which))
     farthest: Integers = corners[order[np.diff(which[order], append=-1) != 0]]

@@ -91,8 +91,8 @@ def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
         if isinstance(image, InvalidRequest):
             raise image
         embedded = await images.embed(request, image)
-        renderer = RegionRenderer(asked.target, model)
         prompt = asked.prompt(embedded.original_size)
+        renderer = RegionRenderer(asked.target, prompt, model)
         return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
 
 

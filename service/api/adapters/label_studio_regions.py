@@ -6,21 +6,18 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
+from service.api.adapters.editable_polygons import editable_polygons
 from service.api.adapters.label_studio_brush import encode_brush
 from service.api.adapters.label_studio_request import Target
 from service.api.rendering import JSON
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
 from service.sam.masks import Mask
-from service.sam.polygons import encode_outlines
+from service.sam.prompts import Prompt
 from service.sam.transforms import Size
 
-# Tolerance of polygons relative to the length of an outline, which is about that of the box around it. People move the
-# vertices by hand, so there should be few.
+# Tolerance of polygons relative to the length of an outline. People move the vertices by hand, so there should be few.
 _TOLERANCE: Final = 0.001
-_MAX_TOLERANCE_PIXELS: Final = 100.0
-# Smallest area of a polygon, relative to the largest. Users would have to delete each smaller one by hand.
-_SMALLEST_PART: Final = 0.1
 
 
 class RegionRenderer:
@@ -28,13 +25,15 @@ class RegionRenderer:
 
     Args:
         target: Target of the answer.
+        prompt: Prompt that the mask answers.
         model: Name of the served model.
     """
 
     masks_per_prompt: int | None = 1
 
-    def __init__(self, target: Target, model: str) -> None:
+    def __init__(self, target: Target, prompt: Prompt, model: str) -> None:
         self._target = target
+        self._prompt = prompt
         self._model = model
         self._values: list[dict[str, Any]] = []
         self._score = 0.0
@@ -45,7 +44,7 @@ class RegionRenderer:
         if self._target.region_type == "brushlabels":
             self._values = [{"format": "rle", "rle": encode_brush(mask.mask)}]
         else:
-            self._values = [{"points": points, "closed": True} for points in _polygons(mask.mask)]
+            self._values = [{"points": points, "closed": True} for points in _polygons(mask.mask, self._prompt)]
 
     def finish(self, image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
@@ -70,14 +69,10 @@ class RegionRenderer:
         }
 
 
-def _polygons(mask: Mask) -> list[list[list[float]]]:
-    """Return the outlines of the larger parts, largest first, in per cent of the image."""
+def _polygons(mask: Mask, prompt: Prompt) -> list[list[list[float]]]:
+    """Return the outlines of `editable_polygons` as rings of [x, y] in per cent of the image."""
     height, width = mask.size
-    x0, y0, x1, y1 = mask.box
-    tolerance = min(_MAX_TOLERANCE_PIXELS, _TOLERANCE * 2 * (x1 - x0 + y1 - y0))
-    outlines = encode_outlines(mask, tolerance_pixels=tolerance)
     return [
-        [[x / width * 100, y / height * 100] for x, y in outline.ring]
-        for outline in outlines
-        if outline.area >= _SMALLEST_PART * outlines[0].area
+        [[x / width * 100, y / height * 100] for x, y in ring]
+        for ring in editable_polygons(mask, prompt, tolerance=_TOLERANCE)
     ]

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
+from service.api.adapters.editable_polygons import editable_polygons
 from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.problems import Problem, broken_rule
 from service.api.rendering import JSON
@@ -24,7 +25,6 @@ from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
 from service.sam.orientation import Point, stored_to_upright, upright_to_stored
-from service.sam.polygons import encode_outlines
 from service.sam.prompts import NEGATIVE, Prompt
 
 # The application replaces this label by the one that the user gives the object.
@@ -42,11 +42,6 @@ _WIDGETS: Final = (
     {"name": "mask_fineness_value_label", "value": None},
     {"name": "toggle_preserve_existing_annotations", "value": True},
 )
-
-# Smallest area of a part, relative to the largest. Users would have to delete each smaller part by hand.
-_SMALLEST_PART: Final = 0.1
-
-_MAX_TOLERANCE_PIXELS: Final = 100.0
 
 _PREDICTION: Final = {
     "description": "Polygons of the object; or `success` false with `error`, and no shapes.",
@@ -160,11 +155,11 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
         asked, marks = await exchange.read(request, _parse)
         _check_model(asked.model, model)
         embedded = await exchange.embed(request, asked.image)
-        renderer = _ShapeRenderer(asked.params.epsilon_factor, embedded.image)
         if marks is None:  # the image is embedded before the first mark
-            return renderer.finish(embedded.image)
-        prompts = [marks.prompt(embedded.image)]
-        return await exchange.segment(request, embedded.image_id, prompts, "auto", renderer)
+            return _shapes([])
+        prompt = marks.prompt(embedded.image)
+        renderer = _ShapeRenderer(asked.params.epsilon_factor, embedded.image, prompt)
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
 
 
 def _check_model(asked: str, served: str) -> None:
@@ -207,33 +202,34 @@ class _ShapeRenderer:
     Args:
         epsilon_factor: Largest distance of a polygon from the outline, relative to the length of the outline.
         image: Size and orientation of the image.
+        prompt: Prompt that the mask answers, on the upright image.
     """
 
     masks_per_prompt: int | None = 1
 
-    def __init__(self, epsilon_factor: float, image: ImageInfo) -> None:
+    def __init__(self, epsilon_factor: float, image: ImageInfo, prompt: Prompt) -> None:
         self._epsilon_factor = epsilon_factor
         self._image = image
+        self._prompt = prompt
         self._shapes: list[dict[str, Any]] = []
 
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
-        # The factor is relative to the length of an outline, which is about that of the box around it.
-        x0, y0, x1, y1 = mask.mask.box
-        tolerance = min(_MAX_TOLERANCE_PIXELS, self._epsilon_factor * 2 * (x1 - x0 + y1 - y0))
-        outlines = encode_outlines(mask.mask, tolerance_pixels=tolerance)
         self._shapes = [
-            _shape(self._stored([*outline.ring, outline.ring[0]]), mask.score)
-            for outline in outlines
-            if outline.area >= _SMALLEST_PART * outlines[0].area
+            _shape(self._stored([*ring, ring[0]]), mask.score)
+            for ring in editable_polygons(mask.mask, self._prompt, tolerance=self._epsilon_factor)
         ]
 
     def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
-        return _answer({"success": True, "data": _data(self._shapes)})
+        return _shapes(self._shapes)
 
     def _stored(self, ring: Sequence[Sequence[float]]) -> list[Point]:
         return upright_to_stored(((x, y) for x, y in ring), self._image.orientation, self._image.size)
+
+
+def _shapes(shapes: list[dict[str, Any]]) -> Response:
+    return _answer({"success": True, "data": _data(shapes)})
 
 
 def _data(shapes: list[dict[str, Any]]) -> dict[str, Any]:
