@@ -4,7 +4,7 @@ import binascii
 import re
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MULTIPART_FIELD, without_bom
 from service.api.problems import broken_rule, invalid_request
@@ -42,8 +42,14 @@ class _EmbedDocument(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     image: bytes
-    levels: bytes | None = None
-    bands: bytes | None = None
+    levels: str | None = None
+    bands: str | None = None
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _as_text(cls, bands: object) -> object:
+        """Return a JSON list, [4, 3, 2], as the text that a form has."""
+        return ",".join(map(str, bands)) if isinstance(bands, list) else bands
 
 
 def json_fields(body: bytes, *, max_image_bytes: int) -> dict[str, bytes]:
@@ -65,7 +71,7 @@ def json_fields(body: bytes, *, max_image_bytes: int) -> dict[str, bytes]:
         raise invalid_request(error) from error
     fields = {MULTIPART_FIELD: decode_base64(document.image, max_bytes=max_image_bytes)}
     further = {LEVELS_FIELD: document.levels, BANDS_FIELD: document.bands}
-    return fields | {name: value for name, value in further.items() if value is not None}
+    return fields | {name: value.encode() for name, value in further.items() if value is not None}
 
 
 def decode_base64(text: bytes, *, max_bytes: int) -> bytes:

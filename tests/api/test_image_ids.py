@@ -1,5 +1,6 @@
 """`image_id`: how an image was read is part of its identity, in all routes and on all replicas."""
 
+import base64
 import hashlib
 
 import numpy as np
@@ -78,6 +79,25 @@ def test_the_answer_of_embed_is_that_of_head_when_the_image_is_known(client, nex
     assert second.pop("cached") == "memory"
     assert first.pop("cached") is None
     assert first == second
+
+
+@pytest.mark.parametrize("bands", ["3,2,1", [3, 2, 1]])
+def test_levels_and_bands_are_members_of_json_too(client, next_seed, bands):
+    data = noise_file((30, 40), next_seed)
+    document = {"image": base64.b64encode(data).decode(), "levels": "minmax", "bands": bands}
+
+    answer = client.post("/embed", json=document).json()
+
+    assert answer["image_id"] == f"{hashlib.sha256(data).hexdigest()}~levels=minmax~bands=3,2,1"
+
+
+@pytest.mark.parametrize("bands", [[4, 3], [4, 3, 2.5], [[4, 3, 2]], ["4", None, "2"], 4])
+def test_other_bands_in_json_are_refused(client, bands):
+    document = {"image": base64.b64encode(noise_file((30, 40), seed=1)).decode(), "bands": bands}
+
+    (error,) = assert_problem(client.post("/embed", json=document), InvalidRequest)["errors"]
+
+    assert "bands" in error["where"]
 
 
 def test_levels_and_bands_are_fields_of_a_form_too(client, next_seed):
