@@ -35,7 +35,8 @@ class RleMaskModel(BaseModel):
     ]
     counts: Annotated[
         Annotated[str, Field(max_length=_MAX_RLE_CHARACTERS), _Text]
-        | Annotated[list[Annotated[int, Field(ge=0, le=1 << 40)]], Field(max_length=MAX_RUNS), _Other],
+        # One finding is enough: a quarter of a million would keep the event loop waiting for a second.
+        | Annotated[list[Annotated[int, Field(ge=0, le=1 << 40)]], Field(max_length=MAX_RUNS, fail_fast=True), _Other],
         Discriminator(_kind),
         Field(description="Run lengths, as COCO's compressed text or as numbers."),
     ]

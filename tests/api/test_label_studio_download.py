@@ -171,10 +171,19 @@ def test_only_the_data_paths_are_fetched(client, studio):
     for address in (
         "/api/users/", "/data/upload/../../api/users", "/data/upload/%2e%2e/x.png", "https://x/y.png", "file:///etc/passwd",
         "/data/other/x.png", "s3:bucket", "redis://x/y", "/tasks/x/resolve/?fileuri=a", "//data/avatars/1.png",
+        "/tasks/\N{ARABIC-INDIC DIGIT THREE}/resolve/?fileuri=a",
     ):  # fmt: skip
         assert predict(client, address).status_code in (400, 422), address
 
     assert len(studio.reads) == asked
+
+
+def test_a_body_of_too_many_members_is_refused_by_the_default_settings(client):
+    regions = b'{"tasks":[{"data":{}}],"params":{"context":{"result":[' + b"{}," * 70_000 + b"{}]}}}"
+
+    document = assert_problem(client.post("/label-studio/predict", content=regions), InvalidRequest)
+
+    assert "more members" in document["detail"]
 
 
 def test_a_missing_image_is_a_problem_and_its_detail_is_logged(service, client):

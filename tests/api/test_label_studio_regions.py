@@ -1,5 +1,7 @@
 """The Label Studio adapter: the labelling interface decides about the regions, and rectangles may be rotated."""
 
+import time
+
 import numpy as np
 import pytest
 from skimage.draw import polygon2mask
@@ -9,6 +11,8 @@ from support.service_client import open_client, point
 from support.service_process import ServiceProcess
 from support.studio_requests import CONFIG, HEIGHT, WIDTH, keypoint, predict, rectangle
 from support.tool_images import as_data_uri, best_mask
+
+from service.api.adapters.label_studio_interface import read_interface
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +94,15 @@ def test_a_project_that_cannot_get_masks_is_warned_of_in_the_log(artifact, confi
     assert line["level"] == "warning"
     assert "Neither EDGESAM_LABEL_STUDIO_FILES nor EDGESAM_LABEL_STUDIO_URL is set" in line["detail"]
     assert warning is None or warning in line["detail"]
+
+
+def test_many_labels_are_found_in_many_controls_soon():
+    interface = read_interface(
+        "<View>" + "<BrushLabels/>" * 70_000 + '<PolygonLabels><Label value="9"/></PolygonLabels></View>'
+    )
+    began = time.process_time()
+
+    control = interface.control("", [str(label) for label in range(60_000)])
+
+    assert control.region_type == "polygonlabels"
+    assert time.process_time() - began < 5

@@ -208,6 +208,37 @@ def test_long_lists_are_refused_soon(kind):
     assert time.process_time() - began < 0.5
 
 
+def test_pieces_that_overlap_are_refused_before_they_are_joined():
+    extents = 1000
+    data = still(CODED, mirror(1)) + bytes(1 << 20)
+    start, end = data.index(b"iloc") - 4, data.index(b"mdat") - 4
+    pieces = struct.pack(">HHH", 1, 0, extents) + struct.pack(">II", 0, len(data)) * extents
+    longer = full_box(b"iloc", b"\x44\0" + struct.pack(">H", 1) + pieces)
+    changed = bytearray(data[:start] + longer + data[end:])
+    meta = changed.index(b"meta") - 4
+    size = int.from_bytes(changed[meta : meta + 4], "big") + len(longer) - (end - start)
+    changed[meta : meta + 4] = struct.pack(">I", size)
+
+    with pytest.raises(UndecodableImage, match="overlap"):
+        decoded(bytes(changed))
+
+
+def sequence_header():
+    """Return the unit of AV1 with the sequence header of an image, which is the first or follows a delimiter."""
+    data = CODED.data[2:] if CODED.data[:2] == b"\x12\0" else CODED.data
+    assert data[0] == 0x0A
+    return data[: 2 + data[1]]
+
+
+@pytest.mark.parametrize(("items", "headers"), [(1, 255), (1500, 1)])
+def test_many_headers_are_refused_before_they_are_read(items, headers):
+    image = (CODED.kind, [extent(SIZE)], sequence_header() * headers)
+    others = [(image[0], [], image[2])] * (items - 1)
+
+    with pytest.raises(UndecodableImage, match="coded"):
+        decoded(heif([image, *others]))
+
+
 def test_a_grid_with_more_pixels_than_the_limit_is_refused():
     tile = (CODED.kind, [extent(SIZE), CODED.configuration], CODED.data)
     items = [(b"grid", [extent((64, 96))], grid(16, 16, (64, 96))), tile]

@@ -7,6 +7,7 @@ The adapter keeps no state of a project: each request is complete.
 """
 
 import logging
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
@@ -52,10 +53,10 @@ def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
     @with_policy(ADAPTER_PREDICTION)
     async def setup(request: Request) -> dict[str, str]:
         try:
-            asked = await exchange.read(request, Setup.model_validate_json)
+            found = await exchange.read(request, warnings.of)
         except (InvalidRequest, MalformedBody):  # the answer depends on nothing in it
-            asked = Setup()
-        warnings.write(asked.label_config)
+            found = warnings.of(b"{}")
+        warnings.write(found)
         return {"model_version": model}
 
     @app.post("/label-studio/versions", summary="Label Studio: versions of the model", tags=["adapters"])
@@ -141,12 +142,16 @@ class _SetupWarnings:
         self._has_images = has_images
         self._next_at = 0.0
 
-    def write(self, label_config: str) -> None:
-        """Log the warnings about a project, at most once a second.
+    def of(self, body: bytes) -> list[str]:
+        """Return the warnings about a project. Blocking: its labelling interface may have a megabyte.
 
         Args:
-            label_config: Labelling interface of the project; empty if it is unknown.
+            body: Body of the request by which it connects.
+
+        Raises:
+            ValidationError: The body is no such request.
         """
+        label_config = Setup.model_validate_json(body).label_config
         found = []
         if label_config:
             try:
@@ -162,6 +167,14 @@ class _SetupWarnings:
                 "Neither EDGESAM_LABEL_STUDIO_FILES nor EDGESAM_LABEL_STUDIO_URL is set. Only tasks with data: URIs "
                 "get masks."
             )
+        return found
+
+    def write(self, found: Sequence[str]) -> None:
+        """Log the warnings about a project, at most once a second.
+
+        Args:
+            found: Warnings.
+        """
         if found and monotonic() >= self._next_at:
             self._next_at = monotonic() + 1.0
             logger.warning("label studio setup", extra={"detail": " ".join(found)})

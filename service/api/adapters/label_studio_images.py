@@ -166,7 +166,7 @@ def studio_file(image: TaskImage) -> StudioFile | None:
 
 def _cloud_object(image: TaskImage) -> StudioFile | None:
     """Return an object of cloud storage by the address at which Label Studio gives it to a task."""
-    if not re.fullmatch(r"\d{1,18}", image.task_id):
+    if not re.fullmatch(r"[0-9]{1,18}", image.task_id):
         return None
     name = base64.urlsafe_b64encode(image.value).decode()
     return StudioFile(f"tasks/{image.task_id}/resolve/?fileuri={quote(name)}")
@@ -201,7 +201,7 @@ _OWN_PATHS: Final = (
     (re.compile(r"/data/local-files/?$"), _local_file),
     (re.compile(r"/data/(upload/.+)$"), _upload),
     (re.compile(r"/storage-data/uploaded/?$"), _stored_upload),
-    (re.compile(r"/((?:tasks|projects)/\d{1,18})/(?:resolve|presign)/?$"), _resolved_object),
+    (re.compile(r"/((?:tasks|projects)/[0-9]{1,18})/(?:resolve|presign)/?$"), _resolved_object),
 )
 
 

@@ -58,7 +58,8 @@ class Interface:
                 "/label_config",
                 "has no BrushLabels or PolygonLabels for this image. Add one of them: masks come back as its regions.",
             )
-        return min(found, key=lambda control: (control.labels.isdisjoint(labels), control.region_type != "brushlabels"))
+        wanted = set(labels)  # the smaller of two sets is searched in the other
+        return min(found, key=lambda control: (control.labels.isdisjoint(wanted), control.region_type != "brushlabels"))
 
     def image_key(self, control: Control) -> str:
         """Return the member of a task's data that has the image of a control.

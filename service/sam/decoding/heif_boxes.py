@@ -13,6 +13,9 @@ from service.errors import UndecodableImage
 # Photos of phones have about 300 items: tiles of 512 pixels, a thumbnail, a gain map. Each has some properties.
 _MAX_BOXES = 4096
 _MAX_ENTRIES = 32_768
+# Bytes of all items together, beside twice those of the file: encoders store equal tiles once. Pieces that overlap
+# would else make gigabytes of a small file.
+_MAX_SHARED_BYTES = 1 << 20
 _SINGLE: Final = {b"meta", b"iinf", b"iloc", b"pitm", b"iref", b"idat", b"iprp", b"ipco"}
 
 
@@ -186,6 +189,7 @@ class _Reader:
         sizes = fields.number(2)
         offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
         index_size = sizes & 15 if version else 0
+        total = 0
         for _ in range(fields.number(4 if version == 2 else 2)):
             self._count()
             number = fields.number(4 if version == 2 else 2)
@@ -201,6 +205,9 @@ class _Reader:
                 if source is None or start + length > len(source):
                     raise IndexError
                 items[number].data.append(source[start : start + length if length else len(source)])
+                total += len(items[number].data[-1])
+        if total > 2 * len(self._data) + _MAX_SHARED_BYTES:
+            raise UndecodableImage("The pieces of the HEIC or AVIF file overlap; save the image again.")
 
     def _refer(self, box: Box, items: dict[int, Item]) -> None:
         size = 4 if box.content[0] else 2

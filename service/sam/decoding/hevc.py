@@ -17,6 +17,8 @@ _FIRST_OTHER: Final = 32  # types below are slices of frames
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
 _MAX_FRAMES = 16
 _MAX_UNITS = 256
+# An image has one. Reading one takes 0.1 ms.
+_MAX_SEQUENCES = 4
 # What the parameters need lies in their first bytes.
 _PARAMETER_BYTES = 256
 _CONFIGURATION_BYTES = 22
@@ -32,12 +34,15 @@ def hevc_size(configuration: memoryview, data: bytes | memoryview) -> Size | Non
     Raises:
         UndecodableImage: The headers are broken, or there are too many frames.
     """
-    height = width = frames = 0
+    height = width = frames = sequences = 0
     try:
         length_bytes = (configuration[21] & 3) + 1
         for unit in _limited(_configured(configuration), _data_units(data, length_bytes)):
             kind = unit[0] >> 1 & 63
             if kind == _SEQUENCE_PARAMETERS:
+                sequences += 1
+                if sequences > _MAX_SEQUENCES:
+                    raise UndecodableImage("The HEIC is coded like a video; save the image again.")
                 size = _read_size(Bits(_without_emulation(unit[2:_PARAMETER_BYTES])))
                 height, width = max(height, size[0]), max(width, size[1])
             elif kind < _FIRST_OTHER:
