@@ -61,8 +61,10 @@ def _needs_low_bytes(image: Image.Image, png: PngPixels, options: ReadOptions) -
 
 
 def _from_wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Image.Image, AppliedLevels]:
-    readers = {GREY: lambda: np.asarray(image), GREY_ALPHA: lambda: _wide_grey(png)}
-    samples = readers.get(png.kind, lambda: _wide_samples(image, png))()
+    if png.kind == GREY:
+        samples = np.asarray(image)
+    else:
+        samples = _wide_grey(png) if png.kind == GREY_ALPHA else _wide_samples(image, png)
     alpha = image.getchannel("A") if image.mode in {"LA", "RGBA"} else None
     chosen = level_range(samples, options.levels, full=(0.0, 65535.0))
     if chosen.levels == "full" and image.mode == "RGB":
