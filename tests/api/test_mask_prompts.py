@@ -121,7 +121,7 @@ def test_an_objects_own_mask_comes_back(trained, name, prompt, written):
 
 
 @pytest.mark.parametrize(("name", "prompt"), OBJECTS)
-def test_an_earlier_mask_alone_hardly_changes(trained, name, prompt):
+def test_an_earlier_mask_alone_gives_the_same_object(trained, name, prompt):
     image_hash = embed(trained, (SAMPLES / name).read_bytes())
     (own,) = segment(trained, image_hash, prompt, multimask=1)
     (drawn,) = segment(trained, image_hash, prompt, multimask=1, format="logits")
