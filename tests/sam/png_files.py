@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-KINDS = {(): 0, (3,): 2, (4,): 6}  # colour types, by the shape of a pixel
+KINDS = {(): 0, (2,): 4, (3,): 2, (4,): 6}  # colour types, by the shape of a pixel
 
 
 def chunk(kind, content=b"", *, checksum=None):
@@ -28,10 +28,10 @@ def pixels(samples, depth=8):
 
 
 def png(samples, *, depth=8, before=b"", after=b"", data=None):
-    """Return a PNG of grey, RGB or RGBA samples.
+    """Return a PNG of samples in grey or RGB, with or without alpha.
 
     Args:
-        samples: Grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) numbers of `depth` bits.
+        samples: Grey (H, W), grey with alpha (H, W, 2), RGB (H, W, 3) or RGBA (H, W, 4) numbers of `depth` bits.
         depth: Bits of a sample.
         before: Chunks between the header and the pixels.
         after: Chunks behind the pixels.

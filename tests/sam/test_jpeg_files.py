@@ -53,6 +53,26 @@ def test_an_image_that_is_cut_off_is_refused(options, cut):
         decoded(data[:-cut])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 60, "restart_marker_blocks": 2},
+        {"quality": 85, "restart_marker_rows": 1},
+        {"quality": 60},
+        {"quality": 75, "progressive": True, "restart_marker_blocks": 8},
+    ],
+    ids=["restarts", "restarts of rows", "baseline", "progressive restarts"],
+)
+def test_an_image_that_is_cut_off_at_a_marker_or_a_stuffed_byte_is_refused(options):
+    data = encoded(NOISE, "JPEG", **options)
+    ends = [at + 1 for at in range(data.index(b"\xff\xda") + 20, len(data) - 2) if data[at] == 0xFF]
+
+    for end in (each + offset for each in ends for offset in (-1, 0, 1)):
+        if end < len(data) - 2:
+            with pytest.raises(UndecodableImage, match="cut off"):
+                decoded(data[:end])
+
+
 def test_missing_scans_are_noticed_where_the_file_is_cut_between_two():
     data = encoded(NOISE, "JPEG", progressive=True)
 

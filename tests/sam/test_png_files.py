@@ -112,13 +112,15 @@ def test_a_colour_key_is_transparent(depth):
 
 
 @pytest.mark.parametrize("levels", ["auto", "full", "minmax", "percentile"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_dark_samples_of_16_bits_are_stretched(levels, channels):
     rng = np.random.default_rng(channels)
     samples = rng.integers(1000, 4000, (300, 40, channels))
-    if channels == 4:
-        samples[..., 3] = 65535
-    colours = samples[..., :3]
+    has_alpha = channels in {2, 4}
+    if has_alpha:
+        samples[..., -1] = 65535
+        samples[:9, :, -1] = 0
+    colours = samples[..., : channels - has_alpha]
     black, white = {
         "auto": (colours.min(), colours.max()),
         "full": (0, 65535),
@@ -126,6 +128,8 @@ def test_dark_samples_of_16_bits_are_stretched(levels, channels):
         "percentile": tuple(np.percentile(colours, (2, 98))),
     }[levels]
     expected = np.clip((colours - black) * 255 / (white - black), 0, 255)
+    if has_alpha:
+        expected[:9] = 255
 
     found = decode_image(
         png(samples if channels > 1 else samples[..., 0], depth=16),

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - the plugin is
 from service.errors import UndecodableImage
 from service.sam.decoded_image import DecodedImage, ReadOptions
 from service.sam.decoding.joined_file import joined_file
-from service.sam.decoding.jpeg_markers import JpegMarkers, check_scans, jpeg_markers
+from service.sam.decoding.jpeg_markers import JpegMarkers, check_scans, jpeg_markers, next_restart
 from service.sam.decoding.orientation import exif_orientation, turned_upright
 from service.sam.decoding.sample_levels import with_options
 from service.sam.image_guards import check_size
@@ -23,6 +23,8 @@ _SMALLEST_LONG_SIDE = -(-FRAME_SIZE * 19 // 10)
 _SMALLEST_SHORT_SIDE = 256
 
 _END: Final = b"\xff\xd9"
+# The byte behind an 0xff that belongs to coded data. Behind half a marker it belongs to nothing.
+_STUFFING: Final = b"\0"
 # Bytes that are no markers. Where coded data is missing, a decoder takes them for pixels.
 _FILLER: Final = bytes(random.Random(0).choices(range(255), k=4096))  # noqa: S311 - no secret
 
@@ -54,8 +56,9 @@ def _decode_endless(data: bytes, markers: JpegMarkers, max_pixels: int) -> tuple
         raise cut_off
     pixels, size = _decode([data, _END], markers, max_pixels)
     # libjpeg makes up what is missing, and says so only in a warning. Pixels that depend on bytes behind the data were
-    # not in the data.
-    filled, _ = _decode([data, _FILLER, _END], markers, max_pixels)
+    # not in the data. Where a restart marker is missing, libjpeg skips bytes up to it.
+    rest = [_STUFFING, _FILLER, next_restart(data), _FILLER, _END]
+    filled, _ = _decode([data, *(rest if data.endswith(b"\xff") else rest[1:])], markers, max_pixels)
     if ImageChops.difference(pixels, filled).getbbox() is not None:
         raise cut_off
     return pixels, size

@@ -18,6 +18,8 @@ _MAX_PADDING_BYTES = 64 * 1024
 _MAX_TABLE_BYTES = 64 * 1024
 # A marker that ends a scan or begins a segment: no stuffed 255 (0), no restart (D0-D7), none without parameters.
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_RESTART_OR_SCAN: Final = re.compile(rb"\xff[\xd0-\xd7\xda]")
+_FIRST_RESTART, _RESTARTS = 0xD0, 8
 _APP0, _APP1, _START_OF_SCAN, _END_OF_IMAGE = 0xE0, 0xE1, 0xDA, 0xD9
 # C4, C8 and CC are tables and an extension.
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -134,6 +136,17 @@ def _next_marker(data: bytes, position: int) -> int | None:
         if found := _MARKER.search(data, start, start + _SEARCH_BYTES + 1):
             return found.start()
     return None
+
+
+def next_restart(data: bytes) -> bytes:
+    """Return the restart marker that would follow the last one of the last scan: they are numbered from 0 to 7."""
+    for end in range(len(data), 0, -_SEARCH_BYTES):
+        found = list(_RESTART_OR_SCAN.finditer(data, max(0, end - _SEARCH_BYTES), end + 1))
+        if found:
+            last = data[found[-1].end() - 1]
+            number = 0 if last == _START_OF_SCAN else (last - _FIRST_RESTART + 1) % _RESTARTS
+            return bytes([0xFF, _FIRST_RESTART + number])
+    return bytes([0xFF, _FIRST_RESTART])
 
 
 def check_scans(scans: int, pixels: int, max_pixels: int) -> None:

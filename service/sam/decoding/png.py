@@ -53,17 +53,19 @@ def _rgb(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Imag
 
 def _needs_low_bytes(image: Image.Image, png: PngPixels, options: ReadOptions) -> bool:
     """Return whether the high bytes of 16-bit samples, which Pillow gives for colours, are not enough."""
-    if png.kind in {GREY, GREY_ALPHA}:
-        return png.kind == GREY  # with alpha Pillow has no reader of the low bytes
-    if png.colour_key or options.levels not in {"auto", "full"}:
+    if png.kind == GREY or png.colour_key or options.levels not in {"auto", "full"}:
         return True
-    is_dark = not any(any(channel.histogram()[_DARK_HIGH_BYTE:]) for channel in image.split()[:3])
+    colours = image.split()[: 1 if png.kind == GREY_ALPHA else 3]
+    is_dark = not any(any(channel.histogram()[_DARK_HIGH_BYTE:]) for channel in colours)
     return options.levels == "auto" and is_dark
 
 
 def _from_wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions) -> tuple[Image.Image, AppliedLevels]:
-    samples = np.asarray(image) if png.kind == GREY else _wide_samples(image, png)
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    if png.kind == GREY:
+        samples = np.asarray(image)
+    else:
+        samples = _wide_grey(png) if png.kind == GREY_ALPHA else _wide_samples(image, png)
+    alpha = image.getchannel("A") if image.mode in {"LA", "RGBA"} else None
     chosen = level_range(samples, options.levels, full=(0.0, 65535.0))
     if chosen.levels == "full" and image.mode == "RGB":
         page = image.copy()
@@ -79,6 +81,20 @@ def _from_wide_samples(image: Image.Image, png: PngPixels, options: ReadOptions)
         page.putalpha(alpha)
         page = on_white(page)
     return page, chosen.levels
+
+
+def _wide_grey(png: PngPixels) -> NDArray[np.uint16]:
+    """Return the grey of 16 bits beside alpha, (H, W). Pillow gives only its high bytes."""
+    with Image.open(joined_file(png.parts_by_byte), formats=["PNG"]) as image:
+        samples = np.empty((image.height, image.width), np.uint16)
+        image.load()
+        for box in bands(image):
+            pixels = np.asarray(image.crop(box))
+            rows = samples[box[1] : box[3]]
+            rows[:] = pixels[..., 0]
+            rows <<= 8
+            rows |= pixels[..., 1]
+    return samples
 
 
 def _wide_samples(image: Image.Image, png: PngPixels) -> NDArray[np.uint16]:

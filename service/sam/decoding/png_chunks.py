@@ -16,7 +16,7 @@ from service.sam.decoding.orientation import exif_orientation
 from service.sam.image_guards import check_size
 from service.sam.transforms import Size
 
-GREY, RGB, PALETTE, GREY_ALPHA = 0, 2, 3, 4
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 """Colour types."""
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -51,6 +51,16 @@ class PngPixels:
     orientation: int
     offset: tuple[int, int]
     parts: list[bytes | memoryview]
+
+    @property
+    def parts_by_byte(self) -> list[bytes | memoryview]:
+        """Contents of a PNG file in which the four bytes of 16-bit grey with alpha are samples of 8 bits each.
+
+        Filters of PNG work on the bytes of a pixel, so the compressed pixels stay as they are.
+        """
+        signature, header, *others = self.parts
+        width, height, _, _, *methods = _HEADER.unpack(header[8 : 8 + _HEADER.size])
+        return [signature, _chunk(b"IHDR", _HEADER.pack(width, height, 8, RGB_ALPHA, *methods)), *others]
 
     @property
     def colour_key(self) -> tuple[int, ...] | None:
