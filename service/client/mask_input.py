@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
 
 def mask_as_png(mask: ArrayLike) -> str:
@@ -17,6 +16,8 @@ def mask_as_png(mask: ArrayLike) -> str:
     Raises:
         ValueError: if the array has another shape, or no pixel is inside.
     """
+    from PIL import Image  # noqa: PLC0415 - Pillow is imported only when it is needed
+
     pixels = np.asarray(mask) != 0
     if pixels.ndim != 2:
         raise ValueError(f"a mask needs the shape (height, width), not {pixels.shape}.")

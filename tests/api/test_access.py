@@ -276,8 +276,8 @@ def test_redis_keys_of_a_request_are_all_in_the_caller_s_namespace(as_, shared_r
         while b"that was all" not in heard:
             heard += spy.recv(1 << 20)
 
-    keys = re.findall(rb'"([a-z:]*edgesam:1:[^"]+)"', heard)
-    assert {key.split(b"edgesam:1:")[0] for key in keys} == {b"", b"lock:"}
+    keys = re.findall(rb'"([a-z:]*edgesam:2:[^"]+)"', heard)
+    assert {key.split(b"edgesam:2:")[0] for key in keys} == {b"", b"lock:"}
     assert all(b":@b:" in key for key in keys)
     assert any(f":@b:{image_hash}".encode() in key for key in keys)
 
@@ -287,7 +287,7 @@ def test_keys_of_the_environment_find_images_that_were_cached_without_keys(as_, 
 
     (key,) = shared_redis.ask("KEYS", f"edgesam:*{image_hash}")
 
-    assert re.fullmatch(rf"edgesam:1:[0-9a-f]+:float16:{image_hash}", key.decode())
+    assert re.fullmatch(rf"edgesam:2:[0-9a-f]+:float16:{image_hash}", key.decode())
 
 
 @pytest.mark.alone

@@ -130,7 +130,7 @@ def test_an_unknown_image_is_not_found(client, method):
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("image_hash", ["abc", "A" * 64, "0" * 65, "g" * 64])
+@pytest.mark.parametrize("image_hash", ["abc", "0" * 65, "g" * 64])
 def test_a_malformed_image_hash_is_refused(client, image_hash):
     document = assert_problem(client.delete(f"/embed/{image_hash}"), InvalidRequest)
 

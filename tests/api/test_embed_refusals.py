@@ -104,7 +104,7 @@ def test_a_content_type_of_no_image_is_unsupported(client, content_type):
     assert "multipart/form-data" in assert_problem(response, UnsupportedImage)["detail"]
 
 
-@pytest.mark.parametrize("data", [b"hello, I am text", b"<svg/>", bytes(1000), b"\0\0\0\x18ftypheic" + bytes(20)])
+@pytest.mark.parametrize("data", [b"hello, I am text", b"<svg/>", bytes(1000), b"\0\0\0\x18ftypisom" + bytes(20)])
 def test_bytes_that_are_no_image_are_unsupported(client, data):
     response = client.post("/embed", content=data, headers={"Content-Type": "image/jpeg"})
 

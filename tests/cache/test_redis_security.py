@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent.parent
 DOCUMENTED = " ".join(re.search(r"user edgesam on .*\n.*", service.cache.redis.acl.__doc__)[0].split())
 USER_RULE = DOCUMENTED.replace("PASSWORD", "s3cret")
 LONG_ENOUGH_S = 60.0
-RIGHTS = [right for right in re.findall(r"[+&]\S+", USER_RULE) if right != "+ping"]  # see test_deletions.py
+# Without +ping and +getrange everything works, with more work for Redis: see test_deletions.py and test_redis.py.
+RIGHTS = [right for right in re.findall(r"[+&]\S+", USER_RULE) if right not in {"+ping", "+getrange"}]
 
 
 def without(*rights):

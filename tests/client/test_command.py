@@ -218,7 +218,7 @@ def test_annotations_are_written_in_every_format(run, photo, service_url, tmp_pa
     result = run(photo, "--point", "60,80", "--label", "cup: 花", "--labelme", tmp_path / "photo.json", *arguments)
 
     with Client(service_url) as client:
-        expected = client.segment(client.embed(photo), points=(60, 80)).best.pixels
+        expected = client.segment(client.embed(photo), points=(60, 80), cleanup="auto").best.pixels
     labelme = json.loads((tmp_path / "photo.json").read_text())
     assert result.exit_code == 0, result.output
     for name in ("coco.json", "rle.json"):

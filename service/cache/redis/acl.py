@@ -4,7 +4,7 @@ Redis 6.2 or Valkey 7.2 is needed (GETEX). The smallest ACL user that serves the
 line:
 
     user edgesam on >PASSWORD ~edgesam:* ~lock:* resetchannels &edgesam:forget
-        -@all +get +getex +set +unlink +exists +pexpire +eval +publish +subscribe +ping
+        -@all +get +getex +getrange +set +unlink +exists +pexpire +eval +publish +subscribe +ping
 
 Rate limits across replicas need `+time` as well, a database other than 0 `+select`, and `+cluster|slots +command` for a
 cluster. HELLO and AUTH need no rule.

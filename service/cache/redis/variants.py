@@ -13,8 +13,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
+from service.errors import CacheUnavailable
 from service.sam.embedding import is_variant_key, plain_key, variant_key
 from service.sam.image_id import VARIANT_PATTERN
 
@@ -144,7 +147,8 @@ async def settle_variant(client: RedisClient, breaker: CircuitBreaker, key: str,
 async def delete_variants(client: RedisClient, breaker: CircuitBreaker, key: str) -> bool:
     """Remove all variants of an image that the index names, and the index. Return whether there was any.
 
-    The tombstone of the image with its variants has to be set before.
+    The tombstone of the image with its variants has to be set before. So a user without the right to read the index
+    leaves bytes that are never served.
 
     Args:
         client: Redis client.
@@ -152,10 +156,15 @@ async def delete_variants(client: RedisClient, breaker: CircuitBreaker, key: str
         key: Cache key of the image itself.
 
     Raises:
-        CacheUnavailable: Redis did not confirm in time, or refused. It may still have variants.
+        CacheUnavailable: Redis did not confirm in time, or refused to delete. It may still have variants.
     """
     index = VariantKeys(key).index
-    names = await client.call(breaker, "GET", index)
+    try:
+        names = await client.call(breaker, "GET", index)
+    except CacheUnavailable as error:
+        if not isinstance(error.__cause__, ResponseError):
+            raise
+        return False
     variants = _keys_of(key, names.split() if isinstance(names, bytes) else [])
     if not variants:
         return False
