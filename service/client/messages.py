@@ -206,6 +206,8 @@ def read_segmentation(answer: Answer, count: int) -> Segmentation:
             results=results,
             timing=answer.timing,
             request_id=answer.headers.get("x-request-id", ""),
+            image_id=str(document.get("image_id", document["image_hash"])),  # services before this member lack it
+            orientation=int(document.get("orientation", 1)),
         )
 
 

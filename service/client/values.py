@@ -219,6 +219,8 @@ class Segmentation:
         results: Masks of each prompt, best first.
         timing: Times of the request.
         request_id: Id of the request in the service's log.
+        image_id: Id of the image with its levels and bands; equal to the hash without them.
+        orientation: EXIF orientation that the service applied, 1 to 8.
     """
 
     image_hash: str
@@ -228,6 +230,8 @@ class Segmentation:
     results: tuple[tuple[Mask, ...], ...]
     timing: Timing
     request_id: str
+    image_id: str
+    orientation: int
 
     @property
     def masks(self) -> tuple[Mask, ...]:

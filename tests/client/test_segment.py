@@ -132,6 +132,7 @@ def test_levels_and_bands_give_an_image_of_their_own(client, next_seed):
     assert (plain.image_id, plain.applied_levels, embedded.applied_levels) == (plain.image_hash, "full", "percentile")
     assert (known.was_uploaded, known.applied_levels, known.width, known.height) == (False, "percentile", 40, 30)
     before = client.segment(embedded, points=(20, 15))
+    assert (before.image_hash, before.image_id, before.orientation) == (plain.image_hash, embedded.image_id, 1)
     client.forget(embedded.image_id)
     assert client.contains(plain.image_id)
     after = client.segment(embedded, points=(20, 15))  # embedded again, and read in the same way

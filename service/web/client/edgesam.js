@@ -33,7 +33,7 @@
  *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>, limits: Record<string, number>}} Model
  * @typedef {import("./transport.js").Timing} Timing
  * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
- * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number]}} Reading how the service reads a file;
+ * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number] | string}} Reading how the service reads a file;
  *   bands are counted from 1
  * @typedef {{image_hash: string, image_id: string, width: number, height: number, model: string,
  *   results: {masks: Mask[], granularity_box?: Box | null}[], timing: Timing}} Answer one result per prompt, each with its
@@ -283,7 +283,7 @@ export class Client {
  * @param {Reading} reading
  */
 function parameters({ levels = "auto", bands }) {
-  return [...(levels === "auto" ? [] : [`levels=${levels}`]), ...(bands ? [`bands=${bands.join(",")}`] : [])];
+  return [...(levels === "auto" ? [] : [`levels=${levels}`]), ...(bands ? [`bands=${bands}`] : [])];
 }
 
 /** The address of the service that serves this module as `web/client/edgesam.js`. */
