@@ -37,6 +37,12 @@ export class MaskCleaner {
     return this.#points.every((point) => isObeyed(logits, point));
   }
 
+  /** The pixels at the points, for the cleanup of the enlarged mask. @returns {import("./run_pieces.js").MarkedPixels} */
+  get markedPixels() {
+    const pixels = (kind) => this.#points.filter(({ isPositive }) => isPositive === kind).map(({ pixel }) => pixel);
+    return { positive: pixels(true), negative: pixels(false) };
+  }
+
   /** The logits of a mask without islands, small holes and disobeyed points. @param {Float32Array} logits 256×256 */
   clean(logits) {
     const cleaned = Float32Array.from(logits);
@@ -151,7 +157,8 @@ function pointOf({ x, y, label = 1 }, size, rows, columns) {
       taps.push({ cell, weight: rows.weights[TAPS * row + i] * columns.weights[TAPS * column + j] });
     }
   }
-  return { x, y, isPositive: label === 1, taps, centre: toCells({ x: column + 0.5, y: row + 0.5 }, size) };
+  const pixel = column * size.height + row; // pixels are counted column after column
+  return { x, y, pixel, isPositive: label === 1, taps, centre: toCells({ x: column + 0.5, y: row + 0.5 }, size) };
 }
 
 function valueAt(logits, { taps }) {

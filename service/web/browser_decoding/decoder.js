@@ -120,7 +120,7 @@ export class Decoder {
     return order.map((index) => {
       const logits = cleanup === "auto" ? cleaner.clean(outputs[index]) : outputs[index];
       return {
-        ...this.#maskEncoder.encode(logits),
+        ...this.#maskEncoder.encode(logits, cleanup === "auto" ? cleaner.markedPixels : null),
         score: scores[index],
         stability: stability[index],
         predicted_iou: predictedIou[index],
