@@ -17,6 +17,7 @@ from service.inference.segment import Segmenter
 from service.inference.segmentation_builder import MaskFunctions
 from service.native.masks import native_masks
 from service.process import available_cpus
+from service.sam.enlarged_pieces import filter_enlarged
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.settings import Settings
@@ -148,5 +149,5 @@ def _mask_functions(settings: Settings) -> MaskFunctions:
     """Return the C functions that make masks; those in NumPy without the C library or with the ONNX decoder."""
     native = None if settings.decoder == "onnx" else native_masks()
     if native is None:
-        return MaskFunctions(binary_mask, filter_pieces)
-    return MaskFunctions(native.binary_mask, native.filter_pieces)
+        return MaskFunctions(binary_mask, filter_pieces, filter_enlarged)
+    return MaskFunctions(native.binary_mask, native.filter_pieces, native.filter_enlarged)

@@ -17,6 +17,7 @@ from service.manifest import Ranking
 from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask
+from service.sam.enlarged_pieces import FilterEnlarged, marked_pixels
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
 from service.sam.mask_pieces import FilterPieces
@@ -79,11 +80,13 @@ class MaskFunctions:
 
     Args:
         enlarge: Function that enlarges logits to a mask.
-        filter_pieces: Function that drops small pieces of a mask and fills its small holes.
+        filter_pieces: Function that drops small pieces and fills small holes in logits.
+        filter_enlarged: Function that does the same in an enlarged mask.
     """
 
     enlarge: MaskFunction
     filter_pieces: FilterPieces
+    filter_enlarged: FilterEnlarged
 
 
 class SegmentationBuilder(Generic[Answer]):
@@ -150,7 +153,7 @@ class SegmentationBuilder(Generic[Answer]):
             for i, each, (mask_id, mask_logits) in zip(chosen, logits, identified, strict=True):
                 self._context.deadline.check()
                 mask = SegmentedMask(
-                    mask=self._functions.enlarge(each, self._image.size),
+                    mask=self._enlarged(index, each),
                     mask_logits=mask_logits,
                     mask_id=mask_id,
                     score=scores[i],
@@ -191,6 +194,13 @@ class SegmentationBuilder(Generic[Answer]):
             self.prompts[index], self._image.size, self._functions.filter_pieces, clips_to_box=not is_guessed
         )
         return [cleaner.clean(each) for each in mask_logits]
+
+    def _enlarged(self, index: int, mask_logits: NDArray[np.float32]) -> Mask:
+        """Return a mask of a prompt at the resolution of the image, cleaned where that is asked for."""
+        mask = self._functions.enlarge(mask_logits, self._image.size)
+        if self._cleanup == "none":
+            return mask
+        return self._functions.filter_enlarged(mask, marked_pixels(self.prompts[index], self._image.size))
 
     def add_and_finish(self, indices: Sequence[int], decoded: Decoded) -> Answer:
         """Do both, where one decoder call answers all prompts."""

@@ -23,6 +23,7 @@ _FUNCTIONS = (
     "edgesam_mask_transitions",
     "edgesam_mask_pixels",
     "edgesam_filter_pieces",
+    "edgesam_filter_transitions",
 )
 
 _log = logging.getLogger(__name__)

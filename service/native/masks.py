@@ -1,5 +1,6 @@
-"""Masks at the resolution of the image as runs of pixels, made in C (csrc/masks.c), and their pieces (csrc/pieces.c).
+"""Masks at the resolution of the image as runs of pixels, made in C (csrc/masks.c).
 
+Small pieces and holes are taken out of the logits (csrc/pieces.c), and of the runs (csrc/run_pieces.c).
 The C code computes only the pixels near an edge of the object. It writes pixels only for the formats that need them.
 """
 
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.native import library
+from service.sam.enlarged_pieces import MarkedPixels
 from service.sam.mask_pieces import LEAST_LOGIT, REJECTED_SHARE, SMALL_SHARE, MarkedCells
 from service.sam.mask_runs import RunMask
+from service.sam.masks import Mask
 from service.sam.transforms import MASK_SIZE, TAPS, Size, input_size, upsampling
 
 # Objects have some thousand transitions. Noise has more: its mask is computed a second time, with enough memory.
@@ -32,6 +35,12 @@ class _Cells(ctypes.Structure):
     _fields_ = (("cells", c_void_p), ("count", c_int32))
 
 
+class _Pixels(ctypes.Structure):
+    """`edgesam_pixels`."""
+
+    _fields_ = (("pixels", c_void_p), ("count", c_int32))
+
+
 class NativeMasks:
     """The mask functions of the native library. They release Python's global lock.
 
@@ -48,9 +57,14 @@ class NativeMasks:
         loaded.edgesam_filter_pieces.argtypes = [
             c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_double, c_double, c_float
         ]  # fmt: skip
+        loaded.edgesam_filter_transitions.restype = c_int64
+        loaded.edgesam_filter_transitions.argtypes = [
+            c_void_p, c_int64, c_int32, c_int32, c_void_p, c_void_p, c_double, c_void_p, c_void_p
+        ]  # fmt: skip
         self._transitions = loaded.edgesam_mask_transitions
         self._pixels = loaded.edgesam_mask_pixels
         self._filter_pieces = loaded.edgesam_filter_pieces
+        self._filter_transitions = loaded.edgesam_filter_transitions
 
     def binary_mask(self, logits: NDArray[np.float32], original_size: Size) -> RunMask:
         """Return the mask that `service.sam.masks.binary_mask` returns, as runs.
@@ -107,6 +121,31 @@ class NativeMasks:
         )  # fmt: skip
         if status < 0:
             raise MemoryError("There is no memory for the pieces of a mask.")
+
+    def filter_enlarged(self, mask: Mask, marked: MarkedPixels) -> RunMask:
+        """Return the mask that `service.sam.enlarged_pieces.filter_enlarged` returns, as runs.
+
+        Args:
+            mask: Mask at the resolution of the image, fewer than 2^32 pixels.
+            marked: Pixels at the points of the prompt.
+
+        Raises:
+            MemoryError: There is no memory for the pieces.
+        """
+        height, width = mask.size
+        transitions = np.array(mask.transitions, np.uint32)
+        positive, negative = (np.ascontiguousarray(each, np.uint32) for each in (marked.positive, marked.negative))
+        area, box = c_int64(), (c_int32 * 4)()
+        count = self._filter_transitions(
+            transitions.ctypes.data, len(transitions), height, width,
+            ctypes.byref(_Pixels(positive.ctypes.data, len(positive))),
+            ctypes.byref(_Pixels(negative.ctypes.data, len(negative))),
+            SMALL_SHARE, ctypes.byref(area), ctypes.byref(box),
+        )  # fmt: skip
+        if count < 0:
+            raise MemoryError("There is no memory for the pieces of a mask.")
+        x0, y0, x1, y1 = box
+        return RunMask(mask.size, transitions[:count], area.value, (x0, y0, x1, y1), self._draw)
 
     def _draw(self, mask: RunMask) -> NDArray[np.bool_]:
         """Return the pixels inside the mask's box, (h, w) bool."""

@@ -1,6 +1,7 @@
 """Cleanup of a mask before it is enlarged: the box, disobeyed points, islands and holes.
 
-All of it works on the decoder's logits, so its time does not depend on the size of the image.
+All of it works on the decoder's logits, so its time does not depend on the size of the image. `enlarged_pieces` drops
+what enlarging cuts off.
 """
 
 from typing import Literal

@@ -1,7 +1,7 @@
 """Dropping islands of a mask and filling its holes, on the decoder's logits.
 
 Two cells belong to one piece, or to one hole, when they share a side. Enlarging can still cut a neck of one cell,
-because no pixel of the enlarged logits lies at the centre of a cell. So a few small parts may remain in the image.
+because no pixel of the enlarged logits lies at the centre of a cell. `enlarged_pieces` removes the parts that it makes.
 """
 
 from collections.abc import Callable

@@ -41,8 +41,8 @@ class PointTaps:
         return PointTaps(self.rows[some], self.columns[some], self.weights[some], self.is_positive[some])
 
 
-def point_taps(prompt: Prompt, original_size: Size) -> PointTaps:
-    """Return the logits that decide the pixels of a prompt's points.
+def point_pixels(prompt: Prompt, original_size: Size) -> NDArray[np.int64]:
+    """Return the pixels of a prompt's points as (x, y), (N, 2).
 
     A point on the right or lower border belongs to the last pixel.
 
@@ -51,9 +51,21 @@ def point_taps(prompt: Prompt, original_size: Size) -> PointTaps:
         original_size: Height and width of the image, pixels.
     """
     height, width = original_size
+    pixels: NDArray[np.int64] = np.minimum(prompt.points.astype(np.int64), (width - 1, height - 1))
+    return pixels
+
+
+def point_taps(prompt: Prompt, original_size: Size) -> PointTaps:
+    """Return the logits that decide the pixels of a prompt's points.
+
+    Args:
+        prompt: Prompt whose points lie in the image, see `check_prompt`.
+        original_size: Height and width of the image, pixels.
+    """
+    height, width = original_size
     input_height, input_width = input_size(original_size)
     rows, columns = upsampling(height, input_height), upsampling(width, input_width)
-    x, y = np.minimum(prompt.points.T.astype(np.int64), ((width - 1,), (height - 1,)))
+    x, y = point_pixels(prompt, original_size).T
     taps = np.arange(TAPS)
     return PointTaps(
         (rows.first[y][:, np.newaxis] + taps)[:, :, np.newaxis],

@@ -8,7 +8,7 @@ from support.noise_images import noise_file
 from support.service_client import embed, point, segment
 
 from service.sam.cleanup import MaskCleaner
-from service.sam.mask_pieces import filter_pieces
+from service.sam.mask_pieces import SMALL_SHARE, filter_pieces
 from service.sam.prompts import Prompt
 from service.sam.refinement import with_box_of_mask
 
@@ -88,6 +88,25 @@ def test_a_click_on_noise_gives_few_pieces(client, image_hash):
 
     pieces = [sum(label(mask, connectivity=1).max() for mask in masks) for masks in (none, auto)]
     assert pieces[1] < pieces[0]
+
+
+def test_cleaned_masks_have_no_small_pieces_and_holes_after_enlarging(client):
+    size = (300, 450)
+    image = embed(client, noise_file(size, seed=32))
+    prompts = [point(x, y) for x in (40, 130, 220, 310, 400) for y in (50, 150, 250)]
+
+    answers = segment(client, image, *prompts, cleanup="auto")
+
+    for sent, masks in zip(prompts, answers, strict=True):
+        (held,) = ((each["y"], each["x"]) for each in sent["points"])
+        for mask in (full_mask(each, size) for each in masks):
+            pieces, holes = label(mask, connectivity=1), label(~mask, connectivity=1)
+            areas, hole_areas = np.bincount(pieces.ravel())[1:], np.bincount(holes.ravel())
+            at_border = {*holes[0].tolist(), *holes[-1].tolist(), *holes[:, 0].tolist(), *holes[:, -1].tolist()}
+            # The share is one of the largest piece before its holes were filled.
+            least = SMALL_SHARE / 2 * areas.max()
+            assert all(area >= least for piece, area in enumerate(areas, 1) if piece != pieces[held])
+            assert all(hole_areas[hole] >= least for hole in range(1, len(hole_areas)) if hole not in at_border)
 
 
 def test_a_cleaned_mask_can_be_refined(client, image_hash):

@@ -1,4 +1,4 @@
-"""masks.c and pieces.c under sanitizers. test_masks.py and test_mask_pieces.py in tests/sam check their results."""
+"""The C code for masks under sanitizers. Tests of the same names in tests/sam check its results."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ NATIVE = Path(__file__).parents[2] / "service" / "native" / "csrc"
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-@pytest.mark.parametrize("name", ["masks", "pieces"])
+@pytest.mark.parametrize("name", ["masks", "pieces", "run_pieces"])
 def test_sanitizers_find_nothing_in_masks_of_any_size(tmp_path, name):
     if sys.platform != "linux":
         pytest.skip("the C code is built on Linux alone")

@@ -10,6 +10,7 @@ from support.whole_masks import full
 
 from service.native.masks import native_masks
 from service.sam.cleanup import BOX_MARGIN, MaskCleaner
+from service.sam.enlarged_pieces import filter_enlarged, marked_pixels
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.sam.prompts import Prompt
@@ -29,7 +30,8 @@ def cleaned(values, size=SIZE, points=(), **rest):
     """Return the pixels of the cleaned mask for points (x, y, label)."""
     table = np.array(points, np.float64).reshape(-1, 3)
     prompt = Prompt(table[:, :2], table[:, 2].astype(np.int64), **rest)
-    return full(binary_mask(MaskCleaner(prompt, size, filter_pieces).clean(values), size))
+    enlarged = binary_mask(MaskCleaner(prompt, size, filter_pieces).clean(values), size)
+    return full(filter_enlarged(enlarged, marked_pixels(prompt, size)))
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,8 +7,9 @@ import { test } from "node:test";
 import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
 import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
 import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
-import { MaskCleaner, withBoxOfMask } from "../../service/web/browser_decoding/cleanup.js";
+import { MaskCleaner } from "../../service/web/browser_decoding/cleanup.js";
 import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
+import { filterRuns } from "../../service/web/browser_decoding/run_pieces.js";
 import { MaskEncoder, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
 
 const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
@@ -66,17 +67,37 @@ test("outputs have the service's scores to the last bit, and its order", () => {
   }
 });
 
+/** Transitions, also the end of the image, of run lengths that begin outside the mask. */
+function transitionsOf(counts) {
+  const transitions = [];
+  counts.reduce((at, run) => (transitions.push(at + run), at + run), 0);
+  return transitions.length % 2 ? transitions.slice(0, -1) : transitions;
+}
+
+test("small pieces and holes of enlarged masks go as in the service", () => {
+  for (const { size, counts, marked, filtered } of cases.enlargedPieces) {
+    const { starts, ends } = filterRuns(transitionsOf(decodeCounts(counts)), size, marked);
+
+    const found = new Uint8Array(size.width * size.height);
+    starts.forEach((start, i) => found.fill(1, start, ends[i]));
+    const expected = new Uint8Array(size.width * size.height);
+    const transitions = transitionsOf(decodeCounts(filtered));
+    for (let i = 0; i < transitions.length; i += 2) expected.fill(1, transitions[i], transitions[i + 1]);
+    assert.deepEqual(found, expected, JSON.stringify([size, marked]));
+  }
+});
+
 test("masks are cleaned as in the service", () => {
-  for (const { logits, size, prompt, box, cleaned, agrees } of cases.cleanups) {
+  for (const { logits, size, prompt, cleaned, agrees, mask } of cases.cleanups) {
     const found = new Float32Array(bytesOf(logits));
-    const completed = withBoxOfMask(prompt, found, size);
-    completed.box?.forEach((side, i) => assert.ok(Math.abs(side - box[i]) < 1e-9, `${completed.box} ${box}`));
-    assert.equal(completed.box === undefined, box === null);
-    const cleaner = new MaskCleaner(completed, size);
+    const cleaner = new MaskCleaner(prompt, size);
 
     assert.equal(cleaner.agrees(found), agrees);
     const expected = new Float32Array(bytesOf(cleaned));
     cleaner.clean(found).forEach((logit, i) => assert.ok(Math.abs(logit - expected[i]) < 1e-3, `${logit} ${expected[i]}`));
+    const encoded = new MaskEncoder(size).encode(expected, cleaner.markedPixels);
+    if (mask.unsure === 0) assert.deepEqual(encoded, { rle: mask.rle, area: mask.area, box: mask.box });
+    else assert.ok(intersectionOverUnion(encoded.rle, mask.rle) > 0.999);
   }
 });
 

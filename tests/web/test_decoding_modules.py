@@ -13,11 +13,11 @@ from support.browser import needed_program
 
 from service.manifest import Ranking
 from service.sam.cleanup import MaskCleaner
+from service.sam.enlarged_pieces import MarkedPixels, filter_enlarged, marked_pixels
 from service.sam.mask_pieces import filter_pieces
-from service.sam.masks import binary_mask, candidates, mask_count, prefer_agreeing, rank
+from service.sam.masks import BinaryMask, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt, decoder_inputs
-from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.sam.rle import encode_rle
 from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
 
@@ -86,17 +86,35 @@ def mask_cases():
     for size in SIZES:
         for field in fields:
             logits = field.astype(np.float32)
-            mask = binary_mask(logits, size)
-            height, width = input_size(size)
-            exact = matrix(upsampling(size[0], height)) @ logits @ matrix(upsampling(size[1], width)).T
+            drawn = described(binary_mask(logits, size), logits)
+            cases.append({"logits": text(logits), "size": {"width": size[1], "height": size[0]}, **drawn})
+    return cases
+
+
+def described(mask, logits):
+    """Return what the service says of the mask of some logits; `unsure` as in `mask_cases`."""
+    height, width = input_size(mask.size)
+    exact = matrix(upsampling(mask.size[0], height)) @ logits @ matrix(upsampling(mask.size[1], width)).T
+    unsure = int(np.count_nonzero(np.abs(exact) < 1e-5 * np.abs(logits).max()))
+    return {"rle": encode_rle(mask), "area": mask.area, "box": mask.box, "unsure": unsure}
+
+
+def enlarged_piece_cases():
+    """Masks of noise, boards, nothing and everything with pixels at points, and the same without small pieces."""
+    random = np.random.default_rng(13)
+    cases = []
+    for height, width in [(1, 1), (1, 40), (40, 1), (19, 31), (60, 45)]:
+        pixels = [random.random((height, width)) < share for share in (0.0, 0.3, 0.5, 0.6, 0.9)]
+        pixels += [np.ones((height, width), bool), np.indices((height, width)).sum(0) % 4 < 2]
+        for each in pixels:
+            positive, negative = random.integers(0, height * width, (2, random.integers(0, 4)))
+            mask = BinaryMask.cut((height, width), 0, 0, each)
             cases.append(
                 {
-                    "logits": text(logits),
-                    "size": {"width": size[1], "height": size[0]},
-                    "rle": encode_rle(mask),
-                    "area": mask.area,
-                    "box": mask.box,
-                    "unsure": int(np.count_nonzero(np.abs(exact) < 1e-5 * np.abs(logits).max())),
+                    "size": {"width": width, "height": height},
+                    "counts": encode_rle(mask)["counts"],
+                    "marked": {"positive": positive.tolist(), "negative": negative.tolist()},
+                    "filtered": encode_rle(filter_enlarged(mask, MarkedPixels(positive, negative)))["counts"],
                 }
             )
     return cases
@@ -162,7 +180,7 @@ def ranking_cases():
 
 
 def cleanup_cases():
-    """Blobs with islands and holes, prompts of every kind, and the cleaned logits; `box` is that of the prompt."""
+    """Blobs with islands and holes, prompts of every kind, the cleaned logits, and their masks."""
     random = np.random.default_rng(12)
     cases = []
     for size in SIZES:
@@ -172,9 +190,10 @@ def cleanup_cases():
             labels = random.integers(0, 2, len(points))
             corners = np.sort(random.uniform(-0.2, 1.2, (2, 2)), axis=0) * size[::-1]
             box = corners.reshape(4) if random.random() < 0.5 else None
-            prompt = Prompt(points, labels, box, mask_logits=logits)
-            completed = with_box_of_mask(prompt, size, filter_pieces) if needs_box_of_mask(prompt) else prompt
-            cleaner = MaskCleaner(completed, size, filter_pieces)
+            prompt = Prompt(points, labels, box)
+            cleaner = MaskCleaner(prompt, size, filter_pieces)
+            cleaned = cleaner.clean(logits)
+            mask = filter_enlarged(binary_mask(cleaned, size), marked_pixels(prompt, size))
             sent = {
                 "points": [
                     {"x": x, "y": y, "label": int(kind)} for (x, y), kind in zip(points.tolist(), labels, strict=True)
@@ -185,9 +204,9 @@ def cleanup_cases():
                     "logits": text(logits),
                     "size": {"width": size[1], "height": size[0]},
                     "prompt": {**sent, **({} if box is None else {"box": box.tolist()})},
-                    "box": None if completed.box is None else completed.box.tolist(),
-                    "cleaned": text(cleaner.clean(logits)),
-                    "agrees": bool(point_taps(completed, size).agree(logits).all()),
+                    "cleaned": text(cleaned),
+                    "mask": described(mask, cleaned),
+                    "agrees": bool(point_taps(prompt, size).agree(logits).all()),
                 }
             )
     return cases
@@ -221,6 +240,7 @@ def test_the_decoding_modules_in_node(tmp_path):
         "candidates": candidate_cases(),
         "rankings": ranking_cases(),
         "masks": mask_cases(),
+        "enlargedPieces": enlarged_piece_cases(),
         "cleanups": cleanup_cases(),
         "pairs": pair_cases(),
     }

@@ -1,6 +1,5 @@
 /**
- * Cleans masks and adds the box of an earlier mask to negative points alone, as service/sam/cleanup.py and refinement.py
- * do.
+ * Cleans the logits of masks, as service/sam/cleanup.py does.
  *
  * @typedef {import("../client/edgesam.js").Prompt} Prompt
  * @typedef {import("./letterbox.js").Size} Size
@@ -35,6 +34,12 @@ export class MaskCleaner {
   /** Whether the mask of these logits agrees with all points. @param {Float32Array} logits 256×256 @returns {boolean} */
   agrees(logits) {
     return this.#points.every((point) => isObeyed(logits, point));
+  }
+
+  /** The pixels at the points, for the cleanup of the enlarged mask. @returns {import("./run_pieces.js").MarkedPixels} */
+  get markedPixels() {
+    const pixels = (kind) => this.#points.filter(({ isPositive }) => isPositive === kind).map(({ pixel }) => pixel);
+    return { positive: pixels(true), negative: pixels(false) };
   }
 
   /** The logits of a mask without islands, small holes and disobeyed points. @param {Float32Array} logits 256×256 */
@@ -102,36 +107,6 @@ export class MaskCleaner {
   }
 }
 
-/**
- * A prompt of negative points alone on an earlier mask with the box of that mask; other prompts as they are.
- *
- * @param {Prompt} prompt
- * @param {Float32Array | null} maskLogits logits of the earlier mask, 256×256
- * @param {Size} size size of the image
- * @returns {Prompt}
- */
-export function withBoxOfMask(prompt, maskLogits, size) {
-  const { points = [], box } = prompt;
-  if (!maskLogits || box || points.length === 0 || points.some(({ label = 1 }) => label === 1)) return prompt;
-  const logits = Float32Array.from(maskLogits);
-  const { rows, columns } = usedCells(size);
-  filterPieces(logits, { rows, columns }, { held: [], rejected: [] });
-  let [x0, y0, x1, y1] = [columns, rows, -1, -1];
-  for (let y = 0; y < rows; y++) {
-    for (let x = 0; x < columns; x++) {
-      if (!(logits[y * MASK_SIZE + x] > 0)) continue;
-      [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x), Math.max(y1, y)];
-    }
-  }
-  if (x1 < 0) return prompt;
-  const { width, height } = size;
-  const input = inputSize(size);
-  const pixel = (edge, length, inputLength) => Math.min(Math.max(edge / (inputLength / length / CELL), 0), length);
-  const [left, right] = [x0, x1 + 1].map((edge) => pixel(edge, width, input.width));
-  const [top, bottom] = [y0, y1 + 1].map((edge) => pixel(edge, height, input.height));
-  return { ...prompt, box: [left, top, right, bottom] };
-}
-
 /** The rows and columns of the logits that lie in the image. The others are padding. @param {Size} size */
 function usedCells(size) {
   const input = inputSize(size);
@@ -151,7 +126,8 @@ function pointOf({ x, y, label = 1 }, size, rows, columns) {
       taps.push({ cell, weight: rows.weights[TAPS * row + i] * columns.weights[TAPS * column + j] });
     }
   }
-  return { x, y, isPositive: label === 1, taps, centre: toCells({ x: column + 0.5, y: row + 0.5 }, size) };
+  const pixel = column * size.height + row; // pixels are counted column after column
+  return { x, y, pixel, isPositive: label === 1, taps, centre: toCells({ x: column + 0.5, y: row + 0.5 }, size) };
 }
 
 function valueAt(logits, { taps }) {

@@ -6,6 +6,7 @@
  */
 
 import { MASK_SIZE, TAPS, inputSize, upsampling } from "./letterbox.js";
+import { filterRuns } from "./run_pieces.js";
 
 /** Encodes masks of one image. */
 export class MaskEncoder {
@@ -33,17 +34,37 @@ export class MaskEncoder {
 
   /**
    * @param {Float32Array} logits 256×256, row by row
+   * @param {import("./run_pieces.js").MarkedPixels | null} marked pixels at the points of the prompt, for a mask without
+   *   small pieces and holes; null for the mask of the logits as it is
    * @returns {{rle: import("../client/masks.js").Rle, area: number, box: [number, number, number, number]}} `box` is
    *   exclusive at its end, and zeros if the mask is empty
    */
-  encode(logits) {
+  encode(logits, marked = null) {
+    const { width, height } = this.#size;
+    const found = this.#scan(logits);
+    const runs = marked ? this.#filtered(found, marked) : found;
+    return { rle: { size: [height, width], counts: encodeCounts(runs.lengths(width * height)) }, ...runs.extent() };
+  }
+
+  #filtered(runs, marked) {
+    const { height } = this.#size;
+    const { starts, ends } = filterRuns(runs.transitions, this.#size, marked);
+    const filtered = new MaskRuns(height);
+    starts.forEach((start, i) => {
+      const row = start % height;
+      filtered.add((start - row) / height, row, row + ends[i] - start);
+    });
+    return filtered;
+  }
+
+  #scan(logits) {
     const { width, height } = this.#size;
     const runs = new MaskRuns(height);
     const column = new Float32Array(MASK_SIZE);
     for (let x = 0; x < width; x++) {
       if (this.#interpolateColumn(logits, x, column)) this.#scanColumn(column, x, runs);
     }
-    return { rle: { size: [height, width], counts: encodeCounts(runs.lengths(width * height)) }, ...runs.extent() };
+    return runs;
   }
 
   /** Upsample the logits to column `x` of the image; rows stay those of logits. Returns whether any is positive. */
@@ -112,6 +133,11 @@ class MaskRuns {
   lengths(count) {
     const ends = this.#transitions.at(-1) === count ? this.#transitions : [...this.#transitions, count];
     return ends.map((end, i) => end - (i ? ends[i - 1] : 0));
+  }
+
+  /** First pixel and end pixel of each run, alternating, also the end of the image. */
+  get transitions() {
+    return this.#transitions;
   }
 
   extent() {

@@ -6,7 +6,7 @@
 
 import { MASK_SIZE } from "./letterbox.js";
 
-const SMALL_SHARE = 0.1; // of the largest piece's area
+export const SMALL_SHARE = 0.1; // of the largest piece's area
 const REJECTED_SHARE = 0.25;
 export const LEAST_LOGIT = Math.fround(0.1); // least absolute value of a logit whose sign is changed
 
