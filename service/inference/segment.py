@@ -85,9 +85,9 @@ class Segmenter:
         """Return the masks of prompts on an embedded image, as `renderer` writes them. The image itself is not needed.
 
         1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image. Add the box of
-        the earlier mask where positive points and a box are missing, and boxes by granularity where that is asked
-        for. 4. Decode. While other prompts decode, 5. choose masks by their logits; clean them, store them for
-        refinement, enlarge and write them. 6. Wait until the masks are stored, for a bounded time.
+        the earlier mask to negative points alone, and boxes by granularity where that is asked for. 4. Decode. While
+        other prompts decode, 5. choose masks by their logits; clean them, store them for refinement, enlarge and write
+        them. 6. Wait until the masks are stored, for a bounded time.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -152,7 +152,7 @@ class Segmenter:
         ]
 
     def _with_boxes_of_masks(self, prompts: Sequence[Prompt], original_size: Size) -> list[Prompt]:
-        """Add the box of the earlier mask to prompts without positive points and box. Blocking."""
+        """Add the box of the earlier mask to negative points alone. Blocking."""
         filter_pieces = self._mask_functions.filter_pieces
         return [
             with_box_of_mask(prompt, original_size, filter_pieces) if needs_box_of_mask(prompt) else prompt

@@ -1,4 +1,4 @@
-"""Refinements without a positive point or a box, which get the box of the mask that they refine."""
+"""Refinements by negative points alone, which get the box of the mask that they refine."""
 
 from dataclasses import replace
 
@@ -13,17 +13,18 @@ _NO_CELLS = MarkedCells(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
 def needs_box_of_mask(prompt: Prompt) -> bool:
-    """Return whether a prompt has an earlier mask, and neither a positive point nor a box.
+    """Return whether a prompt says only what does not belong to an earlier mask: negative points without a box.
 
-    The decoder answers such a prompt with an empty mask or with another object.
+    The decoder answers such a prompt with an empty mask, as it does without the earlier mask.
     """
-    return prompt.mask_logits is not None and prompt.box is None and bool((prompt.labels == NEGATIVE).all())
+    has_points = len(prompt.points) > 0
+    return (
+        prompt.mask_logits is not None and prompt.box is None and has_points and bool((prompt.labels == NEGATIVE).all())
+    )
 
 
 def with_box_of_mask(prompt: Prompt, original_size: Size, filter_pieces: FilterPieces) -> Prompt:
     """Return a prompt that `needs_box_of_mask` with the box of its mask; the same prompt where that mask is empty.
-
-    A prompt without points is held to its mask, see `Prompt.is_held`.
 
     Args:
         prompt: Prompt of the user.
@@ -42,5 +43,4 @@ def with_box_of_mask(prompt: Prompt, original_size: Size, filter_pieces: FilterP
     y0, y1 = int(found_rows.min()), int(found_rows.max())
     corners = from_cells(np.array([[x0 - 0.5, y0 - 0.5], [x1 + 0.5, y1 + 0.5]]), original_size)
     height, width = original_size
-    box = corners.clip(0.0, (width, height)).reshape(4)
-    return replace(prompt, box=box, is_held=len(prompt.points) == 0)
+    return replace(prompt, box=corners.clip(0.0, (width, height)).reshape(4))

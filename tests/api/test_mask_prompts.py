@@ -120,18 +120,6 @@ def test_an_objects_own_mask_comes_back(trained, name, prompt, written):
     assert coco.iou([back[0]["rle"]], [own], [0])[0, 0] >= 0.9
 
 
-@pytest.mark.parametrize(("name", "prompt"), OBJECTS)
-def test_an_earlier_mask_alone_gives_the_same_object(trained, name, prompt):
-    image_hash = embed(trained, (SAMPLES / name).read_bytes())
-    (own,) = segment(trained, image_hash, prompt, multimask=1)
-    (drawn,) = segment(trained, image_hash, prompt, multimask=1, format="logits")
-
-    for earlier in ({"mask_id": own[0]["mask_id"]}, {"mask_logits": drawn[0]["logits"]}):
-        (back,) = segment(trained, image_hash, earlier)
-
-        assert coco.iou([back[0]["rle"]], [own[0]["rle"]], [0])[0, 0] >= 0.8
-
-
 def test_a_mask_of_another_tool_comes_back_and_can_be_refined_by_its_id(trained):
     image_hash = embed(trained, (SAMPLES / "dahlia.jpg").read_bytes())
     drawn = np.zeros(coco.decode(segment(trained, image_hash, point(270, 210))[0][0]["rle"]).shape, np.uint8)

@@ -1,4 +1,4 @@
-"""Refinements without a positive point or a box get the box of the earlier mask."""
+"""Negative points alone on an earlier mask get the box of that mask."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,10 @@ BOX = np.array([0.0, 0.0, 9.0, 9.0])
         (Prompt(POINTS, np.array([0, 1]), mask_logits=MASK), False),
         (Prompt(POINTS, np.array([0, 0]), box=BOX, mask_logits=MASK), False),
         (Prompt(POINTS, np.array([0, 0])), False),
-        (Prompt(mask_logits=MASK), True),
-        (Prompt(box=BOX, mask_logits=MASK), False),
-        (Prompt(), False),
+        (Prompt(mask_logits=MASK), False),
     ],
 )
-def test_only_a_mask_without_positive_points_needs_a_box(prompt, expected):
+def test_only_negative_points_alone_on_a_mask_need_a_box(prompt, expected):
     assert needs_box_of_mask(prompt) is expected
 
 
@@ -47,11 +45,6 @@ def test_the_box_is_that_of_the_mask_without_its_islands(size):
         assert found.box == pytest.approx(expected, abs=cell + 1)
     assert found.points is prompt.points
     assert found.mask_logits is logits
-    assert not found.is_held
-
-
-def test_a_mask_alone_is_held():
-    assert with_box_of_mask(Prompt(mask_logits=MASK), SIZE, filter_pieces).is_held
 
 
 def test_an_empty_mask_gives_no_box():

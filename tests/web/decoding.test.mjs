@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
 import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
 import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
-import { MaskCleaner } from "../../service/web/browser_decoding/cleanup.js";
+import { MaskCleaner, withBoxOfMask } from "../../service/web/browser_decoding/cleanup.js";
 import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
 import { filterRuns } from "../../service/web/browser_decoding/run_pieces.js";
 import { MaskEncoder, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
@@ -88,9 +88,12 @@ test("small pieces and holes of enlarged masks go as in the service", () => {
 });
 
 test("masks are cleaned as in the service", () => {
-  for (const { logits, size, prompt, cleaned, agrees, mask } of cases.cleanups) {
+  for (const { logits, size, prompt, box, cleaned, agrees, mask } of cases.cleanups) {
     const found = new Float32Array(bytesOf(logits));
-    const cleaner = new MaskCleaner(prompt, size);
+    const completed = withBoxOfMask(prompt, found, size);
+    completed.box?.forEach((side, i) => assert.ok(Math.abs(side - box[i]) < 1e-9, `${completed.box} ${box}`));
+    assert.equal(completed.box === undefined, box === null);
+    const cleaner = new MaskCleaner(completed, size);
 
     assert.equal(cleaner.agrees(found), agrees);
     const expected = new Float32Array(bytesOf(cleaned));

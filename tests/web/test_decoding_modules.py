@@ -18,6 +18,7 @@ from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import BinaryMask, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.sam.rle import encode_rle
 from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
 
@@ -180,7 +181,7 @@ def ranking_cases():
 
 
 def cleanup_cases():
-    """Blobs with islands and holes, prompts of every kind, the cleaned logits, and their masks."""
+    """Blobs with islands and holes, prompts of every kind, and the cleaned logits; `box` is that of the prompt."""
     random = np.random.default_rng(12)
     cases = []
     for size in SIZES:
@@ -190,10 +191,11 @@ def cleanup_cases():
             labels = random.integers(0, 2, len(points))
             corners = np.sort(random.uniform(-0.2, 1.2, (2, 2)), axis=0) * size[::-1]
             box = corners.reshape(4) if random.random() < 0.5 else None
-            prompt = Prompt(points, labels, box)
-            cleaner = MaskCleaner(prompt, size, filter_pieces)
+            prompt = Prompt(points, labels, box, mask_logits=logits)
+            completed = with_box_of_mask(prompt, size, filter_pieces) if needs_box_of_mask(prompt) else prompt
+            cleaner = MaskCleaner(completed, size, filter_pieces)
             cleaned = cleaner.clean(logits)
-            mask = filter_enlarged(binary_mask(cleaned, size), marked_pixels(prompt, size))
+            mask = filter_enlarged(binary_mask(cleaned, size), marked_pixels(completed, size))
             sent = {
                 "points": [
                     {"x": x, "y": y, "label": int(kind)} for (x, y), kind in zip(points.tolist(), labels, strict=True)
@@ -204,9 +206,10 @@ def cleanup_cases():
                     "logits": text(logits),
                     "size": {"width": size[1], "height": size[0]},
                     "prompt": {**sent, **({} if box is None else {"box": box.tolist()})},
+                    "box": None if completed.box is None else completed.box.tolist(),
                     "cleaned": text(cleaned),
                     "mask": described(mask, cleaned),
-                    "agrees": bool(point_taps(prompt, size).agree(logits).all()),
+                    "agrees": bool(point_taps(completed, size).agree(logits).all()),
                 }
             )
     return cases

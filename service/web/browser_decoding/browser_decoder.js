@@ -66,8 +66,8 @@ export class BrowserDecoder {
   }
 
   /**
-   * Like `Client.segment`, with one prompt. A prompt that refines a mask gives it as `mask_logits`, with a box or a
-   * positive point. Only the service takes `mask_id` and `mask`, and an earlier mask without a box and positive points.
+   * Like `Client.segment`, with one prompt. A prompt that refines a mask gives it as `mask_logits`; only the service
+   * takes `mask_id` and `mask`.
    *
    * @param {string} imageHash
    * @param {import("../client/edgesam.js").Prompt[]} prompts
@@ -76,7 +76,7 @@ export class BrowserDecoder {
    * @returns {Promise<{results: {masks: import("../client/edgesam.js").Mask[]}[], timing: import("../client/edgesam.js").Timing}>}
    */
   async segment(imageHash, [prompt], { multimask = "auto", cleanup = "none", signal, isGlimpse = false } = {}) {
-    if (prompt.mask_id || prompt.mask || isMaskWithoutPlace(prompt)) {
+    if (prompt.mask_id || prompt.mask) {
       const title = "Only the service can use this mask";
       throw new Problem({ status: 404, code: "mask-not-found", title, detail: "" });
     }
@@ -150,11 +150,6 @@ export class BrowserDecoder {
     if (!this.#worker) throw new CannotDecode("The decoder in this browser has ended.");
     return this.#worker;
   }
-}
-
-/** Whether a prompt has an earlier mask, and neither a box nor a positive point. The service derives a box from it. */
-function isMaskWithoutPlace({ mask_logits: logits, box, points = [] }) {
-  return Boolean(logits) && !box && points.every(({ label = 1 }) => label === 0);
 }
 
 /** A worker and the queue of its jobs. */

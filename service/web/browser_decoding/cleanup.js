@@ -1,5 +1,6 @@
 /**
- * Cleans the logits of masks, as service/sam/cleanup.py does.
+ * Cleans masks and adds the box of an earlier mask to negative points alone, as service/sam/cleanup.py and refinement.py
+ * do.
  *
  * @typedef {import("../client/edgesam.js").Prompt} Prompt
  * @typedef {import("./letterbox.js").Size} Size
@@ -105,6 +106,36 @@ export class MaskCleaner {
       for (let cell = 0; cell < change.length; cell++) logits[cell] += isPositive ? amount * change[cell] : -amount * change[cell];
     }
   }
+}
+
+/**
+ * A prompt of negative points alone on an earlier mask with the box of that mask; other prompts as they are.
+ *
+ * @param {Prompt} prompt
+ * @param {Float32Array | null} maskLogits logits of the earlier mask, 256×256
+ * @param {Size} size size of the image
+ * @returns {Prompt}
+ */
+export function withBoxOfMask(prompt, maskLogits, size) {
+  const { points = [], box } = prompt;
+  if (!maskLogits || box || points.length === 0 || points.some(({ label = 1 }) => label === 1)) return prompt;
+  const logits = Float32Array.from(maskLogits);
+  const { rows, columns } = usedCells(size);
+  filterPieces(logits, { rows, columns }, { held: [], rejected: [] });
+  let [x0, y0, x1, y1] = [columns, rows, -1, -1];
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) {
+      if (!(logits[y * MASK_SIZE + x] > 0)) continue;
+      [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x), Math.max(y1, y)];
+    }
+  }
+  if (x1 < 0) return prompt;
+  const { width, height } = size;
+  const input = inputSize(size);
+  const pixel = (edge, length, inputLength) => Math.min(Math.max(edge / (inputLength / length / CELL), 0), length);
+  const [left, right] = [x0, x1 + 1].map((edge) => pixel(edge, width, input.width));
+  const [top, bottom] = [y0, y1 + 1].map((edge) => pixel(edge, height, input.height));
+  return { ...prompt, box: [left, top, right, bottom] };
 }
 
 /** The rows and columns of the logits that lie in the image. The others are padding. @param {Size} size */

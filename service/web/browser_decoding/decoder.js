@@ -12,7 +12,7 @@
 import { MASK_SIZE, tokensOf } from "./letterbox.js";
 import { toFloat16, toFloat32 } from "../client/float16.js";
 import { base64OfBytes, decodeLogits } from "../client/masks.js";
-import { MaskCleaner } from "./cleanup.js";
+import { MaskCleaner, withBoxOfMask } from "./cleanup.js";
 import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "./ranking.js";
 import { MaskEncoder } from "./mask_runs.js";
 
@@ -83,6 +83,7 @@ export class Decoder {
     let state = this.#state;
     if (prompt.mask_logits) {
       const maskLogits = decodeLogits(prompt.mask_logits);
+      prompt = withBoxOfMask(prompt, maskLogits, this.#size);
       state = await timed(stages, "prepare", () => this.#prepared(maskLogits));
     }
     const { points, labels } = tokensOf(prompt, this.#size);
