@@ -87,7 +87,7 @@ def test_the_command_writes_a_cut_out(programs, bundled_url, tmp_path):
     said = run(programs / "edgesam", SAMPLE, "--point", "270,210", "-o", cut, EDGESAM_URL=bundled_url)
 
     with Client(bundled_url) as client:
-        expected = client.segment(client.embed(SAMPLE), points=POINT).best
+        expected = client.segment(client.embed(SAMPLE), points=POINT, cleanup="auto").best
     with Image.open(cut) as written:
         alpha = np.asarray(written)[:, :, 3]
     assert f"written  {cut}" in said
