@@ -85,31 +85,28 @@ def test_the_front_end_of_the_tutorial_draws_the_mask_of_a_click(browser, tmp_pa
     assert opacity == 140
 
 
-def test_the_example_for_node_prints_score_and_box(bundled_url, tmp_path):
+def printed_by_node(document: str, module: str, url: str, folder: Path) -> str:
+    """Run the shell example of a document that writes and runs a module in Node; return its standard output."""
     needed_program("node", "nodejs")
-    (example,) = [block for block in blocks(page("docs/how-to/javascript-client.md"), "sh") if "click.mjs" in block]
-    (tmp_path / "service").symlink_to(ROOT / "service")
-
+    (example,) = [block for block in blocks(page(document), "sh") if module in block]
+    (folder / "service").symlink_to(ROOT / "service")
     done = subprocess.run(
-        ["bash", "-euc", example.replace(ADDRESS, bundled_url)],
-        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S,
+        ["bash", "-euc", example.replace(ADDRESS, url)],
+        check=False, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S,
     )  # fmt: skip
-
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"0\.9\d+ \[ \d+, \d+, \d+, \d+ \]\n", done.stdout)
+    return done.stdout
+
+
+def test_the_example_for_node_prints_score_and_box(bundled_url, tmp_path):
+    printed = printed_by_node("docs/how-to/javascript-client.md", "click.mjs", bundled_url, tmp_path)
+
+    assert re.fullmatch(r"0\.9\d+ \[ \d+, \d+, \d+, \d+ \]\n", printed)
 
 
 def test_the_example_of_annotations_for_node_writes_a_dataset(bundled_url, tmp_path):
-    needed_program("node", "nodejs")
-    (example,) = [block for block in blocks(page("docs/how-to/export-annotations.md"), "sh") if "export.mjs" in block]
-    (tmp_path / "service").symlink_to(ROOT / "service")
+    printed = printed_by_node("docs/how-to/export-annotations.md", "export.mjs", bundled_url, tmp_path)
 
-    done = subprocess.run(
-        ["bash", "-euc", example.replace(ADDRESS, bundled_url)],
-        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S,
-    )  # fmt: skip
-
-    assert done.returncode == 0, done.stderr
     dataset = json.loads((tmp_path / "coco.json").read_text())
     assert dataset["images"] == [{"id": 1, "file_name": "dahlia.jpg", "width": 640, "height": 427}]
-    assert len(dataset["annotations"][0]["segmentation"]) == int(done.stdout)
+    assert len(dataset["annotations"][0]["segmentation"]) == int(printed)
