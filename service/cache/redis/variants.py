@@ -110,6 +110,12 @@ def tombstone_key(key: str) -> str:
 async def variant_tombstone(client: RedisClient, breaker: CircuitBreaker, key: str, *, index_ttl_ms: int) -> str:
     """Return the tombstones of a variant and of its image, as far as the variant is not newer; "" for none.
 
+    Args:
+        client: Redis client.
+        breaker: Circuit breaker of this Redis.
+        key: Cache key of the variant.
+        index_ttl_ms: Time to live of the index of variants, which is renewed, milliseconds.
+
     Raises:
         CacheUnavailable: Redis did not answer in time, or refused.
     """

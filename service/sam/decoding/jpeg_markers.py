@@ -89,7 +89,16 @@ class _Header:
         self._table_bytes = 0
 
     def add(self, marker: int, padding_bytes: int, content_bytes: int) -> None:
-        """Count a segment and the bytes before it; refuse more than images have."""
+        """Count a segment and the bytes before it.
+
+        Args:
+            marker: Second byte of the segment's marker.
+            padding_bytes: Number of bytes between the segment before it and this one.
+            content_bytes: Number of bytes of the segment.
+
+        Raises:
+            UndecodableImage: The JPEG has more padding or tables than images have.
+        """
         self._padding_bytes += padding_bytes
         self._table_bytes += content_bytes if marker < _APP0 else 0
         if self._padding_bytes > _MAX_PADDING_BYTES:

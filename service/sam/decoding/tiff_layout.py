@@ -130,6 +130,10 @@ class Layout:
 def layout_of(directory: Directory, max_pixels: int) -> Layout:
     """Return the layout of the image of a directory.
 
+    Args:
+        directory: Directory of the image.
+        max_pixels: Largest number of pixels of a tile.
+
     Raises:
         UndecodableImage: The numbers contradict each other.
         ImageTooLarge: Its tiles are larger than an image may be.
@@ -166,6 +170,10 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
 
 def check_meaning(layout: Layout, options: ReadOptions) -> None:
     """Refuse colours without a conversion, and samples without a white unless levels are given.
+
+    Args:
+        layout: Layout of the image.
+        options: How the samples are read.
 
     Raises:
         UnsupportedImage: The message names what the image has, and what to send.
