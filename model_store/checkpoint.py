@@ -14,12 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_store.network.architectures import (
-    ARCHITECTURES,
-    DEFAULT_ARCHITECTURE,
-    UnknownArchitectureError,
-    architecture,
-)
+from model_store.architectures import DEFAULT_ARCHITECTURE, UnknownArchitectureError
+from model_store.network.architectures import ENCODERS
 from model_store.network.encoders.image_encoder import ImageEncoder, UnsupportedByEncoderError, UpsampleMode
 from model_store.network.granularity_module import GranularityModule, granularity_module
 from model_store.network.model import PromptableModel, build_model
@@ -135,13 +131,13 @@ def model_from_state_dict(
             architecture that is not known here.
     """
     try:
-        entry = architecture(architecture_name or _likeliest_architecture(state))
-        model = build_model(entry.name)
+        name = architecture_name or _likeliest_architecture(state)
+        model = build_model(name)
         if upsample_mode is not None:
             model.image_encoder.set_upsample_mode(upsample_mode)
     except (UnknownArchitectureError, UnsupportedByEncoderError) as error:
         raise CheckpointError(str(error)) from error
-    article = "an EdgeSAM" if entry.name == DEFAULT_ARCHITECTURE else f"an {entry.name}"
+    article = "an EdgeSAM" if name == DEFAULT_ARCHITECTURE else f"an {name}"
     _check(model.state_dict(), state, f"{article} checkpoint")
     model.load_state_dict(state, strict=True)
     return model.eval()
@@ -160,7 +156,7 @@ def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int
 
 def _likeliest_architecture(state: Mapping[str, Any]) -> str:
     """Return the architecture that shares most keys with a state; the default where none shares any."""
-    shared = dict.fromkeys((DEFAULT_ARCHITECTURE, *ARCHITECTURES), 0)
+    shared = dict.fromkeys((DEFAULT_ARCHITECTURE, *ENCODERS), 0)
     for name in shared:
         with torch.device("meta"):
             shared[name] = len(build_model(name).state_dict().keys() & state.keys())

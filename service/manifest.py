@@ -6,19 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.sam.granularity import MAX_PROPOSALS
 
-FormatVersion = Literal[2, 3, 4]
+FormatVersion = Literal[2, 3, 4, 5]
+ImageSize = Literal[512, 1024]
 UpsampleMode = Literal["bicubic", "bilinear"]
 
 # A manifest has the lowest version that allows all of its members. So older releases read what they support.
 FORMAT_VERSION: Literal[2] = 2
 GRANULARITY_FORMAT_VERSION: Literal[3] = 3
 RANKING_FORMAT_VERSION: Literal[4] = 4
+FAMILY_FORMAT_VERSION: Literal[5] = 5
 # The encoder of a manifest that names none. Versions 2 and 3 allow no other.
 DEFAULT_ENCODER = "RepViT-M1"
+# Members that versions before 5 lack have these values: those of EdgeSAM.
+DEFAULT_IMAGE_SIZE: Literal[1024] = 1024
+DEFAULT_NORM_EPSILON = 1e-5
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
 # The outputs of `prepare` and inputs of `decoder`, in this order (docs/explanation/model.md, section 5.1).
@@ -92,6 +97,43 @@ class Ranking(BaseModel):
         return tuple([min(max(score, 0.0), 1.0) for score in scores])  # in this order of arguments NaN stays NaN
 
 
+# Indices of the decoder's four outputs.
+_Output = Annotated[int, Field(ge=0, le=3)]
+
+
+class AutoMasks(BaseModel):
+    """The outputs of the decoder that a prompt gets when it does not say how many masks it wants.
+
+    Output 0 is trained for prompts that mean one object. Outputs 1 to 3 are the whole, a part and a subpart of it.
+    The default is EdgeSAM's choice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ambiguous: tuple[_Output, ...] = Field(
+        (0, 1, 2, 3),
+        min_length=1,
+        max_length=4,
+        description="Outputs that a single point alone gets, ordered by the model's ranking.",
+    )
+    other: tuple[_Output, ...] = Field(
+        (0,),
+        min_length=1,
+        max_length=4,
+        description="Outputs among which the best one, by the model's ranking, is the answer to all other prompts.",
+    )
+
+    @field_validator("ambiguous", "other")
+    @classmethod
+    def _names_each_output_once(cls, outputs: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(outputs)) < len(outputs):
+            raise ValueError("it names an output twice")
+        return outputs
+
+
+_EDGESAM_MASKS = AutoMasks()
+
+
 class Manifest(BaseModel):
     """The description of an exported model. Unknown members are an error, because they belong to a newer version."""
 
@@ -100,17 +142,36 @@ class Manifest(BaseModel):
     format_version: FormatVersion
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     architecture: str
+    summary: str = Field("", max_length=300, description="Use of the model, one sentence, since version 5.")
+    card: str = Field(
+        "",
+        max_length=2000,
+        pattern=r"^(https?://[^\s<>\"']+)?$",
+        description="Address of the model card, since version 5; empty without one.",
+    )
     encoder: str = Field(DEFAULT_ENCODER, min_length=1, description="The image encoder's own name, since version 4.")
     layout: Literal["served", "official"] = Field(
         description="served: the three graphs encoder, prepare, decoder; official: EdgeSAM's pair encoder, decoder."
     )
-    image_size: Literal[1024] = Field(description="Side of the encoder's square frame, pixels.")
+    image_size: ImageSize = Field(
+        description="Side of the encoder's square input, pixels; 512 since version 5. Prompts have 1024 always."
+    )
     mean: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
     std: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
     mask_threshold: float = Field(
         ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this."
     )
     ranking: Ranking = Field(Ranking(), description="How the masks of one prompt are ordered, since version 4.")
+    auto_masks: AutoMasks = Field(
+        _EDGESAM_MASKS, description="Outputs for a prompt that does not say how many masks it wants, since version 5."
+    )
+    norm_epsilon: float = Field(
+        DEFAULT_NORM_EPSILON,
+        ge=1e-8,
+        le=1e-3,
+        allow_inf_nan=False,
+        description="Epsilon of the layer norms in the decoder's transformer, since version 5.",
+    )
     upsample_mode: UpsampleMode | None = Field(
         description="Upsampling of stage 3 in the encoder; null, since version 4, for an encoder without this choice."
     )
@@ -140,24 +201,29 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _has_the_version_of_its_members(self) -> Self:
-        lowest = self.lowest_version(
-            encoder=self.encoder,
-            ranking=self.ranking,
-            upsample_mode=self.upsample_mode,
-            has_granularity=self.granularity is not None,
-        )
+        lowest = self._lowest_version()
         if self.format_version != lowest:
             raise ValueError(
                 f"its members make it version {lowest}, and it says {self.format_version}: granularity needs version "
                 f"{GRANULARITY_FORMAT_VERSION}; an encoder other than {DEFAULT_ENCODER}, a ranking other than by "
-                f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; without them it is version "
-                f"{FORMAT_VERSION}"
+                f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; an image_size other than "
+                f"{DEFAULT_IMAGE_SIZE}, a norm_epsilon other than {DEFAULT_NORM_EPSILON}, other auto_masks, a summary "
+                f"and a card need version {FAMILY_FORMAT_VERSION}; without them it is version {FORMAT_VERSION}"
             )
         return self
 
     @staticmethod
     def lowest_version(
-        *, encoder: str, ranking: Ranking, upsample_mode: UpsampleMode | None, has_granularity: bool
+        *,
+        encoder: str,
+        ranking: Ranking,
+        upsample_mode: UpsampleMode | None,
+        has_granularity: bool,
+        image_size: int = DEFAULT_IMAGE_SIZE,
+        norm_epsilon: float = DEFAULT_NORM_EPSILON,
+        auto_masks: AutoMasks = _EDGESAM_MASKS,
+        summary: str = "",
+        card: str = "",
     ) -> FormatVersion:
         """Return the lowest version that allows these members. A manifest has to have this version.
 
@@ -166,10 +232,36 @@ class Manifest(BaseModel):
             ranking: Rule that orders the masks of one prompt.
             upsample_mode: Interpolation as in `Manifest.upsample_mode`.
             has_granularity: Whether the encoder proposes boxes.
+            image_size: Side of the encoder's input, in pixels.
+            norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
+            auto_masks: Outputs for prompts that do not say how many masks they want.
+            summary: Use of the model, one sentence.
+            card: Address of the model card.
         """
+        newest = (image_size, norm_epsilon, auto_masks, summary, card)
+        if newest != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, "", ""):
+            return FAMILY_FORMAT_VERSION
         if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:
             return RANKING_FORMAT_VERSION
         return GRANULARITY_FORMAT_VERSION if has_granularity else FORMAT_VERSION
+
+    def with_ranking(self, ranking: Ranking) -> "Manifest":
+        """Return this manifest with another rule, in the lowest version that can state it."""
+        changed = self.model_copy(update={"ranking": ranking})
+        return changed.model_copy(update={"format_version": changed._lowest_version()})  # noqa: SLF001 - its own class
+
+    def _lowest_version(self) -> FormatVersion:
+        return self.lowest_version(
+            encoder=self.encoder,
+            ranking=self.ranking,
+            upsample_mode=self.upsample_mode,
+            has_granularity=self.granularity is not None,
+            image_size=self.image_size,
+            norm_epsilon=self.norm_epsilon,
+            auto_masks=self.auto_masks,
+            summary=self.summary,
+            card=self.card,
+        )
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:
@@ -181,12 +273,13 @@ class Manifest(BaseModel):
     def fingerprint(self) -> str:
         """Hash of all members that change an embedding, 16 hexadecimal digits. It is a part of every cache key.
 
-        The ranking rule is no part of it: a model whose rule is calibrated anew keeps its cached embeddings.
+        The ranking rule and what else follows the encoder are no part of it: a model whose rule is calibrated anew
+        keeps its cached embeddings.
 
         Source: docs/explanation/model.md, section 5.4.
         """
         identity = {
-            # The version of the stored form of an embedding, with or without proposals. Version 4 did not change it.
+            # The version of the stored form of an embedding, with or without proposals. Later ones did not change it.
             "format_version": FORMAT_VERSION if self.granularity is None else GRANULARITY_FORMAT_VERSION,
             "encoder": self.graphs["encoder"].sha256,
             "image_size": self.image_size,

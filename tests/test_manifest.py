@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from service.manifest import MANIFEST_NAME, ManifestError, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, AutoMasks, ManifestError, Ranking, load_manifest
 
 FILE = {"file": "graph.onnx", "sha256": "ab" * 32, "size_bytes": 1}
 GRANULARITY = {"proposals": 9, "source_sha256": None}
@@ -41,6 +41,15 @@ NEWER = [
     {"ranking": {"bias": [0.1, 0, 0, 0]}},
     {"ranking": {"stability": 0.5}},
     {"ranking": {"predicted_iou": 0.5}},
+]
+# And each of these for version 5.
+NEWEST = [
+    {"image_size": 512},
+    {"norm_epsilon": 1e-6},
+    {"auto_masks": {"ambiguous": [1, 2, 3]}},
+    {"auto_masks": {"other": [1, 2, 3]}},
+    {"summary": "A small model for CPUs."},
+    {"card": "https://example.org/models/small"},
 ]
 
 
@@ -83,15 +92,72 @@ def test_a_newer_member_needs_version_4_and_comes_back_as_written(read, newer, g
             read({**members, "format_version": version})
 
 
+@pytest.mark.parametrize("newest", NEWEST, ids=str)
+@pytest.mark.parametrize("older", [{}, NEWER[0], {"granularity": GRANULARITY}], ids=["2", "4", "3"])
+def test_a_newest_member_needs_version_5_and_comes_back_as_written(read, older, newest):
+    members = {**VERSION_2, **older, **newest}
+
+    manifest = read({**members, "format_version": 5})
+
+    assert json.loads(manifest.model_dump_json(exclude_defaults=True)) == {**members, "format_version": 5}
+    for version in (2, 3, 4):
+        with pytest.raises(ManifestError, match=f"make it version 5, and it says {version}"):
+            read({**members, "format_version": version})
+
+
+@pytest.mark.parametrize("says", [4, 5])
 @pytest.mark.parametrize(("members", "lowest"), [(VERSION_2, 2), (VERSION_3, 3)], ids=["2", "3"])
-def test_a_manifest_that_an_older_version_can_say_is_not_of_version_4(read, members, lowest):
-    with pytest.raises(ManifestError, match=f"make it version {lowest}, and it says 4"):
-        read({**members, "format_version": 4})
+def test_a_manifest_that_an_older_version_can_say_is_not_of_a_newer_one(read, members, lowest, says):
+    with pytest.raises(ManifestError, match=f"make it version {lowest}, and it says {says}"):
+        read({**members, "format_version": says})
 
 
 def test_a_version_that_is_not_known_here_is_refused(read):
-    with pytest.raises(ManifestError, match=r"format_version: .*2, 3 or 4"):
-        read({**VERSION_2, "format_version": 5})
+    with pytest.raises(ManifestError, match=r"format_version: .*2, 3, 4 or 5"):
+        read({**VERSION_2, "format_version": 6})
+
+
+@pytest.mark.parametrize("members", [VERSION_2, VERSION_3], ids=["2", "3"])
+def test_an_older_manifest_is_of_edgesam_s_epsilon_and_masks(read, members):
+    manifest = read(members)
+
+    assert (manifest.image_size, manifest.norm_epsilon) == (1024, 1e-5)
+    assert manifest.auto_masks == AutoMasks(ambiguous=(0, 1, 2, 3), other=(0,))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"image_size": 768},
+        {"norm_epsilon": 0},
+        {"norm_epsilon": 0.1},
+        {"card": "javascript:alert(1)"},
+        {"card": 'https://example.org/" onclick='},
+        {"summary": "long " * 100},
+    ],
+    ids=str,
+)
+def test_a_broken_member_of_version_5_is_refused_by_name(read, broken):
+    with pytest.raises(ManifestError, match=rf"manifest\.json: {next(iter(broken))}"):
+        read({**VERSION_2, "format_version": 5, **broken})
+
+
+@pytest.mark.parametrize("outputs", [[], [0, 0], [4], [-1], [0, 1, 2, 3, 0]], ids=str)
+@pytest.mark.parametrize("member", ["ambiguous", "other"])
+def test_outputs_are_named_once_and_lie_in_the_range_0_to_3(read, member, outputs):
+    with pytest.raises(ManifestError, match=rf"manifest\.json: auto_masks\.{member}"):
+        read({**VERSION_2, "format_version": 5, "auto_masks": {member: outputs}})
+
+
+def test_another_rule_keeps_all_other_members(read):
+    small = {"image_size": 512, "norm_epsilon": 1e-6, "auto_masks": {"other": [1, 2]}, "summary": "Small."}
+    manifest = read({**VERSION_2, **small, "format_version": 5})
+
+    ranked = manifest.with_ranking(Ranking(stability=0.5))
+
+    assert (ranked.format_version, ranked.ranking) == (5, Ranking(stability=0.5))
+    assert ranked.with_ranking(manifest.ranking) == manifest
+    assert read(VERSION_2).with_ranking(Ranking(stability=0.5)).format_version == 4
 
 
 @pytest.mark.parametrize("ranking", [{"bias": [0.1, 0, 0]}, {"stability": 1e9}, {"margin": 1}], ids=str)
@@ -106,8 +172,12 @@ def test_a_broken_rule_is_refused_by_the_name_of_its_member(read, ranking):
         (VERSION_2, "e1b7dd3cc1faf621"),
         (VERSION_3, "ef16188091e74d74"),
         ({**VERSION_2, "upsample_mode": "bilinear"}, "097cc5715027db36"),
+        (
+            {**VERSION_2, "encoder": "EfficientNet-Lite2", "upsample_mode": None, "format_version": 4},
+            "1200afa5c4c44070",
+        ),
     ],
-    ids=["2", "3", "bilinear"],
+    ids=["2", "3", "bilinear", "4"],
 )
 def test_the_fingerprints_of_older_manifests_stay_as_they_were(read, members, fingerprint):
     assert read(members).fingerprint == fingerprint, "or every cached embedding is lost by an upgrade"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.catalog import UsageError
 from model_store.export.graphs.encoder import PROPOSALS
 from model_store.export.manifest_file import manifest_text
@@ -26,8 +27,8 @@ from model_store.export.weight_storage import (
     write_decoder_parameters,
 )
 from model_store.network.granularity_module import GranularityModule
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD, PromptableModel
-from service.manifest import MANIFEST_NAME, ArtifactFile, GranularityInfo, Manifest, Ranking
+from model_store.network.model import PromptableModel
+from service.manifest import MANIFEST_NAME, ArtifactFile, GranularityInfo, Manifest
 
 MAX_PARITY_ERROR = 1e-3
 
@@ -171,24 +172,34 @@ def _manifest(
     weights: Weights,
     has_granularity: bool,
 ) -> Manifest:
-    encoder = model.image_encoder
+    architecture, encoder = model.architecture, model.image_encoder
     granularity = GranularityInfo(proposals=PROPOSALS, source_sha256=info.granularity_sha256)
     parameters = files.decoder_parameters
     return Manifest(
         format_version=Manifest.lowest_version(
             encoder=encoder.name,
-            ranking=Ranking(),
+            ranking=architecture.ranking,
             upsample_mode=encoder.upsample_mode,
             has_granularity=has_granularity,
+            image_size=architecture.image_size,
+            norm_epsilon=architecture.norm_epsilon,
+            auto_masks=architecture.auto_masks,
+            summary=info.summary or architecture.summary,
+            card=info.card,
         ),
         name=name,
-        architecture=model.architecture.title,
+        architecture=architecture.title,
+        summary=info.summary or architecture.summary,
+        card=info.card,
         encoder=encoder.name,
         layout=layout,
-        image_size=1024,
+        image_size=architecture.image_size,
         mean=PIXEL_MEAN,
         std=PIXEL_STD,
         mask_threshold=0.0,
+        ranking=architecture.ranking,
+        auto_masks=architecture.auto_masks,
+        norm_epsilon=architecture.norm_epsilon,
         upsample_mode=encoder.upsample_mode,
         graphs={key: _artifact_file(path) for key, path in files.graphs.items()},
         decoder_parameters=None if parameters is None else _artifact_file(parameters),

@@ -71,6 +71,7 @@ def make_artifact(
     """
     require_model_extra()
     # Not at the top: torch is an extra and takes seconds to import.
+    from model_store.architectures import UnknownArchitectureError  # noqa: PLC0415
     from model_store.checkpoint import (  # noqa: PLC0415
         CheckpointError,
         load_checkpoint,
@@ -78,7 +79,6 @@ def make_artifact(
         seeded_model,
     )
     from model_store.export.artifact import ParityError, export_model  # noqa: PLC0415
-    from model_store.network.architectures import UnknownArchitectureError  # noqa: PLC0415
     from model_store.network.encoders.image_encoder import UnsupportedByEncoderError  # noqa: PLC0415
 
     try:

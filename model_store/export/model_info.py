@@ -21,6 +21,8 @@ class ModelInfo:
         granularity_sha256: SHA-256 of the granularity module's file; None for generated weights or without a module.
         measured: Measured quality by name.
         notes: Notes for users of the model.
+        summary: Use of the model, one sentence; empty for that of its architecture.
+        card: Address of its model card; empty without one.
     """
 
     licence: str
@@ -30,6 +32,8 @@ class ModelInfo:
     granularity_sha256: str | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
+    summary: str = ""
+    card: str = ""
 
 
 def info_of_published(model: PublishedModel) -> ModelInfo:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from service.sam.transforms import FRAME_SIZE, input_size, preprocess
 
 _HAS_PILLOW = find_spec("PIL") is not None

@@ -19,11 +19,15 @@ _SELECTION = {1: slice(0, 1), 3: slice(1, 4), 4: slice(0, 4)}
 
 
 class MaskDecoder(nn.Module):
-    """SAM's mask decoder. Letters: P prompts, T prompt tokens each, G = side of the image embedding (64)."""
+    """SAM's mask decoder. Letters: P prompts, T prompt tokens each, G = side of the image embedding (64).
 
-    def __init__(self) -> None:
+    Args:
+        norm_epsilon: Epsilon of the transformer's layer norms. That of the upscaling's norm is 1e-6 always.
+    """
+
+    def __init__(self, *, norm_epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer(CHANNELS)
+        self.transformer = TwoWayTransformer(CHANNELS, norm_epsilon=norm_epsilon)
         self.iou_token = nn.Embedding(1, CHANNELS)
         self.mask_tokens = nn.Embedding(MASKS, CHANNELS)
         self.output_upscaling = nn.Sequential(

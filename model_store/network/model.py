@@ -7,14 +7,12 @@ import copy
 
 from torch import Tensor, nn
 
-from model_store.network.architectures import DEFAULT_ARCHITECTURE, architecture
+from model_store.architectures import DEFAULT_ARCHITECTURE, architecture
+from model_store.network.architectures import build_encoder
 from model_store.network.folding import fold_in_place
 from model_store.network.mask_decoder import MASKS, MaskDecoder
 from model_store.network.prompt_encoder import PromptEncoder
-
-# Mean and standard deviation of pixel values, 0..255, RGB. They are no buffers: official checkpoints lack them.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
+from service.sam.transforms import FRAME_SIZE
 
 
 class PromptableModel(nn.Module):
@@ -25,19 +23,28 @@ class PromptableModel(nn.Module):
 
     Args:
         architecture_name: Name of the architecture, see `architectures`.
-        frame_size: Side of the frame, in pixels.
+        frame_size: Side of the frame of prompts and masks, in pixels.
 
     Attributes:
         architecture: The architecture's entry in the registry.
+        image_size: Side of the encoder's input, S, in pixels.
         is_deployed: Whether batch norms are folded.
+
+    Raises:
+        UnknownArchitectureError: No architecture has this name.
+        ValueError: The encoder does not accept an image of this size.
     """
 
     def __init__(self, architecture_name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> None:
         super().__init__()
         self.architecture = architecture(architecture_name)
-        self.image_encoder = self.architecture.encoder()
+        self.image_encoder = build_encoder(architecture_name)
+        self.image_size = frame_size * self.architecture.image_size // FRAME_SIZE
+        multiple = self.image_encoder.frame_multiple
+        if frame_size <= 0 or self.image_size % multiple:
+            raise ValueError(f"The side of the image is a positive multiple of {multiple}, not {self.image_size}.")
         self.prompt_encoder = PromptEncoder(frame_size=frame_size)
-        self.mask_decoder = MaskDecoder()
+        self.mask_decoder = MaskDecoder(norm_epsilon=self.architecture.norm_epsilon)
         self.is_deployed = False
 
     def forward(
@@ -48,7 +55,9 @@ class PromptableModel(nn.Module):
         mask_logits: Tensor | None = None,
         num_multimask_outputs: int = MASKS,
     ) -> tuple[Tensor, Tensor]:
-        """Decode P prompts on one frame (1, 3, S, S) to mask logits (P, n, S/4, S/4) and predicted IoU (P, n).
+        """Decode P prompts on one image (1, 3, S, S) to mask logits (P, n, F/4, F/4) and predicted IoU (P, n).
+
+        F is the side of the frame of prompts and masks. It equals S, or is twice S.
 
         The arguments are those of ``PromptEncoder.forward`` and ``MaskDecoder.forward``.
         """
@@ -82,9 +91,6 @@ def build_model(name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> 
 
     Raises:
         UnknownArchitectureError: No architecture has this name.
-        ValueError: The encoder does not accept a frame of this size.
+        ValueError: The encoder does not accept an image of this size.
     """
-    multiple = architecture(name).encoder.frame_multiple
-    if frame_size <= 0 or frame_size % multiple:
-        raise ValueError(f"frame_size is a positive multiple of {multiple}, not {frame_size}.")
     return PromptableModel(name, frame_size=frame_size)

@@ -14,15 +14,25 @@ HEADS = 8
 
 
 class TwoWayTransformer(nn.Module):
-    """Two layers that update tokens and image alternately, then a final attention of the tokens to the image."""
+    """Two layers that update tokens and image alternately, then a final attention of the tokens to the image.
 
-    def __init__(self, channels: int, *, depth: int = 2, mlp_channels: int = 2048) -> None:
+    Args:
+        channels: Number of channels, C.
+        depth: Number of layers.
+        mlp_channels: Inner channels of the MLPs.
+        norm_epsilon: Epsilon of all layer norms.
+    """
+
+    def __init__(self, channels: int, *, depth: int = 2, mlp_channels: int = 2048, norm_epsilon: float = 1e-5) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            [TwoWayLayer(channels, mlp_channels, is_first=index == 0) for index in range(depth)]
+            [
+                TwoWayLayer(channels, mlp_channels, is_first=index == 0, norm_epsilon=norm_epsilon)
+                for index in range(depth)
+            ]
         )
         self.final_attn_token_to_image = Attention(channels, channels // 2)
-        self.norm_final_attn = nn.LayerNorm(channels)
+        self.norm_final_attn = nn.LayerNorm(channels, eps=norm_epsilon)
 
     def forward(self, image: Tensor, image_code: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Run the layers.
@@ -49,18 +59,19 @@ class TwoWayLayer(nn.Module):
         channels: Number of channels, C.
         mlp_channels: Inner channels of the MLP.
         is_first: Whether this is the first layer, whose self attention has neither positional code nor residual.
+        norm_epsilon: Epsilon of the layer norms.
     """
 
-    def __init__(self, channels: int, mlp_channels: int, *, is_first: bool) -> None:
+    def __init__(self, channels: int, mlp_channels: int, *, is_first: bool, norm_epsilon: float = 1e-5) -> None:
         super().__init__()
         self.is_first = is_first
         self.self_attn = Attention(channels, channels)
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = nn.LayerNorm(channels, eps=norm_epsilon)
         self.cross_attn_token_to_image = Attention(channels, channels // 2)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels, eps=norm_epsilon)
         self.mlp = MLPBlock(channels, mlp_channels)
-        self.norm3 = nn.LayerNorm(channels)
-        self.norm4 = nn.LayerNorm(channels)
+        self.norm3 = nn.LayerNorm(channels, eps=norm_epsilon)
+        self.norm4 = nn.LayerNorm(channels, eps=norm_epsilon)
         self.cross_attn_image_to_token = Attention(channels, channels // 2)
 
     def forward(self, queries: Tensor, image: Tensor, token_code: Tensor, image_code: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from model_store.architectures import DEFAULT_ARCHITECTURE
 from model_store.checkpoint import seeded_model
-from model_store.network.architectures import DEFAULT_ARCHITECTURE
 from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.model import PromptableModel
 from model_store.network.transformer import Attention

@@ -9,8 +9,8 @@ from support.random_model import random_granularity, random_model
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
 
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.network.anchors import anchor_boxes, decode_boxes
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from service.errors import InvalidRequest
 from service.sam.granularity import Proposals, with_box
 from service.sam.images import decode_image

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, Ranking, load_manifest
 
 
 def with_ranking(artifact: Path, directory: Path, ranking: Ranking) -> Path:
@@ -11,13 +11,6 @@ def with_ranking(artifact: Path, directory: Path, ranking: Ranking) -> Path:
     for file in artifact.iterdir():
         if file.name != MANIFEST_NAME:
             (directory / file.name).symlink_to(file.resolve())
-    manifest = load_manifest(artifact)
-    version = Manifest.lowest_version(
-        encoder=manifest.encoder,
-        ranking=ranking,
-        upsample_mode=manifest.upsample_mode,
-        has_granularity=manifest.granularity is not None,
-    )
-    changed = manifest.model_copy(update={"ranking": ranking, "format_version": version})
+    changed = load_manifest(artifact).with_ranking(ranking)
     (directory / MANIFEST_NAME).write_text(changed.model_dump_json(exclude_defaults=True))
     return directory

@@ -19,7 +19,7 @@ from model_store.evaluation.options import (
 )
 from model_store.export.manifest_file import replace_manifest
 from model_store.options import ModelsDir
-from service.manifest import MANIFEST_NAME, Manifest, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, Ranking, load_manifest
 
 if TYPE_CHECKING:
     from model_store.evaluation.ranking.cross_validation import Choices
@@ -104,20 +104,8 @@ def calibrate(
     chosen = wanted or best_candidate(measured, outputs)
     typer.echo(f"chosen: {chosen.name} ({_rule_text(rules[chosen])})")
     if write:
-        replace_manifest(directory, with_ranking(manifest, rules[chosen]))
+        replace_manifest(directory, manifest.with_ranking(rules[chosen]))
         typer.echo(f"written to {directory / MANIFEST_NAME}")
-
-
-def with_ranking(manifest: Manifest, ranking: Ranking) -> Manifest:
-    """Return the manifest with another rule, in the lowest format version that can state it."""
-    version = Manifest.lowest_version(
-        encoder=manifest.encoder,
-        ranking=ranking,
-        upsample_mode=manifest.upsample_mode,
-        has_granularity=manifest.granularity is not None,
-    )
-    members = {**manifest.model_dump(), "ranking": ranking.model_dump(), "format_version": version}
-    return Manifest.model_validate(members)
 
 
 def _print(title: str, rows: "Sequence[tuple[str, str, Choices]]", outputs: "PointOutputs") -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.network.frames import resize_float
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from model_store.training.data.annotations import MaskRecord, PhotoRecord
 from service.sam.transforms import Size, input_size
 

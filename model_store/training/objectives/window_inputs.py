@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.network.prompt_encoder import PromptEncoder
 from model_store.training.data.windows.dataset import WindowBatch
 from model_store.training.data.windows.geometry import TOKEN_STRIDE

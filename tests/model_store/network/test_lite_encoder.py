@@ -8,11 +8,12 @@ import torch
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
+from model_store.architectures import ARCHITECTURES, UnknownArchitectureError, architecture
 from model_store.catalog import file_sha256
 from model_store.checkpoint import CheckpointError, load_checkpoint, load_granularity, save_checkpoint, seeded_model
 from model_store.cli import app
 from model_store.export.verify import verify_artifact
-from model_store.network.architectures import ARCHITECTURES, UnknownArchitectureError, architecture
+from model_store.network.architectures import ENCODERS
 from model_store.network.encoders.efficientnet_lite import EfficientNetLite2
 from model_store.network.encoders.image_encoder import UnsupportedByEncoderError
 from model_store.network.encoders.lite_encoder import FROZEN_BLOCKS, LiteEncoder
@@ -121,7 +122,7 @@ def test_every_trained_parameter_is_in_one_group_and_no_frozen_one_is():
     assert sorted(grouped) == sorted(id(value) for value in encoder.parameters() if value.requires_grad)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["edgesam", "edgesam-lite"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_checkpoint_comes_back_as_the_architecture_it_was_saved_from(tmp_path, name, suffix):
     model = seeded_model(5, name)
@@ -228,6 +229,27 @@ def test_a_frame_that_does_not_fit_the_strides_is_refused():
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(UnknownArchitectureError, match="there are edgesam, edgesam-lite"):
         architecture("edgesam-heavy")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_network_has_the_encoder_and_the_size_that_its_entry_names(name):
+    with torch.device("meta"):
+        model = build_model(name)
+
+    assert model.image_encoder.name == architecture(name).encoder
+    assert model.image_size == architecture(name).image_size
+    assert model.prompt_encoder.frame_size == 1024
+    assert model.mask_decoder.transformer.layers[0].norm4.eps == architecture(name).norm_epsilon
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_rules_of_an_architecture_are_valid_in_a_manifest(name):
+    entry = architecture(name)
+
+    assert (entry.auto_masks.ambiguous, entry.auto_masks.other) == (entry.ambiguous, entry.other)
+    assert {"stability": entry.ranking.stability, "predicted_iou": entry.ranking.predicted_iou} == {
+        **dict.fromkeys(("stability", "predicted_iou"), 0.0), entry.score: 1.0
+    }  # fmt: skip
 
 
 def _with_used_norms(encoder: LiteEncoder) -> LiteEncoder:

@@ -12,8 +12,8 @@ from support.official_reference import (
     open_reference,
 )
 
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.network.frames import frame, resize_float
-from model_store.network.model import PIXEL_MEAN, PIXEL_STD
 from model_store.network.predictor import TorchPredictor
 from service.sam.transforms import points_to_frame
 
