@@ -23,7 +23,7 @@ def _array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     if key.endswith("num_batches_tracked"):
         return np.asarray(1000, dtype=np.int64)
     low, high = _range(key, shape)
-    return _uniform(key, seed, shape, low, high)
+    return uniform(key, seed, shape, low, high)
 
 
 def _range(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -57,7 +57,7 @@ def _deviation(key: str) -> float | None:
     return None
 
 
-def _uniform(key: str, seed: int, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
+def uniform(key: str, seed: int, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
     """Float32 in [low, high), decided by key and seed alone: 53 bits of each 64-bit word."""
     words = np.random.PCG64([seed, zlib.crc32(key.encode())]).random_raw(math.prod(shape))
     unit = (np.asarray(words, dtype=np.uint64) >> np.uint64(11)) * 2.0**-53
