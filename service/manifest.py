@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.sam.granularity import MAX_PROPOSALS
+from service.sam.masks import MaskChoice
 
 FormatVersion = Literal[2, 3, 4, 5]
 ImageSize = Literal[512, 1024]
@@ -262,6 +263,11 @@ class Manifest(BaseModel):
             summary=self.summary,
             card=self.card,
         )
+
+    @property
+    def mask_choice(self) -> MaskChoice:
+        """The outputs of the decoder that prompts get."""
+        return MaskChoice(self.auto_masks.ambiguous, self.auto_masks.other, self.ranking.compares_all)
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:

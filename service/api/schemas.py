@@ -136,7 +136,7 @@ class SegmentRequest(_Request):
         Multimask,
         Field(
             description="Masks per prompt: 1, 3 (whole, part, sub-part) or 4 (all). "
-            "auto: 4 for a single point, which is ambiguous, else 1."
+            "auto: 3 or 4 (`auto_masks` in /models) for a single point, which is ambiguous, else 1."
         ),
         # Generators of clients do not support one enum of a word and numbers.
         WithJsonSchema({"anyOf": [{"type": "string", "const": "auto"}, {"type": "integer", "enum": [1, 3, 4]}]}),
@@ -269,6 +269,13 @@ class RankingModel(BaseModel):
     predicted_iou: float = Field(description="Weight of the predicted IoU.")
 
 
+class AutoMasksModel(BaseModel):
+    """The outputs of the decoder, 0 to 3, that a prompt gets with `multimask` auto."""
+
+    ambiguous: list[int] = Field(description="Outputs that a single point alone gets, as many masks.")
+    other: list[int] = Field(description="Outputs among which the best one is the answer to all other prompts.")
+
+
 class ModelModel(BaseModel):
     """The served model, its properties, and the bounds of requests."""
 
@@ -281,11 +288,15 @@ class ModelModel(BaseModel):
     training_data: str
     measured: dict[str, float]
     notes: str
-    image_size: int
+    summary: str = Field(description="Use of the model, one sentence; empty where it is not stated.")
+    card: str = Field(description="Address of the model card; empty where there is none.")
+    image_size: int = Field(description="Side of the encoder's input, pixels. Prompts do not depend on it.")
     upsample_mode: str | None = Field(
         description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."
     )
     ranking: RankingModel
+    auto_masks: AutoMasksModel
+    norm_epsilon: float = Field(description="Epsilon of the layer norms in the decoder's transformer.")
     precision: str = Field(description="Precision of encoder and decoder; both, joined by +, where they differ.")
     weights: str
     provider: str = Field(

@@ -94,7 +94,7 @@ class Client:
             box: Box x0, y0, x1, y1, in pixels of the upright image.
             mask_id: Id of an earlier mask that the prompt refines.
             mask: Instead of `mask_id`, a binary mask of the image's size, (H, W), or a `Mask` of an answer.
-            multimask: Masks per prompt. "auto" gives 4 for a single point, which is ambiguous, else 1.
+            multimask: Masks per prompt. "auto" gives 3 or 4 for a single point, which is ambiguous, else 1.
             cleanup: "auto" gives masks that agree with all points, keep to the box and have no small islands and holes.
                 "none" gives the model's masks.
 

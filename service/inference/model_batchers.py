@@ -24,7 +24,7 @@ from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size
 from service.telemetry.metrics import Metrics
 
-Frame = NDArray[np.float32]  # (3, 1024, 1024)
+Frame = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
 Tokens = NDArray[np.float16] | NDArray[np.float32]  # (4096, 256)
 EmbeddingDtype = Literal["float16", "float32"]
 

@@ -127,6 +127,7 @@ class Segmenter:
                     boxes=boxes,
                     multimask=multimask,
                     ranking=self._runtime.manifest.ranking,
+                    choice=self._runtime.manifest.mask_choice,
                     renderer=renderer,
                     cleanup=cleanup,
                     functions=self._mask_functions,

@@ -21,7 +21,7 @@ from service.sam.enlarged_pieces import FilterEnlarged, marked_pixels
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
 from service.sam.mask_pieces import FilterPieces
-from service.sam.masks import Mask, MaskFunction, Multimask, candidates, mask_count, prefer_agreeing, rank
+from service.sam.masks import Mask, MaskChoice, MaskFunction, Multimask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
 
@@ -99,6 +99,7 @@ class SegmentationBuilder(Generic[Answer]):
         boxes: Box of each prompt by its granularity; None where no granularity was asked for.
         multimask: Number of masks for each prompt.
         ranking: Ranking rule of the model.
+        choice: Outputs of the decoder that the model uses.
         renderer: Writer of the answer.
         cleanup: Whether masks are cleaned.
         functions: Functions that clean and enlarge masks.
@@ -115,6 +116,7 @@ class SegmentationBuilder(Generic[Answer]):
         boxes: Sequence[Box | None] | None,
         multimask: Multimask,
         ranking: Ranking,
+        choice: MaskChoice,
         renderer: Renderer[Answer],
         cleanup: Cleanup,
         functions: MaskFunctions,
@@ -127,6 +129,7 @@ class SegmentationBuilder(Generic[Answer]):
         self._boxes = boxes
         self._multimask: Multimask = multimask
         self._ranking = ranking
+        self._choice = choice
         self._renderer = renderer
         self._cleanup: Cleanup = cleanup
         self._functions = functions
@@ -177,12 +180,12 @@ class SegmentationBuilder(Generic[Answer]):
 
     def _chosen(self, prompt: Prompt, scores: tuple[float, ...], mask_logits: Floats) -> tuple[int, ...]:
         """Return the outputs of a prompt in the order of the answer; `mask_logits` holds all four, (4, 256, 256)."""
-        indices = candidates(self._multimask, prompt, compares_all=self._ranking.compares_all)
+        indices = candidates(self._multimask, prompt, self._choice)
         order_by = scores
         if len(indices) > 1 and len(prompt.points):
             agrees = point_taps(prompt, self._image.size).agree(mask_logits)  # (4, N)
             order_by = prefer_agreeing(scores, [bool(each.all()) for each in agrees])
-        return rank(order_by, indices)[: mask_count(self._multimask, prompt)]
+        return rank(order_by, indices)[: mask_count(self._multimask, prompt, self._choice)]
 
     def _cleaned(self, index: int, mask_logits: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
         """Return the logits of the chosen masks of a prompt, cleaned where that is asked for."""

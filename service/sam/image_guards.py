@@ -21,7 +21,7 @@ BMP_RUN_LENGTHS = (1, 2)  # of 8 and of 4 bits, as the header names them
 
 
 def check_size(size: Size, max_pixels: int) -> None:
-    """Refuse an image that has too many pixels, or none in the encoder's frame.
+    """Refuse an image that has too many pixels, or none in the frame of any model.
 
     Args:
         size: Height and width of the image, pixels.
@@ -39,9 +39,23 @@ def check_size(size: Size, max_pixels: int) -> None:
             "send it scaled down.",
             extra={"limit": max_pixels, "width": width, "height": height},
         )
-    if 0 in input_size(size):
+    check_aspect_ratio(size, FRAME_SIZE)
+
+
+def check_aspect_ratio(size: Size, image_size: int) -> None:
+    """Refuse an image whose shorter side has no pixel in the input of the encoder.
+
+    Args:
+        size: Height and width of the image, pixels.
+        image_size: Side of the encoder's input, pixels.
+
+    Raises:
+        UnusableAspectRatio: The image is too long and thin.
+    """
+    height, width = size
+    if 0 in input_size(size, image_size):
         raise UnusableAspectRatio(
-            f"The image is {width} x {height} pixels; its longer side may be at most {2 * FRAME_SIZE} times the "
+            f"The image is {width} x {height} pixels; its longer side may be at most {2 * image_size} times the "
             "shorter one. Cut it into parts.",
             extra={"width": width, "height": height},
         )

@@ -117,36 +117,57 @@ class BinaryMask:
         return transitions[:-1] if len(transitions) and transitions[-1] == height * width else transitions
 
 
-def candidates(multimask: Multimask, prompt: Prompt, *, compares_all: bool) -> tuple[int, ...]:
+@dataclass(frozen=True, slots=True)
+class MaskChoice:
+    """The outputs of the decoder that prompts of a model get. Output 0 is trained for prompts that mean one object.
+
+    Outputs 1 to 3 are the whole, a part and a subpart of it.
+
+    Args:
+        ambiguous: Outputs that a single point alone gets.
+        other: Outputs among which the best one is the answer to all other prompts.
+        compares_all: Whether the model's ranking rule weighs output 0 against the others, see `Ranking`.
+    """
+
+    ambiguous: tuple[int, ...] = (0, 1, 2, 3)
+    other: tuple[int, ...] = (0,)
+    compares_all: bool = False
+
+
+def candidates(multimask: Multimask, prompt: Prompt, choice: MaskChoice) -> tuple[int, ...]:
     """Return the indices of the decoder's four masks from which those of a prompt are selected.
 
-    Mask 0 is trained for prompts that mean one object. Masks 1 to 3 are the whole, a part and a subpart of it.
-    `auto` offers all four when a single point leaves open which is meant, and mask 0 otherwise. For several points
-    without a box it takes the best of all four, where the ranking rule can compare them.
+    `auto` offers those for ambiguous prompts when a single point leaves open which is meant, and the others otherwise.
+    For several points without a box it takes the best of all that the model uses, where the rule can compare them.
 
     Args:
         multimask: Number of masks for the prompt.
         prompt: Points, box and mask of the prompt.
-        compares_all: Whether the model's ranking rule weighs mask 0 against the others, see `Ranking`.
+        choice: Outputs that the model uses.
 
     Source: docs/explanation/model.md, section 3.4.
     """
     if multimask == "auto":
-        multimask = 4 if is_ambiguous(prompt) or (compares_all and _has_several_points(prompt)) else 1
+        if is_ambiguous(prompt):
+            return choice.ambiguous
+        if choice.compares_all and _has_several_points(prompt):
+            return tuple(sorted({*choice.ambiguous, *choice.other}))
+        return choice.other
     if multimask == 1:
-        return (0,)
+        return choice.other
     return (1, 2, 3) if multimask == 3 else (0, 1, 2, 3)
 
 
-def mask_count(multimask: Multimask, prompt: Prompt) -> int:
+def mask_count(multimask: Multimask, prompt: Prompt, choice: MaskChoice) -> int:
     """Return the number of masks that a prompt gets.
 
     Args:
-        multimask: Number of masks for the prompt; `auto` gives 4 for a single point, else 1.
+        multimask: Number of masks for the prompt; `auto` gives all of `choice.ambiguous` for a single point, else 1.
         prompt: Points, box and mask of the prompt.
+        choice: Outputs that the model uses.
     """
     if multimask == "auto":
-        return 4 if is_ambiguous(prompt) else 1
+        return len(choice.ambiguous) if is_ambiguous(prompt) else 1
     return multimask
 
 

@@ -19,7 +19,7 @@ Size = tuple[int, int]
 """Height and width in pixels, always in this order."""
 
 FRAME_SIZE = 1024
-"""Side of the encoder's square frame, pixels."""
+"""Side of the square frame of prompts and masks, pixels, for all models. The input of an encoder may be smaller."""
 
 MASK_SIZE = 256
 """Side of the decoder's logits, pixels; they cover the whole frame, padding included."""
@@ -52,7 +52,7 @@ def preprocess(
     image: "NDArray[np.uint8] | Image.Image",
     mean: Sequence[float],
     std: Sequence[float],
-    frame_size: int = FRAME_SIZE,
+    image_size: int = FRAME_SIZE,
     *,
     original_size: Size | None = None,
 ) -> NDArray[np.float32]:
@@ -62,12 +62,13 @@ def preprocess(
         image: RGB array (H, W, 3) uint8 or Pillow image of mode RGB. Its `input_size` has no side of 0.
         mean: Means of the three channels, on the scale 0..255.
         std: Standard deviations of the three channels, on the scale 0..255.
-        frame_size: Side of the frame, pixels.
-        original_size: Height and width of the image at full resolution, pixels. It gives the size inside the frame, so
+        image_size: Side of the encoder's input, pixels. For a model of 512 it is not the frame of prompts, and the size
+            inside it is rounded anew: 600 x 900 is 341 x 512 here and 683 x 1024 there.
+        original_size: Height and width of the image at full resolution, pixels. It gives the size inside the input, so
             that a scale of decoding, which rounds, does not change the geometry. None: the size of `image`.
 
     Returns:
-        (3, frame_size, frame_size) float32.
+        (3, image_size, image_size) float32.
 
     Source: docs/explanation/model.md, section 1.1. Pillow resizes with antialiased bilinear interpolation and rounds to
     uint8, as in the official predictor. A resize in float differs by up to one grey level.
@@ -75,11 +76,11 @@ def preprocess(
     from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
 
     pillow_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    height, width = input_size(original_size or (pillow_image.height, pillow_image.width), frame_size)
+    height, width = input_size(original_size or (pillow_image.height, pillow_image.width), image_size)
     if height == 0 or width == 0:
         raise ValueError(f"An image of {pillow_image.size} pixels has none in the frame; check `input_size` before.")
     resized = np.asarray(pillow_image.resize((width, height), Image.Resampling.BILINEAR))
-    frame = np.zeros((3, frame_size, frame_size), np.float32)
+    frame = np.zeros((3, image_size, image_size), np.float32)
     for channel, plane in enumerate(cv2.split(resized)):
         # A table gives (x - mean) / std in float32 bit for bit, in half the time of the arithmetic.
         levels = np.arange(256, dtype=np.float32)

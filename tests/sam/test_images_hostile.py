@@ -14,6 +14,7 @@ from sam.sample_values import decode_array, encoded, files_of_every_kind, gradie
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
 from service.process import configure_image_libraries
+from service.sam.image_guards import check_aspect_ratio
 
 REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio)
 MAX_PIXELS = 100_000
@@ -184,6 +185,15 @@ def test_an_image_that_vanishes_in_the_frame_is_refused(size):
 @pytest.mark.parametrize("size", [(1, 2048), (2048, 1), (3, 6000)])
 def test_the_narrowest_image_that_does_not_vanish_is_taken(size):
     assert decode_array(encoded(np.zeros(size, np.uint8), "PNG"), max_pixels=MAX_PIXELS).shape == (*size, 3)
+
+
+@pytest.mark.parametrize(("image_size", "times"), [(512, 1024), (1024, 2048)])
+def test_the_narrowest_image_follows_the_input_of_the_encoder(image_size, times):
+    check_aspect_ratio((1, times), image_size)
+    check_aspect_ratio((times, 1), image_size)
+
+    with pytest.raises(UnusableAspectRatio, match=f"at most {times} times"):
+        check_aspect_ratio((1, times + 1), image_size)
 
 
 def test_an_image_without_pixels_is_undecodable():

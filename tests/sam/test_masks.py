@@ -1,6 +1,7 @@
 """The fast masks equal those of the full path, and `candidates` returns the right outputs."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ from sam.sample_values import logits, masks, sizes
 from support.whole_masks import full
 
 from service.native.masks import native_masks
-from service.sam.masks import BinaryMask, binary_mask, candidates, mask_count, prefer_agreeing, rank
+from service.sam.masks import BinaryMask, MaskChoice, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.prompts import Prompt
+
+EDGESAM = MaskChoice()
+SAM = MaskChoice(ambiguous=(1, 2, 3))
+TINY_SAM = MaskChoice(ambiguous=(1, 2, 3), other=(1, 2, 3))
 
 # Both functions have to pass. tests/native checks that the library was built where there is a compiler.
 NATIVE = native_masks()
@@ -159,8 +164,10 @@ def test_a_cut_mask_is_the_smallest_rectangle_in_its_place(pixels, x0, y0):
 
 @pytest.mark.parametrize(("multimask", "expected"), [(1, (0,)), (3, (1, 2, 3)), (4, (0, 1, 2, 3))])
 def test_a_number_selects_that_number_of_masks(multimask, expected):
-    assert candidates(multimask, Prompt(), compares_all=True) == expected
-    assert mask_count(multimask, Prompt()) == multimask
+    choice = MaskChoice(compares_all=True)
+
+    assert candidates(multimask, Prompt(), choice) == expected
+    assert mask_count(multimask, Prompt(), choice) == multimask
 
 
 def test_auto_offers_all_masks_for_a_single_click_alone():
@@ -170,8 +177,20 @@ def test_auto_offers_all_masks_for_a_single_click_alone():
     click_on_mask = Prompt(click.points, click.labels, mask_logits=np.zeros((256, 256), np.float32))
 
     prompts = (click, two_clicks, click_in_box, click_on_mask)
-    assert [candidates("auto", prompt, compares_all=False) for prompt in prompts] == [(0, 1, 2, 3), (0,), (0,), (0,)]
-    assert [mask_count("auto", prompt) for prompt in prompts] == [4, 1, 1, 1]
+    assert [candidates("auto", prompt, EDGESAM) for prompt in prompts] == [(0, 1, 2, 3), (0,), (0,), (0,)]
+    assert [mask_count("auto", prompt, EDGESAM) for prompt in prompts] == [4, 1, 1, 1]
+    # As the predictors of SAM and of TinySAM do it: mask 0 is no candidate for a point, and for TinySAM never is.
+    assert [candidates("auto", prompt, SAM) for prompt in prompts] == [(1, 2, 3), (0,), (0,), (0,)]
+    assert [mask_count("auto", prompt, SAM) for prompt in prompts] == [3, 1, 1, 1]
+    assert [candidates("auto", prompt, TINY_SAM) for prompt in prompts] == [(1, 2, 3)] * 4
+    assert [mask_count("auto", prompt, TINY_SAM) for prompt in prompts] == [3, 1, 1, 1]
+
+
+def test_a_single_mask_is_the_best_of_those_for_prompts_that_mean_one_object():
+    click = Prompt(np.array([[5.0, 6.0]]), np.array([1]))
+
+    assert [candidates(1, click, choice) for choice in (EDGESAM, SAM, TINY_SAM)] == [(0,), (0,), (1, 2, 3)]
+    assert [mask_count(1, click, choice) for choice in (EDGESAM, SAM, TINY_SAM)] == [1, 1, 1]
 
 
 def test_auto_takes_the_best_mask_for_several_points_if_the_rule_compares_all_masks():
@@ -180,10 +199,14 @@ def test_auto_takes_the_best_mask_for_several_points_if_the_rule_compares_all_ma
     clicks_on_mask = Prompt(two_clicks.points, two_clicks.labels, mask_logits=np.zeros((256, 256), np.float32))
 
     prompts = (two_clicks, clicks_in_box, clicks_on_mask)
-    found = [candidates("auto", prompt, compares_all=True) for prompt in prompts]
+    found = {
+        choice: [candidates("auto", prompt, replace(choice, compares_all=True)) for prompt in prompts]
+        for choice in (EDGESAM, SAM, TINY_SAM)
+    }
 
-    assert found == [(0, 1, 2, 3), (0,), (0, 1, 2, 3)]
-    assert [mask_count("auto", prompt) for prompt in prompts] == [1, 1, 1]
+    assert found[EDGESAM] == found[SAM] == [(0, 1, 2, 3), (0,), (0, 1, 2, 3)]
+    assert found[TINY_SAM] == [(1, 2, 3)] * 3
+    assert [mask_count("auto", prompt, EDGESAM) for prompt in prompts] == [1, 1, 1]
 
 
 def test_agreement_outweighs_a_small_difference_of_scores_only():

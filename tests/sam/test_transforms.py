@@ -75,7 +75,7 @@ def test_preprocessing_equals_torch_bit_for_bit():
 def test_another_frame_takes_the_same_steps():
     image = gradient(100, 50)
 
-    frame = preprocess(image, MEAN, STD, frame_size=64)
+    frame = preprocess(image, MEAN, STD, image_size=64)
 
     assert frame.shape == (3, 64, 64)
     assert (frame[:, :, 32:] == 0.0).all()

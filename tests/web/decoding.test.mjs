@@ -51,9 +51,9 @@ test("prompts become the service's tokens", () => {
 });
 
 test("a prompt gets the outputs that it gets from the service", () => {
-  for (const { multimask, prompt, ranking, indices, count } of cases.candidates) {
-    const found = { indices: candidates(multimask, prompt, ranking), count: maskCount(multimask, prompt) };
-    assert.deepEqual(found, { indices, count }, JSON.stringify([multimask, prompt, ranking]));
+  for (const { multimask, prompt, rules, indices, count } of cases.candidates) {
+    const found = { indices: candidates(multimask, prompt, rules), count: maskCount(multimask, prompt, rules) };
+    assert.deepEqual(found, { indices, count }, JSON.stringify([multimask, prompt, rules]));
   }
 });
 

@@ -11,11 +11,11 @@ import numpy as np
 from pycocotools import mask as coco
 from support.browser import needed_program
 
-from service.manifest import Ranking
+from service.manifest import AutoMasks, Ranking
 from service.sam.cleanup import MaskCleaner
 from service.sam.enlarged_pieces import MarkedPixels, filter_enlarged, marked_pixels
 from service.sam.mask_pieces import filter_pieces
-from service.sam.masks import BinaryMask, binary_mask, candidates, mask_count, prefer_agreeing, rank
+from service.sam.masks import BinaryMask, MaskChoice, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.refinement import needs_box_of_mask, with_box_of_mask
@@ -122,7 +122,12 @@ def enlarged_piece_cases():
 
 
 def candidate_cases():
-    """Prompts of every kind and both kinds of rules, with the outputs and the number of masks that they may get."""
+    """Prompts of every kind and rules of every kind, with the outputs and the number of masks that they may get."""
+    rules = [
+        (ranking, masks)
+        for ranking in (Ranking(), Ranking(bias=(0.2, 0.0, 0.0, 0.0)))
+        for masks in (AutoMasks(), AutoMasks(ambiguous=(1, 2, 3)), AutoMasks(ambiguous=(3, 1), other=(2, 1)))
+    ]
     box, mask_logits = (2.0, 3.0, 9.0, 8.0), np.zeros((256, 256), np.float32)
     cases = []
     for points in (POINTS, POINTS[:1], []):
@@ -140,12 +145,16 @@ def candidate_cases():
                     {
                         "multimask": multimask,
                         "prompt": sent | mask,
-                        "ranking": rule.model_dump(mode="json"),
-                        "indices": candidates(multimask, prompt, compares_all=rule.compares_all),
-                        "count": mask_count(multimask, prompt),
+                        "rules": {
+                            "ranking": ranking.model_dump(mode="json"),
+                            "auto_masks": masks.model_dump(mode="json"),
+                        },
+                        "indices": candidates(multimask, prompt, choice),
+                        "count": mask_count(multimask, prompt, choice),
                     }
                     for multimask in ("auto", 1, 3, 4)
-                    for rule in (Ranking(), Ranking(bias=(0.2, 0.0, 0.0, 0.0)))
+                    for ranking, masks in rules
+                    for choice in (MaskChoice(masks.ambiguous, masks.other, ranking.compares_all),)
                 ]
     return cases
 

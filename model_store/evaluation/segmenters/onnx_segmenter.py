@@ -35,13 +35,13 @@ class OnnxSegmenter:
             )
         self.name = f"graphs of {manifest.name}"
         self._ranking = manifest.ranking
-        self._mean, self._std = manifest.mean, manifest.std
+        self._mean, self._std, self._image_size = manifest.mean, manifest.std, manifest.image_size
         self._sessions = {
             name: open_graph(directory / graph.file, threads=threads) for name, graph in manifest.graphs.items()
         }
 
     def embed(self, photo: PhotoRecord) -> dict[str, Any]:
-        image = preprocess(photo.image(), self._mean, self._std)[None]
+        image = preprocess(photo.image(), self._mean, self._std, self._image_size)[None]
         (tokens,) = self._sessions["encoder"].run(["tokens"], {"image": image})
         no_mask = {"mask_logits": np.zeros((1, MASK_SIZE, MASK_SIZE), np.float32), "has_mask": np.zeros(1, np.bool_)}
         state = self._sessions["prepare"].run(list(STATE_NAMES), {"tokens": tokens[0], **no_mask})

@@ -8,7 +8,6 @@ from model_store.network.model import PromptableModel
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.data.letterboxed import letterboxed
 from service.manifest import Ranking
-from service.sam.transforms import FRAME_SIZE
 
 
 class TorchSegmenter:
@@ -30,7 +29,7 @@ class TorchSegmenter:
         self._model = model.deploy().to(device)
 
     def embed(self, photo: PhotoRecord) -> torch.Tensor:
-        frame = letterboxed(photo, FRAME_SIZE).frame.unsqueeze(0)
+        frame = letterboxed(photo, self._model.image_size).frame.unsqueeze(0)
         with torch.inference_mode():
             embedding: torch.Tensor = self._model.image_encoder(frame.to(self._device))
         return embedding

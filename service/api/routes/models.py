@@ -116,7 +116,7 @@ def describe_model(
         **manifest.model_dump(
             include={
                 "name", "architecture", "encoder", "trained", "licence", "training_data", "measured", "notes",
-                "image_size", "upsample_mode", "ranking", "weights",
+                "image_size", "upsample_mode", "ranking", "auto_masks", "norm_epsilon", "weights", "summary", "card",
             }
         ),
         fingerprint=runtime.fingerprint,

@@ -34,9 +34,10 @@ class ImageEncoder:
     def __init__(self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool) -> None:
         self._graph = Graph(path, backend, resources)
         self._has_granularity = has_granularity
+        self._image_size = resources.image_size
 
     def encode(self, images: Floats) -> Encoded:
-        """Encode frames (B, 3, 1024, 1024), normalised and padded. Blocking."""
+        """Encode images (B, 3, S, S), normalised and padded, where S is the model's `image_size`. Blocking."""
         if not self._has_granularity:
             (tokens,) = self._graph.run(["tokens"], {"image": images})
             return Encoded(tokens, [None] * len(images))
@@ -45,9 +46,10 @@ class ImageEncoder:
         return Encoded(tokens, [Proposals(row_boxes.copy(), row_scores.copy()) for row_boxes, row_scores in rows])
 
     def probe(self) -> Callable[[], Floats]:
-        """Return the run that is timed at start: one frame of noise."""
-        frame = np.random.default_rng(0).normal(0.0, 1.0, (1, 3, 1024, 1024)).astype(np.float32)
-        return lambda: self.encode(frame).tokens
+        """Return the run that is timed at start: one image of noise."""
+        shape = (1, 3, self._image_size, self._image_size)
+        image = np.random.default_rng(0).normal(0.0, 1.0, shape).astype(np.float32)
+        return lambda: self.encode(image).tokens
 
 
 def select_image_encoder(

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.inference.backends.providers import ORT_NAMES, Backend, ProviderUnavailable
-from service.manifest import ManifestError
+from service.manifest import DEFAULT_IMAGE_SIZE, ManifestError
 
 Array: TypeAlias = NDArray[Any] | ort.OrtValue
 Floats: TypeAlias = NDArray[np.float32]
@@ -25,11 +25,13 @@ class Resources:
         threads: Computing threads of a session, for providers that compute on the CPU.
         max_encode_batch: Largest number of images in one call. TensorRT compiles for a range of batch sizes.
         engine_cache_dir: Folder in which TensorRT keeps compiled engines; None compiles at each start.
+        image_size: Side of the encoder's input, in pixels.
     """
 
     threads: int
     max_encode_batch: int = 1
     engine_cache_dir: Path | None = None
+    image_size: int = DEFAULT_IMAGE_SIZE
 
 
 class Graph:
@@ -109,7 +111,7 @@ def _session_providers(backend: Backend, resources: Resources) -> list[tuple[str
     }
     if backend.provider == "cuda":
         return [(ORT_NAMES["cuda"], cuda)]
-    frame = "3x1024x1024"
+    frame = f"3x{resources.image_size}x{resources.image_size}"
     tensorrt = {
         "trt_fp16_enable": "True" if backend.precision == "float16" else "False",
         # Without a range TensorRT compiles for minutes at each new number of images, while requests wait.

@@ -76,7 +76,7 @@ class Runtime:
             raise ManifestError(f"{directory}: layout {self.manifest.layout!r} cannot be served; export with 'served'")
         verify_files(directory, self.manifest)
         self.threads = threads
-        resources = Resources(threads, max_encode_batch, engine_cache_dir)
+        resources = Resources(threads, max_encode_batch, engine_cache_dir, self.manifest.image_size)
         paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
         prompt_decoder: Selection[PromptDecoder] | None = None
         encoder: Selection[ImageEncoder] | None = None
@@ -121,7 +121,7 @@ class Runtime:
         return directory / self.manifest.decoder_parameters.file
 
     def encode(self, images: Floats) -> Encoded:
-        """Encode frames (B, 3, 1024, 1024), normalised and padded."""
+        """Encode images (B, 3, S, S), normalised and padded, where S is the manifest's `image_size`."""
         assert self._encoder is not None, _NO_ENCODER
         return self._encoder.encode(images)
 
@@ -154,7 +154,8 @@ class Runtime:
         """Run every graph once. ONNX Runtime sets parts of a session up in its first run, which takes longer."""
         tokens: Floats = np.zeros(TOKENS_SHAPE, np.float32)
         if self._encoder is not None:
-            tokens = self.encode(np.zeros((1, 3, 1024, 1024), np.float32)).tokens[0]
+            side = self.manifest.image_size
+            tokens = self.encode(np.zeros((1, 3, side, side), np.float32)).tokens[0]
         if self._decoder is None:
             return
         state = self.prepare(ImageEmbedding(tokens, (1024, 1024)))

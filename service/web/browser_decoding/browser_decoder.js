@@ -138,7 +138,8 @@ export class BrowserDecoder {
       };
       const transfer = contents.map(({ buffer }) => buffer);
       this.#worker = new WorkerQueue(() => this.close());
-      await this.#worker.run({ kind: "load", graphs, ranking: this.#model.ranking }, { transfer });
+      const { ranking, auto_masks } = this.#model;
+      await this.#worker.run({ kind: "load", graphs, rules: { ranking, auto_masks } }, { transfer });
     } catch (error) {
       this.close();
       throw error.code === "not-found" ? new ModelChanged("The service has other files now.") : error;

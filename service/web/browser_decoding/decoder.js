@@ -24,34 +24,34 @@ export class Decoder {
   #runtime;
   #prepareGraph;
   #decoderGraph;
-  #ranking;
+  #rules;
   #tokens = /** @type {any} */ (null);
   #state = {};
   #size = { width: 1, height: 1 };
   #maskEncoder = /** @type {MaskEncoder | null} */ (null);
 
   /** Use `Decoder.load`. */
-  constructor(runtime, prepare, decode, ranking) {
+  constructor(runtime, prepare, decode, rules) {
     this.#runtime = runtime;
     this.#prepareGraph = prepare;
     this.#decoderGraph = decode;
-    this.#ranking = ranking;
+    this.#rules = rules;
   }
 
   /**
    * @param {any} runtime onnxruntime-web's module
    * @param {Graphs} graphs
-   * @param {import("./ranking.js").Ranking} ranking ranking rule of the model, from /models
+   * @param {import("./ranking.js").Rules} rules rules of the model for its masks, from /models
    * @returns {Promise<Decoder>}
    */
-  static async load(runtime, { prepare, decoder, parameters }, ranking) {
+  static async load(runtime, { prepare, decoder, parameters }, rules) {
     const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
     const externalData = parameters && [{ path: parameters.file, data: parameters.content }];
     return new Decoder(
       runtime,
       await runtime.InferenceSession.create(prepare, options),
       await runtime.InferenceSession.create(decoder, { ...options, externalData }),
-      ranking,
+      rules,
     );
   }
 
@@ -111,12 +111,13 @@ export class Decoder {
   /** The masks of a prompt, best first, in the service's format. */
   #masks(decoded, prompt, multimask, cleanup) {
     const [stability, predictedIou] = [decoded.stability.data, decoded.iou_predictions.data];
-    const scores = scoresOf(this.#ranking, stability, predictedIou);
+    const scores = scoresOf(this.#rules.ranking, stability, predictedIou);
     const outputs = scores.map((_, i) => decoded.mask_logits.data.subarray(i * PIXELS, (i + 1) * PIXELS));
     const cleaner = new MaskCleaner(prompt, this.#size);
     const agrees = outputs.map((logits) => cleaner.agrees(logits));
     const orderBy = prompt.points?.length ? preferAgreeing(scores, agrees) : scores;
-    const order = rank(orderBy, candidates(multimask, prompt, this.#ranking)).slice(0, maskCount(multimask, prompt));
+    const count = maskCount(multimask, prompt, this.#rules);
+    const order = rank(orderBy, candidates(multimask, prompt, this.#rules)).slice(0, count);
     return order.map((index) => {
       const logits = cleanup === "auto" ? cleaner.clean(outputs[index]) : outputs[index];
       return {

@@ -12,12 +12,12 @@ const WASM = new URL("../runtime/ort-wasm-simd-threaded.wasm", import.meta.url).
 let decoder = /** @type {Decoder | null} */ (null);
 
 const HANDLERS = {
-  load: async ({ graphs, ranking }) => {
+  load: async ({ graphs, rules }) => {
     const runtime = await import(RUNTIME);
     // One thread: several need a cross-origin isolated page in a secure context. See
     // docs/decisions/0038-browser-decoding-single-thread.md.
     Object.assign(runtime.env.wasm, { numThreads: 1, wasmPaths: { wasm: WASM } });
-    decoder = await Decoder.load(runtime, graphs, ranking);
+    decoder = await Decoder.load(runtime, graphs, rules);
   },
   open: ({ tokens, size }) => decoder.open(tokens, size),
   decode: ({ prompt, multimask, cleanup }) => decoder.decode(prompt, multimask, cleanup),

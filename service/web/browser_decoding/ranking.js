@@ -2,6 +2,8 @@
  * Selects and orders the decoder's four masks by the model's ranking rule, as in the service.
  *
  * @typedef {import("../client/edgesam.js").Ranking} Ranking ranking rule from /models
+ * @typedef {import("../client/edgesam.js").AutoMasks} AutoMasks
+ * @typedef {{ranking: Ranking, auto_masks: AutoMasks}} Rules rules of the model for its masks, from /models
  * @typedef {"auto" | 1 | 3 | 4} Multimask
  */
 
@@ -10,17 +12,20 @@ const AGREEMENT = 0.1; // added to the score of a mask that agrees with all poin
 /**
  * The indices of the outputs from which those of a prompt are selected.
  *
- * @param {Multimask} multimask number of masks; "auto": four for a single point, which is ambiguous, else one
+ * @param {Multimask} multimask number of masks; "auto": several for a single point, which is ambiguous, else one
  * @param {import("../client/edgesam.js").Prompt} prompt
- * @param {Ranking} ranking "auto" selects the best of all four for several points without a box, if the rule weighs
- *   output 0 against the others
+ * @param {Rules} rules "auto" selects the best of all outputs that the model uses for several points without a box, if
+ *   the ranking weighs output 0 against the others
  * @returns {number[]}
  */
-export function candidates(multimask, prompt, ranking) {
+export function candidates(multimask, prompt, { ranking, auto_masks: { ambiguous, other } }) {
+  if (multimask === 3) return [1, 2, 3];
+  if (multimask === 4) return [0, 1, 2, 3];
+  if (multimask === 1) return other;
+  if (isAmbiguous(prompt)) return ambiguous;
   const comparesAll = new Set(ranking.bias).size > 1;
   const takesBest = comparesAll && (prompt.points?.length ?? 0) > 1 && !prompt.box;
-  const count = multimask === "auto" ? (isAmbiguous(prompt) || takesBest ? 4 : 1) : multimask;
-  return { 1: [0], 3: [1, 2, 3], 4: [0, 1, 2, 3] }[count];
+  return takesBest ? [...new Set([...ambiguous, ...other])].sort() : other;
 }
 
 /**
@@ -28,10 +33,12 @@ export function candidates(multimask, prompt, ranking) {
  *
  * @param {Multimask} multimask
  * @param {import("../client/edgesam.js").Prompt} prompt
+ * @param {Rules} rules
  * @returns {number}
  */
-export function maskCount(multimask, prompt) {
-  return multimask === "auto" ? (isAmbiguous(prompt) ? 4 : 1) : multimask;
+export function maskCount(multimask, prompt, rules) {
+  if (multimask !== "auto") return multimask;
+  return isAmbiguous(prompt) ? rules.auto_masks.ambiguous.length : 1;
 }
 
 /**

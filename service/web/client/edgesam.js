@@ -27,9 +27,12 @@
  *   `score`, 0..1; see `Ranking`
  * @typedef {{bias: number[], stability: number, predicted_iou: number}} Ranking weights of `Mask.score`: bias of the
  *   output + stability × its stability + predicted_iou × its predicted IoU, clipped to 0..1
+ * @typedef {{ambiguous: number[], other: number[]}} AutoMasks outputs of the decoder (0..3) that a single point alone
+ *   gets, and outputs among which the best one is the answer to all other prompts
  * @typedef {{file: string, sha256: string, size_bytes: number}} ModelFile
  * @typedef {{name: string, architecture: string, encoder: string, licence: string, fingerprint: string,
- *   trained: boolean, granularity: boolean, ranking: Ranking,
+ *   trained: boolean, granularity: boolean, ranking: Ranking, auto_masks: AutoMasks, norm_epsilon: number,
+ *   summary: string, card: string,
  *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>, limits: Record<string, number>}} Model
  * @typedef {import("./transport.js").Timing} Timing
  * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
