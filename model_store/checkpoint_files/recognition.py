@@ -1,0 +1,111 @@
+"""Recognises the architecture of a checkpoint by its keys, and names files of other models.
+
+Keys that identify: docs/explanation/sam-family.md.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from model_store.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, Architecture
+from model_store.checkpoint_files.comparison import used_keys
+from model_store.checkpoint_files.errors import CheckpointError
+from model_store.checkpoint_files.expected import ENCODER, expected_arrays
+
+PATCH = 16
+"""Side of the squares of pixels that SAM's ViT makes one token of."""
+
+_POSITIONS = "image_encoder.pos_embed"
+_VIT_WIDTHS: Mapping[int, str] = {768: "sam-vit-b", 1024: "sam-vit-l", 1280: "sam-vit-h"}
+_TINY_VIT = "image_encoder.layers.1.blocks.0.attn.attention_biases"
+_REPVIT = "image_encoder.features.54.channel_mixer.m.0.c.weight"
+_EDGESAM = "image_encoder.fuse_stage2.weight"
+_EFFICIENT_VIT = "image_encoder.backbone.stages.0.op_list.0.conv.weight"
+
+# Pattern of a key, and the sentence about files that contain such a key.
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    (
+        r"mask_decoder\.(hf_token|hf_mlp|compress_vit_feat)\.",
+        "HQ-SAM: its decoder has a fifth token and reads inner features of the encoder.",
+    ),
+    (
+        r"mask_decoder\.final_output_upscaling_layers\.|prompt_encoder\.invalid_points",
+        "EfficientSAM: its prompt encoder and its upscaling differ from SAM's.",
+    ),
+    (
+        r"memory_encoder\.|memory_attention\.|sam_mask_decoder\.|sam_prompt_encoder\.",
+        "SAM 2 or a model made from it (EdgeTAM, EfficientTAM): its decoder reads three feature levels.",
+    ),
+    (
+        r"vision_encoder\.|shared_image_embedding\.",
+        "a SAM of the library transformers, under other names. Take the file of the original authors.",
+    ),
+    (
+        r"(model\.)?\d+\.(conv|bn|m|cv\d|dfl|proto|upsample)\b",
+        "a YOLO or FastSAM model, which has no prompt decoder.",
+    ),
+)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
+    """Return the architecture of a checkpoint.
+
+    TinySAM's files have MobileSAM's keys and shapes, so they are recognised as MobileSAM. Files with too few keys to
+    tell are compared with EdgeSAM, the architecture of files that state none.
+
+    Args:
+        shapes: Shapes of the arrays by key, see `CheckpointFile.shapes`.
+
+    Raises:
+        CheckpointError: The file is of another family, or of a size of this family that is not supported.
+    """
+    for pattern, sentence in _FOREIGN:
+        if key := next((key for key in shapes if re.match(pattern, key)), None):
+            raise CheckpointError(f"not a checkpoint of the SAM family: by its key {key[:100]} it is {sentence}")
+    if _POSITIONS in shapes:
+        return ARCHITECTURES[_vit(shapes)]
+    if _TINY_VIT in shapes:
+        return ARCHITECTURES["mobile-sam"]
+    if _EDGESAM in shapes:
+        return ARCHITECTURES["edgesam"]
+    if _REPVIT in shapes:
+        return ARCHITECTURES["repvit-sam"]
+    if _EFFICIENT_VIT in shapes:
+        return _likeliest(shapes, [name for name in ARCHITECTURES if name.startswith("efficientvit-")])
+    return _likeliest(shapes, [DEFAULT_ARCHITECTURE, *ARCHITECTURES])
+
+
+def _vit(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the name of the SAM with a plain ViT."""
+    shape = shapes[_POSITIONS]
+    width = shape[-1] if len(shape) == 4 else 0
+    if width not in _VIT_WIDTHS:
+        raise CheckpointError(
+            f"a SAM whose ViT has {width} channels; there are {', '.join(map(str, _VIT_WIDTHS))} (B, L, H). Pruned "
+            "models (SlimSAM) are not supported"
+        )
+    sides = shape[1:3]
+    if sides != (64, 64):
+        raise CheckpointError(
+            f"a SAM that was trained anew for frames of {PATCH * sides[0]}x{PATCH * sides[1]} pixels, as medical ones "
+            "are; only 1024x1024 is supported"
+        )
+    qkv = shapes.get("image_encoder.blocks.0.attn.qkv.weight", (3 * width, width))
+    if qkv != (3 * width, width):
+        raise CheckpointError(
+            f"a pruned SAM (SlimSAM): its first attention has the shape {list(qkv)}, not {[3 * width, width]}; pruned "
+            "models are not supported"
+        )
+    return _VIT_WIDTHS[width]
+
+
+def _likeliest(shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> Architecture:
+    """Return the architecture whose encoder shares most keys with a file, then differs least; else the first one."""
+    keys = {key for key in used_keys(shapes) if key.startswith(ENCODER)}
+
+    def likeness(name: str) -> tuple[int, int]:
+        expected = {key for key in expected_arrays(ARCHITECTURES[name]) if key.startswith(ENCODER)}
+        return len(keys & expected), -len(keys - expected) - len(expected - keys)
+
+    if not any(likeness(name)[0] for name in names):
+        return ARCHITECTURES[names[0]]
+    return ARCHITECTURES[max(names, key=likeness)]
