@@ -138,6 +138,7 @@ def model_from_state_dict(
     except (UnknownArchitectureError, UnsupportedByEncoderError) as error:
         raise CheckpointError(str(error)) from error
     article = "an EdgeSAM" if name == DEFAULT_ARCHITECTURE else f"an {name}"
+    state = _without_unused(state, model.image_encoder)
     _check(model.state_dict(), state, f"{article} checkpoint")
     model.load_state_dict(state, strict=True)
     return model.eval()
@@ -152,6 +153,12 @@ def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(name, frame_size=frame_size)
+
+
+def _without_unused(state: Mapping[str, Any], encoder: ImageEncoder) -> Mapping[str, Any]:
+    """Return a state without the arrays that official files contain although the encoder has no use for them."""
+    unused = tuple(f"image_encoder.{prefix}" for prefix in encoder.unused_keys)
+    return {key: value for key, value in state.items() if not str(key).startswith(unused)} if unused else state
 
 
 def _likeliest_architecture(state: Mapping[str, Any]) -> str:

@@ -25,11 +25,14 @@ class ImageEncoder(nn.Module, ABC):
         frame_multiple: Number of pixels of which the frame's side S is a multiple.
         granularity_channels: Channels of the three stages that the granularity module reads, of strides 8, 16 and
             32; None where the encoder has no such stages.
+        unused_keys: Prefixes of the encoder's keys that official files contain although no forward pass uses them.
+            Loading drops these arrays.
     """
 
     name: str
     frame_multiple: int = 32
     granularity_channels: tuple[int, int, int] | None = None
+    unused_keys: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
