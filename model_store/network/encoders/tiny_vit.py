@@ -4,8 +4,6 @@ Letters: B images, H, W sides of the map, C channels, h heads, d = C/h, w side o
 Source: TinyViT (arXiv 2207.10666); docs/explanation/sam-family.md, section "TinyViT".
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -75,7 +73,12 @@ class WindowAttention(nn.Module):
     """Attention inside windows of w x w tokens, with a trained bias for each absolute distance of two tokens.
 
     The map is padded with zeros to a multiple of w, at its end, before the norm. Padded tokens take part as keys and
-    values; nothing masks them.
+    values; nothing masks them. So a padded token equals the norm's bias, and all tokens, padded or not, have the same
+    constant part in their query, key and value: the projection of that bias, plus the projection's own bias.
+
+    The constant of the keys adds one number to all scores of a query, which the softmax does not see. The constant of
+    the values passes through the softmax unchanged, because its weights sum to 1. So only queries get a constant, the
+    constant of the values is added behind the attention, and padding with zeros comes after the projections.
 
     The table of biases is computed from the parameter at every call. A table that was kept would not follow weights
     that are loaded later.
@@ -92,18 +95,44 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         # Plain integers, so that a traced graph contains no arithmetic of shapes; only the batch stays free.
-        height, width, channels = (int(side) for side in x.shape[1:])
-        side, depth = self.window, channels // self.heads
-        rows, columns = -(-height // side), -(-width // side)
-        x = functional.pad(x, (0, 0, 0, columns * side - width, 0, rows * side - height))
-        windows = x.reshape(-1, rows, side, columns, side, channels).permute(0, 1, 3, 2, 4, 5)
-        windows = windows.reshape(-1, side * side, channels)  # (B*n, w*w, C)
-        qkv = self.qkv(self.norm(windows)).reshape(-1, side * side, self.heads, 3, depth)
-        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)  # (B*n, h, w*w, d) each
-        scores = (q * (1 / math.sqrt(depth))) @ k.transpose(2, 3) + self.bias_table()  # (B*n, h, w*w, w*w)
-        attended = (scores.softmax(3) @ v).transpose(1, 2).reshape(-1, side * side, channels)
-        joined: Tensor = self.proj(attended).reshape(-1, rows, columns, side, side, channels).permute(0, 1, 3, 2, 4, 5)
-        return joined.reshape(-1, rows * side, columns * side, channels)[:, :height, :width]
+        height, width, channels = (int(size) for size in x.shape[1:])
+        normed = functional.layer_norm(x, (channels,), self.norm.weight, eps=self.norm.eps).reshape(-1, channels)
+        (query, key, value), (query_constant, _, value_constant) = self._projections()
+        scale = (channels // self.heads) ** -0.5
+        q = self._windows(functional.linear(normed, query * scale, query_constant * scale), height, width)
+        k = self._windows(functional.linear(normed, key), height, width)
+        v = self._windows(functional.linear(normed, value), height, width)
+        scores = q @ k.transpose(2, 3) + self.bias_table()  # (B*n, h, w*w, w*w)
+        attended = self._joined(scores.softmax(3) @ v, height, width).reshape(-1, channels)
+        constant = functional.linear(value_constant, self.proj.weight, self.proj.bias)
+        return functional.linear(attended, self.proj.weight, constant).reshape(-1, height, width, channels)
+
+    def _projections(self) -> tuple[Tensor, Tensor]:
+        """Return the weights (3, C, C) and the constants (3, C) of queries, keys and values.
+
+        The parameters contain them head by head, as (h, 3, d).
+        """
+        channels = self.proj.in_features
+        constants = functional.linear(self.norm.bias, self.qkv.weight, self.qkv.bias).reshape(self.heads, 3, -1)
+        weights = self.qkv.weight.reshape(self.heads, 3, -1, channels)
+        return weights.transpose(0, 1).reshape(3, -1, channels), constants.transpose(0, 1).reshape(3, -1)
+
+    def _windows(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """(B*H*W, C) -> (B*n, h, w*w, d), padded with zeros."""
+        side, channels = self.window, self.proj.in_features
+        rows, columns = _count(height, side), _count(width, side)
+        grid = tokens.reshape(-1, height, width, channels)
+        grid = functional.pad(grid, (0, 0, 0, columns * side - width, 0, rows * side - height))
+        windows = grid.reshape(-1, rows, side, columns, side, self.heads, channels // self.heads)
+        return windows.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, side * side, channels // self.heads)
+
+    def _joined(self, windows: Tensor, height: int, width: int) -> Tensor:
+        """(B*n, h, w*w, d) -> (B, H, W, C), without the padding."""
+        side, channels = self.window, self.proj.in_features
+        rows, columns = _count(height, side), _count(width, side)
+        split = windows.reshape(-1, rows, columns, self.heads, side, side, channels // self.heads)
+        grid = split.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, rows * side, columns * side, channels)
+        return grid[:, :height, :width]
 
     def bias_table(self) -> Tensor:
         """Return the biases of all pairs of tokens of a window, (h, w*w, w*w)."""
@@ -128,3 +157,8 @@ class MLP(nn.Module):
         """(..., C) -> (..., C)."""
         y: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
         return y
+
+
+def _count(size: int, window: int) -> int:
+    """Return the number of windows that cover a size."""
+    return -(-size // window)
