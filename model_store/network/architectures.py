@@ -9,10 +9,15 @@ from model_store.architectures import UnknownArchitectureError
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.encoders.repvit_encoder import RepViTEncoder
+from model_store.network.encoders.repvit_sam_encoder import RepViTSAMEncoder
+from model_store.network.encoders.tiny_vit_encoder import TinyViTEncoder
 
 ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "edgesam": RepViTEncoder,
     "edgesam-lite": LiteEncoder,
+    "mobile-sam": TinyViTEncoder,
+    "tiny-sam": TinyViTEncoder,
+    "repvit-sam": RepViTSAMEncoder,
 }
 
 

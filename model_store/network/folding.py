@@ -32,8 +32,13 @@ def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
 
     Both are float64: rounding happens once, when they are stored.
     """
+    scale, shift = norm_scale_and_shift(norm)
+    return conv.weight.double() * scale[:, None, None, None], shift
+
+
+def norm_scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the factor (C,) and the summand (C,) that a batch norm applies in eval mode, float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = norm.bias.double() - norm.running_mean.double() * scale
-    return conv.weight.double() * scale[:, None, None, None], bias
+    return scale, norm.bias.double() - norm.running_mean.double() * scale

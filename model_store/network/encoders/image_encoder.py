@@ -27,6 +27,7 @@ class ImageEncoder(nn.Module, ABC):
         frame_multiple: Number of pixels of which the side S is a multiple.
         granularity_channels: Channels of the three stages that the granularity module reads, of strides 8, 16 and
             32; None where the encoder has no such stages.
+            Loading drops these arrays.
     """
 
     name: str

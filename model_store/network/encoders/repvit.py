@@ -1,44 +1,21 @@
-"""The building blocks of RepViT in its first published form, and how they fold for inference.
+"""The building blocks of RepViT in its two published forms, and how they fold for inference.
 
-Source: RepViT (arXiv 2307.09283), block of July 2023; docs/explanation/model.md, sections 2.2 and 2.5.
-The block that carries the name RepViT-M0.9 today is a different one, its weights do not fit.
+EdgeSAM has the first form, the block of July 2023. RepViT-SAM has the second form, which names such as RepViT-M0.9 and
+RepViT-M2.3 mean today. The two differ in the depthwise branches only, but weights of one do not fit the other.
+
+Source: RepViT (arXiv 2307.09283); docs/explanation/model.md, sections 2.2 and 2.5; docs/explanation/sam-family.md.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.folding import folded_weights
-
-
-class ConvBN(nn.Module):
-    """Convolution without bias, then batch norm; "same" padding for odd kernels."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__()
-        padding = kernel_size // 2
-        self.c = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H/stride, W/stride)."""
-        y: Tensor = self.bn(self.c(x))
-        return y
-
-    def folded(self) -> nn.Conv2d:
-        """Return one biased convolution that equals this pair in eval mode."""
-        kernel, bias = self.folded_weights()
-        return _biased_like(self.c, kernel, bias)
-
-    def folded_weights(self) -> tuple[Tensor, Tensor]:
-        """Return kernel (out, in/groups, k, k) and bias (out,), float64, so that they are rounded only when stored."""
-        return folded_weights(self.c, self.bn)
+from model_store.network.encoders.conv_norm import ConvBN, biased_like
+from model_store.network.folding import norm_scale_and_shift
 
 
 class RepDepthwise(nn.Module):
-    """Three parallel depthwise branches, 3x3 + 1x1 + identity, with nothing after their sum."""
+    """Three parallel depthwise branches of the first form, 3x3 + 1x1 + identity, with nothing after their sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,7 +32,40 @@ class RepDepthwise(nn.Module):
         kernel, bias = self.conv.folded_weights()
         centre, centre_bias = self.conv1.folded_weights()
         kernel = kernel + functional.pad(centre + 1.0, (1, 1, 1, 1))  # the identity branch is a 1 in the centre
-        return _biased_like(self.conv.c, kernel, bias + centre_bias)
+        return biased_like(self.conv.c, kernel, bias + centre_bias)
+
+
+class NormedRepDepthwise(nn.Module):
+    """`RepDepthwise` of RepViT's second form: the 1x1 branch has a bias and no norm, and a norm follows the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = ConvBN(channels, channels, 3, groups=channels)
+        self.conv1 = nn.Conv2d(channels, channels, 1, groups=channels)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        if torch.onnx.is_in_onnx_export() and not self.training:
+            # A graph of the parameters under their own names computes the merged kernel. ONNX Runtime does it once,
+            # when it opens the graph. It cannot merge the branches themselves.
+            kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
+            return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
+        y: Tensor = self.bn(self.conv(x) + self.conv1(x) + x)
+        return y
+
+    def folded(self) -> nn.Conv2d:
+        """Return one biased depthwise 3x3 that equals the branches and the norm in eval mode."""
+        kernel, bias = self.merged_weights()
+        return biased_like(self.conv.c, kernel, bias)
+
+    def merged_weights(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel (C, 1, 3, 3) and bias (C,) of the one convolution, float64."""
+        kernel, bias = self.conv.folded_weights()
+        assert self.conv1.bias is not None
+        kernel = kernel + functional.pad(self.conv1.weight.double() + 1.0, (1, 1, 1, 1))
+        scale, shift = norm_scale_and_shift(self.bn)
+        return kernel * scale[:, None, None, None], (bias + self.conv1.bias.double()) * scale + shift
 
 
 class SqueezeExcite(nn.Module):
@@ -91,12 +101,24 @@ class ChannelMixer(nn.Module):
 
 
 class Block(nn.Module):
-    """Block that keeps channels and resolution; the residual is around the channel mixer only."""
+    """Block that keeps channels and resolution; the residual is around the channel mixer only.
 
-    def __init__(self, channels: int, *, has_squeeze_excite: bool) -> None:
+    Args:
+        channels: Number of channels.
+        has_squeeze_excite: Whether a gate follows the depthwise branches.
+        depthwise: Class of the depthwise branches: that of the first or the second form.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        has_squeeze_excite: bool,
+        depthwise: type[RepDepthwise | NormedRepDepthwise] = RepDepthwise,
+    ) -> None:
         super().__init__()
         gate = SqueezeExcite(channels) if has_squeeze_excite else nn.Identity()
-        self.token_mixer = nn.Sequential(RepDepthwise(channels), gate)
+        self.token_mixer = nn.Sequential(depthwise(channels), gate)
         self.channel_mixer = ChannelMixer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,19 +128,19 @@ class Block(nn.Module):
 
 
 class DownsamplingBlock(nn.Module):
-    """Block with a stride of 2 that changes the channels, without an activation between its two convolutions."""
+    """Block that changes the channels, without an activation between its two convolutions."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 2) -> None:
         super().__init__()
         self.token_mixer = nn.Sequential(
-            ConvBN(in_channels, in_channels, 3, stride=2, groups=in_channels),
-            nn.Identity(),  # M1 has no squeeze-excite here; the identity keeps the checkpoint's numbering
+            ConvBN(in_channels, in_channels, 3, stride=stride, groups=in_channels),
+            nn.Identity(),  # there is no squeeze-excite here; the identity keeps the checkpoint's numbering
             ConvBN(in_channels, out_channels, 1),
         )
         self.channel_mixer = ChannelMixer(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H/2, W/2)."""
+        """(B, in, H, W) -> (B, out, H/stride, W/stride)."""
         y: Tensor = self.channel_mixer(self.token_mixer(x))
         return y
 
@@ -127,16 +149,3 @@ def stem(channels: int) -> nn.Sequential:
     """Return the stem: (B, 3, H, W) -> (B, channels, H/4, W/4), without activation at the end."""
     half = channels // 2
     return nn.Sequential(ConvBN(3, half, 3, stride=2), nn.GELU(), ConvBN(half, channels, 3, stride=2))
-
-
-def _biased_like(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    out_channels, _, height, width = kernel.shape
-    stride = (conv.stride[0], conv.stride[1])
-    padding = (height // 2, width // 2)
-    # On the meta device nothing is initialised, so folding draws no random numbers.
-    folded = nn.Conv2d(
-        conv.in_channels, out_channels, (height, width), stride, padding, groups=conv.groups, device="meta"
-    )
-    folded.weight = nn.Parameter(kernel.detach().to(conv.weight.dtype))
-    folded.bias = nn.Parameter(bias.detach().to(conv.weight.dtype))
-    return folded

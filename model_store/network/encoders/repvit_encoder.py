@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder, UpsampleMode
+from model_store.network.encoders.neck import neck
 from model_store.network.encoders.repvit import Block, DownsamplingBlock, stem
-from model_store.network.layer_norm import LayerNorm2d
 
 # (channels, which of its blocks have squeeze-excite); a downsampling block stands before each stage but the first.
 STAGES: tuple[tuple[int, tuple[bool, ...]], ...] = (
@@ -38,12 +38,7 @@ class RepViTEncoder(ImageEncoder):
         self.features = nn.ModuleList(_features())
         self.fuse_stage2 = nn.Conv2d(STAGES[2][0], EMBEDDING_CHANNELS, 1, bias=False)
         self.fuse_stage3 = ProjectAndDouble(STAGES[3][0], EMBEDDING_CHANNELS)
-        self.neck = nn.Sequential(
-            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, 1, bias=False),
-            LayerNorm2d(EMBEDDING_CHANNELS),
-            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, 3, padding=1, bias=False),
-            LayerNorm2d(EMBEDDING_CHANNELS),
-        )
+        self.neck = neck(EMBEDDING_CHANNELS)
 
     @property
     def upsample_mode(self) -> UpsampleMode:

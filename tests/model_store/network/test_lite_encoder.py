@@ -131,7 +131,9 @@ def test_a_checkpoint_comes_back_as_the_architecture_it_was_saved_from(tmp_path,
     save_checkpoint(model, path)
     loaded = load_checkpoint(path)
 
-    assert loaded.architecture.name == name
+    # TinySAM's PyTorch files have the keys and shapes of MobileSAM's.
+    expected = "mobile-sam" if (name, suffix) == ("tiny-sam", ".pth") else name
+    assert loaded.architecture.name == expected
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
 
 
