@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.folding import folded_weights
+from model_store.network.folding import biased_like, folded_weights
 
 
 class ConvBN(nn.Module):
@@ -30,7 +30,7 @@ class ConvBN(nn.Module):
     def folded(self) -> nn.Conv2d:
         """Return one biased convolution that equals this pair in eval mode."""
         kernel, bias = self.folded_weights()
-        return _biased_like(self.c, kernel, bias)
+        return biased_like(self.c, kernel, bias)
 
     def folded_weights(self) -> tuple[Tensor, Tensor]:
         """Return kernel (out, in/groups, k, k) and bias (out,), float64, so that they are rounded only when stored."""
@@ -55,7 +55,7 @@ class RepDepthwise(nn.Module):
         kernel, bias = self.conv.folded_weights()
         centre, centre_bias = self.conv1.folded_weights()
         kernel = kernel + functional.pad(centre + 1.0, (1, 1, 1, 1))  # the identity branch is a 1 in the centre
-        return _biased_like(self.conv.c, kernel, bias + centre_bias)
+        return biased_like(self.conv.c, kernel, bias + centre_bias)
 
 
 class SqueezeExcite(nn.Module):
@@ -127,16 +127,3 @@ def stem(channels: int) -> nn.Sequential:
     """Return the stem: (B, 3, H, W) -> (B, channels, H/4, W/4), without activation at the end."""
     half = channels // 2
     return nn.Sequential(ConvBN(3, half, 3, stride=2), nn.GELU(), ConvBN(half, channels, 3, stride=2))
-
-
-def _biased_like(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    out_channels, _, height, width = kernel.shape
-    stride = (conv.stride[0], conv.stride[1])
-    padding = (height // 2, width // 2)
-    # On the meta device nothing is initialised, so folding draws no random numbers.
-    folded = nn.Conv2d(
-        conv.in_channels, out_channels, (height, width), stride, padding, groups=conv.groups, device="meta"
-    )
-    folded.weight = nn.Parameter(kernel.detach().to(conv.weight.dtype))
-    folded.bias = nn.Parameter(bias.detach().to(conv.weight.dtype))
-    return folded
