@@ -143,7 +143,7 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(built)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) -> the maps of the last three stages, deepest first; each has twice the side of the one before."""
+        """(B, 3, S, S) -> the maps of the last three stages, deepest first; each next one has twice the side."""
         maps = []
         x = image
         for stage in self.stages:
