@@ -1,26 +1,26 @@
-"""Enlarging maps by a constant matrix for each axis, which runtimes compute faster than a resize operator.
+"""Enlarging maps: by torch's interpolation, and in exported graphs by two constant matrix products.
 
-The result is that of `torch.nn.functional.interpolate` without `align_corners`, within 1e-6 of the largest value.
+ONNX Runtime computes the products many times as fast as a Resize node. Both agree within 1e-6 of the largest value.
 """
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-ResamplingMode = Literal["bicubic", "bilinear"]
+from model_store.network.encoders.image_encoder import UpsampleMode
 
 # Parameter of the cubic convolution kernel of Keys (1981), as in torch.
 CUBIC = -0.75
 
 
-def enlarge(x: Tensor, height: int, width: int, mode: ResamplingMode) -> Tensor:
-    """Return maps (B, C, h, w) enlarged to (B, C, height, width).
+def enlarge(x: Tensor, height: int, width: int, mode: UpsampleMode) -> Tensor:
+    """Return maps (B, C, h, w) enlarged to (B, C, height, width), without aligned corners.
 
-    A traced graph holds the sizes and both matrices as constants. An axis that keeps its size costs nothing.
+    While a graph is exported, all sizes but B become constants. A map that keeps its size costs nothing.
 
     Args:
         x: Maps, (B, C, h, w).
@@ -29,14 +29,16 @@ def enlarge(x: Tensor, height: int, width: int, mode: ResamplingMode) -> Tensor:
         mode: Interpolation along both axes.
     """
     rows, columns = int(x.shape[2]), int(x.shape[3])
-    if columns != width:
-        x = x @ _constant(columns, width, mode, like=x).t()  # (B, C, h, width)
-    if rows != height:
-        x = _constant(rows, height, mode, like=x) @ x  # (B, C, height, width)
-    return x
+    if (rows, columns) == (height, width):
+        return x
+    if not torch.onnx.is_in_onnx_export():
+        # Training computes in bfloat16 where it can, which the products would round to, but not the interpolation.
+        return functional.interpolate(x, (height, width), mode=mode, align_corners=False)
+    x = x @ _constant(columns, width, mode, like=x).t()  # (B, C, h, width)
+    return _constant(rows, height, mode, like=x) @ x  # (B, C, height, width)
 
 
-def enlarging_matrix(size: int, enlarged: int, mode: ResamplingMode) -> NDArray[np.float64]:
+def enlarging_matrix(size: int, enlarged: int, mode: UpsampleMode) -> NDArray[np.float64]:
     """Return the matrix (enlarged, size) that enlarges one axis; values beyond the border repeat the last one.
 
     Args:
@@ -70,9 +72,9 @@ def _cubic_weight(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=64)
-def _rounded(size: int, enlarged: int, mode: ResamplingMode) -> NDArray[np.float32]:
+def _rounded(size: int, enlarged: int, mode: UpsampleMode) -> NDArray[np.float32]:
     return enlarging_matrix(size, enlarged, mode).astype(np.float32)
 
 
-def _constant(size: int, enlarged: int, mode: ResamplingMode, *, like: Tensor) -> Tensor:
+def _constant(size: int, enlarged: int, mode: UpsampleMode, *, like: Tensor) -> Tensor:
     return torch.as_tensor(_rounded(size, enlarged, mode), dtype=like.dtype, device=like.device)
