@@ -26,7 +26,7 @@ from model_store.network.resampling import enlarge
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a backbone; its first block halves the map.
+    """One stage of a backbone; its first block has a stride of 2.
 
     Attributes:
         kind: Blocks of the stage. A stage with attention begins with an inverted block.
