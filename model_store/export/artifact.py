@@ -204,7 +204,7 @@ def _manifest(
         graphs={key: _artifact_file(path) for key, path in files.graphs.items()},
         decoder_parameters=None if parameters is None else _artifact_file(parameters),
         granularity=granularity if has_granularity else None,
-        opset=OPSET,
+        opset=max(OPSET, encoder.opset),
         precision="float32",
         weights=weights,
         source_sha256=info.source_sha256,

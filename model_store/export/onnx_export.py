@@ -18,6 +18,7 @@ from model_store.network.model import PromptableModel
 from service.manifest import STATE_NAMES
 
 OPSET = 17
+"""Opset of all graphs but the encoder's, which the encoder states."""
 
 
 def write_served_graphs(
@@ -40,7 +41,7 @@ def write_served_graphs(
     encoder = EncoderGraph(model) if module is None else EncoderWithBoxesGraph(model, module)
     # Names of free axes show in error messages of ONNX Runtime, and are a part of published files.
     _export(encoder, (_black(model),), file, ["image"], outputs,
-            {name: {0: "pictures"} for name in ("image", *outputs)})  # fmt: skip
+            {name: {0: "pictures"} for name in ("image", *outputs)}, model.image_encoder.opset)  # fmt: skip
     return {"encoder": file, **write_prompt_graphs(model, folder, on_progress)}
 
 
@@ -112,6 +113,7 @@ def _export(
     inputs: Sequence[str],
     outputs: Sequence[str],
     dynamic_axes: Mapping[str, Mapping[int, str]],
+    opset: int = OPSET,
 ) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
         # The tracing exporter is deprecated in favour of the dynamo exporter. That one needs one more dependency and
@@ -120,6 +122,6 @@ def _export(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(), example, str(path), input_names=list(inputs), output_names=list(outputs),
-            dynamic_axes={key: dict(axes) for key, axes in dynamic_axes.items()}, opset_version=OPSET, dynamo=False,
+            dynamic_axes={key: dict(axes) for key, axes in dynamic_axes.items()}, opset_version=opset, dynamo=False,
         )  # fmt: skip
     onnx.checker.check_model(str(path))

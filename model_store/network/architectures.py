@@ -4,8 +4,11 @@ A new encoder needs one module with an `ImageEncoder`, one entry here, and one i
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from model_store.architectures import UnknownArchitectureError
+from model_store.network.encoders.efficientvit_encoder import SIZES as EFFICIENTVIT_SIZES
+from model_store.network.encoders.efficientvit_encoder import EfficientViTEncoder
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.encoders.repvit_encoder import RepViTEncoder
@@ -18,6 +21,7 @@ ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "mobile-sam": TinyViTEncoder,
     "tiny-sam": TinyViTEncoder,
     "repvit-sam": RepViTSAMEncoder,
+    **{f"efficientvit-sam-{size.lower()}": partial(EfficientViTEncoder, size) for size in EFFICIENTVIT_SIZES},
 }
 
 

@@ -42,3 +42,28 @@ def norm_scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
+def folded_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return one biased convolution that equals a convolution without bias and the norm behind it in eval mode."""
+    return biased_like(conv, *folded_weights(conv, norm))
+
+
+def biased_like(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+    """Return a convolution with the stride, groups and number format of another one, and "same" padding.
+
+    Args:
+        conv: Convolution to imitate.
+        kernel: Kernel of the result, (out, in/groups, k, k), k odd.
+        bias: Bias of the result, (out,).
+    """
+    out_channels, _, height, width = kernel.shape
+    stride = (conv.stride[0], conv.stride[1])
+    padding = (height // 2, width // 2)
+    # On the meta device nothing is initialised, so folding draws no random numbers.
+    folded = nn.Conv2d(
+        conv.in_channels, out_channels, (height, width), stride, padding, groups=conv.groups, device="meta"
+    )
+    folded.weight = nn.Parameter(kernel.detach().to(conv.weight.dtype))
+    folded.bias = nn.Parameter(bias.detach().to(conv.weight.dtype))
+    return folded

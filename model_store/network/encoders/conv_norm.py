@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from model_store.network.folding import folded_weights
+from model_store.network.folding import biased_like, folded_weights
 
 
 class ConvBN(nn.Module):
@@ -29,23 +29,3 @@ class ConvBN(nn.Module):
     def folded_weights(self) -> tuple[Tensor, Tensor]:
         """Return kernel (out, in/groups, k, k) and bias (out,), float64, so that they are rounded only when stored."""
         return folded_weights(self.c, self.bn)
-
-
-def biased_like(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Return a convolution with the stride and groups of another one, and a kernel and bias of its own.
-
-    Args:
-        conv: Convolution that is replaced.
-        kernel: Kernel (out, in/groups, k, k) with odd k, of any precision.
-        bias: Bias (out,), of any precision.
-    """
-    out_channels, _, height, width = kernel.shape
-    stride = (conv.stride[0], conv.stride[1])
-    padding = (height // 2, width // 2)
-    # On the meta device nothing is initialised, so folding draws no random numbers.
-    folded = nn.Conv2d(
-        conv.in_channels, out_channels, (height, width), stride, padding, groups=conv.groups, device="meta"
-    )
-    folded.weight = nn.Parameter(kernel.detach().to(conv.weight.dtype))
-    folded.bias = nn.Parameter(bias.detach().to(conv.weight.dtype))
-    return folded

@@ -27,12 +27,13 @@ class ImageEncoder(nn.Module, ABC):
         frame_multiple: Number of pixels of which the side S is a multiple.
         granularity_channels: Channels of the three stages that the granularity module reads, of strides 8, 16 and
             32; None where the encoder has no such stages.
-            Loading drops these arrays.
+        opset: ONNX opset of the exported encoder.
     """
 
     name: str
     frame_multiple: int = 32
     granularity_channels: tuple[int, int, int] | None = None
+    opset: int = 17
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.encoders.conv_norm import ConvBN, biased_like
-from model_store.network.folding import norm_scale_and_shift
+from model_store.network.encoders.conv_norm import ConvBN
+from model_store.network.folding import biased_like, norm_scale_and_shift
 
 
 class RepDepthwise(nn.Module):

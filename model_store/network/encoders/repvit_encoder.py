@@ -6,11 +6,11 @@ Source: docs/explanation/model.md, sections 2.1 to 2.6.
 from typing import get_args
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder, UpsampleMode
 from model_store.network.encoders.neck import neck
 from model_store.network.encoders.repvit import Block, DownsamplingBlock, stem
+from model_store.network.resampling import enlarge
 
 # (channels, which of its blocks have squeeze-excite); a downsampling block stands before each stage but the first.
 STAGES: tuple[tuple[int, tuple[bool, ...]], ...] = (
@@ -80,8 +80,8 @@ class ProjectAndDouble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2H, 2W)."""
-        x = self.op_list[0](x)
-        return functional.interpolate(x, scale_factor=2.0, mode=self.upsample_mode, align_corners=False)
+        x = self.op_list[0](x)  # (B, out, H, W)
+        return enlarge(x, 2 * int(x.shape[2]), 2 * int(x.shape[3]), self.upsample_mode)
 
 
 def _features() -> list[nn.Module]:

@@ -1,0 +1,25 @@
+"""Modules as ONNX files, as encoders are exported: traced, with a free batch axis and without folded constants."""
+
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+
+def write_traced(module: torch.nn.Module, example: torch.Tensor, path: Path, *, opset: int = 17) -> onnx.ModelProto:
+    """Write the graph of a module with the input `x` and the output `y`, and return it.
+
+    Args:
+        module: Module of one input and one output.
+        example: Input, (B, ...).
+        path: File to write.
+        opset: ONNX opset of the graph.
+    """
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracing exporter is deprecated, and shapes are constants on purpose
+        torch.onnx.export(
+            module.eval(), (example,), str(path), input_names=["x"], output_names=["y"], opset_version=opset,
+            dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}}, do_constant_folding=False, dynamo=False,
+        )  # fmt: skip
+    return onnx.load(str(path))
