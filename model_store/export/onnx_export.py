@@ -15,7 +15,7 @@ from model_store.export.graphs.positions import IMAGE_TOKENS
 from model_store.export.graphs.prepare import PrepareGraph
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.model import PromptableModel
-from service.manifest import GRAPH_NAMES, STATE_NAMES
+from service.manifest import STATE_NAMES
 
 OPSET = 17
 
@@ -34,6 +34,27 @@ def write_served_graphs(
     Returns:
         Paths of the files by the graphs' names in the manifest.
     """
+    file = folder / "encoder.onnx"
+    on_progress("exporting the encoder")
+    outputs = ["tokens"] if module is None else ["tokens", "boxes", "scores"]
+    encoder = EncoderGraph(model) if module is None else EncoderWithBoxesGraph(model, module)
+    # Names of free axes show in error messages of ONNX Runtime, and are a part of published files.
+    _export(encoder, (_black(model),), file, ["image"], outputs,
+            {name: {0: "pictures"} for name in ("image", *outputs)})  # fmt: skip
+    return {"encoder": file, **write_prompt_graphs(model, folder, on_progress)}
+
+
+def write_prompt_graphs(model: PromptableModel, folder: Path, on_progress: Callable[[str], None]) -> dict[str, Path]:
+    """Write the graphs `prepare` and `decoder`, which do not depend on the image encoder.
+
+    Args:
+        model: Deployed model.
+        folder: Folder of the files.
+        on_progress: Callback that receives each step as a short text.
+
+    Returns:
+        Paths of the files by the graphs' names in the manifest.
+    """
     tokens = torch.zeros(IMAGE_TOKENS, 256)
     mask_logits, has_mask = torch.zeros(2, 256, 256), torch.tensor([False, True])
     prepare = PrepareGraph(model)
@@ -41,13 +62,7 @@ def write_served_graphs(
         state = prepare(tokens, mask_logits, has_mask)
     points, labels = torch.zeros(2, 3, 2), torch.tensor([[1, 0, -1], [2, 3, -3]])
     per_state = {name: {0: "states"} for name in STATE_NAMES}
-    files = {name: folder / f"{name}.onnx" for name in GRAPH_NAMES}
-    on_progress("exporting the encoder")
-    outputs = ["tokens"] if module is None else ["tokens", "boxes", "scores"]
-    encoder = EncoderGraph(model) if module is None else EncoderWithBoxesGraph(model, module)
-    # Names of free axes show in error messages of ONNX Runtime, and are a part of published files.
-    _export(encoder, (torch.zeros(1, 3, 1024, 1024),), files["encoder"], ["image"], outputs,
-            {name: {0: "pictures"} for name in ("image", *outputs)})  # fmt: skip
+    files = {name: folder / f"{name}.onnx" for name in ("prepare", "decoder")}
     on_progress("exporting prepare")
     _export(prepare, (tokens, mask_logits, has_mask), files["prepare"], ["tokens", "mask_logits", "has_mask"],
             STATE_NAMES, {"mask_logits": {0: "states"}, "has_mask": {0: "states"}, **per_state})  # fmt: skip
@@ -75,7 +90,7 @@ def write_official_graphs(
     """
     files = {part: folder / f"{name}_{part}.onnx" for part in ("encoder", "decoder")}
     on_progress("exporting the official encoder")
-    _export(OfficialEncoder(model), (torch.zeros(1, 3, 1024, 1024),), files["encoder"],
+    _export(OfficialEncoder(model), (_black(model),), files["encoder"],
             ["image"], ["image_embeddings"], {})  # fmt: skip
     on_progress("exporting the official decoder")
     _export(OfficialDecoder(model, use_stability_score=True),
@@ -83,6 +98,11 @@ def write_official_graphs(
             ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
             {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
     return files
+
+
+def _black(model: PromptableModel) -> Tensor:
+    """Return an input of the encoder, (1, 3, S, S)."""
+    return torch.zeros(1, 3, model.image_size, model.image_size)
 
 
 def _export(

@@ -29,7 +29,7 @@ class TorchOutputs:
     """Outputs of torch's ordinary modules for one random image, with each prompt decoded by itself.
 
     Attributes:
-        image: Normalised frame, (1, 3, 1024, 1024).
+        image: Normalised image, (1, 3, S, S), the encoder's input.
         embedding: Image embedding, (1, 256, 64, 64).
         prompts: P prompts, in frame pixels.
         mask_logits: Logits of all masks, (P, 4, 256, 256).
@@ -54,7 +54,7 @@ def torch_outputs(model: PromptableModel, module: GranularityModule | None = Non
         seed: Seed of the image and the prompts.
     """
     random = np.random.default_rng(seed)
-    image = _random_image(random)
+    image = _random_image(random, model.image_size)
     with torch.inference_mode():
         embedding = model.image_encoder(torch.from_numpy(image))
         anchors = None if module is None else _anchors(model, module, torch.from_numpy(image))
@@ -195,13 +195,13 @@ def _matched(boxes: Floats, scores: Floats, anchors: Tensor) -> tuple[Floats, Te
     return found[:, :4].numpy(), candidates[nearest, :4]
 
 
-def _random_image(random: np.random.Generator) -> NDArray[np.float32]:
-    """Return a normalised frame (1, 3, 1024, 1024) with structure at several scales, its lower part padding."""
-    image = np.zeros((3, 1024, 1024), np.float32)
+def _random_image(random: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """Return a normalised image (1, 3, S, S) with structure at several scales, its lower part padding."""
+    image = np.zeros((3, side, side), np.float32)
     for cell in (256, 64, 16, 4):
-        coarse = random.normal(0, 0.6, (3, 1024 // cell, 1024 // cell)).astype(np.float32)
+        coarse = random.normal(0, 0.6, (3, side // cell, side // cell)).astype(np.float32)
         image += np.kron(coarse, np.ones((1, cell, cell), np.float32))
-    image[:, 768:] = 0.0
+    image[:, 3 * side // 4 :] = 0.0
     return image[None]
 
 

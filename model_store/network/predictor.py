@@ -73,7 +73,7 @@ class TorchPredictor:
     def embed(self, image: NDArray[np.uint8]) -> EmbeddedImage:
         """Embed an image, (H, W, 3) RGB."""
         height, width, _ = image.shape
-        pixels = frame(image).to(self._device)
+        pixels = frame(image, self._model.image_size).to(self._device)
         return EmbeddedImage(self._model.image_encoder(pixels), (height, width))
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ _LEVELS = ("x86-64-v4", "x86-64-v3")
 # All functions that the Python modules of this package call.
 _FUNCTIONS = (
     "edgesam_runs_here",
-    "edgesam_decoder_new",
+    "edgesam_decoder_create",
     "edgesam_decoder_free",
     "edgesam_prepare",
     "edgesam_decode",

@@ -1,4 +1,4 @@
-"""EdgeSAM's prompt decoder in C, for CPUs. It decodes prompts one by one, and the image tokens in blocks.
+"""SAM's prompt decoder in C, for CPUs. It decodes prompts one by one, and the image tokens in blocks.
 
 ONNX Runtime decodes on a GPU, where the library could not be built, and as the reference. decoder.c describes the
 computation.
@@ -6,7 +6,7 @@ computation.
 
 import ctypes
 from collections.abc import Mapping
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_void_p
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
 
 
 class NativeError(RuntimeError):
-    """No build runs here, the parameters are not EdgeSAM's, or there is no memory. The message gives the reason."""
+    """No build runs here, the parameters are not a SAM decoder's, or there is no memory. The message says which."""
 
 
 class _Tensor(ctypes.Structure):
@@ -52,13 +52,14 @@ class NativeDecoder:
 
     Args:
         parameters: Parameters by their names in SAM's checkpoint.
+        norm_epsilon: Epsilon of the layer norms in the transformer.
         threads: Most threads that compute one prompt at the same time.
 
     Raises:
-        NativeError: No build runs here, or the parameters are not EdgeSAM's.
+        NativeError: No build runs here, or the parameters are not a SAM decoder's.
     """
 
-    def __init__(self, parameters: Mapping[str, NDArray[Any]], *, threads: int) -> None:
+    def __init__(self, parameters: Mapping[str, NDArray[Any]], *, norm_epsilon: float, threads: int) -> None:
         level, loaded = best_level(), library()
         if level is None or loaded is None:
             raise NativeError("no build of the native decoder runs on this machine")
@@ -70,7 +71,7 @@ class NativeDecoder:
             *(_Tensor(name.encode(), array.ctypes.data, array.size) for name, array in arrays.items())
         )
         error = ctypes.create_string_buffer(256)
-        self._decoder = self._library.edgesam_decoder_new(tensors, len(arrays), threads, error)
+        self._decoder = self._library.edgesam_decoder_create(tensors, len(arrays), norm_epsilon, threads, error)
         if not self._decoder:
             raise NativeError(error.value.decode())
 
@@ -172,8 +173,8 @@ class NativeDecoder:
 
 def _declare(loaded: ctypes.CDLL) -> None:
     """Declare the types of the decoder's functions; repeating it changes nothing."""
-    loaded.edgesam_decoder_new.restype = c_void_p
-    loaded.edgesam_decoder_new.argtypes = [POINTER(_Tensor), c_int, c_int, c_char_p]
+    loaded.edgesam_decoder_create.restype = c_void_p
+    loaded.edgesam_decoder_create.argtypes = [POINTER(_Tensor), c_int, c_float, c_int, c_char_p]
     loaded.edgesam_decoder_free.restype = None
     loaded.edgesam_decoder_free.argtypes = [c_void_p]
     loaded.edgesam_prepare.restype = None

@@ -129,10 +129,10 @@ int main(void)
 {
     char error[256];
     make_parameters();
-    edgesam_decoder *broken = edgesam_decoder_new(tensors, count - 1, 2, error);
+    edgesam_decoder *broken = edgesam_decoder_create(tensors, count - 1, 1e-5f, 2, error);
     if (broken || !*error)
         return 2;
-    edgesam_decoder *decoder = edgesam_decoder_new(tensors, count, 3, error);
+    edgesam_decoder *decoder = edgesam_decoder_create(tensors, count, 1e-6f, 3, error);
     if (!decoder) {
         fprintf(stderr, "%s\n", error);
         return 3;

@@ -26,6 +26,7 @@ from service.sam.prompts import ABSENT, IGNORED, decoder_inputs
 # docs/explanation/model.md, section 11: equal to 1e-4. Measured on these weights: 1e-5.
 TOLERANCE = 1e-4
 THREADS = 3
+EPSILON = 1e-5
 
 State = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
@@ -57,7 +58,7 @@ def decoder(request, parameters) -> Iterator[NativeDecoder]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.native, "_LEVELS", (request.param,))
         service.native._find.cache_clear()
-        decoder = NativeDecoder(parameters, threads=THREADS)
+        decoder = NativeDecoder(parameters, norm_epsilon=EPSILON, threads=THREADS)
         assert decoder.level == request.param
         yield decoder
     service.native._find.cache_clear()
@@ -203,9 +204,9 @@ def test_missing_or_misshapen_parameters_are_named(parameters):
     name = "mask_decoder.transformer.layers.1.norm4.bias"
 
     with pytest.raises(NativeError, match=rf"{name} is missing"):
-        NativeDecoder({key: value for key, value in parameters.items() if key != name}, threads=1)
+        NativeDecoder({key: value for key, value in parameters.items() if key != name}, norm_epsilon=EPSILON, threads=1)
     with pytest.raises(NativeError, match=rf"{name} has 255 numbers, not 256"):
-        NativeDecoder({**parameters, name: parameters[name][1:]}, threads=1)
+        NativeDecoder({**parameters, name: parameters[name][1:]}, norm_epsilon=EPSILON, threads=1)
 
 
 def copy_without_builds(folder: Path) -> Path:
@@ -222,7 +223,7 @@ def test_without_a_build_there_is_no_decoder(tmp_path):
     copy_without_builds(tmp_path)
     code = (
         "from service.native import best_level; from service.native.decoder import NativeDecoder; "
-        "print(best_level()); NativeDecoder({}, threads=1)"
+        "print(best_level()); NativeDecoder({}, norm_epsilon=1e-5, threads=1)"
     )
 
     asked = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
-
 from support.official_reference import COMMITTED, FULL
 from support.reference_weights import state_dict as decoder_arrays
 from support.reference_weights import uniform
@@ -99,9 +98,15 @@ def state_dict(name: str, seed: int | None = None) -> dict[str, np.ndarray]:
     """
     seed = reference_seed(name) if seed is None else seed
     listed = shapes(name)
-    arrays = {key: _encoder_array(key, listed, seed) if key.startswith("image_encoder.") else None for key in listed}
-    arrays |= decoder_arrays({key: listed[key] for key, array in arrays.items() if array is None}, seed)
-    return arrays | running_statistics(name)
+    encoder = {key: _encoder_array(key, listed, seed) for key in listed if key.startswith("image_encoder.")}
+    return encoder | decoder_state_dict(name, seed) | running_statistics(name)
+
+
+def decoder_state_dict(name: str, seed: int | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of prompt encoder and mask decoder; see `state_dict` for the arguments."""
+    seed = reference_seed(name) if seed is None else seed
+    decoder = {key: shape for key, shape in shapes(name).items() if not key.startswith("image_encoder.")}
+    return decoder_arrays(decoder, seed)
 
 
 def running_statistics(name: str) -> dict[str, np.ndarray]:

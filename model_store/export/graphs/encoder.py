@@ -2,7 +2,7 @@
 
 Inputs and outputs: docs/explanation/model.md, section 5.1.
 
-Letters: B images, N anchors.
+Letters: B images, S side of the model's input in pixels, N anchors.
 """
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ PROPOSALS = 2048
 
 
 class EncoderGraph(nn.Module):
-    """image (B, 3, 1024, 1024), normalised and padded → tokens (B, 4096, 256)."""
+    """image (B, 3, S, S), normalised and padded → tokens (B, 4096, 256)."""
 
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()

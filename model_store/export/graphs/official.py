@@ -12,7 +12,7 @@ from service.sam.prompts import BOX_BOTTOM_RIGHT, NEGATIVE, PADDING
 
 
 class OfficialEncoder(nn.Module):
-    """``image`` (1, 3, 1024, 1024), normalised and padded, to ``image_embeddings`` (1, 256, 64, 64).
+    """``image`` (1, 3, S, S), normalised and padded, to ``image_embeddings`` (1, 256, 64, 64).
 
     The published files are made from a model with ``upsample_mode="bilinear"``.
     """

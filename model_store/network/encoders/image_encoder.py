@@ -16,13 +16,15 @@ class UnsupportedByEncoderError(ValueError):
 
 
 class ImageEncoder(nn.Module, ABC):
-    """Frames (B, 3, S, S), normalised and zero-padded, to image embeddings (B, 256, S/16, S/16).
+    """Images (B, 3, S, S), normalised and zero-padded, to image embeddings (B, 256, G, G).
+
+    G is 64 at the architecture's own side S, which is 1024 or 512. So G is S/16 or S/8.
 
     Parts that only some encoders have raise UnsupportedByEncoderError here, with the name of the encoder.
 
     Attributes:
         name: Name of the encoder as its authors write it, for manifests and messages.
-        frame_multiple: Number of pixels of which the frame's side S is a multiple.
+        frame_multiple: Number of pixels of which the side S is a multiple.
         granularity_channels: Channels of the three stages that the granularity module reads, of strides 8, 16 and
             32; None where the encoder has no such stages.
     """
@@ -33,7 +35,7 @@ class ImageEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Embed frames (B, 3, S, S) float32 as (B, 256, S/16, S/16)."""
+        """Embed images (B, 3, S, S) float32 as (B, 256, G, G)."""
 
     @property
     def upsample_mode(self) -> UpsampleMode | None:
@@ -59,7 +61,7 @@ class ImageEncoder(nn.Module, ABC):
         )
 
     def fuse(self, stage2: Tensor, stage3: Tensor) -> Tensor:  # noqa: ARG002 - for encoders that have them
-        """Return the embedding, (B, 256, S/16, S/16), of the last two `stages`.
+        """Return the embedding, (B, 256, G, G), of the last two `stages`.
 
         Raises:
             UnsupportedByEncoderError: The encoder has no such stages.

@@ -94,16 +94,17 @@ class NativePromptDecoder:
     Args:
         prepare: File of the graph that prepares image states.
         parameters: File of the decoder's parameters, a NumPy archive.
+        norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
         resources: Threads and limits of the decoder.
 
     Raises:
         ManifestError: The parameters cannot be used.
     """
 
-    def __init__(self, prepare: Path, parameters: Path, resources: Resources) -> None:
+    def __init__(self, prepare: Path, parameters: Path, norm_epsilon: float, resources: Resources) -> None:
         try:
             with np.load(parameters, allow_pickle=False) as arrays:
-                self._native = NativeDecoder(arrays, threads=resources.threads)
+                self._native = NativeDecoder(arrays, norm_epsilon=norm_epsilon, threads=resources.threads)
         except (NativeError, OSError, ValueError) as error:
             raise ManifestError(f"{parameters}: the decoder cannot use these parameters: {error}") from error
         self.decoder = f"native {self._native.level}"
@@ -126,7 +127,12 @@ class NativePromptDecoder:
 
 
 def select_prompt_decoder(
-    paths: Mapping[str, Path], backends: Sequence[Backend], parameters: Path | None, resources: Resources
+    paths: Mapping[str, Path],
+    backends: Sequence[Backend],
+    parameters: Path | None,
+    resources: Resources,
+    *,
+    norm_epsilon: float,
 ) -> Selection[PromptDecoder]:
     """Load the prompt decoder on the fastest of several backends.
 
@@ -135,11 +141,12 @@ def select_prompt_decoder(
         backends: Candidates, the reference first.
         parameters: File of the native decoder's parameters; None where the graph decodes on the CPU, too.
         resources: Threads and limits of the decoder.
+        norm_epsilon: Epsilon of the layer norms in the decoder's transformer. The graph contains its own.
     """
 
     def load(backend: Backend) -> PromptDecoder:
         if parameters is not None and backend == CPU:
-            return NativePromptDecoder(paths["prepare"], parameters, resources)
+            return NativePromptDecoder(paths["prepare"], parameters, norm_epsilon, resources)
         return OnnxPromptDecoder(paths["prepare"], paths["decoder"], backend, resources)
 
     return select_fastest("The decoder", backends, load, lambda loaded: _probe(loaded, resources.threads))

@@ -84,7 +84,9 @@ class Runtime:
         if segments:
             backends = decoder_backends(provider, precision) if encodes else decoder_only_backends(provider)
             parameters = self._native_parameters(directory, provider, decoder)
-            prompt_decoder = select_prompt_decoder(paths, backends, parameters, resources)
+            prompt_decoder = select_prompt_decoder(
+                paths, backends, parameters, resources, norm_epsilon=self.manifest.norm_epsilon
+            )
         if encodes:
             encoder = select_image_encoder(
                 paths["encoder"],

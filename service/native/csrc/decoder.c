@@ -25,7 +25,8 @@ struct edgesam_decoder {
     scratch *idle;
 };
 
-edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, int threads, char *error)
+edgesam_decoder *edgesam_decoder_create(const edgesam_tensor *tensors, int count, float norm_epsilon, int threads,
+                                        char *error)
 {
     edgesam_decoder *d = calloc(1, sizeof *d);
     if (!d) {
@@ -33,7 +34,7 @@ edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, i
         return NULL;
     }
     pthread_mutex_init(&d->mutex, NULL);
-    if (parameters_load(&d->parameters, tensors, count, error) == 0) {
+    if (parameters_load(&d->parameters, tensors, count, norm_epsilon, error) == 0) {
         d->pool = thread_pool_new(threads - 1);
         if (d->pool)
             return d;

@@ -46,9 +46,10 @@ typedef struct {
 
 typedef struct edgesam_decoder edgesam_decoder;
 
-/* Copies the parameters out of `tensors` and starts `threads` - 1 helper threads. On failure it returns NULL and writes
- * the reason to `error` (at least 256 bytes). */
-EDGESAM_API edgesam_decoder *edgesam_decoder_new(const edgesam_tensor *tensors, int count, int threads, char *error);
+/* Copies the parameters out of `tensors` and starts `threads` - 1 helper threads. `norm_epsilon` is the epsilon of the
+ * transformer's layer norms. On failure it returns NULL and writes the reason to `error` (at least 256 bytes). */
+EDGESAM_API edgesam_decoder *edgesam_decoder_create(const edgesam_tensor *tensors, int count, float norm_epsilon,
+                                                    int threads, char *error);
 
 EDGESAM_API void edgesam_decoder_free(edgesam_decoder *);
 

@@ -137,7 +137,7 @@ static void image_to_token_block(const decode_context *ctx, const layer *l, int 
     multiply_panels(BLOCK, C, ctx->j, w->scores, ctx->j, 1, ctx->s->token_outputs, w->x, C, w->x, C);
     for (int token = 0; token < BLOCK; token++) {
         float *x = w->x + token * C;
-        moments m = measure(x, C, 1e-5f);
+        moments m = measure(x, C, l->norm4.epsilon);
         for (int i = 0; i < C / 2; i += VL) {
             vf sine = normalised(&l->norm4, m, x, i), cosine = normalised(&l->norm4, m, x, C / 2 + i);
             store(x + i, sine);
@@ -179,7 +179,7 @@ static void upscale_once(const decode_context *ctx, workspace *w, float *coarse)
     float *raw = w->positioned; /* not needed any more */
     apply(&ctx->p->up1, BLOCK, w->x, raw);
     for (int pixel = 0; pixel < BLOCK * 4; pixel++, raw += COARSE, coarse += COARSE) {
-        moments m = measure(raw, COARSE, 1e-6f);
+        moments m = measure(raw, COARSE, ctx->p->up_norm.epsilon);
         for (int i = 0; i < COARSE; i += VL)
             store(coarse + i, gelu(normalised(&ctx->p->up_norm, m, raw, i)));
     }

@@ -10,10 +10,14 @@
 
 enum { BLOCK_NUMBERS = 1 << 20 };
 
+/* Epsilon of the norm between the upscalings, which is the same in all models. */
+static const float UPSCALING_EPSILON = 1e-6f;
+
 typedef struct {
     parameters *parameters;
     const edgesam_tensor *tensors;
     int count;
+    float norm_epsilon; /* of the norms in the transformer */
     char *error; /* stays empty as long as nothing fails */
 } loader;
 
@@ -135,11 +139,11 @@ static linear load_heads(loader *r, const char *prefix, const char *name)
     return load_columns(r, prefix, name, C, INNER, INNER, 1.0f / sqrtf(D), source_heads);
 }
 
-static norm load_norm(loader *r, const char *prefix, const char *name, int size)
+static norm load_norm(loader *r, const char *prefix, const char *name, int size, float epsilon)
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s", prefix, name);
-    return (norm){vector(r, full, ".weight", size), vector(r, full, ".bias", size)};
+    return (norm){vector(r, full, ".weight", size), vector(r, full, ".bias", size), epsilon};
 }
 
 static self_attention load_self_attention(loader *r, const char *prefix)
@@ -188,10 +192,10 @@ static layer load_layer(loader *r, int number)
         .image_to_token = load_image_to_token(r, image_to_token),
         .mlp1 = load_linear(r, prefix, "mlp.lin1", C, HIDDEN),
         .mlp2 = load_linear(r, prefix, "mlp.lin2", HIDDEN, C),
-        .norm1 = load_norm(r, prefix, "norm1", C),
-        .norm2 = load_norm(r, prefix, "norm2", C),
-        .norm3 = load_norm(r, prefix, "norm3", C),
-        .norm4 = load_norm(r, prefix, "norm4", C),
+        .norm1 = load_norm(r, prefix, "norm1", C, r->norm_epsilon),
+        .norm2 = load_norm(r, prefix, "norm2", C, r->norm_epsilon),
+        .norm3 = load_norm(r, prefix, "norm3", C, r->norm_epsilon),
+        .norm4 = load_norm(r, prefix, "norm4", C, r->norm_epsilon),
     };
 }
 
@@ -256,9 +260,9 @@ static void load_parameters(loader *r)
     for (int i = 0; i < 2; i++)
         p->layers[i] = load_layer(r, i);
     p->final = load_token_to_image(r, "mask_decoder.transformer.final_attn_token_to_image.");
-    p->final_norm = load_norm(r, decoder, "transformer.norm_final_attn", C);
+    p->final_norm = load_norm(r, decoder, "transformer.norm_final_attn", C, r->norm_epsilon);
     p->up1 = load_columns(r, decoder, "output_upscaling.0", C, 4 * COARSE, COARSE, 1.0f, source_upscaling);
-    p->up_norm = load_norm(r, decoder, "output_upscaling.1", COARSE);
+    p->up_norm = load_norm(r, decoder, "output_upscaling.1", COARSE, UPSCALING_EPSILON);
     p->up2 = load_columns(r, decoder, "output_upscaling.3", COARSE, 4 * FINE, FINE, 1.0f, source_fine);
     for (int i = 0; i < MASKS; i++) {
         char prefix[80];
@@ -268,11 +272,11 @@ static void load_parameters(loader *r)
     load_mlp(r, "mask_decoder.iou_prediction_head.", p->iou, MASKS);
 }
 
-int parameters_load(parameters *p, const edgesam_tensor *tensors, int count, char *error)
+int parameters_load(parameters *p, const edgesam_tensor *tensors, int count, float norm_epsilon, char *error)
 {
     *error = '\0';
     *p = (parameters){0};
-    loader r = {p, tensors, count, error};
+    loader r = {p, tensors, count, norm_epsilon, error};
     load_parameters(&r);
     return *error ? -1 : 0;
 }

@@ -30,6 +30,7 @@ typedef struct {
 
 typedef struct {
     float *weight, *bias;
+    float epsilon; /* added to the variance */
 } norm;
 
 typedef struct {
@@ -82,8 +83,9 @@ typedef struct {
     size_t used;        /* floats used in the first block */
 } parameters;
 
-/* Copies the decoder's parameters out of `tensors`. Returns 0, or -1 with the reason in `error` (256 bytes). */
-int parameters_load(parameters *, const edgesam_tensor *tensors, int count, char *error);
+/* Copies the decoder's parameters out of `tensors`. `norm_epsilon` is that of the transformer's norms. Returns 0, or -1
+ * with the reason in `error` (256 bytes). */
+int parameters_load(parameters *, const edgesam_tensor *tensors, int count, float norm_epsilon, char *error);
 
 void parameters_free(parameters *);
 

@@ -22,7 +22,7 @@ static void softmax(float *x, int count)
 static void normalise(const norm *n, int rows, float *x)
 {
     for (int row = 0; row < rows; row++, x += C) {
-        moments m = measure(x, C, 1e-5f);
+        moments m = measure(x, C, n->epsilon);
         for (int i = 0; i < C; i += VL)
             store(x + i, normalised(n, m, x, i));
     }
