@@ -4,15 +4,21 @@ A new encoder needs one module with an `ImageEncoder`, one entry here, and one i
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from model_store.architectures import UnknownArchitectureError
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.encoders.repvit_encoder import RepViTEncoder
+from model_store.network.encoders.vit_encoder import ViTEncoder
+from model_store.vit_shape import VIT_B, VIT_H, VIT_L
 
 ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "edgesam": RepViTEncoder,
     "edgesam-lite": LiteEncoder,
+    "sam-vit-b": partial(ViTEncoder, VIT_B),
+    "sam-vit-l": partial(ViTEncoder, VIT_L),
+    "sam-vit-h": partial(ViTEncoder, VIT_H),
 }
 
 
