@@ -14,6 +14,8 @@ from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.encoders.repvit_encoder import RepViTEncoder
 from model_store.network.encoders.repvit_sam_encoder import RepViTSAMEncoder
 from model_store.network.encoders.tiny_vit_encoder import TinyViTEncoder
+from model_store.network.encoders.vit_encoder import ViTEncoder
+from model_store.vit_shape import VIT_B, VIT_H, VIT_L
 
 ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "edgesam": RepViTEncoder,
@@ -22,6 +24,9 @@ ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "tiny-sam": TinyViTEncoder,
     "repvit-sam": RepViTSAMEncoder,
     **{f"efficientvit-sam-{size.lower()}": partial(EfficientViTEncoder, size) for size in EFFICIENTVIT_SIZES},
+    "sam-vit-b": partial(ViTEncoder, VIT_B),
+    "sam-vit-l": partial(ViTEncoder, VIT_L),
+    "sam-vit-h": partial(ViTEncoder, VIT_H),
 }
 
 

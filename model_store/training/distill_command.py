@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from model_store.training.data.annotations import PhotoRecord
     from model_store.training.tasks import Task
 
-Teacher = Annotated[Path, typer.Option(help="Teacher: sam_vit_b/l/h.pth or an EdgeSAM checkpoint.")]
+Teacher = Annotated[
+    Path, typer.Option(help="Teacher: checkpoint of any architecture, for instance sam_vit_h_4b8939.pth.")
+]
 Features = Annotated[Path, typer.Option(help="Folder of the teacher's features, 2 MiB a photo.")]
 TeacherFrame = Annotated[int, typer.Option(min=32, help="Side of the frame, in pixels. A SAM teacher has 1024.")]
 
@@ -41,15 +43,19 @@ def features(
     require_model_extra()
     from model_store.training.data.teacher_features import FeatureCache, fill  # noqa: PLC0415 - needs torch
     from model_store.training.loop.distributed import DistributedContext  # noqa: PLC0415 - the same
-    from model_store.training.teacher import load_teacher  # noqa: PLC0415 - the same
+    from model_store.training.teacher import load_teacher, teacher_image_size  # noqa: PLC0415 - the same
 
     torch_device = options.prepare_process(DistributedContext(), device, threads=0, nice=0)
     records = options.read_training_records(data, licence_class)
+    model = load_teacher(teacher)
+    image_size = teacher_image_size(model, frame_size)
     cache = FeatureCache(out, _names(records), teacher=teacher.name, frame_size=frame_size)
-    encoder = load_teacher(teacher).image_encoder
     with terminal.counter("embedding photos") as on_progress:
         bf16 = options.is_bfloat16(precision, torch_device)
-        fill(cache, records, encoder, frame_size=frame_size, device=torch_device, bf16=bf16, on_progress=on_progress)
+        fill(
+            cache, records, model.image_encoder, image_size=image_size, device=torch_device, bf16=bf16,
+            on_progress=on_progress,
+        )  # fmt: skip
     typer.echo(f"features of {len(records)} photos are in {out}")
 
 

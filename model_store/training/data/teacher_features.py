@@ -88,7 +88,7 @@ def fill(
     records: Sequence[PhotoRecord],
     encoder: nn.Module,
     *,
-    frame_size: int,
+    image_size: int,
     device: torch.device,
     bf16: bool = True,
     on_progress: Callable[[int, int], None] = lambda _done, _all: None,
@@ -99,7 +99,7 @@ def fill(
         cache: Cache to fill.
         records: Photos, in the order of the cache.
         encoder: Image encoder of the teacher.
-        frame_size: Side of the frame, in pixels.
+        image_size: Side of the encoder's square input, in pixels.
         device: Device that computes.
         bf16: Whether to compute in bfloat16 where autocast allows.
         on_progress: Callback that receives (photos done, photos in all).
@@ -108,7 +108,7 @@ def fill(
     encoder = encoder.to(device).eval()
     for done, index in enumerate(missing):
         on_progress(done, len(missing))
-        frame = letterboxed(records[index], frame_size).frame.unsqueeze(0).to(device)
+        frame = letterboxed(records[index], image_size).frame.unsqueeze(0).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             cache.put(index, encoder(frame)[0])
     on_progress(len(missing), len(missing))

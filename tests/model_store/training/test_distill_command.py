@@ -69,7 +69,7 @@ def test_an_interrupted_pass_is_resumed(data, tmp_path):
     with pytest.raises(FeatureCacheError, match="not complete"):
         cache.get([0, 1])
 
-    fill(cache, records, seeded_model(0).image_encoder, frame_size=FRAME, device=torch.device("cpu"))
+    fill(cache, records, seeded_model(0).image_encoder, image_size=FRAME, device=torch.device("cpu"))
 
     assert cache.missing() == []
     assert float(cache.get([0]).mean()) == 3.0, "what was there is not computed again"
