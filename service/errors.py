@@ -24,6 +24,7 @@
     │   └── UnusableAspectRatio   422  unusable-aspect-ratio    a side would vanish in the encoder's frame
     ├── not found
     │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
+    │   ├── ModelNotFound         404  model-not-found          no served model has this name
     │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
     └── the server
         ├── ImageSourceUnavailable 502 image-source-unavailable  Label Studio does not give an image
@@ -176,9 +177,15 @@ class UnusableAspectRatio(ServiceError):
 
 
 class EmbeddingNotFound(ServiceError):
-    """No embedding of the image is cached for the served model."""
+    """No embedding of the image is cached for the model of the request."""
 
     status, code, title = 404, "embedding-not-found", "The image is not embedded"
+
+
+class ModelNotFound(ServiceError):
+    """No served model has the name of the request. `models` lists the names of the served models."""
+
+    status, code, title = 404, "model-not-found", "There is no such model"
 
 
 class MaskNotFound(ServiceError):

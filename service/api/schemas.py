@@ -22,6 +22,7 @@ from service.sam.masks import Multimask
 
 MAX_PROMPTS = 256  # what the schema allows; the setting max_prompts may allow less
 MAX_POINTS = 64
+MAX_MODEL_NAME = 64
 
 Format = Literal["rle", "png", "polygon", "logits", "none"]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -131,6 +132,13 @@ class SegmentRequest(_Request):
         return _whole(value)
 
     image_hash: ImageIdText
+    model: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_MODEL_NAME,
+            description="Name of the model that embedded the image, as in /models. Without it the first model there.",
+        ),
+    ] = None
     prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]
     multimask: Annotated[
         Multimask,
@@ -187,7 +195,7 @@ class EmbedResponse(BaseModel):
     levels: AppliedLevels = Field(
         description="How samples became grey levels. full: white is the largest number that the samples can hold."
     )
-    model: str
+    model: str = Field(description="Name of the model that embedded the image. /segment takes it as `model`.")
     cached: Literal["memory", "redis"] | None = Field(
         description="Cache tier that had the embedding. null: it was computed now."
     )
@@ -270,7 +278,7 @@ class RankingModel(BaseModel):
 
 
 class ModelModel(BaseModel):
-    """The served model, its properties, and the bounds of requests."""
+    """A served model, its properties, and the bounds of requests."""
 
     name: str
     architecture: str
@@ -299,6 +307,12 @@ class ModelModel(BaseModel):
     )
     role: str = Field(description="Role of this replica: all, embed or segment.")
     threads: int
+    artifact_bytes: int = Field(description="Sum of the sizes of the model's files, in bytes.")
+    memory_bytes: int | None = Field(
+        description="Growth of the process's resident memory while the model was loaded and warmed up, in bytes. "
+        "null where the system does not tell."
+    )
+    load_s: float = Field(description="Time in which the model was loaded and warmed up, in seconds.")
     embedding_dtype: str
     files: dict[str, ModelFileModel] = Field(
         description="Files for decoding in the browser, by part: the graphs prepare and decoder, and parameters where "
@@ -308,7 +322,7 @@ class ModelModel(BaseModel):
 
 
 class ModelsResponse(BaseModel):
-    """The models of this process. There is always one."""
+    """The models of this replica. The first one answers requests that name no model."""
 
     models: list[ModelModel]
 

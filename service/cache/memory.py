@@ -1,5 +1,6 @@
 """The cache tier in the memory of the process, bounded in bytes. It evicts the least recently used value first."""
 
+import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -127,6 +128,12 @@ class MemoryCache(Generic[M]):
             self._drop(key)
         return dropped
 
+    def drop_where(self, is_dropped: Callable[[str], bool]) -> None:
+        """Delete the values whose keys a function selects. It looks at all keys."""
+        for key in self.keys():
+            if is_dropped(key):
+                self._drop(key)
+
     def keys(self) -> list[str]:
         """Return the keys of all values."""
         self._expire()
@@ -146,6 +153,13 @@ class MemoryCache(Generic[M]):
         self._entries[key] = (entry[0], self._clock() + self.ttl_s)
         self._entries.move_to_end(key)
         return True
+
+    def detached(self) -> "MemoryCache[M]":
+        """Return a cache that stores nothing and counts its look-ups as this one. It takes the place of this one."""
+        other = copy.copy(self)
+        other._max_bytes = other._held_bytes = 0  # noqa: SLF001 - of this class
+        other._entries, other._groups = OrderedDict(), {}  # noqa: SLF001 - as above
+        return other
 
     async def aclose(self) -> None:
         """Delete all values."""

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.deletions import Deletions, is_older
+from service.cache.redis.models import ModelRegistry
 from service.cache.redis.tier import RedisCache
 from service.cache.redis.variants import tombstone_key
 from service.errors import CacheUnavailable, EmbeddingNotFound
@@ -20,17 +21,21 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import HEADER_BYTES, CorruptValue, ImageEmbedding, deletion_group, embedding_info, includes
+from service.sam.embedding import (
+    HEADER_BYTES,
+    CorruptValue,
+    ImageEmbedding,
+    deletion_group,
+    embedding_info,
+    includes,
+    model_of_key,
+)
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
 
 # Seconds until an embedding that Redis did not take is offered to it again, when a prompt uses the image.
 UNSHARED_RETRY_S = 5.0
-
-_NOT_FOUND = (
-    "No embedding of this image is cached for the served model. POST the image to /embed, then repeat this request."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class _Upload:
 
 
 class ImageStates:
-    """The memory tier of prepared image states in front of the Redis tier of embeddings.
+    """The image states of one model: the memory tier, which all models share, in front of the Redis tier of embeddings.
 
     Redis must keep the embeddings that memory serves, since the next prompt may reach another replica. So an embedding
     in use is renewed in Redis, and stored again if Redis lost it.
@@ -59,9 +64,10 @@ class ImageStates:
     Keys are cache keys of images (`ImageKey.cache_key`).
 
     Args:
-        memory: Memory tier of this process, grouped by `service.sam.embedding.deletion_group`.
+        memory: Memory tier of this process, of all models, grouped by `service.sam.embedding.deletion_group`.
         shared: Redis tier of all replicas; None without Redis.
         deletions: Deletions of all replicas; None without Redis.
+        registry: Models whose embeddings Redis has, of all replicas; None without Redis.
         recent_deletions: Images that were deleted in the last minutes, by any replica.
         runtime: Model that prepares image states.
         executor: Threads in which image states are prepared.
@@ -75,6 +81,7 @@ class ImageStates:
         shared: RedisCache[ImageEmbedding] | None,
         *,
         deletions: Deletions | None,
+        registry: ModelRegistry | None = None,
         recent_deletions: RecentDeletions,
         runtime: Runtime,
         executor: TimedExecutor,
@@ -84,6 +91,7 @@ class ImageStates:
         self._memory = memory
         self._shared = shared
         self._deletions = deletions
+        self._registry = registry
         self._recent_deletions = recent_deletions
         self._runtime = runtime
         self._executor = executor
@@ -95,8 +103,17 @@ class ImageStates:
         recent_deletions.watch(self._drop)
 
     def keys_in_memory(self) -> list[str]:
-        """Return the keys of the images in memory."""
+        """Return the keys of the images in memory, of all models."""
         return self._memory.keys()
+
+    def retire(self) -> None:
+        """Drop the states of this model from memory, and neither read nor keep one from now on.
+
+        Work in progress ends without memory. A later model may have the same encoder and fingerprint, and other states.
+        """
+        memory, self._memory = self._memory, self._memory.detached()
+        memory.drop_where(lambda key: model_of_key(key)[0] == self._runtime.fingerprint)
+        self._recent_deletions.unwatch(self._drop)
 
     def peek(self, key: str) -> ImageState | None:
         """Return the state if memory has it, and renew its time to live there."""
@@ -142,7 +159,7 @@ class ImageStates:
                 return state.embedding
             embedding = await self._shared_embedding(key)
         if embedding is None:
-            raise EmbeddingNotFound(_NOT_FOUND)
+            raise self._not_found()
         return embedding
 
     async def look_up(self, key: str, context: RequestContext) -> tuple[ImageState, Tier] | None:
@@ -164,6 +181,7 @@ class ImageStates:
         Raises:
             CacheUnavailable: Redis does not answer.
         """
+        await self._register(key)
         return "" if self._deletions is None else await self._deletions.tombstone(key)
 
     async def prepare(self, key: str, embedding: ImageEmbedding, context: RequestContext) -> ImageState:
@@ -209,6 +227,7 @@ class ImageStates:
         began = monotonic() if began is None else began
         if self._shared is None:
             return True
+        await self._register(key)
         with suppress(CacheUnavailable):
             if await self._shared.renew(key):
                 self._unshared.pop(state, None)  # another replica stored it
@@ -279,6 +298,7 @@ class ImageStates:
 
     async def _shared_embedding(self, key: str) -> ImageEmbedding | None:
         """Return the embedding that Redis has; None if it has none."""
+        await self._register(key)
         embedding = None if self._shared is None else await self._shared.get(key)
         return None if embedding is None or await self._is_deleted_variant(key) else embedding
 
@@ -343,5 +363,18 @@ class ImageStates:
                 retry_after_s=error.retry_after_s,
             ) from error
         if found is None:
-            raise EmbeddingNotFound(_NOT_FOUND)
+            raise self._not_found()
         return found[0]
+
+    def _not_found(self) -> EmbeddingNotFound:
+        name = self._runtime.manifest.name
+        return EmbeddingNotFound(
+            f"No embedding of this image is cached for the model {name}. POST the image to /embed?model={name}, then "
+            "repeat this request.",
+            extra={"model": name},
+        )
+
+    async def _register(self, key: str) -> None:
+        """Record that Redis may have embeddings of this model, so that deletions by all replicas reach them."""
+        if self._registry is not None:
+            await self._registry.register(*model_of_key(key))

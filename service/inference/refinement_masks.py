@@ -17,7 +17,7 @@ from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.gathering import gather_or_cancel
-from service.sam.embedding import deletion_group, image_of_mask, includes
+from service.sam.embedding import deletion_group, image_of_mask, includes, model_of_key
 from service.sam.mask_prompts import EncodedMask
 from service.sam.prompts import Prompt
 
@@ -72,6 +72,16 @@ class RefinementMasks:
         self._recent_deletions = recent_deletions
         self._store_timeout_s = store_timeout_s
         recent_deletions.watch(self._drop)
+
+    def retire(self, fingerprint: str) -> None:
+        """Drop the masks of a removed model from memory, and neither read nor keep one from now on.
+
+        Args:
+            fingerprint: Fingerprint of the model.
+        """
+        memory, self._memory = self._memory, self._memory.detached()
+        memory.drop_where(lambda key: model_of_key(key)[0] == fingerprint)
+        self._recent_deletions.unwatch(self._drop)
 
     async def find(self, key: ImageKey, mask_ids: Sequence[str], context: RequestContext) -> dict[str, LowResMask]:
         """Return masks by their ids. Those that memory does not have are read from Redis at the same time.
