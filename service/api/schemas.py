@@ -49,7 +49,9 @@ Orientation = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class RequestModel(BaseModel):
+    """A body of a request. Unknown members are an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -62,7 +64,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class PointModel(_Request):
+class PointModel(RequestModel):
     """A point in pixels of the upright image. The centre of the first pixel is (0.5, 0.5)."""
 
     x: Coordinate
@@ -83,7 +85,7 @@ class PointModel(_Request):
         return dict(zip(("x", "y", "label"), value, strict=False))
 
 
-class PromptModel(_Request):
+class PromptModel(RequestModel):
     """A prompt for one object: any combination of points, a box and one mask to refine."""
 
     points: Annotated[list[PointModel], Field(max_length=MAX_POINTS)] = []
@@ -110,7 +112,7 @@ class PromptModel(_Request):
         return self
 
 
-class SegmentRequest(_Request):
+class SegmentRequest(RequestModel):
     """Prompts on an image that was embedded before."""
 
     model_config = ConfigDict(
@@ -256,75 +258,6 @@ class SegmentResponse(BaseModel):
     orientation: Orientation
     model: str
     results: list[ResultModel]
-
-
-class ModelFileModel(BaseModel):
-    """A file that decoding in the browser needs."""
-
-    file: str = Field(description="Name of the file, by which graphs refer to it.")
-    sha256: str = Field(description="SHA-256 of the file, which is also its address: /models/files/{sha256}.")
-    size_bytes: int
-
-
-class RankingModel(BaseModel):
-    """The rule behind `score`: bias of the output + stability × its stability + predicted_iou × its predicted IoU.
-
-    The sum is limited to 0..1.
-    """
-
-    bias: tuple[float, float, float, float] = Field(description="Bias of each of the decoder's four outputs.")
-    stability: float = Field(description="Weight of the stability score.")
-    predicted_iou: float = Field(description="Weight of the predicted IoU.")
-
-
-class ModelModel(BaseModel):
-    """A served model, its properties, and the bounds of requests."""
-
-    name: str
-    architecture: str
-    encoder: str = Field(description="Name of the image encoder.")
-    fingerprint: str
-    trained: bool
-    licence: str
-    training_data: str
-    measured: dict[str, float]
-    notes: str
-    image_size: int
-    upsample_mode: str | None = Field(
-        description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."
-    )
-    ranking: RankingModel
-    precision: str = Field(description="Precision of encoder and decoder; both, joined by +, where they differ.")
-    weights: str
-    provider: str = Field(
-        description="Execution provider of encoder and decoder; both, joined by +, where they differ."
-    )
-    granularity: bool = Field(description="Whether /segment takes granularity auto.")
-    decoder: str = Field(description="Prompt decoder: native with its instruction set, onnx (the graph), or none.")
-    provider_timings_ms: dict[str, dict[str, float]] = Field(
-        description="Times by which auto selected the provider, by graph (encoder, decoder) and provider, in ms. Empty "
-        "where there was no choice."
-    )
-    role: str = Field(description="Role of this replica: all, embed or segment.")
-    threads: int
-    artifact_bytes: int = Field(description="Sum of the sizes of the model's files, in bytes.")
-    memory_bytes: int | None = Field(
-        description="Growth of the process's resident memory while the model was loaded and warmed up, in bytes. "
-        "null where the system does not tell."
-    )
-    load_s: float = Field(description="Time in which the model was loaded and warmed up, in seconds.")
-    embedding_dtype: str
-    files: dict[str, ModelFileModel] = Field(
-        description="Files for decoding in the browser, by part: the graphs prepare and decoder, and parameters where "
-        "the decoder refers to them. Empty where this is not offered."
-    )
-    limits: dict[str, float]
-
-
-class ModelsResponse(BaseModel):
-    """The models of this replica. The first one answers requests that name no model."""
-
-    models: list[ModelModel]
 
 
 class ProblemModel(BaseModel):

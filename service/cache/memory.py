@@ -128,12 +128,6 @@ class MemoryCache(Generic[M]):
             self._drop(key)
         return dropped
 
-    def drop_where(self, is_dropped: Callable[[str], bool]) -> None:
-        """Delete the values whose keys a function selects. It looks at all keys."""
-        for key in self.keys():
-            if is_dropped(key):
-                self._drop(key)
-
     def keys(self) -> list[str]:
         """Return the keys of all values."""
         self._expire()
@@ -154,8 +148,16 @@ class MemoryCache(Generic[M]):
         self._entries.move_to_end(key)
         return True
 
-    def detached(self) -> "MemoryCache[M]":
-        """Return a cache that stores nothing and counts its look-ups as this one. It takes the place of this one."""
+    def detached(self, is_dropped: Callable[[str], bool]) -> "MemoryCache[M]":
+        """Drop some values, and return a cache without values that takes the place of this one for their owner.
+
+        It stores nothing, and counts its look-ups as this one does.
+
+        Args:
+            is_dropped: Function that returns whether the value with a key is dropped here.
+        """
+        for key in [key for key in self._entries if is_dropped(key)]:
+            self._drop(key)
         other = copy.copy(self)
         other._max_bytes = other._held_bytes = 0  # noqa: SLF001 - of this class
         other._entries, other._groups = OrderedDict(), {}  # noqa: SLF001 - as above

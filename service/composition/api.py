@@ -27,11 +27,18 @@ from service.api.problems import install_problem_handlers
 from service.api.routes.docs import install_docs_routes
 from service.api.routes.embed import install_embed_routes
 from service.api.routes.health import Readiness, install_health_routes, install_metrics_route
-from service.api.routes.models import Replica, announce_models, announce_ready, install_model_routes
+from service.api.routes.models import (
+    Replica,
+    announce_models,
+    announce_ready,
+    install_model_routes,
+    install_reload_route,
+)
 from service.api.routes.playground import install_playground
 from service.api.routes.segment import SEGMENT_ROUTE, install_segment_route
 from service.composition.cache import Cache
 from service.composition.inference import CLOSE_TIMEOUT_S, Inference
+from service.composition.reload import ModelReload
 from service.inference.deletion_subscriber import DeletionSubscriber
 from service.inference.image_deletion import ImageDeletion
 from service.inference.served_models import ServedModels
@@ -81,7 +88,7 @@ def build_api(
             inference.decode_batcher.start()
             for model in models.all:
                 await asyncio.to_thread(model.warm_up)
-            announce_models(models, metrics)
+            announce_models(models, metrics, models.all)
             announce_ready(models, settings.role)
             yield
 
@@ -145,6 +152,11 @@ def _install_routes(
     install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
     answer_segment = install_segment_route(app, models, executor=executor, limits=limits)
     install_model_routes(app, models, _replica(settings), offers_files=settings.browser_runtime_dir is not None)
+    reload = ModelReload(
+        settings, models, cache, inference, on_replaced=lambda loaded: announce_models(models, metrics, loaded)
+    )
+    closing.push_async_callback(reload.aclose)
+    install_reload_route(app, reload.reload, limits)
     exchange = Exchange(models, executor, limits, settings.label_studio_files, _downloads(settings, closing))
     install_adapters(app, settings.adapters, exchange)
     readiness: Readiness = app.state.readiness

@@ -126,7 +126,6 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         cache.states,
         redis.embeddings,
         deletions=cache.redis.deletions,
-        registry=cache.redis.registry,
         recent_deletions=cache.recent_deletions,
         runtime=runtime,
         executor=inference.prompt_executor,

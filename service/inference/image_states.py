@@ -10,26 +10,18 @@ from weakref import WeakKeyDictionary
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.deletions import Deletions, is_older
-from service.cache.redis.models import ModelRegistry
 from service.cache.redis.tier import RedisCache
 from service.cache.redis.variants import tombstone_key
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.image_state import ImageState
 from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
+from service.inference.image_key import is_of_model
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import (
-    HEADER_BYTES,
-    CorruptValue,
-    ImageEmbedding,
-    deletion_group,
-    embedding_info,
-    includes,
-    model_of_key,
-)
+from service.sam.embedding import HEADER_BYTES, CorruptValue, ImageEmbedding, deletion_group, embedding_info, includes
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
@@ -58,8 +50,8 @@ class ImageStates:
     Redis must keep the embeddings that memory serves, since the next prompt may reach another replica. So an embedding
     in use is renewed in Redis, and stored again if Redis lost it.
 
-    A deleted embedding is kept nowhere, also not by work that began before the deletion. An embedding that was
-    uploaded after its deletion is kept, also while Redis has not taken it yet and still has the tombstone.
+    A deleted embedding is kept nowhere, also not by work that began before the deletion. An embedding that was uploaded
+    after its deletion is kept, also while Redis has not taken it yet and still has the tombstone.
 
     Keys are cache keys of images (`ImageKey.cache_key`).
 
@@ -67,7 +59,6 @@ class ImageStates:
         memory: Memory tier of this process, of all models, grouped by `service.sam.embedding.deletion_group`.
         shared: Redis tier of all replicas; None without Redis.
         deletions: Deletions of all replicas; None without Redis.
-        registry: Models whose embeddings Redis has, of all replicas; None without Redis.
         recent_deletions: Images that were deleted in the last minutes, by any replica.
         runtime: Model that prepares image states.
         executor: Threads in which image states are prepared.
@@ -81,7 +72,6 @@ class ImageStates:
         shared: RedisCache[ImageEmbedding] | None,
         *,
         deletions: Deletions | None,
-        registry: ModelRegistry | None = None,
         recent_deletions: RecentDeletions,
         runtime: Runtime,
         executor: TimedExecutor,
@@ -91,7 +81,6 @@ class ImageStates:
         self._memory = memory
         self._shared = shared
         self._deletions = deletions
-        self._registry = registry
         self._recent_deletions = recent_deletions
         self._runtime = runtime
         self._executor = executor
@@ -107,12 +96,8 @@ class ImageStates:
         return self._memory.keys()
 
     def retire(self) -> None:
-        """Drop the states of this model from memory, and neither read nor keep one from now on.
-
-        Work in progress ends without memory. A later model may have the same encoder and fingerprint, and other states.
-        """
-        memory, self._memory = self._memory, self._memory.detached()
-        memory.drop_where(lambda key: model_of_key(key)[0] == self._runtime.fingerprint)
+        """Drop this model's states from memory, and use memory no more: a later model may have the same keys."""
+        self._memory = self._memory.detached(partial(is_of_model, self._runtime.fingerprint))
         self._recent_deletions.unwatch(self._drop)
 
     def peek(self, key: str) -> ImageState | None:
@@ -159,7 +144,7 @@ class ImageStates:
                 return state.embedding
             embedding = await self._shared_embedding(key)
         if embedding is None:
-            raise self._not_found()
+            raise EmbeddingNotFound.of_model(self._runtime.manifest.name)
         return embedding
 
     async def look_up(self, key: str, context: RequestContext) -> tuple[ImageState, Tier] | None:
@@ -181,7 +166,6 @@ class ImageStates:
         Raises:
             CacheUnavailable: Redis does not answer.
         """
-        await self._register(key)
         return "" if self._deletions is None else await self._deletions.tombstone(key)
 
     async def prepare(self, key: str, embedding: ImageEmbedding, context: RequestContext) -> ImageState:
@@ -227,7 +211,6 @@ class ImageStates:
         began = monotonic() if began is None else began
         if self._shared is None:
             return True
-        await self._register(key)
         with suppress(CacheUnavailable):
             if await self._shared.renew(key):
                 self._unshared.pop(state, None)  # another replica stored it
@@ -298,7 +281,6 @@ class ImageStates:
 
     async def _shared_embedding(self, key: str) -> ImageEmbedding | None:
         """Return the embedding that Redis has; None if it has none."""
-        await self._register(key)
         embedding = None if self._shared is None else await self._shared.get(key)
         return None if embedding is None or await self._is_deleted_variant(key) else embedding
 
@@ -363,18 +345,5 @@ class ImageStates:
                 retry_after_s=error.retry_after_s,
             ) from error
         if found is None:
-            raise self._not_found()
+            raise EmbeddingNotFound.of_model(self._runtime.manifest.name)
         return found[0]
-
-    def _not_found(self) -> EmbeddingNotFound:
-        name = self._runtime.manifest.name
-        return EmbeddingNotFound(
-            f"No embedding of this image is cached for the model {name}. POST the image to /embed?model={name}, then "
-            "repeat this request.",
-            extra={"model": name},
-        )
-
-    async def _register(self, key: str) -> None:
-        """Record that Redis may have embeddings of this model, so that deletions by all replicas reach them."""
-        if self._registry is not None:
-            await self._registry.register(*model_of_key(key))

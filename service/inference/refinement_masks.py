@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,10 +15,10 @@ from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, MaskNotFound
 from service.inference.context import RequestContext
-from service.inference.image_key import ImageKey
+from service.inference.image_key import ImageKey, is_of_model
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.gathering import gather_or_cancel
-from service.sam.embedding import deletion_group, image_of_mask, includes, model_of_key
+from service.sam.embedding import deletion_group, image_of_mask, includes
 from service.sam.mask_prompts import EncodedMask
 from service.sam.prompts import Prompt
 
@@ -79,8 +80,7 @@ class RefinementMasks:
         Args:
             fingerprint: Fingerprint of the model.
         """
-        memory, self._memory = self._memory, self._memory.detached()
-        memory.drop_where(lambda key: model_of_key(key)[0] == fingerprint)
+        self._memory = self._memory.detached(partial(is_of_model, fingerprint))
         self._recent_deletions.unwatch(self._drop)
 
     async def find(self, key: ImageKey, mask_ids: Sequence[str], context: RequestContext) -> dict[str, LowResMask]:

@@ -95,6 +95,7 @@ class RedisBackend:
             breaker=self._breaker,
             metrics=self._metrics,
             executor=self._executor,
+            on_use=None if self.registry is None else self.registry.register,
         )
         masks = RedisCache(
             self._client,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from service.errors import ModelNotFound
 from service.inference.backends.runtime import Runtime
@@ -66,6 +67,21 @@ class ServedModel:
         self.segmenter.retire()
 
 
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """What a reload did to one model.
+
+    Args:
+        name: Name of the model.
+        change: `kept` for an artifact that has not changed, `added`, `replaced` or `removed`.
+        model: Model that is served now; None for a removed one.
+    """
+
+    name: str
+    change: Literal["kept", "added", "replaced", "removed"]
+    model: ServedModel | None
+
+
 class ServedModels:
     """All models of this process. The first one is the default.
 
@@ -112,18 +128,27 @@ class ServedModels:
         """Return the image states of each model. Models with one fingerprint have the same embeddings."""
         return {model.fingerprint: model.states for model in self.all}
 
-    def replace(self, models: Sequence[ServedModel]) -> None:
+    def replace(self, models: Sequence[ServedModel]) -> Sequence[ModelChange]:
         """Serve other models from now on. Those that are not among them leave memory.
 
         Requests in progress end with the model that they began with.
 
         Args:
             models: Models, at least one, each with a name of its own. Models that are served already may be among them.
+
+        Returns:
+            What happened to each model, in the new order, and the removed models after them.
         """
         before, self._models = self._models, {model.name: model for model in models}
-        for model in before.values():
-            if self._models.get(model.name) is not model:
+        changes: list[ModelChange] = []
+        for name, model in self._models.items():
+            old = before.get(name)
+            changes.append(ModelChange(name, "kept" if old is model else "added" if old is None else "replaced", model))
+        changes += [ModelChange(name, "removed", None) for name in before if name not in self._models]
+        for name, model in before.items():
+            if self._models.get(name) is not model:
                 model.retire()
+        return changes
 
     async def embed(
         self,

@@ -180,7 +180,7 @@ def install_embed_routes(
         request.state.model = served.name
         found = await served.embedder.contains(image_hash, request.state.caller)
         if found is None:
-            raise EmbeddingNotFound(f"No embedding of this image is cached for the model {served.name}.")
+            raise EmbeddingNotFound.of_model(served.name)
         tier, image = found
         return Response(headers={"X-Cache": tier, **_image_headers(image)})
 

@@ -1,21 +1,32 @@
 """The routes of the served models: their descriptions at /models, and the files that a browser decodes with."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import FastAPI
 from fastapi import Path as PathParameter
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.access.policy import ANY_KEY, EMBED, EMBED_OR_SEGMENT_KEYS, RoutePolicy, with_policy
+from service.api.access.policy import ANY_KEY, EMBED, EMBED_OR_SEGMENT_KEYS, SEGMENT, RoutePolicy, with_policy
+from service.api.bodies import RequestLimits, read_body, without_bom
 from service.api.conditional import RANGE_RESPONSES, ranged_response
-from service.api.schemas import ModelFileModel, ModelModel, ModelsResponse, ProblemModel
-from service.inference.served_models import ServedModel, ServedModels
+from service.api.model_schemas import (
+    ModelChangeModel,
+    ModelFileModel,
+    ModelModel,
+    ModelsResponse,
+    ReloadRequest,
+    ReloadResponse,
+)
+from service.api.problems import invalid_request
+from service.api.rendering import JSON
+from service.api.schemas import ProblemModel
+from service.inference.served_models import ModelChange, ServedModel, ServedModels
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -23,6 +34,12 @@ logger = logging.getLogger(__name__)
 # The address names the bytes, so a copy never becomes stale. Private: a shared cache would pass the file on without
 # asking for a key.
 _IMMUTABLE: Final = "private, max-age=31536000, immutable"
+
+_MAX_RELOAD_BYTES: Final = 8192  # of the longest list of names, and more
+_RELOAD_BODY: Final = {
+    "required": False,
+    "content": {JSON: {"schema": {"$ref": "#/components/schemas/ReloadRequest"}}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +102,62 @@ def install_model_routes(app: FastAPI, models: ServedModels, replica: Replica, *
         )
 
 
+def install_reload_route(
+    app: FastAPI,
+    reload: Callable[[Sequence[str] | None], Awaitable[Sequence[ModelChange]]],
+    limits: RequestLimits,
+) -> None:
+    """Add `POST /models/reload`.
+
+    A request names models and never folders: their places come from the settings.
+
+    Args:
+        app: Application that gets the route.
+        reload: Function that loads the named models, or those of the settings, and serves them from then on.
+        limits: Bounds of requests.
+    """
+
+    @app.post(
+        "/models/reload",
+        response_model=ReloadResponse,
+        responses=ProblemModel.responses(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 504),
+        openapi_extra={"requestBody": _RELOAD_BODY},
+        operation_id="reload_models",
+        summary="Reload the models",
+        description="Loads new and changed models beside those that serve, and then serves them instead. Without a "
+        "body they are those of the settings. It concerns the replica that answers, and lasts until its end. "
+        "A reload that fails changes nothing. Where API keys are required, the key needs the role admin.",
+    )
+    @with_policy(RoutePolicy(quota=SEGMENT))
+    async def reload_models(request: Request) -> Response:
+        body = await read_body(
+            request,
+            max_bytes=_MAX_RELOAD_BYTES,
+            timeout_s=limits.body_timeout_s,
+            min_bytes_per_s=limits.min_bytes_per_s,
+            may_be_empty=True,
+        )
+        try:
+            asked = ReloadRequest.model_validate_json(without_bom(body)) if body else ReloadRequest()
+        except ValidationError as error:
+            raise invalid_request(error) from error
+        changes = await reload(asked.models)
+        answer = ReloadResponse(models=[_describe_change(change) for change in changes])
+        return Response(answer.model_dump_json(), media_type=JSON)
+
+
+def _describe_change(change: ModelChange) -> ModelChangeModel:
+    model = change.model
+    memory = None if model is None or change.change == "kept" else model.memory
+    return ModelChangeModel(
+        name=change.name,
+        change=change.change,
+        fingerprint=None if model is None else model.fingerprint,
+        load_s=None if memory is None else round(memory.load_s, 3),
+        memory_bytes=None if memory is None else memory.resident_bytes,
+    )
+
+
 def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
     """Return the description of a served model for /models.
 
@@ -117,19 +190,19 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
     )  # fmt: skip
 
 
-def announce_models(models: ServedModels, metrics: Metrics) -> None:
-    """Set the metric of the served models, and log what each of them takes.
+def announce_models(models: ServedModels, metrics: Metrics, loaded: Collection[ServedModel]) -> None:
+    """Set the metric of the served models, and log what each of those takes that were loaded.
 
     Args:
         models: Served models.
         metrics: Metrics of the process.
+        loaded: Models that were loaded now.
     """
     metrics.model_info.clear()
     for model in models.all:
-        runtime, is_trained = model.runtime, model.manifest.trained
-        metrics.model_info.labels(
-            model.name, model.fingerprint, runtime.provider, runtime.precision, str(is_trained).lower()
-        ).set(1)
+        runtime, trained = model.runtime, str(model.manifest.trained).lower()
+        metrics.model_info.labels(model.name, model.fingerprint, runtime.provider, runtime.precision, trained).set(1)
+    for model in loaded:
         logger.info(
             "model",
             extra={
@@ -139,7 +212,7 @@ def announce_models(models: ServedModels, metrics: Metrics) -> None:
                 "load_s": round(model.memory.load_s, 3),
             },
         )
-        if not is_trained:
+        if not model.manifest.trained:
             logger.warning(
                 "the model %s is not trained: its masks are meaningless. Set EDGESAM_MODEL_DIR to a trained model; "
                 "`python -m model_store list` lists the models",

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.errors import CacheUnavailable
+from service.sam.embedding import model_of_key
 
 KEY: Final = "edgesam:models"
 # Models that are recorded. A deletion costs one command for each.
@@ -61,25 +62,22 @@ class ModelRegistry:
         self._every_s = min(REGISTER_EVERY_S, ttl_s / 10)
         self._registered_at: dict[tuple[str, str], float] = {}
 
-    async def register(self, fingerprint: str, dtype: str) -> None:
+    async def register(self, key: str) -> None:
         """Record that Redis may have embeddings of a model. Most calls do nothing: a record serves for some seconds.
 
         A Redis that does not answer takes no embedding either, so its failure is none of this method.
 
         Args:
-            fingerprint: Fingerprint of the model.
-            dtype: Type of the tokens in the caches.
+            key: Key of an embedding of the model.
         """
-        model, now = (fingerprint, dtype), monotonic()
+        model, now = model_of_key(key), monotonic()
         if now < self._registered_at.get(model, float("-inf")) + self._every_s:
             return
         self._registered_at[model] = now
         now_ms = time() * 1000.0
         times = (round(now_ms), round(now_ms + self._ttl_ms))
         try:
-            await self._client.call(
-                self._breaker, "EVAL", _REGISTER, 1, KEY, f"{fingerprint}:{dtype}", *times, MAX_MODELS
-            )
+            await self._client.call(self._breaker, "EVAL", _REGISTER, 1, KEY, ":".join(model), *times, MAX_MODELS)
         except CacheUnavailable as error:
             if not isinstance(error.__cause__, ResponseError):  # a refusal would be repeated with every request
                 self._registered_at.pop(model, None)
