@@ -10,8 +10,10 @@ from service.api.access.keys import ApiKeys
 from service.composition.api import build_api
 from service.composition.cache import build_cache
 from service.composition.inference import build_inference, worker_threads
-from service.inference.backends.runtime import Runtime
+from service.composition.model_folders import ModelFolders
+from service.composition.models import load_models, served_model
 from service.inference.scheduling.executors import TimedExecutor
+from service.inference.served_models import ServedModels
 from service.process import configure_image_libraries
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -20,8 +22,8 @@ from service.telemetry.metrics import Metrics
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the service as an ASGI application.
 
-    `app.state.readiness` is the state that /readyz reports, and `app.state.model` the description of the served model.
-    The model is loaded here and not in the lifespan, so that a damaged artifact fails before the server starts.
+    `app.state.readiness` is the state that /readyz reports, and `app.state.models` the served models.
+    The models are loaded here and not in the lifespan, so that a damaged artifact fails before the server starts.
 
     Args:
         settings: Settings of the service; None reads them from the environment.
@@ -33,33 +35,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_image_libraries()
     metrics = Metrics(CollectorRegistry())
     keys, key_file = _api_keys(settings, metrics)
-    runtime = Runtime(
-        settings.model_dir,
-        provider=settings.provider,
-        threads=worker_threads(settings),
-        decoder=settings.decoder,
-        precision=settings.precision,
-        max_encode_batch=settings.max_encode_batch,
-        engine_cache_dir=settings.engine_cache_dir,
-        encodes=settings.role != "segment",
-        segments=settings.role != "embed",
-    )
+    loaded = load_models(settings, ModelFolders.of(settings).configured())
     closing = AsyncExitStack()  # closes in reverse order
     prompt_executor = TimedExecutor("prompt", worker_threads(settings) + 1)
     closing.callback(prompt_executor.close)
     upload_executor = TimedExecutor("upload", max(1, worker_threads(settings) // 2), low_priority=True)
     closing.callback(upload_executor.close)
-    cache = build_cache(settings, runtime.fingerprint, prompt_executor, metrics, closing)
+    cache = build_cache(settings, prompt_executor, metrics, closing)
     inference = build_inference(
         settings,
-        runtime,
-        cache,
+        has_native_decoder=any(model.runtime.is_native for model in loaded),
         prompt_executor=prompt_executor,
         upload_executor=upload_executor,
         metrics=metrics,
         closing=closing,
     )
-    return build_api(settings, inference, cache, keys=keys, key_file=key_file, metrics=metrics, closing=closing)
+    models = ServedModels([served_model(settings, model, cache, inference) for model in loaded], upload_executor)
+    return build_api(settings, models, inference, cache, keys=keys, key_file=key_file, metrics=metrics, closing=closing)
 
 
 def _api_keys(settings: Settings, metrics: Metrics) -> tuple[ApiKeys | None, KeyFile | None]:

@@ -16,7 +16,9 @@
     │   ├── HeadTooLarge          431  head-too-large           more bytes of headers than the server takes
     │   ├── HeadTimeout           408  head-timeout             the headers came too slowly
     │   ├── NotAcceptable         406  not-acceptable           no such representation of the answer
-    │   └── RangeNotSatisfiable   416  range-not-satisfiable    the range begins behind the end
+    │   ├── RangeNotSatisfiable   416  range-not-satisfiable    the range begins behind the end
+    │   ├── ReloadInProgress      409  reload-in-progress       another reload of the models has not ended
+    │   └── ModelLoadFailed       422  model-load-failed        a model cannot be served; nothing was changed
     ├── the image
     │   ├── UnsupportedImage      415  unsupported-image        not a supported format
     │   ├── UndecodableImage      422  undecodable-image        broken or cut off
@@ -24,6 +26,7 @@
     │   └── UnusableAspectRatio   422  unusable-aspect-ratio    a side would vanish in the encoder's frame
     ├── not found
     │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
+    │   ├── ModelNotFound         404  model-not-found          no served model has this name
     │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
     └── the server
         ├── ImageSourceUnavailable 502 image-source-unavailable  Label Studio does not give an image
@@ -151,6 +154,18 @@ class RangeNotSatisfiable(ServiceError):
     status, code, title = 416, "range-not-satisfiable", "The range lies behind the end"
 
 
+class ReloadInProgress(ServiceError):
+    """Another reload of the models has not ended."""
+
+    status, code, title = 409, "reload-in-progress", "The models are being reloaded"
+
+
+class ModelLoadFailed(ServiceError):
+    """A model of a reload cannot be served. The models that were served before go on."""
+
+    status, code, title = 422, "model-load-failed", "The model cannot be loaded"
+
+
 class UnsupportedImage(ServiceError):
     """The bytes are not an image in a supported format."""
 
@@ -176,9 +191,28 @@ class UnusableAspectRatio(ServiceError):
 
 
 class EmbeddingNotFound(ServiceError):
-    """No embedding of the image is cached for the served model."""
+    """No embedding of the image is cached for the model of the request."""
 
     status, code, title = 404, "embedding-not-found", "The image is not embedded"
+
+    @classmethod
+    def of_model(cls, name: str) -> "EmbeddingNotFound":
+        """Return the error of an image that is not embedded by a model.
+
+        Args:
+            name: Name of the model, which the problem has as its member `model`.
+        """
+        return cls(
+            f"No embedding of this image is cached for the model {name}. POST the image to /embed?model={name}, then "
+            "repeat this request.",
+            extra={"model": name},
+        )
+
+
+class ModelNotFound(ServiceError):
+    """No served model has the name of the request. `models` lists the names of the served models."""
+
+    status, code, title = 404, "model-not-found", "There is no such model"
 
 
 class MaskNotFound(ServiceError):

@@ -51,7 +51,18 @@ class Settings(BaseSettings):
         "segment. segment needs EDGESAM_REDIS_URL.",
     )
     model_dir: Path = Field(
-        BUNDLED_MODEL, description="Folder of the model to serve, with manifest.json and the ONNX graphs."
+        BUNDLED_MODEL,
+        description="Folder of the model to serve, with manifest.json and the ONNX graphs. Where EDGESAM_MODELS is "
+        "set, that is served, and may name this model, too.",
+    )
+    models: Annotated[list[str], NoDecode, BeforeValidator(setting_values.separated_by_commas)] = Field(
+        default_factory=list,
+        description="Models to serve, separated by commas; the first one answers requests that name none. Each is a "
+        "name that is looked up in EDGESAM_MODELS_DIR and among the bundled models, or a folder with a slash, such as "
+        "./mine. Unset: the model of EDGESAM_MODEL_DIR alone.",
+    )
+    models_dir: Path = Field(
+        Path("models"), description="Folder in which models are looked up by their names, one subfolder each."
     )
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
         "auto",

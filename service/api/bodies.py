@@ -10,8 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedEncoding, UnsupportedImage
 
 MULTIPART_FIELD = "image"
-LEVELS_FIELD, BANDS_FIELD = "levels", "bands"
-_FIELDS = {name.encode(): name for name in (MULTIPART_FIELD, LEVELS_FIELD, BANDS_FIELD)}
+LEVELS_FIELD, BANDS_FIELD, MODEL_FIELD = "levels", "bands", "model"
+_FIELDS = {name.encode(): name for name in (MULTIPART_FIELD, LEVELS_FIELD, BANDS_FIELD, MODEL_FIELD)}
 # Boundaries, headers and small further fields around the image.
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 
@@ -59,6 +59,7 @@ async def read_body(
     timeout_s: float,
     min_bytes_per_s: int = 1024,
     grace_s: float = GRACE_S,
+    may_be_empty: bool = False,
 ) -> bytes:
     """Return the whole body of a request.
 
@@ -69,12 +70,13 @@ async def read_body(
         min_bytes_per_s: Lowest average speed after `grace_s`, in bytes per second. It keeps a slow client from holding
             a permit for the whole of `timeout_s`. 0 is no bound.
         grace_s: Time from the first read in which the speed does not count, in seconds.
+        may_be_empty: Whether the route answers a request without a body.
 
     Raises:
         UnsupportedEncoding: The body is compressed. Nothing is read.
         BodyTooLarge: The body has, or announces, more than `max_bytes`. The rest is not read.
         BodyTimeout: The body is too slow, in total or on average.
-        MalformedBody: The body is empty.
+        MalformedBody: The body is empty, and may not be.
     """
     _check_encoding(request)
 
@@ -114,7 +116,7 @@ async def read_body(
             f"{size} bytes of the body arrived in {clock() - started:.1f} s. A body may take {timeout_s:g} s and needs "
             f"at least {min_bytes_per_s} bytes per second. Send it faster, or send a smaller image."
         ) from error
-    if size == 0:
+    if size == 0 and not may_be_empty:
         raise MalformedBody("The body is empty. Send the bytes of an image, or JSON where the address takes JSON.")
     return b"".join(chunks)
 

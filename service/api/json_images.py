@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MULTIPART_FIELD, without_bom
+from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MODEL_FIELD, MULTIPART_FIELD, without_bom
 from service.api.problems import broken_rule, invalid_request
 from service.errors import BodyTooLarge, MalformedBody, UnsupportedImage
 
@@ -14,7 +14,7 @@ from service.errors import BodyTooLarge, MalformedBody, UnsupportedImage
 # groups of four characters.
 _PIECE_BYTES: Final = 256 * 1024
 
-# A document around an image has three members. Every member costs time before the schema is checked.
+# A document around an image has four members. Every member costs time before the schema is checked.
 _MAX_COMMAS: Final = 64
 
 # Beginning of an upload that is looked at.
@@ -44,6 +44,7 @@ class _EmbedDocument(BaseModel):
     image: bytes
     levels: str | None = None
     bands: str | None = None
+    model: str | None = None
 
     @field_validator("bands", mode="before")
     @classmethod
@@ -70,7 +71,7 @@ def json_fields(body: bytes, *, max_image_bytes: int) -> dict[str, bytes]:
     except ValidationError as error:
         raise invalid_request(error) from error
     fields = {MULTIPART_FIELD: decode_base64(document.image, max_bytes=max_image_bytes)}
-    further = {LEVELS_FIELD: document.levels, BANDS_FIELD: document.bands}
+    further = {LEVELS_FIELD: document.levels, BANDS_FIELD: document.bands, MODEL_FIELD: document.model}
     return fields | {name: value.encode() for name, value in further.items() if value is not None}
 
 

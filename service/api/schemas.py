@@ -22,6 +22,7 @@ from service.sam.masks import Multimask
 
 MAX_PROMPTS = 256  # what the schema allows; the setting max_prompts may allow less
 MAX_POINTS = 64
+MAX_MODEL_NAME = 64
 
 Format = Literal["rle", "png", "polygon", "logits", "none"]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -48,7 +49,9 @@ Orientation = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class RequestModel(BaseModel):
+    """A body of a request. Unknown members are an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -61,7 +64,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class PointModel(_Request):
+class PointModel(RequestModel):
     """A point in pixels of the upright image. The centre of the first pixel is (0.5, 0.5)."""
 
     x: Coordinate
@@ -82,7 +85,7 @@ class PointModel(_Request):
         return dict(zip(("x", "y", "label"), value, strict=False))
 
 
-class PromptModel(_Request):
+class PromptModel(RequestModel):
     """A prompt for one object: any combination of points, a box and one mask to refine."""
 
     points: Annotated[list[PointModel], Field(max_length=MAX_POINTS)] = []
@@ -109,7 +112,7 @@ class PromptModel(_Request):
         return self
 
 
-class SegmentRequest(_Request):
+class SegmentRequest(RequestModel):
     """Prompts on an image that was embedded before."""
 
     model_config = ConfigDict(
@@ -131,6 +134,13 @@ class SegmentRequest(_Request):
         return _whole(value)
 
     image_hash: ImageIdText
+    model: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_MODEL_NAME,
+            description="Name of the model that embedded the image, as in /models. Without it the first model there.",
+        ),
+    ] = None
     prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]
     multimask: Annotated[
         Multimask,
@@ -187,7 +197,7 @@ class EmbedResponse(BaseModel):
     levels: AppliedLevels = Field(
         description="How samples became grey levels. full: white is the largest number that the samples can hold."
     )
-    model: str
+    model: str = Field(description="Name of the model that embedded the image. /segment takes it as `model`.")
     cached: Literal["memory", "redis"] | None = Field(
         description="Cache tier that had the embedding. null: it was computed now."
     )
@@ -248,80 +258,6 @@ class SegmentResponse(BaseModel):
     orientation: Orientation
     model: str
     results: list[ResultModel]
-
-
-class ModelFileModel(BaseModel):
-    """A file that decoding in the browser needs."""
-
-    file: str = Field(description="Name of the file, by which graphs refer to it.")
-    sha256: str = Field(description="SHA-256 of the file, which is also its address: /models/files/{sha256}.")
-    size_bytes: int
-
-
-class RankingModel(BaseModel):
-    """The rule behind `score`: bias of the output + stability × its stability + predicted_iou × its predicted IoU.
-
-    The sum is limited to 0..1.
-    """
-
-    bias: tuple[float, float, float, float] = Field(description="Bias of each of the decoder's four outputs.")
-    stability: float = Field(description="Weight of the stability score.")
-    predicted_iou: float = Field(description="Weight of the predicted IoU.")
-
-
-class AutoMasksModel(BaseModel):
-    """The outputs of the decoder, 0 to 3, that a prompt gets with `multimask` auto."""
-
-    ambiguous: list[int] = Field(description="Outputs that a single point alone gets, as many masks.")
-    other: list[int] = Field(description="Outputs among which the best one is the answer to all other prompts.")
-
-
-class ModelModel(BaseModel):
-    """The served model, its properties, and the bounds of requests."""
-
-    name: str
-    architecture: str
-    encoder: str = Field(description="Name of the image encoder.")
-    fingerprint: str
-    trained: bool
-    licence: str
-    training_data: str
-    measured: dict[str, float]
-    notes: str
-    summary: str = Field(description="Use of the model, one sentence; empty where it is not stated.")
-    card: str = Field(description="Address of the model card; empty where there is none.")
-    image_size: int = Field(description="Side of the encoder's input, pixels. Prompts do not depend on it.")
-    upsample_mode: str | None = Field(
-        description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."
-    )
-    ranking: RankingModel
-    auto_masks: AutoMasksModel
-    norm_epsilon: float = Field(description="Epsilon of the layer norms in the decoder's transformer.")
-    precision: str = Field(description="Precision of encoder and decoder; both, joined by +, where they differ.")
-    weights: str
-    provider: str = Field(
-        description="Execution provider of encoder and decoder; both, joined by +, where they differ."
-    )
-    granularity: bool = Field(description="Whether /segment takes granularity auto.")
-    decoder: str = Field(description="Prompt decoder: native with its instruction set, onnx (the graph), or none.")
-    provider_timings_ms: dict[str, dict[str, float]] = Field(
-        description="Times by which auto selected the provider, by graph (encoder, decoder) and provider, in ms. Empty "
-        "where there was no choice."
-    )
-    role: str = Field(description="Role of this replica: all, embed or segment.")
-    threads: int
-    embedding_dtype: str
-    files: dict[str, ModelFileModel] = Field(
-        description="Files for decoding in the browser, by part: the graphs prepare and decoder, and parameters where "
-        "the decoder refers to them. Empty where this is not offered."
-    )
-    limits: dict[str, float]
-
-
-class ModelsResponse(BaseModel):
-    """The models of this process. There is always one."""
-
-    models: list[ModelModel]
 
 
 class ProblemModel(BaseModel):

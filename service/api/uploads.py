@@ -1,14 +1,22 @@
 """The image of an upload to /embed, and how its samples are read: from the query and from the fields of a form."""
 
 from collections.abc import Callable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Query
 from pydantic import AfterValidator, WithJsonSchema
 
-from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MULTIPART_FIELD, MULTIPART_OVERHEAD_BYTES, fields_of
+from service.api.bodies import (
+    BANDS_FIELD,
+    LEVELS_FIELD,
+    MODEL_FIELD,
+    MULTIPART_FIELD,
+    MULTIPART_OVERHEAD_BYTES,
+    fields_of,
+)
 from service.api.json_images import check_beginning, json_fields
 from service.api.problems import broken_rule
+from service.api.schemas import MAX_MODEL_NAME
 from service.inference.embed import Upload
 from service.sam.decoded_image import USUAL, Levels, ReadOptions
 from service.sam.image_id import BANDS_PATTERN, parse_bands, parse_levels
@@ -33,7 +41,12 @@ BandsQuery = Annotated[
     ),
 ]
 
-_FORM_VALUE_BYTES: Final = 64  # of the longest value, and more
+ModelQuery = Annotated[
+    str | None,
+    Query(max_length=MAX_MODEL_NAME, description="Name of the model, as in /models. Without it the first model there."),
+]
+
+_FORM_VALUE_BYTES: Final = MAX_MODEL_NAME + 1  # more than of the longest value
 
 
 def max_upload_bytes(content_type: str, max_image_bytes: int) -> int:
@@ -49,14 +62,17 @@ def max_upload_bytes(content_type: str, max_image_bytes: int) -> int:
     return max_image_bytes + (MULTIPART_OVERHEAD_BYTES if content_type.startswith("multipart/") else 0)
 
 
-def upload_of(body: bytes, *, content_type: str, levels: Levels, bands: str | None, max_image_bytes: int) -> Upload:
-    """Return the image in the body of an upload, and how it is read. Blocking.
+def upload_of(
+    body: bytes, *, content_type: str, levels: Levels, bands: str | None, model: str | None, max_image_bytes: int
+) -> Upload:
+    """Return the image in the body of an upload, how it is read, and the model that embeds it. Blocking.
 
     Args:
         body: Body of an upload: raw, multipart or JSON.
         content_type: Value of Content-Type; empty if the request has none.
         levels: Levels from the query.
         bands: Bands from the query.
+        model: Name of the model from the query.
         max_image_bytes: Size of the largest image, in bytes.
 
     Raises:
@@ -68,15 +84,18 @@ def upload_of(body: bytes, *, content_type: str, levels: Levels, bands: str | No
     check_beginning(fields[MULTIPART_FIELD])
     asked_levels = _field(fields, LEVELS_FIELD, parse_levels)
     asked_bands = _field(fields, BANDS_FIELD, parse_bands)
+    asked_model = _field(fields, MODEL_FIELD, str)
     queried = ReadOptions(levels, None if bands is None else parse_bands(bands))
-    for name, query, form, usual in (
+    compared: tuple[tuple[str, Any, Any, Any], ...] = (
         (LEVELS_FIELD, queried.levels, asked_levels, USUAL.levels),
         (BANDS_FIELD, queried.bands, asked_bands, USUAL.bands),
-    ):
+        (MODEL_FIELD, model, asked_model, None),
+    )
+    for name, query, form, usual in compared:
         if form is not None and query not in (form, usual):
             raise broken_rule(f"/{name}", f"the query and the form have different {name}. Send one of them.")
     options = ReadOptions(asked_levels or queried.levels, asked_bands or queried.bands)
-    return Upload(fields[MULTIPART_FIELD], options)
+    return Upload(fields[MULTIPART_FIELD], options, model if asked_model is None else asked_model)
 
 
 def _is_json(content_type: str) -> bool:

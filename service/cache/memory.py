@@ -1,5 +1,6 @@
 """The cache tier in the memory of the process, bounded in bytes. It evicts the least recently used value first."""
 
+import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -146,6 +147,21 @@ class MemoryCache(Generic[M]):
         self._entries[key] = (entry[0], self._clock() + self.ttl_s)
         self._entries.move_to_end(key)
         return True
+
+    def detached(self, is_dropped: Callable[[str], bool]) -> "MemoryCache[M]":
+        """Drop some values, and return a cache without values that takes the place of this one for their owner.
+
+        It stores nothing, and counts its look-ups as this one does.
+
+        Args:
+            is_dropped: Function that returns whether the value with a key is dropped here.
+        """
+        for key in [key for key in self._entries if is_dropped(key)]:
+            self._drop(key)
+        other = copy.copy(self)
+        other._max_bytes = other._held_bytes = 0  # noqa: SLF001 - of this class
+        other._entries, other._groups = OrderedDict(), {}  # noqa: SLF001 - as above
+        return other
 
     async def aclose(self) -> None:
         """Delete all values."""

@@ -43,6 +43,10 @@ class RecentDeletions:
         """
         self._droppers.append(drop)
 
+    def unwatch(self, drop: Callable[[str], bool]) -> None:
+        """Call a function no more that `watch` was given."""
+        self._droppers.remove(drop)
+
     def add(self, key: str) -> bool:
         """Drop an image from this process and return whether the process had any value of it.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
@@ -27,13 +27,21 @@ from service.api.problems import install_problem_handlers
 from service.api.routes.docs import install_docs_routes
 from service.api.routes.embed import install_embed_routes
 from service.api.routes.health import Readiness, install_health_routes, install_metrics_route
-from service.api.routes.models import ModelFile, announce_model, describe_model, install_model_routes, read_model_files
+from service.api.routes.models import (
+    Replica,
+    announce_models,
+    announce_ready,
+    install_model_routes,
+    install_reload_route,
+)
 from service.api.routes.playground import install_playground
 from service.api.routes.segment import SEGMENT_ROUTE, install_segment_route
-from service.api.schemas import ModelModel
 from service.composition.cache import Cache
 from service.composition.inference import CLOSE_TIMEOUT_S, Inference
+from service.composition.reload import ModelReload
 from service.inference.deletion_subscriber import DeletionSubscriber
+from service.inference.image_deletion import ImageDeletion
+from service.inference.served_models import ServedModels
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing
@@ -43,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 def build_api(
     settings: Settings,
+    models: ServedModels,
     inference: Inference,
     cache: Cache,
     *,
@@ -55,7 +64,8 @@ def build_api(
 
     Args:
         settings: Settings of the service.
-        inference: Model and use cases.
+        models: Models and the use cases over them.
+        inference: Queues and threads of all models.
         cache: Caches in memory and in Redis.
         keys: Known API keys; None where none are required.
         key_file: File of API keys, read for the first time; None without one.
@@ -65,8 +75,6 @@ def build_api(
     Raises:
         ValueError: A file of the browser runtime is missing, OpenTelemetry is missing, or a route has no policy.
     """
-    files = _model_files(settings, inference)
-    model = _describe_model(settings, inference, files)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,11 +83,13 @@ def build_api(
             if key_file is not None:
                 closing.callback(key_file.close)
                 key_file.start()
-            _subscribe_to_deletions(settings, inference, cache, closing)
+            _subscribe_to_deletions(settings, models, cache, closing)
             inference.encode_batcher.start()
             inference.decode_batcher.start()
-            await asyncio.to_thread(inference.runtime.warm_up)
-            announce_model(model, metrics)
+            for model in models.all:
+                await asyncio.to_thread(model.warm_up)
+            announce_models(models, metrics, models.all)
+            announce_ready(models, settings.role)
             yield
 
     app = FastAPI(
@@ -94,8 +104,8 @@ def build_api(
         # RequestMiddleware makes the spans and metrics. The framework would look for its own with each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.readiness, app.state.model = Readiness(), model
-    answer_segment = _install_routes(app, settings, inference, cache, model, files, metrics, closing)
+    app.state.readiness, app.state.models = Readiness(), models
+    answer_segment = _install_routes(app, settings, models, inference, cache, metrics, closing)
     install_document(app, needs_key=keys is not None)
 
     rate_limiters = RateLimiters(cache.redis.buckets)
@@ -124,33 +134,33 @@ def build_api(
 def _install_routes(
     app: FastAPI,
     settings: Settings,
+    models: ServedModels,
     inference: Inference,
     cache: Cache,
-    model: ModelModel,
-    files: Mapping[str, ModelFile],
     metrics: Metrics,
     closing: AsyncExitStack,
 ) -> Callable[[Request], Awaitable[Response]]:
     """Add all routes and the handlers of errors; return the function that answers /segment."""
-    embedder, segmenter, executor = inference.embedder, inference.segmenter, inference.prompt_executor
-    limits = _request_limits(settings)
-    install_embed_routes(
-        app,
-        embedder,
-        executor=executor,
-        limits=limits,
-        expires_in_s=settings.cache_ttl_s,
-        model=model.name,
-        fingerprint=model.fingerprint,
+    executor, limits = inference.prompt_executor, _request_limits(settings)
+    deletion = ImageDeletion(
+        models,
+        recent_deletions=cache.recent_deletions,
+        deletions=cache.redis.deletions,
+        registry=cache.redis.registry,
+        dtype=settings.embedding_dtype,
     )
-    answer_segment = install_segment_route(app, segmenter, executor=executor, limits=limits, model=model)
-    install_model_routes(app, model, files)
-    exchange = Exchange(
-        embedder, segmenter, executor, limits, model.name, settings.label_studio_files, _downloads(settings, closing)
+    install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
+    answer_segment = install_segment_route(app, models, executor=executor, limits=limits)
+    install_model_routes(app, models, _replica(settings), offers_files=settings.browser_runtime_dir is not None)
+    reload = ModelReload(
+        settings, models, cache, inference, on_replaced=lambda loaded: announce_models(models, metrics, loaded)
     )
+    closing.push_async_callback(reload.aclose)
+    install_reload_route(app, reload.reload, limits)
+    exchange = Exchange(models, executor, limits, settings.label_studio_files, _downloads(settings, closing))
     install_adapters(app, settings.adapters, exchange)
     readiness: Readiness = app.state.readiness
-    install_health_routes(app, readiness, model=model.name, trained=model.trained, redis=cache.redis.describe)
+    install_health_routes(app, readiness, models=models, redis=cache.redis.describe)
     if settings.metrics_port is None and settings.metrics_access != "off":
         install_metrics_route(app, metrics.registry, access=settings.metrics_access)
     install_playground(app, settings.browser_runtime_dir)
@@ -161,19 +171,10 @@ def _install_routes(
     return answer_segment
 
 
-def _model_files(settings: Settings, inference: Inference) -> Mapping[str, ModelFile]:
-    """Return the files for decoding in the browser; empty where this is not offered."""
-    if settings.browser_runtime_dir is None:
-        return {}
-    return read_model_files(settings.model_dir, inference.runtime.manifest)
-
-
-def _describe_model(settings: Settings, inference: Inference, files: Mapping[str, ModelFile]) -> ModelModel:
-    return describe_model(
-        inference.runtime,
+def _replica(settings: Settings) -> Replica:
+    return Replica(
         role=settings.role,
         embedding_dtype=settings.embedding_dtype,
-        files=files,
         limits={
             "max_image_bytes": settings.max_image_bytes,
             "max_image_pixels": settings.max_image_pixels,
@@ -224,15 +225,14 @@ def _serve_metrics(settings: Settings, metrics: Metrics, closing: AsyncExitStack
     logger.info("metrics", extra={"port": server.server_port})
 
 
-def _subscribe_to_deletions(settings: Settings, inference: Inference, cache: Cache, closing: AsyncExitStack) -> None:
+def _subscribe_to_deletions(settings: Settings, models: ServedModels, cache: Cache, closing: AsyncExitStack) -> None:
     """Receive the deletions of other replicas, where Redis is set."""
     if cache.redis.deletions is None:
         return
     subscriber = DeletionSubscriber(
         cache.redis.deletions,
-        states=inference.states,
+        served=models.states_by_fingerprint,
         recent_deletions=cache.recent_deletions,
-        fingerprint=inference.runtime.fingerprint,
         dtype=settings.embedding_dtype,
     )
     closing.push_async_callback(subscriber.aclose)

@@ -19,7 +19,7 @@ from service.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The caches of this process and of Redis.
+    """The caches of this process and of Redis. All models share them: every key names its model.
 
     Args:
         redis: Redis backend, which all replicas share.
@@ -34,14 +34,11 @@ class Cache:
     recent_deletions: RecentDeletions
 
 
-def build_cache(
-    settings: Settings, fingerprint: str, executor: TimedExecutor, metrics: Metrics, closing: AsyncExitStack
-) -> Cache:
+def build_cache(settings: Settings, executor: TimedExecutor, metrics: Metrics, closing: AsyncExitStack) -> Cache:
     """Return the caches in memory and in Redis.
 
     Args:
         settings: Settings of the service.
-        fingerprint: Fingerprint of the served model, which is part of every key in Redis.
         executor: Threads that encode and decode the values in Redis.
         metrics: Metrics of the process.
         closing: Stack that gets what has to be closed at the end.
@@ -62,7 +59,6 @@ def build_cache(
     redis = RedisBackend(
         client,
         breaker,
-        fingerprint=fingerprint,
         cache_ttl_s=settings.cache_ttl_s,
         mask_ttl_s=settings.mask_ttl_s,
         lock_ttl_s=settings.redis_lock_ttl_s,

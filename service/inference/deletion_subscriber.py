@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.deletions import Deletions
 from service.errors import CacheUnavailable
 from service.inference.image_states import ImageStates
-from service.sam.embedding import is_embedding_key
+from service.sam.embedding import is_embedding_key, model_of_key
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +22,9 @@ class DeletionSubscriber:
 
     Args:
         deletions: Deletions of all replicas.
-        states: Image states whose keys are checked after an outage.
+        served: Function that returns the image states of each served model by its fingerprint. Their keys are checked
+            after an outage. Keys of other models are ignored.
         recent_deletions: Deletions known to this process, to which the received ones are added.
-        fingerprint: Fingerprint of the served model. Keys of other models are ignored.
         dtype: Type of the tokens in the caches. Keys of other types are ignored.
     """
 
@@ -31,14 +32,12 @@ class DeletionSubscriber:
         self,
         deletions: Deletions,
         *,
-        states: ImageStates,
+        served: Callable[[], Mapping[str, ImageStates]],
         recent_deletions: RecentDeletions,
-        fingerprint: str,
         dtype: str,
     ) -> None:
-        self._states = states
+        self._served = served
         self._recent_deletions = recent_deletions
-        self._fingerprint = fingerprint
         self._dtype = dtype
         self._subscription = deletions.subscription(on_deletion=self._receive, on_subscribed=self._check_all)
         self._checks: asyncio.Task[None] | None = None
@@ -57,7 +56,7 @@ class DeletionSubscriber:
     def _receive(self, key: str) -> None:
         # The channel also carries keys of other models, and any text that another user publishes. Redis needs no check:
         # the tombstone there refuses a value of this image that is being stored.
-        if is_embedding_key(key, self._fingerprint, self._dtype):
+        if any(is_embedding_key(key, fingerprint, self._dtype) for fingerprint in self._served()):
             self._recent_deletions.add(key)
 
     def _check_all(self) -> None:
@@ -68,11 +67,13 @@ class DeletionSubscriber:
 
     async def _check_memory(self) -> None:
         """Drop the images in memory that another replica deleted meanwhile. Keep those that Redis merely lost."""
-        for key in self._states.keys_in_memory():
-            while True:
+        keys = {key for states in self._served().values() for key in states.keys_in_memory()}
+        for key in keys:
+            # A model that a reload has removed meanwhile took its states along.
+            while (states := self._served().get(model_of_key(key)[0])) is not None:
                 await asyncio.sleep(PAUSE_S)
                 try:
-                    await self._states.check(key)
+                    await states.check(key)
                     break
                 except CacheUnavailable as error:  # the breaker may still be open when the subscription is back
                     await asyncio.sleep(error.retry_after_s or 1.0)

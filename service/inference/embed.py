@@ -1,6 +1,5 @@
 """Embedding images, and looking up, reading and deleting their embeddings: the use cases behind /embed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,13 +9,13 @@ from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.image_states import ImageStates, Tier
-from service.inference.model_batchers import EmbeddingDtype, EncodedFrame, Frame
+from service.inference.model_batchers import EmbeddingDtype, EncodedFrame, EncodeItem, Frame
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import Caller
 from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
 from service.sam.decoded_image import USUAL, ImageInfo, ReadOptions
-from service.sam.embedding import ImageEmbedding, image_hash, includes
+from service.sam.embedding import ImageEmbedding, includes
 from service.sam.image_guards import check_aspect_ratio
 from service.sam.image_id import ImageId, parse_image_id
 from service.sam.images import decode_image
@@ -31,10 +30,12 @@ class Upload:
     Args:
         data: Bytes of the file.
         options: How the bytes are read.
+        model: Name of the model that embeds the image; None for the default model.
     """
 
     data: bytes
     options: ReadOptions = USUAL
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,13 @@ class EmbedResult:
         image_id: Id by which prompts name the image: its hash, and how it is read.
         image: Size of the upright image, and how its file was read.
         cached: Cache tier that had the embedding; None if it was computed for this answer.
+        model: Name of the model that embedded the image.
     """
 
     image_id: str
     image: ImageInfo
     cached: Tier | None
+    model: str
 
     @property
     def image_hash(self) -> str:
@@ -63,15 +66,15 @@ class EmbedResult:
 
 
 class Embedder:
-    """Computes the embeddings of images, and manages those in the caches.
+    """Computes the embeddings of images by one model, and manages those in the caches.
 
     Args:
-        runtime: Model that is served.
-        batcher: Queue and threads of the image encoder.
+        runtime: Model that embeds.
+        batcher: Queue and threads of the image encoders.
         states: Image states in memory, and embeddings in Redis.
         shared_flight: Lock across replicas, so that one of them encodes an image; None without Redis.
         recent_deletions: Images that were deleted in the last minutes.
-        executor: Threads that hash, decode and resize images.
+        executor: Threads that decode and resize images.
         dtype: Type to which the tokens are rounded before anything else reads them. All tiers and all replicas so
             decode the same numbers.
         max_pixels: Largest accepted image, in pixels.
@@ -81,7 +84,7 @@ class Embedder:
         self,
         *,
         runtime: Runtime,
-        batcher: DynamicBatcher[Frame, EncodedFrame],
+        batcher: DynamicBatcher[EncodeItem, EncodedFrame],
         states: ImageStates,
         shared_flight: SharedFlight[ImageEmbedding] | None,
         recent_deletions: RecentDeletions,
@@ -89,8 +92,7 @@ class Embedder:
         dtype: EmbeddingDtype,
         max_pixels: int,
     ) -> None:
-        self._manifest = runtime.manifest
-        self._fingerprint = runtime.fingerprint
+        self._runtime = runtime
         self._batcher = batcher
         self._states = states
         self._shared_flight = shared_flight
@@ -98,17 +100,18 @@ class Embedder:
         self._dtype = dtype
         self._max_pixels = max_pixels
         self._flights: SingleFlight[EmbedResult] = SingleFlight()
+        self._recent_deletions = recent_deletions
         recent_deletions.watch(self._detach)
 
-    async def embed(self, body: bytes, unwrap: Callable[[bytes], Upload], context: RequestContext) -> EmbedResult:
+    async def embed(self, upload: Upload, image_hash: str, context: RequestContext) -> EmbedResult:
         """Put the embedding of an image into the caches. After that every replica can segment the image.
 
-        1. Unwrap and hash the bytes. 2. Look the image up before it is decoded. 3. Let one of several requests with
-        the same image compute. 4. Decode, resize, encode and prepare the image. 5. Store it in memory and in Redis.
+        1. Look the image up before it is decoded. 2. Let one of several requests with the same image compute.
+        3. Decode, resize, encode and prepare the image. 4. Store it in memory and in Redis.
 
         Args:
-            body: Body of the request.
-            unwrap: Function that takes the image out of the body. It runs in a worker thread.
+            upload: Image, and how it is read.
+            image_hash: SHA-256 of the image's bytes.
             context: Context of the request.
 
         Raises:
@@ -116,15 +119,17 @@ class Embedder:
             Overloaded, DeadlineExceeded, NotReady: The server cannot answer now.
         """
         async with context.deadline.bound():
-            upload, hashed = await self._executor.run(context.timings, _unwrap_and_hash, body, unwrap, context.timings)
-            del body  # an image in a multipart body would be held twice while it is encoded
-            key = self._key(str(ImageId(hashed, upload.options)), context.caller)
+            key = self._key(str(ImageId(image_hash, upload.options)), context.caller)
             state = self._states.peek(key.cache_key)
             if state is not None and await self._states.ensure_shared(key.cache_key, state):
-                return EmbedResult(key.image_id, state.embedding.info, "memory")
+                return self._result(key, state.embedding.info, "memory")
             return await self._flights.run(
                 key.cache_key, lambda: self._embed_missing(key, upload, context.restarted()), context.timings
             )
+
+    def retire(self) -> None:
+        """Take no part in later deletions, after the model was removed. Uploads in progress go on and end."""
+        self._recent_deletions.unwatch(self._detach)
 
     async def contains(self, image_id: str, caller: Caller) -> tuple[Tier, ImageInfo] | None:
         """Return the cache tier that has an image's embedding, and the image's size; None if no tier has it.
@@ -154,7 +159,7 @@ class Embedder:
             return await self._states.embedding(self._key(image_id, context.caller).cache_key, context.timings)
 
     async def delete(self, image_id: str, context: RequestContext) -> bool:
-        """Delete an image in this process and in Redis, and publish the deletion to the other replicas.
+        """Delete an image of this model in this process and in Redis, and publish the deletion to the other replicas.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -175,7 +180,10 @@ class Embedder:
             return await self._states.delete(key)
 
     def _key(self, image_id: str, caller: Caller) -> ImageKey:
-        return ImageKey(image_id, caller.namespace, self._fingerprint, self._dtype)
+        return ImageKey(image_id, caller.namespace, self._runtime.fingerprint, self._dtype)
+
+    def _result(self, key: ImageKey, image: ImageInfo, cached: Tier | None) -> EmbedResult:
+        return EmbedResult(key.image_id, image, cached, self._runtime.manifest.name)
 
     def _detach(self, cache_key: str) -> bool:
         """Let an upload after a deletion compute anew, although an upload before the deletion may still compute."""
@@ -189,7 +197,7 @@ class Embedder:
             found = await self._states.look_up(key.cache_key, context)
             if found is not None:
                 state, tier = found
-                return EmbedResult(key.image_id, state.embedding.info, tier)
+                return self._result(key, state.embedding.info, tier)
             tombstone = await self._states.tombstone(key.cache_key)
         except CacheUnavailable:
             pass  # the tombstone is read again when the embedding is stored in Redis
@@ -198,7 +206,7 @@ class Embedder:
             claim = await self._shared_flight.claim(key.cache_key, context.timings)
             if not isinstance(claim, Lease):
                 await self._states.prepare(key.cache_key, claim, context)
-                return EmbedResult(key.image_id, claim.info, "redis")
+                return self._result(key, claim.info, "redis")
             lease = claim
         try:
             embedding = await self._encode(upload, context)
@@ -206,12 +214,12 @@ class Embedder:
         finally:
             if lease is not None:  # waiting replicas find the value now, or may compute it at once
                 await lease.release()
-        return EmbedResult(key.image_id, embedding.info, None)
+        return self._result(key, embedding.info, None)
 
     async def _encode(self, upload: Upload, context: RequestContext) -> ImageEmbedding:
         timings = context.timings
         frame, info = await self._executor.run(timings, self._read, upload, timings)
-        done = await self._batcher.submit(frame, caller=context.caller.name)
+        done = await self._batcher.submit(EncodeItem(self._runtime, frame), caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
         return ImageEmbedding(done.result.tokens, info.size, done.result.proposals, info.orientation, info.levels)
@@ -220,14 +228,8 @@ class Embedder:
         """Decode and resize an image. Blocking."""
         with timings.measure("decode_image"):
             image = decode_image(upload.data, max_pixels=self._max_pixels, options=upload.options)
-        manifest = self._manifest
+        manifest = self._runtime.manifest
         check_aspect_ratio(image.size, manifest.image_size)
         with timings.measure("preprocess"):
             frame = preprocess(image.pixels, manifest.mean, manifest.std, manifest.image_size, original_size=image.size)
         return frame, ImageInfo(image.size, image.orientation, image.levels)
-
-
-def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], Upload], timings: Timings) -> tuple[Upload, str]:
-    with timings.measure("hash"):
-        upload = unwrap(body)
-        return upload, image_hash(upload.data)

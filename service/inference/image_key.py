@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from service.sam.embedding import embedding_key, mask_key
+from service.sam.embedding import embedding_key, mask_key, model_of_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,8 @@ class ImageKey:
     def mask_key(self, mask_id: str) -> str:
         """Return the cache key of one of the image's masks."""
         return mask_key(self.cache_key, mask_id)
+
+
+def is_of_model(fingerprint: str, key: str) -> bool:
+    """Return whether a cache key is that of an image or mask of the model with this fingerprint."""
+    return model_of_key(key)[0] == fingerprint

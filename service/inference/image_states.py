@@ -16,6 +16,7 @@ from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.image_state import ImageState
 from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
+from service.inference.image_key import is_of_model
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
@@ -27,10 +28,6 @@ Tier = Literal["memory", "redis"]
 
 # Seconds until an embedding that Redis did not take is offered to it again, when a prompt uses the image.
 UNSHARED_RETRY_S = 5.0
-
-_NOT_FOUND = (
-    "No embedding of this image is cached for the served model. POST the image to /embed, then repeat this request."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +45,18 @@ class _Upload:
 
 
 class ImageStates:
-    """The memory tier of prepared image states in front of the Redis tier of embeddings.
+    """The image states of one model: the memory tier, which all models share, in front of the Redis tier of embeddings.
 
     Redis must keep the embeddings that memory serves, since the next prompt may reach another replica. So an embedding
     in use is renewed in Redis, and stored again if Redis lost it.
 
-    A deleted embedding is kept nowhere, also not by work that began before the deletion. An embedding that was
-    uploaded after its deletion is kept, also while Redis has not taken it yet and still has the tombstone.
+    A deleted embedding is kept nowhere, also not by work that began before the deletion. An embedding that was uploaded
+    after its deletion is kept, also while Redis has not taken it yet and still has the tombstone.
 
     Keys are cache keys of images (`ImageKey.cache_key`).
 
     Args:
-        memory: Memory tier of this process, grouped by `service.sam.embedding.deletion_group`.
+        memory: Memory tier of this process, of all models, grouped by `service.sam.embedding.deletion_group`.
         shared: Redis tier of all replicas; None without Redis.
         deletions: Deletions of all replicas; None without Redis.
         recent_deletions: Images that were deleted in the last minutes, by any replica.
@@ -95,8 +92,13 @@ class ImageStates:
         recent_deletions.watch(self._drop)
 
     def keys_in_memory(self) -> list[str]:
-        """Return the keys of the images in memory."""
+        """Return the keys of the images in memory, of all models."""
         return self._memory.keys()
+
+    def retire(self) -> None:
+        """Drop this model's states from memory, and use memory no more: a later model may have the same keys."""
+        self._memory = self._memory.detached(partial(is_of_model, self._runtime.fingerprint))
+        self._recent_deletions.unwatch(self._drop)
 
     def peek(self, key: str) -> ImageState | None:
         """Return the state if memory has it, and renew its time to live there."""
@@ -142,7 +144,7 @@ class ImageStates:
                 return state.embedding
             embedding = await self._shared_embedding(key)
         if embedding is None:
-            raise EmbeddingNotFound(_NOT_FOUND)
+            raise EmbeddingNotFound.of_model(self._runtime.manifest.name)
         return embedding
 
     async def look_up(self, key: str, context: RequestContext) -> tuple[ImageState, Tier] | None:
@@ -343,5 +345,5 @@ class ImageStates:
                 retry_after_s=error.retry_after_s,
             ) from error
         if found is None:
-            raise EmbeddingNotFound(_NOT_FOUND)
+            raise EmbeddingNotFound.of_model(self._runtime.manifest.name)
         return found[0]

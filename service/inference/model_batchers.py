@@ -1,7 +1,7 @@
-"""The batchers of encoder and decoder: their calls, and the items that share a call.
+"""The batchers of encoders and decoders: their calls, and the items that share a call.
 
-Encoding and decoding have separate queues and threads, so that uploads do not delay prompts. The threads of the encoder
-have a low priority, too.
+All models share both queues, so that bounds and fairness hold over all models. Encoding and decoding have separate
+queues and threads, so that uploads do not delay prompts. The threads of the encoders have a low priority, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +27,19 @@ from service.telemetry.metrics import Metrics
 Frame = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
 Tokens = NDArray[np.float16] | NDArray[np.float32]  # (4096, 256)
 EmbeddingDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodeItem:
+    """An image for the encoder. Images for different models share no call.
+
+    Args:
+        runtime: Model that encodes.
+        frame: Image in the model's frame, (3, S, S).
+    """
+
+    runtime: Runtime
+    frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +75,40 @@ class MaskStates:
 class DecodeItem:
     """Prompts for one decoder call.
 
-    Items are grouped by the object `state`. States of prompts with masks are an object of their own and share no call.
+    Items are grouped by the object `state`, which belongs to one model. States of prompts with masks are an object of
+    their own and share no call.
 
     Args:
+        runtime: Model that decodes.
         state: Image state of S = 1, or of one for each prompt.
         prompts: Prompts on the image.
         original_size: Height and width of the image, in pixels.
+        shares_call: Whether the item may share a call with others on its state. The native decoder takes prompts one
+            by one: the first prompt of a batch would only wait for the last one.
     """
 
+    runtime: Runtime
     state: StateArrays | MaskStates
     prompts: Sequence[Prompt]
     original_size: Size
+    shares_call: bool = True
 
 
 def encode_batcher(
-    runtime: Runtime, *, dtype: EmbeddingDtype, max_batch_size: int, max_queue_size: int, metrics: Metrics
-) -> DynamicBatcher[Frame, EncodedFrame]:
-    """Return the batcher of the encoder. It makes one call at a time, with all threads of its session.
+    *, dtype: EmbeddingDtype, max_batch_size: int, max_queue_size: int, metrics: Metrics
+) -> DynamicBatcher[EncodeItem, EncodedFrame]:
+    """Return the batcher of the encoders. It makes one call at a time, with all threads of its session.
 
     Args:
-        runtime: Model that is served.
         dtype: Type to which the tokens are rounded.
         max_batch_size: Largest number of images in one call.
         max_queue_size: Largest number of images that wait.
         metrics: Metrics of the process.
     """
 
-    def run(frames: Sequence[Frame], _threads: int) -> Sequence[EncodedFrame]:
-        encoded = runtime.encode(frames[0][None] if len(frames) == 1 else np.stack(frames))
+    def run(items: Sequence[EncodeItem], _threads: int) -> Sequence[EncodedFrame]:
+        frames = items[0].frame[None] if len(items) == 1 else np.stack([item.frame for item in items])
+        encoded = items[0].runtime.encode(frames)
         # Copies in any case: a view would keep the tokens of the whole batch in memory.
         return [
             EncodedFrame(as_float16(tokens) if dtype == "float16" else tokens.copy(), proposals)
@@ -99,7 +118,7 @@ def encode_batcher(
     return DynamicBatcher(
         "encode",
         run,
-        group=lambda _: None,
+        group=lambda item: id(item.runtime),
         size=lambda _: 1,
         max_batch_size=max_batch_size,
         max_queue_size=max_queue_size,
@@ -111,7 +130,6 @@ def encode_batcher(
 
 
 def decode_batcher(
-    runtime: Runtime,
     *,
     max_batch_size: int,
     max_queue_size: int,
@@ -120,10 +138,9 @@ def decode_batcher(
     finishers: int,
     metrics: Metrics,
 ) -> DynamicBatcher[DecodeItem, Decoded]:
-    """Return the batcher of the decoder. Items on the same image state share a call, padded with absent tokens.
+    """Return the batcher of the decoders. Items on the same image state share a call, padded with absent tokens.
 
     Args:
-        runtime: Model that is served.
         max_batch_size: Largest number of prompts in one call.
         max_queue_size: Largest number of items that wait.
         calls: Number of calls that run at the same time.
@@ -137,14 +154,14 @@ def decode_batcher(
         points, labels = decoder_inputs(prompts, items[0].original_size)
         state = items[0].state
         arrays = state.arrays() if isinstance(state, MaskStates) else state
-        decoded = runtime.decode(arrays, points, labels, threads=threads)
+        decoded = items[0].runtime.decode(arrays, points, labels, threads=threads)
         ends = accumulate(len(item.prompts) for item in items)
         return [decoded.rows(end - len(item.prompts), end) for item, end in zip(items, ends, strict=True)]
 
     return DynamicBatcher(
         "decode",
         run,
-        group=lambda item: id(item.state),
+        group=lambda item: id(item.state if item.shares_call else item),
         size=lambda item: len(item.prompts),
         max_batch_size=max_batch_size,
         max_queue_size=max_queue_size,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, MaskNotFound
 from service.inference.context import RequestContext
-from service.inference.image_key import ImageKey
+from service.inference.image_key import ImageKey, is_of_model
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.gathering import gather_or_cancel
 from service.sam.embedding import deletion_group, image_of_mask, includes
@@ -72,6 +73,15 @@ class RefinementMasks:
         self._recent_deletions = recent_deletions
         self._store_timeout_s = store_timeout_s
         recent_deletions.watch(self._drop)
+
+    def retire(self, fingerprint: str) -> None:
+        """Drop the masks of a removed model from memory, and neither read nor keep one from now on.
+
+        Args:
+            fingerprint: Fingerprint of the model.
+        """
+        self._memory = self._memory.detached(partial(is_of_model, fingerprint))
+        self._recent_deletions.unwatch(self._drop)
 
     async def find(self, key: ImageKey, mask_ids: Sequence[str], context: RequestContext) -> dict[str, LowResMask]:
         """Return masks by their ids. Those that memory does not have are read from Redis at the same time.

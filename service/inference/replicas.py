@@ -4,12 +4,14 @@ All replicas share embeddings, masks, deletions, the locks of single flight, and
 """
 
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.lock import RedisLock
+from service.cache.redis.models import ModelRegistry
 from service.cache.redis.rate_buckets import RateBuckets
 from service.cache.redis.tier import RedisCache
 from service.inference.refinement_masks import LowResMask
@@ -23,13 +25,27 @@ from service.telemetry.metrics import Metrics
 _MARKS_PER_TTL = 1.2
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCaches:
+    """The caches of one model in Redis. All are None without Redis.
+
+    Args:
+        embeddings: Embeddings of all replicas.
+        masks: Masks for refinement of all replicas.
+        flight: Lock across replicas, so that one of them encodes an image.
+    """
+
+    embeddings: RedisCache[ImageEmbedding] | None = None
+    masks: RedisCache[LowResMask] | None = None
+    flight: SharedFlight[ImageEmbedding] | None = None
+
+
 class RedisBackend:
     """Caches, deletions, locks and rate buckets over one client and one circuit breaker. All are None without Redis.
 
     Args:
         client: Client of Redis, which its owner closes; None without Redis.
         breaker: Circuit breaker of this Redis.
-        fingerprint: Fingerprint of the served model.
         cache_ttl_s: Seconds that an embedding is kept after its last use.
         mask_ttl_s: Seconds that a mask is kept after its last use.
         lock_ttl_s: Seconds until another replica may encode an image whose replica was lost.
@@ -42,44 +58,59 @@ class RedisBackend:
         client: RedisClient | None,
         breaker: CircuitBreaker,
         *,
-        fingerprint: str,
         cache_ttl_s: float,
         mask_ttl_s: float,
         lock_ttl_s: float,
         metrics: Metrics,
         executor: Executor,
     ) -> None:
-        self.embeddings: RedisCache[ImageEmbedding] | None = None
-        self.masks: RedisCache[LowResMask] | None = None
         self.deletions: Deletions | None = None
-        self.flight: SharedFlight[ImageEmbedding] | None = None
+        self.registry: ModelRegistry | None = None
         self.buckets: RateBuckets | None = None
+        self._client = client
         self._breaker = breaker
+        self._cache_ttl_s = cache_ttl_s
+        self._mask_ttl_s = mask_ttl_s
+        self._lock_ttl_s = lock_ttl_s
+        self._metrics = metrics
+        self._executor = executor
         if client is None:
             return
-        self.embeddings = RedisCache(
-            client,
+        self.deletions = Deletions(client, breaker, tombstone_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
+        self.registry = ModelRegistry(client, breaker, ttl_s=cache_ttl_s)
+        self.buckets = RateBuckets(client, breaker)
+
+    def of_model(self, fingerprint: str) -> ModelCaches:
+        """Return the caches of one model.
+
+        Args:
+            fingerprint: Fingerprint of the model. The caches refuse values of another one.
+        """
+        if self._client is None:
+            return ModelCaches()
+        embeddings = RedisCache(
+            self._client,
             EmbeddingCodec(fingerprint),
-            ttl_s=cache_ttl_s,
-            breaker=breaker,
-            metrics=metrics,
-            executor=executor,
+            ttl_s=self._cache_ttl_s,
+            breaker=self._breaker,
+            metrics=self._metrics,
+            executor=self._executor,
+            on_use=None if self.registry is None else self.registry.register,
         )
-        self.masks = RedisCache(
-            client,
+        masks = RedisCache(
+            self._client,
             MaskCodec(fingerprint),
-            ttl_s=mask_ttl_s,
-            breaker=breaker,
-            metrics=metrics,
-            executor=executor,
+            ttl_s=self._mask_ttl_s,
+            breaker=self._breaker,
+            metrics=self._metrics,
+            executor=self._executor,
             lookups=False,
         )
-        self.deletions = Deletions(client, breaker, tombstone_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
-        self.flight = SharedFlight(self.embeddings, RedisLock(client, breaker, ttl_s=lock_ttl_s), ttl_s=lock_ttl_s)
-        self.buckets = RateBuckets(client, breaker)
+        lock = RedisLock(self._client, self._breaker, ttl_s=self._lock_ttl_s)
+        return ModelCaches(embeddings, masks, SharedFlight(embeddings, lock, ttl_s=self._lock_ttl_s))
 
     def describe(self) -> str:
         """Return the state of Redis for /readyz: `off`, `ok`, or `resting` while the circuit breaker is open."""
-        if self.embeddings is None:
+        if self._client is None:
             return "off"
         return "resting" if self._breaker.is_open else "ok"

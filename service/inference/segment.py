@@ -37,16 +37,16 @@ Finished = TypeVar("Finished")
 
 
 class Segmenter:
-    """Answers prompts on embedded images with masks.
+    """Answers prompts on embedded images with masks, by one model.
 
     Args:
-        runtime: Model that is served.
-        batcher: Queue and threads of the prompt decoder.
+        runtime: Model that decodes.
+        batcher: Queue and threads of the prompt decoders.
         states: Image states in memory, and embeddings in Redis.
         masks: Masks of earlier answers, which prompts can refine.
         executor: Threads for work on prompts beside the decoder.
         dtype: Type of the tokens in the caches.
-        max_decode_batch: Largest number of prompts in one decoder call.
+        max_decode_batch: Largest number of prompts in one decoder call. The native decoder takes them one by one.
         mask_functions: Functions that clean and enlarge masks.
     """
 
@@ -68,7 +68,7 @@ class Segmenter:
         self._masks = masks
         self._executor = executor
         self._dtype = dtype
-        self._max_decode_batch = max_decode_batch
+        self._max_decode_batch = 1 if runtime.is_native else max_decode_batch
         self._mask_functions = mask_functions
 
     async def segment(
@@ -138,6 +138,10 @@ class Segmenter:
                 await self._masks.keep(masks)
         return answer
 
+    def retire(self) -> None:
+        """Drop the masks of this model from memory, and keep none from now on."""
+        self._masks.retire(self._runtime.fingerprint)
+
     async def _with_masks(
         self, key: ImageKey, prompts: Sequence[RefinablePrompt], context: RequestContext
     ) -> list[Prompt]:
@@ -194,7 +198,13 @@ class Segmenter:
         masked = None
         if prompts[0].mask_logits is not None:
             masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, timings))
-        item = DecodeItem(masked or state.arrays, prompts, state.embedding.original_size)
+        item = DecodeItem(
+            self._runtime,
+            masked or state.arrays,
+            prompts,
+            state.embedding.original_size,
+            shares_call=not self._runtime.is_native,
+        )
         done = await self._batcher.submit(
             item, partial(_add, add, chunk, prompts), is_admitted=is_admitted, caller=context.caller.name
         )

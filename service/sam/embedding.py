@@ -121,6 +121,12 @@ def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
     return text.startswith(plain, start) and rest.fullmatch(text, start + len(plain)) is not None
 
 
+def model_of_key(key: str) -> tuple[str, str]:
+    """Return the fingerprint and the precision of the tokens in the key of an embedding, or of one of its masks."""
+    _, _, fingerprint, dtype, _ = plain_key(key).split(":", 4)
+    return fingerprint, dtype
+
+
 def variant_key(key: str, variant: str) -> str:
     """Return the cache key of a variant of an image.
 

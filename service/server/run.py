@@ -137,11 +137,14 @@ def _announce(app: FastAPI, urls: Sequence[str], *, shows_text: bool) -> None:
     for url in urls:
         logger.info("listening", extra={"url": url, "playground": f"{url}/", "docs": f"{url}/docs"})
     if shows_text:
-        model = app.state.model
+        default, *others = app.state.models.all
+        runtime = default.runtime
         url = re.sub(r"//(0\.0\.0\.0|\[::\]):", "//127.0.0.1:", urls[0])
-        trained = "" if model.trained else ", NOT TRAINED: its masks mean nothing"
+        trained = "" if default.manifest.trained else ", NOT TRAINED: its masks mean nothing"
+        further = f"  Also   {', '.join(model.name for model in others)}\n" if others else ""
         _print(
-            f"  Model  {model.name} ({model.provider}, {model.threads} threads{trained})\n"
+            f"  Model  {default.name} ({runtime.provider}, {runtime.threads} threads{trained})\n"
+            f"{further}"
             f"  Page   {url}/\n"
             f"  API    {url}/docs\n"
             f"  Stop   Ctrl+C"

@@ -195,7 +195,7 @@ def test_every_route_has_its_intended_policy(tmp_path):
     }  # fmt: skip
     assert {address for address, policy in policies.items() if not policy.roles and not policy.is_open} == {
         ("DELETE", "/embed/{image_hash}"), ("GET", "/docs"), ("HEAD", "/docs"), ("GET", "/openapi.json"),
-        ("HEAD", "/openapi.json"),
+        ("HEAD", "/openapi.json"), ("POST", "/models/reload"),
     }  # fmt: skip
     assert "/models/files/{sha256}" in {path for _, path in policies}
     adapters = [policy for (_, path), policy in policies.items() if path.startswith("/sam")]

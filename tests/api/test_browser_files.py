@@ -10,9 +10,9 @@ from support.raw_http import RawConnection
 from support.service_client import assert_problem, assert_problem_document, open_client, wait_for_in_flight
 from support.service_process import ServiceProcess
 
-from service.api.routes.models import read_model_files
 from service.api.routes.playground import RUNTIME_FILES, RUNTIME_ROUTE, WORKER, read_runtime
 from service.errors import InvalidRequest, Overloaded, RangeNotSatisfiable, Unauthorized
+from service.inference.model_files import read_model_files
 from service.manifest import load_manifest
 from service.settings import BUNDLED_MODEL
 

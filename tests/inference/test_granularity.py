@@ -8,7 +8,7 @@ from support.redis_server import eventually
 
 from service.cache.codecs import EmbeddingCodec
 from service.inference.backends.runtime import Runtime
-from service.inference.model_batchers import encode_batcher
+from service.inference.model_batchers import EncodeItem, encode_batcher
 from service.manifest import load_manifest
 from service.sam.embedding import embedding_to_bytes
 
@@ -31,13 +31,13 @@ def boxes_of(answer):
 async def test_each_image_of_a_batch_has_its_own_copy_of_its_proposals(proposing_artifact, metrics):
     runtime = Runtime(proposing_artifact, provider="cpu", threads=2)
     frames = np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32)
-    batcher = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    batcher = encode_batcher(dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
     together = runtime.encode(frames).proposals
     alone = runtime.encode(frames[1:]).proposals
     batcher.start()
     try:
-        in_batcher = (await batcher.submit(frames[1])).result.proposals
+        in_batcher = (await batcher.submit(EncodeItem(runtime, frames[1]))).result.proposals
     finally:
         await batcher.aclose()
 

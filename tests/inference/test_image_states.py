@@ -411,9 +411,8 @@ async def test_an_error_of_the_checks_after_an_outage_is_logged_and_closing_rais
     way.accept()
     listener = DeletionSubscriber(
         open_states.deletions,
-        states=states,
+        served=lambda: {"model": states},
         recent_deletions=open_states.recent_deletions,
-        fingerprint="model",
         dtype="float16",
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 from support.redis_server import eventually
 
-from service.inference.model_batchers import DecodeItem, decode_batcher, encode_batcher
+from service.inference.model_batchers import DecodeItem, EncodeItem, decode_batcher, encode_batcher
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
 
@@ -17,10 +17,10 @@ def random_state(runtime, seed):
     return runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays
 
 
-def clicks(state, *places):
+def clicks(runtime, state, *places):
     """Return one prompt: a positive click and further negative ones."""
     labels = np.array([POSITIVE, *[NEGATIVE] * (len(places) - 1)], np.int64)
-    return DecodeItem(state, [Prompt(points=np.array(places, np.float64), labels=labels)], (1024, 1024))
+    return DecodeItem(runtime, state, [Prompt(points=np.array(places, np.float64), labels=labels)], (1024, 1024))
 
 
 @asynccontextmanager
@@ -39,14 +39,12 @@ async def submitted_together(batcher, metrics, items, name):
 async def test_prompts_on_several_images_at_once_are_decoded_on_their_own(runtime, metrics):
     first, second = random_state(runtime, 1), random_state(runtime, 2)
     items = [
-        clicks(first, (100, 200)),
-        clicks(second, (100, 200), (700, 30)),
-        clicks(first, (900, 400), (20, 20), (500, 500)),
-        clicks(second, (30, 800)),
+        clicks(runtime, first, (100, 200)),
+        clicks(runtime, second, (100, 200), (700, 30)),
+        clicks(runtime, first, (900, 400), (20, 20), (500, 500)),
+        clicks(runtime, second, (30, 800)),
     ]
-    batcher = decode_batcher(
-        runtime, max_batch_size=8, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics
-    )
+    batcher = decode_batcher(max_batch_size=8, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
 
     async with submitted_together(batcher, metrics, items, "decode") as answers:
         pass
@@ -60,11 +58,9 @@ async def test_prompts_on_several_images_at_once_are_decoded_on_their_own(runtim
 
 async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
     state = random_state(runtime, 1)
-    three = [clicks(state, (100 * i, 50)) for i in range(3)]
-    joined = DecodeItem(state, [prompt for item in three for prompt in item.prompts], (1024, 1024))
-    batcher = decode_batcher(
-        runtime, max_batch_size=4, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics
-    )
+    three = [clicks(runtime, state, (100 * i, 50)) for i in range(3)]
+    joined = DecodeItem(runtime, state, [prompt for item in three for prompt in item.prompts], (1024, 1024))
+    batcher = decode_batcher(max_batch_size=4, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
 
     async with submitted_together(batcher, metrics, [joined, *three], "decode") as answers:
         pass
@@ -76,9 +72,11 @@ async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
 
 async def test_images_encoded_together_come_back_in_order(runtime, metrics):
     frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
-    batcher = encode_batcher(runtime, dtype="float32", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    batcher = encode_batcher(dtype="float32", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
-    async with submitted_together(batcher, metrics, frames, "encode") as answers:
+    async with submitted_together(
+        batcher, metrics, [EncodeItem(runtime, frame) for frame in frames], "encode"
+    ) as answers:
         pass
 
     assert [done.batch_size for done in answers] == [2, 2]
@@ -88,9 +86,11 @@ async def test_images_encoded_together_come_back_in_order(runtime, metrics):
 
 async def test_tokens_are_rounded_in_the_batcher_and_own_their_memory(runtime, metrics):
     frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
-    batcher = encode_batcher(runtime, dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
+    batcher = encode_batcher(dtype="float16", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
-    async with submitted_together(batcher, metrics, frames, "encode") as answers:
+    async with submitted_together(
+        batcher, metrics, [EncodeItem(runtime, frame) for frame in frames], "encode"
+    ) as answers:
         pass
 
     assert [done.result.tokens.dtype for done in answers] == [np.float16, np.float16]

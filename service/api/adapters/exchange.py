@@ -18,8 +18,8 @@ from service.api.request_context import request_context
 from service.inference.embed import Embedder, EmbedResult, Upload
 from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
-from service.inference.segment import Segmenter
 from service.inference.segmentation_builder import Renderer
+from service.inference.served_models import ServedModel, ServedModels
 from service.sam.masks import Multimask
 from service.sam.prompts import Prompt
 
@@ -44,20 +44,16 @@ class Exchange:
     """Access of the adapters to the service: the same use cases and the same bounds as for every request.
 
     Args:
-        embedder: Use cases of embedding.
-        segmenter: Use case of segmenting.
+        models: Served models.
         executor: Threads that parse bodies and write answers.
         limits: Bounds of request bodies and prompts.
-        model: Name of the served model, which tools show.
         files: Folders of the images that a tool may name by an address. None: images come with the request.
         downloads: Access to the images of a Label Studio server. None: no image is fetched.
     """
 
-    embedder: Embedder
-    segmenter: Segmenter
+    models: ServedModels
     executor: TimedExecutor
     limits: RequestLimits
-    model: str
     files: Sequence[Path] = ()
     downloads: StudioDownloads | None = None
 
@@ -92,21 +88,40 @@ class Exchange:
             return self._parsed(body, parse, shorten)
         return await self.executor.run(request.state.timings, self._parsed, body, parse, shorten)
 
-    async def embed(self, request: Request, text: bytes, unwrap: Callable[[bytes], bytes] | None = None) -> EmbedResult:
+    @property
+    def model(self) -> str:
+        """Name of the default model, which tools show."""
+        return self.models.default.name
+
+    @property
+    def embedder(self) -> Embedder:
+        """Use cases of embedding by the default model."""
+        return self.models.default.embedder
+
+    async def embed(
+        self,
+        request: Request,
+        text: bytes,
+        unwrap: Callable[[bytes], bytes] | None = None,
+        model: ServedModel | None = None,
+    ) -> EmbedResult:
         """Embed the image that `text` stands for. An image that is embedded already costs its hash and a look-up.
 
         Args:
             request: Request whose log line gets the tier that had the embedding.
             text: Image in base64, or the text that `unwrap` takes.
             unwrap: Function that makes the bytes of the image from `text`, in a worker thread. None: base64.
+            model: Model that embeds; None for the default model.
 
         Raises:
             MalformedBody, BodyTooLarge: The text is not an image in base64, or is too large.
             ServiceError: Errors of `Embedder.embed`.
         """
         context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the image")
-        result = await self.embedder.embed(text, lambda text: Upload((unwrap or self.image)(text)), context)
-        request.state.cached = result.cached
+        result = await self.models.embed(
+            text, lambda text: Upload((unwrap or self.image)(text)), context, model=model or self.models.default
+        )
+        request.state.cached, request.state.model = result.cached, result.model
         request.state.objective = "images"
         return result
 
@@ -117,16 +132,22 @@ class Exchange:
         prompts: Sequence[Prompt],
         multimask: Multimask,
         renderer: Renderer[Written],
+        model: ServedModel | None = None,
     ) -> Written:
-        """Return the answer that `renderer` writes, with cleaned masks; see `Segmenter.segment`."""
-        request.state.prompts = len(prompts)
+        """Return the answer that `renderer` writes, with cleaned masks; see `Segmenter.segment`.
+
+        Without `model` the default model answers. A reload between the two calls may have changed it, so a caller that
+        embeds first passes the same model to both.
+        """
+        served = model or self.models.default
+        request.state.prompts, request.state.model = len(prompts), served.name
         state = request.scope["state"]
         has_computed_embedding = "cached" in state and state["cached"] is None
         if not has_computed_embedding:  # else the objective of images goes on
             state["objective"] = "clicks"
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
-        return await self.segmenter.segment(image_id, refinable, multimask, renderer, context, cleanup="auto")
+        return await served.segmenter.segment(image_id, refinable, multimask, renderer, context, cleanup="auto")
 
     def image(self, text: bytes) -> bytes:
         """Return the bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

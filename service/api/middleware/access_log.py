@@ -75,7 +75,7 @@ class RequestLog:
             "status": status,
             "duration_ms": round(seconds * 1000, 2),
             "stages_ms": {stage: round(ms, 2) for stage, ms in timings.elapsed_ms().items()},
-            **{key: state[key] for key in ("key", "trace_id", "problem", "cached", "prompts") if key in state},
+            **{key: state[key] for key in ("key", "trace_id", "problem", "model", "cached", "prompts") if key in state},
         }
         if "detail" in state and state["route"] in self._detailed_routes:
             detail = state["detail"][:MOST_DETAIL_CHARACTERS]

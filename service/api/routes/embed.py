@@ -14,11 +14,12 @@ from service.api.bodies import RequestLimits, read_body
 from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_response, strong_etag
 from service.api.rendering import JSON
 from service.api.request_context import request_context
-from service.api.schemas import EmbedResponse, ImageIdText, ProblemModel
-from service.api.uploads import BandsQuery, LevelsQuery, max_upload_bytes, upload_of
+from service.api.schemas import MAX_MODEL_NAME, EmbedResponse, ImageIdText, ProblemModel
+from service.api.uploads import BandsQuery, LevelsQuery, ModelQuery, max_upload_bytes, upload_of
 from service.errors import EmbeddingNotFound
-from service.inference.embed import Embedder
+from service.inference.image_deletion import ImageDeletion
 from service.inference.scheduling.executors import TimedExecutor
+from service.inference.served_models import ServedModels
 from service.sam.decoded_image import LEVELS, ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float16
@@ -52,6 +53,7 @@ _IMAGE_BODY: Final = {
                     "image": {"type": "string", "format": "binary"},
                     "levels": {"type": "string", "enum": list(LEVELS)},
                     "bands": {"type": "string", "pattern": f"^{BANDS_PATTERN}$"},
+                    "model": {"type": "string", "maxLength": MAX_MODEL_NAME},
                 },
             }
         },
@@ -91,13 +93,12 @@ _EMBEDDING_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 def install_embed_routes(
     app: FastAPI,
-    embedder: Embedder,
+    models: ServedModels,
+    deletion: ImageDeletion,
     *,
     executor: TimedExecutor,
     limits: RequestLimits,
     expires_in_s: float,
-    model: str,
-    fingerprint: str,
 ) -> None:
     """Add the four routes of embeddings.
 
@@ -105,29 +106,31 @@ def install_embed_routes(
 
     Args:
         app: Application that gets the routes.
-        embedder: Use cases of embedding.
+        models: Served models.
+        deletion: Deletion of images of all models.
         executor: Threads that convert embeddings for the download.
         limits: Bounds of requests.
         expires_in_s: Time that an embedding is kept after its last use, in seconds.
-        model: Name of the served model.
-        fingerprint: Fingerprint of the served encoder.
     """
 
     @app.post(
         "/embed",
         response_model=EmbedResponse,
-        responses=ProblemModel.responses(400, 401, 403, 408, 413, 415, 422, 429, 503, 504),
+        responses=ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
         openapi_extra={"requestBody": _IMAGE_BODY},
         operation_id="embed",
         summary="Embed an image",
         description="Send the image once; its `image_id` is what /segment takes. An image that is embedded already "
-        'costs a look-up. The body may also be JSON, `{"image": "<base64 or data: URI>"}`, with `levels` and `bands` '
-        "as in a form.",
+        'costs a look-up. The body may also be JSON, `{"image": "<base64 or data: URI>"}`, with `levels`, `bands` '
+        "and `model` as in a form.",
     )
     @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
-    async def embed(request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None) -> Response:
+    async def embed(
+        request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None, model: ModelQuery = None
+    ) -> Response:
+        models.get(model)  # an unknown name is refused before the body is read
         content_type = request.headers.get("content-type", "")
-        result = await embedder.embed(
+        result = await models.embed(
             await read_body(
                 request,
                 max_bytes=max_upload_bytes(content_type, limits.max_image_bytes),
@@ -139,11 +142,13 @@ def install_embed_routes(
                 content_type=content_type,
                 levels=levels,
                 bands=bands,
+                model=model,
                 max_image_bytes=limits.max_image_bytes,
             ),
             request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
         )
         request.state.cached, request.state.objective = result.cached, "images"
+        request.state.model = result.model
         height, width = result.image.size
         answer = EmbedResponse(
             image_hash=result.image_hash,
@@ -152,7 +157,7 @@ def install_embed_routes(
             height=height,
             orientation=result.image.orientation,
             levels=result.image.levels,
-            model=model,
+            model=result.model,
             cached=result.cached,
             expires_in_s=expires_in_s,
         )
@@ -170,10 +175,12 @@ def install_embed_routes(
         description="200 if it is, so that the upload can be skipped. The headers tell what /embed would answer.",
     )
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=SEGMENT))
-    async def head(request: Request, image_hash: ImageIdText) -> Response:
-        found = await embedder.contains(image_hash, request.state.caller)
+    async def head(request: Request, image_hash: ImageIdText, model: ModelQuery = None) -> Response:
+        served = models.get(model)
+        request.state.model = served.name
+        found = await served.embedder.contains(image_hash, request.state.caller)
         if found is None:
-            raise EmbeddingNotFound("No embedding of this image is cached. POST the image to /embed.")
+            raise EmbeddingNotFound.of_model(served.name)
         tier, image = found
         return Response(headers={"X-Cache": tier, **_image_headers(image)})
 
@@ -189,15 +196,17 @@ def install_embed_routes(
         description="For decoding in the browser: the tokens that `prepare.onnx` takes. Single ranges are answered.",
     )
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=EMBED, permit="downloads", replica_role="embed"))
-    async def read_embedding(request: Request, image_hash: ImageIdText) -> Response:
+    async def read_embedding(request: Request, image_hash: ImageIdText, model: ModelQuery = None) -> Response:
+        served = models.get(model)
+        request.state.model = served.name
         context = request_context(request, timeout_s=limits.segment_timeout_s, work="Reading the embedding")
-        embedding = await embedder.read(image_hash, context)
+        embedding = await served.embedder.read(image_hash, context)
         content, etag = await executor.run(context.timings, _tokens, embedding)
         described = {
             "X-Embedding-Shape": ",".join(map(str, embedding.tokens.shape)),
             "X-Embedding-Dtype": "float16",
             **_image_headers(embedding.info),
-            "X-Fingerprint": fingerprint,
+            "X-Fingerprint": served.fingerprint,
         }
         return ranged_response(content, request.headers, etag=etag, described=described)
 
@@ -207,15 +216,15 @@ def install_embed_routes(
         responses=ProblemModel.responses(401, 403, 404, 422, 429, 503, 504),
         operation_id="forget",
         summary="Delete an image",
-        description="Removes the embedding from Redis and from the memory of the replica that answers. The other "
-        "replicas have been notified when this answers, and do the same at once. "
+        description="Removes the embeddings of all models from Redis and from the memory of the replica that answers. "
+        "The other replicas have been notified when this answers, and do the same at once. "
         "Where API keys are required, the key needs the role admin.",
     )
     @with_policy(RoutePolicy(quota=SEGMENT, permit="deletions", replica_role="embed"))
     async def delete(request: Request, image_hash: ImageIdText) -> Response:
         work = "Waiting for the embedding of the image"
         context = request_context(request, timeout_s=limits.embed_timeout_s, work=work)
-        if not await embedder.delete(image_hash, context):
+        if not await deletion.delete(image_hash, context):
             raise EmbeddingNotFound("No embedding of this image is cached, so there is nothing to delete.")
         return Response(status_code=204)
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from service.api.access.policy import ADMIN_ONLY, OPEN, with_policy
 from service.api.schemas import ProblemModel
 from service.errors import NotReady
+from service.inference.served_models import ServedModels
 
 
 class LiveModel(BaseModel):
@@ -25,28 +26,28 @@ class ReadyModel(BaseModel):
     """The process takes work. The state of Redis is reported only: the service also answers without it."""
 
     status: str = "ready"
-    model: str
-    trained: bool
+    model: str = Field(description="Name of the model that answers requests without a model.")
+    trained: bool = Field(description="Whether that model is trained.")
+    models: list[str] = Field(description="Names of all served models. All are loaded and warm.")
     redis: str = Field(description="off, ok, or resting while it is left alone after failures.")
 
 
 class Readiness:
-    """State behind /readyz. The port opens when the model is warm, so only draining makes the process not ready."""
+    """State behind /readyz. The port opens when all models are warm, so only draining makes the process not ready."""
 
     def __init__(self) -> None:
         self.is_draining = False
 
 
 def install_health_routes(
-    app: FastAPI, readiness: Readiness, *, model: str, trained: bool, redis: Callable[[], str]
+    app: FastAPI, readiness: Readiness, *, models: ServedModels, redis: Callable[[], str]
 ) -> None:
     """Add `/livez`, its old name `/healthz`, and `/readyz`.
 
     Args:
         app: Application that gets the routes.
         readiness: State that /readyz reports.
-        model: Name of the served model.
-        trained: Whether the model is trained.
+        models: Served models.
         redis: Function that returns the state of Redis: off, ok or resting.
     """
 
@@ -63,7 +64,13 @@ def install_health_routes(
     async def readyz() -> ReadyModel:
         if readiness.is_draining:
             raise NotReady("The process is stopping. It finishes the requests that it has.", retry_after_s=1.0)
-        return ReadyModel(model=model, trained=trained, redis=redis())
+        default = models.default
+        return ReadyModel(
+            model=default.name,
+            trained=default.manifest.trained,
+            models=[model.name for model in models.all],
+            redis=redis(),
+        )
 
 
 def install_metrics_route(app: FastAPI, registry: CollectorRegistry, *, access: Literal["open", "admin"]) -> None:

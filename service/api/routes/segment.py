@@ -19,7 +19,6 @@ from service.api.rendering import JSON, PNG, JsonRenderer, PngRenderer, RenderOp
 from service.api.request_context import request_context
 from service.api.schemas import (
     MAX_POINTS,
-    ModelModel,
     ProblemModel,
     PromptModel,
     SegmentRequest,
@@ -28,8 +27,8 @@ from service.api.schemas import (
 from service.errors import InvalidRequest, NotAcceptable
 from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
-from service.inference.segment import Segmenter
 from service.inference.segmentation_builder import Renderer
+from service.inference.served_models import ServedModel, ServedModels
 from service.sam.logits import decode_logits
 from service.sam.prompts import Prompt
 
@@ -56,16 +55,15 @@ OTHER_COMMAS: Final = 1000 + MAX_RUNS
 
 
 def install_segment_route(
-    app: FastAPI, segmenter: Segmenter, *, executor: TimedExecutor, limits: RequestLimits, model: ModelModel
+    app: FastAPI, models: ServedModels, *, executor: TimedExecutor, limits: RequestLimits
 ) -> Callable[[Request], Awaitable[Response]]:
     """Add `POST /segment`.
 
     Args:
         app: Application that gets the route.
-        segmenter: Use case of segmenting.
+        models: Served models.
         executor: Threads that parse large bodies.
         limits: Bounds of requests.
-        model: Description of the served model.
 
     Returns:
         The function that answers the route, for the fast path around the framework.
@@ -95,6 +93,8 @@ def install_segment_route(
             asked, prompts = _parse(body, limits.max_prompts)
         else:
             asked, prompts = await executor.run(request.state.timings, _parse, body, limits.max_prompts)
+        model = models.get(asked.model)
+        request.state.model = model.name
         _check_granularity(asked, model)
         offered = (JSON, PNG) if len(prompts) == 1 else (JSON,)
         kind = preferred(",".join(request.headers.getlist("accept")), offered)
@@ -105,7 +105,7 @@ def install_segment_route(
         renderer: Renderer[Response] = (
             PngRenderer(options) if kind == PNG else JsonRenderer(asked.image_hash, model.name, len(prompts), options)
         )
-        return await segmenter.segment(
+        return await model.segmenter.segment(
             asked.image_hash,
             prompts,
             asked.multimask,
@@ -137,8 +137,8 @@ def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Refi
     return asked, [_prompt(prompt, f"/prompts/{i}") for i, prompt in enumerate(asked.prompts)]
 
 
-def _check_granularity(asked: SegmentRequest, model: ModelModel) -> None:
-    if asked.granularity == "auto" and not model.granularity:
+def _check_granularity(asked: SegmentRequest, model: ServedModel) -> None:
+    if asked.granularity == "auto" and model.manifest.granularity is None:
         message = (
             f"the served model {model.name} has no granularity module. Leave granularity out, or send a box with the "
             "click. The operator of the service can serve a model that was exported with --granularity."

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
@@ -49,6 +49,7 @@ class RedisCache(Generic[V]):
         metrics: Metrics that count look-ups under the tier "redis".
         executor: Threads that run the codec.
         lookups: Whether look-ups are counted. False for values that should not show in the hit ratio.
+        on_use: Function that is awaited with a key before its value is read, renewed or stored; None for none.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RedisCache(Generic[V]):
         metrics: Metrics,
         executor: Executor,
         lookups: bool = True,
+        on_use: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.tier = "redis"
         self.ttl_s = ttl_s
@@ -68,6 +70,7 @@ class RedisCache(Generic[V]):
         self._codec = codec
         self._breaker = breaker
         self._executor = executor
+        self._on_use = on_use
         self._lookups = metrics.cache_lookups_total if lookups else None
 
     async def get(self, key: str) -> V | None:
@@ -76,6 +79,7 @@ class RedisCache(Generic[V]):
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
+        await self._note_use(key)
         try:
             data = await self._client.call(self._breaker, "GETEX", key, "PX", self._ttl_ms())
         except CacheUnavailable:
@@ -148,6 +152,7 @@ class RedisCache(Generic[V]):
             CacheUnavailable: Redis did not confirm in time, or refused; perhaps it has the value.
         """
         self._breaker.check()
+        await self._note_use(key)
         data = await self._in_executor(self._codec.encode, value)
         for _ in range(2):  # another replica that had not read the tombstone may have removed the value
             await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
@@ -205,6 +210,7 @@ class RedisCache(Generic[V]):
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
+        await self._note_use(key)
         return bool(await self._client.call(self._breaker, "PEXPIRE", key, self._ttl_ms()))
 
     async def aclose(self) -> None:
@@ -215,6 +221,10 @@ class RedisCache(Generic[V]):
             ttl_ms = max(1, round(self.ttl_s * 1000.0))
             return await settle_variant(self._client, self._breaker, key, known, ttl_ms=ttl_ms)
         return await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
+
+    async def _note_use(self, key: str) -> None:
+        if self._on_use is not None:
+            await self._on_use(key)
 
     async def _in_executor(self, function: Callable[[A], R], argument: A) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)

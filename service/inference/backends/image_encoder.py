@@ -1,7 +1,6 @@
 """The image encoder on ONNX Runtime."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from service.inference.backends.onnx_graph import Floats, Graph, Resources
 from service.inference.backends.providers import Backend, Selection, select_fastest
-from service.inference.scheduling.thread_priority import lower_thread_priority
+from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.sam.granularity import Proposals
 
 
@@ -57,11 +56,10 @@ def select_image_encoder(
 ) -> Selection[ImageEncoder]:
     """Load the encoder on the fastest of several backends; see `ImageEncoder` for the arguments."""
     # The threads of a session inherit the priority of the thread that makes it. Prompts have priority over encoding.
-    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as executor:
-        return executor.submit(
-            select_fastest,
-            "The encoder",
-            backends,
-            lambda backend: ImageEncoder(path, backend, resources, has_granularity=has_granularity),
-            ImageEncoder.probe,
-        ).result()
+    return run_at_low_priority(
+        select_fastest,
+        "The encoder",
+        backends,
+        lambda backend: ImageEncoder(path, backend, resources, has_granularity=has_granularity),
+        ImageEncoder.probe,
+    )

@@ -24,6 +24,7 @@ from service.inference.backends.providers import (
     decoder_only_backends,
     encoder_backends,
 )
+from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.manifest import Manifest, ManifestError, load_manifest, verify_files
 from service.native import best_level
 from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
@@ -74,7 +75,7 @@ class Runtime:
         self.manifest: Manifest = load_manifest(directory)
         if self.manifest.layout != "served":
             raise ManifestError(f"{directory}: layout {self.manifest.layout!r} cannot be served; export with 'served'")
-        verify_files(directory, self.manifest)
+        run_at_low_priority(verify_files, directory, self.manifest)
         self.threads = threads
         resources = Resources(threads, max_encode_batch, engine_cache_dir, self.manifest.image_size)
         paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
@@ -99,6 +100,7 @@ class Runtime:
         selected = {name: one for name, one in (("encoder", encoder), ("decoder", prompt_decoder)) if one is not None}
         self.provider = _joined(one.backend.provider for one in selected.values())
         self.decoder = "none" if self._decoder is None else self._decoder.decoder
+        self.is_native = self.decoder.startswith("native")
         self.precision = _joined(one.backend.precision for one in selected.values())
         self.provider_timings_ms = {name: one.timings_ms for name, one in selected.items()}
         # Embeddings of all providers agree in float32 within about 1e-6 and are shared. Another precision has its own.

@@ -1,0 +1,130 @@
+"""The JSON of the routes below /models. Clients and dashboards depend on the field names."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from service.api.schemas import MAX_MODEL_NAME, RequestModel
+
+MAX_MODELS = 32  # of one reload
+
+
+class ModelFileModel(BaseModel):
+    """A file that decoding in the browser needs."""
+
+    file: str = Field(description="Name of the file, by which graphs refer to it.")
+    sha256: str = Field(description="SHA-256 of the file, which is also its address: /models/files/{sha256}.")
+    size_bytes: int
+
+
+class RankingModel(BaseModel):
+    """The rule behind `score`: bias of the output + stability × its stability + predicted_iou × its predicted IoU.
+
+    The sum is limited to 0..1.
+    """
+
+    bias: tuple[float, float, float, float] = Field(description="Bias of each of the decoder's four outputs.")
+    stability: float = Field(description="Weight of the stability score.")
+    predicted_iou: float = Field(description="Weight of the predicted IoU.")
+
+
+class AutoMasksModel(BaseModel):
+    """The outputs of the decoder, 0 to 3, that a prompt gets with `multimask` auto."""
+
+    ambiguous: list[int] = Field(description="Outputs that a single point alone gets, as many masks.")
+    other: list[int] = Field(description="Outputs among which the best one is the answer to all other prompts.")
+
+
+class ModelModel(BaseModel):
+    """A served model, its properties, and the bounds of requests."""
+
+    name: str
+    architecture: str
+    encoder: str = Field(description="Name of the image encoder.")
+    fingerprint: str
+    trained: bool
+    licence: str
+    training_data: str
+    measured: dict[str, float]
+    notes: str
+    summary: str = Field(description="Use of the model, one sentence; empty where it is not stated.")
+    card: str = Field(description="Address of the model card; empty where there is none.")
+    image_size: int = Field(description="Side of the encoder's input, pixels. Prompts do not depend on it.")
+    upsample_mode: str | None = Field(
+        description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."
+    )
+    ranking: RankingModel
+    auto_masks: AutoMasksModel
+    norm_epsilon: float = Field(description="Epsilon of the layer norms in the decoder's transformer.")
+    precision: str = Field(description="Precision of encoder and decoder; both, joined by +, where they differ.")
+    weights: str
+    provider: str = Field(
+        description="Execution provider of encoder and decoder; both, joined by +, where they differ."
+    )
+    granularity: bool = Field(description="Whether /segment takes granularity auto.")
+    decoder: str = Field(description="Prompt decoder: native with its instruction set, onnx (the graph), or none.")
+    provider_timings_ms: dict[str, dict[str, float]] = Field(
+        description="Times by which auto selected the provider, by graph (encoder, decoder) and provider, in ms. Empty "
+        "where there was no choice."
+    )
+    role: str = Field(description="Role of this replica: all, embed or segment.")
+    threads: int
+    artifact_bytes: int = Field(description="Sum of the sizes of the model's files, in bytes.")
+    memory_bytes: int | None = Field(
+        description="Growth of the process's resident memory while the model was loaded and warmed up, in bytes. "
+        "null where the system does not tell."
+    )
+    load_s: float = Field(description="Time in which the model was loaded and warmed up, in seconds.")
+    embedding_dtype: str
+    files: dict[str, ModelFileModel] = Field(
+        description="Files for decoding in the browser, by part: the graphs prepare and decoder, and parameters where "
+        "the decoder refers to them. Empty where this is not offered."
+    )
+    limits: dict[str, float]
+
+
+class ModelsResponse(BaseModel):
+    """The models of this replica. The first one answers requests that name no model."""
+
+    models: list[ModelModel]
+
+
+class ReloadRequest(RequestModel):
+    """The models to serve from now on."""
+
+    models: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_MODEL_NAME)]] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_MODELS,
+            description="Names of models, the default first. They are looked up as those of EDGESAM_MODELS. Without "
+            "it the models of the settings.",
+        ),
+    ] = None
+
+    @field_validator("models")
+    @classmethod
+    def _are_different(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and len(set(names)) < len(names):
+            raise ValueError("a model is named twice")
+        return names
+
+
+class ModelChangeModel(BaseModel):
+    """What a reload did to one model."""
+
+    name: str
+    change: Literal["kept", "added", "replaced", "removed"] = Field(
+        description="kept: the files have not changed. replaced: other files under the same name."
+    )
+    fingerprint: str | None = Field(description="Fingerprint of the model that is served now. null for a removed one.")
+    load_s: float | None = Field(
+        description="Time in which the model was loaded and warmed up, in seconds. null for one that was not loaded."
+    )
+    memory_bytes: int | None = Field(description="As in /models. null for one that was not loaded.")
+
+
+class ReloadResponse(BaseModel):
+    """The models that this replica serves from now on, in their order, and those that it serves no more."""
+
+    models: list[ModelChangeModel]

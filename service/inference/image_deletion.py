@@ -1,0 +1,77 @@
+"""Deleting an image: the embeddings of all models, in this process, in Redis and in the other replicas."""
+
+import asyncio
+
+from service.cache.recent_deletions import RecentDeletions
+from service.cache.redis.deletions import Deletions
+from service.cache.redis.models import ModelRegistry
+from service.inference.context import RequestContext
+from service.inference.model_batchers import EmbeddingDtype
+from service.inference.served_models import ServedModels
+from service.sam.embedding import embedding_key
+
+
+class ImageDeletion:
+    """Deletes images. Of models that only other replicas serve, Redis has a record.
+
+    Args:
+        models: Models of this process.
+        recent_deletions: Deletions known to this process.
+        deletions: Deletions of all replicas; None without Redis.
+        registry: Models whose embeddings Redis may have; None without Redis.
+        dtype: Type of the tokens in the caches of this process.
+    """
+
+    def __init__(
+        self,
+        models: ServedModels,
+        *,
+        recent_deletions: RecentDeletions,
+        deletions: Deletions | None,
+        registry: ModelRegistry | None,
+        dtype: EmbeddingDtype,
+    ) -> None:
+        self._models = models
+        self._recent_deletions = recent_deletions
+        self._deletions = deletions
+        self._registry = registry
+        self._dtype = dtype
+
+    async def delete(self, image_id: str, context: RequestContext) -> bool:
+        """Delete an image of all models, and publish the deletion to the other replicas.
+
+        Args:
+            image_id: Id of the image, see `service.sam.image_id`.
+            context: Context of the request.
+
+        Returns:
+            Whether any cache tier had the image.
+
+        Raises:
+            CacheUnavailable: Redis may still have the image.
+            DeadlineExceeded: The image is being embedded, and that took too long to wait for.
+        """
+        async with context.deadline.bound():
+            # All are tried, also when one fails: the image then leaves at least the memory of this process.
+            served = [model.embedder.delete(image_id, context) for model in self._models.all]
+            found = await asyncio.gather(
+                *served, self._delete_of_other_models(image_id, context), return_exceptions=True
+            )
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        return any(found)
+
+    async def _delete_of_other_models(self, image_id: str, context: RequestContext) -> bool:
+        """Delete the embeddings of models that other replicas serve, or that a reload has removed."""
+        if self._deletions is None or self._registry is None:
+            return False
+        was_there = False
+        for fingerprint, dtype in await self._registry.models():
+            if dtype == self._dtype and fingerprint in self._models.states_by_fingerprint():
+                continue
+            key = embedding_key(image_id, fingerprint, dtype, context.caller.namespace)
+            # An upload that began before a reload may end now. It must not store the image.
+            self._recent_deletions.add(key)
+            was_there = await self._deletions.delete(key) or was_there
+        return was_there
