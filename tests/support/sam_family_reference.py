@@ -4,6 +4,7 @@ Arrays: docs/explanation/sam-family.md. The committed part has some arrays of tw
 Their exact embeddings are restored from our own, see `official_reference.float16_with_parity`.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ FULL_NAMES = ("sam-vit-b", "mobile-sam", "tiny-sam", "repvit-sam", "efficientvit
 COMMITTED_NAMES = ("mobile-sam", "efficientvit-sam-l0")
 
 CASES = ("point1", "point2_posneg", "box", "box_points", "point_mask", "mask_only", "no_prompt", "boxes3")
+COMMITTED_CASES = ("point1", "box_points", "point_mask", "boxes3")
 CALLS = ("point_multi", "points_single", "box_single", "box_point_mask_multi")
 
 
@@ -52,13 +54,18 @@ class FamilyReference:
         with np.load(self._path) as arrays:
             return dict(arrays)
 
+    @property
+    def has_embedding(self) -> bool:
+        """Whether the exact embedding is stored, and not only its last bits."""
+        return "embedding_f16" in self.arrays
+
     def embedding(self, computed: np.ndarray | None = None) -> np.ndarray:
         """Return the embedding (1, 256, 64, 64) of the decoder's cases, float16 values as float32.
 
         Args:
             computed: Our own embedding of the image; needed where the exact one is not stored.
         """
-        if "embedding_f16" in self.arrays:
+        if self.has_embedding:
             return self.arrays["embedding_f16"].astype(np.float32)
         assert computed is not None, "the committed arrays need our own embedding"
         return float16_with_parity(computed, np.unpackbits(self.arrays["embedding_parity"])).astype(np.float32)
@@ -67,6 +74,10 @@ class FamilyReference:
         """Return the cases of the decoder."""
         for name in map(str, self.arrays["case_names"]):
             yield Case(name, list(_prompts(self._of(name))), self._of(name))
+
+    def calls(self) -> tuple[str, ...]:
+        """Return the names of the predictor's calls."""
+        return tuple(call for call in CALLS if f"predict/{call}/scores" in self.arrays)
 
     def call(self, name: str) -> Mapping[str, np.ndarray]:
         """Return the arguments and the outputs of a call of the predictor, by name."""
@@ -90,9 +101,14 @@ def open_family(name: str, part: str) -> FamilyReference:
     return FamilyReference(path)
 
 
+def family_image_file() -> bytes:
+    """Return the file of the image of all reference arrays, lossless WebP."""
+    return (FAMILY_COMMITTED / "image.webp").read_bytes()
+
+
 def family_image() -> np.ndarray:
     """Return the image of all reference arrays, (600, 900, 3) uint8."""
-    return np.asarray(Image.open(FAMILY_COMMITTED / "image.webp").convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(family_image_file())).convert("RGB"))
 
 
 def mask_prompt() -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.sam_family_reference import COMMITTED_NAMES
+from support.sam_family_reference import COMMITTED_CASES, COMMITTED_NAMES
 from support.sam_family_weights import FAMILY_COMMITTED, FAMILY_FULL, SHAPES_FILE, family_file
 
 ENCODERS = (
@@ -27,7 +27,6 @@ ENCODERS = (
 RUNNING = ("mobile-sam", "tiny-sam", "efficientvit-sam-l0")
 # The encoders' own tests compare taps and embedding.
 LEFT_OUT = {"embedding_f16", "embedding_slice", "embedding_row63", "embedding_chan_mean", "resized_slice"}
-CASES = ("point1", "box_points", "point_mask", "boxes3")
 OF_CASES = {"points", "labels", "boxes", "has_mask", "mask_logits_slice", "iou_pred"}
 # All three masks of a point for one architecture. The other one has the masks of prompts that mean one object.
 WITH_ALL_CALLS = "efficientvit-sam-l0"
@@ -66,7 +65,7 @@ def _shapes(full: Path) -> Mapping[str, object]:
 def _cut(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     calls = (*CALLS, "point_multi") if name == WITH_ALL_CALLS else CALLS
     kept = {key: arrays[key] for key in arrays if _is_kept(key, calls)}
-    kept["case_names"] = np.array(CASES)
+    kept["case_names"] = np.array(COMMITTED_CASES)
     kept["embedding_parity"] = np.packbits(arrays["embedding_f16"].view(np.uint16).reshape(-1) & 1)
     return kept
 
@@ -77,7 +76,7 @@ def _is_kept(key: str, calls: tuple[str, ...]) -> bool:
         return key not in LEFT_OUT
     if group.startswith("predict/"):
         return group.removeprefix("predict/") in calls
-    return group in CASES and name in OF_CASES
+    return group in COMMITTED_CASES and name in OF_CASES
 
 
 if __name__ == "__main__":
