@@ -50,9 +50,9 @@ VIT_H = ViTShape("ViT-H", 1280, 32, 16, (7, 15, 23, 31))
 
 
 def image_side_problem(shapes: Mapping[str, Sequence[int]]) -> str | None:
-    """Return why a ViT checkpoint is not for images of 1024 pixels, as a sentence; None if it is, or is no ViT.
+    """Return why a ViT checkpoint is not for frames of 1024 pixels, without a full stop; None if it is.
 
-    Fine-tuned files for smaller images have the keys of SAM, but a smaller position embedding.
+    Fine-tuned files for smaller images have the keys of SAM, but smaller tables of positions.
 
     Args:
         shapes: Shape of each array of the checkpoint, by its key.
@@ -62,16 +62,15 @@ def image_side_problem(shapes: Mapping[str, Sequence[int]]) -> str | None:
         return None
     grid = IMAGE_SIDE // PATCH
     rows, columns, channels = positions[1:]
+    supported = f"only {IMAGE_SIDE}x{IMAGE_SIDE} is supported"
     if (rows, columns) != (grid, grid):
-        size = f"{PATCH * rows} x {PATCH * columns} pixels"
-        return f"The encoder was trained for images of {size} ({_POSITIONS}); only a side of {IMAGE_SIDE} is served."
+        frames = f"frames of {PATCH * rows}x{PATCH * columns} pixels"
+        return f"a SAM that was trained anew for {frames}, as medical ones are; {supported}"
     for key, entries in _relative_positions(channels, grid):
-        found = shapes.get(key, ())
-        if found and found[0] != entries:
-            return (
-                f"{key} has {found[0]} entries instead of {entries}. "
-                f"The encoder was trained for another image side than {IMAGE_SIDE}, which alone is served."
-            )
+        found = shapes.get(key, (entries,))
+        if tuple(found[:1]) != (entries,):
+            table = f"its table {key} has the shape {list(found)}, not {entries} entries"
+            return f"a SAM that was trained anew for frames of another size: {table}; {supported}"
     return None
 
 

@@ -10,12 +10,12 @@ from model_store.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, Archi
 from model_store.checkpoint_files.comparison import used_keys
 from model_store.checkpoint_files.errors import CheckpointError
 from model_store.checkpoint_files.expected import ENCODER, expected_arrays
-
-PATCH = 16
-"""Side of the squares of pixels that SAM's ViT makes one token of."""
+from model_store.vit_shape import VIT_B, VIT_H, VIT_L, image_side_problem
 
 _POSITIONS = "image_encoder.pos_embed"
-_VIT_WIDTHS: Mapping[int, str] = {768: "sam-vit-b", 1024: "sam-vit-l", 1280: "sam-vit-h"}
+_VIT_WIDTHS: Mapping[int, str] = {
+    VIT_B.channels: "sam-vit-b", VIT_L.channels: "sam-vit-l", VIT_H.channels: "sam-vit-h"
+}  # fmt: skip
 _TINY_VIT = "image_encoder.layers.1.blocks.0.attn.attention_biases"
 _REPVIT = "image_encoder.features.54.channel_mixer.m.0.c.weight"
 _EDGESAM = "image_encoder.fuse_stage2.weight"
@@ -83,12 +83,8 @@ def _vit(shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"a SAM whose ViT has {width} channels; there are {', '.join(map(str, _VIT_WIDTHS))} (B, L, H). Pruned "
             "models (SlimSAM) are not supported"
         )
-    sides = shape[1:3]
-    if sides != (64, 64):
-        raise CheckpointError(
-            f"a SAM that was trained anew for frames of {PATCH * sides[0]}x{PATCH * sides[1]} pixels, as medical ones "
-            "are; only 1024x1024 is supported"
-        )
+    if problem := image_side_problem(shapes):
+        raise CheckpointError(problem)
     qkv = shapes.get("image_encoder.blocks.0.attn.qkv.weight", (3 * width, width))
     if qkv != (3 * width, width):
         raise CheckpointError(

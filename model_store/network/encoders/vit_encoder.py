@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder
+from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder, UnsupportedByEncoderError
 from model_store.network.layer_norm import LayerNorm2d
 from model_store.vit_shape import IMAGE_SIDE, PATCH, WINDOW, ViTShape
 
@@ -55,11 +55,12 @@ class ViTEncoder(ImageEncoder):
         """Embed frames (B, 3, S, S) float32 as (B, 256, S/16, S/16).
 
         Raises:
-            ValueError: The frame has another side than the position embedding.
+            UnsupportedByEncoderError: The frame has another side than the position embedding.
         """
-        if image.shape[-2:] != (self.grid * PATCH, self.grid * PATCH):
-            size = " x ".join(str(int(side)) for side in image.shape[-2:])
-            raise ValueError(f"{self.name} takes frames of {self.grid * PATCH} pixels, not {size}.")
+        side = self.grid * PATCH
+        if image.shape[-2:] != (side, side):
+            size = " x ".join(str(int(found)) for found in image.shape[-2:])
+            raise UnsupportedByEncoderError(f"{self.name} takes images of {side} x {side} pixels, not {size}.")
         x = self.patch_embed(image) + self.pos_embed  # (B, G, G, C)
         channels = x.shape[-1]
         # Two axes make each linear layer one Gemm in ONNX, which takes the weights as they are stored.
@@ -140,7 +141,7 @@ class RelativeAttention(nn.Module):
 
         Tokens are gathered after the projection, which then does not compute padded places.
         """
-        padding = self.qkv.bias.expand(len(qkv), 1, 3 * self.channels)
+        padding = self.qkv.bias.expand(qkv.shape[0], 1, 3 * self.channels)
         places = _window_places(self.grid, self.side, device=qkv.device)
         windows = torch.cat((qkv, padding), dim=1)[:, places]  # (B, windows*w*w, 3C)
         attended = self._attend(windows.reshape(-1, self.side**2, 3 * self.channels))
