@@ -49,8 +49,10 @@ class NormedRepDepthwise(nn.Module):
         if torch.onnx.is_in_onnx_export() and not self.training:
             # A graph of the parameters under their own names computes the merged kernel. ONNX Runtime does it once,
             # when it opens the graph. It cannot merge the branches themselves.
+            channels = self.conv.c.out_channels
             kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
-            return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
+            kernel = kernel.reshape(channels, 1, 3, 3)  # the exporter wants kernels whose shape it knows
+            return functional.conv2d(x, kernel, bias, padding=1, groups=channels)
         y: Tensor = self.bn(self.conv(x) + self.conv1(x) + x)
         return y
 
