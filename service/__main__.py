@@ -24,6 +24,7 @@ _IMPORTANT_SETTINGS: Final = (
     "host",
     "port",
     "model_dir",
+    "models",
     "provider",
     "threads",
     "memory_cache_bytes",

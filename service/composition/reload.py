@@ -81,6 +81,8 @@ class ModelReload:
                 retry_after_s=1.0,
             )
         self._task = asyncio.create_task(self._reload(names), name="reload models")
+        # The client may have disconnected when it ends. Its outcome is in the log in any case.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         done, _ = await asyncio.wait({self._task}, timeout=self._timeout_s)
         if not done:
             raise DeadlineExceeded(

@@ -102,7 +102,7 @@ class Metrics:
         )
         self.model_info = Gauge(
             "edgesam_model_info",
-            "1; the labels describe the served model.",
+            "1 for each served model, which the labels describe.",
             ["model", "fingerprint", "provider", "precision", "trained"],
             registry=registry,
         )

@@ -96,8 +96,8 @@ def wait_until_removed(client, image_hash):
 
 def values_in(server):
     """Return the keys of embeddings, the keys of masks, and the tombstones in Redis."""
-    # The tombstone of an image with all its variants stays for its time to live.
-    kept = b"edgesam:deleted-all:"
+    # The tombstone of an image with all its variants stays for its time to live, as the record of all models does.
+    kept = (b"edgesam:deleted-all:", b"edgesam:models")
     keys = [key.decode() for key in server.ask("KEYS", "edgesam:*") if not key.startswith(kept)]
     masks = [key for key in keys if ":mask:" in key]
     marks = [key for key in keys if key.startswith("edgesam:deleted:")]

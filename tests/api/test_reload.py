@@ -11,7 +11,7 @@ import httpx
 import pytest
 from support.noise_images import noise_file
 from support.ranked_model import with_ranking
-from support.redis_server import RedisServer, wait_until
+from support.redis_server import wait_until
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
 
@@ -34,6 +34,7 @@ from .conftest import LONG_REDIS_TIMEOUTS
 LITE, MINE = "edgesam-lite", "mine"
 WAIT_S = 60.0
 RELOAD = "/models/reload"
+MEMORY = 'edgesam_cache_bytes{tier="memory"}'
 
 
 def place(source: Path, folder: Path, name: str = MINE) -> Path:
@@ -47,25 +48,30 @@ def place(source: Path, folder: Path, name: str = MINE) -> Path:
     return target
 
 
-@pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
-    """The folder in which models are looked up, empty at first."""
-    folder = tmp_path / "models"
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory):
+    """A process that serves the bundled model, and finds others in the folder `models_dir`."""
+    folder = tmp_path_factory.mktemp("reload") / "models"
     folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def service(models_dir: Path):
-    """A process that serves the bundled model, and finds others in `models_dir`."""
-    with ServiceProcess({"EDGESAM_MODELS": LITE, "EDGESAM_MODELS_DIR": str(models_dir)}) as service:
+    with ServiceProcess({"EDGESAM_MODELS": LITE, "EDGESAM_MODELS_DIR": str(folder)}) as service:
+        service.models_dir = folder
         yield service
 
 
 @pytest.fixture
-def client(service: ServiceProcess):
+def models_dir(service: ServiceProcess):
+    """The folder in which `service` looks models up, empty before and after the test."""
+    yield service.models_dir
+    shutil.rmtree(service.models_dir)
+    service.models_dir.mkdir()
+
+
+@pytest.fixture
+def client(service: ServiceProcess, models_dir: Path):
+    """A client of `service`, which serves the bundled model alone before and after the test."""
     with open_client(service.url) as client:
         yield client
+        reload(client)
 
 
 def reload(client: httpx.Client, *names: str) -> dict[str, str]:
@@ -94,17 +100,18 @@ def sample(client: httpx.Client, start: str) -> float:
 def test_a_model_is_added_and_removed_while_the_others_stay(client, models_dir, artifact, next_seed):
     place(artifact, models_dir)
     data = noise_file((90, 120), next_seed)
+    before = sample(client, MEMORY)
     kept = embed(client, data)
-    held = sample(client, 'edgesam_cache_bytes{tier="memory"}')
+    one = sample(client, MEMORY) - before
 
     assert reload(client, LITE, MINE) == {LITE: "kept", MINE: "added"}
     assert served(client) == client.get("/readyz").json()["models"] == [LITE, MINE]
     assert segment(client, embed_mine(client, data), point(40, 30), model=MINE)
-    assert sample(client, 'edgesam_cache_bytes{tier="memory"}') == 2 * held
+    assert sample(client, MEMORY) == before + 2 * one
 
     assert reload(client) == {LITE: "kept", MINE: "removed"}
     assert served(client) == [LITE]
-    assert sample(client, 'edgesam_cache_bytes{tier="memory"}') == held
+    assert sample(client, MEMORY) == before + one
     assert_problem(client.post("/embed", params={"model": MINE}, content=data), ModelNotFound)
     assert client.head(f"/embed/{kept}").headers["x-cache"] == "memory"
     assert client.get("/metrics").text.count("edgesam_model_info{") == 1
@@ -148,7 +155,7 @@ def test_a_model_with_the_same_encoder_and_another_ranking_keeps_no_state(client
     place(ranked, models_dir)
     assert reload(client, MINE) == {MINE: "replaced"}
 
-    assert sample(client, 'edgesam_cache_bytes{tier="memory"}') == 0
+    assert sample(client, MEMORY) == 0
     again = client.post("/embed", content=noise_file((90, 120), next_seed)).json()
     assert again["cached"] is None  # without Redis
     after = segment(client, image_hash, point(40, 30), multimask=4)[0]
@@ -194,10 +201,17 @@ def test_requests_name_models_and_never_places(client, models_dir, artifact):
     place(artifact, models_dir)
     place(artifact, models_dir.parent, "beside")
 
-    for name in ("../beside", str(models_dir / MINE), f"./{MINE}", f".{MINE}", "beside", "MINE", "mine/../mine", "\0"):
+    for name in ("../beside", "/etc", f"./{MINE}", f".{MINE}", "beside", "MINE", "mine/../mine", "\0"):
         problem = assert_problem(client.post(RELOAD, json={"models": [name]}), ModelNotFound)
         assert f"{LITE}, {MINE}" in problem["detail"]
-    for body in ({"models": []}, {"models": [LITE, LITE]}, {"models": LITE}, {"folder": str(models_dir / MINE)}, []):
+    for body in (
+        {"models": []},
+        {"models": [LITE, LITE]},
+        {"models": LITE},
+        {"models": ["a" * 65]},
+        {"folder": str(models_dir / MINE)},
+        [],
+    ):
         assert_problem(client.post(RELOAD, json=body), InvalidRequest)
     assert served(client) == [LITE]
 
@@ -259,9 +273,7 @@ def test_the_files_of_the_browser_follow_a_reload(models_dir, artifact, tmp_path
         assert client.get(f"/models/files/{before}").status_code == 404
 
 
-def test_a_deletion_reaches_the_embeddings_of_a_removed_model(
-    models_dir, artifact, redis_server: RedisServer, next_seed
-):
+def test_a_deletion_reaches_the_embeddings_of_a_removed_model(models_dir, artifact, redis_server, next_seed):
     place(artifact, models_dir)
     data = noise_file((90, 120), next_seed)
     settings = {"EDGESAM_MODELS": f"{LITE},{MINE}", "EDGESAM_MODELS_DIR": str(models_dir)}

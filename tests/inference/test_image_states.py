@@ -402,6 +402,28 @@ async def wait_for(event):
     await event.wait()
 
 
+async def test_the_states_of_a_removed_model_leave_memory_and_none_is_kept_or_used_any_more(
+    open_states, runtime, redis_server, new_context
+):
+    states, of_others = open_states(0.0), key_of("of another model")
+    tokens = np.zeros((4096, 256), np.float16)
+    key = embedding_key(image_hash(b"mine"), runtime.fingerprint, "float16")
+    await states.add(key, ImageEmbedding(tokens, (30, 40)), new_context(), tombstone="")
+    await kept(states, new_context(), "of another model")
+
+    states.retire()
+
+    assert open_states.memory.keys() == [of_others]
+    assert states.peek(of_others) is None
+    assert await states.find(of_others, new_context()) is not None  # from Redis, for a request that began before
+    later = embedding_key(image_hash(b"later"), runtime.fingerprint, "float16")
+    await states.add(later, ImageEmbedding(tokens, (30, 40)), new_context(), tombstone="")
+    assert open_states.memory.keys() == [of_others]
+    assert redis_server.ask("EXISTS", later) == 1
+    open_states.recent_deletions.add(of_others)  # the removed model takes no part in deletions
+    assert open_states.memory.keys() == [of_others]
+
+
 async def test_an_error_of_the_checks_after_an_outage_is_logged_and_closing_raises_none(
     open_states, way, new_context, caplog
 ):

@@ -2,11 +2,13 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 from numpy.testing import assert_allclose
 from support.redis_server import eventually
 
+from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import DecodeItem, EncodeItem, decode_batcher, encode_batcher
 from service.sam.embedding import ImageEmbedding
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
@@ -95,3 +97,26 @@ async def test_tokens_are_rounded_in_the_batcher_and_own_their_memory(runtime, m
 
     assert [done.result.tokens.dtype for done in answers] == [np.float16, np.float16]
     assert all(done.result.tokens.base is None for done in answers)
+
+
+async def test_images_for_two_models_share_no_call(runtime, artifact, metrics):
+    other = Runtime(artifact, provider="cpu", threads=2)
+    frames = list(np.random.default_rng(0).normal(0, 1, (3, 3, 1024, 1024)).astype(np.float32))
+    items = [EncodeItem(model, frame) for model, frame in zip((runtime, other, runtime), frames, strict=True)]
+    batcher = encode_batcher(dtype="float32", max_batch_size=3, max_queue_size=3, metrics=metrics)
+
+    async with submitted_together(batcher, metrics, items, "encode") as answers:
+        pass
+
+    assert [done.batch_size for done in answers] == [2, 1, 2]
+
+
+async def test_items_for_the_native_decoder_share_no_call(runtime, metrics):
+    state = random_state(runtime, 1)
+    items = [replace(clicks(runtime, state, (100 * i, 50)), shares_call=False) for i in range(3)]
+    batcher = decode_batcher(max_batch_size=8, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
+
+    async with submitted_together(batcher, metrics, items, "decode") as answers:
+        pass
+
+    assert [done.batch_size for done in answers] == [1, 1, 1]

@@ -311,8 +311,10 @@ def fleet() -> list[Json]:
     return [
         stat("Replicas", f"sum(up{{{JOB}}})", [(None, RED), (1, YELLOW), (2, GREEN)], width=3, unit="none",
              help="Number of replicas that Prometheus can scrape.", alert="EdgesamTargetDown"),
-        stat("Models", f"count(count by (fingerprint) (edgesam_model_info{{{REPLICA}}}))", [(None, GREEN), (2, RED)],
-             width=3, unit="none", help="Number of different models. Replicas with different models share no cache.",
+        stat("Models not on all replicas", f"count(count by (fingerprint) (edgesam_model_info{{{REPLICA}}}) < scalar("
+             f"count(count by (instance) (edgesam_model_info{{{REPLICA}}})))) or vector(0)",
+             [(None, GREEN), (1, RED)], width=3, unit="none",
+             help="Number of models that not every replica serves. These replicas share no embeddings of them.",
              alert="EdgesamMixedModels"),
         lines("Uptime", [query(f"time() - process_start_time_seconds{{{REPLICA}}}", "{{instance}}")],
               width=7, unit="s", help="Time since the start. A saw-tooth curve is a replica that keeps restarting.",

@@ -184,7 +184,7 @@ def every_fault(server: RedisServer, proxy: Proxy) -> list[Fault]:
 
 def damage(server: RedisServer) -> None:
     """Damage all values: truncated, with a flipped bit, of another version or of another model."""
-    keys = [key for key in server.ask("KEYS", "edgesam:*") if b":mask:" not in key]
+    keys = [key for key in server.ask("KEYS", "edgesam:*") if b":mask:" not in key and key != b"edgesam:models"]
     kinds = (_truncated, _flipped, _of_another_version, _of_another_model)
     for number, key in enumerate(sorted(keys)):
         server.ask("SET", key, kinds[number % len(kinds)](server.ask("GET", key)))
