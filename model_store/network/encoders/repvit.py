@@ -24,15 +24,23 @@ class RepDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        if torch.onnx.is_in_onnx_export() and not self.training:
+            # As in NormedRepDepthwise.
+            kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
+            return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
         y: Tensor = self.conv(x) + self.conv1(x) + x
         return y
 
     def folded(self) -> nn.Conv2d:
         """Return one biased depthwise 3x3 that equals the three branches in eval mode."""
+        kernel, bias = self.merged_weights()
+        return biased_like(self.conv.c, kernel, bias)
+
+    def merged_weights(self) -> tuple[Tensor, Tensor]:
+        """Return kernel (C, 1, 3, 3) and bias (C,) of one convolution for all branches, float64."""
         kernel, bias = self.conv.folded_weights()
         centre, centre_bias = self.conv1.folded_weights()
-        kernel = kernel + functional.pad(centre + 1.0, (1, 1, 1, 1))  # the identity branch is a 1 in the centre
-        return biased_like(self.conv.c, kernel, bias + centre_bias)
+        return kernel + _padded(centre + 1.0), bias + centre_bias
 
 
 class NormedRepDepthwise(nn.Module):
@@ -65,7 +73,7 @@ class NormedRepDepthwise(nn.Module):
         """Return the kernel (C, 1, 3, 3) and bias (C,) of the one convolution, float64."""
         kernel, bias = self.conv.folded_weights()
         assert self.conv1.bias is not None
-        kernel = kernel + functional.pad(self.conv1.weight.double() + 1.0, (1, 1, 1, 1))
+        kernel = kernel + _padded(self.conv1.weight.double() + 1.0)
         scale, shift = norm_scale_and_shift(self.bn)
         return kernel * scale[:, None, None, None], (bias + self.conv1.bias.double()) * scale + shift
 
@@ -151,3 +159,9 @@ def stem(channels: int) -> nn.Sequential:
     """Return the stem: (B, 3, H, W) -> (B, channels, H/4, W/4), without activation at the end."""
     half = channels // 2
     return nn.Sequential(ConvBN(3, half, 3, stride=2), nn.GELU(), ConvBN(half, channels, 3, stride=2))
+
+
+def _padded(centre: Tensor) -> Tensor:
+    """Return a 3x3 kernel (C, 1, 3, 3) for a 1x1 kernel (C, 1, 1, 1). The identity branch is a 1 in the centre."""
+    # The exporter does not see that padding gives a fixed size.
+    return functional.pad(centre, (1, 1, 1, 1)).reshape(centre.shape[0], 1, 3, 3)
