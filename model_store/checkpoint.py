@@ -19,16 +19,13 @@ from model_store.checkpoint_files.checked import checked_checkpoint
 from model_store.checkpoint_files.comparison import check_arrays, check_finite, content_name
 from model_store.checkpoint_files.expected import ExpectedArray, expected_arrays
 from model_store.checkpoint_files.reading import ARCHITECTURE_KEY, SAFETENSORS
+from model_store.checkpoint_files.rounding import FLOAT16_MIN_ELEMENTS
 from model_store.network.encoders.image_encoder import ImageEncoder, UnsupportedByEncoderError, UpsampleMode
 from model_store.network.granularity_module import GranularityModule, granularity_module
 from model_store.network.model import PromptableModel, build_model
 
-# Smaller tensors save too little to be rounded: biases, norms, embeddings and the positional matrix stay float32.
-FLOAT16_MIN_ELEMENTS = 4096
-
 __all__ = [
     "ARCHITECTURE_KEY",
-    "FLOAT16_MIN_ELEMENTS",
     "CheckpointError",
     "load_checkpoint",
     "load_granularity",

@@ -4,31 +4,34 @@ The graphs are compared with torch before anything appears under its final name.
 """
 
 import copy
-import hashlib
-import importlib.metadata
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from model_store.architectures import PIXEL_MEAN, PIXEL_STD
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from model_store.catalog import UsageError
+from model_store.checkpoint_files.rounding import rounded
 from model_store.export.graphs.encoder import PROPOSALS
 from model_store.export.manifest_file import manifest_text
+from model_store.export.manifest_making import MadeFiles, made_manifest
 from model_store.export.model_info import ModelInfo
-from model_store.export.onnx_export import OPSET, write_official_graphs, write_served_graphs
+from model_store.export.onnx_export import write_official_graphs, write_served_graphs
 from model_store.export.output_folder import check_output_folder, move_to_output_folder
 from model_store.export.parity import official_parity, rounding_effect, served_parity, torch_outputs
+from model_store.export.served_graphs import OPSET
 from model_store.export.weight_storage import (
     float16_arrays,
-    round_to_float16,
     store_float16,
     write_decoder_parameters,
 )
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.model import PromptableModel
-from service.manifest import MANIFEST_NAME, ArtifactFile, GranularityInfo, Manifest
+from service.manifest import MANIFEST_NAME, GranularityInfo, Manifest
 
 MAX_PARITY_ERROR = 1e-3
 
@@ -93,7 +96,7 @@ def export_model(
     directory = directory.resolve()  # `.` has no name that a folder could be renamed to
     on_progress("merging branches")
     exact = model.deploy().eval()
-    stored = round_to_float16(exact) if weights == "float16" else exact
+    stored = _rounded(exact) if weights == "float16" else exact
     module = None if granularity is None else copy.deepcopy(granularity).eval()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
@@ -124,14 +127,28 @@ def _write_files(
     parameters: Path | None = None
     if layout == "served":
         graphs = write_served_graphs(model, module, folder, on_progress)
-        parameters = write_decoder_parameters(model, folder / "decoder.npz", weights)
+        parameters = write_decoder_parameters(_arrays(model), folder / "decoder.npz", weights)
     else:
         graphs = write_official_graphs(model, folder, name, on_progress)
     if weights == "float16":
         shared = {} if parameters is None else float16_arrays(parameters)
-        for path in graphs.values():
-            store_float16(path, shared)
+        for graph, path in graphs.items():
+            # Browsers load the decoder with the archive, and the prepare graph without it.
+            store_float16(path, shared if graph == "decoder" else {})
     return _Files(graphs, parameters)
+
+
+def _rounded(model: PromptableModel) -> PromptableModel:
+    """Return a copy whose parameters of 4096 elements and more are float16 numbers held in float32."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.copy_(torch.from_numpy(rounded(parameter.numpy()).astype(np.float32)))
+    return copied
+
+
+def _arrays(model: PromptableModel) -> dict[str, NDArray[Any]]:
+    return {key: tensor.numpy() for key, tensor in model.state_dict().items()}
 
 
 def _compare(
@@ -172,53 +189,18 @@ def _manifest(
     weights: Weights,
     has_granularity: bool,
 ) -> Manifest:
-    architecture, encoder = model.architecture, model.image_encoder
+    encoder = model.image_encoder
     granularity = GranularityInfo(proposals=PROPOSALS, source_sha256=info.granularity_sha256)
-    parameters = files.decoder_parameters
-    return Manifest(
-        format_version=Manifest.lowest_version(
-            encoder=encoder.name,
-            ranking=architecture.ranking,
-            upsample_mode=encoder.upsample_mode,
-            has_granularity=has_granularity,
-            image_size=architecture.image_size,
-            norm_epsilon=architecture.norm_epsilon,
-            auto_masks=architecture.auto_masks,
-            summary=info.summary or architecture.summary,
-            card=info.card,
-        ),
+    made = MadeFiles(
+        files.graphs, files.decoder_parameters, layout, weights, max(OPSET, encoder.opset),
+        ("torch", "onnx", "onnxruntime"),         comparison.parity, comparison.rounding,
+    )  # fmt: skip
+    return made_manifest(
+        model.architecture,
+        made,
         name=name,
-        architecture=architecture.title,
-        summary=info.summary or architecture.summary,
-        card=info.card,
+        info=info,
         encoder=encoder.name,
-        layout=layout,
-        image_size=architecture.image_size,
-        mean=PIXEL_MEAN,
-        std=PIXEL_STD,
-        mask_threshold=0.0,
-        ranking=architecture.ranking,
-        auto_masks=architecture.auto_masks,
-        norm_epsilon=architecture.norm_epsilon,
         upsample_mode=encoder.upsample_mode,
-        graphs={key: _artifact_file(path) for key, path in files.graphs.items()},
-        decoder_parameters=None if parameters is None else _artifact_file(parameters),
         granularity=granularity if has_granularity else None,
-        opset=max(OPSET, encoder.opset),
-        precision="float32",
-        weights=weights,
-        source_sha256=info.source_sha256,
-        licence=info.licence,
-        trained=info.trained,
-        training_data=info.training_data,
-        measured=info.measured,
-        notes=info.notes,
-        parity=comparison.parity,
-        rounding=comparison.rounding,
-        tools={tool: importlib.metadata.version(tool) for tool in ("torch", "onnx", "onnxruntime")},
     )
-
-
-def _artifact_file(path: Path) -> ArtifactFile:
-    data = path.read_bytes()
-    return ArtifactFile(file=path.name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))

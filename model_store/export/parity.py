@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_store.export.answers import prepare_inputs
 from model_store.export.onnx_session import open_graph
+from model_store.export.random_inputs import random_image, random_prompts
 from model_store.network.anchors import anchor_boxes, decode_boxes
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.mask_decoder import stability_score
@@ -29,7 +31,7 @@ class TorchOutputs:
     """Outputs of torch's ordinary modules for one random image, with each prompt decoded by itself.
 
     Attributes:
-        image: Normalised image, (1, 3, S, S), the encoder's input.
+        image: Normalised image, (1, 3, S, S).
         embedding: Image embedding, (1, 256, 64, 64).
         prompts: P prompts, in frame pixels.
         mask_logits: Logits of all masks, (P, 4, 256, 256).
@@ -54,7 +56,7 @@ def torch_outputs(model: PromptableModel, module: GranularityModule | None = Non
         seed: Seed of the image and the prompts.
     """
     random = np.random.default_rng(seed)
-    image = _random_image(random, model.image_size)
+    image = random_image(random, model.image_size)
     with torch.inference_mode():
         embedding = model.image_encoder(torch.from_numpy(image))
         anchors = None if module is None else _anchors(model, module, torch.from_numpy(image))
@@ -137,25 +139,6 @@ def rounding_effect(exact: TorchOutputs, rounded: TorchOutputs) -> dict[str, flo
     }
 
 
-def random_prompts(random: np.random.Generator) -> list[Prompt]:
-    """Return prompts of every kind, in frame pixels: points of both labels, box, mask, and their combinations."""
-
-    def prompt(points: int, *, box: bool = False, mask: bool = False) -> Prompt:
-        corners = np.sort(random.uniform(0, 1024, (2, 2)), axis=0).reshape(4)
-        labels = random.integers(0, 2, points)
-        labels[:1] = 1
-        return Prompt(
-            points=random.uniform(0, 1024, (points, 2)),
-            labels=labels.astype(np.int64),
-            box=corners if box else None,
-            mask_logits=random.normal(0, 4, (256, 256)).astype(np.float32) if mask else None,
-        )
-
-    plain = [prompt(1), prompt(2), prompt(5), prompt(0, box=True), prompt(1, box=True), prompt(3, box=True)]
-    masked = [prompt(0, mask=True), prompt(1, mask=True), prompt(0, box=True, mask=True), prompt(2, mask=True)]
-    return [*plain, *masked]
-
-
 def decode(model: PromptableModel, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Decode one prompt in frame pixels by torch's ordinary modules: logits (1, 4, 256, 256) and IoU (1, 4)."""
     points = None
@@ -171,10 +154,8 @@ def decode(model: PromptableModel, embedding: Tensor, prompt: Prompt) -> tuple[T
 
 
 def _prepare(session: onnxruntime.InferenceSession, tokens: Floats, group: Sequence[Prompt]) -> dict[str, Floats]:
-    masks = [prompt.mask_logits for prompt in group if prompt.mask_logits is not None]
-    stacked = np.stack(masks) if masks else np.zeros((1, 256, 256), np.float32)
-    feeds = {"tokens": tokens, "mask_logits": stacked, "has_mask": np.full(len(stacked), bool(masks))}
-    return dict(zip(STATE_NAMES, session.run(list(STATE_NAMES), feeds), strict=True))
+    state = session.run(list(STATE_NAMES), prepare_inputs(tokens, group))
+    return dict(zip(STATE_NAMES, state, strict=True))
 
 
 def _anchors(model: PromptableModel, module: GranularityModule, image: Tensor) -> Tensor:
@@ -193,16 +174,6 @@ def _matched(boxes: Floats, scores: Floats, anchors: Tensor) -> tuple[Floats, Te
     found = torch.from_numpy(np.column_stack((boxes, scores))) / whole
     nearest = torch.cdist(found, candidates, p=torch.inf).argmin(1)
     return found[:, :4].numpy(), candidates[nearest, :4]
-
-
-def _random_image(random: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """Return a normalised image (1, 3, S, S) with structure at several scales, its lower part padding."""
-    image = np.zeros((3, side, side), np.float32)
-    for cell in (256, 64, 16, 4):
-        coarse = random.normal(0, 0.6, (3, side // cell, side // cell)).astype(np.float32)
-        image += np.kron(coarse, np.ones((1, cell, cell), np.float32))
-    image[:, 3 * side // 4 :] = 0.0
-    return image[None]
 
 
 def _record_difference(worst: dict[str, float], name: str, found: Floats, expected: Tensor) -> None:

@@ -4,7 +4,6 @@ The decoder's parameters are in a NumPy archive under SAM's names, for service/n
 bytes as ONNX's external data.
 """
 
-import copy
 import hashlib
 import math
 import os
@@ -17,69 +16,62 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from model_store.checkpoint import FLOAT16_MIN_ELEMENTS
-from model_store.network.model import PromptableModel
+from model_store.checkpoint_files.rounding import FLOAT16_MIN_ELEMENTS, rounded
 
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """Position of a float16 array in an uncompressed NumPy archive.
+    """Position of an array in an uncompressed NumPy archive.
 
     Attributes:
         file: Name of the archive.
+        dtype: Number format, float16 or float32.
         shape: Shape of the array.
         offset: First byte of the numbers in the archive.
         nbytes: Number of bytes.
     """
 
     file: str
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
     nbytes: int
 
     def tensor(self, name: str) -> TensorProto:
-        """Return an initializer whose float16 numbers are read from the archive."""
-        tensor = TensorProto(name=name, dims=self.shape, data_type=TensorProto.FLOAT16, raw_data=b"")
+        """Return an initializer whose numbers are read from the archive."""
+        data_type = helper.np_dtype_to_tensor_dtype(self.dtype)
+        tensor = TensorProto(name=name, dims=self.shape, data_type=data_type, raw_data=b"")
         set_external_data(tensor, self.file, self.offset, self.nbytes)
         tensor.ClearField("raw_data")
         return tensor
 
 
-def round_to_float16(model: PromptableModel) -> PromptableModel:
-    """Return a copy whose parameters of 4096 elements and more are float16 numbers held in float32."""
-    rounded = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in rounded.parameters():
-            if parameter.numel() >= FLOAT16_MIN_ELEMENTS:
-                parameter.copy_(parameter.half().float())
-    return rounded
-
-
-def write_decoder_parameters(model: PromptableModel, path: Path, weights: Literal["float16", "float32"]) -> Path:
+def write_decoder_parameters(
+    state: Mapping[str, NDArray[Any]], path: Path, weights: Literal["float16", "float32"]
+) -> Path:
     """Write the decoder parameters that service/native loads, under SAM's names.
 
     The same numbers give the same bytes.
 
     Args:
-        model: Deployed model.
+        state: All arrays of a model by key.
         path: Archive to write, `.npz`.
         weights: Number format of arrays of 4096 elements and more.
 
     Returns:
         The path.
     """
-    arrays = {
-        name: tensor.numpy()
-        for name, tensor in model.state_dict().items()
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.asarray(array, np.float32)
+        for name, array in state.items()
         if name.startswith(("mask_decoder.", "prompt_encoder.")) and "mask_downscaling" not in name
     }
     if weights == "float16":
-        arrays = {name: _float16_if_exact(array) for name, array in arrays.items()}
+        arrays = {name: rounded(array) for name, array in arrays.items()}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     return path
@@ -87,7 +79,15 @@ def write_decoder_parameters(model: PromptableModel, path: Path, weights: Litera
 
 def float16_arrays(path: Path) -> dict[bytes, StoredArray]:
     """Return the float16 arrays of an archive by the digest of shape and numbers."""
-    shared = {}
+    with np.load(path) as archive:
+        return {
+            _digest(archive[name]): array for name, array in archived_arrays(path).items() if array.dtype == np.float16
+        }
+
+
+def archived_arrays(path: Path) -> dict[str, StoredArray]:
+    """Return the positions of an archive's arrays by name."""
+    found = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for member in archive.infolist():
             file.seek(member.header_offset + 26)
@@ -95,11 +95,9 @@ def float16_arrays(path: Path) -> dict[bytes, StoredArray]:
             file.seek(name_length + extra_length, os.SEEK_CUR)
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            if dtype == np.float16:
-                offset, nbytes = file.tell(), math.prod(shape) * dtype.itemsize
-                array = np.frombuffer(file.read(nbytes), dtype).reshape(shape)
-                shared[_digest(array)] = StoredArray(path.name, shape, offset, nbytes)
-    return shared
+            name = member.filename.removesuffix(".npy")
+            found[name] = StoredArray(path.name, dtype, shape, file.tell(), math.prod(shape) * dtype.itemsize)
+    return found
 
 
 def store_float16(path: Path, shared: Mapping[bytes, StoredArray]) -> None:
@@ -139,7 +137,7 @@ def store_float16(path: Path, shared: Mapping[bytes, StoredArray]) -> None:
 
 
 def _float16_if_exact(array: NDArray[np.float32]) -> NDArray[np.float16] | NDArray[np.float32]:
-    """Return a large array as float16 if that is exact, see `round_to_float16`; any other array as it is."""
+    """Return a large array as float16 if that is exact, see `rounded`; any other array as it is."""
     with np.errstate(over="ignore"):
         small = array.astype(np.float16)
     is_exact = array.size >= FLOAT16_MIN_ELEMENTS and np.array_equal(small.astype(np.float32), array)

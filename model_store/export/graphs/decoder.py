@@ -15,11 +15,12 @@ from torch.nn import functional
 from model_store.export.graphs.attention import AbsorbedImageToToken, AbsorbedTokenToImage, masked_self_attention
 from model_store.export.graphs.positions import GRID, IMAGE_TOKENS, DensePosition, position_code
 from model_store.network.decoder_algebra import arrange_cells, kernel_as_matrix
-from model_store.network.mask_decoder import MaskDecoder
+from model_store.network.layer_norm import EPSILON, LayerNorm2d
+from model_store.network.mask_decoder import CHANNELS, MaskDecoder
 from model_store.network.model import PromptableModel
 from model_store.network.prompt_encoder import PromptEncoder
 from model_store.network.transformer import TwoWayLayer
-from service.sam.prompts import ABSENT
+from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, NEGATIVE
 
 # Added to the score of an absent token: exp() of it is 0 in float32, and it stays finite.
 ABSENT_SCORE = -1e9
@@ -36,10 +37,11 @@ class DecoderGraph(nn.Module):
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()
         decoder: MaskDecoder = model.mask_decoder
+        # The whole parts come first: so the weights have SAM's names in the graph.
+        self.prompt_encoder = model.prompt_encoder
+        self.mask_decoder = decoder
         self.prompt_tokens = PromptTokens(model.prompt_encoder)
         self.position = DensePosition(model.prompt_encoder)
-        outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach().clone()
-        self.output_tokens = nn.Parameter(outputs)  # (5, 256)
         transformer = decoder.transformer
         self.first = DecoderLayer(_layer(transformer.layers[0]))
         self.second = DecoderLayer(_layer(transformer.layers[1]))
@@ -53,7 +55,8 @@ class DecoderGraph(nn.Module):
         self, points: Tensor, labels: Tensor, keys: Tensor, keys0: Tensor, queries0: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         sparse = self.prompt_tokens(points, labels)  # (P, N, 256)
-        outputs = self.output_tokens[None].expand(points.shape[0], -1, -1)
+        own = torch.cat([self.mask_decoder.iou_token.weight, self.mask_decoder.mask_tokens.weight])  # (5, 256)
+        outputs = own[None].expand(points.shape[0], -1, -1)
         start = torch.cat([outputs, sparse], dim=1)  # (P, T, 256)
         absent = functional.pad((labels == ABSENT).to(start.dtype) * ABSENT_SCORE, (5, 0))  # (P, T)
         position = self.position()  # (4096, 256)
@@ -78,25 +81,26 @@ class PromptTokens(nn.Module):
     Source: docs/explanation/model.md, section 3.1.
     """
 
+    zeros: Tensor
+
     def __init__(self, prompt_encoder: PromptEncoder) -> None:
         super().__init__()
-        gaussian = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-        self.gaussian = nn.Parameter(gaussian.detach().clone())  # (2, 128)
-        zero = torch.zeros_like(prompt_encoder.not_a_point_embed.weight)  # (1, 256)
-        types = [
-            zero,  # ABSENT: the attention masks it out
-            zero,  # IGNORED: a zero token that takes part
-            prompt_encoder.not_a_point_embed.weight,  # PADDING
-            *[
-                _tensor(embedding.weight) for embedding in prompt_encoder.point_embeddings
-            ],  # negative, positive, box corners
-        ]
-        self.types = nn.Parameter(torch.cat(types).detach().clone())  # (7, 256)
+        self.prompt_encoder = prompt_encoder
+        # ABSENT, which the attention masks out, and IGNORED, a zero token that takes part.
+        self.register_buffer("zeros", torch.zeros(2, CHANNELS), persistent=False)
 
     def forward(self, points: Tensor, labels: Tensor) -> Tensor:
-        code = position_code((points + 0.5) / 1024.0, self.gaussian)
+        prompt_encoder = self.prompt_encoder
+        code = position_code((points + 0.5) / 1024.0, prompt_encoder.pe_layer.positional_encoding_gaussian_matrix)
         has_position = (labels >= 0).to(code.dtype)[..., None]
-        return code * has_position + self.types[labels - ABSENT]
+        types = torch.cat(
+            [
+                self.zeros,
+                prompt_encoder.not_a_point_embed.weight,  # PADDING
+                *[prompt_encoder.type_embedding(label) for label in range(NEGATIVE, BOX_BOTTOM_RIGHT + 1)],
+            ]
+        )  # (7, 256)
+        return code * has_position + types[labels - ABSENT]
 
 
 class DecoderLayer(nn.Module):
@@ -146,18 +150,21 @@ class Upscaling(nn.Module):
 
     def __init__(self, decoder: MaskDecoder) -> None:
         super().__init__()
-        state = {name: nn.Parameter(value.clone()) for name, value in decoder.output_upscaling.state_dict().items()}
-        self.first = nn.Parameter(_matrix(state["0.weight"]))  # (256, 4·64), columns (ky, kx, channel)
-        self.first_bias = state["0.bias"]
-        self.norm_weight, self.norm_bias = state["1.weight"], state["1.bias"]
-        self.second = nn.Parameter(_matrix(state["3.weight"]))  # (64, 4·32)
-        self.second_bias = state["3.bias"]
+        first, norm, _, second, _ = decoder.output_upscaling
+        assert isinstance(first, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
+        assert isinstance(second, nn.ConvTranspose2d)
+        self.first, self.norm, self.second = first, norm, second
 
     def forward(self, keys: Tensor, hyper: Tensor) -> Tensor:
         prompts = hyper.shape[0]
-        coarse = (keys @ self.first).reshape(prompts, IMAGE_TOKENS * 4, 64) + self.first_bias
-        coarse = functional.gelu(functional.layer_norm(coarse, (64,), self.norm_weight, self.norm_bias, eps=1e-6))
-        fine = (coarse @ self.second).reshape(prompts, IMAGE_TOKENS * 16, 32) + self.second_bias
+        assert self.first.bias is not None
+        assert self.second.bias is not None
+        first = kernel_as_matrix(self.first.weight)  # (256, 4·64), columns (ky, kx, channel)
+        second = kernel_as_matrix(self.second.weight)  # (64, 4·32)
+        coarse = (keys @ first).reshape(prompts, IMAGE_TOKENS * 4, 64) + self.first.bias
+        coarse = functional.layer_norm(coarse, (64,), self.norm.weight, self.norm.bias, eps=EPSILON)
+        fine = (functional.gelu(coarse) @ second).reshape(prompts, IMAGE_TOKENS * 16, 32) + self.second.bias
         planes = functional.gelu(fine) @ hyper.transpose(1, 2)  # (P, 65536, 4)
         return arrange_cells(planes, GRID)
 
@@ -171,11 +178,6 @@ def _tensor(result: object) -> Tensor:
     """Narrow the result of calling a module, which torch types as Any."""
     assert isinstance(result, Tensor)
     return result
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """Return a copy for the graph."""
-    return kernel_as_matrix(weight).detach().clone()
 
 
 def _stability(mask_logits: Tensor) -> Tensor:

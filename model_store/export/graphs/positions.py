@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model_store.network.prompt_encoder import PromptEncoder
+from model_store.network.prompt_encoder import PositionalCode, PromptEncoder
 
 GRID = 64
 """Image tokens along a side of the frame."""
@@ -23,14 +23,14 @@ class DensePosition(nn.Module):
 
     def __init__(self, prompt_encoder: PromptEncoder) -> None:
         super().__init__()
-        gaussian = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-        self.gaussian = nn.Parameter(gaussian.detach().clone())
+        self.pe_layer: PositionalCode = prompt_encoder.pe_layer
         centres = (torch.arange(GRID, dtype=torch.float32) + 0.5) / GRID
         y, x = torch.meshgrid(centres, centres, indexing="ij")
-        self.register_buffer("centres", torch.stack([x, y], dim=-1).reshape(IMAGE_TOKENS, 2))
+        centred = torch.stack([x, y], dim=-1).reshape(IMAGE_TOKENS, 2)
+        self.register_buffer("centres", centred, persistent=False)
 
     def forward(self) -> Tensor:
-        return position_code(self.centres, self.gaussian)
+        return position_code(self.centres, self.pe_layer.positional_encoding_gaussian_matrix)
 
 
 def position_code(positions: Tensor, gaussian: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.export.graphs.positions import DensePosition
+from model_store.network.mask_decoder import MaskDecoder
 from model_store.network.model import PromptableModel
 from model_store.network.prompt_encoder import PromptEncoder
 from model_store.network.transformer import HEADS, TwoWayLayer
@@ -27,32 +28,31 @@ class PrepareGraph(nn.Module):
 
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()
-        prompt_encoder: PromptEncoder = model.prompt_encoder
-        layer = model.mask_decoder.transformer.layers[0]
-        assert isinstance(layer, TwoWayLayer)
-        self.mask_downscaling = prompt_encoder.mask_downscaling
-        self.no_mask = nn.Parameter(prompt_encoder.no_mask_embed.weight.detach().clone())  # (1, 256)
-        self.position = DensePosition(prompt_encoder)
-        key, query = layer.cross_attn_token_to_image.k_proj, layer.cross_attn_image_to_token.q_proj
-        self.key = nn.Parameter(by_channel(key.weight))  # (128, 256)
-        self.query = nn.Parameter(by_channel(query.weight))  # (128, 256)
-        self.query_bias = nn.Parameter(by_channel(query.bias))  # (128,)
+        # The whole parts come first: so the weights have SAM's names in the graph.
+        self.prompt_encoder: PromptEncoder = model.prompt_encoder
+        self.mask_decoder: MaskDecoder = model.mask_decoder
+        self.position = DensePosition(model.prompt_encoder)
 
     def forward(self, tokens: Tensor, mask_logits: Tensor, has_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        dense = self.mask_downscaling(mask_logits.unsqueeze(1)).flatten(2).transpose(1, 2)  # (S, 4096, 256)
-        dense = torch.where(has_mask[:, None, None], dense, self.no_mask[None])
+        layer = self.mask_decoder.transformer.layers[0]
+        assert isinstance(layer, TwoWayLayer)
+        key, query = layer.cross_attn_token_to_image.k_proj, layer.cross_attn_image_to_token.q_proj
+        dense = (
+            self.prompt_encoder.mask_downscaling(mask_logits.unsqueeze(1)).flatten(2).transpose(1, 2)
+        )  # (S, 4096, 256)
+        dense = torch.where(has_mask[:, None, None], dense, self.prompt_encoder.no_mask_embed.weight[None])
         keys = tokens[None] + dense  # (S, 4096, 256)
         coded = keys + self.position()
         # The key bias adds the same to every score of a row and drops out of the softmax.
-        keys0 = coded @ self.key.t()  # (S, 4096, 128)
-        queries0 = coded @ self.query.t() + self.query_bias  # (S, 4096, 128)
+        keys0 = coded @ by_channel(key.weight).t()  # (S, 4096, 128)
+        queries0 = coded @ by_channel(query.weight).t() + by_channel(query.bias)  # (S, 4096, 128)
         return keys, keys0, queries0
 
 
 def by_channel(weight: Tensor) -> Tensor:
-    """Reorder the rows of a projection from (head, channel) to (channel, head).
+    """Reorder the rows of a projection from (head, channel) to (channel, head), as a part of the graph.
 
     So a vector of eight neighbours holds one channel of all heads, which is what service/native multiplies with.
     """
     rows = weight.shape[0] // HEADS
-    return weight.detach().reshape(HEADS, rows, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape).clone()
+    return weight.reshape(HEADS, rows, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape)

@@ -24,15 +24,25 @@ class RepDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        if torch.onnx.is_in_onnx_export() and not self.training:
+            # As in NormedRepDepthwise.
+            kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
+            return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
         y: Tensor = self.conv(x) + self.conv1(x) + x
         return y
 
     def folded(self) -> nn.Conv2d:
         """Return one biased depthwise 3x3 that equals the three branches in eval mode."""
+        kernel, bias = self.merged_weights()
+        return biased_like(self.conv.c, kernel, bias)
+
+    def merged_weights(self) -> tuple[Tensor, Tensor]:
+        """Return kernel (C, 1, 3, 3) and bias (C,) of one convolution for all branches, float64."""
         kernel, bias = self.conv.folded_weights()
         centre, centre_bias = self.conv1.folded_weights()
-        kernel = kernel + functional.pad(centre + 1.0, (1, 1, 1, 1))  # the identity branch is a 1 in the centre
-        return biased_like(self.conv.c, kernel, bias + centre_bias)
+        # The identity branch is a 1 in the centre. The exporter does not see that padding gives a fixed size.
+        centre = functional.pad(centre + 1.0, (1, 1, 1, 1)).reshape(self.conv.c.weight.shape)
+        return kernel + centre, bias + centre_bias
 
 
 class NormedRepDepthwise(nn.Module):

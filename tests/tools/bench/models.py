@@ -13,7 +13,7 @@ from tools.bench.disc import disc_model
 from model_store.export.artifact import export_model
 from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
 from model_store.export.model_info import ModelInfo
-from model_store.export.onnx_export import OPSET
+from model_store.export.served_graphs import OPSET
 from model_store.network.frames import frame
 
 Floats = NDArray[np.float32]
