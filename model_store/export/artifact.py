@@ -193,7 +193,7 @@ def _manifest(
     granularity = GranularityInfo(proposals=PROPOSALS, source_sha256=info.granularity_sha256)
     made = MadeFiles(
         files.graphs, files.decoder_parameters, layout, weights, max(OPSET, encoder.opset),
-        ("torch", "onnx", "onnxruntime"),         comparison.parity, comparison.rounding,
+        ("torch", "onnx", "onnxruntime"), comparison.parity, comparison.rounding,
     )  # fmt: skip
     return made_manifest(
         model.architecture,

@@ -40,9 +40,7 @@ class RepDepthwise(nn.Module):
         """Return kernel (C, 1, 3, 3) and bias (C,) of one convolution for all branches, float64."""
         kernel, bias = self.conv.folded_weights()
         centre, centre_bias = self.conv1.folded_weights()
-        # The identity branch is a 1 in the centre. The exporter does not see that padding gives a fixed size.
-        centre = functional.pad(centre + 1.0, (1, 1, 1, 1)).reshape(self.conv.c.weight.shape)
-        return kernel + centre, bias + centre_bias
+        return kernel + _padded(centre + 1.0), bias + centre_bias
 
 
 class NormedRepDepthwise(nn.Module):
@@ -73,7 +71,7 @@ class NormedRepDepthwise(nn.Module):
         """Return the kernel (C, 1, 3, 3) and bias (C,) of the one convolution, float64."""
         kernel, bias = self.conv.folded_weights()
         assert self.conv1.bias is not None
-        kernel = kernel + functional.pad(self.conv1.weight.double() + 1.0, (1, 1, 1, 1))
+        kernel = kernel + _padded(self.conv1.weight.double() + 1.0)
         scale, shift = norm_scale_and_shift(self.bn)
         return kernel * scale[:, None, None, None], (bias + self.conv1.bias.double()) * scale + shift
 
@@ -159,3 +157,9 @@ def stem(channels: int) -> nn.Sequential:
     """Return the stem: (B, 3, H, W) -> (B, channels, H/4, W/4), without activation at the end."""
     half = channels // 2
     return nn.Sequential(ConvBN(3, half, 3, stride=2), nn.GELU(), ConvBN(half, channels, 3, stride=2))
+
+
+def _padded(centre: Tensor) -> Tensor:
+    """Return a 3x3 kernel (C, 1, 3, 3) for a 1x1 kernel (C, 1, 1, 1). The identity branch is a 1 in the centre."""
+    # The exporter does not see that padding gives a fixed size.
+    return functional.pad(centre, (1, 1, 1, 1)).reshape(centre.shape[0], 1, 3, 3)
