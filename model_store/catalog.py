@@ -198,7 +198,9 @@ def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
         trained=manifest.trained,
         fingerprint=manifest.fingerprint,
         detail=manifest.notes or f"trained on: {manifest.training_data}",
-        purpose=model.purpose if model else manifest.notes or f"Trained on: {manifest.training_data}.",
+        purpose=manifest.summary
+        or (model.purpose if model else manifest.notes)
+        or f"Trained on: {manifest.training_data}.",
         commercial_use=licence.commercial_use if licence else _commercial_use(manifest.licence),
         licence_label=licence.short_title if licence else "own terms",
         quality=model.quality if model else _measured_quality(manifest),

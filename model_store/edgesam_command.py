@@ -13,6 +13,10 @@ from service import __version__
 from service.extras import install_command
 
 _STORE_PACKAGES: Final = ("typer", "rich", "httpx", "onnx")
+SERVE_DESCRIPTION: Final = (
+    "Serve models over HTTP. A published model that is not here is fetched (its licence is shown), converted and kept. "
+    "All other settings are environment variables: docs/reference/settings.md."
+)
 _SERVE_HELP: Final = "serve a model over HTTP; fetches and converts it first where it is not here"
 _MODELS_HELP: Final = "list, fetch, import, export, verify, evaluate and train models"
 
@@ -45,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="edgesam", description="Segment objects in images with one click, over HTTP.")
     result.add_argument("--version", action="version", version=f"EdgeSAM service {__version__}")
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_serve_options(commands.add_parser("serve", help=_SERVE_HELP, description=_serve_description()))
+    add_serve_options(commands.add_parser("serve", help=_SERVE_HELP, description=SERVE_DESCRIPTION))
     commands.add_parser("models", help=_MODELS_HELP, add_help=False)
     return result
 
@@ -68,13 +72,6 @@ def add_serve_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--sha256", default="", metavar="HASH", help="SHA-256 of the checkpoint, if none is published.")
     serve.add_argument(
         "--accept-licence", action="store_true", help="I have read the licence that is shown and keep to it."
-    )
-
-
-def _serve_description() -> str:
-    return (
-        "Serve models over HTTP. A published model that is not here is fetched (its licence is shown), converted and "
-        "kept. All other settings are environment variables: docs/reference/settings.md."
     )
 
 

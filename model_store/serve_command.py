@@ -91,7 +91,7 @@ def service_environment(
         result.pop("EDGESAM_MODELS", None)
         result["EDGESAM_MODEL_DIR"] = str(directories[0])
     if len(directories) > 1:
-        result["EDGESAM_MODELS"] = ",".join(map(str, directories))
+        result["EDGESAM_MODELS"] = ",".join(str(directory.absolute()) for directory in directories)
     return result
 
 

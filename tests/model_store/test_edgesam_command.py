@@ -103,7 +103,7 @@ def test_options_become_settings_and_all_others_stay():
         "EDGESAM_LOG_LEVEL": "debug", "EDGESAM_HOST": "::1", "EDGESAM_PORT": "0", "EDGESAM_REDIS_URL": "redis://x",
         "EDGESAM_THREADS": "3", "EDGESAM_MODEL_DIR": "a", "MALLOC_ARENA_MAX": "1",
     }  # fmt: skip
-    assert two["EDGESAM_MODELS"] == "models/a,models/b"
+    assert two["EDGESAM_MODELS"] == f"{Path.cwd()}/models/a,{Path.cwd()}/models/b"
 
 
 def test_a_model_is_served_by_its_name():

@@ -7,13 +7,16 @@ import shutil
 import sys
 
 import pytest
+from support.documents import page
 from support.model_store_cli import invoke
 from support.terminal_session import run_at_terminal
 
+from model_store.architectures import ARCHITECTURES
 from model_store.catalog import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
 from model_store.export.output_folder import check_output_folder
-from model_store.published import COCO_AP, PUBLISHED
+from model_store.published import COCO_AP, PUBLISHED, S_LAB
 from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
+from service.manifest import load_manifest
 from service.settings import BUNDLED_MODEL, Settings
 
 LIST = [sys.executable, "-m", "model_store", "list"]
@@ -57,6 +60,8 @@ def test_an_entry_is_complete_and_points_to_https(model):
     assert all(30 < figure.value < 90 and figure.source for figure in model.quality)
     assert re.fullmatch(r"[A-Z][^.]*(\.\d[^.]*)?\.", model.purpose), "one sentence"
     assert model.training_data
+    assert model.architecture in ARCHITECTURES
+    assert model.architecture == model.name or model.licence == S_LAB
 
 
 def test_only_tiny_sam_has_no_published_hash():
@@ -161,3 +166,25 @@ def test_a_timing_that_fails_says_why(tmp_path):
 
 def test_the_bundled_model_comes_first(tmp_path):
     assert catalog(tmp_path)[0].name == "edgesam-lite"
+
+
+def test_the_table_of_the_readme_has_the_figures_of_the_catalogue():
+    rows = [line.strip("| ").split(" | ") for line in page("README.md").splitlines() if line.startswith("| `")]
+    stated = {}
+    for names, _, sizes, licence, figures in rows:
+        first, *others = [name.strip("` ") for name in names.split(",")]
+        full = [first, *(other if not other.startswith("-") else first.rpartition("-")[0] + other for other in others)]
+        for name, size, figure in zip(full, sizes.split(", "), figures.split(", "), strict=False):
+            stated[name] = (size, licence, figure)
+
+    bundled_size = rows[0][2].removeprefix("bundled, ")
+    del stated["edgesam-lite"]
+    assert bundled_size == f"{sum(one.size_bytes for one in load_manifest(BUNDLED_MODEL).files) / 1e6:.0f}"
+    assert stated == {
+        model.name: (
+            f"{model.approximate_bytes / 1e6:.0f}",
+            f"{'yes' if model.licence.commercial_use else 'no'}, {model.licence.short_title}",
+            str(model.quality[0].value),
+        )
+        for model in PUBLISHED.values()
+    }
