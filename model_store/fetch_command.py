@@ -11,9 +11,8 @@ from model_store.catalog import UsageError
 from model_store.export.from_checkpoint import ExportOptions, is_export_of
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
-from model_store.extras import require_model_extra
 from model_store.licence_acceptance import require_licence
-from model_store.make_model import make_model, time_made_model
+from model_store.make_model import convert_model, require_converter, time_made_model
 from model_store.options import (
     AcceptLicence,
     Force,
@@ -123,10 +122,17 @@ def fetch_model(
     directory = models_dir / model.name
     if not force and is_export_of(directory, sha256, options):
         return False
-    require_model_extra()
+    require_converter(options)
     check_output_folder(directory, force=force)
     checkpoint = download(model, models_dir, source)
-    make_model(checkpoint, directory, name=model.name, info=info_of_published(model, sha256=sha256), options=options)
+    convert_model(
+        checkpoint,
+        directory,
+        name=model.name,
+        info=info_of_published(model, sha256=sha256),
+        options=options,
+        architecture=model.architecture,
+    )
     return True
 
 

@@ -12,7 +12,7 @@ from model_store.export.from_checkpoint import ExportOptions
 from model_store.export.model_info import ModelInfo, info_of_checkpoint, info_of_untrained
 from model_store.export.output_folder import check_output_folder
 from model_store.licence_acceptance import require_licence
-from model_store.make_model import make_model, time_made_model
+from model_store.make_model import convert_model, make_model, time_made_model
 from model_store.options import AcceptLicence, Force, ModelsDir, Timing, UpsampleOption, WeightsOption
 
 LicenceText = Annotated[
@@ -28,10 +28,19 @@ Trained = Annotated[bool, typer.Option("--trained/--untrained", help="Whether th
 
 
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="Checkpoint: .safetensors of this project, or an EdgeSAM .pth.")],
+    file: Annotated[
+        Path, typer.Argument(help="Checkpoint of any architecture of the SAM family: .safetensors, .pt or .pth.")
+    ],
     name: Annotated[str, typer.Option(help="Name that the model gets.")],
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
     *,
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="Architecture of the file. Default: the one that its keys show. TinySAM's files need tiny-sam here, "
+            "because they have MobileSAM's keys."
+        ),
+    ] = "",
     accept_licence: AcceptLicence = False,
     licence: LicenceText = "",
     trained: Trained = True,
@@ -45,12 +54,15 @@ def import_checkpoint(
 ) -> None:
     """Make a model for the service from a checkpoint on this machine.
 
-    The file is loaded strictly: an error names every key that is missing, unexpected or of a wrong shape. Published
-    files are recognised by their hash. For all other files, state the licence.
+    The architecture is recognised by the keys of the file. It is loaded strictly: an error names the keys that are
+    missing, unexpected or of a wrong shape. Published files are recognised by their hash. For all other files, state
+    the licence. PyTorch is not needed.
 
     [bold]Examples[/bold]
 
-    python -m model_store import edge_sam.pth --name edge-sam --accept-licence
+    python -m model_store import mobile_sam.pt --name mobile-sam
+
+    python -m model_store import tiny.pth --name my-tiny --architecture tiny-sam --licence "our own"
 
     python -m model_store import run7/best.pth --name plants-7 --licence "our own, internal use"
     """
@@ -59,7 +71,7 @@ def import_checkpoint(
     stated = ModelInfo(licence, trained, training_data or "not stated", measured=_values(measured), notes=notes)
     info = _accepted_info(file, stated, accept_licence=accept_licence)
     options = ExportOptions(weights=weights, upsample_mode=upsample_mode)
-    make_model(file, models_dir / name, name=name, info=info, options=options)
+    convert_model(file, models_dir / name, name=name, info=info, options=options, architecture=architecture or None)
     if timing:
         time_made_model(models_dir / name)
 

@@ -1,5 +1,6 @@
 """The command `edgesam`: help at once, the model store's commands, and serving a model by its name."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.file_server import FileServer, Reply
 from support.service_process import ServiceProcess
 
+from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.edgesam_command import main
+from model_store.published import PUBLISHED
 from model_store.serve_command import ServeOptions, service_environment
+from model_store.timings import TIMINGS_NAME
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "model_store.edgesam_command"]
@@ -104,6 +109,33 @@ def test_options_become_settings_and_all_others_stay():
         "EDGESAM_THREADS": "3", "EDGESAM_MODEL_DIR": "a", "MALLOC_ARENA_MAX": "1",
     }  # fmt: skip
     assert two["EDGESAM_MODELS"] == f"{Path.cwd()}/models/a,{Path.cwd()}/models/b"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A whole checkpoint of EdgeSAM with initial weights."""
+    path = tmp_path_factory.mktemp("checkpoint") / "edge_sam.pth"
+    save_checkpoint(seeded_model(3), path)
+    return path
+
+
+def test_a_published_model_is_fetched_converted_kept_and_served(tmp_path, checkpoint):
+    data = checkpoint.read_bytes()
+    words = ["serve", "--model", "edge-sam", "--accept-licence", "--sha256", hashlib.sha256(data).hexdigest()]
+    settings = {"EDGESAM_STORE_DIR": str(tmp_path), "NO_PROXY": "127.0.0.1", "EDGESAM_PORT": "0"}
+    with FileServer() as server:
+        path = PUBLISHED["edge-sam"].urls[0].removeprefix("https://huggingface.co/")
+        server.replies[path] = Reply(data)
+        settings["EDGESAM_MIRROR"] = server.url("")
+        for _ in range(2):
+            with ServiceProcess(settings, command=[*COMMAND, *words], wait_s=120) as service:
+                (model,) = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
+        requests = [request.path for request in server.requests]
+
+    assert model["name"] == "edge-sam"
+    assert requests == [path], "the second start serves what is there"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["edge-sam", "edge_sam.pth"]
+    assert (tmp_path / "edge-sam" / TIMINGS_NAME).is_file()
 
 
 def test_a_model_is_served_by_its_name():

@@ -55,8 +55,8 @@ def test_store_converts_without_torch(build: Callable[[str], str]):
 
     listed = podman("run", *options, image).stdout
     imported = podman(
-        "run", *options, "-v", f"{checkpoints}:/checkpoints:ro", image, "import", "/checkpoints/edgesam-lite.safetensors",
-        "--name", "mine", "--licence", "own", "--models-dir", "/tmp/models",
+        "run", *options, "-v", f"{checkpoints}:/in:ro", image, "import", "/in/edgesam-lite.safetensors", "--name",
+         "mine", "--licence", "own", "--models-dir", "/tmp/models",
     ).stdout  # fmt: skip
 
     assert "mobile-sam" in listed
