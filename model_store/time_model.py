@@ -55,7 +55,7 @@ def _click(directory: Path, manifest: Manifest, tokens: NDArray[np.float32], thr
     """Return a function that decodes one point, with the decoder that the service takes on this machine's CPU."""
     if manifest.decoder_parameters is not None and best_level() is not None:
         with np.load(directory / manifest.decoder_parameters.file) as parameters:
-            decoder = NativeDecoder(dict(parameters), threads=threads)
+            decoder = NativeDecoder(dict(parameters), norm_epsilon=manifest.norm_epsilon, threads=threads)
         state = decoder.prepare(tokens, threads=threads)
         return lambda: decoder.decode(*state, _POINT, _LABELS, threads=threads)
     prepare = open_graph(directory / manifest.graphs["prepare"].file, threads=threads)
