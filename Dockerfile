@@ -3,6 +3,7 @@
 #   cpu       serves with ONNX Runtime on CPUs; the default
 #   openvino  serves with OpenVINO on CPUs
 #   gpu       serves with ONNX Runtime on CUDA and TensorRT
+#   store     fetches, converts and checks models; no torch
 #   model     trains, evaluates and exports models with torch
 #
 # Every base image is an argument, so that a digest can pin it:
@@ -28,6 +29,10 @@ RUN --mount=type=cache,target=/root/.cache/pip install-stage packages requiremen
 FROM builder AS openvino-packages
 COPY requirements/openvino.lock requirements/
 RUN --mount=type=cache,target=/root/.cache/pip install-stage packages requirements/openvino.lock
+
+FROM builder AS store-packages
+COPY requirements/store.lock requirements/
+RUN --mount=type=cache,target=/root/.cache/pip install-stage packages requirements/store.lock
 
 FROM builder AS model-packages
 ARG TORCH=torch==2.13.0
@@ -74,20 +79,36 @@ RUN --mount=type=cache,target=/root/.cache/pip install-stage code
 
 # --- Final images. Layers are ordered by how often they change: packages, the model, the code.
 
-FROM ${PYTHON_BASE} AS model
+# Common part of the two images with the model store.
+FROM ${PYTHON_BASE} AS tools
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/app \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     ORT_DISABLE_TELEMETRY=1
-COPY --from=model-packages /opt/venv /opt/venv
-COPY --from=model-code /opt/app /opt/app
 WORKDIR /work
 USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "model_store"]
 CMD ["list"]
+
+FROM tools AS store
+COPY --from=store-packages /opt/venv /opt/venv
+COPY --from=model-code /opt/app /opt/app
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="EdgeSAM models" \
+      org.opencontainers.image.description="Fetches, converts and checks models for the EdgeSAM service." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM tools AS model
+COPY --from=model-packages /opt/venv /opt/venv
+COPY --from=model-code /opt/app /opt/app
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG SOURCE=unknown

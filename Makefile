@@ -33,9 +33,11 @@ FUZZ_S ?= 60
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(VENV)/.serve  ## install what serving needs and start the service; prints its address
+# With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
+serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=mobile-sam; prints its address
 	@MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX-1}" \
-		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" $(BIN)/python -m service
+		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" \
+		$(BIN)/$(if $(MODEL),edgesam serve $(MODEL:%=--model %),python -m service)
 
 browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch onnxruntime-web, with which the page decodes in the browser; needs npm and openssl
 
@@ -128,6 +130,8 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 		-o requirements/ops.lock
 	$(BIN)/uv pip compile pyproject.toml --extra openvino --extra otel --universal --python-version 3.11 --generate-hashes --no-header \
 		-q -o requirements/openvino.lock
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra otel --extra store --universal --python-version 3.11 --generate-hashes \
+		--no-header -q -c requirements/serve.lock -o requirements/store.lock
 	printf '%s\n' $(CUDA_LIBRARIES) > $(VENV)/without-cuda
 	$(BIN)/uv pip compile pyproject.toml --extra gpu --extra otel --universal --python-version 3.11 --generate-hashes --no-header \
 		-q --excludes $(VENV)/without-cuda -o requirements/gpu.lock
@@ -147,7 +151,7 @@ audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn 
 	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
-image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|model
+image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
@@ -185,6 +189,11 @@ $(VENV)/.serve: requirements/serve.lock pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
 	@touch $@
 
+$(VENV)/.store: requirements/store.lock | $(VENV)/.serve
+	@echo "Installing the packages that fetching and converting models needs into $(VENV): onnx, httpx and others (ten seconds)"
+	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/store.lock
+	@touch $@
+
 $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 	@echo "Installing PyTorch into $(VENV) (one to three minutes)"
 	@$(BIN)/pip install --disable-pip-version-check $(TORCH)
@@ -192,7 +201,7 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@echo "Compiling the prompt decoder in C and installing this checkout (about ten seconds)"
 	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
-	@touch $@ $(VENV)/.serve
+	@touch $@ $(VENV)/.serve $(VENV)/.store
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/fuzz $(FUZZER)

@@ -5,16 +5,29 @@ is a directory with a manifest, bundled with the package or made in the models d
 """
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+from model_store.program import store_command
+from model_store.published import PUBLISHED, PublishedModel, Quality, known_licence, published_with_hash
+from model_store.timings import Timings, stored_timings
+
+if TYPE_CHECKING:
+    from service.manifest import Manifest
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BUNDLED_DIRECTORY = Path(__file__).parent / "artifacts"
 # Starting points of training. Only the repository has them: wheels and container images do not train.
 CHECKPOINTS_DIRECTORY = Path(__file__).parent / "checkpoints"
 DEFAULT_MODELS_DIRECTORY = Path("models")
+
+ENCODE_OBJECTIVE_S: Final = 2.5
+"""The service's latency objective for an image (docs/operations/reliability.md), in seconds."""
+TIME_LIMIT_VARIABLE: Final = "EDGESAM_EMBED_TIMEOUT_S"
+DEFAULT_TIME_LIMIT_S: Final = 60.0  # the service's; the model store may not import its settings
 
 State = Literal["bundled", "imported", "fetched", "downloaded", "available", "broken"]
 
@@ -32,46 +45,6 @@ class UsageError(ModelStoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class Licence:
-    """Licence of a checkpoint.
-
-    Args:
-        title: Title of the licence.
-        summary: Description of its conditions in our own words.
-        url: Address of the binding text.
-    """
-
-    title: str
-    summary: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedModel:
-    """A checkpoint that other authors publish.
-
-    Args:
-        name: Name of the model in this catalogue.
-        file_name: Name of the checkpoint file.
-        urls: Addresses of the same file, in the order in which they are tried.
-        size_bytes: Exact length of the file, in bytes.
-        sha256: SHA-256 of the file, lower-case hex.
-        licence: Licence of the checkpoint.
-        summary: Description of the model, one line.
-        training_data: Training data, as its authors state it.
-    """
-
-    name: str
-    file_name: str
-    urls: tuple[str, ...]
-    size_bytes: int
-    sha256: str
-    licence: Licence
-    summary: str
-    training_data: str
-
-
-@dataclass(frozen=True, slots=True)
 class CatalogEntry:
     """One line of the list.
 
@@ -86,6 +59,15 @@ class CatalogEntry:
         trained: Whether the weights were trained; None if that is not known.
         fingerprint: Fingerprint of the artifact; None while there is none.
         detail: Short description, or the reason why the model is broken.
+        purpose: Use of the model in one sentence; the reason why the model is broken.
+        commercial_use: Whether the licence allows commercial use; None if that is not known.
+        licence_label: Short title of the licence for tables; "own terms" for others than the catalogue's.
+        quality: Figures with their sources: published ones, or those of the manifest.
+        timings: Times on this machine; None while they are not known.
+        warning: Reason why the model is too slow here; empty for none.
+        command: Command that makes the model ready to serve; empty for an installed one.
+        is_size_exact: Whether `size_bytes` is exact.
+        is_hash_needed: Whether the user has to state the SHA-256, since none is published.
     """
 
     name: str
@@ -96,54 +78,20 @@ class CatalogEntry:
     trained: bool | None
     fingerprint: str | None
     detail: str
+    purpose: str = ""
+    commercial_use: bool | None = None
+    licence_label: str = ""
+    quality: tuple[Quality, ...] = ()
+    timings: Timings | None = None
+    warning: str = ""
+    command: str = ""
+    is_size_exact: bool = True
+    is_hash_needed: bool = False
 
-
-S_LAB = Licence(
-    title="S-Lab License 1.0 (non-commercial)",
-    summary=(
-        "Copyright 2022 S-Lab. You may use, change and pass on the model for non-commercial purposes, as long as the "
-        "copyright notice, the conditions and the disclaimer stay with it and the names of the authors are not used to "
-        "promote what you make. Commercial use needs a permission from the authors. There is no warranty. The authors "
-        "put the whole project under these terms; whether they meant the weights too was asked in public and not "
-        "answered, so treat the weights as covered. This is a description, not the licence and not legal advice."
-    ),
-    url="https://github.com/chongzhou96/EdgeSAM/blob/master/LICENSE",
-)
-
-
-def _official_urls(file_name: str) -> tuple[str, ...]:
-    return (
-        f"https://huggingface.co/chongzhou/EdgeSAM/resolve/main/{file_name}",
-        f"https://huggingface.co/spaces/chongzhou/EdgeSAM/resolve/main/weights/{file_name}",
-    )
-
-
-# Sizes and hashes as the hosting site lists them (docs/explanation/model.md, section 10).
-PUBLISHED: dict[str, PublishedModel] = {
-    model.name: model
-    for model in (
-        PublishedModel(
-            name="edge-sam",
-            file_name="edge_sam.pth",
-            urls=_official_urls("edge_sam.pth"),
-            size_bytes=38_807_540,
-            sha256="439b086a20ab6fba90c12cba32e0001ba3aa726da5791ff8738acdd440330991",
-            licence=S_LAB,
-            summary="EdgeSAM as published by its authors",
-            training_data="1 % of SA-1B, distilled from SAM ViT-H (stated by its authors)",
-        ),
-        PublishedModel(
-            name="edge-sam-3x",
-            file_name="edge_sam_3x.pth",
-            urls=_official_urls("edge_sam_3x.pth"),
-            size_bytes=38_807_540,
-            sha256="5a3e3261da9e2f4c8154410885689ae57d09cbf4cf5d0c848b9d80b6df336ece",
-            licence=S_LAB,
-            summary="EdgeSAM trained on three times the images, as published by its authors",
-            training_data="3 % of SA-1B, distilled from SAM ViT-H (stated by its authors)",
-        ),
-    )
-}
+    @property
+    def is_here(self) -> bool:
+        """Whether the model is installed."""
+        return self.directory is not None
 
 
 def check_name(name: str) -> str:
@@ -162,9 +110,10 @@ def published_model(name: str) -> PublishedModel:
     return PUBLISHED[name]
 
 
-def published_with_hash(sha256: str | None) -> PublishedModel | None:
-    """Return the published model whose checkpoint has this SHA-256; None if there is none."""
-    return next((model for model in PUBLISHED.values() if model.sha256 == sha256), None)
+def fetch_command(model: PublishedModel) -> str:
+    """Return the command that fetches a published model, as this process was called."""
+    hash_option = "" if model.sha256 else " --sha256 HASH"
+    return f"{store_command()} fetch {model.name}{hash_option}"
 
 
 def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
@@ -187,9 +136,9 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
         if (candidate / MANIFEST_NAME).is_file():
             return candidate
     hint = (
-        f"run 'fetch {name_or_directory}' first"
+        f"run: {fetch_command(PUBLISHED[name_or_directory])}"
         if name_or_directory in PUBLISHED
-        else "'list' shows the models that exist"
+        else f"'{store_command()} list' shows the models that exist"
     )
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
 
@@ -233,8 +182,13 @@ def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
     try:
         manifest = load_manifest(directory)
     except ManifestError as error:
-        return CatalogEntry(directory.name, "broken", directory, 0, "unknown", None, None, str(error))
-    origin: State = "imported" if published_with_hash(manifest.source_sha256) is None else "fetched"
+        return CatalogEntry(
+            directory.name, "broken", directory, 0, "unknown", None, None, str(error), purpose=str(error)
+        )
+    model = _published_source(directory.name, manifest)
+    licence = known_licence(manifest.licence)
+    timings = stored_timings(directory)
+    origin: State = "imported" if model is None else "fetched"
     return CatalogEntry(
         name=directory.name,
         state="bundled" if is_bundled else origin,
@@ -244,6 +198,14 @@ def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
         trained=manifest.trained,
         fingerprint=manifest.fingerprint,
         detail=manifest.notes or f"trained on: {manifest.training_data}",
+        purpose=manifest.summary
+        or (model.purpose if model else manifest.notes)
+        or f"Trained on: {manifest.training_data}.",
+        commercial_use=licence.commercial_use if licence else _commercial_use(manifest.licence),
+        licence_label=licence.short_title if licence else "own terms",
+        quality=model.quality if model else _measured_quality(manifest),
+        timings=timings,
+        warning=slowness(timings),
     )
 
 
@@ -253,9 +215,53 @@ def _absent_entry(model: PublishedModel, models_directory: Path) -> CatalogEntry
         name=model.name,
         state="downloaded" if is_downloaded else "available",
         directory=None,
-        size_bytes=model.size_bytes,
+        size_bytes=model.size_bytes or model.approximate_bytes,
         licence=model.licence.title,
         trained=True,
         fingerprint=None,
-        detail=f"{model.summary}; trained on {model.training_data}",
+        detail=f"{model.purpose} Trained on {model.training_data}.",
+        purpose=model.purpose,
+        commercial_use=model.licence.commercial_use,
+        licence_label=model.licence.short_title,
+        quality=model.quality,
+        command=fetch_command(model),
+        is_size_exact=model.size_bytes is not None,
+        is_hash_needed=model.sha256 is None,
     )
+
+
+def slowness(timings: Timings | None) -> str:
+    """Return why a model with these times is too slow for the service on this machine; empty if it is not."""
+    if timings is None:
+        return ""
+    try:
+        limit_s = float(os.environ.get(TIME_LIMIT_VARIABLE) or DEFAULT_TIME_LIMIT_S)
+    except ValueError:  # the service refuses such a setting when it starts
+        limit_s = DEFAULT_TIME_LIMIT_S
+    if timings.encode_s > limit_s:
+        return (
+            f"encoding an image takes {timings.encode_s:.0f} s here, longer than the service's limit of {limit_s:g} s: "
+            f"raise {TIME_LIMIT_VARIABLE}, or serve a smaller model"
+        )
+    if timings.encode_s > ENCODE_OBJECTIVE_S:
+        return (
+            f"encoding an image takes {timings.encode_s:.1f} s here; the service's objective is {ENCODE_OBJECTIVE_S} s"
+        )
+    return ""
+
+
+def _published_source(name: str, manifest: "Manifest") -> PublishedModel | None:
+    """Return the published model that an artifact was made from; None for another checkpoint."""
+    by_name = PUBLISHED.get(name)
+    if by_name is not None and by_name.sha256 is None and manifest.licence.startswith(by_name.licence.title):
+        return by_name  # fetched with the hash that the user stated
+    return published_with_hash(manifest.source_sha256)
+
+
+def _measured_quality(manifest: "Manifest") -> tuple[Quality, ...]:
+    return tuple(Quality(name, value, "the model's own manifest") for name, value in manifest.measured.items())
+
+
+def _commercial_use(licence: str) -> bool | None:
+    """Return False for terms that call themselves non-commercial; None for others, which a person has to judge."""
+    return False if "non-commercial" in licence.lower() else None

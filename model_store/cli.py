@@ -10,15 +10,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from model_store import catalog, terminal
-from model_store.catalog import ModelStoreError
+from model_store import catalog, model_list, terminal
+from model_store.command_errors import EXPECTED, line_and_exit_code
 from model_store.evaluation.command import evaluate
 from model_store.evaluation.ranking.command import calibrate
-from model_store.export.command import export, fetch, import_checkpoint
+from model_store.export.command import export, import_checkpoint
+from model_store.fetch_command import fetch
 from model_store.options import AsJson, ModelsDir
 from model_store.training.command import granularity, train
 from model_store.training.distill_command import distill, features
-from service.manifest import ManifestError, load_manifest
+from service.manifest import load_manifest
 
 
 class Commands(TyperGroup):
@@ -28,17 +29,11 @@ class Commands(TyperGroup):
         """Run the command of the command line."""
         try:
             return super().invoke(ctx)
-        except ModelStoreError as error:
-            message, exit_code = str(error), error.exit_code
-        except ManifestError as error:
-            message, exit_code = str(error), 1
         except BrokenPipeError:  # the reader of our output has ended; typer then ends without a message
             raise
-        except OSError as error:
-            message, exit_code = f"{error.filename or 'the system'}: {error.strerror or error}", 1
-        except KeyboardInterrupt:
-            message, exit_code = "interrupted; repeat the command to resume a download where it stopped", 1
-        typer.echo("error: " + " ".join(message.split()), err=True)
+        except EXPECTED as error:
+            line, exit_code = line_and_exit_code(error)
+        typer.echo(line, err=True)
         raise typer.Exit(exit_code)
 
 
@@ -54,7 +49,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_models(models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY, *, as_json: AsJson = False) -> None:
-    """Show the models that are here and those that can be fetched.
+    """Show the models that are here and those that can be fetched, with purpose, size, licence and quality.
 
     [bold]Examples[/bold]
 
@@ -66,10 +61,10 @@ def list_models(models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY, *, as_
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2, default=str))
         return
-    terminal.print_catalog(entries)
+    model_list.print_catalog(entries)
     for entry in entries:
-        if entry.state == "broken":
-            typer.echo(f"warning: {entry.detail}", err=True)
+        if entry.warning or entry.state == "broken":
+            typer.echo(f"warning: {entry.name}: {entry.warning or entry.detail}", err=True)
 
 
 app.command()(fetch)

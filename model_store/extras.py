@@ -4,7 +4,17 @@ import importlib.util
 
 from model_store.catalog import ModelStoreError
 
+STORE_PACKAGES = ("onnx",)
 MODEL_PACKAGES = ("torch", "onnx")
+
+
+def require_store_extra() -> None:
+    """Check that onnx is installed; converting a checkpoint needs it.
+
+    Raises:
+        ModelStoreError: It is missing. The message names the command that installs it.
+    """
+    _require(STORE_PACKAGES, "converting a checkpoint", "store")
 
 
 def require_model_extra() -> None:
@@ -13,8 +23,12 @@ def require_model_extra() -> None:
     Raises:
         ModelStoreError: A package is missing. The message names the package and the command that installs it.
     """
-    for package in MODEL_PACKAGES:
+    _require(MODEL_PACKAGES, "making a model with torch", "model")
+
+
+def _require(packages: tuple[str, ...], purpose: str, extra: str) -> None:
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise ModelStoreError(
-                f"making a model needs {package}, which is not installed; run: pip install -e '.[model]'"
+                f"{purpose} needs {package}, which is not installed; run: pip install -e '.[{extra}]'"
             )

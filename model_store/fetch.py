@@ -1,4 +1,4 @@
-"""Downloads one file of known length and hash: resumable, from several mirrors, with a bound on every wait.
+"""Downloads one file of known hash: resumable, from several mirrors, with a bound on every wait.
 
 The file gets its final name only after its SHA-256 was checked.
 """
@@ -15,7 +15,7 @@ import httpx
 from model_store.catalog import ModelStoreError, UsageError, file_sha256
 from model_store.partial_download import PartialDownload, open_partial_download
 
-OnProgress = Callable[[int, int], None]
+OnProgress = Callable[[int, int | None], None]
 OnNotice = Callable[[str], None]
 
 RETRY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -50,8 +50,9 @@ def fetch(
     urls: tuple[str, ...],
     destination: Path,
     *,
-    size_bytes: int,
+    size_bytes: int | None,
     sha256: str,
+    max_bytes: int | None = None,
     limits: Limits | None = None,
     on_progress: OnProgress = lambda _done, _total: None,
     on_notice: OnNotice = lambda _message: None,
@@ -65,10 +66,12 @@ def fetch(
     Args:
         urls: Addresses of the same file; https, or http to this machine.
         destination: Path of the file; its directory is made. A file that is already there is checked.
-        size_bytes: Exact length, in bytes; no byte beyond it is ever written.
+        size_bytes: Exact length, in bytes; no byte beyond it is ever written. None if it is not known.
         sha256: SHA-256 of the file, lower-case hex.
+        max_bytes: Largest length, in bytes, where `size_bytes` is None; no byte beyond it is ever written.
         limits: Timeouts and numbers of attempts; None for the defaults.
-        on_progress: Callback that receives (bytes received, bytes in all) after every chunk.
+        on_progress: Callback that receives (bytes received, bytes in all) after every chunk. The second one is None
+            while the length is not known.
         on_notice: Callback that receives a sentence when a mirror fails.
 
     Returns:
@@ -76,16 +79,21 @@ def fetch(
 
     Raises:
         UsageError: A URL is not allowed.
+        ValueError: Neither `size_bytes` nor `max_bytes` is given.
         FetchError: No mirror sent the file. Received bytes stay in `<destination>.part` unless they were wrong.
         DownloadInUseError: Another process is downloading the file.
         OSError: The file cannot be written.
     """
+    largest = size_bytes or max_bytes
+    if largest is None:
+        raise ValueError("a download needs a bound: size_bytes or max_bytes")
     for url in urls:
         if problem := _url_problem(url):
             raise UsageError(f"{shown_url(url)}: {problem}")
     if destination.exists():
-        if destination.stat().st_size == size_bytes and file_sha256(destination) == sha256:
-            on_progress(size_bytes, size_bytes)
+        length = destination.stat().st_size
+        if length == (size_bytes or length) and file_sha256(destination) == sha256:
+            on_progress(length, length)
             return destination
         on_notice(f"{destination} is not the expected file and will be replaced")
     limits = limits or Limits()
@@ -98,10 +106,20 @@ def fetch(
             event_hooks={"request": [_refuse_request]},
         ) as client,
     ):
-        transfer = _Transfer(client, partial, size_bytes, sha256, limits, on_progress)
+        transfer = _Transfer(client, partial, size_bytes, largest, sha256, limits, on_progress)
         _try_mirrors(transfer, list(urls), destination.name, on_notice)
         partial.finish()
     return destination
+
+
+def mirrored(urls: tuple[str, ...], mirror: str) -> tuple[str, ...]:
+    """Return the addresses of the same files at a mirror, which has them under the same paths.
+
+    Args:
+        urls: Official addresses.
+        mirror: Base address that replaces scheme and host, for instance `https://mirror.example/models`.
+    """
+    return tuple(mirror.rstrip("/") + httpx.URL(url).path for url in urls)
 
 
 def shown_url(url: httpx.URL | str) -> str:
@@ -141,7 +159,8 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
             break
     tried = "; ".join(f"{shown_url(url)}: {reason}" for url, reason in reasons.items())
     kept = transfer.partial.size_bytes()
-    rest = f" ({kept} of {transfer.size_bytes} bytes are kept; the same command resumes from there)" if kept else ""
+    whole = "" if transfer.size_bytes is None else f" of {transfer.size_bytes}"
+    rest = f" ({kept}{whole} bytes are kept; the same command resumes from there)" if kept else ""
     raise FetchError(f"could not fetch {name}: {tried}{rest}")
 
 
@@ -151,7 +170,8 @@ class _Transfer:
 
     client: httpx.Client
     partial: PartialDownload
-    size_bytes: int
+    size_bytes: int | None
+    max_bytes: int
     sha256: str
     limits: Limits
     on_progress: OnProgress
@@ -164,7 +184,7 @@ class _Transfer:
             _InterruptedError: The transfer was interrupted.
         """
         offset = self.partial.size_bytes()
-        if offset >= self.size_bytes:  # an earlier process ended just before or during the check
+        if offset >= self.max_bytes:  # an earlier process ended just before or during the check
             if self.partial.sha256() == self.sha256:
                 return
             self.partial.clear()
@@ -187,13 +207,25 @@ class _Transfer:
             if etag := self.partial.etag(url):
                 headers["If-Range"] = etag
         with self.client.stream("GET", url, headers=headers) as response:
-            self._check_head(response, offset)
+            if self._is_complete(response, offset):
+                return
+            total = self._check_head(response, offset)
             if response.status_code == httpx.codes.OK:  # the whole file, even if only the rest was requested
                 self.partial.clear()
             self.partial.store_etag(url, response.headers.get("ETag", ""))
-            self._receive_body(response)
+            self._receive_body(response, total)
 
-    def _check_head(self, response: httpx.Response, offset: int) -> None:
+    def _is_complete(self, response: httpx.Response, offset: int) -> bool:
+        """Return whether the server has no byte beyond the received ones, and these are the file."""
+        return (
+            self.size_bytes is None
+            and offset > 0
+            and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE
+            and self.partial.sha256() == self.sha256
+        )
+
+    def _check_head(self, response: httpx.Response, offset: int) -> int | None:
+        """Check the head of a response, and return the length of the whole file; None while it is not known."""
         if response.status_code in RETRY_STATUSES:
             raise _InterruptedError(f"the server responded with {response.status_code}")
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
@@ -208,27 +240,37 @@ class _Transfer:
             total = response.headers.get("Content-Length", "")
         elif not stated_range.startswith(f"bytes {offset}-"):
             raise _MirrorError("the server sent a different range than the requested one")
-        if total.isdecimal() and int(total) != self.size_bytes:
+        stated = int(total) if total.isdecimal() else None
+        if stated is not None and stated != (self.size_bytes or stated):
             raise _MirrorError(f"the file there has {total} bytes, {self.size_bytes} were expected")
+        if stated is not None and stated > self.max_bytes:
+            raise _MirrorError(f"the file there has {total} bytes, at most {self.max_bytes} were expected")
+        return self.size_bytes or stated
 
-    def _receive_body(self, response: httpx.Response) -> None:
+    def _receive_body(self, response: httpx.Response, total: int | None) -> None:
+        """Append the body to the partial download.
+
+        Args:
+            response: Response whose head was checked.
+            total: Length of the whole file, in bytes; None while it is not known.
+        """
         position = window_position = self.partial.size_bytes()
         window_start = time.monotonic()
-        self.on_progress(position, self.size_bytes)
+        self.on_progress(position, total)
         for chunk in response.iter_raw():
-            if position + len(chunk) > self.size_bytes:
+            if position + len(chunk) > (total or self.max_bytes):
                 self.partial.clear()
-                raise _MirrorError(f"the body is longer than the expected {self.size_bytes} bytes")
+                raise _MirrorError(f"the body is longer than the expected {total or self.max_bytes} bytes")
             self.partial.append(chunk)
             position += len(chunk)
-            self.on_progress(position, self.size_bytes)
+            self.on_progress(position, total)
             if time.monotonic() - window_start > self.limits.stall_s:
                 arrived = position - window_position
-                if arrived < self.limits.stall_bytes and position < self.size_bytes:
+                if arrived < self.limits.stall_bytes and position != total:
                     raise _InterruptedError(f"too slow: {arrived} bytes in {self.limits.stall_s:g} s")
                 window_start, window_position = time.monotonic(), position
-        if position < self.size_bytes:
-            raise _InterruptedError(f"the body ended after {position} of {self.size_bytes} bytes")
+        if total is not None and position < total:
+            raise _InterruptedError(f"the body ended after {position} of {total} bytes")
 
     def _check_hash(self, *, resumed: bool) -> None:
         actual = self.partial.sha256()

@@ -1,7 +1,7 @@
-"""Options that commands of several packages share."""
+"""Options that commands of several modules share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,3 +10,39 @@ ModelsDir = Annotated[
     typer.Option("--models-dir", envvar="EDGESAM_STORE_DIR", help="Folder of fetched and imported models."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Mirror = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGESAM_MIRROR",
+        help="Base address that replaces scheme and host of the official addresses, for networks without access to "
+        "them. Length and SHA-256 are checked as always.",
+    ),
+]
+Sha256 = Annotated[
+    str,
+    typer.Option(
+        "--sha256",
+        help="SHA-256 that the file must have. Needed where the catalogue has none; otherwise it replaces the "
+        "catalogue's.",
+    ),
+]
+WeightsOption = Annotated[
+    Literal["float16", "float32"],
+    typer.Option(
+        help="Number format of large weights in the files. float16 makes files of half the size; computing is float32."
+    ),
+]
+UpsampleOption = Annotated[
+    Literal["bicubic", "bilinear"] | None,
+    typer.Option(
+        help="Interpolation with which EdgeSAM's encoder enlarges its last stage. Default: bicubic, as in EdgeSAM's "
+        "PyTorch model. For the official layout the default is bilinear, as in its published ONNX files."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")]
+AcceptLicence = Annotated[
+    bool, typer.Option("--accept-licence", help="I have read the licence that is shown and keep to it.")
+]
+Timing = Annotated[
+    bool, typer.Option("--timing/--no-timing", help="Whether to time one encode and one click, which 'list' shows.")
+]

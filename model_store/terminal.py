@@ -19,7 +19,6 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from model_store.catalog import CatalogEntry
 from service.manifest import Manifest, Ranking
 
 MEGABYTE = 1e6
@@ -33,17 +32,6 @@ def print_note(message: str) -> None:
     _stderr().print(message, markup=False, soft_wrap=True)
 
 
-def print_catalog(entries: Iterable[CatalogEntry]) -> None:
-    """Print the list of models as a table."""
-    table = Table("name", "state", "size", "trained", "licence", "fingerprint", box=None, pad_edge=False)
-    for entry in entries:
-        trained = {True: "yes", False: "no", None: "unknown"}[entry.trained]
-        size = f"{entry.size_bytes / MEGABYTE:.1f} MB"
-        row = (entry.name, entry.state, size, trained, entry.licence, entry.fingerprint or "-")
-        table.add_row(*map(Text, row))  # Text: a licence with brackets is no markup
-    _print(table)
-
-
 def print_manifest(directory: Path, manifest: Manifest) -> None:
     """Print a manifest as a table of names and values.
 
@@ -55,7 +43,7 @@ def print_manifest(directory: Path, manifest: Manifest) -> None:
     rows = [("directory", str(directory)), ("fingerprint", manifest.fingerprint), *_rows(manifest)]
     for key, value in rows:
         table.add_row(Text(key.replace("_", " ")), Text(value))
-    _print(table)
+    stdout().print(table)
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -71,13 +59,19 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(Text(name))
     for row in rows:
         table.add_row(*map(Text, row))
-    _print(table)
+    stdout().print(table)
     print()
 
 
+def stdout() -> Console:
+    """Return the console for results: as wide as the terminal, or `PIPED_WIDTH` without one."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
 @contextmanager
-def download_bar(file_name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar; its callback takes (bytes received, bytes in all)."""
+def download_bar(file_name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar; its callback takes (bytes received, bytes in all; None while that is not known)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -155,13 +149,6 @@ def _rule(ranking: Ranking) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
-    console.print(table)
 
 
 def _stderr() -> Console:

@@ -13,7 +13,7 @@ from service.telemetry.logs import LogFormat
 
 _PREFIX = "EDGESAM_"
 # Variables of the client's command line and of the model store.
-_VARIABLES_OF_OTHERS = frozenset({"EDGESAM_URL", "EDGESAM_API_KEY", "EDGESAM_STORE_DIR"})
+_VARIABLES_OF_OTHERS = frozenset({"EDGESAM_URL", "EDGESAM_API_KEY", "EDGESAM_STORE_DIR", "EDGESAM_MIRROR"})
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
 

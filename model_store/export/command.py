@@ -1,36 +1,20 @@
-"""The commands that make a model for the service: `fetch`, `import` and `export`."""
+"""The commands that make a model of a checkpoint on this machine: `import` and `export`."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from model_store import catalog, terminal
 from model_store.catalog import ModelStoreError, UsageError
-from model_store.export.from_checkpoint import ExportOptions, is_export_of, make_artifact
-from model_store.export.model_info import ModelInfo, info_of_checkpoint, info_of_published, info_of_untrained
+from model_store.export.from_checkpoint import ExportOptions
+from model_store.export.model_info import ModelInfo, info_of_checkpoint, info_of_untrained
 from model_store.export.output_folder import check_output_folder
-from model_store.extras import require_model_extra
-from model_store.options import ModelsDir
+from model_store.licence_acceptance import require_licence
+from model_store.make_model import convert_model, make_model, time_made_model
+from model_store.options import AcceptLicence, Force, ModelsDir, Timing, UpsampleOption, WeightsOption
 
-WeightsOption = Annotated[
-    Literal["float16", "float32"],
-    typer.Option(
-        help="Number format of large weights in the files. float16 makes files of half the size; computing is float32."
-    ),
-]
-UpsampleOption = Annotated[
-    Literal["bicubic", "bilinear"] | None,
-    typer.Option(
-        help="Interpolation with which the encoder enlarges its last stage. Default: bicubic, as in EdgeSAM's PyTorch "
-        "model. For the official layout the default is bilinear, as in its published ONNX files."
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")]
-AcceptLicence = Annotated[
-    bool, typer.Option("--accept-licence", help="I have read the licence that is shown and keep to it.")
-]
 LicenceText = Annotated[
     str,
     typer.Option("--licence", help="Licence of these weights. Required for files that are not in the catalogue."),
@@ -43,64 +27,20 @@ Notes = Annotated[str, typer.Option(help="Notes for users of the model, for the 
 Trained = Annotated[bool, typer.Option("--trained/--untrained", help="Whether the weights were trained.")]
 
 
-def fetch(
-    name: Annotated[str, typer.Argument(help="Name of a model that 'list' shows as available.")],
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
-    *,
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="Address to fetch from instead of the official ones. May be repeated; tried in order."),
-    ] = None,
-    accept_licence: AcceptLicence = False,
-    export: Annotated[bool, typer.Option(help="Make a model for the service from the file. This needs torch.")] = True,
-    weights: WeightsOption = "float16",
-    upsample_mode: UpsampleOption = None,
-    force: Force = False,
-) -> None:
-    """Download a published checkpoint and make a model for the service from it.
-
-    An interrupted download is resumed. Length and SHA-256 are checked for every source.
-
-    [bold]Examples[/bold]
-
-    python -m model_store fetch edge-sam --accept-licence
-
-    python -m model_store fetch edge-sam-3x --accept-licence --no-export --models-dir /srv/models
-
-    python -m model_store fetch edge-sam --accept-licence --url https://mirror.example/edge_sam.pth
-    """
-    from model_store.fetch import fetch as fetch_file  # noqa: PLC0415 - the other commands need no httpx
-
-    model = catalog.published_model(name)
-    _require_licence(model, is_accepted=accept_licence)
-    options = ExportOptions(weights=weights, upsample_mode=upsample_mode)
-    directory = models_dir / name
-    if export and not force and is_export_of(directory, model.sha256, options):
-        typer.echo(f"{name} is already at {directory}")
-        return
-    if export:
-        require_model_extra()
-        check_output_folder(directory, force=force)
-    with terminal.download_bar(model.file_name) as on_progress:
-        checkpoint = fetch_file(
-            tuple(url or model.urls),
-            models_dir / model.file_name,
-            size_bytes=model.size_bytes,
-            sha256=model.sha256,
-            on_progress=on_progress,
-            on_notice=terminal.print_note,
-        )
-    if not export:
-        typer.echo(f"{name} is downloaded: {checkpoint}")
-        return
-    _make(checkpoint, directory, name=name, info=info_of_published(model), options=options)
-
-
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="Checkpoint: .safetensors of this project, or an EdgeSAM .pth.")],
+    file: Annotated[
+        Path, typer.Argument(help="Checkpoint of any architecture of the SAM family: .safetensors, .pt or .pth.")
+    ],
     name: Annotated[str, typer.Option(help="Name that the model gets.")],
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
     *,
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="Architecture of the file. Default: the one that its keys show. TinySAM's files need tiny-sam here, "
+            "because they have MobileSAM's keys."
+        ),
+    ] = "",
     accept_licence: AcceptLicence = False,
     licence: LicenceText = "",
     trained: Trained = True,
@@ -109,16 +49,20 @@ def import_checkpoint(
     notes: Notes = "",
     weights: WeightsOption = "float16",
     upsample_mode: UpsampleOption = None,
+    timing: Timing = True,
     force: Force = False,
 ) -> None:
     """Make a model for the service from a checkpoint on this machine.
 
-    The file is loaded strictly: an error names every key that is missing, unexpected or of a wrong shape. Published
-    files are recognised by their hash. For all other files, state the licence.
+    The architecture is recognised by the keys of the file. It is loaded strictly: an error names the keys that are
+    missing, unexpected or of a wrong shape. Published files are recognised by their hash. For all other files, state
+    the licence. PyTorch is not needed.
 
     [bold]Examples[/bold]
 
-    python -m model_store import edge_sam.pth --name edge-sam --accept-licence
+    python -m model_store import mobile_sam.pt --name mobile-sam
+
+    python -m model_store import tiny.pth --name my-tiny --architecture tiny-sam --licence "our own"
 
     python -m model_store import run7/best.pth --name plants-7 --licence "our own, internal use"
     """
@@ -127,7 +71,9 @@ def import_checkpoint(
     stated = ModelInfo(licence, trained, training_data or "not stated", measured=_values(measured), notes=notes)
     info = _accepted_info(file, stated, accept_licence=accept_licence)
     options = ExportOptions(weights=weights, upsample_mode=upsample_mode)
-    _make(file, models_dir / name, name=name, info=info, options=options)
+    convert_model(file, models_dir / name, name=name, info=info, options=options, architecture=architecture or None)
+    if timing:
+        time_made_model(models_dir / name)
 
 
 def export(
@@ -195,7 +141,7 @@ def export(
         if not granularity.is_file():
             raise ModelStoreError(f"{granularity}: no such file")
         info = dataclasses.replace(info, granularity_sha256=catalog.file_sha256(granularity))
-    _make(
+    make_model(
         seed if checkpoint is None else checkpoint,
         out,
         name=name,
@@ -210,7 +156,7 @@ def _accepted_info(file: Path, stated: ModelInfo, *, accept_licence: bool) -> Mo
     info, model = info_of_checkpoint(file, stated)
     if model is not None:
         terminal.print_note(f"{file} is the published checkpoint of {model.name}")
-        _require_licence(model, is_accepted=accept_licence)
+        require_licence(model, is_accepted=accept_licence)
     return info
 
 
@@ -223,18 +169,3 @@ def _values(measured: list[str] | None) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"--measured takes NAME=VALUE with a number, not {item!r}") from None
     return values
-
-
-def _require_licence(model: catalog.PublishedModel, *, is_accepted: bool) -> None:
-    """Show the licence every time; raise UsageError while it is not accepted."""
-    terminal.print_note(f"{model.name}: {model.licence.title}")
-    terminal.print_note(model.licence.summary)
-    terminal.print_note(f"Read it at {model.licence.url}")
-    if not is_accepted:
-        raise UsageError(f"the licence of {model.name} is not accepted; read it and repeat with --accept-licence")
-
-
-def _make(source: Path | int, directory: Path, *, name: str, **rest: Any) -> None:
-    with terminal.steps() as on_progress:
-        manifest = make_artifact(source, directory, name=name, on_progress=on_progress, **rest)
-    typer.echo(f"{name} is at {directory}, fingerprint {manifest.fingerprint}")

@@ -106,7 +106,7 @@ def make_artifact(
 
 
 def is_export_of(directory: Path, sha256: str, options: ExportOptions) -> bool:
-    """Return whether the artifact of a folder is the export of a published checkpoint with these options.
+    """Return whether the artifact of a folder is the export of a checkpoint with these options.
 
     Args:
         directory: Folder that may hold an artifact.
@@ -117,6 +117,8 @@ def is_export_of(directory: Path, sha256: str, options: ExportOptions) -> bool:
         manifest = load_manifest(directory)
     except ManifestError:
         return False
-    found = (manifest.source_sha256, manifest.layout, manifest.weights, manifest.upsample_mode)
-    # Published checkpoints have EdgeSAM's encoder, whose own mode is bicubic.
-    return found == (sha256, options.layout, options.weights, options.upsample_mode_for("bicubic"))
+    found = (manifest.source_sha256, manifest.layout, manifest.weights)
+    if found != (sha256, options.layout, options.weights):
+        return False
+    # An encoder without this choice has no mode. Of the published ones only EdgeSAM's has it, whose own is bicubic.
+    return manifest.upsample_mode == options.upsample_mode_for(None if manifest.upsample_mode is None else "bicubic")

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from model_store.catalog import ModelStoreError, PublishedModel, UsageError, file_sha256, published_with_hash
+from model_store.catalog import ModelStoreError, UsageError, file_sha256
+from model_store.published import PublishedModel, published_with_hash
 
 UNTRAINED_LICENCE = "that of this package: the weights are its own seeded initial values"
 
@@ -36,14 +37,22 @@ class ModelInfo:
     card: str = ""
 
 
-def info_of_published(model: PublishedModel) -> ModelInfo:
-    """Return the known facts about a published checkpoint."""
+def info_of_published(model: PublishedModel, *, sha256: str) -> ModelInfo:
+    """Return the known facts about a published checkpoint.
+
+    Args:
+        model: Entry of the catalogue.
+        sha256: SHA-256 of the file: that of the entry, or the one that the user stated.
+    """
+    figures = "; ".join(f"{figure.value} {figure.measure} ({figure.source})" for figure in model.quality)
     return ModelInfo(
         licence=f"{model.licence.title}, {model.licence.url}",
         trained=True,
         training_data=model.training_data,
-        source_sha256=model.sha256,
-        notes=f"{model.summary}. Its authors' quality figures were not measured again here.",
+        source_sha256=sha256,
+        notes=f"Published figures, not measured again here: {figures}.",
+        summary=model.purpose,
+        card=model.card,
     )
 
 
@@ -89,7 +98,7 @@ def info_of_checkpoint(file: Path, stated: ModelInfo) -> tuple[ModelInfo, Publis
     sha256 = file_sha256(file)
     model = published_with_hash(sha256)
     if model is not None:
-        return replace(info_of_published(model), measured=stated.measured), model
+        return replace(info_of_published(model, sha256=sha256), measured=stated.measured), model
     if not stated.licence.strip():
         raise UsageError(f"{file} (SHA-256 {sha256}) is not a published file: state its licence with --licence")
     return replace(stated, source_sha256=sha256), None

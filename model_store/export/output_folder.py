@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from model_store.catalog import UsageError
+from model_store.timings import TIMINGS_NAME
 from service.manifest import MANIFEST_NAME, ManifestError, load_manifest
 
 
@@ -68,4 +69,4 @@ def _foreign_files(directory: Path) -> list[str]:
         own = {file.file for file in load_manifest(directory).files}
     except ManifestError:  # damaged, or of another version: the list of its files cannot be read
         own = {path.name for path in directory.glob("*.onnx")}
-    return sorted(path.name for path in directory.iterdir() if path.name not in {MANIFEST_NAME, *own})
+    return sorted(path.name for path in directory.iterdir() if path.name not in {MANIFEST_NAME, TIMINGS_NAME, *own})

@@ -45,7 +45,7 @@ def test_a_table_of_the_reference_is_the_one_that_the_code_has(name: str):
 def test_no_document_names_a_setting_that_does_not_exist():
     known = {found[1] for row in setting_rows() if (found := re.search(r"`(EDGESAM_\w+)`", row))}
     known |= {name for parameter in get_command(client_app).params for name in [parameter.envvar] if name}
-    known |= {"EDGESAM_STORE_DIR"}  # the model store's
+    known |= {"EDGESAM_STORE_DIR", "EDGESAM_MIRROR"}  # the model store's
     known |= {name for path in (ROOT / "service" / "native").rglob("*.h") for name in _C_NAME.findall(path.read_text())}
 
     named = {

@@ -184,7 +184,7 @@ def test_variables_of_the_client_and_of_the_model_store_are_known(artifact):
     parameters += [
         one for command in getattr(get_command(client_command), "commands", {}).values() for one in command.params
     ]
-    names = {one.envvar for one in parameters if one.envvar} | {"EDGESAM_STORE_DIR"}
+    names = {one.envvar for one in parameters if one.envvar} | {"EDGESAM_STORE_DIR", "EDGESAM_MIRROR"}
     assert {"EDGESAM_URL", "EDGESAM_API_KEY"} <= names
 
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **dict.fromkeys(names, "x")}) as service:

@@ -1,5 +1,6 @@
 """The tables of docs/reference as the code has them; `python tests/support/doc_tables.py` writes them there."""
 
+import argparse
 import inspect
 import re
 import sys
@@ -16,6 +17,7 @@ from typer.core import TyperGroup, TyperOption  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
 import model_store.cli  # noqa: E402
+import model_store.edgesam_command  # noqa: E402
 import service.client.command  # noqa: E402
 from service import errors  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
@@ -63,12 +65,23 @@ def problem_rows() -> Iterator[str]:
 
 
 def command_rows() -> Iterator[str]:
-    """A section for each command made with Typer: its summary, and a row for each argument and option."""
+    """A section for each command: its summary, and a row for each argument and option."""
     yield from _command_section("python -m service.client", get_command(service.client.command.app))
+    yield from _serve_section()
     store = get_command(model_store.cli.app)
     assert isinstance(store, TyperGroup)
     for name, command in store.commands.items():
         yield from _command_section(f"python -m model_store {name}", command)
+
+
+def _serve_section() -> Iterator[str]:
+    """The section of `edgesam serve`, which argparse reads because Typer is an extra."""
+    serve = argparse.ArgumentParser(description=model_store.edgesam_command.SERVE_DESCRIPTION)
+    model_store.edgesam_command.add_serve_options(serve)
+    yield from ("", "## edgesam serve", "", serve.description or "", "")
+    yield from ("| option | meaning |", "|---|---|")
+    for action in serve._actions[1:]:  # the first one is --help
+        yield f"| `{action.option_strings[0]}` | {action.help} |"
 
 
 def _command_section(title: str, command: Any) -> Iterator[str]:

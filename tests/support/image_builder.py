@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-TARGETS = ("cpu", "openvino", "gpu", "model")
+TARGETS = ("cpu", "openvino", "gpu", "store", "model")
 
 
 _TOOLS = ("buildah", "podman", "runc", "catatonit", "mmdebstrap", "skopeo", "unshare")

@@ -21,9 +21,17 @@ class ServiceProcess:
         settings: EDGESAM_… variables. The port is a free one unless given.
         wait_s: Longest duration of the start, in seconds.
         prefix: Command that runs the service's command with `exec`, for example in a cgroup.
+        command: Command that starts the service.
     """
 
-    def __init__(self, settings: Mapping[str, str], *, wait_s: float = 60.0, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        *,
+        wait_s: float = 60.0,
+        prefix: Sequence[str] = (),
+        command: Sequence[str] = (sys.executable, "-m", "service"),
+    ) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("EDGESAM_")}
         defaults = {
             "EDGESAM_PORT": "0",
@@ -31,7 +39,7 @@ class ServiceProcess:
             "MALLOC_ARENA_MAX": "1",  # as the images and `make serve` set it
         }
         self._environment = {**kept, **defaults, "PYTHONUNBUFFERED": "1", **settings}
-        self._prefix = prefix
+        self._command = (*prefix, *command)
         self._wait_s = wait_s
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.log: list[dict[str, Any]] = []
@@ -39,7 +47,7 @@ class ServiceProcess:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [*self._prefix, sys.executable, "-m", "service"],
+            self._command,
             cwd=ROOT,
             env=self._environment,
             stdout=subprocess.PIPE,

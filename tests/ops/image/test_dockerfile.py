@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-LOCKS = ("serve", "openvino", "gpu", "model", "build")
+LOCKS = ("serve", "openvino", "gpu", "store", "model", "build")
 
 
 def stage(name: str) -> list[str]:
@@ -59,7 +59,7 @@ def test_the_stage_gpu_repeats_the_stage_serving():
     ]
 
 
-@pytest.mark.parametrize("name", ["cpu", "openvino", "gpu", "model"])
+@pytest.mark.parametrize("name", ["cpu", "openvino", "gpu", "store", "model"])
 def test_version_and_revision_are_build_arguments(name: str):
     *_, version, revision, source, label = stage(name)
 
@@ -86,6 +86,7 @@ def test_each_image_has_one_onnx_runtime():
         "serve": ["onnxruntime"],
         "openvino": ["onnxruntime-openvino"],
         "gpu": ["onnxruntime-gpu"],
+        "store": ["onnxruntime"],
         "model": ["onnxruntime"],
         "build": [],
     }
@@ -96,7 +97,7 @@ def test_no_lock_contains_torch_or_cuda():
     assert not [(lock, name) for lock in LOCKS for name in pins(lock) if re.match(r"torch$|nvidia-|cuda", name)]
 
 
-@pytest.mark.parametrize("lock", ["openvino", "gpu", "model"])
+@pytest.mark.parametrize("lock", ["openvino", "gpu", "store", "model"])
 def test_images_serve_with_the_same_versions(lock: str):
     serve, other = pins("serve"), pins(lock)
 

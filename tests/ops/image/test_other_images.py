@@ -48,6 +48,22 @@ def test_gpu_serves_on_a_cpu_if_the_provider_is_cpu(build: Callable[[str], str])
 
 
 @with_all
+def test_store_converts_without_torch(build: Callable[[str], str]):
+    options = ["--rm", "--pull", "never", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+    image = build("store")
+    checkpoints = ROOT / "model_store" / "checkpoints"
+
+    listed = podman("run", *options, image).stdout
+    imported = podman(
+        "run", *options, "-v", f"{checkpoints}:/in:ro", image, "import", "/in/edgesam-lite.safetensors", "--name",
+         "mine", "--licence", "own", "--models-dir", "/tmp/models",
+    ).stdout  # fmt: skip
+
+    assert "mobile-sam" in listed
+    assert "mine is at /tmp/models/mine" in imported
+
+
+@with_all
 def test_model_exports(build: Callable[[str], str]):
     options = ["--rm", "--pull", "never", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
     image = build("model")

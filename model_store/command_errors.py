@@ -1,0 +1,22 @@
+"""Errors that end a command with one line and an exit code, without a traceback."""
+
+from typing import Final
+
+from model_store.catalog import ModelStoreError
+from service.manifest import ManifestError
+
+EXPECTED: Final = (ModelStoreError, ManifestError, OSError, KeyboardInterrupt)
+"""Errors that a user may meet. All others are mistakes of the program, and show their traceback."""
+
+
+def line_and_exit_code(error: BaseException) -> tuple[str, int]:
+    """Return the line that an expected error prints, and the exit code: 1 failed, 2 nothing was started."""
+    if isinstance(error, ModelStoreError):
+        message, exit_code = str(error), error.exit_code
+    elif isinstance(error, OSError):
+        message, exit_code = f"{error.filename or 'the system'}: {error.strerror or error}", 1
+    elif isinstance(error, KeyboardInterrupt):
+        message, exit_code = "interrupted; repeat the command to resume a download where it stopped", 1
+    else:
+        message, exit_code = str(error), 1
+    return "error: " + " ".join(message.split()), exit_code

@@ -1,0 +1,134 @@
+"""The table of `list`: one line of figures for each model and one of words, readable at 80 columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.padding import Padding
+from rich.text import Text
+
+from model_store import terminal
+from model_store.catalog import CatalogEntry
+from model_store.program import store_command
+from model_store.published import COCO_AP, COCO_BOX_MIOU, Quality
+
+WIDE: Final = 120
+"""Columns of a terminal from which on each line ends with its command."""
+
+_HEADER: Final = ("model", "size", "commercial use", "COCO AP", "mIoU", "encode", "click")
+_GAP: Final = "  "
+_MEASURED_BOX_MIOU: Final = "miou_box"  # in manifests, 0..1
+_MEGABYTE: Final = 1e6
+_GIGABYTE: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One model: the cells of its line, and the words below."""
+
+    entry: CatalogEntry
+    cells: tuple[str, ...]
+
+
+def print_catalog(entries: Sequence[CatalogEntry]) -> None:
+    """Print installed models, then those that can be fetched, then sources and conditions of the figures."""
+    console = terminal.stdout()
+    sources: list[str] = []
+    rows = [_Row(entry, _cells(entry, sources)) for entry in entries]
+    widths = [max(len(line[column]) for line in (_HEADER, *(row.cells for row in rows))) for column in range(7)]
+    is_wide = console.width >= WIDE
+    console.print(Text(_line(_HEADER, widths), style="bold"))
+    for is_here, title in (
+        (True, "Installed"),
+        (False, f"Not here yet; this gets and converts one: {store_command()} fetch NAME"),
+    ):
+        group = [row for row in rows if row.entry.is_here == is_here]
+        if not group:
+            continue
+        console.print()
+        console.print(Text(title, style="bold"))
+        for row in group:
+            command = row.entry.command if is_wide else ""
+            console.print(Text(_line(row.cells, widths) + (_GAP + command if command else "")), soft_wrap=True)
+            for words, style in _words(row.entry, is_wide=is_wide):
+                console.print(Padding(Text(words, style=style), (0, 0, 0, 2)))
+    console.print()
+    for footnote in _footnotes(entries, sources):
+        console.print(Text(footnote, style="dim"))
+
+
+def _cells(entry: CatalogEntry, sources: list[str]) -> tuple[str, ...]:
+    """Return the cells of a line. New sources of figures are appended to `sources`."""
+    timings = entry.timings
+    return (
+        entry.name,
+        ("" if entry.is_size_exact else "~") + _size(entry.size_bytes),
+        _use(entry),
+        _figure(entry.quality, {COCO_AP: 1.0}, sources),
+        _figure(entry.quality, {COCO_BOX_MIOU: 1.0, _MEASURED_BOX_MIOU: 100.0}, sources),
+        "-" if timings is None else _seconds(timings.encode_s),
+        "-" if timings is None else f"{timings.click_s * 1e3:.0f} ms",
+    )
+
+
+def _use(entry: CatalogEntry) -> str:
+    allowed = {True: "yes", False: "no", None: "see info"}[entry.commercial_use]
+    return f"{allowed}, {entry.licence_label}" if entry.licence_label else allowed
+
+
+def _figure(quality: Sequence[Quality], factors: dict[str, float], sources: list[str]) -> str:
+    """Return the first figure of these measures in percent, with the letter of its source."""
+    figure = next((figure for figure in quality if figure.measure in factors), None)
+    if figure is None:
+        return "-"
+    if figure.source not in sources:
+        sources.append(figure.source)
+    return f"{figure.value * factors[figure.measure]:.1f} {_letter(sources.index(figure.source))}"
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number)
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes >= _GIGABYTE:
+        return f"{size_bytes / _GIGABYTE:.1f} GB"
+    return f"{size_bytes / _MEGABYTE:.0f} MB"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _words(entry: CatalogEntry, *, is_wide: bool) -> list[tuple[str, str]]:
+    """Return the lines below a model with their styles."""
+    words = [(entry.purpose, "red" if entry.state == "broken" else "dim")]
+    if entry.state == "downloaded":
+        words.append(("The checkpoint is downloaded; the same command converts it.", "dim"))
+    if entry.is_hash_needed and not is_wide:
+        words.append((f"No SHA-256 is published: {entry.command}", "dim"))
+    if entry.trained is False:
+        words.append(("Not trained: its masks mean nothing.", "yellow"))
+    if entry.warning:
+        words.append((f"Slow: {entry.warning}.", "yellow"))
+    return words
+
+
+def _footnotes(entries: Sequence[CatalogEntry], sources: Sequence[str]) -> list[str]:
+    """Return the lines that say what the figures mean and where they come from."""
+    notes = [
+        "COCO AP: boxes of a detector, %. mIoU: annotated boxes, %. Not measured again here.",
+        "Figures of different sources used other detectors or images.",
+    ]
+    if sources:
+        notes.append("Sources: " + "; ".join(f"{_letter(number)} {source}" for number, source in enumerate(sources)))
+    timings = next((entry.timings for entry in entries if entry.timings is not None), None)
+    if timings is None:
+        notes.append("encode, click: measured here when a model is fetched or imported.")
+    else:
+        notes.append(f"encode, click: one image and one point on this machine, {timings.processor}.")
+    return notes

@@ -1,0 +1,119 @@
+"""`edgesam serve`: makes sure that the models are here, then hands the process over to the service."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_store.catalog import DEFAULT_MODELS_DIRECTORY, ModelStoreError, find_artifact
+from model_store.command_errors import EXPECTED, line_and_exit_code
+from model_store.published import PUBLISHED
+from service.extras import install_command
+
+_STORE_DIR_VARIABLE = "EDGESAM_STORE_DIR"
+_MIRROR_VARIABLE = "EDGESAM_MIRROR"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of the command; None leaves the setting of the environment.
+
+    Args:
+        models: Names or folders of the models, the default one first; empty for those of the settings.
+        host: Address to listen on.
+        port: Port to listen on.
+        redis_url: Address of Redis.
+        threads: Number of computing threads.
+        models_dir: Folder of fetched models.
+        mirror: Base address to fetch from.
+        sha256: SHA-256 of the checkpoint to fetch; empty for the catalogue's.
+        accept_licence: Whether the user accepts the licence of the model to fetch.
+    """
+
+    models: tuple[str, ...] = ()
+    host: str | None = None
+    port: int | None = None
+    redis_url: str | None = None
+    threads: int | None = None
+    models_dir: str | None = None
+    mirror: str | None = None
+    sha256: str = ""
+    accept_licence: bool = False
+
+
+def serve(options: ServeOptions) -> int:
+    """Fetch the models that are not here, and replace this process by the service.
+
+    Args:
+        options: Options of the command.
+
+    Returns:
+        Exit status where the service is not started: 1 or 2. Otherwise the function does not return.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        command = install_command("cpu")
+        print(f"error: serving needs onnxruntime: run `make serve`, or: {command}", file=sys.stderr)
+        return 2
+    try:
+        directories = [_present(name, options) for name in options.models]
+    except EXPECTED as error:
+        line, exit_code = line_and_exit_code(error)
+        print(line, file=sys.stderr)
+        return exit_code
+    environment = service_environment(os.environ, options, directories)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return os.execve(sys.executable, [sys.executable, "-m", "service"], environment)  # noqa: S606 - our own module, no shell
+
+
+def service_environment(
+    environment: Mapping[str, str], options: ServeOptions, directories: Sequence[Path]
+) -> dict[str, str]:
+    """Return the environment of the service.
+
+    Args:
+        environment: Environment of this process.
+        options: Options of the command.
+        directories: Folders of the models, the default one first; empty for those of the settings.
+    """
+    settings = {
+        "EDGESAM_HOST": options.host,
+        "EDGESAM_PORT": options.port,
+        "EDGESAM_REDIS_URL": options.redis_url,
+        "EDGESAM_THREADS": options.threads,
+    }
+    result = {**environment, **{name: str(value) for name, value in settings.items() if value is not None}}
+    # As in `make serve`: glibc reads it when a process starts.
+    result.setdefault("MALLOC_ARENA_MAX", "1")
+    if directories:
+        result.pop("EDGESAM_MODELS", None)
+        result["EDGESAM_MODEL_DIR"] = str(directories[0])
+    if len(directories) > 1:
+        result["EDGESAM_MODELS"] = ",".join(str(directory.absolute()) for directory in directories)
+    return result
+
+
+def _present(name: str, options: ServeOptions) -> Path:
+    """Return the folder of a model, after fetching and converting a published one that is not here.
+
+    Raises:
+        ModelStoreError: There is no such model, or it cannot be fetched or converted.
+    """
+    models_dir = Path(options.models_dir or os.environ.get(_STORE_DIR_VARIABLE) or DEFAULT_MODELS_DIRECTORY)
+    try:
+        return find_artifact(name, models_dir)
+    except ModelStoreError:
+        if name not in PUBLISHED:
+            raise
+    from model_store.export.from_checkpoint import ExportOptions  # noqa: PLC0415 - needed only here
+    from model_store.fetch_command import Source, fetch_model  # noqa: PLC0415 - needs the extra `store`
+    from model_store.make_model import time_made_model  # noqa: PLC0415 - the same
+
+    source = Source(mirror=options.mirror or os.environ.get(_MIRROR_VARIABLE, ""), sha256=options.sha256)
+    fetch_model(
+        PUBLISHED[name], models_dir, source, ExportOptions(), accept_licence=options.accept_licence, force=False
+    )
+    time_made_model(models_dir / name)
+    return find_artifact(name, models_dir)

@@ -1,0 +1,191 @@
+"""`list`: names, purposes, sizes, licences, published figures with sources, times on this machine, and commands."""
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+
+import pytest
+from support.documents import page
+from support.model_store_cli import invoke
+from support.terminal_session import run_at_terminal
+
+from model_store.architectures import ARCHITECTURES
+from model_store.catalog import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
+from model_store.export.output_folder import check_output_folder
+from model_store.published import COCO_AP, PUBLISHED, S_LAB
+from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
+from service.manifest import load_manifest
+from service.settings import BUNDLED_MODEL, Settings
+
+LIST = [sys.executable, "-m", "model_store", "list"]
+TIMES = Timings(encode_s=0.5, click_s=0.018, threads=2, processor=processor_name())
+
+
+def listed(models):
+    """Return the entries of `list --json` by name."""
+    result = invoke("list", "--json", "--models-dir", models)
+    assert result.exit_code == 0, result.output
+    return {entry["name"]: entry for entry in json.loads(result.stdout)}
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A models directory with a copy of the bundled model under the name `mine`."""
+    shutil.copytree(BUNDLED_MODEL, tmp_path / "mine", ignore=shutil.ignore_patterns("README.md", "*.jpg"))
+    return tmp_path
+
+
+def test_the_catalogue_has_all_published_checkpoints_of_the_family():
+    efficientvit = {f"efficientvit-sam-{kind}" for kind in ("l0", "l1", "l2", "xl0", "xl1")}
+    sam = {f"sam-vit-{kind}" for kind in ("b", "l", "h")}
+
+    assert set(PUBLISHED) == efficientvit | sam | {"mobile-sam", "tiny-sam", "repvit-sam", "edge-sam", "edge-sam-3x"}
+
+
+@pytest.mark.parametrize("model", PUBLISHED.values(), ids=list(PUBLISHED))
+def test_an_entry_is_complete_and_points_to_https(model):
+    assert check_name(model.name) == model.name
+    assert model.urls
+    assert all(url.startswith("https://") and url.endswith(model.file_name) for url in model.urls)
+    assert model.sha256 is None or re.fullmatch("[0-9a-f]{64}", model.sha256)
+    assert model.sha256_source
+    assert model.size_bytes in {None, model.approximate_bytes}
+    assert model.approximate_bytes <= model.max_bytes <= 2 * model.approximate_bytes
+    assert model.licence.url.startswith("https://")
+    assert model.card.startswith("https://")
+    assert model.licence.commercial_use == (not model.name.startswith("edge-sam"))
+    assert model.quality[0].measure == COCO_AP
+    assert all(30 < figure.value < 90 and figure.source for figure in model.quality)
+    assert re.fullmatch(r"[A-Z][^.]*(\.\d[^.]*)?\.", model.purpose), "one sentence"
+    assert model.training_data
+    assert model.architecture in ARCHITECTURES
+    assert model.architecture == model.name or model.licence == S_LAB
+
+
+def test_only_tiny_sam_has_no_published_hash():
+    assert [model.name for model in PUBLISHED.values() if model.sha256 is None] == ["tiny-sam"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_a_terminal_and_states_what_a_choice_needs(tmp_path, columns):
+    text, status = run_at_terminal([*LIST, "--models-dir", str(tmp_path)], columns=columns)
+
+    assert status == 0
+    lines = text.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    for model in PUBLISHED.values():
+        number = next(number for number, line in enumerate(lines) if line.split()[:1] == [model.name])
+        assert f"{model.quality[0].value} " in lines[number]
+        assert model.licence.short_title in lines[number]
+        assert ("  yes, " if model.licence.commercial_use else "  no, ") in lines[number]
+        assert model.purpose.split(",")[0][:40] in lines[number + 1]
+        assert model.quality[0].source in " ".join(text.split())
+    assert "python -m model_store fetch NAME" in text
+
+
+def test_a_table_in_a_file_has_the_command_of_each_model(tmp_path):
+    result = invoke("list", "--models-dir", tmp_path)
+
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert lines["mobile-sam"].endswith("  python -m model_store fetch mobile-sam")
+    assert lines["tiny-sam"].endswith("  python -m model_store fetch tiny-sam --sha256 HASH")
+
+
+def test_json_has_everything_that_the_table_has(tmp_path):
+    entries = listed(tmp_path)
+
+    entry = entries["mobile-sam"]
+    assert entry["purpose"] == PUBLISHED["mobile-sam"].purpose
+    assert (entry["state"], entry["commercial_use"], entry["licence"]) == ("available", True, "Apache License 2.0")
+    assert entry["size_bytes"] == 40_728_226
+    assert (entry["is_size_exact"], entries["efficientvit-sam-l0"]["is_size_exact"]) == (True, False)
+    assert entry["command"] == "python -m model_store fetch mobile-sam"
+    assert {"measure": COCO_AP, "value": 42.7, "source": "README of RepViT-SAM"} in entry["quality"]
+    assert entry["timings"] is None
+    assert entries["edgesam-lite"]["commercial_use"] is False
+    assert entries["edgesam-lite"]["command"] == ""
+
+
+def test_times_are_measured_and_listed_on_the_same_processor_only(models):
+    times = measure(models / "mine")
+    store_timings(models / "mine", times)
+
+    here = listed(models)["mine"]
+    text = invoke("list", "--models-dir", models).stdout
+    store_timings(models / "mine", dataclasses.replace(times, processor="another one"))
+
+    assert 0 < times.click_s < times.encode_s < 60
+    assert here["timings"] == dataclasses.asdict(times)
+    assert f"{times.click_s * 1e3:.0f} ms" in next(line for line in text.splitlines() if line.startswith("mine"))
+    assert listed(models)["mine"]["timings"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"encode_s": -1, "click_s": 1, "threads": 1, "processor": "x"}', "9" * 20_000, "\ud800"],
+    ids=["empty", "list", "no members", "negative", "long", "no text"],
+)  # fmt: skip
+def test_a_file_of_times_that_is_none_is_ignored(models, content):
+    (models / "mine" / TIMINGS_NAME).write_bytes(content.encode("utf-8", "surrogatepass"))
+
+    assert listed(models)["mine"]["timings"] is None
+
+
+def test_a_model_keeps_its_times_file_when_it_is_verified_and_is_still_replaced_as_a_model(models, tmp_path):
+    store_timings(models / "mine", TIMES)
+
+    assert invoke("verify", "mine", "--models-dir", models).exit_code == 0
+    check_output_folder(models / "mine", force=True)
+
+
+def test_a_slow_model_is_listed_with_a_warning(models, monkeypatch):
+    store_timings(models / "mine", dataclasses.replace(TIMES, encode_s=45.0))
+    over_objective = listed(models)["mine"]["warning"]
+    monkeypatch.setenv("EDGESAM_EMBED_TIMEOUT_S", "30")
+    over_limit = invoke("list", "--models-dir", models)
+
+    assert "objective is 2.5 s" in over_objective
+    assert "Slow: encoding an image takes 45 s here, longer than the service's limit of 30 s" in over_limit.stdout
+    assert "EDGESAM_EMBED_TIMEOUT_S" in over_limit.stderr
+    assert slowness(TIMES) == slowness(None) == ""
+
+
+def test_the_time_limit_is_the_service_s(monkeypatch):
+    monkeypatch.setenv("EDGESAM_EMBED_TIMEOUT_S", "soon")
+
+    assert Settings.model_fields["embed_timeout_s"].default == DEFAULT_TIME_LIMIT_S
+    assert slowness(dataclasses.replace(TIMES, encode_s=DEFAULT_TIME_LIMIT_S + 1)) != ""
+
+
+def test_a_timing_that_fails_says_why(tmp_path):
+    with pytest.raises(TimingError, match=r"manifest\.json"):
+        measure(tmp_path)
+
+
+def test_the_bundled_model_comes_first(tmp_path):
+    assert catalog(tmp_path)[0].name == "edgesam-lite"
+
+
+def test_the_table_of_the_readme_has_the_figures_of_the_catalogue():
+    section = page("README.md").partition("## Get a better model")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    stated = {}
+    for names, _, sizes, licence, figures in rows:
+        first, *others = [name.strip("` ") for name in names.split(",")]
+        full = [first, *(other if not other.startswith("-") else first.rpartition("-")[0] + other for other in others)]
+        for name, size, figure in zip(full, sizes.split(", "), figures.split(", "), strict=False):
+            stated[name] = (size, licence, figure)
+
+    bundled_size = rows[0][2].removeprefix("bundled, ")
+    del stated["edgesam-lite"]
+    assert bundled_size == f"{sum(one.size_bytes for one in load_manifest(BUNDLED_MODEL).files) / 1e6:.0f}"
+    assert stated == {
+        model.name: (
+            f"{model.approximate_bytes / 1e6:.0f}",
+            f"{'yes' if model.licence.commercial_use else 'no'}, {model.licence.short_title}",
+            str(model.quality[0].value),
+        )
+        for model in PUBLISHED.values()
+    }
