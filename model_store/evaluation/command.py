@@ -44,7 +44,9 @@ def evaluate(
     ] = None,
     ranking_of: Annotated[
         str | None,
-        typer.Option(help="Model whose ranking rule orders the masks of checkpoints. Default: order by stability."),
+        typer.Option(
+            help="Model whose ranking rule orders the masks of checkpoints. Default: that of the architecture."
+        ),
     ] = None,
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
     api_key: Annotated[
@@ -110,8 +112,8 @@ def evaluate(
         terminal.print_table(table.title, table.header, table.rows)
 
 
-def _ranking_of(model: str | None, models_dir: Path) -> Ranking:
-    return Ranking() if model is None else load_manifest(catalog.find_artifact(model, models_dir)).ranking
+def _ranking_of(model: str | None, models_dir: Path) -> Ranking | None:
+    return None if model is None else load_manifest(catalog.find_artifact(model, models_dir)).ranking
 
 
 def _write(out: Path, figures: object, shown: "Sequence[Table]") -> None:

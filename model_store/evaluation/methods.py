@@ -28,7 +28,7 @@ class Methods:
         models: Folders of artifacts, whose graphs ONNX Runtime runs.
         urls: Addresses of running services.
         api_key: API key for services that require one.
-        ranking: Rule that orders the masks of checkpoints.
+        ranking: Rule that orders the masks of checkpoints; None for that of their architecture.
         device: Device of torch, ``cpu`` or ``cuda``.
         threads: Number of threads of a process; 0 leaves it to the libraries.
     """
@@ -37,7 +37,7 @@ class Methods:
     models: tuple[Path, ...] = ()
     urls: tuple[str, ...] = ()
     api_key: str = field(default="", repr=False)
-    ranking: Ranking = field(default_factory=Ranking)
+    ranking: Ranking | None = None
     device: str = "cpu"
     threads: int = 0
 

@@ -34,7 +34,7 @@ class OnnxSegmenter:
                 "export the checkpoint with --layout served"
             )
         self.name = f"graphs of {manifest.name}"
-        self._ranking = manifest.ranking
+        self._ranking, self._masks = manifest.ranking, manifest.auto_masks
         self._mean, self._std, self._image_size = manifest.mean, manifest.std, manifest.image_size
         self._sessions = {
             name: open_graph(directory / graph.file, threads=threads) for name, graph in manifest.graphs.items()
@@ -48,11 +48,11 @@ class OnnxSegmenter:
         return dict(zip(STATE_NAMES, state, strict=True))
 
     def predict(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
-        return self.outputs(embedded, prompts).first()
+        return self.outputs(embedded, prompts).best(self._masks.other)
 
     def predict_point(self, embedded: dict[str, Any], prompts: PromptBatch) -> tuple[Predictions, Predictions]:
         outputs = self.outputs(embedded, prompts)
-        return outputs.first(), outputs.by_score()
+        return outputs.best(self._masks.other), outputs.by_score(self._masks.ambiguous)
 
     def outputs(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
         """Return all four outputs of each prompt, by index; the graph computes them anyway."""

@@ -3,7 +3,7 @@
 Letters: P prompts on one photo, N points each, n masks of a prompt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -73,14 +73,19 @@ class Predictions:
         """Return predictions whose scores follow from a ranking rule."""
         return cls(mask_logits, predicted_iou, stability, scores_of(ranking, stability, predicted_iou))
 
-    def first(self) -> "Predictions":
-        """Return the first mask of each prompt, n = 1."""
-        return Predictions(*(getattr(self, name)[:, :1] for name in self.__slots__))
+    def best(self, outputs: Sequence[int]) -> "Predictions":
+        """Return the mask with the highest score of some outputs of each prompt, n = 1."""
+        return self.by_score(outputs).masks(slice(1))
 
-    def by_score(self) -> "Predictions":
-        """Return the masks of each prompt in the order in which the service shows them."""
-        rows, order = np.arange(len(self.score))[:, None], order_of(self.score)
+    def by_score(self, outputs: Sequence[int] = (0, 1, 2, 3)) -> "Predictions":
+        """Return some outputs of each prompt in the order in which the service shows them."""
+        chosen = np.array(outputs)
+        rows, order = np.arange(len(self.score))[:, None], chosen[order_of(self.score[:, chosen])]
         return Predictions(*(getattr(self, name)[rows, order] for name in self.__slots__))
+
+    def masks(self, which: slice) -> "Predictions":
+        """Return some masks of each prompt."""
+        return Predictions(*(getattr(self, name)[:, which] for name in self.__slots__))
 
 
 class Segmenter(Protocol):
@@ -97,11 +102,11 @@ class Segmenter(Protocol):
         ...
 
     def predict(self, embedded: Any, prompts: PromptBatch) -> Predictions:
-        """Return output 0 of each prompt, n = 1."""
+        """Return the mask of each prompt that means one object, n = 1: output 0 for most models."""
         ...
 
     def predict_point(self, embedded: Any, prompts: PromptBatch) -> tuple[Predictions, Predictions]:
-        """Return, for prompts of one point each, output 0 and all four masks in the order of the service."""
+        """Return, for prompts of one point each, that mask and those of `auto` in the order of the service."""
         ...
 
 

@@ -17,14 +17,14 @@ class TorchSegmenter:
         model: Network in training form.
         device: Device that computes, ``cpu`` or ``cuda``.
         name: Name in tables.
-        ranking: Rule that orders four masks. A checkpoint states none; the default is EdgeSAM's.
+        ranking: Rule that orders the masks. A checkpoint states none; the default is that of its architecture.
     """
 
     def __init__(
         self, model: PromptableModel, *, device: str = "cpu", name: str = "torch", ranking: Ranking | None = None
     ) -> None:
         self.name = name
-        self._ranking = ranking or Ranking()
+        self._ranking, self._masks = ranking or model.architecture.ranking, model.architecture.auto_masks
         # Folded: a third faster, and the same within 5e-6 (docs/explanation/model.md, section 2.5).
         self._model = model.deploy().to(device)
 
@@ -35,11 +35,11 @@ class TorchSegmenter:
         return embedding
 
     def predict(self, embedded: torch.Tensor, prompts: PromptBatch) -> Predictions:
-        return self.outputs(embedded, prompts).first()
+        return self.outputs(embedded, prompts).best(self._masks.other)
 
     def predict_point(self, embedded: torch.Tensor, prompts: PromptBatch) -> tuple[Predictions, Predictions]:
         outputs = self.outputs(embedded, prompts)
-        return outputs.first(), outputs.by_score()
+        return outputs.best(self._masks.other), outputs.by_score(self._masks.ambiguous)
 
     def outputs(self, embedded: torch.Tensor, prompts: PromptBatch) -> Predictions:
         """Return all four outputs of each prompt, by index."""

@@ -62,6 +62,32 @@ def test_masks_are_ordered_by_score_then_by_index_and_without_a_score_last():
     np.testing.assert_array_equal(ordered.score, [[0.9, 0.5, 0.5, np.nan]])
 
 
+def test_only_the_outputs_that_a_model_uses_are_ordered():
+    score = np.array([[0.9, 0.1, 0.3, 0.2]])
+    marks = np.array([[0, 1, 2, 3]], np.float32)
+    logits = np.broadcast_to(marks[..., None, None], (1, 4, 256, 256))
+    predictions = Predictions(logits, marks, marks, score)
+
+    assert predictions.by_score((1, 2, 3)).mask_logits[0, :, 0, 0].tolist() == [2, 3, 1]
+    assert predictions.best((1, 2, 3)).predicted_iou.tolist() == [[2]]
+    assert predictions.best((0,)).predicted_iou.tolist() == [[0]]
+
+
+def test_a_checkpoint_of_the_sam_family_is_measured_by_its_own_rules(data):
+    photo = read_annotations(data)[0]
+    model = seeded_model(0, "mobile-sam").eval()
+    segmenter = TorchSegmenter(model)
+    embedding = torch.randn(1, 256, 64, 64, generator=torch.Generator().manual_seed(0))
+    prompts = point_prompts(photo)
+
+    single, offered = segmenter.predict_point(embedding, prompts)
+
+    outputs = segmenter.outputs(embedding, prompts)
+    np.testing.assert_array_equal(single.mask_logits, outputs.mask_logits[:, :1])
+    np.testing.assert_array_equal(outputs.score, np.clip(outputs.predicted_iou, 0, 1))
+    assert sorted(offered.predicted_iou[0].tolist()) == sorted(outputs.predicted_iou[0, 1:].tolist())
+
+
 def test_the_first_mask_of_a_point_is_that_of_the_manifest_s_rule(data, artifact, tmp_path):
     photo = read_annotations(data)[0]
     segmenter = OnnxSegmenter(with_ranking(artifact, tmp_path / "ranked", BY_INDEX), threads=1)

@@ -69,11 +69,11 @@ class PlainSegmenter:
             return self._network.image_encoder(frame(photo.image()))
 
     def predict(self, embedded, prompts):
-        return self._outputs(embedded, prompts).first()
+        return self._outputs(embedded, prompts).best((0,))
 
     def predict_point(self, embedded, prompts):
         outputs = self._outputs(embedded, prompts)
-        return outputs.first(), outputs.by_score()
+        return outputs.best((0,)), outputs.by_score()
 
     def _outputs(self, embedded, prompts):
         encoder = self._network.prompt_encoder
