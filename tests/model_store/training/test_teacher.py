@@ -31,9 +31,10 @@ def test_a_sam_checkpoint_may_teach(tmp_path):
 
 def test_the_images_of_a_teacher_fit_its_encoder():
     with torch.device("meta"):
-        lite, sam = build_model("edgesam-lite"), build_model("sam-vit-b")
+        lite, sam, half = (build_model(name) for name in ("edgesam-lite", "sam-vit-b", "efficientvit-sam-l0"))
 
     assert teacher_image_size(lite, 256) == 256
+    assert teacher_image_size(half, 1024) == 512
     assert teacher_image_size(sam, 1024) == 1024
     with pytest.raises(TeacherError, match=r"sam-vit-b needs .* multiple of 1024 pixels, not 512: set --frame-size"):
         teacher_image_size(sam, 512)
