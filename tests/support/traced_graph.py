@@ -1,9 +1,14 @@
-"""Modules as ONNX files, as encoders are exported: traced, with a free batch axis and without folded constants."""
+"""Modules as ONNX files, as encoders are exported: traced, with a free batch axis and without folded constants.
+
+And what ONNX Runtime makes of them.
+"""
 
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import torch
 
 
@@ -23,3 +28,17 @@ def write_traced(module: torch.nn.Module, example: torch.Tensor, path: Path, *, 
             dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}}, do_constant_folding=False, dynamo=False,
         )  # fmt: skip
     return onnx.load(str(path))
+
+
+def session_nodes(graph: Path, folder: Path) -> Counter[str]:
+    """Return the number of nodes of each kind that ONNX Runtime computes for a graph on the CPU.
+
+    Args:
+        graph: ONNX file of the graph.
+        folder: Folder for the graph as the session has it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
