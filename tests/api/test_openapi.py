@@ -9,6 +9,7 @@ import pytest
 from support.noise_images import noise_file
 from support.service_client import PROBLEM, assert_problem, embed, point
 
+from service.api.model_schemas import ReloadRequest
 from service.api.schemas import SegmentRequest, SegmentResponse
 from service.errors import (
     EmbeddingNotFound,
@@ -106,11 +107,13 @@ def test_bodies_are_documented(document):
         path: operation.get("requestBody") for path, method, operation in operations(document) if method == "post"
     }
 
-    assert bodies.keys() == {"/embed", "/segment"}
+    assert bodies.keys() == {"/embed", "/segment", "/models/reload"}
+    assert not bodies["/models/reload"]["required"]
     assert set(bodies["/embed"]["content"]) >= {"image/jpeg", "image/png", "multipart/form-data"}
-    schema = resolved(document, bodies["/segment"]["content"]["application/json"]["schema"]["$ref"])
-    assert set(schema["properties"]) == set(SegmentRequest.model_fields)
-    assert schema["additionalProperties"] is False
+    for path, model in (("/segment", SegmentRequest), ("/models/reload", ReloadRequest)):
+        schema = resolved(document, bodies[path]["content"]["application/json"]["schema"]["$ref"])
+        assert set(schema["properties"]) == set(model.model_fields)
+        assert schema["additionalProperties"] is False
 
 
 def test_examples_of_requests_are_accepted_by_the_schema_and_by_the_service(client, document):

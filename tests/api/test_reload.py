@@ -1,5 +1,6 @@
 """Reloading models without a restart: new ones are added, changed ones replace others, and failures change nothing."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -216,24 +217,34 @@ def test_requests_name_models_and_never_places(client, models_dir, artifact):
     assert served(client) == [LITE]
 
 
-def test_one_reload_runs_at_a_time_and_requests_are_answered_meanwhile(
-    client, service, models_dir, artifact, next_seed
-):
-    folder = place(artifact, models_dir)
-    (folder / "encoder.onnx").unlink()
-    os.mkfifo(folder / "encoder.onnx")  # reading it waits until somebody writes
+def test_one_reload_runs_at_a_time_beside_requests(client, service, models_dir, artifact, next_seed):
+    graph = place(artifact, models_dir) / "encoder.onnx"
+    graph.unlink()
+    os.mkfifo(graph)  # reading it lasts until the writer closes it
     with open_client(service.url) as other, ThreadPoolExecutor(1) as executor:
         running = executor.submit(other.post, RELOAD, json={"models": [LITE, MINE]})
-        wait_until(lambda: client.post(RELOAD).status_code == 409, timeout_s=WAIT_S)
-
-        assert_problem(client.post(RELOAD, json={"models": [MINE]}), ReloadInProgress)
-        assert segment(client, embed(client, noise_file((90, 120), next_seed)), point(40, 30))
-        assert served(client) == [LITE]
-
-        with (folder / "encoder.onnx").open("wb"):
-            pass
+        writer = opened_with_its_reader(graph)
+        try:
+            assert_problem(client.post(RELOAD, json={"models": [MINE]}), ReloadInProgress)
+            assert segment(client, embed(client, noise_file((90, 120), next_seed)), point(40, 30))
+            assert served(client) == [LITE]
+        finally:
+            os.close(writer)
         assert_problem(running.result(timeout=WAIT_S), ModelLoadFailed)
     assert reload(client) == {LITE: "kept"}
+
+
+def opened_with_its_reader(fifo: Path) -> int:
+    """Wait until a process reads the FIFO, and return a descriptor that writes to it."""
+    found: list[int] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # nobody reads it yet
+            found.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    wait_until(is_read, timeout_s=WAIT_S)
+    return found[0]
 
 
 def test_only_admin_keys_may_reload(tmp_path, artifact):
