@@ -127,12 +127,14 @@ def test_a_published_model_is_fetched_converted_kept_and_served(tmp_path, checkp
         path = PUBLISHED["edge-sam"].urls[0].removeprefix("https://huggingface.co/")
         server.replies[path] = Reply(data)
         settings["EDGESAM_MIRROR"] = server.url("")
-        for _ in range(2):
-            with ServiceProcess(settings, command=[*COMMAND, *words], wait_s=120) as service:
-                (model,) = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
+        served = []
+        for more in ([], ["--model", "edgesam-lite"]):
+            with ServiceProcess(settings, command=[*COMMAND, *words, *more], wait_s=120) as service:
+                models = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
+            served.append([model["name"] for model in models])
         requests = [request.path for request in server.requests]
 
-    assert model["name"] == "edge-sam"
+    assert served == [["edge-sam"], ["edge-sam", "edgesam-lite"]]
     assert requests == [path], "the second start serves what is there"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["edge-sam", "edge_sam.pth"]
     assert (tmp_path / "edge-sam" / TIMINGS_NAME).is_file()
