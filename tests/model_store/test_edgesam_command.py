@@ -101,12 +101,12 @@ def test_options_become_settings_and_all_others_stay():
     one = service_environment(
         environment, ServeOptions(host="::1", port=0, redis_url="redis://x", threads=3), [Path("a")]
     )
-    two = service_environment({}, ServeOptions(), [Path("models/a"), Path("models/b")])
+    two = service_environment({}, ServeOptions(models_dir="models"), [Path("models/a"), Path("models/b")])
 
-    assert none == {**environment, "MALLOC_ARENA_MAX": "1"}
+    assert none == {**environment, "EDGESAM_MODELS_DIR": "models", "MALLOC_ARENA_MAX": "1"}
     assert one == {
         "EDGESAM_LOG_LEVEL": "debug", "EDGESAM_HOST": "::1", "EDGESAM_PORT": "0", "EDGESAM_REDIS_URL": "redis://x",
-        "EDGESAM_THREADS": "3", "EDGESAM_MODEL_DIR": "a", "MALLOC_ARENA_MAX": "1",
+        "EDGESAM_THREADS": "3", "EDGESAM_MODEL_DIR": "a", "EDGESAM_MODELS_DIR": "models", "MALLOC_ARENA_MAX": "1",
     }  # fmt: skip
     assert two["EDGESAM_MODELS"] == f"{Path.cwd()}/models/a,{Path.cwd()}/models/b"
 
