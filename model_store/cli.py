@@ -14,8 +14,10 @@ from model_store import catalog, model_list, terminal
 from model_store.command_errors import EXPECTED, line_and_exit_code
 from model_store.evaluation.command import evaluate
 from model_store.evaluation.ranking.command import calibrate
-from model_store.export.command import export, import_checkpoint
+from model_store.export.command import export
+from model_store.export.skeletons.command import skeletons
 from model_store.fetch_command import fetch
+from model_store.import_command import import_checkpoint
 from model_store.options import AsJson, ModelsDir
 from model_store.training.command import granularity, train
 from model_store.training.distill_command import distill, features
@@ -120,5 +122,5 @@ def info(
     terminal.print_manifest(directory, manifest)
 
 
-for command in (train, features, distill, granularity, evaluate, calibrate):
+for command in (train, features, distill, granularity, evaluate, calibrate, skeletons):
     app.command()(command)

@@ -1,7 +1,8 @@
 """Makes a model of a checkpoint and times it, with its steps shown to the user."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -53,6 +54,62 @@ def convert_model(
             architecture=architecture,
             weights=options.weights,
             on_progress=on_progress,
+        )
+    _print_made(manifest, directory)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFile:
+    """An ONNX encoder of somebody else.
+
+    Args:
+        path: ONNX file.
+        image_size: Side of its input, in pixels; None for the one that the graph states.
+        input_layout: What it takes: `frame` is normalised and padded, `image` has pixel values of 0 to 255.
+    """
+
+    path: Path
+    image_size: Literal[512, 1024] | None
+    input_layout: Literal["frame", "image"]
+
+
+def combine_model(
+    encoder: EncoderFile,
+    decoder: Path,
+    directory: Path,
+    *,
+    name: str,
+    info: ModelInfo,
+    options: ExportOptions,
+    architecture: str | None,
+) -> None:
+    """Make a model of an ONNX encoder and the decoder of a checkpoint, and print where it is.
+
+    Args:
+        encoder: ONNX encoder.
+        decoder: Checkpoint whose decoder the model gets.
+        directory: Folder of the model.
+        name: Name of the model.
+        info: Facts about the weights, for the manifest.
+        options: Number format of the decoder's weights.
+        architecture: Name of the decoder's architecture; None for the one that the file shows.
+    """
+    require_store_extra()
+    from model_store.export.encoder_import import convert_encoder  # noqa: PLC0415 - the other commands need no onnx
+
+    with terminal.steps() as on_progress:
+        manifest = convert_encoder(
+            encoder.path,
+            decoder,
+            directory,
+            name=name,
+            info=info,
+            image_size=encoder.image_size,
+            input_layout=encoder.input_layout,
+            architecture_name=architecture,
+            weights=options.weights,
+            on_progress=on_progress,
+            on_warning=lambda text: terminal.print_note(f"warning: {text}"),
         )
     _print_made(manifest, directory)
 

@@ -9,11 +9,8 @@ from rich.text import Text
 
 from model_store import terminal
 from model_store.catalog import CatalogEntry
-from model_store.program import store_command
+from model_store.program import program, store_command
 from model_store.published import COCO_AP, COCO_BOX_MIOU, Quality
-
-WIDE: Final = 120
-"""Columns of a terminal from which on each line ends with its command."""
 
 _HEADER: Final = ("model", "size", "commercial use", "COCO AP", "mIoU", "encode", "click")
 _GAP: Final = "  "
@@ -36,17 +33,16 @@ def print_catalog(entries: Sequence[CatalogEntry]) -> None:
     sources: list[str] = []
     rows = [_Row(entry, _cells(entry, sources)) for entry in entries]
     widths = [max(len(line[column]) for line in (_HEADER, *(row.cells for row in rows))) for column in range(7)]
-    is_wide = console.width >= WIDE
+    longest_command = max(len(entry.command) for entry in entries)
+    is_wide = console.width >= sum(widths) + len(_GAP) * len(widths) + longest_command
     console.print(Text(_line(_HEADER, widths), style="bold"))
-    for is_here, title in (
-        (True, "Installed"),
-        (False, f"Not here yet; this gets and converts one: {store_command()} fetch NAME"),
-    ):
+    for is_here, titles in ((True, ["Installed"]), (False, _absent_titles())):
         group = [row for row in rows if row.entry.is_here == is_here]
         if not group:
             continue
         console.print()
-        console.print(Text(title, style="bold"))
+        for title in titles:
+            console.print(Text(title, style="bold"))
         for row in group:
             command = row.entry.command if is_wide else ""
             console.print(Text(_line(row.cells, widths) + (_GAP + command if command else "")), soft_wrap=True)
@@ -55,6 +51,13 @@ def print_catalog(entries: Sequence[CatalogEntry]) -> None:
     console.print()
     for footnote in _footnotes(entries, sources):
         console.print(Text(footnote, style="dim"))
+
+
+def _absent_titles() -> list[str]:
+    """Return the lines above the models that can be fetched, with the commands that do it."""
+    get = f"Not here yet. Get one: {store_command()} fetch NAME"
+    serve = "" if program() is None else f"Get and serve one: {program()} serve --model NAME"
+    return [title for title in (get, serve) if title]
 
 
 def _cells(entry: CatalogEntry, sources: list[str]) -> tuple[str, ...]:

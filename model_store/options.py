@@ -46,3 +46,13 @@ AcceptLicence = Annotated[
 Timing = Annotated[
     bool, typer.Option("--timing/--no-timing", help="Whether to time one encode and one click, which 'list' shows.")
 ]
+LicenceText = Annotated[
+    str,
+    typer.Option("--licence", help="Licence of these weights. Required for files that are not in the catalogue."),
+]
+TrainingData = Annotated[str, typer.Option(help="Training data of the weights, for the manifest.")]
+Measured = Annotated[
+    list[str] | None, typer.Option(help="Measured quality as NAME=VALUE, for the manifest. May be repeated.")
+]
+Notes = Annotated[str, typer.Option(help="Notes for users of the model, for the manifest.")]
+Trained = Annotated[bool, typer.Option("--trained/--untrained", help="Whether the weights were trained.")]

@@ -207,6 +207,27 @@ def _efficientvit(kind: str, megabytes: int, sha256: str, ap: float, purpose: st
 PUBLISHED: Final[Mapping[str, PublishedModel]] = {
     model.name: model
     for model in (
+        _efficientvit(
+            "l0", 139, "c4f994b01a16d48bcf2fbbb089448cfbf58fae5811edfa8113c953b8b8cc64b8", 45.7,
+            "First choice on CPUs: less computing than MobileSAM, and better published masks.",
+        ),
+        _efficientvit(
+            "l1", 191, "fa151df2b9b96896accd505470755cdd293a4c50cdabac95478f3fbd86d9152b", 46.2,
+            "Somewhat better than L0, for 1.4 times its computing.",
+        ),
+        _efficientvit(
+            "l2", 246, "d4bfd842224cbb99de09acc3325e81ac5b7e8725c8fbdab152305e5d934bfe4a", 46.6,
+            "As good as SAM ViT-H by its authors' figures, for twice the computing of L0.",
+        ),
+        _efficientvit(
+            "xl0", 468, "9bc2f87bd23d6e6d1f7b5beff910f98835c7c333fac73e695bac0bec685968f8", 47.5,
+            "Fine masks at the full image size, for GPUs: five times the computing of L0.",
+        ),
+        _efficientvit(
+            "xl1", 814, "10f42277679427c1183dcff19758e536aa86bcc4304e4b387ff48865784be05c", 47.8,
+            "Best published masks of this list, for GPUs: nine times the computing of L0.",
+            Quality(COCO_BOX_MIOU, 79.9, _EFFICIENTVIT_README),
+        ),
         PublishedModel(
             name="mobile-sam",
             architecture="mobile-sam",
@@ -256,27 +277,6 @@ PUBLISHED: Final[Mapping[str, PublishedModel]] = {
             quality=(Quality(COCO_AP, 44.4, _REPVIT_README),),
             training_data=_SA_1B_DISTILLED,
             card=_REPVIT_CARD,
-        ),
-        _efficientvit(
-            "l0", 139, "c4f994b01a16d48bcf2fbbb089448cfbf58fae5811edfa8113c953b8b8cc64b8", 45.7,
-            "First choice on CPUs: less computing than MobileSAM, and better published masks.",
-        ),
-        _efficientvit(
-            "l1", 191, "fa151df2b9b96896accd505470755cdd293a4c50cdabac95478f3fbd86d9152b", 46.2,
-            "Somewhat better than L0, for 1.4 times its computing.",
-        ),
-        _efficientvit(
-            "l2", 246, "d4bfd842224cbb99de09acc3325e81ac5b7e8725c8fbdab152305e5d934bfe4a", 46.6,
-            "As good as SAM ViT-H by its authors' figures, for twice the computing of L0.",
-        ),
-        _efficientvit(
-            "xl0", 468, "9bc2f87bd23d6e6d1f7b5beff910f98835c7c333fac73e695bac0bec685968f8", 47.5,
-            "Fine masks at the full image size, for GPUs: five times the computing of L0.",
-        ),
-        _efficientvit(
-            "xl1", 814, "10f42277679427c1183dcff19758e536aa86bcc4304e4b387ff48865784be05c", 47.8,
-            "Best published masks of this list, for GPUs: nine times the computing of L0.",
-            Quality(COCO_BOX_MIOU, 79.9, _EFFICIENTVIT_README),
         ),
         _sam(
             "b", "01ec64", 375_042_383, "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 43.4,

@@ -87,6 +87,8 @@ def service_environment(
     result = {**environment, **{name: str(value) for name, value in settings.items() if value is not None}}
     # As in `make serve`: glibc reads it when a process starts.
     result.setdefault("MALLOC_ARENA_MAX", "1")
+    # Where POST /models/reload looks models up.
+    result.setdefault("EDGESAM_MODELS_DIR", str(_models_dir(environment, options)))
     if directories:
         result.pop("EDGESAM_MODELS", None)
         result["EDGESAM_MODEL_DIR"] = str(directories[0])
@@ -95,13 +97,17 @@ def service_environment(
     return result
 
 
+def _models_dir(environment: Mapping[str, str], options: ServeOptions) -> Path:
+    return Path(options.models_dir or environment.get(_STORE_DIR_VARIABLE) or DEFAULT_MODELS_DIRECTORY)
+
+
 def _present(name: str, options: ServeOptions) -> Path:
     """Return the folder of a model, after fetching and converting a published one that is not here.
 
     Raises:
         ModelStoreError: There is no such model, or it cannot be fetched or converted.
     """
-    models_dir = Path(options.models_dir or os.environ.get(_STORE_DIR_VARIABLE) or DEFAULT_MODELS_DIRECTORY)
+    models_dir = _models_dir(os.environ, options)
     try:
         return find_artifact(name, models_dir)
     except ModelStoreError:

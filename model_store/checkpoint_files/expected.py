@@ -46,7 +46,7 @@ def encoder_part(architecture: Architecture) -> str:
 
 def expected_arrays(architecture: Architecture) -> Mapping[str, ExpectedArray]:
     """Return the arrays of an architecture's checkpoint by key, encoder first."""
-    return {**_keys(encoder_part(architecture)), **_keys(DECODER)}
+    return {**part_arrays(encoder_part(architecture)), **part_arrays(DECODER)}
 
 
 def is_unused(key: str) -> bool:
@@ -60,6 +60,7 @@ def may_be_absent(key: str) -> bool:
 
 
 @functools.cache
-def _keys(part: str) -> Mapping[str, ExpectedArray]:
+def part_arrays(part: str) -> Mapping[str, ExpectedArray]:
+    """Return the arrays of one encoder, or of the `DECODER`, by key."""
     content = json.loads(lzma.decompress(keys_file(part).read_bytes()))
     return {key: ExpectedArray(tuple(shape), dtype) for key, (dtype, shape) in content.items()}

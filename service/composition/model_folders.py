@@ -75,7 +75,7 @@ class ModelFolders:
                 return folder
         raise UnknownModel(
             f"there is no model {name!r} in {self.models_dir} or among the bundled ones. There are: "
-            f"{', '.join(self._names()) or 'none'}"
+            f"{', '.join(self._names()) or 'none'}. `edgesam models list` shows those that can be fetched"
         )
 
     def _places(self) -> tuple[Path, ...]:

@@ -101,12 +101,12 @@ def test_options_become_settings_and_all_others_stay():
     one = service_environment(
         environment, ServeOptions(host="::1", port=0, redis_url="redis://x", threads=3), [Path("a")]
     )
-    two = service_environment({}, ServeOptions(), [Path("models/a"), Path("models/b")])
+    two = service_environment({}, ServeOptions(models_dir="models"), [Path("models/a"), Path("models/b")])
 
-    assert none == {**environment, "MALLOC_ARENA_MAX": "1"}
+    assert none == {**environment, "EDGESAM_MODELS_DIR": "models", "MALLOC_ARENA_MAX": "1"}
     assert one == {
         "EDGESAM_LOG_LEVEL": "debug", "EDGESAM_HOST": "::1", "EDGESAM_PORT": "0", "EDGESAM_REDIS_URL": "redis://x",
-        "EDGESAM_THREADS": "3", "EDGESAM_MODEL_DIR": "a", "MALLOC_ARENA_MAX": "1",
+        "EDGESAM_THREADS": "3", "EDGESAM_MODEL_DIR": "a", "EDGESAM_MODELS_DIR": "models", "MALLOC_ARENA_MAX": "1",
     }  # fmt: skip
     assert two["EDGESAM_MODELS"] == f"{Path.cwd()}/models/a,{Path.cwd()}/models/b"
 
@@ -127,12 +127,14 @@ def test_a_published_model_is_fetched_converted_kept_and_served(tmp_path, checkp
         path = PUBLISHED["edge-sam"].urls[0].removeprefix("https://huggingface.co/")
         server.replies[path] = Reply(data)
         settings["EDGESAM_MIRROR"] = server.url("")
-        for _ in range(2):
-            with ServiceProcess(settings, command=[*COMMAND, *words], wait_s=120) as service:
-                (model,) = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
+        served = []
+        for more in ([], ["--model", "edgesam-lite"]):
+            with ServiceProcess(settings, command=[*COMMAND, *words, *more], wait_s=120) as service:
+                models = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
+            served.append([model["name"] for model in models])
         requests = [request.path for request in server.requests]
 
-    assert model["name"] == "edge-sam"
+    assert served == [["edge-sam"], ["edge-sam", "edgesam-lite"]]
     assert requests == [path], "the second start serves what is there"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["edge-sam", "edge_sam.pth"]
     assert (tmp_path / "edge-sam" / TIMINGS_NAME).is_file()

@@ -5,13 +5,18 @@ import hashlib
 import random
 import sys
 
+import numpy as np
 import pytest
+import torch
 from support.file_server import FileServer, Reply
+from support.sam_family_weights import state_dict
 from support.terminal_session import run_at_terminal
 from typer.testing import CliRunner
 
+from model_store.architectures import ARCHITECTURES
 from model_store.cli import app
 from model_store.published import PUBLISHED
+from service.manifest import Ranking, load_manifest
 
 DATA = random.Random(0).randbytes(100_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -181,3 +186,36 @@ def test_a_permissive_licence_is_shown_without_a_question(tmp_path):
     assert "Apache License 2.0; commercial use is allowed" in shown
     assert QUESTION.decode() not in shown
     assert (status, requests) == (1, 1)
+
+
+# A published file is flat. EfficientViT-SAM's loader also takes a wrapped one, and other programs save with a prefix.
+LAYOUTS = {
+    "mobile-sam": lambda arrays: arrays,
+    "tiny-sam": lambda arrays: {f"module.{key}": value for key, value in arrays.items()},
+    "efficientvit-sam-l0": lambda arrays: {"state_dict": arrays},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_file_with_the_layout_of_a_published_one_becomes_a_model_of_its_architecture(name, tmp_path):
+    arrays = {key: torch.from_numpy(np.array(value)) for key, value in state_dict(name).items()}
+    torch.save(LAYOUTS[name](arrays), tmp_path / "made.pt")
+    data = (tmp_path / "made.pt").read_bytes()
+    (tmp_path / "made.pt").unlink()
+    with FileServer(m=Reply(data)) as server:
+        result = call(
+            "fetch", name, "--sha256", hashlib.sha256(data).hexdigest(), "--models-dir", tmp_path, "--no-timing",
+            "--url", server.url("m"),
+        )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    manifest = load_manifest(tmp_path / name)
+    architecture = ARCHITECTURES[name]
+    assert (manifest.architecture, manifest.image_size) == (architecture.title, architecture.image_size)
+    assert (manifest.norm_epsilon, manifest.auto_masks) == (architecture.norm_epsilon, architecture.auto_masks)
+    assert manifest.ranking == Ranking(stability=0, predicted_iou=1)
+    assert manifest.source_sha256 == hashlib.sha256(data).hexdigest()
+    assert (manifest.summary, manifest.card) == (PUBLISHED[name].purpose, PUBLISHED[name].card)
+    assert manifest.licence.startswith("Apache License 2.0")
+    assert "torch" not in manifest.tools

@@ -215,7 +215,7 @@ def announce_models(models: ServedModels, metrics: Metrics, loaded: Collection[S
         if not model.manifest.trained:
             logger.warning(
                 "the model %s is not trained: its masks are meaningless. Set EDGESAM_MODEL_DIR to a trained model; "
-                "`python -m model_store list` lists the models",
+                "`edgesam models list` lists the models",
                 model.name,
             )
 
