@@ -28,7 +28,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast ops-test client-test check lint types imports bench bench-quick capacity faults fuzz \
-	demo bundle monitoring lock sbom audit image openvino-test clean
+	demo bundle skeletons monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
 	$(BIN)/python tests/tools/bench --docs
+
+skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need, after a change of a network (half an hour)
+	$(BIN)/python -m model_store skeletons
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/tools/bench --quick

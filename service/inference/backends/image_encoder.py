@@ -33,10 +33,15 @@ class ImageEncoder:
     def __init__(self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool) -> None:
         self._graph = Graph(path, backend, resources)
         self._has_granularity = has_granularity
+        self._takes_one_image = self._graph.takes_one_row("image")  # encoders of other authors, imported as ONNX
         self._image_size = resources.image_size
 
     def encode(self, images: Floats) -> Encoded:
         """Encode images (B, 3, S, S), normalised and padded, where S is the model's `image_size`. Blocking."""
+        if self._takes_one_image and len(images) > 1:
+            encoded = [self.encode(images[row : row + 1]) for row in range(len(images))]
+            tokens = np.concatenate([one.tokens for one in encoded])
+            return Encoded(tokens, [proposals for one in encoded for proposals in one.proposals])
         if not self._has_granularity:
             (tokens,) = self._graph.run(["tokens"], {"image": images})
             return Encoded(tokens, [None] * len(images))

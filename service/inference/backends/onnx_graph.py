@@ -71,6 +71,10 @@ class Graph:
                 f"{backend} is installed and does not start on this machine; ONNX Runtime's message on stderr says why"
             )
 
+    def takes_one_row(self, name: str) -> bool:
+        """Return whether the graph fixes the first axis of an input to 1."""
+        return any(value.name == name and value.shape[0] == 1 for value in self._session.get_inputs())
+
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array], *, resident: bool = False) -> list[Array]:
         """Run the graph, and return the named outputs in their order.
 

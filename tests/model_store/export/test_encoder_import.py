@@ -1,0 +1,240 @@
+"""Somebody's ONNX encoder with the decoder of a checkpoint becomes an artifact, or is refused by what is different."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from onnx import TensorProto, helper, numpy_helper
+from support.random_model import random_model
+
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD
+from model_store.checkpoint_files import CheckpointError
+from model_store.export import encoder_wrapping
+from model_store.export.encoder_import import EncoderError, convert_encoder
+from model_store.export.model_info import ModelInfo
+from model_store.export.onnx_session import open_graph
+from model_store.export.verify import verify_artifact
+from service.inference.backends.image_encoder import ImageEncoder
+from service.inference.backends.onnx_graph import Resources
+from service.inference.backends.providers import Backend
+
+INFO = ModelInfo(licence="none", trained=True, training_data="not stated")
+FREE = "batch"
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """The prompt encoder and mask decoder of a checkpoint, alone."""
+    path = tmp_path_factory.mktemp("decoder") / "sam.pth"
+    state = {key: value for key, value in random_model().state_dict().items() if not key.startswith("image_encoder.")}
+    torch.save(state, path)
+    return path
+
+
+def kernel(side, spread):
+    """A convolution of non-overlapping squares, (256, 3, side/64, side/64)."""
+    cell = side // 64
+    values = np.random.default_rng(0).normal(0, spread, (256, 3, cell, cell))
+    return values.astype(np.float32)
+
+
+def encoder(path, shape, *, side=1024, spread=0.1, before=(), output=(1, 256, 64, 64), kind=TensorProto.FLOAT, more=()):
+    """Write an encoder of one convolution.
+
+    Args:
+        path: File to write.
+        shape: Shape of the input `x`.
+        side: Side of the images, in pixels.
+        spread: Standard deviation of the kernel.
+        before: Nodes from `x` to `frame`; none for an input that is the frame.
+        output: Declared shape of the output.
+        kind: Number format of the input.
+        more: Names of further outputs.
+    """
+    cell = side // 64
+    nodes = [*before, helper.make_node("Conv", ["frame" if before else "x", "w"], ["y"], strides=[cell, cell])]
+    nodes += [helper.make_node("Identity", ["y"], [name]) for name in more]
+    weights = [
+        numpy_helper.from_array(kernel(side, spread), "w"),
+        numpy_helper.from_array(np.array(PIXEL_MEAN, np.float32).reshape(1, 3, 1, 1), "mean"),
+        numpy_helper.from_array(np.array(PIXEL_STD, np.float32).reshape(1, 3, 1, 1), "std"),
+        numpy_helper.from_array(np.array([0], np.int64), "axis"),
+    ]
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "encoder",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, output) for name in ("y", *more)],
+        [weight for weight in weights if weight.name in used],
+    )
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def normalising(*steps):
+    """Nodes that normalise pixel values, after nodes that bring them to (1, 3, S, S) under the name `pixels`."""
+    return [
+        *steps,
+        helper.make_node("Sub", ["pixels", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], ["frame"]),
+    ]
+
+
+CHANNELS_LAST = [
+    helper.make_node("Unsqueeze", ["x", "axis"], ["four"]),
+    helper.make_node("Transpose", ["four"], ["pixels"], perm=[0, 3, 1, 2]),
+]
+
+
+def expected_tokens(images, side=1024, spread=0.1):
+    cell = side // 64
+    with torch.no_grad():
+        made = torch.nn.functional.conv2d(torch.from_numpy(images), torch.from_numpy(kernel(side, spread)), stride=cell)
+    return made.flatten(2).transpose(1, 2).numpy()
+
+
+def convert(path, decoder, directory, **options):
+    warnings = []
+    manifest = convert_encoder(path, decoder, directory, name="mine", info=INFO, on_warning=warnings.append, **options)
+    return manifest, warnings
+
+
+def images(count, side=1024):
+    return np.random.default_rng(1).normal(0, 1, (count, 3, side, side)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "before"),
+    [
+        ((1, 3, 1024, 1024), "frame", ()),
+        ((FREE, 3, 1024, 1024), "frame", ()),
+        ((FREE, 3, "height", "width"), "frame", ()),
+        ((1, 3, 1024, 1024), "image", normalising(helper.make_node("Identity", ["x"], ["pixels"]))),
+        ((1, 1024, 1024, 3), "image", normalising(helper.make_node("Transpose", ["x"], ["pixels"], perm=[0, 3, 1, 2]))),
+        (("height", "width", 3), "image", normalising(*CHANNELS_LAST)),
+    ],
+)
+def test_an_encoder_of_every_layout_gives_its_tokens(tmp_path, decoder, shape, layout, before):
+    path = encoder(tmp_path / "encoder.onnx", shape, before=before, output=("n", 256, 64, 64))
+
+    manifest, _ = convert(path, decoder, tmp_path / "mine", image_size=1024, input_layout=layout)
+
+    verify_artifact(tmp_path / "mine")
+    assert (manifest.encoder, manifest.image_size, manifest.ranking.predicted_iou) == ("encoder", 1024, 1.0)
+    (tokens,) = open_graph(tmp_path / "mine" / "encoder.onnx").run(["tokens"], {"image": images(1)})
+    assert_allclose(tokens, expected_tokens(images(1)), atol=2e-4)
+
+
+@pytest.mark.parametrize(("batch", "is_batched"), [(1, False), (FREE, True)])
+def test_images_that_arrive_together_are_encoded_whatever_the_graph_takes(tmp_path, decoder, batch, is_batched):
+    path = encoder(tmp_path / "encoder.onnx", (batch, 3, 512, 512), side=512, output=("n", 256, 64, 64))
+
+    manifest, warnings = convert(path, decoder, tmp_path / "mine")
+
+    assert manifest.image_size == 512
+    assert any("one image at a time" in warning for warning in warnings) is not is_batched
+    backend, resources = Backend("cpu", "float32"), Resources(1, image_size=512)
+    served = ImageEncoder(tmp_path / "mine" / "encoder.onnx", backend, resources, has_granularity=False)
+    encoded = served.encode(images(3, 512))
+    assert_allclose(encoded.tokens, expected_tokens(images(3, 512), 512), atol=2e-4)
+    assert encoded.proposals == [None] * 3
+
+
+@pytest.mark.parametrize(("spread", "warns"), [(1e-4, True), (0.15, False), (100.0, True)])
+def test_an_unusual_spread_is_a_warning(tmp_path, decoder, spread, warns):
+    path = encoder(tmp_path / "encoder.onnx", (1, 3, 512, 512), side=512, spread=spread)
+
+    _, warnings = convert(path, decoder, tmp_path / "mine")
+
+    assert any("--input-layout" in warning for warning in warnings) is warns
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "words"),
+    [
+        ({"shape": (1, 3, 1024, 1024)}, {"image_size": 512}, "takes 1024 pixels, not 512"),
+        ({"shape": (1, 3, "h", "w")}, {}, "state the side.*--image-size"),
+        ({"shape": (1, 3, 256, 256), "side": 256}, {}, "takes 256 pixels; this service"),
+        ({"shape": (1, 3, 684, 1024)}, {}, r"not square: \(1, 3, 684, 1024\)"),
+        ({"shape": (4, 3, 1024, 1024)}, {}, "takes 4 images at a time"),
+        ({"shape": (1, 1024, 1024, 3)}, {}, r"shape \(1, 1024, 1024, 3\); frame is \(B, 3, S, S\)"),
+        ({"shape": (1024, 1024, 3)}, {}, "frame is"),
+        ({"shape": (1, 4, 1024, 1024)}, {"input_layout": "image"}, "image is"),
+        ({"shape": (1, 3, 1024, 1024)}, {"input_layout": "video"}, "frame or image, not 'video'"),
+        ({"shape": (1, 3, 1024, 1024), "kind": TensorProto.UINT8}, {}, "of UINT8, not of float32"),
+        ({"shape": (1, 3, 1024, 1024), "output": (1, 256, 32, 32)}, {}, r"output 'y' has the shape \(1, 256, 32, 32\)"),
+        ({"shape": (1, 3, 1024, 1024), "output": (1, 4096, 256)}, {}, r"output 'y' has the shape \(1, 4096, 256\)"),
+        ({"shape": (1, 3, 1024, 1024), "more": ("interm",)}, {}, r"2 outputs \(y, interm\)"),
+        ({"shape": (1, 3, 1024, 1024), "side": 2048, "output": ("n", "c", "h", "w")}, {}, "does not run"),
+        ({"shape": (1, 3, 1024, 1024), "spread": float("inf")}, {}, "not finite"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_encoder_that_does_not_fit_is_refused_by_name(tmp_path, decoder, options, arguments, words):
+    path = encoder(tmp_path / "encoder.onnx", **options)
+
+    with pytest.raises(EncoderError, match=words):
+        convert(path, decoder, tmp_path / "mine", **arguments)
+
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path, decoder):
+    for content in (b"", b"<html>", b"\x08\x08" + bytes(100)):
+        (tmp_path / "encoder.onnx").write_bytes(content)
+        with pytest.raises(EncoderError, match="not a readable ONNX file"):
+            convert(tmp_path / "encoder.onnx", decoder, tmp_path / "mine")
+
+
+def test_operators_of_others_are_refused(tmp_path, decoder):
+    path = encoder(
+        tmp_path / "encoder.onnx", (1, 3, 1024, 1024), before=[helper.make_node("Run", ["x"], ["frame"], domain="evil")]
+    )
+
+    with pytest.raises(EncoderError, match="operators of 'evil'"):
+        convert(path, decoder, tmp_path / "mine")
+
+
+def test_an_encoder_that_does_not_end_is_stopped(tmp_path, decoder, monkeypatch):
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["still"]),
+            helper.make_node("Add", ["value", "value"], ["doubled"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("doubled", TensorProto.FLOAT, None),
+        ],
+    )
+    loop = helper.make_node("Loop", ["", "", "x"], ["frame"], body=body)
+    path = encoder(tmp_path / "encoder.onnx", (1, 3, 512, 512), side=512, before=[loop])
+    monkeypatch.setattr(encoder_wrapping, "MAX_RUN_S", 2.0)
+
+    with pytest.raises(EncoderError, match="does not run"):
+        convert(path, decoder, tmp_path / "mine")
+
+
+def test_a_file_without_a_decoder_is_refused(tmp_path):
+    path = encoder(tmp_path / "encoder.onnx", (1, 3, 512, 512), side=512)
+    torch.save({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, tmp_path / "part.pth")
+
+    with pytest.raises(CheckpointError, match=r"part\.pth: not a decoder of the SAM family: 136 missing"):
+        convert(path, tmp_path / "part.pth", tmp_path / "mine")
+
+
+def test_a_whole_checkpoint_gives_the_rules_of_its_architecture(tmp_path):
+    torch.save(random_model().state_dict(), tmp_path / "edge_sam.pth")
+    path = encoder(tmp_path / "encoder.onnx", (1, 3, 1024, 1024))
+
+    manifest, _ = convert(path, tmp_path / "edge_sam.pth", tmp_path / "mine")
+
+    assert manifest.ranking.stability == 1.0
+    assert manifest.architecture.startswith("the encoder encoder.onnx with the decoder of EdgeSAM")
