@@ -39,14 +39,14 @@ def keys_file(part: str) -> Path:
     return SKELETONS / f"{part}.keys.json.xz"
 
 
-def encoder_part(architecture: Architecture) -> str:
+def encoder_file_name(architecture: Architecture) -> str:
     """Return the name of an encoder in file names. Architectures with one encoder share its files."""
     return architecture.encoder.lower()
 
 
 def expected_arrays(architecture: Architecture) -> Mapping[str, ExpectedArray]:
     """Return the arrays of an architecture's checkpoint by key, encoder first."""
-    return {**part_arrays(encoder_part(architecture)), **part_arrays(DECODER)}
+    return {**part_arrays(encoder_file_name(architecture)), **part_arrays(DECODER)}
 
 
 def is_unused(key: str) -> bool:

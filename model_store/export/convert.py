@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_store.architectures import DEFAULT_ARCHITECTURE, Architecture
 from model_store.checkpoint_files.checked import CheckedCheckpoint, checked_checkpoint
-from model_store.checkpoint_files.expected import encoder_part
+from model_store.checkpoint_files.expected import encoder_file_name
 from model_store.export.answers import answers, rounding_effect
 from model_store.export.manifest_file import manifest_text
 from model_store.export.manifest_making import MadeFiles, made_manifest
@@ -127,7 +127,7 @@ def _made_files(
         with tempfile.TemporaryDirectory(dir=scratch) as exact_folder:
             exact = answers(_exact_graphs(entry, arrays, Path(exact_folder)), entry.image_size)
     on_progress("writing the graphs")
-    encoder = read_skeleton(encoder_part(entry))
+    encoder = read_skeleton(encoder_file_name(entry))
     opset = opset_of(encoder)
     graphs = {"encoder": write_filled(encoder, arrays, folder / "encoder.onnx", weights=weights)}
     del encoder  # it holds all weights
@@ -140,7 +140,11 @@ def _made_files(
 
 
 def _exact_graphs(entry: Architecture, arrays: Arrays, folder: Path) -> dict[str, Path]:
-    skeletons = {"encoder": encoder_part(entry), "prepare": PREPARE, "decoder": decoder_skeleton(entry.norm_epsilon)}
+    skeletons = {
+        "encoder": encoder_file_name(entry),
+        "prepare": PREPARE,
+        "decoder": decoder_skeleton(entry.norm_epsilon),
+    }
     return {
         graph: write_exact(read_skeleton(name), arrays, folder / f"{graph}.onnx") for graph, name in skeletons.items()
     }

@@ -24,7 +24,7 @@ def skeleton_file(name: str) -> Path:
     """Return the file of a skeleton.
 
     Args:
-        name: Name of an encoder (`encoder_part`), of a decoder (`decoder_skeleton`), or `PREPARE`.
+        name: Name of an encoder (`encoder_file_name`), of a decoder (`decoder_skeleton`), or `PREPARE`.
     """
     return SKELETONS / f"{name}.onnx.xz"
 

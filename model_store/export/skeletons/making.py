@@ -10,7 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from model_store.architectures import ARCHITECTURES, Architecture
-from model_store.checkpoint_files.expected import DECODER, ENCODER, encoder_part, is_unused, keys_file
+from model_store.checkpoint_files.expected import DECODER, ENCODER, encoder_file_name, is_unused, keys_file
 from model_store.export.onnx_export import export_graph
 from model_store.export.served_graphs import TraceableGraph, decoder_graph, encoder_graph, prepare_graph
 from model_store.export.skeletons.files import PREPARE, decoder_skeleton, skeleton_file, write_compressed
@@ -74,7 +74,7 @@ def skeleton(graph: TraceableGraph, model: PromptableModel) -> onnx.ModelProto:
 
 def _files_of(entry: Architecture) -> dict[Path, Callable[[PromptableModel], bytes]]:
     """Return the functions that make the files of an architecture, by path."""
-    part = encoder_part(entry)
+    part = encoder_file_name(entry)
     return {
         keys_file(part): lambda model: _keys(model, of_encoder=True),
         keys_file(DECODER): lambda model: _keys(model, of_encoder=False),
