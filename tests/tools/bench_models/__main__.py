@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ ROOT = Path(__file__).parents[3]
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # replaces this folder, whose modules belong to the package
 
 from tools.bench.machine import Machine  # noqa: E402
-from tools.bench.report import number  # noqa: E402
-from tools.bench_models.making import OFFICIAL_ENCODERS, make_artifact, parameters  # noqa: E402
+from tools.bench.report import paragraphs, table  # noqa: E402
+from tools.bench_models.making import make_artifact, parameters  # noqa: E402
 
 from model_store.architectures import ARCHITECTURES  # noqa: E402
 from service.process import available_cpus  # noqa: E402
 
 _TIMEOUT_S = 900
-_MIB = 2**20
 
 
 def main() -> None:
@@ -68,15 +67,9 @@ def measure(name: str, *, seconds: float) -> dict[str, Any]:
         by_threads = {}
         for threads in sorted({1, available_cpus()}):
             print(f"· {name}: {threads} threads", file=sys.stderr, flush=True)
-            command = [sys.executable, "-m", "tools.bench_models.measured", str(artifact.directory),
-                       "--threads", str(threads), "--seconds", str(seconds)]  # fmt: skip
-            if artifact.official_encoder is not None:
-                command += ["--other-encoder", str(artifact.official_encoder)]
-            environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OPENBLAS_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_S, env=environment, cwd=ROOT
-            )
-            by_threads[threads] = json.loads(done.stdout.splitlines()[-1])
+            by_threads[threads] = _measured(artifact.directory, threads, seconds, artifact.official_encoder)
+        # The authors' graph has memory of its own, so the peak is that of a process without it.
+        alone = _measured(artifact.directory, available_cpus(), 0.0, None)
         size = sum(path.stat().st_size for path in artifact.directory.iterdir())
         encoder, rest = parameters(name)
     return {
@@ -87,76 +80,84 @@ def measure(name: str, *, seconds: float) -> dict[str, Any]:
         "other_parameters": rest,
         "artifact_bytes": size,
         "convert_s": artifact.seconds,
+        "peak_mib": alone["peak_mib"],
         "threads": by_threads,
     }
 
 
-def document(where: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Return the page, in Markdown."""
-    return "\n".join([
+def _measured(directory: Path, threads: int, seconds: float, official_encoder: Path | None) -> dict[str, Any]:
+    """Return what `measured` prints, run in a process of its own."""
+    command = [sys.executable, "-m", "tools.bench_models.measured", str(directory), "--threads", str(threads),
+               "--seconds", str(seconds)]  # fmt: skip
+    if official_encoder is not None:
+        command += ["--other-encoder", str(official_encoder)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_S, env=environment, cwd=ROOT
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def document(where: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page, in Markdown.
+
+    Args:
+        where: Description of machine and software.
+        rows: Results of `measure`.
+    """
+    lines = [
         "# Speed and size of every architecture",
         "",
-        "This page compares what the models that this service can run cost on a CPU: time, memory and disk space.",
-        "",
-        f"Written by `make bench-models`: {where}. The weights are random, which does not change the speed. Artifacts "
-        "store large weights as float16 and compute in float32. The sessions are those of the service, with the given "
-        "number of threads. Each row was measured in processes of its own.",
-        "",
-        *_table(rows),
-        "*Encode* is one image through the encoder, *click* is one point through the decoder with all four masks, "
-        "without HTTP. The click costs the same with every model: only the encoder differs. *Memory* is the peak of "
-        "a process that loads the model and encodes one image at a time, with the number of threads of its row. "
-        "*Convert* is the time to make the artifact from a checkpoint on disk, without the download.",
-        "",
+        *paragraphs(f"""
+            This page compares what the models that this service can run cost on a CPU: time, memory and disk space.
+
+            Written by `make bench-models`: {where}.
+
+            The weights are random, which does not change the speed. Artifacts store large weights as float16, and the
+            sessions compute in float32, as in the service. The process of each row and number of threads is its own.
+
+            *Encode* is one image through the encoder. *Click* is one point through the decoder, with all four masks and
+            without HTTP. *Memory* is the largest resident memory of a process that loads the model, encodes one image
+            at a time and decodes clicks. *Convert* is the time to make the artifact from a checkpoint on disk.
+        """),
+        *table(_costs(rows)),
         "## Beside the authors' own graphs",
         "",
-        "The authors of EdgeSAM and of EfficientViT-SAM publish or export their encoders as ONNX. Such a graph is "
-        f"measured alternately with ours, with the same weights: {', '.join(f'`{name}`' for name in OFFICIAL_ENCODERS)}. "
-        "The other authors export the decoder alone.",
-        "",
-        *_official_table(rows),
-    ]).rstrip() + "\n"  # fmt: skip
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    threads = list(rows[0]["threads"])
-    encodes = " | ".join(f"encode ms, {count} thread{'s' if count > 1 else ''}" for count in threads)
-    clicks = " | ".join(f"click ms, {count} thread{'s' if count > 1 else ''}" for count in threads)
-    lines = [
-        "| architecture | encoder, side of its input | parameters, million | artifact MB "
-        f"| {encodes} | {clicks} | memory MiB | load s | convert s |",
-        "|---|---|---:|---:|" + "---:|" * (2 * len(threads) + 3),
+        *paragraphs("""
+            The authors of EdgeSAM and of EfficientViT-SAM export their encoders as ONNX. Such a graph, with the same
+            weights, is measured alternately with ours. The other authors export the decoder alone.
+        """),
+        *table(_beside_official(rows)),
     ]
-    for row in rows:
-        measured = list(row["threads"].values())
-        cells = [
-            f"`{row['name']}`",
-            f"{row['encoder']}, {row['image_size']}",
-            number((row["encoder_parameters"] + row["other_parameters"]) / 1e6),
-            number(row["artifact_bytes"] / 1e6),
-            *[number(one["encode_ms"]) for one in measured],
-            *[number(one["click_ms"]) for one in measured],
-            number(round(max(one["peak_mib"] for one in measured))),
-            number(measured[-1]["load_s"]),
-            number(row["convert_s"]),
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    threads = [f"{count} thread{'s' if int(count) > 1 else ''}" for count in rows[0]["threads"]]
+    columns = ["architecture", "encoder", "side of its input", "parameters, million", "artifact MB"]
+    columns += [f"{what} ms, {count}" for what in ("encode", "click") for count in threads]
+    columns += ["memory MiB", "load s", "convert s"]
+    cells = [
+        [
+            f"`{row['name']}`", row["encoder"], row["image_size"],
+            (row["encoder_parameters"] + row["other_parameters"]) / 1e6, row["artifact_bytes"] / 1e6,
+            *[one[f"{what}_ms"] for what in ("encode", "click") for one in row["threads"].values()],
+            round(row["peak_mib"]), list(row["threads"].values())[-1]["load_s"], row["convert_s"],
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        for row in rows
+    ]  # fmt: skip
+    return {"title": "", "columns": columns, "rows": cells}
 
 
-def _official_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["| architecture | threads | n | authors' graph, p50 ms | ours, p50 ms | authors' ÷ ours |",
-             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
-    for row in rows:
-        for threads, one in row["threads"].items():
-            if (other := one["other_encode_ms"]) is None:
-                continue
-            ours = one["encode_ms"]
-            lines.append(
-                f"| `{row['name']}` | {threads} | {one['encodes']} | {number(other)} | {number(ours)} "
-                f"| {number(other / ours)} |"
-            )
-    return [*lines, ""]
+def _beside_official(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    cells = [
+        [f"`{row['name']}`", int(threads), one["encodes"], other, one["encode_ms"], other / one["encode_ms"]]
+        for row in rows
+        for threads, one in row["threads"].items()
+        if (other := one["other_encode_ms"]) is not None
+    ]
+    columns = ["architecture", "threads", "n", "authors' graph, p50 ms", "ours, p50 ms", "authors' ÷ ours"]
+    return {"title": "", "columns": columns, "rows": cells}
 
 
 if __name__ == "__main__":

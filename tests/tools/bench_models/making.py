@@ -1,23 +1,16 @@
 """Makes the measured artifacts from random weights, and the graphs that the authors of some encoders export."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from unittest import mock
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-from tools.bench.models import export_graph
+from tools.bench.models import export_official_encoder
 
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.export.convert import convert_checkpoint
-from model_store.export.graphs.official import OfficialEncoder
 from model_store.export.model_info import ModelInfo
-from model_store.network.encoders import efficientvit_encoder, repvit_encoder
-from model_store.network.model import PromptableModel, build_model
+from model_store.network.model import build_model
 
 OFFICIAL_ENCODERS = (
     "edgesam",
@@ -55,7 +48,7 @@ def make_artifact(name: str, folder: Path) -> Made:
     model = seeded_model(0, name).eval()
     official = folder / "official_encoder.onnx" if name in OFFICIAL_ENCODERS else None
     if official is not None:
-        export_official_encoder(model, official)
+        export_official_encoder(model.deploy(), official)
     checkpoint = folder / "checkpoint.safetensors"
     save_checkpoint(model, checkpoint)
     del model
@@ -67,29 +60,9 @@ def make_artifact(name: str, folder: Path) -> Made:
     return Made(folder / "model", official, seconds)
 
 
-def export_official_encoder(model: PromptableModel, path: Path) -> None:
-    """Write the encoder's graph as its authors' scripts do: traced as it is, and enlarged by Resize nodes."""
-    side = model.architecture.image_size
-    with _plain_enlarging():
-        export_graph(OfficialEncoder(model.deploy()), (torch.zeros(1, 3, side, side),), path,
-                     ["image"], ["image_embeddings"], {})  # fmt: skip
-
-
 def parameters(name: str) -> tuple[int, int]:
     """Return the numbers of parameters of the encoder, and of prompt encoder and mask decoder."""
     with torch.device("meta"):
         model = build_model(name)
     encoder = sum(parameter.numel() for parameter in model.image_encoder.parameters())
     return encoder, sum(parameter.numel() for parameter in model.parameters()) - encoder
-
-
-@contextmanager
-def _plain_enlarging() -> Iterator[None]:
-    """Let encoders trace torch's interpolation, in whose place our export writes matrix products."""
-
-    def interpolate(x: Tensor, height: int, width: int, mode: str) -> Tensor:
-        return functional.interpolate(x, (height, width), mode=mode, align_corners=False)
-
-    with mock.patch.object(repvit_encoder, "enlarge", interpolate), \
-            mock.patch.object(efficientvit_encoder, "enlarge", interpolate):  # fmt: skip
-        yield

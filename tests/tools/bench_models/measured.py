@@ -91,9 +91,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--other-encoder", type=Path)
     asked = parser.parse_args()
-    measured = measure(
-        asked.directory, threads=asked.threads, seconds=asked.seconds, other_encoder=asked.other_encoder
-    )
+    measured = measure(asked.directory, threads=asked.threads, seconds=asked.seconds, other_encoder=asked.other_encoder)
     print(json.dumps(asdict(measured)))
 
 
