@@ -27,7 +27,7 @@ FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime js-client test test-fast ops-test client-test check lint types imports bench bench-quick capacity faults fuzz \
+.PHONY: help serve browser-runtime js-client test test-fast ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
 	demo bundle skeletons monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
@@ -89,6 +89,9 @@ imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
 	$(BIN)/python tests/tools/bench --docs
+
+bench-models: $(VENV)/.dev  ## measure every architecture of the SAM family; writes docs/operations/model-speed.md (twenty minutes)
+	$(BIN)/python tests/tools/bench_models --docs
 
 skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need, after a change of a network (half an hour)
 	$(BIN)/python -m model_store skeletons

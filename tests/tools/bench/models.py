@@ -1,20 +1,26 @@
 """The measured model in both layouts: the official pair of graphs, and our artifact."""
 
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from tools.bench.disc import disc_model
+from torch import Tensor
+from torch.nn import functional
 
 from model_store.export.artifact import export_model
 from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
 from model_store.export.model_info import ModelInfo
 from model_store.export.served_graphs import OPSET
+from model_store.network.encoders import efficientvit_encoder, repvit_encoder
 from model_store.network.frames import frame
+from model_store.network.model import PromptableModel
 
 Floats = NDArray[np.float32]
 
@@ -39,12 +45,29 @@ def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
     export_model(model, folder / "served", name="disc", info=info, weights="float32")
     models = Models(folder / "served", folder / "official_encoder.onnx", folder / "official_decoder.onnx")
     plain = model.deploy().eval()
-    _export(OfficialEncoder(plain), (torch.zeros(1, 3, 1024, 1024),), models.official_encoder,
-            ["image"], ["image_embeddings"], {})  # fmt: skip
+    export_official_encoder(plain, models.official_encoder)
     _export(OfficialDecoder(plain), (torch.zeros(1, 256, 64, 64), torch.zeros(1, 2, 2), torch.ones(1, 2)),
             models.official_decoder, ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
             {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
     return models
+
+
+def export_official_encoder(plain: PromptableModel, path: Path) -> None:
+    """Write an encoder's graph as its authors' scripts do: they trace interpolations, where we write matrix products.
+
+    Args:
+        plain: Deployed model.
+        path: File of the graph.
+    """
+
+    def interpolate(x: Tensor, height: int, width: int, mode: str) -> Tensor:
+        return functional.interpolate(x, (height, width), mode=mode, align_corners=False)
+
+    side = plain.architecture.image_size
+    with ExitStack() as patches:
+        for module in (repvit_encoder, efficientvit_encoder):
+            patches.enter_context(mock.patch.object(module, "enlarge", interpolate))
+        _export(OfficialEncoder(plain), (torch.zeros(1, 3, side, side),), path, ["image"], ["image_embeddings"], {})
 
 
 def session(path: Path, *, threads: int, provider: str, spins: bool = False) -> ort.InferenceSession:

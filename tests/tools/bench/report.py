@@ -60,7 +60,7 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
     lines = [
         "# Benchmarks",
         "",
-        *_paragraphs(f"""
+        *paragraphs(f"""
             This page compares the cost of a click and of an upload with targets, with the official graphs and with a
             typical server.
 
@@ -82,12 +82,12 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
     ]
     if plot is not None:
         lines += [f"![Bar chart of click times, and curves of throughput and latency]({plot})", ""]
-    lines += ["## Other providers", "", *_paragraphs(_OTHERS), *_table(_providers([made, *others]))]
+    lines += ["## Other providers", "", *paragraphs(_OTHERS), *table(_providers([made, *others]))]
     for section in made["sections"].values():
         lines += [f"## {section['title']}", ""]
-        lines += _paragraphs(section["notes"])
-        for table in section["tables"]:
-            lines += _table(table)
+        lines += paragraphs(section["notes"])
+        for each in section["tables"]:
+            lines += table(each)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -121,7 +121,7 @@ def _providers(runs: Sequence[Document]) -> dict[str, Any]:
     return {"title": "", "columns": columns, "rows": rows}
 
 
-def _paragraphs(text: str) -> list[str]:
+def paragraphs(text: str) -> list[str]:
     """Return each paragraph as one line, followed by an empty line."""
     return [line for part in text.split("\n\n") for line in (" ".join(part.split()), "")]
 
@@ -135,12 +135,13 @@ def _target_row(target: Mapping[str, Any]) -> str:
     return f"| {target['what']} | {bound} | {number(target['measured'])}{unit} | {verdict} |"
 
 
-def _table(table: Mapping[str, Any]) -> list[str]:
-    lines = [f"**{table['title']}**", ""] if table["title"] else []
-    is_text = [any(isinstance(row[i], str) for row in table["rows"]) for i in range(len(table["columns"]))]
-    lines.append("| " + " | ".join(table["columns"]) + " |")
+def table(content: Mapping[str, Any]) -> list[str]:
+    """Return a table with title, columns and rows as lines of Markdown, followed by an empty line."""
+    lines = [f"**{content['title']}**", ""] if content["title"] else []
+    is_text = [any(isinstance(row[i], str) for row in content["rows"]) for i in range(len(content["columns"]))]
+    lines.append("| " + " | ".join(content["columns"]) + " |")
     lines.append("|" + "|".join("---" if i == 0 or text else "---:" for i, text in enumerate(is_text)) + "|")
-    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in table["rows"]]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in content["rows"]]
     return [*lines, ""]
 
 
