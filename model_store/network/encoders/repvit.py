@@ -25,7 +25,8 @@ class RepDepthwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         if torch.onnx.is_in_onnx_export() and not self.training:
-            # As in NormedRepDepthwise.
+            # The graph computes the kernel from the weights of a checkpoint. ONNX Runtime does it once, when it opens
+            # the graph. It cannot merge the branches itself.
             kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
             return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
         y: Tensor = self.conv(x) + self.conv1(x) + x
@@ -44,11 +45,7 @@ class RepDepthwise(nn.Module):
 
 
 class NormedRepDepthwise(nn.Module):
-    """`RepDepthwise` of RepViT's second form: the 1x1 branch has a bias and no norm, and a norm follows the sum.
-
-    In eval mode one convolution computes all of it. Its kernel is computed from the parameters at every call, so that a
-    traced graph takes the weights of a checkpoint as they are. ONNX Runtime computes it once, when it opens the graph.
-    """
+    """`RepDepthwise` of RepViT's second form: the 1x1 branch has a bias and no norm, and a norm follows the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,13 +55,12 @@ class NormedRepDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if self.training:
-            y: Tensor = self.bn(self.conv(x) + self.conv1(x) + x)
-            return y
-        channels = self.conv.c.out_channels
-        kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
-        kernel = kernel.reshape(channels, 1, 3, 3)  # the exporter wants kernels whose shape it knows
-        return functional.conv2d(x, kernel, bias, padding=1, groups=channels)
+        if torch.onnx.is_in_onnx_export() and not self.training:
+            # As in RepDepthwise.
+            kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
+            return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
+        y: Tensor = self.bn(self.conv(x) + self.conv1(x) + x)
+        return y
 
     def folded(self) -> nn.Conv2d:
         """Return one biased depthwise 3x3 that equals the branches and the norm in eval mode."""
