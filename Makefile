@@ -90,7 +90,7 @@ imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
 	$(BIN)/python tests/tools/bench --docs
 
-skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need, after a change of a network (half an hour)
+skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need, after a change of a network (ten minutes, 6 GB of memory)
 	$(BIN)/python -m model_store skeletons
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
