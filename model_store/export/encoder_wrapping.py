@@ -209,7 +209,7 @@ def _wrapped(
     used = {name for node in nodes for name in node.input}
     others = [value for value in graph.input if value.name != _PREFIX + found.name]
     del graph.input[:], graph.output[:], graph.node[:]
-    axis: int | str = "pictures" if batch is None else batch
+    axis: int | str = "images" if batch is None else batch
     graph.input.extend([helper.make_tensor_value_info("image", TensorProto.FLOAT, [axis, 3, side, side]), *others])
     graph.output.append(helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [axis, _GRID * _GRID, _CHANNELS]))
     graph.node.extend(nodes)
