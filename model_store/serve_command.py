@@ -13,6 +13,7 @@ from model_store.published import PUBLISHED
 from service.extras import install_command
 
 _STORE_DIR_VARIABLE = "EDGESAM_STORE_DIR"
+_MODELS_DIR_SETTING = "EDGESAM_MODELS_DIR"
 _MIRROR_VARIABLE = "EDGESAM_MIRROR"
 
 
@@ -88,7 +89,7 @@ def service_environment(
     # As in `make serve`: glibc reads it when a process starts.
     result.setdefault("MALLOC_ARENA_MAX", "1")
     # Where POST /models/reload looks models up.
-    result.setdefault("EDGESAM_MODELS_DIR", str(_models_dir(environment, options)))
+    result.setdefault(_MODELS_DIR_SETTING, str(_models_dir(environment, options)))
     if directories:
         result.pop("EDGESAM_MODELS", None)
         result["EDGESAM_MODEL_DIR"] = str(directories[0])
@@ -98,7 +99,9 @@ def service_environment(
 
 
 def _models_dir(environment: Mapping[str, str], options: ServeOptions) -> Path:
-    return Path(options.models_dir or environment.get(_STORE_DIR_VARIABLE) or DEFAULT_MODELS_DIRECTORY)
+    """Return the folder of models: of the option, of the model store's variable, or of the service's."""
+    stated = options.models_dir or environment.get(_STORE_DIR_VARIABLE) or environment.get(_MODELS_DIR_SETTING)
+    return Path(stated or DEFAULT_MODELS_DIRECTORY)
 
 
 def _present(name: str, options: ServeOptions) -> Path:
