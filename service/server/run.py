@@ -58,7 +58,8 @@ def run() -> int:
 def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     shows_text = is_text(settings.log_format, sys.stdout)
     if shows_text:
-        _print(f"EdgeSAM {__version__} is loading the model in {settings.model_dir}")
+        what = f"the models {', '.join(settings.models)}" if settings.models else f"the model in {settings.model_dir}"
+        _print(f"EdgeSAM {__version__} is loading {what}")
     try:
         app = create_app(settings)
     except (ManifestError, ProviderUnavailable, ValueError) as error:

@@ -19,6 +19,7 @@ _RECORD_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"messag
 # At a terminal the start prints these facts in another form; see `service.server.run`.
 _NOT_FOR_PEOPLE: Final = frozenset(
     {
+        "model",
         "ready",
         "listening",
         "Started server process [%d]",

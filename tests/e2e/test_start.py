@@ -232,6 +232,15 @@ def test_at_a_terminal_the_start_is_text_for_people(artifact):
     assert "{" not in written
 
 
+def test_at_a_terminal_the_start_names_all_models(artifact):
+    written, status = at_a_terminal({"EDGESAM_MODELS": f"edgesam-lite,{artifact}"})
+
+    assert status == 0
+    assert f"EdgeSAM {__version__} is loading the models edgesam-lite, {artifact}" in written
+    assert re.search(r"^  Model  edgesam-lite \(.*\)\n  Also   random$", written, re.MULTILINE)
+    assert "{" not in written
+
+
 def test_at_a_terminal_the_log_can_be_json(artifact):
     written, status = at_a_terminal({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_LOG_FORMAT": "json"})
 
