@@ -147,8 +147,8 @@ class Manifest(BaseModel):
     card: str = Field(
         "",
         max_length=2000,
-        pattern=r"^(https?://[^\s<>\"']+)?$",
-        description="Address of the model card, since version 5; empty without one.",
+        pattern=r"^(https?://[^\s<>\"']+|[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$",
+        description="Address of the model card, or its file in the artifact, since version 5; empty without one.",
     )
     encoder: str = Field(DEFAULT_ENCODER, min_length=1, description="The image encoder's own name, since version 4.")
     layout: Literal["served", "official"] = Field(
@@ -237,7 +237,7 @@ class Manifest(BaseModel):
             norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
             auto_masks: Outputs for prompts that do not say how many masks they want.
             summary: Use of the model, one sentence.
-            card: Address of the model card.
+            card: Address of the model card, or the name of its file.
         """
         newest = (image_size, norm_epsilon, auto_masks, summary, card)
         if newest != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, "", ""):
@@ -271,7 +271,7 @@ class Manifest(BaseModel):
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:
-        """All files except the manifest."""
+        """All files of the model itself, without the manifest and the model card."""
         parameters = () if self.decoder_parameters is None else (self.decoder_parameters,)
         return (*self.graphs.values(), *parameters)
 
