@@ -119,6 +119,8 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of its checkpoint: make bundl
 	$(BIN)/python -m model_store export $(CHECKPOINT) --name edgesam-lite --out out/edgesam-lite $(MEASURED) \
 		--licence "research and non-commercial use: some of the photos it was trained on allow no more" \
 		--training-data "8958 photos of 63 public sources with 55590 masks, and generated scenes; encoder pretrained on ImageNet; see README.md beside" \
+		--summary 'Small model trained by this project. Better ones are one command away: `edgesam serve --model mobile-sam`.' \
+		--card README.md \
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published EdgeSAM weights' training."
 	cp out/edgesam-lite/* model_store/artifacts/edgesam-lite/
 	$(BIN)/python tests/tools/demo/card.py

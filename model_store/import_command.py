@@ -13,18 +13,20 @@ from model_store.export.output_folder import check_output_folder
 from model_store.make_model import EncoderFile, combine_model, convert_model, time_made_model
 from model_store.options import (
     AcceptLicence,
+    Card,
     Force,
     LicenceText,
     Measured,
     ModelsDir,
     Notes,
+    Summary,
     Timing,
     Trained,
     TrainingData,
     UpsampleOption,
     WeightsOption,
 )
-from model_store.stated_facts import accepted_info, encoder_info, measured_values
+from model_store.stated_facts import accepted_info, check_words, encoder_info, measured_values
 
 
 def import_checkpoint(
@@ -66,6 +68,8 @@ def import_checkpoint(
     training_data: TrainingData = "",
     measured: Measured = None,
     notes: Notes = "",
+    summary: Summary = "",
+    card: Card = "",
     weights: WeightsOption = "float16",
     upsample_mode: UpsampleOption = None,
     timing: Timing = True,
@@ -92,7 +96,16 @@ def import_checkpoint(
     if (file is None) == (encoder is None) or (encoder is None) != (decoder is None):
         raise UsageError("give a checkpoint, or --encoder and --decoder")
     check_output_folder(directory, force=force)
-    stated = ModelInfo(licence, trained, training_data or "not stated", measured=measured_values(measured), notes=notes)
+    check_words(summary, card)
+    stated = ModelInfo(
+        licence,
+        trained,
+        training_data or "not stated",
+        measured=measured_values(measured),
+        notes=notes,
+        summary=summary,
+        card=card,
+    )
     options = ExportOptions(weights=weights, upsample_mode=upsample_mode)
     if file is not None:
         info = accepted_info(file, stated, accept_licence=accept_licence)

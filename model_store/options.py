@@ -55,4 +55,17 @@ Measured = Annotated[
     list[str] | None, typer.Option(help="Measured quality as NAME=VALUE, for the manifest. May be repeated.")
 ]
 Notes = Annotated[str, typer.Option(help="Notes for users of the model, for the manifest.")]
+Summary = Annotated[
+    str,
+    typer.Option(
+        help="Use of the model, in a sentence or two, for the page and /models. A command stands between backticks."
+    ),
+]
+Card = Annotated[
+    str,
+    typer.Option(
+        help="Model card: an address, or the name of a file that you add to the folder, such as README.md. The service "
+        "then shows it."
+    ),
+]
 Trained = Annotated[bool, typer.Option("--trained/--untrained", help="Whether the weights were trained.")]

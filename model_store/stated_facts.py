@@ -1,6 +1,7 @@
 """Facts about weights that the user states on the command line, and what the catalogue knows instead."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 from model_store import terminal
@@ -8,6 +9,7 @@ from model_store.catalog import ModelStoreError, UsageError, file_sha256
 from model_store.export.model_info import ModelInfo, info_of_checkpoint
 from model_store.licence_acceptance import require_licence
 from model_store.published import published_with_hash
+from service.manifest import CARD_PATTERN, MAX_SUMMARY
 
 
 def accepted_info(file: Path, stated: ModelInfo, *, accept_licence: bool) -> ModelInfo:
@@ -38,6 +40,14 @@ def measured_values(measured: list[str] | None) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"--measured takes NAME=VALUE with a number, not {item!r}") from None
     return values
+
+
+def check_words(summary: str, card: str) -> None:
+    """Raise UsageError for a summary or a model card that no manifest can state, before anything is made."""
+    if len(summary) > MAX_SUMMARY:
+        raise UsageError(f"--summary has {len(summary)} characters, at most {MAX_SUMMARY}")
+    if not re.fullmatch(CARD_PATTERN, card):
+        raise UsageError(f"--card takes an address with http, or the name of a file in the folder, not {card!r}")
 
 
 def encoder_info(encoder: Path, decoder: Path, stated: ModelInfo, *, accept_licence: bool) -> ModelInfo:

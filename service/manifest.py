@@ -20,6 +20,8 @@ FORMAT_VERSION: Literal[2] = 2
 GRANULARITY_FORMAT_VERSION: Literal[3] = 3
 RANKING_FORMAT_VERSION: Literal[4] = 4
 FAMILY_FORMAT_VERSION: Literal[5] = 5
+MAX_SUMMARY = 300
+CARD_PATTERN = r"^(https?://[^\s<>\"']+|[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"
 # The encoder of a manifest that names none. Versions 2 and 3 allow no other.
 DEFAULT_ENCODER = "RepViT-M1"
 # Members that versions before 5 lack have these values: those of EdgeSAM.
@@ -143,12 +145,9 @@ class Manifest(BaseModel):
     format_version: FormatVersion
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     architecture: str
-    summary: str = Field("", max_length=300, description="Use of the model, one sentence, since version 5.")
+    summary: str = Field("", max_length=MAX_SUMMARY, description="Use of the model, one sentence, since version 5.")
     card: str = Field(
-        "",
-        max_length=2000,
-        pattern=r"^(https?://[^\s<>\"']+)?$",
-        description="Address of the model card, since version 5; empty without one.",
+        "", max_length=2000, pattern=CARD_PATTERN, description="Address or file of the model card, since version 5."
     )
     encoder: str = Field(DEFAULT_ENCODER, min_length=1, description="The image encoder's own name, since version 4.")
     layout: Literal["served", "official"] = Field(
@@ -237,7 +236,7 @@ class Manifest(BaseModel):
             norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
             auto_masks: Outputs for prompts that do not say how many masks they want.
             summary: Use of the model, one sentence.
-            card: Address of the model card.
+            card: Address of the model card, or the name of its file.
         """
         newest = (image_size, norm_epsilon, auto_masks, summary, card)
         if newest != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, "", ""):
@@ -271,7 +270,7 @@ class Manifest(BaseModel):
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:
-        """All files except the manifest."""
+        """All files of the model itself, without the manifest and the model card."""
         parameters = () if self.decoder_parameters is None else (self.decoder_parameters,)
         return (*self.graphs.values(), *parameters)
 

@@ -51,6 +51,21 @@ def service_url(artifact: Path) -> Iterator[str]:
         yield service.url
 
 
+@pytest.fixture(scope="session")
+def two_models_url(artifact: Path) -> Iterator[str]:
+    """Address of a service with the bundled model and, second, the one of `artifact`; with all adapters."""
+    from support.service_process import ServiceProcess
+
+    from service.settings import BUNDLED_MODEL
+
+    settings = {
+        "EDGESAM_MODELS": f"{BUNDLED_MODEL},{artifact}",
+        "EDGESAM_ADAPTERS": "cvat,label-studio,roboflow,x-anylabeling",
+    }
+    with ServiceProcess(settings) as service:
+        yield service.url
+
+
 def _export_random(folder: Path) -> None:
     from support.random_model import random_model
 

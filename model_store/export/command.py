@@ -14,15 +14,17 @@ from model_store.export.output_folder import check_output_folder
 from model_store.make_model import make_model
 from model_store.options import (
     AcceptLicence,
+    Card,
     Force,
     LicenceText,
     Measured,
     Notes,
+    Summary,
     TrainingData,
     UpsampleOption,
     WeightsOption,
 )
-from model_store.stated_facts import accepted_info, measured_values
+from model_store.stated_facts import accepted_info, check_words, measured_values
 
 
 def export(
@@ -59,6 +61,8 @@ def export(
     training_data: TrainingData = "",
     measured: Measured = None,
     notes: Notes = "",
+    summary: Summary = "",
+    card: Card = "",
     force: Force = False,
 ) -> None:
     """Write the ONNX graphs of a checkpoint into any folder.
@@ -80,11 +84,15 @@ def export(
         raise UsageError("--granularity needs --layout served; other tools do not know the module")
     name = catalog.check_name(name or out.resolve().name)
     check_output_folder(out, force=force)
+    check_words(summary, card)
     values = measured_values(measured)
     if checkpoint is None:
         info = info_of_untrained(seed, licence=licence, training_data=training_data, measured=values, notes=notes)
+        info = dataclasses.replace(info, summary=summary, card=card)
     else:
-        stated = ModelInfo(licence, trained, training_data or "not stated", measured=values, notes=notes)
+        stated = ModelInfo(
+            licence, trained, training_data or "not stated", measured=values, notes=notes, summary=summary, card=card
+        )
         info = accepted_info(checkpoint, stated, accept_licence=accept_licence)
     if granularity is not None:
         if not granularity.is_file():

@@ -23,7 +23,7 @@ class ModelInfo:
         measured: Measured quality by name.
         notes: Notes for users of the model.
         summary: Use of the model, one sentence; empty for that of its architecture.
-        card: Address of its model card; empty without one.
+        card: Address of its model card, or the name of a file that is added to the artifact; empty without one.
     """
 
     licence: str

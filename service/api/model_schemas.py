@@ -44,11 +44,19 @@ class ModelModel(BaseModel):
     fingerprint: str
     trained: bool
     licence: str
+    commercial_use: bool | None = Field(
+        description="Whether the licence allows commercial use. null: read the licence."
+    )
     training_data: str
     measured: dict[str, float]
     notes: str
-    summary: str = Field(description="Use of the model, one sentence; empty where it is not stated.")
-    card: str = Field(description="Address of the model card; empty where there is none.")
+    summary: str = Field(
+        description="Use of the model, in a sentence or two, with commands between backticks; empty where it is not "
+        "stated."
+    )
+    card: str = Field(
+        description="Address of the model card, which may be relative to that of the service; empty without one."
+    )
     image_size: int = Field(description="Side of the encoder's input, pixels. Prompts do not depend on it.")
     upsample_mode: str | None = Field(
         description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."

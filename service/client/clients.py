@@ -35,14 +35,23 @@ class Client:
         retry_s: Time after a request's first attempt in which another one may begin, in seconds. A request is repeated
             if there is no connection, or if the status is 429, 502, 503 or 504. Waits follow Retry-After. 0 disables
             repetition.
+        model: Name of the model for all calls that name none; None for the first model of the service. `models` lists
+            them. The member `model` may be changed later.
 
     Raises:
         ValueError: if the address or the API key is malformed.
     """
 
     def __init__(
-        self, url: str, api_key: str | None = None, *, timeout_s: float = TIMEOUT_S, retry_s: float = RETRY_S
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry_s: float = RETRY_S,
+        model: str | None = None,
     ) -> None:
+        self.model = model
         self._connection = Connection(url, api_key, timeout_s)
         self._retry_policy = RetryPolicy(retry_s)
         self._http = httpx.Client(**self._connection.options)
@@ -54,6 +63,7 @@ class Client:
         progress: Progress | None = None,
         levels: Levels = "auto",
         bands: tuple[int, int, int] | None = None,
+        model: str | None = None,
     ) -> Embedded:
         """Embed an image. Its file is uploaded only if the service does not have its embedding.
 
@@ -62,13 +72,16 @@ class Client:
             progress: Callback during the upload, called with (bytes sent, bytes in total).
             levels: Conversion of samples of more than 8 bits to grey levels; see `Reading`.
             bands: Numbers of the bands for red, green and blue, from 1; None for the first three.
+            model: Name of the model; None for the client's.
 
         Raises:
             ClientError: if the service gives no embedding; see the module `errors`.
             OSError: if the file cannot be read.
             ValueError: if the array is not an image, or there are no such levels or bands.
         """
-        return self._run(operations.embed(source, Reading(levels, bands), progress, self._retry_policy))
+        return self._run(
+            operations.embed(source, Reading(levels, bands), model or self.model, progress, self._retry_policy)
+        )
 
     def segment(
         self,
@@ -82,6 +95,7 @@ class Client:
         mask: ArrayLike | Mask | None = None,
         multimask: Multimask = "auto",
         cleanup: Cleanup = "none",
+        model: str | None = None,
     ) -> Segmentation:
         """Segment one object, or several with `prompts`.
 
@@ -97,29 +111,37 @@ class Client:
             multimask: Masks per prompt. "auto" gives 3 or 4 for a single point, which is ambiguous, else 1.
             cleanup: "auto" gives masks that agree with all points, keep to the box and have no small islands and holes.
                 "none" gives the model's masks.
+            model: Name of the model; None for the one that embedded `picture`, or else the client's. If another model
+                is named, it embeds the image first, but not if only an id is given.
 
         Raises:
             ClientError: if the service gives no masks; see the module `errors`.
             ValueError: if a prompt is malformed.
         """
+        name = model or (picture.model if isinstance(picture, Embedded) else None) or self.model
         request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
-        return self._run(operations.segment(picture, request_prompts, multimask, cleanup, self._retry_policy))
+        return self._run(operations.segment(picture, request_prompts, multimask, cleanup, name, self._retry_policy))
 
-    def contains(self, image_hash: str) -> bool:
-        """Whether the service has the image's embedding. The hash may be an image_id."""
-        return self._run(operations.contains(image_hash, self._retry_policy))
+    def contains(self, image_hash: str, *, model: str | None = None) -> bool:
+        """Whether the service has the image's embedding of a model.
+
+        Args:
+            image_hash: Hash of the image, or an image_id.
+            model: Name of the model; None for the client's.
+        """
+        return self._run(operations.contains(image_hash, model or self.model, self._retry_policy))
 
     def forget(self, image_hash: str) -> bool:
-        """Delete the image's embedding. Return whether there was one.
+        """Delete the image's embeddings of all models. Return whether there was one.
 
         Args:
             image_hash: Hash of the image, which deletes it with all levels and bands, or an image_id, which deletes
-                only the embedding that it names.
+                only the embeddings that it names.
         """
         return self._run(operations.forget(image_hash, self._retry_policy))
 
     def models(self) -> tuple[Model, ...]:
-        """The models of the service."""
+        """The models of the service. The first one answers where no model is named."""
         return self._run(operations.models(self._retry_policy))
 
     def close(self) -> None:
@@ -168,8 +190,15 @@ class AsyncClient:
     """Client for asyncio, with the methods of `Client`. It never blocks the event loop: threads read and hash files."""
 
     def __init__(
-        self, url: str, api_key: str | None = None, *, timeout_s: float = TIMEOUT_S, retry_s: float = RETRY_S
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry_s: float = RETRY_S,
+        model: str | None = None,
     ) -> None:
+        self.model = model
         self._connection = Connection(url, api_key, timeout_s)
         self._retry_policy = RetryPolicy(retry_s)
         self._http = httpx.AsyncClient(**self._connection.options)
@@ -181,9 +210,12 @@ class AsyncClient:
         progress: Progress | None = None,
         levels: Levels = "auto",
         bands: tuple[int, int, int] | None = None,
+        model: str | None = None,
     ) -> Embedded:
         """See `Client.embed`."""
-        return await self._run(operations.embed(source, Reading(levels, bands), progress, self._retry_policy))
+        return await self._run(
+            operations.embed(source, Reading(levels, bands), model or self.model, progress, self._retry_policy)
+        )
 
     async def segment(
         self,
@@ -197,14 +229,18 @@ class AsyncClient:
         mask: ArrayLike | Mask | None = None,
         multimask: Multimask = "auto",
         cleanup: Cleanup = "none",
+        model: str | None = None,
     ) -> Segmentation:
         """See `Client.segment`."""
+        name = model or (picture.model if isinstance(picture, Embedded) else None) or self.model
         request_prompts = _prompts(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
-        return await self._run(operations.segment(picture, request_prompts, multimask, cleanup, self._retry_policy))
+        return await self._run(
+            operations.segment(picture, request_prompts, multimask, cleanup, name, self._retry_policy)
+        )
 
-    async def contains(self, image_hash: str) -> bool:
+    async def contains(self, image_hash: str, *, model: str | None = None) -> bool:
         """See `Client.contains`."""
-        return await self._run(operations.contains(image_hash, self._retry_policy))
+        return await self._run(operations.contains(image_hash, model or self.model, self._retry_policy))
 
     async def forget(self, image_hash: str) -> bool:
         """See `Client.forget`."""

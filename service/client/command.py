@@ -117,6 +117,9 @@ def main(
         str | None,
         typer.Option(envvar="EDGESAM_API_KEY", help="API key. The variable keeps it out of the shell's history."),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model. Without it the first model of the service answers.")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Time limit of one attempt, in seconds.")] = TIMEOUT_S,
     retry: Annotated[
         float, typer.Option(min=0.0, help="Time in which a failed request is repeated, in seconds. 0: not at all.")
@@ -145,12 +148,12 @@ def main(
                 folder,
                 jobs,
                 Reading(levels, bands),
-                lambda: AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry),
+                lambda: AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model),
             )
             raise typer.Exit(0 if is_complete else 1)
         assert image is not None
         data = image.read_bytes()
-        with Client(url, api_key, timeout_s=timeout, retry_s=retry) as client:
+        with Client(url, api_key, timeout_s=timeout, retry_s=retry, model=model) as client:
             _warn_if_untrained(client)
             with _upload_bar(image.name) as progress:
                 embedded = client.embed(data, progress=progress, levels=levels, bands=bands)
@@ -216,9 +219,10 @@ def _upload_bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _warn_if_untrained(client: Client) -> None:
-    for model in client.models():
-        if not model.is_trained:
-            _print_error(f"warning: the service runs {model.name}, which is not trained. Its masks mean nothing")
+    models = client.models()
+    used = next((model for model in models if model.name == client.model), models[0])
+    if not used.is_trained:
+        _print_error(f"warning: the service runs {used.name}, which is not trained. Its masks mean nothing")
 
 
 def _print_embedded(path: Path, image: Embedded) -> None:

@@ -7,6 +7,7 @@
         ├── Unauthorized      401, 403: the API key is missing, wrong, or lacks a permission
         ├── EmbeddingNotFound 404: the image is not embedded, or was evicted
         ├── MaskNotFound      404: the mask_id is unknown or has expired
+        ├── ModelNotFound     404: the service has no model of this name
         ├── PictureRefused    the image is damaged, too large, or has an unsupported format
         ├── PromptRefused     the prompts are invalid
         └── Busy              429, 502, 503, 504: the service was busy until the last attempt
@@ -86,6 +87,12 @@ class MaskNotFound(Problem):
     codes = frozenset({"mask-not-found"})
 
 
+class ModelNotFound(Problem):
+    """The service has no model of this name. The message lists the models that it has."""
+
+    codes = frozenset({"model-not-found"})
+
+
 class PictureRefused(Problem):
     """The service does not accept the image. Choose another one, or save the image again."""
 
@@ -108,7 +115,7 @@ class Busy(Problem):
 
 _CLASSES = {
     code: kind
-    for kind in (Unauthorized, EmbeddingNotFound, MaskNotFound, PictureRefused, PromptRefused, Busy)
+    for kind in (Unauthorized, EmbeddingNotFound, MaskNotFound, ModelNotFound, PictureRefused, PromptRefused, Busy)
     for code in kind.codes
 }
 # Code and detail of answers without a problem document: answers to HEAD, and answers of proxies.

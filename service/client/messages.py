@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +21,7 @@ Progress = Callable[[int, int], None]
 _BANDS = "[1-9][0-9]{0,3}(?:,[1-9][0-9]{0,3}){2}"
 _IMAGE_ID = re.compile(rf"[0-9a-f]{{64}}(?:~levels=(?:full|minmax|percentile))?(?:~bands={_BANDS})?")
 _UPLOAD_CHUNK_BYTES = 64 * 1024
+_NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,13 @@ class Answer:
         )
 
 
-def head_request(image_id: str) -> Request:
-    """Request that asks whether an image is embedded."""
-    return Request("HEAD", _image_path(image_id), _routing(image_id))
+def head_request(image_id: str, model: str | None) -> Request:
+    """Request that asks whether a model has embedded an image."""
+    return Request("HEAD", _with_query(_image_path(image_id), model), _routing(image_id))
 
 
 def delete_request(image_id: str) -> Request:
-    """Request that deletes an image's embedding, and without levels and bands those of all levels and bands."""
+    """Request that deletes an image's embeddings of all models, and without levels and bands those of all of them."""
     return Request("DELETE", _image_path(image_id), _routing(image_id))
 
 
@@ -112,14 +114,15 @@ def models_request() -> Request:
     return Request("GET", "models", {})
 
 
-def embed_request(content: ImageContent, reading: Reading, progress: Progress | None) -> Request:
+def embed_request(content: ImageContent, reading: Reading, model: str | None, progress: Progress | None) -> Request:
     """Request that embeds an image. The service detects the format from the bytes."""
     headers = {"Content-Type": "application/octet-stream", **_routing(content.image_hash)}
-    query = urlencode(reading.parameters, safe=",")
-    return Request("POST", f"embed?{query}" if query else "embed", headers, content.data, progress)
+    return Request("POST", _with_query("embed", model, reading.parameters), headers, content.data, progress)
 
 
-def segment_request(image_id: str, prompts: Sequence[Prompt], multimask: Multimask, cleanup: Cleanup) -> Request:
+def segment_request(
+    image_id: str, prompts: Sequence[Prompt], multimask: Multimask, cleanup: Cleanup, model: str | None
+) -> Request:
     """Request for masks as run lengths, the smallest format that is exact."""
     document: dict[str, Any] = {
         "image_hash": _checked_id(image_id),
@@ -129,11 +132,15 @@ def segment_request(image_id: str, prompts: Sequence[Prompt], multimask: Multima
     }
     if cleanup != "none":  # services before this field refuse it
         document["cleanup"] = cleanup
+    if model is not None:
+        document["model"] = model
     headers = {"Content-Type": "application/json", "Accept": "application/json", **_routing(image_id)}
     return Request("POST", "segment", headers, json.dumps(document, allow_nan=False).encode())
 
 
-def read_known(answer: Answer, content: ImageContent, image: ImageSource, reading: Reading) -> Embedded | None:
+def read_known(
+    answer: Answer, content: ImageContent, image: ImageSource, reading: Reading, model: str | None
+) -> Embedded | None:
     """Read the answer to HEAD. None if the image must be uploaded, also to an older service, which sends no size."""
     size = _size(answer.headers.get("x-image-size", ""))
     if not answer.is_success or size is None:
@@ -151,14 +158,17 @@ def read_known(answer: Answer, content: ImageContent, image: ImageSource, readin
         reading=reading,
         orientation=int(orientation) if orientation.isdecimal() else 1,
         applied_levels=answer.headers.get("x-image-levels", "full"),
+        model=model,
     )
 
 
-def read_embedded(answer: Answer, content: ImageContent, image: ImageSource, reading: Reading) -> Embedded:
+def read_embedded(
+    answer: Answer, content: ImageContent, image: ImageSource, reading: Reading, model: str | None
+) -> Embedded:
     """Read the answer to POST /embed.
 
     Raises:
-        UnexpectedAnswer: if a member is missing, or the answer is about another file.
+        UnexpectedAnswer: if a member is missing, or the answer is about another file or another model.
     """
     document = _document(answer)
     with _unexpected_answers(answer):
@@ -166,6 +176,8 @@ def read_embedded(answer: Answer, content: ImageContent, image: ImageSource, rea
             raise ValueError("it is about another image")
         if document.get("image_id", content.image_hash) != reading.image_id(content.image_hash):
             raise ValueError("the image was read in another way; the service may be too old for levels and bands")
+        if model not in {None, document["model"]}:
+            raise ValueError(f"it is from the model {document['model']}; the service may be too old for several models")
         return Embedded(
             image_hash=content.image_hash,
             width=int(document["width"]),
@@ -177,6 +189,7 @@ def read_embedded(answer: Answer, content: ImageContent, image: ImageSource, rea
             reading=reading,
             orientation=int(document.get("orientation", 1)),
             applied_levels=str(document.get("levels", "full")),
+            model=model,
         )
 
 
@@ -268,6 +281,11 @@ def _routing(image_id: str) -> dict[str, str]:
 def _size(text: str) -> tuple[int, int] | None:
     width, _, height = text.partition(",")
     return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+
+
+def _with_query(path: str, model: str | None, parameters: Mapping[str, str] = _NO_PARAMETERS) -> str:
+    query = urlencode({**parameters, **({} if model is None else {"model": model})}, safe=",")
+    return f"{path}?{query}" if query else path
 
 
 def _image_path(image_id: str) -> str:

@@ -60,17 +60,17 @@ Operation = Generator[Step, Any, T]
 
 
 def embed(
-    source: ImageInput, reading: Reading, progress: Progress | None, retry_policy: RetryPolicy
+    source: ImageInput, reading: Reading, model: str | None, progress: Progress | None, retry_policy: RetryPolicy
 ) -> Operation[Embedded]:
     """Hash an image, ask the service for the hash, and upload the file if the service does not have its embedding."""
     image = yield from _work(lambda: ImageSource.of(source))
     content = yield from _read(image)
-    answer = yield from _repeated(head_request(reading.image_id(content.image_hash)), retry_policy)
-    if (known := read_known(answer, content, image, reading)) is not None:
+    answer = yield from _repeated(head_request(reading.image_id(content.image_hash), model), retry_policy)
+    if (known := read_known(answer, content, image, reading, model)) is not None:
         return known
     if not answer.is_success and answer.status != 404:
         raise answer.problem()
-    return (yield from _upload(content, image, reading, progress, retry_policy))
+    return (yield from _upload(content, image, reading, model, progress, retry_policy))
 
 
 def segment(
@@ -78,11 +78,12 @@ def segment(
     prompts: Sequence[Prompt],
     multimask: Multimask,
     cleanup: Cleanup,
+    model: str | None,
     retry_policy: RetryPolicy,
 ) -> Operation[Segmentation]:
-    """Segment an image. If the service has evicted it and `image` is an `Embedded`, embed it again."""
+    """Segment an image. If the model lacks its embedding and `image` is an `Embedded`, embed it again."""
     image_id = image if isinstance(image, str) else image.image_id
-    request = segment_request(image_id, prompts, multimask, cleanup)
+    request = segment_request(image_id, prompts, multimask, cleanup, model)
     embeds_left = _EMBEDS_PER_SEGMENT if isinstance(image, Embedded) else 0
     while True:
         answer = yield from _repeated(request, retry_policy)
@@ -98,19 +99,19 @@ def segment(
         if content.image_hash != image.image_hash:
             problem.add_note(f"{source.path} has changed since and was not embedded again.")
             raise problem
-        yield from _upload(content, source, image.reading, None, retry_policy)
+        yield from _upload(content, source, image.reading, model, None, retry_policy)
 
 
-def contains(image_id: str, retry_policy: RetryPolicy) -> Operation[bool]:
-    """Ask whether the service has an image's embedding."""
-    answer = yield from _repeated(head_request(image_id), retry_policy)
+def contains(image_id: str, model: str | None, retry_policy: RetryPolicy) -> Operation[bool]:
+    """Ask whether the service has an image's embedding of a model."""
+    answer = yield from _repeated(head_request(image_id, model), retry_policy)
     if answer.is_success or answer.status == 404:
         return answer.is_success
     raise answer.problem()
 
 
 def forget(image_id: str, retry_policy: RetryPolicy) -> Operation[bool]:
-    """Delete an image's embedding. Return whether there was one."""
+    """Delete an image's embeddings of all models. Return whether there was one."""
     answer = yield from _repeated(delete_request(image_id), retry_policy)
     if answer.is_success:
         return True
@@ -132,13 +133,14 @@ def _upload(
     content: ImageContent,
     image: ImageSource,
     reading: Reading,
+    model: str | None,
     progress: Progress | None,
     retry_policy: RetryPolicy,
 ) -> Operation[Embedded]:
-    answer = yield from _repeated(embed_request(content, reading, progress), retry_policy)
+    answer = yield from _repeated(embed_request(content, reading, model, progress), retry_policy)
     if not answer.is_success:
         raise answer.problem()
-    return read_embedded(answer, content, image, reading)
+    return read_embedded(answer, content, image, reading, model)
 
 
 def _read(image: ImageSource) -> Operation[ImageContent]:

@@ -82,6 +82,7 @@ class Embedded:
         reading: How the service reads the samples of the file.
         orientation: EXIF orientation that the service applied, 1 to 8; 1 for none.
         applied_levels: Conversion of samples to grey levels that the service applied: `full`, `minmax` or `percentile`.
+        model: Name of the model that was asked for, which `segment` then uses; None for the service's first model.
     """
 
     image_hash: str
@@ -94,6 +95,7 @@ class Embedded:
     reading: Reading = Reading()
     orientation: int = 1
     applied_levels: str = "full"
+    model: str | None = None
 
     @property
     def image_id(self) -> str:
@@ -254,10 +256,10 @@ class Model:
     """A model of the service.
 
     Args:
-        name: Name of the model.
+        name: Name of the model, for the parameter `model` of the client and its methods.
         is_trained: Whether the model is trained. The masks of an untrained model mean nothing.
         fingerprint: Fingerprint of the embeddings. Embeddings of another fingerprint do not fit.
-        document: All of the model's members in /models.
+        document: All of the model's members in /models, among them `summary`, `licence`, `commercial_use` and `card`.
     """
 
     name: str

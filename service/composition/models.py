@@ -10,6 +10,7 @@ from service.composition.inference import Inference, worker_threads
 from service.inference.backends.runtime import Runtime
 from service.inference.embed import Embedder
 from service.inference.image_states import ImageStates
+from service.inference.model_card import read_model_card
 from service.inference.model_files import ModelFile, read_model_files
 from service.inference.model_memory import ModelMemory
 from service.inference.refinement_masks import RefinementMasks
@@ -33,12 +34,14 @@ class LoadedModel:
         files: Files for decoding in the browser, by part.
         memory: Memory that the model takes.
         manifest_sha256: SHA-256 of the manifest file.
+        card: Model card; None unless it is a file of the artifact.
     """
 
     runtime: Runtime
     files: dict[str, ModelFile]
     memory: ModelMemory
     manifest_sha256: str
+    card: bytes | None
 
 
 def load_model(settings: Settings, directory: Path) -> LoadedModel:
@@ -69,7 +72,7 @@ def load_model(settings: Settings, directory: Path) -> LoadedModel:
     memory.artifact_bytes = sum(file.size_bytes for file in runtime.manifest.files)
     offers_files = settings.browser_runtime_dir is not None
     files = dict(read_model_files(directory, runtime.manifest)) if offers_files else {}
-    return LoadedModel(runtime, files, memory, sha256)
+    return LoadedModel(runtime, files, memory, sha256, read_model_card(directory, runtime.manifest))
 
 
 def manifest_sha256(directory: Path) -> str:
@@ -166,6 +169,7 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         files=loaded.files,
         memory=loaded.memory,
         manifest_sha256=loaded.manifest_sha256,
+        card=loaded.card,
     )
 
 

@@ -30,6 +30,7 @@ class ServedModel:
         files: Files for decoding in the browser, by part; empty where this is not offered.
         memory: Memory that the model takes.
         manifest_sha256: SHA-256 of the manifest file. It holds the SHA-256 of every other file of the artifact.
+        card: Model card, UTF-8; None unless it is a file of the artifact.
     """
 
     runtime: Runtime
@@ -39,6 +40,7 @@ class ServedModel:
     files: Mapping[str, ModelFile]
     memory: ModelMemory
     manifest_sha256: str
+    card: bytes | None = None
 
     @property
     def manifest(self) -> Manifest:

@@ -191,7 +191,7 @@ def test_every_route_has_its_intended_policy(tmp_path):
 
     assert {path for (_, path), policy in policies.items() if policy.is_open} == {
         "/", "/web/{name}", "/web/samples/{name}", "/web/runtime/{name}", "/livez", "/readyz", "/healthz", "/metrics",
-        "/docs/{name}", "/web/{folder}/{name}",
+        "/docs/{name}", "/web/{folder}/{name}", "/models/{name}/card",
     }  # fmt: skip
     assert {address for address, policy in policies.items() if not policy.roles and not policy.is_open} == {
         ("DELETE", "/embed/{image_hash}"), ("GET", "/docs"), ("HEAD", "/docs"), ("GET", "/openapi.json"),

@@ -231,9 +231,10 @@ def test_a_published_file_keeps_its_own_terms_however_it_came_here(tmp_path, che
 
 def test_an_unknown_checkpoint_becomes_a_model_with_the_stated_facts(tmp_path, checkpoint):
     stated = ("--licence", "our own [draft]", "--untrained", "--measured", "miou_box=0.5", "--notes", "a note")
+    words = ("--summary", "For plants.", "--card", "README.md")
     form = ("--weights", "float32", "--upsample-mode", "bilinear")
 
-    made = call("import", checkpoint, "--name", "plants-7", *stated, *form, "--models-dir", tmp_path)
+    made = call("import", checkpoint, "--name", "plants-7", *stated, *words, *form, "--models-dir", tmp_path)
     info = call("info", "plants-7", "--json", "--models-dir", tmp_path)
     table = call("info", tmp_path / "plants-7")
     listed = call("list", "--models-dir", tmp_path)
@@ -244,6 +245,7 @@ def test_an_unknown_checkpoint_becomes_a_model_with_the_stated_facts(tmp_path, c
     assert manifest["source_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert (manifest["licence"], manifest["trained"], manifest["notes"]) == ("our own [draft]", False, "a note")
     assert manifest["measured"] == {"miou_box": 0.5}
+    assert (manifest["summary"], manifest["card"]) == ("For plants.", "README.md")
     assert (manifest["weights"], manifest["upsample_mode"], manifest["layout"]) == ("float32", "bilinear", "served")
     assert "our own [draft]" in table.stdout
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith("plants-7 ")]
@@ -364,6 +366,8 @@ def test_initial_weights_in_the_official_layout_are_the_published_pair_in_an_emp
     [
         (["export", "--out", "x"], "--untrained"),
         (["export", "--untrained", "--out", "x", "--measured", "miou=high"], "NAME=VALUE"),
+        (["export", "--untrained", "--out", "x", "--summary", "x" * 301], "at most 300"),
+        (["export", "--untrained", "--out", "x", "--card", "../card.md"], "an address with http"),
         (["export", "--untrained", "--out", "x", "--name", "A B"], "is not a model name"),
         (["export", "--untrained", "--out", "x", "--granularity", "b.pth", "--layout", "official"], "--layout served"),
     ],

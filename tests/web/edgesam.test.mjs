@@ -17,11 +17,12 @@ import {
   sha256,
 } from "../../service/web/client/edgesam.js";
 import { percentile, split } from "../../service/web/playground/latency.js";
+import { cardAddress, licenceOf } from "../../service/web/playground/model_choice.js";
 import { outlines, pathOf } from "../../service/web/client/outlines.js";
 import { Session } from "../../service/web/playground/session.js";
 import { Sha256 } from "../../service/web/client/sha256.js";
 
-const { url, cases } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
+const { url, twoModelsUrl, cases } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 const CLICK = { points: [{ x: 40, y: 30, label: 1 }] };
 
 const opened = [];
@@ -184,6 +185,58 @@ test("levels and bands give an image of its own, also when it is known or evicte
   assert.equal(await client.has(plain.image_id), null);
 });
 
+test("a model embeds and answers by its name, as option of the client and of a call", async () => {
+  const client = new Client(twoModelsUrl);
+  const [first, second] = await client.models();
+  const other = new Client(twoModelsUrl, { model: second.name });
+  const file = await imageFile(8);
+
+  const known = await client.embed(file);
+  assert.equal(await client.has(known.image_id, { model: second.name }), null);
+  const answers = [await client.segment(known.image_id, [CLICK]), await client.segment(known.image_id, [CLICK], { model: second.name })];
+  const embedded = await other.embed(file);
+  const answer = await other.segment(embedded.image_id, [CLICK]);
+  const tokens = await Promise.all([client.embedding(known.image_id), other.embedding(known.image_id)]);
+
+  assert.deepEqual(answers.map(({ model }) => model), [first.name, second.name]);
+  assert.notDeepEqual(answers[0].results[0].masks[0].rle, answers[1].results[0].masks[0].rle);
+  assert.equal(embedded.cached, "memory"); // the call with the other model has embedded the image
+  assert.deepEqual(answer.results[0].masks[0].rle, answers[1].results[0].masks[0].rle);
+  assert.deepEqual(tokens.map(({ fingerprint }) => fingerprint), [first.fingerprint, second.fingerprint]);
+});
+
+test("a model that is not served is a problem that lists those that are", async () => {
+  const client = new Client(twoModelsUrl, { model: "none of them" });
+  const names = (await client.models()).map(({ name }) => name);
+  const listsThem = (error) => error.code === "model-not-found" && names.every((name) => error.message.includes(name));
+
+  await assert.rejects(client.embed(await imageFile(9)), listsThem);
+  await assert.rejects(client.segment("0".repeat(64), [CLICK]), listsThem);
+});
+
+test("the licence is a short sentence, and says of commercial use what it does not say itself", () => {
+  const long = "research and non-commercial use: some of the photos it was trained on allow no more";
+
+  assert.equal(licenceOf({ licence: "Apache-2.0", commercial_use: true }), "Licence: Apache-2.0. Commercial use is allowed.");
+  assert.equal(licenceOf({ licence: long, commercial_use: false }), "Licence: research and non-commercial use.");
+  assert.equal(licenceOf({ licence: "CC-BY-NC-4.0", commercial_use: false }), "Licence: CC-BY-NC-4.0. Commercial use is not allowed.");
+  assert.equal(
+    licenceOf({ licence: "S-Lab License 1.0 (non-commercial), https://example.org/LICENSE", commercial_use: false }),
+    "Licence: S-Lab License 1.0 (non-commercial).",
+  );
+  assert.equal(licenceOf({ licence: "our own", commercial_use: null }), "Licence: our own.");
+});
+
+test("a model card is at its own address or below the service's, and never a script", () => {
+  const service = "https://masks.example/prefix/";
+
+  assert.equal(cardAddress({ card: "models/lite/card" }, service), "https://masks.example/prefix/models/lite/card");
+  assert.equal(cardAddress({ card: "https://example.org/card" }, service), "https://example.org/card");
+  for (const card of ["", "javascript:alert(1)", "data:text/html,x", "https://"]) {
+    assert.equal(cardAddress({ card }, service), null, card);
+  }
+});
+
 test("logits give nearly the mask that the service makes of them", async () => {
   const client = new Client(url);
   const { image_hash, width, height } = await client.embed(await imageFile(2));
@@ -311,4 +364,23 @@ test("undo and redo find earlier prompts and their masks again", () => {
   assert.ok(session.isEmpty);
   session.undo();
   assert.equal(session.selected.prompt, second);
+});
+
+test("dropped masks are neither shown nor refined, and prompts and undo stay", () => {
+  const session = new Session();
+  const mask = { mask_id: "a" };
+  session.addPoint({ x: 1, y: 1, label: 1 });
+  const first = session.selected.prompt;
+  session.answer(first, [mask]);
+  session.addPoint({ x: 2, y: 1, label: 1 });
+  assert.ok(session.knows(session.selected.prompt.refined));
+
+  session.dropMasks();
+
+  assert.equal(session.mask(session.selected), null);
+  assert.ok(!session.knows(session.selected.prompt.refined));
+  assert.equal(session.selected.prompt.points.length, 2);
+  session.undo();
+  assert.equal(session.selected.prompt, first);
+  assert.ok(!session.isAnswered(first));
 });

@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,8 +14,10 @@ from pycocotools.coco import COCO
 from support.browser import DECODING_KEY, PLAIN_HOST, rules_broken
 from support.noise_images import noise_file
 from support.service_client import open_client
+from support.service_process import ServiceProcess
 
 from service.sam.transforms import TAPS, input_size, upsampling
+from service.settings import BUNDLED_MODEL
 
 SIZE = (240, 320)
 MIDDLE = (0.5, 0.45)
@@ -202,6 +205,30 @@ def test_where_the_runtime_cannot_be_had_the_service_goes_on(decoding, small):
     assert len(decoding.segment_bodies()) >= 1
     assert all("wasm" in error or "ERR_FAILED" in error for error in decoding.errors), decoding.errors
     decoding.errors.clear()
+
+
+def test_another_model_decodes_with_its_own_files(visit, browser_runtime, artifact, small):
+    settings = {
+        "EDGESAM_MODELS": f"{BUNDLED_MODEL},{artifact}",
+        "EDGESAM_BROWSER_RUNTIME_DIR": str(browser_runtime),
+    }
+    with ServiceProcess(settings) as service:
+        (_, other) = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
+        playground = visit(url=f"{service.url}/")
+        playground.open_file(small)
+        switch_on(playground)
+        playground.click(0.4, 0.3)
+        playground.page.locator(f"#panel-model input[value='{other['name']}']").check()
+        playground.wait_for_clicks(2)  # the same prompt once more
+        asked = playground.segment_bodies()
+        fetched = {request.url.rsplit("/", 1)[1] for request in playground.sent("GET", "/models/files/")}
+        playground.page.click("#compare")
+        playground.page.locator("#comparison[data-iou]").wait_for()
+
+    assert not any("points" in body["prompts"][0] and body.get("model") == other["name"] for body in asked)
+    assert fetched >= {other["files"][part]["sha256"] for part in ("prepare", "decoder")}
+    assert playground.segment_bodies()[-1]["model"] == other["name"]
+    assert float(playground.page.get_attribute("#comparison", "data-iou")) > 0.99
 
 
 def test_without_the_runtime_there_is_no_switch(playground, small):

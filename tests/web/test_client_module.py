@@ -46,13 +46,13 @@ def hash_cases():
     ]
 
 
-def test_the_client_module_in_node(bundled_url, tmp_path, next_seed):
+def test_the_client_module_in_node(bundled_url, two_models_url, tmp_path, next_seed):
     node = needed_program("node", "nodejs")
     image = tmp_path / "image.png"
     image.write_bytes(noise_file((90, 120), next_seed))
     cases = tmp_path / "cases.json"
     made = {"image": str(image), "masks": mask_cases(), "hashes": hash_cases()}
-    cases.write_text(json.dumps({"url": bundled_url, "cases": made}))
+    cases.write_text(json.dumps({"url": bundled_url, "twoModelsUrl": two_models_url, "cases": made}))
 
     ran = subprocess.run(
         [node, "--test", str(TESTS)],

@@ -26,12 +26,15 @@ from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
+from service.inference.served_models import ServedModel
 from service.sam.decoded_image import ImageInfo
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 
+# Id of the default model's function. Those of other models have a name behind it: `edgesam-mobile-sam`.
 # CVAT's page decodes the embedding itself for the id `pth-facebookresearch-sam-vit-h`. For every other id it shows the
 # mask of the answer.
 FUNCTION: Final = "edgesam"
+_OTHER_FUNCTION: Final = f"{FUNCTION}-"
 
 _PREFIXES: Final = {"": "nuclio", "/cvat": "cvat"}
 _FUNCTION_HEADER: Final = "x-nuclio-function-name"
@@ -58,23 +61,23 @@ def install_cvat(app: FastAPI, exchange: Exchange) -> None:
         app: Application that gets the routes.
         exchange: Access of the adapter to the service.
     """
-    description = _description(exchange.model)
 
     @with_policy(ANY_KEY)
     async def functions() -> dict[str, Any]:
-        return {FUNCTION: description}
+        default, *others = exchange.models.all
+        ids = {FUNCTION: default, **{f"{_OTHER_FUNCTION}{model.name}": model for model in others}}
+        return {function_id: _description(function_id, model) for function_id, model in ids.items()}
 
     @with_policy(ANY_KEY)
     async def function(function_id: str) -> dict[str, Any]:
-        _check_function(function_id, "/function_id")
-        return description
+        return _description(function_id, _model_of(exchange, function_id, "/function_id"))
 
     @with_policy(ADAPTER_PREDICTION)
     async def invoke(request: Request) -> Response:
-        _check_function(request.headers.get(_FUNCTION_HEADER, ""), f"/headers/{_FUNCTION_HEADER}")
+        model = _model_of(exchange, request.headers.get(_FUNCTION_HEADER, ""), f"/headers/{_FUNCTION_HEADER}")
         asked, prompt = await exchange.read(request, _parse)
-        embedded = await exchange.embed(request, asked.image)
-        return await exchange.segment(request, embedded.image_id, [prompt], "auto", _RowsRenderer())
+        embedded = await exchange.embed(request, asked.image, model)
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", _RowsRenderer(), model)
 
     for prefix, name in _PREFIXES.items():
         app.add_api_route(
@@ -106,10 +109,10 @@ def install_cvat(app: FastAPI, exchange: Exchange) -> None:
         )
 
 
-def _description(model: str) -> dict[str, Any]:
-    """Return the function in the members that CVAT reads. Nuclio's annotations are strings."""
+def _description(function_id: str, model: ServedModel) -> dict[str, Any]:
+    """Return a model's function in the members that CVAT reads. Nuclio's annotations are strings."""
     annotations = {
-        "name": f"EdgeSAM ({model})",
+        "name": f"EdgeSAM ({model.name})",
         "type": "interactor",
         "version": "2",  # the page warns of lower ones: they answered polygons
         "spec": "[]",  # an interactor has no labels of its own
@@ -117,18 +120,27 @@ def _description(model: str) -> dict[str, Any]:
         "min_neg_points": "0",
         # CVAT reads any text as true, so `startswith_box`, which would demand a box, is left out.
         "startswith_box_optional": "true",
-        "help_message": "Add positive points, negative points or a box. A first click in a new image takes about 1 s.",
+        "help_message": "Add positive points, negative points or a box. The first click in a new image takes longest.",
     }
     return {
-        "metadata": {"name": FUNCTION, "annotations": annotations},
-        "spec": {"description": f"Interactive segmentation with the model {model} of the EdgeSAM service."},
+        "metadata": {"name": function_id, "annotations": annotations},
+        "spec": {"description": f"Interactive segmentation with the model {model.name} of the EdgeSAM service."},
         "status": {"state": "ready"},
     }
 
 
-def _check_function(asked: str, where: str) -> None:
-    if asked != FUNCTION:
-        raise broken_rule(where, f"this service has only the function {FUNCTION!r}. Reload CVAT's page and choose it.")
+def _model_of(exchange: Exchange, function_id: str, where: str) -> ServedModel:
+    """Return the model of a function. The id with the default model's name is known, too: a reload may change it.
+
+    Raises:
+        InvalidRequest: There is no such function.
+    """
+    if function_id == FUNCTION:
+        return exchange.models.default
+    if not function_id.startswith(_OTHER_FUNCTION):
+        raise broken_rule(where, f"this service has only functions named {FUNCTION!r} or {_OTHER_FUNCTION!r} and a "
+                          "model's name. Reload CVAT's page and choose one.")  # fmt: skip
+    return exchange.model(function_id.removeprefix(_OTHER_FUNCTION), where)
 
 
 def _parse(body: bytes) -> tuple[_Invocation, Prompt]:

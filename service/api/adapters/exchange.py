@@ -15,7 +15,8 @@ from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body, witho
 from service.api.json_images import check_beginning, decode_base64
 from service.api.problems import broken_rule, invalid_request
 from service.api.request_context import request_context
-from service.inference.embed import Embedder, EmbedResult, Upload
+from service.errors import ModelNotFound
+from service.inference.embed import EmbedResult, Upload
 from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segmentation_builder import Renderer
@@ -88,39 +89,38 @@ class Exchange:
             return self._parsed(body, parse, shorten)
         return await self.executor.run(request.state.timings, self._parsed, body, parse, shorten)
 
-    @property
-    def model(self) -> str:
-        """Name of the default model, which tools show."""
-        return self.models.default.name
+    def model(self, name: str | None, where: str) -> ServedModel:
+        """Return the model that a tool asks for. A caller that embeds and segments passes the same one to both.
 
-    @property
-    def embedder(self) -> Embedder:
-        """Use cases of embedding by the default model."""
-        return self.models.default.embedder
+        Args:
+            name: Name of the model; None for the default model.
+            where: JSON pointer to the name, for the error.
+
+        Raises:
+            InvalidRequest: No model has this name.
+        """
+        try:
+            return self.models.get(name)
+        except ModelNotFound as error:
+            raise broken_rule(where, f"{error.detail} Reload the tool's list of models and choose again.") from error
 
     async def embed(
-        self,
-        request: Request,
-        text: bytes,
-        unwrap: Callable[[bytes], bytes] | None = None,
-        model: ServedModel | None = None,
+        self, request: Request, text: bytes, model: ServedModel, unwrap: Callable[[bytes], bytes] | None = None
     ) -> EmbedResult:
         """Embed the image that `text` stands for. An image that is embedded already costs its hash and a look-up.
 
         Args:
             request: Request whose log line gets the tier that had the embedding.
             text: Image in base64, or the text that `unwrap` takes.
+            model: Model that embeds.
             unwrap: Function that makes the bytes of the image from `text`, in a worker thread. None: base64.
-            model: Model that embeds; None for the default model.
 
         Raises:
             MalformedBody, BodyTooLarge: The text is not an image in base64, or is too large.
             ServiceError: Errors of `Embedder.embed`.
         """
         context = request_context(request, timeout_s=self.limits.embed_timeout_s, work="Embedding the image")
-        result = await self.models.embed(
-            text, lambda text: Upload((unwrap or self.image)(text)), context, model=model or self.models.default
-        )
+        result = await self.models.embed(text, lambda text: Upload((unwrap or self.image)(text)), context, model=model)
         request.state.cached, request.state.model = result.cached, result.model
         request.state.objective = "images"
         return result
@@ -132,22 +132,17 @@ class Exchange:
         prompts: Sequence[Prompt],
         multimask: Multimask,
         renderer: Renderer[Written],
-        model: ServedModel | None = None,
+        model: ServedModel,
     ) -> Written:
-        """Return the answer that `renderer` writes, with cleaned masks; see `Segmenter.segment`.
-
-        Without `model` the default model answers. A reload between the two calls may have changed it, so a caller that
-        embeds first passes the same model to both.
-        """
-        served = model or self.models.default
-        request.state.prompts, request.state.model = len(prompts), served.name
+        """Return the answer that `renderer` writes, with cleaned masks; see `Segmenter.segment`."""
+        request.state.prompts, request.state.model = len(prompts), model.name
         state = request.scope["state"]
         has_computed_embedding = "cached" in state and state["cached"] is None
         if not has_computed_embedding:  # else the objective of images goes on
             state["objective"] = "clicks"
         context = request_context(request, timeout_s=self.limits.segment_timeout_s, work="Segmenting")
         refinable = [RefinablePrompt(prompt) for prompt in prompts]
-        return await served.segmenter.segment(image_id, refinable, multimask, renderer, context, cleanup="auto")
+        return await model.segmenter.segment(image_id, refinable, multimask, renderer, context, cleanup="auto")
 
     def image(self, text: bytes) -> bytes:
         """Return the bytes behind base64, plain or as a data: URI (RFC 2397). Blocking.

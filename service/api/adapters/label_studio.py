@@ -7,12 +7,12 @@ The adapter keeps no state of a project: each request is complete.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Final
+from typing import Annotated, Final
 
 import orjson
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +26,7 @@ from service.api.adapters.label_studio_request import MAX_TASKS, Asked, Setup, p
 from service.api.rendering import JSON
 from service.api.schemas import ProblemModel
 from service.errors import InvalidRequest, MalformedBody, ServiceError
+from service.inference.served_models import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -34,74 +35,112 @@ _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {
 
 
 def install_label_studio(app: FastAPI, exchange: Exchange) -> None:
-    """Add `/label-studio/health`, `setup`, `predict`, `versions` and `webhook`.
+    """Add the routes below `/label-studio`, for the default model, and below `/label-studio/{model}`.
+
+    Label Studio's requests for predictions name no model, so the address at which a project connects names it.
 
     Args:
         app: Application that gets the routes.
         exchange: Access of the adapter to the service.
     """
-    model = exchange.model
     images = TaskImages(exchange)
     warnings = _SetupWarnings(has_images=bool(exchange.files) or exchange.downloads is not None)
 
-    @app.get("/label-studio/health", summary="Label Studio: is the backend up?", tags=["adapters"])
+    async def default_model() -> ServedModel:
+        return exchange.models.default
+
+    async def named_model(model: Annotated[str, Path(description="Name of a model, as in /models.")]) -> ServedModel:
+        return exchange.model(model, "/model")
+
+    for prefix, choose in (("/label-studio", default_model), ("/label-studio/{model}", named_model)):
+        _add_routes(app, prefix, choose, exchange, images, warnings)
+
+
+def _add_routes(
+    app: FastAPI,
+    prefix: str,
+    choose: Callable[..., Awaitable[ServedModel]],
+    exchange: Exchange,
+    images: TaskImages,
+    warnings: "_SetupWarnings",
+) -> None:
+    """Add `health`, `setup`, `predict`, `versions` and `webhook`.
+
+    Args:
+        app: Application that gets the routes.
+        prefix: Path before the names of the routes.
+        choose: Dependency that gives the model of a request.
+        exchange: Access of the adapter to the service.
+        images: Access to the images of tasks.
+        warnings: Log of what keeps a project from getting masks.
+    """
+    Chosen = Annotated[ServedModel, Depends(choose)]
+    refused = ProblemModel.responses(401, 422)
+
+    @app.get(f"{prefix}/health", responses=refused, summary="Label Studio: is the backend up?", tags=["adapters"])
     @with_policy(ANY_KEY)
-    async def health() -> dict[str, str]:
+    async def health(_: Chosen) -> dict[str, str]:
         return {"status": "UP", "model_class": "EdgeSAM"}
 
-    @app.post("/label-studio/setup", summary="Label Studio: a project connects", tags=["adapters"])
+    @app.post(f"{prefix}/setup", responses=refused, summary="Label Studio: a project connects", tags=["adapters"])
     @with_policy(ADAPTER_PREDICTION)
-    async def setup(request: Request) -> dict[str, str]:
+    async def setup(request: Request, model: Chosen) -> dict[str, str]:
         try:
             found = await exchange.read(request, warnings.of)
         except (InvalidRequest, MalformedBody):  # the answer depends on nothing in it
             found = warnings.of(b"{}")
         warnings.write(found)
-        return {"model_version": model}
+        return {"model_version": model.name}
 
-    @app.post("/label-studio/versions", summary="Label Studio: versions of the model", tags=["adapters"])
+    @app.post(f"{prefix}/versions", responses=refused, summary="Label Studio: versions of the model", tags=["adapters"])
     @with_policy(ADAPTER_PREDICTION)
-    async def versions() -> dict[str, list[str]]:
-        return {"versions": [model]}
+    async def versions(model: Chosen) -> dict[str, list[str]]:
+        return {"versions": [model.name]}
 
-    @app.get("/label-studio/versions", summary="Label Studio: versions of the model", tags=["adapters"])
+    @app.get(f"{prefix}/versions", responses=refused, summary="Label Studio: versions of the model", tags=["adapters"])
     @with_policy(ANY_KEY)
-    async def read_versions() -> dict[str, list[str]]:
-        return {"versions": [model]}
+    async def read_versions(model: Chosen) -> dict[str, list[str]]:
+        return {"versions": [model.name]}
 
     @app.post(
-        "/label-studio/webhook", status_code=201, summary="Label Studio: an annotation has changed", tags=["adapters"]
+        f"{prefix}/webhook",
+        status_code=201,
+        responses=refused,
+        summary="Label Studio: an annotation has changed",
+        tags=["adapters"],
     )
     @with_policy(ADAPTER_PREDICTION)
-    async def webhook() -> dict[str, str]:
+    async def webhook(_: Chosen) -> dict[str, str]:
         return {"status": "ok", "result": "nothing is trained"}
 
     @app.post(
-        "/label-studio/predict",
+        f"{prefix}/predict",
         responses=_PROBLEMS,
         openapi_extra=_BODY,
         summary="Label Studio: a region for smart keypoints and rectangles",
         tags=["adapters"],
     )
     @with_policy(ADAPTER_PREDICTION)
-    async def predict(request: Request) -> Response:
+    async def predict(request: Request, model: Chosen) -> Response:
         asked = await exchange.read(request, parse_predict, _shorten)
         if not asked.regions:
-            return await _embed_ahead(request, asked, images, limit_s=exchange.limits.embed_timeout_s)
+            return await _embed_ahead(request, asked, images, model, limit_s=exchange.limits.embed_timeout_s)
         image = asked.images[0]
         if isinstance(image, InvalidRequest):
             raise image
-        embedded = await images.embed(request, image)
+        embedded = await images.embed(request, image, model)
         prompt = asked.prompt(embedded.original_size)
-        renderer = RegionRenderer(asked.target, prompt, model)
-        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
+        renderer = RegionRenderer(asked.target, prompt, model.name)
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer, model)
 
 
 def _shorten(body: bytes) -> bytes:
     return without_passed_over(body, MAX_TASKS + 1)
 
 
-async def _embed_ahead(request: Request, asked: Asked, images: TaskImages, *, limit_s: float) -> Response:
+async def _embed_ahead(
+    request: Request, asked: Asked, images: TaskImages, model: ServedModel, *, limit_s: float
+) -> Response:
     """Embed the images of all tasks, one after the other, and answer that there are no predictions.
 
     Label Studio takes one list of predictions for each task. If it gets one list for several tasks, it asks again for
@@ -111,6 +150,7 @@ async def _embed_ahead(request: Request, asked: Asked, images: TaskImages, *, li
         request: Request whose log line gets the first problem of an image.
         asked: Request without keypoints and rectangles.
         images: Access to the images.
+        model: Model that embeds.
         limit_s: Time limit of one image, in seconds. After a quarter of it no other image is begun.
     """
     begun_at = monotonic()
@@ -122,7 +162,7 @@ async def _embed_ahead(request: Request, asked: Asked, images: TaskImages, *, li
         try:
             if isinstance(image, InvalidRequest):
                 raise image
-            await images.embed(request, image)
+            await images.embed(request, image, model)
         except ServiceError as error:
             if len(asked.images) == 1:
                 raise

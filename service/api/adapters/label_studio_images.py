@@ -24,6 +24,7 @@ from service.api.adapters.exchange import Exchange
 from service.api.problems import broken_rule
 from service.errors import BodyTooLarge, CacheUnavailable, InvalidRequest
 from service.inference.embed import EmbedResult
+from service.inference.served_models import ServedModel
 from service.regular_files import read_regular_file
 
 _MAX_ADDRESS_BYTES: Final = 4096
@@ -83,15 +84,16 @@ class TaskImages:
     def __init__(self, exchange: Exchange, clock: Callable[[], float] = monotonic) -> None:
         self._exchange = exchange
         self._clock = clock
-        # Images by namespace and address, oldest first. It keeps a click from fetching its image again.
-        self._fetched: OrderedDict[tuple[str, str], tuple[EmbedResult, float]] = OrderedDict()
+        # Images by model, namespace and address, oldest first. It keeps a click from fetching its image again.
+        self._fetched: OrderedDict[tuple[str, str, str], tuple[EmbedResult, float]] = OrderedDict()
 
-    async def embed(self, request: Request, image: TaskImage) -> EmbedResult:
+    async def embed(self, request: Request, image: TaskImage, model: ServedModel) -> EmbedResult:
         """Embed the image of a task.
 
         Args:
             request: Request that has the task.
             image: Image of the task.
+            model: Model that embeds.
 
         Raises:
             InvalidRequest: The address names no file of Label Studio, or the file cannot be read.
@@ -100,13 +102,13 @@ class TaskImages:
         """
         exchange = self._exchange
         if not image.is_address:
-            return await exchange.embed(request, image.value)
+            return await exchange.embed(request, image.value, model)
         file = studio_file(image)
         if file is None:
             raise _unreadable("has an address that this service does not fetch.")
         if exchange.files and file.path is not None:
             try:
-                return await exchange.embed(request, file.path.encode(), self._read)
+                return await exchange.embed(request, file.path.encode(), model, self._read)
             except _NotInFoldersError as error:
                 if exchange.downloads is None:
                     raise _unreadable("is not a readable file in the folder EDGESAM_LABEL_STUDIO_FILES.") from error
@@ -114,22 +116,23 @@ class TaskImages:
             raise _unreadable("has an address that this service does not fetch.")
         if exchange.downloads is None:
             raise _unreadable("is a file of Label Studio, and EDGESAM_LABEL_STUDIO_FILES is not set.")
-        return await self._embed_fetched(request, file.address)
+        return await self._embed_fetched(request, file.address, model)
 
-    async def _embed_fetched(self, request: Request, address: str) -> EmbedResult:
+    async def _embed_fetched(self, request: Request, address: str, model: ServedModel) -> EmbedResult:
         assert self._exchange.downloads is not None
         caller = request.state.caller
-        known = self._fetched.get((caller.namespace, address))
+        key = model.name, caller.namespace, address
+        known = self._fetched.get(key)
         if known is not None and known[1] > self._clock():
             with suppress(CacheUnavailable):
-                found = await self._exchange.embedder.contains(known[0].image_hash, caller)
+                found = await model.embedder.contains(known[0].image_hash, caller)
                 if found is not None:
                     request.state.cached = found[0]
                     return replace(known[0], cached=found[0])
         data = await self._exchange.downloads.read(address, request.state.timings)
-        result = await self._exchange.embed(request, data, bytes)
-        self._fetched[caller.namespace, address] = result, self._clock() + _FETCHED_TTL_S
-        self._fetched.move_to_end((caller.namespace, address))
+        result = await self._exchange.embed(request, data, model, bytes)
+        self._fetched[key] = result, self._clock() + _FETCHED_TTL_S
+        self._fetched.move_to_end(key)
         if len(self._fetched) > _MAX_FETCHED:
             self._fetched.popitem(last=False)
         return result

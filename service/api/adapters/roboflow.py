@@ -3,51 +3,50 @@
     /sam/embed_image    /sam/segment_image     its first protocol: point_coords and point_labels, NumPy on request
     /sam2/embed_image   /sam2/segment_image    prompts with points and boxes; used by its SDK's sam2_segment_image
     /sam3/embed_image   /sam3/visual_segment   same protocol; used by its SDK's sam3_embed_image and sam3_visual_segment
+    /model/registry                            the models; used by its SDK's list_loaded_models
 
 Source: inference/core/entities/requests and responses, sam.py and sam2.py; inference_sdk/http/client.py. One thing is
 different on purpose. There a client chooses an `image_id`, so that two clients can choose the same one for different
 images. Here it is the hash of the image. A request with an image needs no `image_id`, and one that is given is ignored.
 """
 
-import io
+import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Annotated, Any, Final, Literal
 
-import numpy as np
-import orjson
 from fastapi import FastAPI
-from numpy.typing import NDArray
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.access.policy import ADAPTER_PREDICTION, with_policy
+from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
 from service.api.adapters.exchange import Document, Exchange, prompt_of
-from service.api.conditional import OCTETS
+from service.api.adapters.roboflow_answers import (
+    Predictions,
+    SamArrays,
+    SamPolygons,
+    embedding_array,
+    embedding_json,
+    json_response,
+)
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.request_context import request_context
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
-from service.inference.segmentation_builder import SegmentedMask
-from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import ImageEmbedding
-from service.sam.float16 import as_float32
+from service.inference.served_models import ServedModel
 from service.sam.image_id import parse_image_id
-from service.sam.masks import BinaryMask, Mask, Multimask
-from service.sam.polygons import encode_outlines
+from service.sam.masks import Multimask
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
-from service.sam.rle import encode_rle
-from service.sam.transforms import MASK_SIZE
-
-# Polygons have whole numbers there, so a staircase of pixels becomes a line.
-_TOLERANCE_PIXELS: Final = 1.0
 
 _NO_REFINEMENT: Final = "this protocol does not refine masks here. POST /segment takes the mask_id of an answer."
 
 _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 _PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
 
+
+# Names of the models that Roboflow's own server has, as `model_id` or as version.
+_THEIR_MODEL: Final = re.compile(r"(?:sam[23]?/)?(?:vit_[bhl]|hiera_[a-z_]+|sam3(?:_[a-z]+)?)")
 
 _Label = Annotated[int, Field(ge=PADDING, le=BOX_BOTTOM_RIGHT)]
 
@@ -58,10 +57,25 @@ class _Image(Document):
 
 
 class _OfImage(Document):
-    """The members that every request has."""
+    """The members that every request has. All but the first two name a model; each protocol has its own."""
 
     image: _Image | None = None
     image_id: str | None = None
+    model_id: str | None = None
+    sam_version_id: str | None = None
+    sam2_version_id: str | None = None
+
+    @property
+    def model(self) -> tuple[str | None, str]:
+        """Name of the model that is asked for, None for the default, and the JSON pointer to the name.
+
+        The SDK always sends a version of Roboflow's own models, by default `hiera_tiny`: it asks for the default model.
+        """
+        for member in ("model_id", "sam2_version_id", "sam_version_id"):
+            name = getattr(self, member)
+            if name and not _THEIR_MODEL.fullmatch(name):
+                return name, f"/{member}"
+        return None, "/model_id"
 
 
 class _SamEmbed(_OfImage):
@@ -124,17 +138,19 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
         exchange: Access of the adapter to the service.
     """
     max_prompts = exchange.limits.max_prompts
+    _add_registry(app, exchange)
 
-    async def find(request: Request, asked: _OfImage) -> str:
-        """Return the id of the image. An image that comes with the request is embedded first."""
+    async def find(request: Request, asked: _OfImage) -> tuple[str, ServedModel]:
+        """Return the id of the image, and the model. An image that comes with the request is embedded first."""
+        model = exchange.model(*asked.model)
         if asked.image is not None:
             if asked.image.type != "base64":
                 raise broken_rule(
                     "/image/type", "this service fetches no addresses and unpickles nothing. Send type base64."
                 )
-            return (await exchange.embed(request, asked.image.value)).image_id
+            return (await exchange.embed(request, asked.image.value, model)).image_id, model
         try:
-            return str(parse_image_id(asked.image_id or ""))
+            return str(parse_image_id(asked.image_id or "")), model
         except ValueError as error:
             raise broken_rule(
                 "/image_id", f"without an image, this has to be the image_id that embed_image answered; {error}."
@@ -143,32 +159,34 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     async def sam_embed(request: Request) -> Response:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
-        image_id = await find(request, asked)
+        image_id, model = await find(request, asked)
         timeout_s = exchange.limits.segment_timeout_s
         context = request_context(request, timeout_s=timeout_s, work="Reading the embedding")
-        embedding = await exchange.embedder.read(image_id, context)
-        write = _embedding_array if asked.format == "binary" else _embedding_json
+        embedding = await model.embedder.read(image_id, context)
+        write = embedding_array if asked.format == "binary" else embedding_json
         return await exchange.executor.run(context.timings, write, embedding, image_id, started)
 
     async def sam_segment(request: Request) -> Response:
         started = perf_counter()
         asked, prompt = await exchange.read(request, _parse_sam)
-        renderer = _SamArrays() if asked.format == "binary" else _SamPolygons(started)
-        return await exchange.segment(request, await find(request, asked), [prompt], 1, renderer)
+        renderer = SamArrays() if asked.format == "binary" else SamPolygons(started)
+        image_id, model = await find(request, asked)
+        return await exchange.segment(request, image_id, [prompt], 1, renderer, model)
 
     async def embed(request: Request) -> Response:
         started = perf_counter()
         asked = await exchange.read(request, _OfImage.model_validate_json)
-        image_id = await find(request, asked)
-        return _json({"image_id": image_id, "time": perf_counter() - started})
+        image_id, _ = await find(request, asked)
+        return json_response({"image_id": image_id, "time": perf_counter() - started})
 
     async def segment(request: Request) -> Response:
         started = perf_counter()
         asked, prompts = await exchange.read(request, lambda body: _parse_sam2(body, max_prompts))
-        renderer = _Predictions(len(prompts), started, is_rle=asked.format == "rle")
+        renderer = Predictions(len(prompts), started, is_rle=asked.format == "rle")
         # The answer has one mask in any case. "Several" means that the ranking rule chooses where a click is ambiguous.
         multimask: Multimask = "auto" if asked.multimask_output else 1
-        return await exchange.segment(request, await find(request, asked), prompts, multimask, renderer)
+        image_id, model = await find(request, asked)
+        return await exchange.segment(request, image_id, prompts, multimask, renderer, model)
 
     routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/sam/embed_image": sam_embed,
@@ -189,6 +207,22 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
             operation_id=path.strip("/").replace("/", "_"),
             tags=["adapters"],
         )
+
+
+def _add_registry(app: FastAPI, exchange: Exchange) -> None:
+    """Add the list of models."""
+
+    @app.get("/model/registry", responses=ProblemModel.responses(401), summary="Roboflow: models", tags=["adapters"])
+    @with_policy(ANY_KEY)
+    async def model_registry() -> dict[str, Any]:
+        return {"models": [_registered(model) for model in exchange.models.all]}
+
+
+def _registered(model: ServedModel) -> dict[str, Any]:
+    """Return a model in the members that the SDK's `list_loaded_models` reads."""
+    side = model.manifest.image_size
+    task = "unsupervised-segmentation"  # masks without classes
+    return {"model_id": model.name, "task_type": task, "batch_size": 1, "input_height": side, "input_width": side}
 
 
 def _parse_sam(body: bytes) -> tuple[_SamSegment, Prompt]:
@@ -250,93 +284,3 @@ def _prompt(prompt: _Prompt, where: str) -> Prompt:
         x, y, half_width, half_height = prompt.box.x, prompt.box.y, prompt.box.width / 2, prompt.box.height / 2
         box = (x - half_width, y - half_height, x + half_width, y + half_height)
     return prompt_of([(point.x, point.y) for point in points], [int(point.positive) for point in points], box)
-
-
-class _SamPolygons:
-    """Renders `masks` and `low_res_masks` of the first protocol: parts of the mask, largest first, without holes."""
-
-    masks_per_prompt: int | None = 1
-
-    def __init__(self, started: float) -> None:
-        self._started = started
-        self._answer: dict[str, Any] = {}
-
-    def add(self, _prompt: int, mask: SegmentedMask) -> None:
-        """See `Renderer`."""
-        small = BinaryMask.cut((MASK_SIZE, MASK_SIZE), 0, 0, as_float32(mask.mask_logits) > 0.0)
-        self._answer = {"masks": _polygons(mask.mask), "low_res_masks": _polygons(small)}
-
-    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
-        """See `Renderer`."""
-        return _json({**self._answer, "time": perf_counter() - self._started})
-
-
-class _SamArrays:
-    """Renders a compressed NumPy archive: masks (1, H, W) bool, low_res_masks (1, 256, 256) float32 logits."""
-
-    masks_per_prompt: int | None = 1
-
-    def __init__(self) -> None:
-        self._content = io.BytesIO()
-
-    def add(self, _prompt: int, mask: SegmentedMask) -> None:
-        """See `Renderer`."""
-        x0, y0, x1, y1 = mask.mask.box
-        pixels = np.zeros((1, *mask.mask.size), np.bool_)
-        pixels[0, y0:y1, x0:x1] = mask.mask.crop
-        np.savez_compressed(self._content, masks=pixels, low_res_masks=as_float32(mask.mask_logits)[None])
-
-    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
-        """See `Renderer`."""
-        return Response(self._content.getvalue(), media_type=OCTETS)
-
-
-class _Predictions:
-    """Renders the answer of the second protocol: the best mask of each prompt."""
-
-    masks_per_prompt: int | None = 1
-
-    def __init__(self, prompts: int, started: float, *, is_rle: bool) -> None:
-        self._started = started
-        self._is_rle = is_rle
-        self._predictions: list[dict[str, Any]] = [{} for _ in range(prompts)]
-
-    def add(self, prompt: int, mask: SegmentedMask) -> None:
-        """See `Renderer`."""
-        self._predictions[prompt] = {
-            "masks": encode_rle(mask.mask) if self._is_rle else _polygons(mask.mask),
-            "confidence": mask.score,
-            "format": "rle" if self._is_rle else "polygon",
-        }
-
-    def finish(self, _image: ImageInfo, _boxes: object = None) -> Response:
-        """See `Renderer`."""
-        return _json({"predictions": self._predictions, "time": perf_counter() - self._started})
-
-
-def _polygons(mask: Mask) -> list[list[list[float]]]:
-    return [outline.ring for outline in encode_outlines(mask, tolerance_pixels=_TOLERANCE_PIXELS)]
-
-
-def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
-    """Return the embedding with channels first, as the official encoder does; (256, 64, 64). Blocking."""
-    return np.ascontiguousarray(as_float32(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
-
-
-def _embedding_array(embedding: ImageEmbedding, image_id: str, _started: float) -> Response:
-    content = io.BytesIO()
-    np.save(content, _embedding_planes(embedding)[None])
-    return Response(
-        content.getvalue(), media_type=OCTETS, headers={"X-Image-Hash": parse_image_id(image_id).image_hash}
-    )
-
-
-def _embedding_json(embedding: ImageEmbedding, image_id: str, started: float) -> Response:
-    """Return ten megabytes of text, written plane by plane: a thread that writes numbers holds the interpreter."""
-    planes = [orjson.dumps(plane, option=orjson.OPT_SERIALIZE_NUMPY) for plane in _embedding_planes(embedding)]
-    rest = orjson.dumps({"image_id": image_id, "time": perf_counter() - started})
-    return Response(b'{"embeddings":[[' + b",".join(planes) + b"]]," + rest[1:], media_type=JSON)
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(document), media_type=JSON)

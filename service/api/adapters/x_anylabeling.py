@@ -23,6 +23,7 @@ from service.api.problems import Problem, broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
+from service.inference.served_models import ServedModel
 from service.sam.decoded_image import ImageInfo
 from service.sam.orientation import Point, stored_to_upright, upright_to_stored
 from service.sam.prompts import NEGATIVE, Prompt
@@ -80,7 +81,7 @@ class _Params(Document):
 
 
 class _Predict(Document):
-    model: str
+    model: str | None = None
     image: bytes
     params: _Params = _Params()
 
@@ -115,19 +116,11 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
         app: Application that gets the routes.
         exchange: Access of the adapter to the service.
     """
-    model = exchange.model
-    described: dict[str, Any] = {
-        "display_name": f"EdgeSAM ({model})",
-        # None: the adapter answers marks only, so it cannot run over a folder.
-        "batch_processing_mode": None,
-        "widgets": list(_WIDGETS),
-        "params": {},
-    }
 
     @app.get("/v1/models", responses=ProblemModel.responses(401), summary="X-AnyLabeling: models", tags=["adapters"])
     @with_policy(ANY_KEY)
     async def models() -> dict[str, Any]:
-        return {"success": True, "data": {model: described}}
+        return {"success": True, "data": {model.name: _described(model) for model in exchange.models.all}}
 
     @app.get(
         "/v1/models/{model_id}/info",
@@ -137,8 +130,8 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
     )
     @with_policy(ANY_KEY)
     async def info(model_id: str) -> dict[str, Any]:
-        _check_model(model_id, model)
-        return {"success": True, "data": {"model_id": model, **described}}
+        model = exchange.model(model_id, "/model_id")
+        return {"success": True, "data": {"model_id": model.name, **_described(model)}}
 
     @app.post(
         "/v1/predict",
@@ -153,18 +146,24 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
     @with_policy(replace(ADAPTER_PREDICTION, problem_renderer=_refusal))
     async def predict(request: Request) -> Response:
         asked, marks = await exchange.read(request, _parse)
-        _check_model(asked.model, model)
-        embedded = await exchange.embed(request, asked.image)
+        model = exchange.model(asked.model, "/model")
+        embedded = await exchange.embed(request, asked.image, model)
         if marks is None:  # the image is embedded before the first mark
             return _shapes([])
         prompt = marks.prompt(embedded.image)
         renderer = _ShapeRenderer(asked.params.epsilon_factor, embedded.image, prompt)
-        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer)
+        return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer, model)
 
 
-def _check_model(asked: str, served: str) -> None:
-    if asked != served:
-        raise broken_rule("/model", f"this service has only the model {served!r}. Reload the models and choose it.")
+def _described(model: ServedModel) -> dict[str, Any]:
+    """Return a model in the members that the application reads."""
+    return {
+        "display_name": f"EdgeSAM ({model.name})",
+        # None: the adapter answers marks only, so it cannot run over a folder.
+        "batch_processing_mode": None,
+        "widgets": list(_WIDGETS),
+        "params": {},
+    }
 
 
 def _refusal(problem: Problem, _request_id: str) -> Response:

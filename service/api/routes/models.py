@@ -25,11 +25,15 @@ from service.api.model_schemas import (
 )
 from service.api.problems import invalid_request
 from service.api.rendering import JSON
+from service.api.routes.model_card import card_address, install_card_route
 from service.api.schemas import ProblemModel
 from service.inference.served_models import ModelChange, ServedModel, ServedModels
+from service.licences import allows_commercial_use
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+_UNTRAINED: Final = "This model is not trained. Its masks mean nothing."
 
 # The address names the bytes, so a copy never becomes stale. Private: a shared cache would pass the file on without
 # asking for a key.
@@ -74,6 +78,7 @@ def install_model_routes(app: FastAPI, models: ServedModels, replica: Replica, *
     async def list_models() -> ModelsResponse:
         return ModelsResponse(models=[describe_model(model, replica) for model in models.all])
 
+    install_card_route(app, models)
     if not offers_files:
         return
 
@@ -170,9 +175,12 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
         **manifest.model_dump(
             include={
                 "name", "architecture", "encoder", "trained", "licence", "training_data", "measured", "notes",
-                "image_size", "upsample_mode", "ranking", "auto_masks", "norm_epsilon", "weights", "summary", "card",
+                "image_size", "upsample_mode", "ranking", "auto_masks", "norm_epsilon", "weights",
             }
         ),
+        summary=manifest.summary if manifest.trained else _UNTRAINED,
+        card=card_address(model),
+        commercial_use=allows_commercial_use(manifest.licence),
         fingerprint=runtime.fingerprint,
         precision=runtime.precision,
         provider=runtime.provider,

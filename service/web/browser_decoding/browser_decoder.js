@@ -22,7 +22,7 @@ export class CannotDecode extends Error {
   code = "cannot-decode-here";
 }
 
-/** The service has another model now than the one that this browser loaded. */
+/** The service no longer has the model that this browser loaded, or has another one of the same name. */
 export class ModelChanged extends Error {
   name = "ModelChanged";
   code = "model-changed";
@@ -101,7 +101,8 @@ export class BrowserDecoder {
     try {
       this.onProgress({ stage: "decoder", done: 0 });
       this.#loading ??= this.#load();
-      const [{ tokens, size, fingerprint }] = await Promise.all([this.#client.embedding(imageHash), this.#loading]);
+      const embedding = this.#client.embedding(imageHash, { model: this.#model.name });
+      const [{ tokens, size, fingerprint }] = await Promise.all([embedding, this.#loading]);
       if (fingerprint !== this.#model.fingerprint) throw new ModelChanged("The service has another model now.");
       if (this.#image.imageHash !== imageHash) return; // another image was opened meanwhile
       this.onProgress({ stage: "prepare", done: 0 });
@@ -109,7 +110,7 @@ export class BrowserDecoder {
       this.onPrepared(stages.prepare);
     } catch (error) {
       if (!this.#worker) this.#loading = null;
-      throw error;
+      throw error.code === "model-not-found" ? new ModelChanged("The service no longer has this model.") : error;
     } finally {
       this.onProgress({ stage: "end", done: 1 });
     }

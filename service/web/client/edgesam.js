@@ -30,10 +30,13 @@
  * @typedef {{ambiguous: number[], other: number[]}} AutoMasks outputs of the decoder (0..3) that a single point alone
  *   gets, and outputs among which the best one is the answer to all other prompts
  * @typedef {{file: string, sha256: string, size_bytes: number}} ModelFile
- * @typedef {{name: string, architecture: string, encoder: string, licence: string, fingerprint: string,
- *   trained: boolean, granularity: boolean, ranking: Ranking, auto_masks: AutoMasks, norm_epsilon: number,
- *   summary: string, card: string,
- *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>, limits: Record<string, number>}} Model
+ * @typedef {{name: string, architecture: string, encoder: string, summary: string, licence: string,
+ *   commercial_use: boolean | null, card: string, fingerprint: string, trained: boolean, granularity: boolean,
+ *   ranking: Ranking, auto_masks: AutoMasks, norm_epsilon: number,
+ *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>,
+ *   limits: Record<string, number>}} Model `summary` says what the model is for, and `commercial_use` whether the licence
+ *   allows it, null if that is not known; `card` is the address of the model card, which may be relative to that of the
+ *   service
  * @typedef {import("./transport.js").Timing} Timing
  * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
  * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number] | string}} Reading how the service reads a file;
@@ -75,21 +78,24 @@ export class Client {
    * @param {object} [options]
    * @param {string} [options.apiKey] API key, also in the member `apiKey`, which may be changed later
    * @param {number} [options.timeoutMs] longest time without an answer or progress, in milliseconds
+   * @param {string} [options.model] name of the model for all calls that name none, also in the member `model`, which may be
+   *   changed later; empty for the first model of the service. `models` lists them.
    * @param {(imageHash: string, progress: Progress) => void} [options.onRestore] called when an evicted image is embedded
    *   again
    * @throws {TypeError} if the address is needed and missing
    */
-  constructor(url = defaultUrl(), { apiKey = "", timeoutMs = TIMEOUT_MS, onRestore } = {}) {
+  constructor(url = defaultUrl(), { apiKey = "", timeoutMs = TIMEOUT_MS, model = "", onRestore } = {}) {
     const base = String(url);
     this.url = base.endsWith("/") ? base : `${base}/`;
     this.apiKey = apiKey;
     this.timeoutMs = timeoutMs;
+    this.model = model;
     /** @type {((imageHash: string, progress: Progress) => void) | undefined} */
     this.onRestore = onRestore;
   }
 
   /**
-   * The models of the service.
+   * The models of the service. The first one answers where no model is named.
    *
    * @param {{signal?: AbortSignal}} [options]
    * @returns {Promise<Model[]>}
@@ -99,14 +105,14 @@ export class Client {
   }
 
   /**
-   * The cache tier that has an image's embedding, or null if the image has to be uploaded.
+   * The cache tier that has an image's embedding of a model, or null if the image has to be uploaded.
    *
    * @param {string} imageHash
-   * @param {{signal?: AbortSignal}} [options]
+   * @param {{signal?: AbortSignal, model?: string}} [options] `model` is the name of the model, by default the client's
    * @returns {Promise<string | null>}
    */
-  async has(imageHash, { signal } = {}) {
-    const headers = await this.#lookUp(imageHash, { signal });
+  async has(imageHash, { signal, model = this.model } = {}) {
+    const headers = await this.#lookUp(imageHash, { signal, model });
     return headers && (headers.get("x-cache") ?? "memory");
   }
 
@@ -114,20 +120,21 @@ export class Client {
    * Embed an image. The file is uploaded only if the service does not have its embedding.
    *
    * @param {Blob} file image file, as it is on disk
-   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void} & Reading} [options]
+   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model?: string} & Reading} [options] `model`
+   *   is the name of the model, by default the client's
    * @returns {Promise<Embedded>}
    * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
    */
-  async embed(file, { signal, onProgress, ...reading } = {}) {
+  async embed(file, { signal, onProgress, model = this.model, ...reading } = {}) {
     const started = performance.now();
     try {
       onProgress?.({ stage: "hash", done: 0 });
       const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
       onProgress?.({ stage: "look-up", done: 0 });
       const imageId = [imageHash, ...parameters(reading)].join("~");
-      const headers = await this.#lookUp(imageId, { signal });
+      const headers = await this.#lookUp(imageId, { signal, model });
       const [width, height] = (headers?.get("x-image-size") ?? "").split(",").map(Number);
-      if (!headers || !width || !height) return await this.#upload(file, reading, { signal, onProgress });
+      if (!headers || !width || !height) return await this.#upload(file, reading, { signal, onProgress, model });
       this.#files.set(imageId, { file, reading });
       return {
         image_hash: imageHash,
@@ -158,22 +165,25 @@ export class Client {
    * @param {"off" | "auto"} [options.granularity] "auto": a click selects the whole object around it, if the model can
    * @param {"none" | "auto"} [options.cleanup] "auto": masks agree with all points, keep to the box and have no small
    *   islands and holes; "none", the default: the model's masks
+   * @param {string} [options.model] name of the model, by default the client's; a model that has not embedded the image yet
+   *   does so first
    * @param {boolean} [options.isGlimpse] the request is a preview: by default it is not repeated if the service is busy
    * @param {number} [options.retries] number of repetitions if the service is busy
    * @returns {Promise<Answer>}
    * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
    */
-  async segment(imageHash, prompts, { signal, isGlimpse = false, retries = isGlimpse ? 0 : RETRIES, ...options } = {}) {
+  async segment(imageHash, prompts, options = {}) {
+    const { signal, isGlimpse = false, retries = isGlimpse ? 0 : RETRIES, model = this.model, ...rest } = options;
     const send = () =>
       this.#request("segment", {
         method: "POST",
-        body: JSON.stringify({ image_hash: imageHash, prompts, ...options }),
+        body: JSON.stringify({ image_hash: imageHash, prompts, ...rest, ...(model && { model }) }),
         // The header lets a load balancer send all requests on an image to one replica.
         headers: { "Content-Type": "application/json", "X-Image-Hash": imageHash.split("~")[0] },
         signal,
         retries,
       });
-    const answer = await this.#withRestore(imageHash, send, signal);
+    const answer = await this.#withRestore(imageHash, model, send, signal);
     return { ...(await answer.json()), timing: answer.timing };
   }
 
@@ -181,21 +191,23 @@ export class Client {
    * Download an image's embedding, for decoding in the browser.
    *
    * @param {string} imageHash `image_id` or `image_hash` of an embedded image
-   * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void}} [options]
+   * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void, model?: string}} [options] `model` is the name of
+   *   the model, by default the client's
    * @returns {Promise<{tokens: Uint16Array, size: {width: number, height: number}, fingerprint: string}>} the tokens,
    *   (4096, 256) float16 bit patterns; the image's size; the model's `fingerprint`
    * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
    */
-  async embedding(imageHash, { signal, onProgress } = {}) {
-    const send = () => this.#request(`embed/${imageHash}`, { signal, retries: RETRIES, onDownload: onProgress });
-    const { headers, content } = await this.#withRestore(imageHash, send, signal);
+  async embedding(imageHash, { signal, onProgress, model = this.model } = {}) {
+    const path = withQuery(`embed/${imageHash}`, parameters({}, model));
+    const send = () => this.#request(path, { signal, retries: RETRIES, onDownload: onProgress });
+    const { headers, content } = await this.#withRestore(imageHash, model, send, signal);
     const [width, height] = (headers.get("x-image-size") ?? "").split(",").map(Number);
     // The service sends little-endian numbers, and all machines that run browsers are little-endian.
     return { tokens: new Uint16Array(content), size: { width, height }, fingerprint: headers.get("x-fingerprint") ?? "" };
   }
 
   /**
-   * Download a file of the model, for decoding in the browser.
+   * Download a file of a model, for decoding in the browser.
    *
    * @param {string} sha256 hash of the file, from `models`
    * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void}} [options]
@@ -217,51 +229,52 @@ export class Client {
   }
 
   /** The headers that describe an embedded image, or null if the service does not have it. */
-  async #lookUp(imageHash, { signal }) {
+  async #lookUp(imageHash, { signal, model }) {
     try {
-      return (await this.#request(`embed/${imageHash}`, { method: "HEAD", signal })).headers;
+      const path = withQuery(`embed/${imageHash}`, parameters({}, model));
+      return (await this.#request(path, { method: "HEAD", signal })).headers;
     } catch (error) {
       if (error instanceof Problem && error.status === 404) return null;
       throw error;
     }
   }
 
-  /** Send a request on an image; if the service has evicted the image, embed it again and repeat the request. */
-  async #withRestore(imageHash, send, signal) {
+  /** Send a request on an image; if the model lacks its embedding, embed it again and repeat the request. */
+  async #withRestore(imageHash, model, send, signal) {
     try {
       return await send();
     } catch (error) {
       const kept = this.#files.get(imageHash);
       if (!(error instanceof Problem && error.code === "embedding-not-found" && kept)) throw error;
-      await this.#restore(imageHash, kept);
+      await this.#restore(imageHash, model, kept);
       signal?.throwIfAborted();
       return send();
     }
   }
 
   /** Upload an evicted image: once for all requests that wait for it, even if one of them is aborted. */
-  #restore(imageHash, { file, reading }) {
-    let restoring = this.#restoring.get(imageHash);
+  #restore(imageHash, model, { file, reading }) {
+    const key = `${imageHash} ${model}`;
+    let restoring = this.#restoring.get(key);
     if (!restoring) {
       const onProgress = (progress) => this.onRestore?.(imageHash, progress);
-      restoring = this.#upload(file, reading, { onProgress }).finally(() => {
-        this.#restoring.delete(imageHash);
+      restoring = this.#upload(file, reading, { onProgress, model }).finally(() => {
+        this.#restoring.delete(key);
         onProgress({ stage: "end", done: 1 });
       });
-      this.#restoring.set(imageHash, restoring);
+      this.#restoring.set(key, restoring);
     }
     return restoring;
   }
 
   /**
    * @param {Blob} file @param {Reading} reading
-   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void}} options
+   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model: string}} options
    */
-  async #upload(file, reading, { signal, onProgress }) {
+  async #upload(file, reading, { signal, onProgress, model }) {
     onProgress?.({ stage: "upload", done: 0 });
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
-    const query = parameters(reading).join("&");
-    const answer = await this.#request(query ? `embed?${query}` : "embed", {
+    const answer = await this.#request(withQuery("embed", parameters(reading, model)), {
       method: "POST",
       body: file,
       headers: { "Content-Type": type },
@@ -281,12 +294,22 @@ export class Client {
 }
 
 /**
- * The parameters of a reading that are no defaults, in the order that they have in an `image_id`.
+ * The parameters of a reading and a model that are no defaults. Those of the reading have the order of an `image_id`.
  *
  * @param {Reading} reading
+ * @param {string} [model] name of the model
  */
-function parameters({ levels = "auto", bands }) {
-  return [...(levels === "auto" ? [] : [`levels=${levels}`]), ...(bands ? [`bands=${bands}`] : [])];
+function parameters({ levels = "auto", bands }, model = "") {
+  return [
+    ...(levels === "auto" ? [] : [`levels=${levels}`]),
+    ...(bands ? [`bands=${bands}`] : []),
+    ...(model ? [`model=${encodeURIComponent(model)}`] : []),
+  ];
+}
+
+/** @param {string} path @param {string[]} query */
+function withQuery(path, query) {
+  return query.length > 0 ? `${path}?${query.join("&")}` : path;
 }
 
 /** The address of the service that serves this module as `web/client/edgesam.js`. */

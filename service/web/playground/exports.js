@@ -89,12 +89,14 @@ function svg(image, objects) {
  * @param {string} request.url address of the service
  * @param {string} request.imageHash
  * @param {string} request.fileName
- * @param {{prompts: import("../client/edgesam.js").Prompt[]}} request.body request body of /segment, without the hash
+ * @param {{prompts: import("../client/edgesam.js").Prompt[], model?: string}} request.body request body of /segment, without
+ *   the hash
  * @param {boolean} request.hasKey
  */
 export function curl({ url, imageHash, fileName, body, hasKey }) {
   const key = hasKey ? ` -H "X-API-Key: $EDGESAM_KEY"` : "";
-  const embed = `curl -s ${quoted(`${url}embed`)}${key} -F ${quoted(`image=@"${fileName.replaceAll('"', "")}"`)}`;
+  const query = body.model ? `?model=${encodeURIComponent(body.model)}` : "";
+  const embed = `curl -s ${quoted(`${url}embed${query}`)}${key} -F ${quoted(`image=@"${fileName.replaceAll('"', "")}"`)}`;
   // A mask's logits are too long for a command line. The prompt has all points, so its mask is nearly the same without.
   const prompts = body.prompts.map(({ mask_logits: _, ...prompt }) => prompt);
   const json = JSON.stringify({ image_hash: imageHash, ...body, prompts });

@@ -93,6 +93,11 @@ const ADVICE = {
     text: "Export the masks that you want to keep, then reload this page.",
     remedy: null,
   },
+  "model-not-found": {
+    title: "The service no longer has this model",
+    text: "Export the masks that you want to keep, then reload this page.",
+    remedy: null,
+  },
   "no-image": {
     title: "That was not an image",
     text: "Drop or paste an image file, for example a JPEG or PNG.",

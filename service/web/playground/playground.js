@@ -7,10 +7,12 @@ import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
 import { installImageInput } from "./image_input.js";
 import { LatencyStrip } from "./latency.js";
 import { announce, toast } from "./messages.js";
+import { ModelChoice } from "./model_choice.js";
 import { Notice } from "./notices.js";
 import { isShownAsRead, shownAsPng } from "./orientation.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
+import { showProgress } from "./progress.js";
 import { Segmenter } from "./segmenter.js";
 import { Session } from "./session.js";
 import { installShortcuts } from "./shortcuts.js";
@@ -20,14 +22,6 @@ import { installTheme } from "./theme.js";
 
 const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
-const PROGRESS = {
-  hash: "Reading the image",
-  "look-up": "Checking the image",
-  upload: "Uploading the image",
-  encode: "Preparing the image",
-  decoder: "Downloading the decoder",
-  prepare: "Preparing the image",
-};
 
 const element = (id) => document.getElementById(id);
 const upper = /** @type {HTMLCanvasElement} */ (element("upper"));
@@ -54,6 +48,16 @@ const choice = new DecodingChoice(
   client,
   segmenter,
   strip,
+);
+const models = new ModelChoice(
+  {
+    places: [element("welcome-model"), element("panel-model")],
+    template: /** @type {HTMLTemplateElement} */ (element("model-description")),
+    strip: element("model"),
+    help: element("about-model"),
+    untrained: element("untrained"),
+  },
+  client,
 );
 const notice = new Notice(element("notice"), { retry, open: () => element("file").click(), key: askForKey }, isBack);
 
@@ -92,6 +96,7 @@ segmenter.onTiming = (timing, backend) => {
 };
 segmenter.onPreview = (preview) => stage.draw({ preview: session.selected.prompt === null ? preview : null });
 segmenter.onError = (error) => (choice.isInBrowser ? choice.handleError(error) : showError(error));
+models.onChoice = useModel;
 choice.onProgress = showProgress;
 choice.onError = showError;
 stage.addEventListener("view", () => {
@@ -171,16 +176,6 @@ function showError(error) {
   notice.show(error);
 }
 
-function showProgress({ stage: name, done }) {
-  const progress = element("progress");
-  progress.hidden = name === "end";
-  if (progress.hidden) return;
-  const isMeasured = name === "upload" || (["hash", "decoder"].includes(name) && done > 0);
-  progress.classList.toggle("is-measured", isMeasured);
-  element("progress-bar").style.width = `${isMeasured ? Math.round(100 * done) : 100}%`;
-  element("progress-text").textContent = isMeasured ? `${PROGRESS[name]} ${Math.round(100 * done)} %` : `${PROGRESS[name]}…`;
-}
-
 /** Update everything that depends on the session. */
 function update() {
   const objects = session.objects.map((object) => {
@@ -245,7 +240,7 @@ function curlCommand() {
     url: client.url,
     imageHash: image.imageHash,
     fileName: image.file.name,
-    body: { ...options, prompts },
+    body: { ...options, prompts, ...(client.model && { model: client.model }) },
     hasKey: client.apiKey !== "",
   });
 }
@@ -317,28 +312,35 @@ element("key-form").addEventListener("submit", (event) => {
   /** @type {HTMLDialogElement} */ (element("key-dialog")).close();
   notice.hide();
   retry();
-  describeModel();
+  describeModels();
 });
 
-/** Show the model's name and licence, and a warning if it is not trained. */
-async function describeModel() {
+/** Show the models in words. */
+async function describeModels() {
   try {
-    const [model] = await client.models();
-    element("model").textContent = model.name;
-    element("model").title = `${model.architecture}. Licence: ${model.licence}`;
-    for (const part of ["name", "architecture", "encoder", "licence"]) {
-      element("about-model").querySelector(`[data-part=${part}]`).textContent = model[part];
-    }
-    element("about-model").hidden = false;
-    element("untrained").hidden = model.trained;
-    choice.offer(model);
+    await models.load();
   } catch (error) {
     if (error.code === "unauthorized") showError(error);
     // any other problem is shown when the user opens an image
   }
 }
 
+/** Offer what a model can do. If another one answered before, this one embeds the image and answers all prompts anew. */
+function useModel(model, isOther) {
+  if (isOther && image) {
+    opening.abort();
+    opening = new AbortController();
+    image.imageHash = "";
+    segmenter.setImage("");
+    choice.show("", session.selected.prompt);
+    session.dropMasks();
+    notice.hide();
+  }
+  choice.offer(model);
+  if (isOther && image) embed(opening.signal);
+}
+
 setTool("include");
 update();
-describeModel();
+describeModels();
 document.body.classList.add("is-ready");

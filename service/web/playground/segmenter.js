@@ -92,7 +92,8 @@ export class Segmenter {
   /** The arguments of `segment` for a prompt. @param {Pick<SessionPrompt, "points" | "box" | "refined">} prompt */
   requestOf(prompt) {
     const { points, box } = prompt;
-    const refined = this.#unrefinable.has(prompt) ? null : prompt.refined;
+    const canRefine = prompt.refined && this.#session.knows(prompt.refined) && !this.#unrefinable.has(prompt);
+    const refined = canRefine ? prompt.refined : null;
     const isWholeObject = points.length === 1 && !box && !refined && this.selectsWholeObject && points[0].label === 1;
     return {
       prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined)) }],

@@ -26,6 +26,8 @@ export class Session extends EventTarget {
   #state = this.#empty();
   /** @type {WeakMap<SessionPrompt, {masks: Mask[], chosen: number, granularityBox: Box | null}>} */
   #answers = new WeakMap();
+  /** @type {WeakSet<Mask>} */
+  #masks = new WeakSet();
 
   get objects() {
     return this.#state.objects;
@@ -113,7 +115,20 @@ export class Session extends EventTarget {
    */
   answer(prompt, masks, granularityBox = null) {
     this.#answers.set(prompt, { masks, chosen: 0, granularityBox });
+    for (const mask of masks) this.#masks.add(mask);
     this.#changed();
+  }
+
+  /** Drop all masks, since another model answers from now on. The prompts stay, and so do undo and redo. */
+  dropMasks() {
+    this.#answers = new WeakMap();
+    this.#masks = new WeakSet();
+    this.#changed();
+  }
+
+  /** Whether a mask is an answer that was not dropped. @param {Mask} mask */
+  knows(mask) {
+    return this.#masks.has(mask);
   }
 
   /** @param {SessionPrompt} prompt */
