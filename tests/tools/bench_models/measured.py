@@ -48,7 +48,7 @@ def measure(directory: Path, *, threads: int, seconds: float, other_encoder: Pat
     Args:
         directory: Folder of the artifact.
         threads: Threads of each session.
-        seconds: Time for measuring the encoder; a slow one is measured once or twice all the same.
+        seconds: Time for measuring the encoder; a slow one is measured once all the same.
         other_encoder: Graph of the same encoder as its authors export it; None for none.
     """
     started = perf_counter()
@@ -63,9 +63,10 @@ def measure(directory: Path, *, threads: int, seconds: float, other_encoder: Pat
         calls["other"] = lambda: run(None, {"image": frame})
         calls["other"]()
     started = perf_counter()
-    runtime.encode(frame)
-    rounds = int(np.clip(seconds / (perf_counter() - started) / len(calls), 2, 40))
-    encodes = interleaved(calls, rounds, 1, warms=False)
+    encodes = interleaved(calls, 1, 1, warms=False)
+    rounds = int(np.clip(seconds / (perf_counter() - started), 0, 40))
+    if rounds:
+        encodes = interleaved(calls, rounds, 1, warms=False)
     clicks = Clicks(runtime, tokens, _SIZE)
     point = (_SIZE[1] / 2, _SIZE[0] / 2)
     decoding = interleaved(
@@ -75,7 +76,7 @@ def measure(directory: Path, *, threads: int, seconds: float, other_encoder: Pat
     return Measured(
         load_s=load_s,
         encode_ms=encodes["ours"].p50,
-        encodes=rounds,
+        encodes=len(encodes["ours"].ms),
         other_encode_ms=None if other is None else other.p50,
         prepare_ms=decoding["prepare"].p50,
         click_ms=decoding["click"].p50,
