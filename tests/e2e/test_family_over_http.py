@@ -1,5 +1,7 @@
 """Answers of the real process over HTTP equal those of the official predictors of the SAM family.
 
+Each model is a checkpoint that was converted without torch, as users do it.
+
 The image is uploaded, and prompts are in its pixels. The reference arrays hold the official masks at the image's size.
 """
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.answered_masks import full_mask
-from support.family_model import export_family_model
+from support.family_model import convert_family_model
 from support.made_once import made_once
 from support.sam_family_reference import COMMITTED_NAMES, FULL_NAMES, family_image_file, open_family
 from support.service_client import embed, open_client, segment
@@ -25,7 +27,7 @@ FEEDBACK = "box_point_mask_multi"  # its mask prompt is the first mask of point_
 EVERY_MODEL = [pytest.param(("committed", name), marks=pytest.mark.slow) for name in COMMITTED_NAMES] + [
     pytest.param(("full", name), marks=[pytest.mark.fixtures, pytest.mark.slow])
     for name in FULL_NAMES
-    if name not in {"sam-vit-b", "efficientvit-sam-xl0"}  # their exports take minutes and gigabytes
+    if name not in {"sam-vit-b", "efficientvit-sam-xl0"}  # they take minutes and gigabytes
 ]
 
 
@@ -34,7 +36,7 @@ def served(request, tmp_path_factory):
     """A client of a process that serves a model, the model's name, and the official answers."""
     part, name = request.param
     reference = open_family(name, part)
-    folder = made_once(tmp_path_factory, f"{name}-model", lambda folder: export_family_model(name, folder / "model"))
+    folder = made_once(tmp_path_factory, f"{name}-model", lambda folder: convert_family_model(name, folder))
     settings = {"EDGESAM_MODEL_DIR": str(folder / "model"), "EDGESAM_EMBEDDING_DTYPE": "float32"}
     with ServiceProcess(settings) as service, open_client(service.url) as client:
         yield client, name, reference

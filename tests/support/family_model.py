@@ -1,4 +1,4 @@
-"""Models of the SAM family with the weights of the reference arrays, and their artifacts."""
+"""Models of the SAM family with the weights of the reference arrays, and artifacts made of their checkpoints."""
 
 from pathlib import Path
 
@@ -7,10 +7,9 @@ from support.sam_family_weights import state_dict
 
 from model_store.architectures import architecture
 from model_store.checkpoint import model_from_state_dict
-from model_store.export.artifact import export_model
+from model_store.export.convert import convert_checkpoint
 from model_store.export.model_info import ModelInfo
 from model_store.network.model import PromptableModel
-from service.manifest import Manifest
 
 # A classification head that published checkpoints of TinyViT have and that no forward pass uses.
 _UNUSED = ("image_encoder.norm_head.", "image_encoder.head.")
@@ -24,12 +23,10 @@ def family_model(name: str) -> PromptableModel:
     )
 
 
-def export_family_model(name: str, directory: Path) -> Manifest:
-    """Write the artifact of `family_model(name)` with float32 weights, computing on one thread."""
+def convert_family_model(name: str, folder: Path) -> Path:
+    """Convert a checkpoint with the keys of the published one to float32 weights, and return the artifact's folder."""
+    checkpoint, directory = folder / "checkpoint.pth", folder / "model"
+    torch.save({key: torch.from_numpy(value) for key, value in state_dict(name).items()}, checkpoint)
     info = ModelInfo(licence=architecture(name).licence, trained=False, training_data="none: generated weights")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return export_model(family_model(name), directory, name=name, info=info, weights="float32")
-    finally:
-        torch.set_num_threads(threads)
+    convert_checkpoint(checkpoint, directory, name=name, info=info, architecture=name, weights="float32")
+    return directory
