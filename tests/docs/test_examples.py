@@ -63,8 +63,17 @@ def test_the_example_with_our_client_runs(service_url: str):
 
 
 @pytest.mark.usefixtures("clone")
+def test_the_example_with_several_models_asks_each_of_them(two_models_url: str, capsys):
+    run_python("docs/how-to/python-client.md", 1, two_models_url)
+
+    bundled, other = capsys.readouterr().out.splitlines()
+    assert bundled.startswith("edgesam-lite Small model trained by this project.")
+    assert other.startswith("random This model is not trained.")
+
+
+@pytest.mark.usefixtures("clone")
 def test_the_example_with_a_plain_http_client_runs(service_url: str):
-    names = run_python("docs/how-to/python-client.md", 1, service_url)
+    names = run_python("docs/how-to/python-client.md", 2, service_url)
 
     assert [mask.shape for mask in names["masks"]] == [(427, 640), (427, 640)]
     assert names["both"]["results"][0]["masks"][0]["rle"]["size"] == [427, 640]
