@@ -219,7 +219,7 @@ def test_float16_files_have_half_the_size(float16_artifact, artifact):
     for file, large in zip(float16_artifact.manifest.files, whole.files, strict=True):
         assert file.size_bytes == (float16_artifact.directory / file.file).stat().st_size
         if file.file != "decoder.onnx":  # see below
-            assert 0.45 < file.size_bytes / large.size_bytes < 0.55
+            assert 0.45 < file.size_bytes / large.size_bytes < 0.6
 
 
 def test_the_decoders_weights_are_stored_once(float16_artifact):
