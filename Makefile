@@ -34,7 +34,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
-serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=mobile-sam; prints its address
+serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=efficientvit-sam-l0; prints its address
 	@MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX-1}" \
 		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" \
 		$(BIN)/$(if $(MODEL),edgesam serve $(MODEL:%=--model %),python -m service)
@@ -119,7 +119,7 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of its checkpoint: make bundl
 	$(BIN)/python -m model_store export $(CHECKPOINT) --name edgesam-lite --out out/edgesam-lite $(MEASURED) \
 		--licence "research and non-commercial use: some of the photos it was trained on allow no more" \
 		--training-data "8958 photos of 63 public sources with 55590 masks, and generated scenes; encoder pretrained on ImageNet; see README.md beside" \
-		--summary 'Small model trained by this project. Better ones are one command away: `edgesam serve --model mobile-sam`.' \
+		--summary 'Small model trained by this project. Better ones are one command away: `edgesam serve --model efficientvit-sam-l0`.' \
 		--card README.md \
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published EdgeSAM weights' training."
 	cp out/edgesam-lite/* model_store/artifacts/edgesam-lite/
