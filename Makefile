@@ -93,7 +93,7 @@ bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a t
 bench-models: $(VENV)/.dev  ## measure every architecture of the SAM family; writes docs/operations/model-speed.md (twenty minutes)
 	$(BIN)/python tests/tools/bench_models --docs
 
-skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need, after a change of a network (ten minutes, 6 GB of memory)
+skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need, after a change of a network (ten minutes, 7 GB of memory)
 	$(BIN)/python -m model_store skeletons
 
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document

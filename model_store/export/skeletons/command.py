@@ -13,7 +13,7 @@ from model_store.extras import require_model_extra
 def skeletons(
     architectures: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of architectures. Default: all, which takes several minutes and 6 GB of memory."),
+        typer.Argument(help="Names of architectures. Default: all, which takes several minutes and 7 GB of memory."),
     ] = None,
 ) -> None:
     """Trace the graphs of architectures and write them, without weights, into this package.
