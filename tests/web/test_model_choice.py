@@ -50,8 +50,8 @@ def test_one_model_is_described_in_a_paragraph_with_its_licence_and_card(playgro
     playground.page.locator("#panel-model summary").click()
 
     description = (
-        "Small model trained by this project. Better ones are one command away: edgesam serve --model efficientvit-sam-l0. "
-        "Licence: research and non-commercial use. Model card"
+        "Small model trained by this project. Better ones are one command away: "
+        "edgesam serve --model efficientvit-sam-l0. Licence: research and non-commercial use. Model card"
     )
     assert said == f"{model['name']} – {description}"
     assert words(playground, "#panel-model") == f"Model {model['name']} {description}"
