@@ -22,14 +22,12 @@ class ModelFolders:
     """The places of models, from the settings.
 
     Args:
-        folders: Folders that the settings name themselves.
-        names: Names in EDGESAM_MODELS.
+        order: Models to serve after the start, the default first: names and folders.
         models_dir: Folder with a subfolder for each model.
         model_dir: Folder of EDGESAM_MODEL_DIR.
     """
 
     order: Sequence[str | Path]
-    """Models to serve after the start, the default first: names and folders."""
     models_dir: Path
     model_dir: Path
 
