@@ -6,8 +6,8 @@ import math
 from tools.bench_models.__main__ import document, measure
 
 
-def test_an_architecture_is_measured_beside_its_authors_graph():
-    row = json.loads(json.dumps(measure("efficientvit-sam-l0", seconds=0.0)))
+def test_an_architecture_is_measured_beside_its_authors_graph(tmp_path):
+    row = json.loads(json.dumps(measure("efficientvit-sam-l0", tmp_path, seconds=0.0)))
 
     assert row["encoder_parameters"] == 30_728_224
     assert row["other_parameters"] == 34_792_784 - 30_728_224

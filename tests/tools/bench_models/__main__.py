@@ -19,7 +19,7 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # replaces this folder, whose m
 
 from tools.bench.machine import Machine  # noqa: E402
 from tools.bench.report import paragraphs, table  # noqa: E402
-from tools.bench_models.making import make_artifact, parameters  # noqa: E402
+from tools.bench_models.making import made_artifact, parameters  # noqa: E402
 
 from model_store.architectures import ARCHITECTURES  # noqa: E402
 from service.process import available_cpus  # noqa: E402
@@ -34,6 +34,7 @@ def main() -> None:
         "--only", metavar="NAMES", default=",".join(ARCHITECTURES), help="architectures, separated by commas"
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each encoder; default: %(default)s")
+    parser.add_argument("--artifacts", type=Path, help="folder that keeps the artifacts for another run, up to 4 GB")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench-models.json", help="results as JSON")
     parser.add_argument("--docs", action="store_true", help="also write docs/operations/model-speed.md")
     asked = parser.parse_args()
@@ -42,7 +43,8 @@ def main() -> None:
         parser.error(f"unknown architectures: {', '.join(sorted(unknown))}. Choose from {', '.join(ARCHITECTURES)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit, so that started processes are stopped
     where = Machine.here().sentence()
-    rows = [measure(name, seconds=asked.seconds) for name in names]
+    with tempfile.TemporaryDirectory(prefix="bench-models-") as folder:
+        rows = [measure(name, asked.artifacts or Path(folder), seconds=asked.seconds) for name in names]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps({"where": where, "models": rows}, indent=1) + "\n")
     text = document(where, rows)
@@ -51,35 +53,33 @@ def main() -> None:
     print(text)
 
 
-def measure(name: str, *, seconds: float) -> dict[str, Any]:
-    """Make the artifact of an architecture with random weights and measure it.
+def measure(name: str, folder: Path, *, seconds: float) -> dict[str, Any]:
+    """Measure the artifact of an architecture with random weights.
 
     Args:
         name: Name of the architecture.
+        folder: Folder of artifacts; one that is not there yet is made.
         seconds: Time for the encoder, for each number of threads.
 
     Returns:
         Sizes, and the measurements by number of threads under `threads`.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-models-") as folder:
-        print(f"· {name}: making it", file=sys.stderr, flush=True)
-        artifact = make_artifact(name, Path(folder))
-        by_threads = {}
-        for threads in sorted({1, available_cpus()}):
-            print(f"· {name}: {threads} threads", file=sys.stderr, flush=True)
-            by_threads[threads] = _measured(artifact.directory, threads, seconds, artifact.official_encoder)
-        # The authors' graph has memory of its own, so the peak is that of a process without it.
-        alone = _measured(artifact.directory, available_cpus(), 0.0, None)
-        size = sum(path.stat().st_size for path in artifact.directory.iterdir())
-        encoder, rest = parameters(name)
+    print(f"· {name}", file=sys.stderr, flush=True)
+    artifact = made_artifact(name, folder)
+    by_threads = {
+        threads: _measured(artifact.directory, threads, seconds, artifact.official_encoder)
+        for threads in sorted({1, available_cpus()})
+    }
+    # The authors' graph has memory of its own, so the peak is that of a process without it.
+    alone = _measured(artifact.directory, available_cpus(), 0.0, None)
+    encoder, rest = parameters(name)
     return {
         "name": name,
         "image_size": ARCHITECTURES[name].image_size,
         "encoder": ARCHITECTURES[name].encoder,
         "encoder_parameters": encoder,
         "other_parameters": rest,
-        "artifact_bytes": size,
-        "convert_s": artifact.seconds,
+        "artifact_bytes": sum(path.stat().st_size for path in artifact.directory.iterdir()),
         "peak_mib": alone["peak_mib"],
         "threads": by_threads,
     }
@@ -118,7 +118,7 @@ def document(where: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
             *Encode* is one image through the encoder. *Click* is one point through the decoder, with all four masks and
             without HTTP. *Memory* is the largest resident memory of a process that loads the model, encodes one image
-            at a time and decodes clicks. *Convert* is the time to make the artifact from a checkpoint on disk.
+            at a time and decodes clicks. *Load* is the time until the sessions are open.
         """),
         *table(_costs(rows)),
         "## Beside the authors' own graphs",
@@ -136,13 +136,13 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     threads = [f"{count} thread{'s' if int(count) > 1 else ''}" for count in rows[0]["threads"]]
     columns = ["architecture", "encoder", "side of its input", "parameters, million", "artifact MB"]
     columns += [f"{what} ms, {count}" for what in ("encode", "click") for count in threads]
-    columns += ["memory MiB", "load s", "convert s"]
+    columns += ["memory MiB", "load s"]
     cells = [
         [
             f"`{row['name']}`", row["encoder"], row["image_size"],
             (row["encoder_parameters"] + row["other_parameters"]) / 1e6, row["artifact_bytes"] / 1e6,
             *[one[f"{what}_ms"] for what in ("encode", "click") for one in row["threads"].values()],
-            round(row["peak_mib"]), list(row["threads"].values())[-1]["load_s"], row["convert_s"],
+            round(row["peak_mib"]), list(row["threads"].values())[-1]["load_s"],
         ]
         for row in rows
     ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from tools.bench.models import export_official_encoder
@@ -30,34 +29,34 @@ class Made:
     Attributes:
         directory: Folder of the artifact.
         official_encoder: Encoder graph as its authors export it; None where they export none.
-        seconds: Time of the conversion, without reading the authors' graph.
     """
 
     directory: Path
     official_encoder: Path | None
-    seconds: float
 
 
-def make_artifact(name: str, folder: Path) -> Made:
-    """Make an artifact from random weights in an empty folder.
+def made_artifact(name: str, folder: Path) -> Made:
+    """Return the artifact of random weights; one that is in the folder already is taken.
 
     Args:
         name: Name of the architecture.
-        folder: Folder of all files.
+        folder: Folder of all artifacts.
     """
-    model = seeded_model(0, name).eval()
-    official = folder / "official_encoder.onnx" if name in OFFICIAL_ENCODERS else None
-    if official is not None:
-        export_official_encoder(model.deploy(), official)
-    checkpoint = folder / "checkpoint.safetensors"
-    save_checkpoint(model, checkpoint)
-    del model
-    started = perf_counter()
-    info = ModelInfo(licence="none", trained=False, training_data="none: random weights")
-    convert_checkpoint(checkpoint, folder / "model", name=name, info=info)
-    seconds = perf_counter() - started
-    checkpoint.unlink()
-    return Made(folder / "model", official, seconds)
+    directory = folder / name
+    official = folder / f"{name}-official.onnx" if name in OFFICIAL_ENCODERS else None
+    if not directory.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        model = seeded_model(0, name).eval()
+        if official is not None:
+            export_official_encoder(model.deploy(), official)
+        checkpoint = folder / f"{name}.safetensors"
+        save_checkpoint(model, checkpoint)
+        del model
+        info = ModelInfo(licence="none", trained=False, training_data="none: random weights")
+        # The architecture is named because TinySAM's keys are those of MobileSAM.
+        convert_checkpoint(checkpoint, directory, name=name, info=info, architecture=name)
+        checkpoint.unlink()
+    return Made(directory, official)
 
 
 def parameters(name: str) -> tuple[int, int]:
