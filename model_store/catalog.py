@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from model_store.program import store_command
 from model_store.published import PUBLISHED, PublishedModel, Quality, known_licence, published_with_hash
 from model_store.timings import Timings, stored_timings
+from service.licences import allows_commercial_use
 
 if TYPE_CHECKING:
     from service.manifest import Manifest
@@ -201,7 +202,7 @@ def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
         purpose=manifest.summary
         or (model.purpose if model else manifest.notes)
         or f"Trained on: {manifest.training_data}.",
-        commercial_use=licence.commercial_use if licence else _commercial_use(manifest.licence),
+        commercial_use=licence.commercial_use if licence else allows_commercial_use(manifest.licence),
         licence_label=licence.short_title if licence else "own terms",
         quality=model.quality if model else _measured_quality(manifest),
         timings=timings,
@@ -260,8 +261,3 @@ def _published_source(name: str, manifest: "Manifest") -> PublishedModel | None:
 
 def _measured_quality(manifest: "Manifest") -> tuple[Quality, ...]:
     return tuple(Quality(name, value, "the model's own manifest") for name, value in manifest.measured.items())
-
-
-def _commercial_use(licence: str) -> bool | None:
-    """Return False for terms that call themselves non-commercial; None for others, which a person has to judge."""
-    return False if "non-commercial" in licence.lower() else None

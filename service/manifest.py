@@ -66,7 +66,8 @@ _Weight = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
 class Ranking(BaseModel):
     """The rule that orders the masks of one prompt: the one with the highest score comes first.
 
-    The score of output k is ``clip(bias[k] + stability * stability_k + predicted_iou * predicted_iou_k, 0, 1)``.
+    The score of output k is ``bias[k] + stability * stability_k + predicted_iou * predicted_iou_k``. Answers state it
+    limited to 0..1. The order does not limit it, because a predicted IoU above 1 still tells masks apart.
     The default is EdgeSAM's own rule, the stability score.
     """
 
@@ -84,7 +85,7 @@ class Ranking(BaseModel):
         return len(set(self.bias)) > 1
 
     def scores(self, stability: Sequence[float], predicted_iou: Sequence[float]) -> tuple[float, ...]:
-        """Return the score of each output of one prompt, 0..1.
+        """Return the score of each output of one prompt, not bounded, for the order; see `limited_score`.
 
         A weight of 0 leaves its term out, also where that term is no number. NaN in a term that counts gives NaN.
         The browser computes the same sum in the same order (web/ranking.js), so that both agree to the last bit.
@@ -97,7 +98,12 @@ class Ranking(BaseModel):
         for weight, terms in ((self.stability, stability), (self.predicted_iou, predicted_iou)):
             if weight:
                 scores = [score + weight * term for score, term in zip(scores, terms, strict=True)]
-        return tuple([min(max(score, 0.0), 1.0) for score in scores])  # in this order of arguments NaN stays NaN
+        return tuple(scores)
+
+
+def limited_score(score: float) -> float:
+    """Return a score of `Ranking.scores` limited to 0..1, as answers state it; NaN stays NaN."""
+    return min(max(score, 0.0), 1.0)  # in this order of arguments NaN stays NaN
 
 
 # Indices of the decoder's four outputs.

@@ -2,6 +2,8 @@
 
 import pytest
 
+from model_store.export.model_info import info_of_published
+from model_store.published import PUBLISHED
 from service.licences import allows_commercial_use
 
 
@@ -11,6 +13,9 @@ from service.licences import allows_commercial_use
         ("Apache-2.0", True),
         ("mit", True),
         ("Apache-2.0, https://example.org/LICENSE", True),
+        ("Apache License 2.0, https://example.org/LICENSE", True),
+        ("MIT License", True),
+        ("Apache License 2.0, but not for weapons", None),
         ("BSD-3-Clause (weights and code)", True),
         ("CC-BY-4.0", True),
         ("CC-BY-NC-4.0", False),
@@ -26,3 +31,10 @@ from service.licences import allows_commercial_use
 )
 def test_licences_that_are_known(licence, allowed):
     assert allows_commercial_use(licence) is allowed
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_licence_in_the_manifest_of_a_published_model_is_known(name):
+    model = PUBLISHED[name]
+
+    assert allows_commercial_use(info_of_published(model, sha256="0" * 64).licence) is model.licence.commercial_use

@@ -252,7 +252,13 @@ def _foreign_class(name: str) -> str:
     """Return a sentence about a class that is not read."""
     package = name.partition(".")[0]
     kind = f"contains objects of the class {name}"
-    if package in {"torch", "collections", "builtins", "numpy"}:
+    if "parameter" in name.lower() and package == "torch":
+        # Loaded and saved again they would be parameters once more.
+        return (
+            f"{kind}: parameters of a model, which are not read; only plain arrays by name are. Save the arrays where "
+            "torch is installed: torch.save({name: value.detach() for name, value in arrays.items()}, 'new.pth')"
+        )
+    if package in {"torch", "collections", "builtins", "numpy"} and not name.startswith("torch.nn."):
         return f"{kind}; only plain arrays by name are read. {RESAVE}"
     if package == "ultralytics":
         return f"{kind}: it is a pickled YOLO or FastSAM model, which is not of the SAM family"

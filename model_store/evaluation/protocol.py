@@ -273,7 +273,7 @@ def _measure_four(method: str, four: Predictions, instances: _PhotoInstances) ->
                 step=0,
                 choice="auto",
                 predicted=float(four.predicted_iou[row, index]),
-                score=float(four.score[row, index]),
+                score=float(four.score[row, index].clip(0.0, 1.0)),
             )
             for index in range(four.score.shape[1])
         ]

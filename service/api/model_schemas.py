@@ -20,7 +20,7 @@ class ModelFileModel(BaseModel):
 class RankingModel(BaseModel):
     """The rule behind `score`: bias of the output + stability × its stability + predicted_iou × its predicted IoU.
 
-    The sum is limited to 0..1.
+    `score` is the sum limited to 0..1. Masks are ordered by the sum itself.
     """
 
     bias: tuple[float, float, float, float] = Field(description="Bias of each of the decoder's four outputs.")

@@ -13,7 +13,7 @@ from service.inference.backends.prompt_decoders import Decoded
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
-from service.manifest import Ranking
+from service.manifest import Ranking, limited_score
 from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask
@@ -37,8 +37,8 @@ class SegmentedMask:
         mask: Mask at the resolution of the image, after cleanup.
         mask_logits: Logits of the same mask, (256, 256) float16.
         mask_id: Id by which a later prompt can refine the mask.
-        score: Score by the model's ranking rule, 0 to 1, before cleanup. The masks of a prompt are ordered by it and by
-            their agreement with the points.
+        score: Score by the model's ranking rule, limited to 0..1, before cleanup. The masks of a prompt are ordered by
+            it, not limited, and by their agreement with the points.
         stability: Stability of the mask against another threshold, 0 to 1, before cleanup.
         predicted_iou: IoU that the decoder predicts for the mask, before cleanup.
     """
@@ -159,7 +159,7 @@ class SegmentationBuilder(Generic[Answer]):
                     mask=self._enlarged(index, each),
                     mask_logits=mask_logits,
                     mask_id=mask_id,
-                    score=scores[i],
+                    score=limited_score(scores[i]),
                     stability=stability[i],
                     predicted_iou=predicted_iou[i],
                 )

@@ -92,6 +92,17 @@ def test_auto_gives_the_outputs_that_the_architecture_names(served, image_id):
         assert mask["score"] == pytest.approx(min(max(mask["predicted_iou"], 0.0), 1.0), abs=1e-6)
 
 
+def test_masks_are_ordered_by_their_predicted_iou_also_where_it_is_negative(served, image_id):
+    client, _, reference = served
+    prompt = prompt_of(reference.call("box_single"))  # no point, so no mask agrees with one
+
+    (masks,) = segment(client, image_id, prompt, multimask=4, format="none")
+
+    found = [mask["predicted_iou"] for mask in masks]
+    assert found == sorted(found, reverse=True)
+    assert sum(iou < 0 for iou in found) > 1, "fewer than two would have the order of the limited scores too"
+
+
 def test_the_model_is_described_with_its_rules(served):
     client, name, _ = served
     entry = architecture(name)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.manifest import Ranking
+from service.manifest import Ranking, limited_score
 from service.sam.masks import rank
 
 ALL = (0, 1, 2, 3)
@@ -23,20 +23,21 @@ choices = st.lists(st.sampled_from(ALL), min_size=1, max_size=4, unique=True)
 
 
 @given(rules, hostile, hostile)
-def test_a_score_lies_in_0_to_1_or_is_missing(rule, stability, predicted_iou):
-    scores = rule.scores(stability, predicted_iou)
+def test_a_limited_score_lies_in_0_to_1_or_is_missing(rule, stability, predicted_iou):
+    scores = [limited_score(score) for score in rule.scores(stability, predicted_iou)]
 
     assert len(scores) == 4
     assert all(math.isnan(score) or 0.0 <= score <= 1.0 for score in scores)
 
 
 @given(rules, stabilities, st.lists(st.floats(-2, 2), min_size=4, max_size=4))
-def test_a_score_is_the_clipped_sum_of_bias_stability_and_predicted_iou(rule, stability, predicted_iou):
+def test_a_score_is_the_sum_of_bias_stability_and_predicted_iou(rule, stability, predicted_iou):
     scores = rule.scores(stability, predicted_iou)
 
     for k in ALL:
         total = rule.bias[k] + rule.stability * stability[k] + rule.predicted_iou * predicted_iou[k]
-        assert scores[k] == pytest.approx(min(1.0, max(0.0, total)), abs=1e-12)
+        assert scores[k] == pytest.approx(total, abs=1e-12)
+        assert limited_score(scores[k]) == pytest.approx(min(1.0, max(0.0, total)), abs=1e-12)
 
 
 @given(stabilities, hostile)
@@ -54,7 +55,9 @@ def test_nan_in_a_term_that_counts_makes_the_score_missing():
 
     assert math.isnan(scores[0])
     assert math.isnan(scores[1])
-    assert scores[2:] == (0.75, 0.0)
+    assert scores[2:] == (0.75, -INF)
+    assert limited_score(scores[3]) == 0.0
+    assert math.isnan(limited_score(scores[0]))
 
 
 def test_scores_need_a_number_for_each_output():
@@ -102,9 +105,20 @@ def test_a_bias_keeps_output_0_first_unless_another_is_higher_by_more(stability,
 
     first = rank(rule.scores(stability, [0.0] * 4), ALL)[0]
 
-    # Scores are at most 1, and equal scores are ordered by index.
-    is_beaten = max(stability[1:]) > min(1.0, margin + stability[0])
+    # Equal scores are ordered by index.
+    is_beaten = max(stability[1:]) > margin + stability[0]
     assert (first != 0) is is_beaten
+
+
+@pytest.mark.parametrize(
+    "predicted_iou", [(1.5, 1.02, 1.01, 1.04), (0.1, -0.3, -0.4, -0.1)], ids=["above 1", "below 0"]
+)
+def test_predicted_ious_outside_0_to_1_order_masks_as_callers_of_the_official_predictors_do(predicted_iou):
+    rule = Ranking(stability=0.0, predicted_iou=1.0)
+
+    order = rank(rule.scores((1.0, 1.0, 1.0, 1.0), predicted_iou), (1, 2, 3))
+
+    assert order == (3, 1, 2)
 
 
 @given(rules, stabilities)

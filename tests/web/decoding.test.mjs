@@ -8,7 +8,7 @@ import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
 import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
 import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
 import { MaskCleaner, withBoxOfMask } from "../../service/web/browser_decoding/cleanup.js";
-import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
+import { candidates, limitedScore, maskCount, preferAgreeing, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
 import { filterRuns } from "../../service/web/browser_decoding/run_pieces.js";
 import { MaskEncoder, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
 
@@ -62,6 +62,7 @@ test("outputs have the service's scores to the last bit, and its order", () => {
     const found = scoresOf(ranking, new Float32Array(bytesOf(stability)), new Float32Array(bytesOf(predictedIou)));
 
     assert.deepEqual(found, Array.from(new Float64Array(bytesOf(scores))), JSON.stringify(ranking));
+    assert.deepEqual(found.map(limitedScore), Array.from(new Float64Array(bytesOf(rest.limited))));
     assert.deepEqual(rank(found, indices), order);
     assert.deepEqual(rank(preferAgreeing(found, rest.agrees), indices), rest.preferred);
   }

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco
 from support.browser import needed_program
 
-from service.manifest import AutoMasks, Ranking
+from service.manifest import AutoMasks, Ranking, limited_score
 from service.sam.cleanup import MaskCleaner
 from service.sam.enlarged_pieces import MarkedPixels, filter_enlarged, marked_pixels
 from service.sam.mask_pieces import filter_pieces
@@ -180,6 +180,7 @@ def ranking_cases():
                     "stability": text(stability),
                     "predictedIou": text(predicted_iou),
                     "scores": text(np.array(scores)),
+                    "limited": text(np.array([limited_score(score) for score in scores])),
                     "indices": indices,
                     "order": rank(scores, indices),
                     "agrees": (agrees := random.random(4) < 0.5).tolist(),

@@ -44,10 +44,10 @@ class PointOutputs:
         return PointOutputs(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def chosen(self, ranking: Ranking) -> tuple[NDArray[np.int64], Doubles, Doubles]:
-        """Return the output that a rule ranks first, its true IoU and its score, (n,) each."""
+        """Return the output that a rule ranks first, its true IoU and its score as answers state it, (n,) each."""
         scores = scores_of(ranking, self.stability, self.predicted_iou)
         first, every = order_of(scores)[:, 0], np.arange(len(self))
-        return first, self.iou[every, first], scores[every, first]
+        return first, self.iou[every, first], scores[every, first].clip(0.0, 1.0)
 
 
 def point_outputs(

@@ -12,7 +12,7 @@ Doubles = NDArray[np.float64]
 
 
 def scores_of(ranking: "Ranking", stability: NDArray[np.floating], predicted_iou: NDArray[np.floating]) -> Doubles:
-    """Return the scores of the outputs of P prompts.
+    """Return the scores of the outputs of P prompts, by which they are ordered.
 
     Args:
         ranking: Ranking rule of the model.
@@ -20,7 +20,7 @@ def scores_of(ranking: "Ranking", stability: NDArray[np.floating], predicted_iou
         predicted_iou: Predicted IoUs, (P, 4).
 
     Returns:
-        (P, 4), 0..1; NaN where a term that counts is NaN.
+        (P, 4), not bounded; NaN where a term that counts is NaN.
     """
     rows = zip(stability.tolist(), predicted_iou.tolist(), strict=True)
     return np.array([ranking.scores(*row) for row in rows], np.float64).reshape(stability.shape)

@@ -60,7 +60,7 @@ class Predictions:
         mask_logits: Logits of the masks, (P, n, 256, 256).
         predicted_iou: IoU that the model predicts, (P, n).
         stability: Stability scores, (P, n), 0..1.
-        score: Score by which the model orders the masks of a prompt, (P, n), 0..1.
+        score: Score by which the model orders the masks of a prompt, (P, n), not bounded.
     """
 
     mask_logits: Floats

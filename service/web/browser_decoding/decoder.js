@@ -13,7 +13,7 @@ import { MASK_SIZE, tokensOf } from "./letterbox.js";
 import { toFloat16, toFloat32 } from "../client/float16.js";
 import { base64OfBytes, decodeLogits } from "../client/masks.js";
 import { MaskCleaner, withBoxOfMask } from "./cleanup.js";
-import { candidates, maskCount, preferAgreeing, rank, scoresOf } from "./ranking.js";
+import { candidates, limitedScore, maskCount, preferAgreeing, rank, scoresOf } from "./ranking.js";
 import { MaskEncoder } from "./mask_runs.js";
 
 const TOKENS_SHAPE = [4096, 256];
@@ -122,7 +122,7 @@ export class Decoder {
       const logits = cleanup === "auto" ? cleaner.clean(outputs[index]) : outputs[index];
       return {
         ...this.#maskEncoder.encode(logits, cleanup === "auto" ? cleaner.markedPixels : null),
-        score: scores[index],
+        score: limitedScore(scores[index]),
         stability: stability[index],
         predicted_iou: predictedIou[index],
         mask_id: "", // the service does not have this mask; a refinement sends its logits

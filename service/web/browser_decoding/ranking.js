@@ -53,7 +53,7 @@ export function preferAgreeing(scores, agrees) {
 }
 
 /**
- * The score of each output, 0..1.
+ * The score of each output, not bounded, for the order; see `limitedScore`.
  *
  * The terms are added in the service's order, so that both agree to the last bit.
  *
@@ -67,8 +67,18 @@ export function scoresOf(ranking, stability, predictedIou) {
     let score = bias;
     if (ranking.stability) score += ranking.stability * stability[i];
     if (ranking.predicted_iou) score += ranking.predicted_iou * predictedIou[i];
-    return score < 0 ? 0 : score > 1 ? 1 : score; // NaN stays NaN
+    return score;
   });
+}
+
+/**
+ * A score limited to 0..1, as answers state it. NaN stays NaN.
+ *
+ * @param {number} score
+ * @returns {number}
+ */
+export function limitedScore(score) {
+  return score < 0 ? 0 : score > 1 ? 1 : score;
 }
 
 /**
@@ -79,8 +89,11 @@ export function scoresOf(ranking, stability, predictedIou) {
  * @returns {number[]}
  */
 export function rank(scores, indices) {
-  const key = (index) => (Number.isNaN(scores[index]) ? -Infinity : scores[index]);
-  return [...indices].sort((a, b) => (key(a) === key(b) ? a - b : key(b) - key(a)));
+  const isMissing = (index) => Number.isNaN(scores[index]);
+  return [...indices].sort((a, b) => {
+    if (isMissing(a) !== isMissing(b)) return Number(isMissing(a)) - Number(isMissing(b));
+    return isMissing(a) || scores[a] === scores[b] ? a - b : scores[b] - scores[a];
+  });
 }
 
 function isAmbiguous(prompt) {

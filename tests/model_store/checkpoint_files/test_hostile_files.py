@@ -107,12 +107,26 @@ def test_no_function_of_a_file_is_called(tmp_path, function, protocol):
     assert not trace.exists()
 
 
+def test_the_advice_about_parameters_gives_a_file_that_is_read(tmp_path):
+    arrays = {"a": torch.nn.Parameter(torch.ones(2))}
+    torch.save(arrays, tmp_path / "old.pth")
+    with pytest.raises(CheckpointError, match=r"value\.detach") as refused:
+        read_checkpoint(tmp_path / "old.pth")
+
+    advice = str(refused.value).partition("is installed: ")[2].replace("new.pth", str(tmp_path / "new.pth"))
+    exec(advice, {"torch": torch, "arrays": arrays})
+
+    assert read_checkpoint(tmp_path / "new.pth").shapes == {"a": (2,)}
+
+
 @pytest.mark.parametrize(
     ("pickled", "words"),
     [
         (b"\x80\x02ctinysam.modeling.sam\nSam\n)\x81.", r"tinysam\.modeling\.sam\.Sam.*model object.*state_dict"),
         (b"\x80\x02cultralytics.nn.tasks\nSegmentationModel\n)\x81.", "YOLO or FastSAM"),
-        (b"\x80\x02ctorch._utils\n_rebuild_parameter\n.", "only plain arrays.*weights_only"),
+        (b"\x80\x02ctorch._utils\n_rebuild_parameter\n.", r"only plain arrays.*value\.detach\(\)"),
+        (b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81.", "model object.*state_dict"),
+        (b"\x80\x02ctorch.storage\nUntypedStorage\n.", "only plain arrays.*weights_only"),
         (b"\x80\x02ccollections\nOrderedDict\n(lR.", "opcode LIST"),
         (b"\x80\x02ccollections\nOrderedDict\n}\x85R.", "a call that does not make"),
         (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
