@@ -75,7 +75,7 @@ def read_pickle(content: bytes, find_storage: FindStorage) -> object:
             first such class.
     """
     if len(content) > MAX_PICKLE_BYTES:
-        raise CheckpointError(f"has an index of {len(content)} bytes, more than the {MAX_PICKLE_BYTES} that are read")
+        raise CheckpointError(f"has an index of more than the {MAX_PICKLE_BYTES} bytes that are read")
     machine = _Machine(find_storage)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
@@ -180,6 +180,9 @@ class _Machine:
 
     def _stack_global(self, _: None) -> None:
         attribute, module = self.pop(), self.pop()
+        # The text of nested lists may be of any length, so only names are put into one.
+        if not isinstance(attribute, str) or not isinstance(module, str):
+            raise ValueError("a class whose name is no text")
         self._push_global(f"{module}.{attribute}")
 
     def _push_global(self, name: str) -> None:
@@ -251,7 +254,7 @@ def _integers(values: object) -> tuple[int, ...]:
 def _foreign_class(name: str) -> str:
     """Return a sentence about a class that is not read."""
     package = name.partition(".")[0]
-    kind = f"contains objects of the class {name}"
+    kind = f"contains objects of the class {name[:100]}"
     if package in {"torch", "collections", "builtins", "numpy"}:
         return f"{kind}; only plain arrays by name are read. {RESAVE}"
     if package == "ultralytics":

@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from model_store.architectures import ARCHITECTURES, Architecture, ImageSize, architecture
-from model_store.checkpoint_files.comparison import check_arrays
+from model_store.checkpoint_files.comparison import check_arrays, is_finite
 from model_store.checkpoint_files.errors import CheckpointError
 from model_store.checkpoint_files.expected import DECODER, ENCODER, part_arrays
 from model_store.checkpoint_files.reading import CheckpointFile, read_checkpoint
@@ -127,7 +126,7 @@ def _decoder(path: Path, architecture_name: str | None) -> tuple[CheckpointFile,
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     kept = CheckpointFile(tensors)
-    if bad := [key for key in tensors if not np.isfinite(kept.arrays[key]).all()]:
+    if bad := [key for key in tensors if not is_finite(kept.arrays[key])]:
         raise CheckpointError(f"{path}: {bad[0]} is not finite")
     return kept, entry
 
