@@ -56,8 +56,8 @@ class PartialDownload:
     def store_etag(self, url: str, etag: str) -> None:
         """Store the entity tag with which a URL sent the bytes.
 
-        Weak tags do not promise equal bytes and are not stored, nor are those that no request could contain. Of the URL only a hash is stored, since a URL may hold
-        credentials.
+        Weak tags do not promise equal bytes and are not stored, nor are those that no request could contain. Of the
+        URL only a hash is stored, since a URL may hold credentials.
 
         Args:
             url: Address that sent the bytes.

@@ -181,9 +181,11 @@ class _Machine:
     def _stack_global(self, _: None) -> None:
         attribute, module = self.pop(), self.pop()
         # The text of nested lists may be of any length, so only names are put into one.
-        if not isinstance(attribute, str) or not isinstance(module, str):
-            raise ValueError("a class whose name is no text")
-        self._push_global(f"{module}.{attribute}")
+        match module, attribute:
+            case str(), str():
+                self._push_global(f"{module}.{attribute}")
+            case _:
+                raise ValueError("a class whose name is no text")
 
     def _push_global(self, name: str) -> None:
         if name not in _ALLOWED:

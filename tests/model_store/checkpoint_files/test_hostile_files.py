@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from model_store.checkpoint_files import CheckpointError, read_checkpoint
+from model_store.checkpoint_files.comparison import check_finite
 from model_store.checkpoint_files.pickled import MAX_OPCODES, MAX_PICKLE_BYTES, read_pickle
 from model_store.checkpoint_files.stored_tensor import Storage
 from model_store.checkpoint_files.torch_file import MAX_DIRECTORY_BYTES
+from model_store.command_errors import line_and_exit_code
 
 
 def no_storage(key, dtype, elements):
@@ -180,6 +182,19 @@ def test_a_product_of_large_sizes_is_not_computed():
 
     with pytest.raises(CheckpointError, match="larger than any file"):
         read_pickle(pickled, lambda *_: Storage("float32", np.zeros(16, np.uint8)))
+
+
+def test_numbers_that_float32_cannot_hold_are_not_finite():
+    with pytest.raises(CheckpointError, match=r"1 not finite: large\."):
+        check_finite({"large": np.array([1e300]), "usual": np.array([1.0])}, ["large", "usual"], "a checkpoint")
+
+
+def test_the_line_of_an_error_holds_no_control_characters():
+    error = CheckpointError("unexpected:\n a\x1b[2J\ud800 \u202eß")
+
+    line, _ = line_and_exit_code(error)
+
+    assert line == r"error: unexpected: a\x1b[2J\ud800 \u202eß"
 
 
 def test_the_steps_of_a_pickle_are_bounded():
