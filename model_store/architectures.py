@@ -170,4 +170,4 @@ def architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     except KeyError:
         known = ", ".join(ARCHITECTURES)
-        raise UnknownArchitectureError(f"{name!r} is not a known architecture; there are {known}.") from None
+        raise UnknownArchitectureError(f"{name[:100]!r} is not a known architecture; there are {known}.") from None

@@ -19,4 +19,10 @@ def line_and_exit_code(error: BaseException) -> tuple[str, int]:
         message, exit_code = "interrupted; repeat the command to resume a download where it stopped", 1
     else:
         message, exit_code = str(error), 1
-    return "error: " + " ".join(message.split()), exit_code
+    return f"error: {printable(message)}", exit_code
+
+
+def printable(text: str) -> str:
+    """Return a text in one line without control characters, which a hostile file could send to the terminal."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)

@@ -18,6 +18,7 @@ from model_store.partial_download import PartialDownload, open_partial_download
 OnProgress = Callable[[int, int | None], None]
 OnNotice = Callable[[str], None]
 
+_MAX_LENGTH_DIGITS: Final = 18
 RETRY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -103,7 +104,7 @@ def fetch(
             timeout=httpx.Timeout(limits.read_s, connect=limits.connect_s),
             follow_redirects=True,
             max_redirects=5,
-            event_hooks={"request": [_refuse_request]},
+            event_hooks={"response": [refuse_redirect]},
         ) as client,
     ):
         transfer = _Transfer(client, partial, size_bytes, largest, sha256, limits, on_progress)
@@ -240,7 +241,7 @@ class _Transfer:
             total = response.headers.get("Content-Length", "")
         elif not stated_range.startswith(f"bytes {offset}-"):
             raise _MirrorError("the server sent a different range than the requested one")
-        stated = int(total) if total.isdecimal() else None
+        stated = int(total) if total.isdecimal() and len(total) <= _MAX_LENGTH_DIGITS else None
         if stated is not None and stated != (self.size_bytes or stated):
             raise _MirrorError(f"the file there has {total} bytes, {self.size_bytes} were expected")
         if stated is not None and stated > self.max_bytes:
@@ -286,17 +287,35 @@ def _url_problem(url: httpx.URL | str) -> str | None:
     """Return the reason why a URL is not allowed, or None: https everywhere, http only to this machine."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # the second one from a host that is no IDNA name
         return f"not a URL ({error})"
-    if parsed.host and (parsed.scheme == "https" or (parsed.scheme == "http" and _is_loopback(parsed.host))):
+    if host and (parsed.scheme == "https" or (parsed.scheme == "http" and _is_loopback(host))):
         return None
     return "only https is allowed, and http to this machine"
 
 
-def _refuse_request(request: httpx.Request) -> None:
-    """Check every request, so that a redirect cannot lead to an address that is not allowed as a URL."""
-    if problem := _url_problem(request.url):
-        raise _MirrorError(f"redirected to {shown_url(request.url)}: {problem}")
+def refuse_redirect(response: httpx.Response) -> None:
+    """Check where a redirect leads, before httpx follows it. From outside, it may not lead into this network."""
+    if not response.has_redirect_location:
+        return
+    try:
+        target = response.url.join(response.headers["Location"])
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise _MirrorError(f"redirected to something that is not a URL ({error})") from error
+    problem = _url_problem(target)
+    if problem is None and _is_private(target.host) and not _is_private(response.url.host):
+        problem = "an address inside this network"
+    if problem is not None:
+        raise _MirrorError(f"redirected to {shown_url(target)}: {problem}")
+
+
+def _is_private(host: str) -> bool:
+    """Return whether a host is this machine, or an address that is not of the public internet."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_loopback(host: str) -> bool:

@@ -56,14 +56,14 @@ class PartialDownload:
     def store_etag(self, url: str, etag: str) -> None:
         """Store the entity tag with which a URL sent the bytes.
 
-        Weak tags do not promise equal bytes and are not stored. Of the URL only a hash is stored, since a URL may hold
-        credentials.
+        Weak tags do not promise equal bytes and are not stored, nor are those that no request could contain. Of the
+        URL only a hash is stored, since a URL may hold credentials.
 
         Args:
             url: Address that sent the bytes.
             etag: Value of the ETag header; empty for none.
         """
-        if etag.startswith('"'):
+        if etag.startswith('"') and etag.isascii() and etag.isprintable():
             self._etag_path.write_text(f"{_url_hash(url)} {etag}")
         else:
             self._etag_path.unlink(missing_ok=True)
@@ -71,8 +71,8 @@ class PartialDownload:
     def etag(self, url: str) -> str | None:
         """Return the entity tag with which this URL sent the bytes; None for another URL or without a tag."""
         try:
-            url_hash, _, etag = self._etag_path.read_text().partition(" ")
-        except OSError:
+            url_hash, _, etag = self._etag_path.read_text(encoding="ascii").partition(" ")
+        except (OSError, UnicodeDecodeError):
             return None
         return etag if url_hash == _url_hash(url) else None
 

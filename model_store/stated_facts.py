@@ -1,6 +1,7 @@
 """Facts about weights that the user states on the command line, and what the catalogue knows instead."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def measured_values(measured: list[str] | None) -> dict[str, float]:
             values[key.strip()] = float(value)
         except ValueError:
             raise UsageError(f"--measured takes NAME=VALUE with a number, not {item!r}") from None
+        if not math.isfinite(values[key.strip()]):
+            raise UsageError(f"--measured takes finite numbers, not {item!r}")
     return values
 
 

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from service.regular_files import read_regular_file
+
 TIMINGS_NAME: Final = "timings.json"
 TIME_LIMIT_S: Final = 600.0
-_MAX_FILE_CHARACTERS: Final = 10_000
+_MAX_FILE_BYTES: Final = 10_000
+_MAX_NUMBER: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,9 @@ def store_timings(directory: Path, timings: Timings) -> None:
 def stored_timings(directory: Path) -> Timings | None:
     """Return the times of a model, if they are known and were measured on a processor of this machine's name."""
     try:
-        with (directory / TIMINGS_NAME).open(encoding="utf-8") as file:
-            timings = _timings(json.loads(file.read(_MAX_FILE_CHARACTERS)))
-    except (OSError, ValueError):  # absent, or edited: the model is listed without times
+        content = read_regular_file(directory / TIMINGS_NAME, _MAX_FILE_BYTES, follows_links=True)
+        timings = _timings(json.loads(content[:_MAX_FILE_BYTES]))
+    except (OSError, ValueError, RecursionError):  # absent, or edited: the model is listed without times
         return None
     return timings if timings.processor == processor_name() else None
 
@@ -91,6 +94,6 @@ def _timings(content: Any) -> Timings:
     if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Timings)}:
         raise ValueError("not the members of timings")
     numbers = (content["encode_s"], content["click_s"], content["threads"])
-    if not all(isinstance(number, int | float) and 0 < number < float("inf") for number in numbers):
-        raise ValueError("a number is not positive")
+    if not all(isinstance(number, int | float) and 0 < number <= _MAX_NUMBER for number in numbers):
+        raise ValueError("a number is not positive, or too large")
     return Timings(float(numbers[0]), float(numbers[1]), int(numbers[2]), str(content["processor"]))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from service.regular_files import read_regular_file
 from service.sam.granularity import MAX_PROPOSALS
 from service.sam.masks import MaskChoice
 
@@ -28,6 +29,7 @@ DEFAULT_ENCODER = "RepViT-M1"
 DEFAULT_IMAGE_SIZE: Literal[1024] = 1024
 DEFAULT_NORM_EPSILON = 1e-5
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 20
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
 # The outputs of `prepare` and inputs of `decoder`, in this order (docs/explanation/model.md, section 5.1).
 STATE_NAMES = ("keys", "keys0", "queries0")
@@ -106,6 +108,9 @@ def limited_score(score: float) -> float:
     return min(max(score, 0.0), 1.0)  # in this order of arguments NaN stays NaN
 
 
+_Mean = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
+_Deviation = Annotated[float, Field(ge=1e-4, le=1e4, allow_inf_nan=False)]
+_Figure = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no other numbers
 # Indices of the decoder's four outputs.
 _Output = Annotated[int, Field(ge=0, le=3)]
 
@@ -162,8 +167,8 @@ class Manifest(BaseModel):
     image_size: ImageSize = Field(
         description="Side of the encoder's square input, pixels; 512 since version 5. Prompts have 1024 always."
     )
-    mean: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
-    std: tuple[float, float, float] = Field(description="Per RGB channel, 0..255 scale.")
+    mean: tuple[_Mean, _Mean, _Mean] = Field(description="Per RGB channel, 0..255 scale.")
+    std: tuple[_Deviation, _Deviation, _Deviation] = Field(description="Per RGB channel, 0..255 scale.")
     mask_threshold: float = Field(
         ge=0.0, le=0.0, description="A pixel belongs to the mask when its logit is above this."
     )
@@ -195,7 +200,7 @@ class Manifest(BaseModel):
     licence: str
     trained: bool
     training_data: str
-    measured: Mapping[str, float] = Field(description="Quality by name, for instance mIoU per prompt kind, 0..1.")
+    measured: Mapping[str, _Figure] = Field(description="Quality by name, for instance mIoU per prompt kind, 0..1.")
     notes: str
     parity: Mapping[str, float] = Field(
         description="Largest absolute difference, ONNX Runtime against torch, by output, on random prompts."
@@ -301,6 +306,22 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def read_manifest(directory: Path) -> bytes:
+    """Return the content of `directory`/manifest.json.
+
+    Raises:
+        ManifestError: There is no such file, or it is too large.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        content = read_regular_file(path, MAX_MANIFEST_BYTES, follows_links=True)
+    except OSError as error:
+        raise ManifestError(f"{path}: no readable manifest ({error})") from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{path}: no readable manifest (it has more than {MAX_MANIFEST_BYTES} bytes)")
+    return content
+
+
 def load_manifest(directory: Path) -> Manifest:
     """Read `directory`/manifest.json.
 
@@ -312,8 +333,8 @@ def load_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_NAME
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_manifest(directory).decode()
+    except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: no readable manifest ({error})") from error
     try:
         manifest = Manifest.model_validate_json(text)
@@ -340,15 +361,20 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
     for file in manifest.files:
         path = directory / file.file
         try:
-            data = path.read_bytes()
+            data = read_regular_file(path, file.size_bytes, follows_links=True)
         except OSError as error:
-            raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+            raise ManifestError(f"{path}: cannot be read ({error.strerror or 'it is not a file'})") from error
         found = hashlib.sha256(data).hexdigest()
         if len(data) != file.size_bytes or found != file.sha256:
             raise ManifestError(
-                f"{path}: {len(data)} bytes with SHA-256 {found}, "
+                f"{path}: {_length(data, file)} bytes with SHA-256 {found}, "
                 f"the manifest promises {file.size_bytes} bytes with {file.sha256}"
             )
+
+
+def _length(data: bytes, file: ArtifactFile) -> str:
+    """Return the length of a file's content, of which at most one byte more than expected is read."""
+    return str(len(data)) if len(data) <= file.size_bytes else f"more than {file.size_bytes}"
 
 
 def _graph_names(manifest: Manifest) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def check_arrays(
 
 
 def check_finite(arrays: Mapping[str, NDArray[Any]], keys: Iterable[str], name: str) -> None:
-    """Read arrays and check that every number is finite.
+    """Read arrays and check that every number is finite, also as float32, in which the graphs compute.
 
     Args:
         arrays: Arrays by key.
@@ -86,7 +86,13 @@ def check_finite(arrays: Mapping[str, NDArray[Any]], keys: Iterable[str], name: 
     Raises:
         CheckpointError: Names the first arrays with a number that is infinite or none at all.
     """
-    _raise_for([_named("not finite", (key for key in keys if not np.isfinite(arrays[key]).all()))], name)
+    _raise_for([_named("not finite", (key for key in keys if not is_finite(arrays[key])))], name)
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Return whether every number of an array is finite as float32."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
 
 
 def _raise_for(problems: list[str], name: str, *, hint: str = "") -> None:
@@ -120,5 +126,5 @@ def _hint(expected: Mapping[str, ArrayForm], keys: list[str]) -> str:
         return " It has no image encoder: such a decoder is used together with an encoder, see 'import --encoder'."
     prefix = keys[0].split(".")[0] + "." if keys else ""
     if keys and all(key.removeprefix(prefix) in expected for key in keys if key.startswith(prefix)):
-        return f" The keys have a prefix {prefix!r} that an official file does not have."
+        return f" The keys have a prefix {prefix[:100]!r} that an official file does not have."
     return ""

@@ -75,7 +75,7 @@ def read_pickle(content: bytes, find_storage: FindStorage) -> object:
             first such class.
     """
     if len(content) > MAX_PICKLE_BYTES:
-        raise CheckpointError(f"has an index of {len(content)} bytes, more than the {MAX_PICKLE_BYTES} that are read")
+        raise CheckpointError(f"has an index of more than the {MAX_PICKLE_BYTES} bytes that are read")
     machine = _Machine(find_storage)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
@@ -180,7 +180,12 @@ class _Machine:
 
     def _stack_global(self, _: None) -> None:
         attribute, module = self.pop(), self.pop()
-        self._push_global(f"{module}.{attribute}")
+        # The text of nested lists may be of any length, so only names are put into one.
+        match module, attribute:
+            case str(), str():
+                self._push_global(f"{module}.{attribute}")
+            case _:
+                raise ValueError("a class whose name is no text")
 
     def _push_global(self, name: str) -> None:
         if name not in _ALLOWED:
@@ -251,7 +256,7 @@ def _integers(values: object) -> tuple[int, ...]:
 def _foreign_class(name: str) -> str:
     """Return a sentence about a class that is not read."""
     package = name.partition(".")[0]
-    kind = f"contains objects of the class {name}"
+    kind = f"contains objects of the class {name[:100]}"
     if "parameter" in name.lower() and package == "torch":
         # Loaded and saved again they would be parameters once more.
         return (

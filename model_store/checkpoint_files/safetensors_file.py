@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_store.checkpoint_files.errors import CheckpointError, first_line
 from model_store.checkpoint_files.pickled import MAX_TENSORS
-from model_store.checkpoint_files.stored_tensor import STORED_TYPES, Storage, StoredTensor, dense
+from model_store.checkpoint_files.stored_tensor import STORED_TYPES, Storage, StoredTensor, check_sizes, dense
 
 MAX_INDEX_BYTES = 16 * 2**20
 _TYPES: Mapping[str, str] = {
@@ -66,6 +66,7 @@ def _tensor(entry: Mapping[str, Any], content: NDArray[np.uint8]) -> StoredTenso
         raise CheckpointError(f"contains numbers of the format {str(dtype)[:20]!r}, which are not read")
     if not all(type(size) is int and size >= 0 for size in (begin, end, *shape)):
         raise ValueError("a size or position is not a number")
+    check_sizes(shape)
     name = _TYPES[dtype]
     if end > len(content) or end - begin != math.prod(shape) * STORED_TYPES[name].itemsize:
         raise ValueError("an array does not lie inside the file")

@@ -1,7 +1,7 @@
 """One array of a checkpoint file, not read before it is asked for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ STORED_TYPES: Mapping[str, np.dtype[Any]] = {
     "bool": np.dtype("?"),
 }
 _MAX_DIMENSIONS = 8
+_MAX_SIZE = 2**48
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ class StoredTensor:
         Raises:
             ValueError: A number would be outside the storage, or one number would stand for several.
         """
-        if len(self.shape) != len(self.strides) or len(self.shape) > _MAX_DIMENSIONS:
+        if len(self.shape) != len(self.strides):
             raise ValueError(f"an array has {len(self.shape)} dimensions and {len(self.strides)} strides")
-        if min((self.offset, *self.shape, *self.strides)) < 0:
-            raise ValueError("an array has a negative offset, size or stride")
+        check_sizes(self.shape)
+        if not all(0 <= number <= _MAX_SIZE for number in (self.offset, *self.strides)):
+            raise ValueError("an array has a negative offset or stride, or one larger than any file")
         count = math.prod(self.shape)
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
         if count and (last >= self.storage.elements or count > self.storage.elements):
@@ -95,6 +97,21 @@ class StoredTensor:
             steps = tuple(stride * stored.itemsize for stride in self.strides)
             numbers = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
         return (numbers.astype("<u4") << 16).view("<f4") if self.dtype == BFLOAT16 else numbers
+
+
+def check_sizes(shape: Sequence[int]) -> None:
+    """Refuse a shape whose product would take long to compute.
+
+    Args:
+        shape: Sizes of the axes.
+
+    Raises:
+        ValueError: There are too many axes, or a size is negative or larger than any file.
+    """
+    if len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"an array has {len(shape)} dimensions")
+    if not all(0 <= size <= _MAX_SIZE for size in shape):
+        raise ValueError("an array has a negative size, or one larger than any file")
 
 
 def dense(storage: Storage, shape: tuple[int, ...]) -> StoredTensor:

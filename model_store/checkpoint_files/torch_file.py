@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.checkpoint_files.errors import CheckpointError, first_line
-from model_store.checkpoint_files.pickled import RESAVE, read_pickle
+from model_store.checkpoint_files.pickled import MAX_PICKLE_BYTES, RESAVE, read_pickle
 from model_store.checkpoint_files.stored_tensor import STORED_TYPES, Storage
 
 MAX_DIRECTORY_BYTES = 4 * 2**20
 """Largest directory of the archive. That of the largest model of the family has 0.2 MB."""
 
 _ZIP_SIGNATURE = b"PK"
+_LITTLE = b"little"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 # The pickle of a large integer, with which torch's files of before version 1.6 begin.
 _LEGACY_SIGNATURE = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -75,11 +76,13 @@ class _Archive:
                 "is a TorchScript program, not arrays. Save the arrays of the model it was made from, or, where torch "
                 "is installed: torch.save(torch.jit.load('old.pt', 'cpu').state_dict(), 'new.pth')"
             )
-        if bytes(members.get(f"{self.folder}byteorder", np.frombuffer(b"little", np.uint8))) != b"little":
+        order = members.get(f"{self.folder}byteorder")
+        if order is not None and order[: len(_LITTLE) + 1].tobytes() != _LITTLE:
             raise CheckpointError(f"has numbers that are not little-endian. {RESAVE}")
 
     def content(self) -> object:
-        return read_pickle(self.members[f"{self.folder}data.pkl"].tobytes(), self._storage)
+        pickle = self.members[f"{self.folder}data.pkl"]
+        return read_pickle(pickle[: MAX_PICKLE_BYTES + 1].tobytes(), self._storage)
 
     def _storage(self, key: str, dtype: str, elements: int) -> Storage:
         member = self.members.get(f"{self.folder}data/{key}")

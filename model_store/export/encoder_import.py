@@ -8,15 +8,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from model_store.architectures import ARCHITECTURES, Architecture, ImageSize, architecture
-from model_store.checkpoint_files.comparison import check_arrays
+from model_store.checkpoint_files.comparison import check_arrays, is_finite
 from model_store.checkpoint_files.errors import CheckpointError
 from model_store.checkpoint_files.expected import DECODER, ENCODER, part_arrays
 from model_store.checkpoint_files.reading import CheckpointFile, read_checkpoint
 from model_store.checkpoint_files.recognition import recognise
+from model_store.command_errors import printable
 from model_store.export.answers import answers
 from model_store.export.convert import opset_of, write_click_graphs
 from model_store.export.encoder_wrapping import EncoderError, InputLayout, wrapped_encoder
@@ -74,6 +74,7 @@ def convert_encoder(
     """
     check_output_folder(directory, force=True)
     directory = directory.resolve()
+    file_name = Path(printable(encoder.name))  # names of files may hold bytes that are no text
     on_progress(f"reading {decoder}")
     file, entry = _decoder(decoder, architecture_name)
     on_progress(f"reading {encoder}")
@@ -96,11 +97,11 @@ def convert_encoder(
         on_progress("running the graphs")
         answers(graphs, graph.image_size)
         entry = dataclasses.replace(
-            entry, title=f"the encoder {encoder.name} with the decoder of {entry.title}",
+            entry, title=f"the encoder {file_name} with the decoder of {entry.title}",
             image_size=graph.image_size, summary="",
         )  # fmt: skip
         files = MadeFiles(graphs, archive, "served", weights, opset_of(graph.model), ("onnx", "onnxruntime"))
-        manifest = made_manifest(entry, files, name=name, info=info, encoder=encoder.stem[:80], upsample_mode=None)
+        manifest = made_manifest(entry, files, name=name, info=info, encoder=file_name.stem[:80], upsample_mode=None)
         (folder / MANIFEST_NAME).write_text(manifest_text(manifest), encoding="utf-8")
         on_progress("writing")
         move_to_output_folder(folder, directory)
@@ -127,7 +128,7 @@ def _decoder(path: Path, architecture_name: str | None) -> tuple[CheckpointFile,
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     kept = CheckpointFile(tensors)
-    if bad := [key for key in tensors if not np.isfinite(kept.arrays[key]).all()]:
+    if bad := [key for key in tensors if not is_finite(kept.arrays[key])]:
         raise CheckpointError(f"{path}: {bad[0]} is not finite")
     return kept, entry
 

@@ -114,6 +114,8 @@ def _load(path: Path) -> onnx.ModelProto:
         raise EncoderError(f"{path} has operators of {foreign[0]!r}, which ONNX Runtime alone does not have")
     if not model.graph.node:
         raise EncoderError(f"{path} is not a readable ONNX file: it has no graph")
+    if not any(entry.domain in {"", "ai.onnx"} for entry in model.opset_import):
+        raise EncoderError(f"{path} does not state the version of ONNX's operators")
     return model
 
 
@@ -126,7 +128,8 @@ def _input_of(model: onnx.ModelProto, layout: InputLayout) -> _Input:
         raise EncoderError(f"the encoder has {len(inputs)} inputs ({_names(inputs)}), not one image")
     (value,) = inputs
     if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        number = value.type.tensor_type.elem_type
+        kind = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"the type {number}"
         raise EncoderError(f"the encoder's input {value.name!r} is of {kind}, not of float32")
     sizes = _sizes(value)
     batch: int | None = 1

@@ -17,7 +17,7 @@ from service.inference.refinement_masks import RefinementMasks
 from service.inference.segment import Segmenter
 from service.inference.segmentation_builder import MaskFunctions
 from service.inference.served_models import ServedModel
-from service.manifest import MANIFEST_NAME, Manifest, ManifestError, load_manifest
+from service.manifest import MANIFEST_NAME, Manifest, ManifestError, load_manifest, read_manifest
 from service.native.masks import native_masks
 from service.sam.enlarged_pieces import filter_enlarged
 from service.sam.mask_pieces import filter_pieces
@@ -54,8 +54,7 @@ def load_model(settings: Settings, directory: Path) -> LoadedModel:
     Raises:
         ManifestError, ProviderUnavailable: The artifact cannot be served. The message gives the reason.
     """
-    # Before the runtime reads it: a manifest that is replaced in between counts as changed with the next reload.
-    sha256 = manifest_sha256(directory)
+    before, sha256 = _stamps(directory), manifest_sha256(directory)
     memory = ModelMemory()
     with memory.measure():
         runtime = Runtime(
@@ -72,7 +71,11 @@ def load_model(settings: Settings, directory: Path) -> LoadedModel:
     memory.artifact_bytes = sum(file.size_bytes for file in runtime.manifest.files)
     offers_files = settings.browser_runtime_dir is not None
     files = dict(read_model_files(directory, runtime.manifest)) if offers_files else {}
-    return LoadedModel(runtime, files, memory, sha256, read_model_card(directory, runtime.manifest))
+    card = read_model_card(directory, runtime.manifest)
+    # The files are compared with the manifest before they are loaded. New weights must not get the old fingerprint.
+    if _stamps(directory) != before:
+        raise ManifestError(f"{directory}: was changed while it was loaded. Load it again when it is complete")
+    return LoadedModel(runtime, files, memory, sha256, card)
 
 
 def manifest_sha256(directory: Path) -> str:
@@ -81,11 +84,21 @@ def manifest_sha256(directory: Path) -> str:
     Raises:
         ManifestError: There is no readable manifest.
     """
-    path = directory / MANIFEST_NAME
+    return hashlib.sha256(read_manifest(directory)).hexdigest()
+
+
+def _stamps(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Return what changes with the files of an artifact: inode, time of the last change, and size.
+
+    Raises:
+        ManifestError: There is no readable manifest, or a file is missing.
+    """
+    names = [MANIFEST_NAME, *(file.file for file in load_manifest(directory).files)]
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        found = {name: (directory / name).stat() for name in names}
     except OSError as error:
-        raise ManifestError(f"{path}: no readable manifest ({error})") from error
+        raise ManifestError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return {name: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in found.items()}
 
 
 def check_together(manifests: Sequence[Manifest]) -> None:

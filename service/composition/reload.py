@@ -80,17 +80,18 @@ class ModelReload:
                 "Another reload has not ended. GET /models shows when it has, then repeat this request.",
                 retry_after_s=1.0,
             )
-        self._task = asyncio.create_task(self._reload(names), name="reload models")
+        task = asyncio.create_task(self._reload(names), name="reload models")
+        self._task = task  # that of another request, when this one goes on after the wait
         # The client may have disconnected when it ends. Its outcome is in the log in any case.
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        done, _ = await asyncio.wait({self._task}, timeout=self._timeout_s)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
         if not done:
             raise DeadlineExceeded(
                 f"Loading the models takes longer than {self._timeout_s:g} s. It goes on. GET /models shows the models "
                 "that serve.",
                 retry_after_s=self._timeout_s,
             )
-        return self._task.result()
+        return task.result()
 
     async def aclose(self) -> None:
         """Let a reload in progress change nothing more. The process ends when the load of its current model has."""

@@ -17,6 +17,7 @@ from support.service_client import assert_problem, embed, open_client, point, se
 from support.service_process import ServiceProcess
 
 from service.api.routes.playground import RUNTIME_FILES
+from service.composition import models
 from service.errors import (
     EmbeddingNotFound,
     Forbidden,
@@ -26,9 +27,10 @@ from service.errors import (
     ReloadInProgress,
     Unauthorized,
 )
-from service.manifest import MANIFEST_NAME, Ranking
+from service.inference.backends.runtime import Runtime
+from service.manifest import MANIFEST_NAME, ManifestError, Ranking
 from service.sam.embedding import embedding_key
-from service.settings import BUNDLED_MODEL
+from service.settings import BUNDLED_MODEL, Settings
 
 from .conftest import LONG_REDIS_TIMEOUTS
 
@@ -187,6 +189,56 @@ def test_a_graph_that_onnx_runtime_refuses_changes_nothing(client, models_dir, a
     problem = assert_problem(client.post(RELOAD, json={"models": [MINE]}), ModelLoadFailed)
 
     assert "Nothing was changed" in problem["detail"]
+    assert served(client) == [LITE]
+
+
+@pytest.mark.parametrize("file", ["encoder.onnx", MANIFEST_NAME])
+def test_a_pipe_in_place_of_a_file_does_not_hold_reloads_up(client, models_dir, artifact, file):
+    folder = place(artifact, models_dir)
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+
+    response = client.post(RELOAD, json={"models": [LITE, MINE]})
+
+    assert response.status_code in {404, 422}, response.text  # a folder without a manifest file is no model
+    assert reload(client) == {LITE: "kept"}
+
+
+def test_each_of_many_reloads_at_once_gets_its_own_answer(service, client):
+    def ask(_: int) -> int:
+        return httpx.post(service.url + RELOAD, timeout=WAIT_S).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        found = set(pool.map(ask, range(120)))
+
+    assert found == {200, ReloadInProgress.status}
+
+
+@pytest.mark.parametrize("file", ["encoder.onnx", "decoder.onnx", MANIFEST_NAME])
+def test_an_artifact_that_changes_while_it_is_loaded_is_refused(tmp_path, artifact, file, monkeypatch):
+    folder = place(artifact, tmp_path)
+
+    class LoadedBeforeTheChange(Runtime):
+        def __init__(self, directory, **options):
+            super().__init__(directory, **options)
+            content = (directory / file).read_bytes()
+            (directory / file).unlink()
+            (directory / file).write_bytes(content)
+
+    monkeypatch.setattr(models, "Runtime", LoadedBeforeTheChange)
+
+    with pytest.raises(ManifestError, match="was changed while it was loaded"):
+        models.load_model(Settings(), folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"mean": [float("nan")] * 3}, {"std": [0, 1, 1]}, {"measured": {"a": float("inf")}}]
+)
+def test_a_manifest_with_numbers_that_mean_nothing_changes_nothing(client, models_dir, artifact, change):
+    path = place(artifact, models_dir) / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    assert_problem(client.post(RELOAD, json={"models": [MINE]}), ModelLoadFailed)
     assert served(client) == [LITE]
 
 

@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from support.file_server import FileServer, Reply
 
 from model_store.catalog import UsageError
-from model_store.fetch import FetchError, Limits, fetch, shown_url
+from model_store.fetch import FetchError, Limits, fetch, refuse_redirect, shown_url
 from model_store.partial_download import DownloadInUseError, open_partial_download
 
 DATA = random.Random(0).randbytes(300_000)
@@ -291,6 +292,45 @@ def test_a_redirect_away_from_https_is_refused_and_the_next_mirror_used(tmp_path
 
     assert "only https" in notices[0]
     assert (tmp_path / "m.pth").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    "location", ["javascript:1", "http://xn--/", "http://[::1", "//", "http://127.0.0.1:port/", "https://\xff\xfe./"]
+)
+def test_a_redirect_to_no_url_is_an_error_of_the_mirror(tmp_path, location):
+    with FileServer(front=Reply(redirect_to=location)) as server, pytest.raises(FetchError, match="could not fetch"):
+        fetch_data([server.url("front")], tmp_path / "m.pth")
+
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.1.2.3", "169.254.169.254", "[::1]", "[fd00::1]"])
+def test_a_redirect_from_outside_does_not_lead_into_this_network(host):
+    request = httpx.Request("GET", "https://mirror.example/m.pth")
+    response = httpx.Response(302, headers={"Location": f"https://{host}/m.pth"}, request=request)
+
+    with pytest.raises(Exception, match="an address inside this network"):
+        refuse_redirect(response)
+
+
+def test_a_tag_that_no_request_can_contain_is_not_sent(tmp_path):
+    with FileServer(model=Reply(DATA, etag='"\xe9"', break_after=1000)) as server:
+        with pytest.raises(FetchError):
+            fetch_data([server.url("model")], tmp_path / "m.pth")
+        server.replies["model"] = Reply(DATA, etag='"\xe9"')
+        fetch_data([server.url("model")], tmp_path / "m.pth")
+
+    assert "If-Range" not in server.requests[1].headers
+    assert (tmp_path / "m.pth").read_bytes() == DATA
+
+
+def test_a_damaged_tag_file_is_ignored(tmp_path):
+    (tmp_path / "m.pth.part").write_bytes(DATA[:1000])
+    (tmp_path / "m.pth.part.etag").write_bytes(b"\xff\xfe")
+    with FileServer(model=Reply(DATA)) as server:
+        fetch_data([server.url("model")], tmp_path / "m.pth")
+
+    assert names_in(tmp_path) == ["m.pth"]
 
 
 def test_redirects_in_a_circle_end(tmp_path):

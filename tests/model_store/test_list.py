@@ -124,8 +124,9 @@ def test_times_are_measured_and_listed_on_the_same_processor_only(models):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"encode_s": -1, "click_s": 1, "threads": 1, "processor": "x"}', "9" * 20_000, "\ud800"],
-    ids=["empty", "list", "no members", "negative", "long", "no text"],
+    ["", "[]", "{}", '{"encode_s": -1, "click_s": 1, "threads": 1, "processor": "x"}', "9" * 20_000, "\ud800",
+     "[" * 9999, f'{{"encode_s": {10**400}, "click_s": 1, "threads": 1, "processor": "x"}}'],
+    ids=["empty", "list", "no members", "negative", "long", "no text", "deep", "huge"],
 )  # fmt: skip
 def test_a_file_of_times_that_is_none_is_ignored(models, content):
     (models / "mine" / TIMINGS_NAME).write_bytes(content.encode("utf-8", "surrogatepass"))

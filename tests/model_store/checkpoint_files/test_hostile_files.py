@@ -12,12 +12,16 @@ import sys
 import time
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
 from model_store.checkpoint_files import CheckpointError, read_checkpoint
+from model_store.checkpoint_files.comparison import check_finite
 from model_store.checkpoint_files.pickled import MAX_OPCODES, MAX_PICKLE_BYTES, read_pickle
+from model_store.checkpoint_files.stored_tensor import Storage
 from model_store.checkpoint_files.torch_file import MAX_DIRECTORY_BYTES
+from model_store.command_errors import line_and_exit_code
 
 
 def no_storage(key, dtype, elements):
@@ -63,6 +67,7 @@ def test_the_tensor_of_these_tests_is_read_when_nothing_is_wrong_with_it(tmp_pat
         {"shape": (5,), "strides": (0,)},
         {"strides": (2, 2)},
         {"strides": (2**62, 1)},
+        {"shape": (2**62, 0)},
         {"strides": (-2, 1)},
         {"offset": 1},
         {"offset": -1},
@@ -149,6 +154,8 @@ def test_the_advice_about_parameters_gives_a_file_that_is_read(tmp_path):
         (b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.", "is damaged"),
         (b"\x80\x02\x82\x01.", "EXT1"),
         (b"\x80\x02P0\n.", "PERSID"),
+        (b"\x80\x04]" + b"]" * 5000 + b"a" * 5000 + b"]\x93.", "a class whose name is no text"),
+        (b"\x80\x04]q\x00" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(100)) + b"hd\x93.", "no text"),
     ],
 )  # fmt: skip
 def test_a_pickle_that_is_no_mapping_of_arrays_is_refused(pickled, words):
@@ -179,6 +186,29 @@ def test_copies_of_copies_do_not_multiply():
 def test_the_length_of_a_pickle_is_bounded():
     with pytest.raises(CheckpointError, match=f"more than the {MAX_PICKLE_BYTES}"):
         read_pickle(bytes(MAX_PICKLE_BYTES + 1), no_storage)
+
+
+def test_a_product_of_large_sizes_is_not_computed():
+    digits = bytes(500_000) + b"\x01"
+    size = b"\x8b" + struct.pack("<i", len(digits)) + digits
+    shape = b"(" + size + b"q\x01" + b"h\x01" * 6 + b"K\x00t"
+    pickled = tensor(shape=(), strides=(0,) * 8).replace(b"(t", shape, 1)
+
+    with pytest.raises(CheckpointError, match="larger than any file"):
+        read_pickle(pickled, lambda *_: Storage("float32", np.zeros(16, np.uint8)))
+
+
+def test_numbers_that_float32_cannot_hold_are_not_finite():
+    with pytest.raises(CheckpointError, match=r"1 not finite: large\."):
+        check_finite({"large": np.array([1e300]), "usual": np.array([1.0])}, ["large", "usual"], "a checkpoint")
+
+
+def test_the_line_of_an_error_holds_no_control_characters():
+    error = CheckpointError("unexpected:\n a\x1b[2J\ud800 \u202eß")
+
+    line, _ = line_and_exit_code(error)
+
+    assert line == r"error: unexpected: a\x1b[2J\ud800 \u202eß"
 
 
 def test_the_steps_of_a_pickle_are_bounded():
@@ -328,6 +358,7 @@ def entry(**changes):
         (entry(shape=None), {}),
         (entry(shape=[1] * 60 + [4]), {}),
         (entry(shape=[2**64, 0]), {}),
+        (entry(shape=[1] * 10**6), {}),
         ({"a": {}}, {}),
         ({"a": 3}, {}),
         ([1], {}),
@@ -350,9 +381,30 @@ def test_a_safetensors_file_of_another_number_format_is_refused(tmp_path):
         read_checkpoint(safetensors_file(tmp_path / "float8.safetensors", entry(dtype="F8_E4M3")))
 
 
+def sparse_archive(path, member):
+    """An archive whose last member has 2 GiB of zeros, which take no space on most disks."""
+    names = ["data.pkl"] if member == "data.pkl" else ["data.pkl", "data/0", member]
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(f"archive/{name}", b"")
+    content, size = path.read_bytes(), 2**31 - 1
+    begin = content.rindex(b"PK\x01\x02")
+    entry = content[begin : begin + 20] + struct.pack("<II", size, size) + content[begin + 28 :]
+    directory = content.index(b"PK\x01\x02")
+    with path.open("r+b") as file:
+        file.truncate(directory)
+        file.seek(directory + size)
+        end = entry.rindex(b"PK\x05\x06")
+        start = struct.pack("<I", directory + size)
+        file.write(content[directory:begin] + entry[: end + 16] + start + entry[end + 20 :])
+    return path
+
+
 def test_what_a_hostile_file_costs_is_bounded(tmp_path):
     """Reading such files takes less than 300 MB in a process of its own."""
     paths = [
+        sparse_archive(tmp_path / "order.pth", "byteorder"),
+        sparse_archive(tmp_path / "index.pth", "data.pkl"),
         archive(tmp_path / "deep.pth", b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 2) + b"."),
         archive(tmp_path / "memo.pth", b"\x80\x02}" + b"r\xf0\xff\xff\xff" * 1000 + b"."),
         archive(tmp_path / "large.pth", b"\x80\x02X\xff\xff\xff\xff."),

@@ -1,5 +1,7 @@
 """Somebody's ONNX encoder with the decoder of a checkpoint becomes an artifact, or is refused by what is different."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -195,6 +197,38 @@ def test_operators_of_others_are_refused(tmp_path, decoder):
 
     with pytest.raises(EncoderError, match="operators of 'evil'"):
         convert(path, decoder, tmp_path / "mine")
+
+
+def altered(path, alter):
+    model = onnx.load(path)
+    alter(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("number", [999, -1, 0])
+def test_an_input_of_an_unknown_type_is_refused(tmp_path, decoder, number):
+    def alter(model):
+        model.graph.input[0].type.tensor_type.elem_type = number
+
+    with pytest.raises(EncoderError, match="not of float32"):
+        convert(altered(encoder(tmp_path / "e.onnx", (1, 3, 512, 512), side=512), alter), decoder, tmp_path / "mine")
+
+
+def test_a_graph_without_the_version_of_its_operators_is_refused(tmp_path, decoder):
+    def alter(model):
+        model.opset_import[0].domain = "com.microsoft"
+
+    with pytest.raises(EncoderError, match="does not state the version"):
+        convert(altered(encoder(tmp_path / "e.onnx", (1, 3, 512, 512), side=512), alter), decoder, tmp_path / "mine")
+
+
+def test_the_name_of_a_file_may_be_no_text(tmp_path, decoder):
+    path = encoder(tmp_path / os.fsdecode(b"\xff.onnx"), (1, 3, 512, 512), side=512)
+
+    manifest, _ = convert(path, decoder, tmp_path / "mine")
+
+    assert manifest.encoder == "\\udcff"
 
 
 def test_an_encoder_that_does_not_end_is_stopped(tmp_path, decoder, monkeypatch):
