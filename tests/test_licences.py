@@ -11,6 +11,8 @@ from service.licences import allows_commercial_use
         ("Apache-2.0", True),
         ("mit", True),
         ("Apache-2.0, https://example.org/LICENSE", True),
+        ("Apache License 2.0, https://example.org/LICENSE", True),
+        ("Apache License 2.0, not for weapons", None),
         ("BSD-3-Clause (weights and code)", True),
         ("CC-BY-4.0", True),
         ("CC-BY-NC-4.0", False),
