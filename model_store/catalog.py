@@ -4,6 +4,7 @@ A *published* model is a checkpoint of other authors, with its addresses, length
 is a directory with a manifest, bundled with the package or made in the models directory.
 """
 
+import difflib
 import hashlib
 import os
 import re
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from model_store.program import store_command
 from model_store.published import PUBLISHED, PublishedModel, Quality, known_licence, published_with_hash
 from model_store.timings import Timings, stored_timings
+from service.licences import allows_commercial_use
 
 if TYPE_CHECKING:
     from service.manifest import Manifest
@@ -135,11 +137,13 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     for candidate in candidates:
         if (candidate / MANIFEST_NAME).is_file():
             return candidate
-    hint = (
-        f"run: {fetch_command(PUBLISHED[name_or_directory])}"
-        if name_or_directory in PUBLISHED
-        else f"'{store_command()} list' shows the models that exist"
-    )
+    if name_or_directory in PUBLISHED:
+        hint = f"run: {fetch_command(PUBLISHED[name_or_directory])}"
+    else:
+        installed = [path.name for place in (models_directory, BUNDLED_DIRECTORY) for path in _artifacts(place)]
+        close = difflib.get_close_matches(name_or_directory, [*installed, *PUBLISHED], n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        hint = f"{meant}'{store_command()} list' shows the models that exist"
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
 
 
@@ -201,7 +205,7 @@ def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
         purpose=manifest.summary
         or (model.purpose if model else manifest.notes)
         or f"Trained on: {manifest.training_data}.",
-        commercial_use=licence.commercial_use if licence else _commercial_use(manifest.licence),
+        commercial_use=allows_commercial_use(manifest.licence),
         licence_label=licence.short_title if licence else "own terms",
         quality=model.quality if model else _measured_quality(manifest),
         timings=timings,
@@ -260,8 +264,3 @@ def _published_source(name: str, manifest: "Manifest") -> PublishedModel | None:
 
 def _measured_quality(manifest: "Manifest") -> tuple[Quality, ...]:
     return tuple(Quality(name, value, "the model's own manifest") for name, value in manifest.measured.items())
-
-
-def _commercial_use(licence: str) -> bool | None:
-    """Return False for terms that call themselves non-commercial; None for others, which a person has to judge."""
-    return False if "non-commercial" in licence.lower() else None

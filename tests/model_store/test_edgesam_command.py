@@ -63,6 +63,7 @@ def test_the_commands_of_the_model_store_are_there_under_this_name(tmp_path):
     ("words", "message", "status"),
     [
         (["serve", "--model", "mobile-samm"], "no model at 'mobile-samm'", 1),
+        (["serve", "--model", "mobilesam"], "did you mean mobile-sam?", 1),
         (["serve", "--model", "../etc"], "no model at '../etc'", 1),
         (["serve", "--model", "tiny-sam"], "--sha256", 2),
         (["serve", "--model", "edge-sam"], "--accept-licence", 2),
