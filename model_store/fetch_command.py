@@ -12,7 +12,7 @@ from model_store.export.from_checkpoint import ExportOptions, is_export_of
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
 from model_store.licence_acceptance import require_licence
-from model_store.make_model import convert_model, require_converter, time_made_model
+from model_store.make_model import convert_model, print_serve_command, require_converter, time_made_model
 from model_store.options import (
     AcceptLicence,
     Force,
@@ -23,7 +23,7 @@ from model_store.options import (
     UpsampleOption,
     WeightsOption,
 )
-from model_store.program import program, store_command
+from model_store.program import store_command
 from model_store.published import PublishedModel
 
 _SHA256_DIGITS = 64
@@ -88,8 +88,7 @@ def fetch(
         typer.echo(f"{name} is already at {models_dir / name}")
     elif timing:
         time_made_model(models_dir / name)
-    if (command := program()) is not None:
-        typer.echo(f"serve it: {command} serve --model {name}")
+    print_serve_command(name, models_dir)
 
 
 def fetch_model(
