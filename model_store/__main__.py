@@ -2,6 +2,8 @@
 
 import sys
 
+from service.extras import install_command
+
 
 def main() -> int:
     """Run the command line, which ends the process; 1 when the extra is missing."""
@@ -13,7 +15,7 @@ def main() -> int:
         if error.name not in {"typer", "rich", "httpx", "onnxruntime"}:
             raise
         extra = "cpu" if error.name == "onnxruntime" else "store"
-        print(f"error: the model store needs {error.name}: run: pip install -e '.[{extra}]'", file=sys.stderr)
+        print(f"error: the model store needs {error.name}: run: {install_command(extra)}", file=sys.stderr)
         return 1
     return 0
 

@@ -4,6 +4,7 @@ A *published* model is a checkpoint of other authors, with its addresses, length
 is a directory with a manifest, bundled with the package or made in the models directory.
 """
 
+import difflib
 import hashlib
 import os
 import re
@@ -136,11 +137,13 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     for candidate in candidates:
         if (candidate / MANIFEST_NAME).is_file():
             return candidate
-    hint = (
-        f"run: {fetch_command(PUBLISHED[name_or_directory])}"
-        if name_or_directory in PUBLISHED
-        else f"'{store_command()} list' shows the models that exist"
-    )
+    if name_or_directory in PUBLISHED:
+        hint = f"run: {fetch_command(PUBLISHED[name_or_directory])}"
+    else:
+        installed = [path.name for place in (models_directory, BUNDLED_DIRECTORY) for path in _artifacts(place)]
+        close = difflib.get_close_matches(name_or_directory, [*installed, *PUBLISHED], n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        hint = f"{meant}'{store_command()} list' shows the models that exist"
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 
 from model_store.catalog import ModelStoreError
+from service.extras import install_command
 
 STORE_PACKAGES = ("onnx",)
 MODEL_PACKAGES = ("torch", "onnx")
@@ -29,6 +30,4 @@ def require_model_extra() -> None:
 def _require(packages: tuple[str, ...], purpose: str, extra: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise ModelStoreError(
-                f"{purpose} needs {package}, which is not installed; run: pip install -e '.[{extra}]'"
-            )
+            raise ModelStoreError(f"{purpose} needs {package}, which is not installed; run: {install_command(extra)}")

@@ -155,7 +155,8 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
                 reasons[url] = str(error)
             else:
                 return
-            on_notice(f"{shown_url(url)}: {reasons[url]}")
+            if urls:  # the error below names the reason of the last one
+                on_notice(f"{shown_url(url)}: {reasons[url]}")
         if not urls:
             break
     tried = "; ".join(f"{shown_url(url)}: {reason}" for url, reason in reasons.items())

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from model_store import catalog, terminal
-from model_store.catalog import UsageError
+from model_store.catalog import ModelStoreError, UsageError
 from model_store.export.from_checkpoint import ExportOptions, is_export_of
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
 from model_store.licence_acceptance import require_licence
-from model_store.make_model import convert_model, require_converter, time_made_model
+from model_store.make_model import convert_model, print_serve_command, require_converter, time_made_model
 from model_store.options import (
     AcceptLicence,
     Force,
@@ -23,7 +23,7 @@ from model_store.options import (
     UpsampleOption,
     WeightsOption,
 )
-from model_store.program import program
+from model_store.program import store_command
 from model_store.published import PublishedModel
 
 _SHA256_DIGITS = 64
@@ -88,8 +88,7 @@ def fetch(
         typer.echo(f"{name} is already at {models_dir / name}")
     elif timing:
         time_made_model(models_dir / name)
-    if (command := program()) is not None:
-        typer.echo(f"serve it: {command} serve --model {name}")
+    print_serve_command(name, models_dir)
 
 
 def fetch_model(
@@ -117,8 +116,8 @@ def fetch_model(
     Raises:
         ModelStoreError: The licence is not accepted, the file could not be fetched, or it could not be converted.
     """
+    sha256 = _expected_sha256(model, source)  # first: nobody should read a licence for a command that cannot work
     require_licence(model, is_accepted=accept_licence)
-    sha256 = _expected_sha256(model, source)
     directory = models_dir / model.name
     if not force and is_export_of(directory, sha256, options):
         return False
@@ -145,25 +144,35 @@ def download(model: PublishedModel, models_dir: Path, source: Source) -> Path:
         source: Addresses and hash.
 
     Raises:
-        ModelStoreError: No SHA-256 is known, or no address sent the file.
+        ModelStoreError: No SHA-256 is known, or no address sent the file. The message names the command for
+            a file from elsewhere.
     """
     from model_store import fetch as downloads  # noqa: PLC0415 - the other commands need no httpx
 
     sha256 = _expected_sha256(model, source)
     is_published_file = sha256 == model.sha256
     if not is_published_file and model.sha256 is not None:
-        terminal.print_note(f"--sha256 replaces the catalogue's SHA-256 of {model.name} ({model.sha256_source})")
+        terminal.print_note(f"--sha256 replaces the catalogue's SHA-256 of {model.name}. Origin of that one: "
+                            f"{model.sha256_source}")  # fmt: skip
     urls = source.urls or (downloads.mirrored(model.urls, source.mirror) if source.mirror else model.urls)
-    with terminal.download_bar(model.file_name) as on_progress:
-        return downloads.fetch(
-            urls,
-            models_dir / model.file_name,
-            size_bytes=model.size_bytes if is_published_file else None,
-            max_bytes=model.max_bytes,
-            sha256=sha256,
-            on_progress=on_progress,
-            on_notice=terminal.print_note,
-        )
+    try:
+        with terminal.download_bar(model.file_name) as on_progress:
+            return downloads.fetch(
+                urls,
+                models_dir / model.file_name,
+                size_bytes=model.size_bytes if is_published_file else None,
+                max_bytes=model.max_bytes,
+                sha256=sha256,
+                on_progress=on_progress,
+                on_notice=terminal.print_note,
+            )
+    except downloads.FetchError as error:
+        # Without a published hash, `import` cannot recognise the file, and its keys may be those of another model.
+        architecture = "" if model.sha256 else f" --architecture {model.architecture}"
+        raise ModelStoreError(
+            f"{error}. If you have a file that you trust, make a model of it: "
+            f'{store_command()} import FILE --name {model.name} --licence "{model.licence.title}"{architecture}'
+        ) from error
 
 
 def _expected_sha256(model: PublishedModel, source: Source) -> str:
@@ -171,8 +180,8 @@ def _expected_sha256(model: PublishedModel, source: Source) -> str:
     sha256 = source.sha256.strip().lower() or model.sha256
     if sha256 is None:
         raise UsageError(
-            f"no SHA-256 of {model.name} is published, so a wrong file could not be told from the right one: compute "
-            "it from a file that you trust (sha256sum FILE), and give it with --sha256"
+            f"no SHA-256 of {model.name} is published, so a wrong file could not be told from the right one. State "
+            f"with --sha256 the SHA-256 of a file that you trust (sha256sum FILE). The address is {model.urls[0]}"
         )
     if len(sha256) != _SHA256_DIGITS or not set(sha256) <= set("0123456789abcdef"):
         raise UsageError("--sha256 takes 64 hexadecimal digits")

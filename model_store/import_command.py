@@ -10,7 +10,7 @@ from model_store.catalog import UsageError
 from model_store.export.from_checkpoint import ExportOptions
 from model_store.export.model_info import ModelInfo
 from model_store.export.output_folder import check_output_folder
-from model_store.make_model import EncoderFile, combine_model, convert_model, time_made_model
+from model_store.make_model import EncoderFile, combine_model, convert_model, print_serve_command, time_made_model
 from model_store.options import (
     AcceptLicence,
     Card,
@@ -118,6 +118,7 @@ def import_checkpoint(
         )
     if timing:
         time_made_model(directory)
+    print_serve_command(name, models_dir)
 
 
 def _side(image_size: int | None) -> Literal[512, 1024] | None:

@@ -1,5 +1,6 @@
 """Makes a model of a checkpoint and times it, with its steps shown to the user."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -7,9 +8,11 @@ from typing import Any, Literal
 import typer
 
 from model_store import terminal
+from model_store.catalog import DEFAULT_MODELS_DIRECTORY
 from model_store.export.from_checkpoint import ExportOptions, make_artifact
 from model_store.export.model_info import ModelInfo
 from model_store.extras import require_model_extra, require_store_extra
+from model_store.program import program
 from model_store.timings import TimingError, measure, store_timings
 from service.manifest import Manifest
 
@@ -143,6 +146,18 @@ def time_made_model(directory: Path) -> None:
         terminal.print_note(f"{directory.name} was not timed: {error}")
         return
     typer.echo(f"on this machine: {timings.encode_s:.2f} s for an image, {timings.click_s * 1e3:.0f} ms for a click")
+
+
+def print_serve_command(name: str, models_dir: Path) -> None:
+    """Print the command that serves a model, if this process was started as `edgesam`.
+
+    Args:
+        name: Name of the model.
+        models_dir: Folder of models.
+    """
+    if (command := program()) is not None:
+        found_by = name if models_dir == DEFAULT_MODELS_DIRECTORY else str(models_dir / name)
+        typer.echo(f"serve it: {command} serve --model {shlex.quote(found_by)}")
 
 
 def _needs_torch(options: ExportOptions) -> bool:

@@ -1,10 +1,11 @@
 """The table of `list`: one line of figures for each model and one of words, readable at 80 columns."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rich.padding import Padding
+from rich.console import Console
 from rich.text import Text
 
 from model_store import terminal
@@ -47,10 +48,20 @@ def print_catalog(entries: Sequence[CatalogEntry]) -> None:
             command = row.entry.command if is_wide else ""
             console.print(Text(_line(row.cells, widths) + (_GAP + command if command else "")), soft_wrap=True)
             for words, style in _words(row.entry, is_wide=is_wide):
-                console.print(Padding(Text(words, style=style), (0, 0, 0, 2)))
+                _print_wrapped(console, words, style, indent="  ")
     console.print()
     for footnote in _footnotes(entries, sources):
-        console.print(Text(footnote, style="dim"))
+        _print_wrapped(console, footnote, "dim")
+
+
+def _print_wrapped(console: Console, words: str, style: str, indent: str = "") -> None:
+    """Print words in as many lines as they need. Rich's own wrapping fills lines with spaces, which a copy contains."""
+    lines = textwrap.wrap(
+        words, console.width, initial_indent=indent, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    for line in lines:
+        console.print(Text(line, style=style), soft_wrap=True)
 
 
 def _absent_titles() -> list[str]:

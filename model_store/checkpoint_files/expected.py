@@ -1,6 +1,6 @@
 """Keys, shapes and number formats of every architecture's checkpoints, from files that need no torch to be read.
 
-`model_store.export.skeletons.maker` writes these files from the networks, and a test compares them.
+`model_store.export.skeletons.making` writes these files from the networks, and a test compares them.
 """
 
 import functools

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from model_store.architectures import ARCHITECTURES, Architecture, ImageSize, architecture
-from model_store.checkpoint_files.comparison import check_arrays, is_finite
+from model_store.checkpoint_files.comparison import check_arrays, check_finite, used_keys
 from model_store.checkpoint_files.errors import CheckpointError
 from model_store.checkpoint_files.expected import DECODER, ENCODER, part_arrays
 from model_store.checkpoint_files.reading import CheckpointFile, read_checkpoint
@@ -19,7 +19,7 @@ from model_store.checkpoint_files.recognition import recognise
 from model_store.command_errors import printable
 from model_store.export.answers import answers
 from model_store.export.convert import opset_of, write_click_graphs
-from model_store.export.encoder_wrapping import EncoderError, InputLayout, wrapped_encoder
+from model_store.export.encoder_wrapping import InputLayout, wrapped_encoder
 from model_store.export.manifest_file import manifest_text
 from model_store.export.manifest_making import MadeFiles, made_manifest
 from model_store.export.model_info import ModelInfo
@@ -30,6 +30,7 @@ from service.manifest import MANIFEST_NAME, Manifest
 # A layer norm ends all encoders of the family, so the channels of a token spread by about 1.
 _USUAL_SPREAD = (0.2, 5.0)
 _DECODER_ALONE = "sam-vit-h"
+_DECODER_NAME = "a decoder of the SAM family"
 
 
 def convert_encoder(
@@ -124,13 +125,9 @@ def _decoder(path: Path, architecture_name: str | None) -> tuple[CheckpointFile,
         else:
             entry = ARCHITECTURES[_DECODER_ALONE]
         tensors = {key: tensor for key, tensor in file.tensors.items() if not key.startswith(ENCODER)}
-        check_arrays(part_arrays(DECODER), tensors, "a decoder of the SAM family", others=file.others)
+        check_arrays(part_arrays(DECODER), tensors, _DECODER_NAME, others=file.others)
+        kept = CheckpointFile(tensors)
+        check_finite(kept.arrays, used_keys(tensors), _DECODER_NAME)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    kept = CheckpointFile(tensors)
-    if bad := [key for key in tensors if not is_finite(kept.arrays[key])]:
-        raise CheckpointError(f"{path}: {bad[0]} is not finite")
     return kept, entry
-
-
-__all__ = ["EncoderError", "InputLayout", "convert_encoder"]

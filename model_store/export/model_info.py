@@ -45,12 +45,15 @@ def info_of_published(model: PublishedModel, *, sha256: str) -> ModelInfo:
         sha256: SHA-256 of the file: that of the entry, or the one that the user stated.
     """
     figures = "; ".join(f"{figure.value} {figure.measure} ({figure.source})" for figure in model.quality)
+    notes = f"Published figures, not measured again here: {figures}."
+    if model.sha256 not in {None, sha256}:  # the figures and the training data may be those of other weights
+        notes = f"The SHA-256 was stated by the user and is not that of the published file. Of that file: {notes}"
     return ModelInfo(
         licence=f"{model.licence.title}, {model.licence.url}",
         trained=True,
         training_data=model.training_data,
         source_sha256=sha256,
-        notes=f"Published figures, not measured again here: {figures}.",
+        notes=notes,
         summary=model.purpose,
         card=model.card,
     )

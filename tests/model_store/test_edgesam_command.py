@@ -59,10 +59,21 @@ def test_the_commands_of_the_model_store_are_there_under_this_name(tmp_path):
     assert "edgesam models fetch" in helped.stdout
 
 
+def test_a_made_model_is_named_with_the_command_that_serves_it(tmp_path):
+    checkpoint = ROOT / "model_store" / "checkpoints" / "edgesam-lite.safetensors"
+    words = ["models", "import", checkpoint, "--name", "mine", "--licence", "own", "--no-timing"]
+
+    made = run(*words, "--models-dir", tmp_path)
+
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-1] == f"serve it: edgesam serve --model {tmp_path / 'mine'}"
+
+
 @pytest.mark.parametrize(
     ("words", "message", "status"),
     [
         (["serve", "--model", "mobile-samm"], "no model at 'mobile-samm'", 1),
+        (["serve", "--model", "mobilesam"], "did you mean mobile-sam?", 1),
         (["serve", "--model", "../etc"], "no model at '../etc'", 1),
         (["serve", "--model", "tiny-sam"], "--sha256", 2),
         (["serve", "--model", "edge-sam"], "--accept-licence", 2),

@@ -57,12 +57,14 @@ def test_wrong_bytes_are_removed_and_both_hashes_are_named(tmp_path):
     assert names_in(tmp_path) == []
 
 
-def test_a_mirror_with_wrong_bytes_is_not_tried_again(tmp_path):
+def test_a_mirror_with_wrong_bytes_is_not_tried_again_and_its_reason_is_named_once(tmp_path):
     limits = Limits(rounds=3, backoff_s=0.0)
-    with FileServer(model=Reply(OTHER)) as server, pytest.raises(FetchError):
-        fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits)
+    notices = []
+    with FileServer(model=Reply(OTHER)) as server, pytest.raises(FetchError, match="wrong SHA-256"):
+        fetch_data([server.url("model")], tmp_path / "m.pth", limits=limits, on_notice=notices.append)
 
     assert len(server.requests) == 1
+    assert notices == []
 
 
 def test_a_truncated_body_is_continued_by_the_next_call(tmp_path):

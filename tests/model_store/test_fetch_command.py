@@ -92,6 +92,9 @@ def test_each_entry_refuses_other_bytes(model, terms, tmp_path):
     assert result.exit_code == 1
     assert SHA256 in error_of(result)
     assert hashlib.sha256(other).hexdigest() in error_of(result)
+    needs_architecture = f"--architecture {model.architecture}" in error_of(result)
+    assert f"import FILE --name {model.name} --licence" in error_of(result)
+    assert needs_architecture == (model.name == "tiny-sam"), "its keys are those of another model"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,6 +118,7 @@ def test_a_model_without_a_published_hash_needs_one_from_the_user(tmp_path):
     assert absent.exit_code == wrong.exit_code == 2
     assert "--sha256" in error_of(absent)
     assert "64 hexadecimal digits" in error_of(wrong)
+    assert absent.stderr.count("\n") == wrong.stderr.count("\n") == 1, "no licence of a model that cannot be fetched"
     assert server.requests == []
     assert list(tmp_path.iterdir()) == []
 

@@ -13,9 +13,11 @@ from support.terminal_session import run_at_terminal
 
 from model_store.architectures import ARCHITECTURES
 from model_store.catalog import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
+from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
 from model_store.published import COCO_AP, PUBLISHED, S_LAB
 from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
+from service.licences import allows_commercial_use
 from service.manifest import load_manifest
 from service.settings import BUNDLED_MODEL, Settings
 
@@ -66,6 +68,29 @@ def test_an_entry_is_complete_and_points_to_https(model):
 
 def test_only_tiny_sam_has_no_published_hash():
     assert [model.name for model in PUBLISHED.values() if model.sha256 is None] == ["tiny-sam"]
+
+
+@pytest.mark.parametrize("model", PUBLISHED.values(), ids=list(PUBLISHED))
+def test_the_service_reads_from_the_manifest_whether_commercial_use_is_allowed(model):
+    info = info_of_published(model, sha256="0" * 64)
+
+    assert allows_commercial_use(info.licence) is model.licence.commercial_use
+
+
+def test_a_file_with_another_hash_does_not_claim_the_published_figures():
+    model = PUBLISHED["mobile-sam"]
+
+    published = info_of_published(model, sha256=model.sha256).notes
+    other = info_of_published(model, sha256="0" * 64).notes
+
+    assert published.startswith("Published figures")
+    assert other.startswith("The SHA-256 was stated by the user and is not that of the published file.")
+
+
+def test_no_line_of_the_table_ends_with_spaces(tmp_path):
+    text, _ = run_at_terminal([*LIST, "--models-dir", str(tmp_path)], columns=80)
+
+    assert [line for line in text.splitlines() if line.endswith(" ")] == []
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -73,6 +73,16 @@ def test_each_of_several_models_says_what_it_is_for(two, two_models_url):
     assert second["summary"] == "This model is not trained. Its masks mean nothing."
 
 
+def test_the_licence_behind_several_models_is_that_of_the_chosen_one_by_name(two, two_models_url, photo):
+    first, second = models_of(two_models_url)
+    before = words(two, "#welcome-model > p")
+    two.open_file(photo)
+    choose(two, second["name"])
+
+    assert before.startswith(f"{first['name']} – Licence: ")
+    assert words(two, "#panel-model > p").startswith(f"{second['name']} – Licence: ")
+
+
 def test_another_model_embeds_the_image_and_answers_all_prompts_anew(two, two_models_url, small):
     first, second = (model["name"] for model in models_of(two_models_url))
     two.open_file(small)

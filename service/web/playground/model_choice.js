@@ -72,7 +72,9 @@ export class ModelChoice {
     list.querySelectorAll("label").forEach((row) => row.remove());
     list.append(...rows);
     list.hidden = rows.length === 0;
-    part(place, "name").hidden = part(place, "summary").hidden = rows.length > 0;
+    part(place, "summary").hidden = rows.length > 0;
+    // Behind several models, the licence alone would seem to be that of the last one.
+    part(place, "name").hidden = rows.length === 0 && place instanceof HTMLDetailsElement;
     if (place instanceof HTMLDetailsElement) place.open = rows.length > 0;
     place.hidden = false;
   }
@@ -99,7 +101,7 @@ export class ModelChoice {
     for (const button of place.querySelectorAll("input")) button.checked = button.value === model.name;
     const title = place.querySelector("[data-part=title]");
     if (title) title.textContent = model.name;
-    else part(place, "name").textContent = `${model.name} –`;
+    part(place, "name").textContent = `${model.name} –`;
     part(place, "summary").replaceChildren(...marked(useOf(model)));
     part(place, "licence").textContent = licenceOf(model);
     const address = cardAddress(model, this.#client.url);

@@ -13,7 +13,8 @@ from support.random_model import random_model
 from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.checkpoint_files import CheckpointError
 from model_store.export import encoder_wrapping
-from model_store.export.encoder_import import EncoderError, convert_encoder
+from model_store.export.encoder_import import convert_encoder
+from model_store.export.encoder_wrapping import EncoderError
 from model_store.export.model_info import ModelInfo
 from model_store.export.onnx_session import open_graph
 from model_store.export.verify import verify_artifact
@@ -262,6 +263,16 @@ def test_a_file_without_a_decoder_is_refused(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"part\.pth: not a decoder of the SAM family: 136 missing"):
         convert(path, tmp_path / "part.pth", tmp_path / "mine")
+
+
+def test_a_decoder_with_a_number_that_is_none_is_refused_by_its_key(tmp_path, decoder):
+    state = torch.load(decoder)
+    state["mask_decoder.iou_token.weight"][0, 3] = float("nan")
+    torch.save(state, tmp_path / "bad.pth")
+    path = encoder(tmp_path / "encoder.onnx", (1, 3, 1024, 1024))
+
+    with pytest.raises(CheckpointError, match=r"bad\.pth: .* 1 not finite: mask_decoder\.iou_token\.weight"):
+        convert(path, tmp_path / "bad.pth", tmp_path / "mine")
 
 
 def test_a_whole_checkpoint_gives_the_rules_of_its_architecture(tmp_path):
