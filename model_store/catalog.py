@@ -205,7 +205,7 @@ def _installed_entry(directory: Path, *, is_bundled: bool) -> CatalogEntry:
         purpose=manifest.summary
         or (model.purpose if model else manifest.notes)
         or f"Trained on: {manifest.training_data}.",
-        commercial_use=licence.commercial_use if licence else allows_commercial_use(manifest.licence),
+        commercial_use=allows_commercial_use(manifest.licence),
         licence_label=licence.short_title if licence else "own terms",
         quality=model.quality if model else _measured_quality(manifest),
         timings=timings,

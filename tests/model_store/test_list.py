@@ -17,7 +17,6 @@ from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
 from model_store.published import COCO_AP, PUBLISHED, S_LAB
 from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
-from service.licences import allows_commercial_use
 from service.manifest import load_manifest
 from service.settings import BUNDLED_MODEL, Settings
 
@@ -68,13 +67,6 @@ def test_an_entry_is_complete_and_points_to_https(model):
 
 def test_only_tiny_sam_has_no_published_hash():
     assert [model.name for model in PUBLISHED.values() if model.sha256 is None] == ["tiny-sam"]
-
-
-@pytest.mark.parametrize("model", PUBLISHED.values(), ids=list(PUBLISHED))
-def test_the_service_reads_from_the_manifest_whether_commercial_use_is_allowed(model):
-    info = info_of_published(model, sha256="0" * 64)
-
-    assert allows_commercial_use(info.licence) is model.licence.commercial_use
 
 
 def test_a_file_with_another_hash_does_not_claim_the_published_figures():
