@@ -65,7 +65,10 @@ class Architecture:
         """The rule that orders the masks of a prompt, for the manifest."""
         from service.manifest import Ranking  # noqa: PLC0415 - see above
 
-        return Ranking(stability=float(self.score == "stability"), predicted_iou=float(self.score == "predicted_iou"))
+        if self.score == "stability":
+            return Ranking()
+        # The order of the official predictors, which know nothing of agreement with points.
+        return Ranking(stability=0.0, predicted_iou=1.0, agreement=0.0)
 
     @property
     def auto_masks(self) -> "AutoMasks":

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.regular_files import read_regular_file
 from service.sam.granularity import MAX_PROPOSALS
-from service.sam.masks import MaskChoice
+from service.sam.masks import AGREEMENT, MaskChoice
 
 FormatVersion = Literal[2, 3, 4, 5]
 ImageSize = Literal[512, 1024]
@@ -70,7 +70,8 @@ class Ranking(BaseModel):
 
     The score of output k is ``bias[k] + stability * stability_k + predicted_iou * predicted_iou_k``. Answers state it
     limited to 0..1. The order does not limit it, because a predicted IoU above 1 still tells masks apart.
-    The default is EdgeSAM's own rule, the stability score.
+    The default is EdgeSAM's own rule, the stability score. The official predictors have no term for agreement with
+    points, so models that keep their order have 0 there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +81,10 @@ class Ranking(BaseModel):
     )
     stability: _Weight = Field(1.0, description="Weight of the stability score.")
     predicted_iou: _Weight = Field(0.0, description="Weight of the IoU that the model predicts.")
+    agreement: _Weight = Field(
+        AGREEMENT,
+        description="Added, for the order alone, to a mask that agrees with all points. Another value needs version 5.",
+    )
 
     @property
     def compares_all(self) -> bool:
@@ -218,8 +223,9 @@ class Manifest(BaseModel):
                 f"its members make it version {lowest}, and it says {self.format_version}: granularity needs version "
                 f"{GRANULARITY_FORMAT_VERSION}; an encoder other than {DEFAULT_ENCODER}, a ranking other than by "
                 f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; an image_size other than "
-                f"{DEFAULT_IMAGE_SIZE}, a norm_epsilon other than {DEFAULT_NORM_EPSILON}, other auto_masks, a summary "
-                f"and a card need version {FAMILY_FORMAT_VERSION}; without them it is version {FORMAT_VERSION}"
+                f"{DEFAULT_IMAGE_SIZE}, a norm_epsilon other than {DEFAULT_NORM_EPSILON}, other auto_masks, another "
+                f"agreement, a summary and a card need version {FAMILY_FORMAT_VERSION}; without them it is version "
+                f"{FORMAT_VERSION}"
             )
         return self
 
@@ -249,8 +255,8 @@ class Manifest(BaseModel):
             summary: Use of the model, one sentence.
             card: Address of the model card, or the name of its file.
         """
-        newest = (image_size, norm_epsilon, auto_masks, summary, card)
-        if newest != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, "", ""):
+        newest = (image_size, norm_epsilon, auto_masks, ranking.agreement, summary, card)
+        if newest != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, AGREEMENT, "", ""):
             return FAMILY_FORMAT_VERSION
         if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:
             return RANKING_FORMAT_VERSION

@@ -47,6 +47,7 @@ NEWEST = [
     {"image_size": 512},
     {"norm_epsilon": 1e-6},
     {"auto_masks": {"ambiguous": [1, 2, 3]}},
+    {"ranking": {"agreement": 0.0}},
     {"auto_masks": {"other": [1, 2, 3]}},
     {"summary": "A small model for CPUs."},
     {"card": "https://example.org/models/small"},

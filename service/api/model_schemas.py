@@ -26,6 +26,7 @@ class RankingModel(BaseModel):
     bias: tuple[float, float, float, float] = Field(description="Bias of each of the decoder's four outputs.")
     stability: float = Field(description="Weight of the stability score.")
     predicted_iou: float = Field(description="Weight of the predicted IoU.")
+    agreement: float = Field(description="Added, for the order alone, to a mask that agrees with all points.")
 
 
 class AutoMasksModel(BaseModel):

@@ -222,8 +222,8 @@ class MaskModel(BaseModel):
     """One mask, with the one of rle, png, polygon and logits that was asked for."""
 
     score: float = Field(
-        description="Score of the mask, 0..1, by the model's `ranking` in /models. For the order of the masks, 0.1 is "
-        "added to masks that agree with all points."
+        description="Score of the mask, 0..1, by the model's `ranking` in /models. For the order of the masks, its "
+        "`agreement` is added to masks that agree with all points."
     )
     stability: float = Field(description="Stability of the mask when the threshold changes, 0..1. 0 for an empty mask.")
     predicted_iou: float = Field(description="The model's estimate of the IoU; not limited to 0..1.")

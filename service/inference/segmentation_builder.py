@@ -182,9 +182,10 @@ class SegmentationBuilder(Generic[Answer]):
         """Return the outputs of a prompt in the order of the answer; `mask_logits` holds all four, (4, 256, 256)."""
         indices = candidates(self._multimask, prompt, self._choice)
         order_by = scores
-        if len(indices) > 1 and len(prompt.points):
+        agreement = self._ranking.agreement
+        if agreement and len(indices) > 1 and len(prompt.points):
             agrees = point_taps(prompt, self._image.size).agree(mask_logits)  # (4, N)
-            order_by = prefer_agreeing(scores, [bool(each.all()) for each in agrees])
+            order_by = prefer_agreeing(scores, [bool(each.all()) for each in agrees], agreement)
         return rank(order_by, indices)[: mask_count(self._multimask, prompt, self._choice)]
 
     def _cleaned(self, index: int, mask_logits: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:

@@ -92,7 +92,7 @@ def test_models_states_encoder_licence_and_rule(client, ranked, artifact):
     for model in (plain, calibrated):
         assert (model["architecture"], model["encoder"]) == (manifest.architecture, "RepViT-M1")
         assert model["licence"] == manifest.licence
-    assert plain["ranking"] == {"bias": [0, 0, 0, 0], "stability": 1, "predicted_iou": 0}
+    assert plain["ranking"] == {"bias": [0, 0, 0, 0], "stability": 1, "predicted_iou": 0, "agreement": 0.1}
     assert calibrated["ranking"] == RULE.model_dump(mode="json")
     assert calibrated["fingerprint"] == plain["fingerprint"], "embeddings are the same"
 

@@ -218,7 +218,7 @@ def test_a_file_with_the_layout_of_a_published_one_becomes_a_model_of_its_archit
     architecture = ARCHITECTURES[name]
     assert (manifest.architecture, manifest.image_size) == (architecture.title, architecture.image_size)
     assert (manifest.norm_epsilon, manifest.auto_masks) == (architecture.norm_epsilon, architecture.auto_masks)
-    assert manifest.ranking == Ranking(stability=0, predicted_iou=1)
+    assert manifest.ranking == Ranking(stability=0, predicted_iou=1, agreement=0)
     assert manifest.source_sha256 == hashlib.sha256(data).hexdigest()
     assert (manifest.summary, manifest.card) == (PUBLISHED[name].purpose, PUBLISHED[name].card)
     assert manifest.licence.startswith("Apache License 2.0")

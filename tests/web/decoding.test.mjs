@@ -64,7 +64,7 @@ test("outputs have the service's scores to the last bit, and its order", () => {
     assert.deepEqual(found, Array.from(new Float64Array(bytesOf(scores))), JSON.stringify(ranking));
     assert.deepEqual(found.map(limitedScore), Array.from(new Float64Array(bytesOf(rest.limited))));
     assert.deepEqual(rank(found, indices), order);
-    assert.deepEqual(rank(preferAgreeing(found, rest.agrees), indices), rest.preferred);
+    assert.deepEqual(rank(preferAgreeing(found, rest.agrees, ranking.agreement), indices), rest.preferred);
   }
 });
 

@@ -162,7 +162,7 @@ def candidate_cases():
 def ranking_cases():
     """Rules of every kind on what four outputs may be, also on ties and on what is no number."""
     random = np.random.default_rng(11)
-    rules = [Ranking(), Ranking(stability=0.0), Ranking(bias=(0.1, 0.0, 0.0, 0.0), predicted_iou=0.3)]
+    rules = [Ranking(), Ranking(stability=0.0, agreement=0.0), Ranking(bias=(0.1, 0.0, 0.0, 0.0), predicted_iou=0.3)]
     rules += [
         Ranking(bias=tuple(random.normal(0, 0.3, 4)), stability=random.normal(), predicted_iou=random.normal())
         for _ in range(40)
@@ -184,7 +184,7 @@ def ranking_cases():
                     "indices": indices,
                     "order": rank(scores, indices),
                     "agrees": (agrees := random.random(4) < 0.5).tolist(),
-                    "preferred": rank(prefer_agreeing(scores, agrees.tolist()), indices),
+                    "preferred": rank(prefer_agreeing(scores, agrees.tolist(), rule.agreement), indices),
                 }
             )
     return cases

@@ -104,7 +104,9 @@ def calibrate(
     chosen = wanted or best_candidate(measured, outputs)
     typer.echo(f"chosen: {chosen.name} ({_rule_text(rules[chosen])})")
     if write:
-        replace_manifest(directory, manifest.with_ranking(rules[chosen]))
+        replace_manifest(
+            directory, manifest.with_ranking(rules[chosen].model_copy(update={"agreement": manifest.ranking.agreement}))
+        )
         typer.echo(f"written to {directory / MANIFEST_NAME}")
 
 

@@ -115,7 +115,7 @@ export class Decoder {
     const outputs = scores.map((_, i) => decoded.mask_logits.data.subarray(i * PIXELS, (i + 1) * PIXELS));
     const cleaner = new MaskCleaner(prompt, this.#size);
     const agrees = outputs.map((logits) => cleaner.agrees(logits));
-    const orderBy = prompt.points?.length ? preferAgreeing(scores, agrees) : scores;
+    const orderBy = prompt.points?.length ? preferAgreeing(scores, agrees, this.#rules.ranking.agreement) : scores;
     const count = maskCount(multimask, prompt, this.#rules);
     const order = rank(orderBy, candidates(multimask, prompt, this.#rules)).slice(0, count);
     return order.map((index) => {

@@ -7,8 +7,6 @@
  * @typedef {"auto" | 1 | 3 | 4} Multimask
  */
 
-const AGREEMENT = 0.1; // added to the score of a mask that agrees with all points, for the order
-
 /**
  * The indices of the outputs from which those of a prompt are selected.
  *
@@ -46,10 +44,11 @@ export function maskCount(multimask, prompt, rules) {
  *
  * @param {number[]} scores
  * @param {boolean[]} agrees
+ * @param {number} agreement number that is added there, from the model's ranking
  * @returns {number[]}
  */
-export function preferAgreeing(scores, agrees) {
-  return scores.map((score, i) => score + AGREEMENT * Number(agrees[i]));
+export function preferAgreeing(scores, agrees, agreement) {
+  return scores.map((score, i) => score + agreement * Number(agrees[i]));
 }
 
 /**

@@ -25,7 +25,7 @@
  * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: Box, mask_id: string,
  *   rle?: import("./masks.js").Rle, png?: string, polygon?: Polygon[], logits?: string}} Mask masks are ordered by
  *   their score before it is limited to 0..1; see `Ranking`
- * @typedef {{bias: number[], stability: number, predicted_iou: number}} Ranking weights of `Mask.score`: bias of the
+ * @typedef {{bias: number[], stability: number, predicted_iou: number, agreement: number}} Ranking weights of `Mask.score`: bias of the
  *   output + stability × its stability + predicted_iou × its predicted IoU, limited to 0..1
  * @typedef {{ambiguous: number[], other: number[]}} AutoMasks outputs of the decoder (0..3) that a single point alone
  *   gets, and outputs among which the best one is the answer to all other prompts
