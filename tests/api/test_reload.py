@@ -202,16 +202,6 @@ def test_a_pipe_in_place_of_a_file_does_not_hold_reloads_up(client, models_dir, 
     assert reload(client) == {LITE: "kept"}
 
 
-def test_each_of_many_reloads_at_once_gets_its_own_answer(service, client):
-    def ask(_: int) -> int:
-        return httpx.post(service.url + RELOAD, timeout=WAIT_S).status_code
-
-    with ThreadPoolExecutor(12) as pool:
-        found = set(pool.map(ask, range(120)))
-
-    assert found == {200, ReloadInProgress.status}
-
-
 @pytest.mark.parametrize("file", ["encoder.onnx", "decoder.onnx", MANIFEST_NAME])
 def test_an_artifact_that_changes_while_it_is_loaded_is_refused(tmp_path, artifact, file, monkeypatch):
     folder = place(artifact, tmp_path)
