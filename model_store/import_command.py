@@ -96,7 +96,7 @@ def import_checkpoint(
     if (file is None) == (encoder is None) or (encoder is None) != (decoder is None):
         raise UsageError("give a checkpoint, or --encoder and --decoder")
     check_output_folder(directory, force=force)
-    check_words(summary, card)
+    check_words(summary, card, licence, training_data, notes)
     stated = ModelInfo(
         licence,
         trained,

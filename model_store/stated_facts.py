@@ -45,8 +45,17 @@ def measured_values(measured: list[str] | None) -> dict[str, float]:
     return values
 
 
-def check_words(summary: str, card: str) -> None:
-    """Raise UsageError for a summary or a model card that no manifest can state, before anything is made."""
+def check_words(summary: str, card: str, *others: str) -> None:
+    """Raise UsageError for words that no manifest can state, before anything is made.
+
+    Args:
+        summary: Summary of the model.
+        card: Address or file name of the model card.
+        others: Licence, notes and training data.
+    """
+    for text in (summary, card, *others):
+        if not text.isascii() and text.encode(errors="replace").decode() != text:
+            raise UsageError(f"{text[:100]!r} is not UTF-8 text")
     if len(summary) > MAX_SUMMARY:
         raise UsageError(f"--summary has {len(summary)} characters, at most {MAX_SUMMARY}")
     if not re.fullmatch(CARD_PATTERN, card):

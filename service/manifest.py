@@ -339,11 +339,7 @@ def load_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_NAME
     try:
-        text = read_manifest(directory).decode()
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: no readable manifest ({error})") from error
-    try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(read_manifest(directory))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
@@ -352,35 +348,6 @@ def load_manifest(directory: Path) -> Manifest:
     if missing:
         raise ManifestError(f"{path}: graphs lacks {', '.join(missing)}")
     return manifest
-
-
-def verify_files(directory: Path, manifest: Manifest) -> None:
-    """Compare the size and SHA-256 of every file with the manifest.
-
-    Args:
-        directory: Folder of the artifact.
-        manifest: Manifest of the artifact.
-
-    Raises:
-        ManifestError: A file is missing or differs. The message names it and both hashes.
-    """
-    for file in manifest.files:
-        path = directory / file.file
-        try:
-            data = read_regular_file(path, file.size_bytes, follows_links=True)
-        except OSError as error:
-            raise ManifestError(f"{path}: cannot be read ({error.strerror or 'it is not a file'})") from error
-        found = hashlib.sha256(data).hexdigest()
-        if len(data) != file.size_bytes or found != file.sha256:
-            raise ManifestError(
-                f"{path}: {_length(data, file)} bytes with SHA-256 {found}, "
-                f"the manifest promises {file.size_bytes} bytes with {file.sha256}"
-            )
-
-
-def _length(data: bytes, file: ArtifactFile) -> str:
-    """Return the length of a file's content, of which at most one byte more than expected is read."""
-    return str(len(data)) if len(data) <= file.size_bytes else f"more than {file.size_bytes}"
 
 
 def _graph_names(manifest: Manifest) -> tuple[str, ...]:

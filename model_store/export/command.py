@@ -84,7 +84,7 @@ def export(
         raise UsageError("--granularity needs --layout served; other tools do not know the module")
     name = catalog.check_name(name or out.resolve().name)
     check_output_folder(out, force=force)
-    check_words(summary, card)
+    check_words(summary, card, licence, training_data, notes)
     values = measured_values(measured)
     if checkpoint is None:
         info = info_of_untrained(seed, licence=licence, training_data=training_data, measured=values, notes=notes)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from model_store.export.onnx_session import open_graph
-from service.manifest import Manifest, ManifestError, load_manifest, verify_files
+from service.artifact_files import verify_files
+from service.manifest import Manifest, ManifestError, load_manifest
 
 _INPUT_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 

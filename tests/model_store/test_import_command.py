@@ -70,6 +70,8 @@ def test_an_onnx_encoder_and_a_decoder_become_a_model_that_runs(encoder, decoder
             ("--encoder", "ENCODER", "--decoder", "DECODER", "--licence", "own", "--image-size", "640"),
             "--image-size takes 512 or 1024",
         ),
+        (("DECODER", "--licence", "\udcff"), "is not UTF-8 text"),
+        (("DECODER", "--licence", "own", "--measured", "miou_box=nan"), "--measured takes finite numbers"),
     ],
 )
 def test_a_wrong_combination_is_one_line(options, words, encoder, decoder, tmp_path):

@@ -10,6 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.artifact_files import verify_files
 from service.inference.backends.image_encoder import Encoded, ImageEncoder, select_image_encoder
 from service.inference.backends.image_state import ImageState, StateArrays
 from service.inference.backends.onnx_graph import Floats, Resources
@@ -25,7 +26,7 @@ from service.inference.backends.providers import (
     encoder_backends,
 )
 from service.inference.scheduling.thread_priority import run_at_low_priority
-from service.manifest import Manifest, ManifestError, load_manifest, verify_files
+from service.manifest import Manifest, ManifestError, load_manifest
 from service.native import best_level
 from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
 from service.sam.prompts import ABSENT
