@@ -88,7 +88,9 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        gate = self.fc2(functional.relu(self.fc1(x.mean((2, 3), keepdim=True))))  # (B, C, 1, 1)
+        # Axis by axis: ONNX Runtime adds all 65,536 places of a map one after the other, which loses four digits.
+        mean = x.mean(3, keepdim=True).mean(2, keepdim=True)  # (B, C, 1, 1)
+        gate = self.fc2(functional.relu(self.fc1(mean)))  # (B, C, 1, 1)
         return x * torch.sigmoid(gate)
 
 

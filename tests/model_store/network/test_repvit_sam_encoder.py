@@ -14,7 +14,7 @@ from support.traced_graph import session_nodes, write_traced
 from torch import nn
 
 from model_store.checkpoint import CheckpointError, model_from_state_dict
-from model_store.network.encoders.repvit import NormedRepDepthwise
+from model_store.network.encoders.repvit import NormedRepDepthwise, SqueezeExcite
 from model_store.network.encoders.repvit_sam_encoder import RepViTSAMEncoder
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel, build_model
@@ -162,3 +162,18 @@ def test_onnx_runtime_has_one_convolution_for_the_branches_and_norms_of_a_block(
     assert nodes["Conv"] + nodes["FusedConv"] == 2 + 2 + 51 * 3 + 3 * 4 + 24 * 2
     assert nodes["Gelu"] == 55
     assert nodes.keys().isdisjoint({"BatchNormalization", "Erf", "Sqrt", "Pad", "Cast"})
+
+
+def test_the_means_of_large_maps_keep_their_digits_in_onnx_runtime(tmp_path):
+    image = torch.randn(1, 8, 256, 256, generator=torch.Generator().manual_seed(2)) * 6.6 + 8.0
+    image[:, :, 90:] = 8.37  # padding is constant, so that each addition is rounded in the same direction
+    write_traced(SqueezeExcite(8).eval(), image, tmp_path / "gate.onnx")
+    model = onnx.load(tmp_path / "gate.onnx")
+    means = next(node.input[0] for node in model.graph.node if node.op_type == "Conv")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(means, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    (found,) = session.run([means], {session.get_inputs()[0].name: image.numpy()})
+
+    exact = image.double().mean((2, 3), keepdim=True).numpy()
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
