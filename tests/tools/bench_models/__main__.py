@@ -35,7 +35,12 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each encoder; default: %(default)s")
     parser.add_argument("--artifacts", type=Path, help="folder that keeps the artifacts for another run, up to 4 GB")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench-models.json", help="results as JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "out" / "bench-models.json",
+        help="results as JSON; those of other architectures in it stay",
+    )
     parser.add_argument("--docs", action="store_true", help="also write docs/operations/model-speed.md")
     asked = parser.parse_args()
     names = asked.only.split(",")
@@ -43,11 +48,15 @@ def main() -> None:
         parser.error(f"unknown architectures: {', '.join(sorted(unknown))}. Choose from {', '.join(ARCHITECTURES)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit, so that started processes are stopped
     where = Machine.here().sentence()
-    with tempfile.TemporaryDirectory(prefix="bench-models-") as folder:
-        rows = [measure(name, asked.artifacts or Path(folder), seconds=asked.seconds) for name in names]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({"where": where, "models": rows}, indent=1) + "\n")
-    text = document(where, rows)
+    rows = {row["name"]: row for row in json.loads(asked.out.read_text())["models"]} if asked.out.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="bench-models-") as folder:
+        for name in names:
+            rows[name] = measure(name, asked.artifacts or Path(folder), seconds=asked.seconds)
+            measured = [rows[each] for each in ARCHITECTURES if each in rows]
+            asked.out.write_text(json.dumps({"where": where, "models": measured}, indent=1) + "\n")
+    measured = json.loads(asked.out.read_text())["models"]  # numbers of threads are texts there
+    text = document(where, measured)
     if asked.docs:
         (ROOT / "docs" / "operations" / "model-speed.md").write_text(text)
     print(text)
