@@ -27,7 +27,7 @@ FUZZER := atheris==3.0.0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser-runtime js-client test test-fast ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
+.PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
 	demo bundle skeletons monitoring lock sbom audit image openvino-test clean
 
 help:  ## this list
@@ -50,9 +50,9 @@ js-client:  ## pack the JavaScript client with its types into dist/; needs npm
 
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	@status=0; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone" || status=1; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not large" || status=1; \
 	echo "Tests that depend on timing, one after the other"; \
-	$(BIN)/python -m pytest -m alone || status=1; \
+	$(BIN)/python -m pytest -m "alone and not large" || status=1; \
 	exit $$status
 
 # Not among them: the HTTP API, the clients, the page, models and training. The two files that are left out export a
@@ -61,7 +61,10 @@ FAST_TESTS := tests/sam tests/native tests/cache tests/inference tests/server te
 	--ignore tests/docs/test_examples.py --ignore tests/inference/test_granularity.py $(wildcard tests/test_*.py)
 
 test-fast: $(VENV)/.dev  ## the subset to run every few minutes: arrays, C code, cache, scheduling, documents; about a minute
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone and not slow and not fixtures" $(FAST_TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone and not slow and not large and not fixtures" $(FAST_TESTS)
+
+models-test: $(VENV)/.dev  ## the tests of large models, one after the other: half an hour, 8 GB of memory
+	$(BIN)/python -m pytest -m large
 
 ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and dashboards with their tools; installs these as root
 	tests/ops/install

@@ -30,9 +30,11 @@ from service.manifest import load_manifest
 
 INFO = ModelInfo(licence="none", trained=False, training_data="none: random weights", source_sha256="cd" * 32)
 QUICK = ("edgesam-lite", "mobile-sam", "efficientvit-sam-l0")
+SLOW = ("edgesam", "repvit-sam")
 ALL = [
     *QUICK,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS if name not in {*QUICK, "tiny-sam"}),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    *(pytest.param(name, marks=pytest.mark.large) for name in ENCODERS if name not in {*QUICK, *SLOW, "tiny-sam"}),
 ]
 
 

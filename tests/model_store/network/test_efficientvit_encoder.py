@@ -34,7 +34,7 @@ PARAMETERS = {
 REFERENCES = [
     pytest.param(L0, "committed"),
     *(
-        pytest.param(name, "full", marks=[pytest.mark.fixtures, *([pytest.mark.slow] if name in LARGE else [])])
+        pytest.param(name, "full", marks=[pytest.mark.fixtures, *([pytest.mark.large] if name in LARGE else [])])
         for name in NAMES
     ),
 ]

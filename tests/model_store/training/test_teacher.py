@@ -18,7 +18,7 @@ def test_an_edgesam_checkpoint_may_teach(tmp_path):
     assert not any(value.requires_grad for value in teacher.parameters())
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_sam_checkpoint_may_teach(tmp_path):
     model = seeded_model(0, "sam-vit-b")
     torch.save({f"module.{key}": value for key, value in model.state_dict().items()}, tmp_path / "teacher.pth")
