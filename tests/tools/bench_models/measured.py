@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from tools.bench.models import session
 from tools.bench.ours import Clicks, open_runtime
 from tools.bench.samples import Samples, interleaved
 
@@ -59,6 +58,9 @@ def measure(directory: Path, *, threads: int, seconds: float, other_encoder: Pat
     tokens = runtime.encode(frame).tokens[0].astype(np.float16)
     calls = {"ours": lambda: runtime.encode(frame)}
     if other_encoder is not None:
+        # Not at the top: it imports torch, whose memory would count as the model's.
+        from tools.bench.models import session
+
         run = session(other_encoder, threads=threads, provider="cpu").run
         calls["other"] = lambda: run(None, {"image": frame})
         calls["other"]()
