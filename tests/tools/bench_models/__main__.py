@@ -151,7 +151,7 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             f"`{row['name']}`", row["encoder"], row["image_size"],
             (row["encoder_parameters"] + row["other_parameters"]) / 1e6, row["artifact_bytes"] / 1e6,
             *[one[f"{what}_ms"] for what in ("encode", "click") for one in row["threads"].values()],
-            round(row["peak_mib"]), list(row["threads"].values())[-1]["load_s"],
+            row["peak_mib"] and round(row["peak_mib"]), list(row["threads"].values())[-1]["load_s"],
         ]
         for row in rows
     ]  # fmt: skip
