@@ -183,7 +183,9 @@ def test_the_requests_of_labelling_tools_are_answered(clone: Path):
 def test_the_commands_that_import_a_checkpoint_run(clone: Path):
     wanted = ("edgesam models list", "edgesam models import", "edgesam models verify")
     examples = [
-        block for block in blocks(page("docs/how-to/models.md"), "sh") if any(command in block for command in wanted)
+        block
+        for block in blocks(page("docs/how-to/models.md"), "sh")
+        if any(command in block for command in wanted) and "--encoder" not in block  # tests of imports have encoders
     ]
 
     printed = [run_shell(example, clone) for example in examples]

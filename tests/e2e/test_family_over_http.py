@@ -111,7 +111,7 @@ def test_the_model_is_described_with_its_rules(served):
 
     assert (model["image_size"], model["norm_epsilon"]) == (entry.image_size, entry.norm_epsilon)
     assert model["auto_masks"] == {"ambiguous": list(entry.ambiguous), "other": list(entry.other)}
-    assert model["ranking"] == {"bias": [0.0] * 4, "stability": 0.0, "predicted_iou": 1.0}
+    assert model["ranking"] == {"bias": [0.0] * 4, "stability": 0.0, "predicted_iou": 1.0, "agreement": 0.0}
     assert (model["summary"], model["card"]) == (entry.summary, "")
 
 

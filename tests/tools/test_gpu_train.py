@@ -14,7 +14,7 @@ from tools.gpu_train.packs import PackedMask, encode_mask, read_packs
 
 from model_store.checkpoint import load_checkpoint, save_checkpoint, seeded_model
 from model_store.network import frames
-from model_store.network.model import PIXEL_STD
+from model_store.architectures import PIXEL_STD
 from model_store.training.data.set_aside import set_aside_names
 from model_store.training.data.windows import geometry
 from model_store.training.data.windows.augmentation import PLAIN

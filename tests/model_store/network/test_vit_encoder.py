@@ -44,12 +44,12 @@ def test_keys_shapes_and_counts_are_those_of_the_published_files(name):
     assert model.image_encoder.name == model.architecture.encoder
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize(
     ("name", "part"),
     [
         ("sam-vit-b", "committed"),
-        *(pytest.param(name, "full", marks=[pytest.mark.fixtures, pytest.mark.large]) for name in PUBLISHED),
+        *(pytest.param(name, "full", marks=pytest.mark.fixtures) for name in PUBLISHED),
     ],
 )
 def test_every_block_and_the_embedding_agree(name, part):
