@@ -12,9 +12,9 @@ from pycocotools import mask as coco_mask
 from support.ellipse_photos import write_ellipse_photos
 from tools.gpu_train.packs import PackedMask, encode_mask, read_packs
 
+from model_store.architectures import PIXEL_STD
 from model_store.checkpoint import load_checkpoint, save_checkpoint, seeded_model
 from model_store.network import frames
-from model_store.architectures import PIXEL_STD
 from model_store.training.data.set_aside import set_aside_names
 from model_store.training.data.windows import geometry
 from model_store.training.data.windows.augmentation import PLAIN
