@@ -49,7 +49,7 @@ def test_the_documentation_needs_no_other_host(docs, bundled_url):
 
 def test_a_request_can_be_tried_out(docs, bundled_url):
     docs.page.goto(f"{bundled_url}docs")
-    docs.page.get_by_text("The served model", exact=True).click()
+    docs.page.get_by_text("The served models", exact=True).click()
     docs.page.get_by_role("button", name="Try it out").click()
     docs.page.get_by_role("button", name="Execute").click()
 
