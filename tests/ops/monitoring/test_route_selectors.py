@@ -40,7 +40,8 @@ def work(policies):
 def prompts_by_hash(app, work):
     """The routes that compute and may name an image which is in no cache."""
     paths = app.openapi()["paths"]
-    return {path for path, operations in paths.items() if path in work and "404" in operations["post"]["responses"]}
+    found = {path for path, operations in paths.items() if path in work and "404" in operations["post"]["responses"]}
+    return found - {"/embed"}  # its 404 names a model that is not served
 
 
 def selected(operator, pattern, policies):
