@@ -65,10 +65,13 @@ class ModelRegistry:
     async def register(self, key: str) -> None:
         """Record that Redis may have embeddings of a model. Most calls do nothing: a record serves for some seconds.
 
-        A Redis that does not answer takes no embedding either, so its failure is none of this method.
+        Without the right to write it, nothing is recorded: a deletion then reaches the models of its replica alone.
 
         Args:
             key: Key of an embedding of the model.
+
+        Raises:
+            CacheUnavailable: Redis did not answer in time. The caller's own command would wait as long again.
         """
         model, now = model_of_key(key), monotonic()
         if now < self._registered_at.get(model, float("-inf")) + self._every_s:
@@ -81,6 +84,7 @@ class ModelRegistry:
         except CacheUnavailable as error:
             if not isinstance(error.__cause__, ResponseError):  # a refusal would be repeated with every request
                 self._registered_at.pop(model, None)
+                raise
 
     async def models(self) -> list[tuple[str, str]]:
         """Return fingerprint and type of tokens of all recorded models.

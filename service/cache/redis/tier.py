@@ -79,8 +79,8 @@ class RedisCache(Generic[V]):
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
-        await self._note_use(key)
         try:
+            await self._note_use(key)
             data = await self._client.call(self._breaker, "GETEX", key, "PX", self._ttl_ms())
         except CacheUnavailable:
             self._count("error")

@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from support.encoder_reference import open_encoder_reference
 from support.official_reference import assert_stats_agree
-from support.sam_family_weights import FAMILY_COMMITTED, FAMILY_FULL, family_file, shapes, state_dict
+from support.sam_family_weights import FAMILY_COMMITTED, shapes, state_dict
 from support.traced_graph import write_traced
 
 from model_store.checkpoint import CheckpointError, model_from_state_dict
@@ -55,18 +56,6 @@ def reference_frame(model: PromptableModel) -> torch.Tensor:
     return frame(np.asarray(Image.open(FAMILY_COMMITTED / "image.webp").convert("RGB")), model.image_size)
 
 
-def open_reference(name: str, part: str) -> dict[str, np.ndarray]:
-    if part == "committed":
-        path = FAMILY_COMMITTED / family_file(name, "_encoder.npz")
-    else:
-        found = [FAMILY_FULL / family_file(name, suffix) for suffix in (".npz", "_encoder.npz")]
-        path = next((path for path in found if path.is_file()), None)
-        if path is None:
-            pytest.skip("the full conformance fixtures are not beside the repository")
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
 def tapped(model: PromptableModel) -> dict[str, np.ndarray]:
     """Return every intermediate result of an encoder that the references have, by its name there."""
     encoder = model.image_encoder
@@ -95,7 +84,7 @@ def tapped(model: PromptableModel) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("name", "part"), REFERENCES)
 def test_every_stage_and_the_embedding_agree(name, part):
-    expected = open_reference(name, part)
+    expected = open_encoder_reference(name, part)
 
     taps = tapped(weighted_model(name))
 
@@ -115,7 +104,7 @@ def test_every_stage_and_the_embedding_agree(name, part):
 
 @pytest.mark.parametrize(("name", "part"), REFERENCES)
 def test_the_input_agrees(name, part):
-    expected = open_reference(name, part)
+    expected = open_encoder_reference(name, part)
     with torch.device("meta"):
         model = build_model(name)
 

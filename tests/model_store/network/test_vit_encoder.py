@@ -11,8 +11,9 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from support.encoder_reference import open_encoder_reference
 from support.official_reference import assert_stats_agree
-from support.sam_family_weights import FAMILY_COMMITTED, FAMILY_FULL, family_file, shapes, state_dict
+from support.sam_family_weights import FAMILY_COMMITTED, shapes, state_dict
 from support.traced_graph import write_traced
 from torch.nn import functional
 
@@ -53,7 +54,7 @@ def test_keys_shapes_and_counts_are_those_of_the_published_files(name):
     ],
 )
 def test_every_block_and_the_embedding_agree(name, part):
-    expected = open_reference(name, part)
+    expected = open_encoder_reference(name, part)
     encoder = reference_encoder(name)
     image = frame(np.asarray(Image.open(FAMILY_COMMITTED / "image.webp").convert("RGB")))
 
@@ -257,18 +258,6 @@ def tapped(encoder: ViTEncoder, image: torch.Tensor) -> dict[str, np.ndarray]:
     for hook in hooks:
         hook.remove()
     return {name: value.numpy() for name, value in taken.items()}
-
-
-def open_reference(name: str, part: str) -> dict[str, np.ndarray]:
-    if part == "committed":
-        path = FAMILY_COMMITTED / family_file(name, "_encoder.npz")
-    else:
-        found = [FAMILY_FULL / family_file(name, suffix) for suffix in (".npz", "_encoder.npz")]
-        path = next((path for path in found if path.is_file()), None)
-        if path is None:
-            pytest.skip("the full conformance fixtures are not beside the repository")
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def assert_slice_agrees(tap: np.ndarray, expected: np.ndarray, steps: np.ndarray, name: str = "embedding") -> None:
