@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from model_store.catalog import UsageError
 from model_store.checkpoint_files.rounding import rounded
+from model_store.export.answers import rounding_effect
 from model_store.export.graphs.encoder import PROPOSALS
 from model_store.export.manifest_file import manifest_text
 from model_store.export.manifest_making import MadeFiles, made_manifest
 from model_store.export.model_info import ModelInfo
 from model_store.export.onnx_export import write_official_graphs, write_served_graphs
 from model_store.export.output_folder import check_output_folder, move_to_output_folder
-from model_store.export.parity import official_parity, rounding_effect, served_parity, torch_outputs
+from model_store.export.parity import official_parity, served_parity, torch_outputs
 from model_store.export.served_graphs import OPSET
 from model_store.export.weight_storage import (
     float16_arrays,
@@ -175,7 +176,7 @@ def _compare(
     if weights == "float32":
         return _Comparison(parity, {})
     on_progress("measuring the effect of float16 weights")
-    return _Comparison(parity, rounding_effect(torch_outputs(exact), reference))
+    return _Comparison(parity, rounding_effect(torch_outputs(exact).answers, reference.answers))
 
 
 def _manifest(

@@ -1,4 +1,4 @@
-"""Parity of exported graphs and torch on random prompts of every kind, and the effect of rounded weights."""
+"""Parity of exported graphs and torch on random prompts of every kind."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store.export.answers import prepare_inputs
+from model_store.export.answers import Answers, prepare_inputs
 from model_store.export.onnx_session import open_graph
 from model_store.export.random_inputs import random_image, random_prompts
 from model_store.network.anchors import anchor_boxes, decode_boxes
@@ -45,6 +45,12 @@ class TorchOutputs:
     mask_logits: Tensor
     iou_predictions: Tensor
     anchors: Tensor | None = None
+
+    @property
+    def answers(self) -> Answers:
+        """The same outputs as those of graphs."""
+        tokens = self.embedding[0].flatten(1).T
+        return Answers(tokens.numpy(), self.mask_logits.numpy(), self.iou_predictions.numpy())
 
 
 def torch_outputs(model: PromptableModel, module: GranularityModule | None = None, *, seed: int = 0) -> TorchOutputs:
@@ -118,25 +124,6 @@ def official_parity(reference: TorchOutputs, files: Mapping[str, Path]) -> dict[
         _record_difference(worst, "scores", scores, stability_score(torch.from_numpy(masks)))
         _record_difference(worst, "masks", masks[0], reference.mask_logits[row])
     return worst
-
-
-def rounding_effect(exact: TorchOutputs, rounded: TorchOutputs) -> dict[str, float]:
-    """Return the effect of rounded weights: largest and mean difference of logits, and mean IoU of the masks, 0..1.
-
-    Args:
-        exact: Outputs with the weights as they are; same seed as `rounded`.
-        rounded: Outputs with the rounded weights.
-    """
-    difference = (exact.mask_logits - rounded.mask_logits).abs()
-    before, after = exact.mask_logits > 0, rounded.mask_logits > 0
-    both, either = (before & after).sum((2, 3)), (before | after).sum((2, 3))
-    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0)
-    return {
-        "tokens_max": float((exact.embedding - rounded.embedding).abs().max()),
-        "mask_logits_max": float(difference.max()),
-        "mask_logits_mean": float(difference.mean()),
-        "mask_iou_mean": float(overlap.mean()),
-    }
 
 
 def decode(model: PromptableModel, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
