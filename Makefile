@@ -34,10 +34,11 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
+# OPTIONS are further options of `edgesam serve`, for instance --accept-licence.
 serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=efficientvit-sam-l0; prints its address
 	@MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX-1}" \
 		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" \
-		$(BIN)/$(if $(MODEL),edgesam serve $(MODEL:%=--model %),python -m service)
+		$(BIN)/$(if $(MODEL),edgesam serve $(MODEL:%=--model %) $(OPTIONS),python -m service)
 
 browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch onnxruntime-web, with which the page decodes in the browser; needs npm and openssl
 
