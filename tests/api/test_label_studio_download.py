@@ -193,7 +193,7 @@ def test_a_missing_image_is_a_problem_and_its_detail_is_logged(service, client):
     response = client.post("/label-studio/predict", json=asked, headers=headers)
 
     assert_problem(response, InvalidRequest)
-    (line,) = [line for line in service.log if line.get("request_id") == "missing-image"]
+    line = service.wait_for_request("missing-image")
     assert "Label Studio has no such image" in line["detail"]
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,15 +68,11 @@ class ServiceProcess:
 
     def wait_for(self, event: str) -> dict[str, Any]:
         """Wait for the next line of the log with this event, and return it. Each line is returned once."""
-        while True:
-            try:
-                line = self._lines.get(timeout=self._wait_s)
-            except queue.Empty:
-                raise AssertionError(f"no {event!r} in {self._wait_s} s; the log so far: {self.log[-20:]}") from None
-            if line is None:
-                raise AssertionError(f"the service ended before {event!r}: {self.log[-20:]}")
-            if line["event"] == event:
-                return line
+        return self._next(lambda line: line["event"] == event, repr(event))
+
+    def wait_for_request(self, request_id: str) -> dict[str, Any]:
+        """Wait for the next line of the log about a request, which may come after the answer, and return it."""
+        return self._next(lambda line: line.get("request_id") == request_id, f"a line about {request_id!r}")
 
     def terminate(self) -> None:
         """Send SIGTERM, without waiting."""
@@ -95,6 +91,17 @@ class ServiceProcess:
         if self.process.stdout is not None:
             self.process.stdout.close()
         return self.process.returncode
+
+    def _next(self, matches: Callable[[dict[str, Any]], bool], wanted: str) -> dict[str, Any]:
+        while True:
+            try:
+                line = self._lines.get(timeout=self._wait_s)
+            except queue.Empty:
+                raise AssertionError(f"no {wanted} in {self._wait_s} s; the log so far: {self.log[-20:]}") from None
+            if line is None:
+                raise AssertionError(f"the service ended before {wanted}: {self.log[-20:]}")
+            if matches(line):
+                return line
 
     def _read(self) -> None:
         assert self.process.stdout is not None
