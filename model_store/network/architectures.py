@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from model_store.architectures import UnknownArchitectureError
+from model_store.network.encoders.edgetam_encoder import EdgeTAMEncoder
 from model_store.network.encoders.efficientvit_encoder import SIZES as EFFICIENTVIT_SIZES
 from model_store.network.encoders.efficientvit_encoder import EfficientViTEncoder
 from model_store.network.encoders.image_encoder import ImageEncoder
@@ -27,6 +28,7 @@ ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "sam-vit-b": partial(ViTEncoder, VIT_B),
     "sam-vit-l": partial(ViTEncoder, VIT_L),
     "sam-vit-h": partial(ViTEncoder, VIT_H),
+    "edgetam": EdgeTAMEncoder,
 }
 
 

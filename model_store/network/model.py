@@ -1,4 +1,4 @@
-"""The whole network: an image encoder, SAM's prompt encoder and SAM's mask decoder.
+"""The whole network: an image encoder, SAM's prompt encoder, and SAM's or SAM 2's mask decoder.
 
 Numbers: docs/explanation/model.md, sections 0 and 4.
 """
@@ -12,6 +12,7 @@ from model_store.network.architectures import build_encoder
 from model_store.network.folding import fold_in_place
 from model_store.network.mask_decoder import MASKS, MaskDecoder
 from model_store.network.prompt_encoder import PromptEncoder
+from model_store.network.sam2_mask_decoder import SAM2MaskDecoder
 from service.sam.transforms import FRAME_SIZE
 
 
@@ -43,8 +44,10 @@ class PromptableModel(nn.Module):
         multiple = self.image_encoder.frame_multiple
         if frame_size <= 0 or self.image_size % multiple:
             raise ValueError(f"The side of the image is a positive multiple of {multiple}, not {self.image_size}.")
-        self.prompt_encoder = PromptEncoder(frame_size=frame_size)
-        self.mask_decoder = MaskDecoder(norm_epsilon=self.architecture.norm_epsilon)
+        is_sam2 = self.architecture.mask_decoder == "sam2"
+        self.prompt_encoder = PromptEncoder(frame_size=frame_size, pads_boxes=is_sam2)
+        decoder = SAM2MaskDecoder if is_sam2 else MaskDecoder
+        self.mask_decoder = decoder(norm_epsilon=self.architecture.norm_epsilon)
         self.is_deployed = False
 
     def forward(
@@ -61,13 +64,15 @@ class PromptableModel(nn.Module):
 
         The arguments are those of ``PromptEncoder.forward`` and ``MaskDecoder.forward``.
         """
+        encoded = self.image_encoder.encode(image)
         sparse, dense = self.prompt_encoder(points, boxes, mask_logits)
         decoded: tuple[Tensor, Tensor] = self.mask_decoder(
-            self.image_encoder(image),
+            encoded.embedding,
             self.prompt_encoder.dense_positional_code(),
             sparse,
             dense,
             num_multimask_outputs,
+            encoded.high_res,
         )
         return decoded
 

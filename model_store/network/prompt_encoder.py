@@ -19,11 +19,16 @@ class PromptEncoder(nn.Module):
 
     Letters: P prompts, N points each, S = frame side in pixels (1024). Coordinates are (x, y) in the frame, before
     the half pixel is added that moves them to pixel centres.
+
+    Args:
+        frame_size: Side of the frame, in pixels.
+        pads_boxes: Whether a padding point follows a box as well, as in SAM 2's family, and not only points.
     """
 
-    def __init__(self, *, frame_size: int = 1024) -> None:
+    def __init__(self, *, frame_size: int = 1024, pads_boxes: bool = False) -> None:
         super().__init__()
         self.frame_size = frame_size
+        self.pads_boxes = pads_boxes
         self.pe_layer = PositionalCode(CHANNELS // 2)
         # negative, positive, top-left corner, bottom-right corner
         self.point_embeddings = nn.ModuleList([nn.Embedding(1, CHANNELS) for _ in range(4)])
@@ -55,20 +60,22 @@ class PromptEncoder(nn.Module):
 
         Args:
             points: Coordinates (P, N, 2) and labels (P, N): 1 positive, 0 negative, -1 not a point, -2 ignored (a
-                zero token). Without boxes, one padding point with label -1 is appended to each prompt.
+                zero token).
             boxes: Boxes as x0, y0, x1, y1, (P, 4).
             mask_logits: Logits of an earlier mask, (P, 1, S/4, S/4).
             box_labels: Labels of the boxes, (P,); a box with label -1 is absent, and both its corners become padding.
 
         Returns:
-            Sparse tokens (P, T, 256), points before corners, T = 0 when there are neither; dense (P, 256, S/16, S/16).
+            Sparse tokens (P, T, 256): points, then corners, then one padding point for prompts without boxes, or for
+            all with ``pads_boxes``; T = 0 when there are neither points nor boxes. Dense (P, 256, S/16, S/16).
         """
         tokens = []
         if points is not None:
-            coords, labels = points if boxes is not None else _with_padding_point(*points)
-            tokens.append(self._point_tokens(coords, labels))
+            tokens.append(self._point_tokens(*points))
         if boxes is not None:
             tokens.append(self._box_tokens(boxes, box_labels))
+        if tokens and (boxes is None or self.pads_boxes):
+            tokens.append(self.not_a_point_embed.weight.expand(tokens[0].shape[0], 1, -1))
         if tokens:
             sparse = torch.cat(tokens, dim=1)
         else:
@@ -140,9 +147,3 @@ class PositionalCode(nn.Module):
         """(..., 2) as (x, y) -> (..., 2 * features)."""
         angles = 2 * math.pi * ((2 * positions - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
-
-
-def _with_padding_point(coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    prompts = coords.shape[0]
-    coords = torch.cat([coords, coords.new_zeros(prompts, 1, 2)], dim=1)
-    return coords, torch.cat([labels, labels.new_full((prompts, 1), PADDING)], dim=1)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,12 +11,38 @@ UpsampleMode = Literal["bicubic", "bilinear"]
 EMBEDDING_CHANNELS = 256
 
 
+class HighResTensors(NamedTuple):
+    """The high-resolution maps of B images, which SAM 2's decoder adds while it enlarges its own.
+
+    Attributes:
+        s1: Map of stride 8, (B, 64, 2G, 2G).
+        s0: Map of stride 4, (B, 32, 4G, 4G).
+    """
+
+    s1: Tensor
+    s0: Tensor
+
+
+class EncodedImage(NamedTuple):
+    """Everything that a decoder reads of B images.
+
+    Attributes:
+        embedding: Image embeddings, (B, 256, G, G).
+        high_res: High-resolution maps; None for the encoders of SAM's family, whose decoder reads none.
+    """
+
+    embedding: Tensor
+    high_res: HighResTensors | None = None
+
+
 class UnsupportedByEncoderError(ValueError):
     """The encoder lacks a part or option; the message names both."""
 
 
 class ImageEncoder(nn.Module, ABC):
-    """Images (B, 3, S, S), normalised and zero-padded, to image embeddings (B, 256, G, G).
+    """Images (B, 3, S, S), normalised, to image embeddings (B, 256, G, G).
+
+    Images fill the square or are padded with zeros, as the architecture's ``resize`` says.
 
     G is 64 at the architecture's own side S, which is 1024 or 512. So G is S/16 or S/8.
 
@@ -38,6 +64,10 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) float32 as (B, 256, G, G)."""
+
+    def encode(self, image: Tensor) -> EncodedImage:
+        """Return all maps of images (B, 3, S, S) that the decoder reads. `forward` returns the embedding alone."""
+        return EncodedImage(self(image))
 
     @property
     def upsample_mode(self) -> UpsampleMode | None:
