@@ -58,6 +58,9 @@ class Architecture:
     score: Score = "predicted_iou"
     ambiguous: tuple[int, ...] = _WHOLE_PART_SUBPART
     other: tuple[int, ...] = (0,)
+    mask_decoder: Literal["sam", "sam2"] = "sam"
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    fallback: tuple[int, ...] = ()
 
     # The manifest's schema needs pydantic, which training on a borrowed machine lacks.
     @property
@@ -157,6 +160,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _efficientvit_sam("L2", 512, "A SAM that sees images at 512 pixels, the best one of that size."),
         _efficientvit_sam("XL0", 1024, "A large SAM, for machines with many cores or a GPU."),
         _efficientvit_sam("XL1", 1024, "The largest EfficientViT-SAM, for machines with many cores or a GPU."),
+        Architecture("edgetam", "EdgeTAM", "RepViT-M1 (EdgeTAM)", _APACHE, "x", fallback=(1, 2, 3), mask_decoder="sam2", resize="stretch"),
     )
 }
 DEFAULT_ARCHITECTURE = "edgesam"

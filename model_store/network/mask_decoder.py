@@ -112,7 +112,8 @@ class MaskDecoder(nn.Module):
         weights = torch.stack(
             [mlp(mask_tokens[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )  # (P, 4, 32)
-        mask_logits = (weights[:, selected] @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        planes = weights[:, selected] @ upscaled.flatten(2)  # (P, n, 16·G·G)
+        mask_logits: Tensor = planes.unflatten(2, upscaled.shape[2:])  # type: ignore[no-untyped-call]
         return DecodedPrompts(mask_logits, self.predict_iou(iou_token)[:, selected], self.object_scores(tokens))
 
     def own_tokens(self) -> Tensor:

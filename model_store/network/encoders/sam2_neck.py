@@ -29,10 +29,9 @@ class SAM2Neck(nn.Module):
         self.convs = nn.ModuleList([Projection(count) for count in reversed(channels)])
 
     @property
-    def projections(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+    def projections(self) -> list[nn.Conv2d]:
         """The convolutions of the maps of strides 4, 8, 16 and 32."""
-        deepest, middle, fine, finest = (projection.conv for projection in self.convs)
-        return finest, fine, middle, deepest
+        return [part.conv for part in reversed(self.convs) if isinstance(part, Projection)]
 
 
 class Projection(nn.Module):
