@@ -1,6 +1,6 @@
 """The architectures of the SAM family as data: names, sizes, epsilons, rules for masks, licences.
 
-Each is an image encoder in front of SAM's prompt encoder and mask decoder. The networks are in
+Each is an image encoder in front of SAM's prompt encoder and the mask decoder of SAM or SAM 2. The networks are in
 `model_store.network.architectures`, which needs torch; nothing here does.
 
 Numbers: docs/explanation/sam-family.md.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from service.manifest import AutoMasks, Ranking
+    from service.mask_rules import AutoMasks, Ranking
 
 # Mean and standard deviation of pixel values, 0..255, RGB: the same for all architectures. Checkpoints lack them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -19,6 +19,8 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 ImageSize = Literal[512, 1024]
 Score = Literal["stability", "predicted_iou"]
+Resize = Literal["letterbox", "stretch"]
+MaskDecoder = Literal["sam", "sam2"]
 
 _ALL = (0, 1, 2, 3)
 _WHOLE_PART_SUBPART = (1, 2, 3)
@@ -46,6 +48,10 @@ class Architecture:
             do not train the IoU head.
         ambiguous: Outputs of the decoder that a single point gets.
         other: Outputs of the decoder among which the best one is the answer to all other prompts.
+        fallback: Outputs, the best of which is the answer instead of output 0 where that one is not stable at ±0.05;
+            empty for architectures without this choice.
+        mask_decoder: Kind of mask decoder. That of SAM 2 also reads two maps of high resolution.
+        resize: Way in which an image gets into the square: padded, or each axis with its own scale.
     """
 
     name: str
@@ -58,15 +64,15 @@ class Architecture:
     score: Score = "predicted_iou"
     ambiguous: tuple[int, ...] = _WHOLE_PART_SUBPART
     other: tuple[int, ...] = (0,)
-    mask_decoder: Literal["sam", "sam2"] = "sam"
-    resize: Literal["letterbox", "stretch"] = "letterbox"
     fallback: tuple[int, ...] = ()
+    mask_decoder: MaskDecoder = "sam"
+    resize: Resize = "letterbox"
 
     # The manifest's schema needs pydantic, which training on a borrowed machine lacks.
     @property
     def ranking(self) -> "Ranking":
         """The rule that orders the masks of a prompt, for the manifest."""
-        from service.manifest import Ranking  # noqa: PLC0415 - see above
+        from service.mask_rules import Ranking  # noqa: PLC0415 - see above
 
         if self.score == "stability":
             return Ranking()
@@ -76,9 +82,9 @@ class Architecture:
     @property
     def auto_masks(self) -> "AutoMasks":
         """The outputs that a prompt gets when it does not say how many, for the manifest."""
-        from service.manifest import AutoMasks  # noqa: PLC0415 - see above
+        from service.mask_rules import AutoMasks  # noqa: PLC0415 - see above
 
-        return AutoMasks(ambiguous=self.ambiguous, other=self.other)
+        return AutoMasks(ambiguous=self.ambiguous, other=self.other, fallback=self.fallback)
 
 
 def _efficientvit_sam(size: str, image_size: ImageSize, summary: str) -> Architecture:
@@ -90,6 +96,19 @@ def _efficientvit_sam(size: str, image_size: ImageSize, summary: str) -> Archite
         summary,
         image_size=image_size,
         norm_epsilon=1e-6,
+    )
+
+
+def _sam2(name: str, title: str, encoder: str, summary: str) -> Architecture:
+    return Architecture(
+        name,
+        title,
+        encoder,
+        _APACHE,
+        summary,
+        fallback=_WHOLE_PART_SUBPART,
+        mask_decoder="sam2",
+        resize="stretch",
     )
 
 
@@ -160,7 +179,36 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _efficientvit_sam("L2", 512, "A SAM that sees images at 512 pixels, the best one of that size."),
         _efficientvit_sam("XL0", 1024, "A large SAM, for machines with many cores or a GPU."),
         _efficientvit_sam("XL1", 1024, "The largest EfficientViT-SAM, for machines with many cores or a GPU."),
-        Architecture("edgetam", "EdgeTAM", "RepViT-M1 (EdgeTAM)", _APACHE, "x", fallback=(1, 2, 3), mask_decoder="sam2", resize="stretch"),
+        _sam2(
+            "edgetam",
+            "EdgeTAM (RepViT-M1, mask decoder of SAM 2)",
+            "RepViT-M1 (EdgeTAM)",
+            "EdgeSAM's small encoder with the mask decoder of SAM 2, for CPUs.",
+        ),
+        _sam2(
+            "sam2.1-tiny",
+            "SAM 2.1 (Hiera-T, mask decoder of SAM 2)",
+            "Hiera-T",
+            "The smallest SAM 2.1: better masks than those of small encoders, for several times their time.",
+        ),
+        _sam2(
+            "sam2.1-small",
+            "SAM 2.1 (Hiera-S, mask decoder of SAM 2)",
+            "Hiera-S",
+            "A SAM 2.1 between tiny and base+ in speed and quality.",
+        ),
+        _sam2(
+            "sam2.1-base-plus",
+            "SAM 2.1 (Hiera-B+, mask decoder of SAM 2)",
+            "Hiera-B+",
+            "The SAM 2.1 for good masks on machines with many cores or a GPU.",
+        ),
+        _sam2(
+            "sam2.1-large",
+            "SAM 2.1 (Hiera-L, mask decoder of SAM 2)",
+            "Hiera-L",
+            "The largest SAM 2.1, for machines with a GPU.",
+        ),
     )
 }
 DEFAULT_ARCHITECTURE = "edgesam"

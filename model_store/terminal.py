@@ -19,7 +19,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from service.manifest import Manifest, Ranking
+from service.manifest import Manifest
+from service.mask_rules import Ranking
 
 MEGABYTE = 1e6
 PIPED_WIDTH = 240

@@ -2,25 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.mask_rules import AutoMasks, Ranking
 from service.regular_files import read_regular_file
 from service.sam.granularity import MAX_PROPOSALS
 from service.sam.masks import AGREEMENT, MaskChoice
 
-FormatVersion = Literal[2, 3, 4, 5]
+FormatVersion = Literal[2, 3, 4, 5, 6]
 ImageSize = Literal[512, 1024]
 UpsampleMode = Literal["bicubic", "bilinear"]
+Resize = Literal["letterbox", "stretch"]
+MaskDecoder = Literal["sam", "sam2"]
 
 # A manifest has the lowest version that allows all of its members. So older releases read what they support.
 FORMAT_VERSION: Literal[2] = 2
 GRANULARITY_FORMAT_VERSION: Literal[3] = 3
 RANKING_FORMAT_VERSION: Literal[4] = 4
 FAMILY_FORMAT_VERSION: Literal[5] = 5
+SAM2_FORMAT_VERSION: Literal[6] = 6
 MAX_SUMMARY = 300
 CARD_PATTERN = r"^(https?://[^\s<>\"']+|[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"
 # The encoder of a manifest that names none. Versions 2 and 3 allow no other.
@@ -28,11 +32,17 @@ DEFAULT_ENCODER = "RepViT-M1"
 # Members that versions before 5 lack have these values: those of EdgeSAM.
 DEFAULT_IMAGE_SIZE: Literal[1024] = 1024
 DEFAULT_NORM_EPSILON = 1e-5
+# Members that versions before 6 lack: those of SAM 1.
+DEFAULT_RESIZE: Literal["letterbox"] = "letterbox"
+DEFAULT_MASK_DECODER: Literal["sam"] = "sam"
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
 # The outputs of `prepare` and inputs of `decoder`, in this order (docs/explanation/model.md, section 5.1).
 STATE_NAMES = ("keys", "keys0", "queries0")
+# The outputs of `encoder` where the mask decoder is that of SAM 2. The maps are inputs of `decoder`, too.
+HIGH_RES_NAMES = ("high_res_s1", "high_res_s0")
+ENCODER_OUTPUTS = ("tokens", *HIGH_RES_NAMES)
 
 
 class ManifestError(ValueError):
@@ -61,95 +71,9 @@ class GranularityInfo(BaseModel):
     source_sha256: str | None = Field(description="SHA-256 of the module's file; null for generated weights.")
 
 
-# Stability and predicted IoU lie around 0..1: larger weights mean a mistake.
-_Weight = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
-
-
-class Ranking(BaseModel):
-    """The rule that orders the masks of one prompt: the one with the highest score comes first.
-
-    The score of output k is ``bias[k] + stability * stability_k + predicted_iou * predicted_iou_k``. Answers state it
-    limited to 0..1. The order does not limit it, because a predicted IoU above 1 still tells masks apart.
-    The default is EdgeSAM's own rule, the stability score. The official predictors have no term for agreement with
-    points, so models that keep their order have 0 there.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bias: tuple[_Weight, _Weight, _Weight, _Weight] = Field(
-        (0.0, 0.0, 0.0, 0.0), description="Added to the score of each of the decoder's four outputs."
-    )
-    stability: _Weight = Field(1.0, description="Weight of the stability score.")
-    predicted_iou: _Weight = Field(0.0, description="Weight of the IoU that the model predicts.")
-    agreement: _Weight = Field(
-        AGREEMENT,
-        description="Added, for the order alone, to a mask that agrees with all points. Another value needs version 5.",
-    )
-
-    @property
-    def compares_all(self) -> bool:
-        """Whether the rule weighs output 0 against the others, as a calibrated rule does by their biases."""
-        return len(set(self.bias)) > 1
-
-    def scores(self, stability: Sequence[float], predicted_iou: Sequence[float]) -> tuple[float, ...]:
-        """Return the score of each output of one prompt, not bounded, for the order; see `limited_score`.
-
-        A weight of 0 leaves its term out, also where that term is no number. NaN in a term that counts gives NaN.
-        The browser computes the same sum in the same order (web/ranking.js), so that both agree to the last bit.
-
-        Args:
-            stability: Stability scores of the four outputs, 0..1.
-            predicted_iou: Predicted IoUs of the four outputs, not bounded.
-        """
-        scores: Sequence[float] = self.bias
-        for weight, terms in ((self.stability, stability), (self.predicted_iou, predicted_iou)):
-            if weight:
-                scores = [score + weight * term for score, term in zip(scores, terms, strict=True)]
-        return tuple(scores)
-
-
-def limited_score(score: float) -> float:
-    """Return a score of `Ranking.scores` limited to 0..1, as answers state it; NaN stays NaN."""
-    return min(max(score, 0.0), 1.0)  # in this order of arguments NaN stays NaN
-
-
 _Mean = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 _Deviation = Annotated[float, Field(ge=1e-4, le=1e4, allow_inf_nan=False)]
 _Figure = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no other numbers
-# Indices of the decoder's four outputs.
-_Output = Annotated[int, Field(ge=0, le=3)]
-
-
-class AutoMasks(BaseModel):
-    """The outputs of the decoder that a prompt gets when it does not say how many masks it wants.
-
-    Output 0 is trained for prompts that mean one object. Outputs 1 to 3 are the whole, a part and a subpart of it.
-    The default is EdgeSAM's choice.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ambiguous: tuple[_Output, ...] = Field(
-        (0, 1, 2, 3),
-        min_length=1,
-        max_length=4,
-        description="Outputs that a single point alone gets, ordered by the model's ranking.",
-    )
-    other: tuple[_Output, ...] = Field(
-        (0,),
-        min_length=1,
-        max_length=4,
-        description="Outputs among which the best one, by the model's ranking, is the answer to all other prompts.",
-    )
-
-    @field_validator("ambiguous", "other")
-    @classmethod
-    def _names_each_output_once(cls, outputs: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(outputs)) < len(outputs):
-            raise ValueError("it names an output twice")
-        return outputs
-
-
 _EDGESAM_MASKS = AutoMasks()
 
 
@@ -180,6 +104,16 @@ class Manifest(BaseModel):
     ranking: Ranking = Field(Ranking(), description="How the masks of one prompt are ordered, since version 4.")
     auto_masks: AutoMasks = Field(
         _EDGESAM_MASKS, description="Outputs for a prompt that does not say how many masks it wants, since version 5."
+    )
+    resize: Resize = Field(
+        DEFAULT_RESIZE,
+        description="letterbox: the image keeps its aspect ratio and is padded; stretch: it fills the square, each "
+        "axis with its own scale, since version 6.",
+    )
+    mask_decoder: MaskDecoder = Field(
+        DEFAULT_MASK_DECODER,
+        description="sam: five tokens of its own; sam2: a sixth for the object score, two maps of high resolution, a "
+        "sigmoid on the predicted IoU and a padding point behind a box, since version 6.",
     )
     norm_epsilon: float = Field(
         DEFAULT_NORM_EPSILON,
@@ -224,9 +158,20 @@ class Manifest(BaseModel):
                 f"{GRANULARITY_FORMAT_VERSION}; an encoder other than {DEFAULT_ENCODER}, a ranking other than by "
                 f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; an image_size other than "
                 f"{DEFAULT_IMAGE_SIZE}, a norm_epsilon other than {DEFAULT_NORM_EPSILON}, other auto_masks, another "
-                f"agreement, a summary and a card need version {FAMILY_FORMAT_VERSION}; without them it is version "
-                f"{FORMAT_VERSION}"
+                f"agreement, a summary and a card need version {FAMILY_FORMAT_VERSION}; a resize other than "
+                f"{DEFAULT_RESIZE}, a mask_decoder other than {DEFAULT_MASK_DECODER} and auto_masks with a fallback "
+                f"need version {SAM2_FORMAT_VERSION}; without them it is version {FORMAT_VERSION}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_decoder_of_its_members(self) -> Self:
+        if self.has_high_res and self.granularity is not None:
+            raise ValueError("a granularity module needs mask_decoder sam")
+        if self.has_high_res and self.layout != "served":
+            raise ValueError(f"layout {self.layout} needs mask_decoder sam")
+        if self.auto_masks.fallback and not self.has_high_res:
+            raise ValueError("auto_masks with a fallback need mask_decoder sam2")
         return self
 
     @staticmethod
@@ -241,6 +186,8 @@ class Manifest(BaseModel):
         auto_masks: AutoMasks = _EDGESAM_MASKS,
         summary: str = "",
         card: str = "",
+        resize: Resize = DEFAULT_RESIZE,
+        mask_decoder: MaskDecoder = DEFAULT_MASK_DECODER,
     ) -> FormatVersion:
         """Return the lowest version that allows these members. A manifest has to have this version.
 
@@ -254,9 +201,13 @@ class Manifest(BaseModel):
             auto_masks: Outputs for prompts that do not say how many masks they want.
             summary: Use of the model, one sentence.
             card: Address of the model card, or the name of its file.
+            resize: Way in which an image gets into the square.
+            mask_decoder: Kind of mask decoder.
         """
-        newest = (image_size, norm_epsilon, auto_masks, ranking.agreement, summary, card)
-        if newest != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, AGREEMENT, "", ""):
+        if (resize, mask_decoder, auto_masks.fallback) != (DEFAULT_RESIZE, DEFAULT_MASK_DECODER, ()):
+            return SAM2_FORMAT_VERSION
+        family = (image_size, norm_epsilon, auto_masks, ranking.agreement, summary, card)
+        if family != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, AGREEMENT, "", ""):
             return FAMILY_FORMAT_VERSION
         if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:
             return RANKING_FORMAT_VERSION
@@ -278,12 +229,20 @@ class Manifest(BaseModel):
             auto_masks=self.auto_masks,
             summary=self.summary,
             card=self.card,
+            resize=self.resize,
+            mask_decoder=self.mask_decoder,
         )
+
+    @property
+    def has_high_res(self) -> bool:
+        """Whether an embedding has two maps of high resolution beside its tokens."""
+        return self.mask_decoder == "sam2"
 
     @property
     def mask_choice(self) -> MaskChoice:
         """The outputs of the decoder that prompts get."""
-        return MaskChoice(self.auto_masks.ambiguous, self.auto_masks.other, self.ranking.compares_all)
+        masks = self.auto_masks
+        return MaskChoice(masks.ambiguous, masks.other, self.ranking.compares_all, masks.fallback)
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:
@@ -309,6 +268,11 @@ class Manifest(BaseModel):
             "std": self.std,
             "upsample_mode": self.upsample_mode,
         }
+        # Only where they are not at their defaults, so that older models keep their cached embeddings.
+        if self.resize != DEFAULT_RESIZE:
+            identity["resize"] = self.resize
+        if self.mask_decoder != DEFAULT_MASK_DECODER:
+            identity["mask_decoder"] = self.mask_decoder
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from service.manifest import MANIFEST_NAME, AutoMasks, ManifestError, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, ManifestError, load_manifest
+from service.mask_rules import AutoMasks, Ranking
 
 FILE = {"file": "graph.onnx", "sha256": "ab" * 32, "size_bytes": 1}
 GRANULARITY = {"proposals": 9, "source_sha256": None}
@@ -51,6 +52,12 @@ NEWEST = [
     {"auto_masks": {"other": [1, 2, 3]}},
     {"summary": "A small model for CPUs."},
     {"card": "https://example.org/models/small"},
+]
+# And each of these for version 6.
+OF_SAM2 = [
+    {"resize": "stretch"},
+    {"mask_decoder": "sam2"},
+    {"mask_decoder": "sam2", "auto_masks": {"fallback": [1, 2, 3]}},
 ]
 
 
@@ -106,7 +113,55 @@ def test_a_newest_member_needs_version_5_and_comes_back_as_written(read, older, 
             read({**members, "format_version": version})
 
 
-@pytest.mark.parametrize("says", [4, 5])
+@pytest.mark.parametrize("member", OF_SAM2, ids=str)
+@pytest.mark.parametrize("older", [{}, NEWER[0], NEWEST[1]], ids=["2", "4", "5"])
+def test_a_member_of_sam_2_needs_version_6_and_comes_back_as_written(read, older, member):
+    members = {**VERSION_2, **older, **member}
+
+    manifest = read({**members, "format_version": 6})
+
+    assert json.loads(manifest.model_dump_json(exclude_defaults=True)) == {**members, "format_version": 6}
+    for version in (2, 3, 4, 5):
+        with pytest.raises(ManifestError, match=f"make it version 6, and it says {version}"):
+            read({**members, "format_version": version})
+
+
+def test_the_outputs_of_a_manifest_of_sam_2_have_a_fallback_and_those_of_others_have_none(read):
+    fallback = {"format_version": 6, "mask_decoder": "sam2", "auto_masks": {"fallback": [1, 2, 3]}}
+
+    assert read({**VERSION_2, **fallback}).mask_choice.fallback == (1, 2, 3)
+    assert read(VERSION_2).mask_choice.fallback == ()
+    assert (read({**VERSION_2, **fallback}).has_high_res, read(VERSION_2).has_high_res) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"mask_decoder": "sam2", "granularity": GRANULARITY}, "granularity module needs mask_decoder sam"),
+        ({"mask_decoder": "sam2", "layout": "official"}, "layout official needs mask_decoder sam"),
+        ({"auto_masks": {"fallback": [1, 2]}}, "fallback need mask_decoder sam2"),
+        ({"mask_decoder": "sam2", "auto_masks": {"fallback": [1], "other": [1, 2]}}, "fallback needs other"),
+        ({"mask_decoder": "sam2", "auto_masks": {"fallback": [1, 1]}}, "names an output twice"),
+        ({"mask_decoder": "sam3"}, "mask_decoder: "),
+        ({"resize": "crop"}, "resize: "),
+    ],
+    ids=str,
+)
+def test_members_that_do_not_fit_together_are_refused(read, members, reason):
+    with pytest.raises(ManifestError, match=reason):
+        read({**VERSION_2, **members, "format_version": 6})
+
+
+def test_resize_and_mask_decoder_change_the_fingerprint_and_the_fallback_does_not(read):
+    plain, resized, decoder, fallback = (
+        read({**VERSION_2, **member, "format_version": 6 if member else 2}).fingerprint for member in ({}, *OF_SAM2)
+    )
+
+    assert len({plain, resized, decoder}) == 3
+    assert fallback == decoder
+
+
+@pytest.mark.parametrize("says", [4, 5, 6])
 @pytest.mark.parametrize(("members", "lowest"), [(VERSION_2, 2), (VERSION_3, 3)], ids=["2", "3"])
 def test_a_manifest_that_an_older_version_can_say_is_not_of_a_newer_one(read, members, lowest, says):
     with pytest.raises(ManifestError, match=f"make it version {lowest}, and it says {says}"):
@@ -114,8 +169,8 @@ def test_a_manifest_that_an_older_version_can_say_is_not_of_a_newer_one(read, me
 
 
 def test_a_version_that_is_not_known_here_is_refused(read):
-    with pytest.raises(ManifestError, match=r"format_version: .*2, 3, 4 or 5"):
-        read({**VERSION_2, "format_version": 6})
+    with pytest.raises(ManifestError, match=r"format_version: .*2, 3, 4, 5 or 6"):
+        read({**VERSION_2, "format_version": 7})
 
 
 @pytest.mark.parametrize("members", [VERSION_2, VERSION_3], ids=["2", "3"])

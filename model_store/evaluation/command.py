@@ -20,7 +20,8 @@ from model_store.evaluation.options import (
     threads_per_process,
 )
 from model_store.options import ModelsDir
-from service.manifest import Ranking, load_manifest
+from service.manifest import load_manifest
+from service.mask_rules import Ranking
 
 if TYPE_CHECKING:
     from model_store.evaluation.methods import Methods

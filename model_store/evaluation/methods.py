@@ -11,7 +11,7 @@ import cv2
 from model_store.catalog import ModelStoreError
 from model_store.evaluation.segmenters.segmenter import Segmenter
 from model_store.extras import require_model_extra
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.sam.embedding import (
-    ImageEmbedding,
+from service.sam.embedding import ImageEmbedding
+from service.sam.embedding_bytes import (
     embedding_from_bytes,
     embedding_to_bytes,
     mask_from_bytes,
@@ -17,13 +17,16 @@ class EmbeddingCodec:
 
     Args:
         fingerprint: Fingerprint of the served model. Values of another model are corrupt.
+        has_high_res: Whether embeddings of the model have maps of high resolution. Values without them are corrupt
+            then, and values with them otherwise.
     """
 
-    def __init__(self, fingerprint: str) -> None:
+    def __init__(self, fingerprint: str, *, has_high_res: bool = False) -> None:
         self._fingerprint = fingerprint
+        self._has_high_res = has_high_res
 
     def encode(self, value: ImageEmbedding) -> bytes:
-        """Return the bytes to store: 2 MiB in float16, 4 MiB in float32."""
+        """Return the bytes to store: 2 MiB in float16, and 8 MiB with maps; twice as many in float32."""
         return embedding_to_bytes(value, self._fingerprint)
 
     def decode(self, data: bytes) -> ImageEmbedding:
@@ -32,7 +35,7 @@ class EmbeddingCodec:
         Raises:
             CorruptValue: The bytes are not an embedding of this model.
         """
-        return embedding_from_bytes(data, self._fingerprint)
+        return embedding_from_bytes(data, self._fingerprint, has_high_res=self._has_high_res)
 
 
 class MaskCodec:

@@ -137,7 +137,7 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         inference: Queues and threads of all models.
     """
     runtime = loaded.runtime
-    redis = cache.redis.of_model(runtime.fingerprint)
+    redis = cache.redis.of_model(runtime.fingerprint, has_high_res=runtime.manifest.has_high_res)
     states = ImageStates(
         cache.states,
         redis.embeddings,

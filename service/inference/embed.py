@@ -222,7 +222,10 @@ class Embedder:
         done = await self._batcher.submit(EncodeItem(self._runtime, frame), caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
-        return ImageEmbedding(done.result.tokens, info.size, done.result.proposals, info.orientation, info.levels)
+        encoded = done.result
+        return ImageEmbedding(
+            encoded.tokens, info.size, encoded.proposals, info.orientation, info.levels, encoded.high_res
+        )
 
     def _read(self, upload: Upload, timings: Timings) -> tuple[Frame, ImageInfo]:
         """Decode and resize an image. Blocking."""

@@ -21,7 +21,8 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import HEADER_BYTES, CorruptValue, ImageEmbedding, deletion_group, embedding_info, includes
+from service.sam.embedding import ImageEmbedding, deletion_group, includes
+from service.sam.embedding_bytes import HEADER_BYTES, CorruptValue, embedding_info
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
@@ -255,7 +256,8 @@ class ImageStates:
         if not start or await self._is_deleted_variant(key):
             return None
         with suppress(CorruptValue):  # the next reader deletes it
-            return "redis", embedding_info(start, self._runtime.fingerprint)
+            model = self._runtime
+            return "redis", embedding_info(start, model.fingerprint, has_high_res=model.manifest.has_high_res)
         return None
 
     async def delete(self, key: str) -> bool:
@@ -325,8 +327,7 @@ class ImageStates:
     def _discard(self, key: str, state: ImageState, began: float) -> None:
         """Record a deletion that was found by its tombstone.
 
-        Of several tasks that find the same tombstone only the first records it. When the second one finds it, the
-        image may be uploaded anew.
+        Of several tasks that find the same tombstone the first records it. Later the image may be uploaded anew.
         """
         if not self._is_discarded(key, state, began):
             self._recent_deletions.add(key)

@@ -18,6 +18,7 @@ from service.inference.backends.prompt_decoders import Decoded
 from service.inference.backends.runtime import Runtime
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.thread_priority import lower_thread_priority
+from service.sam.embedding import HighResMaps, Tokens
 from service.sam.float16 import as_float16
 from service.sam.granularity import Proposals
 from service.sam.prompts import Prompt, decoder_inputs
@@ -25,7 +26,6 @@ from service.sam.transforms import Size
 from service.telemetry.metrics import Metrics
 
 Frame = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
-Tokens = NDArray[np.float16] | NDArray[np.float32]  # (4096, 256)
 EmbeddingDtype = Literal["float16", "float32"]
 
 
@@ -44,10 +44,11 @@ class EncodeItem:
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """The encoder's answer for one image; proposals are None without the granularity module."""
+    """The encoder's answer for one image, see `Encoded`."""
 
     tokens: Tokens
     proposals: Proposals | None
+    high_res: HighResMaps | None
 
 
 class MaskStates:
@@ -109,10 +110,14 @@ def encode_batcher(
     def run(items: Sequence[EncodeItem], _threads: int) -> Sequence[EncodedFrame]:
         frames = items[0].frame[None] if len(items) == 1 else np.stack([item.frame for item in items])
         encoded = items[0].runtime.encode(frames)
-        # Copies in any case: a view would keep the tokens of the whole batch in memory.
+        rows = zip(encoded.tokens, encoded.proposals, encoded.high_res, strict=True)
         return [
-            EncodedFrame(as_float16(tokens) if dtype == "float16" else tokens.copy(), proposals)
-            for tokens, proposals in zip(encoded.tokens, encoded.proposals, strict=True)
+            EncodedFrame(
+                _rounded(tokens, dtype),
+                proposals,
+                None if maps is None else HighResMaps(_rounded(maps.s1, dtype), _rounded(maps.s0, dtype)),
+            )
+            for tokens, proposals, maps in rows
         ]
 
     return DynamicBatcher(
@@ -170,3 +175,8 @@ def decode_batcher(
         finishers=finishers,
         metrics=metrics,
     )
+
+
+def _rounded(numbers: Tokens, dtype: EmbeddingDtype) -> Tokens:
+    """Return a copy in any case: a view would keep the arrays of the whole batch in memory."""
+    return as_float16(numbers) if dtype == "float16" else numbers.astype(np.float32)

@@ -80,17 +80,18 @@ class RedisBackend:
         self.registry = ModelRegistry(client, breaker, ttl_s=cache_ttl_s)
         self.buckets = RateBuckets(client, breaker)
 
-    def of_model(self, fingerprint: str) -> ModelCaches:
+    def of_model(self, fingerprint: str, *, has_high_res: bool) -> ModelCaches:
         """Return the caches of one model.
 
         Args:
             fingerprint: Fingerprint of the model. The caches refuse values of another one.
+            has_high_res: Whether embeddings of the model have maps of high resolution.
         """
         if self._client is None:
             return ModelCaches()
         embeddings = RedisCache(
             self._client,
-            EmbeddingCodec(fingerprint),
+            EmbeddingCodec(fingerprint, has_high_res=has_high_res),
             ttl_s=self._cache_ttl_s,
             breaker=self._breaker,
             metrics=self._metrics,

@@ -13,7 +13,7 @@ from service.inference.backends.prompt_decoders import Decoded
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
-from service.manifest import Ranking, limited_score
+from service.mask_rules import Ranking, limited_score
 from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask

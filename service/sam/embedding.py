@@ -1,45 +1,25 @@
-"""Image embeddings and low-resolution masks as cache values: their keys and their bytes.
-
-The bytes are a header of 40 bytes and the array, little-endian and row by row:
-
-    magic "ESAM" | version u8 | kind u8 | dtype u8 | reading u8 | height u32 | width u32 | fingerprint 16 bytes
-    | crc32 of all behind the header u32 | crc32 of the header up to here u32
-
-`reading` of an embedding is the orientation that was applied, 1 to 8, plus 16 times the index of the levels in
-`APPLIED_LEVELS`. It is 0 for a mask.
-
-For a model with the granularity module, the proposals follow the tokens: rows of five float32, box and score. That is
-a kind of its own.
-"""
+"""Image embeddings, the keys of embeddings and masks in the caches, and the ids of masks."""
 
 import hashlib
 import re
-import struct
-import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.sam.decoded_image import APPLIED_LEVELS, ORIENTATIONS, UPRIGHT, AppliedLevels, ImageInfo
-from service.sam.granularity import MAX_PROPOSALS, Proposals
+from service.sam.decoded_image import ORIENTATIONS, UPRIGHT, AppliedLevels, ImageInfo
+from service.sam.granularity import Proposals
 from service.sam.image_id import VARIANT_PATTERN
 from service.sam.logits import to_float16
-from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
+from service.sam.transforms import Size
 
 TOKENS_SHAPE = (4096, 256)
+S1_SHAPE = (4096, 256)
+S0_SHAPE = (4096, 512)
 
-_MAGIC = b"ESAM"
-_VERSION = 2
-_EMBEDDING, _MASK, _PROPOSING_EMBEDDING = 1, 2, 3
-_EMBEDDINGS = (_EMBEDDING, _PROPOSING_EMBEDDING)
-_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
-_HEADER = struct.Struct("<4sBBBBII16sI")
-_CHECKSUM = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size + _CHECKSUM.size
-_PROPOSAL_BYTES = 20
-_LEVELS_UNIT = 16
+# Of the stored form of all values. A later release with another form has other keys.
+VALUE_VERSION = 2
+_DTYPES = (np.dtype("<f2"), np.dtype("<f4"))
 _BEFORE_MASK = ":mask:"
 _OWNER_AND_HASH = r"(?:@[A-Za-z0-9][A-Za-z0-9._-]{0,63}:)?[0-9a-f]{64}"
 _PLAIN_REST = re.compile(_OWNER_AND_HASH, re.ASCII)
@@ -47,8 +27,35 @@ _VARIANT_REST = re.compile(_OWNER_AND_HASH + r"\}" + VARIANT_PATTERN, re.ASCII)
 _BEFORE_VARIANT = "edgesam:variant:{"
 
 
-class CorruptValue(ValueError):
-    """The bytes are not a value of this model: cut off, damaged, or of another kind, version or fingerprint."""
+Tokens = NDArray[np.float16] | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HighResMaps:
+    """The two maps of high resolution that the mask decoder of SAM 2 reads beside the tokens.
+
+    Each row holds the numbers of one image token, row by row of the grid of 64 x 64. That is the order in which the
+    decoder's upscaling produces them.
+
+    Args:
+        s1: Map of 128 x 128, (4096, 256): per token (dy, dx, 64 channels).
+        s0: Map of 256 x 256, (4096, 512): per token (dy1, dx1, 32 channels, dy2, dx2).
+    """
+
+    s1: Tokens
+    s0: Tokens
+
+    def __post_init__(self) -> None:
+        for array, shape in ((self.s1, S1_SHAPE), (self.s0, S0_SHAPE)):
+            if array.shape != shape or array.dtype not in _DTYPES or array.dtype != self.s1.dtype:
+                raise ValueError(
+                    f"Maps are {S1_SHAPE} and {S0_SHAPE} of one type, not {self.s1.shape}, {self.s0.shape}."
+                )
+
+    @property
+    def nbytes(self) -> int:
+        """Size of both maps, bytes."""
+        return int(self.s1.nbytes) + int(self.s0.nbytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,17 +68,23 @@ class ImageEmbedding:
         proposals: Boxes of the granularity module; None for a model without it.
         orientation: EXIF orientation that was applied to the image, 1 to 8; 1 for none.
         levels: Conversion of samples to grey levels that was applied.
+        high_res: Maps of high resolution, of the type of the tokens; None for a model with SAM's mask decoder.
     """
 
-    tokens: NDArray[np.float16] | NDArray[np.float32]
+    tokens: Tokens
     original_size: Size
     proposals: Proposals | None = None
     orientation: int = UPRIGHT
     levels: AppliedLevels = "full"
+    high_res: HighResMaps | None = None
 
     def __post_init__(self) -> None:
-        if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES.values():
+        if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES:
             raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16 or float32, not {self.tokens.shape}.")
+        if self.high_res is not None and self.high_res.s1.dtype != self.tokens.dtype:
+            raise ValueError(f"Maps have the type of the tokens, {self.tokens.dtype}, not {self.high_res.s1.dtype}.")
+        if self.high_res is not None and self.proposals is not None:
+            raise ValueError("An embedding has proposals or maps of high resolution, not both.")
         if self.orientation not in ORIENTATIONS:
             raise ValueError(f"Orientations are 1 to 8, not {self.orientation}.")
 
@@ -82,8 +95,10 @@ class ImageEmbedding:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tokens and the proposals, bytes."""
-        return int(self.tokens.nbytes) + (0 if self.proposals is None else self.proposals.nbytes)
+        """Size of the tokens, and of the proposals or the maps, bytes."""
+        return int(self.tokens.nbytes) + sum(
+            part.nbytes for part in (self.proposals, self.high_res) if part is not None
+        )
 
 
 def image_hash(data: bytes) -> str:
@@ -109,7 +124,7 @@ def embedding_key(image_id: str, fingerprint: str, dtype: str, namespace: str = 
     """
     owner = f"@{namespace}:" if namespace else ""
     image_hash, tilde, variant = image_id.partition("~")
-    key = f"edgesam:{_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
+    key = f"edgesam:{VALUE_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
     return variant_key(key, tilde + variant)
 
 
@@ -185,161 +200,10 @@ def mask_id(key: str, logits: NDArray[np.floating]) -> str:
         logits: Low-resolution logits, (256, 256). Logits that are equal in float16 are the same mask.
     """
     digest = hashlib.blake2b(key.encode() + b"\0", digest_size=16)
-    digest.update(_payload(to_float16(logits)))
+    digest.update(array_bytes(to_float16(logits)))
     return digest.hexdigest()
 
 
-def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
-    """Return the bytes of an embedding: 40 bytes, 2 MiB (float16) or 4 MiB (float32), and 20 bytes a proposal."""
-    proposals = embedding.proposals
-    if proposals is None:
-        return _to_bytes(
-            _EMBEDDING, embedding.tokens, embedding.original_size, fingerprint, reading=_reading(embedding)
-        )
-    rows = np.column_stack((proposals.boxes, proposals.scores)).astype("<f4").tobytes()
-    return _to_bytes(
-        _PROPOSING_EMBEDDING,
-        embedding.tokens,
-        embedding.original_size,
-        fingerprint,
-        reading=_reading(embedding),
-        tail=rows,
-    )
-
-
-def embedding_from_bytes(data: bytes, fingerprint: str) -> ImageEmbedding:
-    """Return the embedding; its arrays are read-only views of `data`.
-
-    Raises:
-        CorruptValue: The bytes are not an embedding of this model.
-    """
-    header, tokens, tail = _from_bytes(_EMBEDDINGS, data, TOKENS_SHAPE, fingerprint)
-    info = _info(header)
-    proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
-    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels)
-
-
-def embedding_info(data: bytes, fingerprint: str) -> ImageInfo:
-    """Return what answers tell about the image of an embedding.
-
-    Args:
-        data: The first `HEADER_BYTES` bytes of the embedding, or more.
-        fingerprint: Fingerprint of the model.
-
-    Raises:
-        CorruptValue: The bytes do not begin like an embedding of this model.
-    """
-    return _info(_read_header(_EMBEDDINGS, data, fingerprint))
-
-
-def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
-    """Return the bytes of low-resolution logits (256, 256): 40 bytes and 128 KiB of float16."""
-    return _to_bytes(_MASK, to_float16(logits), (MASK_SIZE, MASK_SIZE), fingerprint)
-
-
-def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
-    """Return the logits, (256, 256) float16, finite, as a read-only view of `data`.
-
-    Raises:
-        CorruptValue: The bytes are not a mask of this model.
-    """
-    header, logits, _ = _from_bytes((_MASK,), data, (MASK_SIZE, MASK_SIZE), fingerprint)
-    if (
-        header.reading
-        or header.size != (MASK_SIZE, MASK_SIZE)
-        or logits.dtype != np.float16
-        or not np.isfinite(logits).all()
-    ):
-        raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
-    return logits
-
-
-def _reading(embedding: ImageEmbedding) -> int:
-    return embedding.orientation + _LEVELS_UNIT * APPLIED_LEVELS.index(embedding.levels)
-
-
-def _info(header: "_Header") -> ImageInfo:
-    height, width = header.size
-    # A run-length encoding counts pixels in 32 bits, and an image without pixels in the frame was never encoded.
-    if not 0 < height * width < 2**32 or 0 in input_size(header.size):
-        raise CorruptValue(f"The image would be {width} x {height} pixels.")
-    levels, orientation = divmod(header.reading, _LEVELS_UNIT)
-    if orientation not in ORIENTATIONS or levels >= len(APPLIED_LEVELS):
-        raise CorruptValue(f"An image is not read like {header.reading}.")
-    return ImageInfo(header.size, orientation, APPLIED_LEVELS[levels])
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    kind: int
-    dtype: np.dtype[Any]
-    reading: int
-    size: Size
-    checksum: int
-
-
-def _to_bytes(
-    kind: int,
-    array: NDArray[np.floating],
-    size: Size,
-    fingerprint: str,
-    *,
-    reading: int = 0,
-    tail: bytes = b"",
-) -> bytes:
-    code = next(code for code, dtype in _DTYPES.items() if dtype == array.dtype)
-    payload = _payload(array)
-    checksum = zlib.crc32(tail, zlib.crc32(payload))
-    header = _HEADER.pack(_MAGIC, _VERSION, kind, code, reading, *size, _digest(fingerprint), checksum)
-    return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), payload, tail))
-
-
-def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Header:
-    if len(data) < HEADER_BYTES:
-        raise CorruptValue(f"{len(data)} bytes are too few for a header.")
-    header = memoryview(data)[: _HEADER.size]
-    magic, version, kind, code, reading, height, width, digest, checksum = _HEADER.unpack(header)
-    if magic != _MAGIC or version != _VERSION:
-        raise CorruptValue("The bytes are not a value of this version.")
-    if _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header),):
-        raise CorruptValue("The header is damaged.")
-    if kind not in kinds or code not in _DTYPES:
-        raise CorruptValue("The value is of another kind.")
-    if digest != _digest(fingerprint):
-        raise CorruptValue("The value is of another model.")
-    return _Header(kind, _DTYPES[code], reading, (height, width), checksum)
-
-
-def _from_bytes(
-    kinds: tuple[int, ...], data: bytes, shape: tuple[int, int], fingerprint: str
-) -> tuple[_Header, NDArray[np.floating], memoryview]:
-    """Return header, array and the bytes behind the array, which only an embedding with proposals may have."""
-    header = _read_header(kinds, data, fingerprint)
-    payload = memoryview(data)[HEADER_BYTES:]
-    nbytes = shape[0] * shape[1] * header.dtype.itemsize
-    tail = payload[nbytes:]
-    longest_tail = MAX_PROPOSALS * _PROPOSAL_BYTES if header.kind == _PROPOSING_EMBEDDING else 0
-    if len(payload) < nbytes or len(tail) > longest_tail or len(tail) % _PROPOSAL_BYTES:
-        raise CorruptValue(f"Behind the header are {len(payload)} bytes.")
-    if zlib.crc32(payload) != header.checksum:
-        raise CorruptValue("The array is damaged.")
-    return header, np.frombuffer(payload[:nbytes], header.dtype).reshape(shape), tail
-
-
-def _proposals(tail: memoryview) -> Proposals:
-    rows = np.frombuffer(tail, np.dtype("<f4")).reshape(-1, 5)
-    boxes, scores = rows[:, :4], rows[:, 4]
-    # NaN fails these comparisons as well.
-    in_order = (boxes[:, :2] >= 0) & (boxes[:, :2] <= boxes[:, 2:]) & (boxes[:, 2:] <= FRAME_SIZE)
-    if not in_order.all() or not ((scores >= 0) & (scores <= 1)).all():
-        raise CorruptValue("The proposals are not boxes in the frame with scores.")
-    return Proposals(boxes, scores)
-
-
-def _payload(array: NDArray[np.floating]) -> memoryview:
+def array_bytes(array: NDArray[np.floating]) -> memoryview:
     """Return the bytes of an array, little-endian and row by row, without a copy if possible."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
-
-
-def _digest(fingerprint: str) -> bytes:
-    return hashlib.blake2b(fingerprint.encode(), digest_size=16).digest()

@@ -127,11 +127,14 @@ class MaskChoice:
         ambiguous: Outputs that a single point alone gets.
         other: Outputs among which the best one is the answer to all other prompts.
         compares_all: Whether the model's ranking rule weighs output 0 against the others, see `Ranking`.
+        fallback: Outputs, the best of which is the answer instead of output 0 where the logits of that one are not
+            stable; empty for models without this choice.
     """
 
     ambiguous: tuple[int, ...] = (0, 1, 2, 3)
     other: tuple[int, ...] = (0,)
     compares_all: bool = False
+    fallback: tuple[int, ...] = ()
 
 
 def candidates(multimask: Multimask, prompt: Prompt, choice: MaskChoice) -> tuple[int, ...]:

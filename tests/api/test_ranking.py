@@ -8,7 +8,8 @@ from support.service_client import embed, open_client, point, segment
 from support.service_process import ServiceProcess
 from support.tool_images import as_base64, as_data_uri
 
-from service.manifest import Ranking, load_manifest
+from service.manifest import load_manifest
+from service.mask_rules import Ranking
 from service.sam.masks import AGREEMENT
 
 SIZE = (60, 80)

@@ -26,7 +26,8 @@ from service.errors import (
     Unauthorized,
 )
 from service.inference.backends.runtime import Runtime
-from service.manifest import MANIFEST_NAME, ManifestError, Ranking
+from service.manifest import MANIFEST_NAME, ManifestError
+from service.mask_rules import Ranking
 from service.sam.embedding import embedding_key
 from service.settings import BUNDLED_MODEL, Settings
 

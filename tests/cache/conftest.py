@@ -11,7 +11,7 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.cache.redis.connect import connect
 from service.cache.redis.tier import RedisCache
-from service.sam.embedding import CorruptValue
+from service.sam.embedding_bytes import CorruptValue
 
 
 class NoteCodec:

@@ -10,7 +10,7 @@ from service.cache.codecs import EmbeddingCodec
 from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import EncodeItem, encode_batcher
 from service.manifest import load_manifest
-from service.sam.embedding import embedding_to_bytes
+from service.sam.embedding_bytes import embedding_to_bytes
 
 CLICK = {"points": [{"x": 150, "y": 90}]}
 

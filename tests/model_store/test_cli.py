@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.cli import app
 from model_store.published import PUBLISHED, S_LAB
-from service.manifest import Ranking, load_manifest
+from service.manifest import load_manifest
+from service.mask_rules import Ranking
 from service.settings import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from model_store.architectures import ARCHITECTURES
 from model_store.cli import app
 from model_store.published import PUBLISHED
-from service.manifest import Ranking, load_manifest
+from service.manifest import load_manifest
+from service.mask_rules import Ranking
 
 DATA = random.Random(0).randbytes(100_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

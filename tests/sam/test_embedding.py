@@ -2,7 +2,6 @@
 
 import hashlib
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -10,47 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.sam.decoded_image import ImageInfo
-from service.sam.embedding import (
+from service.sam.embedding import ImageEmbedding, embedding_key, image_hash, is_embedding_key, mask_id, mask_key
+from service.sam.embedding_bytes import (
     HEADER_BYTES,
     CorruptValue,
-    ImageEmbedding,
     embedding_from_bytes,
     embedding_info,
-    embedding_key,
     embedding_to_bytes,
-    image_hash,
-    is_embedding_key,
     mask_from_bytes,
-    mask_id,
-    mask_key,
     mask_to_bytes,
 )
-from service.sam.granularity import MAX_PROPOSALS, Proposals
-
-FINGERPRINT = "0123456789abcdef"
-
-
-def embedding(dtype=np.float16, original_size=(1200, 1600)):
-    tokens = np.random.default_rng(0).normal(size=(4096, 256)).astype(dtype)
-    return ImageEmbedding(tokens, original_size)
-
-
-def proposing(count=1024, dtype=np.float16):
-    """Return an embedding with random proposals."""
-    random = np.random.default_rng(2)
-    boxes = np.sort(random.uniform(0, 1024, (count, 2, 2)), axis=1).reshape(count, 4).astype(np.float32)
-    tokens = random.normal(size=(4096, 256)).astype(dtype)
-    return ImageEmbedding(tokens, (1200, 1600), Proposals(boxes, random.uniform(size=count).astype(np.float32)))
-
-
-def low_res_mask():
-    return np.random.default_rng(1).normal(scale=9, size=(256, 256)).astype(np.float32)
-
-
-def sealed(header, payload):
-    """Return the bytes with correct checksums, whatever their content."""
-    header = header[:32] + struct.pack("<I", zlib.crc32(payload))
-    return header + struct.pack("<I", zlib.crc32(header)) + payload
+from service.sam.granularity import MAX_PROPOSALS
+from tests.support.cache_values import FINGERPRINT, embedding, low_res_mask, proposing, sealed
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.manifest import Ranking, limited_score
+from service.mask_rules import Ranking, limited_score
 from service.sam.masks import rank
 
 ALL = (0, 1, 2, 3)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from service.manifest import MANIFEST_NAME, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, load_manifest
+from service.mask_rules import Ranking
 
 
 def with_ranking(artifact: Path, directory: Path, ranking: Ranking) -> Path:

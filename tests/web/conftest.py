@@ -16,7 +16,7 @@ from support.noise_images import noise_file
 from support.ranked_model import with_ranking
 from support.service_process import ROOT, ServiceProcess
 
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 from service.settings import BUNDLED_MODEL
 
 AXE = "axe-core@4.10.3"

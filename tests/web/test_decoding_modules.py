@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco
 from support.browser import needed_program
 
-from service.manifest import AutoMasks, Ranking, limited_score
+from service.mask_rules import AutoMasks, Ranking, limited_score
 from service.sam.cleanup import MaskCleaner
 from service.sam.enlarged_pieces import MarkedPixels, filter_enlarged, marked_pixels
 from service.sam.mask_pieces import filter_pieces

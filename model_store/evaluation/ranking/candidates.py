@@ -11,7 +11,7 @@ import numpy as np
 from model_store.catalog import UsageError
 from model_store.evaluation.ranking.outputs import PointOutputs
 from model_store.evaluation.ranking.scores import Doubles
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 RIDGE = 10.0
 """Strength of the least squares' prior, as a number of outputs whose IoU is the mean."""

@@ -19,7 +19,8 @@ from model_store.evaluation.options import (
 )
 from model_store.export.manifest_file import replace_manifest
 from model_store.options import ModelsDir
-from service.manifest import MANIFEST_NAME, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, load_manifest
+from service.mask_rules import Ranking
 
 if TYPE_CHECKING:
     from model_store.evaluation.ranking.cross_validation import Choices

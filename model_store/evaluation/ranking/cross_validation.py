@@ -13,7 +13,7 @@ from model_store.evaluation.ranking.candidates import CANDIDATES, Candidate
 from model_store.evaluation.ranking.outputs import PointOutputs
 from model_store.evaluation.ranking.scores import Doubles
 from model_store.evaluation.summary import GOOD_IOU
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 FOLDS = 5
 REPEATS = 10

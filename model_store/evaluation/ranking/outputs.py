@@ -17,7 +17,7 @@ from model_store.evaluation.protocol import Protocol, first_prompts, selected_ma
 from model_store.evaluation.ranking.scores import Doubles, order_of, scores_of
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.training.data.annotations import PhotoRecord
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 
 @dataclass(frozen=True, slots=True, eq=False)

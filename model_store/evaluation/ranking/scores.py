@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from service.manifest import Ranking
+    from service.mask_rules import Ranking
 
 Doubles = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from model_store.evaluation.ranking.scores import order_of, scores_of
 from model_store.training.data.annotations import PhotoRecord
 
 if TYPE_CHECKING:
-    from service.manifest import Ranking
+    from service.mask_rules import Ranking
 
 Floats = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from model_store.network.mask_decoder import stability_score
 from model_store.network.model import PromptableModel
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.data.letterboxed import letterboxed
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 
 class TorchSegmenter:

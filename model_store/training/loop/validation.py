@@ -26,7 +26,7 @@ from service.sam.masks import rank
 from service.sam.transforms import FRAME_SIZE
 
 if TYPE_CHECKING:
-    from service.manifest import Ranking
+    from service.mask_rules import Ranking
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]

@@ -14,7 +14,8 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.cache.redis.variants import settle_variant
 from service.errors import CacheUnavailable
-from service.sam.embedding import CorruptValue, is_variant_key
+from service.sam.embedding import is_variant_key
+from service.sam.embedding_bytes import CorruptValue
 from service.telemetry.metrics import Metrics
 
 V = TypeVar("V")

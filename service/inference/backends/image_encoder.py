@@ -9,6 +9,8 @@ import numpy as np
 from service.inference.backends.onnx_graph import Floats, Graph, Resources
 from service.inference.backends.providers import Backend, Selection, select_fastest
 from service.inference.scheduling.thread_priority import run_at_low_priority
+from service.manifest import ENCODER_OUTPUTS
+from service.sam.embedding import HighResMaps
 from service.sam.granularity import Proposals
 
 
@@ -18,6 +20,7 @@ class Encoded:
 
     tokens: Floats  # (B, 4096, 256)
     proposals: Sequence[Proposals | None]  # B; all None without the granularity module
+    high_res: Sequence[HighResMaps | None]  # B; all None for a model with SAM's mask decoder
 
 
 class ImageEncoder:
@@ -28,11 +31,15 @@ class ImageEncoder:
         backend: Execution provider and precision.
         resources: Threads and limits of the session.
         has_granularity: Whether the graph has the granularity module, which proposes boxes.
+        has_high_res: Whether the graph has the maps of high resolution as outputs.
     """
 
-    def __init__(self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool) -> None:
+    def __init__(
+        self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool, has_high_res: bool
+    ) -> None:
         self._graph = Graph(path, backend, resources)
         self._has_granularity = has_granularity
+        self._has_high_res = has_high_res
         self._takes_one_image = self._graph.takes_one_row("image")  # encoders of other authors, imported as ONNX
         self._image_size = resources.image_size
 
@@ -40,14 +47,22 @@ class ImageEncoder:
         """Encode images (B, 3, S, S), normalised and padded, where S is the model's `image_size`. Blocking."""
         if self._takes_one_image and len(images) > 1:
             encoded = [self.encode(images[row : row + 1]) for row in range(len(images))]
-            tokens = np.concatenate([one.tokens for one in encoded])
-            return Encoded(tokens, [proposals for one in encoded for proposals in one.proposals])
+            return Encoded(
+                np.concatenate([one.tokens for one in encoded]),
+                [proposals for one in encoded for proposals in one.proposals],
+                [maps for one in encoded for maps in one.high_res],
+            )
+        nothing = [None] * len(images)
+        if self._has_high_res:
+            tokens, s1, s0 = self._graph.run(ENCODER_OUTPUTS, {"image": images})
+            return Encoded(tokens, nothing, [HighResMaps(*maps) for maps in zip(s1, s0, strict=True)])
         if not self._has_granularity:
             (tokens,) = self._graph.run(["tokens"], {"image": images})
-            return Encoded(tokens, [None] * len(images))
+            return Encoded(tokens, nothing, nothing)
         tokens, boxes, scores = self._graph.run(["tokens", "boxes", "scores"], {"image": images})
         rows = zip(boxes, scores, strict=True)
-        return Encoded(tokens, [Proposals(row_boxes.copy(), row_scores.copy()) for row_boxes, row_scores in rows])
+        proposals = [Proposals(row_boxes.copy(), row_scores.copy()) for row_boxes, row_scores in rows]
+        return Encoded(tokens, proposals, nothing)
 
     def probe(self) -> Callable[[], Floats]:
         """Return the run that is timed at start: one image of noise."""
@@ -57,7 +72,7 @@ class ImageEncoder:
 
 
 def select_image_encoder(
-    path: Path, backends: Sequence[Backend], resources: Resources, *, has_granularity: bool
+    path: Path, backends: Sequence[Backend], resources: Resources, *, has_granularity: bool, has_high_res: bool
 ) -> Selection[ImageEncoder]:
     """Load the encoder on the fastest of several backends; see `ImageEncoder` for the arguments."""
     # The threads of a session inherit the priority of the thread that makes it. Prompts have priority over encoding.
@@ -65,6 +80,8 @@ def select_image_encoder(
         select_fastest,
         "The encoder",
         backends,
-        lambda backend: ImageEncoder(path, backend, resources, has_granularity=has_granularity),
+        lambda backend: ImageEncoder(
+            path, backend, resources, has_granularity=has_granularity, has_high_res=has_high_res
+        ),
         ImageEncoder.probe,
     )

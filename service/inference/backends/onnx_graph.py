@@ -75,6 +75,10 @@ class Graph:
         """Return whether the graph fixes the first axis of an input to 1."""
         return any(value.name == name and value.shape[0] == 1 for value in self._session.get_inputs())
 
+    def resident(self, array: Floats) -> Array:
+        """Return an array in the memory of the device, for runs that read it again. On a CPU it is the array itself."""
+        return array if self._device == "cpu" else ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array], *, resident: bool = False) -> list[Array]:
         """Run the graph, and return the named outputs in their order.
 

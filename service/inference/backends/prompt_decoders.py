@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.backends.image_state import StateArrays
-from service.inference.backends.onnx_graph import Floats, Graph, Resources
+from service.inference.backends.onnx_graph import Array, Floats, Graph, Resources
 from service.inference.backends.providers import CPU, Backend, Selection, select_fastest
 from service.inference.backends.state_memory import StateMemory
-from service.manifest import STATE_NAMES, ManifestError
+from service.manifest import HIGH_RES_NAMES, STATE_NAMES, ManifestError
 from service.native.decoder import NativeDecoder, NativeError
-from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE, HighResMaps, ImageEmbedding
+from service.sam.float16 import as_float32
 from service.sam.prompts import PADDING, POSITIVE
 
 
@@ -25,11 +26,13 @@ class Decoded:
     mask_logits: Floats  # (P, 4, 256, 256)
     iou_predictions: Floats  # (P, 4)
     stability: Floats  # (P, 4), 0..1
+    narrow_stability: Floats | None = None  # (P,), of output 0 at ±0.05, 0..1; None for SAM's mask decoder
 
     def rows(self, start: int, end: int) -> "Decoded":
         """Return the answers for some of the prompts, as views."""
         some = slice(start, end)
-        return Decoded(self.mask_logits[some], self.iou_predictions[some], self.stability[some])
+        narrow = None if self.narrow_stability is None else self.narrow_stability[some]
+        return Decoded(self.mask_logits[some], self.iou_predictions[some], self.stability[some], narrow)
 
 
 class PromptDecoder(Protocol):
@@ -76,16 +79,27 @@ class OnnxPromptDecoder:
 
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
         """See `PromptDecoder`."""
-        return self._prepare.run(embedding, np.zeros((1, 256, 256), np.float32), has_mask=False)
+        no_mask = np.zeros((1, 256, 256), np.float32)
+        return StateArrays(*self._prepare.run(embedding, no_mask, has_mask=False), *self._maps(embedding))
 
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
         """See `PromptDecoder`."""
-        return self._prepare.run(embedding, mask_logits, has_mask=True)
+        return StateArrays(*self._prepare.run(embedding, mask_logits, has_mask=True), *self._maps(embedding))
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session has threads of its own
         """See `PromptDecoder`."""
         feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
-        return Decoded(*self._decoder.run(["mask_logits", "iou_predictions", "stability"], feeds))
+        outputs = ["mask_logits", "iou_predictions", "stability"]
+        if state.high_res_s1 is not None:
+            feeds |= {name: getattr(state, name) for name in HIGH_RES_NAMES}
+            outputs.append("narrow_stability")
+        return Decoded(*self._decoder.run(outputs, feeds))
+
+    def _maps(self, embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, None]:
+        """Return the maps of high resolution as inputs of the graph, with a batch axis."""
+        if (maps := embedding.high_res) is None:
+            return None, None
+        return self._decoder.resident(as_float32(maps.s1)[None]), self._decoder.resident(as_float32(maps.s0)[None])
 
 
 class NativePromptDecoder:
@@ -113,17 +127,20 @@ class NativePromptDecoder:
 
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
         """See `PromptDecoder`."""
-        return StateArrays(
-            *self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
-        )
+        arrays = self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
+        return StateArrays(*arrays, *_own_maps(embedding))
 
     def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
         """See `PromptDecoder`."""
-        return self._prepare.run(embedding, mask_logits, has_mask=True)
+        return StateArrays(*self._prepare.run(embedding, mask_logits, has_mask=True), *_own_maps(embedding))
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
         """See `PromptDecoder`."""
-        return Decoded(*self._native.decode(state.keys, state.keys0, state.queries0, points, labels, threads=threads))
+        arrays = (state.keys, state.keys0, state.queries0)
+        if state.high_res_s1 is None:
+            return Decoded(*self._native.decode(*arrays, points, labels, threads=threads))
+        maps = (state.high_res_s1, state.high_res_s0)
+        return Decoded(*self._native.decode(*arrays, points, labels, threads=threads, high_res=maps))  # type: ignore[call-arg]
 
 
 def select_prompt_decoder(
@@ -133,6 +150,7 @@ def select_prompt_decoder(
     resources: Resources,
     *,
     norm_epsilon: float,
+    has_high_res: bool,
 ) -> Selection[PromptDecoder]:
     """Load the prompt decoder on the fastest of several backends.
 
@@ -142,6 +160,7 @@ def select_prompt_decoder(
         parameters: File of the native decoder's parameters; None where the graph decodes on the CPU, too.
         resources: Threads and limits of the decoder.
         norm_epsilon: Epsilon of the layer norms in the decoder's transformer. The graph contains its own.
+        has_high_res: Whether the decoder reads maps of high resolution.
     """
 
     def load(backend: Backend) -> PromptDecoder:
@@ -149,7 +168,8 @@ def select_prompt_decoder(
             return NativePromptDecoder(paths["prepare"], parameters, norm_epsilon, resources)
         return OnnxPromptDecoder(paths["prepare"], paths["decoder"], backend, resources)
 
-    return select_fastest("The decoder", backends, load, lambda loaded: _probe(loaded, resources.threads))
+    embedding = _noise(has_high_res=has_high_res)
+    return select_fastest("The decoder", backends, load, lambda loaded: _probe(loaded, embedding, resources.threads))
 
 
 class _PrepareGraph:
@@ -164,8 +184,8 @@ class _PrepareGraph:
     def __init__(self, path: Path, backend: Backend, resources: Resources) -> None:
         self._graph = Graph(path, backend, resources)
 
-    def run(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> StateArrays:
-        """Return the state of an image under each of S masks (S, 256, 256), or without mask where `has_mask` is False.
+    def run(self, embedding: ImageEmbedding, mask_logits: Floats, *, has_mask: bool) -> list[Array]:
+        """Return keys, keys0 and queries0 under each of S masks (S, 256, 256), or without where `has_mask` is False.
 
         Args:
             embedding: Embedding of the image.
@@ -177,15 +197,24 @@ class _PrepareGraph:
             "mask_logits": mask_logits,
             "has_mask": np.full(len(mask_logits), has_mask),
         }
-        return StateArrays(*self._graph.run(STATE_NAMES, feeds, resident=True))
+        return self._graph.run(STATE_NAMES, feeds, resident=True)
 
 
-def _probe(decoder: PromptDecoder, threads: int) -> Callable[[], Floats]:
+def _own_maps(embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, None]:
+    return (None, None) if (maps := embedding.high_res) is None else (maps.s1, maps.s0)
+
+
+def _noise(*, has_high_res: bool) -> ImageEmbedding:
+    random = np.random.default_rng(0)
+    tokens, s1, s0 = (random.normal(0.0, 0.3, shape).astype(np.float32) for shape in (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE))
+    return ImageEmbedding(tokens, (1024, 1024), high_res=HighResMaps(s1, s0) if has_high_res else None)
+
+
+def _probe(decoder: PromptDecoder, embedding: ImageEmbedding, threads: int) -> Callable[[], Floats]:
     """Return the run that is timed at start: one point on noise.
 
     The state is prepared before, as it is for all prompts on an image but the first.
     """
-    tokens = np.random.default_rng(0).normal(0.0, 0.3, TOKENS_SHAPE).astype(np.float32)
-    state = decoder.prepare(ImageEmbedding(tokens, (1024, 1024)))
+    state = decoder.prepare(embedding)
     points, labels = np.array([[[400, 300], [0, 0]]], np.float32), np.array([[POSITIVE, PADDING]], np.int64)
     return lambda: decoder.decode(state, points, labels, threads).mask_logits

@@ -28,7 +28,7 @@ from service.inference.backends.providers import (
 from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.manifest import Manifest, ManifestError, load_manifest
 from service.native import best_level
-from service.sam.embedding import TOKENS_SHAPE, ImageEmbedding
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE, HighResMaps, ImageEmbedding
 from service.sam.prompts import ABSENT
 
 Decoder = Literal["native", "onnx"]
@@ -87,7 +87,12 @@ class Runtime:
             backends = decoder_backends(provider, precision) if encodes else decoder_only_backends(provider)
             parameters = self._native_parameters(directory, provider, decoder)
             prompt_decoder = select_prompt_decoder(
-                paths, backends, parameters, resources, norm_epsilon=self.manifest.norm_epsilon
+                paths,
+                backends,
+                parameters,
+                resources,
+                norm_epsilon=self.manifest.norm_epsilon,
+                has_high_res=self.manifest.has_high_res,
             )
         if encodes:
             encoder = select_image_encoder(
@@ -95,6 +100,7 @@ class Runtime:
                 encoder_backends(provider, precision),
                 resources,
                 has_granularity=self.manifest.granularity is not None,
+                has_high_res=self.manifest.has_high_res,
             )
         self._decoder = None if prompt_decoder is None else prompt_decoder.loaded
         self._encoder = None if encoder is None else encoder.loaded
@@ -155,15 +161,22 @@ class Runtime:
 
     def warm_up(self) -> None:
         """Run every graph once. ONNX Runtime sets parts of a session up in its first run, which takes longer."""
-        tokens: Floats = np.zeros(TOKENS_SHAPE, np.float32)
-        if self._encoder is not None:
-            side = self.manifest.image_size
-            tokens = self.encode(np.zeros((1, 3, side, side), np.float32)).tokens[0]
+        embedding = self._first_embedding()
         if self._decoder is None:
             return
-        state = self.prepare(ImageEmbedding(tokens, (1024, 1024)))
+        state = self.prepare(embedding)
         self.prepare_masks(state.embedding, np.zeros((1, 256, 256), np.float32))
         self.decode(state.arrays, np.zeros((1, 2, 2), np.float32), np.full((1, 2), ABSENT, np.int64))
+
+    def _first_embedding(self) -> ImageEmbedding:
+        if self._encoder is not None:
+            side = self.manifest.image_size
+            encoded = self.encode(np.zeros((1, 3, side, side), np.float32))
+            return ImageEmbedding(encoded.tokens[0], (1024, 1024), high_res=encoded.high_res[0])
+        tokens, s1, s0 = (np.zeros(shape, np.float32) for shape in (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE))
+        return ImageEmbedding(
+            tokens, (1024, 1024), high_res=HighResMaps(s1, s0) if self.manifest.has_high_res else None
+        )
 
 
 def _joined(words: Iterable[str]) -> str:

@@ -13,7 +13,8 @@ from model_store.evaluation.ranking.outputs import point_outputs
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.export.verify import verify_artifact
 from model_store.training.data.annotations import read_annotations
-from service.manifest import MANIFEST_NAME, Ranking, load_manifest
+from service.manifest import MANIFEST_NAME, load_manifest
+from service.mask_rules import Ranking
 
 
 @pytest.fixture

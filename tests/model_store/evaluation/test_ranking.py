@@ -17,7 +17,7 @@ from model_store.evaluation.ranking.cross_validation import (
     standard_error,
 )
 from model_store.evaluation.ranking.outputs import PointOutputs
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 MARGIN = BY_NAME["output 0, or another that is more stable by a margin"]

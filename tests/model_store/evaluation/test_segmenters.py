@@ -18,7 +18,8 @@ from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.evaluation.segmenters.segmenter import Predictions, PromptBatch
 from model_store.evaluation.segmenters.torch_segmenter import TorchSegmenter
 from model_store.training.data.annotations import read_annotations
-from service.manifest import MANIFEST_NAME, Ranking
+from service.manifest import MANIFEST_NAME
+from service.mask_rules import Ranking
 from service.sam.prompts import IGNORED
 
 # Output 1 comes first, then 0, 2 and 3. By stability 3 is the first one.

@@ -15,9 +15,9 @@ from service.api.uploads import upload_of
 from service.client.rle import decode_rle
 from service.errors import ServiceError
 from service.process import configure_image_libraries
-from service.sam.embedding import (
+from service.sam.embedding import ImageEmbedding
+from service.sam.embedding_bytes import (
     CorruptValue,
-    ImageEmbedding,
     embedding_from_bytes,
     embedding_to_bytes,
     mask_from_bytes,

@@ -20,7 +20,7 @@ from model_store.network.mask_decoder import stability_score
 from model_store.network.model import build_model
 from model_store.training.data.annotations import read_annotations
 from model_store.training.loop.validation import FIGURES, ValidationSet, validate
-from service.manifest import Ranking
+from service.mask_rules import Ranking
 
 
 @pytest.fixture(scope="module")

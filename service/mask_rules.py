@@ -1,0 +1,106 @@
+"""The rules of a model for its masks, as the manifest states them: which outputs prompts get, and in which order."""
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from service.sam.masks import AGREEMENT
+
+# Stability and predicted IoU lie around 0..1: larger weights mean a mistake.
+_Weight = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
+
+
+class Ranking(BaseModel):
+    """The rule that orders the masks of one prompt: the one with the highest score comes first.
+
+    The score of output k is ``bias[k] + stability * stability_k + predicted_iou * predicted_iou_k``. Answers state it
+    limited to 0..1. The order does not limit it, because a predicted IoU above 1 still tells masks apart.
+    The default is EdgeSAM's own rule, the stability score. The official predictors have no term for agreement with
+    points, so models that keep their order have 0 there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bias: tuple[_Weight, _Weight, _Weight, _Weight] = Field(
+        (0.0, 0.0, 0.0, 0.0), description="Added to the score of each of the decoder's four outputs."
+    )
+    stability: _Weight = Field(1.0, description="Weight of the stability score.")
+    predicted_iou: _Weight = Field(0.0, description="Weight of the IoU that the model predicts.")
+    agreement: _Weight = Field(
+        AGREEMENT,
+        description="Added, for the order alone, to a mask that agrees with all points. Another value needs version 5.",
+    )
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether the rule weighs output 0 against the others, as a calibrated rule does by their biases."""
+        return len(set(self.bias)) > 1
+
+    def scores(self, stability: Sequence[float], predicted_iou: Sequence[float]) -> tuple[float, ...]:
+        """Return the score of each output of one prompt, not bounded, for the order; see `limited_score`.
+
+        A weight of 0 leaves its term out, also where that term is no number. NaN in a term that counts gives NaN.
+        The browser computes the same sum in the same order (web/ranking.js), so that both agree to the last bit.
+
+        Args:
+            stability: Stability scores of the four outputs, 0..1.
+            predicted_iou: Predicted IoUs of the four outputs, not bounded.
+        """
+        scores: Sequence[float] = self.bias
+        for weight, terms in ((self.stability, stability), (self.predicted_iou, predicted_iou)):
+            if weight:
+                scores = [score + weight * term for score, term in zip(scores, terms, strict=True)]
+        return tuple(scores)
+
+
+def limited_score(score: float) -> float:
+    """Return a score of `Ranking.scores` limited to 0..1, as answers state it; NaN stays NaN."""
+    return min(max(score, 0.0), 1.0)  # in this order of arguments NaN stays NaN
+
+
+# Indices of the decoder's four outputs.
+_Output = Annotated[int, Field(ge=0, le=3)]
+
+
+class AutoMasks(BaseModel):
+    """The outputs of the decoder that a prompt gets when it does not say how many masks it wants.
+
+    Output 0 is trained for prompts that mean one object. Outputs 1 to 3 are the whole, a part and a subpart of it.
+    The default is EdgeSAM's choice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ambiguous: tuple[_Output, ...] = Field(
+        (0, 1, 2, 3),
+        min_length=1,
+        max_length=4,
+        description="Outputs that a single point alone gets, ordered by the model's ranking.",
+    )
+    other: tuple[_Output, ...] = Field(
+        (0,),
+        min_length=1,
+        max_length=4,
+        description="Outputs among which the best one, by the model's ranking, is the answer to all other prompts.",
+    )
+    fallback: tuple[_Output, ...] = Field(
+        (),
+        max_length=4,
+        description="Outputs, the best of which is the answer instead of the only one of `other` where the logits of "
+        "that one are not stable. Empty: there is no such choice. Since version 6.",
+    )
+
+    @field_validator("ambiguous", "other", "fallback")
+    @classmethod
+    def _names_each_output_once(cls, outputs: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(outputs)) < len(outputs):
+            raise ValueError("it names an output twice")
+        return outputs
+
+    @model_validator(mode="after")
+    def _falls_back_from_output_0(self) -> Self:
+        # The decoder tells the stability at a narrow offset for output 0 alone.
+        if self.fallback and self.other != (0,):
+            raise ValueError("a fallback needs other = [0]")
+        return self

@@ -1,0 +1,223 @@
+"""Image embeddings and low-resolution masks as bytes, the values of the Redis tier.
+
+The bytes are a header of 40 bytes and the arrays, little-endian and row by row:
+
+    magic "ESAM" | version u8 | kind u8 | dtype u8 | reading u8 | height u32 | width u32 | fingerprint 16 bytes
+    | crc32 of all behind the header u32 | crc32 of the header up to here u32
+
+`reading` of an embedding is the orientation that was applied, 1 to 8, plus 16 times the index of the levels in
+`APPLIED_LEVELS`. It is 0 for a mask.
+
+For a model with the granularity module, the proposals follow the tokens: rows of five float32, box and score. For a
+model with the mask decoder of SAM 2, its two maps follow the tokens, s1 before s0. Each of the two is a kind of its
+own.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.sam.decoded_image import APPLIED_LEVELS, ORIENTATIONS, ImageInfo
+from service.sam.embedding import (
+    S0_SHAPE,
+    S1_SHAPE,
+    TOKENS_SHAPE,
+    VALUE_VERSION,
+    HighResMaps,
+    ImageEmbedding,
+    array_bytes,
+)
+from service.sam.granularity import MAX_PROPOSALS, Proposals
+from service.sam.logits import to_float16
+from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
+
+_MAGIC = b"ESAM"
+_EMBEDDING, _MASK, _PROPOSING_EMBEDDING, _HIGH_RES_EMBEDDING = 1, 2, 3, 4
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
+_HEADER = struct.Struct("<4sBBBBII16sI")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+_PROPOSAL_BYTES = 20
+_LEVELS_UNIT = 16
+_MASK_SHAPE = (MASK_SIZE, MASK_SIZE)
+
+Shape = tuple[int, int]
+# Shapes of the arrays behind the header, by kind.
+_SHAPES: dict[int, tuple[Shape, ...]] = {
+    _EMBEDDING: (TOKENS_SHAPE,),
+    _MASK: (_MASK_SHAPE,),
+    _PROPOSING_EMBEDDING: (TOKENS_SHAPE,),
+    _HIGH_RES_EMBEDDING: (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE),
+}
+
+
+class CorruptValue(ValueError):
+    """The bytes are not a value of this model: cut off, damaged, or of another kind, version or fingerprint."""
+
+
+def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
+    """Return the bytes of an embedding: 40 bytes and its arrays, 20 bytes a proposal.
+
+    Tokens take 2 MiB in float16, and 4 MiB in float32. With the maps of high resolution it is 8 MiB, and 16 MiB.
+    """
+    kind, arrays, tail = _EMBEDDING, [embedding.tokens], b""
+    if (proposals := embedding.proposals) is not None:
+        kind = _PROPOSING_EMBEDDING
+        tail = np.column_stack((proposals.boxes, proposals.scores)).astype("<f4").tobytes()
+    elif (high_res := embedding.high_res) is not None:
+        kind = _HIGH_RES_EMBEDDING
+        arrays += [high_res.s1, high_res.s0]
+    return _to_bytes(kind, arrays, embedding.original_size, fingerprint, reading=_reading(embedding), tail=tail)
+
+
+def embedding_from_bytes(data: bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageEmbedding:
+    """Return the embedding; its arrays are read-only views of `data`.
+
+    Args:
+        data: Bytes of the embedding.
+        fingerprint: Fingerprint of the model.
+        has_high_res: Whether embeddings of the model have maps of high resolution.
+
+    Raises:
+        CorruptValue: The bytes are not an embedding of this model.
+    """
+    header, (tokens, *maps), tail = _from_bytes(_embeddings(has_high_res), data, fingerprint)
+    info = _info(header)
+    proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
+    high_res = HighResMaps(*maps) if header.kind == _HIGH_RES_EMBEDDING else None
+    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res)
+
+
+def embedding_info(data: bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageInfo:
+    """Return what answers tell about the image of an embedding.
+
+    Args:
+        data: The first `HEADER_BYTES` bytes of the embedding, or more.
+        fingerprint: Fingerprint of the model.
+        has_high_res: Whether embeddings of the model have maps of high resolution.
+
+    Raises:
+        CorruptValue: The bytes do not begin like an embedding of this model.
+    """
+    return _info(_read_header(_embeddings(has_high_res), data, fingerprint))
+
+
+def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
+    """Return the bytes of low-resolution logits (256, 256): 40 bytes and 128 KiB of float16."""
+    return _to_bytes(_MASK, [to_float16(logits)], _MASK_SHAPE, fingerprint)
+
+
+def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
+    """Return the logits, (256, 256) float16, finite, as a read-only view of `data`.
+
+    Raises:
+        CorruptValue: The bytes are not a mask of this model.
+    """
+    header, (logits,), _ = _from_bytes((_MASK,), data, fingerprint)
+    if header.reading or header.size != _MASK_SHAPE or logits.dtype != np.float16 or not np.isfinite(logits).all():
+        raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
+    return logits
+
+
+def _embeddings(has_high_res: bool) -> tuple[int, ...]:  # noqa: FBT001 - of the callers' argument
+    return (_HIGH_RES_EMBEDDING,) if has_high_res else (_EMBEDDING, _PROPOSING_EMBEDDING)
+
+
+def _reading(embedding: ImageEmbedding) -> int:
+    return embedding.orientation + _LEVELS_UNIT * APPLIED_LEVELS.index(embedding.levels)
+
+
+def _info(header: "_Header") -> ImageInfo:
+    height, width = header.size
+    # A run-length encoding counts pixels in 32 bits, and an image without pixels in the frame was never encoded.
+    if not 0 < height * width < 2**32 or 0 in input_size(header.size):
+        raise CorruptValue(f"The image would be {width} x {height} pixels.")
+    levels, orientation = divmod(header.reading, _LEVELS_UNIT)
+    if orientation not in ORIENTATIONS or levels >= len(APPLIED_LEVELS):
+        raise CorruptValue(f"An image is not read like {header.reading}.")
+    return ImageInfo(header.size, orientation, APPLIED_LEVELS[levels])
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    kind: int
+    dtype: np.dtype[Any]
+    reading: int
+    size: Size
+    checksum: int
+
+
+def _to_bytes(
+    kind: int,
+    arrays: Sequence[NDArray[np.floating]],
+    size: Size,
+    fingerprint: str,
+    *,
+    reading: int = 0,
+    tail: bytes = b"",
+) -> bytes:
+    code = next(code for code, dtype in _DTYPES.items() if dtype == arrays[0].dtype)
+    parts: list[bytes | memoryview] = [*map(array_bytes, arrays), tail]
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    header = _HEADER.pack(_MAGIC, VALUE_VERSION, kind, code, reading, *size, _digest(fingerprint), checksum)
+    return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), *parts))
+
+
+def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Header:
+    if len(data) < HEADER_BYTES:
+        raise CorruptValue(f"{len(data)} bytes are too few for a header.")
+    header = memoryview(data)[: _HEADER.size]
+    magic, version, kind, code, reading, height, width, digest, checksum = _HEADER.unpack(header)
+    if magic != _MAGIC or version != VALUE_VERSION:
+        raise CorruptValue("The bytes are not a value of this version.")
+    if _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header),):
+        raise CorruptValue("The header is damaged.")
+    if kind not in kinds or code not in _DTYPES:
+        raise CorruptValue("The value is of another kind.")
+    if digest != _digest(fingerprint):
+        raise CorruptValue("The value is of another model.")
+    return _Header(kind, _DTYPES[code], reading, (height, width), checksum)
+
+
+def _from_bytes(
+    kinds: tuple[int, ...], data: bytes, fingerprint: str
+) -> tuple[_Header, list[NDArray[np.floating]], memoryview]:
+    """Return header, arrays and the bytes behind the arrays, which only an embedding with proposals may have."""
+    header = _read_header(kinds, data, fingerprint)
+    payload = memoryview(data)[HEADER_BYTES:]
+    shapes = _SHAPES[header.kind]
+    ends = list(accumulate(height * width * header.dtype.itemsize for height, width in shapes))
+    tail = payload[ends[-1] :]
+    longest_tail = MAX_PROPOSALS * _PROPOSAL_BYTES if header.kind == _PROPOSING_EMBEDDING else 0
+    if len(payload) < ends[-1] or len(tail) > longest_tail or len(tail) % _PROPOSAL_BYTES:
+        raise CorruptValue(f"Behind the header are {len(payload)} bytes.")
+    if zlib.crc32(payload) != header.checksum:
+        raise CorruptValue("The array is damaged.")
+    arrays = [
+        np.frombuffer(payload[start:end], header.dtype).reshape(shape)
+        for start, end, shape in zip((0, *ends), ends, shapes, strict=False)
+    ]
+    return header, arrays, tail
+
+
+def _proposals(tail: memoryview) -> Proposals:
+    rows = np.frombuffer(tail, np.dtype("<f4")).reshape(-1, 5)
+    boxes, scores = rows[:, :4], rows[:, 4]
+    # NaN fails these comparisons as well.
+    in_order = (boxes[:, :2] >= 0) & (boxes[:, :2] <= boxes[:, 2:]) & (boxes[:, 2:] <= FRAME_SIZE)
+    if not in_order.all() or not ((scores >= 0) & (scores <= 1)).all():
+        raise CorruptValue("The proposals are not boxes in the frame with scores.")
+    return Proposals(boxes, scores)
+
+
+def _digest(fingerprint: str) -> bytes:
+    return hashlib.blake2b(fingerprint.encode(), digest_size=16).digest()
