@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.training.data.annotations import MaskRecord
+from service.sam.frame import Frame
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, points_from_frame, points_to_frame
 
@@ -55,7 +56,7 @@ def make_instance(record: MaskRecord, size: Size) -> Instance:
     return Instance(
         truth=round_trip(frame, size),
         area=record.area,
-        box=points_to_frame(np.asarray(record.box).reshape(2, 2), size).reshape(4),
+        box=points_to_frame(np.asarray(record.box).reshape(2, 2), Frame(size)).reshape(4),
         centre=np.array(centre_pixel(frame), np.float32),
         cells=to_cells(frame),
     )
@@ -162,7 +163,7 @@ def obeys(mask: Bools, point: Floats, label: int) -> bool | None:
     if label == IGNORED:
         return None
     size = (mask.shape[0], mask.shape[1])
-    x, y = (int(value) for value in points_from_frame(point, size))
+    x, y = (int(value) for value in points_from_frame(point, Frame(size)))
     # The last cell of the logits may begin behind the last pixel of the photo.
     is_inside = bool(mask[min(y, size[0] - 1), min(x, size[1] - 1)])
     return is_inside == (label == POSITIVE)

@@ -13,12 +13,13 @@ from model_store.catalog import ModelStoreError
 from model_store.export.onnx_session import open_graph
 from model_store.export.random_inputs import random_image, random_prompts
 from service.manifest import STATE_NAMES
+from service.sam.frame import Frame
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE
 
 Floats = NDArray[np.float32]
 
-FRAME = (FRAME_SIZE, FRAME_SIZE)
+FRAME = Frame((FRAME_SIZE, FRAME_SIZE))
 
 
 class AnswerError(ModelStoreError):

@@ -18,12 +18,13 @@ from model_store.network.granularity_module import GranularityModule
 from model_store.network.mask_decoder import stability_score
 from model_store.network.model import PromptableModel
 from service.manifest import STATE_NAMES
+from service.sam.frame import Frame
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE
 
 Floats = NDArray[np.float32]
 
-FRAME = (FRAME_SIZE, FRAME_SIZE)
+FRAME = Frame((FRAME_SIZE, FRAME_SIZE))
 
 
 @dataclass(frozen=True, slots=True)

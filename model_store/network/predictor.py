@@ -16,6 +16,7 @@ from torch.nn import functional
 from model_store.network.frames import frame
 from model_store.network.mask_decoder import MASKS, stability_score
 from model_store.network.model import PromptableModel
+from service.sam.frame import Frame
 from service.sam.transforms import FRAME_SIZE, Size, input_size, points_to_frame
 
 
@@ -103,14 +104,15 @@ class TorchPredictor:
         if (points is None) != (labels is None):
             raise ValueError("Points and labels come together.")
         size = embedded.original_size
+        frame_of_image = Frame(size)
         point_tensors = None
         if points is not None:
-            coords = points_to_frame(np.asarray(points, dtype=np.float64), size)
+            coords = points_to_frame(points, frame_of_image)
             point_tensors = (self._tensor(coords).unsqueeze(0), self._tensor(labels).unsqueeze(0))
         boxes = None
         if box is not None:
             corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
-            boxes = self._tensor(points_to_frame(corners, size)).reshape(1, 4)
+            boxes = self._tensor(points_to_frame(corners, frame_of_image)).reshape(1, 4)
         masks = None if mask_logits is None else self._tensor(mask_logits)[None, None]
 
         sparse, dense = self._model.prompt_encoder(point_tensors, boxes, masks)

@@ -9,7 +9,7 @@ from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.image_states import ImageStates, Tier
-from service.inference.model_batchers import EmbeddingDtype, EncodedFrame, EncodeItem, Frame
+from service.inference.model_batchers import EmbeddingDtype, EncodedFrame, EncodeItem, EncoderInput
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import Caller
@@ -227,7 +227,7 @@ class Embedder:
             encoded.tokens, info.size, encoded.proposals, info.orientation, info.levels, encoded.high_res
         )
 
-    def _read(self, upload: Upload, timings: Timings) -> tuple[Frame, ImageInfo]:
+    def _read(self, upload: Upload, timings: Timings) -> tuple[EncoderInput, ImageInfo]:
         """Decode and resize an image. Blocking."""
         with timings.measure("decode_image"):
             image = decode_image(upload.data, max_pixels=self._max_pixels, options=upload.options)

@@ -20,12 +20,12 @@ from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.sam.embedding import HighResMaps, Tokens
 from service.sam.float16 import as_float16
+from service.sam.frame import Frame
 from service.sam.granularity import Proposals
 from service.sam.prompts import Prompt, decoder_inputs
-from service.sam.transforms import Size
 from service.telemetry.metrics import Metrics
 
-Frame = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
+EncoderInput = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
 EmbeddingDtype = Literal["float16", "float32"]
 
 
@@ -39,7 +39,7 @@ class EncodeItem:
     """
 
     runtime: Runtime
-    frame: Frame
+    frame: EncoderInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class DecodeItem:
         runtime: Model that decodes.
         state: Image state of S = 1, or of one for each prompt.
         prompts: Prompts on the image.
-        original_size: Height and width of the image, in pixels.
+        frame: Image in the frame of prompts and masks.
         shares_call: Whether the item may share a call with others on its state. The native decoder takes prompts one
             by one: the first prompt of a batch would only wait for the last one.
     """
@@ -91,7 +91,7 @@ class DecodeItem:
     runtime: Runtime
     state: StateArrays | MaskStates
     prompts: Sequence[Prompt]
-    original_size: Size
+    frame: Frame
     shares_call: bool = True
 
 
@@ -156,7 +156,7 @@ def decode_batcher(
 
     def run(items: Sequence[DecodeItem], threads: int) -> Sequence[Decoded]:
         prompts = [prompt for item in items for prompt in item.prompts]
-        points, labels = decoder_inputs(prompts, items[0].original_size)
+        points, labels = decoder_inputs(prompts, items[0].frame)
         state = items[0].state
         arrays = state.arrays() if isinstance(state, MaskStates) else state
         decoded = items[0].runtime.decode(arrays, points, labels, threads=threads)

@@ -24,12 +24,12 @@ from service.inference.segmentation_builder import MaskFunctions, Renderer, Segm
 from service.sam.cleanup import Cleanup
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
+from service.sam.frame import Frame
 from service.sam.granularity import Box, Granularity, with_box
 from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
 from service.sam.masks import Multimask
 from service.sam.prompts import Prompt, check_prompt
 from service.sam.refinement import needs_box_of_mask, with_box_of_mask
-from service.sam.transforms import Size
 from service.telemetry.timings import Timings
 
 Answer = TypeVar("Answer")
@@ -105,24 +105,26 @@ class Segmenter:
         async with context.deadline.bound():
             key = ImageKey(image_id, context.caller.namespace, self._runtime.fingerprint, self._dtype)
             state = await self._states.find(key.cache_key, context)
+            frame = Frame(state.embedding.original_size)
             complete = await self._with_masks(key, prompts, context)
             for prompt in complete:
-                check_prompt(prompt, state.embedding.original_size)
+                check_prompt(prompt, frame.size)
             for index, each in enumerate(prompts):
                 if each.mask is not None:
-                    arguments = index, complete[index], each.mask, state.embedding.original_size
+                    arguments = index, complete[index], each.mask, frame
                     complete[index] = await self._executor.run(context.timings, _with_mask, *arguments)
             if any(map(needs_box_of_mask, complete)):
-                complete = await self._executor.run(
-                    context.timings, self._with_boxes_of_masks, complete, state.embedding.original_size
-                )
+                complete = await self._executor.run(context.timings, self._with_boxes_of_masks, complete, frame)
             boxes: Sequence[Box | None] | None = None
             if granularity == "auto":
-                complete, boxes = await self._executor.run(context.timings, _with_boxes, complete, state.embedding)
+                complete, boxes = await self._executor.run(
+                    context.timings, _with_boxes, complete, state.embedding, frame
+                )
             with self._masks.of_answer(key, context) as masks:
                 builder = SegmentationBuilder(
                     key=key,
                     image=state.embedding.info,
+                    frame=frame,
                     prompts=complete,
                     boxes=boxes,
                     multimask=multimask,
@@ -156,11 +158,11 @@ class Segmenter:
             for each in prompts
         ]
 
-    def _with_boxes_of_masks(self, prompts: Sequence[Prompt], original_size: Size) -> list[Prompt]:
+    def _with_boxes_of_masks(self, prompts: Sequence[Prompt], frame: Frame) -> list[Prompt]:
         """Add the box of the earlier mask to negative points alone. Blocking."""
         filter_pieces = self._mask_functions.filter_pieces
         return [
-            with_box_of_mask(prompt, original_size, filter_pieces) if needs_box_of_mask(prompt) else prompt
+            with_box_of_mask(prompt, frame, filter_pieces) if needs_box_of_mask(prompt) else prompt
             for prompt in prompts
         ]
 
@@ -202,7 +204,7 @@ class Segmenter:
             self._runtime,
             masked or state.arrays,
             prompts,
-            state.embedding.original_size,
+            builder.frame,
             shares_call=not self._runtime.is_native,
         )
         done = await self._batcher.submit(
@@ -219,10 +221,10 @@ class Segmenter:
             return self._runtime.prepare_masks(embedding, mask_logits)
 
 
-def _with_mask(index: int, prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
+def _with_mask(index: int, prompt: Prompt, mask: EncodedMask, frame: Frame) -> Prompt:
     """Return a prompt with its binary mask; see `with_mask`. Blocking."""
     try:
-        return with_mask(prompt, mask, original_size)
+        return with_mask(prompt, mask, frame)
     except InvalidRequest as error:
         listed = [{"where": f"/prompts/{index}/mask", "message": error.detail}]
         raise InvalidRequest(f"{listed[0]['where']}: {error.detail}", extra={"errors": listed}) from error
@@ -244,11 +246,13 @@ def _add(
     return add(chunk, decoded)
 
 
-def _with_boxes(prompts: Sequence[Prompt], embedding: ImageEmbedding) -> tuple[list[Prompt], list[Box | None]]:
+def _with_boxes(
+    prompts: Sequence[Prompt], embedding: ImageEmbedding, frame: Frame
+) -> tuple[list[Prompt], list[Box | None]]:
     """Return the prompts with boxes by granularity, and these boxes. Prompts that state their size stay as they are."""
     if embedding.proposals is None:
         return list(prompts), [None] * len(prompts)
-    grown = [with_box(prompt, embedding.proposals, embedding.original_size) for prompt in prompts]
+    grown = [with_box(prompt, embedding.proposals, frame) for prompt in prompts]
     boxes = [
         None if now is before or now.box is None else (*now.box.tolist(),)
         for before, now in zip(prompts, grown, strict=True)

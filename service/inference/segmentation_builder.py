@@ -18,6 +18,7 @@ from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask
 from service.sam.enlarged_pieces import FilterEnlarged, marked_pixels
+from service.sam.frame import Frame
 from service.sam.granularity import Box
 from service.sam.logits import to_float16
 from service.sam.mask_pieces import FilterPieces
@@ -95,6 +96,7 @@ class SegmentationBuilder(Generic[Answer]):
     Args:
         key: Cache keys of the image.
         image: Size of the upright image, and how its file was read.
+        frame: Image in the frame of prompts and masks.
         prompts: All prompts of the request.
         boxes: Box of each prompt by its granularity; None where no granularity was asked for.
         multimask: Number of masks for each prompt.
@@ -112,6 +114,7 @@ class SegmentationBuilder(Generic[Answer]):
         *,
         key: ImageKey,
         image: ImageInfo,
+        frame: Frame,
         prompts: Sequence[Prompt],
         boxes: Sequence[Box | None] | None,
         multimask: Multimask,
@@ -124,6 +127,7 @@ class SegmentationBuilder(Generic[Answer]):
         context: RequestContext,
     ) -> None:
         self.prompts = prompts
+        self.frame = frame
         self._key = key
         self._image = image
         self._boxes = boxes
@@ -184,7 +188,7 @@ class SegmentationBuilder(Generic[Answer]):
         order_by = scores
         agreement = self._ranking.agreement
         if agreement and len(indices) > 1 and len(prompt.points):
-            agrees = point_taps(prompt, self._image.size).agree(mask_logits)  # (4, N)
+            agrees = point_taps(prompt, self.frame).agree(mask_logits)  # (4, N)
             order_by = prefer_agreeing(scores, [bool(each.all()) for each in agrees], agreement)
         return rank(order_by, indices)[: mask_count(self._multimask, prompt, self._choice)]
 
@@ -195,13 +199,13 @@ class SegmentationBuilder(Generic[Answer]):
         # A box by granularity is a guess, and does not bound the mask.
         is_guessed = self._boxes is not None and self._boxes[index] is not None
         cleaner = MaskCleaner(
-            self.prompts[index], self._image.size, self._functions.filter_pieces, clips_to_box=not is_guessed
+            self.prompts[index], self.frame, self._functions.filter_pieces, clips_to_box=not is_guessed
         )
         return [cleaner.clean(each) for each in mask_logits]
 
     def _enlarged(self, index: int, mask_logits: NDArray[np.float32]) -> Mask:
         """Return a mask of a prompt at the resolution of the image, cleaned where that is asked for."""
-        mask = self._functions.enlarge(mask_logits, self._image.size)
+        mask = self._functions.enlarge(mask_logits, self.frame)
         if self._cleanup == "none":
             return mask
         return self._functions.filter_enlarged(mask, marked_pixels(self.prompts[index], self._image.size))

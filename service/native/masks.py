@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from service.native import library
 from service.sam.enlarged_pieces import MarkedPixels
+from service.sam.frame import Frame
 from service.sam.mask_pieces import LEAST_LOGIT, REJECTED_SHARE, SMALL_SHARE, MarkedCells
 from service.sam.mask_runs import RunMask
 from service.sam.masks import Mask
-from service.sam.transforms import MASK_SIZE, TAPS, Size, input_size, upsampling
+from service.sam.transforms import MASK_SIZE, TAPS, Size, Upsampling, upsampling
 
 # Objects have some thousand transitions. Noise has more: its mask is computed a second time, with enough memory.
 _CAPACITY: Final = 32_768
@@ -66,20 +67,18 @@ class NativeMasks:
         self._filter_pieces = loaded.edgesam_filter_pieces
         self._filter_transitions = loaded.edgesam_filter_transitions
 
-    def binary_mask(self, logits: NDArray[np.float32], original_size: Size) -> RunMask:
+    def binary_mask(self, logits: NDArray[np.float32], frame: Frame) -> RunMask:
         """Return the mask that `service.sam.masks.binary_mask` returns, as runs.
 
         Args:
             logits: Low-resolution logits, (256, 256) float32, finite.
-            original_size: Height and width of the image, pixels.
+            frame: Image in the frame of prompts and masks.
 
         Raises:
             ValueError: The logits have another shape.
             MemoryError: There is no memory for the mask.
         """
-        height, width = original_size
-        input_height, input_width = input_size(original_size)
-        rows, columns = _axis(height, input_height), _axis(width, input_width)
+        rows, columns = _axes(frame)
         logits = np.ascontiguousarray(logits, np.float32)
         if logits.shape != (MASK_SIZE, MASK_SIZE):
             raise ValueError(f"Logits have the shape {logits.shape}, not (256, 256).")
@@ -95,7 +94,7 @@ class NativeMasks:
                 raise MemoryError("There is no memory for a mask.")
             if count <= len(transitions):
                 x0, y0, x1, y1 = box
-                return RunMask(original_size, transitions[:count].copy(), area.value, (x0, y0, x1, y1), self._draw)
+                return RunMask(frame.size, transitions[:count].copy(), area.value, (x0, y0, x1, y1), self._draw)
 
     def filter_pieces(self, mask_logits: NDArray[np.float32], cells: Size, marked: MarkedCells) -> None:
         """Change the logits as `service.sam.mask_pieces.filter_pieces` does.
@@ -169,14 +168,17 @@ def native_masks() -> NativeMasks | None:
 class _AxisArrays:
     """An axis of the upsampling and the arrays that it points to."""
 
-    def __init__(self, original_length: int, input_length: int) -> None:
-        operator = upsampling(original_length, input_length)
+    def __init__(self, operator: Upsampling) -> None:
         first = operator.first.astype(np.int32)
         weights = np.ascontiguousarray(operator.weights.T)
         starts = np.searchsorted(first, np.arange(MASK_SIZE - TAPS + 2)).astype(np.int32)
         self._arrays = first, weights, starts
-        self._axis = _Axis(original_length, *(array.ctypes.data for array in self._arrays))
+        self._axis = _Axis(len(first), *(array.ctypes.data for array in self._arrays))
         self.address = ctypes.addressof(self._axis)
 
 
-_axis = functools.lru_cache(maxsize=32)(_AxisArrays)
+@functools.lru_cache(maxsize=16)
+def _axes(frame: Frame) -> tuple[_AxisArrays, _AxisArrays]:
+    """Return the axes of rows and columns. They are cached as the operators are."""
+    rows, columns = upsampling(frame)
+    return _AxisArrays(rows), _AxisArrays(columns)

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.frame import Frame
 from service.sam.mask_pieces import LEAST_LOGIT, FilterPieces, MarkedCells
 from service.sam.point_agreement import PointTaps, point_taps
 from service.sam.prompts import POSITIVE, Prompt, clipped_box
-from service.sam.transforms import MASK_SIZE, Size, to_cells, used_cells
+from service.sam.transforms import MASK_SIZE, to_cells, used_cells
 
 Cleanup = Literal["auto", "none"]
 """With `auto` the returned masks are cleaned; with `none` they stay as the model made them."""
@@ -33,19 +34,17 @@ class MaskCleaner:
 
     Args:
         prompt: Prompt that the masks answer.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
         filter_pieces: Function that drops small pieces and fills small holes.
         clips_to_box: Whether the box of the prompt bounds the mask.
     """
 
-    def __init__(
-        self, prompt: Prompt, original_size: Size, filter_pieces: FilterPieces, *, clips_to_box: bool = True
-    ) -> None:
+    def __init__(self, prompt: Prompt, frame: Frame, filter_pieces: FilterPieces, *, clips_to_box: bool = True) -> None:
         self._prompt = prompt
-        self._size = original_size
+        self._frame = frame
         self._filter_pieces = filter_pieces
-        self._cells = used_cells(original_size)
-        self._taps = point_taps(prompt, original_size)
+        self._cells = used_cells(frame)
+        self._taps = point_taps(prompt, frame)
         self._clips = clips_to_box and prompt.box is not None
 
     def clean(self, mask_logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,11 +71,11 @@ class MaskCleaner:
     def _clip(self, logits: NDArray[np.float32]) -> None:
         """Take out of the mask what lies beyond the box, the positive points and the margin."""
         assert self._prompt.box is not None
-        corners = clipped_box(self._prompt.box, self._size).reshape(2, 2)
+        corners = clipped_box(self._prompt.box, self._frame.size).reshape(2, 2)
         margin = (corners[1] - corners[0]) * BOX_MARGIN
         held = np.concatenate((corners, self._prompt.points[self._prompt.labels == POSITIVE]))
-        x0, y0 = to_cells(held.min(0) - margin, self._size) - 1.0
-        x1, y1 = to_cells(held.max(0) + margin, self._size) + 1.0
+        x0, y0 = to_cells(held.min(0) - margin, self._frame) - 1.0
+        x1, y1 = to_cells(held.max(0) + margin, self._frame) + 1.0
         is_column, is_row = (x0 <= _CELLS) & (x1 >= _CELLS), (y0 <= _CELLS) & (y1 >= _CELLS)
         is_beyond = ~(is_row[:, np.newaxis] & is_column) & (logits > 0.0)
         logits[is_beyond] = -np.maximum(logits[is_beyond], np.float32(LEAST_LOGIT))
@@ -89,8 +88,8 @@ class MaskCleaner:
         point of the other kind, which so keeps its side.
         """
         # The centres of the pixels at the points: a pixel is what has to change sides.
-        last = np.array(self._size[::-1]) - 1.0
-        centres = to_cells(np.minimum(np.floor(self._prompt.points), last) + 0.5, self._size)
+        last = np.array(self._frame.size[::-1]) - 1.0
+        centres = to_cells(np.minimum(np.floor(self._prompt.points), last) + 0.5, self._frame)
         is_positive = self._taps.is_positive
         for index, centre in enumerate(centres):
             taps = self._taps.one(index)

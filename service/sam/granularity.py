@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.frame import Frame
 from service.sam.prompts import POSITIVE, Prompt, is_ambiguous
-from service.sam.transforms import Size, points_from_frame, points_to_frame
+from service.sam.transforms import points_from_frame, points_to_frame
 
 # Boxes that the granularity module may propose for an image: 80 KiB beside the 2 MiB of its tokens.
 MAX_PROPOSALS = 4096
@@ -53,7 +54,7 @@ def takes_box(prompt: Prompt) -> bool:
     return is_ambiguous(prompt) and prompt.labels[0] == POSITIVE
 
 
-def with_box(prompt: Prompt, proposals: Proposals, original_size: Size) -> Prompt:
+def with_box(prompt: Prompt, proposals: Proposals, frame: Frame) -> Prompt:
     """Return the prompt with the box that fits its point; the same prompt where it takes no box, or no box fits.
 
     The box is clipped to the image, so that it can be drawn.
@@ -61,16 +62,16 @@ def with_box(prompt: Prompt, proposals: Proposals, original_size: Size) -> Promp
     Args:
         prompt: Prompt of the user.
         proposals: Proposals for the image.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
     """
     if not takes_box(prompt):
         return prompt
-    x, y = points_to_frame(prompt.points[0], original_size).tolist()
+    x, y = points_to_frame(prompt.points[0], frame).tolist()
     found = box_around((x, y), proposals)
     if found is None:
         return prompt
-    height, width = original_size
-    corners = points_from_frame(found.reshape(2, 2), original_size)
+    height, width = frame.size
+    corners = points_from_frame(found.reshape(2, 2), frame)
     return replace(prompt, box=corners.clip(0.0, (width, height)).reshape(4))
 
 

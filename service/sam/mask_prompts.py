@@ -17,9 +17,10 @@ from PIL import Image, ImageChops
 from service.errors import InvalidRequest, ServiceError
 from service.sam.decoding.joined_file import joined_file
 from service.sam.decoding.png_chunks import png_pixels
+from service.sam.frame import Frame
 from service.sam.prompts import POSITIVE, Prompt
 from service.sam.rle import decode_counts
-from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
+from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, content_size
 
 # Logits of cells that lie inside and outside of the mask; those at its edge are between them. The decoder's own logits
 # have about this size.
@@ -105,7 +106,7 @@ class PngMask:
 EncodedMask = RleMask | PngMask
 
 
-def with_mask(prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
+def with_mask(prompt: Prompt, mask: EncodedMask, frame: Frame) -> Prompt:
     """Return the prompt with the mask's logits, and with a box around the mask where it has none. Blocking.
 
     The box also holds the prompt's positive points, which may be outside the mask. A prompt without points and box is
@@ -114,15 +115,15 @@ def with_mask(prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
     Args:
         prompt: Prompt without mask logits.
         mask: Mask of the image.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
 
     Raises:
         InvalidRequest: The mask has another size than the image, is empty, or cannot be read.
     """
-    if mask.size != original_size:
+    if mask.size != frame.size:
         raise InvalidRequest(
-            f"The mask has {mask.size[1]} x {mask.size[0]} pixels, and the upright image {original_size[1]} x "
-            f"{original_size[0]}. Send a mask of the image's size."
+            f"The mask has {mask.size[1]} x {mask.size[0]} pixels, and the upright image {frame.size[1]} x "
+            f"{frame.size[0]}. Send a mask of the image's size."
         )
     pixels = mask.rows()
     left, top, width, height = cv2.boundingRect(pixels)
@@ -134,7 +135,7 @@ def with_mask(prompt: Prompt, mask: EncodedMask, original_size: Size) -> Prompt:
         corners = np.array([[left, top], [left + width, top + height]], np.float64)
         held = np.concatenate((corners, prompt.points[prompt.labels == POSITIVE]))
         box = np.concatenate((held.min(axis=0), held.max(axis=0)))
-    return replace(prompt, mask_logits=_logits(pixels), box=box, is_held=is_alone)
+    return replace(prompt, mask_logits=_logits(pixels, frame), box=box, is_held=is_alone)
 
 
 def held_to_mask(logits: NDArray[np.float32], mask_logits: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -182,15 +183,21 @@ def _positive(values: NDArray[np.integer]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _logits(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _logits(pixels: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
     """Return logits for a mask (H, W), 255 inside: (256, 256) float32, by the share of each cell that is inside."""
-    height, width = pixels.shape
-    frame_height, frame_width = input_size((height, width))
-    interpolation = cv2.INTER_AREA if max(height, width) > FRAME_SIZE else cv2.INTER_LINEAR
-    frame = np.zeros((FRAME_SIZE, FRAME_SIZE), np.float32)
-    frame[:frame_height, :frame_width] = cv2.resize(pixels, (frame_width, frame_height), interpolation=interpolation)
-    shares = frame.reshape(MASK_SIZE, _CELL, MASK_SIZE, _CELL).mean(axis=(1, 3)) / 255.0
+    height, width = content_size(frame)
+    spread = np.zeros((FRAME_SIZE, FRAME_SIZE), np.float32)
+    spread[:height, :width] = _resized(pixels, height, width)
+    shares = spread.reshape(MASK_SIZE, _CELL, MASK_SIZE, _CELL).mean(axis=(1, 3)) / 255.0
     # A mask that fills no cell, such as a thin line, would else vanish.
     shares /= max(float(shares.max()), 1e-6)
     logits: NDArray[np.float32] = ((2.0 * shares - 1.0) * _LARGEST_LOGIT).astype(np.float32)
     return logits
+
+
+def _resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return a mask (H, W) in the frame, (height, width): means where an axis shrinks, interpolated where it grows."""
+    smaller = min(pixels.shape[1], width), min(pixels.shape[0], height)
+    # OpenCV takes means only where no axis grows. An axis that shrinks comes first, which bounds the memory.
+    reduced = cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(reduced, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

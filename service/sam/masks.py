@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.frame import Frame
 from service.sam.mask_runs import Box
 from service.sam.prompts import Prompt, is_ambiguous
-from service.sam.transforms import TAPS, Size, input_size, upsampling
+from service.sam.transforms import TAPS, Size, upsampling
 
 Multimask = Literal["auto", 1, 3, 4]
 
@@ -55,8 +56,8 @@ class Mask(Protocol):
         ...
 
 
-MaskFunction = Callable[[NDArray[np.float32], Size], Mask]
-"""A function from logits (256, 256) and the size of the image to the mask: `binary_mask` or its native counterpart."""
+MaskFunction = Callable[[NDArray[np.float32], Frame], Mask]
+"""A function from logits (256, 256) and the image in the frame to its mask: `binary_mask` or its native counterpart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,7 +222,7 @@ def row_changes(crop: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.
     return rows, columns
 
 
-def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
+def binary_mask(logits: NDArray[np.float32], frame: Frame) -> BinaryMask:
     """Return the pixels of the image whose upsampled logit is above 0.
 
     This is the reference, and the fallback where the native library is missing. `service.native.masks` computes the
@@ -229,24 +230,23 @@ def binary_mask(logits: NDArray[np.float32], original_size: Size) -> BinaryMask:
 
     Args:
         logits: Low-resolution logits, (256, 256) float32, finite.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
 
     Source: docs/explanation/model.md, section 1.4.
     """
-    height, width = original_size
-    input_height, input_width = input_size(original_size)
-    rows, columns = upsampling(height, input_height), upsampling(width, input_width)
+    height, width = frame.size
+    rows, columns = upsampling(frame)
     # A flat image of 300 000 columns needs a single row: all 256 of them would take a gigabyte.
     top_row = int(rows.first[0])
     needed = logits[top_row : int(rows.first[-1]) + TAPS]
     wide = np.zeros((len(needed), width), np.float32)
     for tap in range(TAPS):
         wide += needed[:, columns.first + tap] * columns.weights[:, tap]
-    pixels = np.empty(original_size, np.bool_)
+    pixels = np.empty(frame.size, np.bool_)
     band_rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, band_rows):
         band = slice(top, top + band_rows)
         weights, first = rows.weights[band], rows.first[band] - top_row
         enlarged = sum(weights[:, tap, np.newaxis] * wide[first + tap] for tap in range(TAPS))
         np.greater(enlarged, 0.0, out=pixels[band])
-    return BinaryMask.cut(original_size, 0, 0, pixels)
+    return BinaryMask.cut(frame.size, 0, 0, pixels)

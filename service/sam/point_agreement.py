@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.frame import Frame
 from service.sam.prompts import POSITIVE, Prompt
-from service.sam.transforms import TAPS, Size, input_size, upsampling
+from service.sam.transforms import TAPS, Size, upsampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,17 +56,15 @@ def point_pixels(prompt: Prompt, original_size: Size) -> NDArray[np.int64]:
     return pixels
 
 
-def point_taps(prompt: Prompt, original_size: Size) -> PointTaps:
+def point_taps(prompt: Prompt, frame: Frame) -> PointTaps:
     """Return the logits that decide the pixels of a prompt's points.
 
     Args:
         prompt: Prompt whose points lie in the image, see `check_prompt`.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
     """
-    height, width = original_size
-    input_height, input_width = input_size(original_size)
-    rows, columns = upsampling(height, input_height), upsampling(width, input_width)
-    x, y = point_pixels(prompt, original_size).T
+    rows, columns = upsampling(frame)
+    x, y = point_pixels(prompt, frame.size).T
     taps = np.arange(TAPS)
     return PointTaps(
         (rows.first[y][:, np.newaxis] + taps)[:, :, np.newaxis],

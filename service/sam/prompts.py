@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import PromptOutsideImage
+from service.sam.frame import Frame
 from service.sam.transforms import MASK_SIZE, Size, points_to_frame
 
 ABSENT = -3
@@ -14,7 +15,7 @@ ABSENT = -3
 IGNORED = -2
 """Label of a token of zeros, which still takes part in attention (EdgeSAM's addition, for training)."""
 PADDING = -1
-"""Label of no point: it follows the points of a prompt without a box."""
+"""Label of no point: it follows the points of a prompt without a box, and for some models also a box."""
 NEGATIVE = 0
 POSITIVE = 1
 BOX_TOP_LEFT = 2
@@ -59,23 +60,27 @@ class Prompt:
             raise ValueError(f"Mask logits have the shape (256, 256), not {self.mask_logits.shape}.")
 
 
-def decoder_inputs(prompts: Sequence[Prompt], original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def decoder_inputs(
+    prompts: Sequence[Prompt], frame: Frame, *, pads_boxes: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the table of tokens of P prompts on one image.
 
     The points of a prompt come first, then the corners of its box, clipped to the image. Points without a box are
-    followed by one PADDING point. A prompt with only a mask has no token. Shorter rows are filled with ABSENT, which
-    the decoder leaves out of attention.
+    followed by one PADDING point, and with `pads_boxes` so is each box. A prompt with only a mask has no token.
+    Shorter rows are filled with ABSENT, which the decoder leaves out of attention.
 
     Args:
         prompts: P prompts, at least one.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
+        pads_boxes: Whether a PADDING point also follows a box, as the decoder of SAM 2 needs it.
 
     Returns:
         Points (P, N, 2) float32, coordinates of the frame without the half pixel, and labels (P, N) int64; N >= 1.
 
-    Source: docs/explanation/model.md, section 1.6.
+    Source: docs/explanation/model.md, section 1.6; for `pads_boxes` docs/explanation/sam2.md, section "Images in,
+    masks out".
     """
-    rows = [_tokens(prompt, original_size) for prompt in prompts]
+    rows = [_tokens(prompt, frame, pads_boxes=pads_boxes) for prompt in prompts]
     length = max(1, *(len(labels) for _, labels in rows))
     points = np.zeros((len(rows), length, 2), np.float32)
     labels = np.full((len(rows), length), ABSENT, np.int64)
@@ -132,11 +137,15 @@ def is_ambiguous(prompt: Prompt) -> bool:
     return len(prompt.points) == 1 and prompt.box is None and prompt.mask_logits is None
 
 
-def _tokens(prompt: Prompt, original_size: Size) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    points = points_to_frame(prompt.points, original_size)
+def _tokens(prompt: Prompt, frame: Frame, *, pads_boxes: bool) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    points, labels = points_to_frame(prompt.points, frame), prompt.labels
+    is_padded = pads_boxes or len(labels) > 0
     if prompt.box is not None:
-        corners = points_to_frame(clipped_box(prompt.box, original_size).reshape(2, 2), original_size)
-        return np.concatenate((points, corners)), np.append(prompt.labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
-    if len(points) == 0:
-        return points, prompt.labels
-    return np.concatenate((points, np.zeros((1, 2), np.float32))), np.append(prompt.labels, PADDING)
+        corners = points_to_frame(clipped_box(prompt.box, frame.size).reshape(2, 2), frame)
+        points = np.concatenate((points, corners))
+        labels = np.append(labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
+        is_padded = pads_boxes
+    if is_padded and len(labels):
+        points = np.concatenate((points, np.zeros((1, 2), np.float32)))
+        labels = np.append(labels, PADDING)
+    return points, labels

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from service.sam.frame import Frame, Resize
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -31,7 +33,7 @@ TAPS = 3
 
 
 def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
-    """Return the size of an image inside the square frame, before padding.
+    """Return the size of a letterboxed image inside the square frame, before padding.
 
     Args:
         original_size: Height and width of the image, pixels, both at least 1.
@@ -48,6 +50,15 @@ def input_size(original_size: Size, frame_size: int = FRAME_SIZE) -> Size:
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def content_size(frame: Frame) -> Size:
+    """Return the height and width of an image inside the frame of prompts and masks, pixels.
+
+    Args:
+        frame: Image in the frame. If it is letterboxed, its `input_size` has no side of 0.
+    """
+    return (FRAME_SIZE, FRAME_SIZE) if frame.resize == "stretch" else input_size(frame.size)
+
+
 def preprocess(
     image: "NDArray[np.uint8] | Image.Image",
     mean: Sequence[float],
@@ -55,27 +66,38 @@ def preprocess(
     image_size: int = FRAME_SIZE,
     *,
     original_size: Size | None = None,
+    resize: Resize = "letterbox",
 ) -> NDArray[np.float32]:
-    """Return the encoder's input: resized, normalised, and padded with the mean colour on the right and at the bottom.
+    """Return the encoder's input: resized and normalised.
+
+    A letterboxed image is padded with the mean colour on the right and at the bottom. A stretched one fills the input.
 
     Args:
-        image: RGB array (H, W, 3) uint8 or Pillow image of mode RGB. Its `input_size` has no side of 0.
+        image: RGB array (H, W, 3) uint8 or Pillow image of mode RGB. If it is letterboxed, its `input_size` has no side
+            of 0.
         mean: Means of the three channels, on the scale 0..255.
         std: Standard deviations of the three channels, on the scale 0..255.
         image_size: Side of the encoder's input, pixels. For a model of 512 it is not the frame of prompts, and the size
             inside it is rounded anew: 600 x 900 is 341 x 512 here and 683 x 1024 there.
         original_size: Height and width of the image at full resolution, pixels. It gives the size inside the input, so
-            that a scale of decoding, which rounds, does not change the geometry. None: the size of `image`.
+            that a scale of decoding, which rounds, does not change the geometry. None: the size of `image`. It does not
+            matter if the image is stretched.
+        resize: How the image is resized to the input.
 
     Returns:
         (3, image_size, image_size) float32.
 
     Source: docs/explanation/model.md, section 1.1. Pillow resizes with antialiased bilinear interpolation and rounds to
-    uint8, as in the official predictor. A resize in float differs by up to one grey level.
+    uint8, as in the official predictor. A resize in float differs by up to one grey level. For stretched images see
+    `service.sam.stretching`.
     """
     from PIL import Image  # noqa: PLC0415 - training needs the rest of this module on machines without Pillow
 
     pillow_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    if resize == "stretch":
+        from service.sam.stretching import stretch  # noqa: PLC0415 - it needs Pillow, too
+
+        return stretch(pillow_image, mean, std, image_size)
     height, width = input_size(original_size or (pillow_image.height, pillow_image.width), image_size)
     if height == 0 or width == 0:
         raise ValueError(f"An image of {pillow_image.size} pixels has none in the frame; check `input_size` before.")
@@ -89,78 +111,87 @@ def preprocess(
     return frame
 
 
-def points_to_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float32]:
+def points_to_frame(points: ArrayLike, frame: Frame) -> NDArray[np.float32]:
     """Convert pixels of the image to coordinates of the frame, before the prompt encoder adds its half pixel.
 
     Args:
         points: Points as (x, y), (..., 2), pixels of the upright image.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
 
     Returns:
         Points in the frame, (..., 2) float32, not clipped.
 
-    Source: docs/explanation/model.md, section 1.3: one ratio for each axis, of the rounded size, in float64.
+    Source: docs/explanation/model.md, section 1.3: one ratio for each axis, of the rounded size, in float64. For a
+    stretched image docs/explanation/sam2.md, section "Images in, masks out": float32, and the division comes first.
     """
-    scaled: NDArray[np.float64] = np.asarray(points, np.float64) * _scale(original_size)
+    if frame.resize == "stretch":
+        height, width = frame.size
+        shares = np.asarray(points, np.float32) / np.array((width, height), np.float32)
+        return np.asarray(shares * FRAME_SIZE, np.float32)
+    scaled: NDArray[np.float64] = np.asarray(points, np.float64) * _scale(frame)
     return scaled.astype(np.float32)
 
 
-def points_from_frame(points: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+def points_from_frame(points: ArrayLike, frame: Frame) -> NDArray[np.float64]:
     """Convert coordinates of the frame to pixels of the image, which may lie outside: the inverse of `points_to_frame`.
 
     Args:
         points: Points as (x, y), (..., 2), in the frame.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
     """
-    scaled: NDArray[np.float64] = np.asarray(points, np.float64) / _scale(original_size)
+    scaled: NDArray[np.float64] = np.asarray(points, np.float64) / _scale(frame)
     return scaled
 
 
-def to_cells(points: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+def to_cells(points: ArrayLike, frame: Frame) -> NDArray[np.float64]:
     """Convert pixels of the image to indices of the decoder's logits. The centre of a logit is a whole number.
 
     Args:
         points: Points as (x, y), (..., 2), pixels of the upright image.
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
     """
-    cells: NDArray[np.float64] = np.asarray(points, np.float64) * (_scale(original_size) / _CELL) - 0.5
+    cells: NDArray[np.float64] = np.asarray(points, np.float64) * (_scale(frame) / _CELL) - 0.5
     return cells
 
 
-def from_cells(cells: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+def from_cells(cells: ArrayLike, frame: Frame) -> NDArray[np.float64]:
     """Convert indices of the decoder's logits to pixels of the image: the inverse of `to_cells`.
 
     Args:
         cells: Indices as (x, y), (..., 2).
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
     """
-    points: NDArray[np.float64] = (np.asarray(cells, np.float64) + 0.5) / (_scale(original_size) / _CELL)
+    points: NDArray[np.float64] = (np.asarray(cells, np.float64) + 0.5) / (_scale(frame) / _CELL)
     return points
 
 
-def used_cells(original_size: Size) -> Size:
-    """Return the rows and columns of the decoder's logits on which pixels of the image depend. The rest is padding.
+def used_cells(frame: Frame) -> Size:
+    """Return the rows and columns of the decoder's logits that lie in the image. The rest is padding.
+
+    A stretched image has none: all 256 x 256 logits lie in it.
 
     Args:
-        original_size: Height and width of the image, pixels.
+        frame: Image in the frame of prompts and masks.
     """
-    rows, columns = (min(int((length - 0.5) / _CELL - 0.5) + 2, MASK_SIZE) for length in input_size(original_size))
+    rows, columns = (min(int((length - 0.5) / _CELL - 0.5) + 2, MASK_SIZE) for length in content_size(frame))
     return rows, columns
 
 
-def _scale(original_size: Size) -> NDArray[np.float64]:
+def _scale(frame: Frame) -> NDArray[np.float64]:
     """Return the frame pixels for one pixel of the image, (2,) for x and y."""
-    height, width = original_size
-    input_height, input_width = input_size(original_size)
-    return np.array([input_width / width, input_height / height])
+    height, width = frame.size
+    content_height, content_width = content_size(frame)
+    return np.array([content_width / width, content_height / height])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upsampling:
-    """The two bilinear steps of docs/explanation/model.md, section 1.4 along one axis, as one operator.
+    """The upsampling of logits to pixels of the image along one axis, as one operator.
 
-    Pixel i of the image is `sum(weights[i, k] * logits[first[i] + k] for k in range(TAPS))`. Two steps of bilinear
-    interpolation use two neighbouring frame samples, and so at most three neighbouring logits.
+    Pixel i of the image is `sum(weights[i, k] * logits[first[i] + k] for k in range(TAPS))`. The logits of a
+    letterboxed image are enlarged to the frame, and then resized to the image. These two bilinear steps use two
+    neighbouring frame samples, and so at most three neighbouring logits. Those of a stretched image are resized to it
+    in one bilinear step, which uses two.
 
     Args:
         first: First logit of each pixel, (n,) int64, not decreasing, from 0 to MASK_SIZE - TAPS.
@@ -171,15 +202,27 @@ class Upsampling:
     weights: NDArray[np.float32]
 
 
-@functools.lru_cache(maxsize=32)
-def upsampling(original_length: int, input_length: int) -> Upsampling:
-    """Return the operator of one axis. It is cached, because an image gets many prompts, and many images have one size.
+def upsampling(frame: Frame) -> tuple[Upsampling, Upsampling]:
+    """Return the operators of rows and of columns.
 
     Args:
-        original_length: Side of the image, pixels.
-        input_length: Side of the image inside the frame, pixels, at least 1.
+        frame: Image in the frame of prompts and masks.
+
+    Source: docs/explanation/model.md, section 1.4; for stretched images docs/explanation/sam2.md, section "Images in,
+    masks out".
     """
-    below, above, fraction = _bilinear(original_length, input_length)
+    height, width = frame.size
+    if frame.resize == "stretch":
+        return _one_step(height), _one_step(width)
+    content_height, content_width = content_size(frame)
+    return _two_steps(height, content_height), _two_steps(width, content_width)
+
+
+# The operators are cached, because an image gets many prompts, and many images have one size.
+@functools.lru_cache(maxsize=32)
+def _two_steps(original_length: int, content_length: int) -> Upsampling:
+    """Return the operator of one axis of a letterboxed image, from its side and its side in the frame, pixels."""
+    below, above, fraction = _bilinear(original_length, content_length)
     frame_below, frame_above, frame_fraction = _bilinear(FRAME_SIZE, MASK_SIZE)
     first = np.minimum(frame_below[below], MASK_SIZE - TAPS)
     exact = np.zeros((original_length, TAPS))
@@ -188,6 +231,22 @@ def upsampling(original_length: int, input_length: int) -> Upsampling:
         inner = frame_fraction[frame_pixels]
         exact[pixels, frame_below[frame_pixels] - first] += share * (1.0 - inner)
         exact[pixels, frame_above[frame_pixels] - first] += share * inner
+    return _operator(first, exact)
+
+
+@functools.lru_cache(maxsize=32)
+def _one_step(original_length: int) -> Upsampling:
+    """Return the operator of one axis of a stretched image, from its side, pixels."""
+    below, above, fraction = _bilinear(original_length, MASK_SIZE)
+    first = np.minimum(below, MASK_SIZE - TAPS)
+    exact = np.zeros((original_length, TAPS))
+    pixels = np.arange(original_length)
+    exact[pixels, below - first] += 1.0 - fraction
+    exact[pixels, above - first] += fraction
+    return _operator(first, exact)
+
+
+def _operator(first: NDArray[np.int64], exact: NDArray[np.float64]) -> Upsampling:
     weights = exact.astype(np.float32)
     first.flags.writeable = weights.flags.writeable = False
     return Upsampling(first, weights)

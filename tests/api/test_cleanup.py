@@ -8,6 +8,7 @@ from support.noise_images import noise_file
 from support.service_client import embed, point, segment
 
 from service.sam.cleanup import MaskCleaner
+from service.sam.frame import Frame
 from service.sam.mask_pieces import SMALL_SHARE, filter_pieces
 from service.sam.prompts import Prompt
 from service.sam.refinement import with_box_of_mask
@@ -46,7 +47,7 @@ def test_the_logits_are_those_of_the_cleaned_mask(client, image_hash, sent):
         segment(client, image_hash, sent, format="logits", multimask=4, cleanup=cleanup) for cleanup in ("none", "auto")
     )
 
-    cleaner = MaskCleaner(prompt_of(sent), SIZE, filter_pieces)
+    cleaner = MaskCleaner(prompt_of(sent), Frame(SIZE), filter_pieces)
     for before, after in zip(none, auto, strict=True):
         expected = cleaner.clean(logits_of(before))
         # The service cleans before it rounds to float16.
@@ -124,7 +125,8 @@ def test_negative_points_alone_refine_inside_the_box_of_the_earlier_mask(client,
     (first,) = segment(client, image_hash, BOX_AND_POINTS, format="logits")
     mask_id, mask = first[0]["mask_id"], logits_of(first[0])
     negative = {**point(20, 20, label=0), "mask_id": mask_id}
-    box = with_box_of_mask(Prompt(np.array([[20.0, 20.0]]), np.array([0]), mask_logits=mask), SIZE, filter_pieces).box
+    prompt = Prompt(np.array([[20.0, 20.0]]), np.array([0]), mask_logits=mask)
+    box = with_box_of_mask(prompt, Frame(SIZE), filter_pieces).box
 
     alone = segment(client, image_hash, negative)
     with_box = segment(client, image_hash, {**negative, "box": box.tolist()})

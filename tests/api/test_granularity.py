@@ -12,6 +12,7 @@ from support.service_process import ServiceProcess
 from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.network.anchors import anchor_boxes, decode_boxes
 from service.errors import InvalidRequest
+from service.sam.frame import Frame
 from service.sam.granularity import Proposals, with_box
 from service.sam.images import decode_image
 from service.sam.prompts import POSITIVE, Prompt
@@ -60,7 +61,7 @@ def test_a_click_gets_the_box_that_torch_gives_it(proposing, image_hash, proposa
     for (x, y), answer in zip(CLICKS, answers, strict=True):
         click = Prompt(points=np.array([[x, y]]), labels=np.array([POSITIVE]))
         x0, y0, x1, y1 = answer["granularity_box"]
-        assert_allclose([x0, y0, x1, y1], with_box(click, proposals, SIZE).box, rtol=0, atol=0.5)
+        assert_allclose([x0, y0, x1, y1], with_box(click, proposals, Frame(SIZE)).box, rtol=0, atol=0.5)
         assert 0 <= x0 < x < x1 <= 420
         assert 0 <= y0 < y < y1 <= 300
 

@@ -18,6 +18,7 @@ from support.service_client import embed, open_client, segment
 from support.service_process import ServiceProcess
 
 from model_store.network.predictor import EmbeddedImage, Prediction, TorchPredictor
+from service.sam.frame import Frame
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import AGREEMENT
 from service.sam.prompts import Prompt
@@ -146,7 +147,7 @@ def predict(reference: TorchPredictor, image: EmbeddedImage, prompt: dict[str, A
         arrays["box"] = np.clip(arrays["box"], 0, (width, height, width, height))
     elif "mask_logits" in arrays and "labels" in arrays and not arrays["labels"].any():
         refined = Prompt(arrays["points"], arrays["labels"], mask_logits=arrays["mask_logits"])
-        arrays["box"] = with_box_of_mask(refined, image.size, filter_pieces).box
+        arrays["box"] = with_box_of_mask(refined, Frame(image.size), filter_pieces).box
     return reference.predict(image.embedded, **arrays)
 
 

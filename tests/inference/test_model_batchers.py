@@ -11,18 +11,19 @@ from support.redis_server import eventually
 from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import DecodeItem, EncodeItem, decode_batcher, encode_batcher
 from service.sam.embedding import ImageEmbedding
+from service.sam.frame import Frame
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
 
 
 def random_state(runtime, seed):
     tokens = np.random.default_rng(seed).normal(0, 0.3, (4096, 256)).astype(np.float32)
-    return runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays
+    return runtime.prepare(ImageEmbedding(tokens, Frame((1024, 1024)))).arrays
 
 
 def clicks(runtime, state, *places):
     """Return one prompt: a positive click and further negative ones."""
     labels = np.array([POSITIVE, *[NEGATIVE] * (len(places) - 1)], np.int64)
-    return DecodeItem(runtime, state, [Prompt(points=np.array(places, np.float64), labels=labels)], (1024, 1024))
+    return DecodeItem(runtime, state, [Prompt(points=np.array(places, np.float64), labels=labels)], Frame((1024, 1024)))
 
 
 @asynccontextmanager
@@ -53,7 +54,7 @@ async def test_prompts_on_several_images_at_once_are_decoded_on_their_own(runtim
 
     assert [done.batch_size for done in answers] == [2, 2, 2, 2]  # one call an image
     for item, done in zip(items, answers, strict=True):
-        alone = runtime.decode(item.state, *decoder_inputs(item.prompts, item.original_size))
+        alone = runtime.decode(item.state, *decoder_inputs(item.prompts, item.frame))
         assert_allclose(done.result.mask_logits, alone.mask_logits, rtol=0, atol=1e-5)
         assert_allclose(done.result.iou_predictions, alone.iou_predictions, rtol=0, atol=1e-5)
 
@@ -61,7 +62,7 @@ async def test_prompts_on_several_images_at_once_are_decoded_on_their_own(runtim
 async def test_a_call_holds_no_more_prompts_than_the_bound(runtime, metrics):
     state = random_state(runtime, 1)
     three = [clicks(runtime, state, (100 * i, 50)) for i in range(3)]
-    joined = DecodeItem(runtime, state, [prompt for item in three for prompt in item.prompts], (1024, 1024))
+    joined = DecodeItem(runtime, state, [prompt for item in three for prompt in item.prompts], Frame((1024, 1024)))
     batcher = decode_batcher(max_batch_size=4, max_queue_size=8, calls=1, threads=2, finishers=0, metrics=metrics)
 
     async with submitted_together(batcher, metrics, [joined, *three], "decode") as answers:

@@ -21,6 +21,7 @@ from model_store.export.graphs.prepare import PrepareGraph
 from model_store.export.parity import TorchOutputs, torch_outputs
 from service.native import best_level
 from service.native.decoder import MAX_POINTS, NativeDecoder, NativeError
+from service.sam.frame import Frame
 from service.sam.prompts import ABSENT, IGNORED, decoder_inputs
 
 # docs/explanation/model.md, section 11: equal to 1e-4. Measured on these weights: 1e-5.
@@ -85,7 +86,7 @@ def test_masks_and_scores_equal_those_of_torch(decoder, model, answers, state):
     for is_masked in (False, True):
         rows = [i for i, prompt in enumerate(answers.prompts) if (prompt.mask_logits is not None) is is_masked]
         prompts = [answers.prompts[i] for i in rows]
-        points, labels = decoder_inputs(prompts, (1024, 1024))
+        points, labels = decoder_inputs(prompts, Frame((1024, 1024)))
         own = state
         if is_masked:
             masks = np.stack([prompt.mask_logits for prompt in prompts if prompt.mask_logits is not None])

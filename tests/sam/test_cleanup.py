@@ -11,6 +11,7 @@ from support.whole_masks import full
 from service.native.masks import native_masks
 from service.sam.cleanup import BOX_MARGIN, MaskCleaner
 from service.sam.enlarged_pieces import filter_enlarged, marked_pixels
+from service.sam.frame import Frame
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.sam.prompts import Prompt
@@ -30,7 +31,7 @@ def cleaned(values, size=SIZE, points=(), **rest):
     """Return the pixels of the cleaned mask for points (x, y, label)."""
     table = np.array(points, np.float64).reshape(-1, 3)
     prompt = Prompt(table[:, :2], table[:, 2].astype(np.int64), **rest)
-    enlarged = binary_mask(MaskCleaner(prompt, size, filter_pieces).clean(values), size)
+    enlarged = binary_mask(MaskCleaner(prompt, Frame(size), filter_pieces).clean(values), Frame(size))
     return full(filter_enlarged(enlarged, marked_pixels(prompt, size)))
 
 
@@ -59,7 +60,7 @@ def test_both_filters_give_the_same_logits(values, size, shares, has_box):
     box = np.array([0.2 * size[1], 0.1 * size[0], 0.7 * size[1], 0.6 * size[0]]) if has_box else None
     prompt = Prompt(points, labels, box)
 
-    found = [MaskCleaner(prompt, size, way).clean(values) for way in (filter_pieces, NATIVE.filter_pieces)]
+    found = [MaskCleaner(prompt, Frame(size), way).clean(values) for way in (filter_pieces, NATIVE.filter_pieces)]
 
     assert np.array_equal(*found)
 
@@ -67,7 +68,7 @@ def test_both_filters_give_the_same_logits(values, size, shares, has_box):
 def test_a_clean_mask_stays_as_it_is():
     values = disc(100, 80, 40)
 
-    found = MaskCleaner(Prompt(np.array([[400.0, 320.0]]), np.array([1])), SIZE, filter_pieces).clean(values)
+    found = MaskCleaner(Prompt(np.array([[400.0, 320.0]]), np.array([1])), Frame(SIZE), filter_pieces).clean(values)
 
     assert np.array_equal(found, values)
     assert found is not values
@@ -165,7 +166,7 @@ def test_a_box_that_is_a_guess_bounds_nothing():
     prompt = Prompt(box=np.array([100.0, 200.0, 500.0, 600.0]))
     values = np.ones((256, 256), np.float32)
 
-    assert np.array_equal(MaskCleaner(prompt, SIZE, filter_pieces, clips_to_box=False).clean(values), values)
+    assert np.array_equal(MaskCleaner(prompt, Frame(SIZE), filter_pieces, clips_to_box=False).clean(values), values)
 
 
 def test_an_empty_mask_stays_empty():

@@ -11,6 +11,7 @@ from support.whole_masks import full
 from service.native.masks import native_masks
 from service.sam.cleanup import MaskCleaner
 from service.sam.enlarged_pieces import MarkedPixels, filter_enlarged, marked_pixels
+from service.sam.frame import Frame
 from service.sam.mask_pieces import SMALL_SHARE, filter_pieces
 from service.sam.masks import BinaryMask, binary_mask
 from service.sam.prompts import Prompt
@@ -85,7 +86,7 @@ def test_pieces_and_holes_equal_the_reference(filter_of, pixels, margins, positi
 @settings(max_examples=40, deadline=None)
 @given(logits(), sizes(largest=300), pixel_lists, pixel_lists)
 def test_enlarged_logits_equal_the_reference(filter_of, values, size, positive, negative):
-    pixels = full(binary_mask(values, size))
+    pixels = full(binary_mask(values, Frame(size)))
 
     assert_filtered(filter_of, pixels, MarkedPixels(positive % pixels.size, negative % pixels.size))
 
@@ -127,9 +128,9 @@ def test_what_enlarging_cuts_off_is_dropped(filter_of, size):
     values[40:120, 40:120] = 3.0
     values[80, 120:140] = 0.5  # a neck of one cell
     values[75:86, 140:151] = 3.0
-    cleaner = MaskCleaner(Prompt(), size, filter_pieces)
+    cleaner = MaskCleaner(Prompt(), Frame(size), filter_pieces)
 
-    enlarged = binary_mask(cleaner.clean(values), size)
+    enlarged = binary_mask(cleaner.clean(values), Frame(size))
     found = filter_of(enlarged, NOTHING_MARKED)
 
     assert components(full(enlarged))[0].max() == 2

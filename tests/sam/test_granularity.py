@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from service.sam.frame import Frame
 from service.sam.granularity import Proposals, box_around, takes_box, with_box
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 
@@ -51,7 +52,7 @@ def test_without_any_proposal_there_is_no_box():
 def test_a_click_gets_its_box_in_pixels_of_the_image():
     prompt = click(150, 75)
 
-    grown = with_box(prompt, proposals([120, 60, 240, 160, 0.9]), SIZE)
+    grown = with_box(prompt, proposals([120, 60, 240, 160, 0.9]), Frame(SIZE))
 
     assert_allclose(grown.box, [90, 45, 180, 120])
     assert grown.points is prompt.points
@@ -59,7 +60,7 @@ def test_a_click_gets_its_box_in_pixels_of_the_image():
 
 
 def test_a_box_ends_where_the_image_ends():
-    grown = with_box(click(383, 700), proposals([400, 800, 1000, 1024, 0.9]), SIZE)
+    grown = with_box(click(383, 700), proposals([400, 800, 1000, 1024, 0.9]), Frame(SIZE))
 
     assert_allclose(grown.box, [300, 600, 384, 768])
 
@@ -67,7 +68,7 @@ def test_a_box_ends_where_the_image_ends():
 def test_a_click_outside_all_boxes_is_not_changed():
     prompt = click(10, 10)
 
-    assert with_box(prompt, proposals([120, 60, 240, 160, 0.9]), SIZE) is prompt
+    assert with_box(prompt, proposals([120, 60, 240, 160, 0.9]), Frame(SIZE)) is prompt
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_prompts_other_than_a_single_positive_click_are_not_changed(prompt):
     everywhere = proposals([0, 0, 1024, 1024, 0.9])
 
     assert not takes_box(prompt)
-    assert with_box(prompt, everywhere, SIZE) is prompt
+    assert with_box(prompt, everywhere, Frame(SIZE)) is prompt
 
 
 def test_boxes_and_scores_that_do_not_fit_are_a_bug_of_the_caller():

@@ -9,6 +9,7 @@ from pycocotools import mask as coco
 from support.whole_masks import full
 
 from service.errors import InvalidRequest
+from service.sam.frame import Frame
 from service.sam.mask_prompts import PngMask, RleMask, held_to_mask, stability, with_mask
 from service.sam.masks import binary_mask
 from service.sam.prompts import Prompt
@@ -53,10 +54,10 @@ def test_text_of_any_content_is_read_or_refused():
 def test_the_logits_of_a_mask_give_the_mask_back(size):
     pixels = ellipse(*size)
 
-    prompt = with_mask(Prompt(), encoded(pixels), size)
+    prompt = with_mask(Prompt(), encoded(pixels), Frame(size))
 
     assert (prompt.mask_logits.shape, prompt.mask_logits.dtype) == ((256, 256), np.float32)
-    assert iou(full(binary_mask(prompt.mask_logits, size)), pixels) > 0.97
+    assert iou(full(binary_mask(prompt.mask_logits, Frame(size))), pixels) > 0.97
     assert np.abs(prompt.mask_logits).max() == pytest.approx(10.0)
 
 
@@ -67,7 +68,7 @@ def test_the_box_of_a_mask_holds_its_pixels_and_the_positive_points():
     box = Prompt(box=np.array([0.0, 0.0, 30.0, 30.0]))
 
     alone, with_points, with_box = (
-        with_mask(prompt, encoded(pixels), (100, 200)) for prompt in (Prompt(), points, box)
+        with_mask(prompt, encoded(pixels), Frame((100, 200))) for prompt in (Prompt(), points, box)
     )
 
     assert alone.box.tolist() == [50, 20, 90, 40]
@@ -82,7 +83,7 @@ def test_masks_that_fill_no_cell_of_the_logits_do_not_vanish(pixels):
     for row, column in pixels:
         mask[row, column] = True
 
-    prompt = with_mask(Prompt(), encoded(mask), mask.shape)
+    prompt = with_mask(Prompt(), encoded(mask), Frame(mask.shape))
 
     assert prompt.mask_logits.max() == pytest.approx(10.0)
 

@@ -12,6 +12,7 @@ from sam.sample_values import logits, masks, sizes
 from support.whole_masks import full
 
 from service.native.masks import native_masks
+from service.sam.frame import Frame
 from service.sam.masks import BinaryMask, MaskChoice, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.prompts import Prompt
 
@@ -30,7 +31,7 @@ both_ways = pytest.mark.parametrize(
 
 
 def assert_equal_to_the_full_path(values, size, mask_of):
-    found = mask_of(values, size)
+    found = mask_of(values, Frame(size))
 
     expected = upsampled(values, size)
     # A logit within float32 rounding of 0 may be on either side.
@@ -84,7 +85,7 @@ def test_a_flat_image_takes_little_memory_without_the_native_library():
 
     tracemalloc.start()
     try:
-        mask = binary_mask(values, (156, 319_488))
+        mask = binary_mask(values, Frame((156, 319_488)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -98,14 +99,14 @@ def test_logits_in_the_padding_have_no_effect(mask_of):
     values = np.full((256, 256), -1.0, np.float32)
     values[200:] = 1.0
 
-    mask = mask_of(values, (1000, 2000))
+    mask = mask_of(values, Frame((1000, 2000)))
 
     assert mask.area == 0
 
 
 @both_ways
 def test_a_logit_of_exactly_zero_is_not_in_the_mask(mask_of):
-    mask = mask_of(np.zeros((256, 256), np.float32), (300, 400))
+    mask = mask_of(np.zeros((256, 256), np.float32), Frame((300, 400)))
 
     assert mask.area == 0
     assert mask.box == (0, 0, 0, 0)
@@ -118,7 +119,7 @@ def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask(mask_of):
     values = np.zeros((256, 256), np.float32)
     values[100:150, 60:90] = 1.0
 
-    mask = mask_of(values, (1024, 1024))
+    mask = mask_of(values, Frame((1024, 1024)))
 
     assert np.array_equal(full(mask), upsampled(values, (1024, 1024)) > 0.0)
 
@@ -136,7 +137,7 @@ def test_the_largest_float16_logits_do_not_overflow(mask_of):
 @example(-np.ones((256, 256), np.float32), (3, 4))
 @needs_library
 def test_transitions_area_and_box_agree_with_the_pixels(values, size):
-    mask = NATIVE.binary_mask(values, size)
+    mask = NATIVE.binary_mask(values, Frame(size))
 
     drawn = BinaryMask.cut(size, 0, 0, full(mask))
     assert np.array_equal(mask.transitions, drawn.transitions)
@@ -146,7 +147,7 @@ def test_transitions_area_and_box_agree_with_the_pixels(values, size):
 @needs_library
 def test_logits_of_another_shape_are_an_error():
     with pytest.raises(ValueError, match="256"):
-        NATIVE.binary_mask(np.zeros((255, 256), np.float32), (10, 10))
+        NATIVE.binary_mask(np.zeros((255, 256), np.float32), Frame((10, 10)))
 
 
 @settings(deadline=None)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sam.reference import upsampled
 from sam.sample_values import logits, sizes
 
+from service.sam.frame import Frame
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
 
@@ -18,7 +19,7 @@ shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 1))
 def test_agreement_is_that_of_the_pixel_at_the_point(values, size, shares):
     points = np.array([(x * size[1], y * size[0]) for x, y, _ in shares])
     labels = np.array([label for *_, label in shares], np.int64)
-    taps = point_taps(Prompt(points, labels), size)
+    taps = point_taps(Prompt(points, labels), Frame(size))
 
     found, agrees = taps.values(np.stack([values, -values])), taps.agree(np.stack([values, -values]))
 

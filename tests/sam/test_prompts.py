@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sam.sample_values import sizes
 
 from service.errors import PromptOutsideImage
+from service.sam.frame import Frame
 from service.sam.prompts import (
     ABSENT,
     BOX_BOTTOM_RIGHT,
@@ -36,7 +37,7 @@ def clicks(*points, **rest):
 def test_points_without_a_box_are_followed_by_one_padding_point():
     prompt = clicks((450, 300, POSITIVE), (90, 60, NEGATIVE))
 
-    points, labels = decoder_inputs([prompt], SIZE)
+    points, labels = decoder_inputs([prompt], Frame(SIZE))
 
     assert points.dtype == np.float32
     assert labels.dtype == np.int64
@@ -47,7 +48,7 @@ def test_points_without_a_box_are_followed_by_one_padding_point():
 def test_the_corners_of_a_box_follow_the_points_clipped_to_the_image_without_padding():
     prompt = clicks((450, 300, POSITIVE), box=np.array([-90.0, 0.0, 900.0, 600.0]))
 
-    points, labels = decoder_inputs([prompt], SIZE)
+    points, labels = decoder_inputs([prompt], Frame(SIZE))
 
     assert np.array_equal(points[0], np.array([[512, 341.5], [0, 0], [1024, 683]], np.float32))
     assert labels.tolist() == [[POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]
@@ -56,7 +57,7 @@ def test_the_corners_of_a_box_follow_the_points_clipped_to_the_image_without_pad
 def test_a_prompt_with_only_a_mask_has_no_token_but_the_table_has_a_column():
     prompt = Prompt(mask_logits=np.zeros((256, 256), np.float32))
 
-    points, labels = decoder_inputs([prompt], SIZE)
+    points, labels = decoder_inputs([prompt], Frame(SIZE))
 
     assert points.tolist() == [[[0, 0]]]
     assert labels.tolist() == [[ABSENT]]
@@ -66,7 +67,7 @@ def test_shorter_prompts_of_a_call_are_filled_with_absent_tokens():
     box = np.array([0.0, 0.0, 9.0, 9.0])
     prompts = [clicks((1, 2, 1), (3, 4, 0), (5, 6, 1)), Prompt(box=box), Prompt(), clicks((7, 8, 1))]
 
-    points, labels = decoder_inputs(prompts, SIZE)
+    points, labels = decoder_inputs(prompts, Frame(SIZE))
 
     assert points.shape == (4, 4, 2)
     assert labels.tolist() == [
@@ -85,14 +86,14 @@ def test_a_row_does_not_depend_on_the_other_prompts_of_its_call(size, shares, ha
     labels = np.array([int(label) for *_, label in shares], np.int64)
     prompt = Prompt(points, labels, box=np.array([0.0, 0.0, size[1], size[0]]) if has_box else None)
 
-    alone_points, alone_labels = decoder_inputs([prompt], size)
-    points, labels = decoder_inputs([clicks(*[(0, 0, 1)] * 9), prompt], size)
+    alone_points, alone_labels = decoder_inputs([prompt], Frame(size))
+    points, labels = decoder_inputs([clicks(*[(0, 0, 1)] * 9), prompt], Frame(size))
 
     count = alone_labels.shape[1]
     assert np.array_equal(points[1, :count], alone_points[0])
     assert np.array_equal(labels[1, :count], alone_labels[0])
     assert (labels[1, count:] == ABSENT).all()
-    assert np.array_equal(alone_points[0, : len(shares)], points_to_frame(prompt.points, size))
+    assert np.array_equal(alone_points[0, : len(shares)], points_to_frame(prompt.points, Frame(size)))
 
 
 @pytest.mark.parametrize("point", [(0, 0), (900, 600), (0, 600), (450.5, 1.25)])

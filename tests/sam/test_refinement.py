@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.whole_masks import full
 
+from service.sam.frame import Frame
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.sam.prompts import Prompt
@@ -36,9 +37,9 @@ def test_the_box_is_that_of_the_mask_without_its_islands(size):
     logits[85:87, 3:5] = 5.0
     prompt = Prompt(POINTS, np.array([0, 0]), mask_logits=logits)
 
-    found = with_box_of_mask(prompt, size, filter_pieces)
+    found = with_box_of_mask(prompt, Frame(size), filter_pieces)
 
-    rows, columns = np.nonzero(full(binary_mask(MASK.astype(np.float32), size)))
+    rows, columns = np.nonzero(full(binary_mask(MASK.astype(np.float32), Frame(size))))
     if len(rows):
         cell = max(size) / 256
         expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -50,4 +51,4 @@ def test_the_box_is_that_of_the_mask_without_its_islands(size):
 def test_an_empty_mask_gives_no_box():
     prompt = Prompt(POINTS, np.array([0, 0]), mask_logits=np.full((256, 256), -1.0, np.float32))
 
-    assert with_box_of_mask(prompt, SIZE, filter_pieces) is prompt
+    assert with_box_of_mask(prompt, Frame(SIZE), filter_pieces) is prompt

@@ -11,6 +11,7 @@ from sam.reference import rasterised
 from sam.sample_values import logits, margins, masks, placed
 from support.whole_masks import full
 
+from service.sam.frame import Frame
 from service.sam.masks import BinaryMask, binary_mask
 from service.sam.png import encode_png
 from service.sam.polygons import encode_polygons
@@ -44,7 +45,7 @@ def test_a_run_that_continues_in_the_next_column_is_one_run():
 @settings(max_examples=15, deadline=None)
 @given(logits(), st.sampled_from([(150, 200), (400, 12), (1, 2048), (2048, 1)]))
 def test_all_forms_of_a_decoded_mask_agree(values, size):
-    mask = binary_mask(values, size)
+    mask = binary_mask(values, Frame(size))
 
     whole = full(mask)
     assert encode_rle(mask)["counts"].encode() == coco.encode(np.asfortranarray(whole.view(np.uint8)))["counts"]

@@ -8,6 +8,7 @@ from PIL import Image
 from sam.reference import frame_side, upsampled
 from sam.sample_values import gradient, logits, sizes
 
+from service.sam.frame import Frame
 from service.sam.transforms import (
     FRAME_SIZE,
     TAPS,
@@ -94,10 +95,10 @@ def test_a_point_is_converted_back_from_the_frame_within_half_a_pixel(size, shar
     height, width = size
     points = np.array(shares) * (width, height)
 
-    frame = points_to_frame(points, size)
+    frame = points_to_frame(points, Frame(size))
 
     assert frame.dtype == np.float32
-    assert np.abs(points_from_frame(frame, size) - points).max() < 0.5
+    assert np.abs(points_from_frame(frame, Frame(size)) - points).max() < 0.5
     assert (frame >= 0).all()
     assert (frame <= FRAME_SIZE).all()
 
@@ -105,15 +106,14 @@ def test_a_point_is_converted_back_from_the_frame_within_half_a_pixel(size, shar
 def test_each_axis_has_the_ratio_of_its_own_rounded_size():
     points = [[900.0, 600.0], [450.0, 300.0], [-9.0, 0.0]]
 
-    frame = points_to_frame(points, (600, 900))
+    frame = points_to_frame(points, Frame((600, 900)))
 
     assert np.array_equal(frame, np.array([[1024, 683], [512, 341.5], [-9 * 1024 / 900, 0]], np.float32))
 
 
 def applied(values, size):
     """Apply the operators of both axes, tap by tap."""
-    frame = input_size(size)
-    rows, columns = (upsampling(original, inside) for original, inside in zip(size, frame, strict=True))
+    rows, columns = upsampling(Frame(size))
     wide = sum(values[:, columns.first + tap] * columns.weights[:, tap] for tap in range(TAPS))
     return sum(wide[rows.first + tap] * rows.weights[:, tap, np.newaxis] for tap in range(TAPS))
 

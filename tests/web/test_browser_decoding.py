@@ -16,7 +16,8 @@ from support.noise_images import noise_file
 from support.service_client import open_client
 from support.service_process import ServiceProcess
 
-from service.sam.transforms import TAPS, input_size, upsampling
+from service.sam.frame import Frame
+from service.sam.transforms import TAPS, upsampling
 from service.settings import BUNDLED_MODEL
 
 SIZE = (240, 320)
@@ -72,8 +73,9 @@ def logits_of(text):
 def enlarged(logits, size):
     """The logit of each pixel of the image, (H, W)."""
     sides = []
-    for length, input_length in zip(size, input_size(size), strict=True):
-        axis = upsampling(length, input_length)
+    for axis in upsampling(Frame(size)):
+        length = len(axis.first)
+        length = len(axis.first)
         operator = np.zeros((length, 256))
         for tap in range(TAPS):
             operator[np.arange(length), axis.first + tap] += axis.weights[:, tap]

@@ -14,13 +14,14 @@ from support.browser import needed_program
 from service.mask_rules import AutoMasks, Ranking, limited_score
 from service.sam.cleanup import MaskCleaner
 from service.sam.enlarged_pieces import MarkedPixels, filter_enlarged, marked_pixels
+from service.sam.frame import Frame
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import BinaryMask, MaskChoice, binary_mask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.sam.rle import encode_rle
-from service.sam.transforms import TAPS, Upsampling, input_size, upsampling
+from service.sam.transforms import TAPS, Upsampling, upsampling
 
 TESTS = Path(__file__).parent / "decoding.test.mjs"
 TIMEOUT_S = 120
@@ -57,7 +58,7 @@ def prompt_cases():
                 labels=np.array(labels, np.int64),
                 box=np.array(box) if with_box else None,
             )
-            tokens, kinds = decoder_inputs([prompt], (height, width))
+            tokens, kinds = decoder_inputs([prompt], Frame((height, width)))
             sent = {"points": [{"x": x, "y": y, "label": kind} for (x, y), kind in zip(points, labels, strict=True)]}
             cases.append(
                 {
@@ -87,15 +88,15 @@ def mask_cases():
     for size in SIZES:
         for field in fields:
             logits = field.astype(np.float32)
-            drawn = described(binary_mask(logits, size), logits)
+            drawn = described(binary_mask(logits, Frame(size)), logits)
             cases.append({"logits": text(logits), "size": {"width": size[1], "height": size[0]}, **drawn})
     return cases
 
 
 def described(mask, logits):
     """Return what the service says of the mask of some logits; `unsure` as in `mask_cases`."""
-    height, width = input_size(mask.size)
-    exact = matrix(upsampling(mask.size[0], height)) @ logits @ matrix(upsampling(mask.size[1], width)).T
+    rows, columns = upsampling(Frame(mask.size))
+    exact = matrix(rows) @ logits @ matrix(columns).T
     unsure = int(np.count_nonzero(np.abs(exact) < 1e-5 * np.abs(logits).max()))
     return {"rle": encode_rle(mask), "area": mask.area, "box": mask.box, "unsure": unsure}
 
@@ -202,10 +203,10 @@ def cleanup_cases():
             corners = np.sort(random.uniform(-0.2, 1.2, (2, 2)), axis=0) * size[::-1]
             box = corners.reshape(4) if random.random() < 0.5 else None
             prompt = Prompt(points, labels, box, mask_logits=logits)
-            completed = with_box_of_mask(prompt, size, filter_pieces) if needs_box_of_mask(prompt) else prompt
-            cleaner = MaskCleaner(completed, size, filter_pieces)
+            completed = with_box_of_mask(prompt, Frame(size), filter_pieces) if needs_box_of_mask(prompt) else prompt
+            cleaner = MaskCleaner(completed, Frame(size), filter_pieces)
             cleaned = cleaner.clean(logits)
-            mask = filter_enlarged(binary_mask(cleaned, size), marked_pixels(completed, size))
+            mask = filter_enlarged(binary_mask(cleaned, Frame(size)), marked_pixels(completed, size))
             sent = {
                 "points": [
                     {"x": x, "y": y, "label": int(kind)} for (x, y), kind in zip(points.tolist(), labels, strict=True)
@@ -219,7 +220,7 @@ def cleanup_cases():
                     "box": None if completed.box is None else completed.box.tolist(),
                     "cleaned": text(cleaned),
                     "mask": described(mask, cleaned),
-                    "agrees": bool(point_taps(completed, size).agree(logits).all()),
+                    "agrees": bool(point_taps(completed, Frame(size)).agree(logits).all()),
                 }
             )
     return cases

@@ -28,6 +28,7 @@ from model_store.export.parity import decode, random_prompts, served_parity, tor
 from model_store.export.verify import verify_artifact
 from model_store.network.mask_decoder import stability_score
 from service.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
+from service.sam.frame import Frame
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, decoder_inputs
 
 INFO = ModelInfo(
@@ -201,7 +202,7 @@ def test_the_graphs_are_the_networks_mathematics(model):
 
     for prompt in random_prompts(random):
         mask = np.zeros((256, 256), np.float32) if prompt.mask_logits is None else prompt.mask_logits
-        points, labels = (torch.from_numpy(array) for array in decoder_inputs([prompt], (1024, 1024)))
+        points, labels = (torch.from_numpy(array) for array in decoder_inputs([prompt], Frame((1024, 1024))))
         with torch.inference_mode():
             has_mask = torch.tensor([prompt.mask_logits is not None])
             state = PrepareGraph(deployed)(tokens, torch.from_numpy(mask)[None], has_mask)

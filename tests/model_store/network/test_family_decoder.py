@@ -33,11 +33,12 @@ from model_store.network.model import PromptableModel, build_model
 from service.manifest import STATE_NAMES
 from service.native import best_level
 from service.native.decoder import NativeDecoder
+from service.sam.frame import Frame
 from service.sam.prompts import Prompt, decoder_inputs
 
 LOGITS_TOLERANCE = 5e-5
 SCORE_TOLERANCE = 1e-5
-FRAME = (1024, 1024)
+FRAME = Frame((1024, 1024))
 
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
 Decode = Callable[[np.ndarray, list[Prompt]], Outputs]

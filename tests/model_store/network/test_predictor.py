@@ -15,6 +15,7 @@ from support.official_reference import (
 from model_store.architectures import PIXEL_MEAN, PIXEL_STD
 from model_store.network.frames import frame, resize_float
 from model_store.network.predictor import TorchPredictor
+from service.sam.frame import Frame
 from service.sam.transforms import points_to_frame
 
 TOLERANCE = 5e-5
@@ -56,8 +57,8 @@ def test_coordinates_agree(name, image):
     arrays = open_reference(name).predictor
     size = tuple(int(side) for side in arrays[f"{image}/image_shape"][:2])
 
-    points = points_to_frame(arrays[f"{image}/points"], size)
-    box = points_to_frame(arrays[f"{image}/box"].reshape(2, 2), size)
+    points = points_to_frame(arrays[f"{image}/points"], Frame(size))
+    box = points_to_frame(arrays[f"{image}/box"].reshape(2, 2), Frame(size))
 
     np.testing.assert_array_equal(points, arrays[f"{image}/points_1024"].astype(np.float32))
     np.testing.assert_array_equal(box.reshape(1, 4), arrays[f"{image}/box_1024"].astype(np.float32))

@@ -10,6 +10,7 @@ from service.inference.backends.image_state import ImageState
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.backends.runtime import Runtime
 from service.sam.embedding import ImageEmbedding
+from service.sam.frame import Frame
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size
 
@@ -48,4 +49,4 @@ class Clicks:
         """Decode prompts of one point each in one call, (x, y) in pixels of the image."""
         prompts = [Prompt(points=np.array([point]), labels=np.array([1])) for point in points]
         state = self._states[image % len(self._states)]
-        return self._runtime.decode(state.arrays, *decoder_inputs(prompts, self._size))
+        return self._runtime.decode(state.arrays, *decoder_inputs(prompts, Frame(self._size)))

@@ -23,6 +23,7 @@ from service.sam.embedding_bytes import (
     mask_from_bytes,
     mask_to_bytes,
 )
+from service.sam.frame import Frame
 from service.sam.images import decode_image
 from service.sam.logits import decode_logits
 from service.sam.mask_prompts import PngMask, RleMask, with_mask
@@ -62,7 +63,7 @@ def read_mask(data: bytes) -> None:
     """Read a binary mask, as PNG and as text of run lengths: it has its size, or the error is a ServiceError."""
     for mask in (RleMask((32, 32), data.decode("latin-1")), PngMask((32, 32), data)):
         with suppress(ServiceError):
-            assert np.isfinite(with_mask(Prompt(), mask, (32, 32)).mask_logits).all()
+            assert np.isfinite(with_mask(Prompt(), mask, Frame((32, 32))).mask_logits).all()
 
 
 def masks() -> Iterable[bytes]:

@@ -11,6 +11,7 @@ from tools.bench.samples import COLUMNS, Samples, interleaved
 from tools.bench.section import Section, Table
 from tools.bench.workbench import Workbench
 
+from service.sam.frame import Frame
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE
 
@@ -63,7 +64,7 @@ def _decoder_calls(bench: Workbench) -> Calls:
     tokens = bench.tokens.astype(np.float32)
     point = disc_centre(bench.effort.medium)
     prompt = Prompt(points=np.array([point]), labels=np.array([1]))
-    points, labels = decoder_inputs([prompt], bench.effort.medium)
+    points, labels = decoder_inputs([prompt], Frame(bench.effort.medium))
     official_feeds = {
         "image_embeddings": np.ascontiguousarray(tokens.T).reshape(1, 256, 64, 64),
         "point_coords": points,
