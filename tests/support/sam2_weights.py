@@ -20,6 +20,7 @@ from support.reference_weights import uniform
 
 SAM2_COMMITTED = COMMITTED / "sam2"
 SAM2_FULL = FULL / "sam2"
+SHAPES_FILE = SAM2_COMMITTED / "shapes.json.gz"
 NAMES = ("edgetam", "sam2.1-tiny", "sam2.1-small", "sam2.1-base-plus", "sam2.1-large")
 ONLY_2_1 = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias")
 """Keys that files of SAM 2.0 lack."""
@@ -119,9 +120,7 @@ def write_sam2_checkpoint(name: str, path: Path, seed: int = 0, *, version: str 
 
 @functools.cache
 def _listed() -> dict[str, dict[str, dict[str, list[int]]]]:
-    content: dict[str, dict[str, dict[str, list[int]]]] = json.loads(
-        gzip.decompress((SAM2_COMMITTED / "shapes.json.gz").read_bytes())
-    )
+    content: dict[str, dict[str, dict[str, list[int]]]] = json.loads(gzip.decompress(SHAPES_FILE.read_bytes()))
     return content
 
 

@@ -1,0 +1,129 @@
+"""Outputs of the official codes of SAM 2's family with the weights of `sam2_weights`.
+
+Arrays: docs/explanation/sam2.md. The full files have all of them, the committed files some.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.reference_weights import uniform
+from support.sam2_weights import SAM2_COMMITTED, SAM2_FULL, sam2_file
+from support.sam_family_reference import mask_prompt
+
+from service.sam.prompts import Prompt
+
+# Models with reference arrays of prompts. Only EdgeTAM's committed file has arrays of the encoder and of the predictor.
+DECODER_NAMES = ("edgetam", "sam2.1-tiny")
+COMMITTED_NAMES = DECODER_NAMES
+
+CASES = ("point1", "point2_posneg", "box", "box_points", "point_mask", "mask_only", "no_prompt", "boxes3", "outside")
+COMMITTED_CASES = ("point1", "box_points", "point_mask", "boxes3")
+CALLS = ("point_multi", "points_single", "box_single", "box_point_mask_multi", "boxes3_multi")
+COMMITTED_CALLS = ("points_single", "box_single")
+COMMITTED_TAPS = ("stages_0", "stages_1", "stages_2", "stages_3")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case of the decoder.
+
+    Attributes:
+        name: Name of the case.
+        prompts: P prompts in the frame of 1024 pixels.
+        expected: Arrays of the case by their names.
+    """
+
+    name: str
+    prompts: list[Prompt]
+    expected: Mapping[str, np.ndarray]
+
+
+class SAM2Reference:
+    """The reference arrays of one model, read on first use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """All arrays by name."""
+        with np.load(self._path) as arrays:
+            return dict(arrays)
+
+    @cached_property
+    def maps(self) -> Mapping[str, np.ndarray]:
+        """The maps of the decoder's cases, see `decoder_maps`. They are not those of the image."""
+        return decoder_maps(int(self.arrays["decoder_inputs_seed"]))
+
+    def cases(self) -> Iterator[Case]:
+        """Return the cases of the decoder."""
+        for name in map(str, self.arrays["case_names"]):
+            arrays = self._of(f"case/{name}")
+            yield Case(name, list(_prompts(arrays)), arrays)
+
+    def calls(self) -> tuple[str, ...]:
+        """Return the names of the predictor's calls."""
+        return tuple(call for call in CALLS if f"predict/{call}/scores" in self.arrays)
+
+    def call(self, name: str) -> Mapping[str, np.ndarray]:
+        """Return the arguments and the outputs of a call of the predictor, by name."""
+        return self._of(f"predict/{name}")
+
+    def _of(self, group: str) -> dict[str, np.ndarray]:
+        prefix = f"{group}/"
+        return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
+
+
+def open_sam2(name: str, part: str) -> SAM2Reference:
+    """Return the "committed" or the "full" reference of a model; skip the test where the latter is missing.
+
+    Args:
+        name: Name of the architecture, for instance ``edgetam``. The sizes of SAM 2.1 above tiny have arrays of the
+            encoder only, and only in the full fixtures.
+        part: "committed" or "full".
+    """
+    folder = SAM2_COMMITTED if part == "committed" else SAM2_FULL
+    for suffix in (".npz", "_encoder.npz"):
+        if (path := folder / sam2_file(name, suffix)).is_file():
+            return SAM2Reference(path)
+    assert part == "full", f"no committed arrays of {name}"
+    pytest.skip("the full conformance fixtures are not beside the repository")
+
+
+def decoder_maps(seed: int) -> dict[str, np.ndarray]:
+    """Return the maps of the reference's decoder cases: squares of four sizes on top of one another.
+
+    Args:
+        seed: Seed of the maps, the ``decoder_inputs_seed`` of a reference.
+
+    Returns:
+        float32: ``embedding`` (1, 256, 64, 64), ``high_res_s1`` (1, 64, 128, 128), ``high_res_s0`` (1, 32, 256, 256).
+    """
+    return {
+        "embedding": _squares("embedding", 256, 64, 0.8, seed),
+        "high_res_s1": _squares("high_res_s1", 64, 128, 0.6, seed),
+        "high_res_s0": _squares("high_res_s0", 32, 256, 0.6, seed),
+    }
+
+
+def _squares(name: str, channels: int, side: int, scale: float, seed: int) -> np.ndarray:
+    total = np.zeros((1, channels, side, side), np.float32)
+    for cells, deviation in ((4, 0.9), (16, 0.7), (64, 0.5), (side, 0.3)):
+        bound = scale * deviation * math.sqrt(3)
+        values = uniform(f"{name}/{cells}", seed, (1, channels, cells, cells), -bound, bound)
+        total += np.kron(values, np.ones((side // cells, side // cells), np.float32))
+    return total
+
+
+def _prompts(arrays: Mapping[str, np.ndarray]) -> Iterator[Prompt]:
+    mask_logits = mask_prompt() if arrays["has_mask"] else None
+    points, labels, boxes = (arrays.get(key) for key in ("points", "labels", "boxes"))
+    for row in range(max((len(given) for given in (points, boxes) if given is not None), default=1)):
+        given = {} if points is None else {"points": points[row].astype(np.float64), "labels": labels[row].astype(int)}
+        box = None if boxes is None else boxes[row].reshape(4).astype(np.float64)
+        yield Prompt(**given, box=box, mask_logits=mask_logits)
