@@ -1,4 +1,4 @@
-"""SAM's prompt decoder in C, for CPUs. It decodes prompts one by one, and the image tokens in blocks.
+"""The prompt decoder of SAM and of SAM 2 in C, for CPUs. It decodes prompts one by one, and the image tokens in blocks.
 
 ONNX Runtime decodes on a GPU, where the library could not be built, and as the reference. decoder.c describes the
 computation.
@@ -17,10 +17,17 @@ from service.native import best_level, library
 Floats = NDArray[np.float32]
 
 MAX_POINTS = 123
-"""Most points of a prompt, absent ones included. decoder.h allows 128 tokens, five of which are output tokens."""
+"""Most points of a prompt, absent ones included, as in decoder.h."""
 
 STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
 """Shapes of keys, keys0 and queries0 of one image."""
+
+MAP_SHAPES = ((4096, 256), (4096, 512))
+"""Shapes of the high-resolution maps s1 and s0 of one image."""
+
+_NUMBERS = (np.dtype(np.float16), np.dtype(np.float32))
+
+FloatArray = NDArray[np.float16] | NDArray[np.float32]
 
 
 class NativeError(RuntimeError):
@@ -31,8 +38,12 @@ class _Tensor(ctypes.Structure):
     _fields_ = (("name", c_char_p), ("data", c_void_p), ("size", c_int64))
 
 
-class _Tokens(ctypes.Structure):
+class _Numbers(ctypes.Structure):
     _fields_ = (("float16", c_void_p), ("float32", c_void_p))
+
+
+class _Maps(ctypes.Structure):
+    _fields_ = (("s1", _Numbers), ("s0", _Numbers))
 
 
 class _States(ctypes.Structure):
@@ -44,7 +55,12 @@ class _Prompts(ctypes.Structure):
 
 
 class _Masks(ctypes.Structure):
-    _fields_ = (("mask_logits", c_void_p), ("iou_predictions", c_void_p), ("stability", c_void_p))
+    _fields_ = (
+        ("mask_logits", c_void_p),
+        ("iou_predictions", c_void_p),
+        ("stability", c_void_p),
+        ("narrow_stability", c_void_p),
+    )
 
 
 class NativeDecoder:
@@ -54,6 +70,12 @@ class NativeDecoder:
         parameters: Parameters by their names in SAM's checkpoint.
         norm_epsilon: Epsilon of the layer norms in the transformer.
         threads: Most threads that compute one prompt at the same time.
+
+    Attributes:
+        level: Instruction set of the build in use.
+        threads: Most threads that compute one prompt at the same time.
+        needs_maps: Whether the parameters are those of SAM 2: they have an object score token, and `decode` needs
+            high-resolution maps.
 
     Raises:
         NativeError: No build runs here, or the parameters are not a SAM decoder's.
@@ -74,6 +96,7 @@ class NativeDecoder:
         self._decoder = self._library.edgesam_decoder_create(tensors, len(arrays), norm_epsilon, threads, error)
         if not self._decoder:
             raise NativeError(error.value.decode())
+        self.needs_maps = bool(self._library.edgesam_needs_maps(self._decoder))
 
     def __del__(self) -> None:
         if getattr(self, "_decoder", None):
@@ -81,7 +104,7 @@ class NativeDecoder:
 
     def prepare(
         self,
-        tokens: NDArray[np.float16] | NDArray[np.float32],
+        tokens: FloatArray,
         *,
         threads: int,
         out: tuple[Floats, Floats, Floats] | None = None,
@@ -101,17 +124,15 @@ class NativeDecoder:
         Raises:
             ValueError: `tokens` or `out` have another shape or type.
         """
-        if tokens.shape != (4096, 256) or tokens.dtype not in {np.dtype(np.float16), np.dtype(np.float32)}:
+        if tokens.shape != (4096, 256) or tokens.dtype not in _NUMBERS:
             raise ValueError(f"Tokens have the shape (4096, 256) in float16 or float32, not {tokens.shape}.")
-        numbers: NDArray[Any] = np.ascontiguousarray(tokens)
-        is_float16 = numbers.dtype == np.float16
-        pointers = _Tokens(numbers.ctypes.data if is_float16 else None, None if is_float16 else numbers.ctypes.data)
+        numbers = _in_memory_order(tokens)
         keys, keys0, queries0 = out or (np.empty(shape, np.float32) for shape in STATE_SHAPES)
         for array, shape in zip((keys, keys0, queries0), STATE_SHAPES, strict=True):
-            if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-                raise ValueError(f"A state needs contiguous float32 arrays of the shapes {STATE_SHAPES}.")
+            if array.shape != shape or array.dtype != np.float32 or not array.flags.carray:
+                raise ValueError(f"A state needs contiguous, writable float32 arrays of the shapes {STATE_SHAPES}.")
         targets = (array.ctypes.data for array in (keys, keys0, queries0))
-        self._library.edgesam_prepare(self._decoder, pointers, self._bounded(threads), *targets)
+        self._library.edgesam_prepare(self._decoder, _pointer(numbers), self._bounded(threads), *targets)
         return keys, keys0, queries0
 
     def decode(
@@ -123,7 +144,8 @@ class NativeDecoder:
         labels: NDArray[np.int64],
         *,
         threads: int,
-    ) -> tuple[Floats, Floats, Floats]:
+        high_res: tuple[FloatArray, FloatArray] | None = None,
+    ) -> tuple[Floats, ...]:
         """Decode P prompts. The masks of a prompt do not depend on `threads` or the other prompts, to the last bit.
 
         This blocks the thread and releases Python's global lock.
@@ -135,40 +157,73 @@ class NativeDecoder:
             points: Points in the frame, (P, N, 2), where N is at most `MAX_POINTS`.
             labels: Labels of the points, (P, N), see service.sam.prompts.
             threads: Most threads that compute, at most those of the decoder.
+            high_res: High-resolution maps of the image for SAM 2, float16 or float32, used for all prompts: s1
+                (4096, 256), that is (4096, dy, dx, 64), and s0 (4096, 512), that is (4096, dy, dx, 32, dy, dx).
+                None for SAM.
 
         Returns:
-            mask_logits (P, 4, 256, 256), iou_predictions (P, 4) and stability (P, 4).
+            mask_logits (P, 4, 256, 256), iou_predictions (P, 4) and stability (P, 4); with SAM 2 also
+            narrow_stability (P,), the stability of output 0 at ±0.05, which is 1 where no logit is above -0.05.
 
         Raises:
-            ValueError: The shapes do not fit, or a label is unknown.
+            ValueError: Shapes or types do not fit, a label is unknown, or the maps are missing or not needed.
             NativeError: There is no memory.
         """
         count, length = labels.shape
-        keys, keys0, queries0 = (np.ascontiguousarray(array, np.float32) for array in (keys, keys0, queries0))
-        points, labels = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(labels, np.int64)
+        keys, keys0, queries0 = (_in_memory_order(array, np.float32) for array in (keys, keys0, queries0))
+        points, labels = _in_memory_order(points, np.float32), _in_memory_order(labels, np.int64)
         shapes = (keys.shape[1:], keys0.shape[1:], queries0.shape[1:])
         states = {len(keys), len(keys0), len(queries0)}
         if shapes != ((4096, 256), (4096, 128), (4096, 128)) or states not in ({1}, {count}):
             raise ValueError(f"An image state for {count} prompts cannot have the shapes {shapes} for {states} images.")
         if points.shape != (count, length, 2) or length > MAX_POINTS:
             raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_POINTS} points.")
-        mask_logits = np.empty((count, 4, 256, 256), np.float32)
-        iou_predictions, stability = np.empty((count, 4), np.float32), np.empty((count, 4), np.float32)
-        status = self._library.edgesam_decode(
+        maps = self._maps(high_res)
+        result_shapes = ((count, 4, 256, 256), (count, 4), (count, 4), *([(count,)] if self.needs_maps else []))
+        results = tuple(np.empty(shape, np.float32) for shape in result_shapes)
+        status = self._library.edgesam_decode_prompts(
             self._decoder,
             _States(len(keys), keys.ctypes.data, keys0.ctypes.data, queries0.ctypes.data),
+            _Maps(*map(_pointer, maps)),
             _Prompts(count, length, points.ctypes.data, labels.ctypes.data),
             self._bounded(threads),
-            _Masks(mask_logits.ctypes.data, iou_predictions.ctypes.data, stability.ctypes.data),
+            _Masks(*(array.ctypes.data for array in results)),
         )
         if status == -1:
             raise NativeError("out of memory")
         if status:
             raise ValueError(f"Labels must lie between -3 and 3: {labels.tolist()}.")
-        return mask_logits, iou_predictions, stability
+        return results
+
+    def _maps(self, high_res: tuple[FloatArray, FloatArray] | None) -> tuple[NDArray[Any], ...]:
+        """Return s1 and s0 as the library reads them, without a copy where possible; nothing for SAM."""
+        if (high_res is not None) != self.needs_maps:
+            raise ValueError(
+                "A decoder of SAM 2 needs the high-resolution maps of the image."
+                if self.needs_maps
+                else "A decoder of SAM takes no high-resolution maps."
+            )
+        given = high_res or ()
+        shapes, dtypes = tuple(array.shape for array in given), [array.dtype for array in given]
+        if given and (shapes != MAP_SHAPES or not all(dtype in _NUMBERS for dtype in dtypes)):
+            raise ValueError(
+                f"High-resolution maps are float16 or float32 of the shapes {MAP_SHAPES}, "
+                f"not {', '.join(map(str, dtypes))} of {shapes}."
+            )
+        return tuple(map(_in_memory_order, given))
 
     def _bounded(self, threads: int) -> int:
         return max(1, min(threads, self.threads))
+
+
+def _in_memory_order(array: NDArray[Any], dtype: type[np.generic] | None = None) -> NDArray[Any]:
+    """Return the array itself, or a copy where it is not contiguous, not aligned or of another type."""
+    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _pointer(array: NDArray[Any]) -> _Numbers:
+    is_float16 = array.dtype == np.float16
+    return _Numbers(array.ctypes.data if is_float16 else None, None if is_float16 else array.ctypes.data)
 
 
 def _declare(loaded: ctypes.CDLL) -> None:
@@ -178,5 +233,6 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.edgesam_decoder_free.restype = None
     loaded.edgesam_decoder_free.argtypes = [c_void_p]
     loaded.edgesam_prepare.restype = None
-    loaded.edgesam_prepare.argtypes = [c_void_p, _Tokens, c_int, c_void_p, c_void_p, c_void_p]
-    loaded.edgesam_decode.argtypes = [c_void_p, _States, _Prompts, c_int, _Masks]
+    loaded.edgesam_prepare.argtypes = [c_void_p, _Numbers, c_int, c_void_p, c_void_p, c_void_p]
+    loaded.edgesam_needs_maps.argtypes = [c_void_p]
+    loaded.edgesam_decode_prompts.argtypes = [c_void_p, _States, _Maps, _Prompts, c_int, _Masks]

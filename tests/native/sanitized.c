@@ -1,4 +1,5 @@
-/* Decodes prompts of several lengths from several threads, on parameters made up by name; run under sanitizers. */
+/* Decodes prompts of several lengths from several threads, on parameters made up by name, as SAM and then as SAM 2; run
+ * under sanitizers. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,7 @@ static void make_parameters(void)
 typedef struct {
     edgesam_decoder *decoder;
     edgesam_states states;
+    edgesam_maps maps;
     int number, failures;
 } job;
 
@@ -110,19 +112,65 @@ static void *decode(void *argument)
     int length = lengths[j->number], prompts = 1 + j->number % 2;
     float *points = malloc((size_t)prompts * (size_t)length * 2 * sizeof *points);
     int64_t *labels = malloc((size_t)prompts * (size_t)length * sizeof *labels);
-    float *masks = malloc((size_t)prompts * MASKS * sizeof *masks), iou[2 * 4], stability[2 * 4];
+    float *masks = malloc((size_t)prompts * MASKS * sizeof *masks), iou[2 * 4], stability[2 * 4], narrow[2];
     for (int i = 0; i < prompts * length; i++) {
         points[2 * i] = points[2 * i + 1] = 8.0f * (float)i;
         labels[i] = i % 7 - 3;
     }
-    j->failures = edgesam_decode(j->decoder, j->states, (edgesam_prompts){prompts, length, points, labels},
-                                 1 + j->number % 3, (edgesam_masks){masks, iou, stability});
+    j->failures = edgesam_decode_prompts(j->decoder, j->states, j->maps,
+                                         (edgesam_prompts){prompts, length, points, labels}, 1 + j->number % 3,
+                                         (edgesam_masks){masks, iou, stability, narrow});
     for (int i = 0; i < prompts * MASKS; i++)
         j->failures += masks[i] != masks[i];
     free(points);
     free(labels);
     free(masks);
     return NULL;
+}
+
+/* Prepares states from tokens in float32 and in float16, and decodes on the last one from several threads. Returns the
+ * number of failures. */
+static int decode_all(edgesam_decoder *decoder, edgesam_maps maps)
+{
+    static float float16[TOKENS * 128];
+    float *tokens = numbers(TOKENS * 256L);
+    edgesam_states states = {1, numbers(TOKENS * 256L), numbers(TOKENS * 128L), numbers(TOKENS * 128L)};
+    memset(float16, 0x11, sizeof float16);
+    for (int round = 0; round < 2; round++)
+        edgesam_prepare(decoder,
+                        (edgesam_numbers){round ? (uint16_t *)float16 : NULL, round ? NULL : tokens}, 1 + round,
+                        (float *)states.keys, (float *)states.keys0, (float *)states.queries0);
+    job jobs[JOBS];
+    pthread_t threads[JOBS];
+    int failures = 0;
+    for (int i = 0; i < JOBS; i++) {
+        jobs[i] = (job){decoder, states, maps, i, 0};
+        pthread_create(&threads[i], NULL, decode, &jobs[i]);
+    }
+    for (int i = 0; i < JOBS; i++) {
+        pthread_join(threads[i], NULL);
+        failures += jobs[i].failures;
+    }
+    free(tokens);
+    free((void *)states.keys);
+    free((void *)states.keys0);
+    free((void *)states.queries0);
+    return failures;
+}
+
+/* Counts the calls with bad arguments that the decoder accepts. */
+static int accepted(edgesam_decoder *decoder, edgesam_maps maps, edgesam_maps other)
+{
+    int64_t unknown = 9, positive = 1;
+    float point[2] = {0, 0};
+    edgesam_states states = {0};
+    edgesam_masks nowhere = {0};
+    edgesam_maps half = {.s1 = {.float32 = point}};
+    edgesam_prompts label = {1, 1, point, &unknown}, many = {1, 124, point, &positive}, good = {1, 1, point, &positive};
+    return (edgesam_decode_prompts(decoder, states, maps, label, 1, nowhere) != -2) +
+           (edgesam_decode_prompts(decoder, states, maps, many, 1, nowhere) != -2) +
+           (edgesam_decode_prompts(decoder, states, half, good, 1, nowhere) != -2) +
+           (edgesam_decode_prompts(decoder, states, other, good, 1, nowhere) != -2);
 }
 
 int main(void)
@@ -132,40 +180,29 @@ int main(void)
     edgesam_decoder *broken = edgesam_decoder_create(tensors, count - 1, 1e-5f, 2, error);
     if (broken || !*error)
         return 2;
-    edgesam_decoder *decoder = edgesam_decoder_create(tensors, count, 1e-6f, 3, error);
-    if (!decoder) {
+    edgesam_decoder *sam = edgesam_decoder_create(tensors, count, 1e-6f, 3, error);
+    put("", "mask_decoder.obj_score_token.weight", 256);
+    edgesam_decoder *sam2 = sam ? edgesam_decoder_create(tensors, count, 1e-6f, 3, error) : NULL;
+    if (!sam2) {
         fprintf(stderr, "%s\n", error);
         return 3;
     }
-    edgesam_states states = {1, numbers(TOKENS * 256L), numbers(TOKENS * 128L), numbers(TOKENS * 128L)};
-    float *tokens = numbers(TOKENS * 256L), *float16 = numbers(TOKENS * 128L);
-    memset(float16, 0x11, TOKENS * 128L * sizeof(float));
-    for (int half = 0; half < 2; half++)
-        edgesam_prepare(decoder, (edgesam_tokens){half ? (uint16_t *)float16 : NULL, half ? NULL : tokens}, 1 + half,
-                        (float *)states.keys, (float *)states.keys0, (float *)states.queries0);
-    job jobs[JOBS];
-    pthread_t threads[JOBS];
-    int failures = 0;
-    for (int i = 0; i < JOBS; i++) {
-        jobs[i] = (job){decoder, states, i, 0};
-        pthread_create(&threads[i], NULL, decode, &jobs[i]);
-    }
-    for (int i = 0; i < JOBS; i++) {
-        pthread_join(threads[i], NULL);
-        failures += jobs[i].failures;
-    }
-    int64_t label = 9;
-    float point[2] = {0, 0};
-    edgesam_masks nowhere = {0};
-    if (edgesam_decode(decoder, states, (edgesam_prompts){1, 1, point, &label}, 1, nowhere) != -2 ||
-        edgesam_decode(decoder, states, (edgesam_prompts){1, 124, point, &label}, 1, nowhere) != -2)
-        return 4;
-    edgesam_decoder_free(decoder);
-    free(tokens);
-    free(float16);
-    free((void *)states.keys);
-    free((void *)states.keys0);
-    free((void *)states.queries0);
+    float *s1 = numbers(TOKENS * 256L), *s0 = numbers(TOKENS * 512L);
+    uint16_t *s1_float16 = malloc(TOKENS * 256 * sizeof *s1_float16);
+    uint16_t *s0_float16 = malloc(TOKENS * 512 * sizeof *s0_float16);
+    memset(s1_float16, 0x11, TOKENS * 256 * sizeof *s1_float16);
+    memset(s0_float16, 0x11, TOKENS * 512 * sizeof *s0_float16);
+    const edgesam_maps none = {0}, float32 = {{NULL, s1}, {NULL, s0}};
+    const edgesam_maps float16 = {{s1_float16, NULL}, {s0_float16, NULL}};
+    int failures = edgesam_needs_maps(sam) + !edgesam_needs_maps(sam2);
+    failures += decode_all(sam, none) + decode_all(sam2, float32) + decode_all(sam2, float16);
+    failures += accepted(sam, none, float32) + accepted(sam2, float32, none);
+    edgesam_decoder_free(sam);
+    edgesam_decoder_free(sam2);
+    free(s1);
+    free(s0);
+    free(s1_float16);
+    free(s0_float16);
     for (int i = 0; i < count; i++) {
         free((void *)tensors[i].name);
         free((void *)tensors[i].data);

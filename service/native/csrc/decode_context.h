@@ -29,6 +29,7 @@ typedef struct scratch {
     float *sums, *maxima, *totals;                        /* running softmax of each chunk: (J, C), (J), (J) */
     float hyper[MASKS * 4 * FINE];                        /* each channel four times, in the order of `up2` */
     int sure[CHUNKS][MASKS], likely[CHUNKS][MASKS];       /* pixels above +1 and above -1 */
+    int narrow_sure[CHUNKS], narrow_likely[CHUNKS];       /* pixels of output 0 above +0.05 and above -0.05 */
 } scratch;
 
 typedef struct {
@@ -38,6 +39,7 @@ typedef struct {
     int threads;
     int t, j;
     const float *keys, *keys0, *queries0; /* the image state */
+    edgesam_maps maps;
     float *mask_logits;                   /* (4, 256, 256) */
 } decode_context;
 

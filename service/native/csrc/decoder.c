@@ -1,4 +1,5 @@
-/* SAM's two-way decoder (docs/explanation/model.md, section 3) in four passes over the 4096 image tokens.
+/* SAM's two-way decoder (docs/explanation/model.md, section 3) in four passes over the 4096 image tokens, and that of
+ * SAM 2 (docs/explanation/sam2.md).
  *
  * A graph runtime reads the image tokens from memory for each of some forty operations. Here a block of tokens goes
  * through as many operations as possible while it stays in the cache. Three times the prompt tokens need a sum over all
@@ -121,7 +122,12 @@ void edgesam_decoder_free(edgesam_decoder *d)
     free(d);
 }
 
-void edgesam_prepare(edgesam_decoder *d, edgesam_tokens tokens, int threads, float *keys, float *keys0, float *queries0)
+int edgesam_needs_maps(const edgesam_decoder *d)
+{
+    return d->parameters.is_sam2;
+}
+
+void edgesam_prepare(edgesam_decoder *d, edgesam_numbers tokens, int threads, float *keys, float *keys0, float *queries0)
 {
     prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->pool, threads);
 }
@@ -138,6 +144,18 @@ static void score_stability(const scratch *s, float *stability)
         }
         stability[mask] = likely ? (float)sure / (float)likely : 0.0f;
     }
+}
+
+/* The stability of output 0 at ±0.05, by which SAM 2's rule decides about a single mask; 1 where no pixel is above
+ * -0.05 (docs/explanation/sam2.md). */
+static float narrow_stability_of(const scratch *s)
+{
+    int sure = 0, likely = 0;
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        sure += s->narrow_sure[chunk];
+        likely += s->narrow_likely[chunk];
+    }
+    return likely ? (float)sure / (float)likely : 1.0f;
 }
 
 static void run_passes(const decode_context *ctx, float *iou_predictions, float *stability)
@@ -171,6 +189,7 @@ static void run_passes(const decode_context *ctx, float *iou_predictions, float 
 typedef struct {
     edgesam_decoder *d;
     edgesam_states states;
+    edgesam_maps maps;
     edgesam_prompts prompts;
     edgesam_masks masks;
     int has_failed; /* out of memory, in any thread */
@@ -179,7 +198,7 @@ typedef struct {
 static void decode_prompt(request *r, int i, int threads)
 {
     edgesam_decoder *d = r->d;
-    scratch *s = scratch_acquire(d, OUTPUT_TOKENS + r->prompts.length);
+    scratch *s = scratch_acquire(d, d->parameters.output_count + r->prompts.length);
     if (!s) {
         __atomic_store_n(&r->has_failed, 1, __ATOMIC_RELAXED);
         return;
@@ -193,12 +212,15 @@ static void decode_prompt(request *r, int i, int threads)
         .keys = r->states.keys + state * IMAGE_TOKENS * C,
         .keys0 = r->states.keys0 + state * IMAGE_TOKENS * INNER,
         .queries0 = r->states.queries0 + state * IMAGE_TOKENS * INNER,
+        .maps = r->maps,
         .mask_logits = r->masks.mask_logits + (long)i * MASKS * MASK_PIXELS,
     };
     ctx.t = tokens_embed(ctx.p, r->prompts.points + 2 * first, r->prompts.labels + first, r->prompts.length, s->start);
     ctx.j = ctx.t * HEADS;
     memcpy(s->tokens, s->start, (size_t)ctx.t * C * sizeof(float));
     run_passes(&ctx, r->masks.iou_predictions + i * MASKS, r->masks.stability + i * MASKS);
+    if (ctx.p->is_sam2)
+        r->masks.narrow_stability[i] = narrow_stability_of(s);
     scratch_release(d, s);
 }
 
@@ -207,14 +229,22 @@ static void decode_alone(void *context, int i)
     decode_prompt(context, i, 1);
 }
 
-int edgesam_decode(edgesam_decoder *d, edgesam_states states, edgesam_prompts prompts, int threads, edgesam_masks masks)
+static int is_given(edgesam_numbers array)
 {
-    if (prompts.length > EDGESAM_MAX_TOKENS - OUTPUT_TOKENS)
+    return array.float16 || array.float32;
+}
+
+int edgesam_decode_prompts(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts,
+                           int threads, edgesam_masks masks)
+{
+    if (prompts.length > EDGESAM_MAX_POINTS)
+        return -2;
+    if (is_given(maps.s1) != d->parameters.is_sam2 || is_given(maps.s0) != d->parameters.is_sam2)
         return -2;
     for (long i = 0; i < (long)prompts.count * prompts.length; i++)
         if (prompts.labels[i] < LABEL_ABSENT || prompts.labels[i] > LABEL_LAST)
             return -2;
-    request r = {d, states, prompts, masks, 0};
+    request r = {d, states, maps, prompts, masks, 0};
     /* As many prompts as fill all threads run on one thread each, which wastes nothing. All threads share the rest. */
     const int alone = threads > 1 ? prompts.count / threads * threads : prompts.count;
     thread_pool_run(d->pool, threads, alone, decode_alone, &r);

@@ -1,4 +1,4 @@
-/* EdgeSAM's prompt decoder for CPUs, without a graph runtime. */
+/* The prompt decoder of SAM and of SAM 2 for CPUs, without a graph runtime. */
 #ifndef EDGESAM_DECODER_H
 #define EDGESAM_DECODER_H
 
@@ -7,7 +7,8 @@
 /* Only these functions are visible outside of the library. The names of the others also occur in other libraries. */
 #define EDGESAM_API __attribute__((visibility("default")))
 
-#define EDGESAM_MAX_TOKENS 128 /* 5 output tokens and the points of a prompt */
+#define EDGESAM_MAX_POINTS 123                      /* of a prompt, absent ones included */
+#define EDGESAM_MAX_TOKENS (6 + EDGESAM_MAX_POINTS) /* SAM 2 has 6 output tokens, SAM has 5 */
 
 /* A parameter under its name in SAM's checkpoint, row-major float32. */
 typedef struct {
@@ -16,11 +17,11 @@ typedef struct {
     int64_t size; /* numbers */
 } edgesam_tensor;
 
-/* The embedding of an image, (4096, 256), in float16 or in float32; the other pointer is NULL. */
+/* An array in float16 or in float32; the other pointer is NULL. */
 typedef struct {
     const uint16_t *float16;
     const float *float32;
-} edgesam_tokens;
+} edgesam_numbers;
 
 /* The states of one image, or of one image for each prompt, row-major float32 (StateArrays in
  * service/inference/backends/runtime.py). */
@@ -31,6 +32,13 @@ typedef struct {
     const float *queries0; /* (count, 4096, 128), columns (channel, head) */
 } edgesam_states;
 
+/* The high-resolution maps of one image, which SAM 2's decoder adds to the upscaled image tokens
+ * (docs/explanation/sam2.md). Without maps all pointers are NULL. */
+typedef struct {
+    edgesam_numbers s1; /* (4096, dy, dx, 64) */
+    edgesam_numbers s0; /* (4096, dy, dx, 32, dy, dx): the last two within a coarse pixel */
+} edgesam_maps;
+
 /* Points (count, length, 2) as x, y in the frame, and labels (count, length) of service/sam/prompts.py. The label -3
  * means that there is no point. */
 typedef struct {
@@ -39,28 +47,34 @@ typedef struct {
     const int64_t *labels;
 } edgesam_prompts;
 
-/* The result for each prompt: (4, 256, 256), (4), (4). */
+/* The result for each prompt: (4, 256, 256), (4), (4). With SAM 2 also the stability of output 0 at ±0.05. */
 typedef struct {
-    float *mask_logits, *iou_predictions, *stability;
+    float *mask_logits, *iou_predictions, *stability, *narrow_stability;
 } edgesam_masks;
 
 typedef struct edgesam_decoder edgesam_decoder;
 
-/* Copies the parameters out of `tensors` and starts `threads` - 1 helper threads. `norm_epsilon` is the epsilon of the
- * transformer's layer norms. On failure it returns NULL and writes the reason to `error` (at least 256 bytes). */
+/* Copies the parameters out of `tensors` and starts `threads` - 1 helper threads. Parameters with an object score token
+ * are those of SAM 2. `norm_epsilon` is the epsilon of the transformer's layer norms. On failure it returns NULL and writes the reason to `error` (at least 256 bytes). */
 EDGESAM_API edgesam_decoder *edgesam_decoder_create(const edgesam_tensor *tensors, int count, float norm_epsilon,
                                                     int threads, char *error);
 
 EDGESAM_API void edgesam_decoder_free(edgesam_decoder *);
 
-/* Computes the part that depends on the image alone, without a mask prompt: keys, keys0 and queries0 of one state. */
-EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_tokens, int threads, float *keys, float *keys0,
+/* Whether the decoder is one of SAM 2: it needs maps, and it writes the narrow stability. */
+EDGESAM_API int edgesam_needs_maps(const edgesam_decoder *);
+
+/* Computes the part that depends on the image alone, without a mask prompt: keys, keys0 and queries0 of one
+ * state. The tokens are (4096, 256). */
+EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_numbers tokens, int threads, float *keys, float *keys0,
                                  float *queries0);
 
-/* Decodes prompts on at most `threads` threads. The result for a prompt is the same, bit for bit, for any number of
+/* Decodes prompts on at most `threads` threads. All of them use the same maps, also on the states of several masks. The result for a prompt is the same, bit for bit, for any number of
  * threads and any other prompts. Several threads may call it at the same time.
  *
- * Returns 0, -1 when memory runs out, or -2 for too many points or an unknown label. */
-EDGESAM_API int edgesam_decode(edgesam_decoder *, edgesam_states, edgesam_prompts, int threads, edgesam_masks);
+ * Returns 0, -1 when memory runs out, or -2 for too many points, an unknown label, or maps that are missing or not
+ * needed. */
+EDGESAM_API int edgesam_decode_prompts(edgesam_decoder *, edgesam_states, edgesam_maps, edgesam_prompts, int threads,
+                                       edgesam_masks);
 
 #endif

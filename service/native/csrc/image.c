@@ -173,11 +173,13 @@ static void pass_2_chunk(void *context, int chunk)
     }
 }
 
-/* The first upscaling of a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). */
-static void upscale_once(const decode_context *ctx, workspace *w, float *coarse)
+/* The first upscaling of a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). SAM 2 adds s1 before the norm. */
+static void upscale_once(const decode_context *ctx, int block, workspace *w, float *coarse)
 {
     float *raw = w->positioned; /* not needed any more */
     apply(&ctx->p->up1, BLOCK, w->x, raw);
+    if (ctx->p->is_sam2)
+        add_numbers(raw, ctx->maps.s1, (long)block * BLOCK * 4 * COARSE, BLOCK * 4 * COARSE);
     for (int pixel = 0; pixel < BLOCK * 4; pixel++, raw += COARSE, coarse += COARSE) {
         moments m = measure(raw, COARSE, ctx->p->up_norm.epsilon);
         for (int i = 0; i < COARSE; i += VL)
@@ -196,7 +198,7 @@ static void pass_3_chunk(void *context, int chunk)
         image_to_token_block(ctx, &ctx->p->layers[1], block, &w);
         score_absorbed(ctx, w.positioned, ctx->s->token_to_image_weight, no_bias, w.scores);
         token_to_image_block(ctx, chunk, &w);
-        upscale_once(ctx, &w, stream);
+        upscale_once(ctx, block, &w, stream);
     }
 }
 
@@ -228,20 +230,28 @@ static void prefetch_pixels(float *mask_logits)
                 __builtin_prefetch(mask_logits + mask * MASK_PIXELS + y * MASK_SIDE + x, 1);
 }
 
-/* Counts the pixels above +1 and above -1 in a chunk's rows of each mask. */
-static void count_pixels(const decode_context *ctx, int chunk)
+/* Counts the pixels above +offset and above -offset in a chunk's rows of a mask. */
+INLINE void count_pixels(const decode_context *ctx, int chunk, int mask, float offset, int *sure, int *likely)
 {
     const int pixels = MASK_PIXELS / CHUNKS;
-    for (int mask = 0; mask < MASKS; mask++) {
-        const float *logits = ctx->mask_logits + mask * MASK_PIXELS + chunk * pixels;
-        int sure = 0, likely = 0;
-        for (int i = 0; i < pixels; i++) {
-            sure += logits[i] > 1.0f;
-            likely += logits[i] > -1.0f;
-        }
-        ctx->s->sure[chunk][mask] = sure;
-        ctx->s->likely[chunk][mask] = likely;
+    const float *logits = ctx->mask_logits + mask * MASK_PIXELS + chunk * pixels;
+    int above = 0, almost = 0;
+    for (int i = 0; i < pixels; i++) {
+        above += logits[i] > offset;
+        almost += logits[i] > -offset;
     }
+    *sure = above;
+    *likely = almost;
+}
+
+/* Counts for the stability scores. SAM 2's narrow one is that of output 0 alone. */
+static void count_chunk(const decode_context *ctx, int chunk)
+{
+    scratch *s = ctx->s;
+    for (int mask = 0; mask < MASKS; mask++)
+        count_pixels(ctx, chunk, mask, 1.0f, &s->sure[chunk][mask], &s->likely[chunk][mask]);
+    if (ctx->p->is_sam2)
+        count_pixels(ctx, chunk, 0, 0.05f, &s->narrow_sure[chunk], &s->narrow_likely[chunk]);
 }
 
 static void pass_4_chunk(void *context, int chunk)
@@ -252,12 +262,15 @@ static void pass_4_chunk(void *context, int chunk)
         for (int first = 0; first < BLOCK; first += STEP) {
             float *pixels = ctx->mask_logits + (long)block * 4 * MASK_SIDE + first * 4;
             prefetch_pixels(pixels);
-            apply(&ctx->p->up2, STEP * 4, ctx->s->stream + (long)(block * BLOCK + first) * 4 * COARSE, fine);
+            const long coarse = (long)(block * BLOCK + first) * 4;
+            apply(&ctx->p->up2, STEP * 4, ctx->s->stream + coarse * COARSE, fine);
+            if (ctx->p->is_sam2)
+                add_numbers(fine, ctx->maps.s0, coarse * 4 * FINE, STEP * 4 * 4 * FINE);
             for (int i = 0; i < STEP * 4; i++)
                 apply_hypernetworks(fine + i * 4 * FINE, ctx->s->hyper,
                                     pixels + i / 4 * 4 + i % 4 / 2 * 2 * MASK_SIDE + i % 2 * 2);
         }
-    count_pixels(ctx, chunk);
+    count_chunk(ctx, chunk);
 }
 
 /* --- On the thread pool ------------------------------------------------------------------------------------------ */

@@ -23,6 +23,22 @@ INLINE void add(float *to, const float *from, long count)
         store(to + i, load(to + i) + load(from + i));
 }
 
+/* Loads VL numbers of an array from number `i` on. */
+INLINE vf load_numbers(edgesam_numbers array, long i)
+{
+    return array.float16 ? load_float16(array.float16 + i) : load(array.float32 + i);
+}
+
+/* Adds `count` numbers of an array from number `first` on. */
+INLINE void add_numbers(float *to, edgesam_numbers from, long first, long count)
+{
+    if (from.float16)
+        for (long i = 0; i < count; i += VL)
+            store(to + i, load(to + i) + load_float16(from.float16 + first + i));
+    else
+        add(to, from.float32 + first, count);
+}
+
 /* The mean that LayerNorm subtracts, and the factor that it multiplies with. */
 typedef struct {
     float mean, scale;

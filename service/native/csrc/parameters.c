@@ -42,6 +42,14 @@ static float *own(loader *r, size_t numbers)
     return memset(own, 0, numbers * sizeof(float));
 }
 
+static int is_there(const loader *r, const char *name)
+{
+    for (int i = 0; i < r->count; i++)
+        if (!strcmp(r->tensors[i].name, name))
+            return 1;
+    return 0;
+}
+
 /* Returns the parameter `prefix``name`, or NULL with an error. */
 static const float *find(loader *r, const char *prefix, const char *name, int64_t size)
 {
@@ -236,6 +244,22 @@ static void load_positions(loader *r)
     }
 }
 
+static void load_output_tokens(loader *r)
+{
+    static const char object_score[] = "mask_decoder.obj_score_token.weight";
+    parameters *p = r->parameters;
+    p->is_sam2 = is_there(r, object_score);
+    p->iou_token = p->is_sam2;
+    p->output_count = p->iou_token + 1 + MASKS;
+    float *rows = p->output_tokens = own(r, (size_t)p->output_count * C);
+    if (!rows)
+        return;
+    if (p->is_sam2)
+        load_rows(r, rows, "", object_score, 1);
+    load_rows(r, rows + p->iou_token * C, "mask_decoder.", "iou_token.weight", 1);
+    load_rows(r, rows + (p->iou_token + 1) * C, "mask_decoder.", "mask_tokens.weight", MASKS);
+}
+
 static void load_parameters(loader *r)
 {
     parameters *p = r->parameters;
@@ -249,9 +273,7 @@ static void load_parameters(loader *r)
         snprintf(name, sizeof name, "point_embeddings.%d.weight", i);
         load_rows(r, p->types + (1 + i) * C, encoder, name, 1);
     }
-    p->output_tokens = own(r, OUTPUT_TOKENS * C);
-    load_rows(r, p->output_tokens, decoder, "iou_token.weight", 1);
-    load_rows(r, p->output_tokens ? p->output_tokens + C : NULL, decoder, "mask_tokens.weight", MASKS);
+    load_output_tokens(r);
     p->no_mask = vector(r, encoder, "no_mask_embed.weight", C);
     p->key0 = load_columns(r, first, "cross_attn_token_to_image.k_proj", C, INNER, INNER, 1.0f, source_heads);
     if (p->key0.bias)

@@ -14,7 +14,6 @@ enum {
     HEADS = 8,
     D = INNER / HEADS,
     HIDDEN = 2048, /* channels of the tokens' feed-forward part */
-    OUTPUT_TOKENS = 5,
     MASKS = 4,
     COARSE = 64, /* channels after the first upscaling */
     FINE = 32,   /* channels after the second upscaling */
@@ -67,7 +66,10 @@ typedef struct {
 typedef struct {
     float *gaussian;      /* (2, C / 2) */
     float *types;         /* (5, C), at label + 1: not a point, negative, positive, the two box corners */
-    float *output_tokens; /* (OUTPUT_TOKENS, C) */
+    int is_sam2;          /* one output token more, maps, a sigmoid on the predicted IoU */
+    int output_count;     /* output tokens: with SAM 2 the object score, then the IoU, then the masks */
+    int iou_token;        /* number of the IoU's among them */
+    float *output_tokens; /* (output_count, C) */
     float *columns;       /* (GRID, C): positional code of a grid column alone, sines before cosines */
     float *rows;          /* (GRID, C): of a grid row alone */
     float *no_mask;       /* (C) */

@@ -7,11 +7,6 @@ enum {
     BLOCK = GRID, /* image tokens: a row of the grid */
 };
 
-static vf load_token(edgesam_tokens tokens, long i)
-{
-    return tokens.float16 ? load_float16(tokens.float16 + i) : load(tokens.float32 + i);
-}
-
 static void prepare_block(void *context, int block)
 {
     const preparation *r = context;
@@ -21,8 +16,8 @@ static void prepare_block(void *context, int block)
         const long at = (first + token) * C;
         float *x = r->keys + at;
         for (int i = 0; i < C / 2; i += VL) {
-            vf sine = load_token(r->tokens, at + i) + load(r->p->no_mask + i);
-            vf cosine = load_token(r->tokens, at + C / 2 + i) + load(r->p->no_mask + C / 2 + i);
+            vf sine = load_numbers(r->tokens, at + i) + load(r->p->no_mask + i);
+            vf cosine = load_numbers(r->tokens, at + C / 2 + i) + load(r->p->no_mask + C / 2 + i);
             store(x + i, sine);
             store(x + C / 2 + i, cosine);
             add_position(sine, cosine, r->p->columns + token * C, r->p->rows + block * C, i, positioned + token * C);

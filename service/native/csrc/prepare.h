@@ -8,7 +8,7 @@
 
 typedef struct {
     const parameters *p;
-    edgesam_tokens tokens;
+    edgesam_numbers tokens;
     float *keys, *keys0, *queries0;
 } preparation;
 

@@ -30,8 +30,8 @@ static void normalise(const norm *n, int rows, float *x)
 
 int tokens_embed(const parameters *p, const float *points, const int64_t *labels, int length, float *start)
 {
-    memcpy(start, p->output_tokens, OUTPUT_TOKENS * C * sizeof(float));
-    int t = OUTPUT_TOKENS;
+    memcpy(start, p->output_tokens, (size_t)p->output_count * C * sizeof(float));
+    int t = p->output_count;
     for (int i = 0; i < length; i++) {
         if (labels[i] == LABEL_ABSENT)
             continue;
@@ -201,11 +201,14 @@ static const float *apply_mlp(const decode_context *ctx, const linear mlp[3], co
 void tokens_predict(const decode_context *ctx, float *iou_predictions)
 {
     scratch *s = ctx->s;
+    const float *token = s->tokens + ctx->p->iou_token * C; /* the masks' tokens follow */
     for (int mask = 0; mask < MASKS; mask++) {
-        const float *hyper = apply_mlp(ctx, ctx->p->hyper[mask], s->tokens + (1 + mask) * C);
+        const float *hyper = apply_mlp(ctx, ctx->p->hyper[mask], token + (1 + mask) * C);
         for (int x = 0; x < 4 * FINE; x++)
             s->hyper[mask * 4 * FINE + x] = hyper[x / 4];
     }
-    memcpy(iou_predictions, apply_mlp(ctx, ctx->p->iou, s->tokens), MASKS * sizeof(float));
+    memcpy(iou_predictions, apply_mlp(ctx, ctx->p->iou, token), MASKS * sizeof(float));
+    for (int mask = 0; mask < MASKS && ctx->p->is_sam2; mask++)
+        iou_predictions[mask] = 1.0f / (1.0f + expf(-iou_predictions[mask]));
 }
 
