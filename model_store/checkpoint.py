@@ -17,9 +17,11 @@ from model_store.architectures import DEFAULT_ARCHITECTURE, UnknownArchitectureE
 from model_store.checkpoint_files import CheckpointError, read_checkpoint, recognise
 from model_store.checkpoint_files.checked import checked_checkpoint
 from model_store.checkpoint_files.comparison import check_arrays, check_finite, content_name
-from model_store.checkpoint_files.expected import ExpectedArray, expected_arrays
+from model_store.checkpoint_files.expected import ExpectedArray
+from model_store.checkpoint_files.matching import matched_keys
 from model_store.checkpoint_files.reading import ARCHITECTURE_KEY, SAFETENSORS
 from model_store.checkpoint_files.rounding import FLOAT16_MIN_ELEMENTS
+from model_store.checkpoint_files.sam2_names import official_name
 from model_store.network.encoders.image_encoder import ImageEncoder, UnsupportedByEncoderError, UpsampleMode
 from model_store.network.granularity_module import GranularityModule, granularity_module
 from model_store.network.model import PromptableModel, build_model
@@ -80,7 +82,7 @@ def load_granularity(path: str | Path, encoder: ImageEncoder) -> GranularityModu
 
 
 def save_checkpoint(model: PromptableModel, path: str | Path, *, float16: bool = False) -> None:
-    """Write the model's arrays to a file.
+    """Write the model's arrays to a file, under the names of official files.
 
     Args:
         model: Model in training form, on any device.
@@ -94,6 +96,8 @@ def save_checkpoint(model: PromptableModel, path: str | Path, *, float16: bool =
     if model.is_deployed:
         raise CheckpointError("A deployed model has no checkpoint form; save the model it was made from.")
     arrays = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    if model.architecture.mask_decoder == "sam2":
+        arrays = {official_name(key): value for key, value in arrays.items()}
     if float16:
         arrays = {
             key: value.half() if value.is_floating_point() and value.numel() >= FLOAT16_MIN_ELEMENTS else value
@@ -114,8 +118,9 @@ def model_from_state_dict(
     """Return the model of a state dict, in eval mode.
 
     Args:
-        state: Arrays by name, with exactly the keys of the architecture, 821 for an official EdgeSAM file.
-            Floating-point arrays may be of any precision; they are cast to float32.
+        state: Arrays by name, with exactly the keys of the architecture, 821 for an official EdgeSAM file. For SAM 2's
+            family, the names are those of official files or of the network. Floating-point arrays may be of any
+            precision; they are cast to float32.
         architecture_name: Name of the architecture; None recognises it by the keys.
         upsample_mode: Interpolation of the encoder, see ``ImageEncoder``; None leaves the encoder's own.
 
@@ -129,11 +134,10 @@ def model_from_state_dict(
         entry = architecture(architecture_name) if architecture_name else recognise(shapes)
     except UnknownArchitectureError as error:
         raise CheckpointError(str(error)) from error
-    name = content_name(entry)
-    check_arrays(expected_arrays(entry), forms, name, others=[str(key) for key in state if key not in forms])
-    arrays = {key: value.detach().cpu().float().numpy() for key, value in state.items()}
-    check_finite(arrays, arrays, name)
-    return _model(entry.name, arrays, upsample_mode)
+    keys = matched_keys(entry, forms, others=[str(key) for key in state if key not in forms])
+    arrays = {key: state[key].detach().cpu().float().numpy() for key in keys.values()}
+    check_finite(arrays, arrays, content_name(entry))
+    return _model(entry.name, {own: arrays[key] for own, key in keys.items()}, upsample_mode)
 
 
 def seeded_model(seed: int, name: str = DEFAULT_ARCHITECTURE, *, frame_size: int = 1024) -> PromptableModel:

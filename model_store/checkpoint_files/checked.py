@@ -8,10 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from model_store.architectures import Architecture, UnknownArchitectureError, architecture
-from model_store.checkpoint_files.comparison import check_arrays, check_finite, content_name, used_keys
+from model_store.checkpoint_files.comparison import check_finite, content_name
 from model_store.checkpoint_files.errors import CheckpointError
-from model_store.checkpoint_files.expected import expected_arrays
-from model_store.checkpoint_files.reading import CheckpointFile, read_checkpoint
+from model_store.checkpoint_files.matching import matched_keys
+from model_store.checkpoint_files.reading import CheckpointFile, LoadedArrays, read_checkpoint
 from model_store.checkpoint_files.recognition import recognise
 
 
@@ -21,7 +21,8 @@ class CheckedCheckpoint:
 
     Args:
         architecture: The architecture.
-        arrays: Arrays by key, each read from the file when it is used. Counters of training may be absent.
+        arrays: Arrays by the key of the network, each read from the file when it is used. Counters of training may be
+            absent.
     """
 
     architecture: Architecture
@@ -53,7 +54,6 @@ def _checked(file: CheckpointFile, architecture_name: str | None) -> CheckedChec
         entry = architecture(name) if name else recognise(file.shapes)
     except UnknownArchitectureError as error:
         raise CheckpointError(str(error)) from error
-    check_arrays(expected_arrays(entry), file.tensors, content_name(entry), others=file.others)
-    arrays = file.arrays
-    check_finite(arrays, used_keys(arrays), content_name(entry))
-    return CheckedCheckpoint(entry, arrays)
+    keys = matched_keys(entry, file.tensors, others=file.others)
+    check_finite(file.arrays, keys.values(), content_name(entry))
+    return CheckedCheckpoint(entry, LoadedArrays({own: file.tensors[key] for own, key in keys.items()}))

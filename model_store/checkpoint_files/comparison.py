@@ -1,6 +1,6 @@
 """Compares the arrays of a checkpoint with those of its architecture; an error names the keys that differ."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +35,12 @@ def used_keys(keys: Iterable[str]) -> list[str]:
 
 
 def check_arrays(
-    expected: Mapping[str, ArrayForm], found: Mapping[str, ArrayForm], name: str, *, others: Iterable[str] = ()
+    expected: Mapping[str, ArrayForm],
+    found: Mapping[str, ArrayForm],
+    name: str,
+    *,
+    others: Iterable[str] = (),
+    optional: Container[str] = (),
 ) -> None:
     """Compare keys, shapes and number formats. Any floating-point format may stand for any other.
 
@@ -44,15 +49,20 @@ def check_arrays(
         found: Arrays of the file by key.
         name: Words for what was expected, such as "an EdgeSAM checkpoint".
         others: Keys of the file whose values are no arrays.
+        optional: Keys of expected arrays that may be absent, beside counters of training.
 
     Raises:
         CheckpointError: Names the first keys that are missing, unexpected, no arrays, of a wrong shape or format.
     """
     others = list(others)
-    keys = used_keys([*found, *others])
-    shared = {key: found[key] for key in keys if key in expected and key in found}
+    keys = [*found, *others]
+    present = set(keys)
+    shared = {key: array for key, array in found.items() if key in expected}
     problems = [
-        _named("missing", (key for key in expected if key not in keys and not may_be_absent(key))),
+        _named(
+            "missing",
+            (key for key in expected if not (key in present or key in optional or may_be_absent(key))),
+        ),
         _named("unexpected", (key for key in keys if key not in expected)),
         _named("not arrays", (key for key in others if key in expected)),
         _named(

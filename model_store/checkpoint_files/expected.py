@@ -1,6 +1,7 @@
 """Keys, shapes and number formats of every architecture's checkpoints, from files that need no torch to be read.
 
-`model_store.export.skeletons.making` writes these files from the networks, and a test compares them.
+`model_store.export.skeletons.making` writes these files from the networks, and a test compares them. Only the lists of
+what SAM 2's family has for videos are written by hand, because no network here has these arrays.
 """
 
 import functools
@@ -16,9 +17,14 @@ from model_store.architectures import Architecture
 SKELETONS = Path(__file__).parents[1] / "skeletons"
 """Folder of what is made at a release: keys and graphs of all architectures, without weights."""
 DECODER = "decoder"
-"""Name of the keys of prompt encoder and mask decoder, which all architectures share."""
+"""Name of the keys of prompt encoder and mask decoder, which all architectures but SAM 2's family share."""
 ENCODER = "image_encoder."
 """Prefix of the encoder's keys."""
+
+_DECODERS: Mapping[str, str] = {"sam": DECODER, "sam2": "decoder-sam2"}
+# EdgeTAM has a perceiver for its memory, and lacks what SAM 2.1 added to SAM 2.0.
+_VIDEO: Mapping[str, str] = {"edgetam": "video-edgetam"}
+_VIDEO_SAM2 = "video-sam2"
 
 # TinyViT's files contain the head of the classifier it was trained as. No pass through the model uses it.
 _UNUSED = re.compile(r"image_encoder\.(norm_head|head)\.(weight|bias)")
@@ -35,22 +41,40 @@ class ExpectedArray:
 
 
 def keys_file(part: str) -> Path:
-    """Return the file with the keys of an encoder, or of the `DECODER`."""
+    """Return the file with a list of keys: those of an encoder, of a decoder, or for videos."""
     return SKELETONS / f"{part}.keys.json.xz"
 
 
 def encoder_file_name(architecture: Architecture) -> str:
     """Return the name of an encoder in file names. Architectures with one encoder share its files."""
-    return architecture.encoder.lower()
+    return re.sub(r"[^a-z0-9.]+", "-", architecture.encoder.lower().replace("+", "-plus")).strip("-")
+
+
+def decoder_file_name(architecture: Architecture) -> str:
+    """Return the name of the keys of an architecture's prompt encoder and mask decoder in file names."""
+    return _DECODERS[architecture.mask_decoder]
 
 
 def expected_arrays(architecture: Architecture) -> Mapping[str, ExpectedArray]:
-    """Return the arrays of an architecture's checkpoint by key, encoder first."""
-    return {**part_arrays(encoder_file_name(architecture)), **part_arrays(DECODER)}
+    """Return the arrays of an architecture's checkpoint by key, encoder first.
+
+    The keys are those of this project's networks. For SAM 2's family the files have others, see `sam2_names`.
+    """
+    return {**part_arrays(encoder_file_name(architecture)), **part_arrays(decoder_file_name(architecture))}
+
+
+def video_arrays(architecture: Architecture) -> Mapping[str, ExpectedArray]:
+    """Return the arrays of official files that only the video mode uses, by official key; empty for SAM's family.
+
+    Files of SAM 2.0 lack three of those of SAM 2.1.
+    """
+    if architecture.mask_decoder == "sam":
+        return {}
+    return part_arrays(_VIDEO.get(architecture.name, _VIDEO_SAM2))
 
 
 def is_unused(key: str) -> bool:
-    """Return whether an array that some official files contain has no effect."""
+    """Return whether an array that some official files of SAM's family contain has no effect."""
     return _UNUSED.fullmatch(key) is not None
 
 
@@ -61,6 +85,6 @@ def may_be_absent(key: str) -> bool:
 
 @functools.cache
 def part_arrays(part: str) -> Mapping[str, ExpectedArray]:
-    """Return the arrays of one encoder, or of the `DECODER`, by key."""
+    """Return the arrays of one list by key: those of an encoder, of a decoder, or for videos."""
     content = json.loads(lzma.decompress(keys_file(part).read_bytes()))
     return {key: ExpectedArray(tuple(shape), dtype) for key, (dtype, shape) in content.items()}

@@ -10,6 +10,7 @@ from model_store.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, Archi
 from model_store.checkpoint_files.comparison import used_keys
 from model_store.checkpoint_files.errors import CheckpointError
 from model_store.checkpoint_files.expected import ENCODER, expected_arrays
+from model_store.checkpoint_files.sam2_recognition import is_of_sam2_family, related_model, sam2_architecture_name
 from model_store.vit_shape import VIT_B, VIT_H, VIT_L, image_side_problem
 
 _POSITIONS = "image_encoder.pos_embed"
@@ -32,10 +33,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
         "EfficientSAM: its prompt encoder and its upscaling differ from SAM's.",
     ),
     (
-        r"memory_encoder\.|memory_attention\.|sam_mask_decoder\.|sam_prompt_encoder\.",
-        "SAM 2 or a model made from it (EdgeTAM, EfficientTAM): its decoder reads three feature levels.",
-    ),
-    (
         r"vision_encoder\.|shared_image_embedding\.",
         "a SAM of the library transformers, under other names. Take the file of the original authors.",
     ),
@@ -49,8 +46,9 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     """Return the architecture of a checkpoint.
 
-    TinySAM's files have MobileSAM's keys and shapes, so they are recognised as MobileSAM. Files with too few keys to
-    tell are compared with EdgeSAM, the architecture of files that state none.
+    TinySAM's files have MobileSAM's keys and shapes, so they are recognised as MobileSAM. Files of SAM 2.0 are those of
+    SAM 2.1 for single images. Files with too few keys to tell are compared with EdgeSAM, the architecture of files that
+    state none.
 
     Args:
         shapes: Shapes of the arrays by key, see `CheckpointFile.shapes`.
@@ -58,9 +56,11 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     Raises:
         CheckpointError: The file is of another family, or of a size of this family that is not supported.
     """
-    for pattern, sentence in _FOREIGN:
-        if key := next((key for key in shapes if re.match(pattern, key)), None):
-            raise CheckpointError(f"not a checkpoint of the SAM family: by its key {key[:100]} it is {sentence}")
+    if foreign := related_model(shapes) or _foreign_model(shapes):
+        key, sentence = foreign
+        raise CheckpointError(f"not a checkpoint of the SAM family: by its key {key[:100]} it is {sentence}")
+    if is_of_sam2_family(shapes):
+        return ARCHITECTURES[sam2_architecture_name(shapes)]
     if _POSITIONS in shapes:
         return ARCHITECTURES[_vit(shapes)]
     if _TINY_VIT in shapes:
@@ -72,6 +72,14 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     if _EFFICIENT_VIT in shapes:
         return _likeliest(shapes, [name for name in ARCHITECTURES if name.startswith("efficientvit-")])
     return _likeliest(shapes, [DEFAULT_ARCHITECTURE, *ARCHITECTURES])
+
+
+def _foreign_model(shapes: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return a key that only models of other families have, and a sentence about it; None without one."""
+    for pattern, sentence in _FOREIGN:
+        if key := next((key for key in shapes if re.match(pattern, key)), None):
+            return key, sentence
+    return None
 
 
 def _vit(shapes: Mapping[str, tuple[int, ...]]) -> str:
