@@ -17,9 +17,12 @@ _POSITIONS = "image_encoder.pos_embed"
 _VIT_WIDTHS: Mapping[int, str] = {
     VIT_B.channels: "sam-vit-b", VIT_L.channels: "sam-vit-l", VIT_H.channels: "sam-vit-h"
 }  # fmt: skip
-_TINY_VIT = "image_encoder.layers.1.blocks.0.attn.attention_biases"
-_REPVIT = "image_encoder.features.54.channel_mixer.m.0.c.weight"
-_EDGESAM = "image_encoder.fuse_stage2.weight"
+# Keys that only one architecture has. The names of RepViT-M1 are also those of RepViT-M2.3, so EdgeSAM comes first.
+_MARKS: Mapping[str, str] = {
+    "image_encoder.layers.1.blocks.0.attn.attention_biases": "mobile-sam",
+    "image_encoder.fuse_stage2.weight": "edgesam",
+    "image_encoder.features.54.channel_mixer.m.0.c.weight": "repvit-sam",
+}
 _EFFICIENT_VIT = "image_encoder.backbone.stages.0.op_list.0.conv.weight"
 
 # Pattern of a key, and the sentence about files that contain such a key.
@@ -63,12 +66,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
         return ARCHITECTURES[sam2_architecture_name(shapes)]
     if _POSITIONS in shapes:
         return ARCHITECTURES[_vit(shapes)]
-    if _TINY_VIT in shapes:
-        return ARCHITECTURES["mobile-sam"]
-    if _EDGESAM in shapes:
-        return ARCHITECTURES["edgesam"]
-    if _REPVIT in shapes:
-        return ARCHITECTURES["repvit-sam"]
+    if name := next((name for key, name in _MARKS.items() if key in shapes), None):
+        return ARCHITECTURES[name]
     if _EFFICIENT_VIT in shapes:
         return _likeliest(shapes, [name for name in ARCHITECTURES if name.startswith("efficientvit-")])
     return _likeliest(shapes, [DEFAULT_ARCHITECTURE, *ARCHITECTURES])

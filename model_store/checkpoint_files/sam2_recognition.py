@@ -43,10 +43,12 @@ _RELATED: Final[tuple[tuple[str, str], ...]] = (
     ),
     (
         r"vision_encoder\.backbone\.|no_memory_embedding$",
-        "SAM 2 or EdgeTAM as the library transformers renames it. Take the .pt file of the original authors, such as "
-        "sam2.1_hiera_tiny.pt, which Meta publishes beside model.safetensors, or edgetam.pt",
+        (
+            "SAM 2 or EdgeTAM as the library transformers renames it. Take the .pt file of the original authors, such "
+            "as sam2.1_hiera_tiny.pt, which Meta publishes beside model.safetensors, or edgetam.pt"
+        ),
     ),
-)  # fmt: skip
+)
 
 
 def is_of_sam2_family(shapes: Mapping[str, object]) -> bool:
