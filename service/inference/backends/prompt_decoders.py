@@ -136,11 +136,14 @@ class NativePromptDecoder:
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
         """See `PromptDecoder`."""
+        maps = None
+        if state.high_res_s1 is not None:
+            # The native decoder's states are NumPy arrays, see `prepare`.
+            assert isinstance(state.high_res_s1, np.ndarray)
+            assert isinstance(state.high_res_s0, np.ndarray)
+            maps = state.high_res_s1, state.high_res_s0
         arrays = (state.keys, state.keys0, state.queries0)
-        if state.high_res_s1 is None:
-            return Decoded(*self._native.decode(*arrays, points, labels, threads=threads))
-        maps = (state.high_res_s1, state.high_res_s0)
-        return Decoded(*self._native.decode(*arrays, points, labels, threads=threads, high_res=maps))  # type: ignore[call-arg]
+        return Decoded(*self._native.decode(*arrays, points, labels, threads=threads, high_res=maps))
 
 
 def select_prompt_decoder(
