@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     embedding_dtype: Literal["float16", "float32"] = Field(
         "float16",
         description="Number format of cached embeddings, in memory and in Redis. An image takes 2 MiB as "
-        "float16, 4 MiB as float32.",
+        "float16, 4 MiB as float32; with EdgeTAM and SAM 2.1 it takes 8 MiB and 16 MiB.",
     )
 
     redis_url: Annotated[SecretStr, AfterValidator(setting_values.redis_address)] | None = Field(
@@ -123,7 +123,12 @@ class Settings(BaseSettings):
     redis_connect_timeout_s: float = Field(
         0.1, gt=0, le=10, description="Time limit for connecting to Redis, in seconds."
     )
-    redis_read_timeout_s: float = Field(0.1, gt=0, le=10, description="Time limit for one answer of Redis, in seconds.")
+    redis_read_timeout_s: float = Field(
+        0.25,
+        gt=0,
+        le=10,
+        description="Time limit for one answer of Redis, in seconds. An embedding of EdgeTAM or SAM 2.1 has 8 MiB.",
+    )
     redis_queue_timeout_s: float = Field(
         0.5, gt=0, le=10, description="Time limit for waiting for a free connection to Redis, in seconds."
     )
@@ -149,7 +154,8 @@ class Settings(BaseSettings):
         1 << 30,
         ge=0,
         description="Size of the in-memory cache of prepared images, in bytes. An image takes 10 MiB, 8 of "
-        "them in GPU memory where a GPU decodes. 0 disables the cache.",
+        "them in GPU memory where a GPU decodes. With EdgeTAM and SAM 2.1 it takes 16 MiB, or 28 MiB, 20 of them in GPU "
+        "memory. 0 disables the cache.",
     )
     mask_ttl_s: float = Field(
         600.0, gt=0, description="Time for which a mask can be refined by its mask_id, in seconds."

@@ -12,7 +12,7 @@ from service.process import available_cpus
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-# A task that runs after its answer holds an embedding of 2 to 4 MiB, or the masks of a request, 128 KiB each.
+# A task that runs after its answer holds an embedding of 2 to 16 MiB, or the masks of a request, 128 KiB each.
 MAX_BACKGROUND_TASKS = 32
 # Bound on each part of the shutdown, in seconds.
 CLOSE_TIMEOUT_S = 2.0

@@ -24,6 +24,10 @@ from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.settings import Settings
 
+# A prepared image of a model with maps of high resolution, at most: 16 MiB of float32, 8 of the state, and copies of the
+# maps in the memory of a GPU.
+_LARGEST_STATE_BYTES = 36 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -55,6 +59,7 @@ def load_model(settings: Settings, directory: Path) -> LoadedModel:
         ManifestError, ProviderUnavailable: The artifact cannot be served. The message gives the reason.
     """
     before, sha256 = _stamps(directory), manifest_sha256(directory)
+    _check_memory_tier(settings, load_manifest(directory))
     memory = ModelMemory()
     with memory.measure():
         runtime = Runtime(
@@ -76,6 +81,15 @@ def load_model(settings: Settings, directory: Path) -> LoadedModel:
     if _stamps(directory) != before:
         raise ManifestError(f"{directory}: was changed while it was loaded. Load it again when it is complete")
     return LoadedModel(runtime, files, memory, sha256, card)
+
+
+def _check_memory_tier(settings: Settings, manifest: Manifest) -> None:
+    """Raise ManifestError where no tier would keep an image of the model. Settings alone check the smaller models."""
+    if manifest.has_high_res and settings.redis_url is None and settings.memory_cache_bytes < _LARGEST_STATE_BYTES:
+        raise ManifestError(
+            f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single image of the model {manifest.name!r}, and there "
+            f"is no EDGESAM_REDIS_URL; give at least {_LARGEST_STATE_BYTES} bytes"
+        )
 
 
 def manifest_sha256(directory: Path) -> str:

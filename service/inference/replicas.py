@@ -97,6 +97,7 @@ class RedisBackend:
             metrics=self._metrics,
             executor=self._executor,
             on_use=None if self.registry is None else self.registry.register,
+            has_large_values=has_high_res,
         )
         masks = RedisCache(
             self._client,

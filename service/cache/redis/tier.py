@@ -51,6 +51,7 @@ class RedisCache(Generic[V]):
         executor: Threads that run the codec.
         lookups: Whether look-ups are counted. False for values that should not show in the hit ratio.
         on_use: Function that is awaited with a key before its value is read, renewed or stored; None for none.
+        has_large_values: Whether values have several MiB, see `RedisClient.call`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RedisCache(Generic[V]):
         executor: Executor,
         lookups: bool = True,
         on_use: Callable[[str], Awaitable[None]] | None = None,
+        has_large_values: bool = False,
     ) -> None:
         self.tier = "redis"
         self.ttl_s = ttl_s
@@ -72,6 +74,7 @@ class RedisCache(Generic[V]):
         self._breaker = breaker
         self._executor = executor
         self._on_use = on_use
+        self._has_large_values = has_large_values
         self._lookups = metrics.cache_lookups_total if lookups else None
 
     async def get(self, key: str) -> V | None:
@@ -82,7 +85,7 @@ class RedisCache(Generic[V]):
         """
         try:
             await self._note_use(key)
-            data = await self._client.call(self._breaker, "GETEX", key, "PX", self._ttl_ms())
+            data = await self._transfer("GETEX", key, "PX", self._ttl_ms())
         except CacheUnavailable:
             self._count("error")
             raise
@@ -110,7 +113,7 @@ class RedisCache(Generic[V]):
         """
         self._breaker.check()  # do not encode for a server that will not be asked
         data = await self._in_executor(self._codec.encode, value)
-        await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
+        await self._transfer("SET", key, data, "PX", self._ttl_ms())
 
     def encode(self, value: V) -> bytes:
         """Return the bytes to store, for `put_encoded`. Blocking.
@@ -156,7 +159,7 @@ class RedisCache(Generic[V]):
         await self._note_use(key)
         data = await self._in_executor(self._codec.encode, value)
         for _ in range(2):  # another replica that had not read the tombstone may have removed the value
-            await self._client.call(self._breaker, "SET", key, data, "PX", self._ttl_ms())
+            await self._transfer("SET", key, data, "PX", self._ttl_ms())
             try:
                 settled = await self._settle(key, tombstone_key, known)
             except CacheUnavailable as error:
@@ -200,7 +203,7 @@ class RedisCache(Generic[V]):
         except CacheUnavailable as error:
             if not isinstance(error.__cause__, ResponseError):
                 raise
-            data = await self._client.call(self._breaker, "GETEX", key) or b""
+            data = await self._transfer("GETEX", key) or b""
         if not isinstance(data, bytes):
             raise CacheUnavailable("The shared cache does not answer like Redis.", retry_after_s=_RETRY_AFTER_S)
         return data[:nbytes]
@@ -216,6 +219,10 @@ class RedisCache(Generic[V]):
 
     async def aclose(self) -> None:
         """Do nothing: the client has another owner, and the values belong to all replicas."""
+
+    async def _transfer(self, *command: str | bytes | int) -> Any:
+        """Run a command that sends or answers a value."""
+        return await self._client.call(self._breaker, *command, is_large=self._has_large_values)
 
     async def _settle(self, key: str, tombstone_key: str, known: str) -> Any:
         if is_variant_key(key):
