@@ -27,7 +27,7 @@ from service.sam.decoding.sniffing import sniff
 from service.sam.decoding.tiff import read_tiff
 from service.sam.decoding.transparency import to_rgb
 from service.sam.frame import Resize
-from service.sam.image_guards import BMP_RUN_LENGTHS, ImageLimits, check_bmp_runs, check_size, gif_size
+from service.sam.image_guards import BMP_RUN_LENGTHS, ImageLimits, check_bmp_runs, check_shape, check_size, gif_size
 from service.sam.transforms import FRAME_SIZE, Size
 
 
@@ -65,7 +65,7 @@ def decode_image(
     file_format = sniff(data)
     limits = ImageLimits(max_pixels, resize, image_size)
     try:
-        return _READERS[file_format](data, limits, options)
+        image = _READERS[file_format](data, limits, options)
     except ServiceError:
         raise
     except MemoryError as error:
@@ -79,6 +79,8 @@ def decode_image(
             f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
             "file, or save the image again as JPEG or PNG."
         ) from error
+    check_shape(image.size, limits)  # some files crop the image that their header describes
+    return image
 
 
 def _read_webp(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
