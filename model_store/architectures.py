@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from service.sam.frame import Resize
+
 if TYPE_CHECKING:
     from service.mask_rules import AutoMasks, Ranking
 
@@ -19,7 +21,6 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 ImageSize = Literal[512, 1024]
 Score = Literal["stability", "predicted_iou"]
-Resize = Literal["letterbox", "stretch"]
 MaskDecoder = Literal["sam", "sam2"]
 
 _ALL = (0, 1, 2, 3)

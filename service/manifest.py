@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.mask_rules import AutoMasks, Ranking
 from service.regular_files import read_regular_file
+from service.sam.frame import Resize
 from service.sam.granularity import MAX_PROPOSALS
 from service.sam.masks import AGREEMENT, MaskChoice
 
 FormatVersion = Literal[2, 3, 4, 5, 6]
 ImageSize = Literal[512, 1024]
 UpsampleMode = Literal["bicubic", "bilinear"]
-Resize = Literal["letterbox", "stretch"]
 MaskDecoder = Literal["sam", "sam2"]
 
 # A manifest has the lowest version that allows all of its members. So older releases read what they support.
@@ -236,6 +236,11 @@ class Manifest(BaseModel):
     @property
     def has_high_res(self) -> bool:
         """Whether an embedding has two maps of high resolution beside its tokens."""
+        return self.mask_decoder == "sam2"
+
+    @property
+    def pads_boxes(self) -> bool:
+        """Whether a padding point also follows a box, as the mask decoder of SAM 2 is trained."""
         return self.mask_decoder == "sam2"
 
     @property

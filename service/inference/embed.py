@@ -16,7 +16,6 @@ from service.inference.scheduling.fairness import Caller
 from service.inference.scheduling.singleflight import Lease, SharedFlight, SingleFlight
 from service.sam.decoded_image import USUAL, ImageInfo, ReadOptions
 from service.sam.embedding import ImageEmbedding, includes
-from service.sam.image_guards import check_aspect_ratio
 from service.sam.image_id import ImageId, parse_image_id
 from service.sam.images import decode_image
 from service.sam.transforms import Size, preprocess
@@ -229,10 +228,22 @@ class Embedder:
 
     def _read(self, upload: Upload, timings: Timings) -> tuple[EncoderInput, ImageInfo]:
         """Decode and resize an image. Blocking."""
-        with timings.measure("decode_image"):
-            image = decode_image(upload.data, max_pixels=self._max_pixels, options=upload.options)
         manifest = self._runtime.manifest
-        check_aspect_ratio(image.size, manifest.image_size)
+        with timings.measure("decode_image"):
+            image = decode_image(
+                upload.data,
+                max_pixels=self._max_pixels,
+                options=upload.options,
+                resize=manifest.resize,
+                image_size=manifest.image_size,
+            )
         with timings.measure("preprocess"):
-            frame = preprocess(image.pixels, manifest.mean, manifest.std, manifest.image_size, original_size=image.size)
+            frame = preprocess(
+                image.pixels,
+                manifest.mean,
+                manifest.std,
+                manifest.image_size,
+                original_size=image.size,
+                resize=manifest.resize,
+            )
         return frame, ImageInfo(image.size, image.orientation, image.levels)

@@ -156,10 +156,10 @@ def decode_batcher(
 
     def run(items: Sequence[DecodeItem], threads: int) -> Sequence[Decoded]:
         prompts = [prompt for item in items for prompt in item.prompts]
-        points, labels = decoder_inputs(prompts, items[0].frame)
-        state = items[0].state
+        state, runtime = items[0].state, items[0].runtime
+        points, labels = decoder_inputs(prompts, items[0].frame, pads_boxes=runtime.manifest.pads_boxes)
         arrays = state.arrays() if isinstance(state, MaskStates) else state
-        decoded = items[0].runtime.decode(arrays, points, labels, threads=threads)
+        decoded = runtime.decode(arrays, points, labels, threads=threads)
         ends = accumulate(len(item.prompts) for item in items)
         return [decoded.rows(end - len(item.prompts), end) for item, end in zip(items, ends, strict=True)]
 

@@ -105,7 +105,7 @@ class Segmenter:
         async with context.deadline.bound():
             key = ImageKey(image_id, context.caller.namespace, self._runtime.fingerprint, self._dtype)
             state = await self._states.find(key.cache_key, context)
-            frame = Frame(state.embedding.original_size)
+            frame = Frame(state.embedding.original_size, self._runtime.manifest.resize)
             complete = await self._with_masks(key, prompts, context)
             for prompt in complete:
                 check_prompt(prompt, frame.size)

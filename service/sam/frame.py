@@ -1,7 +1,7 @@
 """How an image lies in the square frame of prompts and masks: letterboxed, or stretched to fill it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from service.sam.transforms import Size
@@ -12,8 +12,6 @@ Resize = Literal["letterbox", "stretch"]
 `letterbox`: both axes by one scale, the longer one fills the frame, and the rest is padding.
 `stretch`: each axis by its own scale, and both fill the frame.
 """
-
-RESIZES: Final[tuple[Resize, ...]] = get_args(Resize)
 
 
 @dataclass(frozen=True, slots=True)

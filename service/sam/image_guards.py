@@ -5,9 +5,16 @@ all requests, for twelve seconds. Ordinary images have a handful of parts, or as
 """
 
 import struct
+from dataclasses import dataclass
+from typing import Final
 
 from service.errors import ImageTooLarge, UndecodableImage, UnusableAspectRatio
+from service.sam.frame import Resize
 from service.sam.transforms import FRAME_SIZE, Size, input_size
+
+# Work and memory for the longer side are in proportion to it. For letterboxed images the aspect ratio bounds it: one
+# with a longer side has more than 33 megapixels.
+MAX_STRETCHED_SIDE: Final = 1 << 18
 
 # Blocks before the first frame: comments, profiles and XMP, in pieces of at most 255 bytes each.
 _MAX_GIF_BLOCKS = 16_384
@@ -20,15 +27,44 @@ _MAX_BMP_RUN_BYTES = 1 << 20
 BMP_RUN_LENGTHS = (1, 2)  # of 8 and of 4 bits, as the header names them
 
 
-def check_size(size: Size, max_pixels: int) -> None:
-    """Refuse an image that has too many pixels, or none in the frame of any model.
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Sizes of images that a model takes.
+
+    Args:
+        max_pixels: Largest number of pixels.
+        resize: How the model's images are resized.
+        image_size: Side of the encoder's input, pixels.
+    """
+
+    max_pixels: int
+    resize: Resize = "letterbox"
+    image_size: int = FRAME_SIZE
+
+
+def check_size(size: Size, limits: ImageLimits) -> None:
+    """Refuse an image that has too many pixels, or a shape that the model does not take.
+
+    Args:
+        size: Height and width of the image, pixels.
+        limits: Sizes that the model takes.
+
+    Raises:
+        UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+    """
+    check_pixels(size, limits.max_pixels)
+    check_shape(size, limits)
+
+
+def check_pixels(size: Size, max_pixels: int) -> None:
+    """Refuse an image that has too many pixels, or none.
 
     Args:
         size: Height and width of the image, pixels.
         max_pixels: Largest number of pixels.
 
     Raises:
-        UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+        UndecodableImage, ImageTooLarge: The image cannot be used.
     """
     height, width = size
     if height < 1 or width < 1:
@@ -39,26 +75,34 @@ def check_size(size: Size, max_pixels: int) -> None:
             "send it scaled down.",
             extra={"limit": max_pixels, "width": width, "height": height},
         )
-    check_aspect_ratio(size, FRAME_SIZE)
 
 
-def check_aspect_ratio(size: Size, image_size: int) -> None:
-    """Refuse an image whose shorter side has no pixel in the input of the encoder.
+def check_shape(size: Size, limits: ImageLimits) -> None:
+    """Refuse an image that is too long and thin.
+
+    The shorter side of a letterboxed image must have a pixel in the input of the encoder. A stretched image always has
+    pixels there.
 
     Args:
         size: Height and width of the image, pixels.
-        image_size: Side of the encoder's input, pixels.
+        limits: Sizes that the model takes.
 
     Raises:
         UnusableAspectRatio: The image is too long and thin.
     """
     height, width = size
-    if 0 in input_size(size, image_size):
-        raise UnusableAspectRatio(
-            f"The image is {width} x {height} pixels; its longer side may be at most {2 * image_size} times the "
-            "shorter one. Cut it into parts.",
-            extra={"width": width, "height": height},
-        )
+    if limits.resize == "stretch":
+        if max(size) <= MAX_STRETCHED_SIDE:
+            return
+        bound = f"a side may have at most {MAX_STRETCHED_SIDE} pixels"
+    elif 0 not in input_size(size, limits.image_size):
+        return
+    else:
+        bound = f"its longer side may be at most {2 * limits.image_size} times the shorter one"
+    raise UnusableAspectRatio(
+        f"The image is {width} x {height} pixels; {bound}. Cut it into parts.",
+        extra={"width": width, "height": height},
+    )
 
 
 def check_bmp_runs(pixels: int, data: bytes) -> None:

@@ -26,11 +26,19 @@ from service.sam.decoding.sample_levels import with_options
 from service.sam.decoding.sniffing import sniff
 from service.sam.decoding.tiff import read_tiff
 from service.sam.decoding.transparency import to_rgb
-from service.sam.image_guards import BMP_RUN_LENGTHS, check_bmp_runs, check_size, gif_size
-from service.sam.transforms import Size
+from service.sam.frame import Resize
+from service.sam.image_guards import BMP_RUN_LENGTHS, ImageLimits, check_bmp_runs, check_shape, check_size, gif_size
+from service.sam.transforms import FRAME_SIZE, Size
 
 
-def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) -> DecodedImage:
+def decode_image(
+    data: bytes,
+    *,
+    max_pixels: int,
+    options: ReadOptions = USUAL,
+    resize: Resize = "letterbox",
+    image_size: int = FRAME_SIZE,
+) -> DecodedImage:
     """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
     The orientation is applied as browsers do. Large JPEGs are decoded at reduced scale.
@@ -39,6 +47,8 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
         data: File in one of the supported formats. Its name and content type do not matter.
         max_pixels: Largest number of pixels. Larger images are refused before they are decoded.
         options: How the samples are read.
+        resize: How the model's images are resized, which bounds their shape and the scale at which JPEGs are decoded.
+        image_size: Side of the encoder's input, pixels.
 
     Returns:
         The upright image and its size. Its pixels are a loaded Pillow image, which `transforms.preprocess` takes as
@@ -48,13 +58,14 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
         UnsupportedImage: The format is another, or its samples define no white (32-bit integers, floats, Lab).
         UndecodableImage: The format is supported, but the file is broken or cut off.
         ImageTooLarge: The image has more than `max_pixels` pixels.
-        UnusableAspectRatio: The shorter side would be 0 in the encoder's frame.
+        UnusableAspectRatio: The shorter side would be 0 in the encoder's input, or a stretched side is too long.
         InvalidRequest: `options` names a band that the image does not have.
         Overloaded: The process gets no memory for the image.
     """
     file_format = sniff(data)
+    limits = ImageLimits(max_pixels, resize, image_size)
     try:
-        return _READERS[file_format](data, max_pixels, options)
+        image = _READERS[file_format](data, limits, options)
     except ServiceError:
         raise
     except MemoryError as error:
@@ -68,25 +79,27 @@ def decode_image(data: bytes, *, max_pixels: int, options: ReadOptions = USUAL) 
             f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
             "file, or save the image again as JPEG or PNG."
         ) from error
+    check_shape(image.size, limits)  # some files crop the image that their header describes
+    return image
 
 
-def _read_webp(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def _read_webp(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     if size := _webp_size(data):
-        check_size(size, max_pixels)  # Opening allocates two canvases.
-    return _read_plain(data, "WEBP", max_pixels, options)
+        check_size(size, limits)  # Opening allocates two canvases.
+    return _read_plain(data, "WEBP", limits, options)
 
 
-def _read_gif(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def _read_gif(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     if size := gif_size(data):
-        check_size(size, max_pixels)  # Opening allocates as many pixels as the first frame has.
-    return _read_plain(data, "GIF", max_pixels, options)
+        check_size(size, limits)  # Opening allocates as many pixels as the first frame has.
+    return _read_plain(data, "GIF", limits, options)
 
 
-def _read_bmp(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
-    return _read_plain(data, "BMP", max_pixels, options)
+def _read_bmp(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
+    return _read_plain(data, "BMP", limits, options)
 
 
-_READERS: Final[Mapping[str, Callable[[bytes, int, ReadOptions], DecodedImage]]] = {
+_READERS: Final[Mapping[str, Callable[[bytes, ImageLimits, ReadOptions], DecodedImage]]] = {
     "JPEG": read_jpeg,
     "PNG": read_png,
     "WEBP": _read_webp,
@@ -98,10 +111,10 @@ _READERS: Final[Mapping[str, Callable[[bytes, int, ReadOptions], DecodedImage]]]
 }
 
 
-def _read_plain(data: bytes, file_format: str, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def _read_plain(data: bytes, file_format: str, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     """Return an image of a format whose Pillow reader gives the pixels that browsers show."""
     with Image.open(io.BytesIO(data), formats=[file_format]) as image:
-        check_size((image.height, image.width), max_pixels)
+        check_size((image.height, image.width), limits)
         if file_format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
             check_bmp_runs(image.height * image.width, data)
         image.load()

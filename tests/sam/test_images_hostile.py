@@ -14,7 +14,7 @@ from sam.sample_values import decode_array, encoded, files_of_every_kind, gradie
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
 from service.process import configure_image_libraries
-from service.sam.image_guards import check_aspect_ratio
+from service.sam.image_guards import ImageLimits, check_shape
 
 REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio)
 MAX_PIXELS = 100_000
@@ -189,11 +189,13 @@ def test_the_narrowest_image_that_does_not_vanish_is_taken(size):
 
 @pytest.mark.parametrize(("image_size", "times"), [(512, 1024), (1024, 2048)])
 def test_the_narrowest_image_follows_the_input_of_the_encoder(image_size, times):
-    check_aspect_ratio((1, times), image_size)
-    check_aspect_ratio((times, 1), image_size)
+    limits = ImageLimits(MAX_PIXELS, image_size=image_size)
+
+    check_shape((1, times), limits)
+    check_shape((times, 1), limits)
 
     with pytest.raises(UnusableAspectRatio, match=f"at most {times} times"):
-        check_aspect_ratio((1, times + 1), image_size)
+        check_shape((1, times + 1), limits)
 
 
 def test_an_image_without_pixels_is_undecodable():

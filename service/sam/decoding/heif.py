@@ -21,7 +21,7 @@ from service.sam.decoding.joined_file import joined_file
 from service.sam.decoding.orientation import turned_upright
 from service.sam.decoding.sample_levels import LevelRange, grey_levels, with_options
 from service.sam.decoding.transparency import to_rgb
-from service.sam.image_guards import check_size
+from service.sam.image_guards import ImageLimits, check_size
 from service.sam.transforms import Size
 
 # Coded frames are whole blocks of at most this side.
@@ -40,12 +40,12 @@ _BRAND_AT = 8
 _FULL_16_BITS: Final = LevelRange(0.0, 65535.0, "full")
 
 
-def read_avif(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def read_avif(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     """Return an AVIF image upright and on white.
 
     Args:
         data: The file.
-        max_pixels: Largest number of pixels.
+        limits: Sizes that the model takes.
         options: How the samples are read.
 
     Raises:
@@ -53,7 +53,7 @@ def read_avif(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
         InvalidRequest: A band that was asked for does not exist.
     """
     items = heif_items(data)
-    size = _check(items, max_pixels, {b"av01": _av1_size})
+    size = _check(items, limits, {b"av01": _av1_size})
     with Image.open(joined_file(_still_avif(data, items)), formats=["AVIF"]) as image:
         if (image.height, image.width) != size:
             raise UndecodableImage("The AVIF contradicts itself about its size; save the image again.")
@@ -66,12 +66,12 @@ def read_avif(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
     return turned_upright(rgb, _orientation(items.primary), levels=levels)
 
 
-def read_heic(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def read_heic(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     """Return a HEIC image upright and on white.
 
     Args:
         data: The file.
-        max_pixels: Largest number of pixels.
+        limits: Sizes that the model takes.
         options: How the samples are read.
 
     Raises:
@@ -87,9 +87,9 @@ def read_heic(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
             "Save the image as JPEG, PNG or AVIF."
         ) from error
     items = heif_items(data)
-    _check(items, max_pixels, {b"hvc1": _hevc_size, b"hev1": _hevc_size})
+    _check(items, limits, {b"hvc1": _hevc_size, b"hev1": _hevc_size})
     image: Image.Image = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
-    check_size((image.height, image.width), max_pixels)
+    check_size((image.height, image.width), limits)
     # libheif has applied the crop, the rotation and the mirroring.
     rgb, levels = with_options(_rgb(image), options)
     return DecodedImage(rgb, (rgb.height, rgb.width), _orientation(items.primary), levels)
@@ -114,12 +114,12 @@ def _joined(item: Item) -> bytes | memoryview:
     return item.data[0] if len(item.data) == 1 else b"".join(item.data)
 
 
-def _check(items: HeifItems, max_pixels: int, codecs: Mapping[bytes, Callable[[Item], Size | None]]) -> Size:
-    """Refuse an image that takes more memory or time to decode than `max_pixels` admits.
+def _check(items: HeifItems, limits: ImageLimits, codecs: Mapping[bytes, Callable[[Item], Size | None]]) -> Size:
+    """Refuse an image that takes more memory or time to decode than `limits` admit.
 
     Args:
         items: Items of the file.
-        max_pixels: Largest number of pixels.
+        limits: Sizes that the model takes.
         codecs: Functions that return the coded height and width of an item, by the types of items that may be decoded.
 
     Returns:
@@ -128,9 +128,9 @@ def _check(items: HeifItems, max_pixels: int, codecs: Mapping[bytes, Callable[[I
     size = _extent(items.primary)
     if size is None:
         raise UndecodableImage("The file does not say how large its image is; save the image again.")
-    check_size(size, max_pixels)
+    check_size(size, limits)
     for box in items.properties:
-        if box.kind == b"ispe" and _pixels(_size_of(box.content)) > max_pixels:
+        if box.kind == b"ispe" and _pixels(_size_of(box.content)) > limits.max_pixels:
             raise UndecodableImage("The file holds an image that is larger than the one to show; save it again.")
     excess = UndecodableImage("The file holds more pixels than its image has; save the image again.")
     total = largest = 0
@@ -143,9 +143,9 @@ def _check(items: HeifItems, max_pixels: int, codecs: Mapping[bytes, Callable[[I
         if coded is None:
             raise UndecodableImage("A coded image of the file has no header; send the complete file.")
         total, largest = total + _pixels(coded), max(largest, _pixels(coded))
-        if max(0, coded[0] - _BLOCK_SIDE) * max(0, coded[1] - _BLOCK_SIDE) > max_pixels:
+        if max(0, coded[0] - _BLOCK_SIDE) * max(0, coded[1] - _BLOCK_SIDE) > limits.max_pixels:
             raise excess
-    if max(total, _check_grids(items, set(codecs)) * largest) > _MAX_CODED_IMAGES * max_pixels:
+    if max(total, _check_grids(items, set(codecs)) * largest) > _MAX_CODED_IMAGES * limits.max_pixels:
         raise excess
     return size
 

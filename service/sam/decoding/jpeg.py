@@ -12,15 +12,16 @@ from service.sam.decoding.joined_file import joined_file
 from service.sam.decoding.jpeg_markers import JpegMarkers, check_scans, jpeg_markers, next_restart
 from service.sam.decoding.orientation import exif_orientation, turned_upright
 from service.sam.decoding.sample_levels import with_options
-from service.sam.image_guards import check_size
+from service.sam.frame import Resize
+from service.sam.image_guards import ImageLimits, check_size
 from service.sam.transforms import FRAME_SIZE, Size
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, in half the time and into a fraction of the memory. From 1.9 times
 # the frame's side, masks have a mean IoU of 0.99 to those from full resolution; from 1.5 times 0.98.
 _SCALES: Final = (8, 4, 2)
-_SMALLEST_LONG_SIDE = -(-FRAME_SIZE * 19 // 10)
-# Reducing rounds each side up to whole pixels, which must not stretch the image.
-_SMALLEST_SHORT_SIDE = 256
+_SMALLEST_RESIZED_SIDE: Final = -(-FRAME_SIZE * 19 // 10)
+# Reducing rounds each side up to whole pixels, which must not change the aspect ratio.
+_SMALLEST_SIDE: Final = 256
 
 _END: Final = b"\xff\xd9"
 # The byte behind an 0xff that belongs to coded data. Behind half a marker it belongs to nothing.
@@ -29,12 +30,12 @@ _STUFFING: Final = b"\0"
 _FILLER: Final = bytes(random.Random(0).choices(range(255), k=4096))  # noqa: S311 - no secret
 
 
-def read_jpeg(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def read_jpeg(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     """Return the image upright, perhaps at reduced scale.
 
     Args:
         data: The file.
-        max_pixels: Largest number of pixels at full scale.
+        limits: Sizes that the model takes.
         options: How the samples are read.
 
     Raises:
@@ -42,35 +43,33 @@ def read_jpeg(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
         InvalidRequest: A band that was asked for does not exist.
     """
     markers = jpeg_markers(data)
-    pixels, size = (
-        _decode([data], markers, max_pixels) if markers.has_end else _decode_endless(data, markers, max_pixels)
-    )
+    pixels, size = _decode([data], markers, limits) if markers.has_end else _decode_endless(data, markers, limits)
     pixels, levels = with_options(pixels, options)
     return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size, levels=levels)
 
 
-def _decode_endless(data: bytes, markers: JpegMarkers, max_pixels: int) -> tuple[Image.Image, Size]:
+def _decode_endless(data: bytes, markers: JpegMarkers, limits: ImageLimits) -> tuple[Image.Image, Size]:
     """Return the image of a file without an end marker; refuse one whose pixels are missing, too."""
     cut_off = UndecodableImage("The JPEG is cut off; send the complete file.")
     if not markers.has_all_coefficients:
         raise cut_off
-    pixels, size = _decode([data, _END], markers, max_pixels)
+    pixels, size = _decode([data, _END], markers, limits)
     # libjpeg makes up what is missing, and says so only in a warning. Pixels that depend on bytes behind the data were
     # not in the data. Where a restart marker is missing, libjpeg skips bytes up to it.
     rest = [_STUFFING, _FILLER, next_restart(data), _FILLER, _END]
-    filled, _ = _decode([data, *(rest if data.endswith(b"\xff") else rest[1:])], markers, max_pixels)
+    filled, _ = _decode([data, *(rest if data.endswith(b"\xff") else rest[1:])], markers, limits)
     if ImageChops.difference(pixels, filled).getbbox() is not None:
         raise cut_off
     return pixels, size
 
 
-def _decode(parts: list[bytes], markers: JpegMarkers, max_pixels: int) -> tuple[Image.Image, Size]:
+def _decode(parts: list[bytes], markers: JpegMarkers, limits: ImageLimits) -> tuple[Image.Image, Size]:
     """Return the stored image in RGB, and its height and width at full scale."""
     with Image.open(joined_file(parts), formats=["JPEG"]) as image:
         size = image.height, image.width
-        check_size(size, max_pixels)
-        check_scans(markers.scans, image.height * image.width, max_pixels)
-        scale = _scale(size)
+        check_size(size, limits)
+        check_scans(markers.scans, image.height * image.width, limits.max_pixels)
+        scale = _scale(size, limits.resize)
         if scale > 1:
             image.draft(None, (image.width // scale, image.height // scale))
         image.load()
@@ -80,7 +79,12 @@ def _decode(parts: list[bytes], markers: JpegMarkers, max_pixels: int) -> tuple[
     return rgb, size
 
 
-def _scale(size: Size) -> int:
-    """Return the factor by which an image is decoded smaller."""
-    scales = (s for s in _SCALES if max(size) >= s * _SMALLEST_LONG_SIDE and min(size) >= s * _SMALLEST_SHORT_SIDE)
+def _scale(size: Size, resize: Resize) -> int:
+    """Return the factor by which an image is decoded smaller.
+
+    The longer side of a letterboxed image is resized to the frame, and the shorter one by the same scale. Both sides of
+    a stretched image are resized to the frame, so the shorter one has to have enough pixels.
+    """
+    resized = min(size) if resize == "stretch" else max(size)
+    scales = (s for s in _SCALES if resized >= s * _SMALLEST_RESIZED_SIDE and min(size) >= s * _SMALLEST_SIDE)
     return next(itertools.chain(scales, [1]))

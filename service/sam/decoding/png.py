@@ -10,24 +10,26 @@ from service.sam.decoding.orientation import turned_upright
 from service.sam.decoding.png_chunks import GREY, GREY_ALPHA, PngPixels, png_pixels
 from service.sam.decoding.sample_levels import grey_levels, level_range, with_options
 from service.sam.decoding.transparency import bands, on_white, to_rgb, whiten_colour
+from service.sam.image_guards import ImageLimits, check_shape
 
 # Samples whose high bytes are all smaller are below a quarter of white, so that `level_range` may stretch them.
 _DARK_HIGH_BYTE = 64
 
 
-def read_png(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def read_png(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     """Return the image, or the first frame of an animation, upright and on white.
 
     Args:
         data: The file.
-        max_pixels: Largest number of pixels.
+        limits: Sizes that the model takes.
         options: How the samples are read.
 
     Raises:
         UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
         InvalidRequest: A band that was asked for does not exist.
     """
-    png = png_pixels(data, max_pixels)
+    png = png_pixels(data, limits.max_pixels)
+    check_shape(png.size, limits)
     with Image.open(joined_file(png.parts), formats=["PNG"]) as image:
         image.load()
         page, levels = _rgb(image, png, options)

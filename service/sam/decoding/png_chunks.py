@@ -13,7 +13,7 @@ from typing import Final
 
 from service.errors import UndecodableImage
 from service.sam.decoding.orientation import exif_orientation
-from service.sam.image_guards import check_size
+from service.sam.image_guards import check_pixels
 from service.sam.transforms import Size
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -79,7 +79,7 @@ def png_pixels(data: bytes, max_pixels: int) -> PngPixels:
         max_pixels: Largest number of pixels.
 
     Raises:
-        UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+        UndecodableImage, ImageTooLarge: The image cannot be used.
     """
     chunks = _chunks(data)
     header = next(chunks, None)
@@ -88,7 +88,7 @@ def png_pixels(data: bytes, max_pixels: int) -> PngPixels:
     _check_critical(header)
     width, height, depth, kind, *_ = _HEADER.unpack(header.content)
     size = height, width
-    check_size(size, max_pixels)
+    check_pixels(size, max_pixels)
     found, pixels = _before_pixels(chunks)
     end, after = _end_of_pixels(pixels, chunks)
     frame = _Frame((0, 0), size, [memoryview(data)[pixels.start : end]])

@@ -19,7 +19,7 @@ from service.sam.decoding.tiff_directory import STRIP_OFFSETS, TILE_OFFSETS, Dir
 from service.sam.decoding.tiff_layout import ASSOCIATED, GREY, NEGATIVE_GREY, Layout, check_meaning, layout_of
 from service.sam.decoding.tiff_samples import read_samples
 from service.sam.decoding.transparency import on_white
-from service.sam.image_guards import check_pieces, check_size
+from service.sam.image_guards import ImageLimits, check_pieces, check_size
 
 # Some programs say of any fourth band that it is opacity, near infrared for instance. In a mask of opacity most samples
 # that are not 0 are opaque.
@@ -27,12 +27,12 @@ _OPAQUE_SHARE: Final = 0.5
 _BLOCK_ROWS: Final = 256
 
 
-def read_tiff(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImage:
+def read_tiff(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:
     """Return the image at full resolution, upright, in RGB on white.
 
     Args:
         data: The file.
-        max_pixels: Largest number of pixels.
+        limits: Sizes that the model takes.
         options: How the samples are read.
 
     Raises:
@@ -40,8 +40,8 @@ def read_tiff(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
         InvalidRequest: A band that was asked for does not exist.
     """
     directory = image_directory(data)
-    layout = layout_of(directory, max_pixels)
-    check_size(layout.size, max_pixels)
+    layout = layout_of(directory, limits.max_pixels)
+    check_size(layout.size, limits)
     check_pieces(max(directory.count(STRIP_OFFSETS), directory.count(TILE_OFFSETS)))
     check_meaning(layout, options)
     if options.bands is not None:
@@ -51,7 +51,7 @@ def read_tiff(data: bytes, max_pixels: int, options: ReadOptions) -> DecodedImag
     if layout.is_for_pillow and not is_stored:
         image, levels = _by_pillow(directory, layout, options)
     else:
-        image, levels = _by_samples(directory, layout, options, max_pixels)
+        image, levels = _by_samples(directory, layout, options, limits.max_pixels)
     return turned_upright(image, layout.orientation, levels=levels)
 
 
