@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.native_builds import build_in_use, runnable_levels
 from support.random_model import random_model
 
 import service.native
@@ -47,22 +48,13 @@ def parameters(model) -> dict[str, NDArray[np.float32]]:
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def runnable() -> list[str]:
-    levels = ("x86-64-v4", "x86-64-v3")
-    best = best_level()
-    return [] if best is None else list(levels[levels.index(best) :])
-
-
-@pytest.fixture(scope="module", params=runnable())
+@pytest.fixture(scope="module", params=runnable_levels())
 def decoder(request, parameters) -> Iterator[NativeDecoder]:
     """A decoder of every build, not only of the best one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service.native, "_LEVELS", (request.param,))
-        service.native._find.cache_clear()
+    with build_in_use(request.param):
         decoder = NativeDecoder(parameters, norm_epsilon=EPSILON, threads=THREADS)
         assert decoder.level == request.param
         yield decoder
-    service.native._find.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 /* SAM's two-way decoder (docs/explanation/model.md, section 3) in four passes over the 4096 image tokens, and that of
- * SAM 2 (docs/explanation/sam2.md).
+ * SAM 2 (docs/explanation/sam2.md, section "Decoder").
  *
  * A graph runtime reads the image tokens from memory for each of some forty operations. Here a block of tokens goes
  * through as many operations as possible while it stays in the cache. Three times the prompt tokens need a sum over all
@@ -127,7 +127,8 @@ int edgesam_needs_maps(const edgesam_decoder *d)
     return d->parameters.is_sam2;
 }
 
-void edgesam_prepare(edgesam_decoder *d, edgesam_numbers tokens, int threads, float *keys, float *keys0, float *queries0)
+void edgesam_prepare(edgesam_decoder *d, edgesam_numbers tokens, int threads, float *keys, float *keys0,
+                     float *queries0)
 {
     prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->pool, threads);
 }
@@ -147,7 +148,7 @@ static void score_stability(const scratch *s, float *stability)
 }
 
 /* The stability of output 0 at ±0.05, by which SAM 2's rule decides about a single mask; 1 where no pixel is above
- * -0.05 (docs/explanation/sam2.md). */
+ * -0.05 (docs/explanation/sam2.md, section "Decoder"). */
 static float narrow_stability_of(const scratch *s)
 {
     int sure = 0, likely = 0;

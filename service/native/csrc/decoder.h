@@ -33,7 +33,7 @@ typedef struct {
 } edgesam_states;
 
 /* The high-resolution maps of one image, which SAM 2's decoder adds to the upscaled image tokens
- * (docs/explanation/sam2.md). Without maps all pointers are NULL. */
+ * (docs/explanation/sam2.md, section "Decoder"). Without maps all pointers are NULL. */
 typedef struct {
     edgesam_numbers s1; /* (4096, dy, dx, 64) */
     edgesam_numbers s0; /* (4096, dy, dx, 32, dy, dx): the last two within a coarse pixel */
@@ -55,7 +55,8 @@ typedef struct {
 typedef struct edgesam_decoder edgesam_decoder;
 
 /* Copies the parameters out of `tensors` and starts `threads` - 1 helper threads. Parameters with an object score token
- * are those of SAM 2. `norm_epsilon` is the epsilon of the transformer's layer norms. On failure it returns NULL and writes the reason to `error` (at least 256 bytes). */
+ * are those of SAM 2. `norm_epsilon` is the epsilon of the transformer's layer norms. On failure it returns NULL and
+ * writes the reason to `error` (at least 256 bytes). */
 EDGESAM_API edgesam_decoder *edgesam_decoder_create(const edgesam_tensor *tensors, int count, float norm_epsilon,
                                                     int threads, char *error);
 
@@ -64,13 +65,14 @@ EDGESAM_API void edgesam_decoder_free(edgesam_decoder *);
 /* Whether the decoder is one of SAM 2: it needs maps, and it writes the narrow stability. */
 EDGESAM_API int edgesam_needs_maps(const edgesam_decoder *);
 
-/* Computes the part that depends on the image alone, without a mask prompt: keys, keys0 and queries0 of one
- * state. The tokens are (4096, 256). */
+/* Computes the part that depends on the image alone, without a mask prompt: keys, keys0 and queries0 of one state. The
+ * tokens are (4096, 256). */
 EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_numbers tokens, int threads, float *keys, float *keys0,
                                  float *queries0);
 
-/* Decodes prompts on at most `threads` threads. All of them use the same maps, also on the states of several masks. The result for a prompt is the same, bit for bit, for any number of
- * threads and any other prompts. Several threads may call it at the same time.
+/* Decodes prompts on at most `threads` threads. All prompts use the same maps, also on states of several masks. The
+ * result for a prompt is the same, bit for bit, for any number of threads and any other prompts. Several threads may
+ * call it at the same time.
  *
  * Returns 0, -1 when memory runs out, or -2 for too many points, an unknown label, or maps that are missing or not
  * needed. */

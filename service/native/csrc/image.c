@@ -173,7 +173,8 @@ static void pass_2_chunk(void *context, int chunk)
     }
 }
 
-/* The first upscaling of a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). SAM 2 adds s1 before the norm. */
+/* The first upscaling of a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). SAM 2 adds s1 before the
+ * norm. */
 static void upscale_once(const decode_context *ctx, int block, workspace *w, float *coarse)
 {
     float *raw = w->positioned; /* not needed any more */

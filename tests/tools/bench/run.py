@@ -18,6 +18,7 @@ from tools.bench.sections import (
     memory,
     peer,
     replicas,
+    sam2,
     start,
     tiers,
     training,
@@ -28,6 +29,7 @@ from tools.bench.workbench import Workbench
 # `memory` comes before sections that fill the memory tier. Sections that start more processes come last.
 SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "graphs": graphs.measure,
+    "sam2": sam2.measure,
     "training": training.measure,
     "memory": memory.measure,
     "click": click.measure,

@@ -41,6 +41,10 @@ TARGETS = (
         "`prepare` ÷ decoding one point (1 thread and all, the worse)",
         0.4, False, "", ("graphs.prepare_share_one", "graphs.prepare_share_all"),
     ),
+    Target(
+        "decoding one point with EdgeTAM, float16 maps ÷ with EdgeSAM (1 thread and all, the worse)",
+        1.25, False, "", ("sam2.click_ratio_one", "sam2.click_ratio_all"),
+    ),
     Target("`prepare` runs in clicks on an image in memory", 0.0, False, "", ("click.prepares",)),
     Target("a click of one client at 2 MP, run lengths, beyond the decoder call", 2.5, False, "ms",
            ("click.medium_over_ms",)),
