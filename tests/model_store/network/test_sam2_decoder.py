@@ -1,17 +1,13 @@
 """SAM 2's prompt encoder and mask decoder in torch answer as the official ones."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
 import torch
 from support.official_reference import assert_masks_agree, assert_stats_agree
+from support.sam2_decoding import decode_case, encode_prompts
 from support.sam2_model import with_sam2_decoder
-from support.sam2_reference import CASES, COMMITTED_CASES, COMMITTED_NAMES, DECODER_NAMES, Case, open_sam2
-from support.sam_family_reference import mask_prompt
+from support.sam2_reference import CASES, COMMITTED_CASES, COMMITTED_NAMES, DECODER_NAMES, open_sam2
 
-from model_store.network.encoders.image_encoder import HighResTensors
-from model_store.network.mask_decoder import DecodedPrompts
 from model_store.network.model import PromptableModel, build_model
 
 LOGITS_TOLERANCE = 5e-5
@@ -28,34 +24,13 @@ def models() -> dict[str, PromptableModel]:
     return {name: with_sam2_decoder(build_model("edgetam"), name) for name in DECODER_NAMES}
 
 
-@torch.inference_mode()
-def encode_prompts(model: PromptableModel, case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sparse and the dense prompts of a case."""
-    given = {key: torch.from_numpy(case.expected[key]) for key in ("points", "labels", "boxes") if key in case.expected}
-    points = (given["points"], given["labels"]) if "points" in given else None
-    boxes = given["boxes"].reshape(-1, 4) if "boxes" in given else None
-    masks = torch.from_numpy(mask_prompt())[None, None] if case.expected["has_mask"] else None
-    sparse: torch.Tensor
-    dense: torch.Tensor
-    sparse, dense = model.prompt_encoder(points, boxes, masks)
-    return sparse, dense
-
-
-@torch.inference_mode()
-def decode(model: PromptableModel, maps: Mapping[str, np.ndarray], case: Case, count: int = 4) -> DecodedPrompts:
-    embedding, s1, s0 = (torch.from_numpy(maps[name]) for name in ("embedding", "high_res_s1", "high_res_s0"))
-    code = model.prompt_encoder.dense_positional_code()
-    sparse, dense = encode_prompts(model, case)
-    return model.mask_decoder.decode(embedding, code, sparse, dense, count, high_res=HighResTensors(s1, s0))
-
-
 @pytest.mark.parametrize(("part", "name"), EVERY_MODEL)
 def test_all_masks_and_scores_agree(part, name, models):
     reference = open_sam2(name, part)
     compared = set()
 
     for case in reference.cases():
-        decoded = decode(models[name], reference.maps, case)
+        decoded = decode_case(models[name], reference.maps, case)
 
         logits, expected = decoded.mask_logits.numpy(), case.expected
         assert decoded.object_scores is not None
@@ -96,7 +71,7 @@ def test_fewer_masks_are_a_part_of_all(count, chosen, models):
     reference = open_sam2("edgetam", "committed")
     case = next(reference.cases())
 
-    some, every = (decode(models["edgetam"], reference.maps, case, number) for number in (count, 4))
+    some, every = (decode_case(models["edgetam"], reference.maps, case, number) for number in (count, 4))
 
     assert some.mask_logits.shape == (1, count, 256, 256)
     torch.testing.assert_close(some.mask_logits, every.mask_logits[:, chosen], rtol=0, atol=1e-5)
