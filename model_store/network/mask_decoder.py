@@ -96,9 +96,7 @@ class MaskDecoder(nn.Module):
         high_res: HighResTensors | None = None,
     ) -> DecodedPrompts:
         """Decode P prompts to everything that the decoder predicts; see `forward` for arguments and errors."""
-        if num_multimask_outputs not in _SELECTION:
-            raise ValueError(f"num_multimask_outputs is 1, 3 or 4, not {num_multimask_outputs}.")
-        selected = _SELECTION[num_multimask_outputs]
+        selected = selected_masks(num_multimask_outputs)
         prompts = sparse.shape[0]
         own_tokens = self.own_tokens().unsqueeze(0).expand(prompts, -1, -1)
         image = image_embedding + dense  # (P, 256, G, G)
@@ -154,6 +152,17 @@ class MLP(nn.Module):
             x = functional.relu(layer(x))
         y: Tensor = self.layers[-1](x)
         return y
+
+
+def selected_masks(num_multimask_outputs: int) -> slice:
+    """Return which outputs a number of masks means: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
+
+    Raises:
+        ValueError: It is another number.
+    """
+    if num_multimask_outputs not in _SELECTION:
+        raise ValueError(f"num_multimask_outputs is 1, 3 or 4, not {num_multimask_outputs}.")
+    return _SELECTION[num_multimask_outputs]
 
 
 def stability_score(mask_logits: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The reference predictor in PyTorch, end to end: from an image and a prompt to masks of the image's size.
 
-Source: docs/explanation/model.md, section 1.
+Source: docs/explanation/model.md, section 1; docs/explanation/sam2.md.
 
 It is slow and plain on purpose: tests compare the service with it.
 """
@@ -13,24 +13,34 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from model_store.network.encoders.image_encoder import EncodedImage
 from model_store.network.frames import frame
-from model_store.network.mask_decoder import MASKS, stability_score
+from model_store.network.mask_decoder import MASKS, DecodedPrompts, selected_masks, stability_score
 from model_store.network.model import PromptableModel
+from model_store.network.single_mask import single_mask
 from service.sam.frame import Frame
-from service.sam.transforms import FRAME_SIZE, Size, input_size, points_to_frame
+from service.sam.transforms import FRAME_SIZE, input_size, points_to_frame
+
+LOGITS_LIMIT = 32.0
+"""Largest magnitude of the logits that SAM 2's family hands back as a later mask prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImage:
-    """The embedding of one image.
+    """Everything that the decoder reads of one image.
 
     Attributes:
-        embedding: Image embedding, (1, 256, 64, 64).
-        original_size: Height and width of the image, in pixels.
+        encoded: Maps of the image, each with B = 1.
+        frame: The image in the frame of prompts and masks.
     """
 
-    embedding: Tensor
-    original_size: Size
+    encoded: EncodedImage
+    frame: Frame
+
+    @property
+    def embedding(self) -> Tensor:
+        """Image embedding, (1, 256, 64, 64)."""
+        return self.encoded.embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +49,17 @@ class Prediction:
 
     Attributes:
         logits: Logits at the size of the image, (C, H, W); the mask is where they are above 0.
-        mask_logits: Logits of the decoder, (C, 256, 256), usable as a mask prompt.
-        iou_predictions: Predicted IoUs, (C,), not bounded.
-        stability: Stability scores of ``mask_logits``, (C,), 0..1.
+        mask_logits: Logits of the decoder, (C, 256, 256), usable as a mask prompt; limited to ±32 in SAM 2's family.
+        iou_predictions: Predicted IoUs, (C,), bounded to 0..1 only in SAM 2's family.
+        stability: Stability scores of the logits of the decoder, (C,), 0..1.
+        object_score: Logit that there is an object at the prompt; None for SAM's family, whose decoder has none.
     """
 
     logits: NDArray[np.float32]
     mask_logits: NDArray[np.float32]
     iou_predictions: NDArray[np.float32]
     stability: NDArray[np.float32]
+    object_score: float | None = None
 
     @property
     def masks(self) -> NDArray[np.bool_]:
@@ -74,8 +86,9 @@ class TorchPredictor:
     def embed(self, image: NDArray[np.uint8]) -> EmbeddedImage:
         """Embed an image, (H, W, 3) RGB."""
         height, width, _ = image.shape
-        pixels = frame(image, self._model.image_size).to(self._device)
-        return EmbeddedImage(self._model.image_encoder(pixels), (height, width))
+        resize = self._model.architecture.resize
+        pixels = frame(image, self._model.image_size, resize).to(self._device)
+        return EmbeddedImage(self._model.image_encoder.encode(pixels), Frame((height, width), resize))
 
     @torch.inference_mode()
     def predict(
@@ -96,15 +109,34 @@ class TorchPredictor:
             labels: Labels of the points, (N,): 1 positive, 0 negative, -1 padding, -2 ignored.
             box: Box as x0, y0, x1, y1 in pixels of the image, (4,).
             mask_logits: Mask logits of an earlier prediction, (256, 256).
-            num_multimask_outputs: Number of masks: 1 for mask 0, 3 for masks 1 to 3, 4 for all.
+            num_multimask_outputs: Number of masks: 3 for masks 1 to 3, 4 for all, 1 for the one of a prompt that means
+                one object. That is mask 0, in SAM 2's family `single_mask`.
 
         Raises:
-            ValueError: There are points without labels or labels without points.
+            ValueError: There are points without labels or labels without points, or ``num_multimask_outputs`` is
+                another number.
         """
         if (points is None) != (labels is None):
             raise ValueError("Points and labels come together.")
-        size = embedded.original_size
-        frame_of_image = Frame(size)
+        sparse, dense = self._prompt(embedded.frame, points, labels, box, mask_logits)
+        decoded = self._model.mask_decoder.decode(
+            embedded.encoded.embedding,
+            self._model.prompt_encoder.dense_positional_code(),
+            sparse,
+            dense,
+            high_res=embedded.encoded.high_res,
+        )
+        return self._prediction(decoded, embedded.frame, self._chosen(decoded, num_multimask_outputs))
+
+    def _prompt(
+        self,
+        frame_of_image: Frame,
+        points: ArrayLike | None,
+        labels: ArrayLike | None,
+        box: ArrayLike | None,
+        mask_logits: ArrayLike | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sparse and the dense prompt of `predict`'s arguments, with P = 1."""
         point_tensors = None
         if points is not None:
             coords = points_to_frame(points, frame_of_image)
@@ -114,20 +146,26 @@ class TorchPredictor:
             corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
             boxes = self._tensor(points_to_frame(corners, frame_of_image)).reshape(1, 4)
         masks = None if mask_logits is None else self._tensor(mask_logits)[None, None]
+        prompt: tuple[Tensor, Tensor] = self._model.prompt_encoder(point_tensors, boxes, masks)
+        return prompt
 
-        sparse, dense = self._model.prompt_encoder(point_tensors, boxes, masks)
-        low_res, iou_predictions = self._model.mask_decoder(
-            embedded.embedding,
-            self._model.prompt_encoder.dense_positional_code(),
-            sparse,
-            dense,
-            num_multimask_outputs,
-        )
+    def _chosen(self, decoded: DecodedPrompts, count: int) -> slice:
+        """Return which outputs a prompt gets that wants `count` masks."""
+        if count != 1:
+            return selected_masks(count)
+        (only,) = single_mask(decoded.mask_logits, decoded.iou_predictions, self._model.architecture.fallback).tolist()
+        return slice(only, only + 1)
+
+    def _prediction(self, decoded: DecodedPrompts, frame_of_image: Frame, chosen: slice) -> Prediction:
+        logits = decoded.mask_logits[:, chosen]
+        is_limited = self._model.architecture.mask_decoder == "sam2"
+        handed_back = logits.clamp(-LOGITS_LIMIT, LOGITS_LIMIT) if is_limited else logits
         return Prediction(
-            logits=upsample_logits(low_res, size)[0].cpu().numpy(),
-            mask_logits=low_res[0].cpu().numpy(),
-            iou_predictions=iou_predictions[0].cpu().numpy(),
-            stability=stability_score(low_res)[0].cpu().numpy(),
+            logits=upsample_logits(logits, frame_of_image)[0].cpu().numpy(),
+            mask_logits=handed_back[0].cpu().numpy(),
+            iou_predictions=decoded.iou_predictions[0, chosen].cpu().numpy(),
+            stability=stability_score(logits)[0].cpu().numpy(),
+            object_score=None if decoded.object_scores is None else decoded.object_scores.item(),
         )
 
     @property
@@ -138,17 +176,22 @@ class TorchPredictor:
         return torch.as_tensor(np.asarray(values, dtype=np.float32), device=self._device)
 
 
-def upsample_logits(mask_logits: Tensor, original_size: Size, frame_size: int = FRAME_SIZE) -> Tensor:
-    """Return mask logits at the size of the image, by the two bilinear steps of docs/explanation/model.md, section 1.4.
+def upsample_logits(mask_logits: Tensor, frame_of_image: Frame) -> Tensor:
+    """Return mask logits at the size of the image.
+
+    Those of a letterboxed image are enlarged in the two bilinear steps of docs/explanation/model.md, section 1.4, those
+    of a stretched one in one step: docs/explanation/sam2.md, section "Images in, masks out".
 
     Args:
         mask_logits: Logits of the decoder, (P, C, h, w).
-        original_size: Height and width of the image, in pixels.
-        frame_size: Side of the frame, in pixels.
+        frame_of_image: The image in the frame of prompts and masks.
 
     Returns:
         (P, C, H, W).
     """
-    height, width = input_size(original_size, frame_size)
-    logits = functional.interpolate(mask_logits, (frame_size, frame_size), mode="bilinear", align_corners=False)
-    return functional.interpolate(logits[..., :height, :width], original_size, mode="bilinear", align_corners=False)
+    size = frame_of_image.size
+    if frame_of_image.resize == "stretch":
+        return functional.interpolate(mask_logits, size, mode="bilinear", align_corners=False)
+    height, width = input_size(size)
+    logits = functional.interpolate(mask_logits, (FRAME_SIZE, FRAME_SIZE), mode="bilinear", align_corners=False)
+    return functional.interpolate(logits[..., :height, :width], size, mode="bilinear", align_corners=False)

@@ -71,11 +71,12 @@ class PromptEncoder(nn.Module):
         """
         tokens = []
         if points is not None:
-            tokens.append(self._point_tokens(*points))
+            coords, labels = points if boxes is not None else _with_padding_point(*points)
+            tokens.append(self._point_tokens(coords, labels))
         if boxes is not None:
             tokens.append(self._box_tokens(boxes, box_labels))
-        if tokens and (boxes is None or self.pads_boxes):
-            tokens.append(self.not_a_point_embed.weight.expand(tokens[0].shape[0], 1, -1))
+            if self.pads_boxes:
+                tokens.append(self.not_a_point_embed.weight.expand(boxes.shape[0], 1, -1))
         if tokens:
             sparse = torch.cat(tokens, dim=1)
         else:
@@ -147,3 +148,9 @@ class PositionalCode(nn.Module):
         """(..., 2) as (x, y) -> (..., 2 * features)."""
         angles = 2 * math.pi * ((2 * positions - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
+
+
+def _with_padding_point(coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    prompts = coords.shape[0]
+    coords = torch.cat([coords, coords.new_zeros(prompts, 1, 2)], dim=1)
+    return coords, torch.cat([labels, labels.new_full((prompts, 1), PADDING)], dim=1)

@@ -34,13 +34,16 @@ class Case:
 
     Attributes:
         name: Name of the case.
-        prompts: P prompts in the frame of 1024 pixels.
-        expected: Arrays of the case by their names.
+        expected: Arrays of the case by their names, its prompts among them.
     """
 
     name: str
-    prompts: list[Prompt]
     expected: Mapping[str, np.ndarray]
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The P prompts in the frame of 1024 pixels. Those of "outside" cannot be given: one point has the label -1."""
+        return list(_prompts(self.expected))
 
 
 class SAM2Reference:
@@ -63,8 +66,7 @@ class SAM2Reference:
     def cases(self) -> Iterator[Case]:
         """Return the cases of the decoder."""
         for name in map(str, self.arrays["case_names"]):
-            arrays = self._of(f"case/{name}")
-            yield Case(name, list(_prompts(arrays)), arrays)
+            yield Case(name, self._of(f"case/{name}"))
 
     def calls(self) -> tuple[str, ...]:
         """Return the names of the predictor's calls."""

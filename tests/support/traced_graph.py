@@ -5,6 +5,7 @@ And what ONNX Runtime makes of them.
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -12,20 +13,23 @@ import onnxruntime
 import torch
 
 
-def write_traced(module: torch.nn.Module, example: torch.Tensor, path: Path, *, opset: int = 17) -> onnx.ModelProto:
-    """Write the graph of a module with the input `x` and the output `y`, and return it.
+def write_traced(
+    module: torch.nn.Module, example: torch.Tensor, path: Path, *, opset: int = 17, outputs: Sequence[str] = ("y",)
+) -> onnx.ModelProto:
+    """Write the graph of a module with the input `x`, and return it.
 
     Args:
-        module: Module of one input and one output.
+        module: Module of one input.
         example: Input, (B, ...).
         path: File to write.
         opset: ONNX opset of the graph.
+        outputs: Names of the module's outputs.
     """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracing exporter is deprecated, and shapes are constants on purpose
         torch.onnx.export(
-            module.eval(), (example,), str(path), input_names=["x"], output_names=["y"], opset_version=opset,
-            dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}}, do_constant_folding=False, dynamo=False,
+            module.eval(), (example,), str(path), input_names=["x"], output_names=list(outputs), opset_version=opset,
+            dynamic_axes={name: {0: "batch"} for name in ["x", *outputs]}, do_constant_folding=False, dynamo=False,
         )  # fmt: skip
     return onnx.load(str(path))
 

@@ -21,6 +21,7 @@ from model_store.evaluation.instances import (
 from model_store.evaluation.metrics import boundary_iou, calibration, iou, pieces, size_class
 from model_store.network.predictor import upsample_logits
 from model_store.training.data.annotations import MaskRecord
+from service.sam.frame import Frame
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
 from service.sam.transforms import input_size
 
@@ -63,7 +64,7 @@ def test_the_truth_is_resized_to_the_frame_and_back_as_in_torch(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_logits_are_resized_to_the_photo_as_in_torch(size):
     logits = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
-    expected = upsample_logits(torch.from_numpy(logits)[None, None], size)[0, 0].numpy()
+    expected = upsample_logits(torch.from_numpy(logits)[None, None], Frame(size))[0, 0].numpy()
 
     mask = image_mask(logits, size)
 
