@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from model_store.program import store_command
-from model_store.published import PUBLISHED, PublishedModel, Quality, known_licence, published_with_hash
+from model_store.published import PUBLISHED, known_licence, published_with_hash
+from model_store.published_model import PublishedModel, Quality
 from model_store.timings import Timings, stored_timings
 from service.licences import allows_commercial_use
 
@@ -70,6 +71,7 @@ class CatalogEntry:
         command: Command that makes the model ready to serve; empty for an installed one.
         is_size_exact: Whether `size_bytes` is exact.
         is_hash_needed: Whether the user has to state the SHA-256, since none is published.
+        is_hash_copied: Whether the SHA-256 in the catalogue is that of copies by others, not one of the authors.
     """
 
     name: str
@@ -89,6 +91,7 @@ class CatalogEntry:
     command: str = ""
     is_size_exact: bool = True
     is_hash_needed: bool = False
+    is_hash_copied: bool = False
 
     @property
     def is_here(self) -> bool:
@@ -231,6 +234,7 @@ def _absent_entry(model: PublishedModel, models_directory: Path) -> CatalogEntry
         command=fetch_command(model),
         is_size_exact=model.size_bytes is not None,
         is_hash_needed=model.sha256 is None,
+        is_hash_copied=model.sha256_origin == "copies",
     )
 
 

@@ -23,7 +23,16 @@ RETRY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class FetchError(ModelStoreError):
-    """No mirror sent the file; the message names each mirror and its reason."""
+    """No mirror sent the file; the message names each mirror and its reason.
+
+    Args:
+        message: The message.
+        is_other_file: Whether a mirror has a file of that name whose length or SHA-256 is another one.
+    """
+
+    def __init__(self, message: str, *, is_other_file: bool = False) -> None:
+        super().__init__(message)
+        self.is_other_file = is_other_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,10 @@ class _MirrorError(Exception):
     """The mirror does not have the file; another attempt is useless."""
 
 
+class _OtherFileError(_MirrorError):
+    """The mirror has another file of that name."""
+
+
 class _InterruptedError(Exception):
     """The transfer was interrupted; another attempt may succeed."""
 
@@ -142,6 +155,7 @@ class _InterruptedError(Exception):
 def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: OnNotice) -> None:
     """Complete the partial download from the first mirror that can; raise FetchError when none can."""
     reasons: dict[str, str] = {}
+    is_other_file = False
     for round_number in range(transfer.limits.rounds):
         if round_number:
             time.sleep(transfer.limits.backoff_s * 2 ** (round_number - 1))
@@ -151,6 +165,7 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
             except _MirrorError as error:
                 urls.remove(url)
                 reasons[url] = str(error)
+                is_other_file |= isinstance(error, _OtherFileError)
             except _InterruptedError as error:
                 reasons[url] = str(error)
             else:
@@ -163,7 +178,7 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
     kept = transfer.partial.size_bytes()
     whole = "" if transfer.size_bytes is None else f" of {transfer.size_bytes}"
     rest = f" ({kept}{whole} bytes are kept; the same command resumes from there)" if kept else ""
-    raise FetchError(f"could not fetch {name}: {tried}{rest}")
+    raise FetchError(f"could not fetch {name}: {tried}{rest}", is_other_file=is_other_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +259,9 @@ class _Transfer:
             raise _MirrorError("the server sent a different range than the requested one")
         stated = int(total) if total.isdecimal() and len(total) <= _MAX_LENGTH_DIGITS else None
         if stated is not None and stated != (self.size_bytes or stated):
-            raise _MirrorError(f"the file there has {total} bytes, {self.size_bytes} were expected")
+            raise _OtherFileError(f"the file there has {total} bytes, {self.size_bytes} were expected")
         if stated is not None and stated > self.max_bytes:
-            raise _MirrorError(f"the file there has {total} bytes, at most {self.max_bytes} were expected")
+            raise _OtherFileError(f"the file there has {total} bytes, at most {self.max_bytes} were expected")
         return self.size_bytes or stated
 
     def _receive_body(self, response: httpx.Response, total: int | None) -> None:
@@ -262,7 +277,7 @@ class _Transfer:
         for chunk in response.iter_raw():
             if position + len(chunk) > (total or self.max_bytes):
                 self.partial.clear()
-                raise _MirrorError(f"the body is longer than the expected {total or self.max_bytes} bytes")
+                raise _OtherFileError(f"the body is longer than the expected {total or self.max_bytes} bytes")
             self.partial.append(chunk)
             position += len(chunk)
             self.on_progress(position, total)
@@ -281,7 +296,7 @@ class _Transfer:
         self.partial.clear()
         reason = f"wrong SHA-256: expected {self.sha256}, got {actual}; the file was removed"
         # The first bytes may be of another mirror: only a complete transfer shows that this mirror is wrong.
-        raise _InterruptedError(reason) if resumed else _MirrorError(reason)
+        raise _InterruptedError(reason) if resumed else _OtherFileError(reason)
 
 
 def _url_problem(url: httpx.URL | str) -> str | None:

@@ -24,7 +24,7 @@ from model_store.options import (
     WeightsOption,
 )
 from model_store.program import store_command
-from model_store.published import PublishedModel
+from model_store.published_model import PublishedModel
 
 _SHA256_DIGITS = 64
 
@@ -68,7 +68,7 @@ def fetch(
 
     [bold]Examples[/bold]
 
-    python -m model_store fetch efficientvit-sam-l0
+    python -m model_store fetch edgetam
 
     python -m model_store fetch edge-sam --accept-licence
 
@@ -169,10 +169,22 @@ def download(model: PublishedModel, models_dir: Path, source: Source) -> Path:
     except downloads.FetchError as error:
         # Without a published hash, `import` cannot recognise the file, and its keys may be those of another model.
         architecture = "" if model.sha256 else f" --architecture {model.architecture}"
+        doubt = _hash_doubt(model) if error.is_other_file and is_published_file else ""
         raise ModelStoreError(
-            f"{error}. If you have a file that you trust, make a model of it: "
+            f"{error}. {doubt}If you have a file that you trust, make a model of it: "
             f'{store_command()} import FILE --name {model.name} --licence "{model.licence.title}"{architecture}'
         ) from error
+
+
+def _hash_doubt(model: PublishedModel) -> str:
+    """Return sentences about a catalogue's hash that a file differs from; empty for one that the authors publish."""
+    if model.sha256_origin != "copies":
+        return f"Origin of the expected SHA-256: {model.sha256_source}. "
+    return (
+        f"The authors of {model.name} publish no SHA-256; the expected one and the length are those of "
+        f"{model.sha256_source}. So the authors' own file may differ. If this one is from {model.card}, please report "
+        "its SHA-256 to this project, and pass it with --sha256 only if you trust the file. "
+    )
 
 
 def _expected_sha256(model: PublishedModel, source: Source) -> str:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from model_store.catalog import UsageError
-from model_store.published import PublishedModel
+from model_store.published_model import PublishedModel
 from model_store.terminal import print_note
 
 

@@ -1,7 +1,7 @@
 """The table of `list`: one line of figures for each model and one of words, readable at 80 columns."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +11,19 @@ from rich.text import Text
 from model_store import terminal
 from model_store.catalog import CatalogEntry
 from model_store.program import program, store_command
-from model_store.published import COCO_AP, COCO_BOX_MIOU, Quality
+from model_store.published_model import COCO_AP, COCO_BOX_MIOU, SA_23_ONE_CLICK, Quality
 
-_HEADER: Final = ("model", "size", "commercial use", "COCO AP", "mIoU", "encode", "click")
+_HEADER: Final = ("model", "size", "commercial use", "quality", "encode", "click")
 _GAP: Final = "  "
 _MEASURED_BOX_MIOU: Final = "miou_box"  # in manifests, 0..1
+# Short name and factor of each measure. Figures of different measures cannot be compared, so the table names them.
+_MEASURES: Final[Mapping[str, tuple[str, float]]] = {
+    COCO_AP: ("AP", 1.0),
+    COCO_BOX_MIOU: ("box", 1.0),
+    _MEASURED_BOX_MIOU: ("box", 100.0),
+    SA_23_ONE_CLICK: ("click", 1.0),
+}
+_COPIED_HASH: Final = " *"
 _MEGABYTE: Final = 1e6
 _GIGABYTE: Final = 1e9
 
@@ -33,7 +41,9 @@ def print_catalog(entries: Sequence[CatalogEntry]) -> None:
     console = terminal.stdout()
     sources: list[str] = []
     rows = [_Row(entry, _cells(entry, sources)) for entry in entries]
-    widths = [max(len(line[column]) for line in (_HEADER, *(row.cells for row in rows))) for column in range(7)]
+    widths = [
+        max(len(line[column]) for line in (_HEADER, *(row.cells for row in rows))) for column in range(len(_HEADER))
+    ]
     longest_command = max(len(entry.command) for entry in entries)
     is_wide = console.width >= sum(widths) + len(_GAP) * len(widths) + longest_command
     console.print(Text(_line(_HEADER, widths), style="bold"))
@@ -75,11 +85,10 @@ def _cells(entry: CatalogEntry, sources: list[str]) -> tuple[str, ...]:
     """Return the cells of a line. New sources of figures are appended to `sources`."""
     timings = entry.timings
     return (
-        entry.name,
+        entry.name + (_COPIED_HASH if entry.is_hash_copied else ""),
         ("" if entry.is_size_exact else "~") + _size(entry.size_bytes),
         _use(entry),
-        _figure(entry.quality, {COCO_AP: 1.0}, sources),
-        _figure(entry.quality, {COCO_BOX_MIOU: 1.0, _MEASURED_BOX_MIOU: 100.0}, sources),
+        _figure(entry.quality, sources),
         "-" if timings is None else _seconds(timings.encode_s),
         "-" if timings is None else f"{timings.click_s * 1e3:.0f} ms",
     )
@@ -90,14 +99,15 @@ def _use(entry: CatalogEntry) -> str:
     return f"{allowed}, {entry.licence_label}" if entry.licence_label else allowed
 
 
-def _figure(quality: Sequence[Quality], factors: dict[str, float], sources: list[str]) -> str:
-    """Return the first figure of these measures in percent, with the letter of its source."""
-    figure = next((figure for figure in quality if figure.measure in factors), None)
+def _figure(quality: Sequence[Quality], sources: list[str]) -> str:
+    """Return the first figure of a known measure in percent, with the names of the measure and of its source."""
+    figure = next((figure for figure in quality if figure.measure in _MEASURES), None)
     if figure is None:
         return "-"
     if figure.source not in sources:
         sources.append(figure.source)
-    return f"{figure.value * factors[figure.measure]:.1f} {_letter(sources.index(figure.source))}"
+    name, factor = _MEASURES[figure.measure]
+    return f"{name} {figure.value * factor:.1f} {_letter(sources.index(figure.source))}"
 
 
 def _letter(number: int) -> str:
@@ -135,11 +145,13 @@ def _words(entry: CatalogEntry, *, is_wide: bool) -> list[tuple[str, str]]:
 def _footnotes(entries: Sequence[CatalogEntry], sources: Sequence[str]) -> list[str]:
     """Return the lines that say what the figures mean and where they come from."""
     notes = [
-        "COCO AP: boxes of a detector, %. mIoU: annotated boxes, %. Not measured again here.",
-        "Figures of different sources used other detectors or images.",
+        "AP: COCO AP for boxes of a detector. box: mIoU for annotated boxes. click: mIoU for one click, SA-23.",
+        "All in %, not measured again here. Figures of different measures or sources cannot be compared.",
     ]
     if sources:
         notes.append("Sources: " + "; ".join(f"{_letter(number)} {source}" for number, source in enumerate(sources)))
+    if any(entry.is_hash_copied for entry in entries):
+        notes.append("* The SHA-256 is that of copies by others. The authors publish none.")
     timings = next((entry.timings for entry in entries if entry.timings is not None), None)
     if timings is None:
         notes.append("encode, click: measured here when a model is fetched or imported.")

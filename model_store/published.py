@@ -4,93 +4,17 @@ No file is part of this repository. Sources of every number: docs/explanation/mo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
-COCO_AP: Final = "COCO AP, boxes of a detector, %"
-COCO_BOX_MIOU: Final = "COCO mIoU, annotated boxes, %"
-
-_UNKNOWN_SIZE_FACTOR = 2  # bound of a download whose exact length is not published
-
-
-@dataclass(frozen=True, slots=True)
-class Licence:
-    """Licence of a checkpoint.
-
-    Args:
-        short_title: Title for tables.
-        title: Title of the licence.
-        summary: Description of its conditions in our own words.
-        url: Address of the binding text.
-        commercial_use: Whether the licence allows commercial use.
-    """
-
-    short_title: str
-    title: str
-    summary: str
-    url: str
-    commercial_use: bool
-
-    @property
-    def needs_acceptance(self) -> bool:
-        """Whether a download waits until the user accepts the conditions. A permissive licence is only shown."""
-        return not self.commercial_use
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """One published figure.
-
-    Args:
-        measure: Name of the measure, with its unit.
-        value: Figure, in that unit.
-        source: Document that states it.
-    """
-
-    measure: str
-    value: float
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedModel:
-    """A checkpoint that other authors publish.
-
-    Args:
-        name: Name of the model in this catalogue.
-        architecture: Name of its architecture.
-        file_name: Name of the checkpoint file.
-        urls: Addresses of the same file, in the order in which they are tried.
-        size_bytes: Exact length of the file, in bytes; None if only its approximate length is known.
-        approximate_bytes: Approximate length of the file, in bytes, for tables and as the base of the bound.
-        sha256: SHA-256 of the file, lower-case hex; None where none is published.
-        sha256_source: Origin of the SHA-256, or the reason why there is none.
-        licence: Licence of the checkpoint.
-        purpose: Use of the model in one sentence.
-        quality: Published figures, the one for tables first.
-        training_data: Training data, as its authors state it.
-        card: Address of the authors' description of the model.
-    """
-
-    name: str
-    architecture: str
-    file_name: str
-    urls: tuple[str, ...]
-    size_bytes: int | None
-    approximate_bytes: int
-    sha256: str | None
-    sha256_source: str
-    licence: Licence
-    purpose: str
-    quality: tuple[Quality, ...]
-    training_data: str
-    card: str
-
-    @property
-    def max_bytes(self) -> int:
-        """The largest length that a download may have, in bytes."""
-        return self.size_bytes or self.approximate_bytes * _UNKNOWN_SIZE_FACTOR
-
+from model_store.published_model import (
+    COCO_AP,
+    COCO_BOX_MIOU,
+    Licence,
+    PublishedModel,
+    Quality,
+    apache,
+)
+from model_store.published_sam2 import SAM2_MODELS
 
 S_LAB = Licence(
     short_title="S-Lab 1.0",
@@ -107,20 +31,6 @@ S_LAB = Licence(
 )
 
 
-def _apache(url: str) -> Licence:
-    return Licence(
-        short_title="Apache-2.0",
-        title="Apache License 2.0",
-        summary=(
-            "You may use, change and pass on the model, also commercially, if the licence and the notices stay with "
-            "it. There is no warranty. The authors put the whole project under this licence and state no other terms "
-            "for the weights. This is a description, not the licence and not legal advice."
-        ),
-        url=url,
-        commercial_use=True,
-    )
-
-
 _SAM_CARD = "https://github.com/facebookresearch/segment-anything"
 _MOBILE_SAM_CARD = "https://github.com/ChaoningZhang/MobileSAM"
 _REPVIT_CARD = "https://github.com/THU-MIG/RepViT/tree/main/sam"
@@ -128,8 +38,8 @@ _TINY_SAM_CARD = "https://github.com/xinghaochen/TinySAM"
 _EFFICIENTVIT_CARD = "https://github.com/mit-han-lab/efficientvit/tree/master/applications/efficientvit_sam"
 _EDGE_SAM_CARD = "https://github.com/chongzhou96/EdgeSAM"
 
-_META = _apache("https://github.com/facebookresearch/segment-anything/blob/main/LICENSE")
-_EFFICIENTVIT_LICENCE = _apache("https://github.com/mit-han-lab/efficientvit/blob/master/LICENSE")
+_META = apache("https://github.com/facebookresearch/segment-anything/blob/main/LICENSE")
+_EFFICIENTVIT_LICENCE = apache("https://github.com/mit-han-lab/efficientvit/blob/master/LICENSE")
 
 _LFS_HUGGING_FACE = "Git LFS pointer on the authors' page at Hugging Face"
 _COPY_OF_SAM = "copies by others at Hugging Face (mashb1t/misc, xingren23/comfyflow-models); Meta publishes no SHA-256"
@@ -158,6 +68,7 @@ def _edge_sam(
         approximate_bytes=38_807_540,
         sha256=sha256,
         sha256_source=_LFS_HUGGING_FACE,
+        sha256_origin="authors",
         licence=S_LAB,
         purpose=purpose,
         quality=figures,
@@ -177,6 +88,7 @@ def _sam(kind: str, file_id: str, size_bytes: int, sha256: str, ap: float, purpo
         approximate_bytes=size_bytes,
         sha256=sha256,
         sha256_source=_COPY_OF_SAM,
+        sha256_origin="copies",
         licence=_META,
         purpose=purpose,
         quality=(Quality(COCO_AP, ap, _TINY_SAM_README),),
@@ -196,6 +108,7 @@ def _efficientvit(kind: str, megabytes: int, sha256: str, ap: float, purpose: st
         approximate_bytes=megabytes * 1_000_000,
         sha256=sha256,
         sha256_source=_LFS_HUGGING_FACE,
+        sha256_origin="authors",
         licence=_EFFICIENTVIT_LICENCE,
         purpose=purpose,
         quality=(Quality(COCO_AP, ap, _EFFICIENTVIT_README), *more),
@@ -207,9 +120,10 @@ def _efficientvit(kind: str, megabytes: int, sha256: str, ap: float, purpose: st
 PUBLISHED: Final[Mapping[str, PublishedModel]] = {
     model.name: model
     for model in (
+        *SAM2_MODELS,
         _efficientvit(
             "l0", 139, "c4f994b01a16d48bcf2fbbb089448cfbf58fae5811edfa8113c953b8b8cc64b8", 45.7,
-            "First choice on CPUs: less computing than MobileSAM, and better published masks.",
+            "Fast on CPUs: less computing than MobileSAM, and better published masks.",
         ),
         _efficientvit(
             "l1", 191, "fa151df2b9b96896accd505470755cdd293a4c50cdabac95478f3fbd86d9152b", 46.2,
@@ -237,7 +151,8 @@ PUBLISHED: Final[Mapping[str, PublishedModel]] = {
             approximate_bytes=40_728_226,
             sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
             sha256_source="a copy by others at Hugging Face (xingren23/comfyflow-models)",
-            licence=_apache("https://github.com/ChaoningZhang/MobileSAM/blob/master/LICENSE"),
+            sha256_origin="copies",
+            licence=apache("https://github.com/ChaoningZhang/MobileSAM/blob/master/LICENSE"),
             purpose="Smallest download with commercial use, for CPUs; many labelling tools know it.",
             quality=(
                 Quality(COCO_AP, 41.0, _TINY_SAM_README),
@@ -257,7 +172,8 @@ PUBLISHED: Final[Mapping[str, PublishedModel]] = {
             approximate_bytes=41_000_000,  # of its architecture; the length is not published
             sha256=None,
             sha256_source="its authors publish none",
-            licence=_apache("https://github.com/xinghaochen/TinySAM/blob/main/License.txt"),
+            sha256_origin="none",
+            licence=apache("https://github.com/xinghaochen/TinySAM/blob/main/License.txt"),
             purpose="MobileSAM's network with a longer distillation; three masks for every prompt.",
             quality=(Quality(COCO_AP, 42.3, _TINY_SAM_README),),
             training_data=_SA_1B_DISTILLED,
@@ -272,7 +188,8 @@ PUBLISHED: Final[Mapping[str, PublishedModel]] = {
             approximate_bytes=110_000_000,
             sha256="1fd2867cf669e6d89b1c91d0eb883d83ef4bcc590143dd2ca35e2705b21a4f2f",
             sha256_source="the author's Space at Hugging Face (jameslahm/repvit-sam), not the release itself",
-            licence=_apache("https://github.com/THU-MIG/RepViT/blob/main/LICENSE"),
+            sha256_origin="authors",
+            licence=apache("https://github.com/THU-MIG/RepViT/blob/main/LICENSE"),
             purpose="Made of convolutions alone, for phones and Apple computers.",
             quality=(Quality(COCO_AP, 44.4, _REPVIT_README),),
             training_data=_SA_1B_DISTILLED,

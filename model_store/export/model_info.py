@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from model_store.catalog import ModelStoreError, UsageError, file_sha256
-from model_store.published import PublishedModel, published_with_hash
+from model_store.published import published_with_hash
+from model_store.published_model import PublishedModel
 
 UNTRAINED_LICENCE = "that of this package: the weights are its own seeded initial values"
 

@@ -95,7 +95,29 @@ def test_each_entry_refuses_other_bytes(model, terms, tmp_path):
     assert hashlib.sha256(other).hexdigest() in error_of(result)
     needs_architecture = f"--architecture {model.architecture}" in error_of(result)
     assert f"import FILE --name {model.name} --licence" in error_of(result)
+    is_copied = f"publish no SHA-256; the expected one and the length are those of {model.sha256_source}." in error_of(
+        result
+    )
+    assert is_copied == (model.sha256_origin == "copies")
+    assert (f"Origin of the expected SHA-256: {model.sha256_source}." in error_of(result)) == (
+        model.sha256_origin == "authors"
+    )
     assert needs_architecture == (model.name == "tiny-sam"), "its keys are those of another model"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_length_is_told_from_one_that_is_absent(tmp_path):
+    order = ("fetch", "sam2.1-base-plus", "--no-export", "--models-dir", tmp_path, "--url")
+    with FileServer(other=Reply(DATA)) as server:
+        other = call(*order, server.url("other"))
+        absent = call(*order, server.url("absent"))
+        stated = call(*order, server.url("other"), "--sha256", "0" * 64)
+
+    assert other.exit_code == absent.exit_code == stated.exit_code == 1
+    assert "has 100000 bytes, 323606802 were expected. The authors of sam2.1-base-plus publish no" in error_of(other)
+    assert "please report its SHA-256 to this project, and pass it with --sha256" in error_of(other)
+    assert "publish no SHA-256" not in error_of(absent)
+    assert "publish no SHA-256" not in error_of(stated), "the user's own hash"
     assert list(tmp_path.iterdir()) == []
 
 

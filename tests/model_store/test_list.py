@@ -9,13 +9,15 @@ import sys
 import pytest
 from support.documents import page
 from support.model_store_cli import invoke
+from support.sam2_weights import NAMES as SAM2_NAMES
 from support.terminal_session import run_at_terminal
 
 from model_store.architectures import ARCHITECTURES
 from model_store.catalog import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
-from model_store.published import COCO_AP, PUBLISHED, S_LAB
+from model_store.published import PUBLISHED, S_LAB
+from model_store.published_model import COCO_AP, SA_23_ONE_CLICK
 from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
 from service.manifest import load_manifest
 from service.settings import BUNDLED_MODEL, Settings
@@ -41,8 +43,18 @@ def models(tmp_path):
 def test_the_catalogue_has_all_published_checkpoints_of_the_family():
     efficientvit = {f"efficientvit-sam-{kind}" for kind in ("l0", "l1", "l2", "xl0", "xl1")}
     sam = {f"sam-vit-{kind}" for kind in ("b", "l", "h")}
+    sam2 = {f"sam2.1-{kind}" for kind in ("tiny", "small", "base-plus", "large")}
+    small = {"edgetam", "mobile-sam", "tiny-sam", "repvit-sam", "edge-sam", "edge-sam-3x"}
 
-    assert set(PUBLISHED) == efficientvit | sam | {"mobile-sam", "tiny-sam", "repvit-sam", "edge-sam", "edge-sam-3x"}
+    assert set(PUBLISHED) == efficientvit | sam | sam2 | small
+
+
+def test_the_recommended_model_comes_first():
+    first, *others = PUBLISHED.values()
+
+    assert first.name == "edgetam"
+    assert first.purpose.startswith("First choice")
+    assert not any(model.purpose.startswith("First choice") for model in others)
 
 
 @pytest.mark.parametrize("model", PUBLISHED.values(), ids=list(PUBLISHED))
@@ -57,12 +69,30 @@ def test_an_entry_is_complete_and_points_to_https(model):
     assert model.licence.url.startswith("https://")
     assert model.card.startswith("https://")
     assert model.licence.commercial_use == (not model.name.startswith("edge-sam"))
-    assert model.quality[0].measure == COCO_AP
+    assert model.quality[0].measure == (SA_23_ONE_CLICK if model.architecture in SAM2_NAMES else COCO_AP)
     assert all(30 < figure.value < 90 and figure.source for figure in model.quality)
     assert re.fullmatch(r"[A-Z][^.]*(\.\d[^.]*)?\.", model.purpose), "one sentence"
     assert model.training_data
     assert model.architecture in ARCHITECTURES
     assert model.architecture == model.name or model.licence == S_LAB
+
+
+def test_a_figure_of_unknown_size_says_so():
+    clicks = {name: PUBLISHED[name].quality[0] for name in SAM2_NAMES}
+
+    assert clicks["edgetam"].value == 55.5
+    for name, figure in clicks.items():
+        assert ("whose size it does not state" in figure.source) == (name != "edgetam")
+
+
+def test_hashes_that_the_authors_do_not_publish_are_marked():
+    copied = {model.name for model in PUBLISHED.values() if model.sha256_origin == "copies"}
+
+    assert copied == {"sam2.1-small", "sam2.1-base-plus", "sam2.1-large", "mobile-sam", "sam-vit-b", "sam-vit-l",
+                      "sam-vit-h"}  # fmt: skip
+    for model in PUBLISHED.values():
+        assert (model.sha256 is None) == (model.sha256_origin == "none")
+        assert ("by others" in model.sha256_source) == (model.sha256_origin == "copies")
 
 
 def test_only_tiny_sam_has_no_published_hash():
@@ -94,12 +124,15 @@ def test_the_table_fits_a_terminal_and_states_what_a_choice_needs(tmp_path, colu
     assert max(len(line.rstrip()) for line in lines) <= columns
     for model in PUBLISHED.values():
         number = next(number for number, line in enumerate(lines) if line.split()[:1] == [model.name])
-        assert f"{model.quality[0].value} " in lines[number]
+        kind = "click" if model.quality[0].measure == SA_23_ONE_CLICK else "AP"
+        assert f"  {kind} {model.quality[0].value} " in lines[number]
+        assert (lines[number].split()[1] == "*") == (model.sha256_origin == "copies")
         assert model.licence.short_title in lines[number]
         assert ("  yes, " if model.licence.commercial_use else "  no, ") in lines[number]
         assert model.purpose.split(",")[0][:40] in lines[number + 1]
         assert model.quality[0].source in " ".join(text.split())
     assert "python -m model_store fetch NAME" in text
+    assert "* The SHA-256 is that of copies by others." in text
 
 
 def test_a_table_in_a_file_has_the_command_of_each_model(tmp_path):
@@ -121,6 +154,7 @@ def test_json_has_everything_that_the_table_has(tmp_path):
     assert entry["command"] == "python -m model_store fetch mobile-sam"
     assert {"measure": COCO_AP, "value": 42.7, "source": "README of RepViT-SAM"} in entry["quality"]
     assert entry["timings"] is None
+    assert (entry["is_hash_copied"], entries["edgetam"]["is_hash_copied"]) == (True, False)
     assert entries["edgesam-lite"]["commercial_use"] is False
     assert entries["edgesam-lite"]["command"] == ""
 
@@ -192,8 +226,11 @@ def test_the_table_of_the_readme_has_the_figures_of_the_catalogue():
     stated = {}
     for names, _, sizes, licence, figures in rows:
         first, *others = [name.strip("` ") for name in names.split(",")]
-        full = [first, *(other if not other.startswith("-") else first.rpartition("-")[0] + other for other in others)]
-        for name, size, figure in zip(full, sizes.split(", "), figures.split(", "), strict=False):
+        full = [first, *(other if not other.startswith("-") else _stem(first) + other for other in others)]
+        quality = figures.split(", ")
+        if len(quality) == 1:  # one figure for several sizes
+            quality *= len(full)
+        for name, size, figure in zip(full, sizes.split(", "), quality, strict=False):
             stated[name] = (size, licence, figure)
 
     bundled_size = rows[0][2].removeprefix("bundled, ")
@@ -203,7 +240,12 @@ def test_the_table_of_the_readme_has_the_figures_of_the_catalogue():
         model.name: (
             f"{model.approximate_bytes / 1e6:.0f}",
             f"{'yes' if model.licence.commercial_use else 'no'}, {model.licence.short_title}",
-            str(model.quality[0].value),
+            f"{'click' if model.quality[0].measure == SA_23_ONE_CLICK else 'AP'} {model.quality[0].value}",
         )
         for model in PUBLISHED.values()
     }
+
+
+def _stem(name):
+    """Return the name of a family without the size, which is the last word but for base-plus."""
+    return name.rpartition("-")[0]
