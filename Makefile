@@ -35,7 +35,7 @@ help:  ## this list
 
 # With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
 # OPTIONS are further options of `edgesam serve`, for instance --accept-licence.
-serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=efficientvit-sam-l0; prints its address
+serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=edgetam; prints its address
 	@MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX-1}" \
 		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" \
 		$(BIN)/$(if $(MODEL),edgesam serve $(MODEL:%=--model %) $(OPTIONS),python -m service)
@@ -123,7 +123,7 @@ bundle: $(VENV)/.dev  ## make the bundled artifact of its checkpoint: make bundl
 	$(BIN)/python -m model_store export $(CHECKPOINT) --name edgesam-lite --out out/edgesam-lite $(MEASURED) \
 		--licence "research and non-commercial use: some of the photos it was trained on allow no more" \
 		--training-data "8958 photos of 63 public sources with 55590 masks, and generated scenes; encoder pretrained on ImageNet; see README.md beside" \
-		--summary 'Small model trained by this project. Better ones are one command away: `edgesam serve --model efficientvit-sam-l0`.' \
+		--summary 'Small model trained by this project. Better ones are one command away: `edgesam serve --model edgetam`.' \
 		--card README.md \
 		--notes "Trained by this project in hours on two CPU cores, a small fraction of the published EdgeSAM weights' training."
 	cp out/edgesam-lite/* model_store/artifacts/edgesam-lite/

@@ -51,11 +51,11 @@ def test_one_model_is_described_in_a_paragraph_with_its_licence_and_card(playgro
 
     description = (
         "Small model trained by this project. Better ones are one command away: "
-        "edgesam serve --model efficientvit-sam-l0. Licence: research and non-commercial use. Model card"
+        "edgesam serve --model edgetam. Licence: research and non-commercial use. Model card"
     )
     assert said == f"{model['name']} – {description}"
     assert words(playground, "#panel-model") == f"Model {model['name']} {description}"
-    assert place.locator("code").text_content() == "edgesam serve --model efficientvit-sam-l0"
+    assert place.locator("code").text_content() == "edgesam serve --model edgetam"
     assert card.startswith("# edgesam-lite")
     assert not playground.page.locator(".served-model [data-part=choices]:visible").count()
     assert playground.page.locator("#untrained").is_hidden()
