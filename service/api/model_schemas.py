@@ -34,6 +34,21 @@ class AutoMasksModel(BaseModel):
 
     ambiguous: list[int] = Field(description="Outputs that a single point alone gets, as many masks.")
     other: list[int] = Field(description="Outputs among which the best one is the answer to all other prompts.")
+    fallback: list[int] = Field(
+        description="Outputs that replace `other` where output 0 is not stable, as in SAM 2. Empty: no such rule."
+    )
+
+
+class FeaturesModel(BaseModel):
+    """What the service can do with this model and not with every other one."""
+
+    granularity: bool = Field(description="Whether /segment takes granularity auto, as in the member `granularity`.")
+    embedding_download: bool = Field(
+        description="Whether GET /embed/{image_hash} and Roboflow's /sam/embed_image return embeddings."
+    )
+    browser_decoding: bool = Field(
+        description="Whether a browser can decode with this model. `files` is empty where that is not offered."
+    )
 
 
 class ModelModel(BaseModel):
@@ -59,6 +74,10 @@ class ModelModel(BaseModel):
         description="Address of the model card, which may be relative to that of the service; empty without one."
     )
     image_size: int = Field(description="Side of the encoder's input, pixels. Prompts do not depend on it.")
+    resize: Literal["letterbox", "stretch"] = Field(
+        description="How an image fills the square frame of the logits: letterbox keeps its aspect ratio and pads, "
+        "stretch scales each axis by itself."
+    )
     upsample_mode: str | None = Field(
         description="Interpolation with which the encoder enlarges stage 3. null: this encoder has no such choice."
     )
@@ -71,6 +90,7 @@ class ModelModel(BaseModel):
         description="Execution provider of encoder and decoder; both, joined by +, where they differ."
     )
     granularity: bool = Field(description="Whether /segment takes granularity auto.")
+    features: FeaturesModel
     decoder: str = Field(description="Prompt decoder: native with its instruction set, onnx (the graph), or none.")
     provider_timings_ms: dict[str, dict[str, float]] = Field(
         description="Times by which auto selected the provider, by graph (encoder, decoder) and provider, in ms. Empty "

@@ -259,7 +259,9 @@ class Model:
         name: Name of the model, for the parameter `model` of the client and its methods.
         is_trained: Whether the model is trained. The masks of an untrained model mean nothing.
         fingerprint: Fingerprint of the embeddings. Embeddings of another fingerprint do not fit.
-        document: All of the model's members in /models, among them `summary`, `licence`, `commercial_use` and `card`.
+        document: All of the model's members in /models, among them `summary`, `licence`, `commercial_use`, `card`, and
+            `features`, which says what the service can do with this model: `granularity`, `embedding_download` and
+            `browser_decoding`.
     """
 
     name: str

@@ -28,8 +28,11 @@ def read_model_files(directory: Path, manifest: Manifest) -> Mapping[str, ModelF
         manifest: Manifest of the artifact.
 
     Returns:
-        Files by part: `prepare`, `decoder`, and `parameters` where the graph of the decoder refers to them.
+        Files by part: `prepare`, `decoder`, and `parameters` where the graph of the decoder refers to them. None for a
+        model whose decoder does not run in a browser.
     """
+    if manifest.has_high_res:
+        return {}
     files = {part: _read(directory, manifest.graphs[part]) for part in ("prepare", "decoder")}
     parameters = manifest.decoder_parameters
     if parameters is not None and parameters.file.encode() in files["decoder"].content:

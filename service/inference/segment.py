@@ -26,8 +26,9 @@ from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.frame import Frame
 from service.sam.granularity import Box, Granularity, with_box
+from service.sam.logits import LARGEST_FLOAT16, SAM2_LARGEST_LOGIT
 from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
-from service.sam.masks import Multimask
+from service.sam.masks import Multimask, narrow_stability
 from service.sam.prompts import Prompt, check_prompt
 from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.telemetry.timings import Timings
@@ -130,6 +131,7 @@ class Segmenter:
                     multimask=multimask,
                     ranking=self._runtime.manifest.ranking,
                     choice=self._runtime.manifest.mask_choice,
+                    largest_logit=SAM2_LARGEST_LOGIT if self._runtime.manifest.has_high_res else LARGEST_FLOAT16,
                     renderer=renderer,
                     cleanup=cleanup,
                     functions=self._mask_functions,
@@ -237,12 +239,15 @@ def _add(
     held = [row for row, prompt in enumerate(prompts) if prompt.is_held]
     if held:
         mask_logits, scores = decoded.mask_logits.copy(), decoded.stability.copy()
+        narrow = None if decoded.narrow_stability is None else decoded.narrow_stability.copy()
         for row in held:
             prompt_logits = prompts[row].mask_logits
             assert prompt_logits is not None
             mask_logits[row] = held_to_mask(mask_logits[row], prompt_logits)
             scores[row] = stability(mask_logits[row])
-        decoded = Decoded(mask_logits, decoded.iou_predictions, scores)
+            if narrow is not None:
+                narrow[row] = narrow_stability(mask_logits[row, :1])[0]
+        decoded = replace(decoded, mask_logits=mask_logits, stability=scores, narrow_stability=narrow)
     return add(chunk, decoded)
 
 

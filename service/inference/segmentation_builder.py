@@ -36,7 +36,7 @@ class SegmentedMask:
 
     Args:
         mask: Mask at the resolution of the image, after cleanup.
-        mask_logits: Logits of the same mask, (256, 256) float16.
+        mask_logits: Logits of the same mask, (256, 256) float16, limited as the model's authors do.
         mask_id: Id by which a later prompt can refine the mask.
         score: Score by the model's ranking rule, limited to 0..1, before cleanup. The masks of a prompt are ordered by
             it, not limited, and by their agreement with the points.
@@ -102,6 +102,7 @@ class SegmentationBuilder(Generic[Answer]):
         multimask: Number of masks for each prompt.
         ranking: Ranking rule of the model.
         choice: Outputs of the decoder that the model uses.
+        largest_logit: Largest absolute value of the logits that leave the service, see `service.sam.logits`.
         renderer: Writer of the answer.
         cleanup: Whether masks are cleaned.
         functions: Functions that clean and enlarge masks.
@@ -120,6 +121,7 @@ class SegmentationBuilder(Generic[Answer]):
         multimask: Multimask,
         ranking: Ranking,
         choice: MaskChoice,
+        largest_logit: float,
         renderer: Renderer[Answer],
         cleanup: Cleanup,
         functions: MaskFunctions,
@@ -134,6 +136,7 @@ class SegmentationBuilder(Generic[Answer]):
         self._multimask: Multimask = multimask
         self._ranking = ranking
         self._choice = choice
+        self._largest_logit = largest_logit
         self._renderer = renderer
         self._cleanup: Cleanup = cleanup
         self._functions = functions
@@ -151,8 +154,9 @@ class SegmentationBuilder(Generic[Answer]):
         for row, index in enumerate(indices):
             stability, predicted_iou = decoded.stability[row].tolist(), decoded.iou_predictions[row].tolist()
             scores = self._ranking.scores(stability, predicted_iou)
+            narrow_stability = 1.0 if decoded.narrow_stability is None else float(decoded.narrow_stability[row])
             started = perf_counter()
-            chosen = self._chosen(self.prompts[index], scores, decoded.mask_logits[row])
+            chosen = self._chosen(self.prompts[index], scores, decoded.mask_logits[row], narrow_stability)
             chosen = chosen[: self._renderer.masks_per_prompt]
             logits = self._cleaned(index, [decoded.mask_logits[row, i] for i in chosen])
             identified = [self._identified(each) for each in logits]
@@ -182,9 +186,18 @@ class SegmentationBuilder(Generic[Answer]):
         with self._context.timings.measure("serialize"):
             return self._renderer.finish(self._image, self._boxes)
 
-    def _chosen(self, prompt: Prompt, scores: tuple[float, ...], mask_logits: Floats) -> tuple[int, ...]:
-        """Return the outputs of a prompt in the order of the answer; `mask_logits` holds all four, (4, 256, 256)."""
-        indices = candidates(self._multimask, prompt, self._choice)
+    def _chosen(
+        self, prompt: Prompt, scores: tuple[float, ...], mask_logits: Floats, narrow_stability: float
+    ) -> tuple[int, ...]:
+        """Return the outputs of a prompt in the order of the answer.
+
+        Args:
+            prompt: Prompt of the masks.
+            scores: Score of each output by the model's rule, (4,).
+            mask_logits: Logits of all outputs, (4, 256, 256).
+            narrow_stability: Narrow stability of output 0.
+        """
+        indices = candidates(self._multimask, prompt, self._choice, narrow_stability)
         order_by = scores
         agreement = self._ranking.agreement
         if agreement and len(indices) > 1 and len(prompt.points):
@@ -216,6 +229,6 @@ class SegmentationBuilder(Generic[Answer]):
         return self.finish()
 
     def _identified(self, logits: NDArray[np.float32]) -> tuple[str, LowResMask]:
-        """Return the id of a mask, and its logits in float16."""
-        mask_logits = to_float16(logits)
+        """Return the id of a mask, and its logits in float16. The mask itself is enlarged from unlimited logits."""
+        mask_logits = to_float16(logits, self._largest_logit)
         return id_of_mask(self._key.cache_key, mask_logits), mask_logits

@@ -7,8 +7,13 @@ from service.errors import InvalidRequest
 from service.sam.float16 import as_float16, as_float32
 from service.sam.transforms import MASK_SIZE
 
-# Finite logits stay finite in float16.
-_LARGEST_FLOAT16 = 65504.0
+LARGEST_FLOAT16 = 65504.0
+"""Largest number of float16, to which logits are limited, so that finite logits stay finite."""
+
+SAM2_LARGEST_LOGIT = 32.0
+"""Largest absolute value of the logits that SAM 2's predictor hands out, and takes as a mask prompt.
+
+Source: docs/explanation/sam2.md, section "Choice of the mask"."""
 
 
 def encode_logits(logits: NDArray[np.floating]) -> bytes:
@@ -36,12 +41,13 @@ def decode_logits(data: bytes) -> NDArray[np.float32]:
     return logits
 
 
-def to_float16(logits: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Return logits in float16, as they are stored and sent. Values beyond its range become its largest number.
+def to_float16(logits: NDArray[np.floating], largest: float = LARGEST_FLOAT16) -> NDArray[np.float16]:
+    """Return logits in float16, as they are stored and sent.
 
     Args:
         logits: Low-resolution logits, (256, 256). Logits in float16 are finite and stay as they are.
+        largest: Largest absolute value of the answer. Values beyond it become it, with their sign.
     """
     if logits.dtype == np.float16:
         return np.asarray(logits, np.float16)
-    return as_float16(np.clip(logits, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
+    return as_float16(np.clip(logits, -largest, largest))

@@ -20,6 +20,14 @@ AGREEMENT = 0.1
 """Usual addition to the score of a mask that agrees with all points, when masks are ordered. Chosen for the bundled
 model on validation photos: without it more points are disobeyed; with twice as much the first mask has a lower IoU."""
 
+NARROW_OFFSET = 0.05
+"""Distance of both thresholds from 0 in `narrow_stability`, in logits.
+
+Source: docs/explanation/sam2.md, section "Choice of the mask"."""
+
+LEAST_NARROW_STABILITY = 0.98
+"""Narrow stability from which output 0 answers a prompt of a model with `MaskChoice.fallback`. Same source."""
+
 # The rows of the mask are computed in bands of so many pixels, to bound the memory of the float32 intermediates.
 _BAND_PIXELS = 1 << 18
 
@@ -128,8 +136,8 @@ class MaskChoice:
         ambiguous: Outputs that a single point alone gets.
         other: Outputs among which the best one is the answer to all other prompts.
         compares_all: Whether the model's ranking rule weighs output 0 against the others, see `Ranking`.
-        fallback: Outputs, the best of which is the answer instead of output 0 where the logits of that one are not
-            stable; empty for models without this choice.
+        fallback: Outputs that replace `other` for a prompt whose output 0 is not stable; empty where `other` always
+            answers.
     """
 
     ambiguous: tuple[int, ...] = (0, 1, 2, 3)
@@ -137,8 +145,33 @@ class MaskChoice:
     compares_all: bool = False
     fallback: tuple[int, ...] = ()
 
+    def of_one(self, narrow_stability: float) -> tuple[int, ...]:
+        """Return the outputs among which the best one answers a prompt that gets one mask.
 
-def candidates(multimask: Multimask, prompt: Prompt, choice: MaskChoice) -> tuple[int, ...]:
+        Args:
+            narrow_stability: Narrow stability of output 0, see `narrow_stability`. NaN counts as not stable.
+        """
+        is_stable = narrow_stability >= LEAST_NARROW_STABILITY
+        return self.other if is_stable or not self.fallback else self.fallback
+
+
+def narrow_stability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how much of N masks stays when the threshold rises from -0.05 to 0.05, (N,) float32; 1 for an empty mask.
+
+    Args:
+        logits: Logits of N masks, (N, 256, 256) float32.
+
+    Source: docs/explanation/sam2.md, section "Choice of the mask".
+    """
+    inner = np.count_nonzero(logits > NARROW_OFFSET, axis=(1, 2))
+    outer = np.count_nonzero(logits > -NARROW_OFFSET, axis=(1, 2))
+    shares: NDArray[np.float32] = np.where(outer > 0, inner / np.maximum(outer, 1), 1.0).astype(np.float32)
+    return shares
+
+
+def candidates(
+    multimask: Multimask, prompt: Prompt, choice: MaskChoice, narrow_stability: float = 1.0
+) -> tuple[int, ...]:
     """Return the indices of the decoder's four masks from which those of a prompt are selected.
 
     `auto` offers those for ambiguous prompts when a single point leaves open which is meant, and the others otherwise.
@@ -148,17 +181,18 @@ def candidates(multimask: Multimask, prompt: Prompt, choice: MaskChoice) -> tupl
         multimask: Number of masks for the prompt.
         prompt: Points, box and mask of the prompt.
         choice: Outputs that the model uses.
+        narrow_stability: Narrow stability of output 0 of the prompt. It matters only to a model with a fallback.
 
-    Source: docs/explanation/model.md, section 3.4.
+    Source: docs/explanation/model.md, section 3.4; docs/explanation/sam2.md, section "Choice of the mask".
     """
     if multimask == "auto":
         if is_ambiguous(prompt):
             return choice.ambiguous
         if choice.compares_all and _has_several_points(prompt):
             return tuple(sorted({*choice.ambiguous, *choice.other}))
-        return choice.other
+        return choice.of_one(narrow_stability)
     if multimask == 1:
-        return choice.other
+        return choice.of_one(narrow_stability)
     return (1, 2, 3) if multimask == 3 else (0, 1, 2, 3)
 
 

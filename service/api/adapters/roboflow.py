@@ -46,7 +46,17 @@ _PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422
 
 
 # Names of the models that Roboflow's own server has, as `model_id` or as version.
-_THEIR_MODEL: Final = re.compile(r"(?:sam[23]?/)?(?:vit_[bhl]|hiera_[a-z_]+|sam3(?:_[a-z]+)?)")
+_THEIR_MODEL: Final = re.compile(r"(?:sam[23]?/)?(vit_[bhl]|hiera_[a-z_]+|sam3(?:_[a-z]+)?)")
+# Names of the same models here. Those that are not served, and all others of Roboflow's, mean the default model.
+_OUR_MODELS: Final = {
+    "vit_b": "sam-vit-b",
+    "vit_l": "sam-vit-l",
+    "vit_h": "sam-vit-h",
+    "hiera_tiny": "sam2.1-tiny",
+    "hiera_small": "sam2.1-small",
+    "hiera_b_plus": "sam2.1-base-plus",
+    "hiera_large": "sam2.1-large",
+}
 
 _Label = Annotated[int, Field(ge=PADDING, le=BOX_BOTTOM_RIGHT)]
 
@@ -65,17 +75,24 @@ class _OfImage(Document):
     sam_version_id: str | None = None
     sam2_version_id: str | None = None
 
-    @property
-    def model(self) -> tuple[str | None, str]:
-        """Name of the model that is asked for, None for the default, and the JSON pointer to the name.
+    def model(self, exchange: Exchange) -> ServedModel:
+        """Return the model that is asked for.
 
-        The SDK always sends a version of Roboflow's own models, by default `hiera_tiny`: it asks for the default model.
+        A name of a served model comes before a version of Roboflow's own models, which the SDK always sends, by default
+        `hiera_tiny`. Such a version means the same model of this service, or the default model where it is not served.
+
+        Raises:
+            InvalidRequest: A name is neither that of a served model nor one of Roboflow's.
         """
+        version = ""
         for member in ("model_id", "sam2_version_id", "sam_version_id"):
             name = getattr(self, member)
-            if name and not _THEIR_MODEL.fullmatch(name):
-                return name, f"/{member}"
-        return None, "/model_id"
+            theirs = _THEIR_MODEL.fullmatch(name or "")
+            if name and theirs is None:
+                return exchange.model(name, f"/{member}")
+            version = version or (theirs[1] if theirs else "")
+        ours = _OUR_MODELS.get(version)
+        return next((model for model in exchange.models.all if model.name == ours), exchange.models.default)
 
 
 class _SamEmbed(_OfImage):
@@ -142,7 +159,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
 
     async def find(request: Request, asked: _OfImage) -> tuple[str, ServedModel]:
         """Return the id of the image, and the model. An image that comes with the request is embedded first."""
-        model = exchange.model(*asked.model)
+        model = asked.model(exchange)
         if asked.image is not None:
             if asked.image.type != "base64":
                 raise broken_rule(
@@ -159,6 +176,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     async def sam_embed(request: Request) -> Response:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
+        _refuse_several_maps(asked.model(exchange))
         image_id, model = await find(request, asked)
         timeout_s = exchange.limits.segment_timeout_s
         context = request_context(request, timeout_s=timeout_s, work="Reading the embedding")
@@ -262,6 +280,16 @@ def _parse_sam2(body: bytes, max_prompts: int) -> tuple[_Sam2Segment, list[Promp
     if not 1 <= len(prompts) <= max_prompts:
         raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts. Send 1 to {max_prompts}.", limit=max_prompts)
     return asked, [_prompt(prompt, f"/prompts/prompts/{index}") for index, prompt in enumerate(prompts)]
+
+
+def _refuse_several_maps(model: ServedModel) -> None:
+    """Raise InvalidRequest for a model whose embedding does not fit into the answer of the first protocol."""
+    if model.manifest.has_high_res:
+        message = (
+            f"the embedding of {model.name} is three maps, and the answer of this route holds one. Send images and "
+            "prompts to /sam2/embed_image and /sam2/segment_image, or name another model."
+        )
+        raise broken_rule("/model_id", message)
 
 
 def _refuse_unsupported(asked: _Segment) -> None:

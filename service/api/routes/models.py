@@ -16,6 +16,7 @@ from service.api.access.policy import ANY_KEY, EMBED, EMBED_OR_SEGMENT_KEYS, SEG
 from service.api.bodies import RequestLimits, read_body, without_bom
 from service.api.conditional import RANGE_RESPONSES, ranged_response
 from service.api.model_schemas import (
+    FeaturesModel,
     ModelChangeModel,
     ModelFileModel,
     ModelModel,
@@ -175,7 +176,7 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
         **manifest.model_dump(
             include={
                 "name", "architecture", "encoder", "trained", "licence", "training_data", "measured", "notes",
-                "image_size", "upsample_mode", "ranking", "auto_masks", "norm_epsilon", "weights",
+                "image_size", "resize", "upsample_mode", "ranking", "auto_masks", "norm_epsilon", "weights",
             }
         ),
         summary=manifest.summary if manifest.trained else _UNTRAINED,
@@ -185,6 +186,11 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
         precision=runtime.precision,
         provider=runtime.provider,
         granularity=manifest.granularity is not None,
+        features=FeaturesModel(
+            granularity=manifest.granularity is not None,
+            embedding_download=not manifest.has_high_res,
+            browser_decoding=not manifest.has_high_res,
+        ),
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,
         role=replica.role,
@@ -222,8 +228,8 @@ def announce_models(models: ServedModels, metrics: Metrics, loaded: Collection[S
         )
         if not model.manifest.trained:
             logger.warning(
-                "the model %s is not trained: its masks are meaningless. Set EDGESAM_MODEL_DIR to a trained model; "
-                "`edgesam models list` lists the models",
+                "the model %s is not trained: its masks are meaningless. Set EDGESAM_MODEL_DIR to a trained model. "
+                "`edgesam models fetch edgetam` gets one, and `edgesam models list` lists all",
                 model.name,
             )
 

@@ -138,10 +138,16 @@ def _parse(body: bytes, max_prompts: int) -> tuple[SegmentRequest, Sequence[Refi
 
 
 def _check_granularity(asked: SegmentRequest, model: ServedModel) -> None:
-    if asked.granularity == "auto" and model.manifest.granularity is None:
+    manifest = model.manifest
+    if asked.granularity == "auto" and manifest.granularity is None:
+        remedy = (
+            f"There is none for {manifest.architecture}: choose another model for granularity auto."
+            if manifest.has_high_res
+            else "The operator of the service can serve a model that was exported with --granularity."
+        )
         message = (
             f"the served model {model.name} has no granularity module. Leave granularity out, or send a box with the "
-            "click. The operator of the service can serve a model that was exported with --granularity."
+            f"click. {remedy}"
         )
         raise broken_rule("/granularity", message)
 

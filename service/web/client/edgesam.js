@@ -27,16 +27,19 @@
  *   their score before it is limited to 0..1; see `Ranking`
  * @typedef {{bias: number[], stability: number, predicted_iou: number, agreement: number}} Ranking weights of `Mask.score`: bias of the
  *   output + stability × its stability + predicted_iou × its predicted IoU, limited to 0..1
- * @typedef {{ambiguous: number[], other: number[]}} AutoMasks outputs of the decoder (0..3) that a single point alone
- *   gets, and outputs among which the best one is the answer to all other prompts
+ * @typedef {{ambiguous: number[], other: number[], fallback?: number[]}} AutoMasks outputs of the decoder (0..3) that a
+ *   single point alone gets, outputs among which the best one is the answer to all other prompts, and outputs that
+ *   replace those where output 0 is not stable
+ * @typedef {{granularity: boolean, embedding_download: boolean, browser_decoding: boolean}} Features whether `segment`
+ *   takes granularity "auto", whether `embedding` works, and whether a browser can decode with this model
  * @typedef {{file: string, sha256: string, size_bytes: number}} ModelFile
  * @typedef {{name: string, architecture: string, encoder: string, summary: string, licence: string,
  *   commercial_use: boolean | null, card: string, fingerprint: string, trained: boolean, granularity: boolean,
- *   ranking: Ranking, auto_masks: AutoMasks, norm_epsilon: number,
+ *   features?: Features, resize?: "letterbox" | "stretch", ranking: Ranking, auto_masks: AutoMasks, norm_epsilon: number,
  *   files: Record<"prepare" | "decoder" | "parameters", ModelFile>,
  *   limits: Record<string, number>}} Model `summary` says what the model is for, and `commercial_use` whether the licence
  *   allows it, null if that is not known; `card` is the address of the model card, which may be relative to that of the
- *   service
+ *   service; `features` and `resize` are missing in older services
  * @typedef {import("./transport.js").Timing} Timing
  * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
  * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number] | string}} Reading how the service reads a file;
@@ -188,7 +191,8 @@ export class Client {
   }
 
   /**
-   * Download an image's embedding, for decoding in the browser.
+   * Download an image's embedding, for decoding in the browser. Models whose `features.embedding_download` is false,
+   * such as EdgeTAM and SAM 2.1, have none that could be downloaded: the service then answers a problem that says so.
    *
    * @param {string} imageHash `image_id` or `image_hash` of an embedded image
    * @param {{signal?: AbortSignal, onProgress?: (bytes: number) => void, model?: string}} [options] `model` is the name of
