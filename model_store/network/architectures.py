@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from model_store.architectures import UnknownArchitectureError
+from model_store.hiera_shape import HIERA_SHAPES
 from model_store.network.encoders.edgetam_encoder import EdgeTAMEncoder
 from model_store.network.encoders.efficientvit_encoder import SIZES as EFFICIENTVIT_SIZES
 from model_store.network.encoders.efficientvit_encoder import EfficientViTEncoder
+from model_store.network.encoders.hiera_encoder import HieraEncoder
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.lite_encoder import LiteEncoder
 from model_store.network.encoders.repvit_encoder import RepViTEncoder
@@ -29,6 +31,7 @@ ENCODERS: Mapping[str, Callable[[], ImageEncoder]] = {
     "sam-vit-l": partial(ViTEncoder, VIT_L),
     "sam-vit-h": partial(ViTEncoder, VIT_H),
     "edgetam": EdgeTAMEncoder,
+    **{name: partial(HieraEncoder, shape) for name, shape in HIERA_SHAPES.items()},
 }
 
 
