@@ -68,7 +68,7 @@ class HieraTrunk(nn.Module):
             size = " x ".join(str(int(found)) for found in image.shape[-2:])
             raise UnsupportedByEncoderError(f"{self.name} takes images of {side} x {side} pixels, not {size}.")
         tokens = self.orders[0].tokens_of_map(self.patch_embed(image) + self.position())  # (B*G*G, C)
-        maps = []
+        maps: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)
             if index in self.ends:
