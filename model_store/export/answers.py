@@ -1,7 +1,7 @@
 """The answers of an artifact's graphs to random inputs, and how far two artifacts differ. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from model_store.architectures import Architecture
 from model_store.catalog import ModelStoreError
+from model_store.export.graph_names import decoder_outputs, encoder_outputs, map_names
 from model_store.export.onnx_session import open_graph
 from model_store.export.random_inputs import random_image, random_prompts
 from service.manifest import STATE_NAMES
@@ -18,8 +20,6 @@ from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import FRAME_SIZE
 
 Floats = NDArray[np.float32]
-
-FRAME = Frame((FRAME_SIZE, FRAME_SIZE))
 
 
 class AnswerError(ModelStoreError):
@@ -34,39 +34,43 @@ class Answers:
         tokens: Image embedding, (4096, 256).
         mask_logits: Logits of all masks, (P, 4, 256, 256).
         iou_predictions: Predicted IoUs, (P, 4).
+        maps: High-resolution maps by name, (4096, channels); empty where the decoder reads none.
     """
 
     tokens: Floats
     mask_logits: Floats
     iou_predictions: Floats
+    maps: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def answers(files: Mapping[str, Path], image_size: int, *, seed: int = 0) -> Answers:
+def answers(files: Mapping[str, Path], architecture: Architecture, *, seed: int = 0) -> Answers:
     """Run each graph, one session at a time.
 
     Args:
         files: Paths of the graphs by name.
-        image_size: Side of the encoder's input, in pixels.
+        architecture: Architecture of the graphs: size of the image, kind of mask decoder.
         seed: Seed of the image and the prompts.
 
     Raises:
         AnswerError: A graph does not run, or an output is not finite.
     """
+    kind = architecture.mask_decoder
     random = np.random.default_rng(seed)
-    image, prompts = random_image(random, image_size), random_prompts(random)
-    (tokens,) = _run(_open(files["encoder"]), ["tokens"], {"image": image}, files["encoder"])
+    image, prompts = random_image(random, architecture.image_size), random_prompts(random)
+    tokens, *found = _run(_open(files["encoder"]), encoder_outputs(kind), {"image": image}, files["encoder"])
+    maps = dict(zip(map_names(kind), found, strict=True))  # (1, 4096, channels)
     prepare, decoder = _open(files["prepare"]), _open(files["decoder"])
     logits, iou = [], []
     for has_mask in (False, True):
         group = [prompt for prompt in prompts if (prompt.mask_logits is not None) == has_mask]
-        points, labels = decoder_inputs(group, FRAME)
         state = _run(prepare, STATE_NAMES, prepare_inputs(tokens[0], group), files["prepare"])
-        feeds: dict[str, NDArray[Any]] = {"points": points, "labels": labels}
-        feeds.update(zip(STATE_NAMES, state, strict=True))
-        outputs = _run(decoder, ["mask_logits", "iou_predictions", "stability"], feeds, files["decoder"])
+        feeds = {**point_inputs(group, architecture), **dict(zip(STATE_NAMES, state, strict=True)), **maps}
+        outputs = _run(decoder, decoder_outputs(kind), feeds, files["decoder"])
         logits.append(outputs[0])
         iou.append(outputs[1])
-    return Answers(tokens[0], np.concatenate(logits), np.concatenate(iou))
+    return Answers(
+        tokens[0], np.concatenate(logits), np.concatenate(iou), {name: values[0] for name, values in maps.items()}
+    )
 
 
 def rounding_effect(exact: Answers, rounded: Answers) -> dict[str, float]:
@@ -82,10 +86,18 @@ def rounding_effect(exact: Answers, rounded: Answers) -> dict[str, float]:
     overlap = np.where(either > 0, both / np.maximum(either, 1), 1.0)
     return {
         "tokens_max": float(np.abs(exact.tokens - rounded.tokens).max()),
+        **{f"{name}_max": float(np.abs(values - rounded.maps[name]).max()) for name, values in exact.maps.items()},
         "mask_logits_max": float(difference.max()),
         "mask_logits_mean": float(difference.mean(dtype=np.float64)),
         "mask_iou_mean": float(overlap.mean()),
     }
+
+
+def point_inputs(group: Sequence[Prompt], architecture: Architecture) -> dict[str, NDArray[Any]]:
+    """Return the inputs of the decoder graph that state the points of prompts in frame pixels."""
+    frame = Frame((FRAME_SIZE, FRAME_SIZE), architecture.resize)
+    points, labels = decoder_inputs(group, frame, pads_boxes=architecture.mask_decoder == "sam2")
+    return {"points": points, "labels": labels}
 
 
 def prepare_inputs(tokens: Floats, group: Sequence[Prompt]) -> dict[str, NDArray[Any]]:

@@ -88,11 +88,17 @@ def export_model(
         on_progress: Callback that receives each step as a short text.
 
     Raises:
-        UsageError: `directory` exists and is neither empty nor an artifact, or the layout has no granularity module.
+        UsageError: `directory` exists and is neither empty nor an artifact, the layout has no granularity module, or
+            the architecture has no official layout.
         ParityError: ONNX Runtime and torch differ by more than 1e-3 somewhere.
     """
     if granularity is not None and layout != "served":
         raise UsageError("the official layout has no granularity module; export the served layout")
+    if layout == "official" and model.architecture.mask_decoder != "sam":
+        raise UsageError(
+            f"{model.architecture.title} has no official layout, because its decoder reads three maps of an image; "
+            "export the served layout"
+        )
     check_output_folder(directory, force=True)
     directory = directory.resolve()  # `.` has no name that a folder could be renamed to
     on_progress("merging branches")

@@ -89,7 +89,7 @@ def convert_checkpoint(
 
 
 def write_click_graphs(
-    arrays: Arrays, norm_epsilon: float, folder: Path, weights: Weights
+    arrays: Arrays, architecture: Architecture, folder: Path, weights: Weights
 ) -> tuple[dict[str, Path], Path]:
     """Write the graphs `prepare` and `decoder` and the archive of the decoder's parameters.
 
@@ -97,7 +97,7 @@ def write_click_graphs(
 
     Args:
         arrays: Arrays of prompt encoder and mask decoder by key, and possibly others.
-        norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
+        architecture: Architecture of the arrays.
         folder: Folder of the files.
         weights: Number format of large arrays.
 
@@ -107,7 +107,7 @@ def write_click_graphs(
     archive = write_decoder_parameters(arrays, folder / "decoder.npz", weights)
     prepare = write_filled(read_skeleton(PREPARE), arrays, folder / "prepare.onnx", weights=weights)
     decoder = write_filled(
-        read_skeleton(decoder_skeleton(norm_epsilon)),
+        read_skeleton(decoder_skeleton(architecture)),
         arrays,
         folder / "decoder.onnx",
         weights=weights,
@@ -125,16 +125,16 @@ def _made_files(
     if weights == "float16":
         on_progress("measuring with float32 weights")
         with tempfile.TemporaryDirectory(dir=scratch) as exact_folder:
-            exact = answers(_exact_graphs(entry, arrays, Path(exact_folder)), entry.image_size)
+            exact = answers(_exact_graphs(entry, arrays, Path(exact_folder)), entry)
     on_progress("writing the graphs")
     encoder = read_skeleton(encoder_file_name(entry))
     opset = opset_of(encoder)
     graphs = {"encoder": write_filled(encoder, arrays, folder / "encoder.onnx", weights=weights)}
     del encoder  # it holds all weights
-    click_graphs, archive = write_click_graphs(arrays, entry.norm_epsilon, folder, weights)
+    click_graphs, archive = write_click_graphs(arrays, entry, folder, weights)
     graphs |= click_graphs
     on_progress("running the graphs")
-    found = answers(graphs, entry.image_size)
+    found = answers(graphs, entry)
     rounding = {} if exact is None else rounding_effect(exact, found)
     return MadeFiles(graphs, archive, "served", weights, opset, ("onnx", "onnxruntime"), rounding=rounding)
 
@@ -143,7 +143,7 @@ def _exact_graphs(entry: Architecture, arrays: Arrays, folder: Path) -> dict[str
     skeletons = {
         "encoder": encoder_file_name(entry),
         "prepare": PREPARE,
-        "decoder": decoder_skeleton(entry.norm_epsilon),
+        "decoder": decoder_skeleton(entry),
     }
     return {
         graph: write_exact(read_skeleton(name), arrays, folder / f"{graph}.onnx") for graph, name in skeletons.items()

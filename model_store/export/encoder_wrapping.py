@@ -1,10 +1,11 @@
 """Checks the graph of somebody's encoder and gives it the inputs and outputs of this service.
 
-The result takes `image` (B, 3, S, S), normalised and padded, and gives `tokens` (B, 4096, 256).
+The result takes `image` (B, 3, S, S), normalised, and gives `tokens` (B, 4096, 256), for SAM 2's decoder with the two
+high-resolution maps.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,11 +14,18 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from model_store.architectures import PIXEL_MEAN, PIXEL_STD, ImageSize
-from model_store.catalog import ModelStoreError
+from model_store.architectures import PIXEL_MEAN, PIXEL_STD, ImageSize, MaskDecoder
 from model_store.checkpoint_files.errors import first_line
+from model_store.export.foreign_outputs import (
+    EncoderError,
+    ForeignOutput,
+    declared_sizes,
+    foreign_outputs,
+    shape_text,
+    value_names,
+)
 
 InputLayout = Literal["frame", "image"]
 
@@ -27,12 +35,7 @@ MAX_RUN_S = 600.0
 
 # Operators of ONNX itself, and those of ONNX Runtime that quantised encoders have.
 _DOMAINS = {"", "ai.onnx", "com.microsoft"}
-_CHANNELS, _GRID = 256, 64
 _PREFIX = "encoder/"
-
-
-class EncoderError(ModelStoreError):
-    """The graph is no encoder that this service can use; the message names what is different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class WrappedEncoder:
         model: The graph.
         image_size: Side of its input, in pixels.
         is_batched: Whether it takes several images at once.
-        spread: Standard deviation over the channels of its output for a grey image.
+        spread: Standard deviation over the channels of its tokens for a grey image.
     """
 
     model: onnx.ModelProto
@@ -72,12 +75,18 @@ class _Input:
 
 
 def wrapped_encoder(
-    path: Path, *, image_size: ImageSize | None, input_layout: InputLayout, on_progress: Callable[[str], None]
+    path: Path,
+    mask_decoder: MaskDecoder,
+    *,
+    image_size: ImageSize | None,
+    input_layout: InputLayout,
+    on_progress: Callable[[str], None],
 ) -> WrappedEncoder:
     """Read an encoder, wrap it, and run it on a grey image.
 
     Args:
         path: ONNX file.
+        mask_decoder: Kind of the decoder that reads the outputs.
         image_size: Side of the encoder's input, in pixels; None takes the one that the graph fixes.
         input_layout: What the encoder takes, see `convert_encoder`.
         on_progress: Callback that receives each step as a short text.
@@ -89,16 +98,19 @@ def wrapped_encoder(
     model = _load(path)
     found = _input_of(model, input_layout)
     side = _side(found, image_size)
-    output = _output_of(model)
+    outputs = foreign_outputs(list(model.graph.output), mask_decoder)
     on_progress("running the encoder on a grey image")
-    is_batched = found.has_free_batch and _runs(_wrapped(model, found, output, side, input_layout, batch=None), side, 2)
-    wrapped = _wrapped(model, found, output, side, input_layout, batch=None if is_batched else 1)
-    tokens = _run(wrapped, side, 1)
-    if tokens.shape != (1, _GRID * _GRID, _CHANNELS):
-        raise EncoderError(f"the encoder's output is not (1, {_CHANNELS}, {_GRID}, {_GRID})")
-    if not np.isfinite(tokens).all():
-        raise EncoderError("the encoder's output for a grey image is not finite")
-    return WrappedEncoder(wrapped, side, is_batched, float(tokens.std(axis=2).mean()))
+    is_batched = found.has_free_batch and _runs(
+        _wrapped(model, found, outputs, side, input_layout, batch=None), outputs, side, 2
+    )
+    wrapped = _wrapped(model, found, outputs, side, input_layout, batch=None if is_batched else 1)
+    results = _run(wrapped, outputs, side, 1)
+    for output, values in zip(outputs, results, strict=True):
+        if values.shape != (1, *output.rows):
+            raise EncoderError(f"the encoder's output is not {shape_text((1, *output.shape))}")
+        if not np.isfinite(values).all():
+            raise EncoderError("the encoder's output for a grey image is not finite")
+    return WrappedEncoder(wrapped, side, is_batched, float(results[0].std(axis=2).mean()))
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -125,13 +137,13 @@ def _input_of(model: onnx.ModelProto, layout: InputLayout) -> _Input:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
-        raise EncoderError(f"the encoder has {len(inputs)} inputs ({_names(inputs)}), not one image")
+        raise EncoderError(f"the encoder has {len(inputs)} inputs ({value_names(inputs)}), not one image")
     (value,) = inputs
     if value.type.tensor_type.elem_type != TensorProto.FLOAT:
         number = value.type.tensor_type.elem_type
         kind = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"the type {number}"
         raise EncoderError(f"the encoder's input {value.name!r} is of {kind}, not of float32")
-    sizes = _sizes(value)
+    sizes = declared_sizes(value)
     batch: int | None = 1
     if len(sizes) == 3 and sizes[2] == 3 and layout == "image":
         sides, is_last = sizes[:2], True
@@ -141,12 +153,14 @@ def _input_of(model: onnx.ModelProto, layout: InputLayout) -> _Input:
         batch, sides, is_last = sizes[0], sizes[1:3], True
     else:
         expected = "(B, 3, S, S)" if layout == "frame" else "(B, 3, S, S), (B, S, S, 3) or (H, W, 3)"
-        raise EncoderError(f"the encoder's input {value.name!r} has the shape {_text(sizes)}; {layout} is {expected}")
+        raise EncoderError(
+            f"the encoder's input {value.name!r} has the shape {shape_text(sizes)}; {layout} is {expected}"
+        )
     if batch not in {None, 1}:
         raise EncoderError(f"the encoder takes {batch} images at a time; one, or any number, is needed")
     known = {side for side in sides if side is not None}
     if len(known) > 1:
-        raise EncoderError(f"the encoder's input {value.name!r} is not square: {_text(sizes)}")
+        raise EncoderError(f"the encoder's input {value.name!r} is not square: {shape_text(sizes)}")
     return _Input(value.name, len(sizes), is_last, next(iter(known), None), batch is None)
 
 
@@ -161,34 +175,22 @@ def _side(found: _Input, image_size: ImageSize | None) -> ImageSize:
     return 512 if side == 512 else 1024
 
 
-def _output_of(model: onnx.ModelProto) -> str:
-    outputs = list(model.graph.output)
-    if len(outputs) != 1:
-        raise EncoderError(
-            f"the encoder has {len(outputs)} outputs ({_names(outputs)}); a decoder of the family reads one image "
-            "embedding"
-        )
-    sizes = _sizes(outputs[0])
-    expected = (1, _CHANNELS, _GRID, _GRID)
-    if sizes and (len(sizes) != 4 or any(size not in {None, want} for size, want in zip(sizes, expected, strict=True))):
-        raise EncoderError(
-            f"the encoder's output {outputs[0].name!r} has the shape {_text(sizes)}, not (B, {_CHANNELS}, {_GRID}, "
-            f"{_GRID})"
-        )
-    return str(outputs[0].name)
-
-
 def _wrapped(
-    model: onnx.ModelProto, found: _Input, output: str, side: int, layout: InputLayout, *, batch: int | None
+    model: onnx.ModelProto,
+    found: _Input,
+    outputs: Sequence[ForeignOutput],
+    side: int,
+    layout: InputLayout,
+    *,
+    batch: int | None,
 ) -> onnx.ModelProto:
-    """Return a copy with the service's input before the original graph and its output behind it."""
+    """Return a copy with the service's input before the original graph and its outputs behind it."""
     wrapped = onnx.compose.add_prefix(model, _PREFIX)
     graph = wrapped.graph
     constants: dict[str, NDArray[Any]] = {
         "image/std": np.array(PIXEL_STD, np.float32).reshape(1, 3, 1, 1),
         "image/mean": np.array(PIXEL_MEAN, np.float32).reshape(1, 3, 1, 1),
         "image/shape": np.array([side, side, 3], np.int64),
-        "tokens/shape": np.array([0, _CHANNELS, _GRID * _GRID], np.int64),
     }
     before, last = [], "image"
     if layout == "image":  # the padding is 0 after the normalisation, so it is the mean before it
@@ -204,32 +206,35 @@ def _wrapped(
         before.append(helper.make_node("Reshape", [last, "image/shape"], ["image/one"]))
         last = "image/one"
     before.append(helper.make_node("Identity", [last], [_PREFIX + found.name]))
-    after = [
-        helper.make_node("Reshape", [_PREFIX + output, "tokens/shape"], ["tokens/flat"]),
-        helper.make_node("Transpose", ["tokens/flat"], ["tokens"], perm=[0, 2, 1]),
-    ]
+    after = []
+    for output in outputs:
+        after += output.nodes(_PREFIX)
+        constants |= output.constants
     nodes = [*before, *graph.node, *after]
     used = {name for node in nodes for name in node.input}
     others = [value for value in graph.input if value.name != _PREFIX + found.name]
     del graph.input[:], graph.output[:], graph.node[:]
     axis: int | str = "images" if batch is None else batch
     graph.input.extend([helper.make_tensor_value_info("image", TensorProto.FLOAT, [axis, 3, side, side]), *others])
-    graph.output.append(helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [axis, _GRID * _GRID, _CHANNELS]))
+    graph.output.extend(
+        helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [axis, *output.rows]) for output in outputs
+    )
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items() if name in used)
     return wrapped
 
 
-def _runs(model: onnx.ModelProto, side: int, count: int) -> bool:
+def _runs(model: onnx.ModelProto, outputs: Sequence[ForeignOutput], side: int, count: int) -> bool:
     """Return whether a graph takes a number of images; a free batch axis may be a mistake of the exporter."""
     try:
-        return _run(model, side, count).shape == (count, _GRID * _GRID, _CHANNELS)
+        results = _run(model, outputs, side, count)
     except EncoderError:
         return False
+    return [values.shape for values in results] == [(count, *output.rows) for output in outputs]
 
 
-def _run(model: onnx.ModelProto, side: int, count: int) -> NDArray[np.float32]:
-    """Return the tokens of grey images.
+def _run(model: onnx.ModelProto, outputs: Sequence[ForeignOutput], side: int, count: int) -> list[NDArray[np.float32]]:
+    """Return the outputs for grey images.
 
     Raises:
         EncoderError: The graph does not load or run, or takes longer than `MAX_RUN_S`.
@@ -243,29 +248,14 @@ def _run(model: onnx.ModelProto, side: int, count: int) -> NDArray[np.float32]:
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         images = np.broadcast_to(grey, (count, 3, side, side)).copy()
-        tokens: NDArray[np.float32] = session.run(["tokens"], {"image": images}, run_options)[0]
+        names = [output.name for output in outputs]
+        results: list[NDArray[np.float32]] = session.run(names, {"image": images}, run_options)
     except Exception as error:  # ONNX Runtime raises many types of its own; all mean the same here
         raise EncoderError(f"the encoder does not run on {count} grey image(s): {first_line(error)}") from error
     finally:
         timer.cancel()
-    return tokens
+    return results
 
 
 def _terminate(run_options: Any) -> None:
     run_options.terminate = True
-
-
-def _sizes(value: ValueInfoProto) -> tuple[int | None, ...]:
-    """Return the sizes of a value's axes, None for free ones."""
-    return tuple(
-        size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
-        for size in value.type.tensor_type.shape.dim
-    )
-
-
-def _text(sizes: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("free" if size is None else str(size) for size in sizes) + ")"
-
-
-def _names(values: list[ValueInfoProto]) -> str:
-    return ", ".join(value.name[:40] for value in values[:5])

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model_store.export.graph_names import decoder_outputs, encoder_outputs, map_names
 from model_store.export.graphs.decoder import DecoderGraph
-from model_store.export.graphs.encoder import EncoderGraph, EncoderWithBoxesGraph
+from model_store.export.graphs.encoder import EncoderGraph, EncoderWithBoxesGraph, HighResEncoderGraph
 from model_store.export.graphs.positions import IMAGE_TOKENS
 from model_store.export.graphs.prepare import PrepareGraph
+from model_store.export.graphs.sam2_decoder import SAM2DecoderGraph
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.model import PromptableModel
 from service.manifest import STATE_NAMES
@@ -40,9 +42,14 @@ class TraceableGraph:
 
 
 def encoder_graph(model: PromptableModel, module: GranularityModule | None = None) -> TraceableGraph:
-    """Return the encoder graph, with boxes beside the tokens if there is a granularity module."""
-    outputs = ["tokens"] if module is None else ["tokens", "boxes", "scores"]
-    encoder = EncoderGraph(model) if module is None else EncoderWithBoxesGraph(model, module)
+    """Return the encoder graph: with boxes beside the tokens if there is a granularity module, with maps for SAM 2."""
+    encoder: nn.Module
+    if model.architecture.mask_decoder == "sam2":
+        outputs, encoder = encoder_outputs("sam2"), HighResEncoderGraph(model)
+    elif module is None:
+        outputs, encoder = ["tokens"], EncoderGraph(model)
+    else:
+        outputs, encoder = ["tokens", "boxes", "scores"], EncoderWithBoxesGraph(model, module)
     # Names of free axes show in error messages of ONNX Runtime, and are a part of published files.
     axes = {name: {0: "pictures"} for name in ("image", *outputs)}
     return TraceableGraph(encoder, (black_image(model),), ["image"], outputs, axes, model.image_encoder.opset)
@@ -62,16 +69,22 @@ def prepare_graph(model: PromptableModel) -> TraceableGraph:
 
 def decoder_graph(model: PromptableModel) -> TraceableGraph:
     """Return the graph that decodes prompts."""
+    kind = model.architecture.mask_decoder
     points, labels = torch.zeros(2, 3, 2), torch.tensor([[1, 0, -1], [2, 3, -3]])
     state = tuple(torch.zeros(2, IMAGE_TOKENS, channels) for channels in (256, 128, 128))
-    outputs = ["mask_logits", "iou_predictions", "stability"]
+    maps = tuple(torch.zeros(1, IMAGE_TOKENS, channels) for channels in (256, 512)) if kind == "sam2" else ()
+    outputs = decoder_outputs(kind)
     axes = {
         **{name: {0: "prompts", 1: "points"} for name in ("points", "labels")},
         **{name: {0: "states"} for name in STATE_NAMES},
         **{name: {0: "prompts"} for name in outputs},
     }
     return TraceableGraph(
-        DecoderGraph(model), (points, labels, *state), ["points", "labels", *STATE_NAMES], outputs, axes
+        SAM2DecoderGraph(model) if kind == "sam2" else DecoderGraph(model),
+        (points, labels, *state, *maps),
+        ["points", "labels", *STATE_NAMES, *map_names(kind)],
+        outputs,
+        axes,
     )
 
 

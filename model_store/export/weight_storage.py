@@ -22,6 +22,9 @@ from onnx.external_data_helper import set_external_data
 
 from model_store.checkpoint_files.rounding import FLOAT16_MIN_ELEMENTS, rounded
 
+# The prepare graph's part, and SAM 2's object score, which prompts on images do not use.
+_NOT_OF_DECODING = ("prompt_encoder.mask_downscaling.", "mask_decoder.pred_obj_score_head.")
+
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
@@ -68,7 +71,7 @@ def write_decoder_parameters(
     arrays: dict[str, NDArray[Any]] = {
         name: np.asarray(array, np.float32)
         for name, array in state.items()
-        if name.startswith(("mask_decoder.", "prompt_encoder.")) and "mask_downscaling" not in name
+        if name.startswith(("mask_decoder.", "prompt_encoder.")) and not name.startswith(_NOT_OF_DECODING)
     }
     if weights == "float16":
         arrays = {name: rounded(array) for name, array in arrays.items()}

@@ -1,11 +1,11 @@
-"""The decoder graph: EdgeSAM's mask decoder, with its steps in the order in which a prompt is cheapest.
+"""The decoder graph: SAM's mask decoder, with its steps in the order in which a prompt is cheapest.
 
 Nothing is approximated. Products that depend on the image alone are in the prepare graph, projections of the 4096
 image tokens are absorbed into the few prompt tokens, and everything stays channels last.
 
 Inputs, outputs and algebra: docs/explanation/model.md, sections 5.1 and 5.2.
 
-Letters: P prompts, N points of a prompt, T = 5 + N decoder tokens, S image states (1 or P).
+Letters: P prompts, N points of a prompt, T decoder tokens (the model's own and N), S image states (1 or P).
 """
 
 import torch
@@ -16,7 +16,7 @@ from model_store.export.graphs.attention import AbsorbedImageToToken, AbsorbedTo
 from model_store.export.graphs.positions import GRID, IMAGE_TOKENS, DensePosition, position_code
 from model_store.network.decoder_algebra import arrange_cells, kernel_as_matrix
 from model_store.network.layer_norm import EPSILON, LayerNorm2d
-from model_store.network.mask_decoder import CHANNELS, MaskDecoder
+from model_store.network.mask_decoder import CHANNELS, MASKS, MaskDecoder
 from model_store.network.model import PromptableModel
 from model_store.network.prompt_encoder import PromptEncoder
 from model_store.network.transformer import TwoWayLayer
@@ -32,7 +32,12 @@ class DecoderGraph(nn.Module):
     Inputs: points (P, N, 2) in frame pixels before +0.5; labels (P, N) int64, the table of `service.sam.prompts`
     (ABSENT tokens take no part, so prompts of different length share a call); the image state of `PrepareGraph`,
     one for all prompts (S = 1) or one each (S = P). docs/explanation/model.md, sections 3.1 to 3.4.
+
+    Attributes:
+        iou_index: Index of the IoU token; those of the masks follow it.
     """
+
+    iou_index = 0
 
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()
@@ -54,11 +59,24 @@ class DecoderGraph(nn.Module):
     def forward(
         self, points: Tensor, labels: Tensor, keys: Tensor, keys0: Tensor, queries0: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        tokens, keys = self.transformed(points, labels, keys, keys0, queries0)
+        mask_logits = self.upscaling(keys, self.mask_weights(tokens))  # (P, 4, 256, 256)
+        return mask_logits, self.iou_head(tokens[:, self.iou_index]), stability(mask_logits)
+
+    def own_tokens(self) -> list[Tensor]:
+        """Return the weights of the model's own tokens: those before the IoU token, that one, the four of the masks."""
+        return [self.mask_decoder.iou_token.weight, self.mask_decoder.mask_tokens.weight]
+
+    def transformed(
+        self, points: Tensor, labels: Tensor, keys: Tensor, keys0: Tensor, queries0: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the decoder tokens (P, T, 256) and the image stream (P, 4096, 256) behind the transformer."""
         sparse = self.prompt_tokens(points, labels)  # (P, N, 256)
-        own = torch.cat([self.mask_decoder.iou_token.weight, self.mask_decoder.mask_tokens.weight])  # (5, 256)
+        own = torch.cat(self.own_tokens())  # (T - N, 256)
+        own_count = self.iou_index + 1 + MASKS
         outputs = own[None].expand(points.shape[0], -1, -1)
         start = torch.cat([outputs, sparse], dim=1)  # (P, T, 256)
-        absent = functional.pad((labels == ABSENT).to(start.dtype) * ABSENT_SCORE, (5, 0))  # (P, T)
+        absent = functional.pad((labels == ABSENT).to(start.dtype) * ABSENT_SCORE, (own_count, 0))  # (P, T)
         position = self.position()  # (4096, 256)
 
         tokens = self.first.self_attention(start, start, absent, is_first=True)
@@ -69,10 +87,12 @@ class DecoderGraph(nn.Module):
         tokens = self.second.tokens_from_image(tokens, start, keys, keys + position)
         keys = self.second.image_from_tokens(keys, keys + position, tokens, start, absent)
 
-        tokens = self.final_norm(tokens + self.final_attention(tokens + start, keys, keys + position))
-        hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.hypernetworks)], dim=1)  # (P, 4, 32)
-        mask_logits = self.upscaling(keys, hyper)  # (P, 4, 256, 256)
-        return mask_logits, self.iou_head(tokens[:, 0]), _stability(mask_logits)
+        return self.final_norm(tokens + self.final_attention(tokens + start, keys, keys + position)), keys
+
+    def mask_weights(self, tokens: Tensor) -> Tensor:
+        """Return the outputs of the hypernetworks, (P, 4, 32), for the decoder tokens (P, T, 256)."""
+        first = self.iou_index + 1
+        return torch.stack([mlp(tokens[:, first + i]) for i, mlp in enumerate(self.hypernetworks)], dim=1)
 
 
 class PromptTokens(nn.Module):
@@ -180,7 +200,7 @@ def _tensor(result: object) -> Tensor:
     return result
 
 
-def _stability(mask_logits: Tensor) -> Tensor:
+def stability(mask_logits: Tensor) -> Tensor:
     """Pixels above +1 over pixels above −1, per mask; 0 where there are none (docs/explanation/model.md 3.4)."""
     inner = (mask_logits > 1.0).to(mask_logits.dtype).sum(dim=(2, 3))
     outer = (mask_logits > -1.0).to(mask_logits.dtype).sum(dim=(2, 3))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import onnx
 
+from model_store.architectures import Architecture
 from model_store.catalog import ModelStoreError
-from model_store.checkpoint_files.expected import SKELETONS
+from model_store.checkpoint_files.expected import SKELETONS, decoder_file_name
 
 PREPARE = "prepare"
 
@@ -15,9 +16,9 @@ class SkeletonError(ModelStoreError):
     """The package has no graphs for an architecture."""
 
 
-def decoder_skeleton(norm_epsilon: float) -> str:
-    """Return the name of the decoder graph with an epsilon of its layer norms."""
-    return f"decoder-{norm_epsilon:.0e}"
+def decoder_skeleton(architecture: Architecture) -> str:
+    """Return the name of an architecture's decoder graph. It depends on the epsilon of the layer norms."""
+    return f"{decoder_file_name(architecture)}-{architecture.norm_epsilon:.0e}"
 
 
 def skeleton_file(name: str) -> Path:

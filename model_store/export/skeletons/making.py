@@ -10,7 +10,13 @@ import torch
 from onnx import numpy_helper
 
 from model_store.architectures import ARCHITECTURES, Architecture
-from model_store.checkpoint_files.expected import DECODER, ENCODER, encoder_file_name, is_unused, keys_file
+from model_store.checkpoint_files.expected import (
+    ENCODER,
+    decoder_file_name,
+    encoder_file_name,
+    is_unused,
+    keys_file,
+)
 from model_store.export.onnx_export import export_graph
 from model_store.export.served_graphs import TraceableGraph, decoder_graph, encoder_graph, prepare_graph
 from model_store.export.skeletons.files import PREPARE, decoder_skeleton, skeleton_file, write_compressed
@@ -75,17 +81,21 @@ def skeleton(graph: TraceableGraph, model: PromptableModel) -> onnx.ModelProto:
 def _files_of(entry: Architecture) -> dict[Path, Callable[[PromptableModel], bytes]]:
     """Return the functions that make the files of an architecture, by path."""
     part = encoder_file_name(entry)
-    return {
+    files: dict[Path, Callable[[PromptableModel], bytes]] = {
         keys_file(part): lambda model: _keys(model, of_encoder=True),
-        keys_file(DECODER): lambda model: _keys(model, of_encoder=False),
-        skeleton_file(part): lambda model: skeleton(encoder_graph(model), model).SerializeToString(deterministic=True),
-        skeleton_file(PREPARE): lambda model: skeleton(prepare_graph(model), model).SerializeToString(
-            deterministic=True
-        ),
-        skeleton_file(decoder_skeleton(entry.norm_epsilon)): lambda model: skeleton(
-            decoder_graph(model), model
-        ).SerializeToString(deterministic=True),
+        keys_file(decoder_file_name(entry)): lambda model: _keys(model, of_encoder=False),
+        skeleton_file(part): lambda model: _content(encoder_graph(model), model),
+        skeleton_file(decoder_skeleton(entry)): lambda model: _content(decoder_graph(model), model),
     }
+    if entry.mask_decoder == "sam":
+        # SAM 2's family has the same graph, but the exporter numbers its values differently.
+        files[skeleton_file(PREPARE)] = lambda model: _content(prepare_graph(model), model)
+    return files
+
+
+def _content(graph: TraceableGraph, model: PromptableModel) -> bytes:
+    content: bytes = skeleton(graph, model).SerializeToString(deterministic=True)
+    return content
 
 
 def _keys(model: PromptableModel, *, of_encoder: bool) -> bytes:

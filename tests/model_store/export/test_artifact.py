@@ -26,6 +26,7 @@ from model_store.export.graphs.prepare import PrepareGraph
 from model_store.export.model_info import ModelInfo
 from model_store.export.parity import decode, random_prompts, served_parity, torch_outputs
 from model_store.export.verify import verify_artifact
+from model_store.network.encoders.image_encoder import EncodedImage
 from model_store.network.mask_decoder import stability_score
 from service.manifest import GRAPH_NAMES, GranularityInfo, Manifest, ManifestError, load_manifest
 from service.sam.frame import Frame
@@ -207,7 +208,7 @@ def test_the_graphs_are_the_networks_mathematics(model):
             has_mask = torch.tensor([prompt.mask_logits is not None])
             state = PrepareGraph(deployed)(tokens, torch.from_numpy(mask)[None], has_mask)
             logits, iou, stability = DecoderGraph(deployed)(points, labels, *state)
-        expected_logits, expected_iou = decode(deployed, embedding, prompt)
+        expected_logits, expected_iou = decode(deployed, EncodedImage(embedding), prompt)
 
         assert_allclose(logits, expected_logits, rtol=0, atol=1e-4)
         assert_allclose(iou, expected_iou, rtol=0, atol=1e-4)

@@ -27,6 +27,7 @@ from model_store.export.graphs.prepare import PrepareGraph
 from model_store.export.onnx_export import write_prompt_graphs
 from model_store.export.onnx_session import open_graph
 from model_store.export.parity import decode
+from model_store.network.encoders.image_encoder import EncodedImage
 from model_store.network.frames import frame
 from model_store.network.mask_decoder import MaskDecoder, stability_score
 from model_store.network.model import PromptableModel, build_model
@@ -57,7 +58,7 @@ def with_decoder_of(name: str, *, norm_epsilon: float | None = None) -> Promptab
 
 def by_torch(model, _folder) -> Decode:
     def run(embedding, prompts):
-        rows = [decode(model, torch.from_numpy(embedding), prompt) for prompt in prompts]
+        rows = [decode(model, EncodedImage(torch.from_numpy(embedding)), prompt) for prompt in prompts]
         mask_logits, iou_predictions = (torch.cat(part) for part in zip(*rows, strict=True))
         return mask_logits.numpy(), iou_predictions.numpy(), stability_score(mask_logits).numpy()
 
