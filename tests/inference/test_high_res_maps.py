@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from support.redis_server import eventually
 from support.sam2_weights import state_dict
-from support.small_graphs import write_decoder, write_encoder, write_prepare
+from support.small_graphs import small_maps, write_decoder, write_encoder, write_prepare, write_small_artifact
 
 from model_store.checkpoint_files.sam2_names import our_name
 from service.cache.memory import MemoryCache
@@ -16,6 +16,7 @@ from service.inference.backends.image_state import ImageState
 from service.inference.backends.onnx_graph import Resources
 from service.inference.backends.prompt_decoders import Decoded, NativePromptDecoder, OnnxPromptDecoder
 from service.inference.backends.providers import CPU
+from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import EncodeItem, encode_batcher
 from service.manifest import ManifestError
 from service.sam.embedding import HighResMaps, ImageEmbedding
@@ -27,12 +28,6 @@ RESOURCES = Resources(threads=1)
 
 def images(count):
     return np.random.default_rng(0).normal(size=(count, 3, 1024, 1024)).astype(np.float32)
-
-
-def expected(image):
-    """Return tokens, s1 and s0 of `write_encoder` for one image."""
-    flat = image.reshape(-1)
-    return flat[:MIB].reshape(4096, 256), flat[MIB : 2 * MIB].reshape(4096, 256), flat[MIB:].reshape(4096, 512)
 
 
 def random_embedding(dtype=np.float16, seed=1):
@@ -87,20 +82,13 @@ def test_each_image_of_a_batch_gets_its_own_maps(tmp_path, batch):
 
     assert encoded.proposals == [None, None]
     for image, tokens, maps in zip(both, encoded.tokens, encoded.high_res, strict=True):
-        for found, wanted in zip((tokens, maps.s1, maps.s0), expected(image), strict=True):
+        for found, wanted in zip((tokens, maps.s1, maps.s0), small_maps(image), strict=True):
             assert_array_equal(found, wanted)
-
-
-class Model:
-    """What a batcher needs of a runtime to encode."""
-
-    def __init__(self, encoder):
-        self.encode = encoder.encode
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 async def test_the_batcher_rounds_all_maps_and_keeps_none_of_the_batch(tmp_path, metrics, dtype):
-    model = Model(open_encoder(tmp_path / "encoder.onnx", "batch"))
+    model = Runtime(write_small_artifact(tmp_path), provider="cpu", threads=1)
     both = images(2)
     batcher = encode_batcher(dtype=dtype, max_batch_size=2, max_queue_size=2, metrics=metrics)
     tasks = [asyncio.create_task(batcher.submit(EncodeItem(model, image))) for image in both]
@@ -110,11 +98,22 @@ async def test_the_batcher_rounds_all_maps_and_keeps_none_of_the_batch(tmp_path,
     for image, done in zip(both, await asyncio.gather(*tasks), strict=True):
         frame = done.result
         assert done.batch_size == 2
-        for found, wanted in zip((frame.tokens, frame.high_res.s1, frame.high_res.s0), expected(image), strict=True):
+        for found, wanted in zip((frame.tokens, frame.high_res.s1, frame.high_res.s0), small_maps(image), strict=True):
             assert_array_equal(found, wanted.astype(dtype))
             assert found.dtype == dtype
             assert found.base is None
     await batcher.aclose()
+
+
+@pytest.mark.parametrize(("encodes", "segments"), [(True, True), (True, False), (False, True)])
+def test_a_model_with_maps_is_warmed_up_in_every_role(tmp_path, encodes, segments):
+    runtime = Runtime(write_small_artifact(tmp_path), provider="cpu", threads=1, encodes=encodes, segments=segments)
+
+    runtime.warm_up()
+    state = runtime.prepare(random_embedding())
+
+    assert runtime.manifest.format_version == 6
+    assert state.nbytes == (28 * MIB if segments else 8 * MIB)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -177,8 +176,13 @@ def test_rows_of_an_answer_have_their_narrow_stability():
 
 @pytest.mark.parametrize(
     ("decoder", "dtype", "mebibytes"),
-    [("native", np.float16, 16), ("native", np.float32, 24), ("small_onnx", np.float16, 28), ("small_onnx", np.float32, 24)],
-)  # fmt: skip
+    [
+        ("native", np.float16, 16),
+        ("native", np.float32, 24),
+        ("small_onnx", np.float16, 28),
+        ("small_onnx", np.float32, 24),
+    ],
+)
 def test_a_state_counts_the_bytes_of_its_arrays_once(request, decoder, dtype, mebibytes):
     embedding = random_embedding(dtype)
 

@@ -3,9 +3,39 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, numpy_helper, save
 
+from model_store.architectures import architecture
+from model_store.export.manifest_file import manifest_text
+from model_store.export.manifest_making import MadeFiles, made_manifest
+from model_store.export.model_info import UNTRAINED_LICENCE, ModelInfo
+from service.manifest import MANIFEST_NAME
+
 _OPSET = 17
+
+
+def write_small_artifact(folder: Path, name: str = "small") -> Path:
+    """Write an artifact of the architecture edgetam whose graphs are the small ones below, without native decoder."""
+    graphs = {
+        "encoder": write_encoder(folder / "encoder.onnx"),
+        "prepare": write_prepare(folder / "prepare.onnx"),
+        "decoder": write_decoder(folder / "decoder.onnx"),
+    }
+    files = MadeFiles(graphs, None, "served", "float32", _OPSET, ("onnx",))
+    entry = architecture("edgetam")
+    info = ModelInfo(UNTRAINED_LICENCE, trained=False, training_data="none")
+    manifest = made_manifest(entry, files, name=name, info=info, encoder=entry.encoder, upsample_mode=None)
+    (folder / MANIFEST_NAME).write_text(manifest_text(manifest))
+    return folder
+
+
+def small_maps(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    """Return tokens, s1 and s0 that the small encoder makes of an image (3, 1024, 1024)."""
+    flat, third = image.reshape(-1), 1 << 20
+    return (
+        flat[:third].reshape(4096, 256), flat[third : 2 * third].reshape(4096, 256), flat[third:].reshape(4096, 512)
+    )  # fmt: skip
 
 
 def write_encoder(path: Path, *, batch: int | str = "batch") -> Path:
