@@ -154,8 +154,8 @@ class Settings(BaseSettings):
         1 << 30,
         ge=0,
         description="Size of the in-memory cache of prepared images, in bytes. An image takes 10 MiB, 8 of "
-        "them in GPU memory where a GPU decodes. With EdgeTAM and SAM 2.1 it takes 16 MiB, or 28 MiB, 20 of them in "
-        "GPU memory. 0 disables the cache.",
+        "them in GPU memory where a GPU decodes. With EdgeTAM and SAM 2.1 it takes 16 MiB, or 28 where ONNX Runtime "
+        "decodes, 20 of them in GPU memory. 0 disables the cache.",
     )
     mask_ttl_s: float = Field(
         600.0, gt=0, description="Time for which a mask can be refined by its mask_id, in seconds."

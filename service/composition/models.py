@@ -24,8 +24,8 @@ from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.settings import Settings
 
-# A prepared image of a model with maps of high resolution, at most: 16 MiB of float32, 8 of the state, and copies of
-# the maps in the memory of a GPU.
+# A prepared image of a model with maps of high resolution, at most: 16 MiB of float32, 8 of the state, and 12 of copies
+# of the maps in the memory of a GPU.
 _LARGEST_STATE_BYTES = 36 << 20
 
 

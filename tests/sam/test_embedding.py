@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cache_values import FINGERPRINT, embedding, low_res_mask, proposing, sealed
 
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding, embedding_key, image_hash, is_embedding_key, mask_id, mask_key
@@ -20,7 +21,6 @@ from service.sam.embedding_bytes import (
     mask_to_bytes,
 )
 from service.sam.granularity import MAX_PROPOSALS
-from tests.support.cache_values import FINGERPRINT, embedding, low_res_mask, proposing, sealed
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.cache_values import FINGERPRINT, embedding, high_res, low_res_mask, proposing, sealed
 
 from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.embedding_bytes import (
@@ -13,7 +14,6 @@ from service.sam.embedding_bytes import (
     mask_from_bytes,
     mask_to_bytes,
 )
-from tests.support.cache_values import FINGERPRINT, embedding, high_res, low_res_mask, proposing, sealed
 
 
 @pytest.mark.parametrize(("dtype", "mebibytes"), [(np.float16, 8), (np.float32, 16)])

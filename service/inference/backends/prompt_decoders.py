@@ -110,17 +110,23 @@ class NativePromptDecoder:
         parameters: File of the decoder's parameters, a NumPy archive.
         norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
         resources: Threads and limits of the decoder.
+        has_high_res: Whether the model has maps of high resolution, which the parameters have to need.
 
     Raises:
         ManifestError: The parameters cannot be used.
     """
 
-    def __init__(self, prepare: Path, parameters: Path, norm_epsilon: float, resources: Resources) -> None:
+    def __init__(
+        self, prepare: Path, parameters: Path, norm_epsilon: float, resources: Resources, *, has_high_res: bool
+    ) -> None:
         try:
             with np.load(parameters, allow_pickle=False) as arrays:
                 self._native = NativeDecoder(arrays, norm_epsilon=norm_epsilon, threads=resources.threads)
         except (NativeError, OSError, ValueError) as error:
             raise ManifestError(f"{parameters}: the decoder cannot use these parameters: {error}") from error
+        if self._native.needs_maps != has_high_res:
+            needed = "sam2" if self._native.needs_maps else "sam"
+            raise ManifestError(f"{parameters}: these are parameters of mask_decoder {needed}, unlike the manifest's")
         self.decoder = f"native {self._native.level}"
         self._prepare = _PrepareGraph(prepare, CPU, resources)
         self._memory = StateMemory()
@@ -168,7 +174,7 @@ def select_prompt_decoder(
 
     def load(backend: Backend) -> PromptDecoder:
         if parameters is not None and backend == CPU:
-            return NativePromptDecoder(paths["prepare"], parameters, norm_epsilon, resources)
+            return NativePromptDecoder(paths["prepare"], parameters, norm_epsilon, resources, has_high_res=has_high_res)
         return OnnxPromptDecoder(paths["prepare"], paths["decoder"], backend, resources)
 
     embedding = _noise(has_high_res=has_high_res)

@@ -19,7 +19,7 @@ CUDA_BYTES = 1536 * MIB
 # (docs/operations/reliability.md).
 IMAGE_BYTES_PER_PIXEL = 17.0
 FRAME_BYTES = 3 * 1024 * 1024 * 4
-TOKENS_BYTES = 4096 * 256 * 2
+EMBEDDING_BYTES = 4096 * 1024 * 2  # of EdgeTAM and SAM 2.1; others take a quarter
 MULTIPART_BYTES = 64 << 10
 
 # uvicorn polls its flags ten times a second, twice during a shutdown. Closing Redis and background tasks is bounded.
@@ -61,7 +61,7 @@ class Need:
             reading=uploads * FRAME_BYTES
             + (max(1, threads // 2) * int(settings.max_image_pixels * IMAGE_BYTES_PER_PIXEL) if embeds else 0),
             writing=(threads + 1) * settings.max_image_pixels if segments else 0,  # a mask per thread, a byte per pixel
-            behind=MAX_BACKGROUND_TASKS * TOKENS_BYTES,
+            behind=MAX_BACKGROUND_TASKS * EMBEDDING_BYTES,
         )
 
     @property

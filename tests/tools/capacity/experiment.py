@@ -5,6 +5,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, pstdev
 
 from support.service_client import embed
@@ -15,6 +16,7 @@ from tools.capacity.queueing import waiting_s
 from tools.capacity.replicas import Replicas, new_image
 
 from service.process import available_cpus
+from service.settings import BUNDLED_MODEL
 
 _SEED = 11
 _VISIT = Visit(clicks=6, gap_s=2.0)
@@ -34,6 +36,7 @@ class Setup:
         warm_s: Duration of clicks that fill the tiers and are not measured.
         seconds: Duration of measured clicks, for each way of balancing.
         calm_clicks: Number of clicks of each kind that measure the service times without load.
+        model: Folder of the served artifact.
     """
 
     replicas: int = 4
@@ -45,6 +48,7 @@ class Setup:
     warm_s: float = 25.0
     seconds: float = 60.0
     calm_clicks: int = 60
+    model: Path = BUNDLED_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def predict_ms(setup: Setup, times: ServiceTimes, tier: MemoryTier) -> float:
 
 
 def _replicas(setup: Setup) -> Replicas:
-    return Replicas(count=setup.replicas, images=setup.images, tier_images=setup.tier_images)
+    return Replicas(count=setup.replicas, images=setup.images, tier_images=setup.tier_images, model=setup.model)
 
 
 def _service_times(replicas: Replicas, setup: Setup) -> ServiceTimes:

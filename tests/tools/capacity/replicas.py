@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import httpx
@@ -14,6 +15,7 @@ from support.service_client import Scrape, embed, open_client
 from support.service_process import ServiceProcess
 from tools.bench.connection import request
 from tools.bench.disc import as_jpeg, disc_image
+from tools.capacity.sizes import image_sizes
 
 _WIDTH, _HEIGHT = 1600, 1200
 _MIB = 2**20
@@ -48,27 +50,36 @@ class Replicas:
         count: Number of replicas.
         images: Number of images in the catalogue.
         tier_images: Number of images that each replica's memory tier holds.
+        model: Folder of the served artifact.
+
+    Raises:
+        RuntimeError: An embedding in Redis has another size than expected.
     """
 
-    def __init__(self, *, count: int, images: int, tier_images: int) -> None:
+    def __init__(self, *, count: int, images: int, tier_images: int, model: Path) -> None:
         self.hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(images)]
         self._tier_images = tier_images
+        self._model = model
         self._count = count
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with self._stack as stack:
             self._redis = stack.enter_context(RedisServer())
+            sizes = image_sizes(self._model)
             settings = {
+                "EDGESAM_MODEL_DIR": str(self._model),
                 "EDGESAM_REDIS_URL": self._redis.url,
                 "EDGESAM_REDIS_READ_TIMEOUT_S": "2",  # for busy machines
                 "EDGESAM_THREADS": "1",
-                "EDGESAM_MEMORY_CACHE_BYTES": str(self._tier_images * 10 * _MIB + _MIB),
+                "EDGESAM_MEMORY_CACHE_BYTES": str(round((self._tier_images * sizes.memory_mib + 1) * _MIB)),
             }
             self.services = [stack.enter_context(ServiceProcess(settings)) for _ in range(self._count)]
             self.clients = [stack.enter_context(open_client(service.url)) for service in self.services]
             original = embed(self.clients[0], new_image(0))
             (key,) = (name.decode() for name in self._redis.ask("KEYS", f"*{original}"))
+            if (size := self._redis.ask("STRLEN", key)) // _MIB != sizes.redis_mib:
+                raise RuntimeError(f"an embedding has {size} bytes in Redis, not {sizes.redis_mib} MiB")
             for hashed in self.hashes:
                 self._redis.ask("COPY", key, key.replace(original, hashed))
             self._stack = stack.pop_all()

@@ -7,6 +7,7 @@ from statistics import fmean
 from tools.capacity.experiment import Outcome, ServiceTimes, Setup
 from tools.capacity.fleet import Costs, Fleet, Pod, Workload, plan
 from tools.capacity.lru import Visit
+from tools.capacity.sizes import ImageSizes
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 USER_COUNTS = (100, 10_000, 1_000_000)
@@ -17,21 +18,30 @@ KEPT_S = 3600.0
 _BALANCING = {True: "by hash", False: "at random"}
 
 
-def costs_of(times: ServiceTimes, *, process_mib: float) -> Costs:
-    """Return the costs of a fleet. Sizes are those of docs/how-to/redis.md."""
+def costs_of(times: ServiceTimes, sizes: ImageSizes, *, process_mib: float) -> Costs:
+    """Return the costs of a fleet."""
     return Costs(
         click_cpu_s=times.memory_cpu_s,
         load_cpu_s=max(0.0, times.redis_cpu_s - times.memory_cpu_s),
         embed_cpu_s=times.embed_cpu_s,
-        image_mib=10.0,
-        redis_mib=2.0,
+        image_mib=sizes.memory_mib,
+        redis_mib=sizes.redis_mib,
         click_kb=2.0,
         process_mib=process_mib,
     )
 
 
-def write(path: Path, *, where: str, setup: Setup, times: ServiceTimes, outcomes: list[Outcome], costs: Costs) -> None:
+def tables_of(*, where: str, setup: Setup, times: ServiceTimes, outcomes: list[Outcome], costs: Costs) -> str:
+    """Return the tables of the document as Markdown."""
+    return "\n\n".join([where, _costs(times, costs), _checks(setup, outcomes), _fleets(costs)])
+
+
+def write(path: Path, tables: str) -> None:
     """Write the tables between the marks of the document. The text around them stays.
+
+    Args:
+        path: File of the document.
+        tables: Answer of `tables_of`.
 
     Raises:
         ValueError: The document does not have both marks.
@@ -40,7 +50,6 @@ def write(path: Path, *, where: str, setup: Setup, times: ServiceTimes, outcomes
     _, mark, after = rest.partition(MARKS[1])
     if not mark:
         raise ValueError(f"{path} needs the lines {MARKS[0]} and {MARKS[1]}")
-    tables = "\n\n".join([where, _costs(times, costs), _checks(setup, outcomes), _fleets(costs)])
     path.write_text(f"{before}{MARKS[0]}\n\n{tables}\n\n{MARKS[1]}{after}")
 
 
