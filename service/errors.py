@@ -23,7 +23,7 @@
     │   ├── UnsupportedImage      415  unsupported-image        not a supported format
     │   ├── UndecodableImage      422  undecodable-image        broken or cut off
     │   ├── ImageTooLarge         413  image-too-large          more pixels than the server takes
-    │   └── UnusableAspectRatio   422  unusable-aspect-ratio    a side would vanish in the encoder's frame
+    │   └── UnusableAspectRatio   422  unusable-aspect-ratio    too narrow or too long for the model's frame
     ├── not found
     │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
     │   ├── ModelNotFound         404  model-not-found          no served model has this name
@@ -185,7 +185,7 @@ class ImageTooLarge(ServiceError):
 
 
 class UnusableAspectRatio(ServiceError):
-    """The image is so narrow that its shorter side would have no pixel at the encoder's resolution."""
+    """The image is so narrow that its shorter side would have no pixel at the encoder's resolution, or too long."""
 
     status, code, title = 422, "unusable-aspect-ratio", "The image is too narrow"
 

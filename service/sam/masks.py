@@ -28,7 +28,8 @@ Source: docs/explanation/sam2.md, section "Choice of the mask"."""
 LEAST_NARROW_STABILITY = 0.98
 """Narrow stability from which output 0 answers a prompt of a model with `MaskChoice.fallback`. Same source."""
 
-# The rows of the mask are computed in bands of so many pixels, to bound the memory of the float32 intermediates.
+# The mask is computed in parts of so many columns and pixels, to bound the memory of the float32 intermediates.
+_BAND_COLUMNS = 1 << 14
 _BAND_PIXELS = 1 << 18
 
 
@@ -270,17 +271,20 @@ def binary_mask(logits: NDArray[np.float32], frame: Frame) -> BinaryMask:
     """
     height, width = frame.size
     rows, columns = upsampling(frame)
-    # A flat image of 300 000 columns needs a single row: all 256 of them would take a gigabyte.
+    # A letterboxed image of 300 000 columns needs a few rows of logits.
     top_row = int(rows.first[0])
     needed = logits[top_row : int(rows.first[-1]) + TAPS]
-    wide = np.zeros((len(needed), width), np.float32)
-    for tap in range(TAPS):
-        wide += needed[:, columns.first + tap] * columns.weights[:, tap]
     pixels = np.empty(frame.size, np.bool_)
-    band_rows = max(1, _BAND_PIXELS // width)
-    for top in range(0, height, band_rows):
-        band = slice(top, top + band_rows)
-        weights, first = rows.weights[band], rows.first[band] - top_row
-        enlarged = sum(weights[:, tap, np.newaxis] * wide[first + tap] for tap in range(TAPS))
-        np.greater(enlarged, 0.0, out=pixels[band])
+    for left in range(0, width, _BAND_COLUMNS):
+        across = slice(left, left + _BAND_COLUMNS)
+        weights, first = columns.weights[across], columns.first[across]
+        wide = np.zeros((len(needed), len(first)), np.float32)
+        for tap in range(TAPS):
+            wide += needed[:, first + tap] * weights[:, tap]
+        band_rows = max(1, _BAND_PIXELS // len(first))
+        for top in range(0, height, band_rows):
+            down = slice(top, top + band_rows)
+            weights, first = rows.weights[down], rows.first[down] - top_row
+            enlarged = sum(weights[:, tap, np.newaxis] * wide[first + tap] for tap in range(TAPS))
+            np.greater(enlarged, 0.0, out=pixels[down, across])
     return BinaryMask.cut(frame.size, 0, 0, pixels)

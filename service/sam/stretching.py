@@ -11,7 +11,7 @@ from PIL import Image
 # A band of so many pixels in float is quicker than a whole plane, which does not fit into the processor's cache.
 _BAND_PIXELS: Final = 1 << 19
 # Neighbouring bands read some rows twice. A band has at least so many times the rows that the filter reads on one side.
-_LEAST_REACHES: Final = 10
+_LEAST_REACHES: Final = 8
 
 
 def stretch(image: Image.Image, mean: Sequence[float], std: Sequence[float], image_size: int) -> NDArray[np.float32]:

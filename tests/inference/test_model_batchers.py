@@ -17,7 +17,7 @@ from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
 
 def random_state(runtime, seed):
     tokens = np.random.default_rng(seed).normal(0, 0.3, (4096, 256)).astype(np.float32)
-    return runtime.prepare(ImageEmbedding(tokens, Frame((1024, 1024)))).arrays
+    return runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays
 
 
 def clicks(runtime, state, *places):

@@ -22,11 +22,13 @@ def bilinear(samples, height, width):
     return samples
 
 
-def upsampled(logits, original_size):
-    """Run steps 1 to 3 of docs/explanation/model.md, section 1.4, each in full."""
-    height, width = original_size
-    frame = bilinear(logits.astype(np.float64), FRAME, FRAME)
-    cut = frame[: frame_side(height, max(original_size)), : frame_side(width, max(original_size))]
+def upsampled(logits, frame):
+    """Run steps 1 to 3 of docs/explanation/model.md, section 1.4, each in full; of a stretched image one step."""
+    height, width = frame.size
+    if frame.resize == "stretch":
+        return bilinear(logits.astype(np.float64), height, width)
+    whole = bilinear(logits.astype(np.float64), FRAME, FRAME)
+    cut = whole[: frame_side(height, max(frame.size)), : frame_side(width, max(frame.size))]
     return bilinear(cut, height, width)
 
 

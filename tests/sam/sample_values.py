@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.sam.frame import Frame
 from service.sam.images import decode_image
 from service.sam.masks import BinaryMask
 
@@ -18,6 +19,12 @@ def sizes(draw, largest=700):
     shortest = max(1, -(-long // 2000))
     short = round(shortest * (long / shortest) ** draw(st.floats(0, 1)))
     return (long, short) if draw(st.booleans()) else (short, long)
+
+
+@st.composite
+def frames(draw, largest=700):
+    """Draw images of valid sizes in the frame, letterboxed and stretched."""
+    return Frame(draw(sizes(largest)), draw(st.sampled_from(["letterbox", "stretch"])))
 
 
 @st.composite

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sam.sample_values import logits, sizes
+from sam.sample_values import frames, logits
 from skimage.measure import label
 from support.whole_masks import full
 
@@ -15,9 +15,10 @@ from service.sam.frame import Frame
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
 from service.sam.prompts import Prompt
+from service.sam.transforms import to_cells
 
 NATIVE = native_masks()
-SIZE = (768, 1024)
+FRAME = Frame((768, 1024))
 shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 1)), min_size=1, max_size=4)
 
 
@@ -27,25 +28,26 @@ def disc(x, y, radius, inside=4.0):
     return np.clip(radius - np.hypot(columns - x, rows - y), -inside, inside).astype(np.float32)
 
 
-def cleaned(values, size=SIZE, points=(), **rest):
+def cleaned(values, frame=FRAME, points=(), **rest):
     """Return the pixels of the cleaned mask for points (x, y, label)."""
     table = np.array(points, np.float64).reshape(-1, 3)
     prompt = Prompt(table[:, :2], table[:, 2].astype(np.int64), **rest)
-    enlarged = binary_mask(MaskCleaner(prompt, Frame(size), filter_pieces).clean(values), Frame(size))
-    return full(filter_enlarged(enlarged, marked_pixels(prompt, size)))
+    enlarged = binary_mask(MaskCleaner(prompt, frame, filter_pieces).clean(values), frame)
+    return full(filter_enlarged(enlarged, marked_pixels(prompt, frame.size)))
 
 
 @settings(max_examples=80, deadline=None)
-@given(logits(), sizes(), shares)
-def test_the_mask_agrees_with_all_points_that_do_not_touch(values, size, shares):
+@given(logits(), frames(), shares)
+def test_the_mask_agrees_with_all_points_that_do_not_touch(values, frame, shares):
+    size = frame.size
     points = [(x * size[1], y * size[0], kind) for x, y, kind in shares]
     pixels = [(min(int(x), size[1] - 1), min(int(y), size[0] - 1)) for x, y, _ in points]
-    cells = np.array(pixels) * 256 / max(size)
+    cells = to_cells(pixels, frame)
     for i, one in enumerate(cells):
         for j in range(i):
             assume(shares[i][2] == shares[j][2] or np.hypot(*np.subtract(one, cells[j])) > 6)
 
-    mask = cleaned(values, size, points)
+    mask = cleaned(values, frame, points)
 
     for (x, y), (*_, kind) in zip(pixels, shares, strict=True):
         assert mask[y, x] == bool(kind)
@@ -53,14 +55,15 @@ def test_the_mask_agrees_with_all_points_that_do_not_touch(values, size, shares)
 
 @pytest.mark.skipif(NATIVE is None, reason="the native library was not built")
 @settings(max_examples=40, deadline=None)
-@given(logits(), sizes(), shares, st.booleans())
-def test_both_filters_give_the_same_logits(values, size, shares, has_box):
+@given(logits(), frames(), shares, st.booleans())
+def test_both_filters_give_the_same_logits(values, frame, shares, has_box):
+    size = frame.size
     points = np.array([(x * size[1], y * size[0]) for x, y, _ in shares])
     labels = np.array([kind for *_, kind in shares], np.int64)
     box = np.array([0.2 * size[1], 0.1 * size[0], 0.7 * size[1], 0.6 * size[0]]) if has_box else None
     prompt = Prompt(points, labels, box)
 
-    found = [MaskCleaner(prompt, Frame(size), way).clean(values) for way in (filter_pieces, NATIVE.filter_pieces)]
+    found = [MaskCleaner(prompt, frame, way).clean(values) for way in (filter_pieces, NATIVE.filter_pieces)]
 
     assert np.array_equal(*found)
 
@@ -68,7 +71,7 @@ def test_both_filters_give_the_same_logits(values, size, shares, has_box):
 def test_a_clean_mask_stays_as_it_is():
     values = disc(100, 80, 40)
 
-    found = MaskCleaner(Prompt(np.array([[400.0, 320.0]]), np.array([1])), Frame(SIZE), filter_pieces).clean(values)
+    found = MaskCleaner(Prompt(np.array([[400.0, 320.0]]), np.array([1])), FRAME, filter_pieces).clean(values)
 
     assert np.array_equal(found, values)
     assert found is not values
@@ -166,7 +169,7 @@ def test_a_box_that_is_a_guess_bounds_nothing():
     prompt = Prompt(box=np.array([100.0, 200.0, 500.0, 600.0]))
     values = np.ones((256, 256), np.float32)
 
-    assert np.array_equal(MaskCleaner(prompt, Frame(SIZE), filter_pieces, clips_to_box=False).clean(values), values)
+    assert np.array_equal(MaskCleaner(prompt, FRAME, filter_pieces, clips_to_box=False).clean(values), values)
 
 
 def test_an_empty_mask_stays_empty():

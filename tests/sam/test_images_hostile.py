@@ -15,6 +15,7 @@ from sam.sample_values import decode_array, encoded, files_of_every_kind, gradie
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedImage, UnusableAspectRatio
 from service.process import configure_image_libraries
 from service.sam.image_guards import ImageLimits, check_shape
+from service.sam.images import decode_image
 
 REFUSALS = (UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio)
 MAX_PIXELS = 100_000
@@ -196,6 +197,23 @@ def test_the_narrowest_image_follows_the_input_of_the_encoder(image_size, times)
 
     with pytest.raises(UnusableAspectRatio, match=f"at most {times} times"):
         check_shape((1, times + 1), limits)
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1 << 18, 1)], ids=str)
+def test_a_stretched_image_may_have_any_aspect_ratio(size):
+    data = encoded(np.zeros(size, np.uint8), "PNG")
+
+    assert decode_image(data, max_pixels=1 << 20, resize="stretch").size == size
+    with pytest.raises(UnusableAspectRatio, match="2048 times"):
+        decode_image(data, max_pixels=1 << 20)
+
+
+@pytest.mark.parametrize("size", [(1, (1 << 18) + 1), ((1 << 18) + 1, 3)], ids=str)
+def test_a_side_of_a_stretched_image_is_bounded(size):
+    data = encoded(np.zeros(size, np.uint8), "PNG")
+
+    with pytest.raises(UnusableAspectRatio, match="at most 262144 pixels"):
+        decode_image(data, max_pixels=1 << 20, resize="stretch")
 
 
 def test_an_image_without_pixels_is_undecodable():

@@ -116,6 +116,18 @@ def test_large_images_are_decoded_at_reduced_scale(size, scale):
     assert found.pixels.size == (-(-size[1] // scale), -(-size[0] // scale))
 
 
+@pytest.mark.parametrize(
+    ("size", "scale"), [((3000, 4000), 1), ((3891, 4100), 1), ((3892, 4100), 2), ((2048, 15_568), 1)]
+)
+def test_both_sides_of_a_stretched_image_keep_enough_pixels(size, scale):
+    data = encoded(Image.new("L", size[::-1], 90), "JPEG")
+
+    found = decode_image(data, max_pixels=MAX_PIXELS, resize="stretch")
+
+    assert found.size == size
+    assert found.pixels.size == (-(-size[1] // scale), -(-size[0] // scale))
+
+
 def test_the_reduced_image_is_the_image():
     y, x = np.mgrid[:2400, :3901]
     image = np.stack((y * 200 // 2400, x * 250 // 3901, (x // 300 + y // 300) % 2 * 200), 2).astype(np.uint8)

@@ -50,14 +50,22 @@ def test_text_of_any_content_is_read_or_refused():
         assert len(runs) <= length
 
 
-@pytest.mark.parametrize("size", [(300, 400), (1024, 1024), (2400, 1600), (90, 1800)])
-def test_the_logits_of_a_mask_give_the_mask_back(size):
+@pytest.mark.parametrize(
+    "frame",
+    [
+        *(Frame(size) for size in [(300, 400), (1024, 1024), (2400, 1600), (90, 1800)]),
+        *(Frame(size, "stretch") for size in [(300, 400), (1024, 1024), (2400, 1600), (90, 1800), (3000, 120)]),
+    ],
+    ids=str,
+)
+def test_the_logits_of_a_mask_give_the_mask_back(frame):
+    size = frame.size
     pixels = ellipse(*size)
 
-    prompt = with_mask(Prompt(), encoded(pixels), Frame(size))
+    prompt = with_mask(Prompt(), encoded(pixels), frame)
 
     assert (prompt.mask_logits.shape, prompt.mask_logits.dtype) == ((256, 256), np.float32)
-    assert iou(full(binary_mask(prompt.mask_logits, Frame(size))), pixels) > 0.97
+    assert iou(full(binary_mask(prompt.mask_logits, frame)), pixels) > 0.97
     assert np.abs(prompt.mask_logits).max() == pytest.approx(10.0)
 
 

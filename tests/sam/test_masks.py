@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sam.reference import upsampled
-from sam.sample_values import logits, masks, sizes
+from sam.sample_values import frames, logits, masks
 from support.whole_masks import full
 
 from service.native.masks import native_masks
@@ -30,14 +30,14 @@ both_ways = pytest.mark.parametrize(
 )
 
 
-def assert_equal_to_the_full_path(values, size, mask_of):
-    found = mask_of(values, Frame(size))
+def assert_equal_to_the_full_path(values, frame, mask_of):
+    found = mask_of(values, frame)
 
-    expected = upsampled(values, size)
+    expected = upsampled(values, frame)
     # A logit within float32 rounding of 0 may be on either side.
     is_clear = np.abs(expected) >= 1e-4 * max(1.0, np.abs(values).max())
     pixels = full(found)
-    assert pixels.shape == size
+    assert pixels.shape == frame.size
     assert np.array_equal(pixels[is_clear], (expected > 0.0)[is_clear])
     assert_tight(found)
 
@@ -58,50 +58,73 @@ def assert_tight(mask):
 
 @both_ways
 @settings(max_examples=120, deadline=None)
-@given(logits(), sizes())
-@example(np.ones((256, 256), np.float32), (1, 1))
-@example(np.ones((256, 256), np.float32), (1, 2048))
-@example(np.ones((256, 256), np.float32), (2048, 1))
-def test_a_mask_equals_the_full_path_at_any_size(mask_of, values, size):
-    assert_equal_to_the_full_path(values, size, mask_of)
+@given(logits(), frames())
+@example(np.ones((256, 256), np.float32), Frame((1, 1)))
+@example(np.ones((256, 256), np.float32), Frame((1, 2048)))
+@example(np.ones((256, 256), np.float32), Frame((2048, 1)))
+@example(np.ones((256, 256), np.float32), Frame((1, 1), "stretch"))
+@example(np.ones((256, 256), np.float32), Frame((1, 5000), "stretch"))
+@example(np.ones((256, 256), np.float32), Frame((5000, 1), "stretch"))
+def test_a_mask_equals_the_full_path_at_any_size(mask_of, values, frame):
+    assert_equal_to_the_full_path(values, frame, mask_of)
 
 
 @both_ways
 @settings(max_examples=8, deadline=None)
-@given(logits(), st.sampled_from([(3000, 4000), (4000, 1100), (1, 2048), (3, 4000), (2160, 1440)]))
-def test_a_mask_equals_the_full_path_at_large_sizes(mask_of, values, size):
-    assert_equal_to_the_full_path(values, size, mask_of)
+@given(
+    logits(),
+    st.sampled_from([(3000, 4000), (4000, 1100), (1, 2048), (3, 4000), (2160, 1440)]),
+    st.sampled_from(["letterbox", "stretch"]),
+)
+@example(np.random.default_rng(1).normal(size=(256, 256)).astype(np.float32), (7, 60_000), "stretch")
+@example(np.random.default_rng(1).normal(size=(256, 256)).astype(np.float32), (60_000, 7), "stretch")
+def test_a_mask_equals_the_full_path_at_large_sizes(mask_of, values, size, resize):
+    assert_equal_to_the_full_path(values, Frame(size, resize), mask_of)
+
+
+@needs_library
+@settings(max_examples=120, deadline=None)
+@given(logits(), frames())
+def test_both_functions_return_the_same_mask_but_for_logits_beside_zero(values, frame):
+    found, expected = NATIVE.binary_mask(values, frame), binary_mask(values, frame)
+
+    # They add the same products in another order.
+    is_clear = np.abs(upsampled(values, frame)) >= 1e-5 * max(1.0, np.abs(values).max())
+    assert np.array_equal(full(found)[is_clear], full(expected)[is_clear])
 
 
 @both_ways
 def test_noise_at_twelve_megapixels_equals_the_full_path(mask_of):
     values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
-    assert_equal_to_the_full_path(values, (3000, 4000), mask_of)
+    assert_equal_to_the_full_path(values, Frame((3000, 4000)), mask_of)
 
 
-def test_a_flat_image_takes_little_memory_without_the_native_library():
+@pytest.mark.parametrize("frame", [Frame((156, 319_488)), Frame((190, 1 << 18), "stretch")], ids=str)
+def test_a_flat_image_takes_little_memory_without_the_native_library(frame):
     values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
     tracemalloc.start()
     try:
-        mask = binary_mask(values, Frame((156, 319_488)))
+        mask = binary_mask(values, frame)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
     assert mask.area > 0
-    assert peak < 256 << 20  # the pixels take 48 MiB, all 256 rows of logits at this width would take 312
+    assert peak < 256 << 20  # the pixels take 48 MiB, all 256 rows of logits at this width would take 256
 
 
 @both_ways
-def test_logits_in_the_padding_have_no_effect(mask_of):
+def test_logits_in_the_padding_have_no_effect_and_a_stretched_image_has_none(mask_of):
     values = np.full((256, 256), -1.0, np.float32)
     values[200:] = 1.0
 
-    mask = mask_of(values, Frame((1000, 2000)))
+    letterboxed = mask_of(values, Frame((1000, 2000)))
+    stretched = mask_of(values, Frame((1000, 2000), "stretch"))
 
-    assert mask.area == 0
+    assert letterboxed.area == 0
+    assert stretched.box == (0, 781, 2000, 1000)  # the middle of rows 199 and 200 is 200 of 256
 
 
 @both_ways
@@ -121,25 +144,26 @@ def test_pixels_of_exactly_zero_beside_an_object_are_not_in_the_mask(mask_of):
 
     mask = mask_of(values, Frame((1024, 1024)))
 
-    assert np.array_equal(full(mask), upsampled(values, (1024, 1024)) > 0.0)
+    assert np.array_equal(full(mask), upsampled(values, Frame((1024, 1024))) > 0.0)
 
 
 @both_ways
 def test_the_largest_float16_logits_do_not_overflow(mask_of):
     values = np.where(np.arange(256 * 256).reshape(256, 256) % 2, 65504.0, -65504.0).astype(np.float32)
 
-    assert_equal_to_the_full_path(values, (500, 500), mask_of)
+    assert_equal_to_the_full_path(values, Frame((500, 500)), mask_of)
 
 
 @settings(max_examples=60, deadline=None)
-@given(logits(), sizes())
-@example(np.ones((256, 256), np.float32), (3, 4))
-@example(-np.ones((256, 256), np.float32), (3, 4))
+@given(logits(), frames())
+@example(np.ones((256, 256), np.float32), Frame((3, 4)))
+@example(-np.ones((256, 256), np.float32), Frame((3, 4)))
+@example(np.ones((256, 256), np.float32), Frame((1, 5), "stretch"))
 @needs_library
-def test_transitions_area_and_box_agree_with_the_pixels(values, size):
-    mask = NATIVE.binary_mask(values, Frame(size))
+def test_transitions_area_and_box_agree_with_the_pixels(values, frame):
+    mask = NATIVE.binary_mask(values, frame)
 
-    drawn = BinaryMask.cut(size, 0, 0, full(mask))
+    drawn = BinaryMask.cut(frame.size, 0, 0, full(mask))
     assert np.array_equal(mask.transitions, drawn.transitions)
     assert (mask.area, mask.box) == (drawn.area, drawn.box)
 

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam.reference import upsampled
-from sam.sample_values import logits, sizes
+from sam.sample_values import frames, logits
 
-from service.sam.frame import Frame
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
 
@@ -15,15 +14,16 @@ shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 1))
 
 
 @settings(max_examples=60, deadline=None)
-@given(logits(), sizes(), shares)
-def test_agreement_is_that_of_the_pixel_at_the_point(values, size, shares):
+@given(logits(), frames(), shares)
+def test_agreement_is_that_of_the_pixel_at_the_point(values, frame, shares):
+    size = frame.size
     points = np.array([(x * size[1], y * size[0]) for x, y, _ in shares])
     labels = np.array([label for *_, label in shares], np.int64)
-    taps = point_taps(Prompt(points, labels), Frame(size))
+    taps = point_taps(Prompt(points, labels), frame)
 
     found, agrees = taps.values(np.stack([values, -values])), taps.agree(np.stack([values, -values]))
 
-    expected = upsampled(values, size)
+    expected = upsampled(values, frame)
     for i, (x, y) in enumerate(points):
         pixel = expected[min(int(y), size[0] - 1), min(int(x), size[1] - 1)]
         tolerance = 1e-4 * max(1.0, float(np.abs(values).max()))

@@ -79,6 +79,29 @@ def test_shorter_prompts_of_a_call_are_filled_with_absent_tokens():
     assert (points[labels == ABSENT] == 0).all()
 
 
+def test_a_padding_point_follows_a_box_where_the_model_is_trained_so():
+    box = np.array([90.0, 60.0, 450.0, 300.0])
+    prompts = [
+        clicks((450, 300, POSITIVE)),
+        Prompt(box=box),
+        clicks((450, 300, NEGATIVE), (9, 6, POSITIVE), box=box),
+        Prompt(mask_logits=np.zeros((256, 256), np.float32)),
+        Prompt(box=box, mask_logits=np.zeros((256, 256), np.float32)),
+    ]
+
+    points, labels = decoder_inputs(prompts, Frame(SIZE, "stretch"), pads_boxes=True)
+
+    assert labels.tolist() == [
+        [POSITIVE, PADDING, ABSENT, ABSENT, ABSENT],
+        [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT, ABSENT],
+        [NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING],
+        [ABSENT] * 5,
+        [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT, ABSENT],
+    ]
+    assert (points[(labels == PADDING) | (labels == ABSENT)] == 0).all()
+    assert np.array_equal(points[2, :4], np.float32([[512, 512], [10.24, 10.24], [102.4, 102.4], [512, 512]]))
+
+
 @settings(deadline=None)
 @given(sizes(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=4), st.booleans())
 def test_a_row_does_not_depend_on_the_other_prompts_of_its_call(size, shares, has_box):
