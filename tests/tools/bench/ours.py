@@ -1,6 +1,7 @@
 """Our decoder, called as by the service."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from service.inference.backends.image_state import ImageState
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.backends.runtime import Runtime
-from service.sam.embedding import ImageEmbedding
+from service.sam.embedding import HighResMaps, ImageEmbedding
+from service.sam.float16 import as_float16
 from service.sam.frame import Frame
 from service.sam.prompts import Prompt, decoder_inputs
 from service.sam.transforms import Size
@@ -25,16 +27,15 @@ class Clicks:
 
     Args:
         runtime: Sessions of our artifact.
-        tokens: Tokens (4096, 256) of one image.
-        size: Height and width of that image.
-        images: Number of image states to prepare. All have the same tokens, but separate memory.
+        embedding: Embedding of one image.
+        images: Number of image states to prepare. All have the same embedding, but separate memory.
     """
 
-    def __init__(self, runtime: Runtime, tokens: NDArray[np.floating], size: Size, *, images: int = 1) -> None:
+    def __init__(self, runtime: Runtime, embedding: ImageEmbedding, *, images: int = 1) -> None:
         self._runtime = runtime
-        self._size = size
-        self.embedding = ImageEmbedding(tokens, size)
-        self._states = [runtime.prepare(ImageEmbedding(tokens.copy(), size)) for _ in range(images)]
+        self._frame = Frame(embedding.original_size, runtime.manifest.resize)
+        self.embedding = embedding
+        self._states = [runtime.prepare(copied(embedding)) for _ in range(images)]
 
     @property
     def state(self) -> ImageState:
@@ -49,4 +50,31 @@ class Clicks:
         """Decode prompts of one point each in one call, (x, y) in pixels of the image."""
         prompts = [Prompt(points=np.array([point]), labels=np.array([1])) for point in points]
         state = self._states[image % len(self._states)]
-        return self._runtime.decode(state.arrays, *decoder_inputs(prompts, Frame(self._size)))
+        return self._runtime.decode(state.arrays, *decoder_inputs(prompts, self._frame))
+
+
+def embedding_of(runtime: Runtime, frame: NDArray[np.float32], size: Size) -> ImageEmbedding:
+    """Encode one image, and round its embedding to float16, as the service does.
+
+    Args:
+        runtime: Sessions of our artifact.
+        frame: Input of the encoder, (1, 3, S, S).
+        size: Height and width of the image.
+    """
+    encoded = runtime.encode(frame)
+    maps = encoded.high_res[0]
+    return ImageEmbedding(
+        as_float16(encoded.tokens[0]),
+        size,
+        high_res=None if maps is None else HighResMaps(as_float16(maps.s1), as_float16(maps.s0)),
+    )
+
+
+def copied(embedding: ImageEmbedding) -> ImageEmbedding:
+    """Return an embedding with the same numbers in memory of its own."""
+    maps = embedding.high_res
+    return replace(
+        embedding,
+        tokens=embedding.tokens.copy(),
+        high_res=None if maps is None else HighResMaps(maps.s1.copy(), maps.s0.copy()),
+    )

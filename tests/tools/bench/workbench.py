@@ -17,11 +17,12 @@ from tools.bench.disc import SHARE, as_jpeg, disc_centre, disc_image
 from tools.bench.effort import Effort
 from tools.bench.load_generator import LoadGenerator
 from tools.bench.models import Models, frame_of, make_models
-from tools.bench.ours import Clicks, open_runtime
+from tools.bench.ours import Clicks, embedding_of, open_runtime
 from tools.bench.peer_process import PeerProcess
 
 from service.inference.backends.runtime import Runtime
 from service.process import available_cpus
+from service.sam.embedding import ImageEmbedding
 from service.sam.transforms import Size
 
 _COMMENT = b"\xff\xfe\x00\x12"  # JPEG's marker of a comment and its length: 2 + 16 bytes
@@ -76,9 +77,9 @@ class Workbench:
         return frame_of(self.image)
 
     @cached_property
-    def tokens(self) -> NDArray[np.float16]:
-        """The medium image's embedding, (4096, 256)."""
-        return self.runtime(self.cpus).encode(self.frame).tokens[0].astype(np.float16)
+    def embedding(self) -> ImageEmbedding:
+        """The medium image's embedding, float16."""
+        return embedding_of(self.runtime(self.cpus), self.frame, self.effort.medium)
 
     @property
     def thread_counts(self) -> list[int]:
@@ -95,7 +96,7 @@ class Workbench:
 
     def clicks(self, threads: int, *, images: int = 1) -> Clicks:
         """Return prompts on the medium image with our runtime."""
-        return Clicks(self.runtime(threads), self.tokens, self.effort.medium, images=images)
+        return Clicks(self.runtime(threads), self.embedding, images=images)
 
     def start_service(self, **settings: str) -> ServiceProcess:
         """Start another process of our service, with the disc model."""

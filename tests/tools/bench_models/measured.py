@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from tools.bench.ours import Clicks, open_runtime
+from tools.bench.ours import Clicks, embedding_of, open_runtime
 from tools.bench.samples import Samples, interleaved
 
 _SIZE = (1200, 1600)
@@ -55,7 +55,7 @@ def measure(directory: Path, *, threads: int, seconds: float, other_encoder: Pat
     load_s = perf_counter() - started
     side = runtime.manifest.image_size
     frame = np.random.default_rng(0).normal(0.0, 1.0, (1, 3, side, side)).astype(np.float32)
-    tokens = runtime.encode(frame).tokens[0].astype(np.float16)
+    embedding = embedding_of(runtime, frame, _SIZE)
     calls = {"ours": lambda: runtime.encode(frame)}
     if other_encoder is not None:
         # Not at the top: it imports torch, whose memory would count as the model's.
@@ -69,7 +69,7 @@ def measure(directory: Path, *, threads: int, seconds: float, other_encoder: Pat
     rounds = int(np.clip(seconds / (perf_counter() - started), 0, 40))
     if rounds:
         encodes = interleaved(calls, rounds, 1, warms=False)
-    clicks = Clicks(runtime, tokens, _SIZE)
+    clicks = Clicks(runtime, embedding)
     point = (_SIZE[1] / 2, _SIZE[0] / 2)
     decoding = interleaved(
         {"prepare": clicks.prepare, "click": lambda: clicks.decode([point])}, _CLICK_ROUNDS, _CLICK_CALLS

@@ -61,7 +61,7 @@ def measure(bench: Workbench) -> Section:
 
 
 def _decoder_calls(bench: Workbench) -> Calls:
-    tokens = bench.tokens.astype(np.float32)
+    tokens = bench.embedding.tokens.astype(np.float32)
     point = disc_centre(bench.effort.medium)
     prompt = Prompt(points=np.array([point]), labels=np.array([1]))
     points, labels = decoder_inputs([prompt], Frame(bench.effort.medium))
