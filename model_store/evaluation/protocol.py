@@ -176,9 +176,7 @@ def _measure_photo(
         return _PhotoInstances(index, photo, frame, masks, objects, has_boundary=protocol.boundary)
 
     measurements = [
-        one
-        for segmenter in segmenters
-        for one in _measure_segmenter(segmenter, instances(segmenter.resize), protocol)
+        one for segmenter in segmenters for one in _measure_segmenter(segmenter, instances(segmenter.resize), protocol)
     ]
     return measurements + (_measure_baselines(instances("letterbox")) if baselines else [])
 

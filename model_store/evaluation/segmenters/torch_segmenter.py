@@ -56,9 +56,7 @@ class TorchSegmenter:
         with torch.inference_mode():
             sparse, dense = self._model.prompt_encoder(points, boxes)
             code = self._model.prompt_encoder.dense_positional_code()
-            logits, iou = self._model.mask_decoder(
-                embedded.embedding, code, sparse, dense, high_res=embedded.high_res
-            )
+            logits, iou = self._model.mask_decoder(embedded.embedding, code, sparse, dense, high_res=embedded.high_res)
             stability = stability_score(logits)
         return Predictions.scored(logits.cpu().numpy(), iou.cpu().numpy(), stability.cpu().numpy(), self._ranking)
 

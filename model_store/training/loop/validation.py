@@ -22,8 +22,8 @@ from model_store.network.model import PromptableModel
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.objectives.fast_decoder import decode_tokens
 from model_store.training.objectives.window_inputs import FramePrompts
-from service.sam.masks import rank
 from service.sam.frame import Frame
+from service.sam.masks import rank
 from service.sam.transforms import FRAME_SIZE
 
 if TYPE_CHECKING:
@@ -207,7 +207,9 @@ class _PhotoMeasurement:
         """Yield the IoU of the first mask and of the best mask, from logits (n, 4, s, s) and predicted IoUs (n, 4)."""
         stability = stability_score(torch.from_numpy(logits)).numpy()
         for row, one in enumerate(self._photo.objects):
-            values = [iou(image_mask(mask_logits, Frame(self._photo.record.size)), one.truth) for mask_logits in logits[row]]
+            values = [
+                iou(image_mask(mask_logits, Frame(self._photo.record.size)), one.truth) for mask_logits in logits[row]
+            ]
             scores = stability[row].tolist()
             if self._ranking is not None:
                 scores = self._ranking.scores(scores, predicted[row].tolist())
