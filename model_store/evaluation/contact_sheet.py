@@ -11,6 +11,7 @@ from model_store.evaluation.instances import image_mask, make_instance
 from model_store.evaluation.protocol import Measurement, first_prompts
 from model_store.evaluation.segmenters.segmenter import Segmenter
 from model_store.training.data.annotations import PhotoRecord
+from service.sam.frame import Frame
 
 _TILE_PIXELS = 240
 _TRUTH, _PREDICTION = (60, 220, 60), (255, 80, 60)  # RGB
@@ -51,7 +52,8 @@ def contact_sheet(
 def _tile(photo: PhotoRecord, segmenter: Segmenter, measurement: Measurement) -> NDArray[np.uint8]:
     """Draw the part of the photo around an object, with both outlines and the IoU."""
     record = photo.masks[measurement.mask]
-    instance = make_instance(record, photo.size)
+    frame = Frame(photo.size, segmenter.resize)
+    instance = make_instance(record, frame)
     logits = segmenter.predict(segmenter.embed(photo), first_prompts([instance], "box")).mask_logits[0, 0]
     image = photo.image().copy()
     x0, y0, x1, y1 = record.box
@@ -61,7 +63,7 @@ def _tile(photo: PhotoRecord, segmenter: Segmenter, measurement: Measurement) ->
     scale = (_TILE_PIXELS - 8) / max(right - left, bottom - top)
     size = (max(1, int((right - left) * scale)), max(1, int((bottom - top) * scale)))
     tile = cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    for mask, colour in ((record.decode() > 0, _TRUTH), (image_mask(logits, photo.size), _PREDICTION)):
+    for mask, colour in ((record.decode() > 0, _TRUTH), (image_mask(logits, frame), _PREDICTION)):
         part = mask[top:bottom, left:right].astype(np.uint8)
         enlarged = cv2.resize(part, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
         outlines, _ = cv2.findContours(enlarged, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

@@ -13,9 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.training.data.annotations import MaskRecord
-from service.sam.frame import Frame
+from service.sam.frame import Frame, Resize
 from service.sam.prompts import IGNORED, NEGATIVE, POSITIVE
-from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size, points_from_frame, points_to_frame
+from service.sam.transforms import (
+    FRAME_SIZE,
+    MASK_SIZE,
+    Size,
+    content_size,
+    input_size,
+    points_from_frame,
+    points_to_frame,
+)
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -30,10 +38,11 @@ class Instance:
     """One object to find.
 
     Attributes:
-        truth: Ground truth, (H, W), the annotation resized to the frame and back, which widens it a little.
+        truth: Ground truth, (H, W), the annotation resized to the letterboxed frame and back, which widens it a little.
+            It is the same for models that stretch, so that all methods are compared with the same pixels.
         area: Area of the annotation itself, in pixels.
         box: Box of the object, (4,) float32 as x0, y0, x1, y1 in the frame.
-        centre: Centre of the object, (2,) float32 as (x, y) in the frame.
+        centre: Centre of the object, (2,) float32 as (x, y) in the frame; the same place of the photo for all models.
         cells: Annotation, (s, s), on the grid of the logits, for corrections.
     """
 
@@ -44,34 +53,38 @@ class Instance:
     cells: Bools
 
 
-def make_instance(record: MaskRecord, size: Size) -> Instance:
+def make_instance(record: MaskRecord, frame: Frame) -> Instance:
     """Return the object of an annotation.
 
     Args:
         record: Annotated mask.
-        size: Height and width of the photo, in pixels.
+        frame: Photo in the frame of a model.
     """
     mask = record.decode().astype(np.bool_)
-    frame = to_frame(mask)
+    letterbox = Frame(frame.size)
+    letterboxed = to_frame(mask)
+    centre = np.array(centre_pixel(letterboxed), np.float32)
+    if frame != letterbox:
+        centre = points_to_frame(points_from_frame(centre, letterbox), frame)
     return Instance(
-        truth=round_trip(frame, size),
+        truth=round_trip(letterboxed, frame.size),
         area=record.area,
-        box=points_to_frame(np.asarray(record.box).reshape(2, 2), Frame(size)).reshape(4),
-        centre=np.array(centre_pixel(frame), np.float32),
-        cells=to_cells(frame),
+        box=points_to_frame(np.asarray(record.box).reshape(2, 2), frame).reshape(4),
+        centre=centre,
+        cells=to_cells(letterboxed if frame == letterbox else to_frame(mask, frame.resize)),
     )
 
 
-def to_frame(mask: Bools) -> Bools:
-    """Resize a mask (H, W) into the frame, (S, S): nearest neighbour, then padding."""
-    height, width = input_size((mask.shape[0], mask.shape[1]))
+def to_frame(mask: Bools, resize: Resize = "letterbox") -> Bools:
+    """Resize a mask (H, W) into the frame, (S, S): nearest neighbour, then padding where it is letterboxed."""
+    height, width = content_size(Frame((mask.shape[0], mask.shape[1]), resize))
     frame = np.zeros((FRAME_SIZE, FRAME_SIZE), np.bool_)
     frame[:height, :width] = mask[_nearest(mask.shape[0], height)[:, None], _nearest(mask.shape[1], width)]
     return frame
 
 
 def round_trip(frame: Bools, size: Size) -> Bools:
-    """Resize a mask (S, S) back to the photo, (H, W), as logits are resized: bilinear without antialiasing, above 0."""
+    """Resize a letterboxed mask (S, S) back to the photo, (H, W): bilinear without antialiasing, above 0."""
     height, width = input_size(size)
     content = np.ascontiguousarray(frame[:height, :width]).astype(np.float32)
     back = cv2.resize(content, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
@@ -117,12 +130,12 @@ def centre_pixel(mask: Bools) -> tuple[int, int]:
     return int(x) - 1 + x0, int(y) - 1 + y0
 
 
-def valid_cells(size: Size) -> Bools:
-    """Return the cells of the logits that lie in a photo of (H, W), as (s, s)."""
-    height, width = input_size(size)
-    frame = np.zeros((FRAME_SIZE, FRAME_SIZE), np.bool_)
-    frame[:height, :width] = True
-    return to_cells(frame)
+def valid_cells(frame: Frame) -> Bools:
+    """Return the cells of the logits that lie in a photo, as (s, s)."""
+    height, width = content_size(frame)
+    inside = np.zeros((FRAME_SIZE, FRAME_SIZE), np.bool_)
+    inside[:height, :width] = True
+    return to_cells(inside)
 
 
 def correction(mask_logits: Floats, cells: Bools, valid: Bools, random: np.random.Generator) -> tuple[Floats, int]:
@@ -145,7 +158,7 @@ def correction(mask_logits: Floats, cells: Bools, valid: Bools, random: np.rando
     return np.array([x * CELL, y * CELL], np.float32), POSITIVE if cells[y, x] else NEGATIVE
 
 
-def obeys(mask: Bools, point: Floats, label: int) -> bool | None:
+def obeys(mask: Bools, point: Floats, label: int, resize: Resize = "letterbox") -> bool | None:
     """Return whether a mask obeys the newest correction point.
 
     A correction points at the first pixel of a wrong cell, which may lie just outside the object it is meant for.
@@ -155,6 +168,7 @@ def obeys(mask: Bools, point: Floats, label: int) -> bool | None:
         mask: Mask that was predicted with the point, (H, W).
         point: Position (x, y) of the point in the frame, (2,).
         label: Label of the point: POSITIVE, NEGATIVE or IGNORED.
+        resize: How the photo gets into that frame.
 
     Returns:
         True if the pixel of a positive point is inside the mask, or that of a negative point outside. None for an
@@ -163,23 +177,26 @@ def obeys(mask: Bools, point: Floats, label: int) -> bool | None:
     if label == IGNORED:
         return None
     size = (mask.shape[0], mask.shape[1])
-    x, y = (int(value) for value in points_from_frame(point, Frame(size)))
+    x, y = (int(value) for value in points_from_frame(point, Frame(size, resize)))
     # The last cell of the logits may begin behind the last pixel of the photo.
     is_inside = bool(mask[min(y, size[0] - 1), min(x, size[1] - 1)])
     return is_inside == (label == POSITIVE)
 
 
-def image_mask(mask_logits: Floats, size: Size) -> Bools:
-    """Return logits (s, s) as a mask (H, W): bilinear to the frame, cropped, bilinear to the photo, above 0.
+def image_mask(mask_logits: Floats, frame: Frame) -> Bools:
+    """Return logits (s, s) as a mask (H, W) of the photo, above 0.
 
-    Source: docs/explanation/model.md, section 1.4.
+    Logits of a letterboxed photo are resized bilinearly to the frame, cropped, and resized bilinearly to the photo
+    (docs/explanation/model.md, section 1.4), those of a stretched one bilinearly to the photo.
 
     Written apart from the service's own code, so that the service is not measured by itself.
     """
-    height, width = input_size(size)
-    frame = cv2.resize(mask_logits, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_LINEAR)
-    content = np.ascontiguousarray(frame[:height, :width])
-    photo = cv2.resize(content, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    content = mask_logits
+    if frame.resize == "letterbox":
+        height, width = input_size(frame.size)
+        enlarged = cv2.resize(mask_logits, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_LINEAR)
+        content = np.ascontiguousarray(enlarged[:height, :width])
+    photo = cv2.resize(content, (frame.size[1], frame.size[0]), interpolation=cv2.INTER_LINEAR)
     mask: Bools = photo > 0
     return mask
 

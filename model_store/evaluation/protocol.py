@@ -6,6 +6,7 @@ Every predicted mask is enlarged to the photo's own resolution, and so is the gr
 whatever their class.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,8 +23,9 @@ from model_store.evaluation.metrics import boundary_iou, iou, pieces, size_class
 from model_store.evaluation.parallel import OnProgress, Work, map_photos
 from model_store.evaluation.segmenters.segmenter import Predictions, PromptBatch, Segmenter
 from model_store.training.data.annotations import PhotoRecord
+from service.sam.frame import Frame, Resize
 from service.sam.prompts import POSITIVE
-from service.sam.transforms import input_size
+from service.sam.transforms import points_from_frame
 
 Start = Literal["box", "point"]
 STARTS: tuple[Start, ...] = ("box", "point")
@@ -166,18 +168,26 @@ def _measure_photo(
     segmenters: Sequence[Segmenter], protocol: Protocol, index: int, photo: PhotoRecord, *, baselines: bool
 ) -> list[Measurement]:
     masks = selected_masks(photo, index, protocol)
-    objects = [make_instance(photo.masks[mask], photo.size) for mask in masks]
-    instances = _PhotoInstances(index, photo, masks, objects, has_boundary=protocol.boundary)
-    measurements = [one for segmenter in segmenters for one in _measure_segmenter(segmenter, instances, protocol)]
-    return measurements + (_measure_baselines(instances) if baselines else [])
+
+    @functools.cache
+    def instances(resize: Resize) -> _PhotoInstances:
+        frame = Frame(photo.size, resize)
+        objects = [make_instance(photo.masks[mask], frame) for mask in masks]
+        return _PhotoInstances(index, photo, frame, masks, objects, has_boundary=protocol.boundary)
+
+    measurements = [
+        one for segmenter in segmenters for one in _measure_segmenter(segmenter, instances(segmenter.resize), protocol)
+    ]
+    return measurements + (_measure_baselines(instances("letterbox")) if baselines else [])
 
 
 @dataclass(frozen=True, slots=True)
 class _PhotoInstances:
-    """The objects of one photo that are measured."""
+    """The objects of one photo that are measured, in the frame of some of the models."""
 
     index: int
     photo: PhotoRecord
+    frame: Frame
     masks: list[int]
     objects: list[Instance]
     has_boundary: bool
@@ -223,7 +233,7 @@ def _measure_corrected(
     """Measure the masks of the first prompts, and of the same prompts with one correction after the other."""
     # The same numbers for every method, so that methods differ only by their masks.
     random = np.random.default_rng((protocol.seed, instances.index, STARTS.index(start)))
-    valid = valid_cells(instances.photo.size)
+    valid = valid_cells(instances.frame)
     measurements = _measure_single(segmenter.name, start, 0, predictions, None, instances)
     for step in range(1, protocol.corrections + 1):
         logits = predictions.mask_logits[:, 0]
@@ -248,8 +258,8 @@ def _measure_single(
     """Measure output 0; `added` holds position and label of the newest correction points."""
     measurements = []
     for row, (logits,) in enumerate(predictions.mask_logits):
-        mask = image_mask(logits, instances.photo.size)
-        is_obeyed = None if added is None else obeys(mask, *added[row])
+        mask = image_mask(logits, instances.frame)
+        is_obeyed = None if added is None else obeys(mask, *added[row], instances.frame.resize)
         predicted = float(predictions.predicted_iou[row, 0])
         measurements.append(
             instances.measurement(
@@ -267,7 +277,7 @@ def _measure_four(method: str, four: Predictions, instances: _PhotoInstances) ->
         masks = [
             instances.measurement(
                 row,
-                image_mask(four.mask_logits[row, index], instances.photo.size),
+                image_mask(four.mask_logits[row, index], instances.frame),
                 method=method,
                 start="point",
                 step=0,
@@ -284,12 +294,11 @@ def _measure_four(method: str, four: Predictions, instances: _PhotoInstances) ->
 
 
 def _measure_baselines(instances: _PhotoInstances) -> list[Measurement]:
-    image, size = instances.photo.image(), instances.photo.size
-    height, width = input_size(size)
-    scale = np.array([size[1] / width, size[0] / height], np.float32)
+    image = instances.photo.image()
 
     def measure(name: str, method: Baseline, start: Start) -> list[Measurement]:
-        prompts = [(one.box if start == "box" else one.centre).reshape(-1, 2) * scale for one in instances.objects]
+        framed = [(one.box if start == "box" else one.centre).reshape(-1, 2) for one in instances.objects]
+        prompts = [points_from_frame(points, instances.frame).astype(np.float32) for points in framed]
         return [
             instances.measurement(
                 row, method(image, prompt.reshape(-1)), method=name, start=start, step=0, choice="single"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from model_store.training.tasks import Task
 
 Teacher = Annotated[
-    Path, typer.Option(help="Teacher: checkpoint of any architecture, for instance sam_vit_h_4b8939.pth.")
+    Path, typer.Option(help="Teacher: checkpoint with SAM's mask decoder, for instance sam_vit_h_4b8939.pth.")
 ]
 Features = Annotated[Path, typer.Option(help="Folder of the teacher's features, 2 MiB a photo.")]
 TeacherFrame = Annotated[int, typer.Option(min=32, help="Side of the frame, in pixels. A SAM teacher has 1024.")]

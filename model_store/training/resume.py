@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_store.architectures import ARCHITECTURES
 from model_store.catalog import ModelStoreError, UsageError
 from model_store.checkpoint import CheckpointError, load_checkpoint, load_granularity
 from model_store.network.encoders.image_encoder import ImageEncoder
@@ -12,6 +13,7 @@ from model_store.training.initial import initial_model
 from model_store.training.loop.state import STATE_NAME, RunState, load_state
 from model_store.training.options import as_usage_error
 from model_store.training.tasks import GRANULARITY
+from model_store.training.trainable import training_problem
 
 BUNDLED_CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_ARCHITECTURE = "edgesam-lite"
@@ -43,23 +45,32 @@ def starting_point(resume: str | Path | None, architecture: str | None, *, seed:
         seed: Seed of initial weights.
 
     Raises:
-        UsageError: `resume` is none of these, or has another architecture.
+        UsageError: `resume` is none of these, or has another architecture, or training does not know it.
         ModelStoreError: A state or checkpoint cannot be read.
     """
     if resume is None:
         name = architecture or DEFAULT_ARCHITECTURE
+        _check_trainable(name)
         return StartingPoint(as_usage_error(lambda: initial_model(seed, name)), is_trained=False)
     if isinstance(resume, Path) or (Path(resume).is_dir() and resume not in bundled_names()):
         state = load_state(Path(resume))
         if state.architecture == GRANULARITY:
             raise UsageError(f"{resume} is a run of the granularity module; the command 'granularity' resumes it")
+        _check_trainable(state.architecture)
         start = StartingPoint(build_model(state.architecture), state)
     else:
         start = StartingPoint(load_weights(resume))
     found = start.model.architecture.name
+    _check_trainable(found)
     if architecture is not None and architecture != found:
         raise UsageError(f"{resume} has the architecture {found}, not {architecture}; leave --architecture out")
     return start
+
+
+def _check_trainable(name: str) -> None:
+    """Refuse an architecture that training does not know; an unknown name is left to the network's own check."""
+    if name in ARCHITECTURES and (problem := training_problem(ARCHITECTURES[name])):
+        raise UsageError(problem)
 
 
 def load_weights(source: str) -> PromptableModel:

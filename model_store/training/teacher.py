@@ -1,4 +1,4 @@
-"""Teachers of distillation: checkpoints of any architecture of the SAM family.
+"""Teachers of distillation: checkpoints of the architectures with SAM's mask decoder.
 
 All have SAM's prompt encoder and mask decoder (docs/explanation/model.md, section 0). They differ in the image encoder,
 and in the side of the images that it takes.
@@ -9,6 +9,7 @@ from pathlib import Path
 from model_store.catalog import ModelStoreError
 from model_store.checkpoint import CheckpointError, load_checkpoint
 from model_store.network.model import PromptableModel
+from model_store.training.trainable import training_problem
 from service.sam.transforms import FRAME_SIZE
 
 
@@ -20,16 +21,20 @@ def load_teacher(path: Path) -> PromptableModel:
     """Return the teacher of a checkpoint, frozen, in eval mode on the CPU.
 
     Args:
-        path: Checkpoint of any architecture, for instance `sam_vit_h_4b8939.pth`.
+        path: Checkpoint of an architecture with SAM's mask decoder, for instance `sam_vit_h_4b8939.pth`.
 
     Raises:
         OSError: The file cannot be read.
-        TeacherError: The file is no checkpoint, or its keys or shapes do not fit.
+        TeacherError: The file is no checkpoint, its keys or shapes do not fit, or distillation does not know its
+            architecture.
     """
     try:
-        return load_checkpoint(path).requires_grad_(False)
+        teacher = load_checkpoint(path)
     except CheckpointError as error:
         raise TeacherError(str(error)) from error
+    if problem := training_problem(teacher.architecture):
+        raise TeacherError(f"{path}: {problem}")
+    return teacher.requires_grad_(False)
 
 
 def teacher_image_size(teacher: PromptableModel, frame_size: int) -> int:

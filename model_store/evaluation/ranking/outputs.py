@@ -18,6 +18,7 @@ from model_store.evaluation.ranking.scores import Doubles, order_of, scores_of
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.training.data.annotations import PhotoRecord
 from service.mask_rules import Ranking
+from service.sam.frame import Frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +89,11 @@ def _open_work(model: Path, threads: int, protocol: Protocol) -> Iterator[Work[D
 
 def _photo_rows(segmenter: OnnxSegmenter, protocol: Protocol, index: int, photo: PhotoRecord) -> Doubles:
     """Return (objects, 13): index of the photo, then IoU, stability and predicted IoU of four outputs."""
-    objects = [make_instance(photo.masks[mask], photo.size) for mask in selected_masks(photo, index, protocol)]
+    frame = Frame(photo.size, segmenter.resize)
+    objects = [make_instance(photo.masks[mask], frame) for mask in selected_masks(photo, index, protocol)]
     outputs = segmenter.outputs(segmenter.embed(photo), first_prompts(objects, "point"))
     true = [
-        [iou(image_mask(logits, photo.size), one.truth) for logits in four]
+        [iou(image_mask(logits, frame), one.truth) for logits in four]
         for one, four in zip(objects, outputs.mask_logits, strict=True)
     ]
     where = np.full((len(objects), 1), index)

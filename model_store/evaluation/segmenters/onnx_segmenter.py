@@ -10,7 +10,7 @@ from model_store.catalog import UsageError
 from model_store.evaluation.segmenters.segmenter import Floats, Predictions, PromptBatch, predict_in_chunks
 from model_store.export.onnx_session import open_graph
 from model_store.training.data.annotations import PhotoRecord
-from service.manifest import STATE_NAMES, load_manifest
+from service.manifest import ENCODER_OUTPUTS, STATE_NAMES, load_manifest
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from service.sam.transforms import MASK_SIZE, preprocess
 
@@ -33,7 +33,8 @@ class OnnxSegmenter:
                 f"{directory} has the {manifest.layout} layout, which the service does not run; "
                 "export the checkpoint with --layout served"
             )
-        self.name = f"graphs of {manifest.name}"
+        self.name, self.resize = f"graphs of {manifest.name}", manifest.resize
+        self._is_sam2 = manifest.mask_decoder == "sam2"
         self._ranking, self._masks = manifest.ranking, manifest.auto_masks
         self._mean, self._std, self._image_size = manifest.mean, manifest.std, manifest.image_size
         self._sessions = {
@@ -41,40 +42,47 @@ class OnnxSegmenter:
         }
 
     def embed(self, photo: PhotoRecord) -> dict[str, Any]:
-        image = preprocess(photo.image(), self._mean, self._std, self._image_size)[None]
-        (tokens,) = self._sessions["encoder"].run(["tokens"], {"image": image})
+        image = preprocess(photo.image(), self._mean, self._std, self._image_size, resize=self.resize)[None]
+        outputs = ENCODER_OUTPUTS if self._is_sam2 else ENCODER_OUTPUTS[:1]
+        tokens, *maps = self._sessions["encoder"].run(list(outputs), {"image": image})
         no_mask = {"mask_logits": np.zeros((1, MASK_SIZE, MASK_SIZE), np.float32), "has_mask": np.zeros(1, np.bool_)}
         state = self._sessions["prepare"].run(list(STATE_NAMES), {"tokens": tokens[0], **no_mask})
-        return dict(zip(STATE_NAMES, state, strict=True))
+        return dict(zip((*STATE_NAMES, *outputs[1:]), (*state, *maps), strict=True))
 
     def predict(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
-        return self.outputs(embedded, prompts).best(self._masks.other)
+        return self.outputs(embedded, prompts).only(self._masks)
 
     def predict_point(self, embedded: dict[str, Any], prompts: PromptBatch) -> tuple[Predictions, Predictions]:
         outputs = self.outputs(embedded, prompts)
-        return outputs.best(self._masks.other), outputs.by_score(self._masks.ambiguous)
+        return outputs.only(self._masks), outputs.by_score(self._masks.ambiguous)
 
     def outputs(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
         """Return all four outputs of each prompt, by index; the graph computes them anyway."""
         return predict_in_chunks(prompts, lambda part: self._outputs(embedded, part))
 
     def _outputs(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
-        points, labels = _decoder_inputs(prompts)
+        points, labels = _decoder_inputs(prompts, pads_boxes=self._is_sam2)
         feeds = {"points": points, "labels": labels, **embedded}
         names = ["mask_logits", "iou_predictions", "stability"]
         mask_logits, predicted_iou, stability = self._sessions["decoder"].run(names, feeds)
         return Predictions.scored(mask_logits, predicted_iou, stability, self._ranking)
 
 
-def _decoder_inputs(prompts: PromptBatch) -> tuple[Floats, NDArray[np.int64]]:
-    """Return points (P, N, 2) and labels (P, N) of the decoder graph: points, then box corners or one padding point."""
+def _decoder_inputs(prompts: PromptBatch, *, pads_boxes: bool) -> tuple[Floats, NDArray[np.int64]]:
+    """Return points (P, N, 2) and labels (P, N) of the decoder graph: points, then box corners, then one padding point.
+
+    Args:
+        prompts: P prompts of one form.
+        pads_boxes: Whether the padding point also follows boxes, and not only points without a box.
+    """
     count = len(prompts)
-    if prompts.boxes is None:
-        points = np.concatenate([prompts.points, np.zeros((count, 1, 2), np.float32)], axis=1)
-        more = np.full((count, 1), PADDING)
-    else:
-        points = np.concatenate([prompts.points, prompts.boxes.reshape(count, 2, 2)], axis=1)
-        more = np.tile([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], (count, 1))
-    labels = np.concatenate([prompts.labels, more], axis=1).astype(np.int64)
-    assert not (labels == ABSENT).any()
-    return points.astype(np.float32), labels
+    points, labels = [prompts.points], [prompts.labels]
+    if prompts.boxes is not None:
+        points.append(prompts.boxes.reshape(count, 2, 2))
+        labels.append(np.tile([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], (count, 1)))
+    if prompts.boxes is None or pads_boxes:
+        points.append(np.zeros((count, 1, 2), np.float32))
+        labels.append(np.full((count, 1), PADDING))
+    joined = np.concatenate(labels, axis=1).astype(np.int64)
+    assert not (joined == ABSENT).any()
+    return np.concatenate(points, axis=1).astype(np.float32), joined

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from model_store.evaluation.ranking.scores import order_of, scores_of
 from model_store.training.data.annotations import PhotoRecord
+from service.sam.frame import Resize
+from service.sam.masks import LEAST_NARROW_STABILITY, narrow_stability
 
 if TYPE_CHECKING:
-    from service.mask_rules import Ranking
+    from service.mask_rules import AutoMasks, Ranking
 
 Floats = NDArray[np.float32]
 
@@ -77,6 +79,22 @@ class Predictions:
         """Return the mask with the highest score of some outputs of each prompt, n = 1."""
         return self.by_score(outputs).masks(slice(1))
 
+    def only(self, masks: "AutoMasks") -> "Predictions":
+        """Return the mask of each prompt that means one object, n = 1.
+
+        Args:
+            masks: Outputs that the model uses. With a fallback, its best mask stands for one that is not stable.
+        """
+        best = self.best(masks.other)
+        if not masks.fallback:
+            return best
+        is_stable = narrow_stability(best.mask_logits[:, 0]) >= LEAST_NARROW_STABILITY
+        others = self.best(masks.fallback)
+        for row in np.flatnonzero(~is_stable):
+            for name in self.__slots__:
+                getattr(best, name)[row] = getattr(others, name)[row]
+        return best
+
     def by_score(self, outputs: Sequence[int] = (0, 1, 2, 3)) -> "Predictions":
         """Return some outputs of each prompt in the order in which the service shows them."""
         chosen = np.array(outputs)
@@ -93,9 +111,13 @@ class Segmenter(Protocol):
 
     Attributes:
         name: Name in tables.
+        resize: How the model's images get into the frame in which prompts are given.
     """
 
     name: str
+
+    @property
+    def resize(self) -> Resize: ...
 
     def embed(self, photo: PhotoRecord) -> Any:
         """Return the embedding of a photo, in the segmenter's own form."""

@@ -1,6 +1,7 @@
 """Segments through a running service, over HTTP."""
 
 import base64
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ import numpy as np
 from model_store.catalog import ModelStoreError
 from model_store.evaluation.segmenters.segmenter import Floats, Predictions, PromptBatch, predict_in_chunks
 from model_store.training.data.annotations import PhotoRecord
+from service.sam.frame import Frame, Resize
 from service.sam.prompts import IGNORED
-from service.sam.transforms import MASK_SIZE, Size, input_size
+from service.sam.transforms import MASK_SIZE, Size, points_from_frame
 
 
 class ServiceFailed(ModelStoreError):
@@ -32,6 +34,17 @@ class ServiceSegmenter:
         self.name = f"service at {url}"
         self._client = client
 
+    @functools.cached_property
+    def resize(self) -> Resize:
+        """How the images of the service's default model get into the frame, by its list of models."""
+        try:
+            response = self._client.get("/models")
+        except httpx.HTTPError as error:
+            raise ServiceFailed(f"{self.name} does not respond to /models: {error}") from error
+        models = self._content(response, "/models")["models"]
+        # Earlier versions of the service have no such member, and letterbox all images.
+        return "stretch" if models and models[0].get("resize") == "stretch" else "letterbox"
+
     def embed(self, photo: PhotoRecord) -> tuple[str, Size]:
         data = photo.path.read_bytes()
         response = self._post("/embed", content=data, headers={"content-type": "application/octet-stream"})
@@ -49,7 +62,7 @@ class ServiceSegmenter:
     def _segment(self, image_hash: str, size: Size, prompts: PromptBatch, multimask: Literal["auto", 1]) -> Predictions:
         body = {
             "image_hash": image_hash,
-            "prompts": [_prompt_json(prompts, row, size) for row in range(len(prompts))],
+            "prompts": [_prompt_json(prompts, row, Frame(size, self.resize)) for row in range(len(prompts))],
             "multimask": multimask,
             "format": "logits",
         }
@@ -70,19 +83,21 @@ class ServiceSegmenter:
             response = self._client.post(path, **request)
         except httpx.HTTPError as error:
             raise ServiceFailed(f"{self.name} does not respond to {path}: {error}") from error
+        return self._content(response, path)
+
+    def _content(self, response: httpx.Response, path: str) -> dict[str, Any]:
         if response.is_error:
             raise ServiceFailed(f"{self.name} responds to {path} with {response.status_code}: {response.text[:300]}")
         content: dict[str, Any] = response.json()
         return content
 
 
-def _prompt_json(prompts: PromptBatch, row: int, size: Size) -> dict[str, Any]:
+def _prompt_json(prompts: PromptBatch, row: int, frame: Frame) -> dict[str, Any]:
     """Return one prompt as /segment takes it, in pixels of the photo."""
-    height, width = input_size(size)
-    scale = np.array([size[1] / width, size[0] / height])
-    limit = np.array([size[1], size[0]])
+    height, width = frame.size
     prompt: dict[str, Any] = {}
-    positions = np.minimum(prompts.points[row] * scale, limit)  # the last cell may begin behind the last pixel
+    # The last cell may begin behind the last pixel.
+    positions = np.minimum(points_from_frame(prompts.points[row], frame), (width, height))
     points = [
         {"x": float(x), "y": float(y), "label": int(label)}
         for (x, y), label in zip(positions, prompts.labels[row], strict=True)
@@ -91,5 +106,5 @@ def _prompt_json(prompts: PromptBatch, row: int, size: Size) -> dict[str, Any]:
     if points:
         prompt["points"] = points
     if prompts.boxes is not None:
-        prompt["box"] = (prompts.boxes[row].reshape(2, 2) * scale).reshape(4).tolist()
+        prompt["box"] = points_from_frame(prompts.boxes[row].reshape(2, 2), frame).reshape(4).tolist()
     return prompt

@@ -22,6 +22,7 @@ from model_store.network.model import PromptableModel
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.objectives.fast_decoder import decode_tokens
 from model_store.training.objectives.window_inputs import FramePrompts
+from service.sam.frame import Frame
 from service.sam.masks import rank
 from service.sam.transforms import FRAME_SIZE
 
@@ -68,7 +69,7 @@ class ValidationPhoto:
     def of(cls, index: int, record: PhotoRecord) -> Self:
         """Choose the objects of a photo."""
         masks = selected_masks(record, index, PROTOCOL)
-        return cls(index, record, tuple(make_instance(record.masks[mask], record.size) for mask in masks))
+        return cls(index, record, tuple(make_instance(record.masks[mask], Frame(record.size)) for mask in masks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class _PhotoMeasurement:
         self._model, self._photo, self._code, self._ranking = model, photo, code, ranking
         pixels = frame(photo.record.image()).to(code.device)
         self._image = model.image_encoder(pixels).float().flatten(2).transpose(1, 2)  # (1, M, 256)
-        self._valid = valid_cells(photo.record.size)
+        self._valid = valid_cells(Frame(photo.record.size))
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield name and value of each figure of each object."""
@@ -195,7 +196,7 @@ class _PhotoMeasurement:
 
     def _masks(self, logits: Floats) -> list[Bools]:
         """Return output 0 of each prompt as a mask of the photo, (H, W)."""
-        return [image_mask(mask_logits, self._photo.record.size) for mask_logits in logits[:, 0]]
+        return [image_mask(mask_logits, Frame(self._photo.record.size)) for mask_logits in logits[:, 0]]
 
     def _ious(self, masks: Sequence[Bools], suffix: str) -> Iterator[tuple[str, float]]:
         for row, mask in enumerate(masks):
@@ -206,7 +207,9 @@ class _PhotoMeasurement:
         """Yield the IoU of the first mask and of the best mask, from logits (n, 4, s, s) and predicted IoUs (n, 4)."""
         stability = stability_score(torch.from_numpy(logits)).numpy()
         for row, one in enumerate(self._photo.objects):
-            values = [iou(image_mask(mask_logits, self._photo.record.size), one.truth) for mask_logits in logits[row]]
+            values = [
+                iou(image_mask(mask_logits, Frame(self._photo.record.size)), one.truth) for mask_logits in logits[row]
+            ]
             scores = stability[row].tolist()
             if self._ranking is not None:
                 scores = self._ranking.scores(scores, predicted[row].tolist())

@@ -15,6 +15,7 @@ from model_store.export.verify import verify_artifact
 from model_store.training.data.annotations import read_annotations
 from service.manifest import MANIFEST_NAME, load_manifest
 from service.mask_rules import Ranking
+from service.sam.frame import Frame
 
 
 @pytest.fixture
@@ -26,13 +27,13 @@ def model(artifact, tmp_path):
 def test_outputs_of_points_are_those_of_the_graphs_with_their_true_iou(data, artifact):
     photos = read_annotations(data)
     segmenter = OnnxSegmenter(artifact, threads=1)
-    one = make_instance(photos[3].masks[0], photos[3].size)
+    one = make_instance(photos[3].masks[0], Frame(photos[3].size))
     expected = segmenter.outputs(segmenter.embed(photos[3]), first_prompts([one], "point"))
 
     outputs = point_outputs(artifact, photos, Protocol(max_photos=2), threads=1)
 
     assert outputs.photos.tolist() == [0, 3]
-    ious = [iou(image_mask(logits, photos[3].size), one.truth) for logits in expected.mask_logits[0]]
+    ious = [iou(image_mask(logits, Frame(photos[3].size)), one.truth) for logits in expected.mask_logits[0]]
     np.testing.assert_allclose(outputs.iou[1], ious)
     np.testing.assert_allclose(outputs.stability[1], expected.stability[0], rtol=1e-6)
     np.testing.assert_allclose(outputs.predicted_iou[1], expected.predicted_iou[0], rtol=1e-6)

@@ -61,12 +61,13 @@ def test_the_truth_is_resized_to_the_frame_and_back_as_in_torch(size):
     np.testing.assert_array_equal(round_trip(frame, size), expected_back.numpy())
 
 
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 @pytest.mark.parametrize("size", SIZES)
-def test_logits_are_resized_to_the_photo_as_in_torch(size):
+def test_logits_are_resized_to_the_photo_as_in_torch(size, resize):
     logits = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
-    expected = upsample_logits(torch.from_numpy(logits)[None, None], Frame(size))[0, 0].numpy()
+    expected = upsample_logits(torch.from_numpy(logits)[None, None], Frame(size, resize))[0, 0].numpy()
 
-    mask = image_mask(logits, size)
+    mask = image_mask(logits, Frame(size, resize))
 
     differs = mask != (expected > 0)
     assert np.abs(expected[differs]).max(initial=0.0) < 1e-3
@@ -77,7 +78,7 @@ def test_an_instance_has_the_box_of_its_annotation_in_the_frame():
     mask[100:200, 40:90] = 1
     rle = coco_mask.encode(np.asfortranarray(mask))
 
-    one = make_instance(MaskRecord(rle), (512, 256))
+    one = make_instance(MaskRecord(rle), Frame((512, 256)))
 
     assert one.box.tolist() == [80.0, 200.0, 180.0, 400.0]
     assert one.area == 5000
@@ -88,10 +89,27 @@ def test_an_instance_has_the_box_of_its_annotation_in_the_frame():
     assert not (mask.astype(bool) & ~one.truth).any(), "the truth is widened, never cut"
 
 
+def test_a_stretched_photo_has_the_same_objects_at_other_places_of_the_frame():
+    mask = np.zeros((512, 256), np.uint8)
+    mask[100:200, 40:90] = 1
+    record = MaskRecord(coco_mask.encode(np.asfortranarray(mask)))
+
+    one, letterboxed = make_instance(record, Frame((512, 256), "stretch")), make_instance(record, Frame((512, 256)))
+
+    assert one.box.tolist() == [160.0, 200.0, 360.0, 400.0]
+    assert one.centre.tolist() == [2 * letterboxed.centre[0], letterboxed.centre[1]]
+    np.testing.assert_array_equal(one.truth, letterboxed.truth)
+    rows, columns = np.nonzero(one.cells)
+    assert [rows.min(), rows.max() + 1, columns.min(), columns.max() + 1] == [50, 100, 40, 90]
+    assert valid_cells(Frame((512, 256), "stretch")).all()
+    assert obeys(mask > 0, one.centre, POSITIVE, "stretch") is True
+    assert obeys(mask > 0, one.centre, POSITIVE) is False
+
+
 def test_corrections_are_drawn_from_wrong_cells_inside_the_photo():
     cells = np.zeros((256, 256), bool)
     cells[10:20, 10:20] = True
-    valid = valid_cells((512, 1024))
+    valid = valid_cells(Frame((512, 1024)))
     random = np.random.default_rng(0)
     nothing, everything = np.full((256, 256), -1, np.float32), np.full((256, 256), 1, np.float32)
 

@@ -8,6 +8,7 @@ import torch
 from support.model_store_cli import invoke
 from support.random_model import random_model
 from support.ranked_model import with_ranking
+from support.sam2_model import sam2_model
 from support.service_process import ServiceProcess
 
 from model_store.catalog import UsageError
@@ -17,10 +18,14 @@ from model_store.evaluation.protocol import Protocol, first_prompts, selected_ma
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.evaluation.segmenters.segmenter import Predictions, PromptBatch
 from model_store.evaluation.segmenters.torch_segmenter import TorchSegmenter
+from model_store.network.encoders.image_encoder import EncodedImage
+from model_store.network.predictor import TorchPredictor
 from model_store.training.data.annotations import read_annotations
 from service.manifest import MANIFEST_NAME
-from service.mask_rules import Ranking
+from service.mask_rules import AutoMasks, Ranking
+from service.sam.frame import Frame
 from service.sam.prompts import IGNORED
+from service.sam.transforms import points_from_frame
 
 # Output 1 comes first, then 0, 2 and 3. By stability 3 is the first one.
 BY_INDEX = Ranking(bias=(0.5, 0.9, 0.4, 0.1), stability=0.0)
@@ -28,7 +33,7 @@ BY_INDEX = Ranking(bias=(0.5, 0.9, 0.4, 0.1), stability=0.0)
 
 def point_prompts(photo):
     """Prompts of one point for all objects of a photo."""
-    objects = [make_instance(photo.masks[mask], photo.size) for mask in selected_masks(photo, 0, Protocol())]
+    objects = [make_instance(photo.masks[mask], Frame(photo.size)) for mask in selected_masks(photo, 0, Protocol())]
     return first_prompts(objects, "point")
 
 
@@ -40,7 +45,7 @@ def test_ignored_points_and_boxes_go_through_torch_as_through_the_plain_modules(
     points = np.array([[[300, 200], [0, 0]]], np.float32)
     labels = np.array([[1, IGNORED]])
 
-    predictions = segmenter.outputs(embedding, PromptBatch(boxes, points, labels))
+    predictions = segmenter.outputs(EncodedImage(embedding), PromptBatch(boxes, points, labels))
 
     with torch.no_grad():
         sparse, dense = model.prompt_encoder(
@@ -78,15 +83,53 @@ def test_a_checkpoint_of_the_sam_family_is_measured_by_its_own_rules(data):
     photo = read_annotations(data)[0]
     model = seeded_model(0, "mobile-sam").eval()
     segmenter = TorchSegmenter(model)
-    embedding = torch.randn(1, 256, 64, 64, generator=torch.Generator().manual_seed(0))
+    embedded = EncodedImage(torch.randn(1, 256, 64, 64, generator=torch.Generator().manual_seed(0)))
     prompts = point_prompts(photo)
 
-    single, offered = segmenter.predict_point(embedding, prompts)
+    single, offered = segmenter.predict_point(embedded, prompts)
 
-    outputs = segmenter.outputs(embedding, prompts)
+    outputs = segmenter.outputs(embedded, prompts)
     np.testing.assert_array_equal(single.mask_logits, outputs.mask_logits[:, :1])
     np.testing.assert_array_equal(outputs.score, outputs.predicted_iou)
     assert sorted(offered.predicted_iou[0].tolist()) == sorted(outputs.predicted_iou[0, 1:].tolist())
+
+
+def test_a_checkpoint_of_sam_2_is_measured_as_its_predictor_answers(data):
+    photo = read_annotations(data)[0]
+    model = sam2_model("edgetam")
+    segmenter, predictor = TorchSegmenter(model), TorchPredictor(model)
+    frame = Frame(photo.size, segmenter.resize)
+    objects = [make_instance(photo.masks[mask], frame) for mask in selected_masks(photo, 0, Protocol())]
+    embedded, embedded_image = segmenter.embed(photo), predictor.embed(photo.image())
+
+    by_box = segmenter.predict(embedded, first_prompts(objects, "box"))
+    single, offered = segmenter.predict_point(embedded, first_prompts(objects, "point"))
+
+    assert segmenter.resize == "stretch"
+    for row, one in enumerate(objects):
+        box = points_from_frame(one.box.reshape(2, 2), frame).reshape(4)
+        expected = predictor.predict(embedded_image, box=box, num_multimask_outputs=1)
+        np.testing.assert_allclose(by_box.mask_logits[row], expected.mask_logits, rtol=0, atol=2e-3)
+        point = {"points": points_from_frame(one.centre[None], frame), "labels": [1]}
+        expected = predictor.predict(embedded_image, **point, num_multimask_outputs=1)
+        np.testing.assert_allclose(single.predicted_iou[row], expected.iou_predictions, rtol=0, atol=1e-4)
+        expected = predictor.predict(embedded_image, **point, num_multimask_outputs=3)
+        order = np.argsort(-expected.iou_predictions)
+        np.testing.assert_allclose(offered.score[row], expected.iou_predictions[order], rtol=0, atol=1e-4)
+
+
+def test_an_output_0_that_is_not_stable_is_replaced_by_the_best_of_the_fallback():
+    logits = np.full((3, 4, 256, 256), -3.0, np.float32)
+    logits[:2, 0, :100] = 3.0
+    logits[1, 0, 100:110] = 0.0  # 100 of 110 rows stay when the threshold rises; an empty mask is stable
+    score = np.array([[0.1, 0.2, 0.9, 0.3]], np.float32).repeat(3, axis=0)
+    predictions = Predictions(logits, score, score, score)
+
+    chosen = predictions.only(AutoMasks(ambiguous=(1, 2, 3), fallback=(1, 2, 3)))
+
+    np.testing.assert_allclose(chosen.score, [[0.1], [0.9], [0.1]])
+    assert (chosen.mask_logits[1] == -3.0).all()
+    np.testing.assert_allclose(predictions.only(AutoMasks()).score, [[0.1]] * 3)
 
 
 def test_the_first_mask_of_a_point_is_that_of_the_manifest_s_rule(data, artifact, tmp_path):
@@ -169,7 +212,7 @@ def test_a_service_that_does_not_respond_is_named(data):
     result = invoke("evaluate", "--data", data, "--url", "http://127.0.0.1:9", "--no-baselines")
 
     assert result.exit_code == 1
-    assert "http://127.0.0.1:9 does not respond to /embed" in result.output
+    assert "http://127.0.0.1:9 does not respond to /models" in result.output
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(data, tmp_path):

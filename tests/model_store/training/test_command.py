@@ -136,6 +136,7 @@ def test_a_run_continues_with_the_rest_of_its_budget(trained, discs, tmp_path):
         (["--minutes", "0"], "--minutes or --steps"),
         (["--resume", "nothing"], "nor a bundled model (edgesam-lite)"),
         (["--architecture", "vit"], "not a known architecture"),
+        (["--architecture", "edgetam"], "edgetam can neither be trained nor be a teacher here"),
         (["--learning-rate", "0"], "above 0"),
         (["--data", "nowhere"], "neither a folder nor a file"),
         (["--device", "abacus"], "abacus"),

@@ -1,7 +1,8 @@
-"""Teachers of distillation: checkpoints of any architecture, and the side of their images."""
+"""Teachers of distillation: checkpoints of most architectures, and the side of their images."""
 
 import pytest
 import torch
+from support.sam2_weights import write_sam2_checkpoint
 
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.network.model import build_model
@@ -27,6 +28,13 @@ def test_a_sam_checkpoint_may_teach(tmp_path):
 
     assert teacher.architecture.name == "sam-vit-b"
     assert all(torch.equal(value, teacher.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_a_model_of_sam_2_s_family_is_no_teacher(tmp_path):
+    path = write_sam2_checkpoint("edgetam", tmp_path / "edgetam.pt")
+
+    with pytest.raises(TeacherError, match=r"edgetam can neither be trained nor be a teacher.*edgesam"):
+        load_teacher(path)
 
 
 def test_the_images_of_a_teacher_fit_its_encoder():
