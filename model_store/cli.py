@@ -5,12 +5,14 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from model_store import catalog, model_list, terminal
+from model_store.catalog import UsageError
 from model_store.command_errors import EXPECTED, line_and_exit_code
 from model_store.evaluation.command import evaluate
 from model_store.evaluation.ranking.command import calibrate
@@ -18,7 +20,7 @@ from model_store.export.command import export
 from model_store.export.skeletons.command import skeletons
 from model_store.fetch_command import fetch
 from model_store.import_command import import_checkpoint
-from model_store.options import AsJson, ModelsDir
+from model_store.options import AsJson, Mirror, ModelsDir
 from model_store.training.command import granularity, train
 from model_store.training.distill_command import distill, features
 from service.manifest import load_manifest
@@ -78,17 +80,36 @@ app.command()(export)
 def verify(
     model: Annotated[str, typer.Argument(help="Name of a model, or a folder with a manifest.json.")],
     models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    *,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Also compare answers to some prompts on one image with published ones."),
+    ] = False,
+    image: Annotated[
+        Path | None, typer.Option(help="File of the image for --scores. Default: it is downloaded.")
+    ] = None,
+    mirror: Mirror = "",
 ) -> None:
     """Compare every file of a model with its manifest and run each graph once.
+
+    With --scores, the model also answers prompts on truck.jpg, an image of SAM's examples. A table shows the published
+    scores beside those of the model. The exit code is 1 where one differs by more than the tolerance. There are
+    published scores for edgetam and sam2.1-tiny.
 
     [bold]Examples[/bold]
 
     python -m model_store verify edge-sam
 
     python -m model_store verify /srv/models/edge-sam
+
+    python -m model_store verify edgetam --scores
+
+    python -m model_store verify edgetam --scores --image truck.jpg
     """
     from model_store.export.verify import verify_artifact  # noqa: PLC0415 - the other commands need no ONNX Runtime
 
+    if image is not None and not scores:
+        raise UsageError("--image needs --scores")
     directory = catalog.find_artifact(model, models_dir)
     with terminal.steps() as on_progress:
         on_progress(f"checking {directory}")
@@ -96,6 +117,10 @@ def verify(
     typer.echo(
         f"{manifest.name} is complete and runs: {len(manifest.graphs)} graphs, fingerprint {manifest.fingerprint}"
     )
+    if scores:
+        from model_store.scores.command import verify_scores  # noqa: PLC0415 - the same
+
+        verify_scores(directory, manifest, image=image, mirror=mirror)
 
 
 @app.command()

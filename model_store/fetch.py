@@ -98,7 +98,7 @@ def fetch(
     if largest is None:
         raise ValueError("a download needs a bound: size_bytes or max_bytes")
     for url in urls:
-        if problem := _url_problem(url):
+        if problem := url_problem(url):
             raise UsageError(f"{shown_url(url)}: {problem}")
     if destination.exists():
         length = destination.stat().st_size
@@ -140,11 +140,11 @@ def shown_url(url: httpx.URL | str) -> str:
         return "the given URL"
 
 
-class _MirrorError(Exception):
+class MirrorError(Exception):
     """The mirror does not have the file; another attempt is useless."""
 
 
-class _OtherFileError(_MirrorError):
+class _OtherFileError(MirrorError):
     """The mirror has another file of that name."""
 
 
@@ -162,7 +162,7 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
         for url in tuple(urls):
             try:
                 transfer.run(url)
-            except _MirrorError as error:
+            except MirrorError as error:
                 urls.remove(url)
                 reasons[url] = str(error)
                 is_other_file |= isinstance(error, _OtherFileError)
@@ -197,7 +197,7 @@ class _Transfer:
         """Complete and check the partial download from this mirror.
 
         Raises:
-            _MirrorError: The mirror does not have the file.
+            MirrorError: The mirror does not have the file.
             _InterruptedError: The transfer was interrupted.
         """
         offset = self.partial.size_bytes()
@@ -213,7 +213,7 @@ class _Transfer:
         except httpx.TransportError as error:
             raise _InterruptedError(f"the connection failed ({_error_text(error)})") from error
         except httpx.TooManyRedirects as error:
-            raise _MirrorError("too many redirects") from error
+            raise MirrorError("too many redirects") from error
         self._check_hash(resumed=offset > 0)
 
     def _receive(self, url: str, offset: int) -> None:
@@ -249,14 +249,14 @@ class _Transfer:
             self.partial.clear()
             raise _InterruptedError("the server could not resume the download; it starts again")
         if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-            raise _MirrorError(f"the server responded with {response.status_code}")
+            raise MirrorError(f"the server responded with {response.status_code}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise _MirrorError("the server sent a compressed body although the request excluded that")
+            raise MirrorError("the server sent a compressed body although the request excluded that")
         stated_range, _, total = response.headers.get("Content-Range", "").partition("/")
         if response.status_code == httpx.codes.OK:
             total = response.headers.get("Content-Length", "")
         elif not stated_range.startswith(f"bytes {offset}-"):
-            raise _MirrorError("the server sent a different range than the requested one")
+            raise MirrorError("the server sent a different range than the requested one")
         stated = int(total) if total.isdecimal() and len(total) <= _MAX_LENGTH_DIGITS else None
         if stated is not None and stated != (self.size_bytes or stated):
             raise _OtherFileError(f"the file there has {total} bytes, {self.size_bytes} were expected")
@@ -299,7 +299,7 @@ class _Transfer:
         raise _InterruptedError(reason) if resumed else _OtherFileError(reason)
 
 
-def _url_problem(url: httpx.URL | str) -> str | None:
+def url_problem(url: httpx.URL | str) -> str | None:
     """Return the reason why a URL is not allowed, or None: https everywhere, http only to this machine."""
     try:
         parsed = httpx.URL(url)
@@ -318,12 +318,12 @@ def refuse_redirect(response: httpx.Response) -> None:
     try:
         target = response.url.join(response.headers["Location"])
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise _MirrorError(f"redirected to something that is not a URL ({error})") from error
-    problem = _url_problem(target)
+        raise MirrorError(f"redirected to something that is not a URL ({error})") from error
+    problem = url_problem(target)
     if problem is None and _is_private(target.host) and not _is_private(response.url.host):
         problem = "an address inside this network"
     if problem is not None:
-        raise _MirrorError(f"redirected to {shown_url(target)}: {problem}")
+        raise MirrorError(f"redirected to {shown_url(target)}: {problem}")
 
 
 def _is_private(host: str) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from support.file_server import FileServer, Reply
+from support.sam2_weights import NAMES as SAM2_NAMES
+from support.sam2_weights import published_state_dict
 from support.sam_family_weights import state_dict
 from support.terminal_session import run_at_terminal
 from typer.testing import CliRunner
@@ -216,17 +218,21 @@ def test_a_permissive_licence_is_shown_without_a_question(tmp_path):
 
 
 # A published file is flat. EfficientViT-SAM's loader also takes a wrapped one, and other programs save with a prefix.
+# Files of SAM 2's family are wrapped, and those of its training program have more beside the model.
 LAYOUTS = {
     "mobile-sam": lambda arrays: arrays,
     "tiny-sam": lambda arrays: {f"module.{key}": value for key, value in arrays.items()},
     "efficientvit-sam-l0": lambda arrays: {"state_dict": arrays},
+    "edgetam": lambda arrays: {"model": arrays},
+    "sam2.1-tiny": lambda arrays: {"model": arrays, "optimizer": {"state": {0: {"step": 7}}}, "epoch": 40},
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_file_with_the_layout_of_a_published_one_becomes_a_model_of_its_architecture(name, tmp_path):
-    arrays = {key: torch.from_numpy(np.array(value)) for key, value in state_dict(name).items()}
+    seeded = published_state_dict(name) if name in SAM2_NAMES else state_dict(name)
+    arrays = {key: torch.from_numpy(np.array(value)) for key, value in seeded.items()}
     torch.save(LAYOUTS[name](arrays), tmp_path / "made.pt")
     data = (tmp_path / "made.pt").read_bytes()
     (tmp_path / "made.pt").unlink()
@@ -241,6 +247,7 @@ def test_a_file_with_the_layout_of_a_published_one_becomes_a_model_of_its_archit
     architecture = ARCHITECTURES[name]
     assert (manifest.architecture, manifest.image_size) == (architecture.title, architecture.image_size)
     assert (manifest.norm_epsilon, manifest.auto_masks) == (architecture.norm_epsilon, architecture.auto_masks)
+    assert (manifest.mask_decoder, manifest.resize) == (architecture.mask_decoder, architecture.resize)
     assert manifest.ranking == Ranking(stability=0, predicted_iou=1, agreement=0)
     assert manifest.source_sha256 == hashlib.sha256(data).hexdigest()
     assert (manifest.summary, manifest.card) == (PUBLISHED[name].purpose, PUBLISHED[name].card)
