@@ -30,6 +30,12 @@ def proposing_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def edgetam_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EdgeTAM with seeded weights, converted from a checkpoint with the keys of the published one."""
+    return made_once(tmp_path_factory, "edgetam-model", _convert_edgetam) / "edgetam"
+
+
+@pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A real Redis that all tests of a process share."""
     with RedisServer() as server:
@@ -93,6 +99,18 @@ def _export_proposing(folder: Path) -> None:
     with _one_thread():
         result = CliRunner().invoke(app, [*map(str, order), "--weights", "float32"])
     assert result.exit_code == 0, result.output
+
+
+def _convert_edgetam(folder: Path) -> None:
+    from support.sam2_weights import write_sam2_checkpoint
+
+    from model_store.export.convert import convert_checkpoint
+    from model_store.export.model_info import ModelInfo
+
+    info = ModelInfo(licence="Apache-2.0", trained=False, training_data="none: seeded weights")
+    checkpoint = write_sam2_checkpoint("edgetam", folder / "edgetam.pt")
+    with _one_thread():
+        convert_checkpoint(checkpoint, folder / "edgetam", name="edgetam", info=info, architecture="edgetam")
 
 
 @contextlib.contextmanager

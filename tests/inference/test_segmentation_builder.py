@@ -15,6 +15,7 @@ from service.mask_rules import Ranking
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id
 from service.sam.enlarged_pieces import filter_enlarged
+from service.sam.frame import Frame
 from service.sam.logits import LARGEST_FLOAT16, SAM2_LARGEST_LOGIT
 from service.sam.mask_pieces import filter_pieces
 from service.sam.mask_prompts import stability
@@ -22,6 +23,7 @@ from service.sam.masks import MaskChoice, binary_mask, narrow_stability
 from service.sam.prompts import Prompt
 
 SIZE = (512, 512)
+FRAME = Frame(SIZE, "stretch")
 IMAGE_ID = "0f" * 32
 KEY = ImageKey(IMAGE_ID, "", "0" * 16, "float16")
 FUNCTIONS = MaskFunctions(binary_mask, filter_pieces, filter_enlarged)
@@ -62,6 +64,7 @@ def answer(new_context):
         builder = SegmentationBuilder(
             key=KEY,
             image=ImageInfo(SIZE, 1, "full"),
+            frame=FRAME,
             prompts=prompts,
             boxes=None,
             multimask=multimask,
@@ -146,4 +149,4 @@ def test_logits_are_limited_after_the_mask_was_enlarged(answer):
     assert mask["mask_id"] == mask_id(KEY.cache_key, limited)
     assert (logits_of(unlimited).min(), logits_of(unlimited).max()) == (-1000.0, 40.0)
     assert mask["area"] == unlimited["area"] == coco.decode(drawn["rle"]).sum()
-    assert FUNCTIONS.enlarge(steep, SIZE).area < FUNCTIONS.enlarge(np.clip(steep, -32, 32), SIZE).area
+    assert FUNCTIONS.enlarge(steep, FRAME).area < FUNCTIONS.enlarge(np.clip(steep, -32, 32), FRAME).area

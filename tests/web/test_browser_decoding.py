@@ -60,6 +60,12 @@ BOTH = """async ([url, key, bytes, cases]) => {
 }"""
 
 
+EMBEDDING_OF_EDGETAM = """async ([url, imageId]) => {
+    const { Client } = await import(`${url}web/edgesam.js`);
+    return new Client(url).embedding(imageId, { model: "edgetam" }).catch(({ code, message }) => [code, message]);
+}"""
+
+
 def image(data):
     """A downloaded PNG as (H, W) bool."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
@@ -231,6 +237,53 @@ def test_another_model_decodes_with_its_own_files(visit, browser_runtime, artifa
     assert fetched >= {other["files"][part]["sha256"] for part in ("prepare", "decoder")}
     assert playground.segment_bodies()[-1]["model"] == other["name"]
     assert float(playground.page.get_attribute("#comparison", "data-iou")) > 0.99
+
+
+def test_a_model_that_browsers_do_not_decode_is_answered_by_the_service(
+    visit, browser_runtime, edgetam_artifact, small
+):
+    """Switching there hides the choice, and switching back restores it. The image stays in the cache of both models."""
+    settings = {
+        "EDGESAM_MODELS": f"{BUNDLED_MODEL},{edgetam_artifact}",
+        "EDGESAM_BROWSER_RUNTIME_DIR": str(browser_runtime),
+    }
+    with ServiceProcess(settings) as service:
+        playground = visit(url=f"{service.url}/")
+        playground.open_file(small)
+        switch_on(playground)
+        playground.click(0.4, 0.3)
+        before = len(playground.segment_bodies())
+
+        playground.page.locator("#panel-model input[value='edgetam']").check()
+        playground.wait_for_clicks(2)  # the same prompt once more
+        is_hidden = [playground.page.locator(place).is_hidden() for place in ("#decode-in-browser", "#decoding")]
+        playground.click(0.55, 0.4)
+        asked = playground.segment_bodies()[before:]
+        places = [playground.page.text_content("#latency [data-part=place]")]
+        embedded = len(playground.sent("POST", "/embed"))
+
+        playground.page.locator("#panel-model input[value='edgesam-lite']").check()
+        playground.wait_for_clicks(4)  # the prompt with both points once more
+        places.append(playground.page.text_content("#latency [data-part=place]"))
+        is_checked = playground.page.is_checked("#decode-in-browser")
+        playground.click(0.3, 0.6)
+        image_id = playground.sent("HEAD", "/embed/")[0].url.rsplit("/", 1)[1].partition("?")[0]
+        code, detail = playground.page.evaluate(EMBEDDING_OF_EDGETAM, [playground.url, image_id])
+
+    assert all("422" in error for error in playground.errors), playground.errors  # Chromium writes down the refusal
+    playground.errors.clear()
+    assert code == "invalid-request"
+    assert "edgetam" in detail
+    assert is_hidden == [True, True]
+    assert {body["model"] for body in asked} == {"edgetam"}
+    assert not any("mask_logits" in body["prompts"][0] for body in asked[:1])  # that of the other model is not refined
+    assert places == ["service", "browser"]
+    assert is_checked
+    assert {body["model"] for body in playground.segment_bodies()[before:] if "points" in body["prompts"][0]} == {
+        "edgetam"
+    }
+    assert len(playground.sent("POST", "/embed")) == embedded
+    assert all("model=edgetam" not in request.url for request in playground.sent("GET", "/embed/"))
 
 
 def test_without_the_runtime_there_is_no_switch(playground, small):
