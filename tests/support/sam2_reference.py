@@ -17,7 +17,7 @@ from support.sam_family_reference import mask_prompt
 
 from service.sam.prompts import Prompt
 
-# Models with reference arrays of prompts. Only EdgeTAM's committed file has arrays of the encoder and of the predictor.
+# Models with reference arrays of prompts. Only EdgeTAM's committed file has arrays of the predictor.
 DECODER_NAMES = ("edgetam", "sam2.1-tiny")
 COMMITTED_NAMES = DECODER_NAMES
 
@@ -25,7 +25,10 @@ CASES = ("point1", "point2_posneg", "box", "box_points", "point_mask", "mask_onl
 COMMITTED_CASES = ("point1", "box_points", "point_mask", "boxes3")
 CALLS = ("point_multi", "points_single", "box_single", "box_point_mask_multi", "boxes3_multi")
 COMMITTED_CALLS = ("points_single", "box_single")
-COMMITTED_TAPS = ("stages_0", "stages_1", "stages_2", "stages_3")
+COMMITTED_TAPS = (
+    "stages_0", "stages_1", "stages_2", "stages_3",
+    "pos_embed", "block0", "block2", "block3", "block4_attn_windows", "block9", "block11",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
