@@ -14,6 +14,19 @@ from model_store.network.encoders.sam2_neck import SAM2Encoder
 MAPS = ("embedding", "high_res_s1", "high_res_s0")
 
 
+class Maps(nn.Module):
+    """An encoder as a module whose outputs are the three maps."""
+
+    def __init__(self, encoder: SAM2Encoder) -> None:
+        super().__init__()
+        self.image_encoder = encoder
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        encoded = self.image_encoder.encode(image)
+        assert encoded.high_res is not None
+        return encoded.embedding, *encoded.high_res
+
+
 def sam2_taps(encoder: SAM2Encoder, modules: Mapping[str, nn.Module], image: torch.Tensor) -> dict[str, np.ndarray]:
     """Return outputs of modules, of the neck's levels and the three maps for one frame, each (C, H, W).
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from support.official_reference import BOTH
-from support.sam2_encoder_reference import MAPS, assert_maps_agree, assert_sam2_taps_agree, sam2_taps
+from support.sam2_encoder_reference import MAPS, Maps, assert_maps_agree, assert_sam2_taps_agree, sam2_taps
 from support.sam2_model import sam2_model
 from support.sam2_reference import open_sam2
 from support.sam2_weights import shapes
@@ -38,19 +38,6 @@ def image() -> torch.Tensor:
     """Two small frames like the one for which the batch norms were measured."""
     small = frame(family_image(), SIDE, "stretch")
     return torch.cat([small, small.flip(3)])
-
-
-class Maps(nn.Module):
-    """The encoder as a module whose outputs are the three maps."""
-
-    def __init__(self, encoder: SAM2Encoder) -> None:
-        super().__init__()
-        self.image_encoder = encoder
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        encoded = self.image_encoder.encode(image)
-        assert encoded.high_res is not None
-        return encoded.embedding, *encoded.high_res
 
 
 @pytest.fixture(scope="module")
