@@ -59,14 +59,14 @@ def write_encoder(path: Path, *, batch: int | str = "batch") -> Path:
 
 
 def write_prepare(path: Path) -> Path:
-    """Write a graph whose keys are the tokens plus the mean of the mask; keys0 and queries0 are its halves."""
+    """Write a graph whose keys are the tokens plus the mean of the mask; keys0 and queries0 are its two parts."""
     nodes = [
         helper.make_node("ReduceMean", ["mask_logits"], ["mean"], axes=[1, 2], keepdims=1),
         helper.make_node("Add", ["tokens", "mean"], ["keys"]),
-        helper.make_node("Slice", ["keys", "zero", "half", "two"], ["keys0"]),
-        helper.make_node("Slice", ["keys", "half", "whole", "two"], ["queries0"]),
+        helper.make_node("Slice", ["keys", "zero", "middle", "two"], ["keys0"]),
+        helper.make_node("Slice", ["keys", "middle", "whole", "two"], ["queries0"]),
     ]
-    constants = {"zero": [0], "half": [128], "whole": [256], "two": [2]}
+    constants = {"zero": [0], "middle": [128], "whole": [256], "two": [2]}
     inputs = {"tokens": [4096, 256], "mask_logits": ["S", 256, 256], "has_mask": ["S"]}
     outputs = {"keys": ["S", 4096, 256], "keys0": ["S", 4096, 128], "queries0": ["S", 4096, 128]}
     return _write(path, nodes, constants, inputs, outputs)

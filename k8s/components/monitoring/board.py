@@ -242,7 +242,7 @@ def cache() -> list[Json]:
             query(f"histogram_quantile({q}, sum by (stage, le) "
                   f"(rate({STAGE}_bucket{{{tiers}, {REPLICA}}}[$__rate_interval])))", f"{{{{stage}}}} p{q * 100:g}")
             for q in (0.5, 0.99)
-        ], width=6, unit="s", help="cache_get: memory, then Redis (2 MiB per image). cache_put: Redis."),
+        ], width=6, unit="s", help="cache_get: memory, then Redis (2 or 8 MiB per image). cache_put: Redis."),
         lines("Evictions", [
             query(f"sum by (tier) (rate(edgesam_cache_evictions_total{{{REPLICA}}}[$__rate_interval]))", "{{tier}}"),
             query(f"sum(rate(redis_evicted_keys_total{{{REDIS}}}[$__rate_interval]))", "redis"),
@@ -252,7 +252,7 @@ def cache() -> list[Json]:
             query(f"sum by (tier) (edgesam_cache_bytes{{{REPLICA}}})", "{{tier}}, all replicas"),
             query(f"sum(redis_memory_used_bytes{{{REDIS}}})", "redis"),
             query(f"sum(redis_memory_max_bytes{{{REDIS}}})", "redis, maxmemory"),
-        ], width=8, unit="bytes", help="An image takes 10 MiB of memory and 2 MiB of Redis.",
+        ], width=8, unit="bytes", help="An image takes 10 MiB of memory and 2 MiB of Redis; EdgeTAM and SAM 2.1: 16 and 8 MiB.",
             alert="EdgesamRedisMemoryHigh"),
         lines("Redis commands per second", [
             query(f"topk(8, sum by (cmd) (rate(redis_commands_total{{{REDIS}}}[$__rate_interval])))", "{{cmd}}")
