@@ -297,8 +297,8 @@ def _measure_baselines(instances: _PhotoInstances) -> list[Measurement]:
     image = instances.photo.image()
 
     def measure(name: str, method: Baseline, start: Start) -> list[Measurement]:
-        framed = [(one.box if start == "box" else one.centre).reshape(-1, 2) for one in instances.objects]
-        prompts = [points_from_frame(points, instances.frame).astype(np.float32) for points in framed]
+        in_frame = [(one.box if start == "box" else one.centre).reshape(-1, 2) for one in instances.objects]
+        prompts = [points_from_frame(points, instances.frame).astype(np.float32) for points in in_frame]
         return [
             instances.measurement(
                 row, method(image, prompt.reshape(-1)), method=name, start=start, step=0, choice="single"

@@ -9,6 +9,7 @@ from support.model_store_cli import invoke
 from support.random_model import random_model
 from support.ranked_model import with_ranking
 from support.sam2_model import sam2_model
+from support.sam2_weights import write_sam2_checkpoint
 from support.service_process import ServiceProcess
 
 from model_store.catalog import UsageError
@@ -18,6 +19,8 @@ from model_store.evaluation.protocol import Protocol, first_prompts, selected_ma
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.evaluation.segmenters.segmenter import Predictions, PromptBatch
 from model_store.evaluation.segmenters.torch_segmenter import TorchSegmenter
+from model_store.export.convert import convert_checkpoint
+from model_store.export.model_info import ModelInfo
 from model_store.network.encoders.image_encoder import EncodedImage
 from model_store.network.predictor import TorchPredictor
 from model_store.training.data.annotations import read_annotations
@@ -194,6 +197,38 @@ def test_torch_graphs_and_service_agree(data, artifact, tmp_path):
     assert table.startswith("## Mean IoU, %\n\n| method | objects | box | box+1 | box+2 | point |")
     assert "Mean IoU, %" in result.output
     assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [f"sheet-{n}.jpg" for n in range(3)]
+
+
+@pytest.mark.slow
+def test_torch_graphs_and_service_agree_for_a_model_that_stretches(data, tmp_path):
+    """All resize photos in floats. These are wider than high, so that a wrong frame shows."""
+    checkpoint, artifact = write_sam2_checkpoint("edgetam", tmp_path / "edgetam.pt"), tmp_path / "edgetam"
+    info = ModelInfo(licence="Apache-2.0", trained=False, training_data="none: generated weights")
+    convert_checkpoint(checkpoint, artifact, name="edgetam", info=info, weights="float32")
+
+    with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_EMBEDDING_DTYPE": "float32"}) as service:
+        ways = ["--checkpoint", checkpoint, "--model", artifact, "--url", service.url, "--corrections", 1]
+        result = invoke(
+            "evaluate",
+            "--data",
+            data,
+            "--max-photos",
+            1,
+            "--out",
+            tmp_path / "out",
+            "--threads",
+            1,
+            "--no-sheet",
+            *ways,
+        )
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    torch_figures, *others = [figure for figure in figures.values() if figure["calibration"]]
+    assert len(others) == 2
+    for figure in others:
+        for prompt in ("box", "box+1", "point", "auto", "point (stability of 4)", "point (oracle of 4)"):
+            assert figure["miou"][prompt] == pytest.approx(torch_figures["miou"][prompt], abs=2e-3)
 
 
 def test_exactly_the_listed_photos_are_measured(data, artifact, tmp_path):
