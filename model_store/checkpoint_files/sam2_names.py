@@ -3,7 +3,7 @@
 The networks reuse SAM's prompt encoder and mask decoder, and EdgeSAM's RepViT blocks for EdgeTAM, so that one set of
 modules and graphs serves both families. Files have the official keys; messages name these.
 
-Source: docs/explanation/sam-family.md.
+Source: docs/explanation/sam2.md, section "Checkpoint files".
 """
 
 import re

@@ -3,7 +3,7 @@
 The files do not state windows, heads and global blocks of Hiera: they follow from its width and depth. A size that is
 not in the table is therefore refused.
 
-Keys that identify: docs/explanation/sam-family.md.
+Source: docs/explanation/sam2.md, section "Checkpoint files".
 """
 
 import re

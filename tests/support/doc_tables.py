@@ -1,7 +1,8 @@
-"""The tables of docs/reference as the code has them; `python tests/support/doc_tables.py` writes them there."""
+"""The tables of documents as the code has them; `python tests/support/doc_tables.py` writes them there."""
 
 import argparse
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +20,19 @@ from typer.main import get_command  # noqa: E402
 import model_store.cli  # noqa: E402
 import model_store.edgesam_command  # noqa: E402
 import service.client.command  # noqa: E402
+from model_store.architectures import ARCHITECTURES  # noqa: E402
+from model_store.published import PUBLISHED  # noqa: E402
+from model_store.published_model import COCO_AP, SA_23_FIVE_CLICKS, SA_23_ONE_CLICK, PublishedModel  # noqa: E402
 from service import errors  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
+from service.native.decoder import STATE_SHAPES  # noqa: E402
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE  # noqa: E402
 from service.settings import Settings  # noqa: E402
 from service.telemetry.metrics import Metrics  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
+MODEL_SPEED = ROOT / "docs" / "operations" / "model-speed.md"
+_MIB = 2**20
 
 
 def setting_rows() -> Iterator[str]:
@@ -107,13 +115,64 @@ def _default(parameter: Any) -> str:
     return f"{'yes' if default is True else default}{variable}"
 
 
+def model_rows() -> Iterator[str]:
+    """One row for each published model: licence, download, times of model-speed.md, quality, memory of an image."""
+    speeds = _speeds()
+    for model in PUBLISHED.values():
+        speed = speeds.get(model.architecture, {})
+        in_memory, in_redis = _image_mib(model.architecture)
+        cells = [
+            f"`{model.name}`",
+            model.licence.short_title,
+            f"{model.approximate_bytes / 1e6:.0f}",
+            speed.get("encode ms, 2 threads", "-"),
+            speed.get("click ms, 2 threads", "-"),
+            _clicks(model),
+            next((f"{figure.value}" for figure in model.quality if figure.measure == COCO_AP), "-"),
+            f"{in_memory:.0f}",
+            f"{in_redis:.0f}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _speeds() -> dict[str, dict[str, str]]:
+    """Return the cells of the first table of model-speed.md by architecture and column."""
+    lines = [line for line in MODEL_SPEED.read_text().partition("\n## ")[0].splitlines() if line.startswith("|")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {row[0].strip("`"): dict(zip(header, row, strict=True)) for row in rows}
+
+
+def _clicks(model: PublishedModel) -> str:
+    figures = {figure.measure: figure.value for figure in model.quality}
+    if SA_23_ONE_CLICK not in figures:
+        return "-"
+    return f"{figures[SA_23_ONE_CLICK]}, {figures[SA_23_FIVE_CLICKS]}"
+
+
+def _image_mib(architecture: str) -> tuple[float, float]:
+    """Return the MiB of an image with float16 embeddings and the decoder in C: in memory, and in Redis."""
+    has_maps = ARCHITECTURES[architecture].mask_decoder == "sam2"
+    kept = [TOKENS_SHAPE, *((S1_SHAPE, S0_SHAPE) if has_maps else ())]
+    embedding = sum(2 * math.prod(shape) for shape in kept)
+    return (embedding + sum(4 * math.prod(shape) for shape in STATE_SHAPES)) / _MIB, embedding / _MIB
+
+
 PAGES: Mapping[str, tuple[str, str, Callable[[], Iterator[str]]]] = {
     "settings": ("settings.md", "| variable | default | meaning |\n|---|---|---|\n", setting_rows),
     "metrics": ("metrics.md", "| metric | kind | labels | meaning |\n|---|---|---|---|\n", metric_rows),
     "problems": ("problems.md", "| status | code | meaning |\n|---|---|---|\n", problem_rows),
     "commands": ("cli.md", "", command_rows),
+    "models": (
+        "../how-to/compare-models.md",
+        (
+            "| model | licence | download MB | encode ms | click ms "
+            "| clicks mIoU | COCO AP | memory MiB | Redis MiB |\n"
+            "|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
+        ),
+        model_rows,
+    ),
 }
-"""By name of a table: the page in docs/reference that has it, its header, and its rows."""
+"""By name of a table: the page that has it, from docs/reference, its header, and its rows."""
 
 
 def table_in(page: str, name: str) -> str:
