@@ -39,7 +39,10 @@ def import_checkpoint(
     name: Annotated[str, typer.Option(help="Name that the model gets.")],
     encoder: Annotated[
         Path | None,
-        typer.Option(help="ONNX file of an image encoder with the output (1, 256, 64, 64), in place of FILE."),
+        typer.Option(
+            help="ONNX file of an image encoder with the output (1, 256, 64, 64), in place of FILE. For SAM 2 and "
+            "EdgeTAM it has two more: (1, 64, 128, 128) and (1, 32, 256, 256)."
+        ),
     ] = None,
     decoder: Annotated[
         Path | None, typer.Option(help="Checkpoint with the decoder of the same model. Needed with --encoder.")
@@ -90,6 +93,8 @@ def import_checkpoint(
     python -m model_store import run7/best.pth --name plants-7 --licence "our own, internal use"
 
     python -m model_store import --encoder encoder.onnx --decoder sam_vit_b_01ec64.pth --name b-onnx --licence "our own"
+
+    python -m model_store import --encoder tiny.encoder.onnx --decoder sam2.1_hiera_tiny.pt --name t --licence "our own"
     """
     catalog.check_name(name)
     directory = models_dir / name

@@ -1,6 +1,6 @@
 """The decoder graph of SAM 2: six own tokens, two high-resolution maps in the upscaling, scores behind a sigmoid.
 
-Inputs, outputs and algebra: docs/explanation/sam2.md, section "Decoder".
+Inputs, outputs and algebra: docs/explanation/sam2.md, sections "Decoder" and "Graphs".
 
 Letters: P prompts, N points of a prompt, S image states (1 or P).
 """
