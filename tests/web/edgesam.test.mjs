@@ -253,6 +253,17 @@ test("logits give nearly the mask that the service makes of them", async () => {
   assert.ok(differing < 0.03 * exact.length, `${differing} of ${exact.length} pixels`); // noise is all edges
 });
 
+test("logits of a stretched image cover all of it, each axis with its own scale", () => {
+  const logits = new Float32Array(256 * 256).map((_, i) => (i >= 128 * 256 && i % 256 >= 64 ? 1 : -1));
+  const image = { width: 1000, height: 200 };
+
+  const { data } = rasterOfLogits(logits, image, image, "stretch");
+  const letterboxed = rasterOfLogits(logits, image).data;
+
+  assert.ok(data.every((value, i) => value === Number(i >= 100 * 1000 && i % 1000 >= 250)));
+  assert.ok(letterboxed.every((value) => value === 0)); // its rows 128 to 255 are padding
+});
+
 test("an evicted image is embedded again, once for all requests that wait for it", async () => {
   const restored = [];
   const client = new Client(url, { onRestore: (_, { stage }) => restored.push(stage) });

@@ -11,7 +11,7 @@
 
 import { toFloat32 } from "./float16.js";
 
-const FRAME_SIZE = 1024; // side of the encoder's square frame; the image lies in it at the top left
+const FRAME_SIZE = 1024; // side of the square frame of images; a letterboxed image lies in it at the top left
 const LOGITS_SIZE = 256; // side of the logits, which cover the frame
 
 /**
@@ -87,20 +87,22 @@ export function decodeLogits(logits) {
 }
 
 /**
- * Upsample logits linearly to a raster. The service upsamples in two steps, so the edges of its masks may differ by a
- * pixel or two.
+ * Upsample logits linearly to a raster. For letterboxed images the service upsamples in two steps, so the edges of its
+ * masks may differ by a pixel or two.
  *
  * @param {Float32Array} logits result of `decodeLogits`
  * @param {Size} image size of the image
  * @param {Size} [size] size of the raster; by default the image's size
+ * @param {"letterbox" | "stretch"} [resize] `resize` of the model in /models: how the image fills the frame
  * @returns {Raster}
  */
-export function rasterOfLogits(logits, image, size = image) {
+export function rasterOfLogits(logits, image, size = image, resize = "letterbox") {
   const { width, height } = size;
   const scale = FRAME_SIZE / Math.max(image.width, image.height);
-  const columns = taps(width, Math.floor(image.width * scale + 0.5));
+  const inFrame = (length) => (resize === "stretch" ? FRAME_SIZE : Math.floor(length * scale + 0.5));
+  const columns = taps(width, inFrame(image.width));
   const data = new Uint8Array(width * height);
-  taps(height, Math.floor(image.height * scale + 0.5)).forEach(([top, down], y) => {
+  taps(height, inFrame(image.height)).forEach(([top, down], y) => {
     const upper = top * LOGITS_SIZE;
     const lower = Math.min(top + 1, LOGITS_SIZE - 1) * LOGITS_SIZE;
     columns.forEach(([left, right], x) => {
