@@ -22,6 +22,7 @@ class FixedSegmenter:
     """
 
     name = "fixed"
+    resize = "letterbox"
 
     def __init__(self, single, four=None, *, stability=(0.8, 0.7, 0.6, 0.5), predicted=0.5):
         self._single = single

@@ -60,6 +60,7 @@ class PlainSegmenter:
     """The modules as they are written down, on the frame that is served."""
 
     name = "plain"
+    resize = "letterbox"
 
     def __init__(self, network):
         self._network = network
