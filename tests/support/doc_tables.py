@@ -165,7 +165,8 @@ PAGES: Mapping[str, tuple[str, str, Callable[[], Iterator[str]]]] = {
     "models": (
         "../how-to/compare-models.md",
         (
-            "| model | licence | download MB | encode ms | click ms | clicks mIoU | COCO AP | memory MiB | Redis MiB |\n"
+            "| model | licence | download MB | encode ms | click ms "
+            "| clicks mIoU | COCO AP | memory MiB | Redis MiB |\n"
             "|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
         ),
         model_rows,
