@@ -17,6 +17,8 @@ from tools.faults.outcome import Outcome  # noqa: E402
 from tools.faults.report import markdown, write_into  # noqa: E402
 from tools.faults.run import EXPERIMENTS, run  # noqa: E402
 
+from service.settings import BUNDLED_MODEL  # noqa: E402
+
 DOCUMENT = ROOT / "docs" / "operations" / "reliability.md"
 
 
@@ -31,13 +33,21 @@ def main() -> int:
         help="also write all results of the folder --out into docs/operations/reliability.md",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "faults", help="folder of the results as JSON")
+    parser.add_argument("--model", type=Path, default=BUNDLED_MODEL, help="folder of the served artifact")
     chosen = parser.parse_args()
+    if chosen.docs and chosen.model != BUNDLED_MODEL:
+        parser.error("the document has the results of the bundled model; leave out --model or --docs")
     names = chosen.experiments or list(EXPERIMENTS)
     if unknown := set(names) - set(EXPERIMENTS):
         parser.error(f"unknown experiments: {', '.join(sorted(unknown))}. Choose from {', '.join(EXPERIMENTS)}")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit, so that started processes are stopped
-    outcomes = run(names, quick=chosen.quick, progress=lambda step: print(f"· {step}", file=sys.stderr, flush=True))
+    outcomes = run(
+        names,
+        quick=chosen.quick,
+        model=chosen.model.absolute(),
+        progress=lambda step: print(f"· {step}", file=sys.stderr, flush=True),
+    )
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name, outcome in zip(names, outcomes, strict=True):
         document = json.dumps(outcome.document(), indent=1, ensure_ascii=False)

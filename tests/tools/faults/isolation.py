@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Barrier
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from support.noise_images import noise_file
 from support.redis_server import RedisServer
 from support.service_client import embed, open_client
 from support.service_process import ServiceProcess
+from tools.capacity.sizes import image_sizes
 from tools.faults.outcome import Outcome
 from tools.faults.scene import Scene
 
@@ -25,7 +27,6 @@ USERS = 6
 WAIT_S = 120.0
 _MIB = 2**20
 _SIZES = ((40, 60), (61, 43), (90, 90), (33, 120), (128, 96), (70, 55))
-_STATE_MIB = 10
 _IMAGES_IN_MEMORY = 2
 _IMAGES_IN_REDIS = 5
 # More attempts than needed for an image that others evict again and again.
@@ -35,7 +36,7 @@ _TRIES = 20
 def measure(scene: Scene, *, quick: bool) -> Outcome:
     """Run a thousand interleavings, or twenty in the quick form: with ten, it could happen that nothing was evicted."""
     outcome, rounds = Outcome("Isolation"), 20 if quick else 1000
-    isolation = scene.enter(Isolation({}))
+    isolation = scene.enter(Isolation(scene.model))
     tally = isolation.run(rounds)
     in_memory, in_redis = isolation.evictions
     outcome.facts["interleavings, of six users each"] = str(rounds)
@@ -84,12 +85,12 @@ class Isolation:
     """A reference service, and two replicas that have to give the same answers; a context manager.
 
     Args:
-        settings: Settings of all three, such as the model to serve.
+        model: Folder of the artifact that all three serve.
         seed: Seed of the images, the questions and their order.
     """
 
-    def __init__(self, settings: dict[str, str], *, seed: int = 1) -> None:
-        self._settings = settings
+    def __init__(self, model: Path, *, seed: int = 1) -> None:
+        self._model = model
         self._chance = random.Random(seed)
         self._images = [noise_file(size, seed * 1000 + number) for number, size in enumerate(_SIZES)]
         self._stack = ExitStack()
@@ -97,13 +98,15 @@ class Isolation:
     def __enter__(self) -> Self:
         with self._stack as stack:
             redis = stack.enter_context(RedisServer())
-            reference = stack.enter_context(ServiceProcess(self._settings))
+            settings = {"EDGESAM_MODEL_DIR": str(self._model)}
+            tier_mib = _IMAGES_IN_MEMORY * image_sizes(self._model).memory_mib + 1
+            reference = stack.enter_context(ServiceProcess(settings))
             shared = {
-                **self._settings,
+                **settings,
                 "EDGESAM_REDIS_URL": redis.url,
                 "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
                 "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
-                "EDGESAM_MEMORY_CACHE_BYTES": str((_IMAGES_IN_MEMORY * _STATE_MIB + 1) * _MIB),
+                "EDGESAM_MEMORY_CACHE_BYTES": str(round(tier_mib * _MIB)),
             }
             replicas = [stack.enter_context(ServiceProcess(shared)) for _ in range(2)]
             self._reference = stack.enter_context(open_client(reference.url))
@@ -111,7 +114,9 @@ class Isolation:
             self._hashes = [embed(self._reference, image) for image in self._images]
             empty = int(redis.ask("INFO", "memory")["used_memory"])
             embed(self._replicas[0], self._images[0])
-            image_bytes = int(redis.ask("INFO", "memory")["used_memory"]) - empty
+            # Of the value alone: the buffer in which Redis received it is freed later.
+            (key,) = redis.ask("KEYS", f"edgesam:2:*{self._hashes[0]}")
+            image_bytes = int(redis.ask("MEMORY", "USAGE", key))
             redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
             redis.ask("CONFIG", "SET", "maxmemory", empty + _IMAGES_IN_REDIS * image_bytes + image_bytes // 2)
             self._redis = redis

@@ -26,6 +26,8 @@ from tools.faults.scene import (
     upload,
 )
 
+from service.sam.embedding import VALUE_VERSION
+
 USER = (
     "user edgesam on >s3cret ~edgesam:* ~lock:* resetchannels &edgesam:forget "
     "-@all +get +getex +getrange +set +unlink +exists +pexpire +eval +publish +subscribe +ping"
@@ -200,7 +202,7 @@ def _flipped(value: bytes) -> bytes:
 
 
 def _of_another_version(value: bytes) -> bytes:
-    return _with_header(value[:4] + b"\2" + value[5:])
+    return _with_header(value[:4] + bytes([VALUE_VERSION + 1]) + value[5:])
 
 
 def _of_another_model(value: bytes) -> bytes:

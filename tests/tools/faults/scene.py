@@ -21,6 +21,8 @@ from tools.bench.connection import request
 from tools.bench.load_generator import LoadGenerator
 from tools.faults.outcome import Interval, Outcome, Row, row_of
 
+from service.settings import BUNDLED_MODEL
+
 Requests = Sequence[bytes]
 SIZE = (480, 640)
 # Responses take milliseconds, but a busy machine may stop for seconds. The tables have the measured times.
@@ -75,11 +77,18 @@ class Stream:
 
 
 class Scene:
-    """Processes and files of an experiment; a context manager that ends all processes."""
+    """Processes and files of an experiment; a context manager that ends all processes.
 
-    def __init__(self, effort: Effort, folder: Path) -> None:
+    Args:
+        effort: Durations, rates and settings.
+        folder: Empty folder for files.
+        model: Folder of the served artifact.
+    """
+
+    def __init__(self, effort: Effort, folder: Path, model: Path = BUNDLED_MODEL) -> None:
         self.effort = effort
         self.folder = folder
+        self.model = model
         self._stack = ExitStack()
         self._seeds = 0
 
@@ -105,6 +114,7 @@ class Scene:
     def process(self, *, prefix: Sequence[str] = (), **settings: object) -> ServiceProcess:
         """Return a replica that is not started. Settings have their names without the prefix."""
         own = {
+            "EDGESAM_MODEL_DIR": self.model,
             "EDGESAM_REDIS_BREAKER_FAILURES": self.effort.breaker_failures,
             "EDGESAM_REDIS_BREAKER_OPEN_S": self.effort.breaker_open_s,
             "EDGESAM_REDIS_LOCK_TTL_S": self.effort.lock_ttl_s,
