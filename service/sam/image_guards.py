@@ -12,9 +12,9 @@ from service.errors import ImageTooLarge, UndecodableImage, UnusableAspectRatio
 from service.sam.frame import Resize
 from service.sam.transforms import FRAME_SIZE, Size, input_size
 
-# Work and memory for the longer side are in proportion to it. For letterboxed images the aspect ratio bounds it: one
-# with a longer side has more than 33 megapixels.
-MAX_STRETCHED_SIDE: Final = 1 << 18
+# A mask of noise has up to 128 runs in each column: 64 MiB at this width. A letterboxed image has 256 logits along its
+# longer side alone, so that its runs follow the shorter side. No JPEG has a longer side.
+MAX_STRETCHED_SIDE: Final = 1 << 16
 
 # Blocks before the first frame: comments, profiles and XMP, in pieces of at most 255 bytes each.
 _MAX_GIF_BLOCKS = 16_384

@@ -199,7 +199,7 @@ def test_the_narrowest_image_follows_the_input_of_the_encoder(image_size, times)
         check_shape((1, times + 1), limits)
 
 
-@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1 << 18, 1)], ids=str)
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1 << 16, 1)], ids=str)
 def test_a_stretched_image_may_have_any_aspect_ratio(size):
     data = encoded(np.zeros(size, np.uint8), "PNG")
 
@@ -208,11 +208,11 @@ def test_a_stretched_image_may_have_any_aspect_ratio(size):
         decode_image(data, max_pixels=1 << 20)
 
 
-@pytest.mark.parametrize("size", [(1, (1 << 18) + 1), ((1 << 18) + 1, 3)], ids=str)
+@pytest.mark.parametrize("size", [(1, (1 << 16) + 1), ((1 << 16) + 1, 3)], ids=str)
 def test_a_side_of_a_stretched_image_is_bounded(size):
     data = encoded(np.zeros(size, np.uint8), "PNG")
 
-    with pytest.raises(UnusableAspectRatio, match="at most 262144 pixels"):
+    with pytest.raises(UnusableAspectRatio, match="at most 65536 pixels"):
         decode_image(data, max_pixels=1 << 20, resize="stretch")
 
 

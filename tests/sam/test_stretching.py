@@ -114,7 +114,7 @@ def test_an_image_of_the_size_of_the_input_is_only_normalised():
     assert np.array_equal(found, expected.transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("size", [(3000, 4000), (2500, 7000), (60_000, 100), (1, 1 << 18)], ids=str)
+@pytest.mark.parametrize("size", [(3000, 4000), (2500, 7000), (60_000, 100), (1, 1 << 16)], ids=str)
 def test_the_bands_of_a_large_image_join_without_a_seam(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
 
@@ -138,7 +138,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.parametrize("size", [(8832, 5888), (1 << 18, 198), (198, 1 << 18)], ids=str)
+@pytest.mark.parametrize("size", [(8832, 5888), (1 << 16, 793), (793, 1 << 16)], ids=str)
 def test_an_image_of_52_megapixels_takes_little_memory(size):
     found = subprocess.run(
         [sys.executable, "-c", _PEAK.format(size=size)], cwd=ROOT, capture_output=True, text=True, check=True
