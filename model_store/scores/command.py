@@ -36,7 +36,7 @@ def verify_scores(directory: Path, manifest: Manifest, *, image: Path | None, mi
     terminal.print_note(published.image.origin)
     with terminal.steps() as on_progress:
         on_progress("reading the image" if image else f"fetching {published.image.file_name}")
-        pixels = scored_image(published.image, image, mirror)
+        pixels = scored_image(published.image, image, mirror, resize=manifest.resize)
         on_progress(f"computing {len(published.prompts)} prompts")
         numbers = compared(directory, manifest, pixels, published)
     _print(numbers, f"{manifest.name}, decoder {decoder_kind(manifest)}; published by {published.source}")

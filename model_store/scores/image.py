@@ -13,6 +13,7 @@ from service.errors import ServiceError
 from service.process import configure_image_libraries
 from service.regular_files import read_regular_file
 from service.sam.decoded_image import DecodedImage
+from service.sam.frame import Resize
 from service.sam.images import decode_image
 
 MAX_BYTES: Final = 8 * 2**20
@@ -21,13 +22,16 @@ TIME_LIMIT_S: Final = 60.0
 """Longest time of a download, in seconds."""
 
 
-def scored_image(image: ScoredImage, file: Path | None, mirror: str = "") -> DecodedImage:
+def scored_image(
+    image: ScoredImage, file: Path | None, mirror: str = "", *, resize: Resize = "stretch"
+) -> DecodedImage:
     """Return the image of published answers.
 
     Args:
         image: The image.
         file: File of it; None to download it.
         mirror: Base address that replaces scheme and host of its address; empty for none.
+        resize: How the model's images are resized, on which the scale of decoding depends.
 
     Raises:
         ModelStoreError: The image cannot be read or downloaded, or it is another one.
@@ -39,7 +43,7 @@ def scored_image(image: ScoredImage, file: Path | None, mirror: str = "") -> Dec
         data, place = _content(file), str(file)
     configure_image_libraries()
     try:
-        decoded = decode_image(data, max_pixels=image.width * image.height)
+        decoded = decode_image(data, max_pixels=image.width * image.height, resize=resize)
     except ServiceError as error:
         raise ModelStoreError(f"{place} is not {image.file_name}: {error.detail}") from error
     if decoded.size != (image.height, image.width):

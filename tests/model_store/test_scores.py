@@ -60,26 +60,32 @@ def _one_torch_thread():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A models directory after `fetch edgetam`, from a server with a file of the published layout."""
+    """A models directory after `fetch edgetam`."""
+    return made_once(tmp_path_factory, "models-with-edgetam", lambda folder: fetch("edgetam", folder))
 
-    def make(folder):
-        data = write_sam2_checkpoint("edgetam", folder / "made.pt").read_bytes()
-        (folder / "made.pt").unlink()
-        with FileServer(m=Reply(data)) as server:
-            result = call(
-                "fetch", "edgetam", "--url", server.url("m"), "--sha256", hashlib.sha256(data).hexdigest(),
-                "--models-dir", folder, "--weights", "float32", "--no-timing",
-            )  # fmt: skip
-        assert result.exit_code == 0, result.output
 
-    return made_once(tmp_path_factory, "models-with-edgetam", make)
+def fetch(name, folder):
+    """Fetch a model from a server with a file of the published layout and seeded weights."""
+    data = write_sam2_checkpoint(name, folder / "made.pt").read_bytes()
+    (folder / "made.pt").unlink()
+    with FileServer(m=Reply(data)) as server:
+        result = call(
+            "fetch", name, "--url", server.url("m"), "--sha256", hashlib.sha256(data).hexdigest(),
+            "--models-dir", folder, "--weights", "float32", "--no-timing",
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture(scope="module")
 def torch_scores(truck):
-    """The published prompts with the answers of the seeded network in PyTorch, to close tolerances."""
-    predictor = TorchPredictor(sam2_model("edgetam"))
-    embedded = predictor.embed(np.asarray(Image.open(io.BytesIO(truck))))
+    """The published prompts of EdgeTAM with the answers of the seeded network."""
+    return answered_by_torch("edgetam", truck)
+
+
+def answered_by_torch(name, data):
+    """Return the published prompts of a model with the answers of its seeded network, to close tolerances."""
+    predictor = TorchPredictor(sam2_model(name))
+    embedded = predictor.embed(np.asarray(Image.open(io.BytesIO(data))))
 
     def answered(prompt: ScoredPrompt) -> ScoredPrompt:
         points = {} if prompt.point is None else {"points": [prompt.point], "labels": [1]}
@@ -88,13 +94,10 @@ def torch_scores(truck):
         corner = found.mask_logits[order[0], 0, :2]
         assert np.abs(corner).max() < 32, "not limited"
         return dataclasses.replace(
-            prompt,
-            scores=tuple(found.iou_predictions[order].tolist()),
-            corner=tuple(corner.tolist()),
+            prompt, scores=tuple(found.iou_predictions[order].tolist()), corner=tuple(corner.tolist())
         )
 
-    published = PUBLISHED_SCORES["edgetam"]
-    prompts = tuple(answered(prompt) for prompt in published.prompts)
+    prompts = tuple(answered(prompt) for prompt in PUBLISHED_SCORES[name].prompts)
     return PublishedScores(TRUCK, prompts, "the seeded network in PyTorch", score_tolerance=1e-3, logit_tolerance=0.05)
 
 
@@ -129,6 +132,18 @@ def test_a_model_that_answers_as_stated_passes(models, truck, torch_scores, monk
     assert "box (1240, 675, 1400, 750)" in result.stdout
     assert "repositories are under Apache-2.0" in result.stderr
     assert "was not made from the published checkpoint of edgetam" in result.stderr
+
+
+@pytest.mark.large
+def test_sam_2_1_answers_as_stated(truck, monkeypatch, tmp_path):
+    fetch("sam2.1-tiny", tmp_path)
+    monkeypatch.setitem(PUBLISHED_SCORES, "sam2.1-tiny", answered_by_torch("sam2.1-tiny", truck))
+    (tmp_path / "truck.jpg").write_bytes(truck)
+
+    result = call("verify", "sam2.1-tiny", "--scores", "--models-dir", tmp_path, "--image", tmp_path / "truck.jpg")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("agrees") == 20
 
 
 @pytest.mark.slow

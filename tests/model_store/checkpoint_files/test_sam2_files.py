@@ -138,6 +138,14 @@ def test_a_file_of_the_official_training_program_is_read_without_the_rest(tmp_pa
     assert checkpoint.arrays.keys() == expected_arrays(ARCHITECTURES["edgetam"]).keys()
 
 
+def test_an_object_of_a_foreign_class_beside_the_model_is_refused_and_named(tmp_path):
+    content = {"model": {"no_mem_embed": torch.zeros(1)}, "best_meter_values": {"loss": np.float64(0.5)}}
+    torch.save(content, tmp_path / "checkpoint.pt")
+
+    with pytest.raises(CheckpointError, match=r"contains objects of the class numpy.*Save its arrays anew"):
+        checked_checkpoint(tmp_path / "checkpoint.pt")
+
+
 def test_a_file_for_single_images_without_counters_and_in_float16_is_read(tmp_path):
     arrays = {
         key: torch.from_numpy(np.array(value)).half()
