@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.testing import assert_array_equal
 from support.redis_server import eventually
@@ -12,13 +13,13 @@ from support.small_graphs import small_maps, write_decoder, write_encoder, write
 from model_store.checkpoint_files.sam2_names import our_name
 from service.cache.memory import MemoryCache
 from service.inference.backends.image_encoder import ImageEncoder
-from service.inference.backends.image_state import ImageState
+from service.inference.backends.image_state import ImageState, StateArrays
 from service.inference.backends.onnx_graph import Resources
 from service.inference.backends.prompt_decoders import Decoded, NativePromptDecoder, OnnxPromptDecoder
 from service.inference.backends.providers import CPU
 from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import EncodeItem, encode_batcher
-from service.manifest import ManifestError
+from service.manifest import HIGH_RES_NAMES, STATE_NAMES, ManifestError
 from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.prompts import POSITIVE
 
@@ -129,6 +130,23 @@ def test_the_graph_gets_the_maps_of_the_image_in_float32(small_onnx, dtype):
     assert_array_equal(decoded.mask_logits, planes)
     assert np.allclose(decoded.iou_predictions, embedding.high_res.s1.astype(np.float32).mean(), atol=1e-5)
     assert_array_equal(decoded.narrow_stability, [4])
+
+
+def test_maps_that_stay_on_a_device_decode_as_arrays_do_and_count_as_many_bytes(small_onnx):
+    embedding = random_embedding()
+    state = small_onnx.prepare(embedding)
+    resident = StateArrays(
+        **{
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(getattr(state, name)))
+            for name in (*STATE_NAMES, *HIGH_RES_NAMES)
+        }
+    )
+
+    answers = [small_onnx.decode(arrays, *click(3, 5), threads=1) for arrays in (state, resident)]
+
+    assert_array_equal(answers[0].mask_logits, answers[1].mask_logits)
+    assert_array_equal(answers[0].iou_predictions, answers[1].iou_predictions)
+    assert ImageState(embedding, resident).nbytes == ImageState(embedding, state).nbytes == 28 * MIB
 
 
 def test_states_of_mask_prompts_have_the_maps_of_the_image(small_onnx, native):

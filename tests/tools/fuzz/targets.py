@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from service.api.uploads import upload_of
 from service.client.rle import decode_rle
 from service.errors import ServiceError
 from service.process import configure_image_libraries
-from service.sam.embedding import ImageEmbedding
+from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.embedding_bytes import (
     CorruptValue,
     embedding_from_bytes,
@@ -85,8 +86,8 @@ def read_request(data: bytes) -> None:
 
 
 def read_value(data: bytes) -> None:
-    """Parse an embedding and a mask of Redis: the only error is CorruptValue."""
-    for read in (embedding_from_bytes, mask_from_bytes):
+    """Parse embeddings and a mask of Redis: the only error is CorruptValue."""
+    for read in (embedding_from_bytes, partial(embedding_from_bytes, has_high_res=True), mask_from_bytes):
         with suppress(CorruptValue):
             read(data, FINGERPRINT)
 
@@ -110,6 +111,8 @@ def values() -> Iterable[bytes]:
     """Yield a value of each kind."""
     tokens = np.zeros((4096, 256), np.float16)
     yield embedding_to_bytes(ImageEmbedding(tokens, (480, 640)), FINGERPRINT)
+    maps = HighResMaps(tokens, np.zeros((4096, 512), np.float16))
+    yield embedding_to_bytes(ImageEmbedding(tokens, (480, 640), high_res=maps), FINGERPRINT)
     yield mask_to_bytes(np.zeros((256, 256), np.float16), FINGERPRINT)
 
 
@@ -131,7 +134,7 @@ TARGETS: dict[str, tuple[Callable[[], Iterable[bytes]], Read, int]] = {
     "images": (files_of_every_kind, read_image, 1 << 16),
     "multipart": (forms, read_multipart, 1 << 14),
     "requests": (requests, read_request, 1 << 14),
-    "values": (values, read_value, (1 << 21) + 200),
+    "values": (values, read_value, (1 << 23) + 200),
     "uploads": (lambda: [b'{"image": "data:image/png;base64,AAAA", "levels": "full"}'], read_upload, 4096),
     "masks": (masks, read_mask, 4096),
     "logits": (lambda: [bytes(131_072)], read_logits, 131_100),

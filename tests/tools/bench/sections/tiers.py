@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 from tools.bench.samples import COLUMNS, Samples
 from tools.bench.section import Section, Table
@@ -16,24 +17,27 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.connect import connect
 from service.cache.redis.tier import RedisCache
 from service.inference.backends.image_state import ImageState
-from service.sam.embedding import ImageEmbedding
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, HighResMaps, ImageEmbedding
 from service.telemetry.metrics import Metrics
 
 
 def measure(bench: Workbench) -> Section:
-    """Measure the tiers in this process: an image state in memory, and an embedding of 2 MiB in Redis over TCP."""
+    """Measure the tiers in this process: an image state in memory, and embeddings of 2 and 8 MiB in Redis over TCP."""
     state = bench.clicks(bench.cpus).state
     samples = asyncio.run(_measure(bench.redis.url, state, bench.effort.tier_calls))
     return Section(
         "Cache tiers",
         """
-            One caller on an otherwise idle event loop; Redis over TCP on the same machine, float16.
+            One caller on an otherwise idle event loop; Redis over TCP on the same machine, float16. An embedding has
+            2 MiB, and 8 MiB with the three maps of EdgeTAM and SAM 2.1.
             """,
         [Table("", ["", *COLUMNS], [[name, *own.cells()] for name, own in samples.items()])],
         {
             "tiers.memory_get_ms": samples["memory tier: get"].p50,
             "tiers.redis_put_ms": samples["Redis: put"].p50,
             "tiers.redis_get_ms": samples["Redis: get"].p50,
+            "tiers.redis_put_three_maps_ms": samples["Redis: put, three maps"].p50,
+            "tiers.redis_get_three_maps_ms": samples["Redis: get, three maps"].p50,
         },
     )
 
@@ -43,20 +47,27 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
     memory: MemoryCache[ImageState] = MemoryCache(1 << 30, 3600.0, metrics)
     client = connect(url, max_connections=8, connect_timeout_s=5.0, read_timeout_s=5.0, queue_timeout_s=5.0)
     with ThreadPoolExecutor(2) as executor:
-        redis: RedisCache[ImageEmbedding] = RedisCache(
-            client,
-            EmbeddingCodec("bench"),
-            ttl_s=3600.0,
-            breaker=CircuitBreaker(metrics=metrics),
-            metrics=metrics,
-            executor=executor,
+        redis, redis_of_maps = (
+            RedisCache[ImageEmbedding](
+                client,
+                EmbeddingCodec("bench", has_high_res=has_high_res),
+                ttl_s=3600.0,
+                breaker=CircuitBreaker(metrics=metrics),
+                metrics=metrics,
+                executor=executor,
+                has_large_values=has_high_res,
+            )
+            for has_high_res in (False, True)
         )
+        three_maps = _with_maps(state.embedding)
         await memory.put("bench", state)
         steps: dict[str, Callable[[], Awaitable[object]]] = {
             "memory tier: get": lambda: memory.get("bench"),
             "Redis: put": lambda: redis.put("bench", state.embedding),
             "Redis: get": lambda: redis.get("bench"),
             "Redis: renew": lambda: redis.renew("bench"),
+            "Redis: put, three maps": lambda: redis_of_maps.put("bench-maps", three_maps),
+            "Redis: get, three maps": lambda: redis_of_maps.get("bench-maps"),
         }
         samples = {name: Samples() for name in steps}
         for number in range(calls + 1):
@@ -65,7 +76,14 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
                 answer = await step()
                 if number:  # the first round connects
                     samples[name].ms.append((perf_counter() - started) * 1000.0)
-                if answer is None and name.endswith("get"):
+                if answer is None and "get" in name:
                     raise RuntimeError(f"{name} found nothing")
         await client.aclose()
     return samples
+
+
+def _with_maps(embedding: ImageEmbedding) -> ImageEmbedding:
+    """Return the embedding with random maps of high resolution."""
+    random = np.random.default_rng(0)
+    s1, s0 = (random.normal(size=shape).astype(embedding.tokens.dtype) for shape in (S1_SHAPE, S0_SHAPE))
+    return ImageEmbedding(embedding.tokens, embedding.original_size, high_res=HighResMaps(s1, s0))
