@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sam.reference import frame_side, upsampled
-from sam.sample_values import gradient, logits, sizes
+from sam.sample_values import frames, gradient, logits, sizes
 
 from service.sam.frame import Frame
 from service.sam.transforms import (
@@ -111,19 +111,19 @@ def test_each_axis_has_the_ratio_of_its_own_rounded_size():
     assert np.array_equal(frame, np.array([[1024, 683], [512, 341.5], [-9 * 1024 / 900, 0]], np.float32))
 
 
-def applied(values, size):
+def applied(values, frame):
     """Apply the operators of both axes, tap by tap."""
-    rows, columns = upsampling(Frame(size))
+    rows, columns = upsampling(frame)
     wide = sum(values[:, columns.first + tap] * columns.weights[:, tap] for tap in range(TAPS))
     return sum(wide[rows.first + tap] * rows.weights[:, tap, np.newaxis] for tap in range(TAPS))
 
 
 @settings(max_examples=40, deadline=None)
-@given(logits(), sizes())
-def test_upsampled_logits_equal_the_full_path_of_two_steps(values, size):
-    expected = upsampled(values, size)
+@given(logits(), frames())
+def test_upsampled_logits_equal_the_full_path(values, frame):
+    expected = upsampled(values, frame)
 
-    found = applied(values, size)
+    found = applied(values, frame)
 
     assert np.abs(found - expected).max() <= 1e-6 * max(1.0, np.abs(values).max())
 
@@ -134,7 +134,7 @@ def test_the_reference_path_equals_torch(size):
     torch = pytest.importorskip("torch")
     values = np.random.default_rng(0).normal(scale=5, size=(256, 256)).astype(np.float32)
 
-    expected = upsampled(values, size)
+    expected = upsampled(values, Frame(size))
 
     def resized(samples, shape):
         return torch.nn.functional.interpolate(samples, shape, mode="bilinear", align_corners=False)
