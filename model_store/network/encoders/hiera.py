@@ -22,7 +22,7 @@ QUERIES = 512
 
 
 class HieraBlock(nn.Module):
-    """Pre-norm transformer block. One that begins a stage halves the grid and changes the channels.
+    """Pre-norm transformer block. One that begins a stage has half the grid and twice the channels in its output.
 
     Args:
         shape: Size of the block.
