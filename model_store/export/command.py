@@ -47,7 +47,7 @@ def export(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights when --untrained has no file.")] = 0,
     architecture: Annotated[
         str,
-        typer.Option(help="Architecture when --untrained has no file: edgesam or edgesam-lite. A file states its own."),
+        typer.Option(help="Architecture when --untrained has no file, such as edgesam-lite. A file shows its own."),
     ] = "edgesam",
     granularity: Annotated[
         Path | None,
