@@ -16,6 +16,8 @@ from tools.bench.connection import request
 from tools.faults.outcome import Outcome
 from tools.faults.scene import COMMENT_AT, Scene, Stream, click, embed_all, ok_only, process_sample, upload
 
+from service.manifest import load_manifest
+
 MIB = 1 << 20
 HEAD = b"POST /segment HTTP/1.1\r\nHost: x\r\n"
 
@@ -35,7 +37,8 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     misbehaving.disconnect_during_segment(hashes[0], 10 if quick else 60)
     if not quick:
         misbehaving.hold("31 slow bodies", 31, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
-        misbehaving.do_not_read(hashes[0], 30)
+        if not load_manifest(scene.model).has_high_res:  # others have no download of embeddings
+            misbehaving.do_not_read(hashes[0], 30)
         misbehaving.hold(f"{idle} idle connections", idle, b"")
         misbehaving.send_malformed(hashes[0])
     return outcome

@@ -23,9 +23,7 @@ from tools.faults.scene import Scene
 
 USERS = 6
 WAIT_S = 120.0
-_MIB = 2**20
 _SIZES = ((40, 60), (61, 43), (90, 90), (33, 120), (128, 96), (70, 55))
-_STATE_MIB = 10
 _IMAGES_IN_MEMORY = 2
 _IMAGES_IN_REDIS = 5
 # More attempts than needed for an image that others evict again and again.
@@ -35,7 +33,8 @@ _TRIES = 20
 def measure(scene: Scene, *, quick: bool) -> Outcome:
     """Run a thousand interleavings, or twenty in the quick form: with ten, it could happen that nothing was evicted."""
     outcome, rounds = Outcome("Isolation"), 20 if quick else 1000
-    isolation = scene.enter(Isolation({}))
+    settings = {"EDGESAM_MODEL_DIR": str(scene.model)}
+    isolation = scene.enter(Isolation(settings, memory_bytes=scene.memory_bytes(_IMAGES_IN_MEMORY)))
     tally = isolation.run(rounds)
     in_memory, in_redis = isolation.evictions
     outcome.facts["interleavings, of six users each"] = str(rounds)
@@ -85,11 +84,13 @@ class Isolation:
 
     Args:
         settings: Settings of all three, such as the model to serve.
+        memory_bytes: Size of the memory tier of both replicas.
         seed: Seed of the images, the questions and their order.
     """
 
-    def __init__(self, settings: dict[str, str], *, seed: int = 1) -> None:
+    def __init__(self, settings: dict[str, str], *, memory_bytes: int, seed: int = 1) -> None:
         self._settings = settings
+        self._memory_bytes = memory_bytes
         self._chance = random.Random(seed)
         self._images = [noise_file(size, seed * 1000 + number) for number, size in enumerate(_SIZES)]
         self._stack = ExitStack()
@@ -103,7 +104,7 @@ class Isolation:
                 "EDGESAM_REDIS_URL": redis.url,
                 "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
                 "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
-                "EDGESAM_MEMORY_CACHE_BYTES": str((_IMAGES_IN_MEMORY * _STATE_MIB + 1) * _MIB),
+                "EDGESAM_MEMORY_CACHE_BYTES": str(self._memory_bytes),
             }
             replicas = [stack.enter_context(ServiceProcess(shared)) for _ in range(2)]
             self._reference = stack.enter_context(open_client(reference.url))

@@ -31,8 +31,6 @@ from tools.faults.scene import (
     reset_peak,
 )
 
-from service.settings import BUNDLED_MODEL
-
 LOST = "404 embedding-not-found"
 CONNECTION = {"ConnectionResetError", "ConnectionRefusedError"}
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -138,10 +136,10 @@ def kill_owner(
 def corrupt_model(scene: Scene, outcome: Outcome) -> None:
     """Flip one bit in each file of a model: the service has to refuse to start and name the file."""
     named = 0
-    files = [path.name for path in BUNDLED_MODEL.iterdir() if path.suffix in {".onnx", ".npz"}]
+    files = [path.name for path in scene.model.iterdir() if path.suffix in {".onnx", ".npz"}]
     for name in files:
         folder = scene.folder / f"corrupt-{name}"
-        shutil.copytree(BUNDLED_MODEL, folder)
+        shutil.copytree(scene.model, folder)
         data = bytearray((folder / name).read_bytes())
         data[len(data) // 2] ^= 1
         (folder / name).write_bytes(bytes(data))
@@ -164,7 +162,7 @@ def corrupt_model(scene: Scene, outcome: Outcome) -> None:
 def swapped_model(scene: Scene, outcome: Outcome) -> None:
     """Replace replicas by replicas with another model, on one Redis."""
     effort = scene.effort
-    other = another_model(scene.folder / "other")
+    other = another_model(scene.model, scene.folder / "other")
     server = scene.enter(RedisServer())
     old = [scene.service(redis_url=server.url, drain_s=effort.drain_s) for _ in range(2)]
     hashes = embed_all(old[0].url, images := scene.images())
@@ -195,9 +193,9 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
     scene.retire(*new)
 
 
-def another_model(folder: Path) -> Path:
-    """Write the bundled model with another mean, which changes embeddings and fingerprint."""
-    shutil.copytree(BUNDLED_MODEL, folder)
+def another_model(model: Path, folder: Path) -> Path:
+    """Write a model with another mean, which changes embeddings and fingerprint, into a folder."""
+    shutil.copytree(model, folder)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "mean": [90.0, 140.0, 80.0]}))

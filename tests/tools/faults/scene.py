@@ -19,7 +19,10 @@ from support.service_client import Scrape, embed, open_client, point
 from support.service_process import ServiceProcess
 from tools.bench.connection import request
 from tools.bench.load_generator import LoadGenerator
+from tools.capacity.sizes import image_sizes
 from tools.faults.outcome import Interval, Outcome, Row, row_of
+
+from service.settings import BUNDLED_MODEL
 
 Requests = Sequence[bytes]
 SIZE = (480, 640)
@@ -75,11 +78,18 @@ class Stream:
 
 
 class Scene:
-    """Processes and files of an experiment; a context manager that ends all processes."""
+    """Processes and files of an experiment; a context manager that ends all processes.
 
-    def __init__(self, effort: Effort, folder: Path) -> None:
+    Args:
+        effort: Durations and rates.
+        folder: Folder for files of the experiment.
+        model: Folder of the artifact that services serve, unless they name another one.
+    """
+
+    def __init__(self, effort: Effort, folder: Path, model: Path = BUNDLED_MODEL) -> None:
         self.effort = effort
         self.folder = folder
+        self.model = model
         self._stack = ExitStack()
         self._seeds = 0
 
@@ -105,6 +115,7 @@ class Scene:
     def process(self, *, prefix: Sequence[str] = (), **settings: object) -> ServiceProcess:
         """Return a replica that is not started. Settings have their names without the prefix."""
         own = {
+            "EDGESAM_MODEL_DIR": self.model,
             "EDGESAM_REDIS_BREAKER_FAILURES": self.effort.breaker_failures,
             "EDGESAM_REDIS_BREAKER_OPEN_S": self.effort.breaker_open_s,
             "EDGESAM_REDIS_LOCK_TTL_S": self.effort.lock_ttl_s,
@@ -113,6 +124,10 @@ class Scene:
         }
         named = {f"EDGESAM_{name.upper()}": str(value) for name, value in settings.items()}
         return ServiceProcess({name: str(value) for name, value in own.items()} | named, prefix=prefix)
+
+    def memory_bytes(self, images: int) -> int:
+        """Return the size of a memory tier that holds a number of images of the model, and not one more."""
+        return round((images * image_sizes(self.model).memory_mib + 1) * (1 << 20))
 
     def image(self, size: tuple[int, int] = SIZE) -> bytes:
         """Return a new JPEG. Other values of the 16 bytes at COMMENT_AT make other files of it."""

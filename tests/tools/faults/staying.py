@@ -14,7 +14,6 @@ from tools.faults.outcome import Outcome
 from tools.faults.scene import Sample, Scene, click, embed_all, sampler, sleep_until, upload, zipf
 
 _MIB = 2**20
-_STATE_MIB = 10
 _SMALL = (64, 64)
 
 
@@ -40,7 +39,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     """Run one replica with a real Redis, with prompts by Zipf's law and uploads of new images."""
     outcome, plan = Outcome("Long run"), _QUICK if quick else _FULL
     redis = scene.enter(RedisServer(arguments=["--maxmemory 1gb", "--maxmemory-policy allkeys-lfu"]))
-    service = scene.service(redis_url=redis.url, memory_cache_bytes=(plan.tier_images * _STATE_MIB + 1) * _MIB)
+    service = scene.service(redis_url=redis.url, memory_cache_bytes=scene.memory_bytes(plan.tier_images))
     hashes = embed_all(service.url, [scene.image(_SMALL) for _ in range(plan.images)])
     clicks = [click(image_hash, number, size=_SMALL) for number, image_hash in enumerate(hashes)]
     uploads = [upload(scene.image(_SMALL)) for _ in range(int(plan.uploads_per_s * plan.seconds) + 2)]
