@@ -103,8 +103,9 @@ skeletons: $(VENV)/.dev  ## trace the graphs that conversions without torch need
 bench-quick: $(VENV)/.dev  ## the same with fewer rounds, in two minutes; writes no document
 	$(BIN)/python tests/tools/bench --quick
 
-faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/operations/reliability.md (an hour, half of it people at work)
-	$(BIN)/python tests/tools/faults --docs
+# With MODEL, an architecture or the folder of an artifact, the results are printed only. OPTIONS are further ones, for instance --quick.
+faults: $(VENV)/.dev  ## make faults for real and write what clients saw of them into docs/operations/reliability.md (an hour, half of it people at work); MODEL=edgetam serves another model
+	$(BIN)/python tests/tools/faults $(if $(MODEL),--model $(MODEL),--docs) $(OPTIONS)
 
 fuzz: $(VENV)/.fuzz  ## images, masks, logits and values of Redis through a coverage-guided fuzzer; FUZZ_S=60 seconds each
 	for target in images multipart uploads requests masks values logits rle; do \

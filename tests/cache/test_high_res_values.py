@@ -1,11 +1,10 @@
 """Embeddings of 8 and 16 MiB in Redis: they are read back, others are misses, and few are transferred at a time."""
 
 import asyncio
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.cache_values import embedding, high_res, sealed
+from support.cache_values import embedding, high_res, parts_of_maps, sealed
 from support.redis_server import RedisServer
 
 from service.cache.codecs import EmbeddingCodec
@@ -20,12 +19,6 @@ MIB = 1 << 20
 
 def codec(fingerprint="model", *, has_high_res=True):
     return EmbeddingCodec(fingerprint, has_high_res=has_high_res)
-
-
-def parts(data):
-    """Return header, tokens, s1 and s0 of a value in float16."""
-    ends = (0, 40, 40 + 2 * MIB, 40 + 4 * MIB, 40 + 8 * MIB)
-    return [data[start:end] for start, end in pairwise(ends)]
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ async def test_maps_of_another_model_are_a_miss(open_cache, redis_server):
 )
 async def test_maps_that_were_swapped_or_cut_are_a_miss_and_deleted(cache, redis_server, change):
     await cache.put(KEY, high_res())
-    redis_server.ask("SET", KEY, change(*parts(redis_server.ask("GET", KEY))))
+    redis_server.ask("SET", KEY, change(*parts_of_maps(redis_server.ask("GET", KEY))))
 
     assert await cache.get(KEY) is None
     assert redis_server.ask("EXISTS", KEY) == 0

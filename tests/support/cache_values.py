@@ -2,12 +2,14 @@
 
 import struct
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
 from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.granularity import Proposals
 
+MIB = 1 << 20
 FINGERPRINT = "0123456789abcdef"
 
 
@@ -29,6 +31,12 @@ def high_res(dtype=np.float16):
     random = np.random.default_rng(3)
     tokens, s1, s0 = (random.normal(size=(4096, columns)).astype(dtype) for columns in (256, 256, 512))
     return ImageEmbedding(tokens, (1200, 1600), high_res=HighResMaps(s1, s0))
+
+
+def parts_of_maps(data):
+    """Return header, tokens, s1 and s0 of a value with maps of high resolution in float16."""
+    ends = (0, 40, 40 + 2 * MIB, 40 + 4 * MIB, 40 + 8 * MIB)
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 def low_res_mask():

@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from support.reference_weights import uniform
 from support.sam2_weights import SAM2_COMMITTED, SAM2_FULL, sam2_file
-from support.sam_family_reference import mask_prompt
-
-from service.sam.prompts import Prompt
 
 # Models with reference arrays of prompts. Only EdgeTAM's committed file has arrays of the predictor.
 DECODER_NAMES = ("edgetam", "sam2.1-tiny")
@@ -37,16 +34,12 @@ class Case:
 
     Attributes:
         name: Name of the case.
-        expected: Arrays of the case by their names, its prompts among them.
+        expected: Arrays of the case by their names, its prompts among them: points (P, N, 2), labels (P, N) and boxes
+            (P, 2, 2) in the frame of 1024 pixels. One point of "outside" has the label -1, which `Prompt` refuses.
     """
 
     name: str
     expected: Mapping[str, np.ndarray]
-
-    @property
-    def prompts(self) -> list[Prompt]:
-        """The P prompts in the frame of 1024 pixels. Those of "outside" cannot be given: one point has the label -1."""
-        return list(_prompts(self.expected))
 
 
 class SAM2Reference:
@@ -123,12 +116,3 @@ def _squares(name: str, channels: int, side: int, scale: float, seed: int) -> np
         values = uniform(f"{name}/{cells}", seed, (1, channels, cells, cells), -bound, bound)
         total += np.kron(values, np.ones((side // cells, side // cells), np.float32))
     return total
-
-
-def _prompts(arrays: Mapping[str, np.ndarray]) -> Iterator[Prompt]:
-    mask_logits = mask_prompt() if arrays["has_mask"] else None
-    points, labels, boxes = (arrays.get(key) for key in ("points", "labels", "boxes"))
-    for row in range(max((len(given) for given in (points, boxes) if given is not None), default=1)):
-        given = {} if points is None else {"points": points[row].astype(np.float64), "labels": labels[row].astype(int)}
-        box = None if boxes is None else boxes[row].reshape(4).astype(np.float64)
-        yield Prompt(**given, box=box, mask_logits=mask_logits)

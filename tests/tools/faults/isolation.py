@@ -10,7 +10,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Barrier
 from typing import Any, Self
 
@@ -19,13 +18,11 @@ from support.noise_images import noise_file
 from support.redis_server import RedisServer
 from support.service_client import embed, open_client
 from support.service_process import ServiceProcess
-from tools.capacity.sizes import image_sizes
 from tools.faults.outcome import Outcome
 from tools.faults.scene import Scene
 
 USERS = 6
 WAIT_S = 120.0
-_MIB = 2**20
 _SIZES = ((40, 60), (61, 43), (90, 90), (33, 120), (128, 96), (70, 55))
 _IMAGES_IN_MEMORY = 2
 _IMAGES_IN_REDIS = 5
@@ -36,7 +33,8 @@ _TRIES = 20
 def measure(scene: Scene, *, quick: bool) -> Outcome:
     """Run a thousand interleavings, or twenty in the quick form: with ten, it could happen that nothing was evicted."""
     outcome, rounds = Outcome("Isolation"), 20 if quick else 1000
-    isolation = scene.enter(Isolation(scene.model))
+    settings = {"EDGESAM_MODEL_DIR": str(scene.model)}
+    isolation = scene.enter(Isolation(settings, memory_bytes=scene.memory_bytes(_IMAGES_IN_MEMORY)))
     tally = isolation.run(rounds)
     in_memory, in_redis = isolation.evictions
     outcome.facts["interleavings, of six users each"] = str(rounds)
@@ -85,12 +83,14 @@ class Isolation:
     """A reference service, and two replicas that have to give the same answers; a context manager.
 
     Args:
-        model: Folder of the artifact that all three serve.
+        settings: Settings of all three, such as the model to serve.
+        memory_bytes: Size of the memory tier of both replicas.
         seed: Seed of the images, the questions and their order.
     """
 
-    def __init__(self, model: Path, *, seed: int = 1) -> None:
-        self._model = model
+    def __init__(self, settings: dict[str, str], *, memory_bytes: int, seed: int = 1) -> None:
+        self._settings = settings
+        self._memory_bytes = memory_bytes
         self._chance = random.Random(seed)
         self._images = [noise_file(size, seed * 1000 + number) for number, size in enumerate(_SIZES)]
         self._stack = ExitStack()
@@ -98,15 +98,13 @@ class Isolation:
     def __enter__(self) -> Self:
         with self._stack as stack:
             redis = stack.enter_context(RedisServer())
-            settings = {"EDGESAM_MODEL_DIR": str(self._model)}
-            tier_mib = _IMAGES_IN_MEMORY * image_sizes(self._model).memory_mib + 1
-            reference = stack.enter_context(ServiceProcess(settings))
+            reference = stack.enter_context(ServiceProcess(self._settings))
             shared = {
-                **settings,
+                **self._settings,
                 "EDGESAM_REDIS_URL": redis.url,
                 "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5",
                 "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
-                "EDGESAM_MEMORY_CACHE_BYTES": str(round(tier_mib * _MIB)),
+                "EDGESAM_MEMORY_CACHE_BYTES": str(self._memory_bytes),
             }
             replicas = [stack.enter_context(ServiceProcess(shared)) for _ in range(2)]
             self._reference = stack.enter_context(open_client(reference.url))

@@ -194,7 +194,7 @@ def swapped_model(scene: Scene, outcome: Outcome) -> None:
 
 
 def another_model(model: Path, folder: Path) -> Path:
-    """Write a copy of a model with another mean, which changes embeddings and fingerprint."""
+    """Write a model with another mean, which changes embeddings and fingerprint, into a folder."""
     shutil.copytree(model, folder)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())

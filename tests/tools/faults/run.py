@@ -30,7 +30,14 @@ def run(
     model: Path = BUNDLED_MODEL,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
-    """The outcomes in the order of names."""
+    """Return the outcomes in the order of names.
+
+    Args:
+        names: Names in `EXPERIMENTS`.
+        quick: Whether the short form is run.
+        model: Folder of the served artifact.
+        progress: Function that gets a short text after each experiment.
+    """
     outcomes = []
     for name in names:
         started, where = perf_counter(), Machine.here().sentence()

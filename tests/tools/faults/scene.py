@@ -19,6 +19,7 @@ from support.service_client import Scrape, embed, open_client, point
 from support.service_process import ServiceProcess
 from tools.bench.connection import request
 from tools.bench.load_generator import LoadGenerator
+from tools.capacity.sizes import image_sizes
 from tools.faults.outcome import Interval, Outcome, Row, row_of
 
 from service.settings import BUNDLED_MODEL
@@ -80,9 +81,9 @@ class Scene:
     """Processes and files of an experiment; a context manager that ends all processes.
 
     Args:
-        effort: Durations, rates and settings.
-        folder: Empty folder for files.
-        model: Folder of the served artifact.
+        effort: Durations and rates.
+        folder: Folder for files of the experiment.
+        model: Folder of the artifact that services serve, unless they name another one.
     """
 
     def __init__(self, effort: Effort, folder: Path, model: Path = BUNDLED_MODEL) -> None:
@@ -123,6 +124,10 @@ class Scene:
         }
         named = {f"EDGESAM_{name.upper()}": str(value) for name, value in settings.items()}
         return ServiceProcess({name: str(value) for name, value in own.items()} | named, prefix=prefix)
+
+    def memory_bytes(self, images: int) -> int:
+        """Return the size of a memory tier that holds a number of images of the model, and not one more."""
+        return round((images * image_sizes(self.model).memory_mib + 1) * (1 << 20))
 
     def image(self, size: tuple[int, int] = SIZE) -> bytes:
         """Return a new JPEG. Other values of the 16 bytes at COMMENT_AT make other files of it."""

@@ -10,7 +10,6 @@ from support.service_client import Scrape, open_client
 from tools.bench.load_generator import Exchange, LoadGenerator
 from tools.capacity.lru import Visit, memory_tier
 from tools.capacity.popularity import Popularity
-from tools.capacity.sizes import image_sizes
 from tools.faults.outcome import Outcome
 from tools.faults.scene import Sample, Scene, click, embed_all, sampler, sleep_until, upload, zipf
 
@@ -40,8 +39,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     """Run one replica with a real Redis, with prompts by Zipf's law and uploads of new images."""
     outcome, plan = Outcome("Long run"), _QUICK if quick else _FULL
     redis = scene.enter(RedisServer(arguments=["--maxmemory 1gb", "--maxmemory-policy allkeys-lfu"]))
-    tier_mib = plan.tier_images * image_sizes(scene.model).memory_mib + 1
-    service = scene.service(redis_url=redis.url, memory_cache_bytes=round(tier_mib * _MIB))
+    service = scene.service(redis_url=redis.url, memory_cache_bytes=scene.memory_bytes(plan.tier_images))
     hashes = embed_all(service.url, [scene.image(_SMALL) for _ in range(plan.images)])
     clicks = [click(image_hash, number, size=_SMALL) for number, image_hash in enumerate(hashes)]
     uploads = [upload(scene.image(_SMALL)) for _ in range(int(plan.uploads_per_s * plan.seconds) + 2)]

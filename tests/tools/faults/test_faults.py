@@ -1,11 +1,16 @@
 """The quick form of each experiment, in which all promises hold. `make faults` measures times."""
 
+from pathlib import Path
+
 import pytest
 from tools.bench.load_generator import Exchange
+from tools.faults.models import UnknownModelError, artifact_of
 from tools.faults.outcome import Interval, Outcome, row_of
 from tools.faults.report import BEGIN, END, write_into
 from tools.faults.run import EXPERIMENTS, run
 from tools.faults.scene import zipf
+
+from service.settings import BUNDLED_MODEL
 
 
 @pytest.mark.slow
@@ -16,6 +21,23 @@ def test_every_promise_is_kept(name: str):
 
     assert outcome.broken == []
     assert outcome.rows or outcome.facts
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("name", ["redis", "process", "isolation"])
+def test_every_promise_is_kept_with_three_maps_per_image(name: str, edgetam_artifact: Path):
+    (outcome,) = run([name], quick=True, model=edgetam_artifact)
+
+    assert outcome.broken == []
+    assert outcome.rows or outcome.facts
+
+
+def test_the_model_is_a_folder_or_an_architecture(tmp_path: Path):
+    assert artifact_of(None, tmp_path) == BUNDLED_MODEL
+    assert artifact_of(str(BUNDLED_MODEL), tmp_path) == BUNDLED_MODEL
+    with pytest.raises(UnknownModelError, match="'edge-tam' is neither the folder of an artifact nor an architecture"):
+        artifact_of("edge-tam", tmp_path)
 
 
 def test_a_request_counts_at_the_time_when_it_was_due():
