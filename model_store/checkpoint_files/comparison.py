@@ -134,7 +134,8 @@ def _hint(expected: Mapping[str, ArrayForm], keys: list[str]) -> str:
         return " This looks like a stage 1 training checkpoint: the image encoder alone, without the decoder."
     if keys and all(key in expected for key in keys) and not any(key.startswith(ENCODER) for key in keys):
         return " It has no image encoder: such a decoder is used together with an encoder, see 'import --encoder'."
-    prefix = keys[0].split(".")[0] + "." if keys else ""
-    if keys and all(key.removeprefix(prefix) in expected for key in keys if key.startswith(prefix)):
+    prefix = keys[0].partition(".")[0] + "." if keys else ""
+    with_prefix = [key for key in keys if key.startswith(prefix)]
+    if with_prefix and all(key.removeprefix(prefix) in expected for key in with_prefix):
         return f" The keys have a prefix {prefix[:100]!r} that an official file does not have."
     return ""

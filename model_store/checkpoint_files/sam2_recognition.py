@@ -88,7 +88,7 @@ def sam2_architecture_name(shapes: Mapping[str, tuple[int, ...]]) -> str:
         )
     if not any(key in shapes for key in _HIGH_RESOLUTION):
         raise CheckpointError(
-            f"a {name} without {_HIGH_RESOLUTION[0]}: it was trained without high-resolution features, which no "
+            f"{name} without {_HIGH_RESOLUTION[0]}: it was trained without high-resolution features, which no "
             f"published model lacks. {_TAKE_OFFICIAL}"
         )
     return name
