@@ -118,19 +118,24 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Largest number of connections to Redis from this process, beside one that subscribes to "
-        "deletions.",
+        "deletions, and two for embeddings of EdgeTAM and SAM 2.1.",
     )
     redis_connect_timeout_s: float = Field(
         0.1, gt=0, le=10, description="Time limit for connecting to Redis, in seconds."
     )
     redis_read_timeout_s: float = Field(
-        0.25,
+        0.1,
         gt=0,
         le=10,
-        description="Time limit for one answer of Redis, in seconds. An embedding of EdgeTAM or SAM 2.1 has 8 MiB.",
+        description="Time limit for one answer of Redis, in seconds. Embeddings of EdgeTAM and SAM 2.1 have four times "
+        "as long.",
     )
     redis_queue_timeout_s: float = Field(
-        0.5, gt=0, le=10, description="Time limit for waiting for a free connection to Redis, in seconds."
+        0.5,
+        gt=0,
+        le=10,
+        description="Time limit for waiting for a free connection to Redis, in seconds. Embeddings of EdgeTAM and "
+        "SAM 2.1 have four times as long.",
     )
     redis_breaker_failures: int = Field(
         5,

@@ -45,6 +45,7 @@ class RedisBackend:
 
     Args:
         client: Client of Redis, which its owner closes; None without Redis.
+        large_transfers: Client of the same Redis for large values, which its owner closes; None without Redis.
         breaker: Circuit breaker of this Redis.
         cache_ttl_s: Seconds that an embedding is kept after its last use.
         mask_ttl_s: Seconds that a mask is kept after its last use.
@@ -58,6 +59,7 @@ class RedisBackend:
         client: RedisClient | None,
         breaker: CircuitBreaker,
         *,
+        large_transfers: RedisClient | None,
         cache_ttl_s: float,
         mask_ttl_s: float,
         lock_ttl_s: float,
@@ -68,6 +70,7 @@ class RedisBackend:
         self.registry: ModelRegistry | None = None
         self.buckets: RateBuckets | None = None
         self._client = client
+        self._large_transfers = large_transfers
         self._breaker = breaker
         self._cache_ttl_s = cache_ttl_s
         self._mask_ttl_s = mask_ttl_s
@@ -97,7 +100,7 @@ class RedisBackend:
             metrics=self._metrics,
             executor=self._executor,
             on_use=None if self.registry is None else self.registry.register,
-            has_large_values=has_high_res,
+            transfers=self._large_transfers if has_high_res else None,
         )
         masks = RedisCache(
             self._client,

@@ -9,8 +9,8 @@ from support.redis_server import RedisServer
 
 from service.cache.codecs import EmbeddingCodec
 from service.cache.redis.breaker import CircuitBreaker
-from service.cache.redis.client import MAX_LARGE_TRANSFERS
 from service.cache.redis.tier import RedisCache
+from service.composition.cache import LARGE_TRANSFERS
 from service.errors import CacheUnavailable
 
 KEY = "edgesam:2:model:float16:" + "0" * 64
@@ -96,48 +96,46 @@ async def test_one_flipped_bit_in_any_map_is_a_miss(cache, redis_server, at):
 
 @pytest.fixture
 def open_large(open_client, metrics, executor):
-    """A function that returns a tier of large values over a client of its own."""
+    """A function that returns a tier of large values, which have two connections of their own."""
 
-    def open_(url, *, is_large=True, **bounds):
+    def open_(url, **bounds):
         return RedisCache(
-            open_client(url, **bounds),
+            open_client(url),
             codec(),
             ttl_s=60.0,
             breaker=CircuitBreaker(failures=1000, metrics=metrics),
             metrics=metrics,
             executor=executor,
-            has_large_values=is_large,
+            transfers=open_client(url, max_connections=LARGE_TRANSFERS, **bounds),
         )
 
     return open_
 
 
-@pytest.mark.parametrize("is_large", [False, True])
-async def test_only_few_large_values_are_transferred_at_a_time(open_large, redis_server, is_large):
-    cache = open_large(redis_server.url, is_large=is_large, max_connections=8)
+async def test_only_few_large_values_are_transferred_at_a_time(open_large, redis_server):
+    cache = open_large(redis_server.url)
     before = redis_server.ask("INFO", "stats")["total_connections_received"]
 
     await asyncio.gather(*(cache.get(f"{KEY}{number}") for number in range(8)))
 
     opened = redis_server.ask("INFO", "stats")["total_connections_received"] - before - 1  # `ask` opens its own
-    assert opened == (MAX_LARGE_TRANSFERS if is_large else 8)
+    assert opened == LARGE_TRANSFERS
 
 
-async def test_a_transfer_that_waits_too_long_is_unavailable_and_later_ones_are_served(open_large):
+async def test_a_transfer_that_waits_too_long_is_unavailable_and_short_commands_do_not_wait_for_it(
+    open_large,
+):
     with RedisServer() as server:
         cache = open_large(server.url, queue_timeout_s=0.1)
         await cache.put(KEY, high_res())
         server.pause()
-        running = [asyncio.ensure_future(cache.get(KEY)) for _ in range(MAX_LARGE_TRANSFERS)]
+        running = [asyncio.ensure_future(cache.get(KEY)) for _ in range(LARGE_TRANSFERS)]
         await asyncio.sleep(0)  # they begin
 
         with pytest.raises(CacheUnavailable, match="busy"):
             await cache.get(KEY)
-        waiting = asyncio.ensure_future(cache.get(KEY))
-        await asyncio.sleep(0)
-        waiting.cancel()
+        renewed = asyncio.ensure_future(cache.renew(KEY))
         server.resume()
 
+        assert await renewed
         assert all(found is not None for found in await asyncio.gather(*running))
-        for _ in range(2 * MAX_LARGE_TRANSFERS):
-            assert (await cache.get(KEY)).info == high_res().info

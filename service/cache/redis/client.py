@@ -5,8 +5,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -20,9 +18,6 @@ from service.errors import CacheUnavailable
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 1.0
-# Values of 8 MiB are transferred so many at a time. Two arrive after 39 ms each, at most 92. Eight arrive after 178 ms,
-# at most 273, which is longer than the time limit of an answer. All together are no faster (uvloop, two busy CPUs).
-MAX_LARGE_TRANSFERS = 2
 
 Command = tuple[str | bytes | int, ...]
 """Name and arguments of a command."""
@@ -43,14 +38,13 @@ class RedisClient:
     ) -> None:
         self._redis = redis
         self._permits = asyncio.Semaphore(max_connections)
-        self._large_permits = asyncio.Semaphore(min(MAX_LARGE_TRANSFERS, max_connections))
         self._queue_timeout_s = queue_timeout_s
         self._deadline_s = deadline_s
         self._running: set[asyncio.Task[Any]] = set()
         self._logged_refusals: set[str] = set()
         self._is_closed = False
 
-    async def call(self, breaker: CircuitBreaker, *command: str | bytes | int, is_large: bool = False) -> Any:
+    async def call(self, breaker: CircuitBreaker, *command: str | bytes | int) -> Any:
         """Run one command and report to the breaker whether the server answered.
 
         A refusal by the server (out of memory, read-only, no permission) is an answer. It does not count towards
@@ -63,15 +57,12 @@ class RedisClient:
         Args:
             breaker: Circuit breaker of this server.
             command: Name and arguments of the command.
-            is_large: Whether the value that it sends or asks for has several MiB. Such commands wait for each other,
-                so that each has enough time.
 
         Raises:
             CacheUnavailable: There is no answer; the cause is chained.
         """
         script = str(command[1]) if command[0] == "EVAL" else ""
-        permits = (self._large_permits, self._permits) if is_large else (self._permits,)
-        return await self._call(breaker, lambda: self._redis.execute_command(*command), permits, script)
+        return await self._call(breaker, lambda: self._redis.execute_command(*command), script)
 
     async def call_together(self, breaker: CircuitBreaker, commands: Sequence[Command]) -> list[Any]:
         """Run several commands in one round trip, on one connection to each server, as `call` runs one.
@@ -83,7 +74,7 @@ class RedisClient:
         Raises:
             CacheUnavailable: A command has no answer, or was refused; the others may have been run.
         """
-        answers: list[Any] = await self._call(breaker, lambda: self._send_together(commands), (self._permits,))
+        answers: list[Any] = await self._call(breaker, lambda: self._send_together(commands))
         return answers
 
     async def subscriber_connection(self) -> AbstractConnection:
@@ -126,17 +117,14 @@ class RedisClient:
         with contextlib.suppress(RedisError, OSError):  # a silent server must not keep the process from stopping
             await self._redis.aclose()
 
-    async def _call(
-        self,
-        breaker: CircuitBreaker,
-        send: Callable[[], Awaitable[Any]],
-        permits: Sequence[asyncio.Semaphore],
-        script: str = "",
-    ) -> Any:
+    async def _call(self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str = "") -> Any:
         breaker.check()
-        with ExitStack() as held:
-            await self._take(permits, held)
-            task = self._start(breaker, send, script, held)
+        await self._take_permit()
+        try:
+            task = self._start(breaker, send, script)
+        except CacheUnavailable:
+            self._permits.release()
+            raise
         return await asyncio.shield(task)
 
     async def _send_together(self, commands: Sequence[Command]) -> list[Any]:
@@ -150,32 +138,27 @@ class RedisClient:
                 raise answer
         return answers
 
-    async def _take(self, permits: Sequence[asyncio.Semaphore], held: ExitStack) -> None:
-        """Wait for the permits of a command; `held` releases those that were taken."""
+    async def _take_permit(self) -> None:
         try:
             async with asyncio.timeout(self._queue_timeout_s):
-                for permit in permits:
-                    await permit.acquire()
-                    held.callback(permit.release)
+                await self._permits.acquire()
         except TimeoutError as error:
             raise CacheUnavailable(
                 "All connections to the shared cache are busy.", retry_after_s=_RETRY_AFTER_S
             ) from error
 
-    def _start(
-        self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str, held: ExitStack
-    ) -> asyncio.Task[Any]:
+    def _start(self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str) -> asyncio.Task[Any]:
         if self._is_closed:
             raise CacheUnavailable("The service is stopping.", retry_after_s=_RETRY_AFTER_S)
         breaker.admit()  # it may have opened during the wait for the permit
         task = asyncio.create_task(self._run(breaker, send, script), name="redis-command")
         self._running.add(task)
-        task.add_done_callback(partial(self._ended, held.pop_all()))
+        task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, held: ExitStack, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        held.close()
+        self._permits.release()
 
     async def _run(self, breaker: CircuitBreaker, send: Callable[[], Awaitable[Any]], script: str) -> Any:
         try:

@@ -51,7 +51,8 @@ class RedisCache(Generic[V]):
         executor: Threads that run the codec.
         lookups: Whether look-ups are counted. False for values that should not show in the hit ratio.
         on_use: Function that is awaited with a key before its value is read, renewed or stored; None for none.
-        has_large_values: Whether values have several MiB, see `RedisClient.call`.
+        transfers: Client of the commands that send or answer a value; None for `client`. Large values take few
+            connections and more time, and no short command should wait behind them.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class RedisCache(Generic[V]):
         executor: Executor,
         lookups: bool = True,
         on_use: Callable[[str], Awaitable[None]] | None = None,
-        has_large_values: bool = False,
+        transfers: "RedisClient | None" = None,
     ) -> None:
         self.tier = "redis"
         self.ttl_s = ttl_s
@@ -74,7 +75,7 @@ class RedisCache(Generic[V]):
         self._breaker = breaker
         self._executor = executor
         self._on_use = on_use
-        self._has_large_values = has_large_values
+        self._transfers = transfers or client
         self._lookups = metrics.cache_lookups_total if lookups else None
 
     async def get(self, key: str) -> V | None:
@@ -222,7 +223,7 @@ class RedisCache(Generic[V]):
 
     async def _transfer(self, *command: str | bytes | int) -> Any:
         """Run a command that sends or answers a value."""
-        return await self._client.call(self._breaker, *command, is_large=self._has_large_values)
+        return await self._transfers.call(self._breaker, *command)
 
     async def _settle(self, key: str, tombstone_key: str, known: str) -> Any:
         if is_variant_key(key):

@@ -55,7 +55,6 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
                 breaker=CircuitBreaker(metrics=metrics),
                 metrics=metrics,
                 executor=executor,
-                has_large_values=has_high_res,
             )
             for has_high_res in (False, True)
         )
