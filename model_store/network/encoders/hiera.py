@@ -22,7 +22,7 @@ QUERIES = 512
 
 
 class HieraBlock(nn.Module):
-    """Pre-norm transformer block. One that begins a stage halves the grid and changes the channels.
+    """Pre-norm transformer block. One that begins a stage has half the grid and twice the channels in its output.
 
     Args:
         shape: Size of the block.
@@ -129,7 +129,7 @@ class HieraMLP(nn.Module):
 
 def pooled(tokens: Tensor) -> Tensor:
     """Return the maximum of each four consecutive tokens: (4T, C) -> (T, C)."""
-    # Two maxima of halves: ONNX Runtime computes them faster than one maximum along an axis.
+    # ONNX Runtime computes two maxima of two arrays faster than one maximum along an axis.
     channels = int(tokens.shape[-1])
     fours = tokens.reshape(-1, 4 * channels)
     pairs = torch.maximum(fours[:, : 2 * channels], fours[:, 2 * channels :])
