@@ -129,7 +129,7 @@ class HieraMLP(nn.Module):
 
 def pooled(tokens: Tensor) -> Tensor:
     """Return the maximum of each four consecutive tokens: (4T, C) -> (T, C)."""
-    # Two maxima of halves: ONNX Runtime computes them faster than one maximum along an axis.
+    # ONNX Runtime computes two maxima of two arrays faster than one maximum along an axis.
     channels = int(tokens.shape[-1])
     fours = tokens.reshape(-1, 4 * channels)
     pairs = torch.maximum(fours[:, : 2 * channels], fours[:, 2 * channels :])
