@@ -124,19 +124,13 @@ class Settings(BaseSettings):
         0.1, gt=0, le=10, description="Time limit for connecting to Redis, in seconds."
     )
     redis_read_timeout_s: float = Field(
-        0.1,
-        gt=0,
-        le=10,
-        description="Time limit for one answer of Redis, in seconds. Embeddings of EdgeTAM and SAM 2.1 have four times "
-        "as long.",
-    )
+        0.1, gt=0, le=10,
+        description="Time limit for one answer of Redis, in seconds; four times as long for EdgeTAM and SAM 2.1.",
+    )  # fmt: skip
     redis_queue_timeout_s: float = Field(
-        0.5,
-        gt=0,
-        le=10,
-        description="Time limit for waiting for a free connection to Redis, in seconds. Embeddings of EdgeTAM and "
-        "SAM 2.1 have four times as long.",
-    )
+        0.5, gt=0, le=10,
+        description="Time limit for waiting for a free connection to Redis, in seconds; likewise four times as long.",
+    )  # fmt: skip
     redis_breaker_failures: int = Field(
         5,
         ge=1,

@@ -27,8 +27,7 @@ from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
 
-# Seconds until an embedding that Redis did not take is offered to it again, when a prompt uses the image.
-UNSHARED_RETRY_S = 5.0
+UNSHARED_RETRY_S = 5.0  # until an embedding that Redis did not take is offered again, when a prompt uses the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,7 @@ class _Upload:
 
     Args:
         began: Start of the upload's work, in seconds of `time.monotonic`.
-        tombstone: Tombstone of a deletion before the upload, which the upload removes. "" for none; None if Redis did
-            not answer then.
+        tombstone: Tombstone of an earlier deletion, which the upload removes; "" for none, None if Redis was silent.
     """
 
     began: float
@@ -253,11 +251,13 @@ class ImageStates:
         if state is not None and await self.ensure_shared(key, state):
             return "memory", state.embedding.info
         start = b"" if self._shared is None else await self._shared.first_bytes(key, HEADER_BYTES)
-        if not start or await self._is_deleted_variant(key):
+        if self._shared is None or not start or await self._is_deleted_variant(key):
             return None
-        with suppress(CorruptValue):  # the next reader deletes it
+        try:
             model = self._runtime
             return "redis", embedding_info(start, model.fingerprint, has_high_res=model.manifest.has_high_res)
+        except CorruptValue:  # a replica that has the image stores it again only where Redis has no value
+            await self._shared.delete(key)
         return None
 
     async def delete(self, key: str) -> bool:

@@ -1,6 +1,7 @@
 """A model with three maps per image on replicas that only embed and only segment, and what it refuses by name."""
 
 import pytest
+from support.cache_values import sealed
 from support.noise_images import noise_file
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
@@ -84,6 +85,17 @@ def test_a_damaged_value_is_a_miss_and_the_image_is_embedded_anew(role_clients, 
     assert redis_server.ask("EXISTS", key) == 0
     assert embed(embedder, IMAGE) == image_hash
     assert logits(segment(segmenter, image_hash, point(40, 40), format="logits")) == logits(expected)
+
+
+def test_a_look_up_deletes_a_value_whose_header_is_not_of_the_model(role_clients, redis_server):
+    embedder, _ = role_clients
+    image_hash = embed(embedder, IMAGE)
+    key = key_of(redis_server, image_hash)
+    data = redis_server.ask("GET", key)
+    redis_server.ask("SET", key, sealed(data[:5] + b"\x01" + data[6:40], data[40 : 40 + 2 * MIB]))
+
+    assert embedder.head(f"/embed/{image_hash}").status_code == 404
+    assert redis_server.ask("EXISTS", key) == 0
 
 
 def test_the_download_of_several_maps_is_refused_by_name(role_clients):
