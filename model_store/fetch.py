@@ -324,6 +324,9 @@ def refuse_redirect(response: httpx.Response) -> None:
         problem = "an address inside this network"
     if problem is not None:
         raise MirrorError(f"redirected to {shown_url(target)}: {problem}")
+    if isinstance(response.stream, httpx.SyncByteStream):  # httpx would read a body of any length into memory
+        response.stream.close()
+    response.stream = httpx.ByteStream(b"")
 
 
 def _is_private(host: str) -> bool:

@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     embedding_dtype: Literal["float16", "float32"] = Field(
         "float16",
         description="Number format of cached embeddings, in memory and in Redis. An image takes 2 MiB as "
-        "float16, 4 MiB as float32; with EdgeTAM and SAM 2.1 it takes 8 MiB and 16 MiB.",
+        "float16, 4 MiB as float32; with EdgeTAM and SAM 2.1 it takes 8 MiB and 16 MiB. An image with a number that "
+        "float16 cannot hold stays float32.",
     )
 
     redis_url: Annotated[SecretStr, AfterValidator(setting_values.redis_address)] | None = Field(

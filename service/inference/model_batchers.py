@@ -10,6 +10,7 @@ from itertools import accumulate
 from time import perf_counter
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from service.sam.embedding import HighResMaps, Tokens
 from service.sam.float16 import as_float16
 from service.sam.frame import Frame
 from service.sam.granularity import Proposals
+from service.sam.logits import LARGEST_FLOAT16
 from service.sam.prompts import Prompt, decoder_inputs
 from service.telemetry.metrics import Metrics
 
@@ -101,7 +103,8 @@ def encode_batcher(
     """Return the batcher of the encoders. It makes one call at a time, with all threads of its session.
 
     Args:
-        dtype: Type to which the tokens are rounded.
+        dtype: Type to which tokens and maps are rounded. Those of an image with a number that float16 cannot hold stay
+            float32.
         max_batch_size: Largest number of images in one call.
         max_queue_size: Largest number of images that wait.
         metrics: Metrics of the process.
@@ -111,14 +114,7 @@ def encode_batcher(
         frames = items[0].frame[None] if len(items) == 1 else np.stack([item.frame for item in items])
         encoded = items[0].runtime.encode(frames)
         rows = zip(encoded.tokens, encoded.proposals, encoded.high_res, strict=True)
-        return [
-            EncodedFrame(
-                _rounded(tokens, dtype),
-                proposals,
-                None if maps is None else HighResMaps(_rounded(maps.s1, dtype), _rounded(maps.s0, dtype)),
-            )
-            for tokens, proposals, maps in rows
-        ]
+        return [_rounded(EncodedFrame(*row), dtype) for row in rows]
 
     return DynamicBatcher(
         "encode",
@@ -177,6 +173,15 @@ def decode_batcher(
     )
 
 
-def _rounded(numbers: Tokens, dtype: EmbeddingDtype) -> Tokens:
-    """Return a copy in any case: a view would keep the arrays of the whole batch in memory."""
-    return as_float16(numbers) if dtype == "float16" else numbers.astype(np.float32)
+def _rounded(frame: EncodedFrame, dtype: EmbeddingDtype) -> EncodedFrame:
+    """Return copies of the arrays in any case: a view would keep the arrays of the whole batch in memory."""
+    maps = frame.high_res
+    arrays = [frame.tokens] if maps is None else [frame.tokens, maps.s1, maps.s0]
+    # No norm bounds the numbers of SAM 2's encoders. One that became infinite would make all masks NaN.
+    is_float16 = dtype == "float16" and all(_fits_float16(array) for array in arrays)
+    tokens, *rest = [as_float16(array) if is_float16 else array.astype(np.float32) for array in arrays]
+    return EncodedFrame(tokens, frame.proposals, HighResMaps(*rest) if rest else None)
+
+
+def _fits_float16(numbers: Tokens) -> bool:
+    return numbers.dtype == np.float16 or cv2.norm(numbers, cv2.NORM_INF) <= LARGEST_FLOAT16

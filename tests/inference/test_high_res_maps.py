@@ -106,6 +106,21 @@ async def test_the_batcher_rounds_all_maps_and_keeps_none_of_the_batch(tmp_path,
     await batcher.aclose()
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2], ids=["tokens", "s1", "s0"])
+async def test_an_image_with_a_number_beyond_float16_stays_float32(tmp_path, metrics, channel):
+    model = Runtime(write_small_artifact(tmp_path), provider="cpu", threads=1)
+    (image,) = images(1)
+    image[channel, 700, 3] = -65_600.0
+    batcher = encode_batcher(dtype="float16", max_batch_size=1, max_queue_size=1, metrics=metrics)
+    batcher.start()
+
+    frame = (await batcher.submit(EncodeItem(model, image))).result
+
+    await batcher.aclose()
+    for found, wanted in zip((frame.tokens, frame.high_res.s1, frame.high_res.s0), small_maps(image), strict=True):
+        assert_array_equal(found, wanted, strict=True)
+
+
 @pytest.mark.parametrize(("encodes", "segments"), [(True, True), (True, False), (False, True)])
 def test_a_model_with_maps_is_warmed_up_in_every_role(tmp_path, encodes, segments):
     runtime = Runtime(write_small_artifact(tmp_path), provider="cpu", threads=1, encodes=encodes, segments=segments)

@@ -287,6 +287,15 @@ def test_a_redirect_is_followed_with_the_range(tmp_path):
     assert (tmp_path / "m.pth").read_bytes() == DATA
 
 
+def test_the_body_of_a_redirect_is_not_read(tmp_path):
+    with FileServer(model=Reply(DATA)) as server:
+        server.replies["front"] = Reply(DATA, redirect_to=server.url("model"), stall_after=100)
+        fetch_data([server.url("front")], tmp_path / "m.pth")
+
+    assert [request.path for request in server.requests] == ["front", "model"]
+    assert (tmp_path / "m.pth").read_bytes() == DATA
+
+
 def test_a_redirect_away_from_https_is_refused_and_the_next_mirror_used(tmp_path):
     notices = []
     with FileServer(front=Reply(redirect_to="http://mirror.invalid/x"), model=Reply(DATA)) as server:

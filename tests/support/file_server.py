@@ -16,7 +16,7 @@ class Reply:
     """The response to requests for one path.
 
     Args:
-        data: Content of the file.
+        data: Content of the file, or body of a redirect.
         status: Status. The body is empty unless it is 200.
         etag: Value of the ETag header. Empty: no header.
         has_ranges: Whether the server supports Range.
@@ -110,9 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(302 if answer.redirect_to else answer.status)
             if answer.redirect_to:
                 self.send_header("Location", answer.redirect_to)
-            self.send_header("Content-Length", "0")
+            body = answer.data if answer.redirect_to else b""
+            self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")
             self.end_headers()
+            self._send(answer, body)
             return
         start = self._start(answer)
         body = answer.data[start:]
