@@ -32,6 +32,13 @@ ENCODE_OBJECTIVE_S: Final = 2.5
 TIME_LIMIT_VARIABLE: Final = "EDGESAM_EMBED_TIMEOUT_S"
 DEFAULT_TIME_LIMIT_S: Final = 60.0  # the service's; the model store may not import its settings
 
+# Other names of SAM 2's sizes: abbreviations, and none. SAM 2.0 has the sizes of SAM 2.1.
+_SAM2_NAME = re.compile(r"sam-?2(?:\.[01])?-?(.*)")
+_SAM2_SIZES: Final = {
+    "": "tiny", "t": "tiny", "s": "small", "b": "base-plus", "b+": "base-plus", "base": "base-plus",
+    "base+": "base-plus", "l": "large",
+}  # fmt: skip
+
 State = Literal["bundled", "imported", "fetched", "downloaded", "available", "broken"]
 
 
@@ -110,8 +117,10 @@ def check_name(name: str) -> str:
 
 def published_model(name: str) -> PublishedModel:
     """Return the published model of a name; raise UsageError, with the existing names, if there is none."""
-    if check_name(name) not in PUBLISHED:
-        raise UsageError(f"no published model is called {name!r}; there are {', '.join(PUBLISHED)}")
+    if name not in PUBLISHED:
+        raise UsageError(
+            f"no published model is called {name!r}; {_meant(name, [*PUBLISHED])}there are {', '.join(PUBLISHED)}"
+        )
     return PUBLISHED[name]
 
 
@@ -144,8 +153,7 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
         hint = f"run: {fetch_command(PUBLISHED[name_or_directory])}"
     else:
         installed = [path.name for place in (models_directory, BUNDLED_DIRECTORY) for path in _artifacts(place)]
-        close = difflib.get_close_matches(name_or_directory, [*installed, *PUBLISHED], n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
+        meant = _meant(name_or_directory, [*installed, *PUBLISHED])
         hint = f"{meant}'{store_command()} list' shows the models that exist"
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
 
@@ -169,6 +177,20 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _meant(name: str, names: list[str]) -> str:
+    """Return a question that names the closest of these names, with a space behind it; empty where none is close.
+
+    Args:
+        name: Name as the user wrote it, perhaps that of the authors' file: ``sam2.1_hiera_tiny.pt``.
+        names: Names of models.
+    """
+    plain = name.lower().removesuffix(".pt").removesuffix(".pth").replace("_", "-").replace("-hiera", "")
+    if sam2 := _SAM2_NAME.fullmatch(plain):
+        plain = f"sam2.1-{_SAM2_SIZES.get(sam2[1], sam2[1])}"
+    close = difflib.get_close_matches(plain, names, n=1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _artifacts(directory: Path) -> list[Path]:

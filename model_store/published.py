@@ -231,6 +231,10 @@ def published_with_hash(sha256: str | None) -> PublishedModel | None:
 
 
 def known_licence(text: str) -> Licence | None:
-    """Return the licence of this catalogue whose title a manifest's licence begins with; None if there is none."""
+    """Return the licence of this catalogue that a manifest's licence names; None if there is none.
+
+    Args:
+        text: Licence as the manifest states it: a text that begins with a title, or a short title alone.
+    """
     licences = (model.licence for model in PUBLISHED.values())
-    return next((licence for licence in licences if text.startswith(licence.title)), None)
+    return next((one for one in licences if text.startswith(one.title) or text.strip() == one.short_title), None)

@@ -12,7 +12,7 @@ SA_V_VIDEO: Final = "SA-V test J&F, video, %"
 Sha256Origin = Literal["authors", "copies", "none"]
 
 _NO_TERMS_FOR_WEIGHTS = "The authors put the whole project under this licence and state no other terms for the weights."
-_UNKNOWN_SIZE_FACTOR = 2  # bound of a download whose exact length is not published
+_UNKNOWN_SIZE_FACTOR = 2  # bound of a download whose exact length is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ class PublishedModel:
 
     @property
     def max_bytes(self) -> int:
-        """The largest length that a download may have, in bytes."""
-        return self.size_bytes or self.approximate_bytes * _UNKNOWN_SIZE_FACTOR
+        """The largest length that a download of another file or of unknown length may have, in bytes."""
+        return self.approximate_bytes * _UNKNOWN_SIZE_FACTOR
 
 
 def apache(url: str, *, about_weights: str = _NO_TERMS_FOR_WEIGHTS) -> Licence:

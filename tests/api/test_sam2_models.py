@@ -166,7 +166,7 @@ def test_granularity_is_refused_by_the_name_of_the_model(service, image_id):
     detail = assert_problem(service.post("/segment", json=body), InvalidRequest)["detail"]
 
     assert detail.startswith("/granularity: the served model edgetam has no granularity module")
-    assert "choose another model" in detail
+    assert "No such module exists for EdgeTAM" in detail
     assert "--granularity" not in detail  # no export of this model can have it
 
 

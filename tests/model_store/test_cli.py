@@ -171,12 +171,14 @@ def test_a_name_cannot_leave_the_models_directory(tmp_path, name):
     file = tmp_path / "own.pth"
     file.write_bytes(b"")
 
+    fetched = call("fetch", name, "--accept-licence", "--models-dir", tmp_path / "models")
     results = [
-        call("fetch", name, "--accept-licence", "--models-dir", tmp_path / "models"),
         call("import", file, "--name", name, "--licence", "own", "--models-dir", tmp_path / "models"),
         call("export", file, "--name", name or "-", "--licence", "own", "--out", tmp_path / "models" / "x"),
     ]
 
+    assert fetched.exit_code == 2
+    assert "no published model is called" in error_of(fetched)
     for result in results:
         assert result.exit_code == 2
         assert "is not a model name" in error_of(result)

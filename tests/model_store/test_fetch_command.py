@@ -123,6 +123,50 @@ def test_a_file_of_another_length_is_told_from_one_that_is_absent(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_trusted_file_of_another_length_is_fetched_with_its_own_hash(tmp_path, monkeypatch):
+    known = PUBLISHED["sam2.1-base-plus"]
+    shorter = dataclasses.replace(known, size_bytes=len(DATA) - 1, approximate_bytes=len(DATA) - 1)
+    monkeypatch.setitem(PUBLISHED, known.name, shorter)
+    order = ("fetch", known.name, "--no-export", "--models-dir", tmp_path, "--sha256", SHA256, "--url")
+    with FileServer(longer=Reply(DATA), huge=Reply(DATA * 3)) as server:
+        huge = call(*order, server.url("huge"))
+        longer = call(*order, server.url("longer"))
+
+    assert longer.exit_code == 0, longer.output
+    assert (tmp_path / known.file_name).read_bytes() == DATA
+    assert huge.exit_code == 1
+    assert "at most 199998 were expected" in error_of(huge)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("sam2", "sam2.1-tiny"),
+        ("sam2-tiny", "sam2.1-tiny"),
+        ("sam2.1_hiera_tiny", "sam2.1-tiny"),
+        ("sam2.1_hiera_base_plus.pt", "sam2.1-base-plus"),
+        ("sam2.1-base+", "sam2.1-base-plus"),
+        ("sam2.1_l.pt", "sam2.1-large"),
+        ("SAM2-S", "sam2.1-small"),
+        ("EdgeTAM", "edgetam"),
+        ("edge-tam", "edgetam"),
+        ("mobile_sam.pt", "mobile-sam"),
+    ],
+)
+def test_another_name_of_a_model_is_answered_with_the_name_here(name, meant, tmp_path):
+    fetched, info = call("fetch", name, "--models-dir", tmp_path), call("info", name, "--models-dir", tmp_path)
+
+    assert fetched.exit_code == 2
+    assert f"did you mean {meant}? " in error_of(fetched)
+    assert f"did you mean {meant}? " in error_of(info)
+
+
+def test_a_name_that_is_close_to_none_is_answered_with_all_of_them(tmp_path):
+    message = error_of(call("fetch", "yolo", "--models-dir", tmp_path))
+
+    assert message == f"error: no published model is called 'yolo'; there are {', '.join(PUBLISHED)}"
+
+
 def test_the_mirror_may_be_a_variable_with_a_path_of_its_own(tmp_path, monkeypatch):
     known = PUBLISHED["mobile-sam"]
     monkeypatch.setitem(PUBLISHED, "mobile-sam", dataclasses.replace(known, size_bytes=len(DATA), sha256=SHA256))

@@ -16,7 +16,7 @@ from model_store.architectures import ARCHITECTURES
 from model_store.catalog import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
-from model_store.published import PUBLISHED, S_LAB
+from model_store.published import PUBLISHED, S_LAB, known_licence
 from model_store.published_model import COCO_AP, SA_23_ONE_CLICK
 from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
 from service.manifest import load_manifest
@@ -75,6 +75,13 @@ def test_an_entry_is_complete_and_points_to_https(model):
     assert model.training_data
     assert model.architecture in ARCHITECTURES
     assert model.architecture == model.name or model.licence == S_LAB
+
+
+def test_a_licence_is_known_by_its_title_and_by_its_identifier_alone():
+    assert known_licence("Apache License 2.0, https://www.example/LICENSE").short_title == "Apache-2.0"
+    assert known_licence("Apache-2.0").short_title == "Apache-2.0"
+    assert known_licence("S-Lab 1.0") == S_LAB
+    assert known_licence("Apache-2.0 for research") is None
 
 
 def test_a_figure_of_unknown_size_says_so():

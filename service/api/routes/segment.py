@@ -141,7 +141,7 @@ def _check_granularity(asked: SegmentRequest, model: ServedModel) -> None:
     manifest = model.manifest
     if asked.granularity == "auto" and manifest.granularity is None:
         remedy = (
-            f"There is none for {manifest.architecture}: choose another model for granularity auto."
+            f"No such module exists for {manifest.architecture}."
             if manifest.has_high_res
             else "The operator of the service can serve a model that was exported with --granularity."
         )
