@@ -110,7 +110,8 @@ def test_the_model_is_described_with_its_rules(served):
     (model,) = client.get("/models").json()["models"]
 
     assert (model["image_size"], model["norm_epsilon"]) == (entry.image_size, entry.norm_epsilon)
-    assert model["auto_masks"] == {"ambiguous": list(entry.ambiguous), "other": list(entry.other)}
+    masks = {"ambiguous": list(entry.ambiguous), "other": list(entry.other), "fallback": []}
+    assert model["auto_masks"] == masks
     assert model["ranking"] == {"bias": [0.0] * 4, "stability": 0.0, "predicted_iou": 1.0, "agreement": 0.0}
     assert "not trained" in model["summary"], "generated weights have no use to state"
     assert model["card"] == ""
