@@ -12,6 +12,7 @@ from service.mask_rules import AutoMasks, Ranking
 from service.regular_files import read_regular_file
 from service.sam.frame import Resize
 from service.sam.granularity import MAX_PROPOSALS
+from service.sam.logits import LARGEST_FLOAT16, SAM2_LARGEST_LOGIT
 from service.sam.masks import AGREEMENT, MaskChoice
 
 FormatVersion = Literal[2, 3, 4, 5, 6]
@@ -242,6 +243,11 @@ class Manifest(BaseModel):
     def pads_boxes(self) -> bool:
         """Whether a padding point also follows a box, as the mask decoder of SAM 2 is trained."""
         return self.mask_decoder == "sam2"
+
+    @property
+    def largest_logit(self) -> float:
+        """Largest absolute value of the logits that leave the service."""
+        return SAM2_LARGEST_LOGIT if self.mask_decoder == "sam2" else LARGEST_FLOAT16
 
     @property
     def mask_choice(self) -> MaskChoice:

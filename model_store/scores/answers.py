@@ -95,7 +95,7 @@ def decoder_outputs(directory: Path, manifest: Manifest, image: DecodedImage, pr
     tokens, *maps = (as_float16(each[0]) for each in session.run(names, {"image": frame[None]}))
     del session  # its memory is not needed any more
     decode = _native(directory, manifest, tokens, maps) or _onnx(directory, manifest, tokens, maps)
-    points, labels = decoder_inputs(prompts, Frame(image.size, manifest.resize), pads_boxes=manifest.has_high_res)
+    points, labels = decoder_inputs(prompts, Frame(image.size, manifest.resize), pads_boxes=manifest.pads_boxes)
     mask_logits, predicted_iou, stability, *narrow = decode(points, labels)
     return Outputs(mask_logits, predicted_iou, stability, narrow[0] if narrow else np.ones(len(prompts), np.float32))
 

@@ -26,7 +26,6 @@ from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.frame import Frame
 from service.sam.granularity import Box, Granularity, with_box
-from service.sam.logits import LARGEST_FLOAT16, SAM2_LARGEST_LOGIT
 from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
 from service.sam.masks import Multimask, narrow_stability
 from service.sam.prompts import Prompt, check_prompt
@@ -131,7 +130,7 @@ class Segmenter:
                     multimask=multimask,
                     ranking=self._runtime.manifest.ranking,
                     choice=self._runtime.manifest.mask_choice,
-                    largest_logit=SAM2_LARGEST_LOGIT if self._runtime.manifest.has_high_res else LARGEST_FLOAT16,
+                    largest_logit=self._runtime.manifest.largest_logit,
                     renderer=renderer,
                     cleanup=cleanup,
                     functions=self._mask_functions,

@@ -16,7 +16,7 @@ Resize = Literal["letterbox", "stretch"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An image in the square frame of a model. It gives the conversion between pixels of the image and of the frame.
+    """An image in the square frame of a model. `service.sam.transforms` converts between their pixels.
 
     Args:
         size: Height and width of the upright image at full resolution, pixels.
