@@ -10,11 +10,15 @@ from typing import Final
 
 from service.errors import ImageTooLarge, UndecodableImage, UnusableAspectRatio
 from service.sam.frame import Resize
-from service.sam.transforms import FRAME_SIZE, Size, input_size
+from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
 # Work and memory for the longer side are in proportion to it. For letterboxed images the aspect ratio bounds it: one
 # with a longer side has more than 33 megapixels.
 MAX_STRETCHED_SIDE: Final = 1 << 18
+# Runs of a mask follow each other column by column, and each of the 256 rows of logits may begin one in every column.
+# A letterboxed image of 52 megapixels has less than half as many. One of 262144 x 126 pixels has 33 million when it is
+# stretched: a mask of it takes 3 GiB.
+MAX_STRETCHED_RUNS: Final = 1 << 22
 
 # Blocks before the first frame: comments, profiles and XMP, in pieces of at most 255 bytes each.
 _MAX_GIF_BLOCKS = 16_384
@@ -103,6 +107,32 @@ def check_shape(size: Size, limits: ImageLimits) -> None:
         f"The image is {width} x {height} pixels; {bound}. Cut it into parts.",
         extra={"width": width, "height": height},
     )
+
+
+def check_upright(size: Size, limits: ImageLimits) -> None:
+    """Refuse a decoded image that is too long and thin, or whose masks could have too many runs.
+
+    Args:
+        size: Height and width of the upright image, pixels.
+        limits: Sizes that the model takes.
+
+    Raises:
+        UnusableAspectRatio: The image is too long and thin, or too wide.
+    """
+    check_shape(size, limits)
+    height, width = size
+    if limits.resize == "stretch" and stretched_runs(size) > MAX_STRETCHED_RUNS:
+        raise UnusableAspectRatio(
+            f"The image is {width} x {height} pixels; at this height the width may be at most "
+            f"{MAX_STRETCHED_RUNS // min(height, MASK_SIZE)} pixels. Cut it into parts, or send it scaled down.",
+            extra={"width": width, "height": height},
+        )
+
+
+def stretched_runs(size: Size) -> int:
+    """Return a bound on the runs of a mask of a stretched image, from its height and width."""
+    height, width = size
+    return width * min(height, MASK_SIZE)
 
 
 def check_bmp_runs(pixels: int, data: bytes) -> None:
