@@ -35,7 +35,7 @@ from service.sam.embedding import (
     array_bytes,
 )
 from service.sam.granularity import MAX_PROPOSALS, Proposals
-from service.sam.image_guards import MAX_STRETCHED_SIDE
+from service.sam.image_guards import MAX_STRETCHED_RUNS, MAX_STRETCHED_SIDE, stretched_runs
 from service.sam.logits import to_float16
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
@@ -138,8 +138,11 @@ def _reading(embedding: ImageEmbedding) -> int:
 def _info(header: "_Header") -> ImageInfo:
     height, width = header.size
     # A run-length encoding counts pixels in 32 bits. Longer and thinner images are neither letterboxed nor stretched.
-    is_usable = 0 not in input_size(header.size) or max(header.size) <= MAX_STRETCHED_SIDE
-    if not 0 < height * width < 2**32 or not is_usable:
+    is_usable = 0 < height * width < 2**32 and (
+        0 not in input_size(header.size)
+        or (max(header.size) <= MAX_STRETCHED_SIDE and stretched_runs(header.size) <= MAX_STRETCHED_RUNS)
+    )
+    if not is_usable:
         raise CorruptValue(f"The image would be {width} x {height} pixels.")
     levels, orientation = divmod(header.reading, _LEVELS_UNIT)
     if orientation not in ORIENTATIONS or levels >= len(APPLIED_LEVELS):

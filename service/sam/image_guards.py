@@ -10,11 +10,14 @@ from typing import Final
 
 from service.errors import ImageTooLarge, UndecodableImage, UnusableAspectRatio
 from service.sam.frame import Resize
-from service.sam.transforms import FRAME_SIZE, Size, input_size
+from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
-# A mask of noise has up to 128 runs in each column: 64 MiB at this width. A letterboxed image has 256 logits along its
-# longer side alone, so that its runs follow the shorter side. No JPEG has a longer side.
+# Work and memory of the resize follow the longer side. No JPEG has a longer one.
 MAX_STRETCHED_SIDE: Final = 1 << 16
+# Runs of a mask follow each other column by column, and each of the 256 rows of logits may begin one in every column.
+# A letterboxed image of 52 megapixels has less than half as many. One of 65536 x 793 pixels has 8 million when it is
+# stretched: a mask of it takes 0.8 GiB.
+MAX_STRETCHED_RUNS: Final = 1 << 22
 
 # Blocks before the first frame: comments, profiles and XMP, in pieces of at most 255 bytes each.
 _MAX_GIF_BLOCKS = 16_384
@@ -103,6 +106,32 @@ def check_shape(size: Size, limits: ImageLimits) -> None:
         f"The image is {width} x {height} pixels; {bound}. Cut it into parts.",
         extra={"width": width, "height": height},
     )
+
+
+def check_upright(size: Size, limits: ImageLimits) -> None:
+    """Refuse a decoded image that is too long and thin, or whose masks could have too many runs.
+
+    Args:
+        size: Height and width of the upright image, pixels.
+        limits: Sizes that the model takes.
+
+    Raises:
+        UnusableAspectRatio: The image is too long and thin, or too wide.
+    """
+    check_shape(size, limits)
+    height, width = size
+    if limits.resize == "stretch" and stretched_runs(size) > MAX_STRETCHED_RUNS:
+        raise UnusableAspectRatio(
+            f"The image is {width} x {height} pixels; at this height the width may be at most "
+            f"{MAX_STRETCHED_RUNS // min(height, MASK_SIZE)} pixels. Cut it into parts, or send it scaled down.",
+            extra={"width": width, "height": height},
+        )
+
+
+def stretched_runs(size: Size) -> int:
+    """Return a bound on the runs of a mask of a stretched image, from its height and width."""
+    height, width = size
+    return width * min(height, MASK_SIZE)
 
 
 def check_bmp_runs(pixels: int, data: bytes) -> None:

@@ -27,7 +27,7 @@ from service.sam.decoding.sniffing import sniff
 from service.sam.decoding.tiff import read_tiff
 from service.sam.decoding.transparency import to_rgb
 from service.sam.frame import Resize
-from service.sam.image_guards import BMP_RUN_LENGTHS, ImageLimits, check_bmp_runs, check_shape, check_size, gif_size
+from service.sam.image_guards import BMP_RUN_LENGTHS, ImageLimits, check_bmp_runs, check_size, check_upright, gif_size
 from service.sam.transforms import FRAME_SIZE, Size
 
 
@@ -58,7 +58,8 @@ def decode_image(
         UnsupportedImage: The format is another, or its samples define no white (32-bit integers, floats, Lab).
         UndecodableImage: The format is supported, but the file is broken or cut off.
         ImageTooLarge: The image has more than `max_pixels` pixels.
-        UnusableAspectRatio: The shorter side would be 0 in the encoder's input, or a stretched side is too long.
+        UnusableAspectRatio: The shorter side would be 0 in the encoder's input, or a stretched side is too long or
+            the width too large.
         InvalidRequest: `options` names a band that the image does not have.
         Overloaded: The process gets no memory for the image.
     """
@@ -79,7 +80,7 @@ def decode_image(
             f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
             "file, or save the image again as JPEG or PNG."
         ) from error
-    check_shape(image.size, limits)  # some files crop the image that their header describes
+    check_upright(image.size, limits)  # some files crop or turn the image that their header describes
     return image
 
 

@@ -216,6 +216,19 @@ def test_a_side_of_a_stretched_image_is_bounded(size):
         decode_image(data, max_pixels=1 << 20, resize="stretch")
 
 
+@pytest.mark.parametrize(
+    ("size", "width"), [((256, 16_384), 16_384), ((300, 16_384), 16_384), ((100, 41_943), 41_943)]
+)
+def test_the_width_of_a_stretched_image_is_bounded_by_the_runs_of_its_masks(size, width):
+    height, _ = size
+    pixels = np.zeros((height, width + 1), np.uint8)
+
+    assert decode_image(encoded(pixels[:, 1:], "PNG"), max_pixels=1 << 24, resize="stretch").size == size
+    assert decode_image(encoded(pixels.T, "PNG"), max_pixels=1 << 24, resize="stretch").size == (width + 1, height)
+    with pytest.raises(UnusableAspectRatio, match=f"the width may be at most {width} pixels"):
+        decode_image(encoded(pixels, "PNG"), max_pixels=1 << 24, resize="stretch")
+
+
 def test_an_image_without_pixels_is_undecodable():
     with pytest.raises(UndecodableImage):
         decode_array(png(0, 5), max_pixels=MAX_PIXELS)
