@@ -120,7 +120,7 @@ def test_rounding_embeddings_to_float16_changes_few_pixels(reference, served):
         f"predicted IoU off by at most {max(errors):.1e}"
     )
     assert np.mean(ious) >= 0.999
-    assert min(ious) >= 0.995
+    assert min(ious) >= 0.998
     assert max(errors) <= SCORE_TOLERANCE
 
 
