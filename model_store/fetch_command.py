@@ -169,9 +169,13 @@ def download(model: PublishedModel, models_dir: Path, source: Source) -> Path:
     except downloads.FetchError as error:
         # Without a published hash, `import` cannot recognise the file, and its keys may be those of another model.
         architecture = "" if model.sha256 else f" --architecture {model.architecture}"
-        doubt = _hash_doubt(model) if error.is_other_file and is_published_file else ""
+        hint = ""
+        if error.is_other_file and is_published_file:
+            hint = _hash_doubt(model)
+        elif not (error.is_other_file or source.urls or source.mirror):
+            hint = "--mirror or EDGESAM_MIRROR names another host that has it. "
         raise ModelStoreError(
-            f"{error}. {doubt}If you have a file that you trust, make a model of it: "
+            f"{error}. {hint}If you have a file that you trust, make a model of it: "
             f'{store_command()} import FILE --name {model.name} --licence "{model.licence.title}"{architecture}'
         ) from error
 

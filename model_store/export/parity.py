@@ -14,7 +14,6 @@ from model_store.architectures import Architecture
 from model_store.export.answers import Answers, point_inputs, prepare_inputs
 from model_store.export.graph_names import decoder_outputs, encoder_outputs, map_names
 from model_store.export.graphs.encoder import high_res_rows
-from model_store.export.graphs.sam2_decoder import narrow_stability
 from model_store.export.onnx_session import open_graph
 from model_store.export.random_inputs import random_image, random_prompts
 from model_store.network.anchors import anchor_boxes, decode_boxes
@@ -22,6 +21,7 @@ from model_store.network.encoders.image_encoder import EncodedImage
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.mask_decoder import stability_score
 from model_store.network.model import PromptableModel
+from model_store.network.single_mask import narrow_stability
 from service.manifest import HIGH_RES_NAMES, STATE_NAMES
 from service.sam.prompts import Prompt
 from service.sam.transforms import FRAME_SIZE
@@ -127,7 +127,7 @@ def served_parity(reference: TorchOutputs, files: Mapping[str, Path]) -> dict[st
         logits = torch.from_numpy(found["mask_logits"])
         _record_difference(worst, "stability", found["stability"], stability_score(logits))
         if "narrow_stability" in found:
-            _record_difference(worst, "narrow_stability", found["narrow_stability"], narrow_stability(logits))
+            _record_difference(worst, "narrow_stability", found["narrow_stability"], narrow_stability(logits[:, 0]))
     return worst
 
 

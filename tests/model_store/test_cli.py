@@ -16,6 +16,7 @@ import pytest
 import torch
 from support.file_server import FileServer, Reply
 from support.ranked_model import with_ranking
+from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 from typer.testing import CliRunner
 
 from model_store.checkpoint import save_checkpoint, seeded_model
@@ -44,15 +45,6 @@ def error_of(result):
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
     return result.stderr.rstrip().splitlines()[-1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread():
-    """An export takes 2.5 times as long where two threads wait for a core that others hold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

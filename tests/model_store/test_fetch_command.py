@@ -179,6 +179,19 @@ def test_the_mirror_may_be_a_variable_with_a_path_of_its_own(tmp_path, monkeypat
     assert result.exit_code == 0, result.output
 
 
+def test_an_official_host_that_lacks_the_file_is_an_error_that_names_the_mirror(tmp_path, monkeypatch):
+    with FileServer() as server:
+        address = server.url("edgetam.pt")
+        official = dataclasses.replace(PUBLISHED["edgetam"], urls=(address,))
+        monkeypatch.setitem(PUBLISHED, "edgetam", official)
+        order = ("fetch", "edgetam", "--no-export", "--models-dir", tmp_path)
+        absent = error_of(call(*order))
+        from_mirror = error_of(call(*order, "--mirror", server.url("mirror")))
+
+    assert "--mirror or EDGESAM_MIRROR names another host that has it. If you have a file" in absent
+    assert "EDGESAM_MIRROR" not in from_mirror
+
+
 def test_a_model_without_a_published_hash_needs_one_from_the_user(tmp_path):
     with FileServer() as server:
         absent = call("fetch", "tiny-sam", "--models-dir", tmp_path, "--url", server.url("m"))

@@ -8,13 +8,13 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support.file_server import FileServer, Reply
 from support.made_once import made_once
 from support.sam2_model import sam2_model
 from support.sam2_weights import write_sam2_checkpoint
 from support.sam_family_reference import family_image
+from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 from typer.testing import CliRunner
 
 from model_store.catalog import ModelStoreError, UsageError
@@ -48,14 +48,6 @@ def truck():
     """A file of the right size with another image, since the real one is not part of this repository."""
     image = Image.fromarray(family_image()).resize((TRUCK.width, TRUCK.height))
     return jpeg(np.asarray(image))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ class HieraAttention(nn.Module):
     The map is padded with zeros to whole windows, before the projections. So the query, key and value of a padded token
     are the biases of the projection. It takes part as key and value; nothing masks it.
 
-    The bias of the keys adds one number to all scores of a query, which the softmax does not see. The bias of the
+    The bias of the keys adds one number to all scores of a query, which the softmax removes. The bias of the
     values passes through the softmax unchanged, because its weights sum to 1. So only queries get their bias, that of
     the values is added behind the attention, and padding with zeros comes after the projections.
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from support.random_model import random_granularity, random_model
+from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 
 from model_store.catalog import UsageError
 from model_store.export.artifact import MAX_PARITY_ERROR, ParityError, export_model
@@ -43,15 +44,6 @@ class Exported:
     directory: Path
     manifest: Manifest
     steps: list[str]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_torch_thread():
-    """An export takes 2.5 times as long where two threads wait for a core that others hold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from support.family_checkpoints import seeded_network, write_checkpoint
+from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 
 from model_store.architectures import ARCHITECTURES
 from model_store.catalog import UsageError
@@ -36,14 +37,6 @@ ALL = [
     *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     *(pytest.param(name, marks=pytest.mark.large) for name in ENCODERS if name not in {*QUICK, *SLOW, "tiny-sam"}),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_torch_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from support.sam2_reference import (
 )  # fmt: skip
 from support.sam2_weights import NAMES
 from support.sam_family_reference import family_image, mask_prompt
+from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 
 from model_store.architectures import ARCHITECTURES
 from model_store.catalog import UsageError
@@ -37,6 +38,7 @@ from model_store.export.graphs.sam2_decoder import narrow_stability
 from model_store.export.model_info import ModelInfo
 from model_store.export.onnx_session import open_graph
 from model_store.export.parity import torch_outputs
+from model_store.network import single_mask
 from model_store.network.encoders.image_encoder import HighResTensors
 from model_store.network.frames import frame
 from service.inference.backends.runtime import Runtime
@@ -54,14 +56,6 @@ SCORE_TOLERANCE = 1e-5
 
 Outputs = Mapping[str, np.ndarray]
 Decode = Callable[[Mapping[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray | None], Outputs]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_torch_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +170,8 @@ def test_all_masks_and_scores_are_the_official_ones(tmp_path, implementation, pa
         assert_allclose(logits[:, :, ::8, ::8], expected["mask_logits_slice"], rtol=0, atol=LOGITS_TOLERANCE)
         assert_allclose(found["iou_predictions"], expected["iou_pred"], rtol=0, atol=SCORE_TOLERANCE)
         near = (np.abs(np.abs(logits[:, 0]) - 0.05) < 1e-4).sum((1, 2)) / (logits[:, 0] > -0.05).sum((1, 2)).clip(1)
-        difference = np.abs(found["narrow_stability"] - narrow_stability(torch.from_numpy(logits)).numpy())
-        assert difference.max() < 1e-6
+        narrow = single_mask.narrow_stability(torch.from_numpy(logits[:, 0])).numpy()
+        assert np.abs(found["narrow_stability"] - narrow).max() < 1e-6
         if part == "full":
             assert_masks_agree(logits.reshape(1, -1, 256), expected["mask_bits"][None])
             assert (np.abs(found["narrow_stability"] - expected["stability_005"][:, 0]) <= 1e-6 + near).all()
