@@ -25,7 +25,7 @@ def test_every_promise_is_kept(name: str):
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize("name", ["redis", "process", "isolation"])
+@pytest.mark.parametrize("name", ["redis", "process", "isolation", "staying"])
 def test_every_promise_is_kept_with_three_maps_per_image(name: str, edgetam_artifact: Path):
     (outcome,) = run([name], quick=True, model=edgetam_artifact)
 
