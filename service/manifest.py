@@ -240,6 +240,11 @@ class Manifest(BaseModel):
         return self.mask_decoder == "sam2"
 
     @property
+    def decodes_in_browsers(self) -> bool:
+        """Whether the page can decode: it knows the decoder of SAM, and letterboxed images."""
+        return self.mask_decoder == "sam" and self.resize == "letterbox"
+
+    @property
     def pads_boxes(self) -> bool:
         """Whether a padding point also follows a box, as the mask decoder of SAM 2 is trained."""
         return self.mask_decoder == "sam2"

@@ -31,7 +31,7 @@ def read_model_files(directory: Path, manifest: Manifest) -> Mapping[str, ModelF
         Files by part: `prepare`, `decoder`, and `parameters` where the graph of the decoder refers to them. None for a
         model whose decoder does not run in a browser.
     """
-    if manifest.has_high_res:
+    if not manifest.decodes_in_browsers:
         return {}
     files = {part: _read(directory, manifest.graphs[part]) for part in ("prepare", "decoder")}
     parameters = manifest.decoder_parameters

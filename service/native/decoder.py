@@ -205,7 +205,7 @@ class NativeDecoder:
             )
         given = high_res or ()
         shapes, dtypes = tuple(array.shape for array in given), [array.dtype for array in given]
-        if given and (shapes != MAP_SHAPES or not all(dtype in _NUMBERS for dtype in dtypes)):
+        if high_res is not None and (shapes != MAP_SHAPES or not all(dtype in _NUMBERS for dtype in dtypes)):
             raise ValueError(
                 f"High-resolution maps are float16 or float32 of the shapes {MAP_SHAPES}, "
                 f"not {', '.join(map(str, dtypes))} of {shapes}."

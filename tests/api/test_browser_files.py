@@ -85,6 +85,14 @@ def test_parameters_are_omitted_where_the_graph_contains_them(artifact):
     assert set(read_model_files(artifact, load_manifest(artifact))) == {"prepare", "decoder"}
 
 
+def test_a_model_that_stretches_images_offers_no_files_because_the_page_letterboxes_them(artifact):
+    stretching = load_manifest(artifact).model_copy(update={"resize": "stretch"})
+
+    assert not stretching.has_high_res
+    assert not stretching.decodes_in_browsers
+    assert read_model_files(artifact, stretching) == {}
+
+
 def test_a_model_file_supports_ranges_and_etags(friend, files):
     path = f"/models/files/{files['decoder']['sha256']}"
     whole = friend.get(path)

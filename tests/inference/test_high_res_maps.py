@@ -15,7 +15,12 @@ from service.cache.memory import MemoryCache
 from service.inference.backends.image_encoder import ImageEncoder
 from service.inference.backends.image_state import ImageState, StateArrays
 from service.inference.backends.onnx_graph import Resources
-from service.inference.backends.prompt_decoders import Decoded, NativePromptDecoder, OnnxPromptDecoder
+from service.inference.backends.prompt_decoders import (
+    Decoded,
+    NativePromptDecoder,
+    OnnxPromptDecoder,
+    select_prompt_decoder,
+)
 from service.inference.backends.providers import CPU
 from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import EncodeItem, encode_batcher
@@ -243,3 +248,12 @@ def test_parameters_of_the_other_mask_decoder_are_refused_by_name(tmp_path, para
 
     with pytest.raises(ManifestError, match=f"parameters of mask_decoder {'sam2' if has_token else 'sam'}"):
         NativePromptDecoder(prepare, tmp_path / "decoder.npz", 1e-5, RESOURCES, has_high_res=not has_token)
+
+
+def test_graphs_that_do_not_fit_the_manifest_are_refused_when_they_are_loaded(artifact, tmp_path):
+    with pytest.raises(ManifestError, match=r"encoder\.onnx: the graph lacks the outputs high_res_s1, high_res_s0"):
+        ImageEncoder(artifact / "encoder.onnx", CPU, RESOURCES, has_granularity=False, has_high_res=True)
+
+    paths = {"prepare": write_prepare(tmp_path / "prepare.onnx"), "decoder": write_decoder(tmp_path / "decoder.onnx")}
+    with pytest.raises(ManifestError, match=r"decoder\.onnx: the graph has the inputs .*high_res_s0, not .*queries0$"):
+        select_prompt_decoder(paths, [CPU], None, RESOURCES, norm_epsilon=1e-5, has_high_res=False)

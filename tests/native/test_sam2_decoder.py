@@ -241,6 +241,7 @@ def test_maps_of_another_shape_or_type_and_missing_ones_are_refused(decoder, mak
         (s1.astype(np.float64), s0),
         (s1, s0.astype(">f2")),
         (s1, s0.astype(np.float16).view(np.uint16)),
+        (),
         (s1,),
         (s1, s0, s0),
     ):

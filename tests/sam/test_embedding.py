@@ -190,9 +190,7 @@ def test_a_header_with_other_values_is_corrupt_even_with_right_checksums(change)
         mask_from_bytes(sealed(header, data[40:]), FINGERPRINT)
 
 
-@pytest.mark.parametrize(
-    "size", [(0, 0), (0, 5), (5, 0), (1, 2**18 + 1), (126, 2**18), (2**32 - 1, 2**32 - 1), (2**16, 2**16)]
-)
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0), (1, 2**16 + 1), (2**32 - 1, 2**32 - 1), (2**16, 2**16)])
 def test_an_embedding_of_an_impossible_image_is_corrupt_even_with_right_checksums(size):
     data = embedding_to_bytes(embedding(), FINGERPRINT)
     header = data[:8] + struct.pack("<II", *size) + data[16:40]

@@ -216,9 +216,7 @@ def test_a_side_of_a_stretched_image_is_bounded(size):
         decode_image(data, max_pixels=1 << 20, resize="stretch")
 
 
-@pytest.mark.parametrize(
-    ("size", "width"), [((256, 16_384), 16_384), ((300, 16_384), 16_384), ((100, 41_943), 41_943)]
-)
+@pytest.mark.parametrize(("size", "width"), [((256, 16_384), 16_384), ((300, 16_384), 16_384), ((100, 41_943), 41_943)])
 def test_the_width_of_a_stretched_image_is_bounded_by_the_runs_of_its_masks(size, width):
     height, _ = size
     pixels = np.zeros((height, width + 1), np.uint8)

@@ -189,7 +189,7 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
         features=FeaturesModel(
             granularity=manifest.granularity is not None,
             embedding_download=not manifest.has_high_res,
-            browser_decoding=not manifest.has_high_res,
+            browser_decoding=manifest.decodes_in_browsers,
         ),
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.manifest import ENCODER_OUTPUTS
 from service.sam.embedding import HighResMaps
 from service.sam.granularity import Proposals
+
+_TOKENS: Final = ENCODER_OUTPUTS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class ImageEncoder:
         self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool, has_high_res: bool
     ) -> None:
         self._graph = Graph(path, backend, resources)
+        self._outputs = (
+            ENCODER_OUTPUTS if has_high_res else (_TOKENS, "boxes", "scores") if has_granularity else (_TOKENS,)
+        )
+        self._graph.check_names(["image"], self._outputs)
         self._has_granularity = has_granularity
         self._has_high_res = has_high_res
         self._takes_one_image = self._graph.takes_one_row("image")  # encoders of other authors, imported as ONNX
@@ -54,12 +61,12 @@ class ImageEncoder:
             )
         nothing = [None] * len(images)
         if self._has_high_res:
-            tokens, s1, s0 = self._graph.run(ENCODER_OUTPUTS, {"image": images})
+            tokens, s1, s0 = self._graph.run(self._outputs, {"image": images})
             return Encoded(tokens, nothing, [HighResMaps(*maps) for maps in zip(s1, s0, strict=True)])
         if not self._has_granularity:
-            (tokens,) = self._graph.run(["tokens"], {"image": images})
+            (tokens,) = self._graph.run(self._outputs, {"image": images})
             return Encoded(tokens, nothing, nothing)
-        tokens, boxes, scores = self._graph.run(["tokens", "boxes", "scores"], {"image": images})
+        tokens, boxes, scores = self._graph.run(self._outputs, {"image": images})
         rows = zip(boxes, scores, strict=True)
         proposals = [Proposals(row_boxes.copy(), row_scores.copy()) for row_boxes, row_scores in rows]
         return Encoded(tokens, proposals, nothing)

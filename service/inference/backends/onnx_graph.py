@@ -48,6 +48,7 @@ class Graph:
     """
 
     def __init__(self, path: Path, backend: Backend, resources: Resources) -> None:
+        self._path = path
         options = ort.SessionOptions()
         options.intra_op_num_threads = resources.threads
         options.inter_op_num_threads = 1
@@ -70,6 +71,19 @@ class Graph:
             raise ProviderUnavailable(
                 f"{backend} is installed and does not start on this machine; ONNX Runtime's message on stderr says why"
             )
+
+    def check_names(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Check that the graph has these inputs and no others, and these outputs.
+
+        Raises:
+            ManifestError: It has not.
+        """
+        found = [value.name for value in self._session.get_inputs()]
+        if sorted(found) != sorted(inputs):
+            raise ManifestError(f"{self._path}: the graph has the inputs {', '.join(found)}, not {', '.join(inputs)}")
+        found = [value.name for value in self._session.get_outputs()]
+        if missing := [name for name in outputs if name not in found]:
+            raise ManifestError(f"{self._path}: the graph lacks the outputs {', '.join(missing)}")
 
     def takes_one_row(self, name: str) -> bool:
         """Return whether the graph fixes the first axis of an input to 1."""

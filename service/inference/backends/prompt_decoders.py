@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from service.native.decoder import NativeDecoder, NativeError
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE, HighResMaps, ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.prompts import PADDING, POSITIVE
+
+_DECODER_OUTPUTS: Final = ("mask_logits", "iou_predictions", "stability")
+_NARROW: Final = "narrow_stability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,11 @@ class OnnxPromptDecoder:
         self._prepare = _PrepareGraph(prepare, backend, resources)
         self._decoder = Graph(decoder, backend, resources)
 
+    def check_names(self, *, has_high_res: bool) -> None:
+        """Raise ManifestError where the decoder's graph is not that of a model with or without maps."""
+        maps, stability = (HIGH_RES_NAMES, (_NARROW,)) if has_high_res else ((), ())
+        self._decoder.check_names(["points", "labels", *STATE_NAMES, *maps], [*_DECODER_OUTPUTS, *stability])
+
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
         """See `PromptDecoder`."""
         no_mask = np.zeros((1, 256, 256), np.float32)
@@ -89,10 +97,10 @@ class OnnxPromptDecoder:
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session has threads of its own
         """See `PromptDecoder`."""
         feeds = {"points": points, "labels": labels, **{name: getattr(state, name) for name in STATE_NAMES}}
-        outputs = ["mask_logits", "iou_predictions", "stability"]
+        outputs = [*_DECODER_OUTPUTS]
         if state.high_res_s1 is not None:
             feeds |= {name: getattr(state, name) for name in HIGH_RES_NAMES}
-            outputs.append("narrow_stability")
+            outputs.append(_NARROW)
         return Decoded(*self._decoder.run(outputs, feeds))
 
     def _maps(self, embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, None]:
@@ -175,7 +183,9 @@ def select_prompt_decoder(
     def load(backend: Backend) -> PromptDecoder:
         if parameters is not None and backend == CPU:
             return NativePromptDecoder(paths["prepare"], parameters, norm_epsilon, resources, has_high_res=has_high_res)
-        return OnnxPromptDecoder(paths["prepare"], paths["decoder"], backend, resources)
+        loaded = OnnxPromptDecoder(paths["prepare"], paths["decoder"], backend, resources)
+        loaded.check_names(has_high_res=has_high_res)
+        return loaded
 
     embedding = _noise(has_high_res=has_high_res)
     return select_fastest("The decoder", backends, load, lambda loaded: _probe(loaded, embedding, resources.threads))
