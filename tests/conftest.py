@@ -1,6 +1,5 @@
 """Fixtures of all test suites: exported models with random weights, and the service in a process of its own."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,18 +73,20 @@ def two_models_url(artifact: Path) -> Iterator[str]:
 
 def _export_random(folder: Path) -> None:
     from support.random_model import random_model
+    from support.torch_threads import torch_on_one_thread
 
     from model_store.export.artifact import export_model
     from model_store.export.model_info import ModelInfo
 
     info = ModelInfo(licence="none", trained=False, source_sha256=None, training_data="none: random weights")
-    with _one_thread():
+    with torch_on_one_thread():
         export_model(random_model(), folder / "random", name="random", info=info, weights="float32")
 
 
 def _export_proposing(folder: Path) -> None:
     import torch
     from support.random_model import random_granularity, random_model
+    from support.torch_threads import torch_on_one_thread
     from typer.testing import CliRunner
 
     from model_store.checkpoint import save_checkpoint
@@ -96,31 +97,19 @@ def _export_proposing(folder: Path) -> None:
     save_checkpoint(model, checkpoint)
     torch.save(random_granularity(model).state_dict(), module)
     order = ["export", checkpoint, "--granularity", module, "--out", directory, "--licence", "none", "--untrained"]
-    with _one_thread():
+    with torch_on_one_thread():
         result = CliRunner().invoke(app, [*map(str, order), "--weights", "float32"])
     assert result.exit_code == 0, result.output
 
 
 def _convert_edgetam(folder: Path) -> None:
     from support.sam2_weights import write_sam2_checkpoint
+    from support.torch_threads import torch_on_one_thread
 
     from model_store.export.convert import convert_checkpoint
     from model_store.export.model_info import ModelInfo
 
     info = ModelInfo(licence="Apache-2.0", trained=False, training_data="none: seeded weights")
     checkpoint = write_sam2_checkpoint("edgetam", folder / "edgetam.pt")
-    with _one_thread():
+    with torch_on_one_thread():
         convert_checkpoint(checkpoint, folder / "edgetam", name="edgetam", info=info, architecture="edgetam")
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: two threads on a core that is busy take 2.5 times as long."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
