@@ -1,6 +1,9 @@
 """The image of published answers: from a file, or downloaded with a bound on its size and on the time."""
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -68,22 +71,45 @@ def download(url: str, *, max_bytes: int = MAX_BYTES, limit_s: float = TIME_LIMI
     """
     if problem := url_problem(url):
         raise UsageError(f"{shown_url(url)}: {problem}")
-    limits = Limits()
+    limits, deadline = Limits(), time.monotonic() + limit_s
+
+    def check_time(_: httpx.Request) -> None:
+        if time.monotonic() > deadline:
+            raise _late(url)
+
     timeout = httpx.Timeout(min(limits.read_s, limit_s), connect=min(limits.connect_s, limit_s))
     try:
         with (
             httpx.Client(
-                timeout=timeout, follow_redirects=True, max_redirects=5, event_hooks={"response": [refuse_redirect]}
+                timeout=timeout,
+                follow_redirects=True,
+                max_redirects=5,
+                event_hooks={"request": [check_time], "response": [refuse_redirect]},
             ) as client,
+            _closed_after(client, limit_s),
             client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise _failed(url, f"the server responded with {response.status_code}")
-            return _body(response, url, max_bytes, time.monotonic() + limit_s)
+            return _body(response, url, max_bytes, deadline)
     except httpx.TimeoutException as error:
         raise _failed(url, "no response in time") from error
     except (httpx.TransportError, httpx.TooManyRedirects, MirrorError) as error:
+        if time.monotonic() > deadline:
+            raise _late(url) from error
         raise _failed(url, str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def _closed_after(client: httpx.Client, limit_s: float) -> Iterator[None]:
+    """Close the connections of a client after some time: a timeout of httpx begins anew with each byte of a head."""
+    timer = threading.Timer(limit_s, client.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _body(response: httpx.Response, url: str, max_bytes: int, deadline: float) -> bytes:
@@ -93,7 +119,7 @@ def _body(response: httpx.Response, url: str, max_bytes: int, deadline: float) -
         if len(body) > max_bytes:
             raise _failed(url, f"the file there has more than {max_bytes} bytes")
         if time.monotonic() > deadline:
-            raise _failed(url, "it did not arrive in time")
+            raise _late(url)
     return bytes(body)
 
 
@@ -105,6 +131,10 @@ def _content(file: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise ModelStoreError(f"{file} has more than {MAX_BYTES} bytes")
     return data
+
+
+def _late(url: str) -> FetchError:
+    return _failed(url, "it did not arrive in time")
 
 
 def _failed(url: str, reason: str) -> FetchError:

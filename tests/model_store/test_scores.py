@@ -230,12 +230,13 @@ def test_an_image_that_cannot_be_downloaded_is_an_error_that_names_the_option(mo
         (Reply(bytes(2000)), "more than 1000 bytes"),
         (Reply(bytes(2000), is_chunked=True), "more than 1000 bytes"),
         (Reply(bytes(900), trickle_s=0.01), "did not arrive in time"),
-        (Reply(bytes(900), stall_after=10), "no response in time"),
+        (Reply(bytes(900), stall_after=10), "no response in time|did not arrive in time"),
+        (Reply(head_trickle_s=0.05), "did not arrive in time"),
         (Reply(bytes(900), break_after=10), "could not fetch"),
         (Reply(redirect_to="http://example.com/truck.jpg"), "only https is allowed"),
         (Reply(status=500), "the server responded with 500"),
     ],
-    ids=["long", "chunked", "slow", "stalled", "broken", "redirected", "failing"],
+    ids=["long", "chunked", "slow", "stalled", "slow head", "broken", "redirected", "failing"],
 )
 def test_a_download_is_bounded_in_size_and_time(reply, words, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -24,6 +24,7 @@ class Reply:
         break_after: Number of bytes of the body after which the connection closes.
         stall_after: Number of bytes of the body after which the server sends nothing until it closes.
         trickle_s: Pause after each byte, in seconds.
+        head_trickle_s: Pause after each line of an endless head, in seconds.
         redirect_to: Location of a 302 response.
         range_shift: Offset error of a partial body, in bytes.
         content_encoding: Value of the Content-Encoding header. The body is not encoded.
@@ -37,6 +38,7 @@ class Reply:
     break_after: int | None = None
     stall_after: int | None = None
     trickle_s: float | None = None
+    head_trickle_s: float | None = None
     redirect_to: str = ""
     range_shift: int = 0
     content_encoding: str = ""
@@ -106,6 +108,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Write no log."""
 
     def _answer(self, answer: Reply) -> None:
+        if answer.head_trickle_s is not None:
+            self.send_response(200)
+            while not self.files.closing.wait(answer.head_trickle_s):
+                self.send_header("X-More", "1")
+                self.flush_headers()
+            return
         if answer.status != 200 or answer.redirect_to:
             self.send_response(302 if answer.redirect_to else answer.status)
             if answer.redirect_to:
