@@ -217,8 +217,8 @@ class Embedder:
 
     async def _encode(self, upload: Upload, context: RequestContext) -> ImageEmbedding:
         timings = context.timings
-        frame, info = await self._executor.run(timings, self._read, upload, timings)
-        done = await self._batcher.submit(EncodeItem(self._runtime, frame), caller=context.caller.name)
+        encoder_input, info = await self._executor.run(timings, self._read, upload, timings)
+        done = await self._batcher.submit(EncodeItem(self._runtime, encoder_input), caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
         encoded = done.result
