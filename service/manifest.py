@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.mask_rules import AutoMasks, Ranking
@@ -14,6 +16,10 @@ from service.sam.frame import Resize
 from service.sam.granularity import MAX_PROPOSALS
 from service.sam.logits import LARGEST_FLOAT16, SAM2_LARGEST_LOGIT
 from service.sam.masks import AGREEMENT, MaskChoice
+from service.sam.transforms import Size, preprocess
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FormatVersion = Literal[2, 3, 4, 5, 6]
 ImageSize = Literal[512, 1024]
@@ -259,6 +265,12 @@ class Manifest(BaseModel):
         """The outputs of the decoder that prompts get."""
         masks = self.auto_masks
         return MaskChoice(masks.ambiguous, masks.other, self.ranking.compares_all, masks.fallback)
+
+    def encoder_input(
+        self, image: "NDArray[np.uint8] | Image.Image", original_size: Size | None = None
+    ) -> NDArray[np.float32]:
+        """Return the model's input for an image, (3, S, S); see `service.sam.transforms.preprocess`."""
+        return preprocess(image, self.mean, self.std, self.image_size, original_size=original_size, resize=self.resize)
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:

@@ -19,10 +19,8 @@ from model_store.network.mask_decoder import MASKS, DecodedPrompts, selected_mas
 from model_store.network.model import PromptableModel
 from model_store.network.single_mask import single_mask
 from service.sam.frame import Frame
+from service.sam.logits import SAM2_LARGEST_LOGIT
 from service.sam.transforms import FRAME_SIZE, input_size, points_to_frame
-
-LOGITS_LIMIT = 32.0
-"""Largest magnitude of the logits that SAM 2's family hands back as a later mask prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ class TorchPredictor:
     def _prediction(self, decoded: DecodedPrompts, frame_of_image: Frame, chosen: slice) -> Prediction:
         logits = decoded.mask_logits[:, chosen]
         is_limited = self._model.architecture.mask_decoder == "sam2"
-        handed_back = logits.clamp(-LOGITS_LIMIT, LOGITS_LIMIT) if is_limited else logits
+        handed_back = logits.clamp(-SAM2_LARGEST_LOGIT, SAM2_LARGEST_LOGIT) if is_limited else logits
         return Prediction(
             logits=upsample_logits(logits, frame_of_image)[0].cpu().numpy(),
             mask_logits=handed_back[0].cpu().numpy(),

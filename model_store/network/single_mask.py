@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-NARROW_OFFSET = 0.05
-LEAST_NARROW_STABILITY = 0.98
+from service.sam.masks import LEAST_NARROW_STABILITY, NARROW_OFFSET
 
 
 def narrow_stability(mask_logits: Tensor) -> Tensor:

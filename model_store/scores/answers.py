@@ -17,7 +17,6 @@ from service.sam.float16 import as_float16, as_float32
 from service.sam.frame import Frame
 from service.sam.masks import candidates, rank
 from service.sam.prompts import Prompt, decoder_inputs
-from service.sam.transforms import preprocess
 
 Floats = NDArray[np.float32]
 Decode = Callable[[Floats, NDArray[np.int64]], Sequence[Floats]]
@@ -81,14 +80,7 @@ def answers(
 
 def decoder_outputs(directory: Path, manifest: Manifest, image: DecodedImage, prompts: Sequence[Prompt]) -> Outputs:
     """Return all outputs of the decoder for prompts on one image; see `answers` for the arguments."""
-    frame = preprocess(
-        image.pixels,
-        manifest.mean,
-        manifest.std,
-        manifest.image_size,
-        original_size=image.size,
-        resize=manifest.resize,
-    )
+    frame = manifest.encoder_input(image.pixels, image.size)
     names = list(ENCODER_OUTPUTS) if manifest.has_high_res else ["tokens"]
     session = open_graph(directory / manifest.graphs["encoder"].file)
     # The caches keep embeddings as float16.

@@ -18,7 +18,7 @@ from service.sam.decoded_image import USUAL, ImageInfo, ReadOptions
 from service.sam.embedding import ImageEmbedding, includes
 from service.sam.image_id import ImageId, parse_image_id
 from service.sam.images import decode_image
-from service.sam.transforms import Size, preprocess
+from service.sam.transforms import Size
 from service.telemetry.timings import Timings
 
 
@@ -217,8 +217,8 @@ class Embedder:
 
     async def _encode(self, upload: Upload, context: RequestContext) -> ImageEmbedding:
         timings = context.timings
-        frame, info = await self._executor.run(timings, self._read, upload, timings)
-        done = await self._batcher.submit(EncodeItem(self._runtime, frame), caller=context.caller.name)
+        encoder_input, info = await self._executor.run(timings, self._read, upload, timings)
+        done = await self._batcher.submit(EncodeItem(self._runtime, encoder_input), caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
         encoded = done.result
@@ -238,12 +238,5 @@ class Embedder:
                 image_size=manifest.image_size,
             )
         with timings.measure("preprocess"):
-            frame = preprocess(
-                image.pixels,
-                manifest.mean,
-                manifest.std,
-                manifest.image_size,
-                original_size=image.size,
-                resize=manifest.resize,
-            )
-        return frame, ImageInfo(image.size, image.orientation, image.levels)
+            encoder_input = manifest.encoder_input(image.pixels, image.size)
+        return encoder_input, ImageInfo(image.size, image.orientation, image.levels)

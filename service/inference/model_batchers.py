@@ -37,11 +37,11 @@ class EncodeItem:
 
     Args:
         runtime: Model that encodes.
-        frame: Image in the model's frame, (3, S, S).
+        encoder_input: Image in the model's frame, (3, S, S).
     """
 
     runtime: Runtime
-    frame: EncoderInput
+    encoder_input: EncoderInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ def encode_batcher(
     """
 
     def run(items: Sequence[EncodeItem], _threads: int) -> Sequence[EncodedFrame]:
-        frames = items[0].frame[None] if len(items) == 1 else np.stack([item.frame for item in items])
-        encoded = items[0].runtime.encode(frames)
+        images = [item.encoder_input for item in items]
+        encoded = items[0].runtime.encode(images[0][None] if len(images) == 1 else np.stack(images))
         rows = zip(encoded.tokens, encoded.proposals, encoded.high_res, strict=True)
         return [_rounded(EncodedFrame(*row), dtype) for row in rows]
 

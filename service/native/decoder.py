@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.native import best_level, library
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE
 
 Floats = NDArray[np.float32]
 
@@ -21,9 +22,6 @@ MAX_POINTS = 123
 
 STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
 """Shapes of keys, keys0 and queries0 of one image."""
-
-MAP_SHAPES = ((4096, 256), (4096, 512))
-"""Shapes of the high-resolution maps s1 and s0 of one image."""
 
 _NUMBERS = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -124,8 +122,8 @@ class NativeDecoder:
         Raises:
             ValueError: `tokens` or `out` have another shape or type.
         """
-        if tokens.shape != (4096, 256) or tokens.dtype not in _NUMBERS:
-            raise ValueError(f"Tokens have the shape (4096, 256) in float16 or float32, not {tokens.shape}.")
+        if tokens.shape != TOKENS_SHAPE or tokens.dtype not in _NUMBERS:
+            raise ValueError(f"Tokens have the shape {TOKENS_SHAPE} in float16 or float32, not {tokens.shape}.")
         numbers = _in_memory_order(tokens)
         keys, keys0, queries0 = out or (np.empty(shape, np.float32) for shape in STATE_SHAPES)
         for array, shape in zip((keys, keys0, queries0), STATE_SHAPES, strict=True):
@@ -205,9 +203,9 @@ class NativeDecoder:
             )
         given = high_res or ()
         shapes, dtypes = tuple(array.shape for array in given), [array.dtype for array in given]
-        if high_res is not None and (shapes != MAP_SHAPES or not all(dtype in _NUMBERS for dtype in dtypes)):
+        if high_res is not None and (shapes != (S1_SHAPE, S0_SHAPE) or not all(dtype in _NUMBERS for dtype in dtypes)):
             raise ValueError(
-                f"High-resolution maps are float16 or float32 of the shapes {MAP_SHAPES}, "
+                f"High-resolution maps are float16 or float32 of the shapes {S1_SHAPE} and {S0_SHAPE}, "
                 f"not {', '.join(map(str, dtypes))} of {shapes}."
             )
         return tuple(map(_in_memory_order, given))

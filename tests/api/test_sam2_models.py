@@ -184,7 +184,7 @@ def test_roboflows_first_protocol_refuses_embeddings_before_it_embeds(service, n
         detail = assert_problem(service.post("/sam/embed_image", json={**body, "model_id": NAME}), InvalidRequest)[
             "detail"
         ]
-        assert detail.startswith("/model_id: the embedding of edgetam is three maps")
+        assert detail.startswith("/model_id: edgetam has three maps")
         assert "/sam2/embed_image" in detail
     assert service.head(f"/embed/{image_id}?model={NAME}").status_code == 404
 

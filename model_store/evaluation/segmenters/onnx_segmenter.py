@@ -12,7 +12,7 @@ from model_store.export.onnx_session import open_graph
 from model_store.training.data.annotations import PhotoRecord
 from service.manifest import ENCODER_OUTPUTS, STATE_NAMES, load_manifest
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
-from service.sam.transforms import MASK_SIZE, preprocess
+from service.sam.transforms import MASK_SIZE
 
 
 class OnnxSegmenter:
@@ -36,13 +36,13 @@ class OnnxSegmenter:
         self.name, self.resize = f"graphs of {manifest.name}", manifest.resize
         self._is_sam2 = manifest.mask_decoder == "sam2"
         self._ranking, self._masks = manifest.ranking, manifest.auto_masks
-        self._mean, self._std, self._image_size = manifest.mean, manifest.std, manifest.image_size
+        self._encoder_input = manifest.encoder_input
         self._sessions = {
             name: open_graph(directory / graph.file, threads=threads) for name, graph in manifest.graphs.items()
         }
 
     def embed(self, photo: PhotoRecord) -> dict[str, Any]:
-        image = preprocess(photo.image(), self._mean, self._std, self._image_size, resize=self.resize)[None]
+        image = self._encoder_input(photo.image())[None]
         outputs = ENCODER_OUTPUTS if self._is_sam2 else ENCODER_OUTPUTS[:1]
         tokens, *maps = self._sessions["encoder"].run(list(outputs), {"image": image})
         no_mask = {"mask_logits": np.zeros((1, MASK_SIZE, MASK_SIZE), np.float32), "has_mask": np.zeros(1, np.bool_)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_store.evaluation.ranking.scores import order_of, scores_of
 from model_store.training.data.annotations import PhotoRecord
 from service.sam.frame import Resize
-from service.sam.masks import LEAST_NARROW_STABILITY, narrow_stability
+from service.sam.masks import MaskChoice, narrow_stability
 
 if TYPE_CHECKING:
     from service.mask_rules import AutoMasks, Ranking
@@ -88,11 +88,12 @@ class Predictions:
         best = self.best(masks.other)
         if not masks.fallback:
             return best
-        is_stable = narrow_stability(best.mask_logits[:, 0]) >= LEAST_NARROW_STABILITY
+        choice = MaskChoice(masks.ambiguous, masks.other, fallback=masks.fallback)
         others = self.best(masks.fallback)
-        for row in np.flatnonzero(~is_stable):
-            for name in self.__slots__:
-                getattr(best, name)[row] = getattr(others, name)[row]
+        for row, stability in enumerate(narrow_stability(best.mask_logits[:, 0])):
+            if choice.of_one(float(stability)) == masks.fallback:
+                for name in self.__slots__:
+                    getattr(best, name)[row] = getattr(others, name)[row]
         return best
 
     def by_score(self, outputs: Sequence[int] = (0, 1, 2, 3)) -> "Predictions":

@@ -16,7 +16,7 @@ from model_store.network.layer_norm import EPSILON
 from model_store.network.mask_decoder import MASKS, MaskDecoder
 from model_store.network.model import PromptableModel
 from model_store.network.sam2_mask_decoder import SAM2MaskDecoder
-from model_store.network.single_mask import NARROW_OFFSET
+from service.sam.masks import NARROW_OFFSET
 
 # Cells that the second transposed convolution makes of each coarse pixel, 2 x 2, and channels of a fine pixel.
 _CELLS, _FINE = 4, 32

@@ -34,12 +34,14 @@ from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.request_context import request_context
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
+from service.api.single_array import require_single_array
 from service.inference.served_models import ServedModel
 from service.sam.image_id import parse_image_id
 from service.sam.masks import Multimask
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE, Prompt
 
 _NO_REFINEMENT: Final = "this protocol does not refine masks here. POST /segment takes the mask_id of an answer."
+_OTHER_PROTOCOL: Final = "Send images and prompts to /sam2/embed_image and /sam2/segment_image, or name another model."
 
 _BODY: Final = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 _PROBLEMS: Final = ProblemModel.responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
@@ -176,7 +178,7 @@ def install_roboflow(app: FastAPI, exchange: Exchange) -> None:
     async def sam_embed(request: Request) -> Response:
         started = perf_counter()
         asked = await exchange.read(request, _SamEmbed.model_validate_json)
-        _refuse_several_maps(asked.model(exchange))
+        require_single_array(asked.model(exchange), _OTHER_PROTOCOL, where="/model_id")
         image_id, model = await find(request, asked)
         timeout_s = exchange.limits.segment_timeout_s
         context = request_context(request, timeout_s=timeout_s, work="Reading the embedding")
@@ -280,16 +282,6 @@ def _parse_sam2(body: bytes, max_prompts: int) -> tuple[_Sam2Segment, list[Promp
     if not 1 <= len(prompts) <= max_prompts:
         raise broken_rule("/prompts/prompts", f"{len(prompts)} prompts. Send 1 to {max_prompts}.", limit=max_prompts)
     return asked, [_prompt(prompt, f"/prompts/prompts/{index}") for index, prompt in enumerate(prompts)]
-
-
-def _refuse_several_maps(model: ServedModel) -> None:
-    """Raise InvalidRequest for a model whose embedding does not fit into the answer of the first protocol."""
-    if model.manifest.has_high_res:
-        message = (
-            f"the embedding of {model.name} is three maps, and the answer of this route holds one. Send images and "
-            "prompts to /sam2/embed_image and /sam2/segment_image, or name another model."
-        )
-        raise broken_rule("/model_id", message)
 
 
 def _refuse_unsupported(asked: _Segment) -> None:

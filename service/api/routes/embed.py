@@ -15,17 +15,21 @@ from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_respo
 from service.api.rendering import JSON
 from service.api.request_context import request_context
 from service.api.schemas import MAX_MODEL_NAME, EmbedResponse, ImageIdText, ProblemModel
+from service.api.single_array import require_single_array
 from service.api.uploads import BandsQuery, LevelsQuery, ModelQuery, max_upload_bytes, upload_of
-from service.errors import EmbeddingNotFound, InvalidRequest
+from service.errors import EmbeddingNotFound
 from service.inference.image_deletion import ImageDeletion
 from service.inference.scheduling.executors import TimedExecutor
-from service.inference.served_models import ServedModel, ServedModels
+from service.inference.served_models import ServedModels
 from service.sam.decoded_image import LEVELS, ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float16
 from service.sam.image_id import BANDS_PATTERN
 
 _ROUTE: Final = "/embed/{image_hash}"
+_NO_DOWNLOAD: Final = (
+    "Send prompts to /segment, or name a model that has `embedding_download` among its `features` in /models."
+)
 
 # application/octet-stream and application/json are accepted, too, but not listed. With two kinds of body that it
 # supports, openapi-python-client 0.29 generates a module that cannot be imported.
@@ -200,7 +204,7 @@ def install_embed_routes(
     async def read_embedding(request: Request, image_hash: ImageIdText, model: ModelQuery = None) -> Response:
         served = models.get(model)
         request.state.model = served.name
-        _refuse_several_maps(served)
+        require_single_array(served, _NO_DOWNLOAD)
         context = request_context(request, timeout_s=limits.segment_timeout_s, work="Reading the embedding")
         embedding = await served.embedder.read(image_hash, context)
         content, etag = await executor.run(context.timings, _tokens, embedding)
@@ -229,15 +233,6 @@ def install_embed_routes(
         if not await deletion.delete(image_hash, context):
             raise EmbeddingNotFound("No embedding of this image is cached, so there is nothing to delete.")
         return Response(status_code=204)
-
-
-def _refuse_several_maps(served: ServedModel) -> None:
-    """Raise InvalidRequest for a model whose embedding is more than the tokens that `prepare.onnx` takes."""
-    if served.manifest.has_high_res:
-        raise InvalidRequest(
-            f"The embedding of the model {served.name} has three maps and is not downloaded. Send prompts to /segment, "
-            "or name a model that has `embedding_download` among its `features` in /models."
-        )
 
 
 def _image_headers(image: ImageInfo) -> dict[str, str]:

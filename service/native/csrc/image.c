@@ -245,7 +245,8 @@ INLINE void count_pixels(const decode_context *ctx, int chunk, int mask, float o
     *likely = almost;
 }
 
-/* Counts for the stability scores. SAM 2's narrow one is that of output 0 alone. */
+/* Counts for the stability scores. SAM 2's narrow one is that of output 0 alone, at NARROW_OFFSET of
+ * service/sam/masks.py. */
 static void count_chunk(const decode_context *ctx, int chunk)
 {
     scratch *s = ctx->s;

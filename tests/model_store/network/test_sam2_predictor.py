@@ -14,9 +14,10 @@ from support.sam_family_reference import family_image
 
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel, build_model
-from model_store.network.predictor import LOGITS_LIMIT, EmbeddedImage, TorchPredictor, upsample_logits
+from model_store.network.predictor import EmbeddedImage, TorchPredictor, upsample_logits
 from model_store.network.single_mask import narrow_stability, single_mask
 from service.sam.frame import Frame
+from service.sam.logits import SAM2_LARGEST_LOGIT
 
 TOLERANCE = 1e-4
 UPSCALING_TOLERANCE = 2e-4
@@ -118,8 +119,8 @@ def test_only_the_logits_that_are_handed_back_are_limited(model, embedded):
 
     predicted = TorchPredictor(steep).predict(embedded, points=[[450.0, 300.0]], labels=[1])
 
-    assert np.abs(predicted.mask_logits).max() == LOGITS_LIMIT
-    assert np.abs(predicted.logits).max() > LOGITS_LIMIT
+    assert np.abs(predicted.mask_logits).max() == SAM2_LARGEST_LOGIT
+    assert np.abs(predicted.logits).max() > SAM2_LARGEST_LOGIT
 
 
 @pytest.mark.fixtures

@@ -12,8 +12,8 @@ from tools.bench.workbench import Workbench
 from model_store.architectures import architecture
 from model_store.checkpoint import seeded_model
 from service.native import best_level
-from service.native.decoder import MAP_SHAPES, NativeDecoder
-from service.sam.embedding import TOKENS_SHAPE
+from service.native.decoder import NativeDecoder
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE
 from service.sam.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
 
 EDGESAM, FLOAT16, FLOAT32 = "EdgeSAM", "EdgeTAM, float16 maps", "EdgeTAM, float32 maps"
@@ -67,7 +67,7 @@ def _ratio(samples: Mapping[tuple[str, str, int], Samples], name: str, prompt: s
 
 def _calls(bench: Workbench) -> Calls:
     random = np.random.default_rng(0)
-    tokens, s1, s0 = (random.normal(0.0, 0.3, shape).astype(np.float32) for shape in (TOKENS_SHAPE, *MAP_SHAPES))
+    tokens, s1, s0 = (random.normal(0.0, 0.3, shape).astype(np.float32) for shape in (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE))
     high_res = {EDGESAM: None, FLOAT16: (s1.astype(np.float16), s0.astype(np.float16)), FLOAT32: (s1, s0)}
     sam, sam2 = (_decoder(name, max(bench.thread_counts)) for name in ("edgesam", "edgetam"))
     calls: Calls = {}
