@@ -80,11 +80,12 @@ def _decode(parts: list[bytes], markers: JpegMarkers, limits: ImageLimits) -> tu
 
 
 def _scale(size: Size, resize: Resize) -> int:
-    """Return the factor by which an image is decoded smaller.
+    """Return the factor by which an image is decoded smaller: 1 for a stretched image.
 
-    The longer side of a letterboxed image is resized to the frame, and the shorter one by the same scale. Both sides of
-    a stretched image are resized to the frame, so the shorter one has to have enough pixels.
+    The official code of models that stretch resizes in float, so that no grey level is rounded. Their masks follow such
+    differences: with seeded weights, half the scale gave a mask IoU of 0.95 to 0.99.
     """
-    resized = min(size) if resize == "stretch" else max(size)
-    scales = (s for s in _SCALES if resized >= s * _SMALLEST_RESIZED_SIDE and min(size) >= s * _SMALLEST_SIDE)
-    return next(itertools.chain(scales, [1]))
+    if resize == "stretch":
+        return 1
+    is_large = (s for s in _SCALES if max(size) >= s * _SMALLEST_RESIZED_SIDE and min(size) >= s * _SMALLEST_SIDE)
+    return next(itertools.chain(is_large, [1]))
