@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from model_store import catalog, model_list, terminal
-from model_store.catalog import UsageError
+from model_store import terminal
+from model_store.catalogue import model_list
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, catalog, find_artifact
 from model_store.command_errors import EXPECTED, line_and_exit_code
+from model_store.errors import UsageError
 from model_store.evaluation.command import evaluate
 from model_store.evaluation.ranking.command import calibrate
 from model_store.export.command import export
 from model_store.export.skeletons.command import skeletons
-from model_store.fetch_command import fetch
+from model_store.fetching.fetch_command import fetch
 from model_store.import_command import import_checkpoint
 from model_store.options import AsJson, Mirror, ModelsDir
 from model_store.training.command import granularity, train
@@ -52,7 +54,7 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_models(models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY, *, as_json: AsJson = False) -> None:
+def list_models(models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY, *, as_json: AsJson = False) -> None:
     """Show the models that are here and those that can be fetched, with purpose, size, licence and quality.
 
     [bold]Examples[/bold]
@@ -61,7 +63,7 @@ def list_models(models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY, *, as_
 
     python -m model_store list --json
     """
-    entries = catalog.catalog(models_dir)
+    entries = catalog(models_dir)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2, default=str))
         return
@@ -79,7 +81,7 @@ app.command()(export)
 @app.command()
 def verify(
     model: Annotated[str, typer.Argument(help="Name of a model, or a folder with a manifest.json.")],
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     scores: Annotated[
         bool,
@@ -110,7 +112,7 @@ def verify(
 
     if image is not None and not scores:
         raise UsageError("--image needs --scores")
-    directory = catalog.find_artifact(model, models_dir)
+    directory = find_artifact(model, models_dir)
     with terminal.steps() as on_progress:
         on_progress(f"checking {directory}")
         manifest = verify_artifact(directory)
@@ -126,7 +128,7 @@ def verify(
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(help="Name of a model, or a folder with a manifest.json.")],
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -138,7 +140,7 @@ def info(
 
     python -m model_store info models/edge-sam --json
     """
-    directory = catalog.find_artifact(model, models_dir)
+    directory = find_artifact(model, models_dir)
     manifest = load_manifest(directory)
     if as_json:
         members = {**manifest.model_dump(mode="json"), "fingerprint": manifest.fingerprint}

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from service.manifest import ManifestError
 
 EXPECTED: Final = (ModelStoreError, ManifestError, OSError, KeyboardInterrupt)

@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from service.extras import install_command
 
 STORE_PACKAGES = ("onnx",)

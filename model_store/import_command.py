@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from model_store import catalog
-from model_store.catalog import UsageError
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, check_name
+from model_store.errors import UsageError
 from model_store.export.from_checkpoint import ExportOptions
 from model_store.export.model_info import ModelInfo
 from model_store.export.output_folder import check_output_folder
@@ -34,7 +34,7 @@ def import_checkpoint(
         Path | None,
         typer.Argument(help="Checkpoint of any architecture of the SAM family: .safetensors, .pt or .pth."),
     ] = None,
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     name: Annotated[str, typer.Option(help="Name that the model gets.")],
     encoder: Annotated[
@@ -96,7 +96,7 @@ def import_checkpoint(
 
     python -m model_store import --encoder tiny.encoder.onnx --decoder sam2.1_hiera_tiny.pt --name t --licence "our own"
     """
-    catalog.check_name(name)
+    check_name(name)
     directory = models_dir / name
     if (file is None) == (encoder is None) or (encoder is None) != (decoder is None):
         raise UsageError("give a checkpoint, or --encoder and --decoder")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import typer
 
 from model_store import terminal
-from model_store.catalog import DEFAULT_MODELS_DIRECTORY
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY
 from model_store.export.from_checkpoint import ExportOptions, make_artifact
 from model_store.export.model_info import ModelInfo
 from model_store.extras import require_model_extra, require_store_extra

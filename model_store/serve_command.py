@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_store.catalog import DEFAULT_MODELS_DIRECTORY, ModelStoreError, find_artifact
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, find_artifact
+from model_store.catalogue.published import PUBLISHED
 from model_store.command_errors import EXPECTED, line_and_exit_code
-from model_store.published import PUBLISHED
+from model_store.errors import ModelStoreError
 from service.extras import install_command
 
 _STORE_DIR_VARIABLE = "EDGESAM_STORE_DIR"
@@ -117,7 +118,7 @@ def _present(name: str, options: ServeOptions) -> Path:
         if name not in PUBLISHED:
             raise
     from model_store.export.from_checkpoint import ExportOptions  # noqa: PLC0415 - needed only here
-    from model_store.fetch_command import Source, fetch_model  # noqa: PLC0415 - needs the extra `store`
+    from model_store.fetching.fetch_command import Source, fetch_model  # noqa: PLC0415 - needs the extra `store`
     from model_store.make_model import time_made_model  # noqa: PLC0415 - the same
 
     source = Source(mirror=options.mirror or os.environ.get(_MIRROR_VARIABLE, ""), sha256=options.sha256)

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 from model_store import terminal
-from model_store.catalog import ModelStoreError, UsageError, file_sha256
+from model_store.catalogue.entries import file_sha256
+from model_store.catalogue.published import published_with_hash
+from model_store.errors import ModelStoreError, UsageError
 from model_store.export.model_info import ModelInfo, info_of_checkpoint
-from model_store.licence_acceptance import require_licence
-from model_store.published import published_with_hash
+from model_store.fetching.licence_acceptance import require_licence
 from service.manifest import CARD_PATTERN, MAX_SUMMARY
 
 

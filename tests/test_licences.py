@@ -2,8 +2,8 @@
 
 import pytest
 
+from model_store.catalogue.published import PUBLISHED
 from model_store.export.model_info import info_of_published
-from model_store.published import PUBLISHED
 from service.licences import allows_commercial_use
 
 

@@ -1,6 +1,6 @@
 """The error of every checkpoint file that cannot be used."""
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 
 
 class CheckpointError(ModelStoreError):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model_store import catalog, terminal
-from model_store.catalog import UsageError
+from model_store import terminal
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, find_artifact
+from model_store.errors import UsageError
 from model_store.evaluation.options import (
     Data,
     MaxInstances,
@@ -49,7 +50,7 @@ def evaluate(
             help="Model whose ranking rule orders the masks of checkpoints. Default: that of the architecture."
         ),
     ] = None,
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     api_key: Annotated[
         str, typer.Option(envvar="EDGESAM_API_KEY", help="API key for a service that requires one.")
     ] = "",
@@ -91,7 +92,7 @@ def evaluate(
     photos = read_photos(data, only)
     methods = Methods(
         checkpoints=tuple(checkpoint or ()),
-        models=tuple(catalog.find_artifact(name, models_dir) for name in model or ()),
+        models=tuple(find_artifact(name, models_dir) for name in model or ()),
         urls=tuple(url or ()),
         api_key=api_key,
         ranking=_ranking_of(ranking_of, models_dir),
@@ -114,7 +115,7 @@ def evaluate(
 
 
 def _ranking_of(model: str | None, models_dir: Path) -> Ranking | None:
-    return None if model is None else load_manifest(catalog.find_artifact(model, models_dir)).ranking
+    return None if model is None else load_manifest(find_artifact(model, models_dir)).ranking
 
 
 def _write(out: Path, figures: object, shown: "Sequence[Table]") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.evaluation.segmenters.segmenter import Segmenter
 from model_store.extras import require_model_extra
 from service.mask_rules import Ranking

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model_store.architectures import Architecture
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.export.graph_names import decoder_outputs, encoder_outputs, map_names
 from model_store.export.onnx_session import open_graph
 from model_store.export.random_inputs import random_image, random_prompts

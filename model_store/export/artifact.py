@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_store.catalog import UsageError
 from model_store.checkpoint_files.rounding import rounded
+from model_store.errors import UsageError
 from model_store.export.answers import rounding_effect
 from model_store.export.graphs.encoder import PROPOSALS
 from model_store.export.manifest_file import manifest_text

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from model_store import catalog
-from model_store.catalog import ModelStoreError, UsageError
+from model_store.catalogue.entries import check_name, file_sha256
+from model_store.errors import ModelStoreError, UsageError
 from model_store.export.from_checkpoint import ExportOptions
 from model_store.export.model_info import ModelInfo, info_of_untrained
 from model_store.export.output_folder import check_output_folder
@@ -82,7 +82,7 @@ def export(
         raise UsageError("give a checkpoint, or --untrained for initial weights")
     if granularity is not None and layout != "served":
         raise UsageError("--granularity needs --layout served; other tools do not know the module")
-    name = catalog.check_name(name or out.resolve().name)
+    name = check_name(name or out.resolve().name)
     check_output_folder(out, force=force)
     check_words(summary, card, licence, training_data, notes)
     values = measured_values(measured)
@@ -97,7 +97,7 @@ def export(
     if granularity is not None:
         if not granularity.is_file():
             raise ModelStoreError(f"{granularity}: no such file")
-        info = dataclasses.replace(info, granularity_sha256=catalog.file_sha256(granularity))
+        info = dataclasses.replace(info, granularity_sha256=file_sha256(granularity))
     make_model(
         seed if checkpoint is None else checkpoint,
         out,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, ValueInfoProto, helper
 
 from model_store.architectures import MaskDecoder
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.export.graph_names import encoder_outputs
 
 Sizes = tuple[int | None, ...]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.export.model_info import ModelInfo
 from model_store.extras import require_model_extra
 from service.manifest import Manifest, ManifestError, load_manifest

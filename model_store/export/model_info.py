@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from model_store.catalog import ModelStoreError, UsageError, file_sha256
-from model_store.published import published_with_hash
-from model_store.published_model import PublishedModel
+from model_store.catalogue.entries import file_sha256
+from model_store.catalogue.published import published_with_hash
+from model_store.catalogue.published_model import PublishedModel
+from model_store.errors import ModelStoreError, UsageError
 
 UNTRAINED_LICENCE = "that of this package: the weights are its own seeded initial values"
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.timings import TIMINGS_NAME
 from service.manifest import MANIFEST_NAME, ManifestError, load_manifest
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from model_store import terminal
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.scores.answers import decoder_kind
 from model_store.scores.comparison import ComparedNumber, compared, is_other_checkpoint, published_name
 from model_store.scores.image import scored_image

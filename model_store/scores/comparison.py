@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from model_store.architectures import ARCHITECTURES
-from model_store.catalog import UsageError
-from model_store.published import PUBLISHED
+from model_store.catalogue.published import PUBLISHED
+from model_store.errors import UsageError
 from model_store.scores.answers import Answer, answers
 from model_store.scores.published import PUBLISHED_SCORES, PublishedScores, ScoredPrompt
 from service.manifest import Manifest

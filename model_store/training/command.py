@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.extras import require_model_extra
 from model_store.training import options
 from model_store.training.loop.progress import train_progress

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from model_store import terminal
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.extras import require_model_extra
 from model_store.training import options
 from model_store.training.command import check_run_folder, run_task

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from model_store.catalog import ModelStoreError, UsageError
+from model_store.errors import ModelStoreError, UsageError
 
 if TYPE_CHECKING:
     import torch

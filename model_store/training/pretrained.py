@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.network.encoders.efficientnet_lite import Classifier, EfficientNetLite2, from_published_keys
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_store.architectures import ARCHITECTURES
-from model_store.catalog import ModelStoreError, UsageError
 from model_store.checkpoint import CheckpointError, load_checkpoint, load_granularity
+from model_store.errors import ModelStoreError, UsageError
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.granularity_module import GranularityModule
 from model_store.network.model import PromptableModel, build_model

@@ -6,8 +6,8 @@ and in the side of the images that it takes.
 
 from pathlib import Path
 
-from model_store.catalog import ModelStoreError
 from model_store.checkpoint import CheckpointError, load_checkpoint
+from model_store.errors import ModelStoreError
 from model_store.network.model import PromptableModel
 from model_store.training.trainable import training_problem
 from service.sam.transforms import FRAME_SIZE

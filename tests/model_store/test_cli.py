@@ -19,9 +19,9 @@ from support.ranked_model import with_ranking
 from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 from typer.testing import CliRunner
 
+from model_store.catalogue.published import PUBLISHED, S_LAB
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.cli import app
-from model_store.published import PUBLISHED, S_LAB
 from service.manifest import load_manifest
 from service.mask_rules import Ranking
 from service.settings import BUNDLED_MODEL
@@ -135,7 +135,9 @@ def test_a_plain_http_mirror_is_a_wrong_request(tmp_path):
 
 def test_interrupting_a_fetch_ends_in_one_line(tmp_path):
     script = (
-        "import dataclasses, sys; from model_store.published import PUBLISHED; from model_store.cli import app\n"
+        "import dataclasses, sys\n"
+        "from model_store.catalogue.published import PUBLISHED\n"
+        "from model_store.cli import app\n"
         "PUBLISHED['edge-sam'] = dataclasses.replace(PUBLISHED['edge-sam'], size_bytes=100_000)\n"
         "app(['fetch', 'edge-sam', '--accept-licence', '--url', sys.argv[1], '--models-dir', sys.argv[2]])"
     )

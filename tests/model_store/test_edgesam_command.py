@@ -12,9 +12,9 @@ import pytest
 from support.file_server import FileServer, Reply
 from support.service_process import ServiceProcess
 
+from model_store.catalogue.published import PUBLISHED
 from model_store.checkpoint import save_checkpoint, seeded_model
 from model_store.edgesam_command import main
-from model_store.published import PUBLISHED
 from model_store.serve_command import ServeOptions, service_environment
 from model_store.timings import TIMINGS_NAME
 

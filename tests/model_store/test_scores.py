@@ -17,11 +17,11 @@ from support.sam_family_reference import family_image
 from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 from typer.testing import CliRunner
 
-from model_store.catalog import ModelStoreError, UsageError
+from model_store.catalogue.published import PUBLISHED
 from model_store.cli import app
-from model_store.fetch import FetchError
+from model_store.errors import ModelStoreError, UsageError
+from model_store.fetching.fetch import FetchError
 from model_store.network.predictor import TorchPredictor
-from model_store.published import PUBLISHED
 from model_store.scores.answers import decoder_kind
 from model_store.scores.image import download, scored_image
 from model_store.scores.published import PUBLISHED_SCORES, PublishedScores, ScoredPrompt

@@ -21,8 +21,8 @@ import model_store.cli  # noqa: E402
 import model_store.edgesam_command  # noqa: E402
 import service.client.command  # noqa: E402
 from model_store.architectures import ARCHITECTURES  # noqa: E402
-from model_store.published import PUBLISHED  # noqa: E402
-from model_store.published_model import COCO_AP, SA_23_FIVE_CLICKS, SA_23_ONE_CLICK, PublishedModel  # noqa: E402
+from model_store.catalogue.published import PUBLISHED  # noqa: E402
+from model_store.catalogue.published_model import COCO_AP, SA_23_FIVE_CLICKS, SA_23_ONE_CLICK, PublishedModel  # noqa: E402
 from service import errors  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
 from service.native.decoder import STATE_SHAPES  # noqa: E402

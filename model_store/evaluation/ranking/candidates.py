@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.evaluation.ranking.outputs import PointOutputs
 from model_store.evaluation.ranking.scores import Doubles
 from service.mask_rules import Ranking

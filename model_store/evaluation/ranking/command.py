@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model_store import catalog, terminal
+from model_store import terminal
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, find_artifact
 from model_store.evaluation.options import (
     Data,
     MaxInstances,
@@ -49,7 +50,7 @@ def calibrate(
     rule: Annotated[
         str | None, typer.Option(help="Name of the rule to choose, as in the table. Default: the simplest of the best.")
     ] = None,
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     only: Only = None,
     max_photos: MaxPhotos = None,
     max_instances: MaxInstances = None,
@@ -74,7 +75,7 @@ def calibrate(
     from model_store.evaluation.ranking.outputs import point_outputs  # noqa: PLC0415
 
     wanted = None if rule is None else candidate_named(rule)
-    directory = catalog.find_artifact(model, models_dir)
+    directory = find_artifact(model, models_dir)
     manifest = load_manifest(directory)
     protocol = Protocol(max_instances=max_instances, max_photos=max_photos)
 

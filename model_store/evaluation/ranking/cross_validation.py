@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.evaluation.metrics import Calibration, calibration
 from model_store.evaluation.ranking.candidates import CANDIDATES, Candidate
 from model_store.evaluation.ranking.outputs import PointOutputs

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.evaluation.segmenters.segmenter import Floats, Predictions, PromptBatch, predict_in_chunks
 from model_store.export.onnx_session import open_graph
 from model_store.training.data.annotations import PhotoRecord

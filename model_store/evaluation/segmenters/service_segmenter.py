@@ -8,7 +8,7 @@ from typing import Any, Literal
 import httpx
 import numpy as np
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.evaluation.segmenters.segmenter import Floats, Predictions, PromptBatch, predict_in_chunks
 from model_store.training.data.annotations import PhotoRecord
 from service.sam.frame import Frame, Resize

@@ -6,7 +6,7 @@ import typer
 
 from model_store import terminal
 from model_store.architectures import ARCHITECTURES
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.extras import require_model_extra
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 
 from model_store.architectures import Architecture
-from model_store.catalog import ModelStoreError
 from model_store.checkpoint_files.expected import SKELETONS, decoder_file_name
+from model_store.errors import ModelStoreError
 
 PREPARE = "prepare"
 

@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model_store.catalog import ModelStoreError
 from model_store.checkpoint_files.rounding import FLOAT16_MIN_ELEMENTS, rounded
+from model_store.errors import ModelStoreError
 from model_store.export.weight_storage import StoredArray
 
 Weights = Literal["float16", "float32"]

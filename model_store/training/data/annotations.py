@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from service.sam.transforms import Size, input_size
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.training.data.annotations import PhotoRecord
 
 _NAMES_IN_A_MESSAGE = 5

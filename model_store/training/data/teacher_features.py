@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS
 from model_store.training.data.annotations import PhotoRecord
 from model_store.training.data.letterboxed import letterboxed

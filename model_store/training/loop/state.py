@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.training.loop.optimiser import Moments
 
 STATE_NAME = "state.pt"

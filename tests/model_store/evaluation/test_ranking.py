@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.evaluation.ranking.candidates import CANDIDATES, Candidate
 from model_store.evaluation.ranking.cross_validation import (
     Choices,

@@ -12,8 +12,8 @@ from support.sam2_model import sam2_model
 from support.sam2_weights import write_sam2_checkpoint
 from support.service_process import ServiceProcess
 
-from model_store.catalog import UsageError
 from model_store.checkpoint import save_checkpoint, seeded_model
+from model_store.errors import UsageError
 from model_store.evaluation.instances import make_instance
 from model_store.evaluation.protocol import Protocol, first_prompts, selected_masks
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 from support.random_model import random_granularity, random_model
 from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 
-from model_store.catalog import UsageError
+from model_store.errors import UsageError
 from model_store.export.artifact import MAX_PARITY_ERROR, ParityError, export_model
 from model_store.export.graphs.decoder import DecoderGraph
 from model_store.export.graphs.encoder import PROPOSALS

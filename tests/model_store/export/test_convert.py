@@ -15,9 +15,9 @@ from support.family_checkpoints import seeded_network, write_checkpoint
 from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 
 from model_store.architectures import ARCHITECTURES
-from model_store.catalog import UsageError
 from model_store.checkpoint_files import CheckpointError
 from model_store.checkpoint_files.rounding import rounded
+from model_store.errors import UsageError
 from model_store.export.answers import AnswerError, answers
 from model_store.export.convert import convert_checkpoint
 from model_store.export.model_info import ModelInfo

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_store.catalog import BUNDLED_DIRECTORY
+from model_store.catalogue.entries import BUNDLED_DIRECTORY
 from model_store.export.manifest_file import manifest_text, replace_manifest
 from service.manifest import MANIFEST_NAME, load_manifest
 

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from model_store.catalog import BUNDLED_DIRECTORY, UsageError
+from model_store.catalogue.entries import BUNDLED_DIRECTORY
+from model_store.errors import UsageError
 from model_store.export.output_folder import check_output_folder, move_to_output_folder
 from service.manifest import GRAPH_NAMES, MANIFEST_NAME
 

@@ -26,9 +26,9 @@ from support.sam_family_reference import family_image, mask_prompt
 from support.torch_threads import one_thread  # noqa: F401 - a fixture of all tests here
 
 from model_store.architectures import ARCHITECTURES
-from model_store.catalog import UsageError
 from model_store.checkpoint_files import CheckpointError
 from model_store.checkpoint_files.checked import checked_checkpoint
+from model_store.errors import UsageError
 from model_store.export.answers import point_inputs
 from model_store.export.artifact import MAX_PARITY_ERROR, export_model
 from model_store.export.convert import convert_checkpoint, write_click_graphs

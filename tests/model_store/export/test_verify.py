@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from model_store.catalog import BUNDLED_DIRECTORY
+from model_store.catalogue.entries import BUNDLED_DIRECTORY
 from model_store.export.verify import verify_artifact
 from service.manifest import GRAPH_NAMES, MANIFEST_NAME, ArtifactFile, ManifestError, load_manifest
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
 from model_store.architectures import ARCHITECTURES, UnknownArchitectureError, architecture
-from model_store.catalog import file_sha256
+from model_store.catalogue.entries import file_sha256
 from model_store.checkpoint import CheckpointError, load_checkpoint, load_granularity, save_checkpoint, seeded_model
 from model_store.cli import app
 from model_store.export.verify import verify_artifact

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.training.data.annotated_images import UnreadablePhoto, read_image
 from model_store.training.data.annotations import AnnotationError, PhotoRecord
 from model_store.training.data.sampling import weights

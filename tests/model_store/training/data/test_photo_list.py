@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.training.data.annotations import PhotoRecord, read_annotations
 from model_store.training.data.photo_list import listed_photos, read_photo_list
 from model_store.training.data.set_aside import SET_ASIDE_LIST, set_aside_names, without_set_aside

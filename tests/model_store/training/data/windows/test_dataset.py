@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 from model_store.training.data.annotations import AnnotationError, read_annotations
 from model_store.training.data.windows.augmentation import PLAIN, Augmentation
 from model_store.training.data.windows.dataset import (

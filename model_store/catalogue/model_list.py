@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from model_store import terminal
-from model_store.catalog import CatalogEntry
+from model_store.catalogue.entries import CatalogEntry
+from model_store.catalogue.published_model import COCO_AP, COCO_BOX_MIOU, SA_23_ONE_CLICK, Quality
 from model_store.program import program, store_command
-from model_store.published_model import COCO_AP, COCO_BOX_MIOU, SA_23_ONE_CLICK, Quality
 
 _HEADER: Final = ("model", "size", "commercial use", "quality", "encode", "click")
 _GAP: Final = "  "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from model_store.catalog import ModelStoreError
+from model_store.errors import ModelStoreError
 
 if sys.platform != "win32":
     import fcntl

@@ -13,11 +13,11 @@ from support.sam2_weights import NAMES as SAM2_NAMES
 from support.terminal_session import run_at_terminal
 
 from model_store.architectures import ARCHITECTURES
-from model_store.catalog import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
+from model_store.catalogue.entries import DEFAULT_TIME_LIMIT_S, catalog, check_name, slowness
+from model_store.catalogue.published import PUBLISHED, S_LAB, known_licence
+from model_store.catalogue.published_model import COCO_AP, SA_23_ONE_CLICK
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
-from model_store.published import PUBLISHED, S_LAB, known_licence
-from model_store.published_model import COCO_AP, SA_23_ONE_CLICK
 from model_store.timings import TIMINGS_NAME, TimingError, Timings, measure, processor_name, store_timings
 from service.manifest import load_manifest
 from service.settings import BUNDLED_MODEL, Settings

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from model_store.catalogue.published import PUBLISHED, known_licence, published_with_hash
+from model_store.catalogue.published_model import PublishedModel, Quality
+from model_store.errors import ModelStoreError, UsageError
 from model_store.program import store_command
-from model_store.published import PUBLISHED, known_licence, published_with_hash
-from model_store.published_model import PublishedModel, Quality
 from model_store.timings import Timings, stored_timings
 from service.licences import allows_commercial_use
 
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from service.manifest import Manifest
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-BUNDLED_DIRECTORY = Path(__file__).parent / "artifacts"
+_PACKAGE = Path(__file__).parents[1]
+BUNDLED_DIRECTORY = _PACKAGE / "artifacts"
 # Starting points of training. Only the repository has them: wheels and container images do not train.
-CHECKPOINTS_DIRECTORY = Path(__file__).parent / "checkpoints"
+CHECKPOINTS_DIRECTORY = _PACKAGE / "checkpoints"
 DEFAULT_MODELS_DIRECTORY = Path("models")
 
 ENCODE_OBJECTIVE_S: Final = 2.5
@@ -40,18 +42,6 @@ _SAM2_SIZES: Final = {
 }  # fmt: skip
 
 State = Literal["bundled", "imported", "fetched", "downloaded", "available", "broken"]
-
-
-class ModelStoreError(Exception):
-    """An error that the user can act on; the message is one line that says what to do."""
-
-    exit_code = 1
-
-
-class UsageError(ModelStoreError):
-    """The command does not do what was asked; nothing was started."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +131,7 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     Raises:
         ModelStoreError: No model is installed under that name.
     """
-    from service.manifest import MANIFEST_NAME  # noqa: PLC0415 - needs pydantic, and training only these errors
+    from service.manifest import MANIFEST_NAME  # noqa: PLC0415 - needs pydantic, without which the commands of training run
 
     candidates = [Path(name_or_directory)]
     if NAME_PATTERN.fullmatch(name_or_directory) is not None:

@@ -4,8 +4,8 @@ import sys
 
 import typer
 
-from model_store.catalog import UsageError
-from model_store.published_model import PublishedModel
+from model_store.catalogue.published_model import PublishedModel
+from model_store.errors import UsageError
 from model_store.terminal import print_note
 
 

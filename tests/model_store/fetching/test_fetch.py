@@ -12,9 +12,9 @@ import httpx
 import pytest
 from support.file_server import FileServer, Reply
 
-from model_store.catalog import UsageError
-from model_store.fetch import FetchError, Limits, fetch, refuse_redirect, shown_url
-from model_store.partial_download import DownloadInUseError, open_partial_download
+from model_store.errors import UsageError
+from model_store.fetching.fetch import FetchError, Limits, fetch, refuse_redirect, shown_url
+from model_store.fetching.partial_download import DownloadInUseError, open_partial_download
 
 DATA = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(len(DATA))
@@ -385,7 +385,7 @@ def test_two_at_the_same_file_do_not_mix_their_bytes(tmp_path):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_ending_the_process_leaves_a_partial_download_that_is_resumed(tmp_path, kind):
     script = (
-        "import sys; from pathlib import Path; from model_store.fetch import fetch\n"
+        "import sys; from pathlib import Path; from model_store.fetching.fetch import fetch\n"
         "fetch((sys.argv[1],), Path(sys.argv[2]), size_bytes=int(sys.argv[3]), sha256=sys.argv[4],"
         " on_progress=lambda done, total: print(done, flush=True))"
     )
@@ -394,7 +394,7 @@ def test_ending_the_process_leaves_a_partial_download_that_is_resumed(tmp_path, 
         arguments = [server.url("model"), str(tmp_path / "m.pth"), str(len(DATA)), sha256]
         process = subprocess.Popen(
             [sys.executable, "-c", script, *arguments],
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

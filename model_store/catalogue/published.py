@@ -6,7 +6,7 @@ No file is part of this repository. Sources of every number: docs/explanation/mo
 from collections.abc import Mapping
 from typing import Final
 
-from model_store.published_model import (
+from model_store.catalogue.published_model import (
     COCO_AP,
     COCO_BOX_MIOU,
     Licence,
@@ -14,7 +14,7 @@ from model_store.published_model import (
     Quality,
     apache,
 )
-from model_store.published_sam2 import SAM2_MODELS
+from model_store.catalogue.published_sam2 import SAM2_MODELS
 
 S_LAB = Licence(
     short_title="S-Lab 1.0",

@@ -12,8 +12,9 @@ from typing import Final
 
 import httpx
 
-from model_store.catalog import ModelStoreError, UsageError, file_sha256
-from model_store.partial_download import PartialDownload, open_partial_download
+from model_store.catalogue.entries import file_sha256
+from model_store.errors import ModelStoreError, UsageError
+from model_store.fetching.partial_download import PartialDownload, open_partial_download
 
 OnProgress = Callable[[int, int | None], None]
 OnNotice = Callable[[str], None]

@@ -6,7 +6,7 @@ The figures of a size of its own are those of videos.
 
 from typing import Final
 
-from model_store.published_model import (
+from model_store.catalogue.published_model import (
     SA_23_FIVE_CLICKS,
     SA_23_ONE_CLICK,
     SA_V_VIDEO,

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from model_store import catalog, terminal
-from model_store.catalog import ModelStoreError, UsageError
+from model_store import terminal
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, published_model
+from model_store.catalogue.published_model import PublishedModel
+from model_store.errors import ModelStoreError, UsageError
 from model_store.export.from_checkpoint import ExportOptions, is_export_of
 from model_store.export.model_info import info_of_published
 from model_store.export.output_folder import check_output_folder
-from model_store.licence_acceptance import require_licence
+from model_store.fetching.licence_acceptance import require_licence
 from model_store.make_model import convert_model, print_serve_command, require_converter, time_made_model
 from model_store.options import (
     AcceptLicence,
@@ -24,7 +26,6 @@ from model_store.options import (
     WeightsOption,
 )
 from model_store.program import store_command
-from model_store.published_model import PublishedModel
 
 _SHA256_DIGITS = 64
 
@@ -46,7 +47,7 @@ class Source:
 
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of a model that 'list' shows as available.")],
-    models_dir: ModelsDir = catalog.DEFAULT_MODELS_DIRECTORY,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     url: Annotated[
         list[str] | None,
@@ -76,7 +77,7 @@ def fetch(
 
     python -m model_store fetch mobile-sam --url https://mirror.example/mobile_sam.pt
     """
-    model = catalog.published_model(name)
+    model = published_model(name)
     source = Source(tuple(url or ()), mirror, sha256)
     if not export:
         require_licence(model, is_accepted=accept_licence)
@@ -147,7 +148,7 @@ def download(model: PublishedModel, models_dir: Path, source: Source) -> Path:
         ModelStoreError: No SHA-256 is known, or no address sent the file. The message names the command for
             a file from elsewhere.
     """
-    from model_store import fetch as downloads  # noqa: PLC0415 - the other commands need no httpx
+    from model_store.fetching import fetch as downloads  # noqa: PLC0415 - the other commands need no httpx
 
     sha256 = _expected_sha256(model, source)
     is_published_file = sha256 == model.sha256

@@ -16,8 +16,8 @@ from support.terminal_session import run_at_terminal
 from typer.testing import CliRunner
 
 from model_store.architectures import ARCHITECTURES
+from model_store.catalogue.published import PUBLISHED
 from model_store.cli import app
-from model_store.published import PUBLISHED
 from service.manifest import load_manifest
 from service.mask_rules import Ranking
 

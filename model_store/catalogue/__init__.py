@@ -1,0 +1,1 @@
+"""The catalogue: published and installed models, and the table that lists them."""

@@ -1,0 +1,1 @@
+"""The command `fetch`: download, licence, and the model made of it."""
