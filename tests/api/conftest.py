@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.redis_server import RedisServer
+from support.replica_clients import Clients, two_replicas
 from support.service_client import open_client
 from support.service_process import ServiceProcess
 
@@ -54,16 +55,11 @@ def limited_client(limited: ServiceProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def replicas(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+def replicas(artifact: Path, redis_server: RedisServer) -> Iterator[Clients]:
     """Clients of two replicas on one Redis."""
     settings = {"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_REDIS_URL": redis_server.url, **LONG_REDIS_TIMEOUTS}
-    with (
-        ServiceProcess(settings) as first,
-        ServiceProcess(settings) as second,
-        open_client(first.url) as first_client,
-        open_client(second.url) as second_client,
-    ):
-        yield first_client, second_client
+    with two_replicas(settings, settings) as clients:
+        yield clients
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import pytest
 from support.cache_values import sealed
 from support.noise_images import noise_file
+from support.replica_clients import replicas_of_roles
 from support.service_client import assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
 from support.small_graphs import write_small_artifact
@@ -31,13 +32,8 @@ def role_clients(small, redis_server):
         "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
         "EDGESAM_MEMORY_CACHE_BYTES": "0",
     }
-    with (
-        ServiceProcess({**settings, "EDGESAM_ROLE": "embed"}) as embedding,
-        ServiceProcess({**settings, "EDGESAM_ROLE": "segment"}) as segmenting,
-        open_client(embedding.url) as embedder,
-        open_client(segmenting.url) as segmenter,
-    ):
-        yield embedder, segmenter
+    with replicas_of_roles(settings) as clients:
+        yield clients
 
 
 def key_of(redis_server, image_hash):

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from support.noise_images import noise_file
 from support.redis_server import RedisServer
-from support.service_client import Scrape, assert_problem, embed, open_client, point, segment
-from support.service_process import ServiceProcess
+from support.replica_clients import Clients, replicas_of_roles
+from support.service_client import Scrape, assert_problem, embed, point, segment
 
 from service.errors import Misdirected
 
@@ -17,20 +16,15 @@ UNKNOWN = "0" * 64
 
 
 @pytest.fixture(scope="module")
-def role_clients(artifact: Path, redis_server: RedisServer) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+def role_clients(artifact: Path, redis_server: RedisServer) -> Iterator[Clients]:
     """Clients of a replica that embeds and of one that segments."""
     settings = {
         "EDGESAM_MODEL_DIR": str(artifact),
         "EDGESAM_REDIS_URL": redis_server.url,
         "EDGESAM_REDIS_READ_TIMEOUT_S": "5",
     }
-    with (
-        ServiceProcess({**settings, "EDGESAM_ROLE": "embed"}) as embedding,
-        ServiceProcess({**settings, "EDGESAM_ROLE": "segment"}) as segmenting,
-        open_client(embedding.url) as embedder,
-        open_client(segmenting.url) as segmenter,
-    ):
-        yield embedder, segmenter
+    with replicas_of_roles(settings) as clients:
+        yield clients
 
 
 def test_an_image_embedded_by_one_role_is_segmented_by_the_other(role_clients, client):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.noise_images import noise_file
 from support.redis_server import RedisServer, wait_until
+from support.replica_clients import replicas_of_roles, two_replicas
 from support.service_client import assert_problem, open_client, point
 from support.service_process import ServiceProcess
 
@@ -167,12 +168,7 @@ def test_the_memory_and_the_log_tell_the_models_apart(both, client, next_seed):
 def test_replicas_share_the_images_of_both_models(artifact, redis_server: RedisServer, next_seed):
     data = noise_file((90, 120), next_seed)
     settings = {"EDGESAM_MODELS": f"{LITE},{artifact}", "EDGESAM_REDIS_URL": redis_server.url, **LONG_REDIS_TIMEOUTS}
-    with (
-        ServiceProcess({**settings, "EDGESAM_ROLE": "embed"}) as embedding,
-        ServiceProcess({**settings, "EDGESAM_ROLE": "segment"}) as segmenting,
-        open_client(embedding.url) as embed_client,
-        open_client(segmenting.url) as segment_client,
-    ):
+    with replicas_of_roles(settings) as (embed_client, segment_client):
         for name in (LITE, RANDOM):
             image_id = upload(embed_client, data, name)["image_id"]
             assert logits_of(clicked(segment_client, image_id, name)).any()
@@ -187,12 +183,8 @@ def test_replicas_share_the_images_of_both_models(artifact, redis_server: RedisS
 def test_a_deletion_reaches_the_models_that_only_other_replicas_serve(artifact, redis_server, next_seed):
     data = noise_file((90, 120), next_seed)
     shared = {"EDGESAM_REDIS_URL": redis_server.url, **LONG_REDIS_TIMEOUTS}
-    with (
-        ServiceProcess({**shared, "EDGESAM_MODELS": LITE}) as first,
-        ServiceProcess({**shared, "EDGESAM_MODEL_DIR": str(artifact)}) as second,
-        open_client(first.url) as lite,
-        open_client(second.url) as random,
-    ):
+    settings = ({**shared, "EDGESAM_MODELS": LITE}, {**shared, "EDGESAM_MODEL_DIR": str(artifact)})
+    with two_replicas(*settings) as (lite, random):
         image_id = upload(random, data)["image_id"]
         variant = random.post("/embed?levels=full", content=data).json()
         assert clicked(random, image_id).status_code == 200

@@ -8,6 +8,7 @@ import pytest
 from support.cache_values import parts_of_maps
 from support.noise_images import noise_file
 from support.redis_server import RedisServer, wait_until
+from support.replica_clients import Clients, two_replicas
 from support.service_client import Scrape, assert_problem, embed, open_client, point, segment
 from support.service_process import ServiceProcess
 
@@ -33,8 +34,6 @@ SHARED = {
     "EDGESAM_MASK_STORE_TIMEOUT_S": "5",
 }
 
-Clients = tuple[httpx.Client, httpx.Client]
-
 
 @pytest.fixture(scope="module")
 def shared(edgetam_artifact: Path, redis_server: RedisServer) -> dict[str, str]:
@@ -45,24 +44,16 @@ def shared(edgetam_artifact: Path, redis_server: RedisServer) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def replicas(shared) -> Iterator[Clients]:
     """Clients of two replicas that embed and segment."""
-    yield from two_replicas(shared, shared)
+    with two_replicas(shared, shared) as clients:
+        yield clients
 
 
 @pytest.fixture(scope="module")
 def roles(shared) -> Iterator[Clients]:
     """Clients of a replica that only embeds and of one that only segments and keeps nothing in memory."""
     segmenting = {"EDGESAM_ROLE": "segment", "EDGESAM_MEMORY_CACHE_BYTES": "0"}
-    yield from two_replicas({**shared, "EDGESAM_ROLE": "embed"}, {**shared, **segmenting})
-
-
-def two_replicas(first: dict[str, str], second: dict[str, str]) -> Iterator[Clients]:
-    with (
-        ServiceProcess(first) as one,
-        ServiceProcess(second) as other,
-        open_client(one.url) as one_client,
-        open_client(other.url) as other_client,
-    ):
-        yield one_client, other_client
+    with two_replicas({**shared, "EDGESAM_ROLE": "embed"}, {**shared, **segmenting}) as clients:
+        yield clients
 
 
 def key_of(redis_server: RedisServer, image_id: str) -> bytes:
