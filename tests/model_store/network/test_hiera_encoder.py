@@ -37,7 +37,8 @@ EVERY_SIZE = [
     pytest.param("sam2.1-tiny", "committed", marks=pytest.mark.slow),
     *(pytest.param(name, "full", marks=[pytest.mark.fixtures, pytest.mark.large]) for name in LARGER),
 ]
-TINY_IN_FULL = pytest.param("sam2.1-tiny", "full", marks=[pytest.mark.fixtures, pytest.mark.slow])
+# The committed arrays of tiny are a part of these; `make test` compares with them.
+TINY_IN_FULL = pytest.param("sam2.1-tiny", "full", marks=[pytest.mark.fixtures, pytest.mark.large])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
