@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.reference_file import ReferenceFile
 from support.reference_weights import uniform
 from support.sam2_weights import SAM2_COMMITTED, SAM2_FULL, sam2_file
 
@@ -42,17 +42,8 @@ class Case:
     expected: Mapping[str, np.ndarray]
 
 
-class SAM2Reference:
+class SAM2Reference(ReferenceFile):
     """The reference arrays of one model, read on first use."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @cached_property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """All arrays by name."""
-        with np.load(self._path) as arrays:
-            return dict(arrays)
 
     @cached_property
     def maps(self) -> Mapping[str, np.ndarray]:
@@ -62,19 +53,7 @@ class SAM2Reference:
     def cases(self) -> Iterator[Case]:
         """Return the cases of the decoder."""
         for name in map(str, self.arrays["case_names"]):
-            yield Case(name, self._of(f"case/{name}"))
-
-    def calls(self) -> tuple[str, ...]:
-        """Return the names of the predictor's calls."""
-        return tuple(call for call in CALLS if f"predict/{call}/scores" in self.arrays)
-
-    def call(self, name: str) -> Mapping[str, np.ndarray]:
-        """Return the arguments and the outputs of a call of the predictor, by name."""
-        return self._of(f"predict/{name}")
-
-    def _of(self, group: str) -> dict[str, np.ndarray]:
-        prefix = f"{group}/"
-        return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
+            yield Case(name, self.group(f"case/{name}"))
 
 
 def open_sam2(name: str, part: str) -> SAM2Reference:
@@ -88,7 +67,7 @@ def open_sam2(name: str, part: str) -> SAM2Reference:
     folder = SAM2_COMMITTED if part == "committed" else SAM2_FULL
     for suffix in (".npz", "_encoder.npz"):
         if (path := folder / sam2_file(name, suffix)).is_file():
-            return SAM2Reference(path)
+            return SAM2Reference(path, CALLS)
     assert part == "full", f"no committed arrays of {name}"
     pytest.skip("the full conformance fixtures are not beside the repository")
 

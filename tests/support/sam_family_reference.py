@@ -7,13 +7,12 @@ Their exact embeddings are restored from our own, see `official_reference.float1
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.official_reference import float16_with_parity
+from support.reference_file import ReferenceFile
 from support.sam_family_weights import FAMILY_COMMITTED, FAMILY_FULL, family_file
 
 from service.sam.prompts import Prompt
@@ -42,17 +41,8 @@ class Case:
     expected: Mapping[str, np.ndarray]
 
 
-class FamilyReference:
+class FamilyReference(ReferenceFile):
     """The reference arrays of one architecture, read on first use."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @cached_property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """All arrays by name."""
-        with np.load(self._path) as arrays:
-            return dict(arrays)
 
     @property
     def has_embedding(self) -> bool:
@@ -73,19 +63,7 @@ class FamilyReference:
     def cases(self) -> Iterator[Case]:
         """Return the cases of the decoder."""
         for name in map(str, self.arrays["case_names"]):
-            yield Case(name, list(_prompts(self._of(name))), self._of(name))
-
-    def calls(self) -> tuple[str, ...]:
-        """Return the names of the predictor's calls."""
-        return tuple(call for call in CALLS if f"predict/{call}/scores" in self.arrays)
-
-    def call(self, name: str) -> Mapping[str, np.ndarray]:
-        """Return the arguments and the outputs of a call of the predictor, by name."""
-        return self._of(f"predict/{name}")
-
-    def _of(self, group: str) -> dict[str, np.ndarray]:
-        prefix = f"{group}/"
-        return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
+            yield Case(name, list(_prompts(self.group(name))), self.group(name))
 
 
 def open_family(name: str, part: str) -> FamilyReference:
@@ -98,7 +76,7 @@ def open_family(name: str, part: str) -> FamilyReference:
     path = (FAMILY_COMMITTED if part == "committed" else FAMILY_FULL) / family_file(name)
     if part == "full" and not path.is_file():
         pytest.skip("the full conformance fixtures are not beside the repository")
-    return FamilyReference(path)
+    return FamilyReference(path, CALLS)
 
 
 def family_image_file() -> bytes:
