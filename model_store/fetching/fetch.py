@@ -3,7 +3,6 @@
 The file gets its final name only after its SHA-256 was checked.
 """
 
-import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import httpx
 
 from model_store.catalogue.entries import file_sha256
 from model_store.errors import ModelStoreError, UsageError
+from model_store.fetching.mirrors import MirrorError, refuse_redirect, shown_url, url_problem
 from model_store.fetching.partial_download import PartialDownload, open_partial_download
 
 OnProgress = Callable[[int, int | None], None]
@@ -121,28 +121,6 @@ def fetch(
         _try_mirrors(transfer, list(urls), destination.name, on_notice)
         partial.finish()
     return destination
-
-
-def mirrored(urls: tuple[str, ...], mirror: str) -> tuple[str, ...]:
-    """Return the addresses of the same files at a mirror, which has them under the same paths.
-
-    Args:
-        urls: Official addresses.
-        mirror: Base address that replaces scheme and host, for instance `https://mirror.example/models`.
-    """
-    return tuple(mirror.rstrip("/") + httpx.URL(url).path for url in urls)
-
-
-def shown_url(url: httpx.URL | str) -> str:
-    """Return the URL without credentials, query or fragment, which may be secrets that no log may contain."""
-    try:
-        return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
-    except httpx.InvalidURL:
-        return "the given URL"
-
-
-class MirrorError(Exception):
-    """The mirror does not have the file; another attempt is useless."""
 
 
 class _OtherFileError(MirrorError):
@@ -298,51 +276,6 @@ class _Transfer:
         reason = f"wrong SHA-256: expected {self.sha256}, got {actual}; the file was removed"
         # The first bytes may be of another mirror: only a complete transfer shows that this mirror is wrong.
         raise _InterruptedError(reason) if resumed else _OtherFileError(reason)
-
-
-def url_problem(url: httpx.URL | str) -> str | None:
-    """Return the reason why a URL is not allowed, or None: https everywhere, http only to this machine."""
-    try:
-        parsed = httpx.URL(url)
-        host = parsed.host
-    except (httpx.InvalidURL, UnicodeError) as error:  # the second one from a host that is no IDNA name
-        return f"not a URL ({error})"
-    if host and (parsed.scheme == "https" or (parsed.scheme == "http" and _is_loopback(host))):
-        return None
-    return "only https is allowed, and http to this machine"
-
-
-def refuse_redirect(response: httpx.Response) -> None:
-    """Check where a redirect leads, before httpx follows it. From outside, it may not lead into this network."""
-    if not response.has_redirect_location:
-        return
-    try:
-        target = response.url.join(response.headers["Location"])
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise MirrorError(f"redirected to something that is not a URL ({error})") from error
-    problem = url_problem(target)
-    if problem is None and _is_private(target.host) and not _is_private(response.url.host):
-        problem = "an address inside this network"
-    if problem is not None:
-        raise MirrorError(f"redirected to {shown_url(target)}: {problem}")
-    if isinstance(response.stream, httpx.SyncByteStream):  # httpx would read a body of any length into memory
-        response.stream.close()
-    response.stream = httpx.ByteStream(b"")
-
-
-def _is_private(host: str) -> bool:
-    """Return whether a host is this machine, or an address that is not of the public internet."""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _error_text(error: Exception) -> str:

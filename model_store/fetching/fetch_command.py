@@ -149,13 +149,14 @@ def download(model: PublishedModel, models_dir: Path, source: Source) -> Path:
             a file from elsewhere.
     """
     from model_store.fetching import fetch as downloads  # noqa: PLC0415 - the other commands need no httpx
+    from model_store.fetching import mirrors  # noqa: PLC0415 - the same
 
     sha256 = _expected_sha256(model, source)
     is_published_file = sha256 == model.sha256
     if not is_published_file and model.sha256 is not None:
         terminal.print_note(f"--sha256 replaces the catalogue's SHA-256 of {model.name}. Origin of that one: "
                             f"{model.sha256_source}")  # fmt: skip
-    urls = source.urls or (downloads.mirrored(model.urls, source.mirror) if source.mirror else model.urls)
+    urls = source.urls or (mirrors.mirrored(model.urls, source.mirror) if source.mirror else model.urls)
     try:
         with terminal.download_bar(model.file_name) as on_progress:
             return downloads.fetch(

@@ -10,15 +10,8 @@ from typing import Final
 import httpx
 
 from model_store.errors import ModelStoreError, UsageError
-from model_store.fetching.fetch import (
-    FetchError,
-    Limits,
-    MirrorError,
-    mirrored,
-    refuse_redirect,
-    shown_url,
-    url_problem,
-)
+from model_store.fetching.fetch import FetchError, Limits
+from model_store.fetching.mirrors import MirrorError, mirrored, refuse_redirect, shown_url, url_problem
 from model_store.scores.published import ScoredImage
 from service.errors import ServiceError
 from service.process import configure_image_libraries

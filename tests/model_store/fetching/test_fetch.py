@@ -13,7 +13,8 @@ import pytest
 from support.file_server import FileServer, Reply
 
 from model_store.errors import UsageError
-from model_store.fetching.fetch import FetchError, Limits, fetch, refuse_redirect, shown_url
+from model_store.fetching.fetch import FetchError, Limits, fetch
+from model_store.fetching.mirrors import refuse_redirect, shown_url
 from model_store.fetching.partial_download import DownloadInUseError, open_partial_download
 
 DATA = random.Random(0).randbytes(300_000)
