@@ -83,7 +83,7 @@ def fetch(
         limits: Timeouts and numbers of attempts; None for the defaults.
         on_progress: Callback that receives (bytes received, bytes in all) after every chunk. The second one is None
             while the length is not known.
-        on_notice: Callback that receives a sentence when a mirror fails.
+        on_notice: Callback that receives a sentence when a mirror fails and another attempt or mirror follows.
 
     Returns:
         The destination.
@@ -135,10 +135,13 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
     """Complete the partial download from the first mirror that can; raise FetchError when none can."""
     reasons: dict[str, str] = {}
     is_other_file = False
-    for round_number in range(transfer.limits.rounds):
-        if round_number:
-            time.sleep(transfer.limits.backoff_s * 2 ** (round_number - 1))
-        for url in tuple(urls):
+    rounds = transfer.limits.rounds
+    for round_number in range(1, rounds + 1):
+        if round_number > 1:
+            time.sleep(transfer.limits.backoff_s * 2 ** (round_number - 2))
+        pending = tuple(urls)
+        for url in pending:
+            notice = ""
             try:
                 transfer.run(url)
             except MirrorError as error:
@@ -147,10 +150,13 @@ def _try_mirrors(transfer: "_Transfer", urls: list[str], name: str, on_notice: O
                 is_other_file |= isinstance(error, _OtherFileError)
             except _InterruptedError as error:
                 reasons[url] = str(error)
+                if round_number < rounds:
+                    notice = f"; attempt {round_number + 1} of {rounds} follows"
             else:
                 return
-            if urls:  # the error below names the reason of the last one
-                on_notice(f"{shown_url(url)}: {reasons[url]}")
+            is_last = url == pending[-1] and (round_number == rounds or not urls)
+            if not is_last:  # the error below names the reason
+                on_notice(f"{shown_url(url)}: {reasons[url]}{notice}")
         if not urls:
             break
     tried = "; ".join(f"{shown_url(url)}: {reason}" for url, reason in reasons.items())

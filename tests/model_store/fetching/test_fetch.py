@@ -89,7 +89,7 @@ def test_a_connection_that_breaks_again_and_again_still_brings_the_file(tmp_path
 
     assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=100000-", "bytes=200000-"]
     assert (tmp_path / "m.pth").read_bytes() == DATA
-    assert len(notices) == 2
+    assert [notice.rpartition("; ")[2] for notice in notices] == ["attempt 2 of 3 follows", "attempt 3 of 3 follows"]
 
 
 def test_the_second_mirror_is_used_when_the_first_has_no_such_file(tmp_path):
@@ -111,10 +111,18 @@ def test_the_second_mirror_continues_what_the_first_began(tmp_path):
 
 def test_a_server_error_is_tried_again_and_a_missing_file_is_not(tmp_path):
     limits = Limits(rounds=3, backoff_s=0.0)
-    with FileServer(broken=Reply(status=500)) as server, pytest.raises(FetchError) as caught:
-        fetch_data([server.url("broken"), server.url("absent")], tmp_path / "m.pth", limits=limits)
+    notices = []
+    with FileServer(broken=Reply(status=500)) as server:
+        broken, absent = server.url("broken"), server.url("absent")
+        with pytest.raises(FetchError) as caught:
+            fetch_data([broken, absent], tmp_path / "m.pth", limits=limits, on_notice=notices.append)
 
     assert [request.path for request in server.requests] == ["broken", "absent", "broken", "broken"]
+    assert notices == [
+        f"{broken}: the server responded with 500; attempt 2 of 3 follows",
+        f"{absent}: the server responded with 404",
+        f"{broken}: the server responded with 500; attempt 3 of 3 follows",
+    ]
     assert "500" in str(caught.value)
     assert "404" in str(caught.value)
 
