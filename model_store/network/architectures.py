@@ -8,15 +8,15 @@ from functools import partial
 
 from model_store.architectures import UnknownArchitectureError
 from model_store.hiera_shape import HIERA_SHAPES
-from model_store.network.encoders.edgetam_encoder import EdgeTAMEncoder
-from model_store.network.encoders.efficientvit_encoder import SIZES as EFFICIENTVIT_SIZES
-from model_store.network.encoders.efficientvit_encoder import EfficientViTEncoder
-from model_store.network.encoders.hiera_encoder import HieraEncoder
+from model_store.network.encoders.efficientvit.encoder import SIZES as EFFICIENTVIT_SIZES
+from model_store.network.encoders.efficientvit.encoder import EfficientViTEncoder
+from model_store.network.encoders.hiera.encoder import HieraEncoder
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.lite_encoder import LiteEncoder
-from model_store.network.encoders.repvit_encoder import RepViTEncoder
-from model_store.network.encoders.repvit_sam_encoder import RepViTSAMEncoder
-from model_store.network.encoders.tiny_vit_encoder import TinyViTEncoder
+from model_store.network.encoders.repvit.edgetam_encoder import EdgeTAMEncoder
+from model_store.network.encoders.repvit.encoder import RepViTEncoder
+from model_store.network.encoders.repvit.repvit_sam_encoder import RepViTSAMEncoder
+from model_store.network.encoders.tiny_vit.encoder import TinyViTEncoder
 from model_store.network.encoders.vit_encoder import ViTEncoder
 from model_store.vit_shape import VIT_B, VIT_H, VIT_L
 

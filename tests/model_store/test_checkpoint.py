@@ -12,7 +12,7 @@ from model_store.checkpoint import (
     save_checkpoint,
     seeded_model,
 )
-from model_store.network.encoders.repvit_encoder import RepViTEncoder
+from model_store.network.encoders.repvit.encoder import RepViTEncoder
 from model_store.network.granularity_module import granularity_module
 from model_store.network.model import build_model
 

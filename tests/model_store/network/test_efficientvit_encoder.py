@@ -15,8 +15,8 @@ from support.sam_family_weights import FAMILY_COMMITTED, shapes, state_dict
 from support.traced_graph import write_traced
 
 from model_store.checkpoint import CheckpointError, model_from_state_dict
-from model_store.network.encoders.efficientvit import LinearAttention
-from model_store.network.encoders.efficientvit_encoder import SIZES, EfficientViTEncoder
+from model_store.network.encoders.efficientvit.blocks import LinearAttention
+from model_store.network.encoders.efficientvit.encoder import SIZES, EfficientViTEncoder
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel, build_model
 from model_store.network.resampling import enlarge

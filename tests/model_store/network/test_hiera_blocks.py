@@ -16,9 +16,9 @@ from support.traced_graph import session_nodes, write_traced
 from torch.nn import functional
 
 from model_store.hiera_shape import HieraShape
-from model_store.network.encoders.hiera import QUERIES
-from model_store.network.encoders.hiera_encoder import HieraEncoder
-from model_store.network.encoders.hiera_order import TokenOrder
+from model_store.network.encoders.hiera.blocks import QUERIES
+from model_store.network.encoders.hiera.encoder import HieraEncoder
+from model_store.network.encoders.hiera.order import TokenOrder
 from model_store.network.encoders.image_encoder import UnsupportedByEncoderError
 
 TOLERANCE = 2e-5

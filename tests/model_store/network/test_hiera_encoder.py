@@ -20,7 +20,7 @@ from torch.nn import functional
 from model_store.checkpoint_files.sam2_names import official_name, our_name
 from model_store.hiera_shape import HIERA_SHAPES
 from model_store.network.architectures import build_encoder
-from model_store.network.encoders.hiera_encoder import HieraEncoder
+from model_store.network.encoders.hiera.encoder import HieraEncoder
 from model_store.network.frames import frame
 from model_store.network.model import build_model
 

@@ -14,8 +14,8 @@ from support.traced_graph import session_nodes, write_traced
 from torch import nn
 
 from model_store.checkpoint import CheckpointError, model_from_state_dict
-from model_store.network.encoders.repvit import NormedRepDepthwise, SqueezeExcite
-from model_store.network.encoders.repvit_sam_encoder import RepViTSAMEncoder
+from model_store.network.encoders.repvit.blocks import NormedRepDepthwise, SqueezeExcite
+from model_store.network.encoders.repvit.repvit_sam_encoder import RepViTSAMEncoder
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel, build_model
 

@@ -8,7 +8,7 @@ from support.traced_graph import write_traced
 from torch.nn import functional
 
 from model_store.export.onnx_session import open_graph
-from model_store.network.encoders.repvit_encoder import ProjectAndDouble
+from model_store.network.encoders.repvit.encoder import ProjectAndDouble
 from model_store.network.resampling import enlarge, enlarging_matrix
 
 MODES = ("bicubic", "bilinear")

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from model_store.checkpoint import CheckpointError, model_from_state_dict
-from model_store.network.encoders.tiny_vit import WindowAttention
-from model_store.network.encoders.tiny_vit_encoder import TinyViTEncoder
+from model_store.network.encoders.tiny_vit.blocks import WindowAttention
+from model_store.network.encoders.tiny_vit.encoder import TinyViTEncoder
 from model_store.network.frames import frame
 from model_store.network.model import build_model
 

@@ -18,7 +18,8 @@ from model_store.export.artifact import export_model
 from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
 from model_store.export.model_info import ModelInfo
 from model_store.export.served_graphs import OPSET
-from model_store.network.encoders import efficientvit_encoder, repvit_encoder
+from model_store.network.encoders.efficientvit import encoder as efficientvit_encoder
+from model_store.network.encoders.repvit import encoder as repvit_encoder
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel
 

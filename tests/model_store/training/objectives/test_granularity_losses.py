@@ -6,7 +6,7 @@ import torch
 from support.official_reference import COMMITTED
 
 from model_store.network.anchors import ANCHORS, anchor_boxes, anchor_positions, anchor_shapes, anchors_of, decode_boxes
-from model_store.network.encoders.repvit_encoder import RepViTEncoder
+from model_store.network.encoders.repvit.encoder import RepViTEncoder
 from model_store.network.granularity_module import granularity_module
 from model_store.training.initial import initial_model
 from model_store.training.objectives.granularity_losses import assign, box_iou, box_losses

@@ -8,7 +8,7 @@ Source: docs/explanation/sam2.md, section "Encoders".
 
 from torch import Tensor, nn
 
-from model_store.network.encoders.repvit import Block, DownsamplingBlock, stem
+from model_store.network.encoders.repvit.blocks import Block, DownsamplingBlock, stem
 from model_store.network.encoders.sam2_neck import SAM2Encoder
 
 CHANNELS = (48, 96, 192, 384)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from model_store.hiera_shape import PATCH, HieraShape
-from model_store.network.encoders.hiera import HieraBlock
-from model_store.network.encoders.hiera_order import stage_orders
+from model_store.network.encoders.hiera.blocks import HieraBlock
+from model_store.network.encoders.hiera.order import stage_orders
 from model_store.network.encoders.image_encoder import UnsupportedByEncoderError
 from model_store.network.encoders.sam2_neck import SAM2Encoder
 from model_store.network.resampling import enlarge

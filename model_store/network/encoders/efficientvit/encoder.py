@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from model_store.network.encoders.efficientvit import (
+from model_store.network.encoders.efficientvit.blocks import (
     AttentionBlock,
     Branch,
     Conv,

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.neck import neck
-from model_store.network.encoders.tiny_vit import Downsampling, InvertedBottleneck, TransformerBlock, patch_embedding
+from model_store.network.encoders.tiny_vit.blocks import (
+    Downsampling,
+    InvertedBottleneck,
+    TransformerBlock,
+    patch_embedding,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_store.hiera_shape import EXPANSION, HieraBlockShape
-from model_store.network.encoders.hiera_order import TokenOrder
+from model_store.network.encoders.hiera.order import TokenOrder
 
 NORM_EPSILON = 1e-6  # nn.LayerNorm's default is 1e-5; the maps would differ by 5e-4
 # Queries of a global block at a time. The scores of all 4096 queries would be 268 MB for Hiera-T and S, 537 MB for B+

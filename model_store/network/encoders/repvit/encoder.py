@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder, UpsampleMode
 from model_store.network.encoders.neck import neck
-from model_store.network.encoders.repvit import Block, DownsamplingBlock, stem
+from model_store.network.encoders.repvit.blocks import Block, DownsamplingBlock, stem
 from model_store.network.resampling import enlarge
 
 # (channels, which of its blocks have squeeze-excite); a downsampling block stands before each stage but the first.

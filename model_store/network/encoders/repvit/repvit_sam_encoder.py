@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model_store.network.encoders.image_encoder import ImageEncoder
 from model_store.network.encoders.neck import neck
-from model_store.network.encoders.repvit import Block, DownsamplingBlock, NormedRepDepthwise, stem
+from model_store.network.encoders.repvit.blocks import Block, DownsamplingBlock, NormedRepDepthwise, stem
 
 
 @dataclass(frozen=True, slots=True)

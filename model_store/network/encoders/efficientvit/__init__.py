@@ -1,0 +1,1 @@
+"""EfficientViT, the image encoders of EfficientViT-SAM."""

@@ -1,0 +1,1 @@
+"""Hiera, the image encoders of SAM 2.1."""

@@ -1,0 +1,1 @@
+"""RepViT, the image encoders of EdgeSAM, EdgeTAM and RepViT-SAM."""

@@ -1,0 +1,1 @@
+"""TinyViT, the image encoder of MobileSAM and TinySAM."""
