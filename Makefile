@@ -49,9 +49,10 @@ js-client:  ## pack the JavaScript client with its types into dist/; needs npm
 	cd build/js-client && npm pkg set version="$(VERSION)" && npm install --silent --no-audit --no-fund && \
 		npm pack --silent --pack-destination "$(CURDIR)/dist"
 
+# Each worker takes 3 GB and keeps services of half a GB each: three workers fill 24 GB.
 test: $(VENV)/.dev  ## install what the tests need and run all of them (a redis-server must be on the PATH)
 	@status=0; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not large" || status=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not large" || status=1; \
 	echo "Tests that depend on timing, one after the other"; \
 	$(BIN)/python -m pytest -m "alone and not large" || status=1; \
 	exit $$status
@@ -64,7 +65,7 @@ FAST_TESTS := tests/sam tests/native tests/cache tests/inference tests/server te
 test-fast: $(VENV)/.dev  ## the subset to run every few minutes: arrays, C code, cache, scheduling, documents; about a minute
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone and not slow and not large and not fixtures" $(FAST_TESTS)
 
-models-test: $(VENV)/.dev  ## the tests of large models, one after the other: half an hour, 8 GB of memory
+models-test: $(VENV)/.dev  ## the tests of large models, one after the other: about an hour, 8 GB of memory
 	$(BIN)/python -m pytest -m large
 
 ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and dashboards with their tools; installs these as root

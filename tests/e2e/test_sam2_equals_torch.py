@@ -35,8 +35,11 @@ SCORE_TOLERANCE = 2e-3
 DECODERS = ("native", "onnx")
 START_S = 300.0  # models of gigabytes on a busy machine
 NAMES = [
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("edgetam", "sam2.1-tiny")),
-    *(pytest.param(name, marks=pytest.mark.large) for name in ("sam2.1-small", "sam2.1-base-plus", "sam2.1-large")),
+    pytest.param("edgetam", marks=pytest.mark.slow),
+    *(
+        pytest.param(name, marks=pytest.mark.large)
+        for name in ("sam2.1-tiny", "sam2.1-small", "sam2.1-base-plus", "sam2.1-large")
+    ),
 ]
 
 
