@@ -138,14 +138,17 @@ def test_a_slow_upload_does_not_count_against_the_objective_of_clicks(tools, nex
         slow.start(CVAT, *headers)
         wait_for_in_flight(tools, CVAT)
         slow.send(content[:100])
-        tools.get("/models")  # as long as the body is incomplete, the click waits
+        began = perf_counter()
+        for _ in range(20):
+            tools.get("/models")  # as long as the body is incomplete, the click waits
         sent = perf_counter()
         slow.send(content[100:])
         assert slow.response().status_code == 200
         answered_s = perf_counter() - sent
 
     counted_s = Scrape(tools).value("edgesam_objective_duration_seconds_sum", objective="clicks") - before
-    assert counted_s <= answered_s
+    # The service may still count for a moment after its answer, but not the time of the upload.
+    assert counted_s < answered_s + (sent - began) / 2
 
 
 def test_a_tool_holds_the_permit_of_an_upload(artifact):

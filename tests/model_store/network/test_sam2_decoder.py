@@ -12,7 +12,8 @@ from model_store.network.model import PromptableModel, build_model
 
 LOGITS_TOLERANCE = 5e-5
 SCORE_TOLERANCE = 1e-5
-SPARSE_TOLERANCE = 1e-6
+# Sines of arguments up to 20, whose product torch may round in another order: up to 2e-6 was seen.
+SPARSE_TOLERANCE = 4e-6
 EVERY_MODEL = [("committed", name) for name in COMMITTED_NAMES] + [
     pytest.param("full", name, marks=pytest.mark.fixtures) for name in DECODER_NAMES
 ]
