@@ -28,8 +28,8 @@ def read_model_files(directory: Path, manifest: Manifest) -> Mapping[str, ModelF
         manifest: Manifest of the artifact.
 
     Returns:
-        Files by part: `prepare`, `decoder`, and `parameters` where the graph of the decoder refers to them. None for a
-        model whose decoder does not run in a browser.
+        Files by part: `prepare`, `decoder`, and `parameters` where the graph of the decoder refers to them. Empty for
+        a model whose decoder does not run in a browser.
     """
     if not manifest.decodes_in_browsers:
         return {}

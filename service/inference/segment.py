@@ -200,7 +200,7 @@ class Segmenter:
         prompts = [builder.prompts[i] for i in chunk]
         masked = None
         if prompts[0].mask_logits is not None:
-            masked = MaskStates(partial(self._prepare_masks, state.embedding, prompts, timings))
+            masked = MaskStates(partial(self._prepare_masks, state, prompts, timings))
         item = DecodeItem(
             self._runtime,
             masked or state.arrays,
@@ -215,11 +215,11 @@ class Segmenter:
         timings.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
         return done.result
 
-    def _prepare_masks(self, embedding: ImageEmbedding, prompts: Sequence[Prompt], timings: Timings) -> StateArrays:
+    def _prepare_masks(self, state: ImageState, prompts: Sequence[Prompt], timings: Timings) -> StateArrays:
         """Prepare the image state of each prompt with a mask. Blocking."""
         mask_logits = np.stack([as_float32(prompt.mask_logits) for prompt in prompts if prompt.mask_logits is not None])
         with timings.measure("prepare"):
-            return self._runtime.prepare_masks(embedding, mask_logits)
+            return self._runtime.prepare_masks(state, mask_logits)
 
 
 def _with_mask(index: int, prompt: Prompt, mask: EncodedMask, frame: Frame) -> Prompt:

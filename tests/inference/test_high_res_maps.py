@@ -173,10 +173,11 @@ def test_states_of_mask_prompts_have_the_maps_of_the_image(small_onnx, native):
     embedding, masks = random_embedding(), np.stack([np.full((256, 256), value, np.float32) for value in (1, -2)])
 
     for decoder in (small_onnx, native):
-        plain, masked = decoder.prepare(embedding), decoder.prepare_masks(embedding, masks)
+        plain = decoder.prepare(embedding)
+        masked = decoder.prepare_masks(ImageState(embedding, plain), masks)
         assert masked.keys.shape == (2, 4096, 256)
-        assert_array_equal(masked.high_res_s1, plain.high_res_s1)
-        assert_array_equal(masked.high_res_s0, plain.high_res_s0)
+        assert masked.high_res_s1 is plain.high_res_s1
+        assert masked.high_res_s0 is plain.high_res_s0
 
 
 def test_the_native_decoder_reads_the_arrays_of_the_embedding_in_place(native):

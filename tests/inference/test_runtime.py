@@ -138,12 +138,12 @@ def test_one_state_for_all_prompts_equals_one_state_each(runtime):
 
 
 def test_states_of_several_masks_are_those_of_each_mask(runtime):
-    embedding, masks = random_embedding(), random_masks(3)
+    state, masks = runtime.prepare(random_embedding()), random_masks(3)
 
-    states = runtime.prepare_masks(embedding, masks)
+    states = runtime.prepare_masks(state, masks)
 
     for name in STATE_NAMES:
-        alone = getattr(runtime.prepare_masks(embedding, masks[1:2]), name)
+        alone = getattr(runtime.prepare_masks(state, masks[1:2]), name)
         assert_allclose(getattr(states, name)[1:2], alone, rtol=0, atol=TOLERANCE)
 
 
@@ -166,8 +166,9 @@ def test_the_native_decoder_and_the_graphs_agree(artifact):
 def test_a_mask_prompt_changes_the_answer(runtime):
     embedding, (points, labels) = random_embedding(), prompts_of_several_lengths()[0]
 
-    without = runtime.decode(runtime.prepare(embedding).arrays, points, labels)
-    refined = runtime.decode(runtime.prepare_masks(embedding, random_masks(1)), points, labels)
+    state = runtime.prepare(embedding)
+    without = runtime.decode(state.arrays, points, labels)
+    refined = runtime.decode(runtime.prepare_masks(state, random_masks(1)), points, labels)
 
     assert np.abs(without.mask_logits - refined.mask_logits).max() > 0.1
 

@@ -29,6 +29,7 @@ from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segmentation_builder import Renderer
 from service.inference.served_models import ServedModel, ServedModels
+from service.manifest import DEFAULT_ENCODER
 from service.sam.logits import decode_logits
 from service.sam.prompts import Prompt
 
@@ -141,9 +142,9 @@ def _check_granularity(asked: SegmentRequest, model: ServedModel) -> None:
     manifest = model.manifest
     if asked.granularity == "auto" and manifest.granularity is None:
         remedy = (
-            f"No such module exists for {manifest.architecture}."
-            if manifest.has_high_res
-            else "The operator of the service can serve a model that was exported with --granularity."
+            "The operator of the service can serve a model that was exported with --granularity."
+            if manifest.encoder == DEFAULT_ENCODER
+            else f"No such module exists for {manifest.architecture}."
         )
         message = (
             f"the served model {model.name} has no granularity module. Leave granularity out, or send a box with the "

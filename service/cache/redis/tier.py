@@ -66,7 +66,7 @@ class RedisCache(Generic[V]):
         executor: Executor,
         lookups: bool = True,
         on_use: Callable[[str], Awaitable[None]] | None = None,
-        transfers: "RedisClient | None" = None,
+        transfers: RedisClient | None = None,
     ) -> None:
         self.tier = "redis"
         self.ttl_s = ttl_s

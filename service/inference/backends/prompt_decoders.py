@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.backends.image_state import StateArrays
+from service.inference.backends.image_state import ImageState, StateArrays
 from service.inference.backends.onnx_graph import Array, Floats, Graph, Resources
 from service.inference.backends.providers import CPU, Backend, Selection, select_fastest
 from service.inference.backends.state_memory import StateMemory
@@ -48,8 +48,8 @@ class PromptDecoder(Protocol):
         """Return the state of an image without mask prompt, S = 1."""
         ...
 
-    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
-        """Return the state of an image under each of S mask prompts (S, 256, 256)."""
+    def prepare_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
+        """Return the state of an image under each of S mask prompts (S, 256, 256), with the maps of `state`."""
         ...
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
@@ -90,9 +90,9 @@ class OnnxPromptDecoder:
         no_mask = np.zeros((1, 256, 256), np.float32)
         return StateArrays(*self._prepare.run(embedding, no_mask, has_mask=False), *self._maps(embedding))
 
-    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+    def prepare_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
         """See `PromptDecoder`."""
-        return StateArrays(*self._prepare.run(embedding, mask_logits, has_mask=True), *self._maps(embedding))
+        return self._prepare.run_with_masks(state, mask_logits)
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:  # noqa: ARG002 - a session has threads of its own
         """See `PromptDecoder`."""
@@ -144,9 +144,9 @@ class NativePromptDecoder:
         arrays = self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
         return StateArrays(*arrays, *_own_maps(embedding))
 
-    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+    def prepare_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
         """See `PromptDecoder`."""
-        return StateArrays(*self._prepare.run(embedding, mask_logits, has_mask=True), *_own_maps(embedding))
+        return self._prepare.run_with_masks(state, mask_logits)
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
         """See `PromptDecoder`."""
@@ -218,6 +218,16 @@ class _PrepareGraph:
         }
         return self._graph.run(STATE_NAMES, feeds, resident=True)
 
+    def run_with_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
+        """Return the state of an image under each of S masks (S, 256, 256), with the maps that the image has already.
+
+        Args:
+            state: State of the image without mask.
+            mask_logits: Logits of the masks.
+        """
+        keys, keys0, queries0 = self.run(state.embedding, mask_logits, has_mask=True)
+        return StateArrays(keys, keys0, queries0, state.arrays.high_res_s1, state.arrays.high_res_s0)
+
 
 def _own_maps(embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, None]:
     return (None, None) if (maps := embedding.high_res) is None else (maps.s1, maps.s0)
@@ -225,8 +235,9 @@ def _own_maps(embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, No
 
 def _noise(*, has_high_res: bool) -> ImageEmbedding:
     random = np.random.default_rng(0)
-    tokens, s1, s0 = (random.normal(0.0, 0.3, shape).astype(np.float32) for shape in (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE))
-    return ImageEmbedding(tokens, (1024, 1024), high_res=HighResMaps(s1, s0) if has_high_res else None)
+    shapes = (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE) if has_high_res else (TOKENS_SHAPE,)
+    tokens, *maps = (random.normal(0.0, 0.3, shape).astype(np.float32) for shape in shapes)
+    return ImageEmbedding(tokens, (1024, 1024), high_res=HighResMaps(*maps) if maps else None)
 
 
 def _probe(decoder: PromptDecoder, embedding: ImageEmbedding, threads: int) -> Callable[[], Floats]:

@@ -140,10 +140,10 @@ class Runtime:
             return ImageState(embedding, StateArrays(_EMPTY, _EMPTY, _EMPTY))
         return ImageState(embedding, self._decoder.prepare(embedding))
 
-    def prepare_masks(self, embedding: ImageEmbedding, mask_logits: Floats) -> StateArrays:
+    def prepare_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
         """Return the state of an image under each of S low-resolution mask prompts (S, 256, 256)."""
         assert self._decoder is not None, _NO_DECODER
-        return self._decoder.prepare_masks(embedding, mask_logits)
+        return self._decoder.prepare_masks(state, mask_logits)
 
     def decode(
         self, state: StateArrays, points: Floats, labels: NDArray[np.int64], *, threads: int | None = None
@@ -165,7 +165,7 @@ class Runtime:
         if self._decoder is None:
             return
         state = self.prepare(embedding)
-        self.prepare_masks(state.embedding, np.zeros((1, 256, 256), np.float32))
+        self.prepare_masks(state, np.zeros((1, 256, 256), np.float32))
         self.decode(state.arrays, np.zeros((1, 2, 2), np.float32), np.full((1, 2), ABSENT, np.int64))
 
     def _first_embedding(self) -> ImageEmbedding:

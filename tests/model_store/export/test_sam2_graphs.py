@@ -292,9 +292,7 @@ def test_the_runtime_equals_torch(edgetam, decoder):
     for name, maps in (("high_res_s1", embedding.high_res.s1), ("high_res_s0", embedding.high_res.s0)):
         assert_allclose(maps, expected.maps[name][0], rtol=0, atol=1e-4)
     for row, prompt in enumerate(expected.prompts):
-        arrays = (
-            state.arrays if prompt.mask_logits is None else runtime.prepare_masks(embedding, prompt.mask_logits[None])
-        )
+        arrays = state.arrays if prompt.mask_logits is None else runtime.prepare_masks(state, prompt.mask_logits[None])
         given = point_inputs([prompt], ARCHITECTURES["edgetam"])
         found = runtime.decode(arrays, given["points"], given["labels"])
         logits = expected.mask_logits[row : row + 1]
