@@ -64,8 +64,8 @@ class EventStream(Response):
                 return
             except ServiceError as error:
                 last = self._failed(refuse(scope, error, self._metrics))
-            except Exception:
-                last = self._failed(unexpected_problem(scope))
+            except Exception as error:  # noqa: BLE001 - the status has been sent, so the last line reports the failure
+                last = self._failed(unexpected_problem(scope, error))
         await _send_body(send, last, is_last=True)
 
     async def _end_at_stop(self, scope: Scope, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The JSON of /segment/everything. Clients depend on the field names, which are those of SAM's generator and of COCO."""
+"""The JSON of /segment/everything. The field names are those of SAM's generator and of COCO."""
 
 from typing import Annotated, Final, Literal
 

@@ -132,14 +132,16 @@ def framework_problem(scope: Scope, status: int, detail: str, headers: Mapping[s
     return _answer(scope, Problem(status, code, title, detail, headers=headers or {}))
 
 
-def unexpected_problem(scope: Scope) -> Response:
-    """Log the exception that is handled now, a failure of our own code, and return the answer to its request.
+def unexpected_problem(scope: Scope, error: Exception) -> Response:
+    """Log a failure of our own code, and return the answer to its request, which does not show the failure.
 
     Args:
         scope: ASGI scope of the request, with the state that RequestMiddleware sets.
+        error: Unexpected exception.
     """
     request_id = scope["state"]["request_id"]
-    logger.exception("request failed", extra={"request_id": request_id, "route": scope["state"]["route"]})
+    logged = {"request_id": request_id, "route": scope["state"]["route"]}
+    logger.error("request failed", exc_info=error, extra=logged)
     detail = f"An unexpected error happened in the service. Report the id {request_id}: the log has the reason."
     return framework_problem(scope, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.errors import InvalidRequest
 from service.sam.embedding_bytes import CorruptValue
-from service.sam.everything.options import MAX_MASKS
 from service.sam.everything.found_mask import CropBox
-from service.sam.everything.record import RecordedResult, MaskRecord
+from service.sam.everything.options import MAX_MASKS
+from service.sam.everything.record import MaskRecord, RecordedResult
 from service.sam.rle import decode_counts
 from service.sam.transforms import Size
 
@@ -124,5 +124,5 @@ def _check(mask: MaskRecord, size: Size) -> None:
 
 def _check_box(box: CropBox, size: Size) -> None:
     x, y, width, height = box
-    if not (0 <= x and 0 <= y and 0 < width <= size[1] - x and 0 < height <= size[0] - y):
+    if not (x >= 0 and y >= 0 and 0 < width <= size[1] - x and 0 < height <= size[0] - y):
         raise CorruptValue("A crop box is not in the image.")

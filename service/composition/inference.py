@@ -8,6 +8,7 @@ from service.inference.model_batchers import (
     DecodeItem,
     EncodedFrame,
     EncodeItem,
+    GridItem,
     decode_batcher,
     encode_batcher,
     everything_batcher,
@@ -17,6 +18,7 @@ from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.process import available_cpus
+from service.sam.everything.selection import SelectedMasks
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -43,7 +45,7 @@ class Inference:
 
     encode_batcher: DynamicBatcher[EncodeItem, EncodedFrame]
     decode_batcher: DynamicBatcher[DecodeItem, Decoded]
-    everything_batcher: DynamicBatcher[DecodeItem, Decoded]
+    everything_batcher: DynamicBatcher[GridItem, SelectedMasks]
     prompt_executor: TimedExecutor
     upload_executor: TimedExecutor
     everything_executor: TimedExecutor

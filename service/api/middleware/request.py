@@ -156,8 +156,8 @@ class RequestMiddleware:
             return CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
             return await self._answer_at_shutdown(scope, receive, send, answer)
-        except Exception:
-            problem = unexpected_problem(scope)
+        except Exception as error:  # noqa: BLE001 - a failure of our own code ends one request and not the process
+            problem = unexpected_problem(scope, error)
             if answer.status == 0:
                 await problem(scope, receive, send)
         problem_status: int | None = scope["state"].get("problem_status")

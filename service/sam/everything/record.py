@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.sam.everything.found_mask import CropBox, EverythingMask
-from service.sam.masks import BinaryMask
+from service.sam.mask_runs import RunMask, draw_runs
 from service.sam.rle import decode_counts, encode_rle
 from service.sam.transforms import Size
 
@@ -66,21 +66,13 @@ def record_of(found: EverythingMask) -> MaskRecord:
     )
 
 
-def mask_of(record: MaskRecord, size: Size) -> BinaryMask:
-    """Return the pixels of a recorded mask. Only the columns of its box are drawn. Blocking.
+def mask_of(record: MaskRecord, size: Size) -> RunMask:
+    """Return a recorded mask. Blocking.
 
     Args:
         record: Record of the mask.
         size: Height and width of the image, pixels.
     """
-    height = size[0]
-    x, y, box_width, box_height = record.bbox
-    if not record.area:
-        return BinaryMask(size, 0, 0, np.zeros((0, 0), np.bool_))
-    # Every column before the box is outside of the mask, and every pixel behind it as well.
-    first, end = x * height, (x + box_width) * height
-    transitions = np.clip(np.cumsum(decode_counts(record.counts))[:-1], first, end)
-    lengths = np.diff(transitions, prepend=first, append=end)
-    values = np.arange(len(lengths)) % 2 == 1
-    columns = np.repeat(values, lengths).reshape(box_width, height)
-    return BinaryMask(size, x, y, np.ascontiguousarray(columns[:, y : y + box_height].T))
+    x, y, width, height = record.bbox
+    transitions = np.cumsum(decode_counts(record.counts))[:-1].astype(np.uint32)
+    return RunMask(size, transitions, record.area, (x, y, x + width, y + height), draw_runs)
