@@ -52,12 +52,9 @@ class EverythingRequest(RequestModel):
         ),
     ] = None
     points_per_side: Annotated[
-        int | None,
+        Annotated[int, Field(ge=1, le=MAX_POINTS_PER_SIDE, strict=True)] | None,
         _Whole,
         Field(
-            ge=1,
-            le=MAX_POINTS_PER_SIDE,
-            strict=True,
             description=f"Points of the grid along each side of the image: 16 makes 256 prompts.{_OF_THE_MODEL}",
         ),
     ] = None
@@ -85,14 +82,9 @@ class EverythingRequest(RequestModel):
         Field(description=f"IoU of boxes above which the worse of two masks is dropped.{_OF_THE_MODEL}"),
     ] = None
     min_mask_region_area: Annotated[
-        int | None,
+        Annotated[int, Field(ge=0, le=MAX_REGION_AREA, strict=True)] | None,
         _Whole,
-        Field(
-            ge=0,
-            le=MAX_REGION_AREA,
-            strict=True,
-            description=f"Holes and islands of fewer pixels are removed from a mask; 0 keeps them.{_OF_THE_MODEL}",
-        ),
+        Field(description=f"Holes and islands of fewer pixels are removed from a mask; 0 keeps them.{_OF_THE_MODEL}"),
     ] = None
     max_masks: Annotated[
         int,
