@@ -9,7 +9,6 @@ from panels import (
     GREEN,
     ORANGE,
     RED,
-    SOURCE,
     YELLOW,
     Json,
     heatmap,
@@ -22,21 +21,22 @@ from panels import (
     query,
     stat,
 )
+from variables import JOB, variables
 
 HTTP = "edgesam_http_request_duration_seconds"
 OBJECTIVE = "edgesam_objective_duration_seconds"
 STAGE = "edgesam_stage_duration_seconds"
-CLICK_S, EMBED_S = 0.15, 2.5
-AVAILABILITY, CLICKS, IMAGES = 0.999, 0.99, 0.95
+CLICK_S, EMBED_S, EVERYTHING_S = 0.15, 2.5, 10.0
+AVAILABILITY, CLICKS, IMAGES, EVERYTHING = 0.999, 0.99, 0.95, 0.95
 
 # Label matchers of the dashboard's variables. Results of recording rules only have the labels namespace and job.
-JOB = 'namespace=~"$namespace", job=~"$job"'
 REPLICA = f'{JOB}, instance=~"$instance"'
 REDIS = 'namespace=~"$namespace", job=~"edgesam-redis"'
 POD = 'namespace=~"$namespace", pod=~"(.+-)?edgesam.*"'
 OURS = 'route!~"/livez|/readyz|/healthz|/metrics|unmatched"'
 CLICK = f'objective="clicks", {REPLICA}'
 EMBED = f'objective="images", {REPLICA}'
+ALL_OBJECTS = f'objective="everything", {REPLICA}'
 FAILED = 'status=~"5..|0"'
 
 NOT_EVERYWHERE = "Needs {}, which is usual in a cluster. Without it the panel is empty. "
@@ -63,63 +63,13 @@ def board() -> Json:
     }
 
 
-def variables() -> list[Json]:
-    """Return the dashboard's variables. The model selects the replicas that serve it, which every panel then shows."""
-    chosen = {"type": "query", "datasource": SOURCE, "refresh": 2, "includeAll": True, "multi": True, "sort": 1}
-    everything = {"allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}}
-    return [
-        {
-            "name": "datasource",
-            "label": "Prometheus",
-            "type": "datasource",
-            "query": "prometheus",
-            "current": {"text": "", "value": ""},
-        },
-        {
-            "name": "namespace",
-            "label": "Namespace",
-            "query": "label_values(edgesam_model_info, namespace)",
-            **chosen,
-            **everything,
-        },
-        {
-            "name": "job",
-            "label": "Job",
-            "query": 'label_values(edgesam_model_info{namespace=~"$namespace"}, job)',
-            **chosen,
-            "current": {"text": ["All"], "value": ["$__all"]},
-        },
-        {
-            "name": "model",
-            "label": "Model",
-            "query": f"label_values(edgesam_model_info{{{JOB}}}, model)",
-            **chosen,
-            **everything,
-        },
-        {
-            "name": "instance",
-            "label": "Replica",
-            "query": f'label_values(edgesam_model_info{{{JOB}, model=~"$model"}}, instance)',
-            **chosen,
-            "current": {"text": ["All"], "value": ["$__all"]},
-        },
-        {
-            "name": "runbook",
-            "label": "Runbook",
-            "type": "constant",
-            "query": "docs/operations/runbook.md",
-            "description": "Address of docs/operations/runbook.md.",
-            "hide": 2,
-        },
-    ]
-
-
 def rows() -> list[tuple[str, list[Json]]]:
     """Return all rows, each with its title and its panels in reading order."""
     return [
         ("Objectives", objectives()),
         ("Requests", requests()),
         ("Latency", latency()),
+        ("Everything mode", everything()),
         ("Stages", stages()),
         ("Cache", cache()),
         ("Saturation", saturation()),
@@ -202,8 +152,31 @@ def latency() -> list[Json]:
     ]  # fmt: skip
 
 
+def everything() -> list[Json]:
+    """Return row 4: requests for all objects of an image."""
+    slow = (
+        f'sum(increase({OBJECTIVE}_bucket{{{ALL_OBJECTS}, le="{EVERYTHING_S}"}}[$__range]))'
+        f" / sum(increase({OBJECTIVE}_count{{{ALL_OBJECTS}}}[$__range]))"
+    )
+    masks = f"sum by (source) (rate(edgesam_everything_masks_total{{{REPLICA}}}[$__rate_interval]))"
+    return [
+        stat("Everything requests within 10 s", slow, least(EVERYTHING), width=4, decimals=2,
+             help="Share of successful POST /segment/everything in the shown range, without those answered from "
+             "Redis. The objective is 95 %.", alert="EdgesamEverythingLatencyBudgetBurn"),
+        lines("Everything latency", quantiles(OBJECTIVE, ALL_OBJECTS), width=7, unit="s",
+              steps=[(None, GREEN), (EVERYTHING_S, RED)], alert="EdgesamEverythingLatencyBudgetBurn",
+              help="Successful POST /segment/everything, without those from Redis. The line is the objective."),
+        lines("Prompts of everything mode per second", [
+            query(f"sum by (instance) (rate(edgesam_everything_prompts_total{{{REPLICA}}}[$__rate_interval]))",
+                  "{{instance}}")
+        ], width=6, unit="none", help="Decoded points of grids. They run at low priority, so other requests lower it."),
+        lines("Masks of everything mode per second", [query(masks, "{{source}}")], width=7, unit="none",
+              help="Masks in complete results. cached: the result came from Redis, without the decoder."),
+    ]  # fmt: skip
+
+
 def stages() -> list[Json]:
-    """Return row 4: durations of the stages of a request."""
+    """Return row 5: durations of the stages of a request."""
     rate_of = f"sum by (stage) (rate({STAGE}_{{}}{{{{{REPLICA}}}}}[$__rate_interval]))"
     busy = f'sum by (stage) (rate({STAGE}_sum{{stage!~"queue|wait", {REPLICA}}}[$__rate_interval]))'
     return [
@@ -222,7 +195,7 @@ def stages() -> list[Json]:
 
 
 def cache() -> list[Json]:
-    """Return row 5: hit ratios, evictions and memory of the cache tiers."""
+    """Return row 6: hit ratios, evictions and memory of the cache tiers."""
     lookups = "edgesam_cache_lookups_total"
     tiers = 'stage=~"cache_get|cache_put"'
     return [
@@ -265,7 +238,7 @@ def cache() -> list[Json]:
 
 
 def saturation() -> list[Json]:
-    """Return row 6: queues, processors, memory and GPUs."""
+    """Return row 7: queues, processors, memory and GPUs."""
     throttled, periods = (
         f"sum by (pod) (rate(container_cpu_cfs_{which}_total{{{POD}}}[$__rate_interval]))"
         for which in ("throttled_periods", "periods")
@@ -274,7 +247,7 @@ def saturation() -> list[Json]:
         lines("Requests in progress", [query(f"sum by (route) (edgesam_in_flight{{{OURS}, {REPLICA}}})", "{{route}}")],
               width=6, unit="none", help="The autoscaler follows this number."),
         lines("Queue length", [query(f"sum by (lane) (edgesam_queue_depth{{{REPLICA}}})", "{{lane}}")],
-              width=6, unit="none", help="Images that wait for the encoder, and prompts that wait for the decoder."),
+              width=6, unit="none", help="Images, prompts, and grids of everything mode that wait for their threads."),
         lines("Queue wait, p99", [
             query(f"histogram_quantile(0.99, sum by (lane, le) "
                   f"(rate(edgesam_queue_wait_seconds_bucket{{{REPLICA}}}[$__rate_interval])))", "{{lane}}")
@@ -308,7 +281,7 @@ def saturation() -> list[Json]:
 
 
 def fleet() -> list[Json]:
-    """Return row 7: replicas and the models that they serve."""
+    """Return row 8: replicas and the models that they serve."""
     return [
         stat("Replicas", f"sum(up{{{JOB}}})", [(None, RED), (1, YELLOW), (2, GREEN)], width=3, unit="none",
              help="Number of replicas that Prometheus can scrape.", alert="EdgesamTargetDown"),

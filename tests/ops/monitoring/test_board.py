@@ -192,6 +192,8 @@ def test_thresholds_of_the_dashboard_are_the_objectives_of_the_rules():
         ("Availability", 0.999, "> 1 * 0.001"),
         ("Prompts within 150 ms", 0.99, "> 1 * 0.01"),
         ("Uploads within 2.5 s", 0.95, "> 1 * 0.05"),
+        ("Everything latency", 10.0, None),
+        ("Everything requests within 10 s", 0.95, "> 1 * 0.05"),
     ):
         assert edge in lines[title]
         assert (budget or f'le="{edge}"') in rules

@@ -16,7 +16,7 @@ KEDA = K8S / "components" / "keda" / "scaled-object.yaml"
 # Dashboard and PrometheusRule are written from these files.
 FILES = (HPA, KEDA, K8S / "components" / "monitoring" / "rules.yaml", K8S / "components" / "monitoring" / "board.py")
 SELECTOR = re.compile(r'\broute(=~|=)"([^"]*)"')
-WORK = frozenset({"uploads", "prompt requests"})
+WORK = frozenset({"uploads", "prompt requests", "everything requests"})
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def policies(app):
 
 @pytest.fixture(scope="module")
 def work(policies):
-    """The routes that compute: their requests hold a permit of uploads or prompt requests."""
+    """The routes that compute: their requests hold a permit of uploads, prompts or everything mode."""
     return {route for (_, route), policy in policies.items() if policy.permit in WORK}
 
 
