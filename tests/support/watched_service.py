@@ -1,4 +1,4 @@
-"""Two replicas on one Redis, monitored by Prometheus, under a load of prompts, uploads, bad requests and bursts."""
+"""Two replicas on one Redis, monitored by Prometheus, under a load of all kinds of requests, good and bad."""
 
 import random
 import threading
@@ -68,12 +68,12 @@ class WatchedService:
         wait_until(lambda: self.prometheus.values(count)[0] >= before + 2, timeout_s=30, what="no new scrapes")
 
     def use(self, seconds: float) -> None:
-        """Send prompts, uploads, bad requests and bursts for a time, and pause Redis once."""
+        """Send prompts, everything requests, uploads, bad requests and bursts for a time, and pause Redis once."""
         self._until = monotonic() + seconds
-        with ThreadPoolExecutor(CLICKERS + 3) as pool:
+        with ThreadPoolExecutor(CLICKERS + 4) as pool:
             loads = [pool.submit(self._click, seed) for seed in range(CLICKERS)]
             loads += [pool.submit(self._upload), pool.submit(self._send_bad_requests)]
-            loads += [pool.submit(self._send_bursts, seconds / 2)]
+            loads += [pool.submit(self._find_objects), pool.submit(self._send_bursts, seconds / 2)]
             for load in loads:
                 load.result()
 
@@ -109,6 +109,15 @@ class WatchedService:
             while self._pause(BURST_EVERY_S):
                 seed += 1
                 client.post("/embed", content=noise_file(SIZE, seed=seed))
+
+    def _find_objects(self) -> None:
+        """Ask for all objects of an image, with parameters that Redis has and others."""
+        with open_client(self.replicas[0].url) as client:
+            while self._pause(BURST_EVERY_S / 3):
+                image = client.post("/embed", content=noise_file(SIZE, seed=0)).json().get("image_hash")
+                for points_per_side in (1, 2):
+                    body = {"image_hash": image, "points_per_side": points_per_side, "pred_iou_thresh": 0}
+                    client.post("/segment/everything", json={**body, "stability_score_thresh": 0})
 
     def _send_bad_requests(self) -> None:
         """Send bad requests of several kinds to the second replica."""
