@@ -5,20 +5,20 @@ import { Client, Problem, Unreachable, safeFileName, stemOf } from "../client/ed
 import { EXPORTS, curl, cutOut } from "./exports.js";
 import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
 import { installImageInput } from "./image_input.js";
+import { currentSession } from "./current_session.js";
 import { LatencyStrip } from "./latency.js";
 import { announce, toast } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { Notice } from "./notices.js";
-import { isShownAsRead, shownAsPng } from "./orientation.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
 import { showProgress } from "./progress.js";
 import { Segmenter } from "./segmenter.js";
-import { Session } from "./session.js";
 import { installShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
+import { Workspace } from "./workspace.js";
 
 const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
@@ -26,13 +26,14 @@ const ZOOM_STEP = 1.4;
 const element = (id) => document.getElementById(id);
 const upper = /** @type {HTMLCanvasElement} */ (element("upper"));
 
-const session = new Session();
+const { session, use } = currentSession();
 const client = new Client(undefined, {
   apiKey: recall("sessionStorage", KEY) ?? "",
   onRestore: (_, progress) => showProgress(progress),
 });
 const segmenter = new Segmenter(client, session);
 const stage = new Stage(/** @type {HTMLCanvasElement} */ (element("lower")), upper);
+const workspace = new Workspace({ client, stage, segmenter, use });
 const strip = new LatencyStrip(element("latency"));
 const choice = new DecodingChoice(
   {
@@ -61,9 +62,6 @@ const models = new ModelChoice(
 );
 const notice = new Notice(element("notice"), { retry, open: () => element("file").click(), key: askForKey }, isBack);
 
-/** @type {{file: File, imageHash: string, width: number, height: number} | null} */
-let image = null;
-let opening = new AbortController();
 let tool = "include";
 let isCutOut = false;
 
@@ -86,8 +84,11 @@ installImageInput(
     samplers: document.querySelectorAll("[data-sample]"),
     dropMark: element("drop-mark"),
   },
-  open,
-  (error) => notice.show(error),
+  (files) => {
+    notice.hide();
+    workspace.add(files);
+  },
+  showError,
 );
 session.addEventListener("change", update);
 segmenter.onTiming = (timing, backend) => {
@@ -96,6 +97,10 @@ segmenter.onTiming = (timing, backend) => {
 };
 segmenter.onPreview = (preview) => stage.draw({ preview: session.selected.prompt === null ? preview : null });
 segmenter.onError = (error) => (choice.isInBrowser ? choice.handleError(error) : showError(error));
+workspace.onProgress = showProgress;
+workspace.onError = showError;
+workspace.addEventListener("show", showImage);
+workspace.addEventListener("embedded", prepareClicks);
 models.onChoice = useModel;
 choice.onProgress = showProgress;
 choice.onError = showError;
@@ -104,63 +109,28 @@ stage.addEventListener("view", () => {
   upper.dataset.view = JSON.stringify(stage.view);
 });
 
-/** Show an image and embed it. Clicks wait until it is embedded. @param {File} file */
-async function open(file) {
-  opening.abort();
-  opening = new AbortController();
-  const { signal } = opening;
+function showImage() {
+  const { name, width, height } = workspace.current;
   notice.hide();
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch (error) {
-    showError(Object.assign(new Error("undisplayable", { cause: error }), { code: "undisplayable-image" }));
-    return;
-  }
-  if (signal.aborted) return;
-  if (image) client.forget(image.imageHash);
-  image = { file, imageHash: "", width: bitmap.width, height: bitmap.height };
-  segmenter.setImage("");
-  choice.show("", null);
-  session.reset();
   setCutOut(false);
   document.body.classList.add("has-image");
-  element("image-name").textContent = file.name;
-  element("image-size").textContent = `${bitmap.width} × ${bitmap.height}`;
-  stage.show(bitmap);
+  element("image-name").textContent = name;
+  element("image-size").textContent = `${width} × ${height}`;
+  announce(`${name} is shown.`);
   upper.focus({ preventScroll: true });
-  await embed(signal);
 }
 
-async function embed(signal) {
-  try {
-    const onProgress = (progress) => signal.aborted || showProgress(progress);
-    let embedded = await client.embed(image.file, { signal, onProgress });
-    if (signal.aborted) return;
-    const isSame = await isShownAsRead(image.file, stage.image, embedded);
-    if (signal.aborted) return;
-    if (!isSame) {
-      // Clicks would go to other places than the ones that the user sees, so the service gets the pixels that are shown.
-      client.forget(embedded.image_hash);
-      image.file = await shownAsPng(stage.image, image.file.name);
-      embedded = await client.embed(image.file, { signal, onProgress });
-    }
-    const { image_hash: imageHash } = embedded;
-    if (signal.aborted) return;
-    image.imageHash = imageHash;
-    segmenter.setImage(imageHash);
-    choice.show(imageHash, session.selected.prompt);
-    await choice.open().catch((error) => choice.handleError(error));
-    if (signal.aborted) return;
-    announce(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
-  } catch (error) {
-    if (!signal.aborted) showError(error);
-  }
+/** The service has the image in view: prepare it in this browser too, if that decodes the clicks. */
+async function prepareClicks() {
+  const image = workspace.current;
+  choice.show(image.imageHash, session.selected.prompt);
+  await choice.open().catch((error) => choice.handleError(error));
+  if (image !== workspace.current) return;
+  announce(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
 }
 
 function retry() {
-  if (image && !image.imageHash) embed(opening.signal);
-  else segmenter.retry();
+  if (!workspace.retry()) segmenter.retry();
 }
 
 async function isBack() {
@@ -182,7 +152,7 @@ function update() {
     return { ...object, mask: session.mask(object), granularityBox: session.candidates(object).granularityBox };
   });
   stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { preview: null }) });
-  choice.show(image?.imageHash ?? "", session.selected.prompt);
+  choice.show(workspace.current?.imageHash ?? "", session.selected.prompt);
   const { masks, chosen } = session.candidates(session.selected);
   const all = exportedObjects();
   setDisabled({
@@ -191,7 +161,7 @@ function update() {
     clear: !session.selected.prompt,
     "cut-out": all.length === 0,
     ...Object.fromEntries(["copy-cut-out", ...Object.keys(EXPORTS)].map((id) => [id, all.length === 0])),
-    "copy-curl": !session.selected.prompt || !image?.imageHash,
+    "copy-curl": !session.selected.prompt || !workspace.current?.imageHash,
   });
   element("only-selected-row").hidden = session.objects.length < 2;
   document.body.classList.toggle("is-fresh", session.isEmpty);
@@ -214,7 +184,7 @@ function exportedObjects() {
 /** Download an export. @param {string} id id of its button */
 async function save(id) {
   const { ending, make } = EXPORTS[id];
-  const { file, width, height } = image;
+  const { file, width, height } = workspace.current;
   const name = `${stemOf(safeFileName(file.name))}${ending}`;
   try {
     const work = { file, bitmap: stage.image, image: { name: file.name, width, height }, objects: exportedObjects() };
@@ -236,10 +206,11 @@ async function copy(name, write) {
 
 function curlCommand() {
   const { prompts, options } = segmenter.requestOf(session.selected.prompt);
+  const { imageHash, file } = workspace.current;
   return curl({
     url: client.url,
-    imageHash: image.imageHash,
-    fileName: image.file.name,
+    imageHash,
+    fileName: file.name,
     body: { ...options, prompts, ...(client.model && { model: client.model }) },
     hasKey: client.apiKey !== "",
   });
@@ -292,7 +263,7 @@ for (const id of Object.keys(EXPORTS)) element(id).addEventListener("click", () 
 element("copy-cut-out").hidden = !canCopyImages;
 element("only-selected").addEventListener("change", update);
 
-installShortcuts(() => image !== null);
+installShortcuts(() => workspace.current !== null);
 
 upper.addEventListener("keydown", (event) => {
   const { masks, chosen } = session.candidates(session.selected);
@@ -327,17 +298,12 @@ async function describeModels() {
 
 /** Offer what a model can do. If another one answered before, this one embeds the image and answers all prompts anew. */
 function useModel(model, isOther) {
-  if (isOther && image) {
-    opening.abort();
-    opening = new AbortController();
-    image.imageHash = "";
-    segmenter.setImage("");
+  if (isOther) {
     choice.show("", session.selected.prompt);
-    session.dropMasks();
     notice.hide();
   }
   choice.offer(model);
-  if (isOther && image) embed(opening.signal);
+  workspace.setModel(model.name, isOther);
 }
 
 setTool("include");

@@ -6,6 +6,7 @@
  */
 
 import { Problem } from "../client/edgesam.js";
+import { withPoint } from "./prompts.js";
 
 /**
  * @typedef {import("./session.js").SessionPrompt} SessionPrompt
@@ -89,14 +90,22 @@ export class Segmenter {
     this.#preview.request(this.#imageHash ? point : null);
   }
 
-  /** The arguments of `segment` for a prompt. @param {Pick<SessionPrompt, "points" | "box" | "refined">} prompt */
+  /**
+   * The arguments of `segment` for a prompt. That of a given mask is the request that refines it.
+   *
+   * @param {SessionPrompt} prompt
+   */
   requestOf(prompt) {
-    const { points, box } = prompt;
-    const canRefine = prompt.refined && this.#session.knows(prompt.refined) && !this.#unrefinable.has(prompt);
-    const refined = canRefine ? prompt.refined : null;
+    const { points } = prompt;
+    const wanted = prompt.given ?? prompt.refined;
+    const isGiven = wanted !== null && wanted === prompt.base && wanted.area > 0;
+    const canRefine = wanted && (isGiven || this.#session.knows(wanted)) && !this.#unrefinable.has(prompt);
+    const refined = canRefine ? wanted : null;
+    // The service returns a mask without points and box nearly as it is. With a box the model decides.
+    const box = prompt.box ?? (points.length === 0 && wanted ? wanted.box : null);
     const isWholeObject = points.length === 1 && !box && !refined && this.selectsWholeObject && points[0].label === 1;
     return {
-      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined)) }],
+      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined, isGiven)) }],
       // "auto", the default of the service: an ambiguous click gets all four masks, ordered by the model's ranking rule.
       options: {
         multimask: /** @type {const} */ ("auto"),
@@ -143,18 +152,20 @@ export class Segmenter {
   }
 
   async #requestPreview(point, signal) {
-    const { prompts, options } = this.requestOf({ points: [{ ...point, label: 1 }], box: null, refined: null });
+    const { prompts, options } = this.requestOf(withPoint(null, { ...point, label: 1 }, null));
     const answer = await this.#backend.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
     return answer.results[0].masks[0];
   }
 }
 
 /**
- * The member of a prompt that refines a mask: `mask_id` for a mask of the service, else its logits.
+ * The member of a prompt that refines a mask: `mask` for a given mask, `mask_id` for an answer of the service, else logits.
  *
  * @param {import("../client/edgesam.js").Mask} mask
+ * @param {boolean} isGiven
  */
-function maskPrompt({ mask_id: maskId, logits }) {
+function maskPrompt({ rle, mask_id: maskId, logits }, isGiven) {
+  if (isGiven) return { mask: rle };
   return maskId ? { mask_id: maskId } : { mask_logits: logits };
 }
 

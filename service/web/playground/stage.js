@@ -51,11 +51,19 @@ export class Stage extends EventTarget {
     return this.#view;
   }
 
-  /** @param {ImageBitmap | null} image */
-  show(image) {
+  /** The view that the user chose by zoom or pan, or null if the whole image is shown. */
+  get chosenView() {
+    return this.#isFitted ? null : this.#view;
+  }
+
+  /** @param {ImageBitmap | null} image @param {import("./viewport.js").View | null} [view] null shows the whole image */
+  show(image, view = null) {
     this.#image?.close();
     this.#image = image;
     this.fit();
+    if (!image || !view) return;
+    this.#isFitted = false;
+    this.#move(moved(view, 0, 0, image, this.#size));
   }
 
   /**
