@@ -1,4 +1,4 @@
-"""The JavaScript client module in Node: `edgesam.test.mjs` with cases made here."""
+"""The JavaScript client module in Node: `edgesam.test.mjs` and `everything.test.mjs` with cases made here."""
 
 import hashlib
 import json
@@ -11,7 +11,8 @@ from pycocotools import mask as coco
 from support.browser import needed_program
 from support.noise_images import noise_file
 
-TESTS = Path(__file__).parent / "edgesam.test.mjs"
+FOLDER = Path(__file__).parent
+TESTS = [FOLDER / "edgesam.test.mjs", FOLDER / "everything.test.mjs"]
 TIMEOUT_S = 120
 
 
@@ -55,7 +56,7 @@ def test_the_client_module_in_node(bundled_url, two_models_url, tmp_path, next_s
     cases.write_text(json.dumps({"url": bundled_url, "twoModelsUrl": two_models_url, "cases": made}))
 
     ran = subprocess.run(
-        [node, "--test", str(TESTS)],
+        [node, "--test", *map(str, TESTS)],
         env={**os.environ, "EDGESAM_TEST_CASES": str(cases)},
         capture_output=True,
         text=True,
