@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
 from service.mask_rules import Ranking, limited_score
+from service.sam.alpha import Alpha, soft_alpha
 from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask
@@ -42,6 +44,7 @@ class SegmentedMask:
             it, not limited, and by their agreement with the points.
         stability: Stability of the mask against another threshold, 0 to 1, before cleanup.
         predicted_iou: IoU that the decoder predicts for the mask, before cleanup.
+        draw_alpha: Function that computes the alpha of the mask. Blocking.
     """
 
     mask: Mask
@@ -50,6 +53,7 @@ class SegmentedMask:
     score: float
     stability: float
     predicted_iou: float
+    draw_alpha: Callable[[], Alpha]
 
 
 class Renderer(Protocol[Answer_co]):
@@ -163,13 +167,15 @@ class SegmentationBuilder(Generic[Answer]):
             self._on_masks(identified)
             for i, each, (mask_id, mask_logits) in zip(chosen, logits, identified, strict=True):
                 self._context.deadline.check()
+                pixels = self._enlarged(index, each)
                 mask = SegmentedMask(
-                    mask=self._enlarged(index, each),
+                    mask=pixels,
                     mask_logits=mask_logits,
                     mask_id=mask_id,
                     score=limited_score(scores[i]),
                     stability=stability[i],
                     predicted_iou=predicted_iou[i],
+                    draw_alpha=partial(soft_alpha, each, self.frame, pixels),
                 )
                 enlarged = perf_counter()
                 self._renderer.add(index, mask)

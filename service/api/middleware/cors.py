@@ -25,6 +25,7 @@ EXPOSED_HEADERS: Final = (
     "X-Mask-Score",
     "X-Mask-Area",
     "X-Mask-Box",
+    "X-Alpha-Box",
     "ETag",
     "Content-Range",
     "X-Embedding-Shape",
