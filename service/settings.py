@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service import setting_values
+from service import setting_rules, setting_values
 from service.telemetry.logs import LogFormat
 
 _PREFIX = "EDGESAM_"
@@ -16,8 +16,6 @@ _PREFIX = "EDGESAM_"
 _VARIABLES_OF_OTHERS = frozenset({"EDGESAM_URL", "EDGESAM_API_KEY", "EDGESAM_STORE_DIR", "EDGESAM_MIRROR"})
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
-
-LEAST_MEMORY_BYTES = 16 << 20  # one prepared image takes 10 MiB, with float32 tokens 12
 
 
 class Settings(BaseSettings):
@@ -221,6 +219,25 @@ class Settings(BaseSettings):
     segment_timeout_s: float = Field(
         30.0, gt=0, description="Time limit of /segment after the body has arrived, in seconds."
     )
+    everything_timeout_s: float = Field(
+        60.0, gt=0, description="Time limit of /segment/everything after the body has arrived, in seconds."
+    )
+    everything_at_once: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Largest number of /segment/everything requests in progress. Further requests are refused with "
+        "503. An API key has at most one of them; its further requests are refused with 429.",
+    )
+    everything_ttl_s: float = Field(
+        86400.0,
+        ge=0,
+        description="Time for which a result of /segment/everything is kept in Redis after its last use, in seconds. "
+        "0 keeps none.",
+    )
+    max_points_per_side: int = Field(
+        64, ge=1, le=64, description="Largest points_per_side of /segment/everything. 64 asks for 4096 prompts."
+    )
     drain_s: float = Field(
         0.0,
         ge=0,
@@ -313,34 +330,5 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.redis_url is None and self.memory_cache_bytes < LEAST_MEMORY_BYTES:
-            raise ValueError(
-                f"EDGESAM_MEMORY_CACHE_BYTES is too small to keep a single image, and there is no EDGESAM_REDIS_URL; "
-                f"give at least {LEAST_MEMORY_BYTES} bytes"
-            )
-        if "admin" in (self.metrics_access, self.docs_access) and not self.asks_for_keys:
-            raise ValueError(
-                "EDGESAM_METRICS_ACCESS and EDGESAM_DOCS_ACCESS can be admin only where there are keys; set "
-                "EDGESAM_API_KEYS_FILE or EDGESAM_API_KEYS"
-            )
-        if self.metrics_port is not None and self.metrics_access == "admin":
-            raise ValueError(
-                "EDGESAM_METRICS_PORT asks nobody for a key; leave EDGESAM_METRICS_ACCESS unset and close the port to "
-                "others, or leave EDGESAM_METRICS_PORT unset"
-            )
-        if self.role == "segment" and self.redis_url is None:
-            raise ValueError(
-                "EDGESAM_ROLE=segment finds its images in Redis alone; set EDGESAM_REDIS_URL to the Redis of the "
-                "replicas that embed, or EDGESAM_ROLE=all"
-            )
-        if self.role != "all" and self.adapters:
-            raise ValueError("EDGESAM_ADAPTERS embed and segment in one request; they need EDGESAM_ROLE=all")
-        tokens = [self.label_studio_token, self.label_studio_token_file]
-        if len([token for token in tokens if token is not None]) != (self.label_studio_url is not None):
-            raise ValueError(
-                "EDGESAM_LABEL_STUDIO_URL needs a token; set EDGESAM_LABEL_STUDIO_TOKEN or "
-                "EDGESAM_LABEL_STUDIO_TOKEN_FILE, not both. Without the address a token has no use"
-            )
-        if self.metrics_port and self.metrics_port == self.port:
-            raise ValueError("EDGESAM_METRICS_PORT equals EDGESAM_PORT; leave it unset to serve /metrics there")
+        setting_rules.check_together(self)
         return self
