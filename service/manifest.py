@@ -10,38 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.mask_rules import AutoMasks, Ranking
+from service.manifest_versions import (
+    DEFAULT_ENCODER,
+    DEFAULT_MASK_DECODER,
+    DEFAULT_NORM_EPSILON,
+    DEFAULT_RESIZE,
+    EDGESAM_MASKS,
+    FORMAT_VERSION,
+    GRANULARITY_FORMAT_VERSION,
+    REASONS,
+    FormatVersion,
+    MaskDecoder,
+    UpsampleMode,
+    lowest_version,
+)
+from service.mask_rules import AutoMasks, EverythingDefaults, Ranking
 from service.regular_files import read_regular_file
 from service.sam.frame import Resize
 from service.sam.granularity import MAX_PROPOSALS
 from service.sam.logits import LARGEST_FLOAT16, SAM2_LARGEST_LOGIT
-from service.sam.masks import AGREEMENT, MaskChoice
+from service.sam.masks import MaskChoice
 from service.sam.transforms import Size, preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FormatVersion = Literal[2, 3, 4, 5, 6]
 ImageSize = Literal[512, 1024]
-UpsampleMode = Literal["bicubic", "bilinear"]
-MaskDecoder = Literal["sam", "sam2"]
 
-# A manifest has the lowest version that allows all of its members. So older releases read what they support.
-FORMAT_VERSION: Literal[2] = 2
-GRANULARITY_FORMAT_VERSION: Literal[3] = 3
-RANKING_FORMAT_VERSION: Literal[4] = 4
-FAMILY_FORMAT_VERSION: Literal[5] = 5
-SAM2_FORMAT_VERSION: Literal[6] = 6
 MAX_SUMMARY = 300
 CARD_PATTERN = r"^(https?://[^\s<>\"']+|[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"
-# The encoder of a manifest that names none. Versions 2 and 3 allow no other.
-DEFAULT_ENCODER = "RepViT-M1"
-# Members that versions before 5 lack have these values: those of EdgeSAM.
-DEFAULT_IMAGE_SIZE: Literal[1024] = 1024
-DEFAULT_NORM_EPSILON = 1e-5
-# Members that versions before 6 lack: those of SAM 1.
-DEFAULT_RESIZE: Literal["letterbox"] = "letterbox"
-DEFAULT_MASK_DECODER: Literal["sam"] = "sam"
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 GRAPH_NAMES = ("encoder", "prepare", "decoder")
@@ -81,7 +78,6 @@ class GranularityInfo(BaseModel):
 _Mean = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 _Deviation = Annotated[float, Field(ge=1e-4, le=1e4, allow_inf_nan=False)]
 _Figure = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no other numbers
-_EDGESAM_MASKS = AutoMasks()
 
 
 class Manifest(BaseModel):
@@ -110,7 +106,7 @@ class Manifest(BaseModel):
     )
     ranking: Ranking = Field(Ranking(), description="How the masks of one prompt are ordered, since version 4.")
     auto_masks: AutoMasks = Field(
-        _EDGESAM_MASKS, description="Outputs for a prompt that does not say how many masks it wants, since version 5."
+        EDGESAM_MASKS, description="Outputs for a prompt that does not say how many masks it wants, since version 5."
     )
     resize: Resize = Field(
         DEFAULT_RESIZE,
@@ -131,6 +127,11 @@ class Manifest(BaseModel):
     )
     upsample_mode: UpsampleMode | None = Field(
         description="Upsampling of stage 3 in the encoder; null, since version 4, for an encoder without this choice."
+    )
+    everything: EverythingDefaults | None = Field(
+        None,
+        description="Defaults of everything mode, since version 7. Absent: those of SAM's generator, see "
+        "`everything_defaults`.",
     )
     graphs: Mapping[str, ArtifactFile]
     decoder_parameters: ArtifactFile | None = Field(
@@ -160,15 +161,7 @@ class Manifest(BaseModel):
     def _has_the_version_of_its_members(self) -> Self:
         lowest = self._lowest_version()
         if self.format_version != lowest:
-            raise ValueError(
-                f"its members make it version {lowest}, and it says {self.format_version}: granularity needs version "
-                f"{GRANULARITY_FORMAT_VERSION}; an encoder other than {DEFAULT_ENCODER}, a ranking other than by "
-                f"stability and no upsample_mode need version {RANKING_FORMAT_VERSION}; an image_size other than "
-                f"{DEFAULT_IMAGE_SIZE}, a norm_epsilon other than {DEFAULT_NORM_EPSILON}, other auto_masks, another "
-                f"agreement, a summary and a card need version {FAMILY_FORMAT_VERSION}; a resize other than "
-                f"{DEFAULT_RESIZE}, a mask_decoder other than {DEFAULT_MASK_DECODER} and auto_masks with a fallback "
-                f"need version {SAM2_FORMAT_VERSION}; without them it is version {FORMAT_VERSION}"
-            )
+            raise ValueError(f"its members make it version {lowest}, and it says {self.format_version}: {REASONS}")
         return self
 
     @model_validator(mode="after")
@@ -181,52 +174,20 @@ class Manifest(BaseModel):
             raise ValueError("auto_masks with a fallback need mask_decoder sam2")
         return self
 
-    @staticmethod
-    def lowest_version(
-        *,
-        encoder: str,
-        ranking: Ranking,
-        upsample_mode: UpsampleMode | None,
-        has_granularity: bool,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        norm_epsilon: float = DEFAULT_NORM_EPSILON,
-        auto_masks: AutoMasks = _EDGESAM_MASKS,
-        summary: str = "",
-        card: str = "",
-        resize: Resize = DEFAULT_RESIZE,
-        mask_decoder: MaskDecoder = DEFAULT_MASK_DECODER,
-    ) -> FormatVersion:
-        """Return the lowest version that allows these members. A manifest has to have this version.
-
-        Args:
-            encoder: Name of the image encoder.
-            ranking: Rule that orders the masks of one prompt.
-            upsample_mode: Interpolation as in `Manifest.upsample_mode`.
-            has_granularity: Whether the encoder proposes boxes.
-            image_size: Side of the encoder's input, in pixels.
-            norm_epsilon: Epsilon of the layer norms in the decoder's transformer.
-            auto_masks: Outputs for prompts that do not say how many masks they want.
-            summary: Use of the model, one sentence.
-            card: Address of the model card, or the name of its file.
-            resize: Way in which an image gets into the square.
-            mask_decoder: Kind of mask decoder.
-        """
-        if (resize, mask_decoder, auto_masks.fallback) != (DEFAULT_RESIZE, DEFAULT_MASK_DECODER, ()):
-            return SAM2_FORMAT_VERSION
-        family = (image_size, norm_epsilon, auto_masks, ranking.agreement, summary, card)
-        if family != (DEFAULT_IMAGE_SIZE, DEFAULT_NORM_EPSILON, _EDGESAM_MASKS, AGREEMENT, "", ""):
-            return FAMILY_FORMAT_VERSION
-        if encoder != DEFAULT_ENCODER or ranking != Ranking() or upsample_mode is None:
-            return RANKING_FORMAT_VERSION
-        return GRANULARITY_FORMAT_VERSION if has_granularity else FORMAT_VERSION
-
     def with_ranking(self, ranking: Ranking) -> "Manifest":
         """Return this manifest with another rule, in the lowest version that can state it."""
-        changed = self.model_copy(update={"ranking": ranking})
+        return self._changed({"ranking": ranking})
+
+    def with_everything(self, everything: EverythingDefaults) -> "Manifest":
+        """Return this manifest with other defaults of everything mode, in the lowest version that can state them."""
+        return self._changed({"everything": everything})
+
+    def _changed(self, members: Mapping[str, object]) -> "Manifest":
+        changed = self.model_copy(update=members)
         return changed.model_copy(update={"format_version": changed._lowest_version()})  # noqa: SLF001 - its own class
 
     def _lowest_version(self) -> FormatVersion:
-        return self.lowest_version(
+        return lowest_version(
             encoder=self.encoder,
             ranking=self.ranking,
             upsample_mode=self.upsample_mode,
@@ -238,6 +199,7 @@ class Manifest(BaseModel):
             card=self.card,
             resize=self.resize,
             mask_decoder=self.mask_decoder,
+            everything=self.everything,
         )
 
     @property
@@ -265,6 +227,13 @@ class Manifest(BaseModel):
         """The outputs of the decoder that prompts get."""
         masks = self.auto_masks
         return MaskChoice(masks.ambiguous, masks.other, self.ranking.compares_all, masks.fallback)
+
+    @property
+    def everything_defaults(self) -> EverythingDefaults:
+        """The defaults of everything mode. A model whose ranking ignores the predicted IoU orders by stability."""
+        if self.everything is not None:
+            return self.everything
+        return EverythingDefaults(quality="predicted_iou" if self.ranking.predicted_iou else "stability")
 
     def encoder_input(
         self, image: "NDArray[np.uint8] | Image.Image", original_size: Size | None = None

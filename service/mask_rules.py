@@ -5,6 +5,13 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from service.sam.everything.options import (
+    MAX_POINTS_PER_SIDE,
+    MAX_REGION_AREA,
+    MAX_STABILITY_OFFSET,
+    EverythingOptions,
+    Quality,
+)
 from service.sam.masks import AGREEMENT
 
 # Stability and predicted IoU lie around 0..1: larger weights mean a mistake.
@@ -104,3 +111,51 @@ class AutoMasks(BaseModel):
         if self.fallback and self.other != (0,):
             raise ValueError("a fallback needs other = [0]")
         return self
+
+
+_SAM = EverythingOptions()
+_Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+
+class EverythingDefaults(BaseModel):
+    """The defaults of everything mode for a model. Those of this class are those of SAM's generator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points_per_side: int = Field(
+        _SAM.points_per_side, ge=1, le=MAX_POINTS_PER_SIDE, description="Points of the grid along each side."
+    )
+    pred_iou_thresh: _Share = Field(_SAM.pred_iou_thresh, description="Quality that a mask has to exceed; 0 keeps all.")
+    stability_score_thresh: _Share = Field(
+        _SAM.stability_score_thresh, description="Least stability of a mask; 0 keeps all."
+    )
+    stability_score_offset: float = Field(
+        _SAM.stability_score_offset,
+        ge=0.0,
+        le=MAX_STABILITY_OFFSET,
+        allow_inf_nan=False,
+        description="Distance of both thresholds of the stability from 0, in logits.",
+    )
+    box_nms_thresh: _Share = Field(
+        _SAM.box_nms_thresh, description="IoU of boxes above which the worse of two masks is dropped."
+    )
+    min_mask_region_area: int = Field(
+        _SAM.min_mask_region_area,
+        ge=0,
+        le=MAX_REGION_AREA,
+        description="Holes and islands of fewer pixels are removed from a mask; 0 keeps them.",
+    )
+    outputs: tuple[_Output, ...] = Field(
+        (1, 2, 3), min_length=1, max_length=4, description="Outputs of the decoder that become masks of each point."
+    )
+    quality: Quality = Field(
+        "predicted_iou",
+        description="Number by which masks are filtered (pred_iou_thresh) and ordered: predicted_iou or stability.",
+    )
+
+    @field_validator("outputs")
+    @classmethod
+    def _rise(cls, outputs: tuple[int, ...]) -> tuple[int, ...]:
+        if list(outputs) != sorted(set(outputs)):
+            raise ValueError("outputs rise, and none is named twice")
+        return outputs

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from service.manifest import MANIFEST_NAME, ManifestError, load_manifest
-from service.mask_rules import AutoMasks, Ranking
+from service.mask_rules import AutoMasks, EverythingDefaults, Ranking
 
 FILE = {"file": "graph.onnx", "sha256": "ab" * 32, "size_bytes": 1}
 GRANULARITY = {"proposals": 9, "source_sha256": None}
@@ -58,6 +58,12 @@ OF_SAM2 = [
     {"resize": "stretch"},
     {"mask_decoder": "sam2"},
     {"mask_decoder": "sam2", "auto_masks": {"fallback": [1, 2, 3]}},
+]
+# And each of these for version 7.
+OF_EVERYTHING = [
+    {"everything": {}},
+    {"everything": {"pred_iou_thresh": 0.5}},
+    {"everything": {"points_per_side": 16, "outputs": [0, 1, 2, 3], "quality": "stability"}},
 ]
 
 
@@ -126,6 +132,72 @@ def test_a_member_of_sam_2_needs_version_6_and_comes_back_as_written(read, older
             read({**members, "format_version": version})
 
 
+@pytest.mark.parametrize("member", OF_EVERYTHING, ids=str)
+@pytest.mark.parametrize("older", [{}, NEWER[0], NEWEST[1], OF_SAM2[1]], ids=["2", "4", "5", "6"])
+def test_defaults_of_everything_mode_need_version_7_and_come_back_as_written(read, older, member):
+    members = {**VERSION_2, **older, **member}
+
+    manifest = read({**members, "format_version": 7})
+
+    assert json.loads(manifest.model_dump_json(exclude_unset=True)) == {**members, "format_version": 7}
+    for version in (2, 3, 4, 5, 6):
+        with pytest.raises(ManifestError, match=f"make it version 7, and it says {version}"):
+            read({**members, "format_version": version})
+
+
+def test_without_defaults_of_its_own_a_model_has_those_of_sam_s_generator(read):
+    by_stability, by_predicted_iou = (
+        read({**VERSION_2, "ranking": {"predicted_iou": weight}, "format_version": 4 if weight else 2})
+        for weight in (0.0, 1.0)
+    )
+
+    assert by_predicted_iou.everything_defaults == EverythingDefaults(
+        points_per_side=32,
+        pred_iou_thresh=0.88,
+        stability_score_thresh=0.95,
+        stability_score_offset=1.0,
+        box_nms_thresh=0.7,
+        min_mask_region_area=0,
+        outputs=(1, 2, 3),
+        quality="predicted_iou",
+    )
+    assert by_stability.everything_defaults.quality == "stability"
+
+
+def test_other_defaults_of_everything_mode_keep_the_fingerprint(read):
+    before = read(VERSION_2)
+
+    after = before.with_everything(EverythingDefaults(points_per_side=16))
+
+    assert (before.format_version, after.format_version) == (2, 7)
+    assert after.everything_defaults.points_per_side == 16
+    assert after.fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"points_per_side": 0},
+        {"points_per_side": 65},
+        {"pred_iou_thresh": -0.1},
+        {"stability_score_thresh": 1.1},
+        {"stability_score_offset": 11},
+        {"box_nms_thresh": "many"},
+        {"min_mask_region_area": -1},
+        {"outputs": []},
+        {"outputs": [4]},
+        {"outputs": [2, 1]},
+        {"outputs": [1, 1]},
+        {"quality": "score"},
+        {"fast": True},
+    ],
+    ids=str,
+)
+def test_broken_defaults_of_everything_mode_are_refused_by_name(read, broken):
+    with pytest.raises(ManifestError, match=rf"everything\.{next(iter(broken))}"):
+        read({**VERSION_2, "format_version": 7, "everything": broken})
+
+
 def test_the_outputs_of_a_manifest_of_sam_2_have_a_fallback_and_those_of_others_have_none(read):
     fallback = {"format_version": 6, "mask_decoder": "sam2", "auto_masks": {"fallback": [1, 2, 3]}}
 
@@ -169,8 +241,8 @@ def test_a_manifest_that_an_older_version_can_say_is_not_of_a_newer_one(read, me
 
 
 def test_a_version_that_is_not_known_here_is_refused(read):
-    with pytest.raises(ManifestError, match=r"format_version: .*2, 3, 4, 5 or 6"):
-        read({**VERSION_2, "format_version": 7})
+    with pytest.raises(ManifestError, match=r"format_version: .*2, 3, 4, 5, 6 or 7"):
+        read({**VERSION_2, "format_version": 8})
 
 
 @pytest.mark.parametrize("members", [VERSION_2, VERSION_3], ids=["2", "3"])

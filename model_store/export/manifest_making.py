@@ -9,7 +9,8 @@ from typing import Literal
 
 from model_store.architectures import PIXEL_MEAN, PIXEL_STD, Architecture
 from model_store.export.model_info import ModelInfo
-from service.manifest import ArtifactFile, GranularityInfo, Manifest, UpsampleMode
+from service.manifest import ArtifactFile, GranularityInfo, Manifest
+from service.manifest_versions import UpsampleMode, lowest_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def made_manifest(
     summary = info.summary or architecture.summary
     parameters = files.decoder_parameters
     return Manifest(
-        format_version=Manifest.lowest_version(
+        format_version=lowest_version(
             encoder=encoder,
             ranking=architecture.ranking,
             upsample_mode=upsample_mode,

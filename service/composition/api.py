@@ -86,6 +86,7 @@ def build_api(
             _subscribe_to_deletions(settings, models, cache, closing)
             inference.encode_batcher.start()
             inference.decode_batcher.start()
+            inference.everything_batcher.start()
             for model in models.all:
                 await asyncio.to_thread(model.warm_up)
             announce_models(models, metrics, models.all)

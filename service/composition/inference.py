@@ -4,11 +4,20 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from service.inference.backends.prompt_decoders import Decoded
-from service.inference.model_batchers import DecodeItem, EncodedFrame, EncodeItem, decode_batcher, encode_batcher
+from service.inference.model_batchers import (
+    DecodeItem,
+    EncodedFrame,
+    EncodeItem,
+    GridItem,
+    decode_batcher,
+    encode_batcher,
+    everything_batcher,
+)
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.process import available_cpus
+from service.sam.everything.selection import SelectedMasks
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -25,6 +34,7 @@ class Inference:
     Args:
         encode_batcher: Queue of images for the encoders.
         decode_batcher: Queue of prompts for the decoders.
+        everything_batcher: Queue of the points of grids for the decoders, of lower priority.
         prompt_executor: Threads for the blocking work of small requests.
         upload_executor: Threads that hash and decode images, of lower priority.
         background: Work that ends after the answers.
@@ -32,6 +42,7 @@ class Inference:
 
     encode_batcher: DynamicBatcher[EncodeItem, EncodedFrame]
     decode_batcher: DynamicBatcher[DecodeItem, Decoded]
+    everything_batcher: DynamicBatcher[GridItem, SelectedMasks]
     prompt_executor: TimedExecutor
     upload_executor: TimedExecutor
     background: BackgroundWork
@@ -76,7 +87,9 @@ def build_inference(
         metrics=metrics,
     )
     closing.push_async_callback(encoding.aclose)
-    return Inference(encoding, decoding, prompt_executor, upload_executor, background)
+    everything = everything_batcher(max_queue_size=settings.max_decode_queue, calls=threads, metrics=metrics)
+    closing.push_async_callback(everything.aclose)
+    return Inference(encoding, decoding, everything, prompt_executor, upload_executor, background)
 
 
 def worker_threads(settings: Settings) -> int:

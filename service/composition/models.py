@@ -9,6 +9,7 @@ from service.composition.cache import Cache
 from service.composition.inference import Inference, worker_threads
 from service.inference.backends.runtime import Runtime
 from service.inference.embed import Embedder
+from service.inference.everything import EverythingSegmenter
 from service.inference.image_states import ImageStates
 from service.inference.model_card import read_model_card
 from service.inference.model_files import ModelFile, read_model_files
@@ -188,11 +189,20 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         max_decode_batch=settings.max_decode_batch,
         mask_functions=_mask_functions(settings),
     )
+    everything = EverythingSegmenter(
+        runtime=runtime,
+        batcher=inference.everything_batcher,
+        states=states,
+        executor=inference.upload_executor,
+        dtype=settings.embedding_dtype,
+        mask_functions=_mask_functions(settings),
+    )
     return ServedModel(
         runtime=runtime,
         states=states,
         embedder=embedder,
         segmenter=segmenter,
+        everything=everything,
         files=loaded.files,
         memory=loaded.memory,
         manifest_sha256=loaded.manifest_sha256,

@@ -20,11 +20,12 @@ from service.inference.backends.runtime import Runtime
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.sam.embedding import HighResMaps, Tokens
+from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.float16 import as_float16
 from service.sam.frame import Frame
 from service.sam.granularity import Proposals
 from service.sam.logits import LARGEST_FLOAT16
-from service.sam.prompts import Prompt, decoder_inputs
+from service.sam.prompts import POSITIVE, Prompt, decoder_inputs
 from service.telemetry.metrics import Metrics
 
 EncoderInput = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
@@ -95,6 +96,25 @@ class DecodeItem:
     prompts: Sequence[Prompt]
     frame: Frame
     shares_call: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridItem:
+    """Points of a grid for one decoder call, each of them a prompt of its own. Items share no call.
+
+    Args:
+        runtime: Model that decodes.
+        state: Image state of S = 1.
+        points: Points, (P, 2) as x, y in pixels of the part of the image that the state shows.
+        frame: That part in the frame of prompts and masks.
+        selection: Masks that are wanted.
+    """
+
+    runtime: Runtime
+    state: StateArrays
+    points: NDArray[np.float64]
+    frame: Frame
+    selection: MaskSelection
 
 
 def encode_batcher(
@@ -171,6 +191,39 @@ def decode_batcher(
         finishers=finishers,
         metrics=metrics,
     )
+
+
+def everything_batcher(*, max_queue_size: int, calls: int, metrics: Metrics) -> DynamicBatcher[GridItem, SelectedMasks]:
+    """Return the batcher for the points of grids. Each call has one thread of low priority, so that prompts come first.
+
+    Args:
+        max_queue_size: Largest number of requests that wait.
+        calls: Number of calls that run at the same time.
+        metrics: Metrics of the process.
+    """
+
+    def run(items: Sequence[GridItem], _threads: int) -> Sequence[SelectedMasks]:
+        return [_decoded_grid(item) for item in items]
+
+    return DynamicBatcher(
+        "everything",
+        run,
+        group=id,
+        size=lambda _: 1,
+        max_batch_size=1,
+        max_queue_size=max_queue_size,
+        calls=calls,
+        threads=calls,
+        metrics=metrics,
+        initializer=lower_thread_priority,
+    )
+
+
+def _decoded_grid(item: GridItem) -> SelectedMasks:
+    label = np.array([POSITIVE], np.int64)
+    prompts = [Prompt(point[np.newaxis], label) for point in item.points]
+    points, labels = decoder_inputs(prompts, item.frame)
+    return item.runtime.decode_selected(item.state, points, labels, item.selection, threads=1)
 
 
 def _rounded(frame: EncodedFrame, dtype: EmbeddingDtype) -> EncodedFrame:

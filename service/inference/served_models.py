@@ -8,6 +8,7 @@ from service.errors import ModelNotFound
 from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.embed import Embedder, EmbedResult, Upload
+from service.inference.everything import EverythingSegmenter
 from service.inference.image_states import ImageStates
 from service.inference.model_files import ModelFile
 from service.inference.model_memory import ModelMemory
@@ -27,6 +28,7 @@ class ServedModel:
         states: Image states in memory and in Redis.
         embedder: Use cases of embedding.
         segmenter: Use case of segmenting.
+        everything: Use case of everything mode.
         files: Files for decoding in the browser, by part; empty where this is not offered.
         memory: Memory that the model takes.
         manifest_sha256: SHA-256 of the manifest file. It holds the SHA-256 of every other file of the artifact.
@@ -37,6 +39,7 @@ class ServedModel:
     states: ImageStates
     embedder: Embedder
     segmenter: Segmenter
+    everything: EverythingSegmenter
     files: Mapping[str, ModelFile]
     memory: ModelMemory
     manifest_sha256: str

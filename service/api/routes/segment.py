@@ -29,7 +29,7 @@ from service.inference.refinement_masks import RefinablePrompt
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segmentation_builder import Renderer
 from service.inference.served_models import ServedModel, ServedModels
-from service.manifest import DEFAULT_ENCODER
+from service.manifest_versions import DEFAULT_ENCODER
 from service.sam.logits import decode_logits
 from service.sam.prompts import Prompt
 

@@ -11,7 +11,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.inference.backends.providers import ORT_NAMES, Backend, ProviderUnavailable
-from service.manifest import DEFAULT_IMAGE_SIZE, ManifestError
+from service.manifest import ManifestError
+from service.manifest_versions import DEFAULT_IMAGE_SIZE
 
 Array: TypeAlias = NDArray[Any] | ort.OrtValue
 Floats: TypeAlias = NDArray[np.float32]

@@ -29,6 +29,7 @@ from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.manifest import Manifest, ManifestError, load_manifest
 from service.native import best_level
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE, HighResMaps, ImageEmbedding
+from service.sam.everything.selection import MaskSelection, SelectedMasks, selected_masks
 from service.sam.prompts import ABSENT
 
 Decoder = Literal["native", "onnx"]
@@ -158,6 +159,21 @@ class Runtime:
         """
         assert self._decoder is not None, _NO_DECODER
         return self._decoder.decode(state, points, labels, threads or self.threads)
+
+    def decode_selected(
+        self, state: StateArrays, points: Floats, labels: NDArray[np.int64], selection: MaskSelection, *, threads: int
+    ) -> SelectedMasks:
+        """Decode points (P, N, 2) in the frame and labels (P, N) to the masks whose quality is above a threshold.
+
+        Args:
+            state: State of one image, S = 1.
+            points: Coordinates of the tokens, in pixels of the frame.
+            labels: Labels of the tokens.
+            selection: Outputs and threshold.
+            threads: Largest number of computing threads. ONNX Runtime uses those of its session.
+        """
+        decoded = self.decode(state, points, labels, threads=threads)
+        return selected_masks(selection, decoded.mask_logits, decoded.iou_predictions, decoded.stability)
 
     def warm_up(self) -> None:
         """Run every graph once. ONNX Runtime sets parts of a session up in its first run, which takes longer."""
