@@ -41,6 +41,8 @@ class RequestLimits:
         min_bytes_per_s: Lowest average speed of a body after its first seconds, in bytes per second.
         embed_timeout_s: Time in which an image has to be embedded after its body has arrived, in seconds.
         segment_timeout_s: Time in which prompts have to be answered after their body has arrived, in seconds.
+        everything_timeout_s: Time in which all objects have to be found after the body has arrived, in seconds.
+        max_points_per_side: Largest `points_per_side` of everything mode.
     """
 
     max_image_bytes: int
@@ -50,6 +52,8 @@ class RequestLimits:
     min_bytes_per_s: int
     embed_timeout_s: float
     segment_timeout_s: float
+    everything_timeout_s: float
+    max_points_per_side: int
 
 
 async def read_body(

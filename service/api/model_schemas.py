@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from service.api.schemas import MAX_MODEL_NAME, RequestModel
+from service.mask_rules import EverythingDefaults
 
 MAX_MODELS = 32  # of one reload
 
@@ -83,6 +84,9 @@ class ModelModel(BaseModel):
     )
     ranking: RankingModel
     auto_masks: AutoMasksModel
+    everything: EverythingDefaults = Field(
+        description="Parameters of /segment/everything for requests that leave them out, and the outputs that it uses."
+    )
     norm_epsilon: float = Field(description="Epsilon of the layer norms in the decoder's transformer.")
     precision: str = Field(description="Precision of encoder and decoder; both, joined by +, where they differ.")
     weights: str

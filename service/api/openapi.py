@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.api.everything_schemas import EverythingLine, EverythingRequest
 from service.api.model_schemas import ReloadRequest
 from service.api.schemas import ProblemModel, SegmentRequest
 
@@ -32,7 +33,13 @@ def _document(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _, extra = models_json_schema(
-            [(SegmentRequest, "validation"), (ReloadRequest, "validation"), (ProblemModel, "serialization")],
+            [
+                (SegmentRequest, "validation"),
+                (EverythingRequest, "validation"),
+                (EverythingLine, "serialization"),
+                (ReloadRequest, "validation"),
+                (ProblemModel, "serialization"),
+            ],
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])

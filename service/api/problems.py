@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents, for the service's own errors and for those of the framework."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from service.errors import (
     UnsupportedEncoding,
 )
 from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger("service.request")
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -127,6 +130,20 @@ def framework_problem(scope: Scope, status: int, detail: str, headers: Mapping[s
     """
     code, title = FRAMEWORK_PROBLEMS.get(status, ("http-error", HTTPStatus(status).phrase))
     return _answer(scope, Problem(status, code, title, detail, headers=headers or {}))
+
+
+def unexpected_problem(scope: Scope, error: Exception) -> Response:
+    """Log a failure of our own code, and return the answer to its request, which does not show the failure.
+
+    Args:
+        scope: ASGI scope of the request, with the state that RequestMiddleware sets.
+        error: Unexpected exception.
+    """
+    request_id = scope["state"]["request_id"]
+    logged = {"request_id": request_id, "route": scope["state"]["route"]}
+    logger.error("request failed", exc_info=error, extra=logged)
+    detail = f"An unexpected error happened in the service. Report the id {request_id}: the log has the reason."
+    return framework_problem(scope, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 def problem_of(error: ServiceError) -> Problem:

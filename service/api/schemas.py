@@ -55,7 +55,7 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _whole(value: object) -> object:
+def whole_number(value: object) -> object:
     """Return 1 for 1.0: many languages write whole numbers that way."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -72,7 +72,7 @@ class PointModel(RequestModel):
     label: Annotated[
         int,
         Field(strict=True, ge=0, le=1, description="1: the point belongs to the object. 0: it does not."),
-        BeforeValidator(_whole),
+        BeforeValidator(whole_number),
     ] = 1
 
     @model_validator(mode="before")
@@ -131,7 +131,7 @@ class SegmentRequest(RequestModel):
     def _is_not_a_truth_value(cls, value: object) -> object:
         if isinstance(value, bool):
             raise ValueError("multimask is auto, 1, 3 or 4")  # noqa: TRY004 - pydantic wants ValueError
-        return _whole(value)
+        return whole_number(value)
 
     image_hash: ImageIdText
     model: Annotated[

@@ -26,6 +26,7 @@ from service.api.openapi import DESCRIPTION, install_document
 from service.api.problems import install_problem_handlers
 from service.api.routes.docs import install_docs_routes
 from service.api.routes.embed import install_embed_routes
+from service.api.routes.everything import install_everything_route
 from service.api.routes.health import Readiness, install_health_routes, install_metrics_route
 from service.api.routes.models import (
     Replica,
@@ -37,6 +38,7 @@ from service.api.routes.models import (
 from service.api.routes.playground import install_playground
 from service.api.routes.segment import SEGMENT_ROUTE, install_segment_route
 from service.composition.cache import Cache
+from service.composition.everything import everything_answers
 from service.composition.inference import CLOSE_TIMEOUT_S, Inference
 from service.composition.reload import ModelReload
 from service.inference.deletion_subscriber import DeletionSubscriber
@@ -121,6 +123,7 @@ def build_api(
             max_embed_requests=settings.max_embed_requests,
             max_segment_requests=settings.max_segment_requests,
             check_decode_queue=inference.decode_batcher.check_admission,
+            everything=inference.everything_permits,
         ),
         access=None if keys is None else AccessControl(keys, rate_limiters),
         fast_path={SEGMENT_ROUTE: answer_segment},
@@ -152,6 +155,14 @@ def _install_routes(
     )
     install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
     answer_segment = install_segment_route(app, models, executor=executor, limits=limits)
+    install_everything_route(
+        app,
+        models,
+        everything_answers(settings, inference, cache, metrics),
+        executor=inference.everything_executor,
+        limits=limits,
+        metrics=metrics,
+    )
     install_model_routes(app, models, _replica(settings), offers_files=settings.browser_runtime_dir is not None)
     reload = ModelReload(
         settings, models, cache, inference, on_replaced=lambda loaded: announce_models(models, metrics, loaded)
@@ -180,6 +191,7 @@ def _replica(settings: Settings) -> Replica:
             "max_image_bytes": settings.max_image_bytes,
             "max_image_pixels": settings.max_image_pixels,
             "max_prompts": settings.max_prompts,
+            "max_points_per_side": settings.max_points_per_side,
         },
     )
 
@@ -193,6 +205,8 @@ def _request_limits(settings: Settings) -> RequestLimits:
         min_bytes_per_s=settings.min_upload_bytes_per_s,
         embed_timeout_s=settings.embed_timeout_s,
         segment_timeout_s=settings.segment_timeout_s,
+        everything_timeout_s=settings.everything_timeout_s,
+        max_points_per_side=settings.max_points_per_side,
     )
 
 

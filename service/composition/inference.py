@@ -13,6 +13,7 @@ from service.inference.model_batchers import (
     encode_batcher,
     everything_batcher,
 )
+from service.inference.scheduling.admission import OnePerCaller
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
@@ -34,9 +35,11 @@ class Inference:
     Args:
         encode_batcher: Queue of images for the encoders.
         decode_batcher: Queue of prompts for the decoders.
-        everything_batcher: Queue of the points of grids for the decoders, of lower priority.
+        everything_batcher: Queue of the grids of everything mode, of lower priority.
         prompt_executor: Threads for the blocking work of small requests.
         upload_executor: Threads that hash and decode images, of lower priority.
+        everything_executor: Threads that filter and write the masks of everything mode, of lower priority.
+        everything_permits: Permits of everything requests.
         background: Work that ends after the answers.
     """
 
@@ -45,6 +48,8 @@ class Inference:
     everything_batcher: DynamicBatcher[GridItem, SelectedMasks]
     prompt_executor: TimedExecutor
     upload_executor: TimedExecutor
+    everything_executor: TimedExecutor
+    everything_permits: OnePerCaller
     background: BackgroundWork
 
 
@@ -87,9 +92,22 @@ def build_inference(
         metrics=metrics,
     )
     closing.push_async_callback(encoding.aclose)
-    everything = everything_batcher(max_queue_size=settings.max_decode_queue, calls=threads, metrics=metrics)
+    everything_executor = TimedExecutor("everything", threads, low_priority=True)
+    closing.callback(everything_executor.close)
+    everything = everything_batcher(
+        calls=threads if has_native_decoder else 1, max_queue_size=settings.everything_at_once, metrics=metrics
+    )
     closing.push_async_callback(everything.aclose)
-    return Inference(encoding, decoding, everything, prompt_executor, upload_executor, background)
+    return Inference(
+        encode_batcher=encoding,
+        decode_batcher=decoding,
+        everything_batcher=everything,
+        prompt_executor=prompt_executor,
+        upload_executor=upload_executor,
+        everything_executor=everything_executor,
+        everything_permits=OnePerCaller(settings.everything_at_once, "everything requests", "/segment/everything"),
+        background=background,
+    )
 
 
 def worker_threads(settings: Settings) -> int:

@@ -193,7 +193,7 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         runtime=runtime,
         batcher=inference.everything_batcher,
         states=states,
-        executor=inference.upload_executor,
+        executor=inference.everything_executor,
         dtype=settings.embedding_dtype,
         mask_functions=_mask_functions(settings),
     )

@@ -1,7 +1,7 @@
 """Finding the masks of all objects of an embedded image: the use case behind /segment/everything."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -127,7 +127,7 @@ class EverythingSegmenter:
         self._dtype = dtype
         self._mask_functions = mask_functions
 
-    async def find(self, image_id: str, options: EverythingOptions, context: RequestContext) -> AsyncIterator[Event]:
+    async def find(self, image_id: str, options: EverythingOptions, context: RequestContext) -> AsyncGenerator[Event]:
         """Find the masks of all objects of an image. The image itself is not needed.
 
         All heavy work runs in worker threads. Closing the iterator cancels the points that wait. A consumer that waits

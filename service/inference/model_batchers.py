@@ -214,6 +214,7 @@ def everything_batcher(*, max_queue_size: int, calls: int, metrics: Metrics) -> 
         max_queue_size=max_queue_size,
         calls=calls,
         threads=calls,
+        threads_per_call=1,
         metrics=metrics,
         initializer=lower_thread_priority,
     )

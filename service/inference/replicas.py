@@ -5,7 +5,9 @@ All replicas share embeddings, masks, deletions, the locks of single flight, and
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
+from service.cache.base import Codec
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
@@ -18,6 +20,8 @@ from service.inference.refinement_masks import LowResMask
 from service.inference.scheduling.singleflight import SharedFlight
 from service.sam.embedding import ImageEmbedding
 from service.telemetry.metrics import Metrics
+
+V = TypeVar("V")
 
 # Lifetime of tombstones, in times to live of embeddings. A replica that receives no deletions still renews each
 # embedding in use after a tenth of the time to live, and then finds the tombstone. An embedding that it last used
@@ -113,6 +117,26 @@ class RedisBackend:
         )
         lock = RedisLock(self._client, self._breaker, ttl_s=self._lock_ttl_s)
         return ModelCaches(embeddings, masks, SharedFlight(embeddings, lock, ttl_s=self._lock_ttl_s))
+
+    def tier(self, codec: Codec[V], *, ttl_s: float, executor: Executor) -> RedisCache[V] | None:
+        """Return a further tier of small values for all models, without a count of look-ups; None without Redis.
+
+        Args:
+            codec: Conversion between values and bytes.
+            ttl_s: Seconds that a value is kept after its last use.
+            executor: Threads that run the codec.
+        """
+        if self._client is None:
+            return None
+        return RedisCache(
+            self._client,
+            codec,
+            ttl_s=ttl_s,
+            breaker=self._breaker,
+            metrics=self._metrics,
+            executor=executor,
+            lookups=False,
+        )
 
     def describe(self) -> str:
         """Return the state of Redis for /readyz: `off`, `ok`, or `resting` while the circuit breaker is open."""

@@ -44,8 +44,8 @@ class Metrics:
         )
         self.objective_duration_seconds = Histogram(
             "edgesam_objective_duration_seconds",
-            "Time of successful requests by latency objective (clicks, images), on all routes. That of a labelling "
-            "tool begins when its body has arrived, because each click carries the image.",
+            "Time of successful requests by latency objective (clicks, images, everything), on all routes. That of a "
+            "labelling tool begins when its body has arrived, because each click carries the image.",
             ["objective"],
             buckets=_SECONDS,
             registry=registry,
@@ -73,7 +73,10 @@ class Metrics:
             registry=registry,
         )
         self.queue_depth = Gauge(
-            "edgesam_queue_depth", "Work that waits for a lane (encode, decode).", ["lane"], registry=registry
+            "edgesam_queue_depth",
+            "Work that waits for a lane (encode, decode, everything).",
+            ["lane"],
+            registry=registry,
         )
         self.queue_wait_seconds = Histogram(
             "edgesam_queue_wait_seconds",
@@ -84,6 +87,15 @@ class Metrics:
         )
         self.batch_size = Histogram(
             "edgesam_batch_size", "Items run together.", ["lane"], buckets=_BATCH_SIZES, registry=registry
+        )
+        self.everything_prompts_total = Counter(
+            "edgesam_everything_prompts_total", "Prompts that everything mode decoded.", registry=registry
+        )
+        self.everything_masks_total = Counter(
+            "edgesam_everything_masks_total",
+            "Masks in complete results of everything mode, by source: decoded, or cached in Redis.",
+            ["source"],
+            registry=registry,
         )
         self.in_flight = Gauge("edgesam_in_flight", "Requests being answered, by route.", ["route"], registry=registry)
         self.rejected_total = Counter(

@@ -10,7 +10,9 @@ from service.api.problems import ProblemRenderer
 
 Role = Literal["embed", "segment", "admin"]
 Quota = Literal["embed", "segment"]
-PermitName = Literal["uploads", "downloads", "deletions", "prompt requests", "downloads of page files"]
+PermitName = Literal[
+    "uploads", "downloads", "deletions", "prompt requests", "everything requests", "downloads of page files"
+]
 
 EMBED: Final = "embed"
 SEGMENT: Final = "segment"

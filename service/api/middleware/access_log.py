@@ -18,6 +18,8 @@ REFUSED: Final = frozenset({Overloaded.code, RateLimited.code})
 MOST_REFUSALS_PER_S = 10
 MOST_DETAILS_PER_S = 10
 MOST_DETAIL_CHARACTERS = 500
+# Members of the state of a request that its line has, where they are set.
+_FIELDS: Final = ("key", "trace_id", "problem", "model", "cached", "prompts", "masks")
 
 
 class RequestLog:
@@ -75,7 +77,7 @@ class RequestLog:
             "status": status,
             "duration_ms": round(seconds * 1000, 2),
             "stages_ms": {stage: round(ms, 2) for stage, ms in timings.elapsed_ms().items()},
-            **{key: state[key] for key in ("key", "trace_id", "problem", "model", "cached", "prompts") if key in state},
+            **{key: state[key] for key in _FIELDS if key in state},
         }
         if "detail" in state and state["route"] in self._detailed_routes:
             detail = state["detail"][:MOST_DETAIL_CHARACTERS]

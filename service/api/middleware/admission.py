@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.access.policy import PermitName, RoutePolicy
 from service.api.problems import refuse
-from service.errors import Misdirected, Overloaded
-from service.inference.scheduling.admission import AdmissionController
+from service.errors import Misdirected, Overloaded, RateLimited
+from service.inference.scheduling.admission import AdmissionController, OnePerCaller
 from service.telemetry.metrics import Metrics
 
 
@@ -23,7 +23,8 @@ class Permits(Protocol):
             caller: Name of the caller, as in `AdmissionController.permit`.
 
         Raises:
-            Overloaded, Misdirected: No permit is free, or another role answers the route.
+            Overloaded, RateLimited, Misdirected: No permit is free, the caller holds one already where it may have
+                only one, or another role answers the route.
         """
 
 
@@ -55,6 +56,7 @@ def permits_of(
     max_embed_requests: int,
     max_segment_requests: int,
     check_decode_queue: Callable[[str], None],
+    everything: OnePerCaller,
 ) -> Mapping[tuple[str, str], Permits]:
     """Return the permits of each method and route template that needs one.
 
@@ -65,13 +67,15 @@ def permits_of(
     Args:
         policies: Policies by method and route template, as from `policies_of`.
         role: Role of this replica.
-        max_embed_requests: Number of permits for uploads, and for each other name except prompt requests.
+        max_embed_requests: Number of permits for uploads, and for each name that has no number of its own.
         max_segment_requests: Number of permits for prompt requests.
         check_decode_queue: Function that raises Overloaded if the decode queue would refuse the named caller.
+        everything: Permits of everything requests.
     """
     uploads: tuple[PermitName, ...] = ("uploads", "downloads", "deletions", "downloads of page files")
     by_name: dict[PermitName, Permits] = {name: AdmissionController(max_embed_requests, name) for name in uploads}
     by_name["prompt requests"] = AdmissionController(max_segment_requests, "prompt requests", check=check_decode_queue)
+    by_name["everything requests"] = everything
     permits: dict[tuple[str, str], Permits] = {}
     for address, policy in policies.items():
         if policy.replica_role not in (None, role) and role != "all":
@@ -82,7 +86,7 @@ def permits_of(
 
 
 class AdmissionMiddleware:
-    """Holds a permit of the route until the answer has been sent, or answers 503 or 421.
+    """Holds a permit of the route until the answer has been sent, or answers 503, 429 or 421.
 
     The permit is held until the answer is sent, because an answer of many megabytes that a client reads slowly also
     takes memory.
@@ -105,7 +109,7 @@ class AdmissionMiddleware:
             if permits is not None:
                 try:
                     held.enter_context(permits.permit(scope["state"]["caller"].name))
-                except (Overloaded, Misdirected) as error:
+                except (Overloaded, RateLimited, Misdirected) as error:
                     await refuse(scope, error, self._metrics)(scope, receive, send)
                     return
             await self._app(scope, receive, send)

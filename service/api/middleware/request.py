@@ -1,7 +1,6 @@
 """The middleware that gives every request its id, route, timings, metrics, log line, trace and security headers."""
 
 import asyncio
-import logging
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
@@ -20,14 +19,12 @@ from service.api.middleware.access_log import RequestLog
 from service.api.middleware.disconnect import release_answer, run_until_disconnect
 from service.api.middleware.sending import Answer, AnswerTimeout, abort_connection, answer_over
 from service.api.middleware.trailing_slash import remove_trailing_slash
-from service.api.problems import framework_problem, refuse
+from service.api.problems import refuse, unexpected_problem
 from service.errors import NotReady
 from service.inference.scheduling.fairness import ANONYMOUS
 from service.telemetry.metrics import Metrics
 from service.telemetry.timings import Timings
 from service.telemetry.tracing import Tracing, caller_trace
-
-logger = logging.getLogger("service.request")
 
 CLIENT_CLOSED_REQUEST = 499  # no client receives it; it appears only in metrics and the log
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -159,15 +156,10 @@ class RequestMiddleware:
             return CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
             return await self._answer_at_shutdown(scope, receive, send, answer)
-        except Exception:
-            state = scope["state"]
-            request_id = state["request_id"]
-            logger.exception("request failed", extra={"request_id": request_id, "route": state["route"]})
+        except Exception as error:  # noqa: BLE001 - a failure of our own code ends one request and not the process
+            problem = unexpected_problem(scope, error)
             if answer.status == 0:
-                detail = (
-                    f"An unexpected error happened in the service. Report the id {request_id}: the log has the reason."
-                )
-                await framework_problem(scope, 500, detail)(scope, receive, send)
+                await problem(scope, receive, send)
         problem_status: int | None = scope["state"].get("problem_status")
         return answer.status if problem_status is None else problem_status
 

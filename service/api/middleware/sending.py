@@ -45,7 +45,7 @@ class Answer:
         self._send = send
         self._timeout_s = timeout_s
         self._is_held_back = is_held_back
-        self._began_at: float | None = None
+        self._waited_s = 0.0
 
     async def send(self, message: Message) -> None:
         """Send one message of the application, a large one in pieces.
@@ -54,25 +54,27 @@ class Answer:
             message: ASGI message of the answer.
 
         Raises:
-            AnswerTimeout: The answer began more than `timeout_s` ago, and the client does not read.
+            AnswerTimeout: The service has waited for the client for more than `timeout_s` in all. The time in which an
+                answer is computed piece by piece does not count.
             ClientDisconnect: The client has closed the connection.
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._began_at = monotonic()
         try:
             is_small = len(message.get("body", b"")) <= PIECE_BYTES
             for piece in (message,) if is_small else _pieces(message):
                 if self._is_held_back():
-                    async with asyncio.timeout(self._left_s()):
-                        await self._send_piece(piece)
+                    await self._wait_for_client(piece)
                 else:
                     await self._send_piece(piece)
         except TimeoutError as error:
             raise AnswerTimeout from error
 
-    def _left_s(self) -> float | None:
-        return None if self._began_at is None else self._began_at + self._timeout_s - monotonic()
+    async def _wait_for_client(self, piece: Message) -> None:
+        started = monotonic()
+        async with asyncio.timeout(self._timeout_s - self._waited_s):
+            await self._send_piece(piece)
+        self._waited_s += monotonic() - started
 
     async def _send_piece(self, piece: Message) -> None:
         if self.is_disconnected.is_set():

@@ -179,6 +179,7 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
                 "image_size", "resize", "upsample_mode", "ranking", "auto_masks", "norm_epsilon", "weights",
             }
         ),
+        everything=manifest.everything_defaults,
         summary=manifest.summary if manifest.trained else _UNTRAINED,
         card=card_address(model),
         commercial_use=allows_commercial_use(manifest.licence),

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
+from service.cache.redis.everything_keys import result_keys
 from service.cache.redis.pubsub import Subscription
 from service.cache.redis.variants import VariantKeys, delete_variants, tombstone_key, variant_tombstone
 from service.errors import CacheUnavailable
@@ -63,7 +64,8 @@ class Deletions:
     async def delete(self, key: str) -> bool:
         """Delete a value, set its tombstone and publish the deletion. Return whether there was a value.
 
-        The deletion of an image deletes its variants, too.
+        The deletion of an image deletes its variants, too. The everything results of the image, its variants and its
+        regions are deleted with any of them: they can be computed again.
 
         When this returns, Redis has sent the message to all subscribers of the node that ran the script. The other
         nodes of a cluster get it a moment later, without a confirmation.
@@ -91,6 +93,8 @@ class Deletions:
             self._log_refusal_once(refusal)
         if not is_variant_key(key):
             was_there = await delete_variants(self._client, self._breaker, key) or was_there
+        # Last, so that a result that is stored meanwhile finds the tombstone, or is deleted here.
+        await self._client.call(self._breaker, "UNLINK", *result_keys(key))
         return bool(was_there)
 
     async def tombstone(self, key: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from service.errors import RateLimited
 from service.inference.scheduling.fairness import FairCapacity
 
 
@@ -39,3 +40,44 @@ class AdmissionController:
             yield
         finally:
             self._capacity.release(caller)
+
+
+class OnePerCaller:
+    """Permits of requests that compute for seconds: few in all, and one for each API key.
+
+    Args:
+        max_requests: Number of permits.
+        work: Name of the requests in the client's message, such as `everything requests`.
+        route: Route of the requests, for the client's message.
+    """
+
+    def __init__(self, max_requests: int, work: str, route: str) -> None:
+        self._admission = AdmissionController(max_requests, work)
+        self._route = route
+        self._callers: set[str] = set()
+
+    @contextmanager
+    def permit(self, caller: str = "") -> Iterator[None]:
+        """Hold one permit.
+
+        Args:
+            caller: Name of the API key; "" without API keys: then all requests share all permits.
+
+        Raises:
+            RateLimited: The API key holds a permit already.
+            Overloaded: No permit is free.
+        """
+        if caller in self._callers:
+            raise RateLimited(
+                f"A request of this API key to {self._route} is in progress in this replica, and a key has one at a "
+                "time. Wait for its answer, or close its connection, then send the next one.",
+                retry_after_s=1.0,
+                extra={"limit": 1},
+            )
+        with self._admission.permit():
+            if caller:
+                self._callers.add(caller)
+            try:
+                yield
+            finally:
+                self._callers.discard(caller)

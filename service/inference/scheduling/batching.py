@@ -1,6 +1,7 @@
 """Dynamic batching: a bounded fair queue, and worker threads that run several waiting items in one call."""
 
 import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -76,6 +77,7 @@ class DynamicBatcher(Generic[Item, Result]):
             earlier item of their request do not count.
         calls: Number of batches that run at the same time.
         threads: Computing threads that the calls share, at least one for each.
+        threads_per_call: Most computing threads of one call.
         metrics: Metrics of the process.
         finishers: Number of worker threads beside those of the calls, for the `finish` of items.
         initializer: Function that is run once in each worker thread.
@@ -93,6 +95,7 @@ class DynamicBatcher(Generic[Item, Result]):
         calls: int,
         threads: int,
         metrics: Metrics,
+        threads_per_call: int = sys.maxsize,
         finishers: int = 0,
         initializer: Callable[[], None] | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._group = group
         self._size = size
         self._max_batch_size = max_batch_size
+        self._threads_per_call = threads_per_call
         self._initializer = initializer
         self._queue_wait_seconds = metrics.queue_wait_seconds.labels(name)
         self._batch_size = metrics.batch_size.labels(name)
@@ -233,7 +237,8 @@ class DynamicBatcher(Generic[Item, Result]):
             return None
         batch = self._next_batch()
         self._free_calls -= 1
-        threads = max(1, self._free_threads // (1 + min(self._free_calls, len(self._queue))))
+        shared = self._free_threads // (1 + min(self._free_calls, len(self._queue)))
+        threads = max(1, min(shared, self._threads_per_call))
         self._free_threads -= threads
         return partial(self._run_batch, batch, threads)
 
