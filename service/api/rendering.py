@@ -72,6 +72,7 @@ class JsonRenderer:
             "image_id": self._image_id,
             "width": width,
             "height": height,
+            "region": None if image.region is None else image.region.corners,
             "orientation": image.orientation,
             "model": self._model,
             "results": self._results,
@@ -115,6 +116,8 @@ class PngRenderer:
         box_header = {} if box is None else {"X-Granularity-Box": ",".join(map(str, box))}
         height, width = image.size
         size = {"X-Image-Size": f"{width},{height}", "X-Image-Orientation": str(image.orientation)}
+        if image.region is not None:
+            size["X-Image-Region"] = str(image.region)
         return Response(self._content, media_type=PNG, headers={**self._headers, **box_header, **size, **_VARY})
 
 

@@ -38,7 +38,7 @@ ImageIdText = Annotated[
             "type": "string",
             "pattern": f"^[0-9A-Fa-f]{{64}}{VARIANT_PATTERN}$",
             "description": "`image_id` of /embed: the SHA-256 of the uploaded bytes in hex, followed by "
-            "`~levels=…` and `~bands=…` where they were given.",
+            "`~levels=…`, `~bands=…` and `~region=…` where they were given.",
         }
     ),
 ]
@@ -46,6 +46,14 @@ MaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="`mask_id` 
 
 Orientation = Annotated[
     int, Field(ge=1, le=8, description="EXIF orientation that was applied to the file's pixels, 1 to 8. 1: none.")
+]
+
+RegionCorners = Annotated[
+    tuple[int, int, int, int] | None,
+    Field(
+        description="Part of the image that is embedded: x0, y0, x1, y1 in pixels of the upright image, x1 and y1 "
+        "exclusive. null: the whole image."
+    ),
 ]
 
 
@@ -193,8 +201,9 @@ class EmbedResponse(BaseModel):
 
     image_hash: ImageHash
     image_id: ImageIdText
-    width: int
-    height: int
+    width: int = Field(description="Width of the whole upright image, pixels.")
+    height: int = Field(description="Height of the whole upright image, pixels.")
+    region: RegionCorners = None
     orientation: Orientation
     levels: AppliedLevels = Field(
         description="How samples became grey levels. full: white is the largest number that the samples can hold."
@@ -259,8 +268,9 @@ class SegmentResponse(BaseModel):
 
     image_hash: ImageHash
     image_id: ImageIdText
-    width: int
-    height: int
+    width: int = Field(description="Width of the whole upright image, pixels.")
+    height: int = Field(description="Height of the whole upright image, pixels.")
+    region: RegionCorners = None
     orientation: Orientation
     model: str
     results: list[ResultModel]

@@ -27,6 +27,7 @@ from service.sam.mask_pieces import FilterPieces
 from service.sam.masks import Mask, MaskChoice, MaskFunction, Multimask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
+from service.sam.region import PlacedMask
 
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -73,7 +74,7 @@ class Renderer(Protocol[Answer_co]):
         """Return the answer after all masks were added.
 
         Args:
-            image: Size of the upright image, and how its file was read.
+            image: Size of the upright image, its region, and how its file was read.
             boxes: Box of each prompt by its granularity; None where no granularity was asked for.
         """
         ...
@@ -99,10 +100,11 @@ class SegmentationBuilder(Generic[Answer]):
 
     Args:
         key: Cache keys of the image.
-        image: Size of the upright image, and how its file was read.
-        frame: Image in the frame of prompts and masks.
-        prompts: All prompts of the request.
-        boxes: Box of each prompt by its granularity; None where no granularity was asked for.
+        image: Size of the upright image, its region, and how its file was read.
+        frame: What is embedded, the image or its region, in the frame of prompts and masks.
+        prompts: All prompts of the request, in pixels of what is embedded.
+        boxes: Box of each prompt by its granularity, in pixels of the whole image; None where no granularity was asked
+            for.
         multimask: Number of masks for each prompt.
         ranking: Ranking rule of the model.
         choice: Outputs of the decoder that the model uses.
@@ -169,13 +171,13 @@ class SegmentationBuilder(Generic[Answer]):
                 self._context.deadline.check()
                 pixels = self._enlarged(index, each)
                 mask = SegmentedMask(
-                    mask=pixels,
+                    mask=self._placed(pixels),
                     mask_logits=mask_logits,
                     mask_id=mask_id,
                     score=limited_score(scores[i]),
                     stability=stability[i],
                     predicted_iou=predicted_iou[i],
-                    draw_alpha=partial(soft_alpha, each, self.frame, pixels),
+                    draw_alpha=partial(self._alpha, each, pixels),
                 )
                 enlarged = perf_counter()
                 self._renderer.add(index, mask)
@@ -223,11 +225,21 @@ class SegmentationBuilder(Generic[Answer]):
         return [cleaner.clean(each) for each in mask_logits]
 
     def _enlarged(self, index: int, mask_logits: NDArray[np.float32]) -> Mask:
-        """Return a mask of a prompt at the resolution of the image, cleaned where that is asked for."""
+        """Return a mask of a prompt at the resolution of the image or region, cleaned where that is asked for."""
         mask = self._functions.enlarge(mask_logits, self.frame)
         if self._cleanup == "none":
             return mask
-        return self._functions.filter_enlarged(mask, marked_pixels(self.prompts[index], self._image.size))
+        return self._functions.filter_enlarged(mask, marked_pixels(self.prompts[index], self.frame.size))
+
+    def _placed(self, mask: Mask) -> Mask:
+        """Return a mask of what is embedded as a mask of the whole image."""
+        region = self._image.region
+        return mask if region is None else PlacedMask(mask, region, self._image.size)
+
+    def _alpha(self, logits: NDArray[np.float32], mask: Mask) -> Alpha:
+        """Return the alpha of a mask of what is embedded, in the whole image."""
+        alpha, region = soft_alpha(logits, self.frame, mask), self._image.region
+        return alpha if region is None else alpha.placed(region, self._image.size)
 
     def add_and_finish(self, indices: Sequence[int], decoded: Decoded) -> Answer:
         """Do both, where one decoder call answers all prompts."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from service.sam.frame import Frame
 from service.sam.mask_runs import Box
 from service.sam.masks import Mask
+from service.sam.region import Region
 from service.sam.transforms import TAPS, Size, Upsampling, cell_size, upsampling
 
 INSIDE: Final = 128
@@ -58,6 +59,17 @@ class Alpha:
         """Rectangle as (x0, y0, x1, y1), pixels, exclusive at the end; four zeros for an empty mask."""
         height, width = self.values.shape
         return self.x0, self.y0, self.x0 + width, self.y0 + height
+
+    def placed(self, region: Region, size: Size) -> "Alpha":
+        """Return the alpha of a region's mask as that of the whole image.
+
+        Args:
+            region: Place of the region in the image.
+            size: Height and width of the whole image, pixels.
+        """
+        if self.values.size == 0:
+            return Alpha(size, 0, 0, self.values)
+        return Alpha(size, region.x0 + self.x0, region.y0 + self.y0, self.values)
 
 
 def soft_alpha(logits: NDArray[np.float32], frame: Frame, mask: Mask) -> Alpha:

@@ -133,6 +133,16 @@ def embedding_key(image_id: str, fingerprint: str, dtype: str, namespace: str = 
     return variant_key(key, tilde + variant)
 
 
+def kept_image_key(image_hash: str, namespace: str = "") -> str:
+    """Return the cache key of the kept copy of an image, which is of no model.
+
+    Args:
+        image_hash: SHA-256 of the image's bytes.
+        namespace: Namespace of the caller, as in `embedding_key`.
+    """
+    return embedding_key(image_hash, "kept", "file", namespace)
+
+
 def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
     """Return whether any text is the key of an embedding of this model in this precision."""
     rest = _VARIANT_REST if is_variant_key(text) else _PLAIN_REST

@@ -161,8 +161,7 @@ def _is_usable(size: Size) -> bool:
     """
     height, width = size
     return 0 < height * width < 2**32 and (
-        0 not in input_size(size)
-        or (max(size) <= MAX_STRETCHED_SIDE and stretched_runs(size) <= MAX_STRETCHED_RUNS)
+        0 not in input_size(size) or (max(size) <= MAX_STRETCHED_SIDE and stretched_runs(size) <= MAX_STRETCHED_RUNS)
     )
 
 

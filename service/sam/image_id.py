@@ -18,9 +18,10 @@ _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 BANDS_PATTERN: Final = r"[1-9][0-9]{0,3}(?:,[1-9][0-9]{0,3}){2}"
 _BANDS: Final = re.compile(BANDS_PATTERN, re.ASCII)
 
-VARIANT_PATTERN: Final = (
-    rf"(?:~levels=(?:full|minmax|percentile))?(?:~bands={BANDS_PATTERN})?(?:~region={REGION_PATTERN})?"
-)
+WHOLE_PATTERN: Final = rf"(?:~levels=(?:full|minmax|percentile))?(?:~bands={BANDS_PATTERN})?"
+"""Regular expression of everything behind the hash of a whole image; it also matches "", the usual way."""
+
+VARIANT_PATTERN: Final = rf"{WHOLE_PATTERN}(?:~region={REGION_PATTERN})?"
 """Regular expression of everything behind the hash; it also matches "", the usual way."""
 
 

@@ -24,9 +24,7 @@ REGION = Region(100, 200, 1100, 900)
 
 
 def of_region(value, region=REGION):
-    return ImageEmbedding(
-        value.tokens, value.original_size, value.proposals, 6, "percentile", value.high_res, region
-    )
+    return ImageEmbedding(value.tokens, value.original_size, value.proposals, 6, "percentile", value.high_res, region)
 
 
 def with_corners(data, corners):

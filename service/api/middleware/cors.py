@@ -33,6 +33,7 @@ EXPOSED_HEADERS: Final = (
     "X-Image-Size",
     "X-Image-Orientation",
     "X-Image-Levels",
+    "X-Image-Region",
     "X-Fingerprint",
     "X-Granularity-Box",
 )
