@@ -11,13 +11,13 @@ import { announce, toast } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { Notice } from "./notices.js";
 import { Panel } from "./panel.js";
-import { Pointing } from "./pointing.js";
 import { showProgress } from "./progress.js";
 import { Segmenter } from "./segmenter.js";
 import { installShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
+import { installTools } from "./tools.js";
 import { Workspace } from "./workspace.js";
 
 const KEY = "edgesam-api-key";
@@ -62,7 +62,6 @@ const models = new ModelChoice(
 );
 const notice = new Notice(element("notice"), { retry, open: () => element("file").click(), key: askForKey }, isBack);
 
-let tool = "include";
 let isCutOut = false;
 
 new Panel(session, {
@@ -70,12 +69,7 @@ new Panel(session, {
   candidates: element("candidates"),
   rowTemplate: /** @type {HTMLTemplateElement} */ (element("object-row")),
 });
-new Pointing(upper, stage, {
-  tool: () => tool,
-  point: (point) => session.addPoint(point),
-  box: (box) => session.setBox(box),
-  hover: (position) => segmenter.hover(session.selected.prompt === null ? position : null),
-});
+installTools(upper, session, stage, segmenter, { onPaint: () => setCutOut(false) });
 installTheme(element("theme"));
 installImageInput(
   {
@@ -167,7 +161,7 @@ function update() {
   document.body.classList.toggle("is-fresh", session.isEmpty);
   if (all.length === 0) setCutOut(false);
   const mask = masks[chosen];
-  if (mask) {
+  if (mask && !session.selected.prompt.given) {
     const which = masks.length > 1 ? ` Mask ${chosen + 1} of ${masks.length}.` : "";
     announce(mask.area === 0 ? "The mask is empty." : `${session.selected.name} found, score ${mask.score.toFixed(2)}.${which}`);
   }
@@ -216,13 +210,6 @@ function curlCommand() {
   });
 }
 
-function setTool(name) {
-  tool = name;
-  upper.dataset.tool = name;
-  for (const id of ["include", "exclude", "move"]) element(id).setAttribute("aria-pressed", String(id === name));
-  if (name !== "include") segmenter.hover(null);
-}
-
 function setCutOut(isOn) {
   isCutOut = isOn;
   element("cut-out").setAttribute("aria-pressed", String(isOn));
@@ -242,9 +229,6 @@ function setDisabled(states) {
 }
 
 const ACTIONS = {
-  include: () => setTool("include"),
-  exclude: () => setTool("exclude"),
-  move: () => setTool("move"),
   undo: () => session.undo(),
   redo: () => session.redo(),
   clear: () => session.clear(),
@@ -267,12 +251,10 @@ installShortcuts(() => workspace.current !== null);
 
 upper.addEventListener("keydown", (event) => {
   const { masks, chosen } = session.candidates(session.selected);
-  // Shift+Tab and Escape leave the canvas, so that keyboard users can reach the rest of the page.
+  // Shift+Tab leaves the canvas, so that keyboard users can reach the rest of the page.
   if (event.key === "Tab" && !event.shiftKey && masks.length > 1) {
     event.preventDefault();
     session.choose(chosen + 1);
-  } else if (event.key === "Escape") {
-    upper.blur();
   }
 });
 
@@ -306,7 +288,6 @@ function useModel(model, isOther) {
   workspace.setModel(model.name, isOther);
 }
 
-setTool("include");
 update();
 describeModels();
 document.body.classList.add("is-ready");

@@ -77,8 +77,8 @@ export function isInside({ rle }, { x, y }) {
   return low % 2 === 1;
 }
 
-/** @param {number[]} ours @param {number[]} theirs @returns {number[]} */
-function joined(ours, theirs) {
+/** The pixels in either of two masks. @param {number[]} ours @param {number[]} theirs @returns {number[]} */
+export function joined(ours, theirs) {
   const found = [];
   for (let i = 0, j = 0; i < ours.length || j < theirs.length; ) {
     const isOurs = j >= theirs.length || ours[i] <= theirs[j];
@@ -87,6 +87,23 @@ function joined(ours, theirs) {
     else j += 2;
     if (found.length > 0 && start <= found[found.length - 1]) found[found.length - 1] = Math.max(found[found.length - 1], end);
     else found.push(start, end);
+  }
+  return found;
+}
+
+/** The pixels in the first mask that are not in the second. @param {number[]} ours @param {number[]} theirs @returns {number[]} */
+export function without(ours, theirs) {
+  const found = [];
+  let j = 0;
+  for (let i = 0; i < ours.length; i += 2) {
+    let start = ours[i];
+    const end = ours[i + 1];
+    while (j < theirs.length && theirs[j + 1] <= start) j += 2;
+    for (let next = j; next < theirs.length && theirs[next] < end; next += 2) {
+      if (theirs[next] > start) found.push(start, theirs[next]);
+      start = Math.max(start, theirs[next + 1]);
+    }
+    if (start < end) found.push(start, end);
   }
   return found;
 }

@@ -1,11 +1,12 @@
 /**
- * Requests the masks of the session's prompts, and the preview of a click at the pointer.
+ * Requests the masks of the session's prompts, and previews: of a click at the pointer, and of a prompt during a drag.
  *
  * The backend is the service or the decoder in this browser. Each click gets an answer, unless the user undoes it
- * first. Previews run one at a time, and the newest position replaces a waiting one.
+ * first.
  */
 
 import { Problem } from "../client/edgesam.js";
+import { Preview } from "./preview.js";
 import { withPoint } from "./prompts.js";
 
 /**
@@ -13,9 +14,6 @@ import { withPoint } from "./prompts.js";
  * @typedef {{segment: (imageHash: string, prompts: import("../client/edgesam.js").Prompt[], options: object) =>
  *   Promise<Pick<import("../client/edgesam.js").Answer, "results" | "timing">>}} Backend `Client` or `BrowserDecoder`
  */
-
-const HOVER_INTERVAL_MS = 50; // fast enough for the eye; more previews would delay the clicks of other users
-const HOVER_TIMEOUT_MS = 300; // a preview slower than this is cancelled in favour of the pointer's present position
 
 export class Segmenter {
   /** @type {Backend} */
@@ -26,7 +24,8 @@ export class Segmenter {
   #pending = new Map();
   #failed = new Set();
   #unrefinable = new WeakSet();
-  #preview = new Preview((point, signal) => this.#requestPreview(point, signal));
+  #preview = new Preview((prompt, signal) => this.#requestPreview(prompt, signal));
+  #draft = new Preview((prompt, signal) => this.#requestPreview(prompt, signal));
 
   /**
    * @param {Backend} backend
@@ -44,6 +43,9 @@ export class Segmenter {
     /** @type {(error: Error) => void} */
     this.onError = () => {};
     this.#preview.onChange = (mask) => this.onPreview(mask);
+    /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
+    this.onDraft = () => {};
+    this.#draft.onChange = (mask) => this.onDraft(mask);
     session.addEventListener("change", () => this.update());
   }
 
@@ -64,6 +66,7 @@ export class Segmenter {
     this.#pending.clear();
     this.#failed.clear();
     this.#preview.request(null);
+    this.#draft.request(null);
     this.#imageHash = imageHash;
     this.update();
   }
@@ -87,7 +90,12 @@ export class Segmenter {
 
   /** Request the preview of a click. @param {{x: number, y: number} | null} point null removes the preview */
   hover(point) {
-    this.#preview.request(this.#imageHash ? point : null);
+    this.#preview.request(this.#imageHash && point ? withPoint(null, { ...point, label: 1 }, null) : null);
+  }
+
+  /** Request the mask of a prompt that the user still changes, such as a dragged point. @param {SessionPrompt | null} prompt null ends it */
+  draft(prompt) {
+    this.#draft.request(this.#imageHash && prompt && !prompt.given ? prompt : null);
   }
 
   /**
@@ -151,8 +159,8 @@ export class Segmenter {
     }
   }
 
-  async #requestPreview(point, signal) {
-    const { prompts, options } = this.requestOf(withPoint(null, { ...point, label: 1 }, null));
+  async #requestPreview(prompt, signal) {
+    const { prompts, options } = this.requestOf(prompt);
     const answer = await this.#backend.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
     return answer.results[0].masks[0];
   }
@@ -167,69 +175,4 @@ export class Segmenter {
 function maskPrompt({ rle, mask_id: maskId, logits }, isGiven) {
   if (isGiven) return { mask: rle };
   return maskId ? { mask_id: maskId } : { mask_logits: logits };
-}
-
-/** The preview of a click at a moving pointer: at most one request at a time. */
-class Preview {
-  #send;
-  #wanted = null;
-  #requested = null;
-  #controller = new AbortController();
-  #startedAt = -Infinity;
-  #timer = 0;
-
-  /** @param {(point: {x: number, y: number}, signal: AbortSignal) => Promise<object>} send resolves to a mask */
-  constructor(send) {
-    this.#send = send;
-    /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
-    this.onChange = () => {};
-  }
-
-  /** @param {{x: number, y: number} | null} point null removes the preview */
-  request(point) {
-    this.#wanted = point;
-    if (point === null) {
-      this.#controller.abort();
-      clearTimeout(this.#timer);
-      this.#timer = 0;
-      this.onChange(null);
-    } else {
-      this.#schedule();
-    }
-  }
-
-  #schedule() {
-    if (this.#timer || this.#wanted === null || this.#wanted === this.#requested) return;
-    const interval = this.#requested === null ? HOVER_INTERVAL_MS : HOVER_TIMEOUT_MS;
-    const wait = this.#startedAt + interval - performance.now();
-    this.#timer = setTimeout(() => {
-      this.#timer = 0;
-      this.#start();
-    }, Math.max(0, wait));
-  }
-
-  async #start() {
-    this.#controller.abort();
-    const controller = new AbortController();
-    this.#controller = controller;
-    const point = this.#wanted;
-    if (point === null) return;
-    this.#requested = point;
-    this.#startedAt = performance.now();
-    let mask = null;
-    try {
-      mask = await this.#send(point, controller.signal);
-    } catch {
-      // A failed preview shows nothing. A click at the same place reports the error.
-    }
-    if (this.#controller !== controller) return;
-    this.#requested = null;
-    if (controller.signal.aborted) return;
-    this.onChange(mask);
-    if (this.#wanted !== point) {
-      clearTimeout(this.#timer); // it may have been set to this request's timeout
-      this.#timer = 0;
-      this.#schedule();
-    }
-  }
 }
