@@ -17,6 +17,7 @@ import { installShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
+import { Toolbar } from "./toolbar.js";
 import { installTools } from "./tools.js";
 import { Workspace } from "./workspace.js";
 
@@ -71,6 +72,7 @@ new Panel(session, {
 });
 installTools(upper, session, stage, segmenter, { onPaint: () => setCutOut(false) });
 installTheme(element("theme"));
+new Toolbar({ bar: element("toolbar"), more: element("more"), menu: element("more-menu") });
 installImageInput(
   {
     input: /** @type {HTMLInputElement} */ (element("file")),

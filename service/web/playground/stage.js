@@ -18,7 +18,6 @@ import { drawBox, drawBrush, drawCrosshair, drawHandles, drawPrompt } from "./st
 import { fitted, moved, toImage, zoomed } from "./viewport.js";
 
 const MARGIN = 24;
-const TOOLBAR_HEIGHT = 64; // CSS pixels at the bottom that the toolbar covers
 const TINT = 112; // of 255
 const PREVIEW_TINT = 84;
 const PREVIEW_COLOUR = "#ffffff";
@@ -139,8 +138,7 @@ export class Stage extends EventTarget {
   }
 
   #fit() {
-    const area = { width: this.#size.width, height: Math.max(1, this.#size.height - TOOLBAR_HEIGHT) };
-    return fitted(this.#image ?? area, area, Math.min(MARGIN, area.width / 24));
+    return fitted(this.#image ?? this.#size, this.#size, Math.min(MARGIN, this.#size.width / 24));
   }
 
   #move(view) {
