@@ -47,7 +47,7 @@ def test_a_region_gives_the_masks_of_the_cropped_file_in_pixels_of_the_image(cli
     alone = everything(client, as_file(np.ascontiguousarray(photo[y0:y1, x0:x1])))
 
     def is_cut(record):
-        x, y, w, h = record["bbox"]
+        x, y, w, _ = record["bbox"]
         ends = (x, y, x + w - 1 - (x1 - x0))  # the lower edge is that of the image
         return any(abs(each) <= EDGE_DISTANCE for each in ends)
 
