@@ -152,6 +152,7 @@ def _install_routes(
         deletions=cache.redis.deletions,
         registry=cache.redis.registry,
         dtype=settings.embedding_dtype,
+        keeps_images=cache.redis.kept is not None,
     )
     install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
     answer_segment = install_segment_route(app, models, executor=executor, limits=limits)

@@ -21,6 +21,7 @@ class ImageDeletion:
         deletions: Deletions of all replicas; None without Redis.
         registry: Models whose embeddings Redis may have; None without Redis.
         dtype: Type of the tokens in the caches of this process.
+        keeps_images: Whether this process stores copies of uploads in Redis.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class ImageDeletion:
         deletions: Deletions | None,
         registry: ModelRegistry | None,
         dtype: EmbeddingDtype,
+        keeps_images: bool = False,
     ) -> None:
         self._models = models
         self._recent_deletions = recent_deletions
         self._deletions = deletions
         self._registry = registry
         self._dtype = dtype
+        self._keeps_images = keeps_images
 
     async def delete(self, image_id: str, context: RequestContext) -> bool:
         """Delete an image of all models, and publish the deletion to the other replicas.
@@ -73,7 +76,9 @@ class ImageDeletion:
         image = parse_image_id(image_id)
         if self._deletions is None or image.options.region is not None:
             return False
-        return await self._deletions.delete(kept_image_key(image.image_hash, context.caller.namespace))
+        key = kept_image_key(image.image_hash, context.caller.namespace)
+        # Replicas with another setting may have stored a copy.
+        return await (self._deletions.delete(key) if self._keeps_images else self._deletions.remove(key))
 
     async def _delete_of_other_models(self, image_id: str, context: RequestContext) -> bool:
         """Delete the embeddings of models that other replicas serve, or that a reload has removed."""

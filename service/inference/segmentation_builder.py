@@ -27,7 +27,7 @@ from service.sam.mask_pieces import FilterPieces
 from service.sam.masks import Mask, MaskChoice, MaskFunction, Multimask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
-from service.sam.region import PlacedMask
+from service.sam.region import placed
 
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -233,8 +233,7 @@ class SegmentationBuilder(Generic[Answer]):
 
     def _placed(self, mask: Mask) -> Mask:
         """Return a mask of what is embedded as a mask of the whole image."""
-        region = self._image.region
-        return mask if region is None else PlacedMask(mask, region, self._image.size)
+        return placed(mask, self._image.region, self._image.size)
 
     def _alpha(self, logits: NDArray[np.float32], mask: Mask) -> Alpha:
         """Return the alpha of a mask of what is embedded, in the whole image."""

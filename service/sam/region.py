@@ -139,6 +139,17 @@ class PlacedMask:
         return placed[:-1] if len(placed) and placed[-1] == total else placed
 
 
+def placed(mask: "Mask", region: Region | None, size: Size) -> "Mask":
+    """Return a mask of what is embedded as a mask of the whole image.
+
+    Args:
+        mask: Mask of the region, or of the whole image.
+        region: Region of the image; None for the whole image, whose masks stay as they are.
+        size: Height and width of the whole image, pixels.
+    """
+    return mask if region is None else PlacedMask(mask, region, size)
+
+
 def _by_column(
     starts: NDArray[np.int64], ends: NDArray[np.int64], rows: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

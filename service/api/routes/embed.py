@@ -244,8 +244,7 @@ def install_embed_routes(
         operation_id="forget",
         summary="Delete an image",
         description="Removes the embeddings of all models, and the copy that is kept of the upload, from Redis and "
-        "from the memory of the replica that answers. The hash alone names the image with all its variants "
-        "and regions. "
+        "from the memory of the replica that answers. The hash alone names the image with its variants and regions. "
         "The other replicas have been notified when this answers, and do the same at once. "
         "Where API keys are required, the key needs the role admin.",
     )
