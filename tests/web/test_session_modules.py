@@ -1,4 +1,4 @@
-"""The page's objects, prompts and masks in Node: `session.test.mjs` with masks made here."""
+"""The page's objects, prompts, masks, handles and brush in Node: `session.test.mjs` and `editing.test.mjs`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from support.browser import needed_program
 from support.mask_cases import mask_cases
 
-TESTS = Path(__file__).parent / "session.test.mjs"
+TESTS = [Path(__file__).parent / name for name in ("session.test.mjs", "editing.test.mjs")]
 TIMEOUT_S = 120
 
 
@@ -44,7 +44,7 @@ def test_the_session_modules_in_node(tmp_path):
     cases.write_text(json.dumps({"masks": [with_area_and_box(mask) for mask in masks], "unions": union_cases()}))
 
     ran = subprocess.run(
-        [node, "--test", str(TESTS)],
+        [node, "--test", *map(str, TESTS)],
         env={**os.environ, "EDGESAM_TEST_CASES": str(cases)},
         capture_output=True,
         text=True,
