@@ -152,10 +152,17 @@ class Playground:
         return [request for request in list(self.requests) if request.method == method and path in request.url]
 
     def save(self, button: str) -> bytes:
-        """Click an export button and return the downloaded file."""
+        """Click an export button, opening the menu around it, and return the downloaded file."""
+        self.unfold(button)
         with self.page.expect_download() as waiting:
             self.page.click(button)
         return content_of(waiting.value)
+
+    def unfold(self, selector: str) -> None:
+        """Open the foldable sections around an element, as a user does: by clicks on their titles, outer ones first."""
+        closed = self.page.locator(f"details:not([open]):has({selector})")
+        while closed.count():
+            closed.first.locator("> summary").click()
 
     def drawn(self) -> int:
         """Return the number of pixels of the upper canvas that are not transparent."""

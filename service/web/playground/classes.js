@@ -4,7 +4,7 @@
  * @typedef {{name: string, colour: string}} ObjectClass
  */
 
-import { COLOURS } from "./objects.js";
+import { COLOURS } from "./colours.js";
 import { recall, remember } from "./storage.js";
 
 const KEY = "edgesam-classes";
@@ -31,9 +31,9 @@ export class ClassList extends EventTarget {
     return this.#classes;
   }
 
-  /** The colour of a class, which is added if it is new. @param {string} name */
+  /** The colour of a class; for a new one the colour that it would get. @param {string} name */
   colourOf(name) {
-    return (this.#find(name) ?? this.#add(name)).colour;
+    return this.#find(name)?.colour ?? this.#freeColour();
   }
 
   /** Add the classes that are not there yet. @param {Iterable<string>} names */
@@ -62,9 +62,7 @@ export class ClassList extends EventTarget {
   }
 
   #add(name) {
-    const added = { name, colour: this.#freeColour() };
-    if (this.#classes.length < MAX_CLASSES) this.#set([...this.#classes, added]);
-    return added;
+    if (this.#classes.length < MAX_CLASSES) this.#set([...this.#classes, { name, colour: this.#freeColour() }]);
   }
 
   #freeColour() {

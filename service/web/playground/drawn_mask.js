@@ -7,6 +7,7 @@
 
 import { decodeCounts, drawRaster } from "../client/masks.js";
 import { outlines, pathOf } from "../client/outlines.js";
+import { channels } from "./colours.js";
 
 const MAX_PIXELS = 4e6; // pixels of a drawn mask: sharp on any screen, and 16 MB on a canvas
 const MAX_CORNERS = 20_000; // an outline with more is noise, and drawing it would take longer than the click
@@ -99,10 +100,4 @@ function rowFrom(row, step, middle) {
 function transitionsWithGaps(counts) {
   let end = 0;
   return decodeCounts(counts).map((run) => (end += run));
-}
-
-/** @param {string} colour #rrggbb @returns {[number, number, number]} */
-function channels(colour) {
-  const value = Number.parseInt(colour.slice(1), 16);
-  return [value >> 16, (value >> 8) & 255, value & 255];
 }

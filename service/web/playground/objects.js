@@ -5,8 +5,7 @@
  *   prompt: import("./prompts.js").SessionPrompt | null}} SessionObject `className` is empty for an object without a class
  */
 
-/** Colours of masks, chosen to differ from each other and from most images. */
-export const COLOURS = ["#2f7bff", "#ff6f1f", "#17a765", "#d63bd6", "#e0ac00", "#00a7c7", "#e5383b", "#8257e6"];
+import { COLOURS } from "./colours.js";
 
 /** An empty object. @param {number} id @param {SessionObject[]} others objects whose colours it avoids @returns {SessionObject} */
 export function newObject(id, others) {

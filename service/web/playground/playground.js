@@ -1,13 +1,16 @@
 /** Entry point of the page: creates the parts and connects them. */
 
 import { DecodingChoice } from "./decoding_choice.js";
-import { Client, Problem, Unreachable, safeFileName, stemOf } from "../client/edgesam.js";
-import { EXPORTS, curl, cutOut } from "./exports.js";
-import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
+import { Client, Problem, Unreachable } from "../client/edgesam.js";
+import { ClassListPanel } from "./class_list.js";
+import { classes, shownColour } from "./classes.js";
+import { CodePanel } from "./code_panel.js";
+import { installDisplayControls } from "./display_controls.js";
+import { ExportMenu } from "./export_menu.js";
 import { installImageInput } from "./image_input.js";
 import { currentSession } from "./current_session.js";
 import { LatencyStrip } from "./latency.js";
-import { announce, toast } from "./messages.js";
+import { announce } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { Notice } from "./notices.js";
 import { Panel } from "./panel.js";
@@ -65,12 +68,29 @@ const notice = new Notice(element("notice"), { retry, open: () => element("file"
 
 let isCutOut = false;
 
-new Panel(session, {
+const panel = new Panel(session, {
   list: element("objects"),
+  count: element("object-count"),
+  eye: /** @type {HTMLButtonElement} */ (element("show-all")),
   candidates: element("candidates"),
   rowTemplate: /** @type {HTMLTemplateElement} */ (element("object-row")),
 });
 installTools(upper, session, stage, segmenter, { onPaint: () => setCutOut(false) });
+const classList = new ClassListPanel(
+  {
+    section: element("classes"),
+    list: element("class-list"),
+    suggestions: element("class-names"),
+    rowTemplate: /** @type {HTMLTemplateElement} */ (element("class-row")),
+  },
+  () => workspace.images().map((each) => each.session),
+);
+const exportMenu = new ExportMenu({ session, workspace, stage, client, segmenter, onError: showError });
+const codePanel = new CodePanel(/** @type {HTMLDetailsElement} */ (element("code")), codeRequest, showError);
+installDisplayControls(
+  { opacity: /** @type {HTMLInputElement} */ (element("opacity")), outline: /** @type {HTMLInputElement} */ (element("outline")) },
+  stage,
+);
 installTheme(element("theme"));
 new Toolbar({ bar: element("toolbar"), more: element("more"), menu: element("more-menu") });
 installImageInput(
@@ -87,6 +107,10 @@ installImageInput(
   showError,
 );
 session.addEventListener("change", update);
+classes.addEventListener("change", () => {
+  panel.update();
+  update();
+});
 segmenter.onTiming = (timing, backend) => {
   strip.add(timing, backend === client ? "service" : "browser");
   notice.hide();
@@ -145,23 +169,23 @@ function showError(error) {
 /** Update everything that depends on the session. */
 function update() {
   const objects = session.objects.map((object) => {
-    return { ...object, mask: session.mask(object), granularityBox: session.candidates(object).granularityBox };
+    const { granularityBox } = session.candidates(object);
+    return { ...object, colour: shownColour(object), mask: session.mask(object), granularityBox };
   });
   stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { preview: null }) });
   choice.show(workspace.current?.imageHash ?? "", session.selected.prompt);
   const { masks, chosen } = session.candidates(session.selected);
-  const all = exportedObjects();
+  const isNothing = exportMenu.objects.length === 0;
   setDisabled({
     undo: !session.canUndo,
     redo: !session.canRedo,
     clear: !session.selected.prompt,
-    "cut-out": all.length === 0,
-    ...Object.fromEntries(["copy-cut-out", ...Object.keys(EXPORTS)].map((id) => [id, all.length === 0])),
-    "copy-curl": !session.selected.prompt || !workspace.current?.imageHash,
+    "cut-out": isNothing,
   });
-  element("only-selected-row").hidden = session.objects.length < 2;
+  classList.update();
+  codePanel.update();
   document.body.classList.toggle("is-fresh", session.isEmpty);
-  if (all.length === 0) setCutOut(false);
+  if (isNothing) setCutOut(false);
   const mask = masks[chosen];
   if (mask && !session.selected.prompt.given) {
     const which = masks.length > 1 ? ` Mask ${chosen + 1} of ${masks.length}.` : "";
@@ -169,47 +193,19 @@ function update() {
   }
 }
 
-/** The objects to export: those with a mask, or only the selected one. */
-function exportedObjects() {
-  const isOnlySelected = /** @type {HTMLInputElement} */ (element("only-selected")).checked && session.objects.length > 1;
-  return (isOnlySelected ? [session.selected] : session.objects)
-    .map((object) => ({ name: object.name, colour: object.colour, mask: session.mask(object) }))
-    .filter(({ mask }) => mask !== null && mask.area > 0);
-}
-
-/** Download an export. @param {string} id id of its button */
-async function save(id) {
-  const { ending, make } = EXPORTS[id];
-  const { file, width, height } = workspace.current;
-  const name = `${stemOf(safeFileName(file.name))}${ending}`;
-  try {
-    const work = { file, bitmap: stage.image, image: { name: file.name, width, height }, objects: exportedObjects() };
-    download(await make(work), name);
-    toast(`Saved ${name}`);
-  } catch (error) {
-    showError(error);
-  }
-}
-
-async function copy(name, write) {
-  try {
-    await write();
-    toast(`Copied ${name}`);
-  } catch (error) {
-    showError(error);
-  }
-}
-
-function curlCommand() {
-  const { prompts, options } = segmenter.requestOf(session.selected.prompt);
-  const { imageHash, file } = workspace.current;
-  return curl({
+/** The request of the selected object, for programs; null if it has none. @returns {import("./code_snippets.js").CodeRequest | null} */
+function codeRequest() {
+  const image = workspace.current;
+  const { prompt } = session.selected;
+  if (!prompt || !image?.imageHash) return null;
+  const { prompts, options } = segmenter.requestOf(prompt);
+  return {
     url: client.url,
-    imageHash,
-    fileName: file.name,
+    imageId: image.imageHash,
+    fileName: image.file.name,
     body: { ...options, prompts, ...(client.model && { model: client.model }) },
     hasKey: client.apiKey !== "",
-  });
+  };
 }
 
 function setCutOut(isOn) {
@@ -241,13 +237,8 @@ const ACTIONS = {
   "add-object": () => session.addObject(),
   "enter-key": askForKey,
   help: () => /** @type {HTMLDialogElement} */ (element("help-dialog")).showModal(),
-  "copy-cut-out": () => copy("the cut-out", () => copyImage(cutOut(stage.image, exportedObjects()))),
-  "copy-curl": () => copy("the curl command", () => copyText(curlCommand())),
 };
 for (const [id, act] of Object.entries(ACTIONS)) element(id).addEventListener("click", act);
-for (const id of Object.keys(EXPORTS)) element(id).addEventListener("click", () => save(id));
-element("copy-cut-out").hidden = !canCopyImages;
-element("only-selected").addEventListener("change", update);
 
 installShortcuts(() => workspace.current !== null);
 
@@ -287,6 +278,7 @@ function useModel(model, isOther) {
     notice.hide();
   }
   choice.offer(model);
+  codePanel.showModel(model, client.url);
   workspace.setModel(model.name, isOther);
 }
 

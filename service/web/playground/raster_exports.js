@@ -6,6 +6,7 @@
  */
 
 import { drawRaster, rasterOfRle } from "../client/masks.js";
+import { channels } from "./colours.js";
 import { palettePng } from "./png.js";
 
 const MAX_INDEX = 255;
@@ -73,10 +74,4 @@ export function indexedPng({ width, height }, objects, labels, indexOf) {
   const palette = [[0, 0, 0], ...labels.map(({ colour }) => channels(colour))];
   const names = JSON.stringify(Object.fromEntries(labels.map(({ name }, i) => [i + 1, name])));
   return palettePng({ width, height, data, palette: /** @type {[number, number, number][]} */ (palette), texts: { Labels: names } });
-}
-
-/** @param {string} colour #rrggbb @returns {[number, number, number]} */
-function channels(colour) {
-  const value = Number.parseInt(colour.slice(1), 16);
-  return [value >> 16, (value >> 8) & 255, value & 255];
 }

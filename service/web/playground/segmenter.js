@@ -102,12 +102,13 @@ export class Segmenter {
    * The arguments of `segment` for a prompt. That of a given mask is the request that refines it.
    *
    * @param {SessionPrompt} prompt
+   * @param {{knows: (mask: import("../client/edgesam.js").Mask) => boolean}} [session] the session of the prompt
    */
-  requestOf(prompt) {
+  requestOf(prompt, session = this.#session) {
     const { points } = prompt;
     const wanted = prompt.given ?? prompt.refined;
     const isGiven = wanted !== null && wanted === prompt.base && wanted.area > 0;
-    const canRefine = wanted && (isGiven || this.#session.knows(wanted)) && !this.#unrefinable.has(prompt);
+    const canRefine = wanted && (isGiven || session.knows(wanted)) && !this.#unrefinable.has(prompt);
     const refined = canRefine ? wanted : null;
     // The service returns a mask without points and box nearly as it is. With a box the model decides.
     const box = prompt.box ?? (points.length === 0 && wanted ? wanted.box : null);

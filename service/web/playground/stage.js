@@ -18,7 +18,7 @@ import { drawBox, drawBrush, drawCrosshair, drawHandles, drawPrompt } from "./st
 import { fitted, moved, toImage, zoomed } from "./viewport.js";
 
 const MARGIN = 24;
-const TINT = 112; // of 255
+const OPACITY = 0.45;
 const PREVIEW_TINT = 84;
 const PREVIEW_COLOUR = "#ffffff";
 const SQUARE_SIDE = 10; // CSS pixels; squares of the pattern behind transparent pixels
@@ -44,6 +44,8 @@ export class Stage extends EventTarget {
     isCutOut: false,
     handles: null,
     brush: null,
+    opacity: OPACITY,
+    showsOutline: true,
   };
 
   /** @param {HTMLCanvasElement} lower @param {HTMLCanvasElement} upper */
@@ -86,8 +88,8 @@ export class Stage extends EventTarget {
    * @param {Partial<{objects: {id: number, colour: string, isVisible: boolean, prompt: object | null, mask: object | null,
    *   granularityBox: number[] | null}[],
    *   selectedId: number, preview: object | null, draft: number[] | null,
-   *   crosshair: {x: number, y: number} | null, isCutOut: boolean, handles: Handles | null, brush: Brush | null}>} scene the
-   *   members that have changed
+   *   crosshair: {x: number, y: number} | null, isCutOut: boolean, handles: Handles | null, brush: Brush | null,
+   *   opacity: number, showsOutline: boolean}>} scene the members that have changed; `opacity` of masks is 0..1
    */
   draw(scene) {
     Object.assign(this.#scene, scene);
@@ -182,7 +184,7 @@ export class Stage extends EventTarget {
     for (const object of objects) {
       const mask = object === selected && handles?.mask ? handles.mask : object.mask;
       if (object === selected && brush?.stroke) this.#paintStroke(context, mask, object.colour, brush);
-      else if (mask) this.#paintMask(context, mask, object.colour, TINT);
+      else if (mask) this.#paintMask(context, mask, object.colour, 255 * this.#scene.opacity);
     }
     if (!brush?.stroke) this.#layer.width = 0; // frees its memory
     if (preview) this.#paintMask(context, preview, PREVIEW_COLOUR, PREVIEW_TINT);
@@ -224,7 +226,8 @@ export class Stage extends EventTarget {
   }
 
   #paintMask(context, mask, colour, tint) {
-    if (!this.#paintTint(context, mask, colour, tint)) return;
+    const isSeen = this.#paintTint(context, mask, colour, tint);
+    if (!isSeen || !this.#scene.showsOutline) return;
     const drawn = this.#drawnMask(mask);
     this.#useImageCoordinates(context, drawn);
     const width = 1 / (this.#view.scale * drawn.step);
@@ -266,7 +269,7 @@ export class Stage extends EventTarget {
     layer.clip();
     layer.stroke(stroke.path);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.globalAlpha = TINT / 255;
+    context.globalAlpha = this.#scene.opacity;
     context.drawImage(this.#layer, 0, 0);
     context.globalAlpha = 1;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
