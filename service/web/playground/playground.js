@@ -7,12 +7,12 @@ import { classes, shownColour } from "./classes.js";
 import { CodePanel } from "./code_panel.js";
 import { installDisplayControls } from "./display_controls.js";
 import { ExportMenu } from "./export_menu.js";
-import { installImageInput } from "./image_input.js";
 import { currentSession } from "./current_session.js";
 import { LatencyStrip } from "./latency.js";
 import { announce } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { Notice } from "./notices.js";
+import { installOpenImages } from "./open_images.js";
 import { Panel } from "./panel.js";
 import { showProgress } from "./progress.js";
 import { Segmenter } from "./segmenter.js";
@@ -93,19 +93,6 @@ installDisplayControls(
 );
 installTheme(element("theme"));
 new Toolbar({ bar: element("toolbar"), more: element("more"), menu: element("more-menu") });
-installImageInput(
-  {
-    input: /** @type {HTMLInputElement} */ (element("file")),
-    openers: [element("open"), element("choose")],
-    samplers: document.querySelectorAll("[data-sample]"),
-    dropMark: element("drop-mark"),
-  },
-  (files) => {
-    notice.hide();
-    workspace.add(files);
-  },
-  showError,
-);
 session.addEventListener("change", update);
 classes.addEventListener("change", () => {
   panel.update();
@@ -121,6 +108,7 @@ workspace.onProgress = showProgress;
 workspace.onError = showError;
 workspace.addEventListener("show", showImage);
 workspace.addEventListener("embedded", prepareClicks);
+const keeper = installOpenImages(workspace, notice);
 models.onChoice = useModel;
 choice.onProgress = showProgress;
 choice.onError = showError;
@@ -129,21 +117,23 @@ stage.addEventListener("view", () => {
   upper.dataset.view = JSON.stringify(stage.view);
 });
 
+/** Show what there is to say about the image in view, or the first screen if there is none. */
 function showImage() {
-  const { name, width, height } = workspace.current;
+  const image = workspace.current;
   notice.hide();
   setCutOut(false);
-  document.body.classList.add("has-image");
-  element("image-name").textContent = name;
-  element("image-size").textContent = `${width} × ${height}`;
-  announce(`${name} is shown.`);
-  upper.focus({ preventScroll: true });
+  choice.show("", null);
+  document.body.classList.toggle("has-image", image !== null);
+  element("image-name").textContent = image?.file.name ?? "";
+  element("image-size").textContent = image ? `${image.width} × ${image.height}` : "";
+  announce(image ? `${image.file.name} is shown.` : "No image is open.");
+  if (image) upper.focus({ preventScroll: true });
 }
 
 /** The service has the image in view: prepare it in this browser too, if that decodes the clicks. */
 async function prepareClicks() {
   const image = workspace.current;
-  choice.show(image.imageHash, session.selected.prompt);
+  update();
   await choice.open().catch((error) => choice.handleError(error));
   if (image !== workspace.current) return;
   announce(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");

@@ -18,6 +18,8 @@ const SHORTCUTS = {
   "=": "zoom-in",
   "-": "zoom-out",
   "?": "help",
+  pagedown: "next-image",
+  pageup: "previous-image",
 };
 const REMOVING = ["delete", "backspace"];
 const WITHOUT_IMAGE = ["help", "choose"]; // the only buttons with a use before an image is open

@@ -64,22 +64,28 @@ export class WorkStore {
    * @throws {DOMException} QuotaExceededError if the browser has no space left; nothing is then written
    */
   async write(slot, { order, currentId, images, sessions, removed }) {
-    const transaction = this.#transaction("readwrite");
-    const done = finished(transaction);
-    transaction.objectStore("works").put({ slot, order, currentId, changedAt: Date.now() });
-    for (const image of images) transaction.objectStore("images").put({ ...image, slot });
-    for (const session of sessions) transaction.objectStore("sessions").put({ ...session, slot });
-    for (const store of ["images", "sessions"]) for (const id of removed) transaction.objectStore(store).delete([slot, id]);
-    transaction.commit();
-    await done;
+    await this.#change((works, ofImages, ofSessions) => {
+      works.put({ slot, order, currentId, changedAt: Date.now() });
+      for (const image of images) ofImages.put({ ...image, slot });
+      for (const session of sessions) ofSessions.put({ ...session, slot });
+      for (const id of removed) for (const store of [ofImages, ofSessions]) store.delete([slot, id]);
+    });
   }
 
   /** Remove the work of a slot. @param {number} slot */
   async clear(slot) {
+    await this.#change((works, ofImages, ofSessions) => {
+      works.delete(slot);
+      for (const store of [ofImages, ofSessions]) store.delete(rangeOf(slot));
+    });
+  }
+
+  /** Change the stores in one transaction. @param {(...stores: IDBObjectStore[]) => void} change */
+  async #change(change) {
     const transaction = this.#transaction("readwrite");
     const done = finished(transaction);
-    transaction.objectStore("works").delete(slot);
-    for (const store of ["images", "sessions"]) transaction.objectStore(store).delete(rangeOf(slot));
+    done.catch(() => {}); // `change` may throw before anything waits for the end
+    change(...STORES.map((name) => transaction.objectStore(name)));
     transaction.commit();
     await done;
   }

@@ -155,7 +155,11 @@ export class Workspace extends EventTarget {
   async restore(stored, currentId) {
     const restored = stored.map(({ dump, ...image }) => {
       const session = new Session();
-      session.restore(dump);
+      try {
+        session.restore(dump);
+      } catch {
+        this.onError(Object.assign(new Error("The dump has an unknown format."), { code: "old-work" }));
+      }
       return this.#watched({ ...image, imageHash: "", session });
     });
     this.#nextId = Math.max(this.#nextId, ...restored.map(({ id }) => id + 1));
