@@ -153,20 +153,21 @@ export class Workspace extends EventTarget {
 
   /** Add images of an earlier visit. @param {StoredImage[]} stored @param {number} currentId id of the one that was in view */
   async restore(stored, currentId) {
-    const restored = stored.map(({ dump, ...image }) => {
-      const session = new Session();
+    const restored = stored.map(({ dump, ...image }) => this.#watched({ ...image, imageHash: "", session: new Session() }));
+    let error = null;
+    for (const [i, { dump }] of stored.entries()) {
       try {
-        session.restore(dump);
+        restored[i].session.restore(dump);
       } catch {
-        this.onError(Object.assign(new Error("The dump has an unknown format."), { code: "old-work" }));
+        error = Object.assign(new Error("The dump has an unknown format."), { code: "old-work" });
       }
-      return this.#watched({ ...image, imageHash: "", session });
-    });
+    }
     this.#nextId = Math.max(this.#nextId, ...restored.map(({ id }) => id + 1));
     this.#images = [...restored, ...this.#images];
     this.dispatchEvent(new Event("change"));
     const shown = restored.find(({ id }) => id === currentId) ?? restored[0];
     if (shown && !this.#current) await this.show(shown);
+    if (error) this.onError(error);
   }
 
   /** Embed the image in view, if that failed before. @returns {boolean} whether it has to be embedded */
