@@ -269,7 +269,7 @@ function useModel(model, isOther) {
   }
   choice.offer(model);
   codePanel.showModel(model, client.url);
-  workspace.setModel(model.name, isOther);
+  workspace.setModel(model, isOther);
 }
 
 update();

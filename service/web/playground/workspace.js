@@ -185,8 +185,8 @@ export class Workspace extends EventTarget {
    */
   setModel(model, isOther) {
     this.#model = model.name;
-    this.#limits = /** @type {import("./shown_image.js").Limits} */ (model.limits);
-    this.#queue.maxBytes = this.#limits.max_image_bytes;
+    this.#limits = /** @type {any} */ (model.limits ?? null); // older services tell none
+    this.#queue.maxBytes = this.#limits?.max_image_bytes ?? Infinity;
     if (isOther) {
       this.#queue.cancel();
       for (const image of this.#images) image.imageHash = "";
