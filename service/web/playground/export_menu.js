@@ -51,6 +51,8 @@ export class ExportMenu {
     this.#client = client;
     this.#segmenter = segmenter;
     this.#onError = onError;
+    /** @type {(images: readonly WorkImage[]) => void} called when the objects of these images were saved */
+    this.onExported = () => {};
     input("svg-tolerance").value = recall("localStorage", TOLERANCE) ?? input("svg-tolerance").value;
     input("soft-edges").checked = recall("localStorage", EDGES) !== "hard";
     for (const id of Object.keys(EXPORTS)) element(id).addEventListener("click", () => this.#save(id));
@@ -151,6 +153,7 @@ export class ExportMenu {
     await this.#try(async () => {
       const { name, blob } = await exported(id, this.#works(), { tolerance: Number(input("svg-tolerance").value) });
       download(blob, name);
+      this.onExported(this.#isOfAllImages ? this.#filledImages() : [this.#workspace.current]);
       return `Saved ${name}`;
     });
     button.removeAttribute("aria-busy");

@@ -109,6 +109,7 @@ workspace.onError = showError;
 workspace.addEventListener("show", showImage);
 workspace.addEventListener("embedded", prepareClicks);
 const keeper = installOpenImages(workspace, notice);
+exportMenu.onExported = (images) => keeper.exported(images);
 models.onChoice = useModel;
 choice.onProgress = showProgress;
 choice.onError = showError;
