@@ -24,6 +24,7 @@ export class FindAll {
   /** The result that is shown: a finished one, or the masks found so far. */
   #shown = /** @type {Result | null} */ (null);
   #search = /** @type {AbortController | null} */ (null);
+  #hasFailed = false;
   /** The position of the pointer, and how many nested masks there the user has stepped over. */
   #hover = { at: /** @type {{x: number, y: number} | null} */ (null), smallest: /** @type {Mask | null} */ (null), depth: 0 };
 
@@ -66,6 +67,13 @@ export class FindAll {
     else await this.#find(image);
   }
 
+  /** Search again after a failure. @returns {boolean} whether there was one */
+  retry() {
+    const hasFailed = this.#hasFailed;
+    if (hasFailed) this.start();
+    return hasFailed;
+  }
+
   /** Stop the search, or hide the result, which stays with its image. @returns {boolean} whether there was one */
   close() {
     if (!this.isOpen) return false;
@@ -87,9 +95,10 @@ export class FindAll {
    * @returns {Mask | null}
    */
   hover(at) {
-    const masks = at ? this.#masksAt(at) : [];
-    if (masks[0] !== this.#hover.smallest) this.#hover.depth = 0;
     this.#hover.at = at;
+    if (!at) return null; // a press hides what it is about to take
+    const masks = this.#masksAt(at);
+    if (masks[0] !== this.#hover.smallest) this.#hover.depth = 0;
     this.#hover.smallest = masks[0] ?? null;
     return masks[this.#hover.depth % masks.length] ?? null;
   }
@@ -114,6 +123,7 @@ export class FindAll {
       this.makeRoom(point.label);
       return false;
     }
+    this.#hover.depth = 0;
     const taken = this.#session.objects.find((object) => object.prompt?.given === mask);
     if (taken) this.#session.select(taken.id);
     else this.#session.addMasks([mask]);
@@ -142,6 +152,7 @@ export class FindAll {
     const search = new AbortController();
     const result = { found: new FoundMasks(), layer: new FoundLayer(image) };
     this.#search = search;
+    this.#hasFailed = false;
     this.#show(result);
     this.#progress(0, 1, 0);
     announce("Finding all objects.");
@@ -150,13 +161,20 @@ export class FindAll {
       await this.#client.segmentEverything(image.imageHash, { signal: search.signal, onEvent });
       this.#results.set(image, result);
     } catch (error) {
-      if (!search.signal.aborted) this.onError(error);
+      if (!search.signal.aborted) this.#fail(error);
     }
     if (this.#search !== search) return; // another image is in view
     this.#search = null;
     const isFinished = this.#results.get(image) === result;
     this.#show(isFinished && result.found.size > 0 ? result : null);
     if (isFinished) this.#say(result.found.size);
+  }
+
+  /** @param {Error & {code?: string}} error */
+  #fail(error) {
+    this.#hasFailed = error.code !== "not-found";
+    // Older services do not have the route.
+    this.onError(error.code === "not-found" ? Object.assign(new Error(error.message), { code: "cannot-find-all" }) : error);
   }
 
   /** @param {import("../client/everything.js").EverythingEvent} event @param {Result} result */
@@ -210,6 +228,7 @@ export class FindAll {
   #leave() {
     this.#search?.abort();
     this.#search = null;
+    this.#hasFailed = false;
     this.#show(null);
   }
 
@@ -223,6 +242,6 @@ export class FindAll {
     /** @type {HTMLButtonElement} */ (start).disabled = !this.#workspace.current?.imageHash;
     start.querySelector("span").textContent = size > 0 ? "Show the found objects" : "Find all objects";
     count.textContent = `${size} ${size === 1 ? "object" : "objects"} found.`;
-    this.#parts.takeAll.textContent = size > 1 ? `Take all ${size}` : "Take it";
+    this.#parts.takeAll.textContent = size > 1 ? `Add all ${size}` : "Add it";
   }
 }

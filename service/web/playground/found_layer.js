@@ -2,8 +2,8 @@
 
 import { drawRaster } from "../client/masks.js";
 import { outlines, pathOf } from "../client/outlines.js";
+import { COLOURS, channels } from "./colours.js";
 import { rasterOfBox } from "./drawn_mask.js";
-import { COLOURS } from "./objects.js";
 
 const SIDE = 1400; // longest side of the canvas, in pixels: fine enough to tell masks apart, and quick to draw
 const TINT = 0.4;
@@ -45,10 +45,4 @@ export class FoundLayer {
     this.#count = 0;
     for (const mask of [...masks].sort((a, b) => b.area - a.area)) this.add(mask);
   }
-}
-
-/** @param {string} colour #rrggbb @returns {[number, number, number]} */
-function channels(colour) {
-  const value = Number.parseInt(colour.slice(1), 16);
-  return [value >> 16, (value >> 8) & 255, value & 255];
 }

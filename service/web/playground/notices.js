@@ -113,6 +113,16 @@ const ADVICE = {
     text: "The service computes them, as before.",
     remedy: null,
   },
+  "cannot-find-all": {
+    title: "This service cannot find all objects",
+    text: "Click the objects one by one, or ask the operator of the service for a newer version.",
+    remedy: null,
+  },
+  incomplete: {
+    title: "The answer of the service broke off",
+    text: "Your work is kept. Try again.",
+    remedy: "retry",
+  },
   "model-changed": {
     title: "The service has another model now",
     text: "Export the masks that you want to keep, then reload this page.",

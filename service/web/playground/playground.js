@@ -7,6 +7,7 @@ import { classes, shownColour } from "./classes.js";
 import { CodePanel } from "./code_panel.js";
 import { installDisplayControls } from "./display_controls.js";
 import { ExportMenu } from "./export_menu.js";
+import { FindAll } from "./find_all.js";
 import { currentSession } from "./current_session.js";
 import { LatencyStrip } from "./latency.js";
 import { announce } from "./messages.js";
@@ -75,7 +76,22 @@ const panel = new Panel(session, {
   candidates: element("candidates"),
   rowTemplate: /** @type {HTMLTemplateElement} */ (element("object-row")),
 });
-installTools(upper, session, stage, segmenter, { onPaint: () => setCutOut(false) });
+const findAll = new FindAll(
+  { client, session, stage, workspace },
+  {
+    start: element("find-all"),
+    busy: element("finding"),
+    text: element("finding-text"),
+    bar: element("finding-bar"),
+    cancel: element("finding-cancel"),
+    results: element("found"),
+    count: element("found-count"),
+    takeAll: element("take-all"),
+    done: element("found-done"),
+  },
+);
+findAll.onError = showError;
+installTools(upper, session, stage, segmenter, findAll, { onPaint: () => setCutOut(false) });
 const classList = new ClassListPanel(
   {
     section: element("classes"),
@@ -141,7 +157,7 @@ async function prepareClicks() {
 }
 
 function retry() {
-  if (!workspace.retry()) segmenter.retry();
+  if (!workspace.retry() && !findAll.retry()) segmenter.retry();
 }
 
 async function isBack() {
@@ -233,15 +249,6 @@ for (const [id, act] of Object.entries(ACTIONS)) element(id).addEventListener("c
 
 installShortcuts(() => workspace.current !== null);
 
-upper.addEventListener("keydown", (event) => {
-  const { masks, chosen } = session.candidates(session.selected);
-  // Shift+Tab leaves the canvas, so that keyboard users can reach the rest of the page.
-  if (event.key === "Tab" && !event.shiftKey && masks.length > 1) {
-    event.preventDefault();
-    session.choose(chosen + 1);
-  }
-});
-
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   client.apiKey = /** @type {HTMLInputElement} */ (element("key")).value.trim();
@@ -266,6 +273,7 @@ async function describeModels() {
 function useModel(model, isOther) {
   if (isOther) {
     choice.show("", session.selected.prompt);
+    findAll.reset();
     notice.hide();
   }
   choice.offer(model);

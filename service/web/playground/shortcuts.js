@@ -12,6 +12,7 @@ const SHORTCUTS = {
   h: "move",
   x: "flip-point",
   n: "add-object",
+  f: "find-all",
   p: "cut-out",
   0: "zoom",
   "+": "zoom-in",

@@ -46,6 +46,7 @@ export class Stage extends EventTarget {
     brush: null,
     opacity: OPACITY,
     showsOutline: true,
+    found: null,
   };
 
   /** @param {HTMLCanvasElement} lower @param {HTMLCanvasElement} upper */
@@ -90,7 +91,8 @@ export class Stage extends EventTarget {
    *   granularityBox: number[] | null}[],
    *   selectedId: number, preview: object | null, draft: number[] | null,
    *   crosshair: {x: number, y: number} | null, isCutOut: boolean, handles: Handles | null, brush: Brush | null,
-   *   opacity: number, showsOutline: boolean}>} scene the members that have changed; `opacity` of masks is 0..1
+   *   opacity: number, showsOutline: boolean, found: import("./found_layer.js").FoundLayer | null}>} scene the members that
+   *   have changed; `opacity` of masks is 0..1
    */
   draw(scene) {
     Object.assign(this.#scene, scene);
@@ -181,7 +183,8 @@ export class Stage extends EventTarget {
   }
 
   #paintObjects(context, objects, selected) {
-    const { preview, handles, brush } = this.#scene;
+    const { preview, handles, brush, found } = this.#scene;
+    if (found) this.#paintFound(context, found);
     for (const object of objects) {
       const mask = object === selected && handles?.mask ? handles.mask : object.mask;
       if (object === selected && brush?.stroke) this.#paintStroke(context, mask, object.colour, brush);
@@ -195,6 +198,13 @@ export class Stage extends EventTarget {
     if (!prompt) return;
     drawPrompt(context, this.#view, prompt, selected.colour);
     if (handles) drawHandles(context, this.#view, prompt, handles.selected);
+  }
+
+  /** All masks of an everything result. */
+  #paintFound(context, { canvas, step }) {
+    this.#useImageCoordinates(context, { x: 0, y: 0, step });
+    context.drawImage(canvas, 0, 0);
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   }
 
   #paintImage() {

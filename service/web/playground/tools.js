@@ -4,6 +4,7 @@ import { BoxCorners } from "./box_corners.js";
 import { Brush } from "./brush.js";
 import { CanvasKeys } from "./canvas_keys.js";
 import { Editing } from "./editing.js";
+import { Hover } from "./hover.js";
 import { announce } from "./messages.js";
 import { objectAt } from "./picking.js";
 import { Pointing } from "./pointing.js";
@@ -18,9 +19,10 @@ const TOOLS = ["include", "exclude", "box", "brush", "eraser", "move"];
  * @param {import("./session.js").Session} session
  * @param {import("./stage.js").Stage} stage
  * @param {import("./segmenter.js").Segmenter} segmenter
+ * @param {import("./find_all.js").FindAll} findAll takes clicks on objects that were found before
  * @param {{onPaint: () => void}} options `onPaint` is called when brush or eraser are chosen
  */
-export function installTools(canvas, session, stage, segmenter, { onPaint }) {
+export function installTools(canvas, session, stage, segmenter, findAll, { onPaint }) {
   const element = (id) => document.getElementById(id);
   /** @type {import("./pointing.js").Tool} */
   let tool = "include";
@@ -36,20 +38,29 @@ export function installTools(canvas, session, stage, segmenter, { onPaint }) {
     label: element("brush-size-text"),
     refine: /** @type {HTMLButtonElement} */ (element("refine")),
   });
-  const corners = new BoxCorners(stage, (box) => session.setBox(box));
+  const hover = new Hover(session, stage, segmenter, findAll);
+  const point = (position) => findAll.take(position) || session.addPoint(position);
+  const setBox = (box) => {
+    findAll.makeRoom();
+    session.setBox(box);
+  };
+  const corners = new BoxCorners(stage, setBox);
   const keys = new CanvasKeys(canvas, stage, editing, {
     click: (position, isNegative) => {
       if (tool === "box") corners.click(position);
-      else session.addPoint({ ...position, label: isNegative || tool === "exclude" ? 0 : 1 });
+      else point({ ...position, label: isNegative || tool === "exclude" ? 0 : 1 });
     },
-    move: (position) => corners.follow(position),
-    cancel: () => corners.cancel() || editing.cancel(),
+    move: (position) => {
+      corners.follow(position);
+      if (tool === "include") hover.showFound(position);
+    },
+    cancel: () => corners.cancel() || editing.cancel() || findAll.close(),
   });
   new Pointing(canvas, stage, { editing, brush, corners }, {
     tool: () => tool,
-    point: (point) => session.addPoint(point),
-    box: (box) => session.setBox(box),
-    hover: (position) => segmenter.hover(session.selected.prompt === null ? position : null),
+    point,
+    box: setBox,
+    hover: (position) => hover.show(position),
     pick: (position) => pick(session, position),
     press: () => keys.hide(),
   });
@@ -62,13 +73,24 @@ export function installTools(canvas, session, stage, segmenter, { onPaint }) {
     corners.cancel();
     editing.setOn(!isPainting && name !== "move");
     brush.setOn(isPainting);
-    if (name !== "include") segmenter.hover(null);
+    if (name !== "include") hover.show(null);
     if (isPainting) onPaint();
   };
   for (const name of TOOLS) element(name).addEventListener("click", () => choose(name));
   element("smaller-brush").addEventListener("click", () => brush.resize(-1));
   element("larger-brush").addEventListener("click", () => brush.resize(1));
+  canvas.addEventListener("keydown", (event) => {
+    // Shift+Tab leaves the canvas, so that keyboard users can reach the rest of the page.
+    if (event.key === "Tab" && !event.shiftKey && (hover.next() || nextMask(session))) event.preventDefault();
+  });
   choose(tool);
+}
+
+/** Choose the next mask of an ambiguous click. @returns {boolean} whether there is one */
+function nextMask(session) {
+  const { masks, chosen } = session.candidates(session.selected);
+  session.choose(chosen + 1);
+  return masks.length > 1;
 }
 
 /** Select the object whose mask is at a position. */
