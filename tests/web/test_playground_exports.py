@@ -153,10 +153,10 @@ def test_indexed_images_have_a_number_for_each_object_and_for_each_class(clicked
 
 def test_the_slider_of_the_outline_changes_the_corners_of_the_drawing(clicked):
     clicked.unfold("#svg-tolerance")
+    shown = clicked.page.locator("#svg-corners")
     corners, paths = [], []
     for tolerance in ("0", "1", "5"):
         clicked.page.locator("#svg-tolerance").fill(tolerance)
-        shown = clicked.page.locator("#svg-corners")
         text = corners[-1] if corners else ""
         wait_until(lambda text=text: shown.text_content() not in ("", text), timeout_s=30, what="no count was shown")
         corners.append(shown.text_content())
@@ -274,7 +274,8 @@ def test_the_javascript_program_runs_in_a_page(answered, photo):
     page = playground.page.context.new_page()
     page.route("**/photo.png", lambda route: route.fulfill(body=photo.read_bytes(), content_type="image/png"))
     page.route(
-        "**/program.js", lambda route: route.fulfill(body=program + "\ndocument.title = 'done';", content_type="text/javascript")
+        "**/program.js",
+        lambda route: route.fulfill(body=program + "\ndocument.title = 'done';", content_type="text/javascript"),
     )
     logged = []
     page.on("console", lambda message: logged.append(message.text))
@@ -291,7 +292,9 @@ def test_the_javascript_program_is_valid_in_node(answered, tmp_path):
     program = tmp_path / "program.mjs"
     program.write_text(copied(playground, "javascript"))
 
-    checked = subprocess.run([needed_program("node", "nodejs"), "--check", str(program)], capture_output=True, check=False)
+    checked = subprocess.run(
+        [needed_program("node", "nodejs"), "--check", str(program)], capture_output=True, check=False
+    )
 
     assert checked.returncode == 0, checked.stderr
 

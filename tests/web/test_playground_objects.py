@@ -17,7 +17,9 @@ def set_class(playground, position, name):
 
 def colours(playground):
     """The colours of the objects of the list."""
-    return playground.page.eval_on_selector_all("#objects li", "(all) => all.map((row) => row.style.getPropertyValue('--colour'))")
+    return playground.page.eval_on_selector_all(
+        "#objects li", "(all) => all.map((row) => row.style.getPropertyValue('--colour'))"
+    )
 
 
 def categories(playground):
@@ -53,7 +55,9 @@ def test_objects_of_a_class_have_its_colour_and_the_next_object_is_offered_it(tw
     first, second = colours(two_objects)
     assert first == second
     assert before[0] != before[1]
-    assert two_objects.page.eval_on_selector_all("#class-names option", "(all) => all.map(({ value }) => value)") == ["cup"]
+    assert two_objects.page.eval_on_selector_all("#class-names option", "(all) => all.map(({ value }) => value)") == [
+        "cup"
+    ]
     two_objects.page.focus("#upper")
     two_objects.page.keyboard.press("Control+z")
     assert colours(two_objects) == [first, before[1]]
