@@ -41,6 +41,7 @@ from .everything import (
     EverythingOptions,
     EverythingStarted,
 )
+from .soft_masks import SoftMask
 from .values import Embedded, Mask, Model, Prompt, Segmentation, Timing
 from .version import __version__
 
@@ -71,6 +72,7 @@ __all__ = [
     "Prompt",
     "PromptRefused",
     "Segmentation",
+    "SoftMask",
     "Timing",
     "Unauthorized",
     "UnexpectedAnswer",

@@ -19,6 +19,7 @@ from .messages import Answer, Progress, Request
 from .operations import Operation, Send, Step, Together, Wait
 from .retries import RetryPolicy
 from .run_lengths import RunLengthMask
+from .soft_masks import SoftMask
 from .values import Box, Cleanup, Embedded, Levels, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
@@ -79,6 +80,25 @@ class AsyncClient:
         return await self._run(
             operations.segment(picture, request_prompts, multimask, cleanup, name, self._retry_policy)
         )
+
+    async def soft_mask(
+        self,
+        picture: Embedded | str,
+        prompt: Prompt | None = None,
+        *,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_id: str | None = None,
+        mask: ArrayLike | RunLengthMask | None = None,
+        cleanup: Cleanup = "none",
+        model: str | None = None,
+    ) -> SoftMask:
+        """See `Client.soft_mask`."""
+        name = model_for(picture, model, self.model)
+        prompts = None if prompt is None else [prompt]
+        (only,) = prompts_of(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
+        return await self._run(operations.soft_mask(picture, only, cleanup, name, self._retry_policy))
 
     async def segment_everything(
         self,

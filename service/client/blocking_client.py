@@ -20,6 +20,7 @@ from .messages import Answer, Progress, Request
 from .operations import Operation, Send, Step, Together, Wait
 from .retries import RetryPolicy
 from .run_lengths import RunLengthMask
+from .soft_masks import SoftMask
 from .values import Box, Cleanup, Embedded, Levels, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
@@ -140,6 +141,41 @@ class Client:
         name = model_for(picture, model, self.model)
         request_prompts = prompts_of(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
         return self._run(operations.segment(picture, request_prompts, multimask, cleanup, name, self._retry_policy))
+
+    def soft_mask(
+        self,
+        picture: Embedded | str,
+        prompt: Prompt | None = None,
+        *,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_id: str | None = None,
+        mask: ArrayLike | RunLengthMask | None = None,
+        cleanup: Cleanup = "none",
+        model: str | None = None,
+    ) -> SoftMask:
+        """Return the best mask of a prompt with a soft edge, for instance for a cut-out.
+
+        Args:
+            picture: Result of `embed`, or an image_hash or image_id, as in `segment`.
+            prompt: Prompt, instead of the five arguments below, which are those of `segment`.
+            points: Points as (N, 2) array of (x, y), in pixels of the upright image.
+            labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
+            box: Box x0, y0, x1, y1, in pixels of the upright image.
+            mask_id: Id of an earlier mask that the prompt refines.
+            mask: Instead of `mask_id`, a binary mask of the image's size, (H, W), or a `Mask` of an answer.
+            cleanup: "auto" or "none", as in `segment`.
+            model: Name of the model, as in `segment`.
+
+        Raises:
+            ClientError: if the service gives no mask; see the module `errors`.
+            ValueError: if the prompt is malformed.
+        """
+        name = model_for(picture, model, self.model)
+        prompts = None if prompt is None else [prompt]
+        (only,) = prompts_of(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
+        return self._run(operations.soft_mask(picture, only, cleanup, name, self._retry_policy))
 
     def segment_everything(
         self,

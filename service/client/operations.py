@@ -27,6 +27,7 @@ from .messages import (
     segment_request,
 )
 from .retries import RetryPolicy
+from .soft_masks import SoftMask, read_soft_mask, soft_mask_request
 from .values import Cleanup, Embedded, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
@@ -104,6 +105,14 @@ def segment(
     request = segment_request(id_of(image), prompts, multimask, cleanup, model)
     answer = yield from send_about(image, request, model, retry_policy)
     return read_segmentation(answer, len(prompts))
+
+
+def soft_mask(
+    image: Embedded | str, prompt: Prompt, cleanup: Cleanup, model: str | None, retry_policy: RetryPolicy
+) -> Operation[SoftMask]:
+    """Get the best mask of a prompt with a soft edge, as `segment` gets hard ones."""
+    request = soft_mask_request(id_of(image), prompt, cleanup, model)
+    return read_soft_mask((yield from send_about(image, request, model, retry_policy)))
 
 
 def id_of(image: Embedded | str) -> str:

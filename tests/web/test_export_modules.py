@@ -150,5 +150,5 @@ def test_an_image_of_indices_has_its_palette_and_labels(written):
         image.load()
         assert image.mode == "P"
         assert image.text == {"Labels": LABELS}
-        assert image.getpalette() == [level for colour in PALETTE for level in colour]
+        assert np.array_equal(np.reshape(image.getpalette(), (-1, 3)), PALETTE)
         assert np.array_equal(np.asarray(image), json.loads(written("indices.json").read_text()))

@@ -40,7 +40,6 @@ export function python({ url, imageId, fileName, body, hasKey }) {
     literal(fileName),
     levels && `levels=${literal(levels)}`,
     bands && `bands=(${bands.replaceAll(",", ", ")})`,
-    region && `region=(${region.replaceAll(",", ", ")})`,
   ];
   const segmentArguments = ["image", ...pythonPrompt(prompt), `multimask=${literal(body.multimask)}`, `cleanup=${literal(body.cleanup)}`];
   return [
@@ -48,6 +47,7 @@ export function python({ url, imageId, fileName, body, hasKey }) {
     "",
     `with Client(${listed(clientArguments)}) as client:`,
     `    image = client.embed(${listed(embedArguments)})  # image_id ${imageId}`,
+    ...(region ? [`    image = client.region(image, (${region.replaceAll(",", ", ")}))`] : []),
     `    answer = client.segment(${listed(segmentArguments)})`,
     "    for mask in answer.masks:",
     "        print(mask.score, mask.area, mask.box, mask.pixels.shape)",
