@@ -1,4 +1,4 @@
-"""Any JSON sent to /segment is parsed or refused with a problem, and all parsed numbers are finite."""
+"""Any JSON sent to /segment or /segment/everything is parsed or refused with a problem. Its numbers are bounded."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.api.routes import everything
 from service.api.routes.segment import _parse
 from service.errors import InvalidRequest, MalformedBody
 
@@ -37,3 +38,28 @@ def test_any_json_is_a_request_or_a_refusal(document):
     for query in queries:
         assert np.isfinite(query.prompt.points).all()
         assert query.prompt.box is None or np.isfinite(query.prompt.box).all()
+
+
+PARAMETERS = (
+    *("points_per_side", "pred_iou_thresh", "stability_score_thresh", "stability_score_offset", "box_nms_thresh"),
+    *("min_mask_region_area", "max_masks", "format", "tolerance_pixels", "fast", "model"),
+)
+NEARLY_EVERYTHING = st.fixed_dictionaries(
+    {"image_hash": st.just("0" * 64)}, optional=dict.fromkeys(PARAMETERS, LEAVES | NUMBERS)
+)
+
+
+@given(ANYTHING | NEARLY_EVERYTHING)
+def test_any_json_is_an_everything_request_within_its_bounds_or_a_refusal(document):
+    try:
+        asked = everything._parse(json.dumps(document).encode(), 32)
+    except (InvalidRequest, MalformedBody):
+        return
+
+    assert asked.points_per_side is None or 1 <= asked.points_per_side <= 32
+    assert 1 <= asked.max_masks <= 1000
+    assert asked.min_mask_region_area is None or 0 <= asked.min_mask_region_area <= 1 << 30
+    assert 0 <= asked.tolerance_pixels <= 100
+    for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"):
+        value = getattr(asked, name)
+        assert value is None or 0 <= value <= 1

@@ -22,6 +22,7 @@ from service.api.access.policy import policies_of
 from service.api.middleware.admission import permits_of
 from service.app import create_app
 from service.errors import BodyTimeout, DeadlineExceeded, Overloaded
+from service.inference.scheduling.admission import OnePerCaller
 from service.settings import Settings
 
 UNKNOWN = {"image_hash": "0" * 64, "prompts": [point(1, 1)]}
@@ -59,7 +60,12 @@ def test_uploads_and_prompts_have_permits_of_their_own(limited, limited_client):
 def test_deletions_have_permits_of_their_own(artifact):
     policies = policies_of(create_app(Settings(model_dir=artifact)).router.routes)
     permits = permits_of(
-        policies, role="all", max_embed_requests=1, max_segment_requests=1, check_decode_queue=lambda _: None
+        policies,
+        role="all",
+        max_embed_requests=1,
+        max_segment_requests=1,
+        check_decode_queue=lambda _: None,
+        everything=OnePerCaller(1, "everything requests", "/segment/everything"),
     )
     one, another = (permits["DELETE", "/embed/{image_hash}"].permit("") for _ in range(2))
     others = [permits[other].permit("") for other in (("POST", "/embed"), ("GET", "/embed/{image_hash}"))]

@@ -78,7 +78,14 @@ def test_requests_without_a_known_key_are_refused(stranger, headers):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/embed"), ("POST", "/segment"), ("DELETE", f"/embed/{'0' * 64}"), ("GET", "/docs"), ("GET", "/nothing")],
+    [
+        ("POST", "/embed"),
+        ("POST", "/segment"),
+        ("POST", "/segment/everything"),
+        ("DELETE", f"/embed/{'0' * 64}"),
+        ("GET", "/docs"),
+        ("GET", "/nothing"),
+    ],
 )
 def test_every_route_requires_a_key(stranger, method, path):
     assert_problem(stranger.request(method, path, content=b"x"), Unauthorized)
@@ -141,7 +148,10 @@ def test_other_origins_get_no_cors_headers(stranger, origin):
     assert "access-control-allow-origin" not in response.headers
 
 
-@pytest.mark.parametrize(("path", "method"), [("/embed", "POST"), ("/segment", "POST"), ("/embed/x", "DELETE")])
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/embed", "POST"), ("/segment", "POST"), ("/segment/everything", "POST"), ("/embed/x", "DELETE")],
+)
 def test_a_preflight_needs_no_key(stranger, path, method):
     headers = {
         "Origin": ORIGIN,

@@ -50,6 +50,7 @@ def test_a_mask_is_refined_where_it_was_made(role_clients):
     ("role", "method", "path"),
     [
         (0, "POST", "/segment"),
+        (0, "POST", "/segment/everything"),
         (1, "POST", "/embed"),
         (1, "GET", f"/embed/{UNKNOWN}"),
         (1, "DELETE", f"/embed/{UNKNOWN}"),

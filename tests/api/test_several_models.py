@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.everything_requests import ROUTE, find_all
 from support.noise_images import noise_file
 from support.redis_server import RedisServer, wait_until
 from support.replica_clients import replicas_of_roles, two_replicas
@@ -221,3 +222,18 @@ def test_models_are_found_in_the_folder_of_models_before_the_bundled_ones(artifa
 
     with ServiceProcess(settings) as service, open_client(service.url) as client:
         assert client.get("/readyz").json()["models"] == [RANDOM, LITE]
+
+
+def test_everything_mode_finds_objects_by_the_named_model_with_its_own_defaults(client, next_seed):
+    data = noise_file((43, 53), next_seed)
+    described = {model["name"]: model["everything"] for model in client.get("/models").json()["models"]}
+    answers = {}
+    for model in (LITE, RANDOM):
+        image_id = upload(client, data, model)["image_id"]
+        answers[model] = find_all(client, image_id, model=model, points_per_side=2)
+        shown = client.post(ROUTE, json={"image_hash": image_id, "model": model, "max_masks": 1}).json()["parameters"]
+        assert {name: described[model][name] for name in described[model] if name in shown}.items() <= shown.items()
+
+    assert find_all(client, image_id, points_per_side=2)["model"] == LITE
+    assert {name: answer["model"] for name, answer in answers.items()} == {LITE: LITE, RANDOM: RANDOM}
+    assert answers[LITE]["masks"] != answers[RANDOM]["masks"]

@@ -304,6 +304,19 @@ async def test_a_single_item_has_all_threads(open_batcher, held):
     assert held.threads == [4, 4]
 
 
+async def test_calls_of_bounded_threads_run_beside_each_other(open_batcher, held):
+    batcher = open_batcher(held.run, calls=4, threads=4, threads_per_call=1)
+    tasks = []
+    for item in range(4):
+        tasks += submit(batcher, item)
+        await eventually(lambda count=item + 1: len(held.threads) == count)
+
+    held.release()
+    await asyncio.gather(*tasks)
+
+    assert held.threads == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("items", "threads"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 2]), (4, [1, 1, 1, 1]), (9, [1, 1, 1, 1])]
 )

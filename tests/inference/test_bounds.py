@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from service.errors import Overloaded
-from service.inference.scheduling.admission import AdmissionController
+from service.errors import Overloaded, RateLimited
+from service.inference.scheduling.admission import AdmissionController, OnePerCaller
 from service.inference.scheduling.background import BackgroundWork
 
 
@@ -56,6 +56,22 @@ def test_a_request_that_the_queue_would_refuse_is_refused_at_admission():
         pass
     with admission.permit("modest"):
         pass
+
+
+def test_a_key_holds_one_permit_at_a_time_and_requests_without_a_key_share_all():
+    permits = OnePerCaller(2, "everything requests", "/segment/everything")
+
+    with permits.permit("one"):
+        with pytest.raises(RateLimited, match="/segment/everything") as refusal, permits.permit("one"):
+            pass
+        with permits.permit("two"), pytest.raises(Overloaded), permits.permit("three"):
+            pass
+    with permits.permit(), permits.permit(), pytest.raises(Overloaded), permits.permit():
+        pass
+    with permits.permit("one"), permits.permit("three"):
+        pass
+
+    assert refusal.value.retry_after_s is not None
 
 
 async def test_background_work_beyond_the_bound_is_dropped(metrics):
