@@ -188,7 +188,7 @@ def _replica(settings: Settings) -> Replica:
     return Replica(
         role=settings.role,
         embedding_dtype=settings.embedding_dtype,
-        keep_images_s=settings.keep_images_s if settings.redis_url is not None else 0.0,
+        keep_images_s=settings.keep_images_s,
         limits={
             "max_image_bytes": settings.max_image_bytes,
             "max_image_pixels": settings.max_image_pixels,

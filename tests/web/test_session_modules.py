@@ -1,4 +1,4 @@
-"""The page's objects, prompts, masks, handles and brush in Node: `session.test.mjs` and `editing.test.mjs`."""
+"""The page's objects, prompts, masks, handles, brush and regions in Node: `session`, `editing` and `regions`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from support.browser import needed_program
 from support.mask_cases import mask_cases
 
-TESTS = [Path(__file__).parent / name for name in ("session.test.mjs", "editing.test.mjs")]
+TESTS = [Path(__file__).parent / name for name in ("session.test.mjs", "editing.test.mjs", "regions.test.mjs")]
 TIMEOUT_S = 120
 
 

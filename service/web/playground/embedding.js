@@ -5,7 +5,8 @@ import { isShownAsRead } from "./orientation.js";
 import { shownAsFile } from "./shown_image.js";
 
 /**
- * @typedef {{file: File, imageHash: string}} EmbeddedFile `file` is the one that the service has
+ * @typedef {{file: File, imageHash: string, embedMs?: number}} EmbeddedFile `file` is the one that the service has;
+ *   `embedMs` is the time of its embedding, unless the service had it already
  */
 
 /** Problems of a file that the service may read as a copy of what the browser shows. */
@@ -23,21 +24,26 @@ const UNREADABLE = new Set(["unsupported-image", "undecodable-image"]);
 export async function embedAsShown(client, file, shown, { maxBytes, ...options }) {
   const { signal } = options;
   const refusal = await embedded(client, file, shown, options);
-  if (!refusal.error) return { file, imageHash: refusal.imageHash };
+  if (!refusal.error) return { file, imageHash: refusal.imageHash, embedMs: refusal.embedMs };
   const copy = await shownAsFile(shown, file.name, maxBytes);
   signal.throwIfAborted();
   if (!copy) throw refusal.error;
   return { file: copy, imageHash: (await client.embed(copy, options)).image_hash };
 }
 
-/** Embed a file, and tell why a copy of it is needed. @returns {Promise<{imageHash: string, error: Error | null}>} */
+/**
+ * Embed a file, and tell why a copy of it is needed.
+ *
+ * @returns {Promise<{imageHash: string, error: Error | null, embedMs?: number}>}
+ */
 async function embedded(client, file, shown, options) {
   try {
     const answer = await client.embed(file, options);
     options.signal.throwIfAborted();
     const isSame = await isShownAsRead(file, shown, answer);
     options.signal.throwIfAborted();
-    if (isSame) return { imageHash: answer.image_hash, error: null };
+    const embedMs = answer.cached ? undefined : answer.timing.roundTripMs;
+    if (isSame) return { imageHash: answer.image_hash, error: null, embedMs };
     // Clicks would go to other places than the ones that the user sees, so the service gets the pixels that are shown.
     client.forget(answer.image_hash);
     return { imageHash: "", error: new OtherPixels() };

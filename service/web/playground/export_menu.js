@@ -130,7 +130,7 @@ export class ExportMenu {
       const prompt = answeredPrompt(session, object);
       const mask = session.mask(object);
       const isAnswer = prompt !== null && !prompt.given && mask?.mask_id && objects.some((each) => each.mask === mask);
-      return isAnswer ? [{ mask, sent: this.#segmenter.requestOf(prompt, session) }] : [];
+      return isAnswer ? [{ mask, sent: { ...this.#segmenter.requestOf(prompt, session), imageId: this.#segmenter.answeredBy(prompt) } }] : [];
     });
     const found = imageHash && wanted.length > 0 ? await this.#ofService(imageHash, wanted) : new Map();
     return objects.map(({ mask }) => found.get(mask) ?? antialiased(mask));

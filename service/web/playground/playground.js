@@ -19,6 +19,7 @@ import { showProgress } from "./progress.js";
 import { Segmenter } from "./segmenter.js";
 import { installShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
+import { Regions } from "./region.js";
 import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
 import { Toolbar } from "./toolbar.js";
@@ -107,6 +108,10 @@ installDisplayControls(
   { opacity: /** @type {HTMLInputElement} */ (element("opacity")), outline: /** @type {HTMLInputElement} */ (element("outline")) },
   stage,
 );
+new Regions(/** @type {HTMLButtonElement} */ (element("sharper")), {
+  ...{ client, stage, segmenter, workspace },
+  ...{ onProgress: showProgress, onError: showError },
+});
 installTheme(element("theme"));
 new Toolbar({ bar: element("toolbar"), more: element("more"), menu: element("more-menu") });
 session.addEventListener("change", update);

@@ -18,24 +18,34 @@ import { withPoint } from "./prompts.js";
 export class Segmenter {
   /** @type {Backend} */
   #backend;
+  #service;
   #session;
   #imageHash = "";
   /** @type {Map<SessionPrompt, AbortController>} */
   #pending = new Map();
   #failed = new Set();
   #unrefinable = new WeakSet();
+  /** @type {WeakMap<SessionPrompt, string>} */
+  #answeredBy = new WeakMap();
   #preview = new Preview((prompt, signal) => this.#requestPreview(prompt, signal));
   #draft = new Preview((prompt, signal) => this.#requestPreview(prompt, signal));
 
   /**
-   * @param {Backend} backend
+   * @param {Backend} backend the service, until `setBackend`
    * @param {import("./session.js").Session} session gets the answers
    */
   constructor(backend, session) {
     this.#backend = backend;
+    this.#service = backend;
     this.#session = session;
     /** Whether a click selects the whole object around it. Only the service can do it, and only with some models. */
     this.selectsWholeObject = false;
+    /**
+     * The id of the image that answers a prompt: of the whole image, or of a region of it, which only the service decodes.
+     *
+     * @type {(prompt: SessionPrompt, imageHash: string) => string}
+     */
+    this.imageOf = (_prompt, imageHash) => imageHash;
     /** @type {(timing: import("../client/edgesam.js").Timing, backend: Backend) => void} */
     this.onTiming = () => {};
     /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
@@ -124,16 +134,22 @@ export class Segmenter {
     };
   }
 
+  /** The id of the image whose answer a prompt has; empty if that is not known. @param {SessionPrompt} prompt */
+  answeredBy(prompt) {
+    return this.#answeredBy.get(prompt) ?? "";
+  }
+
   async #answer(prompt) {
     const isDone = this.#session.isAnswered(prompt) || this.#pending.has(prompt) || this.#failed.has(prompt);
     if (isDone || !this.#imageHash) return;
     const controller = new AbortController();
-    const backend = this.#backend;
+    const target = this.#targetOf(prompt);
     this.#pending.set(prompt, controller);
     try {
-      const { results, timing } = await this.#segment(prompt, controller.signal);
+      const { results, timing } = await this.#segment(prompt, target, controller.signal);
       if (controller.signal.aborted) return;
-      this.onTiming(timing, backend);
+      this.#answeredBy.set(prompt, target.imageId);
+      this.onTiming(timing, target.backend);
       this.#session.answer(prompt, results[0].masks, results[0].granularity_box);
     } catch (error) {
       if (controller.signal.aborted) return;
@@ -144,10 +160,16 @@ export class Segmenter {
     }
   }
 
-  async #segment(prompt, signal) {
+  /** The image that answers a prompt, and what decodes it. @param {SessionPrompt} prompt */
+  #targetOf(prompt) {
+    const imageId = this.imageOf(prompt, this.#imageHash);
+    return { imageId, backend: imageId === this.#imageHash ? this.#backend : this.#service };
+  }
+
+  async #segment(prompt, { imageId, backend }, signal) {
     const send = () => {
       const { prompts, options } = this.requestOf(prompt);
-      return this.#backend.segment(this.#imageHash, prompts, { ...options, signal });
+      return backend.segment(imageId, prompts, { ...options, signal });
     };
     try {
       return await send();
@@ -162,7 +184,8 @@ export class Segmenter {
 
   async #requestPreview(prompt, signal) {
     const { prompts, options } = this.requestOf(prompt);
-    const answer = await this.#backend.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
+    const { imageId, backend } = this.#targetOf(prompt);
+    const answer = await backend.segment(imageId, prompts, { ...options, isGlimpse: true, signal });
     return answer.results[0].masks[0];
   }
 }

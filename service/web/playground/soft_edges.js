@@ -4,7 +4,8 @@
  * @typedef {{x0: number, y0: number, width: number, height: number, data: Uint8Array}} AlphaCrop alpha of a part of the
  *   image, row by row, 0..255; it is 0 outside
  * @typedef {import("../client/edgesam.js").Mask} Mask
- * @typedef {{prompts: import("../client/edgesam.js").Prompt[], options: object}} SentPrompt arguments of `segment`
+ * @typedef {{prompts: import("../client/edgesam.js").Prompt[], options: object, imageId?: string}} SentPrompt arguments of
+ *   `segment`; without an `imageId` it is the whole image
  */
 
 import { rasterOfRle } from "../client/masks.js";
@@ -22,14 +23,14 @@ const PROMPTS_PER_REQUEST = 16;
  * @throws {import("../client/edgesam.js").Problem | import("../client/edgesam.js").Unreachable}
  */
 export async function alphasOfService(client, imageHash, wanted) {
-  const groups = Object.values(Object.groupBy(wanted, ({ sent }) => JSON.stringify(sent.options)));
+  const groups = Object.values(Object.groupBy(wanted, ({ sent }) => JSON.stringify([sent.imageId, sent.options])));
   const found = new Map();
   for (const group of groups) {
     for (let start = 0; start < group.length; start += PROMPTS_PER_REQUEST) {
       const part = group.slice(start, start + PROMPTS_PER_REQUEST);
       const prompts = part.flatMap(({ sent }) => sent.prompts);
       const options = /** @type {object} */ ({ ...part[0].sent.options, format: "alpha", crop: true });
-      const { results } = await client.segment(imageHash, prompts, options);
+      const { results } = await client.segment(part[0].sent.imageId || imageHash, prompts, options);
       for (const [i, { mask }] of part.entries()) {
         // The same prompt has the same masks, unless the service has evicted the mask that it refines.
         const same = results[i].masks.find((each) => each.mask_id === mask.mask_id);

@@ -21,6 +21,7 @@ const MARGIN = 24;
 const OPACITY = 0.45;
 const PREVIEW_TINT = 84;
 const PREVIEW_COLOUR = "#ffffff";
+const REGION_COLOUR = "#ffd43b";
 const SQUARE_SIDE = 10; // CSS pixels; squares of the pattern behind transparent pixels
 
 export class Stage extends EventTarget {
@@ -47,6 +48,7 @@ export class Stage extends EventTarget {
     opacity: OPACITY,
     showsOutline: true,
     found: null,
+    regions: [],
   };
 
   /** @param {HTMLCanvasElement} lower @param {HTMLCanvasElement} upper */
@@ -91,8 +93,9 @@ export class Stage extends EventTarget {
    *   granularityBox: number[] | null}[],
    *   selectedId: number, preview: object | null, draft: number[] | null,
    *   crosshair: {x: number, y: number} | null, isCutOut: boolean, handles: Handles | null, brush: Brush | null,
-   *   opacity: number, showsOutline: boolean, found: import("./found_layer.js").FoundLayer | null}>} scene the members that
-   *   have changed; `opacity` of masks is 0..1
+   *   opacity: number, showsOutline: boolean, found: import("./found_layer.js").FoundLayer | null,
+   *   regions: number[][]}>} scene the members that have changed; `opacity` of masks is 0..1, and `regions` are boxes in
+   *   which clicks see more detail
    */
   draw(scene) {
     Object.assign(this.#scene, scene);
@@ -177,6 +180,7 @@ export class Stage extends EventTarget {
     const shown = objects.filter(({ isVisible }) => isVisible);
     if (isCutOut) this.#paintTransparency(context, shown);
     else this.#paintObjects(context, shown, shown.find(({ id }) => id === selectedId));
+    for (const region of this.#scene.regions) drawBox(context, this.#view, region, REGION_COLOUR);
     if (draft) drawBox(context, this.#view, draft, "#ffffff");
     if (crosshair) drawCrosshair(context, this.#view, crosshair);
     if (brush?.cursor) drawBrush(context, this.#view, brush.cursor, brush.radius);

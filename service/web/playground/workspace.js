@@ -12,6 +12,7 @@
  * @property {number} height
  * @property {Blob} thumbnail
  * @property {string} imageHash empty while the image is not embedded
+ * @property {number} [embedMs] time of its embedding
  * @property {string} model name of the model that answered the session's prompts; empty if none did
  * @property {Session} session
  * @property {import("./viewport.js").View | null} view zoom and position; null shows the whole image
