@@ -1,11 +1,13 @@
 /** Everything mode, regions and look-ups of the client module in Node; started by test_client_module.py. */
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { afterEach, test } from "node:test";
 
-import { Client, Problem, Unreachable, maskOfEverything } from "../../service/web/client/edgesam.js";
+import { Client, Problem, Unreachable, maskOfEverything, rasterOfRle } from "../../service/web/client/edgesam.js";
 
+const { url: serviceUrl, withoutRedisUrl, cases } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 const HASH = "0".repeat(64);
 const START = {
   event: "start", prompts: 4, image_hash: HASH, image_id: HASH, width: 8, height: 6, orientation: 1, model: "m",
@@ -44,6 +46,63 @@ function mask(id, rest = {}) {
 function isIncomplete(error) {
   return error instanceof Unreachable && error.code === "incomplete";
 }
+
+/** An image of 120 x 90 pixels that nobody has embedded: the seed is appended to its file. */
+async function imageFile(seed) {
+  return new Blob([await readFile(cases.image), `seed ${seed} of ${process.pid}`], { type: "image/png" });
+}
+
+test("the service's masks are those that its events have told", async () => {
+  const client = new Client(serviceUrl);
+  const { image_id } = await client.embed(await imageFile(1));
+  const told = new Map();
+  const onEvent = (event) => {
+    if (event.event === "mask") told.set(event.id, event);
+    if (event.event === "drop") event.ids.forEach((id) => told.delete(id));
+  };
+
+  const { masks, parameters } = await client.segmentEverything(image_id, { pointsPerSide: 3, predIouThresh: 0, stabilityScoreThresh: 0, onEvent });
+
+  assert.equal(parameters.points_per_side, 3);
+  assert.ok(masks.length > 0);
+  assert.deepEqual(new Set(masks.map(({ id }) => id)), new Set(told.keys()));
+  for (const mask of masks) {
+    const { rle, area } = maskOfEverything(mask);
+    assert.equal(rasterOfRle(rle).data.reduce((sum, value) => sum + value, 0), area);
+  }
+});
+
+test("a region is an image of its own with the pixels of the whole, and is embedded again when it is lost", async () => {
+  const client = new Client(serviceUrl);
+  const file = await imageFile(2);
+  const region = [30, 20, 100, 80];
+
+  const first = await client.embed(file, { region });
+  const again = await client.embed(file, { region });
+  const whole = await client.embed(file, { region: [0, 0, 120, 90] });
+  const prompts = [{ points: [{ x: 60, y: 50 }] }];
+  const before = await client.segment(first.image_id, prompts);
+  await fetch(`${serviceUrl}embed/${first.image_hash}`, { method: "DELETE" });
+  const after = await client.segment(first.image_id, prompts);
+
+  assert.equal(first.image_id, `${first.image_hash}~region=30,20,100,80`);
+  assert.deepEqual([first.region, first.width, first.height], [region, 120, 90]);
+  assert.deepEqual([again.image_id, again.region, again.cached], [first.image_id, region, "memory"]);
+  assert.deepEqual([whole.image_id, whole.region], [first.image_hash, null]);
+  assert.deepEqual(before.results[0].masks[0].rle.size, [90, 120]);
+  assert.deepEqual(after.results, before.results);
+});
+
+test("a service that has lost its Redis gets the image", async () => {
+  const client = new Client(withoutRedisUrl);
+  const file = await imageFile(3);
+
+  const { image_id } = await client.embed(file);
+  const region = await client.embed(file, { region: [0, 0, 60, 60] });
+
+  assert.equal((await client.segment(image_id, [{ points: [{ x: 60, y: 50 }] }])).results.length, 1);
+  assert.deepEqual(region.region, [0, 0, 60, 60]);
+});
 
 test("masks are those at the end, best first, and each event is told as it comes", async () => {
   const events = [START, mask(0), { event: "progress", done: 2, prompts: 4 }, mask(5), mask(7), { event: "drop", ids: [5] },
