@@ -39,7 +39,7 @@ def check_together(settings: "Settings") -> None:
         )
     if settings.keep_images_s and settings.redis_url is None:
         raise ValueError(
-            "EDGESAM_KEEP_IMAGES_S keeps copies of uploads in Redis; set EDGESAM_REDIS_URL, or leave it unset to keep none"
+            "EDGESAM_KEEP_IMAGES_S keeps copies of uploads in Redis; set EDGESAM_REDIS_URL, or leave it unset"
         )
     if settings.role != "all" and settings.adapters:
         raise ValueError("EDGESAM_ADAPTERS embed and segment in one request; they need EDGESAM_ROLE=all")
