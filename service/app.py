@@ -50,7 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
         closing=closing,
     )
-    models = ServedModels([served_model(settings, model, cache, inference) for model in loaded], upload_executor)
+    served = [served_model(settings, model, cache, inference) for model in loaded]
+    models = ServedModels(served, upload_executor, cache.redis.kept)
     return build_api(settings, models, inference, cache, keys=keys, key_file=key_file, metrics=metrics, closing=closing)
 
 

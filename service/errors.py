@@ -26,6 +26,7 @@
     │   └── UnusableAspectRatio   422  unusable-aspect-ratio    too narrow or too long for the model's frame
     ├── not found
     │   ├── EmbeddingNotFound     404  embedding-not-found      POST the image to /embed (again)
+    │   ├── ImageNotKept          404  image-not-kept           no copy of the image is kept: send its bytes
     │   ├── ModelNotFound         404  model-not-found          no served model has this name
     │   └── MaskNotFound          404  mask-not-found           the mask_id is unknown or has expired
     └── the server
@@ -207,6 +208,12 @@ class EmbeddingNotFound(ServiceError):
             "repeat this request.",
             extra={"model": name},
         )
+
+
+class ImageNotKept(ServiceError):
+    """No copy of the image's bytes is kept, so it has to be uploaded again."""
+
+    status, code, title = 404, "image-not-kept", "The image is not kept"
 
 
 class ModelNotFound(ServiceError):

@@ -37,6 +37,10 @@ def check_together(settings: "Settings") -> None:
             "EDGESAM_ROLE=segment finds its images in Redis alone; set EDGESAM_REDIS_URL to the Redis of the "
             "replicas that embed, or EDGESAM_ROLE=all"
         )
+    if settings.keep_images_s and settings.redis_url is None:
+        raise ValueError(
+            "EDGESAM_KEEP_IMAGES_S keeps copies of uploads in Redis; set EDGESAM_REDIS_URL, or leave it unset"
+        )
     if settings.role != "all" and settings.adapters:
         raise ValueError("EDGESAM_ADAPTERS embed and segment in one request; they need EDGESAM_ROLE=all")
     tokens = [settings.label_studio_token, settings.label_studio_token_file]

@@ -171,6 +171,10 @@ class Settings(BaseSettings):
         description="Size of the in-memory cache of masks for refinement, in bytes. A mask takes 128 KiB.",
     )
 
+    keep_images_s: float = Field(
+        0.0, ge=0, le=86400, description="Time for which Redis keeps a copy of each upload, in seconds. 0: no copies."
+    )
+
     max_image_bytes: int = Field(32 << 20, ge=1024, description="Largest size of an uploaded image file, in bytes.")
     max_image_pixels: int = Field(52_000_000, ge=1, description="Largest number of pixels of an image.")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="Largest size of the body of /segment, in bytes.")

@@ -10,8 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedEncoding, UnsupportedImage
 
 MULTIPART_FIELD = "image"
-LEVELS_FIELD, BANDS_FIELD, MODEL_FIELD = "levels", "bands", "model"
-_FIELDS = {name.encode(): name for name in (MULTIPART_FIELD, LEVELS_FIELD, BANDS_FIELD, MODEL_FIELD)}
+LEVELS_FIELD, BANDS_FIELD, REGION_FIELD, MODEL_FIELD = "levels", "bands", "region", "model"
+_FIELDS = {name.encode(): name for name in (MULTIPART_FIELD, LEVELS_FIELD, BANDS_FIELD, REGION_FIELD, MODEL_FIELD)}
 # Boundaries, headers and small further fields around the image.
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MODEL_FIELD, MULTIPART_FIELD, without_bom
+from service.api.bodies import BANDS_FIELD, LEVELS_FIELD, MODEL_FIELD, MULTIPART_FIELD, REGION_FIELD, without_bom
 from service.api.problems import broken_rule, invalid_request
 from service.errors import BodyTooLarge, MalformedBody, UnsupportedImage
 
@@ -44,13 +44,14 @@ class _EmbedDocument(BaseModel):
     image: bytes
     levels: str | None = None
     bands: str | None = None
+    region: str | None = None
     model: str | None = None
 
-    @field_validator("bands", mode="before")
+    @field_validator("bands", "region", mode="before")
     @classmethod
-    def _as_text(cls, bands: object) -> object:
+    def _as_text(cls, numbers: object) -> object:
         """Return a JSON list, [4, 3, 2], as the text that a form has."""
-        return ",".join(map(str, bands)) if isinstance(bands, list) else bands
+        return ",".join(map(str, numbers)) if isinstance(numbers, list) else numbers
 
 
 def json_fields(body: bytes, *, max_image_bytes: int) -> dict[str, bytes]:
@@ -71,7 +72,12 @@ def json_fields(body: bytes, *, max_image_bytes: int) -> dict[str, bytes]:
     except ValidationError as error:
         raise invalid_request(error) from error
     fields = {MULTIPART_FIELD: decode_base64(document.image, max_bytes=max_image_bytes)}
-    further = {LEVELS_FIELD: document.levels, BANDS_FIELD: document.bands, MODEL_FIELD: document.model}
+    further = {
+        LEVELS_FIELD: document.levels,
+        BANDS_FIELD: document.bands,
+        REGION_FIELD: document.region,
+        MODEL_FIELD: document.model,
+    }
     return fields | {name: value.encode() for name, value in further.items() if value is not None}
 
 

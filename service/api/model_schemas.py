@@ -50,6 +50,11 @@ class FeaturesModel(BaseModel):
     browser_decoding: bool = Field(
         description="Whether a browser can decode with this model. `files` is empty where that is not offered."
     )
+    regions: bool = Field(description="Whether /embed takes a region of an image.")
+    keeps_images: float = Field(
+        description="Time for which copies of uploads are kept, in seconds, so that /embed takes an image_hash in "
+        "place of the bytes. 0: not at all."
+    )
 
 
 class ModelModel(BaseModel):

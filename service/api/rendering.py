@@ -14,7 +14,7 @@ from service.sam.decoded_image import ImageInfo
 from service.sam.granularity import Box
 from service.sam.image_id import parse_image_id
 from service.sam.logits import encode_logits
-from service.sam.png import encode_png
+from service.sam.png import encode_alpha_png, encode_png
 from service.sam.polygons import encode_polygons
 from service.sam.rle import encode_rle
 
@@ -29,7 +29,7 @@ class RenderOptions:
 
     Args:
         format: Format of each mask in JSON.
-        crop: Whether a PNG has only the part of the image inside the mask's box.
+        crop: Whether a PNG has only the part of the image inside the mask's box, or the alpha's.
         tolerance_pixels: Tolerance of simplified polygons, in pixels.
     """
 
@@ -72,6 +72,7 @@ class JsonRenderer:
             "image_id": self._image_id,
             "width": width,
             "height": height,
+            "region": None if image.region is None else image.region.corners,
             "orientation": image.orientation,
             "model": self._model,
             "results": self._results,
@@ -80,7 +81,7 @@ class JsonRenderer:
 
 
 class PngRenderer:
-    """Renders the best mask of the only prompt as a PNG file, with its numbers as headers.
+    """Renders the best mask of the only prompt as a PNG file, hard or with a soft edge, with its numbers as headers.
 
     Args:
         options: Format of the mask.
@@ -96,13 +97,18 @@ class PngRenderer:
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
         numbers = _numbers(mask)
-        self._content = encode_png(mask.mask, crop=self._options.crop)
         self._headers = {
             "X-Mask-Id": mask.mask_id,
             "X-Mask-Score": f"{numbers['score']:.6f}",
             "X-Mask-Area": str(numbers["area"]),
             "X-Mask-Box": ",".join(map(str, numbers["box"])),
         }
+        if self._options.format == "alpha":
+            alpha = mask.draw_alpha()
+            self._content = encode_alpha_png(alpha, crop=self._options.crop)
+            self._headers["X-Alpha-Box"] = ",".join(map(str, alpha.box))
+        else:
+            self._content = encode_png(mask.mask, crop=self._options.crop)
 
     def finish(self, image: ImageInfo, boxes: Sequence[Box | None] | None) -> Response:
         """See `Renderer`."""
@@ -110,6 +116,8 @@ class PngRenderer:
         box_header = {} if box is None else {"X-Granularity-Box": ",".join(map(str, box))}
         height, width = image.size
         size = {"X-Image-Size": f"{width},{height}", "X-Image-Orientation": str(image.orientation)}
+        if image.region is not None:
+            size["X-Image-Region"] = str(image.region)
         return Response(self._content, media_type=PNG, headers={**self._headers, **box_header, **size, **_VARY})
 
 
@@ -128,6 +136,12 @@ def _png(mask: SegmentedMask, options: RenderOptions) -> dict[str, Any]:
     return {"png": base64.b64encode(encode_png(mask.mask, crop=options.crop)).decode()}
 
 
+def _alpha(mask: SegmentedMask, options: RenderOptions) -> dict[str, Any]:
+    alpha = mask.draw_alpha()
+    png = encode_alpha_png(alpha, crop=options.crop)
+    return {"alpha": base64.b64encode(png).decode(), "alpha_box": alpha.box}
+
+
 def _polygon(mask: SegmentedMask, options: RenderOptions) -> dict[str, Any]:
     return {"polygon": encode_polygons(mask.mask, tolerance_pixels=options.tolerance_pixels)}
 
@@ -139,6 +153,7 @@ def _logits(mask: SegmentedMask, _options: RenderOptions) -> dict[str, Any]:
 _WRITERS: dict[Format, Callable[[SegmentedMask, RenderOptions], dict[str, Any]]] = {
     "rle": lambda mask, _: {"rle": encode_rle(mask.mask)},
     "png": _png,
+    "alpha": _alpha,
     "polygon": _polygon,
     "logits": _logits,
     "none": lambda _mask, _options: {},

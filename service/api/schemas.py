@@ -24,7 +24,7 @@ MAX_PROMPTS = 256  # what the schema allows; the setting max_prompts may allow l
 MAX_POINTS = 64
 MAX_MODEL_NAME = 64
 
-Format = Literal["rle", "png", "polygon", "logits", "none"]
+Format = Literal["rle", "png", "alpha", "polygon", "logits", "none"]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 ImageHash = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the uploaded bytes, lower-case hex.")
@@ -38,7 +38,7 @@ ImageIdText = Annotated[
             "type": "string",
             "pattern": f"^[0-9A-Fa-f]{{64}}{VARIANT_PATTERN}$",
             "description": "`image_id` of /embed: the SHA-256 of the uploaded bytes in hex, followed by "
-            "`~levels=…` and `~bands=…` where they were given.",
+            "`~levels=…`, `~bands=…` and `~region=…` where they were given.",
         }
     ),
 ]
@@ -46,6 +46,14 @@ MaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="`mask_id` 
 
 Orientation = Annotated[
     int, Field(ge=1, le=8, description="EXIF orientation that was applied to the file's pixels, 1 to 8. 1: none.")
+]
+
+RegionCorners = Annotated[
+    tuple[int, int, int, int] | None,
+    Field(
+        description="Part of the image that is embedded: x0, y0, x1, y1 in pixels of the upright image, x1 and y1 "
+        "exclusive. null: the whole image."
+    ),
 ]
 
 
@@ -169,11 +177,13 @@ class SegmentRequest(RequestModel):
     format: Annotated[
         Format,
         Field(
-            description="rle: COCO compressed; png: 1-bit, base64; polygon: parts with holes on pixel corners; "
-            "logits: base64 of 256×256 float16; none: numbers only."
+            description="rle: COCO compressed; png: 1-bit, base64; alpha: 8-bit PNG with a soft edge, base64; "
+            "polygon: parts with holes on pixel corners; logits: base64 of 256×256 float16; none: numbers only."
         ),
     ] = "rle"
-    crop: Annotated[bool, Field(description="png: only the part of the image inside `box`.")] = False
+    crop: Annotated[
+        bool, Field(description="png and alpha: only the part of the image inside `box`, or inside `alpha_box`.")
+    ] = False
     tolerance_pixels: Annotated[
         float,
         Field(
@@ -191,8 +201,9 @@ class EmbedResponse(BaseModel):
 
     image_hash: ImageHash
     image_id: ImageIdText
-    width: int
-    height: int
+    width: int = Field(description="Width of the whole upright image, pixels.")
+    height: int = Field(description="Height of the whole upright image, pixels.")
+    region: RegionCorners = None
     orientation: Orientation
     levels: AppliedLevels = Field(
         description="How samples became grey levels. full: white is the largest number that the samples can hold."
@@ -219,7 +230,7 @@ class PolygonModel(BaseModel):
 
 
 class MaskModel(BaseModel):
-    """One mask, with the one of rle, png, polygon and logits that was asked for."""
+    """One mask, with the one of rle, png, alpha, polygon and logits that was asked for."""
 
     score: float = Field(
         description="Score of the mask, 0..1, by the model's `ranking` in /models. For the order of the masks, its "
@@ -234,6 +245,10 @@ class MaskModel(BaseModel):
     mask_id: MaskId
     rle: RleModel | None = None
     png: str | None = None
+    alpha: str | None = None
+    alpha_box: tuple[int, int, int, int] | None = Field(
+        None, description="alpha: x0, y0, x1, y1 of the values above 0, in pixels. It holds `box` and the soft edge."
+    )
     polygon: list[PolygonModel] | None = None
     logits: str | None = None
 
@@ -253,8 +268,9 @@ class SegmentResponse(BaseModel):
 
     image_hash: ImageHash
     image_id: ImageIdText
-    width: int
-    height: int
+    width: int = Field(description="Width of the whole upright image, pixels.")
+    height: int = Field(description="Height of the whole upright image, pixels.")
+    region: RegionCorners = None
     orientation: Orientation
     model: str
     results: list[ResultModel]

@@ -15,7 +15,9 @@ typer and rich.
 """
 
 from .annotations import AnnotatedImage, AnnotatedObject, coco_dataset, labelme_document, yolo_files
-from .clients import AsyncClient, Client
+from .async_client import AsyncClient
+from .blocking_client import Client
+from .crops import Crops
 from .errors import (
     Busy,
     ClientError,
@@ -29,6 +31,17 @@ from .errors import (
     UnexpectedAnswer,
     Unreachable,
 )
+from .everything import (
+    Everything,
+    EverythingAdvanced,
+    EverythingDropped,
+    EverythingEvent,
+    EverythingFound,
+    EverythingMask,
+    EverythingOptions,
+    EverythingStarted,
+)
+from .soft_masks import SoftMask
 from .values import Embedded, Mask, Model, Prompt, Segmentation, Timing
 from .version import __version__
 
@@ -39,8 +52,17 @@ __all__ = [
     "Busy",
     "Client",
     "ClientError",
+    "Crops",
     "Embedded",
     "EmbeddingNotFound",
+    "Everything",
+    "EverythingAdvanced",
+    "EverythingDropped",
+    "EverythingEvent",
+    "EverythingFound",
+    "EverythingMask",
+    "EverythingOptions",
+    "EverythingStarted",
     "Mask",
     "MaskNotFound",
     "Model",
@@ -50,6 +72,7 @@ __all__ = [
     "Prompt",
     "PromptRefused",
     "Segmentation",
+    "SoftMask",
     "Timing",
     "Unauthorized",
     "UnexpectedAnswer",

@@ -44,18 +44,23 @@ def write_annotations(paths: AnnotationPaths, source: Path, data: bytes, image: 
         ValueError: if the folder of the YOLO dataset is not empty.
     """
     if paths.coco:
-        yield _write_json(paths.coco, coco_dataset([image]))
+        yield write_json(paths.coco, coco_dataset([image]))
     if paths.coco_rle:
-        yield _write_json(paths.coco_rle, coco_dataset([image], segmentation="rle"))
+        yield write_json(paths.coco_rle, coco_dataset([image], segmentation="rle"))
     if paths.labelme:
         document = labelme_document(image)
         document["imagePath"] = os.path.relpath(source, paths.labelme.parent)  # labelme looks there
-        yield _write_json(paths.labelme, document)
+        yield write_json(paths.labelme, document)
     if paths.yolo:
         yield _write_yolo(paths.yolo, data, image)
 
 
-def _write_json(path: Path, document: dict[str, object]) -> Path:
+def write_json(path: Path, document: object) -> Path:
+    """Write a document as JSON, and return the path.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
 

@@ -13,10 +13,12 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .everything import EverythingMask
 from .outlines import polygons_of
 from .rle import run_lengths
 from .values import Mask
 
+AnyMask = Mask | EverythingMask
 Segmentation = Literal["polygons", "rle"]
 
 _LABELME_VERSION: Final = "5.5.0"  # the format of labelme 5 and 6
@@ -34,7 +36,7 @@ class AnnotatedObject:
     """
 
     label: str
-    mask: Mask
+    mask: AnyMask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,33 +71,47 @@ def coco_dataset(images: Sequence[AnnotatedImage], *, segmentation: Segmentation
         segmentation: "polygons", or "rle" for uncompressed run lengths, which some tools cannot import.
     """
     labels = _labels(images)
-    dataset: dict[str, Any] = {
-        "info": {"description": "Objects segmented with EdgeSAM", "version": "1.0"},
-        "licenses": [],
+    dataset = {
+        **coco_header(labels),
         "images": [
             {"id": image_id, "file_name": image.name, "width": image.width, "height": image.height}
             for image_id, image in enumerate(images, start=1)
-        ],
-        "categories": [
-            {"id": category_id, "name": label, "supercategory": ""} for category_id, label in enumerate(labels, start=1)
         ],
         "annotations": [],
     }
     for image_id, image in enumerate(images, start=1):
         for one in image.visible:
-            x0, y0, x1, y1 = one.mask.box
-            annotation = {
-                "id": len(dataset["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": labels.index(one.label) + 1,
-                "segmentation": _runs(one.mask) if segmentation == "rle" else _flat_polygons(one.mask),
-                "area": one.mask.area,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "iscrowd": 0,
-                "score": one.mask.score,
-            }
-            dataset["annotations"].append(annotation)
+            category_id = labels.index(one.label) + 1
+            annotation = coco_annotation(
+                one.mask, image_id=image_id, category_id=category_id, segmentation=segmentation
+            )
+            dataset["annotations"].append({"id": len(dataset["annotations"]) + 1, **annotation})
     return dataset
+
+
+def coco_header(labels: Sequence[str]) -> dict[str, Any]:
+    """The members of a COCO dataset that do not depend on its images."""
+    return {
+        "info": {"description": "Objects segmented with EdgeSAM", "version": "1.0"},
+        "licenses": [],
+        "categories": [
+            {"id": category_id, "name": label, "supercategory": ""} for category_id, label in enumerate(labels, start=1)
+        ],
+    }
+
+
+def coco_annotation(mask: AnyMask, *, image_id: int, category_id: int, segmentation: Segmentation) -> dict[str, Any]:
+    """A mask as an annotation of a COCO dataset, without its id."""
+    x0, y0, x1, y1 = mask.box
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "segmentation": _runs(mask) if segmentation == "rle" else _flat_polygons(mask),
+        "area": mask.area,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "iscrowd": 0,
+        "score": mask.score,
+    }
 
 
 def yolo_files(images: Sequence[AnnotatedImage]) -> dict[str, str]:
@@ -162,11 +178,11 @@ def _labels(images: Sequence[AnnotatedImage]) -> list[str]:
     return list(dict.fromkeys(one.label for image in images for one in image.visible))
 
 
-def _flat_polygons(mask: Mask) -> list[list[float]]:
+def _flat_polygons(mask: AnyMask) -> list[list[float]]:
     return [part.ravel().tolist() for part in polygons_of(mask.pixels)]
 
 
-def _runs(mask: Mask) -> dict[str, Any]:
+def _runs(mask: AnyMask) -> dict[str, Any]:
     return {"size": list(mask.size), "counts": run_lengths(mask.counts).tolist()}
 
 

@@ -1,4 +1,4 @@
-"""The client's command line: segments one object of an image, or embeds a folder of images.
+"""The client's command line: segments one object or all objects of an image, or handles a folder of images.
 
 Results go to stdout, progress bars and errors to stderr. Exit codes: 0 success, 1 failure, 2 wrong arguments, 130
 interrupted. The command uses typer and rich, like the commands of the model store.
@@ -15,9 +15,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from .annotation_files import AnnotationPaths, write_annotations
 from .annotations import AnnotatedImage, AnnotatedObject
-from .clients import RETRY_S, TIMEOUT_S, AsyncClient, Client
+from .arguments import RETRY_S, TIMEOUT_S
+from .async_client import AsyncClient
+from .blocking_client import Client
+from .command_rules import Use, refusal_of
 from .cutout import write_cutout, write_mask
 from .errors import ClientError
+from .everything import given_options
+from .everything_command import search_and_write, search_folder_and_write
+from .everything_folder import EverythingJob
 from .folder_command import embed_and_report, message_of
 from .values import Embedded, Levels, Mask, Reading, Segmentation, Timing
 
@@ -90,7 +96,12 @@ def main(
         Box | None, typer.Option(parser=parse_box, metavar="X0,Y0,X1,Y1", help="Box around the object.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the object as a PNG file, transparent around it.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the object as a PNG file, transparent around it. With --everything: a JSON list of masks.",
+        ),
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Write the mask as a PNG file, white inside.")] = None,
     candidate: Annotated[
@@ -110,6 +121,38 @@ def main(
     ] = None,
     label: Annotated[str, typer.Option(help="Name of the object in COCO, labelme and YOLO files.")] = "object",
     crop: Annotated[bool, typer.Option("--crop", help="Crop the PNG files to the object's box.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--everything", help="Find all objects. With --folder: of all images; needs --coco or --coco-rle."
+        ),
+    ] = False,
+    points_per_side: Annotated[
+        int | None, typer.Option(min=1, help="Points along each side of the grid of --everything.")
+    ] = None,
+    crops: Annotated[
+        int,
+        typer.Option(min=0, max=4, help="Layers of crops that --everything searches too, for small objects."),
+    ] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="--everything places no point where a mask was found before.")
+    ] = False,
+    max_masks: Annotated[int | None, typer.Option(min=1, help="Largest number of masks of --everything.")] = None,
+    pred_iou_thresh: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Least quality of a mask of --everything.")
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Least stability of a mask of --everything.")
+    ] = None,
+    stability_score_offset: Annotated[
+        float | None, typer.Option(min=0.0, help="Offset of the logits by which stability is measured.")
+    ] = None,
+    box_nms_thresh: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="IoU of boxes above which one of two masks is dropped.")
+    ] = None,
+    min_mask_region_area: Annotated[
+        int | None, typer.Option(min=0, help="Size of holes and islands that --everything removes, in pixels.")
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Embed all images in this folder and its sub-folders.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Number of concurrent uploads with --folder.")] = 4,
     url: Annotated[str, typer.Option(envvar="EDGESAM_URL", help="Address of the service.")] = "http://127.0.0.1:8000",
@@ -125,30 +168,46 @@ def main(
         float, typer.Option(min=0.0, help="Time in which a failed request is repeated, in seconds. 0: not at all.")
     ] = RETRY_S,
 ) -> None:
-    """Segment an object of an image, or embed all images of a folder.
+    """Segment an object or all objects of an image, or embed all images of a folder.
 
     Coordinates are pixels of the upright image: x to the right, y down.
     """
     annotations = AnnotationPaths(coco=coco, coco_rle=coco_rle, labelme=labelme, yolo=yolo)
-    wants_object = bool(point) or box is not None
-    wants_file = bool(output or mask or crop or annotations) or candidate > 1
-    if (image is None) == (folder is None):
-        raise typer.BadParameter("give an image file, or a folder with --folder")
-    if wants_file and not wants_object and folder is None:
-        raise typer.BadParameter("give a prompt with --point or --box")
-    if not label.strip():
-        raise typer.BadParameter("--label needs a name")
+    options = given_options(
+        points_per_side=points_per_side,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        stability_score_offset=stability_score_offset,
+        box_nms_thresh=box_nms_thresh,
+        min_mask_region_area=min_mask_region_area,
+        max_masks=max_masks,
+        fast=fast or None,
+    )
+    use = Use(
+        has_image=image is not None,
+        has_folder=folder is not None,
+        has_prompt=bool(point) or box is not None,
+        is_everything=everything,
+        has_everything_options=bool(options or crops),
+        has_output=output is not None,
+        has_mask_options=bool(mask or crop) or candidate > 1,
+        annotations=annotations,
+        has_label=bool(label.strip()),
+    )
+    if message := refusal_of(use):
+        raise typer.BadParameter(message)
+    reading = Reading(levels, bands)
+    job = EverythingJob(options, crops, reading, jobs)
+
+    def connect() -> AsyncClient:
+        return AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model)
+
     with _reported_errors():
         if folder is not None:
-            if wants_object or wants_file:
-                raise typer.BadParameter(
-                    "--folder only embeds images; leave out --point, --box, --candidate, --crop and the files to write"
-                )
-            is_complete = embed_and_report(
-                folder,
-                jobs,
-                Reading(levels, bands),
-                lambda: AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model),
+            is_complete = (
+                search_folder_and_write(folder, job, model, label, annotations, connect)
+                if everything
+                else embed_and_report(folder, jobs, reading, connect)
             )
             raise typer.Exit(0 if is_complete else 1)
         assert image is not None
@@ -158,25 +217,35 @@ def main(
             with _upload_bar(image.name) as progress:
                 embedded = client.embed(data, progress=progress, levels=levels, bands=bands)
             _print_embedded(image, embedded)
-            if not wants_object:
+            if everything:
+                search_and_write(client, image, data, embedded, job, label, output, annotations)
+            if not use.has_prompt:
                 return
-            points = point or []
-            answer = client.segment(
-                embedded,
-                points=[(x, y) for x, y, _ in points] or None,
-                labels=[on_object for _, _, on_object in points] or None,
-                box=box,
-                cleanup="auto",
-            )
-        _print_masks(answer, candidate)
-        if candidate > len(answer.masks):
-            _fail(f"there is no mask {candidate}: the prompt has {len(answer.masks)}", 1)
-        chosen = answer.masks[candidate - 1]
+            answer = _segment(client, embedded, point or [], box)
+        chosen = _chosen(answer, candidate)
         for path in _write_images(data, chosen, output, mask, crop=crop):
             typer.echo(f"written  {path}")
         annotated = AnnotatedImage(image.name, answer.width, answer.height, [AnnotatedObject(label, chosen)])
         for path in write_annotations(annotations, image, data, annotated):
             typer.echo(f"written  {path}")
+
+
+def _segment(client: Client, image: Embedded, points: list[Point], box: Box | None) -> Segmentation:
+    return client.segment(
+        image,
+        points=[(x, y) for x, y, _ in points] or None,
+        labels=[on_object for _, _, on_object in points] or None,
+        box=box,
+        cleanup="auto",
+    )
+
+
+def _chosen(answer: Segmentation, candidate: int) -> Mask:
+    """Print all masks, and return the one that --candidate selects."""
+    _print_masks(answer, candidate)
+    if candidate > len(answer.masks):
+        _fail(f"there is no mask {candidate}: the prompt has {len(answer.masks)}", 1)
+    return answer.masks[candidate - 1]
 
 
 def _write_images(data: bytes, chosen: Mask, output: Path | None, mask: Path | None, *, crop: bool) -> Iterator[Path]:

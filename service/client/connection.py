@@ -8,12 +8,13 @@ from typing import Any, Final
 import httpx
 
 from .errors import UnexpectedAnswer, Unreachable
-from .messages import Answer, Request
+from .messages import Answer, OnLine, Request
 from .version import __version__
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Far above the service's responses. It limits the memory that another server can make the client use.
 _MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+_MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 
 
 class Connection:
@@ -50,9 +51,9 @@ class Connection:
             "follow_redirects": False,  # an API key must not be sent to another address
         }
 
-    def attempt(self) -> "Attempt":
+    def attempt(self, request: Request) -> "Attempt":
         """Start one attempt, whose time limit begins now."""
-        return Attempt(self.shown_url, self.timeout_s)
+        return Attempt(self.shown_url, self.timeout_s, request.on_line)
 
 
 class Attempt:
@@ -60,12 +61,15 @@ class Attempt:
 
     Args:
         url: Address of the service for messages, without user name and password.
-        timeout_s: Time limit of the attempt, in seconds.
+        timeout_s: Time limit of the attempt, in seconds. If the answer is read by lines, the limit between two lines.
+        on_line: Callback for each line of a success; None to keep the body.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, on_line: OnLine | None) -> None:
         self._url = url
         self._timeout_s = timeout_s
+        self._on_line = on_line
+        self._line = bytearray()
         self._started = time.monotonic()
         self._chunks: list[bytes] = []
         self._received = 0
@@ -90,18 +94,35 @@ class Attempt:
         for chunk in request.chunks():
             yield chunk
 
-    def receive(self, chunk: bytes) -> None:
-        """Add a chunk of the response's body.
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time limit."""
+        return self._ends_at - time.monotonic()
+
+    def receive(self, chunk: bytes, response: httpx.Response) -> None:
+        """Add a chunk of the response's body, or pass on the lines that it completes.
 
         Raises:
             TimeoutError: if the time limit is exceeded.
-            UnexpectedAnswer: if the body is too large.
+            UnexpectedAnswer: if the body or a line is too large.
         """
         self._check_time()
-        self._chunks.append(chunk)
         self._received += len(chunk)
         if self._received > _MAX_ANSWER_BYTES:
             raise UnexpectedAnswer(f"{self._url} sends more than {_MAX_ANSWER_BYTES} bytes in answer to one request.")
+        if self._on_line is None or not response.is_success:
+            self._chunks.append(chunk)
+            return
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._line += end
+            line = bytes(self._line)
+            self._line.clear()
+            self._ends_at = time.monotonic() + self._timeout_s
+            self._on_line(line)
+        self._line += rest
+        if len(self._line) > _MAX_LINE_BYTES:
+            raise UnexpectedAnswer(f"{self._url} sends a line of more than {_MAX_LINE_BYTES} bytes.")
 
     def answer(self, response: httpx.Response) -> Answer:
         """The answer, after the last byte of its body."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .clients import AsyncClient
+from .async_client import AsyncClient
 from .errors import ClientError, Unauthorized, Unreachable
 from .values import Embedded, Reading
 
@@ -70,11 +70,11 @@ async def embed_folder(
     """
     result = FolderResult()
     ids: dict[Path, str] = {}
-    max_bytes = (await client.models())[0].document.get("limits", {}).get("max_image_bytes", math.inf)
+    max_bytes = await max_image_bytes(client)
 
     async def embed(path: Path) -> None:
         try:
-            _check_size(path, max_bytes)
+            check_size(path, max_bytes)
             outcome: Embedded | Exception = await client.embed(path, levels=reading.levels, bands=reading.bands)
         except (Unauthorized, Unreachable):
             raise
@@ -91,18 +91,28 @@ async def embed_folder(
         if not await client.contains(ids[path]):
             result.evicted.append(path)
 
-    await _each(paths, embed, jobs)
-    await _each(list(ids), check, jobs)
+    await each(paths, embed, jobs)
+    await each(list(ids), check, jobs)
     return result
 
 
-def _check_size(path: Path, max_bytes: float) -> None:
-    """Refuse a file that the service would refuse, before it is read into memory."""
+async def max_image_bytes(client: AsyncClient) -> float:
+    """Size of the largest file that the service takes, in bytes."""
+    return float((await client.models())[0].document.get("limits", {}).get("max_image_bytes", math.inf))
+
+
+def check_size(path: Path, max_bytes: float) -> None:
+    """Refuse a file that the service would refuse, before it is read into memory.
+
+    Raises:
+        FileTooLargeError: if it is larger.
+        OSError: if there is no such file.
+    """
     if (size := path.stat().st_size) > max_bytes:
         raise FileTooLargeError(f"The file has {size} bytes; the service takes {max_bytes:.0f} at most.")
 
 
-async def _each(paths: Iterable[Path], do: Callable[[Path], Awaitable[None]], jobs: int) -> None:
+async def each(paths: Iterable[Path], do: Callable[[Path], Awaitable[None]], jobs: int) -> None:
     """Call `do` for each path, `jobs` at a time. The first error cancels the rest."""
     waiting = iter(paths)
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .clients import AsyncClient
+from .async_client import AsyncClient
 from .errors import Problem
 from .folder import FolderResult, embed_folder
 from .image_files import SkippedFile, find_images
@@ -39,7 +39,7 @@ def embed_and_report(folder: Path, jobs: int, reading: Reading, connect: Callabl
     """
     found = find_images(folder)
     if not found.images:
-        _print_skipped(found.skipped)
+        print_skipped(found.skipped)
         typer.echo(f"error: {folder} contains no image file", err=True)
         return False
     started = time.monotonic()
@@ -51,7 +51,7 @@ def embed_and_report(folder: Path, jobs: int, reading: Reading, connect: Callabl
     )
     for path, error in result.failed:
         typer.echo(f"failed: {path}: {message_of(error)}")
-    _print_skipped(found.skipped)
+    print_skipped(found.skipped)
     if result.evicted:
         typer.echo(
             f"error: the service's cache is too small: it has evicted {len(result.evicted)} of the images, first "
@@ -85,13 +85,18 @@ def _embed(paths: Sequence[Path], jobs: int, reading: Reading, connect: Callable
         async with connect() as client:
             return await embed_folder(client, paths, jobs=jobs, reading=reading, on_result=on_result)
 
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with images_bar() as progress:
         return asyncio.run(run(progress))
 
 
-def _print_skipped(skipped: Sequence[SkippedFile]) -> None:
+def images_bar() -> Progress:
+    """A progress bar on a terminal that counts images; elsewhere it draws nothing."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def print_skipped(skipped: Sequence[SkippedFile]) -> None:
     """Print a line for each skipped file, and a sum where there are many with the same reason."""
 
     def reason_of(file: SkippedFile) -> str:

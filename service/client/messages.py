@@ -18,21 +18,37 @@ from .values import Cleanup, Embedded, Mask, Model, Multimask, Prompt, Reading, 
 # Called with (bytes sent, bytes in total) during an upload. A repeated upload starts at 0 again.
 Progress = Callable[[int, int], None]
 
+# Called with each line of a success while it arrives.
+OnLine = Callable[[bytes], None]
+
 _BANDS = "[1-9][0-9]{0,3}(?:,[1-9][0-9]{0,3}){2}"
-_IMAGE_ID = re.compile(rf"[0-9a-f]{{64}}(?:~levels=(?:full|minmax|percentile))?(?:~bands={_BANDS})?")
+_REGION = "[0-9]{1,9}(?:,[0-9]{1,9}){3}"
+_IMAGE_ID = re.compile(
+    rf"[0-9a-f]{{64}}(?:~levels=(?:full|minmax|percentile))?(?:~bands={_BANDS})?(?:~region={_REGION})?"
+)
 _UPLOAD_CHUNK_BYTES = 64 * 1024
 _NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request. The connection adds the address, the API key and the user agent."""
+    """A request. The connection adds the address, the API key and the user agent.
+
+    Args:
+        method: HTTP method.
+        path: Path below the service's address, with its query.
+        headers: Headers of this request.
+        body: The whole body.
+        progress: Callback during the upload.
+        on_line: Callback for each line of a success, which is then not kept. The time limit holds between two lines.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes = b""
     progress: Progress | None = None
+    on_line: OnLine | None = None
 
     @property
     def is_upload(self) -> bool:
@@ -101,12 +117,12 @@ class Answer:
 
 def head_request(image_id: str, model: str | None) -> Request:
     """Request that asks whether a model has embedded an image."""
-    return Request("HEAD", _with_query(_image_path(image_id), model), _routing(image_id))
+    return Request("HEAD", _with_query(_image_path(image_id), model), routing(image_id))
 
 
 def delete_request(image_id: str) -> Request:
     """Request that deletes an image's embeddings of all models, and without levels and bands those of all of them."""
-    return Request("DELETE", _image_path(image_id), _routing(image_id))
+    return Request("DELETE", _image_path(image_id), routing(image_id))
 
 
 def models_request() -> Request:
@@ -116,8 +132,14 @@ def models_request() -> Request:
 
 def embed_request(content: ImageContent, reading: Reading, model: str | None, progress: Progress | None) -> Request:
     """Request that embeds an image. The service detects the format from the bytes."""
-    headers = {"Content-Type": "application/octet-stream", **_routing(content.image_hash)}
+    headers = {"Content-Type": "application/octet-stream", **routing(content.image_hash)}
     return Request("POST", _with_query("embed", model, reading.parameters), headers, content.data, progress)
+
+
+def copy_request(image_hash: str, reading: Reading, model: str | None) -> Request:
+    """Request that embeds a region of the service's own copy of an image."""
+    parameters = {"image_hash": reading.of_whole.image_id(image_hash), "region": reading.parameters["region"]}
+    return Request("POST", _with_query("embed", model, parameters), routing(image_hash))
 
 
 def segment_request(
@@ -125,7 +147,7 @@ def segment_request(
 ) -> Request:
     """Request for masks as run lengths, the smallest format that is exact."""
     document: dict[str, Any] = {
-        "image_hash": _checked_id(image_id),
+        "image_hash": checked_id(image_id),
         "prompts": [prompt.document for prompt in prompts],
         "multimask": multimask,
         "format": "rle",
@@ -134,12 +156,12 @@ def segment_request(
         document["cleanup"] = cleanup
     if model is not None:
         document["model"] = model
-    headers = {"Content-Type": "application/json", "Accept": "application/json", **_routing(image_id)}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", **routing(image_id)}
     return Request("POST", "segment", headers, json.dumps(document, allow_nan=False).encode())
 
 
 def read_known(
-    answer: Answer, content: ImageContent, image: ImageSource, reading: Reading, model: str | None
+    answer: Answer, image_hash: str, image: ImageSource, reading: Reading, model: str | None
 ) -> Embedded | None:
     """Read the answer to HEAD. None if the image must be uploaded, also to an older service, which sends no size."""
     size = _size(answer.headers.get("x-image-size", ""))
@@ -148,40 +170,40 @@ def read_known(
     width, height = size
     orientation = answer.headers.get("x-image-orientation", "1")
     return Embedded(
-        image_hash=content.image_hash,
+        image_hash=image_hash,
         width=width,
         height=height,
         was_uploaded=False,
         cached=answer.headers.get("x-cache"),
         timing=answer.timing,
         picture=image,
-        reading=reading,
+        reading=_applied(reading, width, height),
         orientation=int(orientation) if orientation.isdecimal() else 1,
         applied_levels=answer.headers.get("x-image-levels", "full"),
         model=model,
     )
 
 
-def read_embedded(
-    answer: Answer, content: ImageContent, image: ImageSource, reading: Reading, model: str | None
-) -> Embedded:
+def read_embedded(answer: Answer, image_hash: str, image: ImageSource, reading: Reading, model: str | None) -> Embedded:
     """Read the answer to POST /embed.
 
     Raises:
         UnexpectedAnswer: if a member is missing, or the answer is about another file or another model.
     """
-    document = _document(answer)
-    with _unexpected_answers(answer):
-        if document["image_hash"] != content.image_hash:
+    document = document_of(answer)
+    with unexpected_answers(answer):
+        if document["image_hash"] != image_hash:
             raise ValueError("it is about another image")
-        if document.get("image_id", content.image_hash) != reading.image_id(content.image_hash):
-            raise ValueError("the image was read in another way; the service may be too old for levels and bands")
+        width, height = int(document["width"]), int(document["height"])
+        reading = _applied(reading, width, height)
+        if document.get("image_id", image_hash) != reading.image_id(image_hash):
+            raise ValueError("the image was read in another way; the service may be too old for levels and regions")
         if model not in {None, document["model"]}:
             raise ValueError(f"it is from the model {document['model']}; the service may be too old for several models")
         return Embedded(
-            image_hash=content.image_hash,
-            width=int(document["width"]),
-            height=int(document["height"]),
+            image_hash=image_hash,
+            width=width,
+            height=height,
             was_uploaded=True,
             cached=document["cached"],
             timing=answer.timing,
@@ -203,8 +225,8 @@ def read_segmentation(answer: Answer, count: int) -> Segmentation:
     Raises:
         UnexpectedAnswer: if a member is missing, or a prompt has no masks.
     """
-    document = _document(answer)
-    with _unexpected_answers(answer):
+    document = document_of(answer)
+    with unexpected_answers(answer):
         width, height = int(document["width"]), int(document["height"])
         results = tuple(
             tuple(_mask(mask, (height, width)) for mask in result["masks"]) for result in document["results"]
@@ -230,8 +252,8 @@ def read_models(answer: Answer) -> tuple[Model, ...]:
     Raises:
         UnexpectedAnswer: if a member is missing.
     """
-    document = _document(answer)
-    with _unexpected_answers(answer):
+    document = document_of(answer)
+    with unexpected_answers(answer):
         return tuple(
             Model(str(model["name"]), bool(model["trained"]), str(model["fingerprint"]), model)
             for model in document["models"]
@@ -239,7 +261,7 @@ def read_models(answer: Answer) -> tuple[Model, ...]:
 
 
 @contextmanager
-def _unexpected_answers(answer: Answer) -> Iterator[None]:
+def unexpected_answers(answer: Answer) -> Iterator[None]:
     """Convert errors while an answer is read to UnexpectedAnswer."""
     try:
         yield
@@ -265,17 +287,27 @@ def _mask(document: dict[str, Any], size: tuple[int, int]) -> Mask:
     )
 
 
-def _document(answer: Answer) -> dict[str, Any]:
-    with _unexpected_answers(answer):
+def document_of(answer: Answer) -> dict[str, Any]:
+    """The JSON object of an answer.
+
+    Raises:
+        UnexpectedAnswer: if the body is none.
+    """
+    with unexpected_answers(answer):
         document = json.loads(answer.content)
         if not isinstance(document, dict):
             raise TypeError("not a JSON object")
         return document
 
 
-def _routing(image_id: str) -> dict[str, str]:
+def routing(image_id: str) -> dict[str, str]:
     """Header with which an ingress sends all requests on an image to the same replica, however it is read."""
     return {"X-Image-Hash": image_id.partition("~")[0]}
+
+
+def _applied(reading: Reading, width: int, height: int) -> Reading:
+    """The reading without a region that is the whole image, which is the image itself."""
+    return reading.of_whole if reading.region == (0, 0, width, height) else reading
 
 
 def _size(text: str) -> tuple[int, int] | None:
@@ -289,16 +321,21 @@ def _with_query(path: str, model: str | None, parameters: Mapping[str, str] = _N
 
 
 def _image_path(image_id: str) -> str:
-    return f"embed/{_checked_id(image_id)}"
+    return f"embed/{checked_id(image_id)}"
 
 
-def _checked_id(image_id: str) -> str:
+def checked_id(image_id: str) -> str:
+    """The id in the service's writing.
+
+    Raises:
+        ValueError: if it is no id of an image.
+    """
     image_hash, *options = image_id.split("~")
     image_id = "~".join((image_hash.lower(), *options))
     if not _IMAGE_ID.fullmatch(image_id):
         raise ValueError(
             f"{image_id[:80]!r} is not an image_hash, which has 64 characters, 0 to 9 and a to f, nor an image_id, "
-            "which goes on with ~levels=… and ~bands=…."
+            "which goes on with ~levels=…, ~bands=… and ~region=…."
         )
     return image_id
 

@@ -1,20 +1,21 @@
 """The client's operations, written once for the blocking and the asyncio client.
 
-An operation is a generator. It yields steps (`Send`, `Wait`, `Work`), receives their results, and returns the result of
-the call. The client that runs it either blocks a thread during a step or awaits the step; see `clients`.
+An operation is a generator. It yields steps (`Send`, `Wait`, `Work`, `Together`), receives their results, and returns
+the result of the call. The client that runs it either blocks a thread during a step or awaits the step; see `clients`.
 """
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from .errors import BUSY_STATUSES, EmbeddingNotFound, Unreachable
+from .errors import BUSY_STATUSES, Busy, ClientError, EmbeddingNotFound, Unreachable
 from .images import ImageContent, ImageInput, ImageSource
 from .messages import (
     Answer,
     Progress,
     Request,
+    copy_request,
     delete_request,
     embed_request,
     head_request,
@@ -26,12 +27,15 @@ from .messages import (
     segment_request,
 )
 from .retries import RetryPolicy
+from .soft_masks import SoftMask, read_soft_mask, soft_mask_request
 from .values import Cleanup, Embedded, Model, Multimask, Prompt, Reading, Segmentation
 
 T = TypeVar("T")
 
 # If the cache evicts an image twice before the request after it, a third upload would not help.
 _EMBEDS_PER_SEGMENT = 2
+_UNAVAILABLE = frozenset({503})
+_MUST_UPLOAD = frozenset({404, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,14 @@ class Work:
     function: Callable[[], object]
 
 
-Step = Send | Wait | Work
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Run operations at the same time. The result is the list of their results; the first error is raised."""
+
+    operations: "Sequence[Operation[Any]]"
+
+
+Step = Send | Wait | Work | Together
 Operation = Generator[Step, Any, T]
 
 
@@ -63,14 +74,23 @@ def embed(
     source: ImageInput, reading: Reading, model: str | None, progress: Progress | None, retry_policy: RetryPolicy
 ) -> Operation[Embedded]:
     """Hash an image, ask the service for the hash, and upload the file if the service does not have its embedding."""
-    image = yield from _work(lambda: ImageSource.of(source))
+    image = yield from work(lambda: ImageSource.of(source))
     content = yield from _read(image)
-    answer = yield from _repeated(head_request(reading.image_id(content.image_hash), model), retry_policy)
-    if (known := read_known(answer, content, image, reading, model)) is not None:
+    known = yield from _known(image, content.image_hash, reading, model, retry_policy)
+    return known or (yield from _upload(content, image, reading, model, progress, retry_policy))
+
+
+def region(image: Embedded, box: Any, model: str | None, retry_policy: RetryPolicy) -> Operation[Embedded]:
+    """Embed a region of an image. The file is read only if the service has neither the embedding nor a copy."""
+    reading = replace(image.reading, region=box)
+    source = image.picture
+    known = yield from _known(source, image.image_hash, reading, model, retry_policy)
+    if known is not None:
         return known
-    if not answer.is_success and answer.status != 404:
-        raise answer.problem()
-    return (yield from _upload(content, image, reading, model, progress, retry_policy))
+    content = yield from _read(source)
+    if content.image_hash != image.image_hash:
+        raise ClientError(f"{source.path} has changed since it was embedded.")
+    return (yield from _upload(content, source, reading, model, None, retry_policy))
 
 
 def segment(
@@ -82,13 +102,40 @@ def segment(
     retry_policy: RetryPolicy,
 ) -> Operation[Segmentation]:
     """Segment an image. If the model lacks its embedding and `image` is an `Embedded`, embed it again."""
-    image_id = image if isinstance(image, str) else image.image_id
-    request = segment_request(image_id, prompts, multimask, cleanup, model)
+    request = segment_request(id_of(image), prompts, multimask, cleanup, model)
+    answer = yield from send_about(image, request, model, retry_policy)
+    return read_segmentation(answer, len(prompts))
+
+
+def soft_mask(
+    image: Embedded | str, prompt: Prompt, cleanup: Cleanup, model: str | None, retry_policy: RetryPolicy
+) -> Operation[SoftMask]:
+    """Get the best mask of a prompt with a soft edge, as `segment` gets hard ones."""
+    request = soft_mask_request(id_of(image), prompt, cleanup, model)
+    return read_soft_mask((yield from send_about(image, request, model, retry_policy)))
+
+
+def id_of(image: Embedded | str) -> str:
+    """The image_id of an image."""
+    return image if isinstance(image, str) else image.image_id
+
+
+def send_about(
+    image: Embedded | str, request: Request, model: str | None, retry_policy: RetryPolicy
+) -> Operation[Answer]:
+    """Send a request about an image. If the model lacks its embedding, embed it again and repeat the request.
+
+    Returns:
+        An answer that is a success.
+
+    Raises:
+        ClientError: if there is none.
+    """
     embeds_left = _EMBEDS_PER_SEGMENT if isinstance(image, Embedded) else 0
     while True:
         answer = yield from _repeated(request, retry_policy)
         if answer.is_success:
-            return read_segmentation(answer, len(prompts))
+            return answer
         problem = answer.problem()
         if not isinstance(problem, EmbeddingNotFound) or embeds_left == 0:
             raise problem
@@ -129,6 +176,29 @@ def models(retry_policy: RetryPolicy) -> Operation[tuple[Model, ...]]:
     return read_models(answer)
 
 
+def _known(
+    image: ImageSource, image_hash: str, reading: Reading, model: str | None, retry_policy: RetryPolicy
+) -> Operation[Embedded | None]:
+    """The image if the service has its embedding, or a copy of it for a region. None if it must be uploaded.
+
+    Without Redis the service answers 503, as it cannot tell. An upload succeeds then, so the look-up is not repeated.
+    """
+    look_up = head_request(reading.image_id(image_hash), model)
+    answer = yield from _repeated(look_up, retry_policy, ends_at=_UNAVAILABLE)
+    if (known := read_known(answer, image_hash, image, reading, model)) is not None:
+        return known
+    if not answer.is_success and answer.status not in _MUST_UPLOAD:
+        raise answer.problem()
+    if reading.region is None:
+        return None
+    answer = yield from _repeated(copy_request(image_hash, reading, model), retry_policy, ends_at=_UNAVAILABLE)
+    if answer.is_success:
+        return replace(read_embedded(answer, image_hash, image, reading, model), was_uploaded=False)
+    if answer.status not in _MUST_UPLOAD:
+        raise answer.problem()
+    return None
+
+
 def _upload(
     content: ImageContent,
     image: ImageSource,
@@ -140,41 +210,50 @@ def _upload(
     answer = yield from _repeated(embed_request(content, reading, model, progress), retry_policy)
     if not answer.is_success:
         raise answer.problem()
-    return read_embedded(answer, content, image, reading, model)
+    return read_embedded(answer, content.image_hash, image, reading, model)
 
 
 def _read(image: ImageSource) -> Operation[ImageContent]:
-    return (yield from _work(lambda: ImageContent.of(image.read())))
+    return (yield from work(lambda: ImageContent.of(image.read())))
 
 
-def _work(function: Callable[[], T]) -> Operation[T]:
+def work(function: Callable[[], T]) -> Operation[T]:
+    """Call a function that blocks, and return its result."""
     return cast("T", (yield Work(function)))
 
 
-def _repeated(request: Request, retry_policy: RetryPolicy) -> Operation[Answer]:
+def _repeated(
+    request: Request, retry_policy: RetryPolicy, *, ends_at: frozenset[int] = frozenset()
+) -> Operation[Answer]:
     """Send a request until the service is not busy, or until the retry policy allows no further attempt.
+
+    Args:
+        request: The request.
+        retry_policy: Limit of the time in which it is repeated.
+        ends_at: Statuses of a busy service after which it is not repeated.
 
     Returns:
         The last answer, which may be a busy one.
 
     Raises:
         Unreachable: if the last attempt got no answer.
+        Busy: if the last attempt failed in the middle of its lines.
     """
     started = time.monotonic()
     attempt = 0
     while True:
-        failure: Answer | Unreachable
+        failure: Answer | Unreachable | Busy
         try:
             answer: Answer = yield Send(request)
-        except Unreachable as error:
-            failure, retry_after_s = error, None
+        except (Unreachable, Busy) as error:
+            failure, retry_after_s = error, error.retry_after_s
         else:
-            if answer.status not in BUSY_STATUSES:
+            if answer.status not in BUSY_STATUSES - ends_at:
                 return answer
             failure, retry_after_s = answer, answer.problem().retry_after_s
         wait_s = retry_policy.wait_s(attempt, retry_after_s)
         if time.monotonic() - started + wait_s > retry_policy.retry_s:
-            if isinstance(failure, Unreachable):
+            if not isinstance(failure, Answer):
                 raise failure
             return failure
         attempt += 1

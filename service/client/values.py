@@ -1,17 +1,16 @@
 """Prompts, masks and the other values of the client. Coordinates are pixels of the upright image: x right, y down."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import UnexpectedAnswer
 from .images import ImageSource
 from .mask_input import mask_as_png
-from .rle import decode_rle
+from .run_lengths import RunLengthMask
 
 Multimask = Literal["auto", 1, 3, 4]
 Levels = Literal["auto", "full", "minmax", "percentile"]
@@ -19,6 +18,7 @@ Cleanup = Literal["none", "auto"]
 Box = tuple[int, int, int, int]
 
 _MAX_BAND = 9999
+MIN_REGION_SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,21 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the service reads the samples of a file.
+    """How the service reads the samples of a file, and which part of the image it embeds.
 
     Args:
         levels: Conversion of samples to grey levels; the API reference describes the choices.
         bands: Numbers of the bands for red, green and blue, from 1; None for the first three.
+        region: Part of the upright image that is embedded: x0, y0, x1, y1 in whole pixels, exclusive at the end, at
+            least 32 pixels a side. None for all of it.
 
     Raises:
-        ValueError: if there are no such levels or bands.
+        ValueError: if there are no such levels, bands or region.
     """
 
     levels: Levels = "auto"
     bands: tuple[int, int, int] | None = None
+    region: Box | None = None
 
     def __post_init__(self) -> None:
         """Check the choices when they are made, not when they are sent."""
@@ -55,16 +58,27 @@ class Reading:
             raise ValueError(f"levels is one of {', '.join(get_args(Levels))}, not {self.levels!r}.")
         if self.bands is not None and not (len(self.bands) == 3 and all(1 <= band <= _MAX_BAND for band in self.bands)):
             raise ValueError(f"bands are three numbers from 1 to {_MAX_BAND}, not {self.bands}.")
+        if self.region is not None:
+            object.__setattr__(self, "region", _region(self.region))
 
     @property
     def parameters(self) -> dict[str, str]:
         """Parameters of the query, in the order of an image_id. Defaults are left out."""
-        levels: dict[str, str] = {} if self.levels == "auto" else {"levels": self.levels}
-        return levels if self.bands is None else {**levels, "bands": ",".join(map(str, self.bands))}
+        parameters: dict[str, str] = {} if self.levels == "auto" else {"levels": self.levels}
+        if self.bands is not None:
+            parameters["bands"] = ",".join(map(str, self.bands))
+        if self.region is not None:
+            parameters["region"] = ",".join(map(str, self.region))
+        return parameters
 
     def image_id(self, image_hash: str) -> str:
         """Return the id of an image that is read so."""
         return "~".join((image_hash, *(f"{name}={value}" for name, value in self.parameters.items())))
+
+    @property
+    def of_whole(self) -> "Reading":
+        """The same reading of the whole image."""
+        return replace(self, region=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +93,7 @@ class Embedded:
         cached: Cache tier that had the embedding, `memory` or `redis`. None if it was computed for this request.
         timing: Times of the last request.
         picture: Path or bytes of the image's file, to embed the image again after an eviction.
-        reading: How the service reads the samples of the file.
+        reading: How the service reads the samples of the file, and which part is embedded.
         orientation: EXIF orientation that the service applied, 1 to 8; 1 for none.
         applied_levels: Conversion of samples to grey levels that the service applied: `full`, `minmax` or `percentile`.
         model: Name of the model that was asked for, which `segment` then uses; None for the service's first model.
@@ -99,8 +113,13 @@ class Embedded:
 
     @property
     def image_id(self) -> str:
-        """Id of the image: its hash, followed by the levels and bands that were asked for."""
+        """Id of the image: its hash, followed by the levels, bands and region that were asked for."""
         return self.reading.image_id(self.image_hash)
+
+    @property
+    def region(self) -> Box | None:
+        """Part of the image that is embedded, x0, y0, x1, y1 in pixels. None for all of it."""
+        return self.reading.region
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +141,7 @@ class Prompt:
     labels: ArrayLike | None = None
     box: ArrayLike | None = None
     mask_id: str | None = None
-    mask: "ArrayLike | Mask | None" = None
+    mask: ArrayLike | RunLengthMask | None = None
 
     def __post_init__(self) -> None:
         """Check the prompt when it is made, not when it is sent."""
@@ -142,7 +161,7 @@ class Prompt:
         if self.mask is not None:
             if self.mask_id is not None:
                 raise ValueError("give mask_id or mask, not both.")
-            document["mask"] = self.mask.run_lengths if isinstance(self.mask, Mask) else mask_as_png(self.mask)
+            document["mask"] = self.mask.run_lengths if isinstance(self.mask, RunLengthMask) else mask_as_png(self.mask)
         if not (document.get("points") or {"box", "mask_id", "mask"} & document.keys()):
             raise ValueError("a prompt needs points, a box, a mask_id or a mask.")
         return document
@@ -168,7 +187,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
+class Mask(RunLengthMask):
     """One mask of an image. Its pixels are decoded when `pixels` is first read.
 
     Args:
@@ -191,23 +210,6 @@ class Mask:
     size: tuple[int, int]
     counts: str = field(repr=False)
 
-    @property
-    def run_lengths(self) -> dict[str, Any]:
-        """The mask as COCO run lengths: `size` and `counts`."""
-        return {"size": list(self.size), "counts": self.counts}
-
-    @cached_property
-    def pixels(self) -> NDArray[np.bool_]:
-        """(H, W) bool, True inside the mask. The array is cached and therefore read-only.
-
-        Raises:
-            UnexpectedAnswer: if the run lengths do not fit the image.
-        """
-        try:
-            return decode_rle(self.counts, *self.size)
-        except ValueError as error:
-            raise UnexpectedAnswer(f"The mask cannot be read. {error}") from error
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
@@ -221,7 +223,7 @@ class Segmentation:
         results: Masks of each prompt, best first.
         timing: Times of the request.
         request_id: Id of the request in the service's log.
-        image_id: Id of the image with its levels and bands; equal to the hash without them.
+        image_id: Id of the image with its levels, bands and region; equal to the hash without them.
         orientation: EXIF orientation that the service applied, 1 to 8.
     """
 
@@ -268,6 +270,21 @@ class Model:
     is_trained: bool
     fingerprint: str
     document: Mapping[str, Any] = field(repr=False)
+
+
+def _region(values: Any) -> Box:
+    """The region as four ints.
+
+    Raises:
+        ValueError: if they are not whole numbers, or the region is too small or outside every image.
+    """
+    numbers = _numbers("region", values)
+    if numbers.shape != (4,) or (numbers != np.floor(numbers)).any():
+        raise ValueError(f"region needs four whole numbers, x0, y0, x1, y1, not {values}.")
+    x0, y0, x1, y1 = (int(number) for number in numbers)
+    if min(x0, y0) < 0 or min(x1 - x0, y1 - y0) < MIN_REGION_SIDE:
+        raise ValueError(f"region needs {MIN_REGION_SIDE} pixels a side inside the image, not {values}.")
+    return x0, y0, x1, y1
 
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -152,6 +152,7 @@ def _install_routes(
         deletions=cache.redis.deletions,
         registry=cache.redis.registry,
         dtype=settings.embedding_dtype,
+        keeps_images=cache.redis.kept is not None,
     )
     install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
     answer_segment = install_segment_route(app, models, executor=executor, limits=limits)
@@ -187,6 +188,7 @@ def _replica(settings: Settings) -> Replica:
     return Replica(
         role=settings.role,
         embedding_dtype=settings.embedding_dtype,
+        keep_images_s=settings.keep_images_s,
         limits={
             "max_image_bytes": settings.max_image_bytes,
             "max_image_pixels": settings.max_image_pixels,

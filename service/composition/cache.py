@@ -21,6 +21,9 @@ from service.telemetry.metrics import Metrics
 # faster (uvloop, two busy CPUs).
 LARGE_TRANSFERS = 2
 _LARGE_FACTOR = 4.0
+# As much for copies of uploads, which have up to 32 MiB. They have connections of their own: embeddings should not wait
+# behind them.
+_COPY_FACTOR = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +55,18 @@ def build_cache(settings: Settings, executor: TimedExecutor, metrics: Metrics, c
     breaker = CircuitBreaker(
         failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
     )
-    client, large_transfers = _clients(settings)
-    for opened in (client, large_transfers):
+    client, large_transfers, copies = _clients(settings)
+    for opened in (client, large_transfers, copies):
         if opened is not None:
             closing.push_async_callback(opened.aclose)
     redis = RedisBackend(
         client,
         breaker,
         large_transfers=large_transfers,
+        copies=copies,
         cache_ttl_s=settings.cache_ttl_s,
         mask_ttl_s=settings.mask_ttl_s,
+        keep_images_s=settings.keep_images_s,
         lock_ttl_s=settings.redis_lock_ttl_s,
         metrics=metrics,
         executor=executor.executor,
@@ -77,23 +82,23 @@ def build_cache(settings: Settings, executor: TimedExecutor, metrics: Metrics, c
     )
 
 
-def _clients(settings: Settings) -> tuple[RedisClient | None, RedisClient | None]:
-    """Return the client of all commands, and that of large values. They open connections when they are used."""
+def _clients(settings: Settings) -> tuple[RedisClient | None, RedisClient | None, RedisClient | None]:
+    """Return the clients of all commands, of large values, and of kept images. They open connections when used."""
     if settings.redis_url is None:
-        return None, None
-    address = settings.redis_url.get_secret_value()
-    client = connect(
-        address,
-        max_connections=settings.redis_max_connections,
+        return None, None, None
+    few = min(LARGE_TRANSFERS, settings.redis_max_connections)
+    client = _client(settings, settings.redis_max_connections)
+    large_transfers = _client(settings, few, _LARGE_FACTOR)
+    return client, large_transfers, _client(settings, few, _COPY_FACTOR) if settings.keep_images_s else None
+
+
+def _client(settings: Settings, max_connections: int, factor: float = 1.0) -> RedisClient:
+    """Return a client whose commands take a multiple of the usual time."""
+    assert settings.redis_url is not None
+    return connect(
+        settings.redis_url.get_secret_value(),
+        max_connections=max_connections,
         connect_timeout_s=settings.redis_connect_timeout_s,
-        read_timeout_s=settings.redis_read_timeout_s,
-        queue_timeout_s=settings.redis_queue_timeout_s,
+        read_timeout_s=factor * settings.redis_read_timeout_s,
+        queue_timeout_s=factor * settings.redis_queue_timeout_s,
     )
-    large_transfers = connect(
-        address,
-        max_connections=min(LARGE_TRANSFERS, settings.redis_max_connections),
-        connect_timeout_s=settings.redis_connect_timeout_s,
-        read_timeout_s=_LARGE_FACTOR * settings.redis_read_timeout_s,
-        queue_timeout_s=_LARGE_FACTOR * settings.redis_queue_timeout_s,
-    )
-    return client, large_transfers

@@ -1,10 +1,11 @@
 """Embedding images, and looking up, reading and deleting their embeddings: the use cases behind /embed."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from service.cache.recent_deletions import RecentDeletions
-from service.errors import CacheUnavailable
+from service.errors import CacheUnavailable, ImageNotKept
 from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
@@ -24,15 +25,15 @@ from service.telemetry.timings import Timings
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upload:
-    """An image as a client sends it.
+    """An image as a client sends it, or names it.
 
     Args:
-        data: Bytes of the file.
-        options: How the bytes are read.
+        data: Bytes of the file, or a function that reads its kept copy and raises ImageNotKept without one.
+        options: How the bytes are read, and the region of the image that is embedded.
         model: Name of the model that embeds the image; None for the default model.
     """
 
-    data: bytes
+    data: bytes | Callable[[], Awaitable[bytes]]
     options: ReadOptions = USUAL
     model: str | None = None
 
@@ -62,6 +63,10 @@ class EmbedResult:
     def original_size(self) -> Size:
         """Height and width of the upright image, in pixels."""
         return self.image.size
+
+
+class _IsWhole(Exception):
+    """The region of an upload is the whole image, which is stored as such."""
 
 
 class Embedder:
@@ -106,7 +111,8 @@ class Embedder:
         """Put the embedding of an image into the caches. After that every replica can segment the image.
 
         1. Look the image up before it is decoded. 2. Let one of several requests with the same image compute.
-        3. Decode, resize, encode and prepare the image. 4. Store it in memory and in Redis.
+        3. Decode, resize, encode and prepare the image. 4. Store it in memory and in Redis. A region that turns out to
+        be the whole image is embedded as the whole image.
 
         Args:
             upload: Image, and how it is read.
@@ -115,6 +121,8 @@ class Embedder:
 
         Raises:
             UnsupportedImage, UndecodableImage, ImageTooLarge, UnusableAspectRatio: The image cannot be used.
+            InvalidRequest: The image has no such bands, or no such region.
+            ImageNotKept: The upload has no bytes, and there is no copy.
             Overloaded, DeadlineExceeded, NotReady: The server cannot answer now.
         """
         async with context.deadline.bound():
@@ -122,9 +130,19 @@ class Embedder:
             state = self._states.peek(key.cache_key)
             if state is not None and await self._states.ensure_shared(key.cache_key, state):
                 return self._result(key, state.embedding.info, "memory")
-            return await self._flights.run(
-                key.cache_key, lambda: self._embed_missing(key, upload, context.restarted()), context.timings
-            )
+            while True:
+                try:
+                    return await self._flights.run(
+                        key.cache_key, lambda: self._embed_missing(key, upload, context.restarted()), context.timings
+                    )
+                except ImageNotKept:
+                    # Another request for this image has no bytes, and this one joined it.
+                    if not isinstance(upload.data, bytes):
+                        raise
+                except _IsWhole:
+                    break
+        whole = replace(upload, options=replace(upload.options, region=None))
+        return await self.embed(whole, image_hash, context)
 
     def retire(self) -> None:
         """Take no part in later deletions, after the model was removed. Uploads in progress go on and end."""
@@ -217,26 +235,33 @@ class Embedder:
 
     async def _encode(self, upload: Upload, context: RequestContext) -> ImageEmbedding:
         timings = context.timings
-        encoder_input, info = await self._executor.run(timings, self._read, upload, timings)
+        if isinstance(upload.data, bytes):
+            data = upload.data
+        else:
+            with timings.measure("cache_get"):
+                data = await upload.data()
+        encoder_input, info = await self._executor.run(timings, self._read, data, upload.options, timings)
         done = await self._batcher.submit(EncodeItem(self._runtime, encoder_input), caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
         encoded = done.result
         return ImageEmbedding(
-            encoded.tokens, info.size, encoded.proposals, info.orientation, info.levels, encoded.high_res
+            encoded.tokens, info.size, encoded.proposals, info.orientation, info.levels, encoded.high_res, info.region
         )
 
-    def _read(self, upload: Upload, timings: Timings) -> tuple[EncoderInput, ImageInfo]:
+    def _read(self, data: bytes, options: ReadOptions, timings: Timings) -> tuple[EncoderInput, ImageInfo]:
         """Decode and resize an image. Blocking."""
         manifest = self._runtime.manifest
         with timings.measure("decode_image"):
             image = decode_image(
-                upload.data,
+                data,
                 max_pixels=self._max_pixels,
-                options=upload.options,
+                options=options,
                 resize=manifest.resize,
                 image_size=manifest.image_size,
             )
+        if options.region is not None and image.region is None:
+            raise _IsWhole
         with timings.measure("preprocess"):
-            encoder_input = manifest.encoder_input(image.pixels, image.size)
-        return encoder_input, ImageInfo(image.size, image.orientation, image.levels)
+            encoder_input = manifest.encoder_input(image.pixels, image.info.encoded_size)
+        return encoder_input, image.info

@@ -26,7 +26,7 @@ from service.sam.everything.options import EverythingOptions
 from service.sam.everything.result import EverythingResult
 from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.frame import Frame
-from service.sam.masks import Mask
+from service.sam.region import placed
 
 POINTS_PER_CALL: Final = 16
 """Points of one decoder call: about a quarter of a second of one processor. A request that is cancelled ends after
@@ -200,7 +200,10 @@ class _Search:
         context: RequestContext,
     ) -> None:
         defaults = runtime.manifest.everything_defaults
-        self.part = SearchedPart.whole(Frame(state.embedding.original_size, runtime.manifest.resize))
+        image = state.embedding.info
+        left, top = (0, 0) if image.region is None else (image.region.x0, image.region.y0)
+        self.part = SearchedPart(Frame(image.encoded_size, runtime.manifest.resize), left, top, image.size)
+        self._place = partial(placed, region=image.region, size=image.size)
         self.result = EverythingResult(options)
         self.done = 0
         self._runtime = runtime
@@ -260,14 +263,10 @@ class _Search:
             options=self._options,
             outputs=len(self._selection.outputs),
             enlarge=self._mask_functions.enlarge,
-            place=_as_it_is,
+            place=self._place,
         )
         done = await self._batcher.submit(item, finish, is_admitted=is_admitted, caller=self._context.caller.name)
         timings = self._context.timings
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("decode", done.run_s, ended_at=done.ran_until)
         return done.result
-
-
-def _as_it_is(mask: Mask) -> Mask:
-    return mask

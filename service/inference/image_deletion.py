@@ -8,7 +8,8 @@ from service.cache.redis.models import ModelRegistry
 from service.inference.context import RequestContext
 from service.inference.model_batchers import EmbeddingDtype
 from service.inference.served_models import ServedModels
-from service.sam.embedding import embedding_key
+from service.sam.embedding import embedding_key, kept_image_key
+from service.sam.image_id import parse_image_id
 
 
 class ImageDeletion:
@@ -20,6 +21,7 @@ class ImageDeletion:
         deletions: Deletions of all replicas; None without Redis.
         registry: Models whose embeddings Redis may have; None without Redis.
         dtype: Type of the tokens in the caches of this process.
+        keeps_images: Whether this process stores copies of uploads in Redis.
     """
 
     def __init__(
@@ -30,15 +32,20 @@ class ImageDeletion:
         deletions: Deletions | None,
         registry: ModelRegistry | None,
         dtype: EmbeddingDtype,
+        keeps_images: bool = False,
     ) -> None:
         self._models = models
         self._recent_deletions = recent_deletions
         self._deletions = deletions
         self._registry = registry
         self._dtype = dtype
+        self._keeps_images = keeps_images
 
     async def delete(self, image_id: str, context: RequestContext) -> bool:
         """Delete an image of all models, and publish the deletion to the other replicas.
+
+        The hash alone names the image with all its variants and regions, and other ids name one of them. The copy that
+        is kept of an image is deleted with each id but those of a region.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -52,15 +59,26 @@ class ImageDeletion:
             DeadlineExceeded: The image is being embedded, and that took too long to wait for.
         """
         async with context.deadline.bound():
+            # The copy first: an upload that begins after the deletion of an embedding must not find it.
+            copy = await asyncio.gather(self._delete_copy(image_id, context), return_exceptions=True)
             # All are tried, also when one fails: the image then leaves at least the memory of this process.
             served = [model.embedder.delete(image_id, context) for model in self._models.all]
             found = await asyncio.gather(
                 *served, self._delete_of_other_models(image_id, context), return_exceptions=True
             )
-        for each in found:
+        for each in (*copy, *found):
             if isinstance(each, BaseException):
                 raise each
-        return any(found)
+        return any((*copy, *found))
+
+    async def _delete_copy(self, image_id: str, context: RequestContext) -> bool:
+        """Delete the kept copy of an image. The deletion of a region leaves it."""
+        image = parse_image_id(image_id)
+        if self._deletions is None or image.options.region is not None:
+            return False
+        key = kept_image_key(image.image_hash, context.caller.namespace)
+        # Replicas with another setting may have stored a copy.
+        return await (self._deletions.delete(key) if self._keeps_images else self._deletions.remove(key))
 
     async def _delete_of_other_models(self, image_id: str, context: RequestContext) -> bool:
         """Delete the embeddings of models that other replicas serve, or that a reload has removed."""

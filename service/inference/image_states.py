@@ -22,7 +22,7 @@ from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding, deletion_group, includes
-from service.sam.embedding_bytes import HEADER_BYTES, CorruptValue, embedding_info
+from service.sam.embedding_bytes import INFO_BYTES, CorruptValue, embedding_info
 from service.telemetry.timings import Timings
 
 Tier = Literal["memory", "redis"]
@@ -250,7 +250,7 @@ class ImageStates:
         state = self._memory.peek(key)
         if state is not None and await self.ensure_shared(key, state):
             return "memory", state.embedding.info
-        start = b"" if self._shared is None else await self._shared.first_bytes(key, HEADER_BYTES)
+        start = b"" if self._shared is None else await self._shared.first_bytes(key, INFO_BYTES)
         if self._shared is None or not start or await self._is_deleted_variant(key):
             return None
         try:

@@ -12,6 +12,7 @@ from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
 from service.cache.redis.deletions import Deletions
+from service.cache.redis.kept_images import KeptImages
 from service.cache.redis.lock import RedisLock
 from service.cache.redis.models import ModelRegistry
 from service.cache.redis.rate_buckets import RateBuckets
@@ -45,14 +46,18 @@ class ModelCaches:
 
 
 class RedisBackend:
-    """Caches, deletions, locks and rate buckets over one client and one circuit breaker. All are None without Redis.
+    """Caches, kept images, deletions, locks and rate buckets over one client and one circuit breaker.
+
+    All are None without Redis.
 
     Args:
         client: Client of Redis, which its owner closes; None without Redis.
         large_transfers: Client of the same Redis for large values, which its owner closes; None without Redis.
+        copies: Client of the same Redis for kept images, which its owner closes; None where they are not kept.
         breaker: Circuit breaker of this Redis.
         cache_ttl_s: Seconds that an embedding is kept after its last use.
         mask_ttl_s: Seconds that a mask is kept after its last use.
+        keep_images_s: Seconds that the copy of an upload is kept.
         lock_ttl_s: Seconds until another replica may encode an image whose replica was lost.
         metrics: Metrics of the process, which count look-ups of embeddings.
         executor: Threads that turn values into bytes and back.
@@ -64,8 +69,10 @@ class RedisBackend:
         breaker: CircuitBreaker,
         *,
         large_transfers: RedisClient | None,
+        copies: RedisClient | None,
         cache_ttl_s: float,
         mask_ttl_s: float,
+        keep_images_s: float,
         lock_ttl_s: float,
         metrics: Metrics,
         executor: Executor,
@@ -73,6 +80,7 @@ class RedisBackend:
         self.deletions: Deletions | None = None
         self.registry: ModelRegistry | None = None
         self.buckets: RateBuckets | None = None
+        self.kept: KeptImages | None = None
         self._client = client
         self._large_transfers = large_transfers
         self._breaker = breaker
@@ -86,6 +94,8 @@ class RedisBackend:
         self.deletions = Deletions(client, breaker, tombstone_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
         self.registry = ModelRegistry(client, breaker, ttl_s=cache_ttl_s)
         self.buckets = RateBuckets(client, breaker)
+        if copies is not None:
+            self.kept = KeptImages(client, copies, breaker, ttl_s=keep_images_s, executor=executor)
 
     def of_model(self, fingerprint: str, *, has_high_res: bool) -> ModelCaches:
         """Return the caches of one model.

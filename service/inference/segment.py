@@ -22,14 +22,16 @@ from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.gathering import gather_or_cancel
 from service.inference.segmentation_builder import MaskFunctions, Renderer, SegmentationBuilder
 from service.sam.cleanup import Cleanup
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float32
 from service.sam.frame import Frame
 from service.sam.granularity import Box, Granularity, with_box
 from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
 from service.sam.masks import Multimask, narrow_stability
-from service.sam.prompts import Prompt, check_prompt
+from service.sam.prompts import Prompt
 from service.sam.refinement import needs_box_of_mask, with_box_of_mask
+from service.sam.region_prompts import to_encoded, to_whole
 from service.telemetry.timings import Timings
 
 Answer = TypeVar("Answer")
@@ -84,10 +86,11 @@ class Segmenter:
     ) -> Answer:
         """Return the masks of prompts on an embedded image, as `renderer` writes them. The image itself is not needed.
 
-        1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image. Add the box of
-        the earlier mask to negative points alone, and boxes by granularity where that is asked for. 4. Decode. While
-        other prompts decode, 5. choose masks by their logits; clean them, store them for refinement, enlarge and write
-        them. 6. Wait until the masks are stored, for a bounded time.
+        1. Find the image state. 2. Fetch the masks to refine. 3. Check the prompts against the image, and move them
+        into its region where it has one. Add the box of the earlier mask to negative points alone, and boxes by
+        granularity where that is asked for. 4. Decode. While other prompts decode, 5. choose masks by their logits;
+        clean them, store them for refinement, enlarge them, place those of a region and write them. 6. Wait until the
+        masks are stored, for a bounded time.
 
         Args:
             image_id: Id of the image, see `service.sam.image_id`.
@@ -105,25 +108,25 @@ class Segmenter:
         async with context.deadline.bound():
             key = ImageKey(image_id, context.caller.namespace, self._runtime.fingerprint, self._dtype)
             state = await self._states.find(key.cache_key, context)
-            frame = Frame(state.embedding.original_size, self._runtime.manifest.resize)
-            complete = await self._with_masks(key, prompts, context)
-            for prompt in complete:
-                check_prompt(prompt, frame.size)
+            image = state.embedding.info
+            frame = Frame(image.encoded_size, self._runtime.manifest.resize)
+            complete = [to_encoded(prompt, image) for prompt in await self._with_masks(key, prompts, context)]
             for index, each in enumerate(prompts):
                 if each.mask is not None:
-                    arguments = index, complete[index], each.mask, frame
+                    arguments = index, complete[index], each.mask, frame, image
                     complete[index] = await self._executor.run(context.timings, _with_mask, *arguments)
             if any(map(needs_box_of_mask, complete)):
                 complete = await self._executor.run(context.timings, self._with_boxes_of_masks, complete, frame)
             boxes: Sequence[Box | None] | None = None
             if granularity == "auto":
-                complete, boxes = await self._executor.run(
+                complete, grown = await self._executor.run(
                     context.timings, _with_boxes, complete, state.embedding, frame
                 )
+                boxes = [to_whole(box, image.region) for box in grown]
             with self._masks.of_answer(key, context) as masks:
                 builder = SegmentationBuilder(
                     key=key,
-                    image=state.embedding.info,
+                    image=image,
                     frame=frame,
                     prompts=complete,
                     boxes=boxes,
@@ -222,10 +225,10 @@ class Segmenter:
             return self._runtime.prepare_masks(state, mask_logits)
 
 
-def _with_mask(index: int, prompt: Prompt, mask: EncodedMask, frame: Frame) -> Prompt:
+def _with_mask(index: int, prompt: Prompt, mask: EncodedMask, frame: Frame, image: ImageInfo) -> Prompt:
     """Return a prompt with its binary mask; see `with_mask`. Blocking."""
     try:
-        return with_mask(prompt, mask, frame)
+        return with_mask(prompt, mask, frame, image)
     except InvalidRequest as error:
         listed = [{"where": f"/prompts/{index}/mask", "message": error.detail}]
         raise InvalidRequest(f"{listed[0]['where']}: {error.detail}", extra={"errors": listed}) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.refinement_masks import LowResMask
 from service.mask_rules import Ranking, limited_score
+from service.sam.alpha import Alpha, soft_alpha
 from service.sam.cleanup import Cleanup, MaskCleaner
 from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import mask_id as id_of_mask
@@ -25,6 +27,7 @@ from service.sam.mask_pieces import FilterPieces
 from service.sam.masks import Mask, MaskChoice, MaskFunction, Multimask, candidates, mask_count, prefer_agreeing, rank
 from service.sam.point_agreement import point_taps
 from service.sam.prompts import Prompt
+from service.sam.region import placed
 
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -42,6 +45,7 @@ class SegmentedMask:
             it, not limited, and by their agreement with the points.
         stability: Stability of the mask against another threshold, 0 to 1, before cleanup.
         predicted_iou: IoU that the decoder predicts for the mask, before cleanup.
+        draw_alpha: Function that computes the alpha of the mask. Blocking.
     """
 
     mask: Mask
@@ -50,6 +54,7 @@ class SegmentedMask:
     score: float
     stability: float
     predicted_iou: float
+    draw_alpha: Callable[[], Alpha]
 
 
 class Renderer(Protocol[Answer_co]):
@@ -69,7 +74,7 @@ class Renderer(Protocol[Answer_co]):
         """Return the answer after all masks were added.
 
         Args:
-            image: Size of the upright image, and how its file was read.
+            image: Size of the upright image, its region, and how its file was read.
             boxes: Box of each prompt by its granularity; None where no granularity was asked for.
         """
         ...
@@ -95,10 +100,11 @@ class SegmentationBuilder(Generic[Answer]):
 
     Args:
         key: Cache keys of the image.
-        image: Size of the upright image, and how its file was read.
-        frame: Image in the frame of prompts and masks.
-        prompts: All prompts of the request.
-        boxes: Box of each prompt by its granularity; None where no granularity was asked for.
+        image: Size of the upright image, its region, and how its file was read.
+        frame: What is embedded, the image or its region, in the frame of prompts and masks.
+        prompts: All prompts of the request, in pixels of what is embedded.
+        boxes: Box of each prompt by its granularity, in pixels of the whole image; None where no granularity was asked
+            for.
         multimask: Number of masks for each prompt.
         ranking: Ranking rule of the model.
         choice: Outputs of the decoder that the model uses.
@@ -163,13 +169,15 @@ class SegmentationBuilder(Generic[Answer]):
             self._on_masks(identified)
             for i, each, (mask_id, mask_logits) in zip(chosen, logits, identified, strict=True):
                 self._context.deadline.check()
+                pixels = self._enlarged(index, each)
                 mask = SegmentedMask(
-                    mask=self._enlarged(index, each),
+                    mask=self._placed(pixels),
                     mask_logits=mask_logits,
                     mask_id=mask_id,
                     score=limited_score(scores[i]),
                     stability=stability[i],
                     predicted_iou=predicted_iou[i],
+                    draw_alpha=partial(self._alpha, each, pixels),
                 )
                 enlarged = perf_counter()
                 self._renderer.add(index, mask)
@@ -217,11 +225,20 @@ class SegmentationBuilder(Generic[Answer]):
         return [cleaner.clean(each) for each in mask_logits]
 
     def _enlarged(self, index: int, mask_logits: NDArray[np.float32]) -> Mask:
-        """Return a mask of a prompt at the resolution of the image, cleaned where that is asked for."""
+        """Return a mask of a prompt at the resolution of the image or region, cleaned where that is asked for."""
         mask = self._functions.enlarge(mask_logits, self.frame)
         if self._cleanup == "none":
             return mask
-        return self._functions.filter_enlarged(mask, marked_pixels(self.prompts[index], self._image.size))
+        return self._functions.filter_enlarged(mask, marked_pixels(self.prompts[index], self.frame.size))
+
+    def _placed(self, mask: Mask) -> Mask:
+        """Return a mask of what is embedded as a mask of the whole image."""
+        return placed(mask, self._image.region, self._image.size)
+
+    def _alpha(self, logits: NDArray[np.float32], mask: Mask) -> Alpha:
+        """Return the alpha of a mask of what is embedded, in the whole image."""
+        alpha, region = soft_alpha(logits, self.frame, mask), self._image.region
+        return alpha if region is None else alpha.placed(region, self._image.size)
 
     def add_and_finish(self, indices: Sequence[int], decoded: Decoded) -> Answer:
         """Do both, where one decoder call answers all prompts."""

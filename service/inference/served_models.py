@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from service.errors import ModelNotFound
+from service.cache.redis.kept_images import KeptImages
+from service.errors import ImageNotKept, ModelNotFound
 from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.embed import Embedder, EmbedResult, Upload
@@ -16,6 +17,7 @@ from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segment import Segmenter
 from service.manifest import Manifest
 from service.sam.embedding import image_hash
+from service.sam.image_id import ImageId
 from service.telemetry.timings import Timings
 
 
@@ -93,11 +95,13 @@ class ServedModels:
     Args:
         models: Models, at least one, each with a name of its own.
         executor: Threads that unwrap and hash uploads.
+        kept: Copies of uploads; None where they are not kept.
     """
 
-    def __init__(self, models: Sequence[ServedModel], executor: TimedExecutor) -> None:
+    def __init__(self, models: Sequence[ServedModel], executor: TimedExecutor, kept: KeptImages | None = None) -> None:
         self._models: Mapping[str, ServedModel] = {model.name: model for model in models}
         self._executor = executor
+        self._kept = kept
 
     @property
     def all(self) -> Sequence[ServedModel]:
@@ -165,6 +169,8 @@ class ServedModels:
     ) -> EmbedResult:
         """Unwrap and hash an upload, and put the embedding of its image into the caches of one model.
 
+        Where images are kept, Redis has a copy of the upload afterwards.
+
         Args:
             body: Body of the request.
             unwrap: Function that takes the image out of the body. It runs in a worker thread.
@@ -179,10 +185,45 @@ class ServedModels:
             upload, hashed = await self._executor.run(context.timings, _unwrap_and_hash, body, unwrap, context.timings)
             del body  # an image in a multipart body would be held twice while it is encoded
             chosen = model or self.get(upload.model)
-            return await chosen.embedder.embed(upload, hashed, context)
+            data, kept, namespace = upload.data, self._kept, context.caller.namespace
+            # Before the work, so that a deletion during it prevents the copy.
+            known = None if kept is None else await kept.renew(hashed, namespace)
+            result = await chosen.embedder.embed(upload, hashed, context)
+            if kept is not None and known is not None and isinstance(data, bytes):
+                with context.timings.measure("cache_put"):
+                    await kept.keep(hashed, namespace, data, known=known)
+            return result
+
+    async def embed_kept(self, image: ImageId, model: str | None, context: RequestContext) -> EmbedResult:
+        """Embed an image, or a region of it, from the copy that is kept of an earlier upload.
+
+        Args:
+            image: Image, and how it is read.
+            model: Name of the model that embeds; None for the default.
+            context: Context of the request.
+
+        Raises:
+            ModelNotFound: No model has this name.
+            ImageNotKept: There is no embedding of it, and no copy of the image.
+            CacheUnavailable: Redis does not answer.
+            ServiceError: Errors of `Embedder.embed`.
+        """
+
+        async def read() -> bytes:
+            kept = self._kept
+            found = None if kept is None else await kept.read(image.image_hash, context.caller.namespace)
+            if found is None:
+                raise ImageNotKept(
+                    "No copy of this image is kept. Send its bytes: POST the file to /embed, with the region."
+                )
+            return found
+
+        upload = Upload(read, image.options, model)
+        return await self.get(model).embedder.embed(upload, image.image_hash, context)
 
 
 def _unwrap_and_hash(body: bytes, unwrap: Callable[[bytes], Upload], timings: Timings) -> tuple[Upload, str]:
     with timings.measure("hash"):
         upload = unwrap(body)
+        assert isinstance(upload.data, bytes)
         return upload, image_hash(upload.data)

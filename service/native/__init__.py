@@ -21,6 +21,7 @@ _FUNCTIONS = (
     "edgesam_prepare",
     "edgesam_needs_maps",
     "edgesam_decode_prompts",
+    "edgesam_decode_selected",
     "edgesam_mask_transitions",
     "edgesam_mask_pixels",
     "edgesam_filter_pieces",

@@ -5,8 +5,10 @@ computation.
 """
 
 import ctypes
-from collections.abc import Mapping
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_void_p
+import math
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_uint, c_void_p
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,10 @@ class _Masks(ctypes.Structure):
         ("stability", c_void_p),
         ("narrow_stability", c_void_p),
     )
+
+
+class _Selection(ctypes.Structure):
+    _fields_ = (("outputs", c_uint), ("least_iou", c_float))
 
 
 class NativeDecoder:
@@ -167,6 +173,78 @@ class NativeDecoder:
             ValueError: Shapes or types do not fit, a label is unknown, or the maps are missing or not needed.
             NativeError: There is no memory.
         """
+        call = self._call(keys, keys0, queries0, points, labels, high_res)
+        count = call.prompts.count
+        shapes = ((count, 4, 256, 256), (count, 4), (count, 4), *([(count,)] if self.needs_maps else []))
+        results = tuple(np.empty(shape, np.float32) for shape in shapes)
+        status = self._library.edgesam_decode_prompts(
+            self._decoder, call.states, call.maps, call.prompts, self._bounded(threads), _masks(results)
+        )
+        _check(status, labels)
+        return results
+
+    def decode_selected(
+        self,
+        keys: Floats,
+        keys0: Floats,
+        queries0: Floats,
+        points: Floats,
+        labels: NDArray[np.int64],
+        *,
+        outputs: Sequence[int],
+        least_iou: float | None,
+        threads: int,
+        high_res: tuple[FloatArray, FloatArray] | None = None,
+    ) -> tuple[Floats, Floats, Floats]:
+        """Decode P prompts as `decode` does, and compute only the masks that are wanted.
+
+        A prompt without a wanted mask takes about half the time. The numbers of the other ones are those of `decode`.
+
+        Args:
+            keys: Part of the image state, see `decode`.
+            keys0: Part of the image state.
+            queries0: Part of the image state.
+            points: Points in the frame, (P, N, 2).
+            labels: Labels of the points, (P, N).
+            outputs: Outputs that are wanted, 0 to 3.
+            least_iou: Predicted IoU that a wanted mask exceeds, compared in float32; None for masks of any.
+            threads: Most threads that compute, at most those of the decoder.
+            high_res: High-resolution maps of the image for SAM 2, see `decode`.
+
+        Returns:
+            mask_logits (P, 4, 256, 256), iou_predictions (P, 4) and stability (P, 4). Logits and stabilities of masks
+            that are not wanted have any value. Their memory is not touched.
+
+        Raises:
+            ValueError, NativeError: As in `decode`.
+        """
+        call = self._call(keys, keys0, queries0, points, labels, high_res)
+        count = call.prompts.count
+        results = tuple(np.empty(shape, np.float32) for shape in ((count, 4, 256, 256), (count, 4), (count, 4)))
+        bits = sum(1 << output for output in set(outputs))
+        status = self._library.edgesam_decode_selected(
+            self._decoder,
+            call.states,
+            call.maps,
+            call.prompts,
+            self._bounded(threads),
+            _Selection(bits, math.nan if least_iou is None else least_iou),
+            _masks(results),
+        )
+        _check(status, labels)
+        mask_logits, iou_predictions, stability = results
+        return mask_logits, iou_predictions, stability
+
+    def _call(
+        self,
+        keys: Floats,
+        keys0: Floats,
+        queries0: Floats,
+        points: Floats,
+        labels: NDArray[np.int64],
+        high_res: tuple[FloatArray, FloatArray] | None,
+    ) -> "_Call":
+        """Check the arguments of a call, and return them as the library reads them."""
         count, length = labels.shape
         keys, keys0, queries0 = (_in_memory_order(array, np.float32) for array in (keys, keys0, queries0))
         points, labels = _in_memory_order(points, np.float32), _in_memory_order(labels, np.int64)
@@ -177,21 +255,12 @@ class NativeDecoder:
         if points.shape != (count, length, 2) or length > MAX_POINTS:
             raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_POINTS} points.")
         maps = self._maps(high_res)
-        result_shapes = ((count, 4, 256, 256), (count, 4), (count, 4), *([(count,)] if self.needs_maps else []))
-        results = tuple(np.empty(shape, np.float32) for shape in result_shapes)
-        status = self._library.edgesam_decode_prompts(
-            self._decoder,
+        return _Call(
             _States(len(keys), keys.ctypes.data, keys0.ctypes.data, queries0.ctypes.data),
             _Maps(*map(_pointer, maps)),
             _Prompts(count, length, points.ctypes.data, labels.ctypes.data),
-            self._bounded(threads),
-            _Masks(*(array.ctypes.data for array in results)),
+            (keys, keys0, queries0, points, labels, *maps),
         )
-        if status == -1:
-            raise NativeError("out of memory")
-        if status:
-            raise ValueError(f"Labels must lie between -3 and 3: {labels.tolist()}.")
-        return results
 
     def _maps(self, high_res: tuple[FloatArray, FloatArray] | None) -> tuple[NDArray[Any], ...]:
         """Return s1 and s0 as the library reads them, without a copy where possible; nothing for SAM."""
@@ -214,6 +283,27 @@ class NativeDecoder:
         return max(1, min(threads, self.threads))
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The inputs of a call, with the arrays that their pointers need alive."""
+
+    states: _States
+    maps: _Maps
+    prompts: _Prompts
+    arrays: tuple[NDArray[Any], ...]
+
+
+def _masks(results: Sequence[Floats]) -> _Masks:
+    return _Masks(*(array.ctypes.data for array in results))
+
+
+def _check(status: int, labels: NDArray[np.int64]) -> None:
+    if status == -1:
+        raise NativeError("out of memory")
+    if status:
+        raise ValueError(f"Labels must lie between -3 and 3: {labels.tolist()}.")
+
+
 def _in_memory_order(array: NDArray[Any], dtype: type[np.generic] | None = None) -> NDArray[Any]:
     """Return the array itself, or a copy where it is not contiguous, not aligned or of another type."""
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
@@ -234,3 +324,4 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.edgesam_prepare.argtypes = [c_void_p, _Numbers, c_int, c_void_p, c_void_p, c_void_p]
     loaded.edgesam_needs_maps.argtypes = [c_void_p]
     loaded.edgesam_decode_prompts.argtypes = [c_void_p, _States, _Maps, _Prompts, c_int, _Masks]
+    loaded.edgesam_decode_selected.argtypes = [c_void_p, _States, _Maps, _Prompts, c_int, _Selection, _Masks]

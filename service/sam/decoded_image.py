@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from service.sam.region import Region
 from service.sam.transforms import Size
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ class ReadOptions:
     Args:
         levels: Conversion of samples to grey levels.
         bands: Numbers of the bands that become red, green and blue, from 1; None for the usual ones.
+        region: Part of the upright image that is embedded; None for the whole image.
     """
 
     levels: Levels = "auto"
     bands: tuple[int, int, int] | None = None
+    region: Region | None = None
 
 
 USUAL: Final = ReadOptions()
@@ -39,19 +42,26 @@ USUAL: Final = ReadOptions()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
-    """An upright image, and what decoding did to it.
+    """An upright image or a region of it, and what decoding did to it.
 
     Args:
-        pixels: Pillow image of mode RGB, upright, perhaps at reduced scale.
-        size: Height and width of the upright image at full resolution, pixels.
+        pixels: Pillow image of mode RGB, upright, perhaps at reduced scale; only the region where there is one.
+        size: Height and width of the whole upright image at full resolution, pixels.
         orientation: EXIF orientation that was applied, 1 to 8; 1 for none.
-        levels: Conversion of samples to grey levels that was applied.
+        levels: Conversion of samples to grey levels that was applied. It follows from the whole image.
+        region: Part of the image that `pixels` shows; None for the whole image.
     """
 
     pixels: "Image.Image"
     size: Size
     orientation: int = UPRIGHT
     levels: AppliedLevels = "full"
+    region: Region | None = None
+
+    @property
+    def info(self) -> "ImageInfo":
+        """What answers tell about the image."""
+        return ImageInfo(self.size, self.orientation, self.levels, self.region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +69,18 @@ class ImageInfo:
     """What answers tell about an embedded image.
 
     Args:
-        size: Height and width of the upright image at full resolution, pixels.
+        size: Height and width of the whole upright image at full resolution, pixels.
         orientation: EXIF orientation that was applied, 1 to 8; 1 for none.
         levels: Conversion of samples to grey levels that was applied.
+        region: Part of the image that is embedded; None for the whole image.
     """
 
     size: Size
     orientation: int
     levels: AppliedLevels
+    region: Region | None = None
+
+    @property
+    def encoded_size(self) -> Size:
+        """Height and width of what is embedded, the region or the whole image, pixels."""
+        return self.size if self.region is None else self.region.size

@@ -11,6 +11,7 @@ from service.sam.decoded_image import ORIENTATIONS, UPRIGHT, AppliedLevels, Imag
 from service.sam.granularity import Proposals
 from service.sam.image_id import VARIANT_PATTERN
 from service.sam.logits import to_float16
+from service.sam.region import Region
 from service.sam.transforms import Size
 
 TOKENS_SHAPE = (4096, 256)
@@ -64,11 +65,12 @@ class ImageEmbedding:
 
     Args:
         tokens: Image tokens, (4096, 256) float16 or float32, channels last, row by row.
-        original_size: Height and width of the upright image, pixels.
+        original_size: Height and width of the whole upright image, pixels.
         proposals: Boxes of the granularity module; None for a model without it.
         orientation: EXIF orientation that was applied to the image, 1 to 8; 1 for none.
         levels: Conversion of samples to grey levels that was applied.
         high_res: Maps of high resolution, of the type of the tokens; None for a model with SAM's mask decoder.
+        region: Part of the image that the tokens are of; None for the whole image.
     """
 
     tokens: Tokens
@@ -77,6 +79,7 @@ class ImageEmbedding:
     orientation: int = UPRIGHT
     levels: AppliedLevels = "full"
     high_res: HighResMaps | None = None
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES:
@@ -87,11 +90,13 @@ class ImageEmbedding:
             raise ValueError("An embedding has proposals or maps of high resolution, not both.")
         if self.orientation not in ORIENTATIONS:
             raise ValueError(f"Orientations are 1 to 8, not {self.orientation}.")
+        if self.region is not None and not self.region.lies_in(self.original_size):
+            raise ValueError(f"The region {self.region} is not in an image of {self.original_size}.")
 
     @property
     def info(self) -> ImageInfo:
         """What answers tell about the image."""
-        return ImageInfo(self.original_size, self.orientation, self.levels)
+        return ImageInfo(self.original_size, self.orientation, self.levels, self.region)
 
     @property
     def nbytes(self) -> int:
@@ -126,6 +131,16 @@ def embedding_key(image_id: str, fingerprint: str, dtype: str, namespace: str = 
     image_hash, tilde, variant = image_id.partition("~")
     key = f"edgesam:{VALUE_VERSION}:{fingerprint}:{dtype}:{owner}{image_hash}"
     return variant_key(key, tilde + variant)
+
+
+def kept_image_key(image_hash: str, namespace: str = "") -> str:
+    """Return the cache key of the kept copy of an image, which is of no model.
+
+    Args:
+        image_hash: SHA-256 of the image's bytes.
+        namespace: Namespace of the caller, as in `embedding_key`.
+    """
+    return embedding_key(image_hash, "kept", "file", namespace)
 
 
 def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:

@@ -6,7 +6,9 @@ The bytes are a header of 40 bytes and the arrays, little-endian and row by row:
     | crc32 of all behind the header u32 | crc32 of the header up to here u32
 
 `reading` of an embedding is the orientation that was applied, 1 to 8, plus 16 times the index of the levels in
-`APPLIED_LEVELS`. It is 0 for a mask.
+`APPLIED_LEVELS`, plus 128 for a region of the image. It is 0 for a mask. The place of a region follows the header:
+
+    x0 u32 | y0 u32 | x1 u32 | y1 u32 | crc32 of the header and of these four u32
 
 For a model with the granularity module, the proposals follow the tokens: rows of five float32, box and score. For a
 model with the mask decoder of SAM 2, its two maps follow the tokens, s1 before s0. Each of the two is a kind of its
@@ -37,6 +39,7 @@ from service.sam.embedding import (
 from service.sam.granularity import MAX_PROPOSALS, Proposals
 from service.sam.image_guards import MAX_STRETCHED_RUNS, MAX_STRETCHED_SIDE, stretched_runs
 from service.sam.logits import to_float16
+from service.sam.region import Region
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
 _MAGIC = b"ESAM"
@@ -45,8 +48,13 @@ _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
 _HEADER = struct.Struct("<4sBBBBII16sI")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+_REGION = struct.Struct("<IIIII")
+INFO_BYTES = HEADER_BYTES + _REGION.size
+"""Bytes of the beginning of an embedding that tell what answers say about its image."""
+
 _PROPOSAL_BYTES = 20
 _LEVELS_UNIT = 16
+_HAS_REGION = 128
 _MASK_SHAPE = (MASK_SIZE, MASK_SIZE)
 
 Shape = tuple[int, int]
@@ -64,7 +72,7 @@ class CorruptValue(ValueError):
 
 
 def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
-    """Return the bytes of an embedding: 40 bytes and its arrays, 20 bytes a proposal.
+    """Return the bytes of an embedding: 40 bytes, or 60 for a region, and its arrays, 20 bytes a proposal.
 
     Tokens take 2 MiB in float16, and 4 MiB in float32. With the maps of high resolution it is 8 MiB, and 16 MiB.
     """
@@ -75,7 +83,8 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
     elif (high_res := embedding.high_res) is not None:
         kind = _HIGH_RES_EMBEDDING
         arrays += [high_res.s1, high_res.s0]
-    return _to_bytes(kind, arrays, embedding.original_size, fingerprint, reading=_reading(embedding), tail=tail)
+    reading = embedding.orientation + _LEVELS_UNIT * APPLIED_LEVELS.index(embedding.levels)
+    return _to_bytes(kind, arrays, _Reading(embedding.original_size, reading, embedding.region), fingerprint, tail=tail)
 
 
 def embedding_from_bytes(data: bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageEmbedding:
@@ -93,14 +102,14 @@ def embedding_from_bytes(data: bytes, fingerprint: str, *, has_high_res: bool = 
     info = _info(header)
     proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
     high_res = HighResMaps(*maps) if header.kind == _HIGH_RES_EMBEDDING else None
-    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res)
+    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res, info.region)
 
 
 def embedding_info(data: bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageInfo:
     """Return what answers tell about the image of an embedding.
 
     Args:
-        data: The first `HEADER_BYTES` bytes of the embedding, or more.
+        data: The first `INFO_BYTES` bytes of the embedding, or more.
         fingerprint: Fingerprint of the model.
         has_high_res: Whether embeddings of the model have maps of high resolution.
 
@@ -112,7 +121,7 @@ def embedding_info(data: bytes, fingerprint: str, *, has_high_res: bool = False)
 
 def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
     """Return the bytes of low-resolution logits (256, 256): 40 bytes and 128 KiB of float16."""
-    return _to_bytes(_MASK, [to_float16(logits)], _MASK_SHAPE, fingerprint)
+    return _to_bytes(_MASK, [to_float16(logits)], _Reading(_MASK_SHAPE), fingerprint)
 
 
 def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
@@ -122,7 +131,8 @@ def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
         CorruptValue: The bytes are not a mask of this model.
     """
     header, (logits,), _ = _from_bytes((_MASK,), data, fingerprint)
-    if header.reading or header.size != _MASK_SHAPE or logits.dtype != np.float16 or not np.isfinite(logits).all():
+    is_read = header.image != _Reading(_MASK_SHAPE)
+    if is_read or logits.dtype != np.float16 or not np.isfinite(logits).all():
         raise CorruptValue("The logits are not 256 x 256 finite float16 numbers.")
     return logits
 
@@ -131,41 +141,64 @@ def _embeddings(has_high_res: bool) -> tuple[int, ...]:  # noqa: FBT001 - of the
     return (_HIGH_RES_EMBEDDING,) if has_high_res else (_EMBEDDING, _PROPOSING_EMBEDDING)
 
 
-def _reading(embedding: ImageEmbedding) -> int:
-    return embedding.orientation + _LEVELS_UNIT * APPLIED_LEVELS.index(embedding.levels)
-
-
 def _info(header: "_Header") -> ImageInfo:
-    height, width = header.size
-    # A run-length encoding counts pixels in 32 bits. Longer and thinner images are neither letterboxed nor stretched.
-    is_usable = 0 < height * width < 2**32 and (
-        0 not in input_size(header.size)
-        or (max(header.size) <= MAX_STRETCHED_SIDE and stretched_runs(header.size) <= MAX_STRETCHED_RUNS)
-    )
-    if not is_usable:
-        raise CorruptValue(f"The image would be {width} x {height} pixels.")
-    levels, orientation = divmod(header.reading, _LEVELS_UNIT)
+    size, region = header.image.size, header.image.region
+    for height, width in (size, *(() if region is None else (region.size,))):
+        if not _is_usable((height, width)):
+            raise CorruptValue(f"The image would be {width} x {height} pixels.")
+    if region is not None and (region.size == size or not region.lies_in(size)):
+        raise CorruptValue(f"An image of {size} has no region {region}.")
+    levels, orientation = divmod(header.image.reading, _LEVELS_UNIT)
     if orientation not in ORIENTATIONS or levels >= len(APPLIED_LEVELS):
-        raise CorruptValue(f"An image is not read like {header.reading}.")
-    return ImageInfo(header.size, orientation, APPLIED_LEVELS[levels])
+        raise CorruptValue(f"An image is not read like {header.image.reading}.")
+    return ImageInfo(size, orientation, APPLIED_LEVELS[levels], region)
+
+
+def _is_usable(size: Size) -> bool:
+    """Return whether an image can have this size.
+
+    A run-length encoding counts pixels in 32 bits. Longer and thinner images are neither letterboxed nor stretched.
+    """
+    height, width = size
+    return 0 < height * width < 2**32 and (
+        0 not in input_size(size) or (max(size) <= MAX_STRETCHED_SIDE and stretched_runs(size) <= MAX_STRETCHED_RUNS)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a header says about the image, or about the logits of a mask.
+
+    Args:
+        size: Height and width, pixels.
+        reading: Orientation and levels; 0 for a mask.
+        region: Part of the image; None for the whole one.
+    """
+
+    size: Size
+    reading: int = 0
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
     kind: int
     dtype: np.dtype[Any]
-    reading: int
-    size: Size
+    image: _Reading
     checksum: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes before the arrays."""
+        return HEADER_BYTES if self.image.region is None else INFO_BYTES
 
 
 def _to_bytes(
     kind: int,
     arrays: Sequence[NDArray[np.floating]],
-    size: Size,
+    image: _Reading,
     fingerprint: str,
     *,
-    reading: int = 0,
     tail: bytes = b"",
 ) -> bytes:
     code = next(code for code, dtype in _DTYPES.items() if dtype == arrays[0].dtype)
@@ -173,8 +206,13 @@ def _to_bytes(
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
-    header = _HEADER.pack(_MAGIC, VALUE_VERSION, kind, code, reading, *size, _digest(fingerprint), checksum)
-    return b"".join((header, _CHECKSUM.pack(zlib.crc32(header)), *parts))
+    reading = image.reading if image.region is None else image.reading + _HAS_REGION
+    header = _HEADER.pack(_MAGIC, VALUE_VERSION, kind, code, reading, *image.size, _digest(fingerprint), checksum)
+    header += _CHECKSUM.pack(zlib.crc32(header))
+    if image.region is not None:
+        corners = struct.pack("<4I", *image.region.corners)
+        header += corners + _CHECKSUM.pack(zlib.crc32(corners, zlib.crc32(header)))
+    return b"".join((header, *parts))
 
 
 def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Header:
@@ -190,7 +228,23 @@ def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Head
         raise CorruptValue("The value is of another kind.")
     if digest != _digest(fingerprint):
         raise CorruptValue("The value is of another model.")
-    return _Header(kind, _DTYPES[code], reading, (height, width), checksum)
+    if kind == _MASK or reading < _HAS_REGION:
+        return _Header(kind, _DTYPES[code], _Reading((height, width), reading), checksum)
+    image = _Reading((height, width), reading - _HAS_REGION, _region(data))
+    return _Header(kind, _DTYPES[code], image, checksum)
+
+
+def _region(data: bytes) -> Region:
+    """Return the region behind the header."""
+    if len(data) < INFO_BYTES:
+        raise CorruptValue(f"{len(data)} bytes are too few for the header of a region.")
+    *corners, checksum = _REGION.unpack_from(data, HEADER_BYTES)
+    if checksum != zlib.crc32(memoryview(data)[: INFO_BYTES - _CHECKSUM.size]):
+        raise CorruptValue("The place of the region is damaged.")
+    try:
+        return Region(*corners)
+    except ValueError as error:
+        raise CorruptValue(f"There is no region {corners}.") from error
 
 
 def _from_bytes(
@@ -198,7 +252,7 @@ def _from_bytes(
 ) -> tuple[_Header, list[NDArray[np.floating]], memoryview]:
     """Return header, arrays and the bytes behind the arrays, which only an embedding with proposals may have."""
     header = _read_header(kinds, data, fingerprint)
-    payload = memoryview(data)[HEADER_BYTES:]
+    payload = memoryview(data)[header.nbytes :]
     shapes = _SHAPES[header.kind]
     ends = list(accumulate(height * width * header.dtype.itemsize for height, width in shapes))
     tail = payload[ends[-1] :]

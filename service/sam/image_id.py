@@ -1,22 +1,27 @@
 """The public id of an image: the hash of its bytes, and how they are read where that is not the usual way.
 
-    hash | hash~levels=percentile | hash~bands=4,3,2 | hash~levels=percentile~bands=4,3,2
+    hash | hash~levels=percentile | hash~bands=4,3,2 | hash~region=0,0,640,480
+    hash~levels=percentile~bands=4,3,2~region=0,0,640,480
 
 Every set of options has one text: defaults are left out, and the options have one order.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from service.sam.decoded_image import LEVELS, USUAL, Levels, ReadOptions
+from service.sam.region import REGION_PATTERN, parse_region
 
 _SEPARATOR: Final = "~"
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 BANDS_PATTERN: Final = r"[1-9][0-9]{0,3}(?:,[1-9][0-9]{0,3}){2}"
 _BANDS: Final = re.compile(BANDS_PATTERN, re.ASCII)
 
-VARIANT_PATTERN: Final = rf"(?:~levels=(?:full|minmax|percentile))?(?:~bands={BANDS_PATTERN})?"
+WHOLE_PATTERN: Final = rf"(?:~levels=(?:full|minmax|percentile))?(?:~bands={BANDS_PATTERN})?"
+"""Regular expression of everything behind the hash of a whole image; it also matches "", the usual way."""
+
+VARIANT_PATTERN: Final = rf"{WHOLE_PATTERN}(?:~region={REGION_PATTERN})?"
 """Regular expression of everything behind the hash; it also matches "", the usual way."""
 
 
@@ -39,7 +44,14 @@ class ImageId:
             parts.append(f"levels={self.options.levels}")
         if self.options.bands is not None:
             parts.append(f"bands={','.join(map(str, self.options.bands))}")
+        if self.options.region is not None:
+            parts.append(f"region={self.options.region}")
         return _SEPARATOR.join(parts)
+
+    @property
+    def whole(self) -> "ImageId":
+        """The whole image, read in the same way."""
+        return replace(self, options=replace(self.options, region=None))
 
 
 def parse_image_id(text: str) -> ImageId:
@@ -53,7 +65,9 @@ def parse_image_id(text: str) -> ImageId:
         raise ValueError("an image_id begins with the SHA-256 of the uploaded bytes, 64 hexadecimal digits")
     found = ImageId(image_hash.lower(), _options(options))
     if str(found) != _SEPARATOR.join((found.image_hash, *options)):
-        raise ValueError(f"this image_id is written {found}: levels before bands, each once, without defaults")
+        raise ValueError(
+            f"this image_id is written {found}: levels, bands and region in this order, each once, without defaults"
+        )
     return found
 
 
@@ -82,13 +96,15 @@ def parse_bands(text: str) -> tuple[int, int, int]:
 
 
 def _options(parts: list[str]) -> ReadOptions:
-    levels, bands = USUAL.levels, USUAL.bands
+    levels, bands, region = USUAL.levels, USUAL.bands, USUAL.region
     for part in parts:
         name, _, value = part.partition("=")
         if name == "levels":
             levels = parse_levels(value)
         elif name == "bands":
             bands = parse_bands(value)
+        elif name == "region":
+            region = parse_region(value)
         else:
-            raise ValueError("behind the hash, an image_id has ~levels=… or ~bands=… and nothing else")
-    return ReadOptions(levels, bands)
+            raise ValueError("behind the hash, an image_id has ~levels=…, ~bands=… or ~region=… and nothing else")
+    return ReadOptions(levels, bands, region)

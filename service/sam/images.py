@@ -22,6 +22,7 @@ from service.sam.decoded_image import USUAL, DecodedImage, ReadOptions
 from service.sam.decoding.heif import read_avif, read_heic
 from service.sam.decoding.jpeg import read_jpeg
 from service.sam.decoding.png import read_png
+from service.sam.decoding.regions import cut
 from service.sam.decoding.sample_levels import with_options
 from service.sam.decoding.sniffing import sniff
 from service.sam.decoding.tiff import read_tiff
@@ -41,18 +42,18 @@ def decode_image(
 ) -> DecodedImage:
     """Return the image upright, in RGB, with transparent parts on white. Of an animation it is the first frame.
 
-    The orientation is applied as browsers do. Large JPEGs are decoded at reduced scale.
+    The orientation is applied as browsers do. Large JPEGs, and large regions of JPEGs, are decoded at reduced scale.
 
     Args:
         data: File in one of the supported formats. Its name and content type do not matter.
         max_pixels: Largest number of pixels. Larger images are refused before they are decoded.
-        options: How the samples are read.
+        options: How the samples are read, and the region that is returned.
         resize: How the model's images are resized, which bounds their shape and the scale at which JPEGs are decoded.
         image_size: Side of the encoder's input, pixels.
 
     Returns:
-        The upright image and its size. Its pixels are a loaded Pillow image, which `transforms.preprocess` takes as
-        it is: an array in between would copy all pixels twice.
+        The upright image or its region, and the size of the whole image. Its pixels are a loaded Pillow image, which
+        `transforms.preprocess` takes as it is: an array in between would copy all pixels twice.
 
     Raises:
         UnsupportedImage: The format is another, or its samples define no white (32-bit integers, floats, Lab).
@@ -60,13 +61,15 @@ def decode_image(
         ImageTooLarge: The image has more than `max_pixels` pixels.
         UnusableAspectRatio: The shorter side would be 0 in the encoder's input, or a stretched side is too long or
             the width too large.
-        InvalidRequest: `options` names a band that the image does not have.
+        InvalidRequest: `options` names a band that the image does not have, or a region that is not in it.
         Overloaded: The process gets no memory for the image.
     """
     file_format = sniff(data)
     limits = ImageLimits(max_pixels, resize, image_size)
     try:
         image = _READERS[file_format](data, limits, options)
+        check_upright(image.size, limits)  # some files crop or turn the image that their header describes
+        return cut(image, options.region, limits)
     except ServiceError:
         raise
     except MemoryError as error:
@@ -80,8 +83,6 @@ def decode_image(
             f"The file begins like a {file_format} but is broken, cut off or of a rare kind; send the complete "
             "file, or save the image again as JPEG or PNG."
         ) from error
-    check_upright(image.size, limits)  # some files crop or turn the image that their header describes
-    return image
 
 
 def _read_webp(data: bytes, limits: ImageLimits, options: ReadOptions) -> DecodedImage:

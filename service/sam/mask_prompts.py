@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from service.errors import InvalidRequest, ServiceError
+from service.sam.decoded_image import ImageInfo
 from service.sam.decoding.joined_file import joined_file
 from service.sam.decoding.png_chunks import png_pixels
 from service.sam.frame import Frame
 from service.sam.prompts import POSITIVE, Prompt
+from service.sam.region import Region
 from service.sam.rle import decode_counts
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, content_size
 
@@ -45,8 +47,11 @@ class RleMask:
     size: Size
     counts: str | Sequence[int]
 
-    def rows(self) -> NDArray[np.uint8]:
+    def rows(self, region: Region | None = None) -> NDArray[np.uint8]:
         """Return the pixels, (H, W), 255 inside. Its size has to be checked before. Blocking.
+
+        Args:
+            region: Part of the mask that is returned; None for the whole mask.
 
         Raises:
             InvalidRequest: The run lengths cannot be read, or do not fill the mask.
@@ -59,7 +64,11 @@ class RleMask:
             raise InvalidRequest(f"The run lengths do not have the sum of {height} x {width} = {total} pixels.")
         values = np.zeros(len(runs), np.uint8)
         values[1::2] = 255
-        pixels = cv2.transpose(np.repeat(values, runs.astype(np.int64)).reshape(width, height))
+        left, top, right, bottom = (0, 0, width, height) if region is None else region.corners
+        # Only the columns of the region are drawn.
+        ends = np.cumsum(runs.astype(np.int64)).clip(left * height, right * height)
+        columns = np.repeat(values, np.diff(ends, prepend=left * height)).reshape(right - left, height)
+        pixels = cv2.transpose(np.ascontiguousarray(columns[:, top:bottom]))
         return np.asarray(pixels, np.uint8)
 
 
@@ -87,8 +96,11 @@ class PngMask:
         width, height = struct.unpack_from(">II", data, 16)
         return cls((height, width), data)
 
-    def rows(self) -> NDArray[np.uint8]:
+    def rows(self, region: Region | None = None) -> NDArray[np.uint8]:
         """Return the pixels, (H, W), 255 inside. The size that the header names has to be checked before. Blocking.
+
+        Args:
+            region: Part of the mask that is returned; None for the whole mask.
 
         Raises:
             InvalidRequest: The file is broken, or has colours and too many pixels for them.
@@ -96,7 +108,7 @@ class PngMask:
         try:
             png = png_pixels(self.data, self.size[0] * self.size[1])
             with Image.open(joined_file(png.parts), formats=["PNG"]) as image:
-                return _positive(_inside(image))
+                return _positive(_inside(image if region is None else image.crop(region.corners)))
         except ServiceError as error:
             raise InvalidRequest(error.detail) from error
         except Exception as error:  # on damaged files Pillow raises nearly every type of exception
@@ -106,29 +118,31 @@ class PngMask:
 EncodedMask = RleMask | PngMask
 
 
-def with_mask(prompt: Prompt, mask: EncodedMask, frame: Frame) -> Prompt:
+def with_mask(prompt: Prompt, mask: EncodedMask, frame: Frame, image: ImageInfo) -> Prompt:
     """Return the prompt with the mask's logits, and with a box around the mask where it has none. Blocking.
 
     The box also holds the prompt's positive points, which may be outside the mask. A prompt without points and box is
     held to its mask, see `Prompt.is_held`.
 
     Args:
-        prompt: Prompt without mask logits.
-        mask: Mask of the image.
-        frame: Image in the frame of prompts and masks.
+        prompt: Prompt without mask logits, in pixels of what is embedded.
+        mask: Mask of the whole image. Of a region only that part counts.
+        frame: Image, or its region, in the frame of prompts and masks.
+        image: Image with its region.
 
     Raises:
         InvalidRequest: The mask has another size than the image, is empty, or cannot be read.
     """
-    if mask.size != frame.size:
+    if mask.size != image.size:
         raise InvalidRequest(
-            f"The mask has {mask.size[1]} x {mask.size[0]} pixels, and the upright image {frame.size[1]} x "
-            f"{frame.size[0]}. Send a mask of the image's size."
+            f"The mask has {mask.size[1]} x {mask.size[0]} pixels, and the upright image {image.size[1]} x "
+            f"{image.size[0]}. Send a mask of the image's size."
         )
-    pixels = mask.rows()
+    pixels = mask.rows(image.region)
     left, top, width, height = cv2.boundingRect(pixels)
     if width == 0:
-        raise InvalidRequest("The mask is empty: no pixel is inside. Send a mask of an object.")
+        where = "" if image.region is None else f" the region {image.region}"
+        raise InvalidRequest(f"The mask is empty: no pixel is inside{where}. Send a mask of an object.")
     is_alone = len(prompt.points) == 0 and prompt.box is None
     box = prompt.box
     if box is None:

@@ -1,10 +1,12 @@
-"""Masks as PNG files of one bit a pixel."""
+"""Masks as grey PNG files: of one bit a pixel, or of 8 bits for an alpha."""
 
 import struct
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
 
+from service.sam.alpha import Alpha
 from service.sam.masks import Mask
 
 
@@ -29,9 +31,37 @@ def encode_png(mask: Mask, *, crop: bool) -> bytes:
         first, shift = divmod(left, 8)
         packed = np.packbits(np.pad(pixels, ((0, 0), (shift, 0))) if shift else pixels, axis=1)
         lines[:, 1 + first : 1 + first + packed.shape[1]] = packed
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    row_bytes = lines.shape[1]
-    data = _compressed(top * row_bytes, lines.reshape(-1).data, (height - top - box_height) * row_bytes)
+    return _grey_png(width, height, 1, lines, top)
+
+
+def encode_alpha_png(alpha: Alpha, *, crop: bool) -> bytes:
+    """Return a grey PNG of 8 bits a pixel, whose values are the alpha.
+
+    Args:
+        alpha: Alpha to encode.
+        crop: Whether the PNG is cut to the alpha's box. That of an empty mask is a single black pixel.
+    """
+    box_height, box_width = alpha.values.shape
+    height, width = (max(1, box_height), max(1, box_width)) if crop else alpha.size
+    left, top = (0, 0) if crop else (alpha.x0, alpha.y0)
+    lines = np.zeros((box_height, 1 + width), np.uint8)
+    lines[:, 1 + left : 1 + left + box_width] = alpha.values
+    return _grey_png(width, height, 8, lines, top)
+
+
+def _grey_png(width: int, height: int, bits: int, lines: NDArray[np.uint8], top: int) -> bytes:
+    """Return a PNG whose rows are black above and below some lines.
+
+    Args:
+        width: Width, pixels.
+        height: Height, pixels.
+        bits: Bits of a pixel.
+        lines: Lines with their filter bytes, (n, bytes of a line).
+        top: Number of rows above the lines.
+    """
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    rows, row_bytes = lines.shape
+    data = _compressed(top * row_bytes, lines.reshape(-1).data, (height - top - rows) * row_bytes)
     return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _png_chunk(b"IEND", b"")
 
 

@@ -177,6 +177,15 @@ def used_cells(frame: Frame) -> Size:
     return rows, columns
 
 
+def cell_size(frame: Frame) -> float:
+    """Return the side of a logit in the image, pixels: the longer one where a stretched image has two.
+
+    Args:
+        frame: Image in the frame of prompts and masks.
+    """
+    return float(_CELL / _scale(frame).min())
+
+
 def _scale(frame: Frame) -> NDArray[np.float64]:
     """Return the frame pixels for one pixel of the image, (2,) for x and y."""
     height, width = frame.size

@@ -1,6 +1,7 @@
 """The CVAT adapter. Requests have the form that cvat/apps/lambda_manager/views.py sends."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from support.tool_images import as_base64, best_mask
 from service.api.adapters.cvat import _RowsRenderer
 from service.errors import InvalidRequest, MalformedBody, PromptOutsideImage, UnsupportedImage
 from service.inference.segmentation_builder import SegmentedMask
+from service.sam.alpha import soft_alpha
 from service.sam.decoded_image import ImageInfo
+from service.sam.frame import Frame
 from service.sam.masks import BinaryMask
 
 HEIGHT, WIDTH = 60, 80
@@ -156,5 +159,7 @@ def test_an_empty_mask_is_an_answer_that_the_page_can_read():
 
 def rendered(mask):
     renderer = _RowsRenderer()
-    renderer.add(0, SegmentedMask(mask, np.zeros((256, 256), np.float16), "id", 0.5, 0.5, 0.5))
+    logits = np.zeros((256, 256), np.float16)
+    alpha = partial(soft_alpha, logits.astype(np.float32), Frame(mask.size, "letterbox"), mask)
+    renderer.add(0, SegmentedMask(mask, logits, "id", 0.5, 0.5, 0.5, alpha))
     return json.loads(bytes(renderer.finish(ImageInfo(mask.size, 1, "full")).body))

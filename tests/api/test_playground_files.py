@@ -62,6 +62,14 @@ def test_the_page_preloads_every_module(client):
     assert modules == imported_by(PAGE_MODULE) | imported_by(WORKER) | imported_by("edgesam.js")
 
 
+def test_the_page_links_every_style_sheet(client):
+    linked = re.findall(r'rel="stylesheet" href="web/([\w/-]+\.css)"', client.get("/").text)
+
+    assert sorted(linked) == [name for name in FILES if name.endswith(".css")]
+    assert linked[0] == "styles/base.css"
+    assert linked[-1] == "styles/responsive.css"  # it overrides the others
+
+
 def imported_by(name: str) -> set[str]:
     """Return a module and all modules that it imports."""
     found, new = set(), {name}
@@ -76,10 +84,10 @@ def imported_by(name: str) -> set[str]:
 
 
 def test_an_unchanged_file_is_not_sent_again(client):
-    first = client.get("/web/style.css")
+    first = client.get("/web/styles/base.css")
 
-    again = client.get("/web/style.css", headers={"If-None-Match": first.headers["etag"]})
-    other = client.get("/web/style.css", headers={"If-None-Match": '"other"'})
+    again = client.get("/web/styles/base.css", headers={"If-None-Match": first.headers["etag"]})
+    other = client.get("/web/styles/base.css", headers={"If-None-Match": '"other"'})
 
     assert first.headers["cache-control"] == "no-cache"
     assert (again.status_code, again.content) == (304, b"")

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 from pycocotools import mask as coco
-from support.answered_masks import box_of, filled, full_mask, logits_of, png_mask
+from support.answered_masks import box_of, filled, full_mask, grey_image, logits_of, png_mask
 from support.noise_images import noise_file
 from support.service_client import embed, point, segment
 
@@ -61,6 +61,34 @@ def test_a_cropped_png_is_the_part_inside_the_box(client, image_hash):
         x0, y0, x1, y1 = part["box"]
         expected = full_mask(full, SIZE)[y0:y1, x0:x1] if part["area"] else np.zeros((1, 1), bool)
         assert np.array_equal(png_mask(base64.b64decode(part["png"])), expected)
+
+
+@pytest.mark.parametrize("cleanup", ["none", "auto"])
+def test_alpha_is_at_least_128_exactly_inside_the_mask(client, image_hash, cleanup):
+    asked = {"cleanup": cleanup, "multimask": 4}
+    hard = segment(client, image_hash, point(20, 20), format="rle", **asked)[0]
+    whole = segment(client, image_hash, point(20, 20), format="alpha", **asked)[0]
+    cropped = segment(client, image_hash, point(20, 20), format="alpha", crop=True, **asked)[0]
+
+    for mask, full, part in zip(hard, whole, cropped, strict=True):
+        alpha = grey_image(base64.b64decode(full["alpha"]))
+        assert np.array_equal(alpha >= 128, full_mask(mask, SIZE))
+        assert full["alpha_box"] == part["alpha_box"] == box_of(alpha > 0)
+        assert full["mask_id"] == mask["mask_id"]
+        x0, y0, x1, y1 = part["alpha_box"]
+        expected = alpha[y0:y1, x0:x1] if mask["area"] else np.zeros((1, 1), np.uint8)
+        assert np.array_equal(grey_image(base64.b64decode(part["alpha"])), expected)
+
+
+def test_alpha_comes_as_a_file_too(client, image_hash):
+    body = {"image_hash": image_hash, "prompts": [point(20, 20)], "format": "alpha", "crop": True}
+    (expected,) = segment(client, image_hash, point(20, 20), format="alpha", crop=True, multimask=1)[0]
+
+    response = client.post("/segment", json={**body, "multimask": 1}, headers={"Accept": "image/png"})
+
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["x-alpha-box"] == ",".join(map(str, expected["alpha_box"]))
+    assert response.content == base64.b64decode(expected["alpha"])
 
 
 def test_a_tolerance_gives_fewer_corners_about_the_same_mask(client):

@@ -90,6 +90,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it():
         ({"EDGESAM_CORS_ORIGINS": "https://front.example"}, "EDGESAM_CORS_ORIGINS: "),
         ({"EDGESAM_PORT": "8123", "EDGESAM_METRICS_PORT": "8123"}, "EDGESAM_METRICS_PORT equals"),
         ({"EDGESAM_ROLE": "segment"}, "set EDGESAM_REDIS_URL"),
+        ({"EDGESAM_KEEP_IMAGES_S": "60"}, "set EDGESAM_REDIS_URL"),
         ({"EDGESAM_ROLE": "embed", "EDGESAM_ADAPTERS": "roboflow"}, "need EDGESAM_ROLE=all"),
         ({"EDGESAM_MEMORY_CACHE_BYTES": "1000000"}, "EDGESAM_MEMORY_CACHE_BYTES is too small"),
     ],

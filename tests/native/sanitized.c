@@ -1,5 +1,6 @@
 /* Decodes prompts of several lengths from several threads, on parameters made up by name, as SAM and then as SAM 2; run
  * under sanitizers. */
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +123,11 @@ static void *decode(void *argument)
                                          (edgesam_masks){masks, iou, stability, narrow});
     for (int i = 0; i < prompts * MASKS; i++)
         j->failures += masks[i] != masks[i];
+    for (int i = 0; i < 3 && length == 2; i++) /* all masks, those of some predicted IoUs, and none */
+        j->failures += edgesam_decode_selected(
+            j->decoder, j->states, j->maps, (edgesam_prompts){prompts, length, points, labels}, 1 + j->number % 3,
+            (edgesam_selection){14, i ? iou[1] + 9.0f * (float)(i - 1) : NAN},
+            (edgesam_masks){masks, iou, stability, NULL});
     free(points);
     free(labels);
     free(masks);

@@ -145,6 +145,28 @@ def test_threads_and_other_prompts_of_a_call_change_no_bit(decoder, state):
             assert np.array_equal(one[0], all_of_them[i])
 
 
+@pytest.mark.parametrize("threads", [1, THREADS])
+@pytest.mark.parametrize("outputs", [(1, 2, 3), (0,), (0, 3), (0, 1, 2, 3)], ids=str)
+def test_wanted_masks_are_those_of_all_masks_bit_for_bit(decoder, state, outputs, threads):
+    random = np.random.default_rng(4)
+    points = random.uniform(0, 1024, (9, 2, 2)).astype(np.float32)
+    labels = np.tile([[1, -1]], (9, 1))
+    all_logits, all_iou, all_stability = decoder.decode(*state, points, labels, threads=1)
+    middle = float(np.median(all_iou[:, outputs]))
+
+    for least_iou in (None, middle, 9.0):
+        logits, iou, stability = decoder.decode_selected(
+            *state, points, labels, outputs=outputs, least_iou=least_iou, threads=threads
+        )
+
+        wanted = np.zeros((9, 4), np.bool_)
+        wanted[:, outputs] = True if least_iou is None else all_iou[:, outputs] > least_iou
+        assert wanted.sum() == {None: 9 * len(outputs), 9.0: 0}.get(least_iou, 9 * len(outputs) // 2)
+        assert np.array_equal(iou, all_iou)
+        assert np.array_equal(logits[wanted], all_logits[wanted])
+        assert np.array_equal(stability[wanted], all_stability[wanted])
+
+
 def test_calls_from_many_threads_are_independent(decoder, state):
     random = np.random.default_rng(2)
     prompts = [(random.uniform(0, 1024, (1, n, 2)).astype(np.float32), np.ones((1, n), np.int64)) for n in range(1, 13)]

@@ -169,6 +169,24 @@ def test_threads_and_other_prompts_of_a_call_change_no_bit(decoder, maps, state)
             assert np.array_equal(one[0], all_of_them[i])
 
 
+def test_wanted_masks_are_those_of_all_masks_bit_for_bit(decoder, maps, state):
+    points, labels = random_prompts(5, 4, 2)
+    high_res = high_res_of(maps, np.float16)
+    all_logits, all_iou, all_stability, _ = decoder.decode(*state, points, labels, threads=1, high_res=high_res)
+    middle = float(np.median(all_iou[:, 1:]))
+
+    logits, iou, stability = decoder.decode_selected(
+        *state, points, labels, outputs=(1, 2, 3), least_iou=middle, threads=1, high_res=high_res
+    )
+
+    wanted = all_iou > middle
+    wanted[:, 0] = False
+    assert wanted.sum() == 6
+    assert np.array_equal(iou, all_iou)
+    assert np.array_equal(logits[wanted], all_logits[wanted])
+    assert np.array_equal(stability[wanted], all_stability[wanted])
+
+
 def test_states_of_several_masks_share_the_maps(decoder, model, maps):
     masks = np.stack([mask_prompt(), -mask_prompt(), mask_prompt()[::-1]])
     state = prepare_masks(model, tokens_of(maps), masks)

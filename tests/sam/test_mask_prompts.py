@@ -9,10 +9,13 @@ from pycocotools import mask as coco
 from support.whole_masks import full
 
 from service.errors import InvalidRequest
+from service.sam.decoded_image import ImageInfo
 from service.sam.frame import Frame
-from service.sam.mask_prompts import PngMask, RleMask, held_to_mask, stability, with_mask
+from service.sam.mask_prompts import PngMask, RleMask, held_to_mask, stability
+from service.sam.mask_prompts import with_mask as with_mask_of
 from service.sam.masks import binary_mask
 from service.sam.prompts import Prompt
+from service.sam.region import Region
 from service.sam.rle import decode_counts
 
 
@@ -24,6 +27,11 @@ def ellipse(height: int, width: int) -> np.ndarray:
 def encoded(pixels: np.ndarray) -> RleMask:
     packed = coco.encode(np.asfortranarray(pixels.astype(np.uint8)))
     return RleMask(pixels.shape, packed["counts"].decode())
+
+
+def with_mask(prompt: Prompt, mask: RleMask, frame: Frame) -> Prompt:
+    """Return the prompt with a mask of the whole image in the frame."""
+    return with_mask_of(prompt, mask, frame, ImageInfo(frame.size, 1, "full"))
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -83,6 +91,44 @@ def test_the_box_of_a_mask_holds_its_pixels_and_the_positive_points():
     assert with_points.box.tolist() == [50, 20, 120, 40]
     assert with_box.box.tolist() == [0, 0, 30, 30]
     assert [prompt.is_held for prompt in (alone, with_points, with_box)] == [True, False, False]
+
+
+REGIONS = [Region(0, 0, 90, 60), Region(30, 0, 62, 60), Region(0, 20, 90, 52), Region(41, 13, 88, 60)]
+
+
+@pytest.mark.parametrize("region", REGIONS, ids=str)
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_the_mask_of_a_region_is_a_part_of_the_mask(region, share):
+    pixels = np.random.default_rng(7).random((60, 90)) < share
+    part = pixels[region.y0 : region.y1, region.x0 : region.x1]
+    file, palette = io.BytesIO(), io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).convert("P").save(palette, "PNG", transparency=0)
+
+    assert np.array_equal(encoded(pixels).rows(region) > 0, part)
+    assert np.array_equal(PngMask.of(file.getvalue()).rows(region) > 0, part)
+    assert np.array_equal(PngMask.of(palette.getvalue()).rows(region) > 0, part)
+
+
+def test_a_mask_prompt_on_a_region_is_that_of_the_part_alone():
+    pixels, region = ellipse(600, 900), Region(200, 50, 700, 450)
+    part = np.ascontiguousarray(pixels[region.y0 : region.y1, region.x0 : region.x1])
+    frame = Frame(region.size)
+
+    found = with_mask_of(Prompt(), encoded(pixels), frame, ImageInfo((600, 900), 1, "full", region))
+    expected = with_mask(Prompt(), encoded(part), frame)
+
+    assert np.array_equal(found.mask_logits, expected.mask_logits)
+    assert (found.box.tolist(), found.is_held) == (expected.box.tolist(), True)
+
+
+def test_a_mask_prompt_without_a_pixel_in_the_region_is_refused():
+    image = ImageInfo((600, 900), 1, "full", Region(0, 500, 100, 600))
+
+    with pytest.raises(InvalidRequest, match=r"inside the region 0,500,100,600"):
+        with_mask_of(Prompt(), encoded(ellipse(600, 900)), Frame((100, 100)), image)
+    with pytest.raises(InvalidRequest, match="Send a mask of the image's size"):
+        with_mask_of(Prompt(), encoded(ellipse(100, 100)), Frame((100, 100)), image)
 
 
 @pytest.mark.parametrize("pixels", [[(200, 300)], [(10, column) for column in range(1600)]])

@@ -31,6 +31,13 @@ def png_mask(data: bytes) -> NDArray[np.bool_]:
         return np.asarray(image)
 
 
+def grey_image(data: bytes) -> NDArray[np.uint8]:
+    """Return the values (H, W) of a grey PNG of 8 bits a pixel."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        assert image.mode == "L"
+        return np.asarray(image)
+
+
 def filled(polygons: list[dict[str, Any]], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return the pixels (H, W) inside polygons on pixel corners, by the even-odd rule.
 

@@ -6,11 +6,11 @@ import { test } from "node:test";
 
 import { tokensOf } from "../../service/web/browser_decoding/letterbox.js";
 import { toFloat16, toFloat32 } from "../../service/web/client/float16.js";
-import { decodeCounts, decodeLogits, base64OfBytes, intersectionOverUnion } from "../../service/web/client/masks.js";
+import { base64OfBytes, decodeCounts, decodeLogits, encodeCounts, intersectionOverUnion } from "../../service/web/client/masks.js";
 import { MaskCleaner, withBoxOfMask } from "../../service/web/browser_decoding/cleanup.js";
 import { candidates, limitedScore, maskCount, preferAgreeing, rank, scoresOf } from "../../service/web/browser_decoding/ranking.js";
 import { filterRuns } from "../../service/web/browser_decoding/run_pieces.js";
-import { MaskEncoder, encodeCounts } from "../../service/web/browser_decoding/mask_runs.js";
+import { MaskEncoder } from "../../service/web/browser_decoding/mask_runs.js";
 
 const cases = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 

@@ -1,4 +1,4 @@
-"""The JavaScript client module in Node: `edgesam.test.mjs` with cases made here."""
+"""The JavaScript client module in Node: `edgesam.test.mjs` and `everything.test.mjs` with cases made here."""
 
 import hashlib
 import json
@@ -7,11 +7,15 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pycocotools import mask as coco
 from support.browser import needed_program
 from support.noise_images import noise_file
+from support.redis_server import RedisServer
+from support.service_process import ServiceProcess
 
-TESTS = Path(__file__).parent / "edgesam.test.mjs"
+FOLDER = Path(__file__).parent
+TESTS = [FOLDER / "edgesam.test.mjs", FOLDER / "everything.test.mjs"]
 TIMEOUT_S = 120
 
 
@@ -46,16 +50,25 @@ def hash_cases():
     ]
 
 
-def test_the_client_module_in_node(bundled_url, two_models_url, tmp_path, next_seed):
+@pytest.fixture
+def without_redis_url():
+    """A service that has lost its Redis."""
+    with RedisServer() as redis, ServiceProcess({"EDGESAM_REDIS_URL": redis.url}) as service:
+        redis.kill()
+        yield f"{service.url}/"
+
+
+def test_the_client_module_in_node(bundled_url, two_models_url, without_redis_url, tmp_path, next_seed):
     node = needed_program("node", "nodejs")
     image = tmp_path / "image.png"
     image.write_bytes(noise_file((90, 120), next_seed))
     cases = tmp_path / "cases.json"
     made = {"image": str(image), "masks": mask_cases(), "hashes": hash_cases()}
-    cases.write_text(json.dumps({"url": bundled_url, "twoModelsUrl": two_models_url, "cases": made}))
+    urls = {"url": bundled_url, "twoModelsUrl": two_models_url, "withoutRedisUrl": without_redis_url}
+    cases.write_text(json.dumps({**urls, "cases": made}))
 
     ran = subprocess.run(
-        [node, "--test", str(TESTS)],
+        [node, "--test", *map(str, TESTS)],
         env={**os.environ, "EDGESAM_TEST_CASES": str(cases)},
         capture_output=True,
         text=True,

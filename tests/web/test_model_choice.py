@@ -122,6 +122,7 @@ def test_the_choice_is_made_by_keyboard_and_kept_for_the_next_visit(two, two_mod
     kept = chosen(two, "#welcome-model"), chosen(two, "#panel-model")
     two.open_file(small)
     two.click(*MIDDLE)
+    two.unfold("#copy-curl")
     two.page.click("#copy-curl")
 
     assert kept == (second, second)
@@ -135,6 +136,7 @@ def test_a_copied_curl_command_names_the_model(two, two_models_url, photo):
     choose(two, second)
     two.click(*MIDDLE)
 
+    two.unfold("#copy-curl")
     two.page.click("#copy-curl")
     copied = two.page.evaluate("navigator.clipboard.readText()")
 

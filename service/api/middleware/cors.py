@@ -25,6 +25,7 @@ EXPOSED_HEADERS: Final = (
     "X-Mask-Score",
     "X-Mask-Area",
     "X-Mask-Box",
+    "X-Alpha-Box",
     "ETag",
     "Content-Range",
     "X-Embedding-Shape",
@@ -32,6 +33,7 @@ EXPOSED_HEADERS: Final = (
     "X-Image-Size",
     "X-Image-Orientation",
     "X-Image-Levels",
+    "X-Image-Region",
     "X-Fingerprint",
     "X-Granularity-Box",
 )

@@ -12,11 +12,22 @@ from starlette.responses import Response
 from service.api.access.policy import EMBED, EMBED_KEYS, EMBED_OR_SEGMENT_KEYS, SEGMENT, RoutePolicy, with_policy
 from service.api.bodies import RequestLimits, read_body
 from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_response, strong_etag
+from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.request_context import request_context
 from service.api.schemas import MAX_MODEL_NAME, EmbedResponse, ImageIdText, ProblemModel
 from service.api.single_array import require_single_array
-from service.api.uploads import BandsQuery, LevelsQuery, ModelQuery, max_upload_bytes, upload_of
+from service.api.uploads import (
+    AskedReading,
+    BandsQuery,
+    KeptImageQuery,
+    LevelsQuery,
+    ModelQuery,
+    RegionQuery,
+    kept_image,
+    max_upload_bytes,
+    upload_of,
+)
 from service.errors import EmbeddingNotFound
 from service.inference.image_deletion import ImageDeletion
 from service.inference.scheduling.executors import TimedExecutor
@@ -25,6 +36,7 @@ from service.sam.decoded_image import LEVELS, ImageInfo
 from service.sam.embedding import ImageEmbedding
 from service.sam.float16 import as_float16
 from service.sam.image_id import BANDS_PATTERN
+from service.sam.region import REGION_PATTERN
 
 _ROUTE: Final = "/embed/{image_hash}"
 _NO_DOWNLOAD: Final = (
@@ -57,6 +69,7 @@ _IMAGE_BODY: Final = {
                     "image": {"type": "string", "format": "binary"},
                     "levels": {"type": "string", "enum": list(LEVELS)},
                     "bands": {"type": "string", "pattern": f"^{BANDS_PATTERN}$"},
+                    "region": {"type": "string", "pattern": f"^{REGION_PATTERN}$"},
                     "model": {"type": "string", "maxLength": MAX_MODEL_NAME},
                 },
             }
@@ -64,9 +77,10 @@ _IMAGE_BODY: Final = {
     },
 }
 _IMAGE_HEADERS: Final = {
-    "X-Image-Size": "Width and height of the upright image, in pixels, joined by a comma.",
+    "X-Image-Size": "Width and height of the whole upright image, in pixels, joined by a comma.",
     "X-Image-Orientation": "EXIF orientation that was applied to the image, 1 to 8; 1 for none.",
     "X-Image-Levels": "Conversion of samples to grey levels that was applied: full, minmax or percentile.",
+    "X-Image-Region": "Part of the image that is embedded: x0,y0,x1,y1 in pixels. Absent for the whole image.",
 }
 _HEAD_HEADERS: Final = {"X-Cache": "Cache tier that has the embedding.", **_IMAGE_HEADERS}
 _EMBEDDING_HEADERS: Final = {
@@ -125,32 +139,38 @@ def install_embed_routes(
         operation_id="embed",
         summary="Embed an image",
         description="Send the image once; its `image_id` is what /segment takes. An image that is embedded already "
-        'costs a look-up. The body may also be JSON, `{"image": "<base64 or data: URI>"}`, with `levels`, `bands` '
-        "and `model` as in a form.",
+        'costs a look-up. The body may also be JSON, `{"image": "<base64 or data: URI>"}`, with `levels`, `bands`, '
+        "`region` and `model` as in a form. With `image_hash` and an empty body it is an image of an earlier upload.",
     )
     @with_policy(RoutePolicy(roles=EMBED_KEYS, quota=EMBED, permit="uploads", replica_role="embed"))
     async def embed(
-        request: Request, levels: LevelsQuery = "auto", bands: BandsQuery = None, model: ModelQuery = None
+        request: Request,
+        levels: LevelsQuery = "auto",
+        bands: BandsQuery = None,
+        region: RegionQuery = None,
+        image_hash: KeptImageQuery = None,
+        model: ModelQuery = None,
     ) -> Response:
         models.get(model)  # an unknown name is refused before the body is read
+        asked = AskedReading(levels, bands, region, model)
+        kept = None if image_hash is None else kept_image(image_hash, asked)
         content_type = request.headers.get("content-type", "")
-        result = await models.embed(
-            await read_body(
-                request,
-                max_bytes=max_upload_bytes(content_type, limits.max_image_bytes),
-                timeout_s=limits.body_timeout_s,
-                min_bytes_per_s=limits.min_bytes_per_s,
-            ),
-            partial(
-                upload_of,
-                content_type=content_type,
-                levels=levels,
-                bands=bands,
-                model=model,
-                max_image_bytes=limits.max_image_bytes,
-            ),
-            request_context(request, timeout_s=limits.embed_timeout_s, work="Embedding the image"),
+        read = partial(
+            read_body,
+            request,
+            max_bytes=max_upload_bytes(content_type, limits.max_image_bytes),
+            timeout_s=limits.body_timeout_s,
+            min_bytes_per_s=limits.min_bytes_per_s,
+            may_be_empty=kept is not None,
         )
+        context = partial(request_context, request, timeout_s=limits.embed_timeout_s, work="Embedding the image")
+        if kept is None:
+            unwrap = partial(upload_of, content_type=content_type, asked=asked, max_image_bytes=limits.max_image_bytes)
+            result = await models.embed(await read(), unwrap, context())  # only `embed` holds the body
+        elif await read():
+            raise broken_rule("/image_hash", "it goes with an empty body. Send image_hash, or the bytes of the image.")
+        else:
+            result = await models.embed_kept(kept, model, context())
         request.state.cached, request.state.objective = result.cached, "images"
         request.state.model = result.model
         height, width = result.image.size
@@ -159,6 +179,7 @@ def install_embed_routes(
             image_id=result.image_id,
             width=width,
             height=height,
+            region=None if result.image.region is None else result.image.region.corners,
             orientation=result.image.orientation,
             levels=result.image.levels,
             model=result.model,
@@ -222,7 +243,8 @@ def install_embed_routes(
         responses=ProblemModel.responses(401, 403, 404, 422, 429, 503, 504),
         operation_id="forget",
         summary="Delete an image",
-        description="Removes the embeddings of all models from Redis and from the memory of the replica that answers. "
+        description="Removes the embeddings of all models, and the copy that is kept of the upload, from Redis and "
+        "from the memory of the replica that answers. The hash alone names the image with its variants and regions. "
         "The other replicas have been notified when this answers, and do the same at once. "
         "Where API keys are required, the key needs the role admin.",
     )
@@ -237,11 +259,12 @@ def install_embed_routes(
 
 def _image_headers(image: ImageInfo) -> dict[str, str]:
     height, width = image.size
-    return {
+    headers = {
         "X-Image-Size": f"{width},{height}",
         "X-Image-Orientation": str(image.orientation),
         "X-Image-Levels": image.levels,
     }
+    return headers if image.region is None else {**headers, "X-Image-Region": str(image.region)}
 
 
 def _tokens(embedding: ImageEmbedding) -> tuple[memoryview, str]:

@@ -54,11 +54,13 @@ class Replica:
     Args:
         role: Role of the replica.
         embedding_dtype: Type that embeddings are rounded to.
+        keep_images_s: Time for which copies of uploads are kept, in seconds; 0 where they are not.
         limits: Bounds of requests, by the names of their settings.
     """
 
     role: str
     embedding_dtype: str
+    keep_images_s: float
     limits: Mapping[str, float]
 
 
@@ -191,6 +193,8 @@ def describe_model(model: ServedModel, replica: Replica) -> ModelModel:
             granularity=manifest.granularity is not None,
             embedding_download=not manifest.has_high_res,
             browser_decoding=manifest.decodes_in_browsers,
+            regions=True,
+            keeps_images=replica.keep_images_s,
         ),
         decoder=runtime.decoder,
         provider_timings_ms=runtime.provider_timings_ms,

@@ -127,6 +127,17 @@ class Deletions:
         await self._client.call(self._breaker, "UNLINK", key)
         return True
 
+    async def remove(self, key: str) -> bool:
+        """Delete a value without a tombstone, and return whether there was one.
+
+        Args:
+            key: Key of a value that this replica never stores.
+
+        Raises:
+            CacheUnavailable: Redis did not confirm in time, or refused.
+        """
+        return bool(await self._client.call(self._breaker, "UNLINK", key))
+
     def subscription(self, *, on_deletion: Callable[[str], None], on_subscribed: Callable[[], None]) -> Subscription:
         """Return a subscription to the deletions of the other replicas; it is not started yet.
 

@@ -26,7 +26,7 @@ _TTL_JITTER = 0.1  # values written together do not expire together
 _RETRY_AFTER_S = 1.0
 
 # Run after a plain SET: a value of 2 MiB inside a script keeps the server busy for 5 ms instead of 1 ms.
-_SETTLE = """
+SETTLE = """
 local tombstone = redis.call('GET', KEYS[2])
 if tombstone and tombstone ~= ARGV[1] then
     redis.call('UNLINK', KEYS[1])
@@ -35,6 +35,7 @@ end
 redis.call('UNLINK', KEYS[2])
 return redis.call('EXISTS', KEYS[1]) == 1 and 'kept' or 'missing'
 """
+"""Script that keeps a value that was just stored (KEYS[1]), unless its tombstone (KEYS[2]) is not the known one."""
 
 
 class RedisCache(Generic[V]):
@@ -229,7 +230,7 @@ class RedisCache(Generic[V]):
         if is_variant_key(key):
             ttl_ms = max(1, round(self.ttl_s * 1000.0))
             return await settle_variant(self._client, self._breaker, key, known, ttl_ms=ttl_ms)
-        return await self._client.call(self._breaker, "EVAL", _SETTLE, 2, key, tombstone_key, known)
+        return await self._client.call(self._breaker, "EVAL", SETTLE, 2, key, tombstone_key, known)
 
     async def _note_use(self, key: str) -> None:
         if self._on_use is not None:

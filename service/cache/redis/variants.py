@@ -1,10 +1,10 @@
 """Readings of one image other than the usual one in Redis: they are deleted together with the image.
 
-An image that was uploaded with other levels or bands is a value of its own, a variant. The deletion of the image must
-reach all of its variants, also those that a replica is about to store. So it sets a second tombstone, of the image with
-all its variants, which stays for its time to live. A variant that was uploaded afterwards records that it is newer. An
-index holds the names of the stored variants, so that the deletion can remove them. Redis may evict the index, so every
-variant that is read from Redis is checked against the tombstones.
+An image that was uploaded with other levels or bands, and each region of an image, is a value of its own, a variant.
+The deletion of the image must reach all of its variants, also those that a replica is about to store. So it sets a
+second tombstone, of the image with all its variants, which stays for its time to live. A variant that was uploaded
+afterwards records that it is newer. An index holds the names of the stored variants, so that the deletion can remove
+them. Redis may evict the index, so every variant that is read from Redis is checked against the tombstones.
 
 All these keys are in the slot of the image's own key, so that a cluster accepts them in one script.
 """
@@ -21,8 +21,9 @@ from service.errors import CacheUnavailable
 from service.sam.embedding import is_variant_key, plain_key, variant_key
 from service.sam.image_id import VARIANT_PATTERN
 
-# Variants of one image that Redis holds. The first stored ones are removed for further ones.
-MAX_VARIANTS = 32
+# Variants of one image that Redis holds. The first stored ones are removed for further ones. Regions of two layers of
+# crops are 20, and of three layers 84.
+MAX_VARIANTS = 128
 
 _VARIANT = re.compile(VARIANT_PATTERN, re.ASCII)
 

@@ -15,6 +15,7 @@ from service.inference.backends.state_memory import StateMemory
 from service.manifest import HIGH_RES_NAMES, STATE_NAMES, ManifestError
 from service.native.decoder import NativeDecoder, NativeError
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE, HighResMaps, ImageEmbedding
+from service.sam.everything.selection import MaskSelection, SelectedMasks, selected_masks
 from service.sam.float16 import as_float32
 from service.sam.prompts import PADDING, POSITIVE
 
@@ -63,6 +64,20 @@ class PromptDecoder(Protocol):
         """
         ...
 
+    def decode_selected(
+        self, state: StateArrays, points: Floats, labels: NDArray[np.int64], selection: MaskSelection, threads: int
+    ) -> SelectedMasks:
+        """Decode points (P, N, 2) in the frame and labels (P, N) to the masks whose quality is above a threshold.
+
+        Args:
+            state: State of one image, S = 1.
+            points: Coordinates of the tokens, in pixels of the frame.
+            labels: Labels of the tokens.
+            selection: Outputs and threshold.
+            threads: Largest number of computing threads. ONNX Runtime uses those of its session instead.
+        """
+        ...
+
 
 class OnnxPromptDecoder:
     """Both graphs on one backend.
@@ -102,6 +117,13 @@ class OnnxPromptDecoder:
             feeds |= {name: getattr(state, name) for name in HIGH_RES_NAMES}
             outputs.append(_NARROW)
         return Decoded(*self._decoder.run(outputs, feeds))
+
+    def decode_selected(
+        self, state: StateArrays, points: Floats, labels: NDArray[np.int64], selection: MaskSelection, threads: int
+    ) -> SelectedMasks:
+        """See `PromptDecoder`. The graph computes all masks."""
+        decoded = self.decode(state, points, labels, threads)
+        return selected_masks(selection, decoded.mask_logits, decoded.iou_predictions, decoded.stability)
 
     def _maps(self, embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, None]:
         """Return the maps of high resolution as inputs of the graph, with a batch axis."""
@@ -150,14 +172,24 @@ class NativePromptDecoder:
 
     def decode(self, state: StateArrays, points: Floats, labels: NDArray[np.int64], threads: int) -> Decoded:
         """See `PromptDecoder`."""
-        maps = None
-        if state.high_res_s1 is not None:
-            # The native decoder's states are NumPy arrays, see `prepare`.
-            assert isinstance(state.high_res_s1, np.ndarray)
-            assert isinstance(state.high_res_s0, np.ndarray)
-            maps = state.high_res_s1, state.high_res_s0
         arrays = (state.keys, state.keys0, state.queries0)
-        return Decoded(*self._native.decode(*arrays, points, labels, threads=threads, high_res=maps))
+        return Decoded(*self._native.decode(*arrays, points, labels, threads=threads, high_res=_maps_of(state)))
+
+    def decode_selected(
+        self, state: StateArrays, points: Floats, labels: NDArray[np.int64], selection: MaskSelection, threads: int
+    ) -> SelectedMasks:
+        """See `PromptDecoder`. A point whose predicted IoUs are too low is decoded about half."""
+        by_iou = selection.quality == "predicted_iou" and selection.threshold > 0.0
+        mask_logits, iou_predictions, stability = self._native.decode_selected(
+            *(state.keys, state.keys0, state.queries0),
+            points,
+            labels,
+            outputs=selection.outputs,
+            least_iou=selection.threshold if by_iou else None,
+            threads=threads,
+            high_res=_maps_of(state),
+        )
+        return selected_masks(selection, mask_logits, iou_predictions, stability)
 
 
 def select_prompt_decoder(
@@ -227,6 +259,15 @@ class _PrepareGraph:
         """
         keys, keys0, queries0 = self.run(state.embedding, mask_logits, has_mask=True)
         return StateArrays(keys, keys0, queries0, state.arrays.high_res_s1, state.arrays.high_res_s0)
+
+
+def _maps_of(state: StateArrays) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the maps of a state of the native decoder, which are NumPy arrays of the embedding's type."""
+    if state.high_res_s1 is None:
+        return None
+    assert isinstance(state.high_res_s1, np.ndarray)
+    assert isinstance(state.high_res_s0, np.ndarray)
+    return state.high_res_s1, state.high_res_s0
 
 
 def _own_maps(embedding: ImageEmbedding) -> tuple[Array, Array] | tuple[None, None]:

@@ -29,7 +29,7 @@ from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.manifest import Manifest, ManifestError, load_manifest
 from service.native import best_level
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE, HighResMaps, ImageEmbedding
-from service.sam.everything.selection import MaskSelection, SelectedMasks, selected_masks
+from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.prompts import ABSENT
 
 Decoder = Literal["native", "onnx"]
@@ -172,8 +172,8 @@ class Runtime:
             selection: Outputs and threshold.
             threads: Largest number of computing threads. ONNX Runtime uses those of its session.
         """
-        decoded = self.decode(state, points, labels, threads=threads)
-        return selected_masks(selection, decoded.mask_logits, decoded.iou_predictions, decoded.stability)
+        assert self._decoder is not None, _NO_DECODER
+        return self._decoder.decode_selected(state, points, labels, selection, threads)
 
     def warm_up(self) -> None:
         """Run every graph once. ONNX Runtime sets parts of a session up in its first run, which takes longer."""

@@ -27,7 +27,7 @@ typedef struct scratch {
     float *image_to_token_bias;                           /* (J) */
     float *token_outputs;                                 /* (J, C) in panels: values after the output projection */
     float *sums, *maxima, *totals;                        /* running softmax of each chunk: (J, C), (J), (J) */
-    float hyper[MASKS * 4 * FINE];                        /* each channel four times, in the order of `up2` */
+    float hyper[MASKS * 4 * FINE];                        /* of the wanted masks; each channel four times, as `up2` */
     int sure[CHUNKS][MASKS], likely[CHUNKS][MASKS];       /* pixels above +1 and above -1 */
     int narrow_sure[CHUNKS], narrow_likely[CHUNKS];       /* pixels of output 0 above +0.05 and above -0.05 */
 } scratch;
@@ -41,6 +41,8 @@ typedef struct {
     const float *keys, *keys0, *queries0; /* the image state */
     edgesam_maps maps;
     float *mask_logits;                   /* (4, 256, 256) */
+    edgesam_selection selection;
+    int wanted, outputs[MASKS];           /* masks that are computed, known after the predicted IoUs */
 } decode_context;
 
 #endif

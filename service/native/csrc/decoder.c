@@ -8,6 +8,7 @@
  */
 #include "decoder.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,9 +136,11 @@ void edgesam_prepare(edgesam_decoder *d, edgesam_numbers tokens, int threads, fl
 
 /* The stability score of each mask: pixels above +1 over pixels above -1; 0 where there are none
  * (docs/explanation/model.md, section 3.4). */
-static void score_stability(const scratch *s, float *stability)
+static void score_stability(const decode_context *ctx, float *stability)
 {
-    for (int mask = 0; mask < MASKS; mask++) {
+    const scratch *s = ctx->s;
+    for (int i = 0; i < ctx->wanted; i++) {
+        const int mask = ctx->outputs[i];
         int sure = 0, likely = 0;
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             sure += s->sure[chunk][mask];
@@ -159,7 +162,7 @@ static float narrow_stability_of(const scratch *s)
     return likely ? (float)sure / (float)likely : 1.0f;
 }
 
-static void run_passes(const decode_context *ctx, float *iou_predictions, float *stability)
+static void run_passes(decode_context *ctx, float *iou_predictions, float *stability)
 {
     const layer *first = &ctx->p->layers[0], *second = &ctx->p->layers[1];
 
@@ -182,8 +185,12 @@ static void run_passes(const decode_context *ctx, float *iou_predictions, float 
     tokens_finish_token_to_image(ctx, &ctx->p->final, &ctx->p->final_norm);
 
     tokens_predict(ctx, iou_predictions);
+    if (ctx->wanted == 0)
+        return;
+    tokens_predict_masks(ctx);
+    image_upscale(ctx);
     image_pass_4(ctx);
-    score_stability(ctx->s, stability);
+    score_stability(ctx, stability);
 }
 
 /* The arguments of edgesam_decode, for its threads. */
@@ -192,6 +199,7 @@ typedef struct {
     edgesam_states states;
     edgesam_maps maps;
     edgesam_prompts prompts;
+    edgesam_selection selection;
     edgesam_masks masks;
     int has_failed; /* out of memory, in any thread */
 } request;
@@ -215,12 +223,13 @@ static void decode_prompt(request *r, int i, int threads)
         .queries0 = r->states.queries0 + state * IMAGE_TOKENS * INNER,
         .maps = r->maps,
         .mask_logits = r->masks.mask_logits + (long)i * MASKS * MASK_PIXELS,
+        .selection = r->selection,
     };
     ctx.t = tokens_embed(ctx.p, r->prompts.points + 2 * first, r->prompts.labels + first, r->prompts.length, s->start);
     ctx.j = ctx.t * HEADS;
     memcpy(s->tokens, s->start, (size_t)ctx.t * C * sizeof(float));
     run_passes(&ctx, r->masks.iou_predictions + i * MASKS, r->masks.stability + i * MASKS);
-    if (ctx.p->is_sam2)
+    if (ctx.p->is_sam2 && r->masks.narrow_stability)
         r->masks.narrow_stability[i] = narrow_stability_of(s);
     scratch_release(d, s);
 }
@@ -235,8 +244,8 @@ static int is_given(edgesam_numbers array)
     return array.float16 || array.float32;
 }
 
-int edgesam_decode_prompts(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts,
-                           int threads, edgesam_masks masks)
+static int decode(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts, int threads,
+                  edgesam_selection selection, edgesam_masks masks)
 {
     if (prompts.length > EDGESAM_MAX_POINTS)
         return -2;
@@ -245,11 +254,25 @@ int edgesam_decode_prompts(edgesam_decoder *d, edgesam_states states, edgesam_ma
     for (long i = 0; i < (long)prompts.count * prompts.length; i++)
         if (prompts.labels[i] < LABEL_ABSENT || prompts.labels[i] > LABEL_LAST)
             return -2;
-    request r = {d, states, maps, prompts, masks, 0};
+    request r = {d, states, maps, prompts, selection, masks, 0};
     /* As many prompts as fill all threads run on one thread each, which wastes nothing. All threads share the rest. */
     const int alone = threads > 1 ? prompts.count / threads * threads : prompts.count;
     thread_pool_run(d->pool, threads, alone, decode_alone, &r);
     for (int i = alone; i < prompts.count; i++)
         decode_prompt(&r, i, threads);
     return r.has_failed ? -1 : 0;
+}
+
+int edgesam_decode_prompts(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts,
+                           int threads, edgesam_masks masks)
+{
+    const edgesam_selection all = {(1u << MASKS) - 1, NAN};
+    return decode(d, states, maps, prompts, threads, all, masks);
+}
+
+int edgesam_decode_selected(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts,
+                            int threads, edgesam_selection selection, edgesam_masks masks)
+{
+    masks.narrow_stability = NULL;
+    return decode(d, states, maps, prompts, threads, selection, masks);
 }

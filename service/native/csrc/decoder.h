@@ -47,7 +47,15 @@ typedef struct {
     const int64_t *labels;
 } edgesam_prompts;
 
-/* The result for each prompt: (4, 256, 256), (4), (4). With SAM 2 also the stability of output 0 at ±0.05. */
+/* The masks that are wanted: output k where bit k of `outputs` is set and the predicted IoU is above `least_iou`. NaN
+ * there wants masks of any predicted IoU. */
+typedef struct {
+    unsigned outputs;
+    float least_iou;
+} edgesam_selection;
+
+/* The result for each prompt: (4, 256, 256), (4), (4). With SAM 2 also the stability of output 0 at ±0.05. Logits and
+ * stabilities of masks that are not wanted stay unwritten. */
 typedef struct {
     float *mask_logits, *iou_predictions, *stability, *narrow_stability;
 } edgesam_masks;
@@ -78,5 +86,11 @@ EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_numbers tokens, int 
  * needed. */
 EDGESAM_API int edgesam_decode_prompts(edgesam_decoder *, edgesam_states, edgesam_maps, edgesam_prompts, int threads,
                                        edgesam_masks);
+
+/* The same for a selection of the masks. A prompt of which no mask is wanted takes about half the time. What is written
+ * equals the result of edgesam_decode_prompts, bit for bit. The predicted IoUs of all outputs are written.
+ * `narrow_stability` is not. */
+EDGESAM_API int edgesam_decode_selected(edgesam_decoder *, edgesam_states, edgesam_maps, edgesam_prompts, int threads,
+                                        edgesam_selection, edgesam_masks);
 
 #endif

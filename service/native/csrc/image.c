@@ -188,6 +188,12 @@ static void upscale_once(const decode_context *ctx, int block, workspace *w, flo
     }
 }
 
+/* Whether no predicted IoU decides about the upscaling, so that a block is upscaled while it is in the cache. */
+static int upscales_at_once(const decode_context *ctx)
+{
+    return isnan(ctx->selection.least_iou);
+}
+
 static void pass_3_chunk(void *context, int chunk)
 {
     const decode_context *ctx = context;
@@ -199,36 +205,59 @@ static void pass_3_chunk(void *context, int chunk)
         image_to_token_block(ctx, &ctx->p->layers[1], block, &w);
         score_absorbed(ctx, w.positioned, ctx->s->token_to_image_weight, no_bias, w.scores);
         token_to_image_block(ctx, chunk, &w);
+        if (upscales_at_once(ctx))
+            upscale_once(ctx, block, &w, stream);
+        else
+            memcpy(stream, w.x, sizeof w.x);
+    }
+}
+
+static void upscale_chunk(void *context, int chunk)
+{
+    const decode_context *ctx = context;
+    workspace w;
+    for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
+        float *stream = ctx->s->stream + (long)block * BLOCK * C;
+        memcpy(w.x, stream, sizeof w.x);
         upscale_once(ctx, block, &w, stream);
     }
 }
 
 /* --- Pass 4 ------------------------------------------------------------------------------------------------------ */
 
-/* Two rows of two pixels of each mask: GELU of the fine channels (channel, dy, dx), times the hypernetworks. */
-INLINE void apply_hypernetworks(const float *fine, const float *hyper, float *mask_logits)
+/* Two rows of two pixels of each wanted mask: GELU of the fine channels (channel, dy, dx), times the hypernetworks.
+ * `wanted` has to be a constant, so that the sums stay in registers. */
+INLINE void apply_hypernetworks(const decode_context *ctx, int wanted, const float *fine, float *mask_logits)
 {
     vf sums[MASKS] = {0};
     for (int i = 0; i < 4 * FINE; i += VL) {
         vf channels = gelu(load(fine + i));
-        for (int mask = 0; mask < MASKS; mask++)
-            sums[mask] += channels * load(hyper + mask * 4 * FINE + i);
+        for (int mask = 0; mask < wanted; mask++)
+            sums[mask] += channels * load(ctx->s->hyper + mask * 4 * FINE + i);
     }
-    for (int mask = 0; mask < MASKS; mask++) {
-        float *pixels = mask_logits + mask * MASK_PIXELS;
+    for (int mask = 0; mask < wanted; mask++) {
+        float *pixels = mask_logits + ctx->outputs[mask] * MASK_PIXELS;
         v4 four = fold4(sums[mask]);
         memcpy(pixels, &four, 2 * sizeof(float));
         memcpy(pixels + MASK_SIDE, (const char *)&four + 2 * sizeof(float), 2 * sizeof(float));
     }
 }
 
-/* Prefetches the pixels of STEP image tokens, because stores that miss the caches wait one by one. */
-static void prefetch_pixels(float *mask_logits)
+/* The pixels of STEP image tokens in each wanted mask. */
+INLINE void write_pixels(const decode_context *ctx, int wanted, const float *fine, float *mask_logits)
 {
-    for (int mask = 0; mask < MASKS; mask++)
+    for (int i = 0; i < STEP * 4; i++)
+        apply_hypernetworks(ctx, wanted, fine + i * 4 * FINE,
+                            mask_logits + i / 4 * 4 + i % 4 / 2 * 2 * MASK_SIDE + i % 2 * 2);
+}
+
+/* Prefetches the pixels of STEP image tokens, because stores that miss the caches wait one by one. */
+static void prefetch_pixels(const decode_context *ctx, float *mask_logits)
+{
+    for (int mask = 0; mask < ctx->wanted; mask++)
         for (int y = 0; y < 4; y++)
             for (int x = 0; x < STEP * 4; x += 16)
-                __builtin_prefetch(mask_logits + mask * MASK_PIXELS + y * MASK_SIDE + x, 1);
+                __builtin_prefetch(mask_logits + ctx->outputs[mask] * MASK_PIXELS + y * MASK_SIDE + x, 1);
 }
 
 /* Counts the pixels above +offset and above -offset in a chunk's rows of a mask. */
@@ -250,9 +279,11 @@ INLINE void count_pixels(const decode_context *ctx, int chunk, int mask, float o
 static void count_chunk(const decode_context *ctx, int chunk)
 {
     scratch *s = ctx->s;
-    for (int mask = 0; mask < MASKS; mask++)
+    for (int i = 0; i < ctx->wanted; i++) {
+        const int mask = ctx->outputs[i];
         count_pixels(ctx, chunk, mask, 1.0f, &s->sure[chunk][mask], &s->likely[chunk][mask]);
-    if (ctx->p->is_sam2)
+    }
+    if (ctx->p->is_sam2 && ctx->outputs[0] == 0)
         count_pixels(ctx, chunk, 0, 0.05f, &s->narrow_sure[chunk], &s->narrow_likely[chunk]);
 }
 
@@ -263,14 +294,17 @@ static void pass_4_chunk(void *context, int chunk)
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++)
         for (int first = 0; first < BLOCK; first += STEP) {
             float *pixels = ctx->mask_logits + (long)block * 4 * MASK_SIDE + first * 4;
-            prefetch_pixels(pixels);
+            prefetch_pixels(ctx, pixels);
             const long coarse = (long)(block * BLOCK + first) * 4;
             apply(&ctx->p->up2, STEP * 4, ctx->s->stream + coarse * COARSE, fine);
             if (ctx->p->is_sam2)
                 add_numbers(fine, ctx->maps.s0, coarse * 4 * FINE, STEP * 4 * 4 * FINE);
-            for (int i = 0; i < STEP * 4; i++)
-                apply_hypernetworks(fine + i * 4 * FINE, ctx->s->hyper,
-                                    pixels + i / 4 * 4 + i % 4 / 2 * 2 * MASK_SIDE + i % 2 * 2);
+            switch (ctx->wanted) {
+                case 1: write_pixels(ctx, 1, fine, pixels); break;
+                case 2: write_pixels(ctx, 2, fine, pixels); break;
+                case 3: write_pixels(ctx, 3, fine, pixels); break;
+                default: write_pixels(ctx, MASKS, fine, pixels);
+            }
         }
     count_chunk(ctx, chunk);
 }
@@ -287,5 +321,11 @@ void image_pass_1(const decode_context *ctx) { run_pass(ctx, pass_1_chunk); }
 void image_pass_2(const decode_context *ctx) { run_pass(ctx, pass_2_chunk); }
 
 void image_pass_3(const decode_context *ctx) { run_pass(ctx, pass_3_chunk); }
+
+void image_upscale(const decode_context *ctx)
+{
+    if (!upscales_at_once(ctx))
+        run_pass(ctx, upscale_chunk);
+}
 
 void image_pass_4(const decode_context *ctx) { run_pass(ctx, pass_4_chunk); }

@@ -198,17 +198,26 @@ static const float *apply_mlp(const decode_context *ctx, const linear mlp[3], co
     return s->value;
 }
 
-void tokens_predict(const decode_context *ctx, float *iou_predictions)
+void tokens_predict(decode_context *ctx, float *iou_predictions)
 {
-    scratch *s = ctx->s;
-    const float *token = s->tokens + ctx->p->iou_token * C; /* the masks' tokens follow */
-    for (int mask = 0; mask < MASKS; mask++) {
-        const float *hyper = apply_mlp(ctx, ctx->p->hyper[mask], token + (1 + mask) * C);
-        for (int x = 0; x < 4 * FINE; x++)
-            s->hyper[mask * 4 * FINE + x] = hyper[x / 4];
-    }
+    const float *token = ctx->s->tokens + ctx->p->iou_token * C; /* the masks' tokens follow */
     memcpy(iou_predictions, apply_mlp(ctx, ctx->p->iou, token), MASKS * sizeof(float));
     for (int mask = 0; mask < MASKS && ctx->p->is_sam2; mask++)
         iou_predictions[mask] = 1.0f / (1.0f + expf(-iou_predictions[mask]));
+    ctx->wanted = 0;
+    for (int mask = 0; mask < MASKS; mask++)
+        if (ctx->selection.outputs >> mask & 1 && !(iou_predictions[mask] <= ctx->selection.least_iou))
+            ctx->outputs[ctx->wanted++] = mask;
 }
 
+void tokens_predict_masks(const decode_context *ctx)
+{
+    scratch *s = ctx->s;
+    const float *token = s->tokens + ctx->p->iou_token * C;
+    for (int i = 0; i < ctx->wanted; i++) {
+        const int mask = ctx->outputs[i];
+        const float *hyper = apply_mlp(ctx, ctx->p->hyper[mask], token + (1 + mask) * C);
+        for (int x = 0; x < 4 * FINE; x++)
+            s->hyper[i * 4 * FINE + x] = hyper[x / 4];
+    }
+}

@@ -26,7 +26,10 @@ void tokens_finish_token_to_image(const decode_context *, const token_to_image_a
 
 void tokens_feed_forward(const decode_context *, const layer *);
 
-/* Hypernetworks and predicted IoU (docs/explanation/model.md, section 3.3). */
-void tokens_predict(const decode_context *, float *iou_predictions);
+/* Predicted IoU of all outputs (docs/explanation/model.md, section 3.3), and the masks that are wanted by it. */
+void tokens_predict(decode_context *, float *iou_predictions);
+
+/* Hypernetworks of the wanted masks. */
+void tokens_predict_masks(const decode_context *);
 
 #endif

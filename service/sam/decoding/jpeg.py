@@ -2,6 +2,8 @@
 
 import itertools
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - the plugin is imported so that Image.open finds it
@@ -14,6 +16,7 @@ from service.sam.decoding.orientation import exif_orientation, turned_upright
 from service.sam.decoding.sample_levels import with_options
 from service.sam.frame import Resize
 from service.sam.image_guards import ImageLimits, check_size
+from service.sam.region import Region
 from service.sam.transforms import FRAME_SIZE, Size
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 of the scale, in half the time and into a fraction of the memory. From 1.9 times
@@ -43,33 +46,38 @@ def read_jpeg(data: bytes, limits: ImageLimits, options: ReadOptions) -> Decoded
         InvalidRequest: A band that was asked for does not exist.
     """
     markers = jpeg_markers(data)
-    pixels, size = _decode([data], markers, limits) if markers.has_end else _decode_endless(data, markers, limits)
+    decode = partial(_decode, markers=markers, limits=limits, region=options.region)
+    pixels, size = decode([data]) if markers.has_end else _decode_endless(data, markers, decode)
     pixels, levels = with_options(pixels, options)
     return turned_upright(pixels, exif_orientation(markers.exif), stored_size=size, levels=levels)
 
 
-def _decode_endless(data: bytes, markers: JpegMarkers, limits: ImageLimits) -> tuple[Image.Image, Size]:
+def _decode_endless(
+    data: bytes, markers: JpegMarkers, decode: Callable[[list[bytes]], tuple[Image.Image, Size]]
+) -> tuple[Image.Image, Size]:
     """Return the image of a file without an end marker; refuse one whose pixels are missing, too."""
     cut_off = UndecodableImage("The JPEG is cut off; send the complete file.")
     if not markers.has_all_coefficients:
         raise cut_off
-    pixels, size = _decode([data, _END], markers, limits)
+    pixels, size = decode([data, _END])
     # libjpeg makes up what is missing, and says so only in a warning. Pixels that depend on bytes behind the data were
     # not in the data. Where a restart marker is missing, libjpeg skips bytes up to it.
     rest = [_STUFFING, _FILLER, next_restart(data), _FILLER, _END]
-    filled, _ = _decode([data, *(rest if data.endswith(b"\xff") else rest[1:])], markers, limits)
+    filled, _ = decode([data, *(rest if data.endswith(b"\xff") else rest[1:])])
     if ImageChops.difference(pixels, filled).getbbox() is not None:
         raise cut_off
     return pixels, size
 
 
-def _decode(parts: list[bytes], markers: JpegMarkers, limits: ImageLimits) -> tuple[Image.Image, Size]:
+def _decode(
+    parts: list[bytes], *, markers: JpegMarkers, limits: ImageLimits, region: Region | None
+) -> tuple[Image.Image, Size]:
     """Return the stored image in RGB, and its height and width at full scale."""
     with Image.open(joined_file(parts), formats=["JPEG"]) as image:
         size = image.height, image.width
         check_size(size, limits)
         check_scans(markers.scans, image.height * image.width, limits.max_pixels)
-        scale = _scale(size, limits.resize)
+        scale = _scale(size if region is None else region.size, limits.resize)
         if scale > 1:
             image.draft(None, (image.width // scale, image.height // scale))
         image.load()
@@ -80,7 +88,9 @@ def _decode(parts: list[bytes], markers: JpegMarkers, limits: ImageLimits) -> tu
 
 
 def _scale(size: Size, resize: Resize) -> int:
-    """Return the factor by which an image is decoded smaller: 1 for a stretched image.
+    """Return the factor by which an image, or the region of it that is embedded, is decoded smaller.
+
+    It is 1 for a stretched image.
 
     The official code of models that stretch resizes in float, so that no grey level is rounded. Their masks follow such
     differences: with seeded weights, half the scale gave a mask IoU of 0.95 to 0.99.

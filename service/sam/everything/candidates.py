@@ -94,9 +94,9 @@ def candidates_of(
         place: Function that turns a mask of the part into one of the image.
     """
     rows, columns = used_cells(part.frame)
-    stability = stability_scores(masks.mask_logits[:, :rows, :columns], options.stability_score_offset)
+    stability = stability_scores([each[:rows, :columns] for each in masks.mask_logits], options.stability_score_offset)
     candidates = []
-    for k in np.flatnonzero(is_stable(stability, options.stability_score_thresh)):
+    for k in np.flatnonzero(is_stable(stability, options.stability_score_thresh)).tolist():
         mask = as_runs(place(enlarge(masks.mask_logits[k], part.frame)))
         if mask.area == 0:
             continue

@@ -1,5 +1,7 @@
 """The filters of everything mode: predicted IoU and stability."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,11 +26,11 @@ def is_stable(stability: NDArray[np.float32], threshold: float) -> NDArray[np.bo
     return np.ones(stability.shape, np.bool_) if threshold <= 0.0 else stability >= threshold
 
 
-def stability_scores(logits: NDArray[np.float32], offset: float) -> NDArray[np.float32]:
+def stability_scores(logits: Sequence[NDArray[np.float32]], offset: float) -> NDArray[np.float32]:
     """Return the number of logits above `offset` as a share of those above `-offset`, (n,); NaN where there are none.
 
     Args:
-        logits: Logits of n masks, (n, h, w).
+        logits: Logits of n masks, (h, w) each.
         offset: Distance of both thresholds from 0, in logits.
     """
     inner, outer = (

@@ -1,5 +1,6 @@
 """The masks of a batch of points whose quality is above the threshold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,14 +32,14 @@ class SelectedMasks:
     Args:
         prompts: Index of each mask's point among those that were decoded, (K,).
         positions: Position of each mask's output among `MaskSelection.outputs`, (K,).
-        mask_logits: Logits, (K, 256, 256) float32.
+        mask_logits: Logits of each mask, K of (256, 256) float32.
         predicted_iou: IoU that the decoder predicts for each mask, (K,) float32.
         quality: Number that the filter compared, by which masks are ordered, (K,) float32.
     """
 
     prompts: NDArray[np.int64]
     positions: NDArray[np.int64]
-    mask_logits: NDArray[np.float32]
+    mask_logits: Sequence[NDArray[np.float32]]
     predicted_iou: NDArray[np.float32]
     quality: NDArray[np.float32]
 
@@ -49,7 +50,7 @@ def selected_masks(
     predicted_iou: NDArray[np.float32],
     stability: NDArray[np.float32],
 ) -> SelectedMasks:
-    """Return the masks of P points that the selection keeps.
+    """Return the masks of P points that the selection keeps. Their logits are views.
 
     Args:
         selection: Outputs and threshold.
@@ -61,6 +62,5 @@ def selected_masks(
     quality = (predicted_iou if selection.quality == "predicted_iou" else stability)[:, outputs]
     prompts, positions = np.nonzero(exceeds(quality, selection.threshold))
     used = outputs[positions]
-    return SelectedMasks(
-        prompts, positions, mask_logits[prompts, used], predicted_iou[prompts, used], quality[prompts, positions]
-    )
+    logits = [mask_logits[prompt, output] for prompt, output in zip(prompts, used, strict=True)]
+    return SelectedMasks(prompts, positions, logits, predicted_iou[prompts, used], quality[prompts, positions])

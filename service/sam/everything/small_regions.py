@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.mask_runs import Box
 from service.sam.masks import BinaryMask, Mask
 
 _AREA: Final = cv2.CC_STAT_AREA
@@ -24,8 +25,12 @@ def without_small_regions(mask: Mask, area: int) -> Mask:
     """
     if mask.area == 0:
         return mask
-    window = _Window(mask)
-    filled = window.filled(window.pixels, area)
+    window = _Window.around(mask)
+    is_small = window.small_holes(area)
+    if is_small[window.labels_at_sides()].any():  # a hole that reaches beyond the window
+        window = _Window.of_image(mask)
+        is_small = window.small_holes(area)
+    filled = window.pixels | is_small[window.labels] if is_small.any() else window.pixels
     cleaned = _without_islands(filled, area)
     if cleaned is window.pixels:
         return mask
@@ -33,52 +38,63 @@ def without_small_regions(mask: Mask, area: int) -> Mask:
 
 
 class _Window:
-    """The box of a mask and a margin where the image goes on, in which the regions are counted.
-
-    The margin has at least one pixel. The window begins at even pixels, because OpenCV orders regions by blocks of two
-    by two pixels: so the first of equal regions is that of the whole image.
+    """A part of the image with all pixels of a mask, in which regions are counted.
 
     Args:
         mask: Mask at the resolution of the image.
+        box: Part as x0, y0, x1, y1, pixels, exclusive at the end. Where it ends inside the image, its first or last
+            row or column is no part of the mask.
     """
 
-    def __init__(self, mask: Mask) -> None:
+    def __init__(self, mask: Mask, box: Box) -> None:
         height, width = mask.size
+        self.left, self.top, right, bottom = box
         x0, y0, x1, y1 = mask.box
-        self.left, self.top = max(0, (x0 - 1) // 2 * 2), max(0, (y0 - 1) // 2 * 2)
-        right, bottom = min(width, x1 + 1), min(height, y1 + 1)
         self.pixels = np.zeros((bottom - self.top, right - self.left), np.bool_)
         self.pixels[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left] = mask.crop
-        # Sides on which the image goes on, with the pixels beyond them. All of these are no part of the mask.
+        _, labels, stats, _ = cv2.connectedComponentsWithStats((~self.pixels).view(np.uint8), connectivity=8)
+        self.labels: NDArray[np.int32] = np.asarray(labels, np.int32)
+        self._areas = stats[:, _AREA].astype(np.int64)
+        # The pixels beyond each side, and one pixel of the hole that goes on there. Neighbouring sides are connected
+        # around their corner, in the image as in the window.
         rows = bottom - self.top
-        self._beyond = {
-            "top": self.top * width,
-            "bottom": (height - bottom) * width,
-            "left": self.left * rows,
-            "right": (width - right) * rows,
-        }
+        self._beyond = (
+            (self.top * width, self.labels[0, 0]),
+            ((height - bottom) * width, self.labels[-1, 0]),
+            (self.left * rows, self.labels[0, 0]),
+            ((width - right) * rows, self.labels[0, -1]),
+        )
 
-    def filled(self, pixels: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
-        """Return the pixels with small holes filled; the same array where there are none."""
-        _, labels, stats, _ = cv2.connectedComponentsWithStats((~pixels).view(np.uint8), connectivity=8)
-        areas = stats[:, _AREA].astype(np.int64)
-        self._add_what_lies_beyond(np.asarray(labels, np.int32), areas)
-        is_small = areas < area
+    @classmethod
+    def around(cls, mask: Mask) -> "_Window":
+        """Return the box of a mask with a margin of a pixel or two where the image goes on.
+
+        It begins at even pixels, because OpenCV orders regions by blocks of two by two pixels: so the first of equal
+        regions is that of the whole image.
+        """
+        height, width = mask.size
+        x0, y0, x1, y1 = mask.box
+        left, top = (max(0, (start - 1) // 2 * 2) for start in (x0, y0))
+        return cls(mask, (left, top, min(width, x1 + 1), min(height, y1 + 1)))
+
+    @classmethod
+    def of_image(cls, mask: Mask) -> "_Window":
+        """Return the whole image."""
+        height, width = mask.size
+        return cls(mask, (0, 0, width, height))
+
+    def small_holes(self, area: int) -> NDArray[np.bool_]:
+        """Return which regions outside the mask have fewer pixels than `area`, by label."""
+        areas = self._areas.copy()
+        for pixels, label in self._beyond:
+            areas[label] += pixels
+        is_small: NDArray[np.bool_] = areas < area
         is_small[0] = False  # the mask itself
-        return pixels | is_small[labels] if is_small.any() else pixels
+        return is_small
 
-    def _add_what_lies_beyond(self, labels: NDArray[np.integer], areas: NDArray[np.int64]) -> None:
-        """Add to the regions at the sides of the window the part that lies beyond."""
-        at = {
-            "top": labels[0, 0],
-            "bottom": labels[-1, 0],
-            "left": labels[0, 0],
-            "right": labels[0, -1],
-        }
-        # Neighbouring sides are connected around their corner, in the image as in the window.
-        for side, pixels in self._beyond.items():
-            if pixels:
-                areas[at[side]] += pixels
+    def labels_at_sides(self) -> list[int]:
+        """Return the labels of regions that reach beyond the window."""
+        return [int(label) for pixels, label in self._beyond if pixels]
 
 
 def _without_islands(pixels: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:

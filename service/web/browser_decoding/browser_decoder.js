@@ -80,6 +80,10 @@ export class BrowserDecoder {
       const title = "Only the service can use this mask";
       throw new Problem({ status: 404, code: "mask-not-found", title, detail: "" });
     }
+    if (imageHash.includes("~region=")) {
+      const title = "Only the service decodes a region of an image";
+      throw new Problem({ status: 404, code: "embedding-not-found", title, detail: "" });
+    }
     await this.open(imageHash);
     signal?.throwIfAborted();
     const started = performance.now();

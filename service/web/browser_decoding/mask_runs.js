@@ -5,6 +5,7 @@
  * pixel has that sign too, so only pixels at the edge of the object are computed.
  */
 
+import { encodeCounts } from "../client/masks.js";
 import { MASK_SIZE, TAPS, inputSize, upsampling } from "./letterbox.js";
 import { filterRuns } from "./run_pieces.js";
 
@@ -144,20 +145,4 @@ class MaskRuns {
     const box = /** @type {[number, number, number, number]} */ (this.#area ? this.#box : [0, 0, 0, 0]);
     return { area: this.#area, box };
   }
-}
-
-/** The inverse of `decodeCounts`. @param {number[]} runs @returns {string} */
-export function encodeCounts(runs) {
-  const symbols = [];
-  runs.forEach((run, i) => {
-    let value = i > 2 ? run - runs[i - 2] : run;
-    for (;;) {
-      const digit = value & 31;
-      value >>= 5;
-      const isLast = digit & 16 ? value === -1 : value === 0;
-      symbols.push((isLast ? digit : digit | 32) + 48);
-      if (isLast) break;
-    }
-  });
-  return new TextDecoder().decode(Uint8Array.from(symbols));
 }

@@ -4,7 +4,8 @@
  * Formats with polygons get one polygon for each connected part, without holes; see `polygons`. Coordinates count corners
  * of pixels of the upright image. Objects whose mask is empty are left out.
  *
- * @typedef {{label: string, mask: import("./edgesam.js").Mask}} AnnotatedObject the mask needs `rle`
+ * @typedef {{label: string, mask: import("./edgesam.js").Mask, name?: string}} AnnotatedObject the mask needs `rle`; `name` is
+ *   that of this object beside its label, for formats that have a place for it
  * @typedef {{name: string, width: number, height: number, objects: AnnotatedObject[]}} AnnotatedImage `name` is the file
  *   name; the size is that of the upright image
  */
@@ -31,7 +32,7 @@ export function cocoDataset(images, { segmentation = "polygons" } = {}) {
     images: images.map(({ name, width, height }, i) => ({ id: i + 1, file_name: name, width, height })),
     categories: labels.map((name, i) => ({ id: i + 1, name, supercategory: "" })),
     annotations: images.flatMap((image, i) =>
-      annotated(image).map(({ label, mask }) => {
+      annotated(image).map(({ label, mask, name }) => {
         const [x0, y0, x1, y1] = mask.box;
         return {
           id: ++id,
@@ -42,6 +43,7 @@ export function cocoDataset(images, { segmentation = "polygons" } = {}) {
           bbox: [x0, y0, x1 - x0, y1 - y0],
           iscrowd: 0,
           score: mask.score,
+          ...(name !== undefined && { attributes: { name } }),
         };
       }),
     ),
@@ -79,13 +81,13 @@ export function yoloFiles(images) {
  * @param {AnnotatedImage} image
  */
 export function labelmeDocument(image) {
-  const shapes = annotated(image).flatMap(({ label, mask }, i) => {
+  const shapes = annotated(image).flatMap(({ label, mask, name = "" }, i) => {
     const parts = polygonsOf(mask);
     return parts.map((part) => ({
       label,
       points: pairs(part),
       group_id: parts.length > 1 ? i + 1 : null,
-      description: "",
+      description: name,
       shape_type: "polygon",
       flags: {},
       mask: null,

@@ -13,8 +13,7 @@
  * The modules in this folder have no dependencies. A page of another origin may import them if the service's setting
  * EDGESAM_CORS_ORIGINS names that origin. Browsers then send a preflight request, whose answer they keep for a day.
  *
- * The client keeps the file of each embedded image until `forget`. If the service has evicted an image, the client
- * embeds the file again and repeats the request.
+ * The client keeps the file of each embedded image until `forget`, and embeds it again if the service has evicted it.
  *
  * @typedef {{x: number, y: number, label?: 0 | 1}} Point pixels of the upright image; label 1 is on the object, 0 beside it
  * @typedef {[x0: number, y0: number, x1: number, y1: number]} Box pixels, exclusive at the end
@@ -41,24 +40,30 @@
  *   allows it, null if that is not known; `card` is the address of the model card, which may be relative to that of the
  *   service; `features` and `resize` are missing in older services
  * @typedef {import("./transport.js").Timing} Timing
+ * @typedef {import("./everything.js").EverythingEvent} EverythingEvent
  * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
- * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number] | string}} Reading how the service reads a file;
- *   bands are counted from 1
+ * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number] | string, region?: Box | null}} Reading how
+ *   the service reads a file; bands are counted from 1; `region` is the part of the upright image that is embedded, in
+ *   whole pixels, by default all of it; prompts and masks have the pixels of the whole image all the same
  * @typedef {{image_hash: string, image_id: string, width: number, height: number, model: string,
  *   results: {masks: Mask[], granularity_box?: Box | null}[], timing: Timing}} Answer one result per prompt, each with its
  *   best mask first
  * @typedef {{image_hash: string, image_id: string, cached: string | null, width: number, height: number,
- *   orientation: number, levels: string, timing: Timing}} Embedded `image_id` is what the other methods take;  `cached` is the cache tier that had the embedding, null if it was computed; width and height
- *   are those of the upright image, and `orientation` is the EXIF orientation that the service applied, 1..8; `levels` is the
- *   conversion to grey levels that it applied
+ *   orientation: number, levels: string, region: Box | null, timing: Timing}} Embedded `image_id` is what the other methods
+ *   take; `cached` is the cache tier that had the embedding, null if it was computed; width and height are those of the
+ *   whole upright image, and `orientation` is the EXIF orientation that the service applied, 1..8; `levels` is the
+ *   conversion to grey levels that it applied, and `region` the part that was embedded, null for all of it
  * @typedef {{stage: "hash" | "look-up" | "upload" | "encode" | "end", done: number}} Progress `done` is a share, 0..1;
  *   "end" comes once, also after an error
  */
 
+import { boxOf, defaultUrl, imageIdOf, parameters, routingHeader, withQuery } from "./addresses.js";
+import { everythingDocument, readEverything } from "./everything.js";
 import { sha256 } from "./sha256.js";
-import { Problem, request } from "./transport.js";
+import { Problem, request, requestLines } from "./transport.js";
 
 export * from "./annotations.js";
+export { maskOfEverything } from "./everything.js";
 export * from "./masks.js";
 export { polygons } from "./outlines.js";
 export { Problem, Unreachable, parseServerTiming } from "./transport.js";
@@ -66,8 +71,7 @@ export { sha256 };
 
 const TIMEOUT_MS = 60_000;
 const RETRIES = 2;
-// A variable of its own: bundlers would take `new URL("…", import.meta.url)` for a file to bundle.
-const MODULE_URL = import.meta.url;
+const EVERYTHING_RETRIES = 10; // one such request of a caller waits for another
 
 export class Client {
   /** @type {Map<string, {file: Blob, reading: Reading}>} */
@@ -120,7 +124,8 @@ export class Client {
   }
 
   /**
-   * Embed an image. The file is uploaded only if the service does not have its embedding.
+   * Embed an image or a region of it. The file is uploaded only if the service has neither the embedding nor, for a
+   * region, a copy of the image.
    *
    * @param {Blob} file image file, as it is on disk
    * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model?: string} & Reading} [options] `model`
@@ -134,10 +139,14 @@ export class Client {
       onProgress?.({ stage: "hash", done: 0 });
       const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
       onProgress?.({ stage: "look-up", done: 0 });
-      const imageId = [imageHash, ...parameters(reading)].join("~");
-      const headers = await this.#lookUp(imageId, { signal, model });
+      const headers = await this.#lookUp(imageIdOf(imageHash, reading), { signal, model }).catch(missingIfUnavailable);
       const [width, height] = (headers?.get("x-image-size") ?? "").split(",").map(Number);
-      if (!headers || !width || !height) return await this.#upload(file, reading, { signal, onProgress, model });
+      if (!headers || !width || !height) {
+        const kept = reading.region && (await this.#embedCopy(imageHash, file, reading, { signal, model }));
+        return kept || (await this.#upload(file, reading, { signal, onProgress, model }));
+      }
+      const region = boxOf(headers.get("x-image-region"));
+      const imageId = imageIdOf(imageHash, { ...reading, region });
       this.#files.set(imageId, { file, reading });
       return {
         image_hash: imageHash,
@@ -147,6 +156,7 @@ export class Client {
         height,
         orientation: Number(headers.get("x-image-orientation") ?? 1),
         levels: headers.get("x-image-levels") ?? "full",
+        region,
         timing: { stages: {}, roundTripMs: performance.now() - started },
       };
     } finally {
@@ -181,13 +191,31 @@ export class Client {
       this.#request("segment", {
         method: "POST",
         body: JSON.stringify({ image_hash: imageHash, prompts, ...rest, ...(model && { model }) }),
-        // The header lets a load balancer send all requests on an image to one replica.
-        headers: { "Content-Type": "application/json", "X-Image-Hash": imageHash.split("~")[0] },
+        headers: { "Content-Type": "application/json", ...routingHeader(imageHash) },
         signal,
         retries,
       });
     const answer = await this.#withRestore(imageHash, model, send, signal);
     return { ...(await answer.json()), timing: answer.timing };
+  }
+
+  /**
+   * Find the masks of all objects of an embedded image or region, in seconds. Requests of one caller wait for each other.
+   *
+   * @param {string} imageHash `image_id` or `image_hash` of an embedded image
+   * @param {{signal?: AbortSignal, model?: string, retries?: number,
+   *   onEvent?: (event: EverythingEvent) => void} & import("./everything.js").EverythingOptions} [options] `onEvent` gets
+   *   progress and masks as they come
+   * @returns {Promise<import("./everything.js").Everything>}
+   * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
+   */
+  async segmentEverything(imageHash, options = {}) {
+    const { signal, onEvent, retries = EVERYTHING_RETRIES, model = this.model, ...rest } = options;
+    const body = JSON.stringify({ image_hash: imageHash, ...everythingDocument(rest), ...(model && { model }) });
+    const headers = { "Content-Type": "application/json", Accept: "application/x-ndjson", ...routingHeader(imageHash) };
+    const settings = { method: "POST", body, headers, signal, retries, apiKey: this.apiKey, timeoutMs: this.timeoutMs };
+    const send = () => readEverything(requestLines(`${this.url}segment/everything`, settings), onEvent);
+    return this.#withRestore(imageHash, model, send, signal);
   }
 
   /**
@@ -243,6 +271,22 @@ export class Client {
     }
   }
 
+  /**
+   * Embed a region of the service's copy of an image, or return null if it keeps none.
+   *
+   * @param {string} imageHash @param {Blob} file @param {Reading} reading @param {{signal?: AbortSignal, model: string}} options
+   */
+  async #embedCopy(imageHash, file, { region, ...whole }, { signal, model }) {
+    const copy = `image_hash=${encodeURIComponent(imageIdOf(imageHash, whole))}`;
+    const path = withQuery("embed", [copy, ...parameters({ region }, model)]);
+    try {
+      const answer = await this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal });
+      return this.#keep(file, { ...whole, region }, answer);
+    } catch (error) {
+      return missingIfUnavailable(error);
+    }
+  }
+
   /** Send a request on an image; if the model lacks its embedding, embed it again and repeat the request. */
   async #withRestore(imageHash, model, send, signal) {
     try {
@@ -271,10 +315,7 @@ export class Client {
     return restoring;
   }
 
-  /**
-   * @param {Blob} file @param {Reading} reading
-   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model: string}} options
-   */
+  /** @param {Blob} file @param {Reading} reading @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model: string}} options */
   async #upload(file, reading, { signal, onProgress, model }) {
     onProgress?.({ stage: "upload", done: 0 });
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
@@ -286,9 +327,14 @@ export class Client {
       retries: RETRIES,
       onUpload: onProgress && ((done) => onProgress({ stage: done < 1 ? "upload" : "encode", done })),
     });
+    return this.#keep(file, reading, answer);
+  }
+
+  /** Read the answer of an embedding, and keep the file. @returns {Promise<Embedded>} */
+  async #keep(file, reading, answer) {
     const embedded = await answer.json();
     this.#files.set(embedded.image_id, { file, reading });
-    return { ...embedded, timing: answer.timing };
+    return { ...embedded, region: embedded.region ?? null, timing: answer.timing };
   }
 
   /** @param {string} path @param {import("./transport.js").RequestOptions & {retries?: number}} options */
@@ -297,30 +343,8 @@ export class Client {
   }
 }
 
-/**
- * The parameters of a reading and a model that are no defaults. Those of the reading have the order of an `image_id`.
- *
- * @param {Reading} reading
- * @param {string} [model] name of the model
- */
-function parameters({ levels = "auto", bands }, model = "") {
-  return [
-    ...(levels === "auto" ? [] : [`levels=${levels}`]),
-    ...(bands ? [`bands=${bands}`] : []),
-    ...(model ? [`model=${encodeURIComponent(model)}`] : []),
-  ];
-}
-
-/** @param {string} path @param {string[]} query */
-function withQuery(path, query) {
-  return query.length > 0 ? `${path}?${query.join("&")}` : path;
-}
-
-/** The address of the service that serves this module as `web/client/edgesam.js`. */
-function defaultUrl() {
-  const url = new URL("../../", MODULE_URL);
-  if (!url.protocol.startsWith("http")) {
-    throw new TypeError('Give the address of the service: new Client("https://masks.example/").');
-  }
-  return url;
+/** Null if a look-up found no image, or was not possible without Redis, which an upload does not need. @returns {null} */
+function missingIfUnavailable(error) {
+  if (error instanceof Problem && (error.status === 404 || error.status === 503)) return null;
+  throw error;
 }

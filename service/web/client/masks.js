@@ -41,6 +41,27 @@ export function decodeCounts(counts) {
 }
 
 /**
+ * Encode run lengths as a COCO string: the inverse of `decodeCounts`.
+ *
+ * @param {number[]} runs outside, inside, outside, …, column after column
+ * @returns {string}
+ */
+export function encodeCounts(runs) {
+  const symbols = [];
+  runs.forEach((run, i) => {
+    let value = i > 2 ? run - runs[i - 2] : run;
+    for (;;) {
+      const digit = value & 31;
+      value >>= 5;
+      const isLast = digit & 16 ? value === -1 : value === 0;
+      symbols.push((isLast ? digit : digit | 32) + 48);
+      if (isLast) break;
+    }
+  });
+  return new TextDecoder().decode(Uint8Array.from(symbols));
+}
+
+/**
  * Decode a mask to a raster. Each pixel of the raster has the mask's value at the pixel's centre.
  *
  * @param {Rle} rle

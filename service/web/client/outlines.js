@@ -49,6 +49,21 @@ export function polygons(raster) {
   return found.map((visits) => corners(visits.map((visit) => moved(visit))).map((gaps) => gaps / GAPS_PER_PIXEL));
 }
 
+/**
+ * The outlines of a raster as rings that touch neither each other nor themselves.
+ *
+ * They are the outlines, except that corners which two pixels share diagonally are moved inwards by 1/100 pixel.
+ *
+ * @param {Raster} raster
+ * @returns {number[][]} closed lines x, y, x, y, …, corners only; outer rings are clockwise, holes counter-clockwise
+ */
+export function rings(raster) {
+  return walks(new Grid(raster)).map((visits) => {
+    const bends = visits.filter(({ from, to }) => from !== to);
+    return bends.flatMap((visit) => moved(visit).map((gaps) => gaps / GAPS_PER_PIXEL));
+  });
+}
+
 /** The corners of a raster's pixels. Each has a bit for every direction in which a border leaves it. */
 class Grid {
   /** @param {Raster} raster */

@@ -1,5 +1,6 @@
 /**
  * Sends one request to the service: API key, timeout, progress, repetition while the service is busy, and errors.
+ * The answer comes as a whole (`request`) or line by line (`requestLines`).
  *
  * @typedef {{method?: string, body?: Blob | string, headers?: Record<string, string>, signal?: AbortSignal,
  *   onUpload?: (done: number) => void, onDownload?: (bytes: number) => void}} RequestOptions
@@ -10,6 +11,14 @@
 
 const MAX_RETRY_AFTER_S = 10;
 const MIN_PROGRESS_BYTES = 2 ** 18; // smaller responses are read at once, without progress
+const MAX_LINE_CHARACTERS = 2 ** 25; // far above the longest mask; bounds the memory that another server can take
+const BUSY = [503];
+const BUSY_OR_LIMITED = [429, 503];
+const UNREACHABLE_TEXTS = {
+  timeout: "The service did not answer in time.",
+  unreachable: "The service cannot be reached.",
+  incomplete: "The answer of the service ended early, or cannot be read.",
+};
 
 /** The service refused a request. `code` is stable, and `message` says what to do; see docs/reference/problems.md. */
 export class Problem extends Error {
@@ -30,13 +39,13 @@ export class Problem extends Error {
   }
 }
 
-/** No answer came, or none in time. `code` is `unreachable` or `timeout`. */
+/** No answer came, none in time, or not all of it. `code` is `unreachable`, `timeout` or `incomplete`. */
 export class Unreachable extends Error {
   name = "Unreachable";
 
-  /** @param {"unreachable" | "timeout"} code @param {unknown} [cause] */
+  /** @param {"unreachable" | "timeout" | "incomplete"} code @param {unknown} [cause] */
   constructor(code, cause) {
-    super(code === "timeout" ? "The service did not answer in time." : "The service cannot be reached.", { cause });
+    super(UNREACHABLE_TEXTS[code], { cause });
     this.code = code;
   }
 }
@@ -61,37 +70,61 @@ export function parseServerTiming(header) {
  * @returns {Promise<Received>}
  * @throws {Problem | Unreachable} or the signal's reason
  */
-export async function request(url, { retries = 0, ...options }) {
+export function request(url, { retries = 0, ...options }) {
+  return repeated(() => sendOnce(url, options), { retries, busy: BUSY, signal: options.signal });
+}
+
+/**
+ * Send a request, and yield the lines of its answer as they come. The request is repeated while the service is busy (503)
+ * or limits its caller (429), but not after the answer has begun. Leaving the loop over the lines ends the request.
+ *
+ * @param {string} url
+ * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number}} options as for `request`
+ * @returns {AsyncGenerator<string, void, void>} lines without their ends, none of them empty
+ * @throws {Problem | Unreachable} or the signal's reason
+ */
+export async function* requestLines(url, { retries = 0, timeoutMs, signal, ...options }) {
+  signal?.throwIfAborted();
+  const timeout = new ProgressTimeout(timeoutMs, signal);
+  const send = () => {
+    timeout.restart();
+    return open(url, options, timeout);
+  };
+  try {
+    const response = await repeated(send, { retries, busy: BUSY_OR_LIMITED, signal });
+    yield* linesOf(response, () => timeout.restart());
+  } catch (error) {
+    throw failureOf(error, timeout, signal);
+  } finally {
+    timeout.release();
+  }
+}
+
+/** Call `send` again while its problem has one of the statuses `busy` and names a short wait. */
+async function repeated(send, { retries, busy, signal }) {
   for (;;) {
     try {
-      return await sendOnce(url, options);
+      return await send();
     } catch (error) {
-      const waitS = error instanceof Problem && error.status === 503 ? (error.retryAfterS ?? 1) : null;
+      const waitS = error instanceof Problem && busy.includes(error.status) ? (error.retryAfterS ?? 1) : null;
       if (waitS === null || waitS > MAX_RETRY_AFTER_S || retries-- <= 0) throw error;
-      await pause(waitS * 1000, options.signal);
+      await pause(waitS * 1000, signal);
     }
   }
 }
 
 /** @param {string} url @param {RequestOptions & {apiKey: string, timeoutMs: number}} options @returns {Promise<Received>} */
-async function sendOnce(url, { apiKey, timeoutMs, method = "GET", body, headers = {}, signal, onUpload, onDownload }) {
+async function sendOnce(url, { timeoutMs, signal, onDownload, ...options }) {
   signal?.throwIfAborted();
   const timeout = new ProgressTimeout(timeoutMs, signal);
-  const allHeaders = apiKey ? { ...headers, "X-API-Key": apiKey } : headers;
-  const options = { method, body, headers: allHeaders, signal: timeout.signal };
   const started = performance.now();
   try {
-    const send = onUpload && globalThis.XMLHttpRequest ? upload : fetch;
-    const response = await send(url, options, (done) => {
-      timeout.restart();
-      onUpload?.(done);
-    });
+    const response = await open(url, options, timeout);
     const content = await readContent(response, (bytes) => {
       timeout.restart();
       onDownload?.(bytes);
     });
     const roundTripMs = performance.now() - started;
-    if (!response.ok) throw problemFrom(response, content);
     return {
       headers: response.headers,
       content,
@@ -99,12 +132,37 @@ async function sendOnce(url, { apiKey, timeoutMs, method = "GET", body, headers 
       json: async () => JSON.parse(new TextDecoder().decode(content)),
     };
   } catch (error) {
-    if (error instanceof Problem) throw error;
-    signal?.throwIfAborted();
-    throw new Unreachable(timeout.signal.aborted ? "timeout" : "unreachable", error);
+    throw failureOf(error, timeout, signal);
   } finally {
     timeout.release();
   }
+}
+
+/**
+ * Send a request, and return the response once its headers are there.
+ *
+ * @param {string} url
+ * @param {RequestOptions & {apiKey: string}} options
+ * @param {ProgressTimeout} timeout
+ * @returns {Promise<Response>}
+ * @throws {Problem}
+ */
+async function open(url, { apiKey, method = "GET", body, headers = {}, onUpload }, timeout) {
+  const allHeaders = apiKey ? { ...headers, "X-API-Key": apiKey } : headers;
+  const send = onUpload && globalThis.XMLHttpRequest ? upload : fetch;
+  const response = await send(url, { method, body, headers: allHeaders, signal: timeout.signal }, (done) => {
+    timeout.restart();
+    onUpload?.(done);
+  });
+  if (!response.ok) throw problemFrom(response, await readContent(response, () => timeout.restart()));
+  return response;
+}
+
+/** What a failed request throws: its problem, the caller's reason to abort it, or that there is no answer. */
+function failureOf(error, timeout, signal) {
+  if (error instanceof Problem || error instanceof Unreachable) return error;
+  if (signal?.aborted) return signal.reason;
+  return new Unreachable(timeout.signal.aborted ? "timeout" : "unreachable", error);
 }
 
 /** An abort signal that fires when the caller's signal does, or after a time without progress. */
@@ -150,6 +208,26 @@ async function readContent(response, onBytes) {
     onBytes((bytes += chunk.value.length));
   }
   return new Blob(chunks).arrayBuffer();
+}
+
+/** The lines of a response as they come, without empty ones. @param {() => void} onChunk @returns {AsyncGenerator<string>} */
+async function* linesOf(response, onChunk) {
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  try {
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      onChunk();
+      const [first, ...others] = decoder.decode(chunk.value, { stream: true }).split("\n");
+      const lines = [rest + first, ...others];
+      rest = /** @type {string} */ (lines.pop());
+      for (const line of lines) if (line.trim()) yield line;
+      if (rest.length > MAX_LINE_CHARACTERS) throw new Unreachable("incomplete");
+    }
+    if (rest.trim()) yield rest;
+  } finally {
+    await reader.cancel().catch(() => {}); // a broken connection has nothing to cancel
+  }
 }
 
 /** Like `fetch`, and reports the progress of the upload, which `fetch` cannot do. @returns {Promise<Response>} */

@@ -127,7 +127,7 @@ export class DecodingChoice {
     const [browser, prompt, imageHash] = [this.#browser, this.#prompt, this.#imageHash];
     if (!browser || !prompt) return;
     const { prompts, options } = this.#segmenter.requestOf(prompt);
-    const shared = prompts.map(({ mask_id: _, ...rest }) => rest); // only the service knows the mask of a mask_id
+    const shared = prompts.map(({ mask_id: _, mask: __, ...rest }) => rest); // only the service takes these masks
     compare.disabled = true;
     comparison.textContent = "…";
     try {

@@ -83,10 +83,45 @@ const ADVICE = {
     text: "Save it as a JPEG or PNG image and open that.",
     remedy: "open",
   },
+  "undisplayable-images": {
+    title: "Some files could not be shown",
+    text: "The other images are open. Save those files as JPEG or PNG images and open them again.",
+    remedy: "open",
+  },
+  "too-many-images": {
+    title: "That is the largest number of images",
+    text: "Up to 200 images can be open. Close some of them to open others.",
+    remedy: null,
+  },
+  "smaller-copy": {
+    title: "This is a smaller copy",
+    text: "The image is too large for this service. Masks and exports have the size of the copy.",
+    remedy: null,
+  },
+  "storage-full": {
+    title: "This browser has no space left for your work",
+    text: "It will be lost when you close this page. Export it, or close some images.",
+    remedy: null,
+  },
+  "old-work": {
+    title: "Some earlier work could not be read",
+    text: "Another version of this page made it. The images are open, and their objects are missing.",
+    remedy: null,
+  },
   "cannot-decode-here": {
     title: "This browser cannot compute masks",
     text: "The service computes them, as before.",
     remedy: null,
+  },
+  "cannot-find-all": {
+    title: "This service cannot find all objects",
+    text: "Click the objects one by one, or ask the operator of the service for a newer version.",
+    remedy: null,
+  },
+  incomplete: {
+    title: "The answer of the service broke off",
+    text: "Your work is kept. Try again.",
+    remedy: "retry",
   },
   "model-changed": {
     title: "The service has another model now",

@@ -79,16 +79,3 @@ function distance(stored, upright, place) {
   }
   return sum / stored.length;
 }
-
-/**
- * The image as this browser shows it, as a PNG file.
- *
- * @param {ImageBitmap} shown
- * @param {string} name file name
- */
-export async function shownAsPng(shown, name) {
-  const canvas = new OffscreenCanvas(shown.width, shown.height);
-  canvas.getContext("2d").drawImage(shown, 0, 0);
-  const blob = await canvas.convertToBlob({ type: "image/png" });
-  return new File([blob], `${name.replace(/\.\w+$/, "")}.png`, { type: "image/png" });
-}

@@ -1,113 +1,120 @@
-/** The panel beside the image: the list of objects, and the candidate masks of the last click. */
+/** The list of objects in the panel beside the image. */
 
-import { drawRaster, rasterOfRle } from "../client/masks.js";
+import { Candidates } from "./candidates.js";
+import { shownColour } from "./classes.js";
 
-const THUMB_SIDE = 72;
-const CANDIDATE_NAMES = ["Best guess", "Second", "Third", "Fourth"];
+const element = (row, selector) => /** @type {HTMLElement} */ (row.querySelector(selector));
+const field = (row, selector) => /** @type {HTMLInputElement} */ (row.querySelector(selector));
 
 export class Panel {
   #session;
   #list;
-  #candidates;
+  #count;
+  #eye;
   #rowTemplate;
+  #candidates;
   /** @type {Map<number, HTMLElement>} */
   #rows = new Map();
-  #shown = null;
 
   /**
    * @param {import("./session.js").Session} session
-   * @param {{list: HTMLElement, candidates: HTMLElement, rowTemplate: HTMLTemplateElement}} parts
+   * @param {{list: HTMLElement, count: HTMLElement, eye: HTMLButtonElement, candidates: HTMLElement,
+   *   rowTemplate: HTMLTemplateElement}} parts `eye` shows or hides all objects
    */
-  constructor(session, { list, candidates, rowTemplate }) {
+  constructor(session, { list, count, eye, candidates, rowTemplate }) {
     this.#session = session;
     this.#list = list;
-    this.#candidates = candidates;
+    this.#count = count;
+    this.#eye = eye;
     this.#rowTemplate = rowTemplate;
-    candidates.addEventListener("keydown", (event) => this.#key(event));
+    this.#candidates = new Candidates(session, candidates);
+    eye.addEventListener("click", () => this.#toggleAll());
     session.addEventListener("change", () => this.update());
     this.update();
   }
 
   update() {
-    this.#updateRows();
-    this.#updateCandidates();
-  }
-
-  #updateRows() {
     const { objects, selected } = this.#session;
     for (const [id, row] of this.#rows) {
       if (objects.some((object) => object.id === id)) continue;
       row.remove();
       this.#rows.delete(id);
     }
-    for (const object of objects) {
+    objects.forEach((object, i) => {
       const row = this.#rows.get(object.id) ?? this.#newRow(object.id);
-      const mask = this.#session.mask(object);
-      row.style.setProperty("--colour", object.colour);
-      row.classList.toggle("is-selected", object === selected);
-      row.querySelector(".object-select").setAttribute("aria-pressed", String(object === selected));
-      row.querySelector(".object-select").setAttribute("aria-label", `Select ${object.name}`);
-      row.querySelector(".object-remove").setAttribute("aria-label", `Remove ${object.name}`);
-      row.querySelector(".object-note").textContent = note(object, mask);
-      const name = row.querySelector(".object-name");
-      if (name !== document.activeElement) name.value = object.name;
-      this.#list.append(row); // keeps the session's order; a row that is already in place stays
+      this.#updateRow(row, object, object === selected);
+      if (this.#list.children[i] !== row) this.#list.insertBefore(row, this.#list.children[i] ?? null);
+    });
+    this.#count.textContent = objects.length > 1 ? String(objects.length) : "";
+    this.#eye.hidden = objects.length < 2;
+    showEye(this.#eye, this.#areAllVisible, "all objects");
+    this.#candidates.update();
+  }
+
+  /** @param {HTMLElement} row @param {import("./objects.js").SessionObject} object @param {boolean} isSelected */
+  #updateRow(row, object, isSelected) {
+    const { name, className } = object;
+    row.style.setProperty("--colour", shownColour(object));
+    row.classList.toggle("is-selected", isSelected);
+    row.classList.toggle("is-hidden", !object.isVisible);
+    row.classList.toggle("has-class", className !== "");
+    element(row, ".object-select").setAttribute("aria-pressed", String(isSelected));
+    element(row, ".object-select").setAttribute("aria-label", `Select ${name}`);
+    element(row, ".object-remove").setAttribute("aria-label", `Remove ${name}`);
+    element(row, ".object-note").textContent = note(object, this.#session.mask(object));
+    showEye(element(row, ".object-eye"), object.isVisible, name);
+    field(row, ".object-class").setAttribute("aria-label", `Class of ${name}`);
+    for (const [selector, value] of [[".object-name", name], [".object-class", className]]) {
+      if (field(row, selector) !== document.activeElement) field(row, selector).value = value;
     }
   }
 
   #newRow(id) {
-    const row = this.#rowTemplate.content.firstElementChild.cloneNode(true);
+    const row = /** @type {HTMLElement} */ (this.#rowTemplate.content.firstElementChild.cloneNode(true));
     row.addEventListener("click", ({ target }) => {
-      if (!target.closest(".object-remove") && this.#session.selected.id !== id) this.#session.select(id);
+      const isOther = /** @type {Element} */ (target).closest(".object-remove, .object-eye");
+      if (!isOther && this.#session.selected.id !== id) this.#session.select(id);
     });
-    row.querySelector(".object-remove").addEventListener("click", () => this.#session.removeObject(id));
-    const name = row.querySelector(".object-name");
-    name.addEventListener("change", () => this.#session.rename(id, name.value.trim() || `Object ${id}`));
-    name.addEventListener("focus", () => this.#session.selected.id !== id && this.#session.select(id));
-    name.addEventListener("keydown", (event) => event.key === "Enter" && name.blur());
+    element(row, ".object-remove").addEventListener("click", () => this.#session.removeObject(id));
+    element(row, ".object-eye").addEventListener("click", () => {
+      const { isVisible } = this.#session.objects.find((object) => object.id === id);
+      this.#session.setVisible([id], !isVisible);
+    });
+    this.#onEdit(field(row, ".object-name"), id, (name) => this.#session.rename(id, name || `Object ${id}`));
+    this.#onEdit(field(row, ".object-class"), id, (className) => this.#session.setClass([id], className));
     this.#rows.set(id, row);
     return row;
   }
 
-  #updateCandidates() {
-    const { masks, chosen } = this.#session.candidates(this.#session.selected);
-    const isOpen = masks.length > 1;
-    this.#candidates.closest("section").hidden = !isOpen;
-    if (masks !== this.#shown) {
-      const buttons = isOpen ? masks.map((mask, i) => this.#newCandidate(mask, i)) : [];
-      this.#candidates.replaceChildren(...buttons);
-      this.#shown = masks;
-    }
-    [...this.#candidates.children].forEach((button, i) => {
-      button.setAttribute("aria-checked", String(i === chosen));
-      button.tabIndex = i === chosen ? 0 : -1;
+  /** @param {HTMLInputElement} input @param {number} id @param {(text: string) => void} act */
+  #onEdit(input, id, act) {
+    input.addEventListener("change", () => act(input.value.trim()));
+    input.addEventListener("focus", () => {
+      if (this.#session.selected.id !== id) this.#session.select(id);
+      input.select(); // what the user types replaces the old text
     });
+    // The button of the mouse is released after the focus, and would set the cursor at its place.
+    input.addEventListener("mousedown", (event) => {
+      if (input === document.activeElement) return;
+      event.preventDefault();
+      input.focus();
+    });
+    input.addEventListener("keydown", (event) => event.key === "Enter" && input.blur());
   }
 
-  #newCandidate(mask, i) {
-    const button = document.createElement("button");
-    const canvas = document.createElement("canvas");
-    const name = document.createElement("span");
-    const [height, width] = mask.rle.size;
-    const scale = THUMB_SIDE / Math.max(width, height);
-    const size = { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
-    button.type = "button";
-    button.className = "candidate";
-    button.setAttribute("role", "radio");
-    button.setAttribute("aria-label", `${CANDIDATE_NAMES[i] ?? `Mask ${i + 1}`}, score ${percent(mask.score)}`);
-    name.textContent = percent(mask.score);
-    button.append(drawRaster(canvas, rasterOfRle(mask.rle, size), [47, 123, 255]), name);
-    button.addEventListener("click", () => this.#session.choose(i));
-    return button;
+  get #areAllVisible() {
+    return this.#session.objects.every(({ isVisible }) => isVisible);
   }
 
-  #key(event) {
-    const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    this.#session.choose(this.#session.candidates(this.#session.selected).chosen + step);
-    this.#candidates.querySelector("[aria-checked=true]")?.focus();
+  #toggleAll() {
+    this.#session.setVisible(this.#session.objects.map(({ id }) => id), !this.#areAllVisible);
   }
+}
+
+/** @param {HTMLElement} button @param {boolean} isVisible @param {string} what */
+function showEye(button, isVisible, what) {
+  button.setAttribute("aria-label", `${isVisible ? "Hide" : "Show"} ${what}`);
+  button.querySelector("use").setAttribute("href", isVisible ? "#i-cut-out" : "#i-hidden");
 }
 
 function note(object, mask) {
@@ -117,8 +124,4 @@ function note(object, mask) {
   const [height, width] = mask.rle.size;
   const part = (100 * mask.area) / (width * height);
   return `${part < 9.95 ? part.toFixed(1) : Math.round(part)} %`;
-}
-
-function percent(score) {
-  return `${Math.round(100 * score)} %`;
 }

@@ -1,24 +1,30 @@
 /** Entry point of the page: creates the parts and connects them. */
 
 import { DecodingChoice } from "./decoding_choice.js";
-import { Client, Problem, Unreachable, safeFileName, stemOf } from "../client/edgesam.js";
-import { EXPORTS, curl, cutOut } from "./exports.js";
-import { canCopyImages, copyImage, copyText, download } from "./clipboard.js";
-import { installImageInput } from "./image_input.js";
+import { Client, Problem, Unreachable } from "../client/edgesam.js";
+import { ClassListPanel } from "./class_list.js";
+import { classes, shownColour } from "./classes.js";
+import { CodePanel } from "./code_panel.js";
+import { installDisplayControls } from "./display_controls.js";
+import { ExportMenu } from "./export_menu.js";
+import { FindAll } from "./find_all.js";
+import { currentSession } from "./current_session.js";
 import { LatencyStrip } from "./latency.js";
-import { announce, toast } from "./messages.js";
+import { announce } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { Notice } from "./notices.js";
-import { isShownAsRead, shownAsPng } from "./orientation.js";
+import { installOpenImages } from "./open_images.js";
 import { Panel } from "./panel.js";
-import { Pointing } from "./pointing.js";
 import { showProgress } from "./progress.js";
 import { Segmenter } from "./segmenter.js";
-import { Session } from "./session.js";
 import { installShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
+import { Regions } from "./region.js";
 import { recall, remember } from "./storage.js";
 import { installTheme } from "./theme.js";
+import { Toolbar } from "./toolbar.js";
+import { installTools } from "./tools.js";
+import { Workspace } from "./workspace.js";
 
 const KEY = "edgesam-api-key";
 const ZOOM_STEP = 1.4;
@@ -26,13 +32,14 @@ const ZOOM_STEP = 1.4;
 const element = (id) => document.getElementById(id);
 const upper = /** @type {HTMLCanvasElement} */ (element("upper"));
 
-const session = new Session();
+const { session, use } = currentSession();
 const client = new Client(undefined, {
   apiKey: recall("sessionStorage", KEY) ?? "",
   onRestore: (_, progress) => showProgress(progress),
 });
 const segmenter = new Segmenter(client, session);
 const stage = new Stage(/** @type {HTMLCanvasElement} */ (element("lower")), upper);
+const workspace = new Workspace({ client, stage, segmenter, use });
 const strip = new LatencyStrip(element("latency"));
 const choice = new DecodingChoice(
   {
@@ -61,41 +68,69 @@ const models = new ModelChoice(
 );
 const notice = new Notice(element("notice"), { retry, open: () => element("file").click(), key: askForKey }, isBack);
 
-/** @type {{file: File, imageHash: string, width: number, height: number} | null} */
-let image = null;
-let opening = new AbortController();
-let tool = "include";
 let isCutOut = false;
 
-new Panel(session, {
+const panel = new Panel(session, {
   list: element("objects"),
+  count: element("object-count"),
+  eye: /** @type {HTMLButtonElement} */ (element("show-all")),
   candidates: element("candidates"),
   rowTemplate: /** @type {HTMLTemplateElement} */ (element("object-row")),
 });
-new Pointing(upper, stage, {
-  tool: () => tool,
-  point: (point) => session.addPoint(point),
-  box: (box) => session.setBox(box),
-  hover: (position) => segmenter.hover(session.selected.prompt === null ? position : null),
+const findAll = new FindAll(
+  { client, session, stage, workspace },
+  {
+    start: element("find-all"),
+    busy: element("finding"),
+    text: element("finding-text"),
+    bar: element("finding-bar"),
+    cancel: element("finding-cancel"),
+    results: element("found"),
+    count: element("found-count"),
+    takeAll: element("take-all"),
+    done: element("found-done"),
+  },
+);
+findAll.onError = showError;
+installTools(upper, session, stage, segmenter, findAll, { onPaint: () => setCutOut(false) });
+const classList = new ClassListPanel(
+  {
+    section: element("classes"),
+    list: element("class-list"),
+    suggestions: element("class-names"),
+    rowTemplate: /** @type {HTMLTemplateElement} */ (element("class-row")),
+  },
+  () => workspace.images().map((each) => each.session),
+);
+const exportMenu = new ExportMenu({ session, workspace, stage, client, segmenter, onError: showError });
+const codePanel = new CodePanel(/** @type {HTMLDetailsElement} */ (element("code")), codeRequest, showError);
+installDisplayControls(
+  { opacity: /** @type {HTMLInputElement} */ (element("opacity")), outline: /** @type {HTMLInputElement} */ (element("outline")) },
+  stage,
+);
+new Regions(/** @type {HTMLButtonElement} */ (element("sharper")), {
+  ...{ client, stage, segmenter, workspace },
+  ...{ onProgress: showProgress, onError: showError },
 });
 installTheme(element("theme"));
-installImageInput(
-  {
-    input: /** @type {HTMLInputElement} */ (element("file")),
-    openers: [element("open"), element("choose")],
-    samplers: document.querySelectorAll("[data-sample]"),
-    dropMark: element("drop-mark"),
-  },
-  open,
-  (error) => notice.show(error),
-);
+new Toolbar({ bar: element("toolbar"), more: element("more"), menu: element("more-menu") });
 session.addEventListener("change", update);
+classes.addEventListener("change", () => {
+  panel.update();
+  update();
+});
 segmenter.onTiming = (timing, backend) => {
   strip.add(timing, backend === client ? "service" : "browser");
   notice.hide();
 };
 segmenter.onPreview = (preview) => stage.draw({ preview: session.selected.prompt === null ? preview : null });
 segmenter.onError = (error) => (choice.isInBrowser ? choice.handleError(error) : showError(error));
+workspace.onProgress = showProgress;
+workspace.onError = showError;
+workspace.addEventListener("show", showImage);
+workspace.addEventListener("embedded", prepareClicks);
+const keeper = installOpenImages(workspace, notice);
+exportMenu.onExported = (images) => keeper.exported(images);
 models.onChoice = useModel;
 choice.onProgress = showProgress;
 choice.onError = showError;
@@ -104,63 +139,30 @@ stage.addEventListener("view", () => {
   upper.dataset.view = JSON.stringify(stage.view);
 });
 
-/** Show an image and embed it. Clicks wait until it is embedded. @param {File} file */
-async function open(file) {
-  opening.abort();
-  opening = new AbortController();
-  const { signal } = opening;
+/** Show what there is to say about the image in view, or the first screen if there is none. */
+function showImage() {
+  const image = workspace.current;
   notice.hide();
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch (error) {
-    showError(Object.assign(new Error("undisplayable", { cause: error }), { code: "undisplayable-image" }));
-    return;
-  }
-  if (signal.aborted) return;
-  if (image) client.forget(image.imageHash);
-  image = { file, imageHash: "", width: bitmap.width, height: bitmap.height };
-  segmenter.setImage("");
-  choice.show("", null);
-  session.reset();
   setCutOut(false);
-  document.body.classList.add("has-image");
-  element("image-name").textContent = file.name;
-  element("image-size").textContent = `${bitmap.width} × ${bitmap.height}`;
-  stage.show(bitmap);
-  upper.focus({ preventScroll: true });
-  await embed(signal);
+  choice.show("", null);
+  document.body.classList.toggle("has-image", image !== null);
+  element("image-name").textContent = image?.file.name ?? "";
+  element("image-size").textContent = image ? `${image.width} × ${image.height}` : "";
+  announce(image ? `${image.file.name} is shown.` : "No image is open.");
+  if (image) upper.focus({ preventScroll: true });
 }
 
-async function embed(signal) {
-  try {
-    const onProgress = (progress) => signal.aborted || showProgress(progress);
-    let embedded = await client.embed(image.file, { signal, onProgress });
-    if (signal.aborted) return;
-    const isSame = await isShownAsRead(image.file, stage.image, embedded);
-    if (signal.aborted) return;
-    if (!isSame) {
-      // Clicks would go to other places than the ones that the user sees, so the service gets the pixels that are shown.
-      client.forget(embedded.image_hash);
-      image.file = await shownAsPng(stage.image, image.file.name);
-      embedded = await client.embed(image.file, { signal, onProgress });
-    }
-    const { image_hash: imageHash } = embedded;
-    if (signal.aborted) return;
-    image.imageHash = imageHash;
-    segmenter.setImage(imageHash);
-    choice.show(imageHash, session.selected.prompt);
-    await choice.open().catch((error) => choice.handleError(error));
-    if (signal.aborted) return;
-    announce(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
-  } catch (error) {
-    if (!signal.aborted) showError(error);
-  }
+/** The service has the image in view: prepare it in this browser too, if that decodes the clicks. */
+async function prepareClicks() {
+  const image = workspace.current;
+  update();
+  await choice.open().catch((error) => choice.handleError(error));
+  if (image !== workspace.current) return;
+  announce(session.isEmpty ? "The image is ready. Click on something." : "The image is ready.");
 }
 
 function retry() {
-  if (image && !image.imageHash) embed(opening.signal);
-  else segmenter.retry();
+  if (!workspace.retry() && !findAll.retry()) segmenter.retry();
 }
 
 async function isBack() {
@@ -179,77 +181,43 @@ function showError(error) {
 /** Update everything that depends on the session. */
 function update() {
   const objects = session.objects.map((object) => {
-    return { ...object, mask: session.mask(object), granularityBox: session.candidates(object).granularityBox };
+    const { granularityBox } = session.candidates(object);
+    return { ...object, colour: shownColour(object), mask: session.mask(object), granularityBox };
   });
   stage.draw({ objects, selectedId: session.selected.id, ...(session.selected.prompt && { preview: null }) });
-  choice.show(image?.imageHash ?? "", session.selected.prompt);
+  choice.show(workspace.current?.imageHash ?? "", session.selected.prompt);
   const { masks, chosen } = session.candidates(session.selected);
-  const all = exportedObjects();
+  const isNothing = exportMenu.objects.length === 0;
   setDisabled({
     undo: !session.canUndo,
     redo: !session.canRedo,
     clear: !session.selected.prompt,
-    "cut-out": all.length === 0,
-    ...Object.fromEntries(["copy-cut-out", ...Object.keys(EXPORTS)].map((id) => [id, all.length === 0])),
-    "copy-curl": !session.selected.prompt || !image?.imageHash,
+    "cut-out": isNothing,
   });
-  element("only-selected-row").hidden = session.objects.length < 2;
+  classList.update();
+  codePanel.update();
   document.body.classList.toggle("is-fresh", session.isEmpty);
-  if (all.length === 0) setCutOut(false);
+  if (isNothing) setCutOut(false);
   const mask = masks[chosen];
-  if (mask) {
+  if (mask && !session.selected.prompt.given) {
     const which = masks.length > 1 ? ` Mask ${chosen + 1} of ${masks.length}.` : "";
     announce(mask.area === 0 ? "The mask is empty." : `${session.selected.name} found, score ${mask.score.toFixed(2)}.${which}`);
   }
 }
 
-/** The objects to export: those with a mask, or only the selected one. */
-function exportedObjects() {
-  const isOnlySelected = /** @type {HTMLInputElement} */ (element("only-selected")).checked && session.objects.length > 1;
-  return (isOnlySelected ? [session.selected] : session.objects)
-    .map((object) => ({ name: object.name, colour: object.colour, mask: session.mask(object) }))
-    .filter(({ mask }) => mask !== null && mask.area > 0);
-}
-
-/** Download an export. @param {string} id id of its button */
-async function save(id) {
-  const { ending, make } = EXPORTS[id];
-  const { file, width, height } = image;
-  const name = `${stemOf(safeFileName(file.name))}${ending}`;
-  try {
-    const work = { file, bitmap: stage.image, image: { name: file.name, width, height }, objects: exportedObjects() };
-    download(await make(work), name);
-    toast(`Saved ${name}`);
-  } catch (error) {
-    showError(error);
-  }
-}
-
-async function copy(name, write) {
-  try {
-    await write();
-    toast(`Copied ${name}`);
-  } catch (error) {
-    showError(error);
-  }
-}
-
-function curlCommand() {
-  const { prompts, options } = segmenter.requestOf(session.selected.prompt);
-  return curl({
+/** The request of the selected object, for programs; null if it has none. @returns {import("./code_snippets.js").CodeRequest | null} */
+function codeRequest() {
+  const image = workspace.current;
+  const { prompt } = session.selected;
+  if (!prompt || !image?.imageHash) return null;
+  const { prompts, options } = segmenter.requestOf(prompt);
+  return {
     url: client.url,
-    imageHash: image.imageHash,
+    imageId: image.imageHash,
     fileName: image.file.name,
     body: { ...options, prompts, ...(client.model && { model: client.model }) },
     hasKey: client.apiKey !== "",
-  });
-}
-
-function setTool(name) {
-  tool = name;
-  upper.dataset.tool = name;
-  for (const id of ["include", "exclude", "move"]) element(id).setAttribute("aria-pressed", String(id === name));
-  if (name !== "include") segmenter.hover(null);
+  };
 }
 
 function setCutOut(isOn) {
@@ -271,9 +239,6 @@ function setDisabled(states) {
 }
 
 const ACTIONS = {
-  include: () => setTool("include"),
-  exclude: () => setTool("exclude"),
-  move: () => setTool("move"),
   undo: () => session.undo(),
   redo: () => session.redo(),
   clear: () => session.clear(),
@@ -284,26 +249,10 @@ const ACTIONS = {
   "add-object": () => session.addObject(),
   "enter-key": askForKey,
   help: () => /** @type {HTMLDialogElement} */ (element("help-dialog")).showModal(),
-  "copy-cut-out": () => copy("the cut-out", () => copyImage(cutOut(stage.image, exportedObjects()))),
-  "copy-curl": () => copy("the curl command", () => copyText(curlCommand())),
 };
 for (const [id, act] of Object.entries(ACTIONS)) element(id).addEventListener("click", act);
-for (const id of Object.keys(EXPORTS)) element(id).addEventListener("click", () => save(id));
-element("copy-cut-out").hidden = !canCopyImages;
-element("only-selected").addEventListener("change", update);
 
-installShortcuts(() => image !== null);
-
-upper.addEventListener("keydown", (event) => {
-  const { masks, chosen } = session.candidates(session.selected);
-  // Shift+Tab and Escape leave the canvas, so that keyboard users can reach the rest of the page.
-  if (event.key === "Tab" && !event.shiftKey && masks.length > 1) {
-    event.preventDefault();
-    session.choose(chosen + 1);
-  } else if (event.key === "Escape") {
-    upper.blur();
-  }
-});
+installShortcuts(() => workspace.current !== null);
 
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -327,20 +276,16 @@ async function describeModels() {
 
 /** Offer what a model can do. If another one answered before, this one embeds the image and answers all prompts anew. */
 function useModel(model, isOther) {
-  if (isOther && image) {
-    opening.abort();
-    opening = new AbortController();
-    image.imageHash = "";
-    segmenter.setImage("");
+  if (isOther) {
     choice.show("", session.selected.prompt);
-    session.dropMasks();
+    findAll.reset();
     notice.hide();
   }
   choice.offer(model);
-  if (isOther && image) embed(opening.signal);
+  codePanel.showModel(model, client.url);
+  workspace.setModel(model, isOther);
 }
 
-setTool("include");
 update();
 describeModels();
 document.body.classList.add("is-ready");

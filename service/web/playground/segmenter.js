@@ -1,11 +1,13 @@
 /**
- * Requests the masks of the session's prompts, and the preview of a click at the pointer.
+ * Requests the masks of the session's prompts, and previews: of a click at the pointer, and of a prompt during a drag.
  *
  * The backend is the service or the decoder in this browser. Each click gets an answer, unless the user undoes it
- * first. Previews run one at a time, and the newest position replaces a waiting one.
+ * first.
  */
 
 import { Problem } from "../client/edgesam.js";
+import { Preview } from "./preview.js";
+import { withPoint } from "./prompts.js";
 
 /**
  * @typedef {import("./session.js").SessionPrompt} SessionPrompt
@@ -13,29 +15,37 @@ import { Problem } from "../client/edgesam.js";
  *   Promise<Pick<import("../client/edgesam.js").Answer, "results" | "timing">>}} Backend `Client` or `BrowserDecoder`
  */
 
-const HOVER_INTERVAL_MS = 50; // fast enough for the eye; more previews would delay the clicks of other users
-const HOVER_TIMEOUT_MS = 300; // a preview slower than this is cancelled in favour of the pointer's present position
-
 export class Segmenter {
   /** @type {Backend} */
   #backend;
+  #service;
   #session;
   #imageHash = "";
   /** @type {Map<SessionPrompt, AbortController>} */
   #pending = new Map();
   #failed = new Set();
   #unrefinable = new WeakSet();
-  #preview = new Preview((point, signal) => this.#requestPreview(point, signal));
+  /** @type {WeakMap<SessionPrompt, string>} */
+  #answeredBy = new WeakMap();
+  #preview = new Preview((prompt, signal) => this.#requestPreview(prompt, signal));
+  #draft = new Preview((prompt, signal) => this.#requestPreview(prompt, signal));
 
   /**
-   * @param {Backend} backend
+   * @param {Backend} backend the service, until `setBackend`
    * @param {import("./session.js").Session} session gets the answers
    */
   constructor(backend, session) {
     this.#backend = backend;
+    this.#service = backend;
     this.#session = session;
     /** Whether a click selects the whole object around it. Only the service can do it, and only with some models. */
     this.selectsWholeObject = false;
+    /**
+     * The id of the image that answers a prompt: of the whole image, or of a region of it, which only the service decodes.
+     *
+     * @type {(prompt: SessionPrompt, imageHash: string) => string}
+     */
+    this.imageOf = (_prompt, imageHash) => imageHash;
     /** @type {(timing: import("../client/edgesam.js").Timing, backend: Backend) => void} */
     this.onTiming = () => {};
     /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
@@ -43,6 +53,9 @@ export class Segmenter {
     /** @type {(error: Error) => void} */
     this.onError = () => {};
     this.#preview.onChange = (mask) => this.onPreview(mask);
+    /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
+    this.onDraft = () => {};
+    this.#draft.onChange = (mask) => this.onDraft(mask);
     session.addEventListener("change", () => this.update());
   }
 
@@ -63,6 +76,7 @@ export class Segmenter {
     this.#pending.clear();
     this.#failed.clear();
     this.#preview.request(null);
+    this.#draft.request(null);
     this.#imageHash = imageHash;
     this.update();
   }
@@ -86,17 +100,31 @@ export class Segmenter {
 
   /** Request the preview of a click. @param {{x: number, y: number} | null} point null removes the preview */
   hover(point) {
-    this.#preview.request(this.#imageHash ? point : null);
+    this.#preview.request(this.#imageHash && point ? withPoint(null, { ...point, label: 1 }, null) : null);
   }
 
-  /** The arguments of `segment` for a prompt. @param {Pick<SessionPrompt, "points" | "box" | "refined">} prompt */
-  requestOf(prompt) {
-    const { points, box } = prompt;
-    const canRefine = prompt.refined && this.#session.knows(prompt.refined) && !this.#unrefinable.has(prompt);
-    const refined = canRefine ? prompt.refined : null;
+  /** Request the mask of a prompt that the user still changes, such as a dragged point. @param {SessionPrompt | null} prompt null ends it */
+  draft(prompt) {
+    this.#draft.request(this.#imageHash && prompt && !prompt.given ? prompt : null);
+  }
+
+  /**
+   * The arguments of `segment` for a prompt. That of a given mask is the request that refines it.
+   *
+   * @param {SessionPrompt} prompt
+   * @param {{knows: (mask: import("../client/edgesam.js").Mask) => boolean}} [session] the session of the prompt
+   */
+  requestOf(prompt, session = this.#session) {
+    const { points } = prompt;
+    const wanted = prompt.given ?? prompt.refined;
+    const isGiven = wanted !== null && wanted === prompt.base && wanted.area > 0;
+    const canRefine = wanted && (isGiven || session.knows(wanted)) && !this.#unrefinable.has(prompt);
+    const refined = canRefine ? wanted : null;
+    // The service returns a mask without points and box nearly as it is. With a box the model decides.
+    const box = prompt.box ?? (points.length === 0 && wanted ? wanted.box : null);
     const isWholeObject = points.length === 1 && !box && !refined && this.selectsWholeObject && points[0].label === 1;
     return {
-      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined)) }],
+      prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined, isGiven)) }],
       // "auto", the default of the service: an ambiguous click gets all four masks, ordered by the model's ranking rule.
       options: {
         multimask: /** @type {const} */ ("auto"),
@@ -106,16 +134,22 @@ export class Segmenter {
     };
   }
 
+  /** The id of the image whose answer a prompt has; empty if that is not known. @param {SessionPrompt} prompt */
+  answeredBy(prompt) {
+    return this.#answeredBy.get(prompt) ?? "";
+  }
+
   async #answer(prompt) {
     const isDone = this.#session.isAnswered(prompt) || this.#pending.has(prompt) || this.#failed.has(prompt);
     if (isDone || !this.#imageHash) return;
     const controller = new AbortController();
-    const backend = this.#backend;
+    const target = this.#targetOf(prompt);
     this.#pending.set(prompt, controller);
     try {
-      const { results, timing } = await this.#segment(prompt, controller.signal);
+      const { results, timing } = await this.#segment(prompt, target, controller.signal);
       if (controller.signal.aborted) return;
-      this.onTiming(timing, backend);
+      this.#answeredBy.set(prompt, target.imageId);
+      this.onTiming(timing, target.backend);
       this.#session.answer(prompt, results[0].masks, results[0].granularity_box);
     } catch (error) {
       if (controller.signal.aborted) return;
@@ -126,10 +160,16 @@ export class Segmenter {
     }
   }
 
-  async #segment(prompt, signal) {
+  /** The image that answers a prompt, and what decodes it. @param {SessionPrompt} prompt */
+  #targetOf(prompt) {
+    const imageId = this.imageOf(prompt, this.#imageHash);
+    return { imageId, backend: imageId === this.#imageHash ? this.#backend : this.#service };
+  }
+
+  async #segment(prompt, { imageId, backend }, signal) {
     const send = () => {
       const { prompts, options } = this.requestOf(prompt);
-      return this.#backend.segment(this.#imageHash, prompts, { ...options, signal });
+      return backend.segment(imageId, prompts, { ...options, signal });
     };
     try {
       return await send();
@@ -142,83 +182,21 @@ export class Segmenter {
     }
   }
 
-  async #requestPreview(point, signal) {
-    const { prompts, options } = this.requestOf({ points: [{ ...point, label: 1 }], box: null, refined: null });
-    const answer = await this.#backend.segment(this.#imageHash, prompts, { ...options, isGlimpse: true, signal });
+  async #requestPreview(prompt, signal) {
+    const { prompts, options } = this.requestOf(prompt);
+    const { imageId, backend } = this.#targetOf(prompt);
+    const answer = await backend.segment(imageId, prompts, { ...options, isGlimpse: true, signal });
     return answer.results[0].masks[0];
   }
 }
 
 /**
- * The member of a prompt that refines a mask: `mask_id` for a mask of the service, else its logits.
+ * The member of a prompt that refines a mask: `mask` for a given mask, `mask_id` for an answer of the service, else logits.
  *
  * @param {import("../client/edgesam.js").Mask} mask
+ * @param {boolean} isGiven
  */
-function maskPrompt({ mask_id: maskId, logits }) {
+function maskPrompt({ rle, mask_id: maskId, logits }, isGiven) {
+  if (isGiven) return { mask: rle };
   return maskId ? { mask_id: maskId } : { mask_logits: logits };
-}
-
-/** The preview of a click at a moving pointer: at most one request at a time. */
-class Preview {
-  #send;
-  #wanted = null;
-  #requested = null;
-  #controller = new AbortController();
-  #startedAt = -Infinity;
-  #timer = 0;
-
-  /** @param {(point: {x: number, y: number}, signal: AbortSignal) => Promise<object>} send resolves to a mask */
-  constructor(send) {
-    this.#send = send;
-    /** @type {(mask: import("../client/edgesam.js").Mask | null) => void} */
-    this.onChange = () => {};
-  }
-
-  /** @param {{x: number, y: number} | null} point null removes the preview */
-  request(point) {
-    this.#wanted = point;
-    if (point === null) {
-      this.#controller.abort();
-      clearTimeout(this.#timer);
-      this.#timer = 0;
-      this.onChange(null);
-    } else {
-      this.#schedule();
-    }
-  }
-
-  #schedule() {
-    if (this.#timer || this.#wanted === null || this.#wanted === this.#requested) return;
-    const interval = this.#requested === null ? HOVER_INTERVAL_MS : HOVER_TIMEOUT_MS;
-    const wait = this.#startedAt + interval - performance.now();
-    this.#timer = setTimeout(() => {
-      this.#timer = 0;
-      this.#start();
-    }, Math.max(0, wait));
-  }
-
-  async #start() {
-    this.#controller.abort();
-    const controller = new AbortController();
-    this.#controller = controller;
-    const point = this.#wanted;
-    if (point === null) return;
-    this.#requested = point;
-    this.#startedAt = performance.now();
-    let mask = null;
-    try {
-      mask = await this.#send(point, controller.signal);
-    } catch {
-      // A failed preview shows nothing. A click at the same place reports the error.
-    }
-    if (this.#controller !== controller) return;
-    this.#requested = null;
-    if (controller.signal.aborted) return;
-    this.onChange(mask);
-    if (this.#wanted !== point) {
-      clearTimeout(this.#timer); // it may have been set to this request's timeout
-      this.#timer = 0;
-      this.#schedule();
-    }
-  }
 }

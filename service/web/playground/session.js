@@ -6,25 +6,28 @@
  *
  * @typedef {import("../client/edgesam.js").Mask} Mask
  * @typedef {import("../client/edgesam.js").Box} Box
- * @typedef {{points: {x: number, y: number, label: 0 | 1}[], box: import("../client/edgesam.js").Box | null,
- *   refined: Mask | null, previous: SessionPrompt | null}} SessionPrompt `refined` is the mask that the prompt refines,
- *   `previous` the prompt before it
- * @typedef {{id: number, name: string, colour: string, prompt: SessionPrompt | null}} SessionObject
+ * @typedef {import("./prompts.js").SessionPrompt} SessionPrompt
+ * @typedef {import("./prompts.js").SessionPoint} SessionPoint
+ * @typedef {{masks: Mask[], chosen: number, granularityBox: Box | null}} Answered
+ * @typedef {import("./objects.js").SessionObject} SessionObject
+ * @typedef {{objects: SessionObject[], selectedId: number}} State
  */
 
-/** Colours of masks, chosen to differ from each other and from most images. */
-export const COLOURS = ["#2f7bff", "#ff6f1f", "#17a765", "#d63bd6", "#e0ac00", "#00a7c7", "#e5383b", "#8257e6"];
+import { isUnused, newObject } from "./objects.js";
+import { edited, givenMask, refining, restored, stored, withBox, withPoint } from "./prompts.js";
+import { unionOf } from "./run_lengths.js";
 
 const MAX_UNDO = 200;
+const DUMP_VERSION = 1;
 
 /** Fires `change` after each change. */
 export class Session extends EventTarget {
   #past = [];
   #future = [];
   #nextId = 1;
-  /** @type {{objects: SessionObject[], selectedId: number}} */
+  /** @type {State} */
   #state = this.#empty();
-  /** @type {WeakMap<SessionPrompt, {masks: Mask[], chosen: number, granularityBox: Box | null}>} */
+  /** @type {WeakMap<SessionPrompt, Answered>} */
   #answers = new WeakMap();
   /** @type {WeakSet<Mask>} */
   #masks = new WeakSet();
@@ -59,16 +62,46 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
-  /** @param {{x: number, y: number, label: 0 | 1}} point */
+  /** @param {SessionPoint} point */
   addPoint(point) {
     const { prompt } = this.selected;
-    this.#prompt({ ...this.#refining(prompt), points: [...(prompt?.points ?? []), point] });
+    this.#prompt(withPoint(prompt, point, this.#refinedBy(prompt)));
   }
 
-  /** Replace the selected object's box. @param {import("../client/edgesam.js").Box} box */
+  /** Move a point of the selected object. @param {number} index @param {{x: number, y: number}} position */
+  movePoint(index, { x, y }) {
+    this.#editPoint(index, (point) => [{ ...point, x, y }]);
+  }
+
+  /** @param {number} index @param {0 | 1} label */
+  setPointLabel(index, label) {
+    this.#editPoint(index, (point) => [{ ...point, label }]);
+  }
+
+  /** @param {number} index */
+  removePoint(index) {
+    this.#editPoint(index, () => []);
+  }
+
+  /** Set or replace the selected object's box. @param {Box} box */
   setBox(box) {
-    // A mask from another box, or from none, would pull the answer back to that mask.
-    this.#prompt({ points: this.selected.prompt?.points ?? [], refined: null, previous: this.selected.prompt, box });
+    this.#prompt(withBox(this.selected.prompt, box));
+  }
+
+  removeBox() {
+    const { prompt } = this.selected;
+    if (prompt?.box) this.#prompt(edited(prompt, { box: null }));
+  }
+
+  /** Replace the selected object's mask by a given one, such as a painted mask. @param {Mask} mask */
+  paint(mask) {
+    this.#prompt(givenMask(mask, this.selected.prompt));
+  }
+
+  /** Let the model refine the selected object's given mask. */
+  refine() {
+    const { prompt } = this.selected;
+    if (prompt?.given && prompt.given.area > 0) this.#prompt(refining(prompt));
   }
 
   addObject() {
@@ -76,9 +109,46 @@ export class Session extends EventTarget {
     this.#commit({ objects: [...this.objects, object], selectedId: object.id });
   }
 
+  /**
+   * Add an object for each mask. Objects that are still as `addObject` made them make room.
+   *
+   * @param {Mask[]} masks
+   * @param {{names?: string[], select?: boolean}} [options] names by mask; whether the first new object is selected
+   */
+  addMasks(masks, { names = [], select = true } = {}) {
+    if (masks.length === 0) return;
+    const objects = this.objects.filter((object) => !isUnused(object));
+    const first = objects.length;
+    masks.forEach((mask, i) => {
+      const object = this.#newObject(objects);
+      objects.push({ ...object, name: names[i] || object.name, prompt: givenMask(mask) });
+    });
+    const isSelectedLeft = objects.some(({ id }) => id === this.#state.selectedId);
+    const selectedId = select || !isSelectedLeft ? objects[first].id : this.#state.selectedId;
+    this.#commit({ objects, selectedId });
+  }
+
+  /** Join the masks of objects in the first one of them, which becomes the selected one. @param {number[]} ids */
+  merge(ids) {
+    const parts = this.objects.filter((object) => ids.includes(object.id) && this.mask(object) !== null);
+    if (parts.length < 2) return;
+    const [first, ...others] = parts;
+    const prompt = givenMask(unionOf(parts.map((part) => this.mask(part))), first.prompt);
+    const objects = this.objects
+      .filter((object) => !others.includes(object))
+      .map((object) => (object === first ? { ...object, prompt } : object));
+    this.#commit({ objects, selectedId: first.id });
+  }
+
   /** @param {number} id */
   removeObject(id) {
-    const objects = this.objects.filter((object) => object.id !== id);
+    this.removeObjects([id]);
+  }
+
+  /** @param {number[]} ids */
+  removeObjects(ids) {
+    const objects = this.objects.filter((object) => !ids.includes(object.id));
+    if (objects.length === this.objects.length) return;
     if (objects.length === 0) objects.push(this.#newObject([]));
     const isSelectedLeft = objects.some((object) => object.id === this.#state.selectedId);
     this.#commit({ objects, selectedId: isSelectedLeft ? this.#state.selectedId : objects[objects.length - 1].id });
@@ -86,7 +156,19 @@ export class Session extends EventTarget {
 
   /** @param {number} id @param {string} name */
   rename(id, name) {
-    this.#replace(id, { name });
+    this.#replace([id], { name });
+  }
+
+  /** @param {number[]} ids @param {string} className empty for none */
+  setClass(ids, className) {
+    this.#replace(ids, { className });
+  }
+
+  /** Show or hide objects. Undo and redo leave this as it is. @param {number[]} ids @param {boolean} isVisible */
+  setVisible(ids, isVisible) {
+    const objects = this.objects.map((object) => (ids.includes(object.id) ? { ...object, isVisible } : object));
+    this.#state = { ...this.#state, objects };
+    this.#changed();
   }
 
   /** Select an object. Undo skips selections. @param {number} id */
@@ -97,7 +179,7 @@ export class Session extends EventTarget {
 
   /** Remove the selected object's prompt and mask. */
   clear() {
-    if (this.selected.prompt) this.#replace(this.selected.id, { prompt: null });
+    if (this.selected.prompt) this.#prompt(null);
   }
 
   undo() {
@@ -114,12 +196,11 @@ export class Session extends EventTarget {
    * @param {Box | null} [granularityBox] box of the whole object that the service found around a click
    */
   answer(prompt, masks, granularityBox = null) {
-    this.#answers.set(prompt, { masks, chosen: 0, granularityBox });
-    for (const mask of masks) this.#masks.add(mask);
+    this.#store(prompt, { masks, chosen: 0, granularityBox });
     this.#changed();
   }
 
-  /** Drop all masks, since another model answers from now on. The prompts stay, and so do undo and redo. */
+  /** Drop all answers, since another model answers from now on. Prompts and given masks stay, and so do undo and redo. */
   dropMasks() {
     this.#answers = new WeakMap();
     this.#masks = new WeakSet();
@@ -133,12 +214,12 @@ export class Session extends EventTarget {
 
   /** @param {SessionPrompt} prompt */
   isAnswered(prompt) {
-    return this.#answers.has(prompt);
+    return prompt.given !== null || this.#answers.has(prompt);
   }
 
   /** The masks to choose from, the index of the chosen one, and the box that the service found. @param {SessionObject} object */
   candidates({ prompt }) {
-    return (prompt && this.#answers.get(prompt)) || { masks: [], chosen: 0, granularityBox: null };
+    return (prompt && this.#answerOf(prompt)) || { masks: [], chosen: 0, granularityBox: null };
   }
 
   /** Choose one of the selected object's masks. @param {number} index after the last mask comes the first */
@@ -157,25 +238,78 @@ export class Session extends EventTarget {
    */
   mask({ prompt }) {
     for (let current = prompt; current; current = current.previous) {
-      const answer = this.#answers.get(current);
+      const answer = this.#answerOf(current);
       if (answer) return answer.masks[answer.chosen] ?? null;
     }
     return null;
   }
 
-  /** Members of the next prompt: it refines the mask that is shown now. */
-  #refining(prompt) {
-    const answer = prompt && this.#answers.get(prompt);
-    const refined = answer ? (answer.masks[answer.chosen] ?? null) : (prompt?.refined ?? null);
-    return { box: prompt?.box ?? null, refined, previous: prompt };
+  /** The whole work with its masks, without undo: a value that `structuredClone` and IndexedDB take. */
+  dump() {
+    const objects = this.objects.map(({ prompt, ...object }) => {
+      if (!prompt) return { ...object, prompt: null, answer: null };
+      const isKnown = prompt.refined !== null && this.knows(prompt.refined);
+      return { ...object, prompt: stored(prompt, isKnown), answer: this.#answers.get(prompt) ?? null };
+    });
+    return structuredClone({ version: DUMP_VERSION, objects, selectedId: this.#state.selectedId, nextId: this.#nextId });
+  }
+
+  /**
+   * Replace the work by that of a dump, and clear undo and redo.
+   *
+   * @param {ReturnType<Session["dump"]>} dump
+   * @throws {RangeError} if another version of the page has made the dump
+   */
+  restore(dump) {
+    if (dump.version !== DUMP_VERSION || dump.objects.length === 0) throw new RangeError("The stored work has an unknown format.");
+    const { objects, selectedId, nextId } = structuredClone(dump);
+    this.#past = [];
+    this.#future = [];
+    this.#nextId = nextId;
+    const answers = [];
+    this.#state = {
+      selectedId,
+      objects: objects.map(({ answer, prompt, ...object }) => {
+        const again = prompt && restored(prompt);
+        if (again?.refined) this.#masks.add(again.refined);
+        if (again && answer) answers.push([again, answer]);
+        return { ...object, prompt: again };
+      }),
+    };
+    for (const [prompt, answer] of answers) this.#store(prompt, answer);
+    this.#changed();
+  }
+
+  /** @param {SessionPrompt} prompt @returns {Answered | undefined} */
+  #answerOf(prompt) {
+    if (prompt.given) return { masks: [prompt.given], chosen: 0, granularityBox: null };
+    return this.#answers.get(prompt);
+  }
+
+  /** @param {SessionPrompt} prompt @param {Answered} answer */
+  #store(prompt, answer) {
+    this.#answers.set(prompt, answer);
+    for (const mask of answer.masks) this.#masks.add(mask);
+  }
+
+  /** The mask that the next point refines: the one that is shown now. */
+  #refinedBy(prompt) {
+    const answer = prompt && this.#answerOf(prompt);
+    return answer ? (answer.masks[answer.chosen] ?? null) : (prompt?.refined ?? null);
+  }
+
+  #editPoint(index, change) {
+    const { prompt } = this.selected;
+    if (!prompt?.points[index]) return;
+    this.#prompt(edited(prompt, { points: prompt.points.flatMap((point, i) => (i === index ? change(point) : [point])) }));
   }
 
   #prompt(prompt) {
-    this.#replace(this.selected.id, { prompt });
+    this.#replace([this.selected.id], { prompt });
   }
 
-  #replace(id, members) {
-    const objects = this.objects.map((object) => (object.id === id ? { ...object, ...members } : object));
+  #replace(ids, members) {
+    const objects = this.objects.map((object) => (ids.includes(object.id) ? { ...object, ...members } : object));
     this.#commit({ ...this.#state, objects });
   }
 
@@ -190,7 +324,10 @@ export class Session extends EventTarget {
   #travel(from, to) {
     if (from.length === 0) return;
     to.push(this.#state);
-    this.#state = from.pop();
+    const isVisible = new Map(this.objects.map((object) => [object.id, object.isVisible]));
+    const { objects, selectedId } = from.pop();
+    const shown = objects.map((object) => ({ ...object, isVisible: isVisible.get(object.id) ?? object.isVisible }));
+    this.#state = { objects: shown, selectedId };
     this.#changed();
   }
 
@@ -200,9 +337,7 @@ export class Session extends EventTarget {
   }
 
   #newObject(others) {
-    const id = this.#nextId++;
-    const colour = COLOURS.find((free) => others.every((other) => other.colour !== free));
-    return { id, name: `Object ${id}`, colour: colour ?? COLOURS[(id - 1) % COLOURS.length], prompt: null };
+    return newObject(this.#nextId++, others);
   }
 
   #changed() {

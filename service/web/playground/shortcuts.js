@@ -4,17 +4,25 @@
 const SHORTCUTS = {
   a: "include",
   s: "exclude",
+  r: "box",
+  b: "brush",
+  e: "eraser",
+  "[": "smaller-brush",
+  "]": "larger-brush",
   h: "move",
+  x: "flip-point",
   n: "add-object",
+  f: "find-all",
   p: "cut-out",
   0: "zoom",
   "+": "zoom-in",
   "=": "zoom-in",
   "-": "zoom-out",
   "?": "help",
-  delete: "clear",
-  backspace: "clear",
+  pagedown: "next-image",
+  pageup: "previous-image",
 };
+const REMOVING = ["delete", "backspace"];
 const WITHOUT_IMAGE = ["help", "choose"]; // the only buttons with a use before an image is open
 
 /** @param {() => boolean} hasImage tells whether an image is open */
@@ -32,5 +40,8 @@ export function installShortcuts(hasImage) {
 function buttonOf({ key, ctrlKey, metaKey, altKey, shiftKey }) {
   const name = key.toLowerCase();
   if (ctrlKey || metaKey) return { z: shiftKey ? "redo" : "undo", y: "redo", s: "save-cut-out", o: "choose" }[name];
-  return altKey ? undefined : SHORTCUTS[name];
+  if (altKey) return undefined;
+  // What is selected on the image goes first. Without a selection, the whole prompt of the object goes.
+  if (REMOVING.includes(name)) return document.getElementById("handle-bar").hidden ? "clear" : "remove-handle";
+  return SHORTCUTS[name];
 }

@@ -1,22 +1,27 @@
 /**
  * Draws the image and the masks on two canvases. The lower one holds the image and changes with zoom and pan only. The
- * upper one holds masks, prompts and crosshair and changes with every click.
+ * upper one holds masks, prompts, handles and crosshair and changes with every click. Masks outside the view are not drawn.
+ *
+ * @typedef {object} Handles what the user edits on the selected object
+ * @property {import("./prompts.js").SessionPrompt | null} prompt drawn in place of the object's prompt, during a drag
+ * @property {object | null} mask drawn in place of the object's mask, during a drag
+ * @property {import("./handles.js").Handle | null} selected
+ *
+ * @typedef {object} Brush
+ * @property {{x: number, y: number} | null} cursor middle of the circle, in pixels of the image
+ * @property {number} radius pixels of the image
+ * @property {{path: Path2D, isErasing: boolean} | null} stroke drawn into the selected object's mask
  */
 
-import { drawRaster, rasterOfRle } from "../client/masks.js";
-import { outlines, pathOf } from "../client/outlines.js";
-import { fitted, moved, toImage, toScreen, zoomed } from "./viewport.js";
+import { DrawnMask } from "./drawn_mask.js";
+import { drawBox, drawBrush, drawCrosshair, drawHandles, drawPrompt } from "./stage_marks.js";
+import { fitted, moved, toImage, zoomed } from "./viewport.js";
 
-const MASK_SIDE = 2048; // longer side of a drawn mask, in pixels: sharp on any screen that shows the whole image
-const PREVIEW_SIDE = 1024;
 const MARGIN = 24;
-const TOOLBAR_HEIGHT = 64; // CSS pixels at the bottom that the toolbar covers
-const TINT = 112; // of 255
+const OPACITY = 0.45;
 const PREVIEW_TINT = 84;
 const PREVIEW_COLOUR = "#ffffff";
-const POSITIVE = "#17a765";
-const NEGATIVE = "#e5383b";
-const MAX_CORNERS = 20_000; // an outline with more is noise, and drawing it would take longer than the click
+const REGION_COLOUR = "#ffd43b";
 const SQUARE_SIDE = 10; // CSS pixels; squares of the pattern behind transparent pixels
 
 export class Stage extends EventTarget {
@@ -30,7 +35,21 @@ export class Stage extends EventTarget {
   #frame = 0;
   /** @type {WeakMap<object, DrawnMask>} */
   #drawn = new WeakMap();
-  #scene = { objects: [], selectedId: 0, preview: null, draft: null, crosshair: null, isCutOut: false };
+  #layer = document.createElement("canvas"); // the mask under the brush, while it is painted
+  #scene = {
+    objects: [],
+    selectedId: 0,
+    preview: null,
+    draft: null,
+    crosshair: null,
+    isCutOut: false,
+    handles: null,
+    brush: null,
+    opacity: OPACITY,
+    showsOutline: true,
+    found: null,
+    regions: [],
+  };
 
   /** @param {HTMLCanvasElement} lower @param {HTMLCanvasElement} upper */
   constructor(lower, upper) {
@@ -51,20 +70,32 @@ export class Stage extends EventTarget {
     return this.#view;
   }
 
-  /** @param {ImageBitmap | null} image */
-  show(image) {
+  /** The view that the user chose by zoom or pan, or null if the whole image is shown. */
+  get chosenView() {
+    return this.#isFitted ? null : this.#view;
+  }
+
+  /** @param {ImageBitmap | null} image @param {import("./viewport.js").View | null} [view] null shows the whole image */
+  show(image, view = null) {
     this.#image?.close();
     this.#image = image;
+    this.#drawn = new WeakMap(); // the drawn masks of many images would fill the memory
     this.fit();
+    if (!image || !view) return;
+    this.#isFitted = false;
+    this.#move(moved(view, 0, 0, image, this.#size));
   }
 
   /**
    * Draw with the next frame.
    *
-   * @param {Partial<{objects: {id: number, colour: string, prompt: object | null, mask: object | null,
+   * @param {Partial<{objects: {id: number, colour: string, isVisible: boolean, prompt: object | null, mask: object | null,
    *   granularityBox: number[] | null}[],
    *   selectedId: number, preview: object | null, draft: number[] | null,
-   *   crosshair: {x: number, y: number} | null, isCutOut: boolean}>} scene the members that have changed
+   *   crosshair: {x: number, y: number} | null, isCutOut: boolean, handles: Handles | null, brush: Brush | null,
+   *   opacity: number, showsOutline: boolean, found: import("./found_layer.js").FoundLayer | null,
+   *   regions: number[][]}>} scene the members that have changed; `opacity` of masks is 0..1, and `regions` are boxes in
+   *   which clicks see more detail
    */
   draw(scene) {
     Object.assign(this.#scene, scene);
@@ -102,6 +133,11 @@ export class Stage extends EventTarget {
     return { x: clamped(x, width), y: clamped(y, height) };
   }
 
+  /** The position on the image, which may lie beside it. @param {{x: number, y: number}} at on the screen */
+  unproject(at) {
+    return toImage(this.#view, at);
+  }
+
   /** @param {{x: number, y: number}} at on the screen */
   isOnImage(at) {
     if (!this.#image) return false;
@@ -110,8 +146,7 @@ export class Stage extends EventTarget {
   }
 
   #fit() {
-    const area = { width: this.#size.width, height: Math.max(1, this.#size.height - TOOLBAR_HEIGHT) };
-    return fitted(this.#image ?? area, area, Math.min(MARGIN, area.width / 24));
+    return fitted(this.#image ?? this.#size, this.#size, Math.min(MARGIN, this.#size.width / 24));
   }
 
   #move(view) {
@@ -141,20 +176,39 @@ export class Stage extends EventTarget {
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, this.#size.width, this.#size.height);
     if (!this.#image) return;
-    const { objects, selectedId, preview, draft, crosshair, isCutOut } = this.#scene;
-    if (isCutOut) this.#paintTransparency(context, objects);
-    else this.#paintObjects(context, objects, selectedId, preview);
-    if (draft) this.#paintBox(context, draft, "#ffffff");
-    if (crosshair) this.#paintCrosshair(context, toScreen(this.#view, crosshair));
+    const { objects, selectedId, draft, crosshair, isCutOut, brush } = this.#scene;
+    const shown = objects.filter(({ isVisible }) => isVisible);
+    if (isCutOut) this.#paintTransparency(context, shown);
+    else this.#paintObjects(context, shown, shown.find(({ id }) => id === selectedId));
+    for (const region of this.#scene.regions) drawBox(context, this.#view, region, REGION_COLOUR);
+    if (draft) drawBox(context, this.#view, draft, "#ffffff");
+    if (crosshair) drawCrosshair(context, this.#view, crosshair);
+    if (brush?.cursor) drawBrush(context, this.#view, brush.cursor, brush.radius);
   }
 
-  #paintObjects(context, objects, selectedId, preview) {
-    for (const { mask, colour } of objects) if (mask) this.#paintMask(context, mask, colour, MASK_SIDE, TINT);
-    if (preview) this.#paintMask(context, preview, PREVIEW_COLOUR, PREVIEW_SIDE, PREVIEW_TINT);
-    const selected = objects.find(({ id }) => id === selectedId);
-    if (!selected?.prompt) return;
-    if (selected.granularityBox) this.#paintBox(context, selected.granularityBox, selected.colour);
-    this.#paintPrompt(context, selected.prompt, selected.colour);
+  #paintObjects(context, objects, selected) {
+    const { preview, handles, brush, found } = this.#scene;
+    if (found) this.#paintFound(context, found);
+    for (const object of objects) {
+      const mask = object === selected && handles?.mask ? handles.mask : object.mask;
+      if (object === selected && brush?.stroke) this.#paintStroke(context, mask, object.colour, brush);
+      else if (mask) this.#paintMask(context, mask, object.colour, 255 * this.#scene.opacity);
+    }
+    if (!brush?.stroke) this.#layer.width = 0; // frees its memory
+    if (preview) this.#paintMask(context, preview, PREVIEW_COLOUR, PREVIEW_TINT);
+    if (!selected) return;
+    if (selected.granularityBox) drawBox(context, this.#view, selected.granularityBox, selected.colour);
+    const prompt = handles?.prompt ?? selected.prompt;
+    if (!prompt) return;
+    drawPrompt(context, this.#view, prompt, selected.colour);
+    if (handles) drawHandles(context, this.#view, prompt, handles.selected);
+  }
+
+  /** All masks of an everything result. */
+  #paintFound(context, { canvas, step }) {
+    this.#useImageCoordinates(context, { x: 0, y: 0, step });
+    context.drawImage(canvas, 0, 0);
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   }
 
   #paintImage() {
@@ -168,10 +222,12 @@ export class Stage extends EventTarget {
     context.drawImage(this.#image, 0, 0);
   }
 
-  #useImageCoordinates(context, scale = 1) {
-    const ratio = devicePixelRatio;
-    const { scale: zoom, x, y } = this.#view;
-    context.setTransform(ratio * zoom * scale, 0, 0, ratio * zoom * scale, ratio * x, ratio * y);
+  /** @param {CanvasRenderingContext2D} context @param {{x: number, y: number, step: number}} [origin] in pixels of the image */
+  #useImageCoordinates(context, origin = { x: 0, y: 0, step: 1 }) {
+    const { scale, x, y } = this.#view;
+    const zoom = devicePixelRatio * scale;
+    const step = zoom * origin.step;
+    context.setTransform(step, 0, 0, step, devicePixelRatio * x + zoom * origin.x, devicePixelRatio * y + zoom * origin.y);
   }
 
   #paintTransparency(context, objects) {
@@ -180,128 +236,72 @@ export class Stage extends EventTarget {
     context.fillStyle = pattern(context);
     context.fillRect(...area);
     context.globalCompositeOperation = "destination-out";
-    for (const { mask } of objects) if (mask) this.#paintTint(context, mask, "#ffffff", MASK_SIDE, 255);
+    for (const { mask } of objects) if (mask) this.#paintTint(context, mask, "#ffffff", 255);
     context.globalCompositeOperation = "source-over";
   }
 
-  #paintMask(context, mask, colour, side, tint) {
-    this.#paintTint(context, mask, colour, side, tint);
-    const { path, scale } = this.#drawnMask(mask, side);
-    this.#useImageCoordinates(context, scale);
-    const width = 1 / (this.#view.scale * scale);
+  #paintMask(context, mask, colour, tint) {
+    const isSeen = this.#paintTint(context, mask, colour, tint);
+    if (!isSeen || !this.#scene.showsOutline) return;
+    const drawn = this.#drawnMask(mask);
+    this.#useImageCoordinates(context, drawn);
+    const width = 1 / (this.#view.scale * drawn.step);
     context.lineJoin = "round";
     context.lineWidth = 2.75 * width;
     context.strokeStyle = "rgb(0 0 0 / 35%)";
-    context.stroke(path);
+    context.stroke(drawn.outline);
     context.lineWidth = 1.4 * width;
     context.strokeStyle = colour;
-    context.stroke(path);
+    context.stroke(drawn.outline);
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   }
 
-  #paintTint(context, mask, colour, side, tint) {
-    const drawn = this.#drawnMask(mask, side);
-    this.#useImageCoordinates(context, drawn.scale);
+  /** Fill a mask. @returns {boolean} whether any of it is in view */
+  #paintTint(context, mask, colour, tint) {
+    if (!this.#isInView(mask)) return false;
+    const drawn = this.#drawnMask(mask);
+    this.#useImageCoordinates(context, drawn);
     context.globalAlpha = tint / 255;
     context.drawImage(drawn.tinted(colour), 0, 0);
     context.globalAlpha = 1;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    return true;
   }
 
-  #drawnMask(mask, side) {
+  /** Fill a mask as it will be after a stroke of the brush. */
+  #paintStroke(context, mask, colour, { radius, stroke }) {
+    this.#layer.width = this.#upper.width; // also clears it
+    this.#layer.height = this.#upper.height;
+    const layer = this.#layer.getContext("2d");
+    if (mask) this.#paintTint(layer, mask, colour, 255);
+    this.#useImageCoordinates(layer);
+    layer.globalCompositeOperation = stroke.isErasing ? "destination-out" : "source-over";
+    layer.lineCap = layer.lineJoin = "round";
+    layer.lineWidth = 2 * radius;
+    layer.strokeStyle = colour;
+    layer.beginPath();
+    layer.rect(0, 0, this.#image.width, this.#image.height);
+    layer.clip();
+    layer.stroke(stroke.path);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.globalAlpha = this.#scene.opacity;
+    context.drawImage(this.#layer, 0, 0);
+    context.globalAlpha = 1;
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+  }
+
+  #isInView({ area, box: [x0, y0, x1, y1] }) {
+    const { scale, x, y } = this.#view;
+    const { width, height } = this.#size;
+    return area > 0 && x0 * scale + x < width && y0 * scale + y < height && x1 * scale + x > 0 && y1 * scale + y > 0;
+  }
+
+  #drawnMask(mask) {
     let drawn = this.#drawn.get(mask);
-    if (!drawn) this.#drawn.set(mask, (drawn = new DrawnMask(mask, this.#image, side)));
+    if (!drawn) this.#drawn.set(mask, (drawn = new DrawnMask(mask)));
+    drawn.prepare(this.#view.scale * devicePixelRatio);
     return drawn;
   }
-
-  #paintPrompt(context, { box, points }, colour) {
-    if (box) this.#paintBox(context, box, colour);
-    for (const point of points) this.#paintPoint(context, toScreen(this.#view, point), point.label === 1);
-  }
-
-  #paintBox(context, [x0, y0, x1, y1], colour) {
-    const from = toScreen(this.#view, { x: x0, y: y0 });
-    const to = toScreen(this.#view, { x: x1, y: y1 });
-    context.beginPath();
-    context.roundRect(from.x, from.y, to.x - from.x, to.y - from.y, 3);
-    context.lineWidth = 3.5;
-    context.strokeStyle = "rgb(0 0 0 / 40%)";
-    context.stroke();
-    context.lineWidth = 1.75;
-    context.setLineDash([7, 5]);
-    context.strokeStyle = colour;
-    context.stroke();
-    context.setLineDash([]);
-  }
-
-  #paintPoint(context, { x, y }, isPositive) {
-    const radius = 8;
-    const arm = 4;
-    context.beginPath();
-    context.arc(x, y, radius + 2, 0, 2 * Math.PI);
-    context.fillStyle = "rgb(0 0 0 / 35%)";
-    context.fill();
-    context.beginPath();
-    context.arc(x, y, radius, 0, 2 * Math.PI);
-    context.fillStyle = isPositive ? POSITIVE : NEGATIVE;
-    context.fill();
-    context.lineWidth = 2;
-    context.strokeStyle = "#ffffff";
-    context.stroke();
-    context.beginPath();
-    context.moveTo(x - arm, y);
-    context.lineTo(x + arm, y);
-    if (isPositive) {
-      context.moveTo(x, y - arm);
-      context.lineTo(x, y + arm);
-    }
-    context.stroke();
-  }
-
-  #paintCrosshair(context, { x, y }) {
-    for (const [width, colour] of [[4, "rgb(0 0 0 / 55%)"], [2, "#ffffff"]]) {
-      context.beginPath();
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-        context.moveTo(x + 5 * dx, y + 5 * dy);
-        context.lineTo(x + 16 * dx, y + 16 * dy);
-      }
-      context.lineWidth = Number(width);
-      context.strokeStyle = String(colour);
-      context.stroke();
-    }
-  }
-}
-
-/** One mask as a raster and an outline, which are drawn at any zoom. */
-class DrawnMask {
-  #raster;
-  #colour = "";
-  #canvas = document.createElement("canvas");
-
-  constructor(mask, image, side) {
-    const scale = Math.min(1, side / Math.max(image.width, image.height));
-    const size = {
-      width: Math.max(1, Math.round(image.width * scale)),
-      height: Math.max(1, Math.round(image.height * scale)),
-    };
-    this.#raster = rasterOfRle(mask.rle, size);
-    this.scale = image.width / size.width; // pixels of the image per pixel of the raster
-    const lines = outlines(this.#raster);
-    const corners = lines.reduce((count, line) => count + line.length / 2, 0);
-    this.path = new Path2D(corners > MAX_CORNERS ? "" : pathOf(lines));
-  }
-
-  tinted(colour) {
-    if (this.#colour !== colour) drawRaster(this.#canvas, this.#raster, channels(colour));
-    this.#colour = colour;
-    return this.#canvas;
-  }
-}
-
-/** @param {string} colour #rrggbb @returns {[number, number, number]} */
-function channels(colour) {
-  const value = Number.parseInt(colour.slice(1), 16);
-  return [value >> 16, (value >> 8) & 255, value & 255];
 }
 
 function pattern(context) {

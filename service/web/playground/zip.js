@@ -42,7 +42,8 @@ function record(fields) {
   return Uint8Array.from(fields.flatMap(([value, bytes]) => Array.from({ length: bytes }, (_, i) => (value >>> (8 * i)) & 255)));
 }
 
-function crc32(bytes) {
+/** @param {Uint8Array} bytes */
+export function crc32(bytes) {
   let crc = 0xffffffff;
   for (const byte of bytes) crc = (crc >>> 8) ^ CRC_TABLE[(crc ^ byte) & 255];
   return ~crc >>> 0;

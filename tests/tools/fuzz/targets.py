@@ -12,10 +12,11 @@ from sam.sample_values import files_of_every_kind
 
 from service.api.bodies import fields_of
 from service.api.routes.segment import _parse
-from service.api.uploads import upload_of
+from service.api.uploads import AskedReading, upload_of
 from service.client.rle import decode_rle
 from service.errors import ServiceError
 from service.process import configure_image_libraries
+from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.embedding_bytes import (
     CorruptValue,
@@ -56,9 +57,10 @@ def read_multipart(data: bytes) -> None:
 
 def read_upload(data: bytes) -> None:
     """Find the image in the JSON of an upload: it is within the limit, or the error is a ServiceError."""
-    options = {"content_type": "application/json", "levels": "auto", "bands": None}
+    asked = AskedReading("auto", None, None, None)
     with suppress(ServiceError):
-        assert len(upload_of(data, max_image_bytes=1000, **options).data) <= 1002
+        upload = upload_of(data, content_type="application/json", asked=asked, max_image_bytes=1000)
+        assert len(upload.data) <= 1002
 
 
 def read_mask(data: bytes) -> None:
@@ -66,7 +68,8 @@ def read_mask(data: bytes) -> None:
     for mask in (RleMask((32, 32), data.decode("latin-1")), PngMask((32, 32), data)):
         for resize in ("letterbox", "stretch"):
             with suppress(ServiceError):
-                assert np.isfinite(with_mask(Prompt(), mask, Frame((32, 32), resize)).mask_logits).all()
+                prompt = with_mask(Prompt(), mask, Frame((32, 32), resize), ImageInfo((32, 32), 1, "full"))
+                assert np.isfinite(prompt.mask_logits).all()
 
 
 def masks() -> Iterable[bytes]:

@@ -1,4 +1,13 @@
-import { Client, Problem, type Answer, type Mask, type Progress, type Prompt } from "edgesam-client";
+import {
+  Client,
+  Problem,
+  maskOfEverything,
+  type Answer,
+  type EverythingEvent,
+  type Mask,
+  type Progress,
+  type Prompt,
+} from "edgesam-client";
 import { drawRaster, rasterOfRle } from "edgesam-client/masks";
 
 export async function segment(url: string, file: Blob, canvas: HTMLCanvasElement): Promise<Mask | null> {
@@ -16,4 +25,15 @@ export async function segment(url: string, file: Blob, canvas: HTMLCanvasElement
     if (error instanceof Problem) console.error(error.code, error.retryAfterS ?? 0);
     return null;
   }
+}
+
+export async function everything(url: string, file: Blob): Promise<number[]> {
+  const client = new Client(url);
+  const { image_id, region } = await client.embed(file, { region: [0, 0, 640, 480] });
+  const done: number[] = [region ? region[2] : 0];
+  const onEvent = (event: EverythingEvent): void => {
+    if (event.event === "progress") done.push(event.done / event.prompts);
+  };
+  const { masks } = await client.segmentEverything(image_id, { pointsPerSide: 16, fast: true, maxMasks: 50, onEvent });
+  return [...done, ...masks.map((mask) => maskOfEverything(mask).area)];
 }

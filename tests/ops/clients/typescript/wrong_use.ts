@@ -6,3 +6,5 @@ const answer = await client.segment(image_hash, [{ points: [[270, 210]] }]); // 
 await client.segment(image_hash, [], { multimask: 2 }); // wrong: 1, 3, 4 or "auto"
 const mask: Mask = answer.results[0].masks; // wrong: this is a list of masks
 rasterOfRle(answer.results[0].masks[0].rle); // wrong: other formats have no run lengths
+await client.segmentEverything(image_hash, { points_per_side: 16 }); // wrong: the option is pointsPerSide
+await client.embed(new Blob(), { region: [0, 0, 640] }); // wrong: a region has four numbers

@@ -1,0 +1,191 @@
+"""Measures the masks of small objects in large images: the whole image embedded at once, against regions of it.
+
+There are no photos of twelve megapixels with masks here. So photos with masks are laid out beside each other, in rows,
+without scaling, into images of about 4000 x 3000 pixels. Each such image is embedded as a whole, and as regions of
+1024 x 1024 pixels that begin every 512 pixels. An object is asked for in the region that holds its box with the largest
+margin. Its prompts are its box, or the one pixel in it that is farthest from its background.
+
+    python -m tests.tools.small_objects --data PHOTOS [--data MORE]
+
+`PHOTOS` is a data set of `edgesam models evaluate`. The service runs in a process of its own.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from support.service_client import open_client  # noqa: E402
+from support.service_process import ServiceProcess  # noqa: E402
+
+from model_store.evaluation.instances import centre_pixel  # noqa: E402
+from model_store.evaluation.metrics import size_class  # noqa: E402
+from model_store.training.data.annotations import PhotoRecord, read_annotations  # noqa: E402
+from service.settings import BUNDLED_MODEL  # noqa: E402
+
+SIZE = (3000, 4000)
+REGION_SIDE, REGION_STEP = 1024, 512
+PROMPTS_PER_REQUEST = 64
+WAYS = ("box", "click")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """An object in a large image.
+
+    Args:
+        left: First column of its photo in the image, pixels.
+        top: First row of its photo in the image, pixels.
+        truth: Annotation in pixels of its photo, (h, w) bool.
+        box: Bounding box of the annotation in pixels of the image.
+        click: Pixel of the annotation that is farthest from its background, (x, y) in pixels of the image.
+    """
+
+    left: int
+    top: int
+    truth: NDArray[np.bool_]
+    box: tuple[int, int, int, int]
+    click: tuple[float, float]
+
+    def iou(self, rle: dict[str, Any]) -> float:
+        """Return the IoU with a mask of the large image. Pixels outside of the photo count."""
+        mask = coco.decode({**rle, "counts": rle["counts"].encode()}).view(bool)
+        height, width = self.truth.shape
+        part = mask[self.top : self.top + height, self.left : self.left + width]
+        common = np.count_nonzero(part & self.truth)
+        return float(common / (np.count_nonzero(mask) + np.count_nonzero(self.truth) - common))
+
+
+@dataclass(slots=True, eq=False)
+class LargeImage:
+    """Photos beside each other, and the objects in them."""
+
+    pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((*SIZE, 3), np.uint8))
+    targets: list[Target] = field(default_factory=list)
+    photos: int = 0
+
+
+def large_images(photos: Sequence[PhotoRecord]) -> Iterator[LargeImage]:
+    """Yield images that are filled row by row, with the tallest photos first. The rest of an image is black."""
+    image, left, top, row_height = LargeImage(), 0, 0, 0
+    for photo in sorted(photos, key=lambda each: (-each.size[0], str(each.path))):
+        height, width = photo.size
+        if left + width > SIZE[1]:
+            left, top, row_height = 0, top + row_height, 0
+        if top + height > SIZE[0]:
+            yield image
+            image, left, top = LargeImage(), 0, 0
+        image.pixels[top : top + height, left : left + width] = photo.image()
+        image.photos += 1
+        for record in photo.masks:
+            if record.kind == "object":
+                image.targets.append(_target(record.decode().astype(np.bool_), left, top))
+        left, row_height = left + width, max(row_height, height)
+    if image.photos:
+        yield image
+
+
+def _target(truth: NDArray[np.bool_], left: int, top: int) -> Target:
+    rows, columns = np.nonzero(truth)
+    x, y = centre_pixel(truth)
+    x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    box = int(x0) + left, int(y0) + top, int(x1) + left, int(y1) + top
+    return Target(left, top, truth, box, (x + left + 0.5, y + top + 0.5))
+
+
+def regions() -> list[tuple[int, int, int, int]]:
+    """Return the regions of an image; the last ones of a row and of a column end at its border."""
+    tops, lefts = (sorted({min(start, side - REGION_SIDE) for start in range(0, side, REGION_STEP)}) for side in SIZE)
+    return [(left, top, left + REGION_SIDE, top + REGION_SIDE) for top in tops for left in lefts]
+
+
+def region_of(target: Target) -> tuple[int, int, int, int]:
+    """Return the region that holds the box of an object with the largest margin."""
+    x0, y0, x1, y1 = target.box
+    return max(regions(), key=lambda r: min(x0 - r[0], y0 - r[1], r[2] - x1, r[3] - y1))
+
+
+def embed(client: httpx.Client, pixels: NDArray[np.uint8], **query: str) -> str:
+    """Return the id of an image, sent as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    response = client.post("/embed", content=file.getvalue(), params=query)
+    response.raise_for_status()
+    return str(response.json()["image_id"])
+
+
+def ious(client: httpx.Client, image_id: str, targets: Sequence[Target], way: str) -> list[float]:
+    """Return the IoU of the first mask of each object."""
+    found: list[float] = []
+    for start in range(0, len(targets), PROMPTS_PER_REQUEST):
+        some = targets[start : start + PROMPTS_PER_REQUEST]
+        prompts = [{"box": each.box} if way == "box" else {"points": [each.click]} for each in some]
+        response = client.post("/segment", json={"image_hash": image_id, "prompts": prompts})
+        response.raise_for_status()
+        results = response.json()["results"]
+        found += [each.iou(result["masks"][0]["rle"]) for each, result in zip(some, results, strict=True)]
+    return found
+
+
+def measure(client: httpx.Client, image: LargeImage) -> dict[tuple[str, str], list[float]]:
+    """Return the IoU of each object by (`whole` or `region`, way of prompting)."""
+    measured: dict[tuple[str, str], list[float]] = {}
+    whole = embed(client, image.pixels)
+    for way in WAYS:
+        measured["whole", way] = ious(client, whole, image.targets, way)
+        measured["region", way] = [0.0] * len(image.targets)
+    places = [region_of(target) for target in image.targets]
+    for place in sorted(set(places)):
+        indices = [index for index, each in enumerate(places) if each == place]
+        image_id = embed(client, image.pixels, region=",".join(map(str, place)))
+        for way in WAYS:
+            for index, iou in zip(
+                indices, ious(client, image_id, [image.targets[i] for i in indices], way), strict=True
+            ):
+                measured["region", way][index] = iou
+    return measured
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", required=True, help="Data set with masks. May be repeated.")
+    parser.add_argument("--model", default=str(BUNDLED_MODEL), help="Folder of the model; the bundled one by default.")
+    arguments = parser.parse_args()
+    records = [photo for source in arguments.data for photo in read_annotations(source)]
+    photos = [photo for photo in records if any(mask.kind == "object" for mask in photo.masks)]
+    classes: list[str] = []
+    measured: dict[tuple[str, str], list[float]] = {}
+    with ServiceProcess({"EDGESAM_MODEL_DIR": arguments.model}) as service, open_client(service.url) as client:
+        for image in large_images(photos):
+            classes += [size_class(int(np.count_nonzero(target.truth))) for target in image.targets]
+            for key, values in measure(client, image).items():
+                measured.setdefault(key, []).extend(values)
+            print(f"{image.photos} photos, {len(image.targets)} objects", file=sys.stderr, flush=True)
+    print(
+        "| objects | number | box, whole | box, region | click, whole | click, region |\n|---|---:|---:|---:|---:|---:|"
+    )
+    for name in ("small", "medium", "large", "all"):
+        chosen = [index for index, each in enumerate(classes) if name in (each, "all")]
+        means = [
+            float(np.mean([measured[part, way][index] for index in chosen]))
+            for way in WAYS
+            for part in ("whole", "region")
+        ]
+        print(f"| {name} | {len(chosen)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""The work on open images survives a reload, two tabs do not mix theirs, and nothing is lost without a question."""
+
+import contextlib
+import json
+
+import pytest
+from support.browser import PLAIN_HOST, Playground
+from support.noise_images import noise_file
+from support.redis_server import wait_until
+from web.test_several_images import names, open_files, shown
+
+MIDDLE = (0.5, 0.45)
+# What a browser does that stores nothing, as private windows of some browsers.
+WITHOUT_STORAGE = """
+    IDBFactory.prototype.open = () => { throw new DOMException("", "InvalidStateError"); };
+"""
+# What a browser does whose disk is full: it takes no large files.
+FULL_DISK = """
+    const put = IDBObjectStore.prototype.put;
+    IDBObjectStore.prototype.put = function (value) {
+        if (value.file?.size > 1e6) {
+            this.transaction.abort();
+            throw new DOMException("", "QuotaExceededError");
+        }
+        return put.call(this, value);
+    };
+"""
+# The number of records of each store of the page's database.
+STORED = """async () => {
+    const [{ name }] = await indexedDB.databases();
+    const database = await new Promise((resolve) => { indexedDB.open(name).onsuccess = ({ target }) => resolve(target.result); });
+    const stores = [...database.objectStoreNames];
+    const counts = stores.map((store) => new Promise((resolve) => {
+        database.transaction(store).objectStore(store).count().onsuccess = ({ target }) => resolve([store, target.result]);
+    }));
+    const found = Object.fromEntries(await Promise.all(counts));
+    database.close();
+    return found;
+}"""
+
+
+@pytest.fixture
+def photos(tmp_path, next_seed):
+    """Two images that the service has not seen."""
+    paths = [tmp_path / f"photo-{number}.png" for number in (1, 2)]
+    for i, path in enumerate(paths):
+        path.write_bytes(noise_file((240, 320), next_seed + i))
+    return paths
+
+
+def kept(playground):
+    """Wait until all work is stored."""
+    playground.page.locator("#kept-note[data-state=kept]").wait_for(state="attached")
+    wait_until(
+        lambda: not playground.page.evaluate("() => !dispatchEvent(new Event('beforeunload', { cancelable: true }))"),
+        timeout_s=30,
+        what="the work was not stored",
+    )
+
+
+@contextlib.contextmanager
+def questions(playground):
+    """The kinds of the browser's own questions in this block, which all get the answer yes."""
+    asked = []
+
+    def agree(dialog):
+        asked.append(dialog.type)
+        dialog.accept()
+
+    playground.page.on("dialog", agree)
+    yield asked
+    playground.page.remove_listener("dialog", agree)
+
+
+def reload(playground):
+    playground.page.reload()
+    playground.page.locator("body.is-ready").wait_for()
+
+
+def test_images_objects_order_and_the_image_in_view_survive_a_reload(playground, photos):
+    open_files(playground, photos)
+    playground.click(*MIDDLE)
+    playground.page.keyboard.press("n")
+    playground.click(0.3, 0.3)
+    playground.page.locator(".object-name").first.fill("Cup")
+    playground.page.locator(".object-name").first.press("Enter")
+    first = json.loads(playground.save("#save-coco"))
+    playground.page.keyboard.press("PageDown")
+    shown(playground, "photo-2.png")
+    playground.click(*MIDDLE)
+    playground.page.click("#zoom-in")
+    zoom = playground.page.text_content("#zoom")
+    kept(playground)
+    posted = len(playground.sent("POST", "/embed"))
+
+    with questions(playground) as asked:
+        reload(playground)
+    shown(playground, "photo-2.png")
+    again = names(playground), playground.page.text_content("#zoom"), playground.page.is_enabled("#save-mask")
+    playground.page.keyboard.press("PageUp")
+    shown(playground, "photo-1.png")
+
+    assert asked == []
+    assert again == (["photo-1.png", "photo-2.png"], zoom, True)
+    assert json.loads(playground.save("#save-coco"))["annotations"] == first["annotations"]
+    assert playground.page.locator(".object-name").first.input_value() == "Cup"
+    assert len(playground.sent("POST", "/embed")) == posted  # the service still has both images
+
+
+def test_work_goes_on_after_a_reload(playground, photos):
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    kept(playground)
+    reload(playground)
+    shown(playground, "photo-1.png")
+
+    playground.click(0.6, 0.5)
+    open_files(playground, photos[1:])
+    kept(playground)
+    reload(playground)
+    shown(playground, "photo-2.png")
+
+    points = playground.segment_bodies()[-1]["prompts"][0]["points"]
+    assert len(points) == 2
+    assert names(playground) == ["photo-1.png", "photo-2.png"]
+    assert playground.page.locator(".badge").all_inner_texts() == ["1", ""]
+
+
+def test_a_closed_image_does_not_come_back(playground, photos):
+    open_files(playground, photos)
+    kept(playground)
+
+    playground.page.get_by_role("button", name="Close photo-1.png").click()
+    shown(playground, "photo-2.png")
+    wait_until(
+        lambda: playground.page.evaluate(STORED)["images"] == 1, timeout_s=30, what="the closed image stayed stored"
+    )
+    reload(playground)
+    shown(playground, "photo-2.png")
+
+    assert playground.page.locator(".thumbnail").count() == 1
+
+
+def test_start_over_asks_and_removes_everything(playground, photos):
+    open_files(playground, photos)
+    playground.click(*MIDDLE)
+    kept(playground)
+    before = playground.page.evaluate(STORED)
+
+    playground.page.click("#start-over")
+    playground.page.get_by_role("button", name="Cancel").click()
+    still = names(playground)
+    playground.page.click("#start-over")
+    playground.page.click("#question-yes")
+    playground.page.locator("#toast.is-shown", has_text="removed").wait_for()
+    after = playground.page.evaluate(STORED)
+    reload(playground)
+
+    assert before == {"images": 2, "sessions": 2, "works": 1}
+    assert still == ["photo-1.png", "photo-2.png"]
+    assert after == {"images": 0, "sessions": 0, "works": 0}
+    assert playground.page.locator(".welcome").is_visible()
+
+
+def test_two_tabs_keep_their_own_work(playground, photos):
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    kept(playground)
+
+    other = Playground(playground.page.context, playground.url)
+    other.visit()
+    other.page.locator("#kept-note[data-state=kept]").wait_for(state="attached")
+    is_empty = other.page.locator(".welcome").is_visible()
+    open_files(other, photos[1:])
+    kept(other)
+    reload(playground)
+    shown(playground, "photo-1.png")
+    reload(other)
+    shown(other, "photo-2.png")
+
+    assert is_empty
+    assert playground.page.is_enabled("#save-mask")
+    assert [len(names(tab)) for tab in (playground, other)] == [1, 1]
+    assert other.errors == []
+
+
+def test_a_new_tab_takes_up_the_work_of_a_closed_one(playground, photos):
+    context = playground.page.context
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    kept(playground)
+    playground.page.close()
+
+    later = Playground(context, playground.url)
+    later.visit()
+    shown(later, "photo-1.png")
+
+    assert later.page.is_enabled("#save-mask")
+
+
+def test_more_tabs_than_are_kept_say_so(playground):
+    context = playground.page.context
+    tabs = [playground]
+    for _ in range(4):
+        tab = Playground(context, playground.url)
+        tab.visit()
+        tabs.append(tab)
+        tab.page.locator("#kept-note:not(:empty)").wait_for(state="attached")
+
+    states = [tab.page.get_attribute("#kept-note", "data-state") for tab in tabs]
+
+    assert states == ["kept"] * 4 + ["tabs"]
+
+
+@pytest.mark.parametrize("why", ["no storage", "plain http"])
+def test_where_nothing_is_stored_the_page_works_and_asks_before_it_is_left(visit, bundled_url, photos, why):
+    if why == "plain http":
+        playground = visit(url=bundled_url.replace("127.0.0.1", PLAIN_HOST))
+    else:
+        playground = visit()
+        playground.page.context.add_init_script(WITHOUT_STORAGE)
+        playground.visit()
+    open_files(playground, photos[:1])
+    note = playground.page.inner_text("#kept-note")
+    with questions(playground) as asked_before:
+        reload(playground)
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    with questions(playground) as asked:
+        reload(playground)
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    playground.save("#save-coco")
+    with questions(playground) as asked_after_export:
+        reload(playground)
+
+    assert "does not keep your work" in note
+    assert asked_before == []  # an image without objects is no work
+    assert asked == ["beforeunload"]
+    assert asked_after_export == []
+
+
+def test_a_full_storage_is_told_and_what_fits_is_kept(playground, photos, tmp_path, next_seed):
+    playground.page.context.add_init_script(FULL_DISK)
+    playground.visit()
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    kept(playground)
+    large = tmp_path / "large.png"
+    large.write_bytes(noise_file((1500, 1500), next_seed))
+
+    open_files(playground, [large])
+    playground.page.locator("#notice", has_text="no space left").wait_for()
+    playground.page.locator("#kept-note[data-state=full]").wait_for(state="attached")
+    playground.click(*MIDDLE)
+    with questions(playground) as asked:
+        reload(playground)
+    shown(playground, "photo-1.png")
+
+    assert asked == ["beforeunload"]  # the work on the large image
+    assert playground.page.locator(".thumbnail").count() == 1
+    assert playground.page.is_enabled("#save-mask")
+
+
+def test_work_of_another_version_of_the_page_leaves_the_images(playground, photos):
+    open_files(playground, photos[:1])
+    playground.click(*MIDDLE)
+    kept(playground)
+    playground.page.evaluate(
+        """async () => {
+            const [{ name }] = await indexedDB.databases();
+            const database = await new Promise((resolve) => { indexedDB.open(name).onsuccess = ({ target }) => resolve(target.result); });
+            const store = database.transaction("sessions", "readwrite").objectStore("sessions");
+            const [session] = await new Promise((resolve) => { store.getAll().onsuccess = ({ target }) => resolve(target.result); });
+            await new Promise((resolve) => { store.put({ ...session, dump: { ...session.dump, version: 0 } }).onsuccess = resolve; });
+            database.close();
+        }"""
+    )
+
+    reload(playground)
+    playground.page.locator("#notice", has_text="earlier work").wait_for()
+    shown(playground, "photo-1.png")
+
+    assert playground.page.is_disabled("#save-mask")

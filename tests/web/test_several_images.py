@@ -1,0 +1,327 @@
+"""Several images in the page: adding, the strip of thumbnails, folders, keys, closing, and what is embedded when."""
+
+import re
+
+import pytest
+from PIL import Image
+from support.browser import rules_broken
+from support.noise_images import noise_file, noise_image
+from support.redis_server import wait_until
+from support.sample_images import sample_images
+
+MIDDLE = (0.5, 0.45)
+SAMPLES = [sample.path for sample in sample_images()]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+# Counts the bitmaps of the page that are not closed.
+COUNT_BITMAPS = """
+    window.bitmaps = { open: 0, most: 0 };
+    const create = createImageBitmap;
+    window.createImageBitmap = async (...given) => {
+        const bitmap = await create(...given);
+        window.bitmaps.most = Math.max(window.bitmaps.most, ++window.bitmaps.open);
+        const close = bitmap.close.bind(bitmap);
+        bitmap.close = () => {
+            window.bitmaps.open--;
+            close();
+        };
+        return bitmap;
+    };"""
+
+
+@pytest.fixture
+def photos(tmp_path, next_seed):
+    """Three images that the service has not seen, photo-1.png to photo-3.png."""
+    paths = [tmp_path / f"photo-{number}.png" for number in (1, 2, 3)]
+    for path in paths:
+        path.write_bytes(noise_file((240, 320), next_seed + int(path.stem[-1])))
+    return paths
+
+
+def names(playground):
+    """The names of the images in the strip, in order."""
+    titles = playground.page.locator(".thumbnail").evaluate_all("(buttons) => buttons.map(({ title }) => title)")
+    return list(titles)
+
+
+def shown(playground, name):
+    """Wait until an image is in view and can be clicked on."""
+    playground.page.locator("#image-name", has_text=re.compile(f"^{re.escape(name)}$")).wait_for()
+    playground.wait_ready()
+
+
+def open_files(playground, paths):
+    """Open files, and wait until the first is ready and all are in the strip."""
+    before = playground.page.locator(".thumbnail").count()
+    playground.page.set_input_files("#file", paths)
+    shown(playground, paths[0].name)
+    playground.page.locator(".thumbnail").nth(before + len(paths) - 1).wait_for(state="attached")
+    playground.page.locator("#images:not(.is-opening)").wait_for(state="attached")
+
+
+def drop(playground, paths):
+    """Drop files and folders of this machine on the page, as a file manager does."""
+    session = playground.page.context.new_cdp_session(playground.page)
+    x, y = playground.page.viewport_size["width"] / 2, playground.page.viewport_size["height"] / 2
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": y, "data": data})
+
+
+def test_opening_further_images_adds_them_and_each_keeps_its_objects_and_undo(playground, photos):
+    open_files(playground, photos[:1])
+    strip = playground.page.locator("#images")
+    alone = strip.is_visible()
+    playground.click(*MIDDLE)
+    open_files(playground, photos[1:])
+    playground.page.click("#add-object")
+    playground.click(*MIDDLE)
+    badges = playground.page.locator(".badge").all_inner_texts()
+
+    playground.page.keyboard.press("PageUp")
+    shown(playground, "photo-1.png")
+    first = playground.page.locator(".object-name").count()
+    playground.page.click("#undo")
+    undone = playground.page.is_disabled("#undo"), playground.page.is_disabled("#save-mask")
+    playground.page.keyboard.press("PageDown")
+    shown(playground, "photo-2.png")
+
+    assert not alone
+    assert strip.is_visible()
+    assert names(playground) == ["photo-1.png", "photo-2.png", "photo-3.png"]
+    assert badges == ["1", "1", ""]
+    assert first == 1
+    assert undone == (True, True)
+    assert playground.page.locator(".object-name").count() == 2
+    assert playground.page.is_enabled("#undo")
+    assert playground.page.is_enabled("#save-mask")
+
+
+def test_buttons_and_keys_go_to_the_next_and_the_previous_image(playground, photos):
+    open_files(playground, photos)
+    position = playground.page.locator("#image-position")
+    ends = [(playground.page.is_disabled("#previous-image"), position.inner_text())]
+
+    playground.page.click("#next-image")
+    shown(playground, "photo-2.png")
+    playground.page.keyboard.press("PageDown")
+    shown(playground, "photo-3.png")
+    playground.page.keyboard.press("PageDown")  # there is none
+    ends.append((playground.page.is_disabled("#next-image"), position.inner_text()))
+    playground.page.locator(".thumbnail").first.click()
+    shown(playground, "photo-1.png")
+
+    assert ends == [(True, "1 of 3"), (True, "3 of 3")]
+    current = playground.page.locator(".thumbnail[aria-current=true]")
+    assert current.get_attribute("title") == "photo-1.png"
+
+
+def test_the_next_image_is_embedded_ahead_and_no_other(playground, photos):
+    open_files(playground, photos)
+    wait_until(lambda: len(playground.sent("POST", "/embed")) == 2, timeout_s=30, what="the next was not embedded")
+    playground.click(*MIDDLE)
+    before = len(playground.sent("POST", "/embed"))
+
+    playground.page.keyboard.press("PageDown")
+    playground.page.locator("#image-name", has_text="photo-2.png").wait_for()
+    playground.click(*MIDDLE)
+    hashes = [body["image_hash"] for body in playground.segment_bodies()]
+    wait_until(lambda: len(playground.sent("POST", "/embed")) == 3, timeout_s=30, what="the third was not embedded")
+
+    assert before == 2
+    assert hashes[0] != hashes[-1]
+
+
+def test_clicks_on_an_image_that_was_left_at_once_are_answered_when_it_comes_back(playground, photos):
+    open_files(playground, photos[:2])
+    playground.press(*MIDDLE)
+    playground.page.keyboard.press("PageDown")
+    shown(playground, "photo-2.png")
+
+    playground.page.keyboard.press("PageUp")
+    shown(playground, "photo-1.png")
+
+    playground.page.locator("#save-mask:enabled").wait_for()
+
+
+def test_a_dropped_folder_gives_its_images_by_name_and_nothing_else(playground, tmp_path, next_seed):
+    folder = tmp_path / "trip"
+    (folder / "day 2").mkdir(parents=True)
+    for i, name in enumerate(["photo 10.png", "photo 9.png", "day 2/beach.png"]):
+        (folder / name).write_bytes(noise_file((64, 96), next_seed + i))
+    (folder / "notes.txt").write_text("no image")
+    playground.open_sample()
+
+    drop(playground, [folder])
+    shown(playground, "beach.png")
+    playground.page.locator(".thumbnail").nth(3).wait_for()
+
+    assert names(playground) == ["dahlia.jpg", "beach.png", "photo 9.png", "photo 10.png"]
+
+
+def test_several_dropped_files_are_added_and_an_unreadable_one_is_told(playground, photos, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
+
+    drop(playground, [photos[0], broken, photos[1]])
+    shown(playground, "photo-1.png")
+    playground.page.locator(".thumbnail").nth(1).wait_for()
+    playground.page.locator("#notice", has_text="cannot show that file").wait_for()
+
+    assert names(playground) == ["photo-1.png", "photo-2.png"]
+
+
+def test_a_chosen_folder_is_opened(playground, tmp_path, next_seed):
+    folder = tmp_path / "chosen"
+    folder.mkdir()
+    for number in (2, 1):
+        (folder / f"{number}.png").write_bytes(noise_file((64, 96), next_seed + number))
+    (folder / "labels.csv").write_text("1,2\n")
+
+    playground.page.set_input_files("#folder", folder)
+    shown(playground, "1.png")
+    playground.page.locator(".thumbnail").nth(1).wait_for()
+
+    assert names(playground) == ["1.png", "2.png"]
+
+
+def test_a_folder_without_images_is_answered_with_what_to_do(playground, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+
+    drop(playground, [folder])
+
+    playground.page.locator("#notice", has_text="not an image").wait_for()
+
+
+def test_images_of_the_same_name_are_told_apart_and_the_same_file_is_opened_once(playground, tmp_path, next_seed):
+    paths = [tmp_path / folder / "image.png" for folder in ("a", "b")]
+    for i, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_bytes(noise_file((64 + i, 96), next_seed + i))
+    open_files(playground, paths[:1])
+
+    playground.page.set_input_files("#file", paths[1])
+    shown(playground, "image-2.png")
+    playground.page.set_input_files("#file", paths[0])
+    shown(playground, "image.png")
+
+    assert names(playground) == ["image.png", "image-2.png"]
+
+
+def test_closing_asks_only_where_work_is_lost(playground, photos):
+    open_files(playground, photos)
+    playground.click(*MIDDLE)
+    question = playground.page.locator("#question[open]")
+
+    playground.page.get_by_role("button", name="Close photo-1.png").click()
+    asked = question.inner_text()
+    playground.page.keyboard.press("Escape")
+    kept = names(playground)
+    playground.page.get_by_role("button", name="Close photo-1.png").click()
+    playground.page.click("#question-yes")
+    shown(playground, "photo-2.png")
+    playground.page.get_by_role("button", name="Close photo-2.png").click()
+    shown(playground, "photo-3.png")
+
+    assert "Its object will be lost." in asked
+    assert kept == ["photo-1.png", "photo-2.png", "photo-3.png"]
+    assert names(playground) == ["photo-3.png"]
+    assert not playground.page.locator("#images").is_visible()
+    assert playground.page.is_disabled("#save-mask")
+
+
+def test_zoom_and_position_are_those_of_each_image(playground, photos):
+    open_files(playground, photos[:2])
+    fitted = playground.page.text_content("#zoom")
+    playground.page.click("#zoom-in")
+    zoomed = playground.page.text_content("#zoom")
+
+    playground.page.keyboard.press("PageDown")
+    shown(playground, "photo-2.png")
+    other = playground.page.text_content("#zoom")
+    playground.page.keyboard.press("PageUp")
+    shown(playground, "photo-1.png")
+
+    assert (other, playground.page.text_content("#zoom")) == (fitted, zoomed)
+    assert zoomed != fitted
+
+
+def test_only_few_images_are_decoded_at_a_time(playground, tmp_path, next_seed):
+    playground.page.context.add_init_script(COUNT_BITMAPS)
+    playground.visit()
+    paths = [tmp_path / f"{number}.jpg" for number in range(8)]
+    for i, path in enumerate(paths):
+        Image.fromarray(noise_image((900, 1200), next_seed + i)).save(path, quality=70)
+
+    open_files(playground, paths)
+    for path in paths[1:]:
+        playground.page.keyboard.press("PageDown")
+        shown(playground, path.name)
+    counts = playground.page.evaluate("bitmaps")
+
+    assert counts["open"] == 1  # the one in view
+    assert counts["most"] <= 4  # being opened, in view, coming into view, and being embedded
+
+
+def test_all_samples_open_with_one_press(playground):
+    playground.page.get_by_role("button", name="All five").click()
+    shown(playground, SAMPLES[0].name)
+    playground.page.locator(".thumbnail").nth(4).wait_for()
+
+    assert names(playground) == [path.name for path in SAMPLES]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 2560])
+def test_the_first_screen_and_the_strip_fit_all_widths(visit, width):
+    playground = visit(viewport={"width": width, "height": 844})
+
+    def cut_off():
+        return playground.page.evaluate(
+            """() => [...document.querySelectorAll("button, .credits, .headline, #image-position")]
+                .filter((element) => element.checkVisibility() && !element.closest("#thumbnails"))
+                .filter((element) => {
+                    const { left, right } = element.getBoundingClientRect();
+                    return left < 0 || right > innerWidth + 0.5 || element.scrollWidth > element.clientWidth + 1;
+                }).map(({ id, className }) => id || className)"""
+        )
+
+    welcome = cut_off()
+    open_files(playground, SAMPLES)
+    strip = playground.page.locator("#images").bounding_box()
+
+    assert welcome == []
+    assert strip["x"] >= 0
+    assert strip["x"] + strip["width"] <= width
+    for button in ("#previous-image", "#next-image", "#image-position"):
+        box = playground.page.locator(button).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, PHONE], ids=["light", "dark", "phone"])
+def test_the_strip_and_the_questions_follow_the_rules(visit, axe, options):
+    playground = visit(**options)
+    found = rules_broken(playground, axe)
+    open_files(playground, SAMPLES[:3])
+    playground.click(*MIDDLE)
+
+    found += rules_broken(playground, axe)
+    playground.page.click("#start-over")
+    found += rules_broken(playground, axe)
+
+    assert found == []
+
+
+def test_after_the_last_image_is_closed_the_first_screen_comes_back(playground, photo):
+    playground.open_file(photo)
+    playground.page.click("#start-over")
+    playground.page.click("#question-yes")
+    playground.page.locator(".welcome").wait_for()
+
+    playground.open_sample()
+    playground.click(*MIDDLE)
+
+    assert playground.page.text_content("#image-name") == "dahlia.jpg"
+    assert playground.page.is_enabled("#save-mask")
