@@ -73,6 +73,7 @@ class AnswerHead:
             "width": width,
             "height": height,
             "orientation": begun.image.orientation,
+            "region": None if begun.image.region is None else begun.image.region.corners,
             "model": self.model,
             "parameters": {
                 **asdict(self.options),

@@ -11,6 +11,7 @@ from service.api.schemas import (
     Orientation,
     PolygonModel,
     ProblemModel,
+    RegionCorners,
     RequestModel,
     RleModel,
     whole_number,
@@ -153,6 +154,7 @@ class _Head(BaseModel):
     width: int
     height: int
     orientation: Orientation
+    region: RegionCorners = None
     model: str
     parameters: EverythingParameters
     cached: Literal["redis"] | None = Field(

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.everything_requests import find_all, stream
 from support.noise_images import noise_file
 from support.service_client import PROBLEM, assert_problem, embed, point
 
+from service.api.everything_schemas import EverythingLine, EverythingRequest, EverythingResponse
 from service.api.model_schemas import ReloadRequest
 from service.api.schemas import SegmentRequest, SegmentResponse
 from service.errors import (
@@ -107,10 +109,14 @@ def test_bodies_are_documented(document):
         path: operation.get("requestBody") for path, method, operation in operations(document) if method == "post"
     }
 
-    assert bodies.keys() == {"/embed", "/segment", "/models/reload"}
+    assert bodies.keys() == {"/embed", "/segment", "/segment/everything", "/models/reload"}
     assert not bodies["/models/reload"]["required"]
     assert set(bodies["/embed"]["content"]) >= {"image/jpeg", "image/png", "multipart/form-data"}
-    for path, model in (("/segment", SegmentRequest), ("/models/reload", ReloadRequest)):
+    for path, model in (
+        ("/segment", SegmentRequest),
+        ("/segment/everything", EverythingRequest),
+        ("/models/reload", ReloadRequest),
+    ):
         schema = resolved(document, bodies[path]["content"]["application/json"]["schema"]["$ref"])
         assert set(schema["properties"]) == set(model.model_fields)
         assert schema["additionalProperties"] is False
@@ -141,6 +147,24 @@ def test_answers_have_exactly_the_documented_members(client, document):
         for mask in json.loads(text)["results"][0]["masks"]:
             assert set(mask) == always | ({name} - {"none"})
     assert set(schemas["MaskModel"]["properties"]) == always | {"rle", "png", "polygon", "logits"}
+
+
+def test_answers_and_lines_of_everything_mode_have_exactly_the_documented_members(client, document):
+    image_hash = embed(client, noise_file((40, 40), seed=81))
+    schemas = document["components"]["schemas"]
+
+    answer = find_all(client, image_hash)
+    lines = list(stream(client, image_hash))
+
+    EverythingResponse.model_validate_json(json.dumps(answer))
+    assert set(answer) == set(schemas["EverythingResponse"]["properties"])
+    assert set(answer["parameters"]) == set(schemas["EverythingParameters"]["properties"])
+    assert set(answer["masks"][0]) == set(schemas["EverythingMaskModel"]["properties"])
+    assert {line["event"] for line in lines} >= {"start", "progress", "mask", "end"}
+    for line in lines:
+        EverythingLine.model_validate_json(json.dumps(line))
+        reference = schemas["EverythingLine"]["discriminator"]["mapping"][line["event"]]
+        assert set(line) == set(resolved(document, reference)["properties"])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from service.settings import Settings
 SCHEMAS = (
     "EmbedResponse", "SegmentRequest", "PromptModel", "PointModel", "SegmentResponse", "ResultModel", "MaskModel",
     "RleModel", "PolygonModel", "ModelModel", "ModelFileModel", "RankingModel", "ReadyModel", "ProblemModel",
+    "EverythingRequest", "EverythingParameters", "EverythingMaskModel", "EverythingDefaults", "StartLine",
+    "ProgressLine",
 )  # fmt: skip
 _C_NAME = re.compile(r"\bEDGESAM_[A-Z_]+\b")
 
