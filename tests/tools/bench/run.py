@@ -12,6 +12,7 @@ from tools.bench.section import Section
 from tools.bench.sections import (
     click,
     embed,
+    everything_clicks,
     graphs,
     load,
     many,
@@ -37,6 +38,7 @@ SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "embed": embed.measure,
     "load": load.measure,
     "uploads": uploads.measure,
+    "everything_clicks": everything_clicks.measure,
     "peer": peer.measure,
     "replicas": replicas.measure,
     "tiers": tiers.measure,

@@ -54,6 +54,10 @@ TARGETS = (
     Target("p99 ÷ p50 at 70 % of that throughput, open loop", 3.0, False, "", ("load.open_p99_share",)),
     Target("p50 of a click while another client uploads ÷ idle", 2.0, False, "", ("uploads.p50_share",)),
     Target("p99 of a click while another client uploads ÷ idle", 3.0, False, "", ("uploads.p99_share",)),
+    Target(
+        "p50 of a click while one or three others find all objects (the worse) ÷ idle",
+        1.5, False, "", ("everything_clicks.one_share", "everything_clicks.three_share"),
+    ),
     Target("a Redis hit on another replica, added to p50", 8.0, False, "ms", ("replicas.added_ms",)),
     Target("`/embed` of a JPEG of 2 MP: everything but the encoder", 0.12, False, "", ("embed.medium.all_but_encode",)),
     Target("32 prompts in one request ÷ 32 requests", 0.85, False, "", ("many.ratio",)),

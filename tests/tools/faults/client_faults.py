@@ -19,6 +19,7 @@ from tools.faults.scene import COMMENT_AT, Scene, Stream, click, embed_all, ok_o
 from service.manifest import load_manifest
 
 MIB = 1 << 20
+EVERYTHING_REQUESTS = 4  # EDGESAM_EVERYTHING_AT_ONCE
 HEAD = b"POST /segment HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -35,6 +36,7 @@ def measure(scene: Scene, *, quick: bool) -> Outcome:
     misbehaving.hold(f"{many} request heads without an end", many, HEAD)
     misbehaving.disconnect_during_embed(10 if quick else 40)
     misbehaving.disconnect_during_segment(hashes[0], 10 if quick else 60)
+    misbehaving.disconnect_during_everything(hashes[0], EVERYTHING_REQUESTS)
     if not quick:
         misbehaving.hold("31 slow bodies", 31, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
         if load_manifest(scene.model).has_high_res:
@@ -113,6 +115,18 @@ class MisbehavingClients:
         self.outcome.promise(
             decoded < 64 * count / 2, f"{decoded:.0f} of {64 * count} prompts were decoded without a client"
         )
+
+    def disconnect_during_everything(self, image_hash: str, count: int) -> None:
+        """Ask for all objects by the largest grid, and disconnect before the response."""
+        grid = 64 * 64
+        body = json.dumps({"image_hash": image_hash, "points_per_side": 64}).encode()
+        before = self._scrape().value("edgesam_batch_size_count", lane="everything")
+        asks = [request("POST", "/segment/everything", body)] * count
+        fault = f"{count} everything requests whose clients disconnect"
+        self._disconnect(fault, "/segment/everything", asks)
+        calls = self._scrape().value("edgesam_batch_size_count", lane="everything") - before
+        self.outcome.facts[f"{fault}: decoder calls"] = f"{calls:.0f} for {count} grids of {grid} points"
+        self.outcome.promise(calls < grid / 16, f"{calls:.0f} calls were made for grids without a client")
 
     def _disconnect(self, fault: str, route: str, requests: list[bytes]) -> None:
         def strike() -> None:
