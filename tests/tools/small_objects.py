@@ -117,11 +117,9 @@ def region_of(target: Target) -> tuple[int, int, int, int]:
     return max(regions(), key=lambda r: min(x0 - r[0], y0 - r[1], r[2] - x1, r[3] - y1))
 
 
-def embed(client: httpx.Client, pixels: NDArray[np.uint8], **query: str) -> str:
-    """Return the id of an image, sent as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    response = client.post("/embed", content=file.getvalue(), params=query)
+def embed(client: httpx.Client, file: bytes, **query: str) -> str:
+    """Return the id of an image or of a region of it."""
+    response = client.post("/embed", content=file, params=query)
     response.raise_for_status()
     return str(response.json()["image_id"])
 
@@ -142,14 +140,16 @@ def ious(client: httpx.Client, image_id: str, targets: Sequence[Target], way: st
 def measure(client: httpx.Client, image: LargeImage) -> dict[tuple[str, str], list[float]]:
     """Return the IoU of each object by (`whole` or `region`, way of prompting)."""
     measured: dict[tuple[str, str], list[float]] = {}
-    whole = embed(client, image.pixels)
+    file = io.BytesIO()
+    Image.fromarray(image.pixels).save(file, "PNG", compress_level=1)
+    whole = embed(client, file.getvalue())
     for way in WAYS:
         measured["whole", way] = ious(client, whole, image.targets, way)
         measured["region", way] = [0.0] * len(image.targets)
     places = [region_of(target) for target in image.targets]
     for place in sorted(set(places)):
         indices = [index for index, each in enumerate(places) if each == place]
-        image_id = embed(client, image.pixels, region=",".join(map(str, place)))
+        image_id = embed(client, file.getvalue(), region=",".join(map(str, place)))
         for way in WAYS:
             for index, iou in zip(
                 indices, ious(client, image_id, [image.targets[i] for i in indices], way), strict=True
@@ -168,7 +168,10 @@ def main() -> None:
     photos = [photo for photo in records if any(mask.kind == "object" for mask in photo.masks)]
     classes: list[str] = []
     measured: dict[tuple[str, str], list[float]] = {}
-    with ServiceProcess({"EDGESAM_MODEL_DIR": arguments.model}) as service, open_client(service.url) as client:
+    # Comparing masks may take longer than the service keeps a connection open.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    settings = {"EDGESAM_MODEL_DIR": arguments.model}
+    with ServiceProcess(settings) as service, open_client(service.url, limits=limits) as client:
         for image in large_images(photos):
             classes += [size_class(int(np.count_nonzero(target.truth))) for target in image.targets]
             for key, values in measure(client, image).items():

@@ -19,8 +19,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def zoom_in(playground: Playground, times: int = 5) -> None:
+    playground.page.locator("#upper").focus()
     for _ in range(times):
-        playground.page.click("#zoom-in")
+        playground.page.keyboard.press("+")
 
 
 def sharpen(playground: Playground) -> None:
