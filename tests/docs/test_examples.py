@@ -63,8 +63,24 @@ def test_the_example_with_our_client_runs(service_url: str):
 
 
 @pytest.mark.usefixtures("clone")
+def test_the_example_of_everything_mode_finds_masks(service_url: str, capsys):
+    names = run_python("docs/how-to/python-client.md", 1, service_url)
+
+    assert len(json.loads(names["records"])) == len(names["found"].masks)
+    assert "64 of 64 points" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("clone")
+def test_the_example_of_a_region_keeps_the_pixels_of_the_image(service_url: str):
+    names = run_python("docs/how-to/python-client.md", 2, service_url)
+
+    assert names["mask"].pixels.shape == (427, 640)
+    assert names["region"].image_id.endswith("~region=160,80,460,380")
+
+
+@pytest.mark.usefixtures("clone")
 def test_the_example_with_several_models_asks_each_of_them(two_models_url: str, capsys):
-    run_python("docs/how-to/python-client.md", 1, two_models_url)
+    run_python("docs/how-to/python-client.md", 3, two_models_url)
 
     bundled, other = capsys.readouterr().out.splitlines()
     assert bundled.startswith("edgesam-lite Small model trained by this project.")
@@ -73,7 +89,7 @@ def test_the_example_with_several_models_asks_each_of_them(two_models_url: str, 
 
 @pytest.mark.usefixtures("clone")
 def test_the_example_with_a_plain_http_client_runs(service_url: str):
-    names = run_python("docs/how-to/python-client.md", 2, service_url)
+    names = run_python("docs/how-to/python-client.md", 4, service_url)
 
     assert [mask.shape for mask in names["masks"]] == [(427, 640), (427, 640)]
     assert names["both"]["results"][0]["masks"][0]["rle"]["size"] == [427, 640]
@@ -101,9 +117,10 @@ def test_the_command_lines_of_the_client_run(service_url: str, clone: Path):
 
     results = [CliRunner().invoke(app, [*line.split(), "--url", service_url]) for line in lines]
 
-    assert len(lines) == 3
-    assert [result.exit_code for result in results] == [0, 0, 0], [result.output for result in results]
-    assert {path.name for path in clone.iterdir()} - before == {"cut.png", "mask.png", "whole.png"}
+    assert len(lines) == 5
+    assert [result.exit_code for result in results] == [0] * 5, [result.output for result in results]
+    written = {"cut.png", "mask.png", "whole.png", "masks.json", "proposals.json"}
+    assert {path.name for path in clone.iterdir()} - before == written
 
 
 @pytest.mark.parametrize("path", ["README.md", "docs/tutorial.md"])

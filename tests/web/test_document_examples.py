@@ -104,6 +104,19 @@ def test_the_example_for_node_prints_score_and_box(bundled_url, tmp_path):
     assert re.fullmatch(r"0\.9\d+ \[ \d+, \d+, \d+, \d+ \]\n", printed)
 
 
+def test_the_example_of_everything_mode_tells_its_progress(bundled_url, tmp_path):
+    printed = printed_by_node("docs/how-to/javascript-client.md", "everything.mjs", bundled_url, tmp_path)
+
+    assert "64 of 64 points\n" in printed
+    assert re.search(r"^\d+ masks \{", printed, re.MULTILINE)
+
+
+def test_the_example_of_a_region_keeps_the_pixels_of_the_image(bundled_url, tmp_path):
+    printed = printed_by_node("docs/how-to/javascript-client.md", "region.mjs", bundled_url, tmp_path)
+
+    assert re.fullmatch(r"[0-9a-f]{64}~region=160,80,460,380 \[ \d+, \d+, \d+, \d+ \]\n", printed)
+
+
 def test_the_example_of_annotations_for_node_writes_a_dataset(bundled_url, tmp_path):
     printed = printed_by_node("docs/how-to/export-annotations.md", "export.mjs", bundled_url, tmp_path)
 
