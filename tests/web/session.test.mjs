@@ -179,13 +179,16 @@ test("a refined mask without points is sent with its box, also where the backend
   assert.deepEqual(backend.requests[1].prompts, [{ box: [2, 0, 5, 6] }]);
 });
 
-test("an empty painted mask is no mask prompt", () => {
+test("a mask of which everything is erased is cleared", () => {
   const session = sessionWithAnswers([[3, 3, 1]]);
   const { backend } = segmenting(session);
   session.paint(maskOfTransitions([], SIZE));
-  session.refine();
+  assert.equal(session.selected.prompt, null);
   session.addPoint({ x: 2, y: 2, label: 1 });
   assert.deepEqual(backend.requests.map(({ prompts }) => prompts), [[{ points: [{ x: 2, y: 2, label: 1 }] }]]);
+  session.undo();
+  session.undo();
+  assert.equal(session.mask(session.selected).score, 0.75);
 });
 
 test("merged objects are one object with all pixels", () => {

@@ -105,6 +105,9 @@ def test_a_clicked_point_is_selected_switched_and_removed(playground, small):
     playground.press(*second, button="right")
     playground.wait_for_clicks(4)
     labels_again = [point["label"] for point in last_prompt(playground)["points"]]
+    playground.press(*second)
+    assert playground.page.locator("#handle-bar").is_hidden()  # it was selected, and is no longer
+    playground.press(*second)
     playground.page.keyboard.press("Delete")
     playground.says("Point removed")
     playground.wait_for_clicks(5)

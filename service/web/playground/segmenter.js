@@ -117,7 +117,7 @@ export class Segmenter {
   requestOf(prompt, session = this.#session) {
     const { points } = prompt;
     const wanted = prompt.given ?? prompt.refined;
-    const isGiven = wanted !== null && wanted === prompt.base && wanted.area > 0;
+    const isGiven = wanted !== null && wanted === prompt.base;
     const canRefine = wanted && (isGiven || session.knows(wanted)) && !this.#unrefinable.has(prompt);
     const refined = canRefine ? wanted : null;
     // The service returns a mask without points and box nearly as it is. With a box the model decides.
