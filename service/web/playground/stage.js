@@ -78,7 +78,7 @@ export class Stage extends EventTarget {
   show(image, view = null) {
     this.#image?.close();
     this.#image = image;
-    this.#drawn = new WeakMap(); // the drawn masks of many images would fill the memory
+    this.#masks = new MaskSprites(); // the drawn masks of many images would fill the memory
     this.fit();
     if (!image || !view) return;
     this.#isFitted = false;
