@@ -147,7 +147,7 @@ test("a point refines a given mask by its run lengths, and an answer by its id",
   assert.equal(session.mask(session.selected), given);
 });
 
-test("a painted mask keeps the points that agree with it, and Refine lets the model decide within its box", () => {
+test("a painted mask keeps the points that agree with it, and Refine sends the mask alone", () => {
   const session = sessionWithAnswers([[3, 3, 1], [6, 3, 1], [7, 3, 0]]);
   const { backend } = segmenting(session);
   const painted = columns(2, 5);
@@ -157,7 +157,7 @@ test("a painted mask keeps the points that agree with it, and Refine lets the mo
   assert.deepEqual(session.selected.prompt.points, [{ x: 3, y: 3, label: 1 }, { x: 7, y: 3, label: 0 }]);
   assert.equal(backend.requests.length, 0);
   session.refine();
-  assert.deepEqual(backend.requests[0].prompts[0].mask, painted.rle);
+  assert.deepEqual(backend.requests[0].prompts, [{ mask: painted.rle }]);
   assert.equal(session.mask(session.selected), painted); // until the answer comes
   session.undo();
   assert.equal(session.selected.prompt.given, painted);
@@ -165,27 +165,30 @@ test("a painted mask keeps the points that agree with it, and Refine lets the mo
   assert.equal(session.mask(session.selected).score, 0.75);
 });
 
-test("a refined mask without points is sent with its box, also where the backend takes no mask", async () => {
+test("where the backend takes no mask, the box of a refined mask stands for it", async () => {
   const session = new Session();
-  const { backend } = segmenting(session);
+  const { backend, segmenter } = segmenting(session);
   session.addMasks([columns(2, 5)]);
 
   session.refine();
   const [request] = backend.requests;
-  assert.deepEqual(request.prompts, [{ box: [2, 0, 5, 6], mask: columns(2, 5).rle }]);
+  assert.deepEqual(segmenter.requestOf(session.selected.prompt, session, { isForAll: true }).prompts, [{ box: [2, 0, 5, 6] }]);
   request.reject(new Problem({ status: 404, code: "mask-not-found", title: "", detail: "" }));
   await new Promise(setImmediate);
 
   assert.deepEqual(backend.requests[1].prompts, [{ box: [2, 0, 5, 6] }]);
 });
 
-test("an empty painted mask is no mask prompt", () => {
+test("a mask of which everything is erased is cleared", () => {
   const session = sessionWithAnswers([[3, 3, 1]]);
   const { backend } = segmenting(session);
   session.paint(maskOfTransitions([], SIZE));
-  session.refine();
+  assert.equal(session.selected.prompt, null);
   session.addPoint({ x: 2, y: 2, label: 1 });
   assert.deepEqual(backend.requests.map(({ prompts }) => prompts), [[{ points: [{ x: 2, y: 2, label: 1 }] }]]);
+  session.undo();
+  session.undo();
+  assert.equal(session.mask(session.selected).score, 0.75);
 });
 
 test("merged objects are one object with all pixels", () => {

@@ -63,13 +63,15 @@ export class Brush {
   /** @param {{x: number, y: number}} position pixels of the image, also beside it @param {boolean} isErasing */
   start(position, isErasing) {
     this.#fitImage();
+    const { id, isVisible } = this.#session.selected;
+    if (!isVisible) this.#session.setVisible([id], true);
     const image = /** @type {ImageBitmap} */ (this.#stage.image);
     const painted = new BrushStroke(image, this.#size / 2);
     const path = new Path2D();
     path.moveTo(position.x, position.y);
     path.lineTo(position.x + 0.01, position.y); // a line without length would not be drawn
     painted.add(position);
-    this.#stroke = { painted, path, isErasing, objectId: this.#session.selected.id, image };
+    this.#stroke = { painted, path, isErasing, objectId: id, image };
     this.hover(position);
   }
 
@@ -92,8 +94,12 @@ export class Brush {
     const before = mask ? transitionsOf(mask.rle) : [];
     const painted = stroke.painted.transitions();
     const after = maskOfTransitions(stroke.isErasing ? without(before, painted) : joined(before, painted), [height, width]);
-    if (after.rle.counts === (mask?.rle.counts ?? maskOfTransitions([], [height, width]).rle.counts)) return;
+    if (after.area === (mask?.area ?? 0)) return; // a stroke only adds pixels, or only takes them away
     this.#session.paint(after);
+    if (after.area === 0) {
+      announce("Erased. The mask is empty.");
+      return;
+    }
     const share = ((100 * after.area) / (width * height)).toFixed(1);
     announce(`${stroke.isErasing ? "Erased" : "Painted"}. The mask has ${share} % of the image.`);
   }
@@ -131,7 +137,7 @@ export class Brush {
 
   #update() {
     const { prompt } = this.#session.selected;
-    this.#parts.refine.disabled = !prompt?.given || prompt.given.area === 0;
+    this.#parts.refine.disabled = !prompt?.given;
   }
 
   #draw() {

@@ -126,8 +126,7 @@ export class DecodingChoice {
     const { compare, comparison } = this.#parts;
     const [browser, prompt, imageHash] = [this.#browser, this.#prompt, this.#imageHash];
     if (!browser || !prompt) return;
-    const { prompts, options } = this.#segmenter.requestOf(prompt);
-    const shared = prompts.map(({ mask_id: _, mask: __, ...rest }) => rest); // only the service takes these masks
+    const { prompts: shared, options } = this.#segmenter.requestOf(prompt, undefined, { isForAll: true });
     compare.disabled = true;
     comparison.textContent = "…";
     try {

@@ -94,6 +94,12 @@ export class Editing {
     announce(`${nameOf(this.#prompt, handle)}, selected. Arrow keys move it. ${keys}`);
   }
 
+  /** Select a handle, or deselect it. @param {Handle} handle */
+  toggle(handle) {
+    const isSelected = JSON.stringify(this.#selected) === JSON.stringify(handle);
+    this.select(isSelected ? null : handle);
+  }
+
   /** Select the next point or handle, or the previous one. @param {1 | -1} step */
   selectNext(step) {
     const handles = handlesOf(this.#session.selected.prompt);

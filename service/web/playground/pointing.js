@@ -97,7 +97,7 @@ export class Pointing {
       click: (to) => {
         if (!editing.isClickable(handle, to, pointerType)) click(to);
         else if (isFlip && handle.kind === "point") editing.flip(handle);
-        else editing.select(handle.kind === "edge" ? { kind: "box" } : handle);
+        else editing.toggle(handle.kind === "edge" ? { kind: "box" } : handle);
       },
       longPress: (to) => (handle.kind === "point" ? editing.flip(handle) : this.#point(to, true)),
     });

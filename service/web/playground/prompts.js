@@ -55,9 +55,15 @@ export function givenMask(mask, previous = null) {
   return { ...EMPTY, points, given: mask, base: mask, previous };
 }
 
-/** The prompt by which the model refines a given mask. @param {SessionPrompt} prompt @returns {SessionPrompt} */
+/**
+ * The prompt by which the model smooths a given mask: the mask alone. With points or a box, the model would draw a mask
+ * of its own.
+ *
+ * @param {SessionPrompt} prompt
+ * @returns {SessionPrompt}
+ */
 export function refining(prompt) {
-  return { ...prompt, given: null, refined: prompt.base, previous: prompt };
+  return { ...EMPTY, base: prompt.base, refined: prompt.base, previous: prompt };
 }
 
 /** A prompt for storage: without the prompts before it. @param {SessionPrompt} prompt @param {boolean} keepsRefined */

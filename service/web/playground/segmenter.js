@@ -113,15 +113,17 @@ export class Segmenter {
    *
    * @param {SessionPrompt} prompt
    * @param {{knows: (mask: import("../client/edgesam.js").Mask) => boolean}} [session] the session of the prompt
+   * @param {{isForAll?: boolean}} [options] `isForAll` leaves out masks that only the service takes
    */
-  requestOf(prompt, session = this.#session) {
+  requestOf(prompt, session = this.#session, { isForAll = false } = {}) {
     const { points } = prompt;
     const wanted = prompt.given ?? prompt.refined;
-    const isGiven = wanted !== null && wanted === prompt.base && wanted.area > 0;
+    const isGiven = wanted !== null && wanted === prompt.base;
     const canRefine = wanted && (isGiven || session.knows(wanted)) && !this.#unrefinable.has(prompt);
-    const refined = canRefine ? wanted : null;
-    // The service returns a mask without points and box nearly as it is. With a box the model decides.
-    const box = prompt.box ?? (points.length === 0 && wanted ? wanted.box : null);
+    const isTaken = !isForAll || (!isGiven && !wanted?.mask_id);
+    const refined = canRefine && isTaken ? wanted : null;
+    // The service smooths a mask without points and box. Where the mask cannot be sent, its box stands for it.
+    const box = prompt.box ?? (points.length === 0 && wanted && !refined ? wanted.box : null);
     const isWholeObject = points.length === 1 && !box && !refined && this.selectsWholeObject && points[0].label === 1;
     return {
       prompts: [{ ...(points.length && { points }), ...(box && { box }), ...(refined && maskPrompt(refined, isGiven)) }],

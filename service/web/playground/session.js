@@ -93,15 +93,15 @@ export class Session extends EventTarget {
     if (prompt?.box) this.#prompt(edited(prompt, { box: null }));
   }
 
-  /** Replace the selected object's mask by a given one, such as a painted mask. @param {Mask} mask */
+  /** Replace the selected object's mask by a given one, such as a painted mask; an empty one clears it. @param {Mask} mask */
   paint(mask) {
-    this.#prompt(givenMask(mask, this.selected.prompt));
+    this.#prompt(mask.area > 0 ? givenMask(mask, this.selected.prompt) : null);
   }
 
   /** Let the model refine the selected object's given mask. */
   refine() {
     const { prompt } = this.selected;
-    if (prompt?.given && prompt.given.area > 0) this.#prompt(refining(prompt));
+    if (prompt?.given) this.#prompt(refining(prompt));
   }
 
   addObject() {

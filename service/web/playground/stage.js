@@ -13,13 +13,13 @@
  * @property {{path: Path2D, isErasing: boolean} | null} stroke drawn into the selected object's mask
  */
 
-import { DrawnMask } from "./drawn_mask.js";
+import { MaskSprites, isInView } from "./mask_sprites.js";
 import { drawBox, drawBrush, drawCrosshair, drawHandles, drawPrompt } from "./stage_marks.js";
 import { fitted, moved, toImage, zoomed } from "./viewport.js";
 
 const MARGIN = 24;
-const OPACITY = 0.45;
-const PREVIEW_TINT = 84;
+const OPACITY = 0.45; // of masks
+const PREVIEW_OPACITY = 0.33;
 const PREVIEW_COLOUR = "#ffffff";
 const REGION_COLOUR = "#ffd43b";
 const SQUARE_SIDE = 10; // CSS pixels; squares of the pattern behind transparent pixels
@@ -33,8 +33,7 @@ export class Stage extends EventTarget {
   #isFitted = true;
   #isImageStale = true;
   #frame = 0;
-  /** @type {WeakMap<object, DrawnMask>} */
-  #drawn = new WeakMap();
+  #masks = new MaskSprites();
   #layer = document.createElement("canvas"); // the mask under the brush, while it is painted
   #scene = {
     objects: [],
@@ -79,7 +78,7 @@ export class Stage extends EventTarget {
   show(image, view = null) {
     this.#image?.close();
     this.#image = image;
-    this.#drawn = new WeakMap(); // the drawn masks of many images would fill the memory
+    this.#masks = new MaskSprites(); // the drawn masks of many images would fill the memory
     this.fit();
     if (!image || !view) return;
     this.#isFitted = false;
@@ -176,6 +175,7 @@ export class Stage extends EventTarget {
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, this.#size.width, this.#size.height);
     if (!this.#image) return;
+    this.#masks.begin();
     const { objects, selectedId, draft, crosshair, isCutOut, brush } = this.#scene;
     const shown = objects.filter(({ isVisible }) => isVisible);
     if (isCutOut) this.#paintTransparency(context, shown);
@@ -184,6 +184,7 @@ export class Stage extends EventTarget {
     if (draft) drawBox(context, this.#view, draft, "#ffffff");
     if (crosshair) drawCrosshair(context, this.#view, crosshair);
     if (brush?.cursor) drawBrush(context, this.#view, brush.cursor, brush.radius);
+    if (!this.#masks.isComplete) this.draw({});
   }
 
   #paintObjects(context, objects, selected) {
@@ -192,10 +193,10 @@ export class Stage extends EventTarget {
     for (const object of objects) {
       const mask = object === selected && handles?.mask ? handles.mask : object.mask;
       if (object === selected && brush?.stroke) this.#paintStroke(context, mask, object.colour, brush);
-      else if (mask) this.#paintMask(context, mask, object.colour, 255 * this.#scene.opacity);
+      else if (mask) this.#paintMask(context, mask, object.colour, this.#scene.opacity);
     }
     if (!brush?.stroke) this.#layer.width = 0; // frees its memory
-    if (preview) this.#paintMask(context, preview, PREVIEW_COLOUR, PREVIEW_TINT);
+    if (preview) this.#paintMask(context, preview, PREVIEW_COLOUR, PREVIEW_OPACITY);
     if (!selected) return;
     if (selected.granularityBox) drawBox(context, this.#view, selected.granularityBox, selected.colour);
     const prompt = handles?.prompt ?? selected.prompt;
@@ -236,36 +237,23 @@ export class Stage extends EventTarget {
     context.fillStyle = pattern(context);
     context.fillRect(...area);
     context.globalCompositeOperation = "destination-out";
-    for (const { mask } of objects) if (mask) this.#paintTint(context, mask, "#ffffff", 255);
+    for (const { mask } of objects) if (mask) this.#paintTint(context, mask, "#ffffff");
     context.globalCompositeOperation = "source-over";
   }
 
-  #paintMask(context, mask, colour, tint) {
-    const isSeen = this.#paintTint(context, mask, colour, tint);
-    if (!isSeen || !this.#scene.showsOutline) return;
-    const drawn = this.#drawnMask(mask);
-    this.#useImageCoordinates(context, drawn);
-    const width = 1 / (this.#view.scale * drawn.step);
-    context.lineJoin = "round";
-    context.lineWidth = 2.75 * width;
-    context.strokeStyle = "rgb(0 0 0 / 35%)";
-    context.stroke(drawn.outline);
-    context.lineWidth = 1.4 * width;
-    context.strokeStyle = colour;
-    context.stroke(drawn.outline);
+  #paintMask(context, mask, colour, opacity) {
+    const style = { colour, opacity, hasOutline: this.#scene.showsOutline };
+    this.#masks.draw(context, this.#view, this.#size, mask, style);
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   }
 
-  /** Fill a mask. @returns {boolean} whether any of it is in view */
-  #paintTint(context, mask, colour, tint) {
-    if (!this.#isInView(mask)) return false;
-    const drawn = this.#drawnMask(mask);
+  /** Fill a mask, without its outline. */
+  #paintTint(context, mask, colour) {
+    if (!isInView(this.#view, this.#size, mask)) return;
+    const drawn = this.#masks.drawn(mask, this.#view);
     this.#useImageCoordinates(context, drawn);
-    context.globalAlpha = tint / 255;
     context.drawImage(drawn.tinted(colour), 0, 0);
-    context.globalAlpha = 1;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    return true;
   }
 
   /** Fill a mask as it will be after a stroke of the brush. */
@@ -273,7 +261,7 @@ export class Stage extends EventTarget {
     this.#layer.width = this.#upper.width; // also clears it
     this.#layer.height = this.#upper.height;
     const layer = this.#layer.getContext("2d");
-    if (mask) this.#paintTint(layer, mask, colour, 255);
+    if (mask) this.#paintTint(layer, mask, colour);
     this.#useImageCoordinates(layer);
     layer.globalCompositeOperation = stroke.isErasing ? "destination-out" : "source-over";
     layer.lineCap = layer.lineJoin = "round";
@@ -288,19 +276,6 @@ export class Stage extends EventTarget {
     context.drawImage(this.#layer, 0, 0);
     context.globalAlpha = 1;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-  }
-
-  #isInView({ area, box: [x0, y0, x1, y1] }) {
-    const { scale, x, y } = this.#view;
-    const { width, height } = this.#size;
-    return area > 0 && x0 * scale + x < width && y0 * scale + y < height && x1 * scale + x > 0 && y1 * scale + y > 0;
-  }
-
-  #drawnMask(mask) {
-    let drawn = this.#drawn.get(mask);
-    if (!drawn) this.#drawn.set(mask, (drawn = new DrawnMask(mask)));
-    drawn.prepare(this.#view.scale * devicePixelRatio);
-    return drawn;
   }
 }
 
