@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,6 +95,25 @@ class Playground:
         """Open a file and wait until it can be clicked."""
         self.page.set_input_files("#file", path)
         self.wait_ready()
+
+    def open_files(self, paths: Sequence[Path]) -> None:
+        """Open several files, and wait until the first can be clicked and all are in the strip of thumbnails."""
+        before = self.page.locator(".thumbnail").count()
+        self.page.set_input_files("#file", paths)
+        self.wait_shown(paths[0].name)
+        self.page.locator(".thumbnail").nth(before + len(paths) - 1).wait_for(state="attached")
+        self.page.locator("#images:not(.is-opening)").wait_for(state="attached")
+
+    def wait_shown(self, name: str) -> None:
+        """An image is in view, and can be clicked."""
+        self.page.locator("#image-name", has_text=re.compile(f"^{re.escape(name)}$")).wait_for()
+        self.wait_ready()
+
+    @property
+    def image_names(self) -> list[str]:
+        """Names of the open images, in their order."""
+        names: list[str] = self.page.locator(".thumbnail").evaluate_all("(all) => all.map(({ title }) => title)")
+        return names
 
     def wait_ready(self) -> None:
         """The service knows the image."""

@@ -7,7 +7,6 @@ import pytest
 from support.browser import PLAIN_HOST, Playground
 from support.noise_images import noise_file
 from support.redis_server import wait_until
-from web.test_several_images import names, open_files, shown
 
 MIDDLE = (0.5, 0.45)
 # What a browser does that stores nothing, as private windows of some browsers.
@@ -25,18 +24,28 @@ FULL_DISK = """
         return put.call(this, value);
     };
 """
-# The number of records of each store of the page's database.
-STORED = """async () => {
+OPEN_DATABASE = """
+    const done = (request) => new Promise((resolve) => { request.onsuccess = () => resolve(request.result); });
     const [{ name }] = await indexedDB.databases();
-    const database = await new Promise((resolve) => { indexedDB.open(name).onsuccess = ({ target }) => resolve(target.result); });
-    const stores = [...database.objectStoreNames];
-    const counts = stores.map((store) => new Promise((resolve) => {
-        database.transaction(store).objectStore(store).count().onsuccess = ({ target }) => resolve([store, target.result]);
-    }));
-    const found = Object.fromEntries(await Promise.all(counts));
+    const database = await done(indexedDB.open(name));
+"""
+# The number of records of each store of the page's database.
+STORED = f"""async () => {{
+    {OPEN_DATABASE}
+    const found = {{}};
+    for (const store of database.objectStoreNames) {{
+        found[store] = await done(database.transaction(store).objectStore(store).count());
+    }}
     database.close();
     return found;
-}"""
+}}"""
+MAKE_OLD = f"""async () => {{
+    {OPEN_DATABASE}
+    const store = database.transaction("sessions", "readwrite").objectStore("sessions");
+    const [session] = await done(store.getAll());
+    await done(store.put({{ ...session, dump: {{ ...session.dump, version: 0 }} }}));
+    database.close();
+}}"""
 
 
 @pytest.fixture
@@ -78,7 +87,7 @@ def reload(playground):
 
 
 def test_images_objects_order_and_the_image_in_view_survive_a_reload(playground, photos):
-    open_files(playground, photos)
+    playground.open_files(photos)
     playground.click(*MIDDLE)
     playground.page.keyboard.press("n")
     playground.click(0.3, 0.3)
@@ -86,7 +95,7 @@ def test_images_objects_order_and_the_image_in_view_survive_a_reload(playground,
     playground.page.locator(".object-name").first.press("Enter")
     first = json.loads(playground.save("#save-coco"))
     playground.page.keyboard.press("PageDown")
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
     playground.click(*MIDDLE)
     playground.page.click("#zoom-in")
     zoom = playground.page.text_content("#zoom")
@@ -95,61 +104,63 @@ def test_images_objects_order_and_the_image_in_view_survive_a_reload(playground,
 
     with questions(playground) as asked:
         reload(playground)
-    shown(playground, "photo-2.png")
-    again = names(playground), playground.page.text_content("#zoom"), playground.page.is_enabled("#save-mask")
+    playground.wait_shown("photo-2.png")
+    again = playground.image_names, playground.page.text_content("#zoom"), playground.page.is_enabled("#save-mask")
     playground.page.keyboard.press("PageUp")
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     assert asked == []
     assert again == (["photo-1.png", "photo-2.png"], zoom, True)
-    assert json.loads(playground.save("#save-coco"))["annotations"] == first["annotations"]
+    exported = json.loads(playground.save("#save-coco"))["annotations"]
+    assert exported[:2] == first["annotations"]
+    assert [annotation["image_id"] for annotation in exported] == [1, 1, 2]
     assert playground.page.locator(".object-name").first.input_value() == "Cup"
     assert len(playground.sent("POST", "/embed")) == posted  # the service still has both images
 
 
 def test_work_goes_on_after_a_reload(playground, photos):
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     kept(playground)
     reload(playground)
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     playground.click(0.6, 0.5)
-    open_files(playground, photos[1:])
+    playground.open_files(photos[1:])
     kept(playground)
     reload(playground)
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
 
     points = playground.segment_bodies()[-1]["prompts"][0]["points"]
     assert len(points) == 2
-    assert names(playground) == ["photo-1.png", "photo-2.png"]
+    assert playground.image_names == ["photo-1.png", "photo-2.png"]
     assert playground.page.locator(".badge").all_inner_texts() == ["1", ""]
 
 
 def test_a_closed_image_does_not_come_back(playground, photos):
-    open_files(playground, photos)
+    playground.open_files(photos)
     kept(playground)
 
     playground.page.get_by_role("button", name="Close photo-1.png").click()
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
     wait_until(
         lambda: playground.page.evaluate(STORED)["images"] == 1, timeout_s=30, what="the closed image stayed stored"
     )
     reload(playground)
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
 
     assert playground.page.locator(".thumbnail").count() == 1
 
 
 def test_start_over_asks_and_removes_everything(playground, photos):
-    open_files(playground, photos)
+    playground.open_files(photos)
     playground.click(*MIDDLE)
     kept(playground)
     before = playground.page.evaluate(STORED)
 
     playground.page.click("#start-over")
     playground.page.get_by_role("button", name="Cancel").click()
-    still = names(playground)
+    still = playground.image_names
     playground.page.click("#start-over")
     playground.page.click("#question-yes")
     playground.page.locator("#toast.is-shown", has_text="removed").wait_for()
@@ -163,7 +174,7 @@ def test_start_over_asks_and_removes_everything(playground, photos):
 
 
 def test_two_tabs_keep_their_own_work(playground, photos):
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     kept(playground)
 
@@ -171,29 +182,29 @@ def test_two_tabs_keep_their_own_work(playground, photos):
     other.visit()
     other.page.locator("#kept-note[data-state=kept]").wait_for(state="attached")
     is_empty = other.page.locator(".welcome").is_visible()
-    open_files(other, photos[1:])
+    other.open_files(photos[1:])
     kept(other)
     reload(playground)
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
     reload(other)
-    shown(other, "photo-2.png")
+    other.wait_shown("photo-2.png")
 
     assert is_empty
     assert playground.page.is_enabled("#save-mask")
-    assert [len(names(tab)) for tab in (playground, other)] == [1, 1]
+    assert [len(tab.image_names) for tab in (playground, other)] == [1, 1]
     assert other.errors == []
 
 
 def test_a_new_tab_takes_up_the_work_of_a_closed_one(playground, photos):
     context = playground.page.context
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     kept(playground)
     playground.page.close()
 
     later = Playground(context, playground.url)
     later.visit()
-    shown(later, "photo-1.png")
+    later.wait_shown("photo-1.png")
 
     assert later.page.is_enabled("#save-mask")
 
@@ -220,15 +231,15 @@ def test_where_nothing_is_stored_the_page_works_and_asks_before_it_is_left(visit
         playground = visit()
         playground.page.context.add_init_script(WITHOUT_STORAGE)
         playground.visit()
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     note = playground.page.inner_text("#kept-note")
     with questions(playground) as asked_before:
         reload(playground)
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     with questions(playground) as asked:
         reload(playground)
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     playground.save("#save-coco")
     with questions(playground) as asked_after_export:
@@ -243,19 +254,19 @@ def test_where_nothing_is_stored_the_page_works_and_asks_before_it_is_left(visit
 def test_a_full_storage_is_told_and_what_fits_is_kept(playground, photos, tmp_path, next_seed):
     playground.page.context.add_init_script(FULL_DISK)
     playground.visit()
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     kept(playground)
     large = tmp_path / "large.png"
     large.write_bytes(noise_file((1500, 1500), next_seed))
 
-    open_files(playground, [large])
+    playground.open_files([large])
     playground.page.locator("#notice", has_text="no space left").wait_for()
     playground.page.locator("#kept-note[data-state=full]").wait_for(state="attached")
     playground.click(*MIDDLE)
     with questions(playground) as asked:
         reload(playground)
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     assert asked == ["beforeunload"]  # the work on the large image
     assert playground.page.locator(".thumbnail").count() == 1
@@ -263,22 +274,13 @@ def test_a_full_storage_is_told_and_what_fits_is_kept(playground, photos, tmp_pa
 
 
 def test_work_of_another_version_of_the_page_leaves_the_images(playground, photos):
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     playground.click(*MIDDLE)
     kept(playground)
-    playground.page.evaluate(
-        """async () => {
-            const [{ name }] = await indexedDB.databases();
-            const database = await new Promise((resolve) => { indexedDB.open(name).onsuccess = ({ target }) => resolve(target.result); });
-            const store = database.transaction("sessions", "readwrite").objectStore("sessions");
-            const [session] = await new Promise((resolve) => { store.getAll().onsuccess = ({ target }) => resolve(target.result); });
-            await new Promise((resolve) => { store.put({ ...session, dump: { ...session.dump, version: 0 } }).onsuccess = resolve; });
-            database.close();
-        }"""
-    )
+    playground.page.evaluate(MAKE_OLD)
 
     reload(playground)
     playground.page.locator("#notice", has_text="earlier work").wait_for()
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     assert playground.page.is_disabled("#save-mask")

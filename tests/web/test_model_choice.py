@@ -112,6 +112,32 @@ def test_another_model_embeds_the_image_and_answers_all_prompts_anew(two, two_mo
     assert two.page.locator("#untrained").is_visible()
 
 
+def test_images_that_are_not_in_view_keep_the_masks_of_their_model_until_they_are_shown(
+    two, two_models_url, tmp_path, next_seed
+):
+    _, second = (model["name"] for model in models_of(two_models_url))
+    paths = [tmp_path / f"{number}.png" for number in (1, 2)]
+    for i, path in enumerate(paths):
+        path.write_bytes(noise_file((120, 160), next_seed + i))
+    two.open_files(paths)
+    two.click(*MIDDLE)
+    two.page.keyboard.press("PageDown")
+    two.wait_shown("2.png")
+    two.click(*MIDDLE)
+
+    choose(two, second)
+    two.wait_for_clicks(3)  # the prompt of the image in view
+    badges = two.page.locator(".badge").all_inner_texts()
+    two.page.keyboard.press("PageUp")
+    two.wait_shown("1.png")
+    two.wait_for_clicks(4)
+
+    asked = [body for body in two.segment_bodies() if "points" in body["prompts"][0]]
+    assert badges[0] == "1"  # its mask can be exported
+    assert [body["model"] for body in asked[-2:]] == [second, second]
+    assert asked[-1]["image_hash"] == asked[0]["image_hash"]
+
+
 def test_the_choice_is_made_by_keyboard_and_kept_for_the_next_visit(two, two_models_url, small):
     first, second = (model["name"] for model in models_of(two_models_url))
     two.page.locator(f"#welcome-model input[value='{first}']").focus()

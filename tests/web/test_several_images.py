@@ -38,27 +38,6 @@ def photos(tmp_path, next_seed):
     return paths
 
 
-def names(playground):
-    """The names of the images in the strip, in order."""
-    titles = playground.page.locator(".thumbnail").evaluate_all("(buttons) => buttons.map(({ title }) => title)")
-    return list(titles)
-
-
-def shown(playground, name):
-    """Wait until an image is in view and can be clicked on."""
-    playground.page.locator("#image-name", has_text=re.compile(f"^{re.escape(name)}$")).wait_for()
-    playground.wait_ready()
-
-
-def open_files(playground, paths):
-    """Open files, and wait until the first is ready and all are in the strip."""
-    before = playground.page.locator(".thumbnail").count()
-    playground.page.set_input_files("#file", paths)
-    shown(playground, paths[0].name)
-    playground.page.locator(".thumbnail").nth(before + len(paths) - 1).wait_for(state="attached")
-    playground.page.locator("#images:not(.is-opening)").wait_for(state="attached")
-
-
 def drop(playground, paths):
     """Drop files and folders of this machine on the page, as a file manager does."""
     session = playground.page.context.new_cdp_session(playground.page)
@@ -69,26 +48,26 @@ def drop(playground, paths):
 
 
 def test_opening_further_images_adds_them_and_each_keeps_its_objects_and_undo(playground, photos):
-    open_files(playground, photos[:1])
+    playground.open_files(photos[:1])
     strip = playground.page.locator("#images")
     alone = strip.is_visible()
     playground.click(*MIDDLE)
-    open_files(playground, photos[1:])
+    playground.open_files(photos[1:])
     playground.page.click("#add-object")
     playground.click(*MIDDLE)
     badges = playground.page.locator(".badge").all_inner_texts()
 
     playground.page.keyboard.press("PageUp")
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
     first = playground.page.locator(".object-name").count()
     playground.page.click("#undo")
     undone = playground.page.is_disabled("#undo"), playground.page.is_disabled("#save-mask")
     playground.page.keyboard.press("PageDown")
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
 
     assert not alone
     assert strip.is_visible()
-    assert names(playground) == ["photo-1.png", "photo-2.png", "photo-3.png"]
+    assert playground.image_names == ["photo-1.png", "photo-2.png", "photo-3.png"]
     assert badges == ["1", "1", ""]
     assert first == 1
     assert undone == (True, True)
@@ -98,18 +77,18 @@ def test_opening_further_images_adds_them_and_each_keeps_its_objects_and_undo(pl
 
 
 def test_buttons_and_keys_go_to_the_next_and_the_previous_image(playground, photos):
-    open_files(playground, photos)
+    playground.open_files(photos)
     position = playground.page.locator("#image-position")
     ends = [(playground.page.is_disabled("#previous-image"), position.inner_text())]
 
     playground.page.click("#next-image")
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
     playground.page.keyboard.press("PageDown")
-    shown(playground, "photo-3.png")
+    playground.wait_shown("photo-3.png")
     playground.page.keyboard.press("PageDown")  # there is none
     ends.append((playground.page.is_disabled("#next-image"), position.inner_text()))
     playground.page.locator(".thumbnail").first.click()
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     assert ends == [(True, "1 of 3"), (True, "3 of 3")]
     current = playground.page.locator(".thumbnail[aria-current=true]")
@@ -117,7 +96,7 @@ def test_buttons_and_keys_go_to_the_next_and_the_previous_image(playground, phot
 
 
 def test_the_next_image_is_embedded_ahead_and_no_other(playground, photos):
-    open_files(playground, photos)
+    playground.open_files(photos)
     wait_until(lambda: len(playground.sent("POST", "/embed")) == 2, timeout_s=30, what="the next was not embedded")
     playground.click(*MIDDLE)
     before = len(playground.sent("POST", "/embed"))
@@ -133,13 +112,13 @@ def test_the_next_image_is_embedded_ahead_and_no_other(playground, photos):
 
 
 def test_clicks_on_an_image_that_was_left_at_once_are_answered_when_it_comes_back(playground, photos):
-    open_files(playground, photos[:2])
+    playground.open_files(photos[:2])
     playground.press(*MIDDLE)
     playground.page.keyboard.press("PageDown")
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
 
     playground.page.keyboard.press("PageUp")
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     playground.page.locator("#save-mask:enabled").wait_for()
 
@@ -153,10 +132,10 @@ def test_a_dropped_folder_gives_its_images_by_name_and_nothing_else(playground, 
     playground.open_sample()
 
     drop(playground, [folder])
-    shown(playground, "beach.png")
+    playground.wait_shown("beach.png")
     playground.page.locator(".thumbnail").nth(3).wait_for()
 
-    assert names(playground) == ["dahlia.jpg", "beach.png", "photo 9.png", "photo 10.png"]
+    assert playground.image_names == ["dahlia.jpg", "beach.png", "photo 9.png", "photo 10.png"]
 
 
 def test_several_dropped_files_are_added_and_an_unreadable_one_is_told(playground, photos, tmp_path):
@@ -164,11 +143,11 @@ def test_several_dropped_files_are_added_and_an_unreadable_one_is_told(playgroun
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
 
     drop(playground, [photos[0], broken, photos[1]])
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
     playground.page.locator(".thumbnail").nth(1).wait_for()
     playground.page.locator("#notice", has_text="cannot show that file").wait_for()
 
-    assert names(playground) == ["photo-1.png", "photo-2.png"]
+    assert playground.image_names == ["photo-1.png", "photo-2.png"]
 
 
 def test_a_chosen_folder_is_opened(playground, tmp_path, next_seed):
@@ -179,10 +158,10 @@ def test_a_chosen_folder_is_opened(playground, tmp_path, next_seed):
     (folder / "labels.csv").write_text("1,2\n")
 
     playground.page.set_input_files("#folder", folder)
-    shown(playground, "1.png")
+    playground.wait_shown("1.png")
     playground.page.locator(".thumbnail").nth(1).wait_for()
 
-    assert names(playground) == ["1.png", "2.png"]
+    assert playground.image_names == ["1.png", "2.png"]
 
 
 def test_a_folder_without_images_is_answered_with_what_to_do(playground, tmp_path):
@@ -200,49 +179,49 @@ def test_images_of_the_same_name_are_told_apart_and_the_same_file_is_opened_once
     for i, path in enumerate(paths):
         path.parent.mkdir()
         path.write_bytes(noise_file((64 + i, 96), next_seed + i))
-    open_files(playground, paths[:1])
+    playground.open_files(paths[:1])
 
     playground.page.set_input_files("#file", paths[1])
-    shown(playground, "image-2.png")
+    playground.wait_shown("image-2.png")
     playground.page.set_input_files("#file", paths[0])
-    shown(playground, "image.png")
+    playground.wait_shown("image.png")
 
-    assert names(playground) == ["image.png", "image-2.png"]
+    assert playground.image_names == ["image.png", "image-2.png"]
 
 
 def test_closing_asks_only_where_work_is_lost(playground, photos):
-    open_files(playground, photos)
+    playground.open_files(photos)
     playground.click(*MIDDLE)
     question = playground.page.locator("#question[open]")
 
     playground.page.get_by_role("button", name="Close photo-1.png").click()
     asked = question.inner_text()
     playground.page.keyboard.press("Escape")
-    kept = names(playground)
+    kept = playground.image_names
     playground.page.get_by_role("button", name="Close photo-1.png").click()
     playground.page.click("#question-yes")
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
     playground.page.get_by_role("button", name="Close photo-2.png").click()
-    shown(playground, "photo-3.png")
+    playground.wait_shown("photo-3.png")
 
     assert "Its object will be lost." in asked
     assert kept == ["photo-1.png", "photo-2.png", "photo-3.png"]
-    assert names(playground) == ["photo-3.png"]
+    assert playground.image_names == ["photo-3.png"]
     assert not playground.page.locator("#images").is_visible()
     assert playground.page.is_disabled("#save-mask")
 
 
 def test_zoom_and_position_are_those_of_each_image(playground, photos):
-    open_files(playground, photos[:2])
+    playground.open_files(photos[:2])
     fitted = playground.page.text_content("#zoom")
     playground.page.click("#zoom-in")
     zoomed = playground.page.text_content("#zoom")
 
     playground.page.keyboard.press("PageDown")
-    shown(playground, "photo-2.png")
+    playground.wait_shown("photo-2.png")
     other = playground.page.text_content("#zoom")
     playground.page.keyboard.press("PageUp")
-    shown(playground, "photo-1.png")
+    playground.wait_shown("photo-1.png")
 
     assert (other, playground.page.text_content("#zoom")) == (fitted, zoomed)
     assert zoomed != fitted
@@ -255,10 +234,10 @@ def test_only_few_images_are_decoded_at_a_time(playground, tmp_path, next_seed):
     for i, path in enumerate(paths):
         Image.fromarray(noise_image((900, 1200), next_seed + i)).save(path, quality=70)
 
-    open_files(playground, paths)
+    playground.open_files(paths)
     for path in paths[1:]:
         playground.page.keyboard.press("PageDown")
-        shown(playground, path.name)
+        playground.wait_shown(path.name)
     counts = playground.page.evaluate("bitmaps")
 
     assert counts["open"] == 1  # the one in view
@@ -267,10 +246,10 @@ def test_only_few_images_are_decoded_at_a_time(playground, tmp_path, next_seed):
 
 def test_all_samples_open_with_one_press(playground):
     playground.page.get_by_role("button", name="All five").click()
-    shown(playground, SAMPLES[0].name)
+    playground.wait_shown(SAMPLES[0].name)
     playground.page.locator(".thumbnail").nth(4).wait_for()
 
-    assert names(playground) == [path.name for path in SAMPLES]
+    assert playground.image_names == [path.name for path in SAMPLES]
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280, 2560])
@@ -288,7 +267,7 @@ def test_the_first_screen_and_the_strip_fit_all_widths(visit, width):
         )
 
     welcome = cut_off()
-    open_files(playground, SAMPLES)
+    playground.open_files(SAMPLES)
     strip = playground.page.locator("#images").bounding_box()
 
     assert welcome == []
@@ -304,7 +283,7 @@ def test_the_first_screen_and_the_strip_fit_all_widths(visit, width):
 def test_the_strip_and_the_questions_follow_the_rules(visit, axe, options):
     playground = visit(**options)
     found = rules_broken(playground, axe)
-    open_files(playground, SAMPLES[:3])
+    playground.open_files(SAMPLES[:3])
     playground.click(*MIDDLE)
 
     found += rules_broken(playground, axe)
