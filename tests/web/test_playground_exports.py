@@ -357,3 +357,18 @@ def test_a_mask_with_curves_stays_where_the_mask_is(clicked):
     found = np.reshape(drawn, SIZE) > 127
     assert np.count_nonzero(found & mask) > 0.9 * np.count_nonzero(found | mask)
     assert re.fullmatch(r"[MLQZ0-9. ]+", path)
+
+
+def test_a_painted_mask_is_cut_out_as_it_was_painted_without_a_request(clicked):
+    clicked.page.click("#brush")
+    clicked.drag((0.3, 0.3), (0.4, 0.3))
+    asked_before = len(clicked.segment_bodies())
+    mask = np.asarray(image(clicked.save("#save-mask")).convert("L")) > 127
+
+    alpha = np.asarray(image(clicked.save("#save-cut-out")))[..., 3]
+
+    rows, columns = np.nonzero(mask)
+    top, left = max(0, rows.min() - 1), max(0, columns.min() - 1)
+    height, width = alpha.shape
+    assert np.array_equal(alpha >= 128, mask[top : top + height, left : left + width])
+    assert len(clicked.segment_bodies()) == asked_before

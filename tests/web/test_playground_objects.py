@@ -156,3 +156,53 @@ def test_candidates_are_drawn_in_the_colour_of_their_object(two_objects):
     assert seen == colours(two_objects)[1]
     names = page.locator(".candidate span").all_text_contents()
     assert len(set(names)) == len(names) == 4
+
+
+def marked(playground):
+    return playground.page.eval_on_selector_all(".object-mark", "(all) => all.map(({ checked }) => checked)")
+
+
+@pytest.fixture
+def four_objects(two_objects):
+    for x in (0.5, 0.65):
+        two_objects.page.keyboard.press("n")
+        two_objects.click(x, 0.3)
+    return two_objects
+
+
+def test_marked_objects_are_merged_in_one_step_that_can_be_undone(four_objects):
+    page = four_objects.page
+    before = [each["area"] for each in json.loads(four_objects.save("#save-coco"))["annotations"]]
+
+    page.locator(".object-select").nth(1).click(modifiers=["Control"])
+    page.locator(".object-select").nth(3).click(modifiers=["Shift"])
+    assert marked(four_objects) == [False, True, True, True]
+    page.locator(".object-mark").nth(2).uncheck()
+    page.click("#merge-marked")
+
+    names = page.eval_on_selector_all(".object-name", "(all) => all.map(({ value }) => value)")
+    assert names == ["Object 1", "Object 2", "Object 3"]
+    areas = [each["area"] for each in json.loads(four_objects.save("#save-coco"))["annotations"]]
+    assert max(before[1], before[3]) <= areas[1] <= before[1] + before[3]
+    assert not page.locator("#marked-actions").is_visible()
+    page.focus("#upper")
+    page.keyboard.press("Control+z")
+    assert [each["area"] for each in json.loads(four_objects.save("#save-coco"))["annotations"]] == before
+
+
+def test_marked_objects_get_a_class_and_are_deleted_together(four_objects):
+    page = four_objects.page
+    page.click("#select-several")
+    assert page.is_disabled("#merge-marked")
+    assert page.is_disabled("#delete-marked")
+
+    page.check("#mark-all")
+    page.locator(".object-mark").first.uncheck()
+    page.fill("#class-of-marked", "cup")
+    page.press("#class-of-marked", "Enter")
+
+    assert categories(four_objects) == ["object", "cup"]
+    assert marked(four_objects) == [False, True, True, True]
+    page.click("#delete-marked")
+    assert page.locator("#objects li").count() == 1
+    assert not page.locator("#select-several").is_visible()

@@ -95,7 +95,7 @@ export class ExportMenu {
 
   /** The images that have objects to export. @returns {WorkImage[]} */
   #filledImages() {
-    return this.#workspace.images().filter(({ session }) => exportedObjects(session).length > 0);
+    return this.#workspace.images().filter(({ session }) => session.objects.some((object) => session.mask(object)?.area > 0));
   }
 
   /** @returns {Work[]} */

@@ -2,6 +2,7 @@
 
 import { Candidates } from "./candidates.js";
 import { shownColour } from "./classes.js";
+import { MarkedObjects } from "./marked_objects.js";
 
 const element = (row, selector) => /** @type {HTMLElement} */ (row.querySelector(selector));
 const field = (row, selector) => /** @type {HTMLInputElement} */ (row.querySelector(selector));
@@ -13,6 +14,7 @@ export class Panel {
   #eye;
   #rowTemplate;
   #candidates;
+  #marked;
   /** @type {Map<number, HTMLElement>} */
   #rows = new Map();
 
@@ -28,6 +30,8 @@ export class Panel {
     this.#eye = eye;
     this.#rowTemplate = rowTemplate;
     this.#candidates = new Candidates(session, candidates);
+    this.#marked = new MarkedObjects(session, list);
+    this.#marked.onChange = () => this.update();
     eye.addEventListener("click", () => this.#toggleAll());
     session.addEventListener("change", () => this.update());
     this.update();
@@ -43,11 +47,13 @@ export class Panel {
     objects.forEach((object, i) => {
       const row = this.#rows.get(object.id) ?? this.#newRow(object.id);
       this.#updateRow(row, object, object === selected);
+      this.#marked.updateRow(row, object);
       if (this.#list.children[i] !== row) this.#list.insertBefore(row, this.#list.children[i] ?? null);
     });
     this.#count.textContent = objects.length > 1 ? String(objects.length) : "";
     this.#eye.hidden = objects.length < 2;
     showEye(this.#eye, this.#areAllVisible, "all objects");
+    this.#marked.update();
     this.#candidates.update();
   }
 
@@ -71,6 +77,7 @@ export class Panel {
 
   #newRow(id) {
     const row = /** @type {HTMLElement} */ (this.#rowTemplate.content.firstElementChild.cloneNode(true));
+    this.#marked.connect(row, id);
     row.addEventListener("click", ({ target }) => {
       const isOther = /** @type {Element} */ (target).closest(".object-remove, .object-eye");
       if (!isOther && this.#session.selected.id !== id) this.#session.select(id);

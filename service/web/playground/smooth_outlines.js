@@ -119,7 +119,7 @@ function curveEnds(points, point, tolerance) {
   const { x, y, before, after } = points;
   const [from, to] = [before[point], after[point]];
   const towards = (other, share) => /** @type {[number, number]} */ ([x[point] + share * (x[other] - x[point]), y[point] + share * (y[other] - y[point])]);
-  // Half-way on both sides, the middle of the curve is a quarter of the two halves together away from the corner.
+  // A curve from the middle of one side to that of the other is so far from its corner.
   const distance = Math.hypot(x[from] + x[to] - 2 * x[point], y[from] + y[to] - 2 * y[point]) / 8;
   let share = 0.5 * Math.min(1, tolerance / Math.max(distance, 1e-9));
   for (let i = 0; i < HALVINGS; i++, share /= 2) {
