@@ -161,3 +161,18 @@ def test_fingers_get_targets_of_44_pixels(visit, small, size):
     )
 
     assert smaller == []
+
+
+def test_a_notice_of_the_first_screen_is_shown_in_full(visit, tmp_path):
+    playground = visit(viewport={"width": 390, "height": 844})
+    path = tmp_path / "notes.txt"
+    path.write_text("no image")
+
+    playground.page.set_input_files("#file", path)
+    action = playground.page.locator("#notice [data-part=action]")
+    action.wait_for()
+
+    notice, panel = (playground.page.locator(name).bounding_box() for name in ("#notice", ".panel"))
+    assert notice["y"] >= panel["y"]
+    assert notice["y"] + notice["height"] <= panel["y"] + panel["height"]
+    action.click(trial=True)

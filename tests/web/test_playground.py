@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
-from support.browser import PLAIN_HOST, rules_broken
+from support.browser import PLAIN_HOST
 from support.noise_images import noise_image
 from support.redis_server import wait_until
 from support.sample_images import sample_image
@@ -394,7 +394,7 @@ def test_the_strip_shows_stages_and_percentiles(playground, small):
         playground.click(x, 0.45)
 
     strip = playground.page.locator("#latency")
-    assert "decode" in strip.locator("[data-part=bar]").get_attribute("aria-label")
+    assert "model" in strip.locator("[data-part=bar]").get_attribute("aria-label")
     assert int(strip.locator("[data-part=p50]").text_content()) <= int(strip.locator("[data-part=p95]").text_content())
 
 
@@ -511,36 +511,6 @@ def test_help_says_what_the_model_is_and_under_which_licence(playground, bundled
     assert about.is_visible()
     for part in ("name", "architecture", "encoder", "licence"):
         assert about.locator(f"[data-part={part}]").inner_text() == model[part]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_labels_and_contrast_follow_the_rules(visit, axe, scheme, small):
-    playground = visit(color_scheme=scheme)
-    found = rules_broken(playground, axe)
-    playground.open_file(small)
-    playground.click(*MIDDLE)
-    playground.page.click("#add-object")
-    found += rules_broken(playground, axe)
-    playground.page.click("#help")
-    found += rules_broken(playground, axe)
-    playground.page.keyboard.press("Escape")
-    playground.page.click("#enter-key")
-    found += rules_broken(playground, axe)
-
-    assert found == []
-
-
-def test_labels_and_contrast_follow_the_rules_on_a_phone(visit, axe, small):
-    phone = visit(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True, device_scale_factor=2)
-    found = rules_broken(phone, axe)
-    phone.open_file(small)
-    phone.page.touchscreen.tap(*phone.at(*MIDDLE))
-    phone.wait_for_clicks(1)
-    found += rules_broken(phone, axe)
-    phone.page.click("#help")
-    found += rules_broken(phone, axe)
-
-    assert found == []
 
 
 def test_the_theme_is_kept_for_the_next_visit(playground):

@@ -3,6 +3,18 @@
 // Stages as the service names them, in their order. "other" and "network" are computed and come last.
 const STAGES = ["cache_get", "wait", "queue", "prepare", "decode", "postprocess", "serialize"];
 const MIN_LABELLED_MS = 0.5;
+/** What the stages are called in the page. */
+const NAMES = {
+  cache_get: "look-up",
+  wait: "waiting for the image",
+  queue: "waiting",
+  prepare: "preparing",
+  decode: "model",
+  postprocess: "mask",
+  serialize: "packing",
+  other: "other",
+  network: "network",
+};
 
 /** @typedef {"service" | "browser"} Place where the decoder ran */
 
@@ -24,7 +36,7 @@ export class LatencyStrip {
     bar.replaceChildren(...parts.map(([stage, ms]) => this.#segment(stage, ms)));
     const described = parts.filter(([, ms]) => ms >= MIN_LABELLED_MS);
     this.#part("legend").replaceChildren(...described.map(([stage, ms]) => this.#label(stage, ms)));
-    bar.setAttribute("aria-label", parts.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(", "));
+    bar.setAttribute("aria-label", parts.map(([stage, ms]) => `${NAMES[stage]} ${ms.toFixed(1)} ms`).join(", "));
     this.#part("last").textContent = `${Math.round(roundTripMs)} ms`;
     this.#part("p50").textContent = `${Math.round(percentile(this.#roundTrips[place], 0.5))}`;
     this.#part("p95").textContent = `${Math.round(percentile(this.#roundTrips[place], 0.95))}`;
@@ -48,7 +60,7 @@ export class LatencyStrip {
     text.hidden = others.length === 0;
     if (text.hidden) return;
     const [last, p50, p95] = [others[others.length - 1], percentile(others, 0.5), percentile(others, 0.95)].map(Math.round);
-    text.textContent = `${otherPlace} ${last} ms (p50 ${p50}, p95 ${p95})`;
+    text.textContent = `${otherPlace} ${last} ms (half under ${p50}, 95 % under ${p95})`;
   }
 
   #segment(stage, ms) {
@@ -62,7 +74,7 @@ export class LatencyStrip {
     const label = document.createElement("span");
     const dot = document.createElement("i");
     dot.className = `stage-${stage}`;
-    label.append(dot, `${stage.replace("_", " ")} ${ms.toFixed(ms < 9.95 ? 1 : 0)}`);
+    label.append(dot, `${NAMES[stage]} ${ms.toFixed(ms < 9.95 ? 1 : 0)}`);
     return label;
   }
 
