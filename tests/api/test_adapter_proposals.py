@@ -1,5 +1,6 @@
-"""Proposals of the Label Studio and X-AnyLabeling adapters: all objects of an image without prompts."""
+"""Proposals of the CVAT, Label Studio and X-AnyLabeling adapters: all objects of an image without prompts."""
 
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -13,7 +14,7 @@ from support.renamed_model import with_changes
 from support.service_client import assert_problem, embed, open_client
 from support.service_process import ServiceProcess
 from support.studio_requests import HEIGHT, WIDTH, body, keypoint, predict
-from support.tool_images import as_data_uri
+from support.tool_images import as_base64, as_data_uri
 
 from service.errors import InvalidRequest, RateLimited
 from service.mask_rules import EverythingDefaults
@@ -42,7 +43,7 @@ def proposing(model) -> Iterator[httpx.Client]:
     """A service whose adapters propose a few objects."""
     settings = {
         "EDGESAM_MODEL_DIR": str(model),
-        "EDGESAM_ADAPTERS": "label-studio,x-anylabeling",
+        "EDGESAM_ADAPTERS": "cvat,label-studio,x-anylabeling",
         "EDGESAM_ADAPTER_PROPOSALS": str(MOST),
     }
     with ServiceProcess(settings) as service, open_client(service.url) as client:
@@ -154,11 +155,39 @@ def test_the_button_of_the_application_gives_all_objects_as_polygons(proposing, 
     assert all(groups.count(group) > 1 for group in groups)
 
 
+def test_a_detector_of_cvat_gives_all_objects_as_polygons(proposing, data, expected):
+    functions = proposing.get("/api/functions").json()
+    function = functions["all-objects-random"]
+    headers = {"x-nuclio-function-name": "all-objects-random"}
+
+    shapes = proposing.post("/api/function_invocations", json={"image": as_base64(data)}, headers=headers).json()
+
+    assert functions.keys() == {"edgesam", "all-objects-random"}
+    assert proposing.get("/api/functions/all-objects-random").json() == function
+    assert function["metadata"]["annotations"]["type"] == "detector"
+    (label,) = json.loads(function["metadata"]["annotations"]["spec"])
+    scores = list(dict.fromkeys(float(shape["confidence"]) for shape in shapes))
+    assert scores == list(dict.fromkeys(record["predicted_iou"] for record in expected))
+    for shape in shapes:
+        assert (shape["label"], shape["type"]) == (label["name"], "polygon")
+        assert len(shape["points"]) >= 6
+        assert all(0 <= x <= WIDTH for x in shape["points"][::2])
+        assert all(0 <= y <= HEIGHT for y in shape["points"][1::2])
+
+
+def test_a_detector_needs_an_image_and_a_known_model(proposing):
+    for body_of, name in (({}, "all-objects-random"), ({"image": "aGk="}, "all-objects-none")):
+        headers = {"x-nuclio-function-name": name}
+        response = proposing.post("/api/function_invocations", json=body_of, headers=headers)
+        assert_problem(response, InvalidRequest)
+
+
 def test_without_the_setting_nothing_is_proposed(tools):
     described = tools.get("/v1/models").json()["data"]
     asked = {"model": "random:all-objects", "image": as_data_uri(noise_file((HEIGHT, WIDTH), seed=433)), "params": {}}
 
     assert not any(":" in name for name in described)
+    assert not any(name.startswith("all-objects") for name in tools.get("/api/functions").json())
     assert tools.post("/v1/predict", json=asked).json()["error"]["code"] == "invalid-request"
 
 
