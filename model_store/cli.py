@@ -17,6 +17,7 @@ from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, catalog, fin
 from model_store.command_errors import EXPECTED, line_and_exit_code
 from model_store.errors import UsageError
 from model_store.evaluation.command import evaluate
+from model_store.evaluation.everything.command import calibrate_everything
 from model_store.evaluation.ranking.command import calibrate
 from model_store.export.command import export
 from model_store.export.skeletons.command import skeletons
@@ -149,5 +150,5 @@ def info(
     terminal.print_manifest(directory, manifest)
 
 
-for command in (train, features, distill, granularity, evaluate, calibrate, skeletons):
+for command in (train, features, distill, granularity, evaluate, calibrate, calibrate_everything, skeletons):
     app.command()(command)
