@@ -12,6 +12,7 @@ from tools.bench.section import Section
 from tools.bench.sections import (
     click,
     embed,
+    everything,
     everything_clicks,
     graphs,
     load,
@@ -38,6 +39,7 @@ SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "embed": embed.measure,
     "load": load.measure,
     "uploads": uploads.measure,
+    "everything": everything.measure,
     "everything_clicks": everything_clicks.measure,
     "peer": peer.measure,
     "replicas": replicas.measure,

@@ -58,6 +58,9 @@ TARGETS = (
         "p50 of a click while one or three others find all objects (the worse) ÷ idle",
         1.5, False, "", ("everything_clicks.one_share", "everything_clicks.three_share"),
     ),
+    Target(
+        "all objects by 16 x 16 points ÷ the same prompts in requests of 64", 0.6, False, "", ("everything.ratio",)
+    ),
     Target("a Redis hit on another replica, added to p50", 8.0, False, "ms", ("replicas.added_ms",)),
     Target("`/embed` of a JPEG of 2 MP: everything but the encoder", 0.12, False, "", ("embed.medium.all_but_encode",)),
     Target("32 prompts in one request ÷ 32 requests", 0.85, False, "", ("many.ratio",)),
