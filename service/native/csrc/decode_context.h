@@ -32,7 +32,7 @@ typedef struct scratch {
     int narrow_sure[CHUNKS], narrow_likely[CHUNKS];       /* pixels of output 0 above +0.05 and above -0.05 */
 } scratch;
 
-typedef struct {
+typedef struct decode_context {
     const parameters *p;
     scratch *s;
     thread_pool *pool;
@@ -43,6 +43,7 @@ typedef struct {
     float *mask_logits;                   /* (4, 256, 256) */
     edgesam_selection selection;
     int wanted, outputs[MASKS];           /* masks that are computed, known after the predicted IoUs */
+    const struct decode_context *final;   /* the tokens that the final attention computes now */
 } decode_context;
 
 #endif

@@ -162,6 +162,53 @@ static float narrow_stability_of(const scratch *s)
     return likely ? (float)sure / (float)likely : 1.0f;
 }
 
+/* Some of the tokens as a context of their own, with buffers of the same memory. The final attention computes each token
+ * by itself: so it can leave out tokens whose result nobody needs. */
+typedef struct {
+    decode_context context;
+    scratch buffers;
+} token_part;
+
+static void take_tokens(token_part *part, const decode_context *ctx, int first, int count)
+{
+    part->context = *ctx;
+    part->buffers = *ctx->s;
+    part->buffers.tokens += (long)first * C;
+    part->buffers.start += (long)first * C;
+    part->context.s = &part->buffers;
+    part->context.t = count;
+    part->context.j = count * HEADS;
+}
+
+/* From layer 1's image_to_token on, for masks of any predicted IoU. */
+static void finish_all(decode_context *ctx, float *iou_predictions)
+{
+    ctx->final = ctx;
+    tokens_prepare_token_to_image(ctx, &ctx->p->final, 0);
+    image_pass_3(ctx);
+    tokens_finish_token_to_image(ctx, &ctx->p->final, &ctx->p->final_norm);
+    tokens_predict(ctx, iou_predictions);
+}
+
+/* The same where the predicted IoU decides: first the token of the predicted IoUs, and those of the masks if any mask is
+ * wanted. */
+static void finish_selected(decode_context *ctx, float *iou_predictions)
+{
+    token_part part;
+    take_tokens(&part, ctx, ctx->p->iou_token, 1);
+    ctx->final = &part.context;
+    tokens_prepare_token_to_image(ctx->final, &ctx->p->final, 0);
+    image_pass_3(ctx);
+    tokens_finish_token_to_image(ctx->final, &ctx->p->final, &ctx->p->final_norm);
+    tokens_predict(ctx, iou_predictions);
+    if (ctx->wanted == 0)
+        return;
+    take_tokens(&part, ctx, ctx->p->iou_token + 1, MASKS);
+    tokens_prepare_token_to_image(ctx->final, &ctx->p->final, 0);
+    image_upscale(ctx);
+    tokens_finish_token_to_image(ctx->final, &ctx->p->final, &ctx->p->final_norm);
+}
+
 static void run_passes(decode_context *ctx, float *iou_predictions, float *stability)
 {
     const layer *first = &ctx->p->layers[0], *second = &ctx->p->layers[1];
@@ -180,15 +227,13 @@ static void run_passes(decode_context *ctx, float *iou_predictions, float *stabi
     tokens_feed_forward(ctx, second);
 
     tokens_prepare_image_to_token(ctx, &second->image_to_token, 0);
-    tokens_prepare_token_to_image(ctx, &ctx->p->final, 0);
-    image_pass_3(ctx);
-    tokens_finish_token_to_image(ctx, &ctx->p->final, &ctx->p->final_norm);
-
-    tokens_predict(ctx, iou_predictions);
+    if (isnan(ctx->selection.least_iou))
+        finish_all(ctx, iou_predictions);
+    else
+        finish_selected(ctx, iou_predictions);
     if (ctx->wanted == 0)
         return;
     tokens_predict_masks(ctx);
-    image_upscale(ctx);
     image_pass_4(ctx);
     score_stability(ctx, stability);
 }

@@ -87,7 +87,7 @@ EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_numbers tokens, int 
 EDGESAM_API int edgesam_decode_prompts(edgesam_decoder *, edgesam_states, edgesam_maps, edgesam_prompts, int threads,
                                        edgesam_masks);
 
-/* The same for a selection of the masks. A prompt of which no mask is wanted takes about half the time. What is written
+/* The same for a selection of the masks. A prompt of which no mask is wanted takes less than half the time. What is written
  * equals the result of edgesam_decode_prompts, bit for bit. The predicted IoUs of all outputs are written.
  * `narrow_stability` is not. */
 EDGESAM_API int edgesam_decode_selected(edgesam_decoder *, edgesam_states, edgesam_maps, edgesam_prompts, int threads,

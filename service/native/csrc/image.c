@@ -194,6 +194,13 @@ static int upscales_at_once(const decode_context *ctx)
     return isnan(ctx->selection.least_iou);
 }
 
+/* The final token_to_image of a block, for the tokens that it computes now. */
+static void attend_at_last(const decode_context *ctx, int chunk, workspace *w)
+{
+    score_absorbed(ctx->final, w->positioned, ctx->final->s->token_to_image_weight, no_bias, w->scores);
+    token_to_image_block(ctx->final, chunk, w);
+}
+
 static void pass_3_chunk(void *context, int chunk)
 {
     const decode_context *ctx = context;
@@ -203,8 +210,7 @@ static void pass_3_chunk(void *context, int chunk)
         load_block(ctx, block, stream, &w);
         score_absorbed(ctx, w.positioned, ctx->s->image_to_token_weight, ctx->s->image_to_token_bias, w.scores);
         image_to_token_block(ctx, &ctx->p->layers[1], block, &w);
-        score_absorbed(ctx, w.positioned, ctx->s->token_to_image_weight, no_bias, w.scores);
-        token_to_image_block(ctx, chunk, &w);
+        attend_at_last(ctx, chunk, &w);
         if (upscales_at_once(ctx))
             upscale_once(ctx, block, &w, stream);
         else
@@ -218,7 +224,8 @@ static void upscale_chunk(void *context, int chunk)
     workspace w;
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
         float *stream = ctx->s->stream + (long)block * BLOCK * C;
-        memcpy(w.x, stream, sizeof w.x);
+        load_block(ctx, block, stream, &w);
+        attend_at_last(ctx, chunk, &w);
         upscale_once(ctx, block, &w, stream);
     }
 }
@@ -322,10 +329,6 @@ void image_pass_2(const decode_context *ctx) { run_pass(ctx, pass_2_chunk); }
 
 void image_pass_3(const decode_context *ctx) { run_pass(ctx, pass_3_chunk); }
 
-void image_upscale(const decode_context *ctx)
-{
-    if (!upscales_at_once(ctx))
-        run_pass(ctx, upscale_chunk);
-}
+void image_upscale(const decode_context *ctx) { run_pass(ctx, upscale_chunk); }
 
 void image_pass_4(const decode_context *ctx) { run_pass(ctx, pass_4_chunk); }

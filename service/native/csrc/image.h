@@ -14,7 +14,7 @@ void image_pass_2(const decode_context *);
  * decides about it. */
 void image_pass_3(const decode_context *);
 
-/* The first upscaling, where pass 3 left it out. */
+/* The final token_to_image of more tokens, and the first upscaling, where pass 3 left them out. */
 void image_upscale(const decode_context *);
 
 /* The second upscaling, and the product with the hypernetworks: logits of the wanted masks. */
