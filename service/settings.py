@@ -284,6 +284,13 @@ class Settings(BaseSettings):
         description="Protocols of labelling tools to answer, separated by commas: cvat, label-studio, "
         "roboflow, x-anylabeling.",
     )
+    adapter_proposals: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Largest number of objects that adapters propose for an image without prompts, in CVAT, Label "
+        "Studio and X-AnyLabeling. 0 proposes none.",
+    )
     label_studio_files: Annotated[
         list[DirectoryPath], NoDecode, BeforeValidator(setting_values.separated_as_in_path)
     ] = Field(

@@ -38,7 +38,7 @@ from service.api.routes.models import (
 from service.api.routes.playground import install_playground
 from service.api.routes.segment import SEGMENT_ROUTE, install_segment_route
 from service.composition.cache import Cache
-from service.composition.everything import everything_answers
+from service.composition.everything import adapter_proposals, everything_answers
 from service.composition.inference import CLOSE_TIMEOUT_S, Inference
 from service.composition.reload import ModelReload
 from service.inference.deletion_subscriber import DeletionSubscriber
@@ -156,10 +156,11 @@ def _install_routes(
     )
     install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
     answer_segment = install_segment_route(app, models, executor=executor, limits=limits)
+    answers = everything_answers(settings, inference, cache, metrics)
     install_everything_route(
         app,
         models,
-        everything_answers(settings, inference, cache, metrics),
+        answers,
         executor=inference.everything_executor,
         limits=limits,
         metrics=metrics,
@@ -170,7 +171,14 @@ def _install_routes(
     )
     closing.push_async_callback(reload.aclose)
     install_reload_route(app, reload.reload, limits)
-    exchange = Exchange(models, executor, limits, settings.label_studio_files, _downloads(settings, closing))
+    exchange = Exchange(
+        models,
+        executor,
+        limits,
+        settings.label_studio_files,
+        _downloads(settings, closing),
+        adapter_proposals(settings, inference, answers),
+    )
     install_adapters(app, settings.adapters, exchange)
     readiness: Readiness = app.state.readiness
     install_health_routes(app, readiness, models=models, redis=cache.redis.describe)

@@ -1,5 +1,6 @@
 """Everything mode for all models, made from the settings."""
 
+from service.api.adapters.proposals import Proposals
 from service.cache.everything_codec import EverythingCodec
 from service.composition.cache import Cache
 from service.composition.inference import Inference
@@ -26,6 +27,19 @@ def everything_answers(settings: Settings, inference: Inference, cache: Cache, m
         metrics=metrics,
     )
     return EverythingAnswers(results, inference.everything_executor, dtype=settings.embedding_dtype, metrics=metrics)
+
+
+def adapter_proposals(settings: Settings, inference: Inference, answers: EverythingAnswers) -> Proposals | None:
+    """Return the access of adapters to everything mode; None if they propose no objects."""
+    if settings.adapter_proposals == 0:
+        return None
+    return Proposals(
+        answers,
+        inference.everything_permits,
+        max_masks=settings.adapter_proposals,
+        max_points_per_side=settings.max_points_per_side,
+        timeout_s=settings.everything_timeout_s,
+    )
 
 
 def _shared_results(settings: Settings, inference: Inference, cache: Cache) -> SharedResults | None:

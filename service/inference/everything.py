@@ -20,6 +20,7 @@ from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segmentation_builder import MaskFunctions
 from service.sam.decoded_image import ImageInfo
 from service.sam.everything.candidates import Candidate, SearchedPart, candidates_of
+from service.sam.everything.coverage import GridCells
 from service.sam.everything.found_mask import CropBox, EverythingMask
 from service.sam.everything.grid import coarse_to_fine, grid_points
 from service.sam.everything.options import EverythingOptions
@@ -154,6 +155,8 @@ class EverythingSegmenter:
         try:
             for level in coarse_to_fine(options.points_per_side):
                 search.begin(level)
+                if not search.is_running:  # all points of the level are covered
+                    yield Advanced(search.done)
                 while search.is_running:
                     async with context.deadline.bound():
                         await search.advance()
@@ -214,6 +217,7 @@ class _Search:
         self._context = context
         self._selection = MaskSelection(defaults.outputs, defaults.quality, options.pred_iou_thresh)
         self._points = self.part.pixels(grid_points(options.points_per_side))
+        self._cells = GridCells(self._points, self.part.frame) if options.fast else None
         self._waiting: list[NDArray[np.int64]] = []
         self._running: dict[asyncio.Task[list[Candidate]], int] = {}
         self._is_admitted = False
@@ -229,6 +233,10 @@ class _Search:
         Args:
             level: Indices of the points in the grid.
         """
+        if self._cells is not None:
+            wanted = level[~self.result.covered(len(self._points))[level]]
+            self.done += len(level) - len(wanted)
+            level = wanted
         self._waiting = [level[i : i + POINTS_PER_CALL] for i in range(0, len(level), POINTS_PER_CALL)]
 
     async def advance(self) -> None:
@@ -264,6 +272,7 @@ class _Search:
             outputs=len(self._selection.outputs),
             enlarge=self._mask_functions.enlarge,
             place=self._place,
+            cells=self._cells,
         )
         done = await self._batcher.submit(item, finish, is_admitted=is_admitted, caller=self._context.caller.name)
         timings = self._context.timings

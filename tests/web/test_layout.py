@@ -1,6 +1,5 @@
 """Every control can be seen and clicked in windows from 320 to 2560 pixels, and the image keeps its place."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -72,10 +71,11 @@ def place_of_canvas(playground: Playground) -> Any:
 
 
 @pytest.fixture(params=["mouse", "touch"])
-def used(request, visit, small) -> Iterator[Playground]:
-    """An image with an ambiguous click and two more objects of long names."""
-    playground = visit(**(TOUCH if request.param == "touch" else {}))
+def used(request, visit, small, photo) -> Playground:
+    """Two images; the second one has an ambiguous click and two more objects of long names, and all sections are open."""
+    playground: Playground = visit(**(TOUCH if request.param == "touch" else {}))
     playground.open_file(small)
+    playground.open_file(photo)
     for index in range(3):
         if index:
             playground.page.click("#add-object")
@@ -83,6 +83,9 @@ def used(request, visit, small) -> Iterator[Playground]:
         field = playground.page.locator(".object-name").nth(index)
         field.fill(f"{LONG} {index}")
         field.press("Enter")
+    playground.page.evaluate("() => document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    playground.page.focus("#upper")
+    playground.page.keyboard.press("b")  # the brush has a bar of its own
     return playground
 
 

@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 from support.browser import rules_broken
+from support.noise_images import noise_file
 
 MIDDLE = (0.5, 0.45)
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}

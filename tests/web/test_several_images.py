@@ -1,7 +1,5 @@
 """Several images in the page: adding, the strip of thumbnails, folders, keys, closing, and what is embedded when."""
 
-import re
-
 import pytest
 from PIL import Image
 from support.browser import rules_broken

@@ -1,4 +1,7 @@
-"""CVAT's interactor: the part of Nuclio's dashboard that CVAT calls. An image and points in, a mask out.
+"""CVAT's interactor and detector: the part of Nuclio's dashboard that CVAT calls.
+
+The interactor gets an image and points and answers a mask. The detector gets an image and answers polygons of all
+objects.
 
     GET  /api/functions              the functions, by id
     GET  /api/functions/{id}         one function
@@ -21,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
+from service.api.adapters.cvat_detector import describe_detector, detect
 from service.api.adapters.exchange import Document, Exchange, prompt_of
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
@@ -35,6 +39,8 @@ from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 # mask of the answer.
 FUNCTION: Final = "edgesam"
 _OTHER_FUNCTION: Final = f"{FUNCTION}-"
+# Beginning of the ids of detectors. It differs from that of the interactors, whose ids end with any name of a model.
+_DETECTOR: Final = "all-objects-"
 
 _PREFIXES: Final = {"": "nuclio", "/cvat": "cvat"}
 _FUNCTION_HEADER: Final = "x-nuclio-function-name"
@@ -66,15 +72,26 @@ def install_cvat(app: FastAPI, exchange: Exchange) -> None:
     async def functions() -> dict[str, Any]:
         default, *others = exchange.models.all
         ids = {FUNCTION: default, **{f"{_OTHER_FUNCTION}{model.name}": model for model in others}}
-        return {function_id: _description(function_id, model) for function_id, model in ids.items()}
+        described = {function_id: _description(function_id, model) for function_id, model in ids.items()}
+        if exchange.proposals is not None:
+            detectors = {f"{_DETECTOR}{model.name}": model for model in exchange.models.all}
+            described |= {
+                function_id: describe_detector(function_id, model) for function_id, model in detectors.items()
+            }
+        return described
 
     @with_policy(ANY_KEY)
     async def function(function_id: str) -> dict[str, Any]:
+        if _is_detector(exchange, function_id):
+            return describe_detector(function_id, _detecting_model(exchange, function_id, "/function_id"))
         return _description(function_id, _model_of(exchange, function_id, "/function_id"))
 
     @with_policy(ADAPTER_PREDICTION)
     async def invoke(request: Request) -> Response:
-        model = _model_of(exchange, request.headers.get(_FUNCTION_HEADER, ""), f"/headers/{_FUNCTION_HEADER}")
+        function_id, where = request.headers.get(_FUNCTION_HEADER, ""), f"/headers/{_FUNCTION_HEADER}"
+        if _is_detector(exchange, function_id):
+            return await detect(request, exchange, _detecting_model(exchange, function_id, where))
+        model = _model_of(exchange, function_id, where)
         asked, prompt = await exchange.read(request, _parse)
         embedded = await exchange.embed(request, asked.image, model)
         return await exchange.segment(request, embedded.image_id, [prompt], "auto", _RowsRenderer(), model)
@@ -127,6 +144,14 @@ def _description(function_id: str, model: ServedModel) -> dict[str, Any]:
         "spec": {"description": f"Interactive segmentation with the model {model.name} of the EdgeSAM service."},
         "status": {"state": "ready"},
     }
+
+
+def _is_detector(exchange: Exchange, function_id: str) -> bool:
+    return exchange.proposals is not None and function_id.startswith(_DETECTOR)
+
+
+def _detecting_model(exchange: Exchange, function_id: str, where: str) -> ServedModel:
+    return exchange.model(function_id.removeprefix(_DETECTOR), where)
 
 
 def _model_of(exchange: Exchange, function_id: str, where: str) -> ServedModel:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
 from service.api.adapters.label_studio_download import StudioDownloads
+from service.api.adapters.proposals import Proposals
 from service.api.bodies import SMALL_BODY_BYTES, RequestLimits, read_body, without_bom
 from service.api.json_images import check_beginning, decode_base64
 from service.api.problems import broken_rule, invalid_request
@@ -50,6 +51,7 @@ class Exchange:
         limits: Bounds of request bodies and prompts.
         files: Folders of the images that a tool may name by an address. None: images come with the request.
         downloads: Access to the images of a Label Studio server. None: no image is fetched.
+        proposals: Access to everything mode. None: adapters propose no objects.
     """
 
     models: ServedModels
@@ -57,6 +59,7 @@ class Exchange:
     limits: RequestLimits
     files: Sequence[Path] = ()
     downloads: StudioDownloads | None = None
+    proposals: Proposals | None = None
 
     async def read(
         self,

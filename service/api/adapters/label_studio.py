@@ -21,8 +21,9 @@ from service.api.adapters.exchange import Exchange
 from service.api.adapters.label_studio_images import TaskImages
 from service.api.adapters.label_studio_interface import read_interface
 from service.api.adapters.label_studio_passed_over import without_passed_over
-from service.api.adapters.label_studio_regions import RegionRenderer
+from service.api.adapters.label_studio_regions import RegionRenderer, write_proposals
 from service.api.adapters.label_studio_request import MAX_TASKS, Asked, Setup, parse_predict
+from service.api.adapters.proposals import Proposals
 from service.api.rendering import JSON
 from service.api.schemas import ProblemModel
 from service.errors import InvalidRequest, MalformedBody, ServiceError
@@ -124,7 +125,7 @@ def _add_routes(
     async def predict(request: Request, model: Chosen) -> Response:
         asked = await exchange.read(request, parse_predict, _shorten)
         if not asked.regions:
-            return await _embed_ahead(request, asked, images, model, limit_s=exchange.limits.embed_timeout_s)
+            return await _without_prompt(request, asked, images, model, exchange)
         image = asked.images[0]
         if isinstance(image, InvalidRequest):
             raise image
@@ -136,6 +137,38 @@ def _add_routes(
 
 def _shorten(body: bytes) -> bytes:
     return without_passed_over(body, MAX_TASKS + 1)
+
+
+async def _without_prompt(
+    request: Request, asked: Asked, images: TaskImages, model: ServedModel, exchange: Exchange
+) -> Response:
+    """Answer a request without keypoints and rectangles: with proposals if they are on and it is for a task."""
+    if exchange.proposals is not None and not asked.has_context:
+        return await _propose(request, asked, images, model, exchange, exchange.proposals)
+    return await _embed_ahead(request, asked, images, model, limit_s=exchange.limits.embed_timeout_s)
+
+
+async def _propose(
+    request: Request, asked: Asked, images: TaskImages, model: ServedModel, exchange: Exchange, proposals: Proposals
+) -> Response:
+    """Answer with all objects of a task's image. For several tasks answer in a form that lets Label Studio ask again.
+
+    Args:
+        request: Request without keypoints and rectangles.
+        asked: What it asks for.
+        images: Access to the images.
+        model: Model that segments.
+        exchange: Access of the adapter to the service.
+        proposals: Access to everything mode.
+    """
+    if len(asked.images) > 1:  # one list for several tasks: Label Studio asks for each task by itself
+        return Response(orjson.dumps({"results": [[]]}), media_type=JSON)
+    image = asked.images[0]
+    if isinstance(image, InvalidRequest):
+        raise image
+    embedded = await images.embed(request, image, model)
+    found = await proposals.find(request, embedded.image_id, model)
+    return await exchange.executor.run(request.state.timings, write_proposals, found, asked.target, model.name)
 
 
 async def _embed_ahead(

@@ -7,13 +7,16 @@ import orjson
 from starlette.responses import Response
 
 from service.api.adapters.editable_polygons import editable_polygons
+from service.api.adapters.exchange import prompt_of
 from service.api.adapters.label_studio_brush import encode_brush
 from service.api.adapters.label_studio_request import Target
+from service.api.adapters.proposals import FoundObjects
 from service.api.rendering import JSON
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
+from service.sam.everything.record import mask_of
 from service.sam.masks import Mask
-from service.sam.prompts import Prompt
+from service.sam.prompts import POSITIVE, Prompt
 from service.sam.transforms import Size
 
 # Tolerance of polygons relative to the length of an outline. People move the vertices by hand, so there should be few.
@@ -41,32 +44,57 @@ class RegionRenderer:
     def add(self, _prompt: int, mask: SegmentedMask) -> None:
         """See `Renderer`."""
         self._score = mask.score
-        if self._target.region_type == "brushlabels":
-            self._values = [{"format": "rle", "rle": encode_brush(mask.mask)}]
-        else:
-            self._values = [{"points": points, "closed": True} for points in _polygons(mask.mask, self._prompt)]
+        self._values = _values(mask.mask, self._target, self._prompt)
 
     def finish(self, image: ImageInfo, _boxes: object = None) -> Response:
         """See `Renderer`."""
-        result = [self._region(value, image.size) for value in self._values]
-        prediction = {"result": result, "score": self._score, "model_version": self._model}
-        return Response(orjson.dumps({"results": [prediction]}, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+        result = [_region(value, image.size, self._target, self._score) for value in self._values]
+        return _answer(result, self._score, self._model)
 
-    def _region(self, value: dict[str, Any], original_size: Size) -> dict[str, Any]:
-        height, width = original_size
-        target = self._target
-        return {
-            "id": secrets.token_hex(5),  # id of a region and not of a mask: a user may accept the same click twice
-            "type": target.region_type,
-            "from_name": target.from_name,
-            "to_name": target.to_name,
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "score": self._score,
-            "readonly": False,
-            "value": {**value, target.region_type: target.labels},
-        }
+
+def write_proposals(found: FoundObjects, target: Target, model: str) -> Response:
+    """Return proposals as regions of one prediction, the best first. Blocking.
+
+    Args:
+        found: Proposals for the image.
+        target: Target of the answer.
+        model: Name of the served model.
+    """
+    size = found.image.size
+    result = [
+        _region(value, size, target, record.predicted_iou)
+        for record in found.masks
+        for value in _values(mask_of(record, size), target, prompt_of([record.point], [POSITIVE]))
+    ]
+    return _answer(result, max((record.predicted_iou for record in found.masks), default=0.0), model)
+
+
+def _values(mask: Mask, target: Target, prompt: Prompt) -> list[dict[str, Any]]:
+    """Return the values of the regions of a mask, without their labels."""
+    if target.region_type == "brushlabels":
+        return [{"format": "rle", "rle": encode_brush(mask)}]
+    return [{"points": points, "closed": True} for points in _polygons(mask, prompt)]
+
+
+def _region(value: dict[str, Any], original_size: Size, target: Target, score: float) -> dict[str, Any]:
+    height, width = original_size
+    return {
+        "id": secrets.token_hex(5),  # id of a region and not of a mask: a user may accept the same click twice
+        "type": target.region_type,
+        "from_name": target.from_name,
+        "to_name": target.to_name,
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "score": score,
+        "readonly": False,
+        "value": {**value, target.region_type: target.labels},
+    }
+
+
+def _answer(result: list[dict[str, Any]], score: float, model: str) -> Response:
+    prediction = {"result": result, "score": score, "model_version": model}
+    return Response(orjson.dumps({"results": [prediction]}, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
 
 
 def _polygons(mask: Mask, prompt: Prompt) -> list[list[list[float]]]:

@@ -106,12 +106,14 @@ class Asked:
             be embedded ahead.
         target: Target of the answer.
         has_more_tasks: Whether the request has more tasks than `images`.
+        has_context: Whether the request comes from the smart tools. Else Label Studio wants predictions for tasks.
     """
 
     images: Sequence[TaskImage | InvalidRequest]
     regions: Sequence[_Region]
     target: Target
     has_more_tasks: bool
+    has_context: bool
 
     def prompt(self, original_size: Size) -> Prompt:
         """Return all keypoints and the last rectangle as a prompt, in pixels of the upright image.
@@ -153,6 +155,8 @@ def parse_predict(body: bytes) -> Asked:
     interface = read_interface(asked.label_config)
     control = interface.control(to_name, labels)
     key = interface.image_key(control)
+    if not labels and len(control.labels) == 1:
+        labels = tuple(control.labels)
     tasks = asked.tasks[:1] if regions else asked.tasks[:MAX_TASKS]
     return Asked(
         [_image(task, index, key) for index, task in enumerate(tasks)],
@@ -160,6 +164,7 @@ def parse_predict(body: bytes) -> Asked:
         Target(control.region_type, control.name, control.to_name, labels),
         # Later tasks than these were removed before parsing.
         has_more_tasks=len(asked.tasks) > MAX_TASKS,
+        has_context=context is not None,
     )
 
 

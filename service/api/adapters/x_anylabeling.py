@@ -19,14 +19,16 @@ from starlette.responses import Response
 from service.api.access.policy import ADAPTER_PREDICTION, ANY_KEY, with_policy
 from service.api.adapters.editable_polygons import editable_polygons
 from service.api.adapters.exchange import Document, Exchange, prompt_of
+from service.api.adapters.proposals import FoundObjects
 from service.api.problems import Problem, broken_rule
 from service.api.rendering import JSON
 from service.api.schemas import MAX_POINTS, Coordinate, ProblemModel
 from service.inference.segmentation_builder import SegmentedMask
 from service.inference.served_models import ServedModel
 from service.sam.decoded_image import ImageInfo
+from service.sam.everything.record import mask_of
 from service.sam.orientation import Point, stored_to_upright, upright_to_stored
-from service.sam.prompts import NEGATIVE, Prompt
+from service.sam.prompts import NEGATIVE, POSITIVE, Prompt
 
 # The application replaces this label by the one that the user gives the object.
 _LABEL: Final = "AUTOLABEL_OBJECT"
@@ -39,6 +41,18 @@ _WIDGETS: Final = (
     {"name": "button_add_rect", "value": None},
     {"name": "button_clear", "value": None},
     {"name": "button_finish_object", "value": None},
+    {"name": "mask_fineness_slider", "value": 10},
+    {"name": "mask_fineness_value_label", "value": None},
+    {"name": "toggle_preserve_existing_annotations", "value": True},
+)
+
+# Ending of the names under which the application also lists the models, to find all objects. Names of models have no
+# colon.
+_ALL_OBJECTS: Final = ":all-objects"
+# Label of proposals. Shapes with the label above belong to the object that the user is about to finish.
+_PROPOSAL: Final = "object"
+_PROPOSAL_WIDGETS: Final = (
+    {"name": "button_run", "value": None},
     {"name": "mask_fineness_slider", "value": 10},
     {"name": "mask_fineness_value_label", "value": None},
     {"name": "toggle_preserve_existing_annotations", "value": True},
@@ -120,7 +134,10 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
     @app.get("/v1/models", responses=ProblemModel.responses(401), summary="X-AnyLabeling: models", tags=["adapters"])
     @with_policy(ANY_KEY)
     async def models() -> dict[str, Any]:
-        return {"success": True, "data": {model.name: _described(model) for model in exchange.models.all}}
+        described = {model.name: _described(model) for model in exchange.models.all}
+        if exchange.proposals is not None:
+            described |= {f"{model.name}{_ALL_OBJECTS}": _described_proposer(model) for model in exchange.models.all}
+        return {"success": True, "data": described}
 
     @app.get(
         "/v1/models/{model_id}/info",
@@ -130,8 +147,9 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
     )
     @with_policy(ANY_KEY)
     async def info(model_id: str) -> dict[str, Any]:
-        model = exchange.model(model_id, "/model_id")
-        return {"success": True, "data": {"model_id": model.name, **_described(model)}}
+        model, wants_all = _named(exchange, model_id, "/model_id")
+        described = _described_proposer(model) if wants_all else _described(model)
+        return {"success": True, "data": {"model_id": model_id, **described}}
 
     @app.post(
         "/v1/predict",
@@ -146,13 +164,58 @@ def install_x_anylabeling(app: FastAPI, exchange: Exchange) -> None:
     @with_policy(replace(ADAPTER_PREDICTION, problem_renderer=_refusal))
     async def predict(request: Request) -> Response:
         asked, marks = await exchange.read(request, _parse)
-        model = exchange.model(asked.model, "/model")
+        model, wants_all = _named(exchange, asked.model, "/model")
         embedded = await exchange.embed(request, asked.image, model)
+        if wants_all:
+            assert exchange.proposals is not None
+            found = await exchange.proposals.find(request, embedded.image_id, model)
+            tolerance = asked.params.epsilon_factor
+            return await exchange.executor.run(request.state.timings, _write_proposals, found, tolerance)
         if marks is None:  # the image is embedded before the first mark
             return _shapes([])
         prompt = marks.prompt(embedded.image)
         renderer = _ShapeRenderer(asked.params.epsilon_factor, embedded.image, prompt)
         return await exchange.segment(request, embedded.image_id, [prompt], "auto", renderer, model)
+
+
+def _named(exchange: Exchange, name: str | None, where: str) -> tuple[ServedModel, bool]:
+    """Return the model that a name stands for, and whether it is to find all objects.
+
+    Raises:
+        InvalidRequest: There is no such model.
+    """
+    wants_all = exchange.proposals is not None and name is not None and name.endswith(_ALL_OBJECTS)
+    if wants_all:
+        assert name is not None
+        name = name.removesuffix(_ALL_OBJECTS)
+    return exchange.model(name, where), wants_all
+
+
+def _described_proposer(model: ServedModel) -> dict[str, Any]:
+    """Return a model that finds all objects in the members that the application reads. It can run over a folder."""
+    return {
+        "display_name": f"EdgeSAM ({model.name}), all objects",
+        "batch_processing_mode": "default",
+        "widgets": list(_PROPOSAL_WIDGETS),
+        "params": {},
+    }
+
+
+def _write_proposals(found: FoundObjects, epsilon_factor: float) -> Response:
+    """Return proposals as polygons of the stored image; parts of one object have a group. Blocking.
+
+    The answer leaves to the application's button whether they replace the shapes of the image.
+    """
+    image = found.image
+    shapes = []
+    for number, record in enumerate(found.masks, start=1):
+        prompt = prompt_of([record.point], [POSITIVE])
+        rings = editable_polygons(mask_of(record, image.size), prompt, tolerance=epsilon_factor)
+        for ring in rings:
+            points = upright_to_stored(((x, y) for x, y in [*ring, ring[0]]), image.orientation, image.size)
+            shape = _shape(points, record.predicted_iou)
+            shapes.append({**shape, "label": _PROPOSAL, "group_id": number if len(rings) > 1 else None})
+    return _answer({"success": True, "data": {"shapes": shapes, "description": ""}})
 
 
 def _described(model: ServedModel) -> dict[str, Any]:

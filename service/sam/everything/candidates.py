@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.sam.everything.coverage import GridCells
 from service.sam.everything.crops import is_cut_off
 from service.sam.everything.duplicates import inclusive_boxes
 from service.sam.everything.filters import is_stable, stability_scores
@@ -63,11 +64,13 @@ class Candidate:
         found: Mask with what answers state of it.
         quality: Number by which candidates are ordered.
         box: Box as x0, y0, x1, y1, pixels of the image, inclusive at the end.
+        covered: Points of the grid that the mask covers, (n,) bool; None where nobody asked.
     """
 
     found: EverythingMask
     quality: float
     box: tuple[int, int, int, int]
+    covered: NDArray[np.bool_] | None = None
 
 
 def candidates_of(
@@ -80,6 +83,7 @@ def candidates_of(
     outputs: int,
     enlarge: MaskFunction,
     place: Callable[[Mask], Mask],
+    cells: GridCells | None = None,
 ) -> list[Candidate]:
     """Return the candidates among the decoded masks of some points. Masks without a pixel are none.
 
@@ -92,6 +96,7 @@ def candidates_of(
         outputs: Number of outputs of the decoder that become masks.
         enlarge: Function that enlarges logits to a mask of the part.
         place: Function that turns a mask of the part into one of the image.
+        cells: Logits at the points of the whole grid, for candidates that state which points they cover.
     """
     rows, columns = used_cells(part.frame)
     stability = stability_scores([each[:rows, :columns] for each in masks.mask_logits], options.stability_score_offset)
@@ -110,7 +115,8 @@ def candidates_of(
             crop_box=part.crop_box,
         )
         x0, y0, x1, y1 = inclusive_boxes([mask.box])[0].tolist()
-        candidates.append(Candidate(found, float(masks.quality[k]), (x0, y0, x1, y1)))
+        covered = None if cells is None else cells.covered(masks.mask_logits[k])
+        candidates.append(Candidate(found, float(masks.quality[k]), (x0, y0, x1, y1), covered))
     return _whole(candidates, part)
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.sam.everything.candidates import Candidate
+from service.sam.everything.coverage import MAX_COVER_SHARE
 from service.sam.everything.duplicates import inclusive_boxes, without_duplicates
 from service.sam.everything.found_mask import EverythingMask
 from service.sam.everything.options import EverythingOptions
@@ -86,6 +88,22 @@ class EverythingResult:
             found=[mask for mask in chosen if mask.id not in before],
             dropped=sorted(before.keys() - self._masks.keys()),
         )
+
+    def covered(self, points: int) -> NDArray[np.bool_]:
+        """Return which points of the grid the masks of the last update cover, (points,) bool.
+
+        Masks that take more than `MAX_COVER_SHARE` of the part that was searched cover nothing.
+
+        Args:
+            points: Number of points of the grid.
+        """
+        covered = np.zeros(points, np.bool_)
+        for number, mask in self._masks.items():
+            of_mask = self._candidates[number].covered
+            _, _, width, height = mask.crop_box
+            if of_mask is not None and mask.mask.area <= MAX_COVER_SHARE * width * height:
+                covered |= of_mask
+        return covered
 
     def _without_small_regions(self, chosen: Sequence[EverythingMask]) -> list[EverythingMask]:
         """Return masks without small regions, and without those that became duplicates, in the same order."""

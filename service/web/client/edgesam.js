@@ -22,8 +22,9 @@
  *   describe one object; `mask` is a binary mask of the image's size: a PNG in base64 or as a data: URI, or run lengths
  * @typedef {{exterior: [number, number][], holes: [number, number][][]}} Polygon
  * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: Box, mask_id: string,
- *   rle?: import("./masks.js").Rle, png?: string, polygon?: Polygon[], logits?: string}} Mask masks are ordered by
- *   their score before it is limited to 0..1; see `Ranking`
+ *   rle?: import("./masks.js").Rle, png?: string, alpha?: string, alpha_box?: Box, polygon?: Polygon[],
+ *   logits?: string}} Mask masks are ordered by their score before it is limited to 0..1; see `Ranking`. `alpha` is a grey PNG
+ *   with a soft edge, and `alpha_box` the part of the image with values above 0
  * @typedef {{bias: number[], stability: number, predicted_iou: number, agreement: number}} Ranking weights of `Mask.score`: bias of the
  *   output + stability × its stability + predicted_iou × its predicted IoU, limited to 0..1
  * @typedef {{ambiguous: number[], other: number[], fallback?: number[]}} AutoMasks outputs of the decoder (0..3) that a

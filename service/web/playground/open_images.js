@@ -1,5 +1,6 @@
 /** The open images in the page: opening, the strip of thumbnails, keeping them in this browser, closing and starting over. */
 
+import { classes } from "./classes.js";
 import { installImageInput } from "./image_input.js";
 import { toast } from "./messages.js";
 import { ask } from "./question.js";
@@ -72,9 +73,10 @@ export function installOpenImages(workspace, notice) {
   }
 
   async function startOver() {
-    const text = "All images, objects and masks are removed from this page and from this browser. Files that you exported stay.";
+    const text = "All images, objects, masks and classes are removed from this page and from this browser. Files that you exported stay.";
     if (!(await ask({ title: "Start over?", text, action: "Remove everything" }))) return;
     await keeper.startOver();
+    for (const { name } of classes.all()) classes.remove(name);
     toast("Everything is removed");
   }
 }

@@ -17,6 +17,7 @@ export class Panel {
   #marked;
   /** @type {Map<number, HTMLElement>} */
   #rows = new Map();
+  #revealedId = 0;
 
   /**
    * @param {import("./session.js").Session} session
@@ -50,6 +51,7 @@ export class Panel {
       this.#marked.updateRow(row, object);
       if (this.#list.children[i] !== row) this.#list.insertBefore(row, this.#list.children[i] ?? null);
     });
+    this.#reveal(selected.id);
     this.#count.textContent = objects.length > 1 ? String(objects.length) : "";
     this.#eye.hidden = objects.length < 2;
     showEye(this.#eye, this.#areAllVisible, "all objects");
@@ -91,6 +93,16 @@ export class Panel {
     this.#onEdit(field(row, ".object-class"), id, (className) => this.#session.setClass([id], className));
     this.#rows.set(id, row);
     return row;
+  }
+
+  /** Scroll a long list to an object that has just been selected. The panel itself stays. @param {number} id */
+  #reveal(id) {
+    if (id === this.#revealedId) return;
+    this.#revealedId = id;
+    const list = this.#list.getBoundingClientRect();
+    const row = this.#rows.get(id).getBoundingClientRect();
+    if (row.top < list.top) this.#list.scrollTop -= list.top - row.top;
+    else if (row.bottom > list.bottom) this.#list.scrollTop += row.bottom - list.bottom;
   }
 
   /** @param {HTMLInputElement} input @param {number} id @param {(text: string) => void} act */
