@@ -91,16 +91,20 @@ def test_other_parameters_are_another_result(clients, next_seed):
         assert find_all(client, image, **other)["cached"] == "redis"
 
 
-def test_a_deleted_image_takes_its_results_and_those_of_its_variants_along(clients, server, next_seed):
+def test_a_deleted_image_takes_its_results_and_those_of_its_variants_and_regions_along(clients, server, next_seed):
     first, second = clients
     data = noise_file(SIZE, next_seed)
     image = embed(first, data)
     variant = first.post("/embed", params={"levels": "minmax"}, content=data).json()["image_id"]
-    assert variant != image
+    region = first.post("/embed", params={"region": "3,2,40,38"}, content=data).json()["image_id"]
+    assert len({image, variant, region}) == 3
     before = results_in(server)
-    for each in (image, variant):
-        find_all(first, each)
-        assert find_all(second, each)["cached"] == "redis"
+    for each in (image, variant, region):
+        computed = find_all(first, each)
+        cached = find_all(second, each)
+        assert (computed.pop("cached"), cached.pop("cached")) == (None, "redis")
+        assert cached == computed
+    assert (cached["region"], cached["masks"][0]["crop_box"]) == ([3, 2, 40, 38], [3, 2, 37, 36])
     assert len(results_in(server)) > len(before)
 
     assert second.delete(f"/embed/{image}").status_code == 204
@@ -108,7 +112,8 @@ def test_a_deleted_image_takes_its_results_and_those_of_its_variants_along(clien
     assert sorted(results_in(server)) == sorted(before)
     for client in clients:
         wait_until(lambda client=client: ask(client, image).status_code == 404, timeout_s=WAIT_S)
-        assert_problem(ask(client, variant), EmbeddingNotFound)
+        for each in (variant, region):
+            assert_problem(ask(client, each), EmbeddingNotFound)
     embed(first, data)
     assert find_all(first, image)["cached"] is None
 

@@ -6,6 +6,8 @@ import pytest
 from support.manifests import OVERLAYS, VARIANTS, bytes_of, container_of
 
 from service.composition.inference import CLOSE_TIMEOUT_S, MAX_BACKGROUND_TASKS
+from service.inference.everything_answers import MAX_ANSWER_BYTES
+from service.sam.everything.result import MAX_CANDIDATE_BYTES
 from service.settings import Settings
 
 NAMES = (*OVERLAYS, *VARIANTS)
@@ -21,6 +23,9 @@ IMAGE_BYTES_PER_PIXEL = 17.0
 FRAME_BYTES = 3 * 1024 * 1024 * 4
 EMBEDDING_BYTES = 4096 * 1024 * 2  # of EdgeTAM and SAM 2.1; others take a quarter
 MULTIPART_BYTES = 64 << 10
+# Candidates of a request, its written masks, and their copy in the answer.
+EVERYTHING_BYTES = MAX_CANDIDATE_BYTES + 2 * MAX_ANSWER_BYTES
+DRAWN_BYTES_PER_PIXEL = 4  # a mask of the whole image as polygon or PNG, in each thread
 
 # uvicorn polls its flags ten times a second, twice during a shutdown. Closing Redis and background tasks is bounded.
 CLOSING_S = 0.2 + 2 * CLOSE_TIMEOUT_S
@@ -38,6 +43,7 @@ class Need:
         bodies: Bodies of all admitted requests.
         reading: Decoded images and frames of uploads.
         writing: Masks that are being encoded.
+        everything: Masks of everything requests, and those that are drawn.
         behind: Values that background tasks write to Redis.
     """
 
@@ -46,6 +52,7 @@ class Need:
     bodies: int
     reading: int
     writing: int
+    everything: int
     behind: int
 
     @classmethod
@@ -61,13 +68,17 @@ class Need:
             reading=uploads * FRAME_BYTES
             + (max(1, threads // 2) * int(settings.max_image_pixels * IMAGE_BYTES_PER_PIXEL) if embeds else 0),
             writing=(threads + 1) * settings.max_image_pixels if segments else 0,  # a mask per thread, a byte per pixel
+            everything=settings.everything_at_once * EVERYTHING_BYTES
+            + threads * DRAWN_BYTES_PER_PIXEL * settings.max_image_pixels
+            if segments
+            else 0,
             behind=MAX_BACKGROUND_TASKS * EMBEDDING_BYTES,
         )
 
     @property
     def total(self) -> int:
         """Sum of all bounds."""
-        return self.base + self.caches + self.bodies + self.reading + self.writing + self.behind
+        return self.base + self.caches + self.bodies + self.reading + self.writing + self.everything + self.behind
 
 
 def settings_of(manifests, deployment, monkeypatch):
@@ -115,7 +126,8 @@ def test_the_grace_period_is_longer_than_a_shutdown(every, name, monkeypatch):
         readiness = container["readinessProbe"]
 
         noticed_s = readiness["periodSeconds"] * readiness["failureThreshold"]
-        request_s = settings.body_timeout_s + max(settings.embed_timeout_s, settings.segment_timeout_s)
+        works_s = settings.embed_timeout_s, settings.segment_timeout_s, settings.everything_timeout_s
+        request_s = settings.body_timeout_s + max(works_s)
         stop_s = settings.drain_s + settings.graceful_timeout_s + CLOSING_S
 
         assert "lifecycle" not in container
@@ -135,6 +147,7 @@ def test_the_timeouts_of_the_ingress_are_longer_than_those_of_the_service(every,
             settings = settings_of(every[name], deployment, monkeypatch)
 
             assert int(bounds["proxy-read-timeout"]) > settings.body_timeout_s + settings.embed_timeout_s
+            assert int(bounds["proxy-read-timeout"]) > settings.everything_timeout_s
             assert bounds["proxy-body-size"].endswith("m")
             assert int(bounds["proxy-body-size"][:-1]) * MIB > settings.max_image_bytes + MULTIPART_BYTES
             assert "non_idempotent" not in bounds["proxy-next-upstream"]
