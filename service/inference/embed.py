@@ -111,7 +111,7 @@ class Embedder:
         """Put the embedding of an image into the caches. After that every replica can segment the image.
 
         1. Look the image up before it is decoded. 2. Let one of several requests with the same image compute.
-        3. Decode, resize, encode and prepare the image. 4. Store it in memory and in Redis. A region that turns out to
+        3. Decode, resize, encode and prepare the image. 4. Store it in memory and in Redis. A region that proves to
         be the whole image is embedded as the whole image.
 
         Args:

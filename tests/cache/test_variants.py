@@ -43,7 +43,7 @@ def present(server, *keys):
     return [key for key in keys if server.ask("EXISTS", key)]
 
 
-VARIANTS = [key_of(rest) for rest in ("~levels=full", "~bands=4,3,2", "~levels=minmax~bands=1,2,3")]
+VARIANTS = [key_of(rest) for rest in ("~levels=full", "~bands=4,3,2", "~levels=minmax~bands=1,2,3~region=0,0,640,480")]
 
 
 async def test_the_deletion_of_an_image_removes_its_variants_and_no_others(store, redis_server):

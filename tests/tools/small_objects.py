@@ -13,7 +13,7 @@ margin. Its prompts are its box, or the one pixel in it that is farthest from it
 import argparse
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from support.service_process import ServiceProcess  # noqa: E402
 from model_store.evaluation.instances import centre_pixel  # noqa: E402
 from model_store.evaluation.metrics import size_class  # noqa: E402
 from model_store.training.data.annotations import PhotoRecord, read_annotations  # noqa: E402
+from service.sam.masks import BinaryMask  # noqa: E402
+from service.sam.region import PlacedMask, Region  # noqa: E402
+from service.sam.rle import encode_rle  # noqa: E402
 from service.settings import BUNDLED_MODEL  # noqa: E402
 
 SIZE = (3000, 4000)
@@ -46,26 +49,25 @@ class Target:
     """An object in a large image.
 
     Args:
-        left: First column of its photo in the image, pixels.
-        top: First row of its photo in the image, pixels.
-        truth: Annotation in pixels of its photo, (h, w) bool.
+        truth: Annotation as COCO run lengths of the large image.
+        area: Pixels of the annotation.
         box: Bounding box of the annotation in pixels of the image.
         click: Pixel of the annotation that is farthest from its background, (x, y) in pixels of the image.
     """
 
-    left: int
-    top: int
-    truth: NDArray[np.bool_]
+    truth: dict[str, Any]
+    area: int
     box: tuple[int, int, int, int]
     click: tuple[float, float]
 
     def iou(self, rle: dict[str, Any]) -> float:
-        """Return the IoU with a mask of the large image. Pixels outside of the photo count."""
-        mask = coco.decode({**rle, "counts": rle["counts"].encode()}).view(bool)
-        height, width = self.truth.shape
-        part = mask[self.top : self.top + height, self.left : self.left + width]
-        common = np.count_nonzero(part & self.truth)
-        return float(common / (np.count_nonzero(mask) + np.count_nonzero(self.truth) - common))
+        """Return the IoU with a mask of the large image, without drawing their pixels."""
+        return float(coco.iou([with_bytes(rle)], [self.truth], [0])[0, 0])
+
+
+def with_bytes(rle: Mapping[str, Any]) -> dict[str, Any]:
+    """Return run lengths as pycocotools takes them."""
+    return {"size": list(rle["size"]), "counts": rle["counts"].encode()}
 
 
 @dataclass(slots=True, eq=False)
@@ -98,11 +100,11 @@ def large_images(photos: Sequence[PhotoRecord]) -> Iterator[LargeImage]:
 
 
 def _target(truth: NDArray[np.bool_], left: int, top: int) -> Target:
-    rows, columns = np.nonzero(truth)
+    height, width = truth.shape
+    part = BinaryMask.cut(truth.shape, 0, 0, np.ascontiguousarray(truth))
+    mask = PlacedMask(part, Region(left, top, left + width, top + height), SIZE)
     x, y = centre_pixel(truth)
-    x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    box = int(x0) + left, int(y0) + top, int(x1) + left, int(y1) + top
-    return Target(left, top, truth, box, (x + left + 0.5, y + top + 0.5))
+    return Target(with_bytes(encode_rle(mask)), mask.area, mask.box, (x + left + 0.5, y + top + 0.5))
 
 
 def regions() -> list[tuple[int, int, int, int]]:
@@ -173,21 +175,26 @@ def main() -> None:
     settings = {"EDGESAM_MODEL_DIR": arguments.model}
     with ServiceProcess(settings) as service, open_client(service.url, limits=limits) as client:
         for image in large_images(photos):
-            classes += [size_class(int(np.count_nonzero(target.truth))) for target in image.targets]
+            classes += [size_class(target.area) for target in image.targets]
             for key, values in measure(client, image).items():
                 measured.setdefault(key, []).extend(values)
-            print(f"{image.photos} photos, {len(image.targets)} objects", file=sys.stderr, flush=True)
-    print(
-        "| objects | number | box, whole | box, region | click, whole | click, region |\n|---|---:|---:|---:|---:|---:|"
-    )
+            print(f"{image.photos} photos, {len(image.targets)} objects", file=sys.stderr)
+            print(table(classes, measured), file=sys.stderr, flush=True)
+    print(table(classes, measured))
+
+
+def table(classes: Sequence[str], measured: Mapping[tuple[str, str], Sequence[float]]) -> str:
+    """Return the mean IoU of the objects of each class of size, as a table."""
+    lines = [
+        "| objects | number | box, whole | box, region | click, whole | click, region |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name in ("small", "medium", "large", "all"):
         chosen = [index for index, each in enumerate(classes) if name in (each, "all")]
-        means = [
-            float(np.mean([measured[part, way][index] for index in chosen]))
-            for way in WAYS
-            for part in ("whole", "region")
-        ]
-        print(f"| {name} | {len(chosen)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+        columns = [(part, way) for way in WAYS for part in ("whole", "region")]
+        means = [float(np.mean([measured[column][index] for index in chosen])) for column in columns if chosen]
+        lines.append(f"| {name} | {len(chosen)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
