@@ -1,4 +1,4 @@
-"""Regions of images, copies of uploads, and a service whose Redis is gone, through both clients."""
+"""Regions of images, copies of uploads, and a service that has lost its Redis, through both clients."""
 
 from collections.abc import Iterator
 
