@@ -422,7 +422,9 @@ def test_an_object_is_selected_by_its_mask(playground, small):
     assert playground.page.locator("#objects li.is-selected .object-name").input_value() == "Object 2"
 
 
-def test_the_canvas_keeps_its_size_when_the_brush_is_chosen(playground, small):
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
+def test_the_canvas_keeps_its_size_when_the_brush_is_chosen(visit, small, options):
+    playground = visit(**options)
     playground.open_file(small)
     before = playground.page.locator("#upper").bounding_box()
     playground.page.keyboard.press("b")
