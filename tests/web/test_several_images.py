@@ -116,9 +116,10 @@ def test_clicks_on_an_image_that_was_left_at_once_are_answered_when_it_comes_bac
     playground.wait_shown("photo-2.png")
 
     playground.page.keyboard.press("PageUp")
-    playground.wait_shown("photo-1.png")
+    playground.page.locator("#image-name", has_text="photo-1.png").wait_for()
 
-    playground.page.locator("#save-mask:enabled").wait_for()
+    playground.page.locator("#save-mask:enabled").wait_for(state="attached")
+    assert playground.page.locator(".badge").first.inner_text() == "1"
 
 
 def test_a_dropped_folder_gives_its_images_by_name_and_nothing_else(playground, tmp_path, next_seed):
