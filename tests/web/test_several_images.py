@@ -1,8 +1,10 @@
 """Several images in the page: adding, the strip of thumbnails, folders, keys, closing, and what is embedded when."""
 
+import json
+
 import pytest
 from PIL import Image
-from support.browser import rules_broken
+from support.browser import WAIT_MS, rules_broken
 from support.noise_images import noise_file, noise_image
 from support.redis_server import wait_until
 from support.sample_images import sample_images
@@ -116,9 +118,10 @@ def test_clicks_on_an_image_that_was_left_at_once_are_answered_when_it_comes_bac
     playground.wait_shown("photo-2.png")
 
     playground.page.keyboard.press("PageUp")
-    playground.wait_shown("photo-1.png")
+    playground.page.locator("#image-name", has_text="photo-1.png").wait_for()
 
-    playground.page.locator("#save-mask:enabled").wait_for()
+    playground.page.locator("#save-mask:enabled").wait_for(state="attached")
+    assert playground.page.locator(".badge").first.inner_text() == "1"
 
 
 def test_a_dropped_folder_gives_its_images_by_name_and_nothing_else(playground, tmp_path, next_seed):
@@ -127,13 +130,43 @@ def test_a_dropped_folder_gives_its_images_by_name_and_nothing_else(playground, 
     for i, name in enumerate(["photo 10.png", "photo 9.png", "day 2/beach.png"]):
         (folder / name).write_bytes(noise_file((64, 96), next_seed + i))
     (folder / "notes.txt").write_text("no image")
+    (folder / "z" / "y" / "x" / "w" / "v").mkdir(parents=True)
+    for i, name in enumerate(["z/y/x/w/deep.png", "z/y/x/w/v/too deep.png"]):
+        (folder / name).write_bytes(noise_file((64, 80), next_seed + i))
     playground.open_sample()
 
     drop(playground, [folder])
     playground.wait_shown("beach.png")
-    playground.page.locator(".thumbnail").nth(3).wait_for()
+    playground.page.locator(".thumbnail").nth(4).wait_for()
+    playground.page.locator("#images:not(.is-opening)").wait_for()
 
-    assert playground.image_names == ["dahlia.jpg", "beach.png", "photo 9.png", "photo 10.png"]
+    assert playground.image_names == ["dahlia.jpg", "beach.png", "photo 9.png", "photo 10.png", "deep.png"]
+
+
+def test_a_folder_of_too_many_images_is_opened_in_part_and_the_page_says_so(playground, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(203):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+
+    drop(playground, [folder])
+    playground.page.locator("#notice", has_text="largest number").wait_for(timeout=4 * WAIT_MS)
+
+    assert playground.image_names == [f"{number}.png" for number in range(200)]
+
+
+def test_a_fresh_user_exports_the_objects_of_three_images_as_one_coco_file(playground, photos):
+    playground.open_files(photos)
+    for number in (1, 2, 3):
+        playground.wait_shown(f"photo-{number}.png")
+        playground.click(*MIDDLE)
+        if number < 3:
+            playground.page.click("#next-image")
+
+    dataset = json.loads(playground.save("#save-coco"))
+
+    assert [image["file_name"] for image in dataset["images"]] == ["photo-1.png", "photo-2.png", "photo-3.png"]
+    assert [annotation["image_id"] for annotation in dataset["annotations"]] == [1, 2, 3]
 
 
 def test_several_dropped_files_are_added_and_an_unreadable_one_is_told(playground, photos, tmp_path):

@@ -11,7 +11,7 @@ import { MAX_IMAGES } from "./workspace.js";
 /** What the page says about keeping the work. @type {Record<import("./work_keeper.js").KeepingState, string>} */
 const NOTES = {
   starting: "",
-  kept: "Images and objects stay in this browser until you start over.",
+  kept: "This browser keeps images and objects until you start over.",
   full: "This browser has no space left. Export your work before you close this page.",
   off: "This browser does not keep your work. Export it before you close this page.",
   tabs: "Other tabs of this page keep their work, and this one cannot. Export it before you close this page.",

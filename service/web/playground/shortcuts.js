@@ -28,12 +28,17 @@ const WITHOUT_IMAGE = ["help", "choose"]; // the only buttons with a use before 
 /** @param {() => boolean} hasImage tells whether an image is open */
 export function installShortcuts(hasImage) {
   addEventListener("keydown", (event) => {
-    if (event.target instanceof HTMLInputElement || document.querySelector("dialog[open]")) return;
+    if (takesKeys(event.target) || document.querySelector("dialog[open]")) return;
     const id = buttonOf(event);
     if (!id || !(hasImage() || WITHOUT_IMAGE.includes(id))) return;
     event.preventDefault();
     document.getElementById(id)?.click();
   });
+}
+
+/** Whether an element uses the keys itself: a field to write in, or a slider. @param {EventTarget | null} target */
+function takesKeys(target) {
+  return target instanceof HTMLInputElement && !["radio", "checkbox"].includes(target.type);
 }
 
 /** @param {KeyboardEvent} event @returns {string | undefined} id of the button */
