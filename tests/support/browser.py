@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Download, Page, Request, sync_playwright
+from support.redis_server import wait_until
 
 WAIT_MS = 30_000  # for busy machines
 # A name of this machine that is no secure context, unlike 127.0.0.1: its pages have no crypto.subtle.
@@ -108,6 +109,12 @@ class Playground:
         """An image is in view, and can be clicked."""
         self.page.locator("#image-name", has_text=re.compile(f"^{re.escape(name)}$")).wait_for()
         self.wait_ready()
+
+    def wait_kept(self) -> None:
+        """The browser has stored all work, so that leaving needs no question."""
+        self.page.locator("#kept-note[data-state=kept]").wait_for(state="attached")
+        asks = "() => !dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+        wait_until(lambda: not self.page.evaluate(asks), timeout_s=WAIT_MS / 1000, what="the work was not stored")
 
     @property
     def image_names(self) -> list[str]:

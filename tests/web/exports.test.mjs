@@ -6,11 +6,12 @@ import { test } from "node:test";
 
 import { rings } from "../../service/web/client/outlines.js";
 import { candidateNames } from "../../service/web/playground/candidates.js";
+import { SNIPPETS } from "../../service/web/playground/code_snippets.js";
 import { ClassList } from "../../service/web/playground/classes.js";
 import { palettePng } from "../../service/web/playground/png.js";
 import { simplified, smoothPath } from "../../service/web/playground/smooth_outlines.js";
 
-const { outlines, candidates, indexed } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
+const { outlines, candidates, indexed, requests } = JSON.parse(await readFile(process.env.EDGESAM_TEST_CASES, "utf8"));
 
 test("outlines are simplified and drawn with curves", async () => {
   const found = outlines.map(({ width, height, data, tolerance }) => {
@@ -25,6 +26,11 @@ test("outlines are simplified and drawn with curves", async () => {
 test("an image of indices is written", async () => {
   const png = await palettePng({ ...indexed, data: Uint8Array.from(indexed.data) });
   await writeFile(process.env.EDGESAM_TEST_PNG, new Uint8Array(await png.arrayBuffer()));
+});
+
+test("programs are written", async () => {
+  const programs = requests.map((request) => Object.fromEntries(Object.entries(SNIPPETS).map(([name, write]) => [name, write(request)])));
+  await writeFile(process.env.EDGESAM_TEST_PROGRAMS, JSON.stringify(programs));
 });
 
 test("candidates are named by their sizes where these nest, else by numbers", () => {

@@ -1,7 +1,9 @@
 """Modules of the page's export menu in Node: `exports.test.mjs`, whose files are read here by Shapely and Pillow."""
 
+import ast
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -45,6 +47,38 @@ CANDIDATES = [
 ]
 
 
+HASH = "0f" * 32
+HOSTILE = 'it\'s "a" $(photo) `x` \\.png'
+REQUESTS = [
+    {
+        "url": "https://masks.example/sam/",
+        "imageId": f"{HASH}~levels=full~bands=3,2,1~region=10,20,300,200",
+        "fileName": HOSTILE,
+        "body": {
+            "prompts": [
+                {
+                    "points": [{"x": 12.5, "y": 30, "label": 1}, {"x": 14, "y": 31, "label": 0}],
+                    "box": [11, 21, 90.5, 80],
+                    "mask_id": "ab" * 16,
+                }
+            ],
+            "model": "some-model",
+            "multimask": "auto",
+            "cleanup": "auto",
+            "granularity": "auto",
+        },
+        "hasKey": True,
+    },
+    {
+        "url": "http://127.0.0.1:8000/",
+        "imageId": HASH,
+        "fileName": "photo.jpg",
+        "body": {"prompts": [{"mask": PART["rle"]}], "multimask": "auto", "cleanup": "auto"},
+        "hasKey": False,
+    },
+]
+
+
 def outline_cases():
     """Masks (H, W) of many kinds, each with a tolerance in pixels."""
     random = np.random.default_rng(3)
@@ -67,6 +101,7 @@ def written(tmp_path_factory):
             {"width": mask.shape[1], "height": mask.shape[0], "data": mask.astype(int).ravel().tolist(), "tolerance": t}
             for mask, t in outline_cases()
         ],
+        "requests": REQUESTS,
         "candidates": [{"masks": masks, "names": names} for masks, names in CANDIDATES],
         "indexed": {
             "width": 53,
@@ -82,6 +117,7 @@ def written(tmp_path_factory):
         "EDGESAM_TEST_CASES": "cases.json",
         "EDGESAM_TEST_OUTLINES": "outlines.json",
         "EDGESAM_TEST_PNG": "indexed.png",
+        "EDGESAM_TEST_PROGRAMS": "programs.json",
     }
     ran = subprocess.run(
         [needed_program("node", "nodejs"), "--test", str(TESTS)],
@@ -152,3 +188,73 @@ def test_an_image_of_indices_has_its_palette_and_labels(written):
         assert image.text == {"Labels": LABELS}
         assert np.array_equal(np.reshape(image.getpalette(), (-1, 3)), PALETTE)
         assert np.array_equal(np.asarray(image), json.loads(written("indices.json").read_text()))
+
+
+@pytest.fixture
+def programs(written):
+    """The programs of each request, by language."""
+    return json.loads(written("programs.json").read_text())
+
+
+def calls_of(program):
+    """The calls of a Python program: name of the function, positional and keyword arguments as text."""
+    found = [node for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Call)]
+    return {
+        node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id: (
+            [ast.unparse(argument) for argument in node.args],
+            {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords},
+        )
+        for node in found
+    }
+
+
+def test_python_programs_have_the_whole_request(programs):
+    first, second = (calls_of(each["python"]) for each in programs)
+
+    assert first["Client"] == (
+        ["'https://masks.example/sam'"],
+        {"api_key": "os.environ['EDGESAM_KEY']", "model": "'some-model'"},
+    )
+    assert first["embed"] == ([repr(HOSTILE)], {"levels": "'full'", "bands": "(3, 2, 1)"})
+    assert first["region"] == (["image", "(10, 20, 300, 200)"], {})
+    assert first["segment"] == (
+        ["image"],
+        {
+            "points": "[(12.5, 30), (14, 31)]",
+            "labels": "[1, 0]",
+            "box": "(11, 21, 90.5, 80)",
+            "multimask": "'auto'",
+            "cleanup": "'auto'",
+        },
+    )
+    assert second["decode_rle"] == ([repr(PART["rle"]["counts"]), "60", "80"], {})
+    assert second["segment"][1]["mask"].startswith("decode_rle(")
+
+
+def test_curl_commands_have_the_whole_request(programs):
+    (_, embed, *form), (_, segment, *arguments) = (
+        shlex.split(line.replace("curl -s", "curl", 1)) for line in programs[0]["curl"].splitlines()
+    )
+
+    assert (
+        embed
+        == "https://masks.example/sam/embed?model=some-model&levels=full&bands=3%2C2%2C1&region=10%2C20%2C300%2C200"
+    )
+    assert form == ["-H", "X-API-Key: $EDGESAM_KEY", "-F", 'image=@"' + HOSTILE.replace('"', "") + '"']
+    assert segment == "https://masks.example/sam/segment"
+    assert arguments[:4] == ["-H", "X-API-Key: $EDGESAM_KEY", "-H", f"X-Image-Hash: {HASH}"]
+    assert json.loads(arguments[5]) == {"image_hash": REQUESTS[0]["imageId"], **REQUESTS[0]["body"]}
+
+
+def test_javascript_programs_have_the_whole_request(programs, tmp_path):
+    text = programs[0]["javascript"]
+    for each in programs:
+        (tmp_path / "program.mjs").write_text(each["javascript"])
+        node = needed_program("node", "nodejs")
+        subprocess.run([node, "--check", str(tmp_path / "program.mjs")], check=True, timeout=TIMEOUT_S)
+
+    assert '{ apiKey: "", model: "some-model" }' in text
+    assert '{"levels":"full","bands":[3,2,1],"region":[10,20,300,200]}' in text
+    assert '"granularity":"auto"' in text
+    assert "mask_id" not in text
+    assert json.dumps(PART["rle"]["counts"]) in programs[1]["javascript"]

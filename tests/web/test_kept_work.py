@@ -57,16 +57,6 @@ def photos(tmp_path, next_seed):
     return paths
 
 
-def kept(playground):
-    """Wait until all work is stored."""
-    playground.page.locator("#kept-note[data-state=kept]").wait_for(state="attached")
-    wait_until(
-        lambda: not playground.page.evaluate("() => !dispatchEvent(new Event('beforeunload', { cancelable: true }))"),
-        timeout_s=30,
-        what="the work was not stored",
-    )
-
-
 @contextlib.contextmanager
 def questions(playground):
     """The kinds of the browser's own questions in this block, which all get the answer yes."""
@@ -99,7 +89,7 @@ def test_images_objects_order_and_the_image_in_view_survive_a_reload(playground,
     playground.click(*MIDDLE)
     playground.page.click("#zoom-in")
     zoom = playground.page.text_content("#zoom")
-    kept(playground)
+    playground.wait_kept()
     posted = len(playground.sent("POST", "/embed"))
 
     with questions(playground) as asked:
@@ -121,13 +111,13 @@ def test_images_objects_order_and_the_image_in_view_survive_a_reload(playground,
 def test_work_goes_on_after_a_reload(playground, photos):
     playground.open_files(photos[:1])
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
     reload(playground)
     playground.wait_shown("photo-1.png")
 
     playground.click(0.6, 0.5)
     playground.open_files(photos[1:])
-    kept(playground)
+    playground.wait_kept()
     reload(playground)
     playground.wait_shown("photo-2.png")
 
@@ -139,7 +129,7 @@ def test_work_goes_on_after_a_reload(playground, photos):
 
 def test_a_closed_image_does_not_come_back(playground, photos):
     playground.open_files(photos)
-    kept(playground)
+    playground.wait_kept()
 
     playground.page.get_by_role("button", name="Close photo-1.png").click()
     playground.wait_shown("photo-2.png")
@@ -155,7 +145,7 @@ def test_a_closed_image_does_not_come_back(playground, photos):
 def test_start_over_asks_and_removes_everything(playground, photos):
     playground.open_files(photos)
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
     before = playground.page.evaluate(STORED)
 
     playground.page.click("#start-over")
@@ -176,14 +166,14 @@ def test_start_over_asks_and_removes_everything(playground, photos):
 def test_two_tabs_keep_their_own_work(playground, photos):
     playground.open_files(photos[:1])
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
 
     other = Playground(playground.page.context, playground.url)
     other.visit()
     other.page.locator("#kept-note[data-state=kept]").wait_for(state="attached")
     is_empty = other.page.locator(".welcome").is_visible()
     other.open_files(photos[1:])
-    kept(other)
+    other.wait_kept()
     reload(playground)
     playground.wait_shown("photo-1.png")
     reload(other)
@@ -199,7 +189,7 @@ def test_a_new_tab_takes_up_the_work_of_a_closed_one(playground, photos):
     context = playground.page.context
     playground.open_files(photos[:1])
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
     playground.page.close()
 
     later = Playground(context, playground.url)
@@ -256,7 +246,7 @@ def test_a_full_storage_is_told_and_what_fits_is_kept(playground, photos, tmp_pa
     playground.visit()
     playground.open_files(photos[:1])
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
     large = tmp_path / "large.png"
     large.write_bytes(noise_file((1500, 1500), next_seed))
 
@@ -276,7 +266,7 @@ def test_a_full_storage_is_told_and_what_fits_is_kept(playground, photos, tmp_pa
 def test_work_of_another_version_of_the_page_leaves_the_images(playground, photos):
     playground.open_files(photos[:1])
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
     playground.page.evaluate(MAKE_OLD)
 
     reload(playground)

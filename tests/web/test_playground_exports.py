@@ -372,3 +372,21 @@ def test_a_painted_mask_is_cut_out_as_it_was_painted_without_a_request(clicked):
     height, width = alpha.shape
     assert np.array_equal(alpha >= 128, mask[top : top + height, left : left + width])
     assert len(clicked.segment_bodies()) == asked_before
+
+
+def test_cut_outs_of_all_images_have_soft_edges_after_a_reload_too(three_images):
+    playground, names, _ = three_images
+    before = zipfile.ZipFile(io.BytesIO(playground.save("#save-cut-out")))
+    playground.wait_kept()
+
+    playground.page.reload()
+    playground.page.locator("body.is-ready").wait_for()
+    playground.wait_shown(names[-1])
+    playground.wait_ready()
+    after = zipfile.ZipFile(io.BytesIO(playground.save("#save-cut-out")))
+
+    assert playground.page.locator(".object-class").first.input_value() == "cup"
+    assert after.namelist() == before.namelist()
+    for name in before.namelist():
+        alphas = [np.asarray(image(archive.read(name)))[..., 3] for archive in (before, after)]
+        assert np.array_equal(*alphas)

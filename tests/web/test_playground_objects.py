@@ -206,3 +206,19 @@ def test_marked_objects_get_a_class_and_are_deleted_together(four_objects):
     page.click("#delete-marked")
     assert page.locator("#objects li").count() == 1
     assert not page.locator("#select-several").is_visible()
+
+
+def test_a_new_object_is_seen_in_a_long_list(playground, small):
+    playground.open_file(small)
+
+    for _ in range(25):
+        playground.page.keyboard.press("n")
+
+    is_seen = """() => {
+        const list = document.getElementById("objects");
+        const row = list.querySelector(".is-selected").getBoundingClientRect();
+        const { top, bottom } = list.getBoundingClientRect();
+        return list.scrollTop > 0 && row.top >= top - 1 && row.bottom <= bottom + 1;
+    }"""
+    wait_until(lambda: playground.page.evaluate(is_seen), timeout_s=30, what="the list did not scroll")
+    assert playground.page.locator("#objects li").last.get_attribute("class") == "is-selected"

@@ -22,7 +22,7 @@ export function curl({ url, imageId, fileName, body, hasKey }) {
   // A mask's logits are too long for a command line. The prompt has all points, so its mask is nearly the same without.
   const prompts = body.prompts.map(({ mask_logits: _, ...prompt }) => prompt);
   const json = JSON.stringify({ image_hash: imageId, ...body, prompts });
-  const header = quoted(`X-Image-Hash: ${imageId}`);
+  const header = quoted(`X-Image-Hash: ${imageId.split("~")[0]}`); // by which a load balancer chooses the replica
   return `${embed}\ncurl -s ${quoted(`${url}segment`)}${key} -H ${header} -d ${quoted(json)}\n`;
 }
 

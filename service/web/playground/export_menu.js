@@ -124,7 +124,8 @@ export class ExportMenu {
   }
 
   /** The alpha of each object: with soft edges those of the service, where it has the mask. @param {WorkImage} image @param {ExportedObject[]} objects */
-  async #alphas({ session, imageHash }, objects) {
+  async #alphas(image, objects) {
+    const { session } = image;
     if (!input("soft-edges").checked) return objects.map(({ mask }) => hard(mask));
     const wanted = session.objects.flatMap((object) => {
       const prompt = answeredPrompt(session, object);
@@ -132,12 +133,15 @@ export class ExportMenu {
       const isAnswer = prompt !== null && !prompt.given && mask?.mask_id && objects.some((each) => each.mask === mask);
       return isAnswer ? [{ mask, sent: { ...this.#segmenter.requestOf(prompt, session), imageId: this.#segmenter.answeredBy(prompt) } }] : [];
     });
-    const found = imageHash && wanted.length > 0 ? await this.#ofService(imageHash, wanted) : new Map();
+    const found = wanted.length > 0 ? await this.#ofService(image, wanted) : new Map();
     return objects.map(({ mask }) => found.get(mask) ?? antialiased(mask));
   }
 
-  async #ofService(imageHash, wanted) {
+  /** @param {WorkImage} image @param {{mask: import("../client/edgesam.js").Mask, sent: import("./soft_edges.js").SentPrompt}[]} wanted */
+  async #ofService(image, wanted) {
     try {
+      // After a reload, an image is embedded when it comes into view. This one may not have been in view.
+      const imageHash = image.imageHash || (await this.#client.embed(image.file)).image_id;
       return await alphasOfService(this.#client, imageHash, wanted);
     } catch (error) {
       if (!(error instanceof Problem || error instanceof Unreachable)) throw error;

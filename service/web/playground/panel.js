@@ -99,10 +99,13 @@ export class Panel {
   #reveal(id) {
     if (id === this.#revealedId) return;
     this.#revealedId = id;
-    const list = this.#list.getBoundingClientRect();
-    const row = this.#rows.get(id).getBoundingClientRect();
-    if (row.top < list.top) this.#list.scrollTop -= list.top - row.top;
-    else if (row.bottom > list.bottom) this.#list.scrollTop += row.bottom - list.bottom;
+    // With the next frame, which lays the rows out anyway.
+    requestAnimationFrame(() => {
+      const list = this.#list.getBoundingClientRect();
+      const row = this.#rows.get(this.#revealedId)?.getBoundingClientRect();
+      if (row && row.top < list.top) this.#list.scrollTop -= list.top - row.top;
+      else if (row && row.bottom > list.bottom) this.#list.scrollTop += row.bottom - list.bottom;
+    });
   }
 
   /** @param {HTMLInputElement} input @param {number} id @param {(text: string) => void} act */
