@@ -41,9 +41,7 @@ def test_the_look_up_of_found_masks(tmp_path):
             }
         )
     by_area = sorted(range(len(made)), key=lambda index: written[index]["area"])
-    inside = [
-        [[10 + index for index in by_area if made[index][y, x]] for x in range(SIZE[1])] for y in range(SIZE[0])
-    ]
+    inside = [[[10 + index for index in by_area if made[index][y, x]] for x in range(SIZE[1])] for y in range(SIZE[0])]
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps({"masks": written, "inside": inside}))
 

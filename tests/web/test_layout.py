@@ -83,7 +83,9 @@ def used(request, visit, small, photo) -> Playground:
         field = playground.page.locator(".object-name").nth(index)
         field.fill(f"{LONG} {index}")
         field.press("Enter")
-    playground.page.evaluate("() => document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    playground.page.evaluate(
+        "() => document.querySelectorAll('details').forEach((details) => { details.open = true; })"
+    )
     playground.page.focus("#upper")
     playground.page.keyboard.press("b")  # the brush has a bar of its own
     return playground
