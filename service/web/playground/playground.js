@@ -89,6 +89,7 @@ const findAll = new FindAll(
     count: element("found-count"),
     takeAll: element("take-all"),
     done: element("found-done"),
+    canvas: upper,
   },
 );
 findAll.onError = showError;
