@@ -27,8 +27,8 @@ from service.sam.everything.options import EverythingOptions
 from service.sam.everything.result import EverythingResult
 from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.frame import Frame
-from service.sam.transforms import used_cells
 from service.sam.region import placed
+from service.sam.transforms import used_cells
 
 POINTS_PER_CALL: Final = 16
 """Points of one decoder call: about a quarter of a second of one processor. A request that is cancelled ends after
