@@ -28,6 +28,7 @@ from service.sam.everything.result import EverythingResult
 from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.frame import Frame
 from service.sam.region import placed
+from service.sam.transforms import used_cells
 
 POINTS_PER_CALL: Final = 16
 """Points of one decoder call: about a quarter of a second of one processor. A request that is cancelled ends after
@@ -215,7 +216,9 @@ class _Search:
         self._arrays = state.arrays
         self._options = options
         self._context = context
-        self._selection = MaskSelection(defaults.outputs, defaults.quality, options.pred_iou_thresh)
+        self._selection = MaskSelection(
+            defaults.outputs, defaults.quality, options.pred_iou_thresh, used_cells(self.part.frame)
+        )
         self._points = self.part.pixels(grid_points(options.points_per_side))
         self._cells = GridCells(self._points, self.part.frame) if options.fast else None
         self._waiting: list[NDArray[np.int64]] = []

@@ -64,7 +64,7 @@ class _Masks(ctypes.Structure):
 
 
 class _Selection(ctypes.Structure):
-    _fields_ = (("outputs", c_uint), ("least_iou", c_float))
+    _fields_ = (("outputs", c_uint), ("least_iou", c_float), ("rows", c_int), ("columns", c_int))
 
 
 class NativeDecoder:
@@ -193,6 +193,7 @@ class NativeDecoder:
         *,
         outputs: Sequence[int],
         least_iou: float | None,
+        cells: tuple[int, int] = (256, 256),
         threads: int,
         high_res: tuple[FloatArray, FloatArray] | None = None,
     ) -> tuple[Floats, Floats, Floats]:
@@ -208,6 +209,8 @@ class NativeDecoder:
             labels: Labels of the points, (P, N).
             outputs: Outputs that are wanted, 0 to 3.
             least_iou: Predicted IoU that a wanted mask exceeds, compared in float32; None for masks of any.
+            cells: Rows and columns of the logits that lie in the image, 1 to 256 each. The rest is padding. With
+                `least_iou`, its logits may be -100, also for the stability.
             threads: Most threads that compute, at most those of the decoder.
             high_res: High-resolution maps of the image for SAM 2, see `decode`.
 
@@ -228,7 +231,7 @@ class NativeDecoder:
             call.maps,
             call.prompts,
             self._bounded(threads),
-            _Selection(bits, math.nan if least_iou is None else least_iou),
+            _Selection(bits, math.nan if least_iou is None else least_iou, *(-(-each // 4) for each in cells)),
             _masks(results),
         )
         _check(status, labels)

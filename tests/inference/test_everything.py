@@ -13,7 +13,7 @@ POINTS_PER_CALL = 16
 
 @pytest.fixture
 async def find(open_service):
-    """A function that finds all objects of the sample of coins. It returns the lines, and the number of decoder calls."""
+    """A function that finds all objects in the sample of coins. It returns the lines and the number of calls."""
     service = await open_service(model_dir=BUNDLED, everything_timeout_s=300.0)
     embedded = await service.embed(sample_image("coins.jpg").path.read_bytes())
     image_hash = embedded.json()["image_hash"]

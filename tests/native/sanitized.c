@@ -126,7 +126,7 @@ static void *decode(void *argument)
     for (int i = 0; i < 3 && length == 2; i++) /* all masks, those of some predicted IoUs, and none */
         j->failures += edgesam_decode_selected(
             j->decoder, j->states, j->maps, (edgesam_prompts){prompts, length, points, labels}, 1 + j->number % 3,
-            (edgesam_selection){14, i ? iou[1] + 9.0f * (float)(i - 1) : NAN},
+            (edgesam_selection){14, i ? iou[1] + 9.0f * (float)(i - 1) : NAN, 64, 33},
             (edgesam_masks){masks, iou, stability, NULL});
     free(points);
     free(labels);

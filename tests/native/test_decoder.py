@@ -167,6 +167,22 @@ def test_wanted_masks_are_those_of_all_masks_bit_for_bit(decoder, state, outputs
         assert np.array_equal(stability[wanted], all_stability[wanted])
 
 
+@pytest.mark.parametrize("cells", [(256, 256), (171, 256), (256, 129), (1, 1)], ids=str)
+def test_logits_inside_the_image_do_not_depend_on_its_padding(decoder, state, cells):
+    points, labels = np.array([[[300, 200], [0, 0]]], np.float32), np.array([[1, -1]])
+    all_logits, all_iou, _ = decoder.decode(*state, points, labels, threads=1)
+
+    logits, _, _ = decoder.decode_selected(
+        *state, points, labels, outputs=(0, 1, 2, 3), least_iou=float(all_iou.min()) - 1, cells=cells, threads=2
+    )
+
+    rows, columns = cells
+    assert np.array_equal(logits[..., :rows, :columns], all_logits[..., :rows, :columns])
+    is_padding = logits != all_logits
+    assert np.all(logits[is_padding] == -100)
+    assert is_padding.any() == (cells != (256, 256))
+
+
 def test_calls_from_many_threads_are_independent(decoder, state):
     random = np.random.default_rng(2)
     prompts = [(random.uniform(0, 1024, (1, n, 2)).astype(np.float32), np.ones((1, n), np.int64)) for n in range(1, 13)]

@@ -186,6 +186,7 @@ class NativePromptDecoder:
             labels,
             outputs=selection.outputs,
             least_iou=selection.threshold if by_iou else None,
+            cells=selection.cells,
             threads=threads,
             high_res=_maps_of(state),
         )

@@ -311,13 +311,15 @@ static int decode(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, 
 int edgesam_decode_prompts(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts,
                            int threads, edgesam_masks masks)
 {
-    const edgesam_selection all = {(1u << MASKS) - 1, NAN};
+    const edgesam_selection all = {(1u << MASKS) - 1, NAN, GRID, GRID};
     return decode(d, states, maps, prompts, threads, all, masks);
 }
 
 int edgesam_decode_selected(edgesam_decoder *d, edgesam_states states, edgesam_maps maps, edgesam_prompts prompts,
                             int threads, edgesam_selection selection, edgesam_masks masks)
 {
+    if (selection.rows < 1 || selection.rows > GRID || selection.columns < 1 || selection.columns > GRID)
+        return -2;
     masks.narrow_stability = NULL;
     return decode(d, states, maps, prompts, threads, selection, masks);
 }

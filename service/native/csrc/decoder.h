@@ -7,6 +7,7 @@
 /* Only these functions are visible outside of the library. The names of the others also occur in other libraries. */
 #define EDGESAM_API __attribute__((visibility("default")))
 
+#define EDGESAM_PADDING_LOGIT -100.0f
 #define EDGESAM_MAX_POINTS 123                      /* of a prompt, absent ones included */
 #define EDGESAM_MAX_TOKENS (6 + EDGESAM_MAX_POINTS) /* SAM 2 has 6 output tokens, SAM has 5 */
 
@@ -52,6 +53,7 @@ typedef struct {
 typedef struct {
     unsigned outputs;
     float least_iou;
+    int rows, columns; /* image tokens that show the image, 1 to 64 each; the rest is padding */
 } edgesam_selection;
 
 /* The result for each prompt: (4, 256, 256), (4), (4). With SAM 2 also the stability of output 0 at ±0.05. Logits and
@@ -88,7 +90,8 @@ EDGESAM_API int edgesam_decode_prompts(edgesam_decoder *, edgesam_states, edgesa
                                        edgesam_masks);
 
 /* The same for a selection of the masks. A prompt of which no mask is wanted takes less than half the time. What is written
- * equals the result of edgesam_decode_prompts, bit for bit. The predicted IoUs of all outputs are written.
+ * equals the result of edgesam_decode_prompts, bit for bit. The predicted IoUs of all outputs are written. With a number in
+ * `least_iou`, logits of padding are EDGESAM_PADDING_LOGIT or those of edgesam_decode_prompts, and count for stabilities.
  * `narrow_stability` is not. */
 EDGESAM_API int edgesam_decode_selected(edgesam_decoder *, edgesam_states, edgesam_maps, edgesam_prompts, int threads,
                                         edgesam_selection, edgesam_masks);

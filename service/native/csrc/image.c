@@ -173,15 +173,15 @@ static void pass_2_chunk(void *context, int chunk)
     }
 }
 
-/* The first upscaling of a block: (BLOCK, C) to coarse pixels (BLOCK, dy, dx, COARSE). SAM 2 adds s1 before the
+/* The first upscaling of some tokens of a block: (tokens, C) to coarse pixels (tokens, dy, dx, COARSE). SAM 2 adds s1 before the
  * norm. */
-static void upscale_once(const decode_context *ctx, int block, workspace *w, float *coarse)
+static void upscale_once(const decode_context *ctx, int block, int tokens, workspace *w, float *coarse)
 {
     float *raw = w->positioned; /* not needed any more */
-    apply(&ctx->p->up1, BLOCK, w->x, raw);
+    apply(&ctx->p->up1, tokens, w->x, raw);
     if (ctx->p->is_sam2)
-        add_numbers(raw, ctx->maps.s1, (long)block * BLOCK * 4 * COARSE, BLOCK * 4 * COARSE);
-    for (int pixel = 0; pixel < BLOCK * 4; pixel++, raw += COARSE, coarse += COARSE) {
+        add_numbers(raw, ctx->maps.s1, (long)block * BLOCK * 4 * COARSE, (long)tokens * 4 * COARSE);
+    for (int pixel = 0; pixel < tokens * 4; pixel++, raw += COARSE, coarse += COARSE) {
         moments m = measure(raw, COARSE, ctx->p->up_norm.epsilon);
         for (int i = 0; i < COARSE; i += VL)
             store(coarse + i, gelu(normalised(&ctx->p->up_norm, m, raw, i)));
@@ -192,6 +192,14 @@ static void upscale_once(const decode_context *ctx, int block, workspace *w, flo
 static int upscales_at_once(const decode_context *ctx)
 {
     return isnan(ctx->selection.least_iou);
+}
+
+/* Image tokens of a block that are upscaled: those that show the image, in whole steps. The rest is padding. */
+static int tokens_shown(const decode_context *ctx, int block)
+{
+    if (upscales_at_once(ctx))
+        return BLOCK;
+    return block < ctx->selection.rows ? (ctx->selection.columns + STEP - 1) / STEP * STEP : 0;
 }
 
 /* The final token_to_image of a block, for the tokens that it computes now. */
@@ -212,7 +220,7 @@ static void pass_3_chunk(void *context, int chunk)
         image_to_token_block(ctx, &ctx->p->layers[1], block, &w);
         attend_at_last(ctx, chunk, &w);
         if (upscales_at_once(ctx))
-            upscale_once(ctx, block, &w, stream);
+            upscale_once(ctx, block, BLOCK, &w, stream);
         else
             memcpy(stream, w.x, sizeof w.x);
     }
@@ -226,7 +234,7 @@ static void upscale_chunk(void *context, int chunk)
         float *stream = ctx->s->stream + (long)block * BLOCK * C;
         load_block(ctx, block, stream, &w);
         attend_at_last(ctx, chunk, &w);
-        upscale_once(ctx, block, &w, stream);
+        upscale_once(ctx, block, tokens_shown(ctx, block), &w, stream);
     }
 }
 
@@ -294,12 +302,24 @@ static void count_chunk(const decode_context *ctx, int chunk)
         count_pixels(ctx, chunk, 0, 0.05f, &s->narrow_sure[chunk], &s->narrow_likely[chunk]);
 }
 
+/* Writes the logits of padding that is not upscaled. */
+static void fill_padding(const decode_context *ctx, int chunk)
+{
+    for (int i = 0; i < ctx->wanted; i++)
+        for (int row = chunk * CHUNK_BLOCKS * 4; row < (chunk + 1) * CHUNK_BLOCKS * 4; row++) {
+            float *pixels = ctx->mask_logits + ctx->outputs[i] * MASK_PIXELS + row * MASK_SIDE;
+            for (int x = tokens_shown(ctx, row / 4) * 4; x < MASK_SIDE; x++)
+                pixels[x] = EDGESAM_PADDING_LOGIT;
+        }
+}
+
 static void pass_4_chunk(void *context, int chunk)
 {
     const decode_context *ctx = context;
     float fine[STEP * 4 * 4 * FINE] __attribute__((aligned(64)));
+    fill_padding(ctx, chunk);
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++)
-        for (int first = 0; first < BLOCK; first += STEP) {
+        for (int first = 0; first < tokens_shown(ctx, block); first += STEP) {
             float *pixels = ctx->mask_logits + (long)block * 4 * MASK_SIDE + first * 4;
             prefetch_pixels(ctx, pixels);
             const long coarse = (long)(block * BLOCK + first) * 4;

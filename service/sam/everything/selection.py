@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.sam.everything.filters import exceeds
 from service.sam.everything.options import Quality
+from service.sam.transforms import MASK_SIZE, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,13 @@ class MaskSelection:
         outputs: Outputs of the decoder that become masks, rising, 0 to 3.
         quality: Number that has to exceed the threshold.
         threshold: Threshold of the quality; 0 keeps all masks.
+        cells: Rows and columns of the logits that lie in the image. Logits of padding may have any value.
     """
 
     outputs: tuple[int, ...] = (1, 2, 3)
     quality: Quality = "predicted_iou"
     threshold: float = 0.0
+    cells: Size = (MASK_SIZE, MASK_SIZE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
