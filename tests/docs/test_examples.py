@@ -210,3 +210,15 @@ def test_the_commands_that_import_a_checkpoint_run(clone: Path):
     assert len(printed) == 3
     assert (clone / "models" / "mine" / "manifest.json").is_file()
     assert "mine is complete and runs" in printed[-1]
+
+
+def test_the_example_of_a_region_runs(clone: Path, service_url: str):
+    embed_and_click, _, from_the_copy = blocks(page("docs/how-to/regions.md"), "sh")
+
+    printed = run_shell(embed_and_click, clone, service_url)
+    refused = run_shell(from_the_copy, clone, service_url)
+
+    image_id, answer = printed.split("\n", 1)
+    assert image_id.endswith("~region=60,200,420,620")
+    assert json.loads(answer)["region"] == [60, 200, 420, 620]
+    assert json.loads(refused)["code"] == "image-not-kept"

@@ -84,6 +84,12 @@ class Service:
         body = {"image_hash": image_hash, "prompts": list(prompts), "format": "logits", **options}
         return await self._client.post("/segment", json=body)
 
+    async def find_all(self, image_hash: str, **parameters: Any) -> httpx.Response:
+        """Ask for all objects of an image, as the lines of a stream."""
+        body = {"image_hash": image_hash, **parameters}
+        accept = {"Accept": "application/x-ndjson"}
+        return await self._client.post("/segment/everything", json=body, headers=accept)
+
     async def sample(self, name: str, **labels: str) -> float:
         """Return a sample of /metrics, 0 if it is absent."""
         text = (await self._client.get("/metrics")).text

@@ -118,7 +118,7 @@ def test_a_click_takes_the_smallest_object_and_tab_the_next_larger_one(found, re
 
     found.press(*point_at(found, position))
     (smallest,) = exported(found)
-    found.page.focus("#upper")
+    found.page.focus("#upper")  # the export has taken the focus
     point_at(found, (position[0] + 0.1, position[1]))
     found.page.keyboard.press("Tab")
     found.page.mouse.down()
@@ -173,7 +173,7 @@ def test_a_point_on_a_taken_object_refines_it(found, records):
 
 
 def test_the_keyboard_alone_takes_a_found_object(found):
-    found.page.focus("#upper")
+    assert found.page.evaluate("() => document.activeElement.id") == "upper"
     for _ in range(40):
         found.page.keyboard.press("ArrowDown")
         found.page.keyboard.press("Enter")

@@ -127,6 +127,37 @@ def test_work_goes_on_after_a_reload(playground, photos):
     assert playground.page.locator(".badge").all_inner_texts() == ["1", ""]
 
 
+def test_zoom_alone_survives_a_reload_and_is_no_work_to_ask_about(playground, photos):
+    playground.open_files(photos[:1])
+    playground.click(*MIDDLE)
+    kept(playground)
+    playground.page.click("#zoom-in")
+    zoom = playground.page.text_content("#zoom")
+
+    with questions(playground) as asked:
+        reload(playground)
+    playground.wait_shown("photo-1.png")
+
+    assert asked == []
+    assert playground.page.text_content("#zoom") == zoom
+
+
+def test_start_over_stops_files_that_are_being_opened(playground, tmp_path, next_seed):
+    paths = [tmp_path / f"{number:02}.png" for number in range(40)]
+    for path in paths:
+        path.write_bytes(noise_file((600, 800), next_seed))
+    playground.page.set_input_files("#file", paths)
+    playground.page.locator("#images.is-opening").wait_for()
+
+    playground.page.click("#start-over")
+    playground.page.click("#question-yes")
+    playground.page.locator("#toast.is-shown", has_text="removed").wait_for()
+    playground.page.locator("#images:not(.is-opening)").wait_for(state="attached")
+
+    assert playground.page.locator(".thumbnail").count() == 0
+    assert playground.page.locator(".welcome").is_visible()
+
+
 def test_a_closed_image_does_not_come_back(playground, photos):
     playground.open_files(photos)
     playground.wait_kept()

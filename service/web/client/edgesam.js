@@ -280,12 +280,9 @@ export class Client {
   async #embedCopy(imageHash, file, { region, ...whole }, { signal, model }) {
     const copy = `image_hash=${encodeURIComponent(imageIdOf(imageHash, whole))}`;
     const path = withQuery("embed", [copy, ...parameters({ region }, model)]);
-    try {
-      const answer = await this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal });
-      return this.#keep(file, { ...whole, region }, answer);
-    } catch (error) {
-      return missingIfUnavailable(error);
-    }
+    const send = this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal });
+    const answer = await send.catch(missingIfUnavailable);
+    return answer && this.#keep(file, { ...whole, region }, answer);
   }
 
   /** Send a request on an image; if the model lacks its embedding, embed it again and repeat the request. */

@@ -5,7 +5,8 @@
  * @typedef {import("./workspace.js").WorkImage} WorkImage
  * @typedef {import("../client/edgesam.js").Mask} Mask
  * @typedef {{found: FoundMasks, layer: FoundLayer}} Result
- * @typedef {Record<"start" | "busy" | "text" | "bar" | "cancel" | "results" | "count" | "takeAll" | "done", HTMLElement>} Parts
+ * @typedef {Record<"start" | "busy" | "text" | "bar" | "cancel" | "results" | "count" | "takeAll" | "done" | "canvas", HTMLElement>} Parts
+ *   `canvas` gets the focus of a button that disappears
  */
 
 import { maskOfEverything } from "../client/edgesam.js";
@@ -233,7 +234,8 @@ export class FindAll {
   }
 
   #update() {
-    const { start, busy, results, count } = this.#parts;
+    const { start, busy, cancel, results, count, takeAll, done, canvas } = this.#parts;
+    const hadFocus = [start, cancel, takeAll, done].includes(/** @type {HTMLElement} */ (document.activeElement));
     const isBusy = this.#search !== null;
     const size = this.#finished()?.found.size ?? 0;
     start.hidden = this.isOpen;
@@ -242,6 +244,7 @@ export class FindAll {
     /** @type {HTMLButtonElement} */ (start).disabled = !this.#workspace.current?.imageHash;
     start.querySelector("span").textContent = size > 0 ? "Show the found objects" : "Find all objects";
     count.textContent = `${size} ${size === 1 ? "object" : "objects"} found.`;
-    this.#parts.takeAll.textContent = size > 1 ? `Add all ${size}` : "Add it";
+    takeAll.textContent = size > 1 ? `Add all ${size}` : "Add it";
+    if (hadFocus) (isBusy ? cancel : canvas).focus({ preventScroll: true });
   }
 }

@@ -89,6 +89,7 @@ const findAll = new FindAll(
     count: element("found-count"),
     takeAll: element("take-all"),
     done: element("found-done"),
+    canvas: upper,
   },
 );
 findAll.onError = showError;
@@ -155,6 +156,7 @@ function showImage() {
 /** The service has the image in view: prepare it in this browser too, if that decodes the clicks. */
 async function prepareClicks() {
   const image = workspace.current;
+  element("image-name").textContent = image.file.name; // the service may have got a copy
   update();
   await choice.open().catch((error) => choice.handleError(error));
   if (image !== workspace.current) return;

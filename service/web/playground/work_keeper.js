@@ -28,6 +28,8 @@ export class WorkKeeper {
   /** @type {Set<WorkImage>} */
   #changed = new Set();
   /** @type {Set<WorkImage>} */
+  #notStored = new Set();
+  /** @type {Set<WorkImage>} */
   #notExported = new Set();
   /** @type {WeakSet<WorkImage>} */
   #tooLarge = new WeakSet();
@@ -42,6 +44,8 @@ export class WorkKeeper {
     this.onState = () => {};
     workspace.addEventListener("work", ({ detail: image }) => this.#note(image, true));
     workspace.addEventListener("change", () => this.#schedule());
+    // Views are written with the next work, or when the page is left: panning alone would write all masks again.
+    workspace.addEventListener("view", () => workspace.current && this.#changed.add(workspace.current));
     workspace.addEventListener("show", () => {
       for (const image of [this.#shown, workspace.current]) if (image) this.#note(image, false); // views and models
       this.#shown = workspace.current;
@@ -56,7 +60,7 @@ export class WorkKeeper {
   /** Whether there is work that is neither stored nor exported. */
   get hasUnsaved() {
     return this.#workspace.images().some((image) => {
-      const isStored = this.#files.has(image.id) && !this.#changed.has(image);
+      const isStored = this.#files.has(image.id) && !this.#notStored.has(image);
       return !image.session.isEmpty && !isStored && this.#notExported.has(image);
     });
   }
@@ -92,7 +96,7 @@ export class WorkKeeper {
     this.#timer = 0;
     await this.#writing;
     this.#files.clear();
-    this.#changed.clear();
+    for (const set of [this.#changed, this.#notStored, this.#notExported]) set.clear();
     const store = this.#store;
     if (!store) return;
     await store.clear(this.#slot);
@@ -104,7 +108,7 @@ export class WorkKeeper {
   /** @param {WorkImage} image @param {boolean} isWork whether objects have changed, and not only the view */
   #note(image, isWork) {
     this.#changed.add(image);
-    if (isWork) this.#notExported.add(image);
+    if (isWork) for (const set of [this.#notStored, this.#notExported]) set.add(image);
     this.#schedule();
   }
 
@@ -143,6 +147,7 @@ export class WorkKeeper {
       if (files.length > 0) this.#schedule(); // the rest, without these files
       return;
     }
+    for (const image of changed) if (!this.#changed.has(image)) this.#notStored.delete(image);
     for (const { id, file } of files) this.#files.set(id, file);
     for (const id of removed) this.#files.delete(id);
     this.#setState(images.length < this.#workspace.images().length ? "full" : "kept");

@@ -29,7 +29,7 @@ export const MAX_IMAGES = 200;
 
 /**
  * Fires `show` when another image, or none, comes into view; `embedded` when the one in view can be clicked on; `change`
- * when the list changes; and `work` with the image as `detail` when its work changes.
+ * when the list changes; `work` with the image as `detail` when its work changes; and `view` when the user zooms or pans.
  */
 export class Workspace extends EventTarget {
   #client;
@@ -44,6 +44,7 @@ export class Workspace extends EventTarget {
   #nextId = Date.now(); // larger than those of earlier visits, which are restored later
   #model = "";
   #opening = new AbortController();
+  #adding = new AbortController();
   /** @type {import("./shown_image.js").Limits | null} */
   #limits = null;
 
@@ -64,6 +65,7 @@ export class Workspace extends EventTarget {
     this.#queue.onEmbedded = (image) => this.#embedded(image);
     this.#queue.onProgress = (progress) => this.onProgress(progress);
     this.#queue.onError = (error) => this.onError(error);
+    stage.addEventListener("view", () => this.dispatchEvent(new Event("view")));
     /** @type {(progress: import("../client/edgesam.js").Progress) => void} */
     this.onProgress = () => {};
     /** @type {(error: Error & {code?: string}) => void} */
@@ -89,13 +91,15 @@ export class Workspace extends EventTarget {
 
   /** Add images behind those that are open, and show the first of them. @param {readonly File[]} files */
   async add(files) {
+    const { signal } = this.#adding;
     const errors = [];
     let isFirst = true;
     for (const [i, file] of files.entries()) {
+      if (signal.aborted) break;
       if (files.length > 1) this.onOpening(i, files.length);
       const open = this.#images.find(({ source }) => source === sourceOf(file));
       try {
-        if (!open && (await this.#read(file, isFirst))) errors.push(new SmallerCopy());
+        if (!open && (await this.#read(file, isFirst, signal))) errors.push(new SmallerCopy());
         else if (open && isFirst) await this.show(open);
         isFirst = false;
       } catch (error) {
@@ -146,6 +150,8 @@ export class Workspace extends EventTarget {
   /** Close all images and forget all work. */
   clear() {
     this.#newOpening();
+    this.#adding.abort();
+    this.#adding = new AbortController();
     for (const image of this.#images) this.#client.forget(image.imageHash);
     this.#images = [];
     this.#queue.cancel();
@@ -197,13 +203,24 @@ export class Workspace extends EventTarget {
     this.#queue.next(this.#images, this.#current);
   }
 
-  /** Decode a file and append it. @param {File} file @param {boolean} isShown whether to bring it into view @returns whether it is a smaller copy */
-  async #read(file, isShown) {
+  /**
+   * Decode a file and append it.
+   *
+   * @param {File} file
+   * @param {boolean} isShown whether to bring it into view
+   * @param {AbortSignal} adding aborted if the images are no longer wanted
+   * @returns {Promise<boolean>} whether it is a smaller copy
+   */
+  async #read(file, isShown, adding) {
     const signal = isShown ? this.#newOpening() : new AbortController().signal;
     if (this.#images.length >= MAX_IMAGES) throw new TooManyImages();
     const { bitmap, isSmaller, ...opened } = await openImage(file, this.#limits);
     const { width, height } = bitmap;
     const thumbnail = await thumbnailOf(bitmap);
+    if (adding.aborted) {
+      bitmap.close();
+      return false;
+    }
     const image = this.#watched({
       ...{ id: this.#nextId++, file: this.#named(opened.file), source: sourceOf(file), width, height, thumbnail },
       ...{ imageHash: "", model: "", session: new Session(), view: null },
@@ -256,7 +273,7 @@ export class Workspace extends EventTarget {
       this.#segmenter.setImage(image.imageHash);
       this.dispatchEvent(new Event("embedded"));
     }
-    this.dispatchEvent(new CustomEvent("work", { detail: image })); // the service may have got a copy of its file
+    this.dispatchEvent(new Event("change")); // the service may have got a copy of its file
     this.#queue.next(this.#images, this.#current);
   }
 
