@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.api.routes import everything
@@ -49,6 +49,7 @@ NEARLY_EVERYTHING = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a busy machine
 @given(ANYTHING | NEARLY_EVERYTHING)
 def test_any_json_is_an_everything_request_within_its_bounds_or_a_refusal(document):
     try:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.cache.everything_codec import MAX_VALUE_BYTES, EverythingCodec, NamedResult, ResultTooLarge
@@ -37,6 +37,7 @@ def result(count=3):
     return NamedResult("the name", RecordedResult(SIZE, WHOLE, masks))
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]))
 def test_a_record_holds_exactly_the_pixels_of_its_mask(seed, share):
     pixels = blobs(seed, share)
@@ -63,6 +64,7 @@ def test_an_empty_mask_is_read_back():
     assert EverythingCodec().decode(EverythingCodec().encode(value)) == value
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.data())
 def test_bytes_that_were_changed_are_refused(data):
     value = bytearray(EverythingCodec().encode(result()))
@@ -73,6 +75,7 @@ def test_bytes_that_were_changed_are_refused(data):
         EverythingCodec().decode(bytes(value))
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.integers(0, 200))
 def test_bytes_that_were_cut_off_are_refused(cut):
     value = EverythingCodec().encode(result())
@@ -81,14 +84,12 @@ def test_bytes_that_were_cut_off_are_refused(cut):
         EverythingCodec().decode(value[: -1 - cut])
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused(junk):
     for data in (junk, b"ESEV\x01" + junk, b"ESEV\x01" + zlib.compress(junk)):
         with pytest.raises(CorruptValue):
             EverythingCodec().decode(data)
-
-
-FULL = 37 * 29
 
 
 @pytest.mark.parametrize(
