@@ -29,8 +29,8 @@ _ARGUMENTS = (
     "--disable-dev-shm-usage",
     f"--host-resolver-rules=MAP {PLAIN_HOST} 127.0.0.1",
 )
-# A HEAD request asks whether an image is known, and a POST without a body asks for a region of a kept copy. No is a 404,
-# which Chromium writes down as an error.
+# A HEAD request asks whether an image is known, and a POST without a body asks for a region of a kept copy. No is a
+# 404, which Chromium writes down as an error.
 _EXPECTED_URLS = ("/embed/", "/embed?image_hash=")
 
 
