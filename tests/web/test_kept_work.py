@@ -130,7 +130,7 @@ def test_work_goes_on_after_a_reload(playground, photos):
 def test_zoom_alone_survives_a_reload_and_is_no_work_to_ask_about(playground, photos):
     playground.open_files(photos[:1])
     playground.click(*MIDDLE)
-    kept(playground)
+    playground.wait_kept()
     playground.page.click("#zoom-in")
     zoom = playground.page.text_content("#zoom")
 
