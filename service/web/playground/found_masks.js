@@ -2,7 +2,7 @@
  * The masks of an everything result of one image, and which of them lie at a position.
  *
  * A look-up compares the position with the boxes, then searches the run lengths of the masks whose box holds it. It is
- * exact at any size of the image, and takes less than a millisecond with 300 masks.
+ * exact at any size of the image, and takes about 0.01 ms with 300 masks of 52 megapixels.
  *
  * @typedef {import("../client/edgesam.js").Mask} Mask
  * @typedef {{mask: Mask, transitions: Uint32Array | null}} Found `transitions` are computed at the first look-up
