@@ -95,7 +95,7 @@ def candidates_of(
         options: Options of the request.
         outputs: Number of outputs of the decoder that become masks.
         enlarge: Function that enlarges logits to a mask of the part.
-        place: Function that turns a mask of the part into one of the image.
+        place: Function that places a mask of the part in the image.
         cells: Logits at the points of the whole grid, for candidates that state which points they cover.
     """
     rows, columns = used_cells(part.frame)
