@@ -95,7 +95,7 @@ def candidates_of(
         options: Options of the request.
         outputs: Number of outputs of the decoder that become masks.
         enlarge: Function that enlarges logits to a mask of the part.
-        place: Function that turns a mask of the part into one of the image.
+        place: Function that makes a mask of the image from one of the part.
         cells: Logits at the points of the whole grid, for candidates that state which points they cover.
     """
     rows, columns = used_cells(part.frame)
