@@ -139,14 +139,20 @@ def test_answers_have_exactly_the_documented_members(client, document):
     schemas = document["components"]["schemas"]
     always = {"score", "stability", "predicted_iou", "area", "box", "mask_id"}
 
-    for name in ("rle", "png", "polygon", "logits", "none"):
+    members = {
+        "none": set(),
+        "alpha": {"alpha", "alpha_box"},
+        **{name: {name} for name in ("rle", "png", "polygon", "logits")},
+    }
+
+    for name, of_format in members.items():
         body = {"image_hash": image_hash, "prompts": [point(9, 9)], "format": name}
         text = client.post("/segment", json=body).text
         (result,) = SegmentResponse.model_validate_json(text).results
         assert len(result.masks) == 4
         for mask in json.loads(text)["results"][0]["masks"]:
-            assert set(mask) == always | ({name} - {"none"})
-    assert set(schemas["MaskModel"]["properties"]) == always | {"rle", "png", "polygon", "logits"}
+            assert set(mask) == always | of_format
+    assert set(schemas["MaskModel"]["properties"]) == always.union(*members.values())
 
 
 def test_answers_and_lines_of_everything_mode_have_exactly_the_documented_members(client, document):

@@ -45,7 +45,7 @@ def test_every_problem_is_checked_in_an_answer(error):
 def test_codes_and_titles_are_unique():
     found = every_error()
 
-    assert len({error.code for error in found}) == len(found) == 29
+    assert len({error.code for error in found}) == len(found) == 30
     assert len({error.title for error in found}) == len(found)
     assert all(400 <= error.status < 600 for error in found)
 
