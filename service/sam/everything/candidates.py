@@ -95,11 +95,7 @@ def candidates_of(
         options: Options of the request.
         outputs: Number of outputs of the decoder that become masks.
         enlarge: Function that enlarges logits to a mask of the part.
-<<<<<<< HEAD
-        place: Function that places a mask of the part in the image.
-=======
         place: Function that makes a mask of the image from one of the part.
->>>>>>> points21
         cells: Logits at the points of the whole grid, for candidates that state which points they cover.
     """
     rows, columns = used_cells(part.frame)
