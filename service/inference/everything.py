@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -164,7 +165,7 @@ class EverythingSegmenter:
                         is_due = (search.done - shown) * UPDATES >= options.points_per_side**2
                         if is_due or not search.is_running:
                             shown = search.done
-                            change = await self._executor.run(context.timings, search.result.update)
+                            change = await self._executor.run(context.timings, search.result.update, search.check)
                         else:
                             change = None
                     yield Advanced(search.done)
@@ -224,6 +225,7 @@ class _Search:
         self._waiting: list[NDArray[np.int64]] = []
         self._running: dict[asyncio.Task[list[Candidate]], int] = {}
         self._is_admitted = False
+        self._is_cancelled = False
 
     @property
     def is_running(self) -> bool:
@@ -254,8 +256,20 @@ class _Search:
             self.done += self._running.pop(task)
             self.result.add(task.result())
 
+    def check(self) -> None:
+        """Stop long work in a thread: of a request that was cancelled, or whose time is over.
+
+        Raises:
+            CancelledError: The request was cancelled.
+            DeadlineExceeded: The time is over.
+        """
+        if self._is_cancelled:
+            raise CancelledError
+        self._context.deadline.check()
+
     async def cancel(self) -> None:
-        """Cancel the points that wait, and forget the calls that run."""
+        """Cancel the points that wait, stop the choice of masks, and forget the calls that run."""
+        self._is_cancelled = True
         self._waiting.clear()
         for task in self._running:
             task.cancel()

@@ -1,6 +1,6 @@
 """The everything result while it grows: candidates without duplicates, without small regions, best first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,14 +13,16 @@ from service.sam.everything.duplicates import inclusive_boxes, without_duplicate
 from service.sam.everything.found_mask import EverythingMask
 from service.sam.everything.options import EverythingOptions
 from service.sam.everything.small_regions import without_small_regions
-from service.sam.masks import Mask
+from service.sam.mask_runs import RunMask, as_runs
 
 CLEANED_NMS_THRESH: Final = 0.7
 """Least IoU of boxes above which the worse of two masks is dropped after small regions were removed: SAM's
 `crop_nms_thresh`."""
 
 MAX_CANDIDATE_BYTES: Final = 128 << 20
-"""Memory that the candidates of one request may take. The worst go when there are more."""
+"""Memory that the candidates of one request may take. The worst go when there are more.
+
+Their masks without small regions take at most as much again, since they have fewer runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class EverythingResult:
         self._max_bytes = max_bytes
         self._candidates: dict[int, Candidate] = {}
         self._nbytes = 0
-        self._cleaned: dict[int, Mask] = {}
+        self._cleaned: dict[int, RunMask] = {}
         self._masks: dict[int, EverythingMask] = {}
 
     @property
@@ -69,11 +71,15 @@ class EverythingResult:
         if self._nbytes > self._max_bytes:
             self._evict()
 
-    def update(self) -> Change:
+    def update(self, check: Callable[[], None] = lambda: None) -> Change:
         """Choose the masks of the result among all candidates so far. Blocking.
 
         1. Drop duplicates. 2. Keep the best ones, at most `max_masks`. 3. Remove small regions, and drop duplicates
         again: masks that did not change come first.
+
+        Args:
+            check: Function that stops the work with its exception. It is called before small regions are removed from
+                a mask, which takes up to a second at 52 megapixels.
         """
         # By id: so of equal qualities the same one stays, in whatever order candidates came.
         waiting = [self._candidates[i] for i in sorted(self._candidates)]
@@ -82,7 +88,7 @@ class EverythingResult:
         kept = without_duplicates(boxes, quality, self._options.box_nms_thresh)[: self._options.max_masks]
         chosen = [waiting[i].found for i in kept]
         if self._options.min_mask_region_area > 0:
-            chosen = self._without_small_regions(chosen)
+            chosen = self._without_small_regions(chosen, check)
         before, self._masks = self._masks, {mask.id: mask for mask in chosen}
         return Change(
             found=[mask for mask in chosen if mask.id not in before],
@@ -105,11 +111,15 @@ class EverythingResult:
                 covered |= of_mask
         return covered
 
-    def _without_small_regions(self, chosen: Sequence[EverythingMask]) -> list[EverythingMask]:
+    def _without_small_regions(
+        self, chosen: Sequence[EverythingMask], check: Callable[[], None]
+    ) -> list[EverythingMask]:
         """Return masks without small regions, and without those that became duplicates, in the same order."""
         for each in chosen:
             if each.id not in self._cleaned:
-                self._cleaned[each.id] = without_small_regions(each.mask, self._options.min_mask_region_area)
+                check()
+                # Runs: a mask of pixels takes 52 MB at 52 megapixels.
+                self._cleaned[each.id] = as_runs(without_small_regions(each.mask, self._options.min_mask_region_area))
         cleaned = [self._cleaned[each.id] for each in chosen]
         is_unchanged = [mask is each.mask for each, mask in zip(chosen, cleaned, strict=True)]
         boxes = inclusive_boxes([mask.box for mask in cleaned])

@@ -15,7 +15,7 @@ from service.sam.everything.options import EverythingOptions
 from service.sam.everything.result import CLEANED_NMS_THRESH, EverythingResult
 from service.sam.everything.selection import MaskSelection, selected_masks
 from service.sam.frame import Frame
-from service.sam.mask_runs import as_runs
+from service.sam.mask_runs import RunMask, as_runs
 from service.sam.masks import BinaryMask, binary_mask
 from service.sam.transforms import used_cells
 
@@ -126,6 +126,40 @@ def test_small_regions_are_removed_from_the_masks_of_a_result():
     (mask,) = result.update().found
 
     assert (mask.mask.area, mask.bbox) == (400, (5, 5, 20, 20))
+
+
+def with_hole(number, quality, x):
+    pixels = np.zeros((40, 40), np.bool_)
+    pixels[5:25, x : x + 9] = True
+    pixels[10, x + 4] = False
+    return candidate(number, quality, pixels)
+
+
+def test_masks_without_small_regions_are_kept_as_runs_too():
+    result = EverythingResult(EverythingOptions(min_mask_region_area=4))
+    one = with_hole(0, 0.9, 5)
+
+    result.add([one])
+    (mask,) = result.update().found
+
+    # 300 masks of pixels would take 15 GB at 52 megapixels.
+    assert isinstance(mask.mask, RunMask)
+    assert mask.mask.transitions.nbytes < one.found.mask.transitions.nbytes
+
+
+def test_removing_small_regions_stops_between_two_masks():
+    result = EverythingResult(EverythingOptions(min_mask_region_area=4))
+    result.add([with_hole(3 * i, 0.9 - 0.1 * i, 10 * i) for i in range(3)])
+    checks = iter([True, True, False])
+
+    def check():
+        if not next(checks):
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        result.update(check)
+
+    assert result.masks == ()
 
 
 @pytest.mark.parametrize("quality", ["predicted_iou", "stability"])
