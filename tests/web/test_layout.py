@@ -72,7 +72,7 @@ def place_of_canvas(playground: Playground) -> Any:
 
 @pytest.fixture(params=["mouse", "touch"])
 def used(request, visit, small, photo) -> Playground:
-    """Two images; the second one has an ambiguous click and two more objects of long names, and all sections are open."""
+    """Two images; the second one has an ambiguous click and two more objects of long names. All sections are open."""
     playground: Playground = visit(**(TOUCH if request.param == "touch" else {}))
     playground.open_file(small)
     playground.open_file(photo)
