@@ -1,6 +1,5 @@
 """Everything mode written plainly, one box and one pixel at a time: what the fast steps have to agree with."""
 
-import math
 from collections import deque
 
 import numpy as np
@@ -86,22 +85,6 @@ def regions(pixels):
                     seen[near] = True
                     waiting.append(near)
         found.append(region)
-    return found
-
-
-def crops(size, layers, overlap_ratio):
-    """Return the crops of an image as x0, y0, x1, y1, layer."""
-    height, width = size
-    found = [(0, 0, width, height, 0)]
-    for layer in range(1, layers + 1):
-        per_side = 2**layer
-        overlap = int(overlap_ratio * min(height, width) * (2 / per_side))
-        crop_width = math.ceil((overlap * (per_side - 1) + width) / per_side)
-        crop_height = math.ceil((overlap * (per_side - 1) + height) / per_side)
-        for i in range(per_side):
-            for j in range(per_side):
-                left, top = (crop_width - overlap) * i, (crop_height - overlap) * j
-                found.append((left, top, min(left + crop_width, width), min(top + crop_height, height), layer))
     return found
 
 

@@ -23,17 +23,6 @@ def grid_points(points_per_side: int) -> NDArray[np.float64]:
     return np.stack((x.ravel(), y.ravel()), axis=1)
 
 
-def layer_points_per_side(points_per_side: int, layers: int, downscale: int) -> list[int]:
-    """Return the points along each side of a crop, for the whole image and each layer of crops.
-
-    Args:
-        points_per_side: Number of points along each side of the whole image.
-        layers: Number of layers of crops.
-        downscale: Factor by which each layer has fewer points a side than the layer before, at least 1.
-    """
-    return [int(points_per_side / downscale**layer) for layer in range(layers + 1)]
-
-
 def coarse_to_fine(points_per_side: int) -> list[NDArray[np.int64]]:
     """Return the indices of the grid's points in levels: every fourth point a side, then every second, then the rest.
 

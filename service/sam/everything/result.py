@@ -13,7 +13,8 @@ from service.sam.everything.duplicates import inclusive_boxes, without_duplicate
 from service.sam.everything.found_mask import EverythingMask
 from service.sam.everything.options import EverythingOptions
 from service.sam.everything.small_regions import without_small_regions
-from service.sam.mask_runs import RunMask, as_runs
+from service.sam.mask_runs import as_runs
+from service.sam.masks import Mask
 
 CLEANED_NMS_THRESH: Final = 0.7
 """Least IoU of boxes above which the worse of two masks is dropped after small regions were removed: SAM's
@@ -51,7 +52,7 @@ class EverythingResult:
         self._max_bytes = max_bytes
         self._candidates: dict[int, Candidate] = {}
         self._nbytes = 0
-        self._cleaned: dict[int, RunMask] = {}
+        self._cleaned: dict[int, Mask] = {}
         self._masks: dict[int, EverythingMask] = {}
 
     @property
@@ -118,8 +119,9 @@ class EverythingResult:
         for each in chosen:
             if each.id not in self._cleaned:
                 check()
-                # Runs: a mask of pixels takes 52 MB at 52 megapixels.
-                self._cleaned[each.id] = as_runs(without_small_regions(each.mask, self._options.min_mask_region_area))
+                cleaned_mask = without_small_regions(each.mask, self._options.min_mask_region_area)
+                # Runs: a mask of pixels takes 52 MB at 52 megapixels. One that did not change stays the same object.
+                self._cleaned[each.id] = each.mask if cleaned_mask is each.mask else as_runs(cleaned_mask)
         cleaned = [self._cleaned[each.id] for each in chosen]
         is_unchanged = [mask is each.mask for each, mask in zip(chosen, cleaned, strict=True)]
         boxes = inclusive_boxes([mask.box for mask in cleaned])

@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as stn
 from support import everything_reference as plain
 from support.whole_masks import full
 
-from service.sam.everything.crops import crops_of, is_cut_off
+from service.sam.everything.crops import is_cut_off
 from service.sam.everything.duplicates import inclusive_boxes, without_duplicates
 from service.sam.everything.filters import exceeds, is_stable, stability_scores
-from service.sam.everything.grid import coarse_to_fine, grid_points, layer_points_per_side
+from service.sam.everything.grid import coarse_to_fine, grid_points
 from service.sam.everything.small_regions import without_small_regions
 from service.sam.mask_runs import as_runs
 from service.sam.masks import BinaryMask
@@ -38,10 +38,6 @@ def test_grid_points_lie_in_the_middle_of_equal_parts_x_first():
     assert grid_points(1).tolist() == [[0.5, 0.5]]
 
 
-def test_layers_of_crops_have_fewer_points_and_in_the_end_none():
-    assert layer_points_per_side(32, 3, 4) == [32, 8, 2, 0]
-
-
 @pytest.mark.parametrize("side", range(1, 34))
 def test_levels_of_a_grid_hold_each_point_once_and_begin_coarse(side):
     levels = coarse_to_fine(side)
@@ -51,11 +47,6 @@ def test_levels_of_a_grid_hold_each_point_once_and_begin_coarse(side):
     if side >= 8:
         rows, columns = np.divmod(levels[0], side)
         assert set(np.diff(np.unique(rows))) == set(np.diff(np.unique(columns))) == {4}
-
-
-@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.integers(0, 3), st.sampled_from([0.0, 0.25, 512 / 1500]))
-def test_crops_equal_the_plain_ones(size, layers, ratio):
-    assert [(*crop.box, crop.layer) for crop in crops_of(size, layers, ratio)] == plain.crops(size, layers, ratio)
 
 
 def test_a_mask_is_cut_off_where_it_ends_at_an_edge_of_its_crop_inside_the_image():
