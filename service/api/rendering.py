@@ -1,14 +1,17 @@
 """Renderers: they write masks as JSON or PNG answers. Blocking: they run in worker threads."""
 
 import base64
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 
+from service.api.problems import broken_rule
 from service.api.schemas import Format
+from service.errors import InvalidRequest
 from service.inference.segmentation_builder import SegmentedMask
 from service.sam.decoded_image import ImageInfo
 from service.sam.granularity import Box
@@ -21,6 +24,10 @@ from service.sam.rle import encode_rle
 JSON, PNG = "application/json", "image/png"
 
 _VARY = {"Vary": "Accept"}
+
+MAX_ALPHA_BYTES: Final = 64 << 20
+"""Largest size of the alphas of one JSON answer, in bytes. That of a mask of noise takes 3 MiB at 52 megapixels, where
+the other formats take some hundred KiB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +53,43 @@ class JsonRenderer:
         model: Name of the served model.
         prompts: Number of prompts.
         options: Format of the masks.
+        max_alpha_bytes: Largest size of all alphas, in bytes.
     """
 
     masks_per_prompt: int | None = None
 
-    def __init__(self, image_id: str, model: str, prompts: int, options: RenderOptions) -> None:
+    def __init__(
+        self,
+        image_id: str,
+        model: str,
+        prompts: int,
+        options: RenderOptions,
+        *,
+        max_alpha_bytes: int = MAX_ALPHA_BYTES,
+    ) -> None:
         self._image_id = image_id
         self._model = model
         self._results: list[dict[str, Any]] = [{"masks": []} for _ in range(prompts)]
         self._options = options
         self._write = _WRITERS[options.format]
+        self._max_alpha_bytes = max_alpha_bytes
+        self._alpha_bytes = 0
+        self._lock = threading.Lock()
 
     def add(self, prompt: int, mask: SegmentedMask) -> None:
-        """See `Renderer`."""
-        self._results[prompt]["masks"].append({**_numbers(mask), **self._write(mask, self._options)})
+        """See `Renderer`.
+
+        Raises:
+            InvalidRequest: The alphas take too many bytes.
+        """
+        if self._alpha_bytes > self._max_alpha_bytes:  # another thread has raised it
+            raise self._too_large()
+        written = self._write(mask, self._options)
+        with self._lock:
+            self._alpha_bytes += len(written.get("alpha", ""))
+        if self._alpha_bytes > self._max_alpha_bytes:
+            raise self._too_large()
+        self._results[prompt]["masks"].append({**_numbers(mask), **written})
 
     def finish(self, image: ImageInfo, boxes: Sequence[Box | None] | None) -> Response:
         """See `Renderer`."""
@@ -78,6 +108,13 @@ class JsonRenderer:
             "results": self._results,
         }
         return Response(orjson.dumps(document), media_type=JSON, headers=_VARY)
+
+    def _too_large(self) -> InvalidRequest:
+        message = (
+            f"the alphas take more than {self._max_alpha_bytes >> 20} MiB. Send fewer prompts at once, ask for fewer "
+            "masks with multimask, or for the best one with Accept: image/png."
+        )
+        return broken_rule("/format", message)
 
 
 class PngRenderer:

@@ -7,7 +7,8 @@ import orjson
 import pytest
 from pycocotools import mask as coco
 
-from service.api.rendering import JsonRenderer, RenderOptions
+from service.api.rendering import MAX_ALPHA_BYTES, JsonRenderer, RenderOptions
+from service.errors import InvalidRequest
 from service.inference.backends.prompt_decoders import Decoded
 from service.inference.image_key import ImageKey
 from service.inference.segmentation_builder import MaskFunctions, SegmentationBuilder
@@ -59,7 +60,15 @@ def answer(new_context):
     """A function from the decoder's answer to the masks of each prompt, as /segment answers them in JSON."""
 
     def ask(
-        prompts, found, multimask="auto", *, largest=SAM2_LARGEST_LOGIT, choice=SAM2, mask_format="logits", kept=None
+        prompts,
+        found,
+        multimask="auto",
+        *,
+        largest=SAM2_LARGEST_LOGIT,
+        choice=SAM2,
+        mask_format="logits",
+        kept=None,
+        max_alpha_bytes=MAX_ALPHA_BYTES,
     ):
         builder = SegmentationBuilder(
             key=KEY,
@@ -72,7 +81,11 @@ def answer(new_context):
             choice=choice,
             largest_logit=largest,
             renderer=JsonRenderer(
-                IMAGE_ID, "edgetam", len(prompts), RenderOptions(mask_format, crop=False, tolerance_pixels=0)
+                IMAGE_ID,
+                "edgetam",
+                len(prompts),
+                RenderOptions(mask_format, crop=False, tolerance_pixels=0),
+                max_alpha_bytes=max_alpha_bytes,
             ),
             cleanup="none",
             functions=FUNCTIONS,
@@ -150,3 +163,14 @@ def test_logits_are_limited_after_the_mask_was_enlarged(answer):
     assert (logits_of(unlimited).min(), logits_of(unlimited).max()) == (-1000.0, 40.0)
     assert mask["area"] == unlimited["area"] == coco.decode(drawn["rle"]).sum()
     assert FUNCTIONS.enlarge(steep, FRAME).area < FUNCTIONS.enlarge(np.clip(steep, -32, 32), FRAME).area
+
+
+def test_an_answer_whose_alphas_take_too_many_bytes_is_refused(answer):
+    ((first, *_),) = answer([POINT], decoded(STABLE), mask_format="alpha")
+    limit = 3 * len(first["alpha"])
+
+    (three,) = answer([POINT], decoded(STABLE), mask_format="alpha", max_alpha_bytes=limit + 1000)
+    with pytest.raises(InvalidRequest, match="fewer prompts"):
+        answer([POINT] * 2, decoded(STABLE, STABLE), mask_format="alpha", max_alpha_bytes=limit)
+
+    assert len(three) == 3
