@@ -1,7 +1,7 @@
 """The rules of a model for its masks, as the manifest states them: which outputs prompts get, and in which order."""
 
-from collections.abc import Sequence
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -152,6 +152,18 @@ class EverythingDefaults(BaseModel):
         "predicted_iou",
         description="Number by which masks are filtered (pred_iou_thresh) and ordered: predicted_iou or stability.",
     )
+
+    def options(self, given: Mapping[str, Any], *, max_points_per_side: int) -> EverythingOptions:
+        """Return the options of a request. What it lacks has the value of the model.
+
+        Args:
+            given: Values of the request under the names of `EverythingOptions`.
+            max_points_per_side: Largest number of points along each side of the grid; a larger one of the model is
+                reduced to it.
+        """
+        values = {**self.model_dump(exclude={"outputs", "quality"}), **given}
+        values["points_per_side"] = min(values["points_per_side"], max_points_per_side)
+        return EverythingOptions(**values)
 
     @field_validator("outputs")
     @classmethod

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from prometheus_client import CollectorRegistry
 from support.made_once import made_once
 from support.redis_server import RedisServer
@@ -14,6 +15,10 @@ from service.telemetry.metrics import Metrics
 # As `python -m service` sets them, before anything imports NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# On a busy machine any example can take longer than Hypothesis's deadline of 200 ms.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

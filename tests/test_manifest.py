@@ -6,6 +6,7 @@ import pytest
 
 from service.manifest import MANIFEST_NAME, ManifestError, load_manifest
 from service.mask_rules import AutoMasks, EverythingDefaults, Ranking
+from service.sam.everything.options import EverythingOptions
 
 FILE = {"file": "graph.onnx", "sha256": "ab" * 32, "size_bytes": 1}
 GRANULARITY = {"proposals": 9, "source_sha256": None}
@@ -316,3 +317,12 @@ def test_another_rule_keeps_the_embeddings_that_are_cached(read, members):
     calibrated = {**members, "format_version": 4, "ranking": {"bias": [0.1, 0, 0, 0]}}
 
     assert read(calibrated).fingerprint == read(members).fingerprint
+
+
+def test_options_of_everything_mode_are_those_of_the_request_and_else_of_the_model():
+    defaults = EverythingDefaults(points_per_side=16, pred_iou_thresh=0.5, quality="stability", outputs=(0, 1))
+
+    options = defaults.options({"pred_iou_thresh": 0.0, "max_masks": 7, "fast": True}, max_points_per_side=8)
+
+    assert options == EverythingOptions(points_per_side=8, pred_iou_thresh=0.0, max_masks=7, fast=True)
+    assert defaults.options({}, max_points_per_side=64) == EverythingOptions(points_per_side=16, pred_iou_thresh=0.5)

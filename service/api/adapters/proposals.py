@@ -12,7 +12,6 @@ from service.inference.everything_answers import Begun, EverythingAnswers, Writt
 from service.inference.scheduling.admission import OnePerCaller
 from service.inference.served_models import ServedModel
 from service.sam.decoded_image import ImageInfo
-from service.sam.everything.options import EverythingOptions
 from service.sam.everything.record import MaskRecord
 from service.sam.transforms import Size
 
@@ -49,7 +48,7 @@ class Proposals:
     timeout_s: float
 
     async def find(self, request: Request, image_id: str, model: ServedModel) -> FoundObjects:
-        """Return the masks of all objects of an embedded image, by the model's own options.
+        """Return the masks of all objects of an embedded image, by the model's own options and `fast`.
 
         Args:
             request: Request whose log line gets the number of masks.
@@ -60,7 +59,8 @@ class Proposals:
             RateLimited, Overloaded: The API key, or the process, has as many everything requests as it may have.
             ServiceError: Errors of `EverythingAnswers.answer`.
         """
-        options = self._options(model)
+        given = {"max_masks": self.max_masks, "fast": True}
+        options = model.manifest.everything_defaults.options(given, max_points_per_side=self.max_points_per_side)
         masks: dict[int, MaskRecord] = {}
         begun: Begun | None = None
         with self.permits.permit(request.state.caller.name):
@@ -84,19 +84,6 @@ class Proposals:
                             request.state.masks, request.state.model = len(ids), model.name
                             return FoundObjects(begun.image, [masks[each] for each in ids])
         raise AssertionError("The events end without a result. This is a bug.")
-
-    def _options(self, model: ServedModel) -> EverythingOptions:
-        defaults = model.manifest.everything_defaults
-        return EverythingOptions(
-            points_per_side=min(defaults.points_per_side, self.max_points_per_side),
-            pred_iou_thresh=defaults.pred_iou_thresh,
-            stability_score_thresh=defaults.stability_score_thresh,
-            stability_score_offset=defaults.stability_score_offset,
-            box_nms_thresh=defaults.box_nms_thresh,
-            min_mask_region_area=defaults.min_mask_region_area,
-            max_masks=self.max_masks,
-            fast=True,
-        )
 
 
 def _nothing(_record: MaskRecord, _size: Size) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import fields
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -34,7 +35,7 @@ from service.errors import NotAcceptable
 from service.inference.everything import Advanced, Dropped, Finished
 from service.inference.everything_answers import AnswerEvent, Begun, EverythingAnswers, Written
 from service.inference.scheduling.executors import TimedExecutor
-from service.inference.served_models import ServedModel, ServedModels
+from service.inference.served_models import ServedModels
 from service.sam.everything.options import EverythingOptions
 from service.telemetry.metrics import Metrics
 
@@ -42,6 +43,8 @@ EVERYTHING_ROUTE: Final = "/segment/everything"
 
 # A body has a dozen short members. One of this size is parsed in less than a millisecond, whatever its content.
 MAX_BODY_BYTES: Final = 8 * 1024
+
+_OPTION_NAMES: Final = {field.name for field in fields(EverythingOptions)}
 
 _BODY: Final = {
     "required": True,
@@ -101,7 +104,8 @@ def install_everything_route(
         asked = _parse(body, limits.max_points_per_side)
         model = models.get(asked.model)
         request.state.model = model.name
-        options = _options(asked, model, limits.max_points_per_side)
+        given = asked.model_dump(include=_OPTION_NAMES, exclude_none=True)
+        options = model.manifest.everything_defaults.options(given, max_points_per_side=limits.max_points_per_side)
         kind = preferred(",".join(request.headers.getlist("accept")), (JSON, NDJSON))
         if kind is None:
             raise NotAcceptable(f"{EVERYTHING_ROUTE} answers {JSON} or {NDJSON}. Change the Accept header.")
@@ -130,26 +134,6 @@ def _parse(body: bytes, max_points_per_side: int) -> EverythingRequest:
         message = f"{asked.points_per_side} points; this service takes at most {max_points_per_side}. Send fewer."
         raise broken_rule("/points_per_side", message, limit=max_points_per_side)
     return asked
-
-
-def _options(asked: EverythingRequest, model: ServedModel, max_points_per_side: int) -> EverythingOptions:
-    """Return the options of a request. Values that it lacks are those of the model, within the bound of the service."""
-    defaults = model.manifest.everything_defaults
-
-    def value(name: str) -> Any:
-        given = getattr(asked, name)
-        return getattr(defaults, name) if given is None else given
-
-    return EverythingOptions(
-        points_per_side=min(value("points_per_side"), max_points_per_side),
-        pred_iou_thresh=value("pred_iou_thresh"),
-        stability_score_thresh=value("stability_score_thresh"),
-        stability_score_offset=value("stability_score_offset"),
-        box_nms_thresh=value("box_nms_thresh"),
-        min_mask_region_area=value("min_mask_region_area"),
-        max_masks=asked.max_masks,
-        fast=asked.fast,
-    )
 
 
 async def _begin(events: AsyncGenerator[AnswerEvent], request: Request) -> Begun:
