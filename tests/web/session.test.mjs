@@ -5,6 +5,7 @@ import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import { Problem, rasterOfRle } from "../../service/web/client/edgesam.js";
+import { currentSession } from "../../service/web/playground/current_session.js";
 import { isInside, maskOfTransitions, transitionsOf, unionOf } from "../../service/web/playground/run_lengths.js";
 import { Segmenter } from "../../service/web/playground/segmenter.js";
 import { Session } from "../../service/web/playground/session.js";
@@ -112,7 +113,7 @@ test("given masks need no request, survive another model, and take the place of 
   session.addMasks([columns(0, 2), columns(2, 4)], { names: ["left"] });
   session.dropMasks();
 
-  assert.deepEqual(session.objects.map(({ name }) => name), ["left", "Object 3"]);
+  assert.deepEqual(session.objects.map(({ name }) => name), ["left", "Object 2"]);
   assert.deepEqual(session.objects.map((object) => session.mask(object).area), [12, 12]);
   assert.equal(session.selected.name, "left");
   assert.notEqual(session.objects[0].colour, session.objects[1].colour);
@@ -120,6 +121,37 @@ test("given masks need no request, survive another model, and take the place of 
   session.undo();
   assert.equal(session.canUndo, false);
   assert.equal(session.isEmpty, true);
+});
+
+test("added masks are numbered from the first empty object on", () => {
+  const session = new Session();
+  session.addMasks([columns(0, 2), columns(2, 4), columns(4, 6)]);
+  session.addObject();
+  session.addMasks([columns(6, 8)]);
+  assert.deepEqual(session.objects.map(({ name }) => name), ["Object 1", "Object 2", "Object 3", "Object 4"]);
+  assert.deepEqual(session.objects.map(({ id }) => id), [1, 2, 3, 4]);
+  assert.equal(session.selected.name, "Object 4");
+});
+
+test("the answer of an image that was left goes into its session, and waiting for it is bounded", async () => {
+  const { session: shown, use } = currentSession();
+  const [first, second] = [new Session(), new Session()];
+  use(first);
+  const { backend, segmenter } = segmenting(shown);
+  const timings = [];
+  segmenter.onTiming = (timing) => timings.push(timing);
+  shown.addPoint({ x: 1, y: 1, label: 1 });
+
+  segmenter.leave(first);
+  use(second);
+  await segmenter.settled(1);
+  assert.equal(first.mask(first.selected), null);
+  backend.requests[0].resolve({ results: [{ masks: [answered(0, 3)], granularity_box: null }], timing: {} });
+  await segmenter.settled(60_000);
+
+  assert.equal(first.mask(first.selected).area, 18);
+  assert.equal(second.mask(second.selected), null);
+  assert.deepEqual(timings, []);
 });
 
 test("masks can be added without losing the selection or a named object", () => {

@@ -17,6 +17,7 @@ from service.settings import BUNDLED_MODEL
 
 SAMPLE = "dogs.jpg"
 EVERYTHING = "/segment/everything"
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,9 @@ def test_the_found_objects_are_shown_and_counted(found, records):
     assert found.page.inner_text("#found-count") == f"{len(answered)} objects found."
     wait_until(lambda: found.drawn() > 1000, timeout_s=30, what="the found objects were not drawn")
     assert found.page.locator("#status", has_text=f"{len(answered)} objects found.").count() == 1
+    assert found.page.inner_text("#hint") == "Click a found object to add it."
+    found.page.click("#found-done")
+    assert found.page.inner_text("#hint").startswith("Click an object")
 
 
 def test_hovering_shows_a_found_object_without_a_request(found, records):
@@ -137,6 +141,9 @@ def test_all_objects_are_added_at_once_and_removed_by_one_undo(found, records):
     masks = records(found)
 
     found.page.click("#take-all")
+    found.says(f"Added {len(masks)} objects")
+    names = found.page.locator(".object-name").evaluate_all("(all) => all.map(({ value }) => value)")
+    assert names == [f"Object {number}" for number in range(1, len(masks) + 1)]
     added = exported(found)
     found.page.keyboard.press("Control+z")
 
@@ -227,3 +234,26 @@ def test_a_search_that_broke_off_can_be_repeated(visit, quick_url):
 
 def test_the_found_objects_follow_the_rules(found, axe):
     assert rules_broken(found, axe) == []
+
+
+@pytest.mark.parametrize("options", [{"viewport": {"width": 1280, "height": 800}}, PHONE])
+def test_the_texts_beside_the_result_are_whole_sentences(visit, quick_url, options):
+    playground = visit(url=quick_url, **options)
+    playground.open_sample(SAMPLE)
+    playground.page.click("#find-all")
+    playground.page.locator("#found").wait_for()
+
+    text = " ".join(playground.page.inner_text("#found > p").split())
+
+    assert re.fullmatch(r"\d+ objects found. Click one to add it.( Tab shows a larger one at the same place.)?", text)
+
+
+def test_coco_is_in_view_when_all_objects_are_added(visit, quick_url):
+    playground = visit(url=quick_url, viewport={"width": 1280, "height": 800})
+    playground.open_sample(SAMPLE)
+    playground.page.click("#find-all")
+    playground.page.click("#take-all")
+
+    assert playground.page.locator("#objects").evaluate("(list) => list.scrollHeight > list.clientHeight")
+    panel, button = (playground.page.locator(each).bounding_box() for each in (".panel", "#save-coco"))
+    assert button["y"] + button["height"] <= panel["y"] + panel["height"]

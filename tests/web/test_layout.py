@@ -119,6 +119,45 @@ def test_the_image_keeps_its_place_when_masks_to_choose_from_appear(visit, small
     assert choices["y"] + choices["height"] <= size[1]  # seen without scrolling
 
 
+@pytest.mark.parametrize("size", [(320, 640), (390, 844), (844, 390), (820, 1180), (1280, 800)])
+def test_the_masks_to_choose_from_hold_their_drawings_and_names(visit, small, size):
+    playground = visit(viewport={"width": size[0], "height": size[1]}, **TOUCH)
+    playground.open_file(small)
+    playground.click(*MIDDLE)
+    playground.page.locator(".candidate").nth(3).wait_for()
+
+    outside = playground.page.evaluate(
+        """() => [...document.querySelectorAll(".candidate")].flatMap((button) => {
+            button.querySelector("span").textContent = "Object 2"; // the longest name
+            const outer = button.getBoundingClientRect();
+            return [...button.children].map((child) => child.getBoundingClientRect())
+                .filter((inner) => inner.left < outer.left || inner.right > outer.right
+                    || inner.top < outer.top || inner.bottom > outer.bottom)
+                .map((inner) => [inner.left - outer.left, outer.right - inner.right]);
+        })"""
+    )
+
+    assert outside == []
+
+
+@pytest.mark.parametrize("size", [(320, 640), (844, 390), (820, 1180), (1280, 800)])
+def test_the_hint_covers_no_other_text(visit, small, size):
+    playground = visit(viewport={"width": size[0], "height": size[1]}, **TOUCH)
+    playground.open_file(small)
+
+    covered = playground.page.evaluate(
+        """() => {
+            const hint = document.getElementById("hint").getBoundingClientRect();
+            const texts = [...document.querySelectorAll("#latency p")];
+            return texts.filter((text) => text.checkVisibility({ visibilityProperty: true }))
+                .filter((text) => text.getBoundingClientRect().left < hint.right)
+                .map((text) => text.textContent);
+        }"""
+    )
+
+    assert covered == []
+
+
 @pytest.mark.parametrize("size", [(320, 568), (390, 844), (844, 390), (820, 1180), (1280, 800)])
 def test_messages_cover_neither_the_image_nor_a_control(visit, small, size):
     playground = visit(viewport={"width": size[0], "height": size[1]})

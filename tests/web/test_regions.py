@@ -53,6 +53,8 @@ def test_clicks_in_a_sharper_region_are_answered_by_it_and_others_by_the_image(p
     point = inside["prompts"][0]["points"][0]
     assert x0 < point["x"] < x1
     assert y0 < point["y"] < y1
+    playground.unfold("#code-curl")
+    playground.page.locator("#code-curl", has_text=inside["image_hash"]).wait_for()
 
     playground.page.click("#zoom")  # the whole image
     playground.page.click("#add-object")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from PIL import Image
-from support.browser import WAIT_MS, rules_broken
+from support.browser import WAIT_MS, content_of, rules_broken
 from support.noise_images import noise_file, noise_image
 from support.redis_server import wait_until
 from support.sample_images import sample_images
@@ -329,9 +329,63 @@ def test_after_the_last_image_is_closed_the_first_screen_comes_back(playground, 
     playground.page.click("#start-over")
     playground.page.click("#question-yes")
     playground.page.locator(".welcome").wait_for()
+    wait_until(lambda: is_blank(playground), timeout_s=30, what="the closed image is behind the first screen")
 
     playground.open_sample()
     playground.click(*MIDDLE)
 
     assert playground.page.text_content("#image-name") == "dahlia.jpg"
     assert playground.page.is_enabled("#save-mask")
+
+
+def is_blank(playground):
+    """Whether the canvas of the image is empty."""
+    return playground.page.evaluate(
+        """() => {
+            const canvas = document.getElementById("lower");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return data.every((value) => value === 0);
+        }"""
+    )
+
+
+def test_an_export_of_all_images_waits_for_a_click_whose_image_was_left(playground, photos):
+    held = []
+    playground.open_files(photos[:2])
+
+    def hold(route):
+        if not held and '"cleanup"' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    playground.page.route("**/segment", hold)
+    with playground.page.expect_request(lambda request: '"cleanup"' in (request.post_data or "")):
+        playground.press(*MIDDLE)
+    playground.page.keyboard.press("PageDown")
+    playground.wait_shown("photo-2.png")
+    playground.click(*MIDDLE)
+
+    with playground.page.expect_download() as waiting:
+        playground.page.click("#save-coco")
+        held[0].continue_()
+    dataset = json.loads(content_of(waiting.value))
+
+    assert [image["file_name"] for image in dataset["images"]] == ["photo-1.png", "photo-2.png"]
+    assert len(dataset["annotations"]) == 2
+
+
+def test_an_export_says_which_clicks_have_no_mask_yet(playground, photos):
+    playground.open_files(photos[:2])
+    playground.page.route("**/segment", lambda route: route.abort())
+    playground.press(*MIDDLE)
+    playground.page.locator("#notice").wait_for()
+    playground.page.unroute("**/segment")
+    playground.page.keyboard.press("PageDown")
+    playground.wait_shown("photo-2.png")
+    playground.click(*MIDDLE)
+
+    playground.save("#save-coco")
+
+    playground.says("Saved photo-2-coco.json. 1 object has no new mask yet")
+    playground.errors.clear()  # of the request that was broken off

@@ -21,6 +21,7 @@ import { cornersOf } from "./svg.js";
 const TOLERANCE = "edgesam-svg-tolerance";
 const EDGES = "edgesam-edges";
 const COUNT_AFTER_MS = 200; // of rest, since counting takes a moment for large masks
+const ANSWERS_TIMEOUT_MS = 5000; // a click that takes longer is left out, and the page says so
 
 const element = (id) => document.getElementById(id);
 const input = (id) => /** @type {HTMLInputElement} */ (element(id));
@@ -66,6 +67,7 @@ export class ExportMenu {
     element("more-formats").addEventListener("toggle", () => this.#count());
     session.addEventListener("change", () => this.update());
     workspace.addEventListener("change", () => this.update());
+    workspace.addEventListener("work", ({ detail: image }) => image !== workspace.current && this.update()); // a late answer
     this.#setTolerance();
     this.update();
   }
@@ -155,12 +157,22 @@ export class ExportMenu {
     const button = /** @type {HTMLButtonElement} */ (element(id));
     button.setAttribute("aria-busy", "true");
     await this.#try(async () => {
+      await this.#segmenter.settled(ANSWERS_TIMEOUT_MS);
+      if (!this.#workspace.current) return "Nothing was saved, since all images were closed";
       const { name, blob } = await exported(id, this.#works(), { tolerance: Number(input("svg-tolerance").value) });
       download(blob, name);
       this.onExported(this.#isOfAllImages ? this.#filledImages() : [this.#workspace.current]);
-      return `Saved ${name}`;
+      const missing = this.#unanswered();
+      return `Saved ${name}${missing ? `. ${missing} ${missing === 1 ? "object has" : "objects have"} no new mask yet` : ""}`;
     });
     button.removeAttribute("aria-busy");
+  }
+
+  /** How many objects wait for the mask of their last click: of the image in view, or of all images where all are wanted. */
+  #unanswered() {
+    const images = input("all-images").checked ? this.#workspace.images() : [this.#workspace.current];
+    const waits = (session) => session.objects.filter(({ prompt }) => prompt && !session.isAnswered(prompt)).length;
+    return images.reduce((count, { session }) => count + waits(session), 0);
   }
 
   #copy() {

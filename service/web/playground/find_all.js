@@ -5,14 +5,17 @@
  * @typedef {import("./workspace.js").WorkImage} WorkImage
  * @typedef {import("../client/edgesam.js").Mask} Mask
  * @typedef {{found: FoundMasks, layer: FoundLayer}} Result
- * @typedef {Record<"start" | "busy" | "text" | "bar" | "cancel" | "results" | "count" | "takeAll" | "done" | "canvas", HTMLElement>} Parts
- *   `canvas` gets the focus of a button that disappears
+ * @typedef {Record<"start" | "busy" | "text" | "bar" | "cancel" | "results" | "count" | "takeAll" | "done" | "hint" | "canvas", HTMLElement>} Parts
+ *   `canvas` gets the focus of a button that disappears, and `hint` says what a click does
  */
 
 import { maskOfEverything } from "../client/edgesam.js";
 import { FoundLayer } from "./found_layer.js";
 import { FoundMasks } from "./found_masks.js";
 import { announce, toast } from "./messages.js";
+
+const CLICK_HINT = "Click an object, or drag a box around it.";
+const FOUND_HINT = "Click a found object to add it.";
 
 export class FindAll {
   #client;
@@ -234,13 +237,14 @@ export class FindAll {
   }
 
   #update() {
-    const { start, busy, cancel, results, count, takeAll, done, canvas } = this.#parts;
+    const { start, busy, cancel, results, count, takeAll, done, hint, canvas } = this.#parts;
     const hadFocus = [start, cancel, takeAll, done].includes(/** @type {HTMLElement} */ (document.activeElement));
     const isBusy = this.#search !== null;
     const size = this.#finished()?.found.size ?? 0;
     start.hidden = this.isOpen;
     busy.hidden = !isBusy;
     results.hidden = !this.isOpen || isBusy;
+    hint.textContent = results.hidden ? CLICK_HINT : FOUND_HINT;
     /** @type {HTMLButtonElement} */ (start).disabled = !this.#workspace.current?.imageHash;
     start.querySelector("span").textContent = size > 0 ? "Show the found objects" : "Find all objects";
     count.textContent = `${size} ${size === 1 ? "object" : "objects"} found.`;

@@ -8,7 +8,7 @@
  * @typedef {{mask: Mask, transitions: Uint32Array | null}} Found `transitions` are computed at the first look-up
  */
 
-import { transitionsOf } from "./run_lengths.js";
+import { isPixelInside, transitionsOf } from "./run_lengths.js";
 
 export class FoundMasks {
   /** @type {Map<number, Found>} */
@@ -47,19 +47,8 @@ export class FoundMasks {
       if (x < x0 || x >= x1 || y < y0 || y >= y1) continue;
       found.transitions ??= Uint32Array.from(transitionsOf(found.mask.rle));
       const pixel = Math.floor(x) * found.mask.rle.size[0] + Math.floor(y);
-      if (countUpTo(found.transitions, pixel) % 2 === 1) inside.push(found.mask);
+      if (isPixelInside(found.transitions, pixel)) inside.push(found.mask);
     }
     return inside.sort((a, b) => a.area - b.area);
   }
-}
-
-/** The number of entries of a sorted array that are at most a value. */
-function countUpTo(sorted, value) {
-  let [low, high] = [0, sorted.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle] <= value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }

@@ -1,4 +1,4 @@
-/** Short messages: a toast for the eyes, and an announcement for screen readers. */
+/** Short messages: a toast, which screen readers say too, and an announcement for screen readers alone. */
 
 const TOAST_MS = 2500;
 
@@ -9,6 +9,7 @@ export function toast(text) {
   const element = document.getElementById("toast");
   element.textContent = text;
   element.classList.add("is-shown");
+  announce(text);
   clearTimeout(timer);
   timer = setTimeout(() => element.classList.remove("is-shown"), TOAST_MS);
 }

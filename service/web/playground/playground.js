@@ -89,6 +89,7 @@ const findAll = new FindAll(
     count: element("found-count"),
     takeAll: element("take-all"),
     done: element("found-done"),
+    hint: element("hint"),
     canvas: upper,
   },
 );
@@ -215,7 +216,7 @@ function codeRequest() {
   const { prompts, options } = segmenter.requestOf(prompt);
   return {
     url: client.url,
-    imageId: image.imageHash,
+    imageId: segmenter.imageIdOf(prompt),
     fileName: image.file.name,
     body: { ...options, prompts, ...(client.model && { model: client.model }) },
     hasKey: client.apiKey !== "",

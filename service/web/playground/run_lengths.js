@@ -66,8 +66,11 @@ export function unionOf(masks) {
 export function isInside({ rle }, { x, y }) {
   const [height, width] = rle.size;
   const column = Math.min(width - 1, Math.floor(x));
-  const pixel = column * height + Math.min(height - 1, Math.floor(y));
-  const transitions = transitionsOf(rle);
+  return isPixelInside(transitionsOf(rle), column * height + Math.min(height - 1, Math.floor(y)));
+}
+
+/** Whether a pixel lies in a mask. @param {ArrayLike<number>} transitions @param {number} pixel counted column after column */
+export function isPixelInside(transitions, pixel) {
   let [low, high] = [0, transitions.length]; // find the number of transitions up to the pixel
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -2,7 +2,7 @@
  * Requests the masks of the session's prompts, and previews: of a click at the pointer, and of a prompt during a drag.
  *
  * The backend is the service or the decoder in this browser. Each click gets an answer, unless the user undoes it
- * first.
+ * first. The answers of an image that was left go into its session, where exports of all images find them.
  */
 
 import { Problem } from "../client/edgesam.js";
@@ -13,6 +13,8 @@ import { withPoint } from "./prompts.js";
  * @typedef {import("./session.js").SessionPrompt} SessionPrompt
  * @typedef {{segment: (imageHash: string, prompts: import("../client/edgesam.js").Prompt[], options: object) =>
  *   Promise<Pick<import("../client/edgesam.js").Answer, "results" | "timing">>}} Backend `Client` or `BrowserDecoder`
+ * @typedef {{controller: AbortController, left: import("./session.js").Session | null}} Request `left` is the session of the
+ *   prompt, after its image was left
  */
 
 export class Segmenter {
@@ -21,8 +23,10 @@ export class Segmenter {
   #service;
   #session;
   #imageHash = "";
-  /** @type {Map<SessionPrompt, AbortController>} */
+  /** @type {Map<SessionPrompt, Request>} requests of the image in view */
   #pending = new Map();
+  /** @type {Set<Promise<void>>} requests on their way, also those of images that were left */
+  #running = new Set();
   #failed = new Set();
   #unrefinable = new WeakSet();
   /** @type {WeakMap<SessionPrompt, string>} */
@@ -72,7 +76,7 @@ export class Segmenter {
    * @param {string} imageHash empty while the image is not embedded; prompts wait until then
    */
   setImage(imageHash) {
-    for (const controller of this.#pending.values()) controller.abort();
+    for (const { controller } of this.#pending.values()) controller.abort();
     this.#pending.clear();
     this.#failed.clear();
     this.#preview.request(null);
@@ -81,10 +85,31 @@ export class Segmenter {
     this.update();
   }
 
+  /**
+   * Leave the image. Requests on their way are still answered; a failed one is repeated when the image comes back.
+   *
+   * @param {import("./session.js").Session} session of the image
+   */
+  leave(session) {
+    for (const request of this.#pending.values()) request.left = session;
+    this.#pending.clear();
+    this.setImage("");
+  }
+
+  /** Wait until all requests on their way have ended. @param {number} timeoutMs longest time to wait */
+  async settled(timeoutMs) {
+    let timer = 0;
+    const timeout = new Promise((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([Promise.allSettled(this.#running), timeout]);
+    clearTimeout(timer);
+  }
+
   /** Request the masks of new prompts, and cancel requests whose prompt was removed. */
   update() {
     const wanted = this.#session.objects.map(({ prompt }) => prompt);
-    for (const [prompt, controller] of this.#pending) {
+    for (const [prompt, { controller }] of this.#pending) {
       if (wanted.includes(prompt)) continue;
       controller.abort();
       this.#pending.delete(prompt); // at once: redo may bring the prompt back before the request has ended
@@ -141,24 +166,32 @@ export class Segmenter {
     return this.#answeredBy.get(prompt) ?? "";
   }
 
-  async #answer(prompt) {
+  #answer(prompt) {
     const isDone = this.#session.isAnswered(prompt) || this.#pending.has(prompt) || this.#failed.has(prompt);
     if (isDone || !this.#imageHash) return;
-    const controller = new AbortController();
+    const request = { controller: new AbortController(), left: null };
+    this.#pending.set(prompt, request);
+    const running = this.#ask(prompt, request).finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
+
+  /** @param {SessionPrompt} prompt @param {Request} request */
+  async #ask(prompt, request) {
+    const { signal } = request.controller;
     const target = this.#targetOf(prompt);
-    this.#pending.set(prompt, controller);
     try {
-      const { results, timing } = await this.#segment(prompt, target, controller.signal);
-      if (controller.signal.aborted) return;
+      const { results, timing } = await this.#segment(prompt, target, signal);
+      const session = request.left ?? this.#session;
+      if (signal.aborted || session.isAnswered(prompt)) return; // the image may have come back before the answer
       this.#answeredBy.set(prompt, target.imageId);
-      this.onTiming(timing, target.backend);
-      this.#session.answer(prompt, results[0].masks, results[0].granularity_box);
+      if (!request.left) this.onTiming(timing, target.backend);
+      session.answer(prompt, results[0].masks, results[0].granularity_box);
     } catch (error) {
-      if (controller.signal.aborted) return;
+      if (signal.aborted || request.left) return;
       this.#failed.add(prompt);
       this.onError(error);
     } finally {
-      if (this.#pending.get(prompt) === controller) this.#pending.delete(prompt);
+      if (this.#pending.get(prompt) === request) this.#pending.delete(prompt);
     }
   }
 
@@ -166,6 +199,11 @@ export class Segmenter {
   #targetOf(prompt) {
     const imageId = this.imageOf(prompt, this.#imageHash);
     return { imageId, backend: imageId === this.#imageHash ? this.#backend : this.#service };
+  }
+
+  /** The id of the image that has answered a prompt, or will answer it. @param {SessionPrompt} prompt */
+  imageIdOf(prompt) {
+    return (this.#session.isAnswered(prompt) && this.answeredBy(prompt)) || this.imageOf(prompt, this.#imageHash);
   }
 
   async #segment(prompt, { imageId, backend }, signal) {

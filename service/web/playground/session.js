@@ -110,7 +110,7 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Add an object for each mask. Objects that are still as `addObject` made them make room.
+   * Add an object for each mask. Objects that are still as `addObject` made them give their places and numbers first.
    *
    * @param {Mask[]} masks
    * @param {{names?: string[], select?: boolean}} [options] names by mask; whether the first new object is selected
@@ -118,9 +118,10 @@ export class Session extends EventTarget {
   addMasks(masks, { names = [], select = true } = {}) {
     if (masks.length === 0) return;
     const objects = this.objects.filter((object) => !isUnused(object));
+    const freeIds = this.objects.filter(isUnused).map(({ id }) => id);
     const first = objects.length;
     masks.forEach((mask, i) => {
-      const object = this.#newObject(objects);
+      const object = this.#newObject(objects, freeIds[i]);
       objects.push({ ...object, name: names[i] || object.name, prompt: givenMask(mask) });
     });
     const isSelectedLeft = objects.some(({ id }) => id === this.#state.selectedId);
@@ -336,8 +337,8 @@ export class Session extends EventTarget {
     return { objects: [object], selectedId: object.id };
   }
 
-  #newObject(others) {
-    return newObject(this.#nextId++, others);
+  #newObject(others, id = this.#nextId++) {
+    return newObject(id, others);
   }
 
   #changed() {

@@ -79,6 +79,8 @@ export class Stage extends EventTarget {
     this.#image?.close();
     this.#image = image;
     this.#masks = new MaskSprites(); // the drawn masks of many images would fill the memory
+    this.#isImageStale = true;
+    this.draw({}); // also without an image: the one before must not stay
     this.fit();
     if (!image || !view) return;
     this.#isFitted = false;

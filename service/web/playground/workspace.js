@@ -255,7 +255,7 @@ export class Workspace extends EventTarget {
   #enter(image, bitmap) {
     if (this.#current) this.#current.view = this.#stage.chosenView;
     this.#queue.leave(image);
-    this.#segmenter.setImage("");
+    if (this.#current) this.#segmenter.leave(this.#current.session);
     this.#current = image;
     if (image) this.#dropForeignMasks(image);
     this.#use(image?.session ?? new Session());
