@@ -86,7 +86,7 @@ class EverythingResult:
         waiting = [self._candidates[i] for i in sorted(self._candidates)]
         quality = np.array([one.quality for one in waiting], np.float32)
         boxes = np.array([one.box for one in waiting], np.int64).reshape(-1, 4)
-        kept = without_duplicates(boxes, quality, self._options.box_nms_thresh)[: self._options.max_masks]
+        kept = without_duplicates(boxes, quality, self._options.box_nms_thresh, most=self._options.max_masks)
         chosen = [waiting[i].found for i in kept]
         if self._options.min_mask_region_area > 0:
             chosen = self._without_small_regions(chosen, check)

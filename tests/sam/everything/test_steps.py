@@ -97,6 +97,16 @@ def test_suppression_equals_the_plain_one(drawn, data, threshold):
     assert kept.tolist() == plain.suppressed(drawn, scores, threshold)
 
 
+@given(boxes, st.data(), thresholds, st.integers(1, 5))
+def test_suppression_that_ends_early_returns_the_best_boxes(drawn, data, threshold, most):
+    scores = data.draw(stn.arrays(np.float32, len(drawn), elements=st.sampled_from([0, 0.25, 0.5, 1])))
+    every = np.array(drawn, np.int64).reshape(-1, 4)
+
+    best = without_duplicates(every, scores, threshold, most=most)
+
+    assert best.tolist() == without_duplicates(every, scores, threshold)[:most].tolist()
+
+
 def test_an_iou_at_the_threshold_in_float32_suppresses_nothing():
     # The IoU is 0.7 in float32, which is below 0.7.
     assert without_duplicates(np.array([[0, 0, 10, 10], [0, 0, 10, 7]]), np.array([1.0, 0.5]), 0.7).tolist() == [0, 1]
