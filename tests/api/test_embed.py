@@ -27,6 +27,7 @@ def test_a_raw_body_is_answered_with_hash_and_size(client):
         "image_id": hashlib.sha256(data).hexdigest(),
         "width": 40,
         "height": 30,
+        "region": None,
         "orientation": 1,
         "levels": "full",
         "model": "random",

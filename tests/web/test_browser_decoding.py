@@ -162,7 +162,7 @@ def test_clicks_are_no_requests_and_everything_works_as_before(decoding, small, 
     assert [annotation["area"] for annotation in dataset["annotations"]] == [mask.sum() for mask in masks]
     assert path.count("<path") == 2
     bar = decoding.page.get_attribute("#latency [data-part=bar]", "aria-label")
-    assert re.match(r"decode [\d.]+ ms, postprocess", bar)
+    assert re.match(r"model [\d.]+ ms, mask", bar)
     assert decoding.page.text_content("#latency [data-part=place]") == "browser"
 
     decoding.page.click("#compare")
