@@ -81,8 +81,10 @@ def test_undo_and_redo_ask_nothing_anew_and_another_image_has_no_region(playgrou
     assert playground.page.locator(BUTTON).is_hidden()  # the model sees all pixels of it
 
 
-def test_a_region_that_cannot_be_embedded_is_reported_and_can_be_repeated(playground, large):
-    playground.open_file(large)
+def test_a_region_that_cannot_be_embedded_is_reported_and_can_be_repeated(playground, tmp_path, next_seed):
+    image = tmp_path / "new.png"  # the service has no region of it
+    image.write_bytes(noise_file(SIZE, next_seed))
+    playground.open_file(image)
     zoom_in(playground)
     playground.page.route("**/embed?*region*", lambda route: route.abort())
     playground.page.locator(BUTTON, has_text="Sharper here").click()
