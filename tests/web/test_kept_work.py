@@ -24,6 +24,18 @@ FULL_DISK = """
         return put.call(this, value);
     };
 """
+# What a browser does whose storage fails some times.
+FAILING_DISK = """
+    let failures = %d;
+    const put = IDBObjectStore.prototype.put;
+    IDBObjectStore.prototype.put = function (value) {
+        if (failures-- > 0) {
+            this.transaction.abort();
+            throw new DOMException("", "UnknownError");
+        }
+        return put.call(this, value);
+    };
+"""
 OPEN_DATABASE = """
     const done = (request) => new Promise((resolve) => { request.onsuccess = () => resolve(request.result); });
     const [{ name }] = await indexedDB.databases();
@@ -305,3 +317,23 @@ def test_work_of_another_version_of_the_page_leaves_the_images(playground, photo
     playground.wait_shown("photo-1.png")
 
     assert playground.page.is_disabled("#save-mask")
+
+
+def test_work_is_stored_although_the_storage_failed_once(playground, photos):
+    playground.page.context.add_init_script(FAILING_DISK % 1)
+    reload(playground)
+    playground.open_files(photos)
+    playground.wait_kept()
+
+    reload(playground)
+
+    playground.wait_shown("photo-1.png")
+    assert playground.page.locator(".thumbnail").count() == 2
+
+
+def test_a_storage_that_always_fails_is_not_called_full(playground, photos):
+    playground.page.context.add_init_script(FAILING_DISK % 1_000_000)
+    reload(playground)
+    playground.open_files(photos)
+
+    playground.page.locator("body", has_text="This browser does not keep your work").wait_for()

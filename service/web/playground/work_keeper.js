@@ -13,8 +13,10 @@ import { WorkStore } from "./work_store.js";
 
 const WRITE_AFTER_MS = 300; // one write for the changes of a click
 const MAX_BYTES = 2 ** 30; // of the files of one tab
+const MAX_FAILURES = 3; // in a row, other than of a full disk
 
 export class WorkKeeper {
+  #failures = 0;
   #workspace;
   #name;
   /** @type {WorkStore | null} */
@@ -140,13 +142,20 @@ export class WorkKeeper {
         sessions,
         removed,
       });
-    } catch {
+    } catch (error) {
       for (const image of changed) this.#changed.add(image);
-      for (const image of files) this.#tooLarge.add(image);
-      this.#setState("full");
-      if (files.length > 0) this.#schedule(); // the rest, without these files
+      if (error.name === "QuotaExceededError") {
+        for (const image of files) this.#tooLarge.add(image);
+        this.#setState("full");
+        if (files.length > 0) this.#schedule(); // the rest, without these files
+      } else if (++this.#failures < MAX_FAILURES) {
+        this.#schedule();
+      } else {
+        this.#setState("off");
+      }
       return;
     }
+    this.#failures = 0;
     for (const image of changed) if (!this.#changed.has(image)) this.#notStored.delete(image);
     for (const { id, file } of files) this.#files.set(id, file);
     for (const id of removed) this.#files.delete(id);
