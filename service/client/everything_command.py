@@ -99,7 +99,9 @@ def search_folder_and_write(
     result = annotations.coco or annotations.coco_rle
     assert result is not None
     names = [path.relative_to(folder).as_posix() for path in found.images]
-    with EverythingState(result.with_name(f"{result.name}.state.jsonl"), _settings(job, model)) as state:
+    # The service's first model may be another one when the run goes on.
+    settings = _settings(job, model or asyncio.run(_first_model(connect)))
+    with EverythingState(result.with_name(f"{result.name}.state.jsonl"), settings) as state:
         run = asyncio.run(_search(folder, found.images, job, state, connect))
         for path, segmentation in ((annotations.coco, "polygons"), (annotations.coco_rle, "rle")):
             if path is not None:
@@ -119,7 +121,12 @@ def search_folder_and_write(
     return not run.failed
 
 
-def _settings(job: EverythingJob, model: str | None) -> dict[str, Any]:
+async def _first_model(connect: Callable[[], AsyncClient]) -> str:
+    async with connect() as client:
+        return (await client.models())[0].name
+
+
+def _settings(job: EverythingJob, model: str) -> dict[str, Any]:
     """The settings that the masks depend on."""
     return {
         "options": dict(sorted(job.options.items())),

@@ -202,6 +202,19 @@ def test_a_state_of_another_run_is_not_touched(run, folder, tmp_path, content, w
     assert not result_file.exists()
 
 
+def test_a_run_does_not_go_on_with_the_masks_of_another_default_model(run, folder, service_url, tmp_path):
+    (folder / "b.png").write_bytes(b"no image")  # so that the state stays
+    arguments = ("--folder", folder, "--everything", *OPTIONS, "--coco", tmp_path / "out.json")
+    run(*arguments)
+    first, _, rest = state_of(tmp_path / "out.json").read_text().partition("\n")
+    with Client(service_url) as client:
+        model = client.models()[0].name
+
+    assert json.loads(first)["model"] == model
+    state_of(tmp_path / "out.json").write_text(first.replace(json.dumps(model), '"another-model"') + "\n" + rest)
+    assert "other settings" in run(*arguments).stderr
+
+
 def test_an_image_that_is_too_small_for_its_crops_fails_alone(run, folder, tmp_path):
     result = run("--folder", folder, "--everything", "--crops", "2", *OPTIONS, "--coco", tmp_path / "out.json")
 
