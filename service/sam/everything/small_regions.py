@@ -10,6 +10,8 @@ from service.sam.mask_runs import Box
 from service.sam.masks import BinaryMask, Mask
 
 _AREA: Final = cv2.CC_STAT_AREA
+# Labels are looked up in parts of so many pixels: NumPy makes indices of 8 bytes of them.
+_BAND_PIXELS: Final = 1 << 20
 
 
 def without_small_regions(mask: Mask, area: int) -> Mask:
@@ -30,11 +32,11 @@ def without_small_regions(mask: Mask, area: int) -> Mask:
     if is_small[window.labels_at_sides()].any():  # a hole that reaches beyond the window
         window = _Window.of_image(mask)
         is_small = window.small_holes(area)
-    filled = window.pixels | is_small[window.labels] if is_small.any() else window.pixels
+    pixels, left, top = window.pixels, window.left, window.top
+    filled = pixels | _pixels_of(is_small, window.labels) if is_small.any() else pixels
+    del window  # its labels take as much memory as those of the islands
     cleaned = _without_islands(filled, area)
-    if cleaned is window.pixels:
-        return mask
-    return BinaryMask.cut(mask.size, window.left, window.top, cleaned)
+    return mask if cleaned is pixels else BinaryMask.cut(mask.size, left, top, cleaned)
 
 
 class _Window:
@@ -107,5 +109,19 @@ def _without_islands(pixels: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
     stays = np.concatenate(([False], ~is_small))
     if is_small.all():
         stays[1 + int(np.argmax(areas))] = True
-    kept: NDArray[np.bool_] = stays[labels]
-    return kept
+    return _pixels_of(stays, np.asarray(labels, np.int32))
+
+
+def _pixels_of(is_chosen: NDArray[np.bool_], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which pixels have a chosen label, (h, w).
+
+    Args:
+        is_chosen: Whether each label is chosen.
+        labels: Label of each pixel, (h, w).
+    """
+    pixels = np.empty(labels.shape, np.bool_)
+    rows = max(1, _BAND_PIXELS // labels.shape[1])
+    for top in range(0, len(labels), rows):
+        band = slice(top, top + rows)
+        pixels[band] = is_chosen[labels[band]]
+    return pixels
