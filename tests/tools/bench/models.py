@@ -14,14 +14,17 @@ from tools.bench.disc import disc_model
 from torch import Tensor
 from torch.nn import functional
 
+from model_store.checkpoint import load_checkpoint
 from model_store.export.artifact import export_model
 from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
+from model_store.export.manifest_file import replace_manifest
 from model_store.export.model_info import ModelInfo
 from model_store.export.served_graphs import OPSET
 from model_store.network.encoders.efficientvit import encoder as efficientvit_encoder
 from model_store.network.encoders.repvit import encoder as repvit_encoder
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel
+from service.mask_rules import EverythingDefaults
 
 Floats = NDArray[np.float32]
 
@@ -51,6 +54,16 @@ def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
             models.official_decoder, ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
             {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
     return models
+
+
+def export_checkpoint(checkpoint: Path, folder: Path, everything: EverythingDefaults) -> None:
+    """Export a checkpoint of the model store as an artifact, with defaults of everything mode.
+
+    A comparison with PyTorch needs it: the bundled checkpoint may have been trained further than the bundled artifact.
+    """
+    info = ModelInfo(licence="none", trained=True, training_data="see the model card of edgesam-lite")
+    manifest = export_model(load_checkpoint(checkpoint), folder, name="checkpoint", info=info)
+    replace_manifest(folder, manifest.with_everything(everything))
 
 
 def export_official_encoder(plain: PromptableModel, path: Path) -> None:

@@ -44,7 +44,7 @@ class Workbench:
         self.provider = provider
         self._precision = precision
         self.cpus = available_cpus()
-        self._folder = folder
+        self.folder = folder
         self._stack = ExitStack()
         self._runtimes: dict[int, Runtime] = {}
         self._images_made = 0
@@ -63,7 +63,7 @@ class Workbench:
     @cached_property
     def models(self) -> Models:
         """The disc model in both layouts."""
-        return make_models(self._folder, self.image)
+        return make_models(self.folder, self.image)
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:
