@@ -38,7 +38,7 @@ APART = drawn((60, 5, 75, 20))
 EMPTY = drawn()
 CANDIDATES = [
     ([OBJECT, WHOLE, PART], ["Object", "Whole", "Part"]),
-    ([WHOLE, PART], ["Whole", "Part"]),
+    ([WHOLE, PART], ["Object", "Part"]),
     ([OBJECT, DETAIL, WHOLE, PART], ["Object", "Detail", "Whole", "Part"]),
     ([OBJECT, NEARLY_OBJECT, WHOLE, PART], ["Object", "Object 2", "Whole", "Part"]),
     ([OBJECT, NEARLY_OBJECT], ["Mask 1", "Mask 2"]),

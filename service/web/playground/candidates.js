@@ -8,7 +8,7 @@ const THUMB_SIDE = 72;
 const LEAST_INSIDE = 0.9; // share of a smaller mask in a larger one that makes it a part
 const LEAST_RATIO = 1.25; // of areas: masks of nearly one size are the same thing
 /** Names of sizes that nest, smallest first, by their number. */
-const SIZE_NAMES = [[], [], ["Part", "Whole"], ["Part", "Object", "Whole"], ["Detail", "Part", "Object", "Whole"]];
+const SIZE_NAMES = [[], [], ["Part", "Object"], ["Part", "Object", "Whole"], ["Detail", "Part", "Object", "Whole"]];
 
 /**
  * The names of masks: what they are of the object where their sizes nest, else their numbers.
