@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 from support.browser import rules_broken
+from support.noise_images import noise_file
 from support.ranked_model import with_everything
 from support.redis_server import wait_until
 from support.service_process import ServiceProcess
@@ -202,6 +203,22 @@ def test_a_search_can_be_cancelled(visit, quick_url):
     playground.page.locator("#find-all:enabled").wait_for()
     assert not playground.page.locator("#notice").is_visible()
     assert len(held) == 1
+
+
+def test_leaving_an_image_says_that_its_search_stopped(visit, quick_url, tmp_path, next_seed):
+    playground = visit(url=quick_url)
+    paths = [tmp_path / f"{number}.png" for number in (1, 2)]
+    for number, path in enumerate(paths):
+        path.write_bytes(noise_file((120, 160), next_seed + number))
+    playground.open_files(paths)
+    playground.wait_ready()
+    playground.page.route(f"**{EVERYTHING}", lambda route: None)
+
+    playground.page.click("#find-all")
+    playground.page.locator("#finding:not([hidden])").wait_for()
+    playground.page.keyboard.press("PageDown")
+
+    playground.page.locator("#toast", has_text="search for objects was stopped").wait_for()
 
 
 def test_a_service_without_the_route_is_named(visit, quick_url):

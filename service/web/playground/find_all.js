@@ -230,6 +230,7 @@ export class FindAll {
 
   /** Another image comes into view. */
   #leave() {
+    if (this.#search) toast("The search for objects was stopped");
     this.#search?.abort();
     this.#search = null;
     this.#hasFailed = false;
