@@ -50,9 +50,7 @@ def make_models(folder: Path, image: NDArray[np.uint8]) -> Models:
     models = Models(folder / "served", folder / "official_encoder.onnx", folder / "official_decoder.onnx")
     plain = model.deploy().eval()
     export_official_encoder(plain, models.official_encoder)
-    _export(OfficialDecoder(plain), (torch.zeros(1, 256, 64, 64), torch.zeros(1, 2, 2), torch.ones(1, 2)),
-            models.official_decoder, ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
-            {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
+    export_official_decoder(plain, models.official_decoder)
     return models
 
 
@@ -64,6 +62,20 @@ def export_checkpoint(checkpoint: Path, folder: Path, everything: EverythingDefa
     info = ModelInfo(licence="none", trained=True, training_data="see the model card of edgesam-lite")
     manifest = export_model(load_checkpoint(checkpoint), folder, name="checkpoint", info=info)
     replace_manifest(folder, manifest.with_everything(everything))
+
+
+def export_official_decoder(plain: PromptableModel, path: Path, *, use_stability_score: bool = True) -> None:
+    """Write a decoder's graph as the authors do.
+
+    Args:
+        plain: Deployed model.
+        path: File of the graph.
+        use_stability_score: Whether its scores are stability scores, as in the published files, or predicted IoUs.
+    """
+    _export(OfficialDecoder(plain, use_stability_score),
+            (torch.zeros(1, 256, 64, 64), torch.zeros(1, 2, 2), torch.ones(1, 2)),
+            path, ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
+            {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
 
 
 def export_official_encoder(plain: PromptableModel, path: Path) -> None:

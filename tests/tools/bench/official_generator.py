@@ -1,4 +1,4 @@
-"""The steps of SAM's official generator in PyTorch, at the size of the image, on the weights of a checkpoint.
+"""The steps of SAM's official generator at the size of the image, on the weights of a checkpoint.
 
 It computes what the official code computes, batch by batch: logits of a batch are enlarged to the image before they
 are filtered. The steps are those of docs/explanation/everything.md.
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tools.bench.models import export_official_decoder, session
 from torch import Tensor
 
 from model_store.checkpoint import load_checkpoint
@@ -26,39 +27,66 @@ class OfficialGenerator:
         checkpoint: File of the weights.
         image: Image, (H, W, 3) uint8.
         defaults: Thresholds, outputs and grid.
+        folder: Folder for the official graph of the decoder, which takes one prompt a call.
+        threads: Number of threads of the graph.
     """
 
-    def __init__(self, checkpoint: Path, image: NDArray[np.uint8], defaults: EverythingDefaults) -> None:
+    def __init__(
+        self, checkpoint: Path, image: NDArray[np.uint8], defaults: EverythingDefaults, *, folder: Path, threads: int
+    ) -> None:
         self._model = load_checkpoint(checkpoint).deploy()
+        graph = folder / "official_everything.onnx"
+        export_official_decoder(self._model, graph, use_stability_score=False)
+        self._graph = session(graph, threads=threads, provider="cpu")
         with torch.inference_mode():
             self._embedded: EmbeddedImage = TorchPredictor(self._model).embed(image)
         self._defaults = defaults
 
-    def masks(self) -> NDArray[np.bool_]:
-        """Return the masks of the image, best first, (n, H, W) bool. Small regions are not removed."""
+    def masks(self, *, uses_graph: bool) -> NDArray[np.bool_]:
+        """Return the masks of the image, best first, (n, H, W) bool. Small regions are not removed.
+
+        Args:
+            uses_graph: Whether the official graph decodes, and not PyTorch.
+        """
+        decode = self._decode_by_graph if uses_graph else self._decode
         height, width = self._embedded.frame.size
         side = self._defaults.points_per_side
         along = (torch.arange(side) + 0.5) / side
         y, x = torch.meshgrid(along, along, indexing="ij")
         points = torch.stack((x * width, y * height), dim=-1).reshape(-1, 2)
         with torch.inference_mode():
-            parts = [self._batch(batch) for batch in points.split(POINTS_PER_BATCH)]
+            parts = [self._filtered(*decode(batch)) for batch in points.split(POINTS_PER_BATCH)]
         masks, scores, boxes = (torch.cat(arrays) for arrays in zip(*parts, strict=True))
         kept = _suppressed(boxes, scores, self._defaults.box_nms_thresh)
         found: NDArray[np.bool_] = masks[kept].numpy()
         return found
 
-    def _batch(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return masks, predicted IoUs and boxes of a batch that pass the filters."""
-        defaults, frame = self._defaults, self._embedded.frame
-        coords = torch.from_numpy(points_to_frame(points.numpy(), frame))[:, None]
+    def _decode(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (P, 4, 256, 256) and predicted IoUs (P, 4) of a batch."""
+        coords = torch.from_numpy(points_to_frame(points.numpy(), self._embedded.frame))[:, None]
         sparse, dense = self._model.prompt_encoder((coords, torch.ones(len(points), 1)), None, None)
         decoded = self._model.mask_decoder.decode(
             self._embedded.embedding, self._model.prompt_encoder.dense_positional_code(), sparse, dense
         )
+        return decoded.mask_logits, decoded.iou_predictions
+
+    def _decode_by_graph(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `_decode`. The official graph adds no padding point, so it gets one."""
+        coords = points_to_frame(points.numpy(), self._embedded.frame).astype(np.float32)
+        feeds = {"image_embeddings": self._embedded.embedding.numpy(), "point_labels": np.array([[1, -1]], np.float32)}
+        answers = [
+            self._graph.run(["masks", "scores"], {**feeds, "point_coords": np.array([[point, (0, 0)]], np.float32)})
+            for point in coords
+        ]
+        logits, scores = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*answers, strict=True))
+        return logits, scores
+
+    def _filtered(self, mask_logits: Tensor, iou_predictions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return masks, predicted IoUs and boxes of a batch that pass the filters."""
+        defaults, frame = self._defaults, self._embedded.frame
         outputs = list(defaults.outputs)
-        logits = upsample_logits(decoded.mask_logits[:, outputs], frame).flatten(0, 1)
-        scores = decoded.iou_predictions[:, outputs].flatten()
+        logits = upsample_logits(mask_logits[:, outputs], frame).flatten(0, 1)
+        scores = iou_predictions[:, outputs].flatten()
         keep = scores > defaults.pred_iou_thresh
         logits, scores = logits[keep], scores[keep]
         offset = defaults.stability_score_offset

@@ -26,7 +26,8 @@ PROMPTS_PER_REQUEST = 64
 SAME_IOU = 0.9
 """IoU from which two masks count as the same."""
 
-PROMPTS, PLAIN, FAST, OFFICIAL = "the prompts to /segment, 64 a request", "everything", "everything, fast", "official"
+PROMPTS, PLAIN, FAST = "the prompts to /segment, 64 a request", "everything", "everything, fast"
+OFFICIAL, OFFICIAL_GRAPH = "official steps, PyTorch", "official steps, official decoder graph"
 
 
 def measure(bench: Workbench) -> Section:
@@ -43,14 +44,15 @@ def measure(bench: Workbench) -> Section:
     side = defaults.points_per_side
     points = [((i % side + 0.5) * upload["width"] / side, (i // side + 0.5) * upload["height"] / side)
               for i in range(side**2)]  # fmt: skip
-    official = OfficialGenerator(CHECKPOINT, image, defaults)
+    official = OfficialGenerator(CHECKPOINT, image, defaults, folder=bench.folder, threads=bench.cpus)
     asked: dict[str, Any] = {"image_hash": image_hash}
     samples = interleaved(
         {
             PROMPTS: partial(_segment, connection, image_hash, points),
             PLAIN: partial(_everything, connection, asked),
             FAST: partial(_everything, connection, asked | {"fast": True}),
-            OFFICIAL: lambda: [coco.encode(np.asfortranarray(mask.view(np.uint8))) for mask in official.masks()],
+            OFFICIAL: partial(_official, official, uses_graph=False),
+            OFFICIAL_GRAPH: partial(_official, official, uses_graph=True),
         },
         bench.effort.encoder_rounds,
         1,
@@ -69,8 +71,8 @@ def measure(bench: Workbench) -> Section:
         "All objects of an image",
         f"""
             The bundled checkpoint with the bundled model's defaults ({side} points a side) on {SAMPLE.name},
-            {upload["width"]} x {upload["height"]} pixels. The official generator's steps run in PyTorch on the same
-            weights, at the size of the image; {100 * _recall(plain, reference):.0f} % of its masks are in the result
+            {upload["width"]} x {upload["height"]} pixels. The official generator's steps run on the same weights, at
+            the size of the image; {100 * _recall(plain, reference):.0f} % of its masks are in the result
             of the service. Two masks count as the same from an IoU of {SAME_IOU}. Only the service removes small
             regions.
             """,
@@ -92,6 +94,10 @@ def _segment(connection: Connection, image_hash: str, points: list[tuple[float, 
 def _everything(connection: Connection, asked: dict[str, Any]) -> list[dict[str, Any]]:
     answer = connection.ask(request("POST", "/segment/everything", json.dumps(asked).encode())).json()
     return [mask["segmentation"] for mask in answer["masks"]]
+
+
+def _official(generator: OfficialGenerator, *, uses_graph: bool) -> list[dict[str, Any]]:
+    return [coco.encode(np.asfortranarray(mask.view(np.uint8))) for mask in generator.masks(uses_graph=uses_graph)]
 
 
 def _masks(samples: Samples) -> list[dict[str, Any]]:
