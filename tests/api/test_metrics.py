@@ -21,6 +21,8 @@ NAMES = {
     "edgesam_redis_breaker_open": ("gauge", set()),
     "edgesam_api_keys": ("gauge", set()),
     "edgesam_api_keys_stale": ("gauge", set()),
+    "edgesam_everything_prompts": ("counter", set()),
+    "edgesam_everything_masks": ("counter", {"source"}),
     "edgesam_model_info": ("gauge", {"model", "fingerprint", "provider", "precision", "trained"}),
 }
 # Routes on which each stage occurs without Redis.

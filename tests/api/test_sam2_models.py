@@ -151,8 +151,9 @@ def test_models_says_what_each_model_has(service):
     bundled, edgetam = service.get("/models").json()["models"]
 
     assert (bundled["resize"], edgetam["resize"]) == ("letterbox", "stretch")
-    assert bundled["features"] == {"granularity": False, "embedding_download": True, "browser_decoding": True}
-    assert edgetam["features"] == {"granularity": False, "embedding_download": False, "browser_decoding": False}
+    of_all = {"granularity": False, "regions": True, "keeps_images": 0}
+    assert bundled["features"] == {**of_all, "embedding_download": True, "browser_decoding": True}
+    assert edgetam["features"] == {**of_all, "embedding_download": False, "browser_decoding": False}
     assert bundled["auto_masks"] == {"ambiguous": [0, 1, 2, 3], "other": [0], "fallback": []}
     assert edgetam["auto_masks"] == {"ambiguous": [1, 2, 3], "other": [0], "fallback": [1, 2, 3]}
     assert set(bundled["files"]) == {"prepare", "decoder", "parameters"}

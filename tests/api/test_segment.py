@@ -142,7 +142,8 @@ def test_the_answer_names_image_and_model(client, image_hash):
     assert response.headers["content-type"] == "application/json"
     assert response.headers["vary"] == "Accept"
     answer = response.json()
-    assert set(answer) == {"image_hash", "image_id", "width", "height", "orientation", "model", "results"}
+    members = {"image_hash", "image_id", "width", "height", "region", "orientation", "model", "results"}
+    assert set(answer) == members
     assert (answer["image_hash"], answer["width"], answer["height"]) == (image_hash, SIZE[1], SIZE[0])
     assert answer["model"] == client.get("/models").json()["models"][0]["name"] == "random"
 

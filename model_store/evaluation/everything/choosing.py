@@ -52,10 +52,10 @@ def chosen_defaults(
         most_decoded: Largest share of points that are decoded in full.
 
     Raises:
-        ValueError: No pair of thresholds has so few masks or points.
+        ValueError: No pair of thresholds has so few masks or points, and any mask.
     """
     measured = [(defaults, recall_of(photos, defaults)) for defaults in candidate_defaults(photos, usual)]
-    allowed = [pair for pair in measured if pair[1].masks <= most_masks and pair[1].decoded <= most_decoded]
+    allowed = [pair for pair in measured if 0 < pair[1].masks <= most_masks and pair[1].decoded <= most_decoded]
     if not allowed:
         raise ValueError("no pair of thresholds leaves so few masks or points; allow more of them")
     return max(allowed, key=lambda pair: (pair[1].found, pair[1].mean_iou, -pair[1].masks))
