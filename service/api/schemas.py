@@ -48,8 +48,11 @@ Orientation = Annotated[
     int, Field(ge=1, le=8, description="EXIF orientation that was applied to the file's pixels, 1 to 8. 1: none.")
 ]
 
+_FOUR_INTEGERS = {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}
 RegionCorners = Annotated[
     tuple[int, int, int, int] | None,
+    # Schemathesis 4.32 reads no `prefixItems` in a member that may be null.
+    WithJsonSchema({"anyOf": [_FOUR_INTEGERS, {"type": "null"}]}),
     Field(
         description="Part of the image that is embedded: x0, y0, x1, y1 in pixels of the upright image, x1 and y1 "
         "exclusive. null: the whole image."

@@ -68,7 +68,7 @@ def test_a_change_of_code_moves_no_more_than_the_code(cpu_image: str):
     code, model, packages = [size for size in sizes if size > 0][:3]
 
     assert all("COPY" in layer for layer in layers), layers
-    assert code < 5 << 20 < model < 24 << 20 < packages < 420 << 20, sizes
+    assert code < 6 << 20 < model < 24 << 20 < packages < 420 << 20, sizes
 
 
 def test_the_image_contains_no_build_tools_and_no_tests(cpu_image: str):

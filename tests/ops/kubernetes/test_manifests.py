@@ -290,7 +290,7 @@ def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
     noted = {key.rpartition("/")[2]: value for key, value in by_image["metadata"]["annotations"].items()}
     header = noted["canary-by-header"]
 
-    assert f'"{header}": imageHash' in (ROOT / "service" / "web" / "client" / "edgesam.js").read_text()
+    assert f'"{header}": imageId.split("~")[0]' in (ROOT / "service" / "web" / "client" / "addresses.js").read_text()
     assert f'"{header}": image_id.partition("~")[0]' in (ROOT / "service" / "client" / "messages.py").read_text()
     assert noted["upstream-hash-by"] == "$http_" + header.lower().replace("-", "_")
     assert re.search(noted["canary-by-header-pattern"], "0123456789abcdef" * 4)
