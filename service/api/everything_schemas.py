@@ -5,9 +5,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from service.api.schemas import (
-    MAX_MODEL_NAME,
     ImageHash,
     ImageIdText,
+    ModelOfImage,
     Orientation,
     PolygonModel,
     ProblemModel,
@@ -45,13 +45,7 @@ class EverythingRequest(RequestModel):
     )
 
     image_hash: ImageIdText
-    model: Annotated[
-        str | None,
-        Field(
-            max_length=MAX_MODEL_NAME,
-            description="Name of the model that embedded the image, as in /models. Without it the first model there.",
-        ),
-    ] = None
+    model: ModelOfImage = None
     points_per_side: Annotated[
         Annotated[int, Field(ge=1, le=MAX_POINTS_PER_SIDE, strict=True)] | None,
         _Whole,

@@ -48,6 +48,13 @@ Orientation = Annotated[
     int, Field(ge=1, le=8, description="EXIF orientation that was applied to the file's pixels, 1 to 8. 1: none.")
 ]
 
+ModelOfImage = Annotated[
+    str | None,
+    Field(
+        max_length=MAX_MODEL_NAME,
+        description="Name of the model that embedded the image, as in /models. Without it the first model there.",
+    ),
+]
 _FOUR_INTEGERS = {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}
 RegionCorners = Annotated[
     tuple[int, int, int, int] | None,
@@ -145,13 +152,7 @@ class SegmentRequest(RequestModel):
         return whole_number(value)
 
     image_hash: ImageIdText
-    model: Annotated[
-        str | None,
-        Field(
-            max_length=MAX_MODEL_NAME,
-            description="Name of the model that embedded the image, as in /models. Without it the first model there.",
-        ),
-    ] = None
+    model: ModelOfImage = None
     prompts: Annotated[list[PromptModel], Field(min_length=1, max_length=MAX_PROMPTS)]
     multimask: Annotated[
         Multimask,

@@ -83,7 +83,7 @@ class AsyncClient:
 
     async def soft_mask(
         self,
-        picture: Embedded | str,
+        image: Embedded | str,
         prompt: Prompt | None = None,
         *,
         points: ArrayLike | None = None,
@@ -95,10 +95,10 @@ class AsyncClient:
         model: str | None = None,
     ) -> SoftMask:
         """See `Client.soft_mask`."""
-        name = model_for(picture, model, self.model)
+        name = model_for(image, model, self.model)
         prompts = None if prompt is None else [prompt]
         (only,) = prompts_of(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
-        return await self._run(operations.soft_mask(picture, only, cleanup, name, self._retry_policy))
+        return await self._run(operations.soft_mask(image, only, cleanup, name, self._retry_policy))
 
     async def segment_everything(
         self,

@@ -144,7 +144,7 @@ class Client:
 
     def soft_mask(
         self,
-        picture: Embedded | str,
+        image: Embedded | str,
         prompt: Prompt | None = None,
         *,
         points: ArrayLike | None = None,
@@ -158,7 +158,7 @@ class Client:
         """Return the best mask of a prompt with a soft edge, for instance for a cut-out.
 
         Args:
-            picture: Result of `embed`, or an image_hash or image_id, as in `segment`.
+            image: Result of `embed`, or an image_hash or image_id, as in `segment`.
             prompt: Prompt, instead of the five arguments below, which are those of `segment`.
             points: Points as (N, 2) array of (x, y), in pixels of the upright image.
             labels: Labels of the points, (N,): 1 on the object, 0 beside it. By default all are 1.
@@ -172,10 +172,10 @@ class Client:
             ClientError: if the service gives no mask; see the module `errors`.
             ValueError: if the prompt is malformed.
         """
-        name = model_for(picture, model, self.model)
+        name = model_for(image, model, self.model)
         prompts = None if prompt is None else [prompt]
         (only,) = prompts_of(prompts, points=points, labels=labels, box=box, mask_id=mask_id, mask=mask)
-        return self._run(operations.soft_mask(picture, only, cleanup, name, self._retry_policy))
+        return self._run(operations.soft_mask(image, only, cleanup, name, self._retry_policy))
 
     def segment_everything(
         self,
