@@ -28,7 +28,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom audit image openvino-test clean
+	demo bundle skeletons monitoring lock sbom audit image openvino-test examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and 
 
 client-test: $(VENV)/.dev  ## drive the real labelling tools against a service: installs them below build/, needs Chromium (ten minutes)
 	$(BIN)/python tests/tools/real_clients
+
+examples-test: $(VENV)/.dev  ## run the programs of examples/ against a service: installs them below build/, needs Chromium, node and npm (five minutes)
+	EXAMPLES_TEST=1 $(BIN)/python -m pytest tests/examples
 
 openvino-test: $(VENV)/.dev  ## run the tests of execution providers and of the runtime on OpenVINO
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)
