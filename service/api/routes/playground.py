@@ -28,6 +28,15 @@ RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 # the address of a worker as script. The policy creates nothing else, and its name cannot be used twice.
 WORKER: Final = "browser_decoding/decoder_worker.js"
 _WORKER_POLICY: Final = "edgesam-worker"
+# The worker starts the runtime's threads, which are workers again. The runtime names their script by a string, which
+# only the policy of this name can allow.
+_THREADS_POLICY: Final = "default"
+_NONE: Final = "'none'"
+
+# WebAssembly has several threads only in a cross-origin isolated page: with both headers on the page, and the second
+# one on the scripts of its workers. Everything that the page loads comes from this origin.
+_EMBEDDER_POLICY: Final = {"Cross-Origin-Embedder-Policy": "require-corp"}
+_ISOLATION: Final = {"Cross-Origin-Opener-Policy": "same-origin", **_EMBEDDER_POLICY}
 
 _HEADERS: Final = {
     # Browsers revalidate at each visit, which costs a 304, so that no page mixes old and new modules after an upgrade.
@@ -88,21 +97,27 @@ def install_playground(app: FastAPI, runtime_dir: Path | None = None) -> None:
     """
     files = read_files()
     runtime = {} if runtime_dir is None else read_runtime(runtime_dir)
-    headers = _headers(_policy(worker_policy=_WORKER_POLICY) if runtime else _policy())
-    # The worker has a content security policy of its own, so that the page itself never runs WebAssembly.
-    worker_headers = _headers(_policy(scripts="'self' 'wasm-unsafe-eval'") if runtime else _policy())
+    headers = _headers(_policy())
+    page_headers = headers
+    worker_headers = headers
+    if runtime:
+        page_headers = _headers(_policy(worker_policy=_WORKER_POLICY)) | _ISOLATION
+        # The worker has a content security policy of its own, so that the page itself never runs WebAssembly.
+        policy = _policy(worker_policy=_THREADS_POLICY, scripts="'self' 'wasm-unsafe-eval'")
+        worker_headers = _headers(policy) | _EMBEDDER_POLICY
+    runtime_headers = headers | _EMBEDDER_POLICY
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     @with_policy(OPEN)
     async def page(request: Request) -> Response:
-        return file_response(request, files[PAGE], headers)
+        return file_response(request, files[PAGE], page_headers)
 
     @app.api_route(RUNTIME_ROUTE, methods=["GET", "HEAD"], include_in_schema=False)
     @with_policy(RoutePolicy(permit="downloads of page files", is_open=True))
     async def runtime_file(request: Request, name: str) -> Response:
         if name not in runtime:
             raise HTTPException(404)
-        return file_response(request, runtime[name], headers)
+        return file_response(request, runtime[name], runtime_headers)
 
     def answer(request: Request, name: str) -> Response:
         if name not in files:
@@ -126,18 +141,20 @@ def install_playground(app: FastAPI, runtime_dir: Path | None = None) -> None:
         return answer(request, name)
 
 
-def _policy(*, worker_policy: str = "'none'", scripts: str = "'self'") -> str:
+def _policy(*, worker_policy: str | None = None, scripts: str = "'self'") -> str:
     """Return a content security policy: everything comes from this origin, and text never becomes markup or code.
 
     Images that the page makes itself are blobs.
 
     Args:
-        worker_policy: Name of the Trusted Types policy that creates the worker.
+        worker_policy: Name of the Trusted Types policy that creates workers. Without it, none can be created.
         scripts: Sources of scripts that may run.
     """
+    workers = "'self'" if worker_policy else _NONE
     return (
         "default-src 'none'; "
         f"script-src {scripts}; "
+        f"worker-src {workers}; "
         "style-src 'self'; "
         "img-src 'self' blob: data:; "
         "connect-src 'self'; "
@@ -145,9 +162,9 @@ def _policy(*, worker_policy: str = "'none'", scripts: str = "'self'") -> str:
         "form-action 'none'; "
         "frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; "
-        f"trusted-types {worker_policy}"
+        f"trusted-types {worker_policy or _NONE}"
     )
 
 
-def _headers(policy: str) -> Mapping[str, str]:
+def _headers(policy: str) -> dict[str, str]:
     return {**_HEADERS, "Content-Security-Policy": policy}

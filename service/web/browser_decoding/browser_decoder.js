@@ -7,20 +7,13 @@
  * the browser's cache. A worker runs one job at a time; clicks go before previews.
  *
  * @typedef {{stage: "decoder" | "embedding" | "prepare" | "end", done: number}} LoadProgress `done` is a share, 0..1
- * @typedef {{message: object, transfer: Transferable[], resolve: (result: any) => void,
- *   reject: (error: Error) => void, signal?: AbortSignal, isUrgent: boolean}} Job
  */
 
 import { Problem } from "../client/edgesam.js";
+import { CannotDecode, WorkerQueue } from "./worker_queue.js";
 
-const WORKER = new URL("decoder_worker.js", import.meta.url).href;
-const MAX_JOB_MS = 60_000; // a browser that takes longer is too slow for clicks
-
-/** This browser cannot decode, or its worker has ended. */
-export class CannotDecode extends Error {
-  name = "CannotDecode";
-  code = "cannot-decode-here";
-}
+// Measured on two cores only. The products of a click are small, so more than four threads would mostly wait.
+const MAX_THREADS = 4;
 
 /** The service no longer has the model that this browser loaded, or has another one of the same name. */
 export class ModelChanged extends Error {
@@ -46,6 +39,8 @@ export class BrowserDecoder {
     this.onProgress = () => {};
     /** @type {(ms: number) => void} called when an image is prepared, with the time that it took */
     this.onPrepared = () => {};
+    /** @type {(threads: number) => void} called when the decoder is loaded, with the number of its threads */
+    this.onLoaded = () => {};
   }
 
   /**
@@ -141,13 +136,35 @@ export class BrowserDecoder {
         decoder: contents[1],
         ...(parameters && { parameters: { file: parameters.file, content: contents[2] } }),
       };
-      const transfer = contents.map(({ buffer }) => buffer);
-      this.#worker = new WorkerQueue(() => this.close());
-      const { ranking, auto_masks } = this.#model;
-      await this.#worker.run({ kind: "load", graphs, rules: { ranking, auto_masks } }, { transfer });
+      this.onLoaded(await this.#start(graphs, possibleThreads()));
     } catch (error) {
       this.close();
       throw error.code === "not-found" ? new ModelChanged("The service has other files now.") : error;
+    }
+  }
+
+  /**
+   * Start the worker. Where it cannot start its threads, for example because a proxy removed a header of their script,
+   * a new worker takes one thread.
+   *
+   * @param {import("./decoder.js").Graphs} graphs copied to the worker, so that a second one can get them
+   * @param {number} threads
+   * @returns {Promise<number>} number of threads that decode
+   */
+  async #start(graphs, threads) {
+    const { ranking, auto_masks } = this.#model;
+    let isLoaded = false;
+    const worker = new WorkerQueue(() => isLoaded && this.close());
+    this.#worker = worker;
+    try {
+      await worker.run({ kind: "load", graphs, rules: { ranking, auto_masks }, threads });
+      isLoaded = true;
+      return threads;
+    } catch (error) {
+      const isClosed = this.#worker !== worker;
+      if (isClosed || threads === 1) throw error;
+      worker.end();
+      return this.#start(graphs, 1);
     }
   }
 
@@ -158,89 +175,8 @@ export class BrowserDecoder {
   }
 }
 
-/** A worker and the queue of its jobs. */
-class WorkerQueue {
-  #worker;
-  #onFailure;
-  /** @type {Job[]} */
-  #waiting = [];
-  #current = /** @type {(Job & {id: number, timer: number}) | null} */ (null);
-  #nextId = 1;
-
-  /** @param {() => void} onFailure called when the worker fails or takes too long */
-  constructor(onFailure) {
-    this.#onFailure = onFailure;
-    this.#worker = newWorker();
-    this.#worker.addEventListener("message", ({ data }) => this.#onMessage(data));
-    this.#worker.addEventListener("error", (event) => this.#fail(event.message || "The worker did not start."));
-  }
-
-  /**
-   * @param {object} message
-   * @param {{transfer?: Transferable[], signal?: AbortSignal, isUrgent?: boolean}} [options] urgent jobs go before others
-   * @returns {Promise<any>}
-   */
-  run(message, { transfer = [], signal, isUrgent = true } = {}) {
-    return new Promise((resolve, reject) => {
-      const job = { message, transfer, resolve, reject, signal, isUrgent };
-      // A job that the worker has begun runs to its end, and its result is ignored.
-      signal?.addEventListener("abort", () => this.#drop(job), { once: true });
-      const index = isUrgent ? this.#waiting.findIndex((other) => !other.isUrgent) : -1;
-      this.#waiting.splice(index < 0 ? this.#waiting.length : index, 0, job);
-      this.#next();
-    });
-  }
-
-  end(reason = "It was switched off.") {
-    this.#worker.terminate();
-    clearTimeout(this.#current?.timer);
-    const left = [...(this.#current ? [this.#current] : []), ...this.#waiting];
-    this.#current = null;
-    this.#waiting = [];
-    for (const { reject } of left) reject(new CannotDecode(reason));
-  }
-
-  #next() {
-    if (this.#current || this.#waiting.length === 0) return;
-    const job = this.#waiting.shift();
-    const timer = setTimeout(() => this.#fail("It takes too long."), MAX_JOB_MS);
-    this.#current = { ...job, id: this.#nextId++, timer };
-    this.#worker.postMessage({ id: this.#current.id, ...job.message }, job.transfer);
-  }
-
-  #onMessage({ id, result, error }) {
-    if (this.#current?.id !== id) return;
-    const { resolve, reject, timer } = this.#current;
-    clearTimeout(timer);
-    this.#current = null;
-    if (error === undefined) resolve(result);
-    else reject(new CannotDecode(error));
-    this.#next();
-  }
-
-  #drop(job) {
-    this.#waiting = this.#waiting.filter((other) => other !== job);
-    job.reject(job.signal.reason);
-  }
-
-  #fail(reason) {
-    this.end(reason);
-    this.#onFailure();
-  }
-}
-
-/** The address of the worker, as the page's Trusted Types policy wants it. */
-let makeUrl = () => {
-  const policy = globalThis.trustedTypes?.createPolicy("edgesam-worker", { createScriptURL: () => WORKER });
-  const url = policy ? policy.createScriptURL("") : WORKER;
-  makeUrl = () => url; // browsers refuse a second policy of the same name
-  return url;
-};
-
-function newWorker() {
-  try {
-    return new Worker(/** @type {any} */ (makeUrl()), { type: "module" });
-  } catch (error) {
-    throw new CannotDecode("This browser starts no worker.", { cause: error });
-  }
+/** The number of threads with which this browser can decode: one unless the page is cross-origin isolated. */
+function possibleThreads() {
+  if (!globalThis.crossOriginIsolated || typeof SharedArrayBuffer !== "function") return 1;
+  return Math.min(Math.max(navigator.hardwareConcurrency || 1, 1), MAX_THREADS);
 }

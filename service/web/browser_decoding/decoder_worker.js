@@ -12,11 +12,10 @@ const WASM = new URL("../runtime/ort-wasm-simd-threaded.wasm", import.meta.url).
 let decoder = /** @type {Decoder | null} */ (null);
 
 const HANDLERS = {
-  load: async ({ graphs, rules }) => {
+  load: async ({ graphs, rules, threads }) => {
+    if (threads > 1) allowThreads();
     const runtime = await import(RUNTIME);
-    // One thread: several need a cross-origin isolated page in a secure context. See
-    // docs/decisions/0038-browser-decoding-single-thread.md.
-    Object.assign(runtime.env.wasm, { numThreads: 1, wasmPaths: { wasm: WASM } });
+    Object.assign(runtime.env.wasm, { numThreads: threads, wasmPaths: { wasm: WASM } });
     decoder = await Decoder.load(runtime, graphs, rules);
   },
   open: ({ tokens, size }) => decoder.open(tokens, size),
@@ -30,3 +29,11 @@ addEventListener("message", async ({ data: { id, kind, ...rest } }) => {
     postMessage({ id, error: String(error?.message ?? error) });
   }
 });
+
+/**
+ * Let the runtime start its threads, which are workers whose script is the runtime itself. It gives their address as a
+ * string, so only the policy named "default" can allow it. That policy refuses every other address.
+ */
+function allowThreads() {
+  globalThis.trustedTypes?.createPolicy("default", { createScriptURL: (url) => (url === RUNTIME ? url : null) });
+}

@@ -67,7 +67,12 @@ export class DecodingChoice {
       this.#browser.onProgress = (progress) => this.onProgress(progress);
       this.#browser.onPrepared = (ms) => this.#strip.prepared(ms);
       const bytes = files.reduce((sum, { size_bytes: size }) => sum + size, RUNTIME_BYTES);
-      note.textContent = `Clicks then send no requests. Downloads ${Math.round(bytes / 1e6)} MB once.`;
+      const text = `Clicks then send no requests. Downloads ${Math.round(bytes / 1e6)} MB once.`;
+      note.textContent = text;
+      this.#browser.onLoaded = (threads) => {
+        note.textContent = `${text} Uses ${threads === 1 ? "one processor core" : `${threads} processor cores`}.`;
+        note.dataset.threads = String(threads);
+      };
     }
     inBrowserRow.hidden = !canDecode;
     wholeObjectRow.hidden = !model.granularity;
