@@ -362,7 +362,7 @@ async def test_an_unshared_upload_is_kept_when_many_other_images_are_deleted(
 
 
 async def test_an_unshared_upload_is_soon_stored_again(open_states, redis_server, way, new_context, monkeypatch):
-    monkeypatch.setattr("service.inference.image_states.UNSHARED_RETRY_S", 0.0)
+    monkeypatch.setattr("service.inference.shared_embeddings.UNSHARED_RETRY_S", 0.0)
     states = open_states(1000.0)
     way.refuse()
     key = await kept(states, new_context(), "offered again")
@@ -386,7 +386,7 @@ async def test_a_dropped_renewal_is_repeated_with_the_next_click(open_states, re
     states, go = open_states(1000.0), asyncio.Event()
     key = await kept(states, new_context(), "no room")
     redis_server.ask("PEXPIRE", key, "60000")
-    states._renewed_at.clear()
+    states._shared._renewed_at.clear()
     while open_states.background.start(wait_for(go)):
         pass
     await states.find(key, new_context())
