@@ -100,11 +100,11 @@ class Settings(BaseSettings):
     max_decode_batch: int = Field(
         8, ge=1, le=64, description="Largest number of prompts decoded in one call. Each takes about 40 MiB of memory."
     )
-    embedding_dtype: Literal["float16", "float32"] = Field(
+    embedding_dtype: Literal["float16", "float32", "int8"] = Field(
         "float16",
-        description="Number format of cached embeddings, in memory and in Redis. An image takes 2 MiB as "
-        "float16, 4 MiB as float32; with EdgeTAM and SAM 2.1 it takes 8 MiB and 16 MiB. An image with a number that "
-        "float16 cannot hold stays float32.",
+        description="Number format of cached embeddings, in memory and in Redis. An image takes 2 MiB as float16, "
+        "4 MiB as float32 and 1 MiB as int8; with EdgeTAM and SAM 2.1 it takes 8, 16 and 7 MiB. An image for which "
+        "int8 is too coarse stays float16, and one with a number that float16 cannot hold stays float32.",
     )
 
     redis_url: Annotated[SecretStr, AfterValidator(setting_values.redis_address)] | None = Field(

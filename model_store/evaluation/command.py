@@ -12,8 +12,10 @@ from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, find_artifac
 from model_store.errors import UsageError
 from model_store.evaluation.options import (
     Data,
+    EmbeddingDtypes,
     MaxInstances,
     MaxPhotos,
+    NumberFormat,
     Only,
     Processes,
     Threads,
@@ -41,6 +43,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Name or folder of a model to measure through its graphs. May be repeated."),
     ] = None,
+    embedding_dtype: EmbeddingDtypes = None,
     url: Annotated[
         list[str] | None, typer.Option(help="Address of a running service to measure. May be repeated.")
     ] = None,
@@ -78,6 +81,8 @@ def evaluate(
 
     python -m model_store evaluate --data data/heldout --model edgesam-lite --max-instances 4 --processes 2
 
+    python -m model_store evaluate --data data/heldout --model plants --embedding-dtype float16 --embedding-dtype int8
+
     python -m model_store evaluate --data coco/annotations/instances_val2017.json:coco/val2017 --model models/edge-sam
     """
     # Not at the top: the other commands start faster.
@@ -93,6 +98,7 @@ def evaluate(
     methods = Methods(
         checkpoints=tuple(checkpoint or ()),
         models=tuple(find_artifact(name, models_dir) for name in model or ()),
+        dtypes=tuple(each.value for each in embedding_dtype or [NumberFormat.FLOAT32]),
         urls=tuple(url or ()),
         api_key=api_key,
         ranking=_ranking_of(ranking_of, models_dir),

@@ -16,6 +16,8 @@ from service.mask_rules import Ranking
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from service.sam.number_format import EmbeddingDtype
+
 _TIMEOUT_S = 120.0
 
 
@@ -26,6 +28,7 @@ class Methods:
     Args:
         checkpoints: Checkpoint files, which torch runs.
         models: Folders of artifacts, whose graphs ONNX Runtime runs.
+        dtypes: Number formats of embeddings. Each artifact is measured in each of them.
         urls: Addresses of running services.
         api_key: API key for services that require one.
         ranking: Rule that orders the masks of checkpoints; None for that of their architecture.
@@ -35,6 +38,7 @@ class Methods:
 
     checkpoints: tuple[Path, ...] = ()
     models: tuple[Path, ...] = ()
+    dtypes: "tuple[EmbeddingDtype, ...]" = ("float32",)
     urls: tuple[str, ...] = ()
     api_key: str = field(default="", repr=False)
     ranking: Ranking | None = None
@@ -79,7 +83,11 @@ class Methods:
             OnnxSegmenter,
         )
 
-        return [OnnxSegmenter(directory, threads=self.threads) for directory in self.models]
+        return [
+            OnnxSegmenter(directory, threads=self.threads, dtype=dtype)
+            for directory in self.models
+            for dtype in self.dtypes
+        ]
 
     def _service_segmenters(self, stack: ExitStack) -> "Sequence[Segmenter]":
         if not self.urls:

@@ -1,6 +1,7 @@
 """Options that the commands of evaluation share, and functions that apply them."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,15 @@ import typer
 
 if TYPE_CHECKING:
     from model_store.training.data.annotations import PhotoRecord
+
+
+class NumberFormat(StrEnum):
+    """Number formats of cached embeddings. An enumeration: typer takes no list of literals."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
 
 Data = Annotated[
     list[str],
@@ -26,6 +36,13 @@ Only = Annotated[
 MaxPhotos = Annotated[int | None, typer.Option(min=1, help="Largest number of photos, spread over the data.")]
 MaxInstances = Annotated[
     int | None, typer.Option(min=1, help="Largest number of objects of a photo. The protocol of SA-1B has 64.")
+]
+EmbeddingDtypes = Annotated[
+    list[NumberFormat] | None,
+    typer.Option(
+        help="Number format to which the embeddings of --model are rounded, as by EDGESAM_EMBEDDING_DTYPE. May be "
+        "repeated. Default: float32."
+    ),
 ]
 Processes = Annotated[
     int, typer.Option(min=1, help="Number of processes that measure. The figures do not depend on it.")

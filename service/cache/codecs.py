@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from service.sam.embedding import ImageEmbedding
 from service.sam.embedding_bytes import (
+    Bytes,
     embedding_from_bytes,
     embedding_to_bytes,
     mask_from_bytes,
@@ -26,10 +27,10 @@ class EmbeddingCodec:
         self._has_high_res = has_high_res
 
     def encode(self, value: ImageEmbedding) -> bytes:
-        """Return the bytes to store: 2 MiB in float16, and 8 MiB with maps; twice as many in float32."""
+        """Return the bytes to store: 2 MiB in float16, and 8 MiB with maps; see `embedding_to_bytes`."""
         return embedding_to_bytes(value, self._fingerprint)
 
-    def decode(self, data: bytes) -> ImageEmbedding:
+    def decode(self, data: Bytes) -> ImageEmbedding:
         """Return the embedding, read-only and without a copy.
 
         Raises:
@@ -52,7 +53,7 @@ class MaskCodec:
         """Return the bytes to store, 128 KiB."""
         return mask_to_bytes(value, self._fingerprint)
 
-    def decode(self, data: bytes) -> NDArray[np.float16]:
+    def decode(self, data: Bytes) -> NDArray[np.float16]:
         """Return the logits, (256, 256) float16.
 
         Raises:

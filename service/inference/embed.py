@@ -10,7 +10,7 @@ from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.image_states import ImageStates, Tier
-from service.inference.model_batchers import EmbeddingDtype, EncodedFrame, EncodeItem, EncoderInput
+from service.inference.model_batchers import EncodedFrame, EncodeItem, EncoderInput
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.fairness import Caller
@@ -19,6 +19,7 @@ from service.sam.decoded_image import USUAL, ImageInfo, ReadOptions
 from service.sam.embedding import ImageEmbedding, includes
 from service.sam.image_id import ImageId, parse_image_id
 from service.sam.images import decode_image
+from service.sam.number_format import EmbeddingDtype
 from service.sam.transforms import Size
 from service.telemetry.timings import Timings
 

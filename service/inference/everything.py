@@ -15,7 +15,7 @@ from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.image_states import ImageStates
-from service.inference.model_batchers import EmbeddingDtype, GridItem
+from service.inference.model_batchers import GridItem
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.segmentation_builder import MaskFunctions
@@ -28,6 +28,7 @@ from service.sam.everything.options import EverythingOptions
 from service.sam.everything.result import EverythingResult
 from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.frame import Frame
+from service.sam.number_format import EmbeddingDtype
 from service.sam.region import placed
 from service.sam.transforms import used_cells
 

@@ -10,13 +10,13 @@ from service.inference.context import RequestContext
 from service.inference.everything import Advanced, Dropped, Finished, Found, Started
 from service.inference.everything_results import EverythingResults, ResultKey
 from service.inference.image_key import ImageKey
-from service.inference.model_batchers import EmbeddingDtype
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.served_models import ServedModel
 from service.sam.decoded_image import ImageInfo
 from service.sam.everything.found_mask import CropBox, EverythingMask
 from service.sam.everything.options import EverythingOptions
 from service.sam.everything.record import MaskRecord, RecordedResult, record_of
+from service.sam.number_format import EmbeddingDtype
 from service.sam.transforms import Size
 from service.telemetry.metrics import Metrics
 

@@ -6,10 +6,10 @@ from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.models import ModelRegistry
 from service.inference.context import RequestContext
-from service.inference.model_batchers import EmbeddingDtype
 from service.inference.served_models import ServedModels
 from service.sam.embedding import embedding_key, kept_image_key
 from service.sam.image_id import parse_image_id
+from service.sam.number_format import EmbeddingDtype
 
 
 class ImageDeletion:

@@ -7,13 +7,13 @@ from service.sam.embedding import embedding_key, mask_key, model_of_key
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """An image in the caches, named by its id, its namespace, the model and the precision of its tokens.
+    """An image in the caches, named by its id, its namespace, the model and the number format of its tokens.
 
     Args:
         image_id: Id of the image, see `service.sam.image_id`.
         namespace: Namespace of the API key that uploaded the image; "" without API keys.
         fingerprint: Fingerprint of the served model.
-        dtype: Type of the tokens, `float16` or `float32`.
+        dtype: Number format of the tokens, `float16`, `float32` or `int8`.
     """
 
     image_id: str

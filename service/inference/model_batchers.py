@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from time import perf_counter
-from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,15 +19,14 @@ from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.thread_priority import lower_thread_priority
 from service.sam.embedding import HighResMaps, Tokens
 from service.sam.everything.selection import MaskSelection, SelectedMasks
-from service.sam.float16 import as_float16
 from service.sam.frame import Frame
 from service.sam.granularity import Proposals
-from service.sam.logits import LARGEST_FLOAT16
+from service.sam.int8_tokens import Int8Tokens
+from service.sam.number_format import EmbeddingDtype, rounded
 from service.sam.prompts import POSITIVE, Prompt, decoder_inputs
 from service.telemetry.metrics import Metrics
 
 EncoderInput = NDArray[np.float32]  # (3, S, S), where S is the manifest's image_size
-EmbeddingDtype = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +44,9 @@ class EncodeItem:
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """The encoder's answer for one image, see `Encoded`."""
+    """The encoder's answer for one image, see `Encoded`, rounded to the number format of the caches."""
 
-    tokens: Tokens
+    tokens: Tokens | Int8Tokens
     proposals: Proposals | None
     high_res: HighResMaps | None
 
@@ -123,8 +120,7 @@ def encode_batcher(
     """Return the batcher of the encoders. It makes one call at a time, with all threads of its session.
 
     Args:
-        dtype: Type to which tokens and maps are rounded. Those of an image with a number that float16 cannot hold stay
-            float32.
+        dtype: Number format to which tokens and maps are rounded, see `service.sam.number_format.rounded`.
         max_batch_size: Largest number of images in one call.
         max_queue_size: Largest number of images that wait.
         metrics: Metrics of the process.
@@ -133,8 +129,12 @@ def encode_batcher(
     def run(items: Sequence[EncodeItem], _threads: int) -> Sequence[EncodedFrame]:
         images = [item.encoder_input for item in items]
         encoded = items[0].runtime.encode(images[0][None] if len(images) == 1 else np.stack(images))
-        rows = zip(encoded.tokens, encoded.proposals, encoded.high_res, strict=True)
-        return [_rounded(EncodedFrame(*row), dtype) for row in rows]
+        answers = []
+        for tokens, proposals, maps in zip(encoded.tokens, encoded.proposals, encoded.high_res, strict=True):
+            # Copies in any case: a view would keep the arrays of the whole batch in memory.
+            kept_tokens, kept_maps = rounded(tokens, maps, dtype)
+            answers.append(EncodedFrame(kept_tokens, proposals, kept_maps))
+        return answers
 
     return DynamicBatcher(
         "encode",
@@ -225,17 +225,3 @@ def _decoded_grid(item: GridItem) -> SelectedMasks:
     prompts = [Prompt(point[np.newaxis], label) for point in item.points]
     points, labels = decoder_inputs(prompts, item.frame)
     return item.runtime.decode_selected(item.state, points, labels, item.selection, threads=1)
-
-
-def _rounded(frame: EncodedFrame, dtype: EmbeddingDtype) -> EncodedFrame:
-    """Return copies of the arrays in any case: a view would keep the arrays of the whole batch in memory."""
-    maps = frame.high_res
-    arrays = [frame.tokens] if maps is None else [frame.tokens, maps.s1, maps.s0]
-    # No norm bounds the numbers of SAM 2's encoders. One that became infinite would make all masks NaN.
-    is_float16 = dtype == "float16" and all(_fits_float16(array) for array in arrays)
-    tokens, *rest = [as_float16(array) if is_float16 else array.astype(np.float32) for array in arrays]
-    return EncodedFrame(tokens, frame.proposals, HighResMaps(*rest) if rest else None)
-
-
-def _fits_float16(numbers: Tokens) -> bool:
-    return numbers.dtype == np.float16 or cv2.norm(numbers, cv2.NORM_INF) <= LARGEST_FLOAT16

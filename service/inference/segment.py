@@ -15,7 +15,7 @@ from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.image_key import ImageKey
 from service.inference.image_states import ImageStates
-from service.inference.model_batchers import DecodeItem, EmbeddingDtype, MaskStates
+from service.inference.model_batchers import DecodeItem, MaskStates
 from service.inference.refinement_masks import RefinablePrompt, RefinementMasks
 from service.inference.scheduling.batching import DynamicBatcher
 from service.inference.scheduling.executors import TimedExecutor
@@ -29,6 +29,7 @@ from service.sam.frame import Frame
 from service.sam.granularity import Box, Granularity, with_box
 from service.sam.mask_prompts import EncodedMask, held_to_mask, stability, with_mask
 from service.sam.masks import Multimask, narrow_stability
+from service.sam.number_format import EmbeddingDtype
 from service.sam.prompts import Prompt
 from service.sam.refinement import needs_box_of_mask, with_box_of_mask
 from service.sam.region_prompts import to_encoded, to_whole

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.sam.decoded_image import ORIENTATIONS, UPRIGHT, AppliedLevels, ImageInfo
 from service.sam.granularity import Proposals
 from service.sam.image_id import VARIANT_PATTERN
+from service.sam.int8_tokens import Int8Tokens
 from service.sam.logits import to_float16
 from service.sam.region import Region
 from service.sam.transforms import Size
@@ -64,16 +65,17 @@ class ImageEmbedding:
     """The encoder's output for an image, and the size of the image, which masks need.
 
     Args:
-        tokens: Image tokens, (4096, 256) float16 or float32, channels last, row by row.
+        tokens: Image tokens, (4096, 256) float16, float32 or int8 with scales, channels last, row by row.
         original_size: Height and width of the whole upright image, pixels.
         proposals: Boxes of the granularity module; None for a model without it.
         orientation: EXIF orientation that was applied to the image, 1 to 8; 1 for none.
         levels: Conversion of samples to grey levels that was applied.
-        high_res: Maps of high resolution, of the type of the tokens; None for a model with SAM's mask decoder.
+        high_res: Maps of high resolution, of the type of the tokens, or float16 beside int8 tokens; None for a model
+            with SAM's mask decoder.
         region: Part of the image that the tokens are of; None for the whole image.
     """
 
-    tokens: Tokens
+    tokens: Tokens | Int8Tokens
     original_size: Size
     proposals: Proposals | None = None
     orientation: int = UPRIGHT
@@ -82,10 +84,12 @@ class ImageEmbedding:
     region: Region | None = None
 
     def __post_init__(self) -> None:
-        if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES:
-            raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16 or float32, not {self.tokens.shape}.")
-        if self.high_res is not None and self.high_res.s1.dtype != self.tokens.dtype:
-            raise ValueError(f"Maps have the type of the tokens, {self.tokens.dtype}, not {self.high_res.s1.dtype}.")
+        # The type of decoded tokens: int8 tokens stand for float16 numbers.
+        dtype = np.dtype(np.float16) if isinstance(self.tokens, Int8Tokens) else self.tokens.dtype
+        if self.tokens.shape != TOKENS_SHAPE or dtype not in _DTYPES:
+            raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16, float32 or int8, not {self.tokens.shape}.")
+        if self.high_res is not None and self.high_res.s1.dtype != dtype:
+            raise ValueError(f"Maps have the type of the tokens, {dtype}, not {self.high_res.s1.dtype}.")
         if self.high_res is not None and self.proposals is not None:
             raise ValueError("An embedding has proposals or maps of high resolution, not both.")
         if self.orientation not in ORIENTATIONS:
@@ -97,6 +101,10 @@ class ImageEmbedding:
     def info(self) -> ImageInfo:
         """What answers tell about the image."""
         return ImageInfo(self.original_size, self.orientation, self.levels, self.region)
+
+    def float_tokens(self) -> Tokens:
+        """Tokens as decoders read them, float16 or float32. Tokens in int8 are computed anew, which takes 0.5 ms."""
+        return self.tokens.as_float16() if isinstance(self.tokens, Int8Tokens) else self.tokens
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +131,7 @@ def embedding_key(image_id: str, fingerprint: str, dtype: str, namespace: str = 
     Args:
         image_id: Id of the image, see `service.sam.image_id`; for an image that is read in the usual way its hash.
         fingerprint: Fingerprint of the model.
-        dtype: Precision of the tokens, `float16` or `float32`.
+        dtype: Number format of the tokens, `float16`, `float32` or `int8`.
         namespace: Namespace of the caller, without colons. Embeddings of one namespace are not found in another. ""
             is the layout without namespaces; no hash begins with @, so the two never meet.
     """
@@ -219,6 +227,6 @@ def mask_id(key: str, logits: NDArray[np.floating]) -> str:
     return digest.hexdigest()
 
 
-def array_bytes(array: NDArray[np.floating]) -> memoryview:
+def array_bytes(array: NDArray[np.number]) -> memoryview:
     """Return the bytes of an array, little-endian and row by row, without a copy if possible."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")

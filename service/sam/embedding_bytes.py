@@ -10,6 +10,9 @@ The bytes are a header of 40 bytes and the arrays, little-endian and row by row:
 
     x0 u32 | y0 u32 | x1 u32 | y1 u32 | crc32 of the header and of these four u32
 
+`dtype` is 1 for float16, 2 for float32 and 3 for int8 tokens. The scales of the channels follow int8 tokens, 256
+float32; maps are float16 then.
+
 For a model with the granularity module, the proposals follow the tokens: rows of five float32, box and score. For a
 model with the mask decoder of SAM 2, its two maps follow the tokens, s1 before s0. Each of the two is a kind of its
 own.
@@ -21,6 +24,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,17 +38,21 @@ from service.sam.embedding import (
     VALUE_VERSION,
     HighResMaps,
     ImageEmbedding,
+    Tokens,
     array_bytes,
 )
 from service.sam.granularity import MAX_PROPOSALS, Proposals
 from service.sam.image_guards import MAX_STRETCHED_RUNS, MAX_STRETCHED_SIDE, stretched_runs
+from service.sam.int8_tokens import Int8Tokens
 from service.sam.logits import to_float16
 from service.sam.region import Region
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
 
 _MAGIC = b"ESAM"
 _EMBEDDING, _MASK, _PROPOSING_EMBEDDING, _HIGH_RES_EMBEDDING = 1, 2, 3, 4
-_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4")}
+_FLOAT16, _FLOAT32, _INT8 = np.dtype("<f2"), np.dtype("<f4"), np.dtype("i1")
+# Types of the first array. All others have it, too, except behind int8 tokens.
+_DTYPES: dict[int, np.dtype[Any]] = {1: _FLOAT16, 2: _FLOAT32, 3: _INT8}
 _HEADER = struct.Struct("<4sBBBBII16sI")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
@@ -57,7 +65,8 @@ _LEVELS_UNIT = 16
 _HAS_REGION = 128
 _MASK_SHAPE = (MASK_SIZE, MASK_SIZE)
 
-Shape = tuple[int, int]
+Bytes = bytes | bytearray | memoryview
+Shape = tuple[int, ...]
 # Shapes of the arrays behind the header, by kind.
 _SHAPES: dict[int, tuple[Shape, ...]] = {
     _EMBEDDING: (TOKENS_SHAPE,),
@@ -74,9 +83,10 @@ class CorruptValue(ValueError):
 def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
     """Return the bytes of an embedding: 40 bytes, or 60 for a region, and its arrays, 20 bytes a proposal.
 
-    Tokens take 2 MiB in float16, and 4 MiB in float32. With the maps of high resolution it is 8 MiB, and 16 MiB.
+    Tokens take 2 MiB in float16, 4 MiB in float32, and 1 MiB and 1 KiB in int8. With the maps of high resolution it is
+    8, 16 and 7 MiB.
     """
-    kind, arrays, tail = _EMBEDDING, [embedding.tokens], b""
+    kind, arrays, tail = _EMBEDDING, _arrays_of(embedding.tokens), b""
     if (proposals := embedding.proposals) is not None:
         kind = _PROPOSING_EMBEDDING
         tail = np.column_stack((proposals.boxes, proposals.scores)).astype("<f4").tobytes()
@@ -87,25 +97,26 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
     return _to_bytes(kind, arrays, _Reading(embedding.original_size, reading, embedding.region), fingerprint, tail=tail)
 
 
-def embedding_from_bytes(data: bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageEmbedding:
+def embedding_from_bytes(data: Bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageEmbedding:
     """Return the embedding; its arrays are read-only views of `data`.
 
     Args:
-        data: Bytes of the embedding.
+        data: Bytes of the embedding, which stay as they are while the embedding is used.
         fingerprint: Fingerprint of the model.
         has_high_res: Whether embeddings of the model have maps of high resolution.
 
     Raises:
         CorruptValue: The bytes are not an embedding of this model.
     """
-    header, (tokens, *maps), tail = _from_bytes(_embeddings(has_high_res), data, fingerprint)
+    header, arrays, tail = _from_bytes(_embeddings(has_high_res), data, fingerprint)
     info = _info(header)
+    tokens, maps = _tokens_and_maps(header, arrays)
     proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
     high_res = HighResMaps(*maps) if header.kind == _HIGH_RES_EMBEDDING else None
     return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res, info.region)
 
 
-def embedding_info(data: bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageInfo:
+def embedding_info(data: Bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageInfo:
     """Return what answers tell about the image of an embedding.
 
     Args:
@@ -124,7 +135,7 @@ def mask_to_bytes(logits: NDArray[np.floating], fingerprint: str) -> bytes:
     return _to_bytes(_MASK, [to_float16(logits)], _Reading(_MASK_SHAPE), fingerprint)
 
 
-def mask_from_bytes(data: bytes, fingerprint: str) -> NDArray[np.float16]:
+def mask_from_bytes(data: Bytes, fingerprint: str) -> NDArray[np.float16]:
     """Return the logits, (256, 256) float16, finite, as a read-only view of `data`.
 
     Raises:
@@ -192,10 +203,18 @@ class _Header:
         """Bytes before the arrays."""
         return HEADER_BYTES if self.image.region is None else INFO_BYTES
 
+    @property
+    def layout(self) -> list[tuple[Shape, np.dtype[Any]]]:
+        """Shapes and types of the arrays behind the header."""
+        first, *others = _SHAPES[self.kind]
+        if self.dtype != _INT8:
+            return [(shape, self.dtype) for shape in (first, *others)]
+        return [(first, _INT8), (first[1:], _FLOAT32), *((shape, _FLOAT16) for shape in others)]
+
 
 def _to_bytes(
     kind: int,
-    arrays: Sequence[NDArray[np.floating]],
+    arrays: Sequence[NDArray[np.number]],
     image: _Reading,
     fingerprint: str,
     *,
@@ -215,7 +234,7 @@ def _to_bytes(
     return b"".join((header, *parts))
 
 
-def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Header:
+def _read_header(kinds: tuple[int, ...], data: Bytes, fingerprint: str) -> _Header:
     if len(data) < HEADER_BYTES:
         raise CorruptValue(f"{len(data)} bytes are too few for a header.")
     header = memoryview(data)[: _HEADER.size]
@@ -224,7 +243,7 @@ def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Head
         raise CorruptValue("The bytes are not a value of this version.")
     if _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header),):
         raise CorruptValue("The header is damaged.")
-    if kind not in kinds or code not in _DTYPES:
+    if kind not in kinds or code not in _DTYPES or (kind == _MASK and _DTYPES[code] != _FLOAT16):
         raise CorruptValue("The value is of another kind.")
     if digest != _digest(fingerprint):
         raise CorruptValue("The value is of another model.")
@@ -234,7 +253,7 @@ def _read_header(kinds: tuple[int, ...], data: bytes, fingerprint: str) -> _Head
     return _Header(kind, _DTYPES[code], image, checksum)
 
 
-def _region(data: bytes) -> Region:
+def _region(data: Bytes) -> Region:
     """Return the region behind the header."""
     if len(data) < INFO_BYTES:
         raise CorruptValue(f"{len(data)} bytes are too few for the header of a region.")
@@ -248,13 +267,13 @@ def _region(data: bytes) -> Region:
 
 
 def _from_bytes(
-    kinds: tuple[int, ...], data: bytes, fingerprint: str
-) -> tuple[_Header, list[NDArray[np.floating]], memoryview]:
+    kinds: tuple[int, ...], data: Bytes, fingerprint: str
+) -> tuple[_Header, list[NDArray[Any]], memoryview]:
     """Return header, arrays and the bytes behind the arrays, which only an embedding with proposals may have."""
     header = _read_header(kinds, data, fingerprint)
-    payload = memoryview(data)[header.nbytes :]
-    shapes = _SHAPES[header.kind]
-    ends = list(accumulate(height * width * header.dtype.itemsize for height, width in shapes))
+    payload = memoryview(data).toreadonly()[header.nbytes :]
+    layout = header.layout
+    ends = list(accumulate(prod(shape) * dtype.itemsize for shape, dtype in layout))
     tail = payload[ends[-1] :]
     longest_tail = MAX_PROPOSALS * _PROPOSAL_BYTES if header.kind == _PROPOSING_EMBEDDING else 0
     if len(payload) < ends[-1] or len(tail) > longest_tail or len(tail) % _PROPOSAL_BYTES:
@@ -262,10 +281,27 @@ def _from_bytes(
     if zlib.crc32(payload) != header.checksum:
         raise CorruptValue("The array is damaged.")
     arrays = [
-        np.frombuffer(payload[start:end], header.dtype).reshape(shape)
-        for start, end, shape in zip((0, *ends), ends, shapes, strict=False)
+        np.frombuffer(payload[start:end], dtype).reshape(shape)
+        for start, end, (shape, dtype) in zip((0, *ends), ends, layout, strict=False)
     ]
     return header, arrays, tail
+
+
+def _arrays_of(tokens: Tokens | Int8Tokens) -> list[NDArray[Any]]:
+    return [tokens.numbers, tokens.scales] if isinstance(tokens, Int8Tokens) else [tokens]
+
+
+def _tokens_and_maps(
+    header: _Header, arrays: list[NDArray[Any]]
+) -> tuple[Tokens | Int8Tokens, list[NDArray[np.float16]]]:
+    tokens, *maps = arrays
+    if header.dtype != _INT8:
+        return tokens, maps
+    scales, *maps = maps
+    int8_tokens = Int8Tokens(tokens, scales)
+    if not int8_tokens.is_usable():
+        raise CorruptValue("The int8 tokens or their scales are out of their range.")
+    return int8_tokens, maps
 
 
 def _proposals(tail: memoryview) -> Proposals:

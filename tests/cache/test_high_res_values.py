@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from support.cache_values import embedding, high_res, parts_of_maps, sealed
+from support.cache_values import embedding, high_res, in_int8, parts_of_maps, sealed
 from support.redis_server import RedisServer
 
 from service.cache.codecs import EmbeddingCodec
@@ -40,6 +40,19 @@ async def test_maps_are_read_back_bit_for_bit(cache, redis_server, dtype, mebiby
     ):  # fmt: skip
         assert array.dtype == dtype
         assert np.array_equal(array, expected)
+
+
+async def test_int8_tokens_and_their_maps_are_read_back_bit_for_bit(cache, redis_server):
+    value = in_int8(high_res())
+
+    await cache.put(KEY, value)
+    found = await cache.get(KEY)
+
+    assert redis_server.ask("STRLEN", KEY) == 40 + 7 * MIB + 1024
+    assert np.array_equal(found.tokens.numbers, value.tokens.numbers)
+    assert np.array_equal(found.tokens.scales, value.tokens.scales)
+    assert np.array_equal(found.high_res.s1, value.high_res.s1)
+    assert np.array_equal(found.high_res.s0, value.high_res.s0)
 
 
 @pytest.mark.parametrize("has_high_res", [True, False])

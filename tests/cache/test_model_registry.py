@@ -40,6 +40,13 @@ async def test_a_replica_reads_the_models_of_all_replicas(open_registry):
     assert await first.models() == await second.models() == [(A, "float16"), (f"{B}-bfloat16", "float32")]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8"])
+async def test_each_number_format_is_recorded(open_registry, dtype):
+    await open_registry().register(key_of(A, dtype))
+
+    assert await open_registry().models() == [(A, dtype)]
+
+
 async def test_a_model_is_recorded_once_in_a_while_and_again_after_redis_lost_it(open_registry, redis_server):
     registry, often = open_registry(), open_registry(ttl_s=0.0001)
     await registry.register(key_of(A))

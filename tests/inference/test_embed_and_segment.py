@@ -46,8 +46,10 @@ def problem_of(answer):
     return answer.status_code, answer.json()["code"]
 
 
-async def test_computed_memory_and_redis_embeddings_give_the_same_answer(open_service, redis_server):
-    first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
+@pytest.mark.parametrize("embedding_dtype", ["float16", "float32", "int8"])
+async def test_computed_memory_and_redis_embeddings_give_the_same_answer(open_service, redis_server, embedding_dtype):
+    settings = {"redis_url": redis_server.url, "embedding_dtype": embedding_dtype}
+    first, second = [await open_service(**settings) for _ in range(2)]
     data = image()
 
     fresh = await first.embed(data)
@@ -56,7 +58,7 @@ async def test_computed_memory_and_redis_embeddings_give_the_same_answer(open_se
     again = await first.embed(data)
     answers.append(await first.segment(image_hash, CLICK, BOX))
     # The value is stored after the answer.
-    await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{image_hash}") != [], timeout_s=60)
+    await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{embedding_dtype}:{image_hash}"), timeout_s=60)
     answers.append(await second.segment(image_hash, CLICK, BOX))
 
     assert (fresh.json()["cached"], again.json()["cached"]) == (None, "memory")
@@ -117,8 +119,10 @@ async def test_refining_by_mask_id_is_refining_with_the_same_logits(open_service
     assert unrefined[0][0]["mask_id"] != masks_of(by_id)[0][0]["mask_id"]
 
 
-async def test_a_mask_made_by_one_replica_is_refined_by_another(open_service, redis_server):
-    first, second = [await open_service(redis_url=redis_server.url) for _ in range(2)]
+@pytest.mark.parametrize("embedding_dtype", ["float16", "int8"])
+async def test_a_mask_made_by_one_replica_is_refined_by_another(open_service, redis_server, embedding_dtype):
+    settings = {"redis_url": redis_server.url, "embedding_dtype": embedding_dtype}
+    first, second = [await open_service(**settings) for _ in range(2)]
     image_hash = await embedded(first, image(3))
     ((mask,),) = masks_of(await first.segment(image_hash, BOX))
     refinement = {**CLICK, "mask_id": mask["mask_id"]}

@@ -111,12 +111,13 @@ async def test_the_batcher_rounds_all_maps_and_keeps_none_of_the_batch(tmp_path,
     await batcher.aclose()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize("channel", [0, 1, 2], ids=["tokens", "s1", "s0"])
-async def test_an_image_with_a_number_beyond_float16_stays_float32(tmp_path, metrics, channel):
+async def test_an_image_with_a_number_beyond_float16_stays_float32(tmp_path, metrics, channel, dtype):
     model = Runtime(write_small_artifact(tmp_path), provider="cpu", threads=1)
     (image,) = images(1)
     image[channel, 700, 3] = -65_600.0
-    batcher = encode_batcher(dtype="float16", max_batch_size=1, max_queue_size=1, metrics=metrics)
+    batcher = encode_batcher(dtype=dtype, max_batch_size=1, max_queue_size=1, metrics=metrics)
     batcher.start()
 
     frame = (await batcher.submit(EncodeItem(model, image))).result

@@ -100,6 +100,22 @@ async def test_tokens_are_rounded_in_the_batcher_and_own_their_memory(runtime, m
     assert all(done.result.tokens.base is None for done in answers)
 
 
+async def test_tokens_become_int8_in_the_batcher_and_own_their_memory(runtime, metrics):
+    frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
+    batcher = encode_batcher(dtype="int8", max_batch_size=2, max_queue_size=2, metrics=metrics)
+
+    async with submitted_together(
+        batcher, metrics, [EncodeItem(runtime, frame) for frame in frames], "encode"
+    ) as answers:
+        pass
+
+    for frame, done in zip(frames, answers, strict=True):
+        tokens = done.result.tokens
+        exact = runtime.encode(frame[None]).tokens[0]
+        assert (tokens.numbers.dtype, tokens.numbers.base, tokens.scales.base) == (np.int8, None, None)
+        assert_allclose(tokens.as_float16(), exact, rtol=0, atol=np.abs(exact).max() / 200)
+
+
 async def test_images_for_two_models_share_no_call(runtime, artifact, metrics):
     other = Runtime(artifact, provider="cpu", threads=2)
     frames = list(np.random.default_rng(0).normal(0, 1, (3, 3, 1024, 1024)).astype(np.float32))

@@ -2,12 +2,14 @@
 
 import struct
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.granularity import Proposals
+from service.sam.int8_tokens import int8_tokens
 
 MIB = 1 << 20
 FINGERPRINT = "0123456789abcdef"
@@ -31,6 +33,11 @@ def high_res(dtype=np.float16):
     random = np.random.default_rng(3)
     tokens, s1, s0 = (random.normal(size=(4096, columns)).astype(dtype) for columns in (256, 256, 512))
     return ImageEmbedding(tokens, (1200, 1600), high_res=HighResMaps(s1, s0))
+
+
+def in_int8(value):
+    """Return an embedding in float16 or float32 with its tokens in int8."""
+    return replace(value, tokens=int8_tokens(value.tokens))
 
 
 def parts_of_maps(data):

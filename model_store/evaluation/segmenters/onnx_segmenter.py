@@ -11,6 +11,10 @@ from model_store.evaluation.segmenters.segmenter import Floats, Predictions, Pro
 from model_store.export.onnx_session import open_graph
 from model_store.training.data.annotations import PhotoRecord
 from service.manifest import ENCODER_OUTPUTS, STATE_NAMES, load_manifest
+from service.sam.embedding import HighResMaps
+from service.sam.float16 import as_float32
+from service.sam.int8_tokens import Int8Tokens
+from service.sam.number_format import EmbeddingDtype, rounded
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from service.sam.transforms import MASK_SIZE
 
@@ -21,19 +25,22 @@ class OnnxSegmenter:
     Args:
         directory: Folder of an artifact in the served layout.
         threads: Number of threads of a graph; 0 leaves it to ONNX Runtime.
+        dtype: Number format to which embeddings are rounded, as the service's caches do.
 
     Raises:
         UsageError: The artifact has the official layout.
     """
 
-    def __init__(self, directory: Path, *, threads: int = 0) -> None:
+    def __init__(self, directory: Path, *, threads: int = 0, dtype: EmbeddingDtype = "float32") -> None:
         manifest = load_manifest(directory)
         if manifest.layout != "served":
             raise UsageError(
                 f"{directory} has the {manifest.layout} layout, which the service does not run; "
                 "export the checkpoint with --layout served"
             )
-        self.name, self.resize = f"graphs of {manifest.name}", manifest.resize
+        rounding = "" if dtype == "float32" else f", {dtype} embeddings"
+        self.name, self.resize = f"graphs of {manifest.name}{rounding}", manifest.resize
+        self._dtype = dtype
         self._is_sam2 = manifest.mask_decoder == "sam2"
         self._ranking, self._masks = manifest.ranking, manifest.auto_masks
         self._encoder_input = manifest.encoder_input
@@ -44,10 +51,17 @@ class OnnxSegmenter:
     def embed(self, photo: PhotoRecord) -> dict[str, Any]:
         image = self._encoder_input(photo.image())[None]
         outputs = ENCODER_OUTPUTS if self._is_sam2 else ENCODER_OUTPUTS[:1]
-        tokens, *maps = self._sessions["encoder"].run(list(outputs), {"image": image})
+        tokens, *maps = self._rounded(*self._sessions["encoder"].run(list(outputs), {"image": image}))
         no_mask = {"mask_logits": np.zeros((1, MASK_SIZE, MASK_SIZE), np.float32), "has_mask": np.zeros(1, np.bool_)}
-        state = self._sessions["prepare"].run(list(STATE_NAMES), {"tokens": tokens[0], **no_mask})
+        state = self._sessions["prepare"].run(list(STATE_NAMES), {"tokens": tokens, **no_mask})
         return dict(zip((*STATE_NAMES, *outputs[1:]), (*state, *maps), strict=True))
+
+    def _rounded(self, tokens: Floats, *maps: Floats) -> list[Floats]:
+        """Return the tokens (4096, 256), and the maps with their first axis, as the service's decoder gets them."""
+        kept, kept_maps = rounded(tokens[0], HighResMaps(maps[0][0], maps[1][0]) if maps else None, self._dtype)
+        floats = kept.as_float16() if isinstance(kept, Int8Tokens) else kept
+        others = [] if kept_maps is None else [kept_maps.s1, kept_maps.s0]
+        return [as_float32(floats), *(as_float32(each)[None] for each in others)]
 
     def predict(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
         return self.outputs(embedded, prompts).only(self._masks)

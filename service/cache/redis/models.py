@@ -25,7 +25,7 @@ REGISTER_EVERY_S: Final = 10.0
 # Time for which a model is recorded after its last use, in times to live of embeddings. Values live 1.1 times as long.
 _ENTRIES_PER_TTL: Final = 1.5
 
-_MODEL: Final = re.compile(rb"([0-9a-f]{16}(?:-[a-z0-9]{1,16})?):(float16|float32)=[0-9]+", re.ASCII)
+_MODEL: Final = re.compile(rb"([0-9a-f]{16}(?:-[a-z0-9]{1,16})?):(float16|float32|int8)=[0-9]+", re.ASCII)
 
 # It adds one model with the time until which it counts, and leaves out those that no longer count.
 _REGISTER: Final = """

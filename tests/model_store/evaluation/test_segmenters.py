@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from model_store.evaluation.instances import make_instance
 from model_store.evaluation.protocol import Protocol, first_prompts, selected_masks
 from model_store.evaluation.segmenters.onnx_segmenter import OnnxSegmenter
 from model_store.evaluation.segmenters.segmenter import Predictions, PromptBatch
+from model_store.evaluation.segmenters.service_segmenter import ServiceSegmenter
 from model_store.evaluation.segmenters.torch_segmenter import TorchSegmenter
 from model_store.export.convert import convert_checkpoint
 from model_store.export.model_info import ModelInfo
@@ -197,6 +199,27 @@ def test_torch_graphs_and_service_agree(data, artifact, tmp_path):
     assert table.startswith("## Mean IoU, %\n\n| method | objects | box | box+1 | box+2 | point |")
     assert "Mean IoU, %" in result.output
     assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [f"sheet-{n}.jpg" for n in range(3)]
+
+
+def test_graphs_round_embeddings_as_the_service_does(data, artifact):
+    photo = read_annotations(data)[0]
+    prompts = point_prompts(photo)
+
+    with (
+        ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), "EDGESAM_EMBEDDING_DTYPE": "int8"}) as process,
+        httpx.Client(base_url=process.url, timeout=60.0) as client,
+    ):
+        service = ServiceSegmenter(process.url, client)
+        served = service.predict(service.embed(photo), prompts).mask_logits
+
+    names, distances = [], []
+    for dtype in ("int8", "float16", "float32"):
+        segmenter = OnnxSegmenter(artifact, threads=1, dtype=dtype)
+        names.append(segmenter.name)
+        logits = segmenter.predict(segmenter.embed(photo), prompts).mask_logits
+        distances.append(np.abs(logits - served).max() / np.abs(served).max())
+    assert names[0] == f"{names[2]}, int8 embeddings"
+    assert distances[0] < 1e-3 < min(distances[1:])
 
 
 @pytest.mark.slow

@@ -1,0 +1,40 @@
+"""The number formats of cached embeddings, and the rounding to them."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from service.sam.embedding import HighResMaps, Tokens
+from service.sam.float16 import as_float16
+from service.sam.int8_tokens import Int8Tokens, int8_tokens
+from service.sam.logits import LARGEST_FLOAT16
+
+EmbeddingDtype = Literal["float16", "float32", "int8"]
+
+
+def rounded(
+    tokens: Tokens, maps: HighResMaps | None, dtype: EmbeddingDtype
+) -> tuple[Tokens | Int8Tokens, HighResMaps | None]:
+    """Return copies of an encoder's answer for an image, rounded to a number format.
+
+    The arrays of an image with a number that float16 cannot hold stay float32. Tokens that int8 would change too much
+    become float16. Maps of high resolution become float16 beside int8 tokens, too: int8 is too coarse for them.
+
+    Args:
+        tokens: Image tokens, (4096, 256).
+        maps: Maps of high resolution; None for a model without them.
+        dtype: Number format of the answer.
+    """
+    arrays = [tokens] if maps is None else [tokens, maps.s1, maps.s0]
+    # No norm bounds the numbers of SAM 2's encoders. One that became infinite would make all masks NaN.
+    if dtype == "float32" or not all(_fits_float16(array) for array in arrays):
+        exact, *exact_maps = [array.astype(np.float32) for array in arrays]
+        return exact, HighResMaps(*exact_maps) if exact_maps else None
+    kept = int8_tokens(tokens) if dtype == "int8" else None
+    rounded_maps = None if maps is None else HighResMaps(as_float16(maps.s1), as_float16(maps.s0))
+    return as_float16(tokens) if kept is None else kept, rounded_maps
+
+
+def _fits_float16(numbers: Tokens) -> bool:
+    return numbers.dtype == np.float16 or cv2.norm(numbers, cv2.NORM_INF) <= LARGEST_FLOAT16
