@@ -7,11 +7,14 @@ Runtime decodes and NumPy makes the masks.
 import ctypes
 import functools
 import logging
+import platform
 import sysconfig
 from pathlib import Path
 
 # The best one first.
-_LEVELS = ("x86-64-v4", "x86-64-v3")
+# Builds for other processors and for other versions of Python may lie in the same folder.
+_MACHINES = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("armv8-a",)}
+_LEVELS = _MACHINES.get(platform.machine(), ())
 
 # All functions that the Python modules of this package call.
 _FUNCTIONS = (

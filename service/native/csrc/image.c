@@ -51,7 +51,7 @@ static void score_projected(const decode_context *ctx, const float *projected, c
                 even += load(projected + i) * load(heads + t * INNER + i);
                 odd += load(projected + i + VL) * load(heads + t * INNER + i + VL);
             }
-            store8(scores + token * ctx->j + t * HEADS, fold8(even + odd));
+            store_eight_sums(scores + token * ctx->j + t * HEADS, even, odd);
         }
 }
 
@@ -62,22 +62,24 @@ static void score_absorbed(const decode_context *ctx, const float *positioned, c
     multiply(BLOCK, ctx->j, C, positioned, C, 1, weight, ctx->j, bias, 0, scores, ctx->j);
 }
 
-/* Softmax over the tokens of each head, in place: scores (BLOCK, J), with all heads in a vector of 8. */
+/* Softmax over the tokens of each head, in place: scores (BLOCK, J), with as many heads as possible in a vector. */
 static void softmax_over_tokens(int t, float *scores)
 {
-    for (int token = 0; token < BLOCK; token++, scores += t * HEADS) {
-        v8 most = load8(scores), total = {0};
-        for (int i = 1; i < t; i++)
-            most = max_v8(load8(scores + i * HEADS), most);
-        for (int i = 0; i < t; i++) {
-            v8 weight = exp_v8(load8(scores + i * HEADS) - most);
-            store8(scores + i * HEADS, weight);
-            total += weight;
+    for (int at = 0; at < BLOCK * t * HEADS; at += t * HEADS)
+        for (int h = 0; h < HEADS; h += VH) {
+            float *heads = scores + at + h;
+            vh most = load_vh(heads), total = {0};
+            for (int i = 1; i < t; i++)
+                most = max_vh(load_vh(heads + i * HEADS), most);
+            for (int i = 0; i < t; i++) {
+                vh weight = exp_vh(load_vh(heads + i * HEADS) - most);
+                store_vh(heads + i * HEADS, weight);
+                total += weight;
+            }
+            total = 1.0f / total;
+            for (int i = 0; i < t; i++)
+                store_vh(heads + i * HEADS, load_vh(heads + i * HEADS) * total);
         }
-        total = 1.0f / total;
-        for (int i = 0; i < t; i++)
-            store8(scores + i * HEADS, load8(scores + i * HEADS) * total);
-    }
 }
 
 /* Running softmax down the columns: scores (BLOCK, J) become weights under the new maxima. Sums under the old maxima
@@ -94,10 +96,10 @@ static void softmax_over_image(int j, float *scores, float *maxima, float *total
             m = max_vf(load(scores + token * j + i), m);
         store(most + i, m);
     }
-    for (int i = 0; i < j; i += HEADS) {
-        v8 m = max_v8(load8(most + i), load8(most + j + i));
-        store8(most + i, m);
-        store8(most + j + i, m);
+    for (int i = 0; i < j; i += VH) {
+        vh m = max_vh(load_vh(most + i), load_vh(most + j + i));
+        store_vh(most + i, m);
+        store_vh(most + j + i, m);
     }
     for (int i = 0; i < 2 * j; i += VL) {
         vf m = load(most + i), t = {0};
@@ -108,11 +110,11 @@ static void softmax_over_image(int j, float *scores, float *maxima, float *total
         }
         store(total + i, t);
     }
-    for (int i = 0; i < j; i += HEADS) {
-        v8 m = load8(most + i), shrink = exp_v8(load8(maxima + i) - m);
-        store8(totals + i, load8(totals + i) * shrink + load8(total + i) + load8(total + j + i));
-        store8(maxima + i, m);
-        for (int h = 0; h < HEADS; h++)
+    for (int i = 0; i < j; i += VH) {
+        vh m = load_vh(most + i), shrink = exp_vh(load_vh(maxima + i) - m);
+        store_vh(totals + i, load_vh(totals + i) * shrink + load_vh(total + i) + load_vh(total + j + i));
+        store_vh(maxima + i, m);
+        for (int h = 0; h < VH; h++)
             if (shrink[h] != 1.0f)
                 for (int x = 0; x < C; x += VL)
                     store(sums + (long)(i + h) * C + x, load(sums + (long)(i + h) * C + x) * shrink[h]);

@@ -12,29 +12,29 @@
 
 #define PANEL 64
 
-/* Rows and vectors of C at a time: as many as leave room in the registers for B (32 or 16 of them). */
+/* Rows and vectors of C at a time: as many as leave room for B in the registers. AVX2 has 16 of them, the others 32. */
 #define TILE_ROWS 6
-#define TILE_VECTORS (VL == 16 ? 4 : 2)
+#define TILE_VECTORS (VL == 8 ? 2 : 4)
 
 /* `eight`: eight more columns, which are half a vector where vectors have 16 lanes. */
 INLINE void tile(int rows, int vectors, int eight, int depth, const float *a, long ar, long ak, const float *b,
                  long ldb, const float *c0, long ld0, float *c, long ldc)
 {
     vf sum[TILE_ROWS][TILE_VECTORS];
-    v8 last[TILE_ROWS];
+    vh last[TILE_ROWS];
     for (int i = 0; i < rows; i++) {
         for (int j = 0; j < vectors; j++)
             sum[i][j] = load(c0 + i * ld0 + j * VL);
         if (eight)
-            last[i] = load8(c0 + i * ld0 + vectors * VL);
+            last[i] = load_vh(c0 + i * ld0 + vectors * VL);
     }
     for (int k = 0; k < depth; k++) {
         vf row[TILE_VECTORS];
-        v8 end = {0};
+        vh end = {0};
         for (int j = 0; j < vectors; j++)
             row[j] = load(b + k * ldb + j * VL);
         if (eight)
-            end = load8(b + k * ldb + vectors * VL);
+            end = load_vh(b + k * ldb + vectors * VL);
         for (int i = 0; i < rows; i++) {
             float factor = a[i * ar + k * ak];
             for (int j = 0; j < vectors; j++)
@@ -47,7 +47,7 @@ INLINE void tile(int rows, int vectors, int eight, int depth, const float *a, lo
         for (int j = 0; j < vectors; j++)
             store(c + i * ldc + j * VL, sum[i][j]);
         if (eight)
-            store8(c + i * ldc + vectors * VL, last[i]);
+            store_vh(c + i * ldc + vectors * VL, last[i]);
     }
 }
 

@@ -1,60 +1,87 @@
 /* Vectors of floats in the compiler's own type, and the functions on them that the decoder needs.
  *
- * One source serves AVX2 and AVX-512: VL, the lanes of a vector, follows the compiler's flags.
+ * One source serves AVX2, AVX-512 and NEON: VL, the lanes of a vector, follows the compiler's flags. Vectors are never
+ * longer than those of the processor, because GCC would keep longer ones in memory.
  */
 #ifndef EDGESAM_VECTOR_H
 #define EDGESAM_VECTOR_H
 
 #include <stdint.h>
 
+#if defined(__AVX512F__)
 #include <immintrin.h>
-
-#ifdef __AVX512F__
 #define VL 16
-#else
+#elif defined(__AVX2__)
+#include <immintrin.h>
 #define VL 8
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#define VL 4
+#else
+#error "the decoder needs AVX2, AVX-512 or NEON"
 #endif
+
+/* Lanes of a vector over the heads, of which there are 8. */
+#define VH (VL < 8 ? VL : 8)
 
 /* Unaligned on purpose: rows of 8 heads start at any address. */
 typedef float vf __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef float vh __attribute__((vector_size(VH * 4), aligned(4), may_alias));
+typedef int32_t vhi __attribute__((vector_size(VH * 4), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t v8i __attribute__((vector_size(32), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
 INLINE void store(float *p, vf v) { *(vf *)p = v; }
-INLINE v8 load8(const float *p) { return *(const v8 *)p; }
-INLINE void store8(float *p, v8 v) { *(v8 *)p = v; }
+INLINE vh load_vh(const float *p) { return *(const vh *)p; }
+INLINE void store_vh(float *p, vh v) { *(vh *)p = v; }
 /* Loads float16 numbers. */
 INLINE vf load_float16(const uint16_t *p)
 {
-#ifdef __AVX512F__
+#if VL == 16
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
-#else
+#elif VL == 8
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+#else
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 #endif
 }
 
 INLINE vf splat(float x) { return x - (vf){0}; }
 
-/* Lane i of eight is the sum of lanes i, i + 8, … */
-INLINE v8 fold8(vf v)
-{
 #if VL == 16
+/* Lane i of eight is the sum of lanes i and i + 8. */
+INLINE vh fold8(vf v)
+{
     return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
            __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+#elif VL == 8
+INLINE vh fold8(vf v) { return v; }
+#endif
+
+/* Stores the sums of eight columns, where `even` and `odd` hold sums of alternating vectors of a longer row. */
+INLINE void store_eight_sums(float *p, vf even, vf odd)
+{
+#if VL >= 8
+    store_vh(p, fold8(even + odd));
 #else
-    return v;
+    store(p, even);
+    store(p + VL, odd);
 #endif
 }
 
+/* Lane i of four is the sum of lanes i, i + 4, … */
 INLINE v4 fold4(vf v)
 {
-    v8 eight = fold8(v);
+#if VL >= 8
+    vh eight = fold8(v);
     return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+    return v;
+#endif
 }
 
 INLINE float sum_lanes(vf v)
@@ -71,7 +98,7 @@ INLINE float sum_lanes(vf v)
         return (vec)(((ivec)a & is_more) | ((ivec)b & ~is_more));    \
     }
 DEFINE_MAX(max_vf, vf, vi)
-DEFINE_MAX(max_v8, v8, v8i)
+DEFINE_MAX(max_vh, vh, vhi)
 
 /* exp(x) for x <= 0, relative error below 2e-7; 0 below -87.3, where float32 has no normal numbers left.
  *
@@ -96,12 +123,12 @@ DEFINE_MAX(max_v8, v8, v8i)
         return (vec)((ivec)(e * (vec)power) & ~is_zero);                                                 \
     }
 DEFINE_EXP(exp_vf, vf, vi)
-DEFINE_EXP(exp_v8, v8, v8i)
+DEFINE_EXP(exp_vh, vh, vhi)
 
 /* 1 / x; an estimate and a Newton step where a division of a long vector takes as long as ten products. */
 INLINE vf reciprocal(vf x)
 {
-#ifdef __AVX512F__
+#if VL == 16
     vf y = (vf)_mm512_rcp14_ps((__m512)x);
     return y * (2.0f - x * y);
 #else
