@@ -10,7 +10,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich", "httpx"}:
             raise
-        print(f"error: the client needs {error.name}: pip install httpx typer rich", file=sys.stderr)  # noqa: T201
+        print(f"error: the command needs {error.name}: pip install httpx typer rich", file=sys.stderr)  # noqa: T201
         return 1
     app()
     return 0

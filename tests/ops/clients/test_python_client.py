@@ -50,29 +50,55 @@ def sources() -> set[Path]:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of a fresh environment with the client's wheel."""
-    folder = tmp_path_factory.mktemp("python-client")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client's wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
     before = sources()
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
     run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, PROJECT, wait_s=INSTALL_WAIT_S)
     assert sources() == before  # the build leaves nothing behind
     (wheel,) = folder.glob("edgesam_client-*.whl")
-    run(sys.executable, "-m", "venv", folder / "environment", wait_s=INSTALL_WAIT_S)
-    programs = folder / "environment" / "bin"
-    run(programs / "pip", "install", "-q", "--only-binary", ":all:", wheel, wait_s=INSTALL_WAIT_S)
-    return programs
+    return wheel
 
 
-def test_the_service_and_its_packages_are_not_installed(programs):
-    installed = {package["name"] for package in json.loads(run(programs / "pip", "list", "--format", "json"))}
+@pytest.fixture(scope="module")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a fresh environment with the client's wheel and its extra `cli`."""
+    return installed(wheel, tmp_path_factory.mktemp("with-cli"), "[cli]")
 
-    assert {"edgesam-client", "httpx", "numpy", "pillow", "typer", "rich"} <= installed
-    assert not installed & {"edgesam-service", "fastapi", "onnxruntime", "pycocotools", "opencv-python-headless"}
+
+@pytest.fixture(scope="module")
+def programs_without_cli(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a fresh environment with the client's wheel alone."""
+    return installed(wheel, tmp_path_factory.mktemp("without-cli"), "")
 
 
-def test_the_module_segments_like_the_one_in_the_service(programs, bundled_url):
-    version, image_hash, counts, area = json.loads(run(programs / "python", "-c", SCRIPT, bundled_url, SAMPLE, *POINT))
+def installed(wheel: Path, folder: Path, extra: str) -> Path:
+    """Install the wheel into a fresh environment, without a compiler. Return its folder of programs."""
+    run(sys.executable, "-m", "venv", folder, wait_s=INSTALL_WAIT_S)
+    run(folder / "bin" / "pip", "install", "-q", "--only-binary", ":all:", f"{wheel}{extra}", wait_s=INSTALL_WAIT_S)
+    return folder / "bin"
+
+
+def packages(programs: Path) -> set[str]:
+    """Names of the installed packages, without pip itself."""
+    listed = json.loads(run(programs / "pip", "list", "--format", "json"))
+    return {package["name"] for package in listed} - {"pip", "setuptools", "wheel"}
+
+
+def test_the_library_is_at_most_ten_packages_and_the_command_eighteen(programs, programs_without_cli):
+    library, command = packages(programs_without_cli), packages(programs)
+
+    assert {"edgesam-client", "httpx", "numpy", "pillow"} <= library < command
+    assert {"typer", "rich"} <= command - library
+    assert len(library) <= 10
+    assert len(command) <= 18
+    assert not command & {"edgesam-service", "fastapi", "onnxruntime", "pycocotools", "opencv-python-headless"}
+
+
+def test_the_module_segments_like_the_one_in_the_service(programs_without_cli, bundled_url):
+    python = programs_without_cli / "python"
+    version, image_hash, counts, area = json.loads(run(python, "-c", SCRIPT, bundled_url, SAMPLE, *POINT))
 
     with Client(bundled_url) as client:
         image = client.embed(SAMPLE)
@@ -92,6 +118,15 @@ def test_the_command_writes_a_cut_out(programs, bundled_url, tmp_path):
         alpha = np.asarray(written)[:, :, 3]
     assert f"written  {cut}" in said
     assert np.array_equal(alpha == 255, expected.pixels)
+
+
+def test_without_the_extra_the_command_names_what_is_missing(programs_without_cli):
+    ran = subprocess.run(
+        [programs_without_cli / "edgesam", "--help"], cwd="/", capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 1
+    assert "pip install httpx typer rich" in ran.stderr
 
 
 @pytest.mark.parametrize("command", [("edgesam",), ("python", "-m", "edgesam_client")])
