@@ -150,26 +150,63 @@ def test_other_files_of_the_runtime_folder_are_not_served(friend, stranger, name
     assert stranger.get(f"/web/runtime/{name}").status_code in {401, 404}
 
 
-def test_only_the_worker_may_compile_wasm_and_only_the_page_may_start_it(stranger):
-    page, worker = (stranger.get(path).headers["content-security-policy"] for path in ("/", f"/web/{WORKER}"))
+PAGE, DECODER, MODULE = "/", f"/web/{WORKER}", "/web/edgesam.js"
+THREAD, WASM = (f"/web/runtime/{name}" for name in RUNTIME_FILES)
 
-    assert "script-src 'self';" in page
-    assert "trusted-types edgesam-worker" in page
-    assert "script-src 'self' 'wasm-unsafe-eval';" in worker
-    assert "trusted-types 'none'" in worker
-    for policy in (page, worker):
-        assert "default-src 'none'" in policy
-        assert "require-trusted-types-for 'script'" in policy
+
+def policy_of(client, path):
+    """Directives of the content security policy."""
+    policy = client.get(path).headers["content-security-policy"]
+    return dict(part.strip().partition(" ")[::2] for part in policy.split(";"))
+
+
+@pytest.mark.parametrize(
+    ("path", "scripts", "workers", "created_by"),
+    [
+        (PAGE, "'self'", "'self'", "edgesam-worker"),
+        (DECODER, "'self' 'wasm-unsafe-eval'", "'self'", "default"),
+        (THREAD, "'self'", "'none'", "'none'"),
+        (WASM, "'self'", "'none'", "'none'"),
+        (MODULE, "'self'", "'none'", "'none'"),
+    ],
+)
+def test_only_the_worker_may_compile_wasm_and_only_it_and_the_page_may_start_workers(
+    stranger, path, scripts, workers, created_by
+):
+    policy = policy_of(stranger, path)
+
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == scripts
+    assert policy["worker-src"] == workers
+    assert policy["trusted-types"] == created_by
+    assert policy["require-trusted-types-for"] == "'script'"
+
+
+@pytest.mark.parametrize(
+    ("path", "isolates", "embeds"),
+    [(PAGE, True, True), (DECODER, False, True), (THREAD, False, True), (MODULE, False, False), ("/docs", False, False)],
+)
+def test_the_page_is_isolated_and_its_workers_may_run_in_it(stranger, friend, path, isolates, embeds):
+    client = friend if path == "/docs" else stranger
+    answers = [client.get(path), client.head(path)] if path != "/docs" else [client.get(path)]
+    again = client.get(path, headers={"If-None-Match": answers[0].headers.get("etag", '"none"')})
+
+    for answer in (*answers, again):
+        assert answer.headers.get("cross-origin-opener-policy") == ("same-origin" if isolates else None)
+        assert answer.headers.get("cross-origin-embedder-policy") == ("require-corp" if embeds else None)
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_without_the_runtime_folder_no_file_is_offered_and_the_policy_is_strict(client):
     (model,) = client.get("/models").json()["models"]
-    policies = {client.get(path).headers["content-security-policy"] for path in ("/", f"/web/{WORKER}")}
 
     assert model["files"] == {}
-    assert len(policies) == 1
-    assert "wasm" not in next(iter(policies))
-    assert "trusted-types 'none'" in next(iter(policies))
+    for path in (PAGE, DECODER):
+        policy = policy_of(client, path)
+        assert policy["script-src"] == "'self'"
+        assert policy["worker-src"] == policy["trusted-types"] == "'none'"
+        headers = client.get(path).headers
+        assert not {"cross-origin-opener-policy", "cross-origin-embedder-policy"} & set(headers)
     for path in (f"/web/runtime/{RUNTIME_FILES[0]}", f"/models/files/{UNKNOWN}"):
         assert_problem_document(client.get(path), 404, "not-found")
 

@@ -71,15 +71,18 @@ def decoding_url(browser_runtime: Path, tmp_path_factory: pytest.TempPathFactory
 def visit(browser: Browser, bundled_url: str) -> Iterator[Visit]:
     """Open the page in a window of its own; its console must stay empty of errors.
 
-    `key` is the API key that was typed in before.
+    `key` is the API key that was typed in before. `cores` is the number of processor cores that the page sees.
     """
     visits: list[Playground] = []
 
-    def open_page(*, url: str = bundled_url, key: str = "", **options: Any) -> Playground:
+    def open_page(*, url: str = bundled_url, key: str = "", cores: int = 0, **options: Any) -> Playground:
         settings = {"viewport": {"width": 1100, "height": 720}, **options}
         context = browser.new_context(**settings)
         if key:
             context.add_init_script(f"sessionStorage.setItem('edgesam-api-key', {json.dumps(key)})")
+        if cores:
+            count = f"{{ value: {cores} }}"
+            context.add_init_script(f"Object.defineProperty(navigator, 'hardwareConcurrency', {count})")
         playground = Playground(context, url)
         visits.append(playground)
         playground.visit()

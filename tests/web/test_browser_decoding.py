@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from support.browser import DECODING_KEY, PLAIN_HOST, rules_broken
+from support.header_proxy import HeaderProxy
 from support.noise_images import noise_file
 from support.service_client import open_client
 from support.service_process import ServiceProcess
@@ -37,6 +38,7 @@ PROMPTS = [
 # Both start from the same float16 tokens and refine the same float16 logits. What differs is the order of float32 sums,
 # some 1e-5 of the largest logit; a pixel may flip where its logit is as near to 0 as that.
 TOLERANCE = 1e-4
+NOTE = "#decode-in-browser-note"
 
 BOTH = """async ([url, key, bytes, cases]) => {
     const { Client } = await import(`${url}web/edgesam.js`);
@@ -45,6 +47,8 @@ BOTH = """async ([url, key, bytes, cases]) => {
     const { image_hash } = await client.embed(new Blob([new Uint8Array(bytes)], { type: "image/png" }));
     const [model] = await client.models();
     const browser = new BrowserDecoder(client, model);
+    let threads = 0;
+    browser.onLoaded = (count) => { threads = count; };
     let last = "";
     const answers = [];
     for (const { prompt, multimask, refines } of cases) {
@@ -56,7 +60,7 @@ BOTH = """async ([url, key, bytes, cases]) => {
         answers.push([ours, theirs, logits].map(({ results }) => results[0].masks));
     }
     browser.close();
-    return answers;
+    return [threads, crossOriginIsolated, answers];
 }"""
 
 
@@ -101,11 +105,14 @@ def decoding(visit, decoding_url):
     return visit(url=decoding_url, key=DECODING_KEY)
 
 
-def test_masks_scores_and_logits_are_the_services(decoding, decoding_url, next_seed):
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, 4)])
+def test_masks_scores_and_logits_are_the_services(visit, decoding_url, next_seed, cores, threads):
     data = noise_file(SIZE, next_seed)
+    decoding = visit(url=decoding_url, key=DECODING_KEY, cores=cores)
 
-    answers = decoding.page.evaluate(BOTH, [decoding_url, DECODING_KEY, list(data), PROMPTS])
+    used, is_isolated, answers = decoding.page.evaluate(BOTH, [decoding_url, DECODING_KEY, list(data), PROMPTS])
 
+    assert (used, is_isolated) == (threads, True)
     assert [len(ours) for ours, _, _ in answers] == [4, 3, 4, 1, 1, 1, 1, 1]
     seen = 0
     for ours, theirs, theirs_as_logits in answers:
@@ -200,6 +207,69 @@ def test_the_choice_is_kept_over_plain_http_and_an_evicted_image_is_embedded_aga
 
     playground.page.locator("#decode-in-browser:checked").wait_for(state="attached")
     assert playground.sent("POST", "/segment") == []
+
+
+def test_an_isolated_page_decodes_on_two_cores_and_says_so(visit, decoding_url, small):
+    playground = visit(url=decoding_url, key=DECODING_KEY, cores=2)
+    playground.open_file(small)
+
+    switch_on(playground)
+    playground.click(*MIDDLE)
+
+    assert "2 processor cores" in playground.page.text_content(NOTE)
+    assert playground.page.evaluate("crossOriginIsolated")
+
+
+def without_isolation(path):
+    """A proxy that knows neither header."""
+    return {"cross-origin-opener-policy", "cross-origin-embedder-policy"}
+
+
+def without_that_of_the_threads(path):
+    """A proxy that serves files below /web/runtime/ from a cache of its own."""
+    return {"cross-origin-embedder-policy"} if path.startswith("/web/runtime/") else set()
+
+
+@pytest.mark.parametrize(
+    ("removed", "is_isolated"), [(without_isolation, False), (without_that_of_the_threads, True)]
+)
+def test_behind_a_proxy_that_removes_headers_one_core_decodes(visit, decoding_url, small, removed, is_isolated):
+    with HeaderProxy(decoding_url, removed) as proxy:
+        playground = visit(url=proxy.url, key=DECODING_KEY, cores=2)
+        playground.open_file(small)
+
+        switch_on(playground)
+        asked = len(playground.sent("POST", "/segment"))
+        playground.click(*MIDDLE)
+        playground.page.click("#compare")
+        playground.page.locator("#comparison[data-iou]").wait_for()
+
+    assert playground.page.evaluate("crossOriginIsolated") == is_isolated
+    assert "one processor core" in playground.page.text_content(NOTE)
+    assert len(playground.sent("POST", "/segment")) == asked + 1  # of the comparison
+    assert float(playground.page.get_attribute("#comparison", "data-iou")) >= 0.99
+    if is_isolated:  # the browser itself writes down what it refuses
+        assert all("ERR_BLOCKED_BY_RESPONSE" in error or "Uncaught" in error for error in playground.errors)
+        playground.errors.clear()
+
+
+def test_the_worker_may_start_the_threads_of_the_runtime_and_nothing_else(visit, decoding_url, small):
+    playground = visit(url=decoding_url, key=DECODING_KEY, cores=2)
+    playground.open_file(small)
+    switch_on(playground)
+    (worker,) = (one for one in playground.page.workers if one.url.endswith("decoder_worker.js"))
+
+    refused = worker.evaluate(
+        """() => ["../edgesam.js", "decoder_worker.js", "blob:x", "../runtime/ort.wasm.bundle.min.mjs?x"].map((address) => {
+            try { new Worker(new URL(address, self.location).href, { type: "module" }); return address; }
+            catch (error) { return error.name; }
+        })"""
+    )
+
+    assert refused == ["TypeError"] * 4
+    assert playground.errors
+    assert all("TrustedScriptURL" in error or "Trusted" in error for error in playground.errors), playground.errors
+    playground.errors.clear()
 
 
 def test_where_the_runtime_cannot_be_had_the_service_goes_on(decoding, small):

@@ -62,19 +62,23 @@ export class MaskEncoder {
     const { width, height } = this.#size;
     const runs = new MaskRuns(height);
     const column = new Float32Array(MASK_SIZE);
+    const { columns, isPositive } = columnsOf(logits);
     for (let x = 0; x < width; x++) {
-      if (this.#interpolateColumn(logits, x, column)) this.#scanColumn(column, x, runs);
+      const first = this.#columns.first[x];
+      // Weights are not negative: where no logit is positive, no pixel is.
+      if (!isPositive[first] && !isPositive[first + 1] && !isPositive[first + 2]) continue;
+      if (this.#interpolateColumn(columns, x, column)) this.#scanColumn(column, x, runs);
     }
     return runs;
   }
 
   /** Upsample the logits to column `x` of the image; rows stay those of logits. Returns whether any is positive. */
-  #interpolateColumn(logits, x, column) {
-    const first = this.#columns.first[x];
-    const [a, b, c] = this.#columns.weights.subarray(TAPS * x, TAPS * x + TAPS);
+  #interpolateColumn(columns, x, column) {
+    const { first, weights } = this.#columns;
+    const [a, b, c] = [weights[TAPS * x], weights[TAPS * x + 1], weights[TAPS * x + 2]];
     let isAnyInside = false;
-    for (let row = 0, at = first; row < MASK_SIZE; row++, at += MASK_SIZE) {
-      const value = a * logits[at] + b * logits[at + 1] + c * logits[at + 2];
+    for (let row = 0, at = first[x] * MASK_SIZE; row < MASK_SIZE; row++, at++) {
+      const value = a * columns[at] + b * columns[at + MASK_SIZE] + c * columns[at + 2 * MASK_SIZE];
       column[row] = value;
       if (value > 0) isAnyInside = true;
     }
@@ -105,6 +109,20 @@ export class MaskEncoder {
     }
     if (from >= 0) runs.add(x, from, this.#size.height);
   }
+}
+
+/** The logits column by column, which is the order of the scan, and whether a column has a positive one. */
+function columnsOf(logits) {
+  const columns = new Float32Array(MASK_SIZE ** 2);
+  const isPositive = new Uint8Array(MASK_SIZE);
+  for (let y = 0, at = 0; y < MASK_SIZE; y++) {
+    for (let x = 0; x < MASK_SIZE; x++, at++) {
+      const value = logits[at];
+      columns[x * MASK_SIZE + y] = value;
+      if (value > 0) isPositive[x] = 1;
+    }
+  }
+  return { columns, isPositive };
 }
 
 /** Collects the runs of a mask, column after column. */

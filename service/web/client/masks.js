@@ -211,6 +211,7 @@ function bytesOfBase64(text) {
 
 /** @param {Uint8Array} bytes @returns {string} */
 export function base64OfBytes(bytes) {
+  if ("toBase64" in bytes) return /** @type {any} */ (bytes).toBase64(); // 20 times as fast, in browsers since 2025
   let text = "";
   const chunk = 0x8000; // some engines do not accept more arguments
   for (let start = 0; start < bytes.length; start += chunk) {

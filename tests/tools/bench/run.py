@@ -10,6 +10,7 @@ from tools.bench.machine import Machine
 from tools.bench.report import Document, document
 from tools.bench.section import Section
 from tools.bench.sections import (
+    browser,
     click,
     embed,
     everything,
@@ -45,6 +46,7 @@ SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "replicas": replicas.measure,
     "tiers": tiers.measure,
     "start": start.measure,
+    "browser": browser.measure,
 }
 EFFORTS: dict[str, Effort] = {"full": FULL, "quick": QUICK, "tiny": TINY}
 

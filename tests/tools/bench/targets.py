@@ -65,4 +65,5 @@ TARGETS = (
     Target("`/embed` of a JPEG of 2 MP: everything but the encoder", 0.12, False, "", ("embed.medium.all_but_encode",)),
     Target("32 prompts in one request ÷ 32 requests", 0.85, False, "", ("many.ratio",)),
     Target("typical peer ÷ ours, p50 of a click at 12 MP, PNG", 5.0, True, "", ("peer.ratio_large",)),
+    Target("a click that Chromium decodes on all cores, p50", 90.0, False, "ms", ("browser.click_all_ms",)),
 )  # fmt: skip
