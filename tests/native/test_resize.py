@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.native_builds import build_in_use, runnable_levels
 
 from service.native.resize import native_resizer
 from service.sam.resizing import PillowResizer
@@ -167,10 +168,12 @@ def test_an_image_of_52_megapixels_takes_little_memory(size, resize):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="no C compiler, or not Linux")
-def test_sanitizers_find_nothing_in_resizes_of_any_size(tmp_path):
+@pytest.mark.parametrize("level", runnable_levels())
+def test_sanitizers_find_nothing_in_resizes_of_any_size(level, tmp_path):
     program, sources = tmp_path / "sanitized", ROOT / "service/native/csrc"
+    option = [f"-march={level}"] if level.startswith("x86") else []
     subprocess.run(
-        ["cc", "-std=gnu11", "-O2", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+        ["cc", "-std=gnu11", "-O2", "-g", *option, "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          str(Path(__file__).with_name("sanitized_resize.c")), *map(str, sources.glob("resize*.c")), f"-I{sources}",
          "-lm", "-o", str(program)],
         check=True, timeout=300,
@@ -179,3 +182,15 @@ def test_sanitizers_find_nothing_in_resizes_of_any_size(tmp_path):
     ended = subprocess.run([program], capture_output=True, text=True, check=False, timeout=300)
 
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+def test_all_builds_give_the_same_input(level):
+    with build_in_use(level):
+        build = native_resizer()
+
+    for height, width in ((480, 640), (1001, 1333), (7, 900)):
+        image = noise(height, width)
+        for resize in ("letterbox", "stretch"):
+            expected = preprocess(image, MEAN, STD, resize=resize, resizer=NATIVE)
+            assert np.array_equal(preprocess(image, MEAN, STD, resize=resize, resizer=build), expected)
