@@ -35,6 +35,8 @@ from service.sam.transforms import Size, preprocess
 if TYPE_CHECKING:
     from PIL import Image
 
+    from service.sam.resizing import Resizer
+
 ImageSize = Literal[512, 1024]
 
 MAX_SUMMARY = 300
@@ -236,10 +238,16 @@ class Manifest(BaseModel):
         return EverythingDefaults(quality="predicted_iou" if self.ranking.predicted_iou else "stability")
 
     def encoder_input(
-        self, image: "NDArray[np.uint8] | Image.Image", original_size: Size | None = None
+        self,
+        image: "NDArray[np.uint8] | Image.Image",
+        original_size: Size | None = None,
+        resizer: "Resizer | None" = None,
     ) -> NDArray[np.float32]:
         """Return the model's input for an image, (3, S, S); see `service.sam.transforms.preprocess`."""
-        return preprocess(image, self.mean, self.std, self.image_size, original_size=original_size, resize=self.resize)
+        return preprocess(
+            image, self.mean, self.std, self.image_size,
+            original_size=original_size, resize=self.resize, resizer=resizer,
+        )  # fmt: skip
 
     @property
     def files(self) -> tuple[ArtifactFile, ...]:

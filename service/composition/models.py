@@ -20,9 +20,11 @@ from service.inference.segmentation_builder import MaskFunctions
 from service.inference.served_models import ServedModel
 from service.manifest import MANIFEST_NAME, Manifest, ManifestError, load_manifest, read_manifest
 from service.native.masks import native_masks
+from service.native.resize import native_resizer
 from service.sam.enlarged_pieces import filter_enlarged
 from service.sam.mask_pieces import filter_pieces
 from service.sam.masks import binary_mask
+from service.sam.resizing import PillowResizer, Resizer
 from service.settings import Settings
 
 # A prepared image of a model with maps of high resolution, at most: 16 MiB of float32, 8 of the state, and 12 of copies
@@ -172,6 +174,7 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         executor=inference.upload_executor,
         dtype=settings.embedding_dtype,
         max_pixels=settings.max_image_pixels,
+        resizer=_resizer(settings),
     )
     segmenter = Segmenter(
         runtime=runtime,
@@ -222,6 +225,12 @@ def load_models(settings: Settings, directories: Sequence[Path]) -> list[LoadedM
     """
     check_together([load_manifest(directory) for directory in directories])
     return [load_model(settings, directory) for directory in directories]
+
+
+def _resizer(settings: Settings) -> Resizer:
+    """Return the resize in C; Pillow's without the C library or with the ONNX decoder."""
+    native = None if settings.decoder == "onnx" else native_resizer()
+    return PillowResizer() if native is None else native
 
 
 def _mask_functions(settings: Settings) -> MaskFunctions:

@@ -20,6 +20,7 @@ from service.sam.embedding import ImageEmbedding, includes
 from service.sam.image_id import ImageId, parse_image_id
 from service.sam.images import decode_image
 from service.sam.number_format import EmbeddingDtype
+from service.sam.resizing import Resizer
 from service.sam.transforms import Size
 from service.telemetry.timings import Timings
 
@@ -83,6 +84,7 @@ class Embedder:
         dtype: Type to which the tokens are rounded before anything else reads them. All tiers and all replicas so
             decode the same numbers.
         max_pixels: Largest accepted image, in pixels.
+        resizer: Implementation of the resize to the encoder's input.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Embedder:
         executor: TimedExecutor,
         dtype: EmbeddingDtype,
         max_pixels: int,
+        resizer: Resizer,
     ) -> None:
         self._runtime = runtime
         self._batcher = batcher
@@ -104,6 +107,7 @@ class Embedder:
         self._executor = executor
         self._dtype = dtype
         self._max_pixels = max_pixels
+        self._resizer = resizer
         self._flights: SingleFlight[EmbedResult] = SingleFlight()
         self._recent_deletions = recent_deletions
         recent_deletions.watch(self._detach)
@@ -264,5 +268,5 @@ class Embedder:
         if options.region is not None and image.region is None:
             raise _IsWhole
         with timings.measure("preprocess"):
-            encoder_input = manifest.encoder_input(image.pixels, image.info.encoded_size)
+            encoder_input = manifest.encoder_input(image.pixels, image.info.encoded_size, self._resizer)
         return encoder_input, image.info

@@ -1,7 +1,7 @@
 """The loader of the native library: C code for CPUs, built once for each instruction set.
 
-`decoder` holds the prompt decoder, and `masks` makes masks as runs of pixels and cleans them. Where no build runs, ONNX
-Runtime decodes and NumPy makes the masks.
+`decoder` holds the prompt decoder, `masks` makes masks as runs of pixels and cleans them, and `resize` makes the
+encoder's input. Where no build runs, ONNX Runtime decodes, NumPy makes the masks, and Pillow resizes.
 """
 
 import ctypes
@@ -29,6 +29,8 @@ _FUNCTIONS = (
     "edgesam_mask_pixels",
     "edgesam_filter_pieces",
     "edgesam_filter_transitions",
+    "edgesam_resize_levels",
+    "edgesam_resize_floats",
 )
 
 _log = logging.getLogger(__name__)

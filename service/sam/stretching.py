@@ -40,9 +40,11 @@ def stretch(image: Image.Image, mean: Sequence[float], std: Sequence[float], ima
         end = min(first + band_rows, image_size)
         top = max(0, math.floor(first * scale - reach))
         bottom = min(image.height, math.ceil(end * scale + reach))
-        box = (0.0, first * scale - top, float(image.width), end * scale - top)
+        box = (0.0, first * scale - top, float(image_size), end * scale - top)
         for channel, levels in enumerate(image.crop((0, top, image.width, bottom)).split()):
-            resized = levels.convert("F").resize((image_size, end - first), Image.Resampling.BILINEAR, box)
+            # Columns first. Pillow 13 begins with the rows of tall images, which rounds in another order.
+            columns = levels.convert("F").resize((image_size, bottom - top), Image.Resampling.BILINEAR)
+            resized = columns.resize((image_size, end - first), Image.Resampling.BILINEAR, box)
             band = planes[channel, first:end]
             np.subtract(np.asarray(resized), np.float32(mean[channel]), out=band)
             np.divide(band, np.float32(std[channel]), out=band)

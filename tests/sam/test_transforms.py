@@ -45,7 +45,7 @@ def test_the_size_in_the_frame_rounds_half_up(original_size, expected):
 
 
 @pytest.mark.parametrize(
-    "size", [(48, 60), (1, 1), (1024, 1024), (3, 1500), (1200, 900), (700, 1024), (1500, 1)], ids=str
+    "size", [(48, 60), (1, 1), (1024, 1024), (3, 1500), (1200, 900), (700, 1024), (1500, 1), (2000, 300)], ids=str
 )
 def test_preprocessing_is_bit_for_bit_the_float32_arithmetic(size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
@@ -53,7 +53,8 @@ def test_preprocessing_is_bit_for_bit_the_float32_arithmetic(size):
     frame = preprocess(image, MEAN, STD)
 
     height, width = frame_side(size[0], max(size)), frame_side(size[1], max(size))
-    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    columns = Image.fromarray(image).resize((width, size[0]), Image.Resampling.BILINEAR)
+    resized = np.asarray(columns.resize((width, height), Image.Resampling.BILINEAR))
     expected = np.zeros((1024, 1024, 3), np.float32)
     expected[:height, :width] = (resized.astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
     assert frame.dtype == np.float32
