@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_store.network.encoders.image_encoder import UpsampleMode
+from model_store.network.exporting import is_exporting
 
 # Parameter of the cubic convolution kernel of Keys (1981), as in torch.
 CUBIC = -0.75
@@ -31,7 +32,7 @@ def enlarge(x: Tensor, height: int, width: int, mode: UpsampleMode) -> Tensor:
     rows, columns = int(x.shape[2]), int(x.shape[3])
     if (rows, columns) == (height, width):
         return x
-    if not torch.onnx.is_in_onnx_export():
+    if not is_exporting():
         # Training computes in bfloat16 where it can, which the products would round to, but not the interpolation.
         return functional.interpolate(x, (height, width), mode=mode, align_corners=False)
     x = x @ _constant(columns, width, mode, like=x).t()  # (B, C, h, width)

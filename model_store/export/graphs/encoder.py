@@ -26,8 +26,7 @@ class EncoderGraph(nn.Module):
         self.image_encoder = model.image_encoder
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens: Tensor = self.image_encoder(image).flatten(2).transpose(1, 2)  # (B, 4096, 256)
-        return tokens
+        return rows_of_embedding(self.image_encoder(image))  # (B, 4096, 256)
 
 
 class EncoderWithBoxesGraph(nn.Module):
@@ -47,7 +46,7 @@ class EncoderWithBoxesGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stages = self.image_encoder.stages(image)
-        tokens = self.image_encoder.fuse(*stages[1:]).flatten(2).transpose(1, 2)  # (B, 4096, 256)
+        tokens = rows_of_embedding(self.image_encoder.fuse(*stages[1:]))  # (B, 4096, 256)
         logits, deltas = self.module(stages)  # (B, N), (B, N, 4)
         best, chosen = logits.topk(PROPOSALS)  # (B, PROPOSALS)
         # Computed from positions and shapes: a table of all anchors would have a sixth of the encoder's size.
@@ -68,9 +67,17 @@ class HighResEncoderGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         encoded = self.image_encoder.encode(image)
-        tokens = encoded.embedding.flatten(2).transpose(1, 2)  # (B, 4096, 256)
+        tokens = rows_of_embedding(encoded.embedding)  # (B, 4096, 256)
         assert encoded.high_res is not None
         return tokens, *high_res_rows(encoded.high_res)
+
+
+def rows_of_embedding(embedding: Tensor) -> Tensor:
+    """Return the embedding (B, 256, 64, 64) by image token: (B, 4096, 256).
+
+    Channels go last before the axes are joined: a layer norm before them ends with the reverse, and both disappear.
+    """
+    return embedding.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def high_res_rows(maps: HighResTensors) -> tuple[Tensor, Tensor]:

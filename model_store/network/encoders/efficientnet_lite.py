@@ -7,10 +7,13 @@ Source: EfficientNet (arXiv 1905.11946); its authors' release of the lite varian
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_store.network.exporting import is_exporting
 from model_store.network.folding import folded_weights
 
 WIDTH, DEPTH = 1.1, 1.2
@@ -137,9 +140,39 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that torch gives it
         """(B, in, H, W) -> (B, out, H/stride, W/stride); H and W are even where the stride is 2."""
-        if self.after:
-            input = functional.pad(input, (self.before, self.after, self.before, self.after))  # noqa: A001 - the same
+        if not self.after:
+            return super().forward(input)
+        if is_exporting():
+            # ONNX's convolution has a padding of its own for each side. ONNX Runtime leaves its blocked memory layout
+            # for a Pad node, and returns to it behind the node.
+            padded: Tensor = _PaddedConv.apply(
+                input, self.weight, self.bias, self.stride[0], self.groups, self.before, self.after
+            )
+            return padded
+        input = functional.pad(input, (self.before, self.after, self.before, self.after))  # noqa: A001 - the same
         return super().forward(input)
+
+
+class _PaddedConv(torch.autograd.Function):
+    """Convolution with different padding before and after, as one operator of an exported graph."""
+
+    @staticmethod
+    def forward(
+        _: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, groups: int, before: int, after: int
+    ) -> Tensor:
+        """(B, in, H, W) -> (B, out, H/stride, W/stride)."""
+        padded = functional.pad(x, (before, after, before, after))
+        return functional.conv2d(padded, kernel, bias, stride, groups=groups)
+
+    @staticmethod
+    def symbolic(
+        graph: Any, x: Any, kernel: Any, bias: Any, stride: int, groups: int, before: int, after: int
+    ) -> Any:
+        """Return the operator for the exporter."""
+        has_bias = not bias.node().mustBeNone()
+        inputs = (x, kernel, bias) if has_bias else (x, kernel)
+        pads, strides = [before, before, after, after], [stride, stride]
+        return graph.op("Conv", *inputs, group_i=groups, pads_i=pads, strides_i=strides)
 
 
 class ConvNorm(nn.Module):

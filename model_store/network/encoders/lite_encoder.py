@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from model_store.network.encoders.efficientnet_lite import ConvNorm, EfficientNetLite2
 from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder
+from model_store.network.exporting import is_exporting
 from model_store.network.layer_norm import LayerNorm2d
 
 NECK_CHANNELS = 192
@@ -77,10 +78,24 @@ class Neck(nn.Module):
         stride4, stride8, stride16, stride32 = maps
         x = self.blocks32(self.lateral32(stride32))  # (B, 192, S/64, S/64)
         x = self.blocks16(self.lateral16(stride16) + _upsampled(x))  # (B, 192, S/32, S/32)
-        fine = self.lateral4(functional.pixel_unshuffle(stride4, 2))
+        fine = self._fine(stride4)
         x = self.blocks8(self.lateral8(stride8) + fine + _upsampled(x))  # (B, 192, S/16, S/16)
         embedding: Tensor = self.norm(self.out(x))
         return embedding
+
+
+    def _fine(self, stride4: Tensor) -> Tensor:
+        """(B, c, S/8, S/8) -> (B, 192, S/16, S/16)."""
+        if not is_exporting():
+            fine: Tensor = self.lateral4(functional.pixel_unshuffle(stride4, 2))
+            return fine
+        # Four pixels beside each other under a 1x1 kernel are one pixel under a 2x2 kernel.
+        lateral, norm = self.lateral4, nn.Identity()
+        if isinstance(lateral, ConvNorm):  # before batch norms are folded
+            lateral, norm = lateral.conv, lateral.norm
+        kernel = functional.pixel_shuffle(lateral.weight, 2).reshape(lateral.out_channels, -1, 2, 2)
+        y: Tensor = norm(functional.conv2d(stride4, kernel, lateral.bias, stride=2))
+        return y
 
 
 class NeckBlock(nn.Module):

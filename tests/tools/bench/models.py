@@ -1,7 +1,6 @@
 """The measured model in both layouts: the official pair of graphs, and our artifact."""
 
 import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -11,8 +10,6 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from tools.bench.disc import disc_model
-from torch import Tensor
-from torch.nn import functional
 
 from model_store.checkpoint import load_checkpoint
 from model_store.export.artifact import export_model
@@ -20,8 +17,6 @@ from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
 from model_store.export.manifest_file import replace_manifest
 from model_store.export.model_info import ModelInfo
 from model_store.export.served_graphs import OPSET
-from model_store.network.encoders.efficientvit import encoder as efficientvit_encoder
-from model_store.network.encoders.repvit import encoder as repvit_encoder
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel
 from service.mask_rules import EverythingDefaults
@@ -79,20 +74,15 @@ def export_official_decoder(plain: PromptableModel, path: Path, *, use_stability
 
 
 def export_official_encoder(plain: PromptableModel, path: Path) -> None:
-    """Write an encoder's graph as its authors' scripts do: they trace interpolations, where we write matrix products.
+    """Write an encoder's graph as its authors' scripts do: as the network is written, without our forms for export.
 
     Args:
         plain: Deployed model.
         path: File of the graph.
     """
 
-    def interpolate(x: Tensor, height: int, width: int, mode: str) -> Tensor:
-        return functional.interpolate(x, (height, width), mode=mode, align_corners=False)
-
     side = plain.architecture.image_size
-    with ExitStack() as patches:
-        for module in (repvit_encoder, efficientvit_encoder):
-            patches.enter_context(mock.patch.object(module, "enlarge", interpolate))
+    with mock.patch.object(torch.onnx, "is_in_onnx_export", return_value=False):
         _export(OfficialEncoder(plain), (torch.zeros(1, 3, side, side),), path, ["image"], ["image_embeddings"], {})
 
 

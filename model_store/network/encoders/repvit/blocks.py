@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_store.network.encoders.conv_norm import ConvBN
+from model_store.network.encoders.conv_norm import ConvBN, pointwise_product
+from model_store.network.exporting import is_exporting
 from model_store.network.folding import biased_like, norm_scale_and_shift
 
 
@@ -24,7 +25,7 @@ class RepDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if torch.onnx.is_in_onnx_export() and not self.training:
+        if is_exporting() and not self.training:
             # The graph computes the kernel from the weights of a checkpoint. ONNX Runtime does it once, when it opens
             # the graph. It cannot merge the branches itself.
             kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
@@ -55,7 +56,7 @@ class NormedRepDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if torch.onnx.is_in_onnx_export() and not self.training:
+        if is_exporting() and not self.training:
             # As in RepDepthwise.
             kernel, bias = (value.to(x.dtype) for value in self.merged_weights())
             return functional.conv2d(x, kernel, bias, padding=1, groups=self.conv.c.groups)
@@ -151,7 +152,21 @@ class DownsamplingBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H/stride, W/stride)."""
+        if is_exporting() and not self.training:
+            return self._with_merged_products(x)
         y: Tensor = self.channel_mixer(self.token_mixer(x))
+        return y
+
+    def _with_merged_products(self, x: Tensor) -> Tensor:
+        """Compute the same with half the products of the mixer's first convolution.
+
+        No activation stands before that convolution, so it reads the fewer channels in front of the widening one.
+        """
+        depthwise, _, widening = self.token_mixer
+        first, activation, last = self.channel_mixer.m
+        narrow = depthwise(x)  # (B, in, H/stride, W/stride)
+        kernel, bias = pointwise_product(widening, first)
+        y: Tensor = widening(narrow) + last(activation(functional.conv2d(narrow, kernel, bias)))
         return y
 
 

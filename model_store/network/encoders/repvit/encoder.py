@@ -6,10 +6,13 @@ Source: docs/explanation/model.md, sections 2.1 to 2.6.
 from typing import get_args
 
 from torch import Tensor, nn
+from torch.nn import functional
 
+from model_store.network.encoders.conv_norm import pointwise_product
 from model_store.network.encoders.image_encoder import EMBEDDING_CHANNELS, ImageEncoder, UpsampleMode
-from model_store.network.encoders.neck import neck
+from model_store.network.encoders.neck import Neck
 from model_store.network.encoders.repvit.blocks import Block, DownsamplingBlock, stem
+from model_store.network.exporting import is_exporting
 from model_store.network.resampling import enlarge
 
 # (channels, which of its blocks have squeeze-excite); a downsampling block stands before each stage but the first.
@@ -38,7 +41,7 @@ class RepViTEncoder(ImageEncoder):
         self.features = nn.ModuleList(_features())
         self.fuse_stage2 = nn.Conv2d(STAGES[2][0], EMBEDDING_CHANNELS, 1, bias=False)
         self.fuse_stage3 = ProjectAndDouble(STAGES[3][0], EMBEDDING_CHANNELS)
-        self.neck = neck(EMBEDDING_CHANNELS)
+        self.neck = Neck(EMBEDDING_CHANNELS)
 
     @property
     def upsample_mode(self) -> UpsampleMode:
@@ -61,8 +64,14 @@ class RepViTEncoder(ImageEncoder):
 
     def fuse(self, stage2: Tensor, stage3: Tensor) -> Tensor:
         """Return the embedding, (B, 256, H/16, W/16), of the last two stages."""
-        embedding: Tensor = self.neck(self.fuse_stage2(stage2) + self.fuse_stage3(stage3))
-        return embedding
+        if not is_exporting():
+            fused: Tensor = self.neck(self.fuse_stage2(stage2) + self.fuse_stage3(stage3))
+            return fused
+        # Enlarging and 1x1 convolutions without bias are linear, so both projections contain that of the neck.
+        projection = self.neck.projection
+        fine = functional.conv2d(stage2, *pointwise_product(self.fuse_stage2, projection))
+        coarse = functional.conv2d(stage3, *pointwise_product(self.fuse_stage3.projection, projection))
+        return self.neck.smooth(fine + self.fuse_stage3.doubled(coarse))
 
     def _run(self, x: Tensor, first: int, last: int) -> Tensor:
         for block in self.features[first : last + 1]:
@@ -80,7 +89,16 @@ class ProjectAndDouble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2H, 2W)."""
-        x = self.op_list[0](x)  # (B, out, H, W)
+        return self.doubled(self.projection(x))
+
+    @property
+    def projection(self) -> nn.Conv2d:
+        """The projection, 1x1 without bias."""
+        assert isinstance(projection := self.op_list[0], nn.Conv2d)
+        return projection
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
         return enlarge(x, 2 * int(x.shape[2]), 2 * int(x.shape[3]), self.upsample_mode)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from model_store.network.encoders.image_encoder import ImageEncoder
-from model_store.network.encoders.neck import neck
+from model_store.network.encoders.neck import Neck
 from model_store.network.encoders.repvit.blocks import Block, DownsamplingBlock, NormedRepDepthwise, stem
 
 
@@ -48,7 +48,7 @@ class RepViTSAMEncoder(ImageEncoder):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.ModuleList(_features())
-        self.neck = neck(STAGES[-1].channels)
+        self.neck = Neck(STAGES[-1].channels)
 
     def forward(self, image: Tensor) -> Tensor:
         x = image

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from model_store.network.encoders.image_encoder import ImageEncoder
-from model_store.network.encoders.neck import neck
+from model_store.network.encoders.neck import Neck
 from model_store.network.encoders.tiny_vit.blocks import (
     Downsampling,
     InvertedBottleneck,
@@ -56,7 +56,7 @@ class TinyViTEncoder(ImageEncoder):
         self.layers = nn.ModuleList(
             [StageLayers(stage, following) for stage, following in zip(STAGES, [*widths[1:], None], strict=True)]
         )
-        self.neck = neck(widths[-1])
+        self.neck = Neck(widths[-1])
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.patch_embed(image)  # (B, 64, S/4, S/4)
