@@ -1,19 +1,13 @@
 """All settings of the service. The composition root reads them; every other part receives plain values."""
 
-import difflib
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service import setting_rules, setting_values
+from service import setting_names, setting_rules, setting_values
 from service.telemetry.logs import LogFormat
-
-_PREFIX = "EDGESAM_"
-# Variables of the client's command line and of the model store.
-_VARIABLES_OF_OTHERS = frozenset({"EDGESAM_URL", "EDGESAM_API_KEY", "EDGESAM_STORE_DIR", "EDGESAM_MIRROR"})
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "model_store" / "artifacts" / "edgesam-lite"
 
@@ -22,7 +16,7 @@ class Settings(BaseSettings):
     """Environment variables with the prefix `EDGESAM_`; lists are JSON."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+        env_prefix=setting_names.PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -154,6 +148,17 @@ class Settings(BaseSettings):
         description="Size of the in-memory cache of prepared images, in bytes. An image takes 10 MiB, 8 of "
         "them in GPU memory where a GPU decodes. With EdgeTAM and SAM 2.1 it takes 16 MiB, or 28 where ONNX Runtime "
         "decodes, 20 of them in GPU memory. 0 disables the cache.",
+    )
+    disk_cache_dir: Path | None = Field(
+        None,
+        description="Folder in which embeddings are kept as files, also over restarts. Replicas may share it. Unset: "
+        "no disk cache.",
+    )
+    disk_cache_bytes: int = Field(
+        10 << 30,
+        ge=64 << 20,
+        description="Size of the folder EDGESAM_DISK_CACHE_DIR, in bytes. The least recently used files are removed. "
+        "They do not expire.",
     )
     mask_ttl_s: float = Field(
         600.0, gt=0, description="Time for which a mask can be refined by its mask_id, in seconds."
@@ -324,20 +329,17 @@ class Settings(BaseSettings):
     @classmethod
     def variables(cls) -> list[str]:
         """Names of the environment variables of all settings."""
-        return [f"{_PREFIX}{name.upper()}" for name in cls.model_fields]
+        return [f"{setting_names.PREFIX}{name.upper()}" for name in cls.model_fields]
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
         """Names in the environment that begin like settings and are none, sorted."""
-        known = {*cls.variables(), *_VARIABLES_OF_OTHERS}
-        return sorted(name for name in os.environ if name.upper().startswith(_PREFIX) and name.upper() not in known)
+        return setting_names.unknown_variables(cls.variables())
 
     @classmethod
     def nearest_variable(cls, name: str) -> str | None:
         """Return the setting whose name is most similar to `name`; None where no name is similar."""
-        names = [variable.removeprefix(_PREFIX) for variable in cls.variables()]
-        found = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), names, n=1)
-        return f"{_PREFIX}{found[0]}" if found else None
+        return setting_names.nearest_variable(name, cls.variables())
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

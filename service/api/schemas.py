@@ -213,7 +213,7 @@ class EmbedResponse(BaseModel):
         description="How samples became grey levels. full: white is the largest number that the samples can hold."
     )
     model: str = Field(description="Name of the model that embedded the image. /segment takes it as `model`.")
-    cached: Literal["memory", "redis"] | None = Field(
+    cached: Literal["memory", "redis", "disk"] | None = Field(
         description="Cache tier that had the embedding. null: it was computed now."
     )
     expires_in_s: float = Field(description="Time that the embedding is kept after its last use, in seconds.")

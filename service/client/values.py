@@ -90,7 +90,7 @@ class Embedded:
         width: Width of the upright image, in pixels.
         height: Height of the upright image, in pixels.
         was_uploaded: False if the service had the embedding, so that only the hash was sent.
-        cached: Cache tier that had the embedding, `memory` or `redis`. None if it was computed for this request.
+        cached: Cache tier that had the embedding, `memory`, `redis` or `disk`. None if it was computed now.
         timing: Times of the last request.
         picture: Path or bytes of the image's file, to embed the image again after an eviction.
         reading: How the service reads the samples of the file, and which part is embedded.

@@ -85,6 +85,8 @@ def build_api(
             if key_file is not None:
                 closing.callback(key_file.close)
                 key_file.start()
+            if cache.disk is not None:
+                cache.disk.start()
             _subscribe_to_deletions(settings, models, cache, closing)
             inference.encode_batcher.start()
             inference.decode_batcher.start()
@@ -153,6 +155,8 @@ def _install_routes(
         registry=cache.redis.registry,
         dtype=settings.embedding_dtype,
         keeps_images=cache.redis.kept is not None,
+        records=cache.redis.records,
+        disk=None if cache.disk is None else cache.disk.tier,
     )
     install_embed_routes(app, models, deletion, executor=executor, limits=limits, expires_in_s=settings.cache_ttl_s)
     answer_segment = install_segment_route(app, models, executor=executor, limits=limits)
@@ -259,6 +263,8 @@ def _subscribe_to_deletions(settings: Settings, models: ServedModels, cache: Cac
         served=models.states_by_fingerprint,
         recent_deletions=cache.recent_deletions,
         dtype=settings.embedding_dtype,
+        disk=None if cache.disk is None else cache.disk.tier,
+        missed=None if cache.disk is None else cache.disk.missed,
     )
     closing.push_async_callback(subscriber.aclose)
     subscriber.start()

@@ -1,8 +1,11 @@
-"""The caches in memory and in Redis, made from the settings."""
+"""The caches in memory, in Redis and on disk, made from the settings."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from service.cache.disk.folder import EmbeddingFolder
+from service.cache.disk.missed_deletions import MissedDeletions
+from service.cache.disk.tier import TIER, DiskTier
 from service.cache.memory import MemoryCache
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.breaker import CircuitBreaker
@@ -28,29 +31,57 @@ _COPY_FACTOR = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The caches of this process and of Redis. All models share them: every key names its model.
+    """The caches of this process, of Redis and of the disk. All models share them: every key names its model.
 
     Args:
         redis: Redis backend, which all replicas share.
         states: Image states in memory.
         masks: Masks for refinement in memory.
         recent_deletions: Images that were deleted a short time ago.
+        disk: Files of embeddings; None without a folder for them.
     """
 
     redis: RedisBackend
     states: MemoryCache[ImageState]
     masks: MemoryCache[LowResMask]
     recent_deletions: RecentDeletions
+    disk: "Disk | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk tier, and the deletions that it missed.
+
+    Args:
+        tier: Embeddings in files.
+        missed: Comparison of the files with deletions that happened while this replica was off.
+    """
+
+    tier: DiskTier
+    missed: MissedDeletions
+
+    def start(self) -> None:
+        """Begin to maintain the folder."""
+        self.tier.start()
+        self.missed.start()
+
+    async def aclose(self) -> None:
+        """End, after the writes in progress."""
+        await self.missed.aclose()
+        await self.tier.aclose()
 
 
 def build_cache(settings: Settings, executor: TimedExecutor, metrics: Metrics, closing: AsyncExitStack) -> Cache:
-    """Return the caches in memory and in Redis.
+    """Return the caches in memory, in Redis and on disk.
 
     Args:
         settings: Settings of the service.
         executor: Threads that encode and decode the values in Redis.
         metrics: Metrics of the process.
         closing: Stack that gets what has to be closed at the end.
+
+    Raises:
+        ValueError: The folder of the disk cache cannot be used.
     """
     breaker = CircuitBreaker(
         failures=settings.redis_breaker_failures, open_s=settings.redis_breaker_open_s, metrics=metrics
@@ -71,6 +102,10 @@ def build_cache(settings: Settings, executor: TimedExecutor, metrics: Metrics, c
         metrics=metrics,
         executor=executor.executor,
     )
+    disk = _disk(settings, redis, metrics)
+    if disk is not None:
+        closing.push_async_callback(disk.aclose)
+    recent_deletions = RecentDeletions(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s))
     return Cache(
         redis=redis,
         states=MemoryCache(settings.memory_cache_bytes, settings.cache_ttl_s, metrics, group=deletion_group),
@@ -78,8 +113,34 @@ def build_cache(settings: Settings, executor: TimedExecutor, metrics: Metrics, c
             settings.mask_memory_bytes, settings.mask_ttl_s, metrics, "mask_memory", group=deletion_group
         ),
         # A request that waits for an embedding has a deadline. One that joins its wait may have a later one.
-        recent_deletions=RecentDeletions(2.0 * max(settings.embed_timeout_s, settings.segment_timeout_s)),
+        recent_deletions=recent_deletions,
+        disk=disk,
     )
+
+
+def _disk(settings: Settings, redis: RedisBackend, metrics: Metrics) -> Disk | None:
+    """Return the disk tier, where it has a folder.
+
+    Raises:
+        ValueError: The folder cannot be created or read.
+    """
+    if settings.disk_cache_dir is None:
+        return None
+    evictions = metrics.cache_evictions_total.labels(TIER)
+    try:
+        # A link to the folder is followed, and links in it are not.
+        path = settings.disk_cache_dir.expanduser().resolve()
+        folder = EmbeddingFolder(path, settings.disk_cache_bytes, on_evicted=evictions.inc)
+        folder.create()
+        tier = DiskTier(folder, metrics)
+        missed = MissedDeletions(tier, redis.records)
+        missed.read_checked_at()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"EDGESAM_DISK_CACHE_DIR={settings.disk_cache_dir}: the folder cannot be created or read ({error}). Give a "
+            "folder to which the service may write, or leave it unset"
+        ) from error
+    return Disk(tier, missed)
 
 
 def _clients(settings: Settings) -> tuple[RedisClient | None, RedisClient | None, RedisClient | None]:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.cache.codecs import EmbeddingCodec
 from service.composition.cache import Cache
 from service.composition.inference import Inference, worker_threads
 from service.inference.backends.runtime import Runtime
+from service.inference.disk_embeddings import DiskEmbeddings
 from service.inference.embed import Embedder
 from service.inference.everything import EverythingSegmenter
 from service.inference.image_states import ImageStates
@@ -164,6 +166,7 @@ def served_model(settings: Settings, loaded: LoadedModel, cache: Cache, inferenc
         executor=inference.prompt_executor,
         background=inference.background,
         renew_every_s=settings.cache_ttl_s / 10,
+        disk=_disk_embeddings(runtime, cache, inference),
     )
     embedder = Embedder(
         runtime=runtime,
@@ -231,6 +234,20 @@ def _resizer(settings: Settings) -> Resizer:
     """Return the resize in C; Pillow's without the C library or with the ONNX decoder."""
     native = None if settings.decoder == "onnx" else native_resizer()
     return PillowResizer() if native is None else native
+
+
+def _disk_embeddings(runtime: Runtime, cache: Cache, inference: Inference) -> DiskEmbeddings | None:
+    """Return the disk tier of a model's embeddings, where there is one."""
+    if cache.disk is None:
+        return None
+    return DiskEmbeddings(
+        cache.disk.tier,
+        cache.disk.missed,
+        EmbeddingCodec(runtime.fingerprint, has_high_res=runtime.manifest.has_high_res),
+        recent_deletions=cache.recent_deletions,
+        runtime=runtime,
+        background=inference.background,
+    )
 
 
 def _mask_functions(settings: Settings) -> MaskFunctions:

@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from service.cache.disk.missed_deletions import MissedDeletions
+from service.cache.disk.tier import DiskTier
 from service.cache.recent_deletions import RecentDeletions
 from service.cache.redis.deletions import Deletions
 from service.errors import CacheUnavailable
 from service.inference.image_states import ImageStates
-from service.sam.embedding import is_embedding_key, model_of_key
+from service.sam.embedding import is_any_embedding_key, is_embedding_key, model_of_key
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ class DeletionSubscriber:
             after an outage. Keys of other models are ignored.
         recent_deletions: Deletions known to this process, to which the received ones are added.
         dtype: Type of the tokens in the caches. Keys of other types are ignored.
+        disk: Disk tier, which has files of all models; None without one.
+        missed: Comparison of the files on disk with deletions that were missed; None without a disk tier.
     """
 
     def __init__(
@@ -35,10 +39,14 @@ class DeletionSubscriber:
         served: Callable[[], Mapping[str, ImageStates]],
         recent_deletions: RecentDeletions,
         dtype: str,
+        disk: DiskTier | None = None,
+        missed: MissedDeletions | None = None,
     ) -> None:
         self._served = served
         self._recent_deletions = recent_deletions
         self._dtype = dtype
+        self._disk = disk
+        self._missed = missed
         self._subscription = deletions.subscription(on_deletion=self._receive, on_subscribed=self._check_all)
         self._checks: asyncio.Task[None] | None = None
 
@@ -58,8 +66,12 @@ class DeletionSubscriber:
         # the tombstone there refuses a value of this image that is being stored.
         if any(is_embedding_key(key, fingerprint, self._dtype) for fingerprint in self._served()):
             self._recent_deletions.add(key)
+        if self._disk is not None and is_any_embedding_key(key):
+            self._disk.drop(key)
 
     def _check_all(self) -> None:
+        if self._missed is not None:
+            self._missed.subscribed()
         if self._checks is not None:
             self._checks.cancel()  # from an earlier outage: these checks include the keys that were not checked then
         self._checks = asyncio.create_task(self._check_memory(), name="missed deletions")

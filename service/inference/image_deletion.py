@@ -1,8 +1,10 @@
-"""Deleting an image: the embeddings of all models, in this process, in Redis and in the other replicas."""
+"""Deleting an image: the embeddings of all models, in this process, on disk, in Redis and in the other replicas."""
 
 import asyncio
 
+from service.cache.disk.tier import DiskTier
 from service.cache.recent_deletions import RecentDeletions
+from service.cache.redis.deletion_records import DeletionRecords
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.models import ModelRegistry
 from service.inference.context import RequestContext
@@ -22,6 +24,8 @@ class ImageDeletion:
         registry: Models whose embeddings Redis may have; None without Redis.
         dtype: Type of the tokens in the caches of this process.
         keeps_images: Whether this process stores copies of uploads in Redis.
+        records: Records of deletions for replicas that are off now; None without Redis.
+        disk: Disk tier; None without one.
     """
 
     def __init__(
@@ -33,6 +37,8 @@ class ImageDeletion:
         registry: ModelRegistry | None,
         dtype: EmbeddingDtype,
         keeps_images: bool = False,
+        records: DeletionRecords | None = None,
+        disk: DiskTier | None = None,
     ) -> None:
         self._models = models
         self._recent_deletions = recent_deletions
@@ -40,6 +46,8 @@ class ImageDeletion:
         self._registry = registry
         self._dtype = dtype
         self._keeps_images = keeps_images
+        self._records = records
+        self._disk = disk
 
     async def delete(self, image_id: str, context: RequestContext) -> bool:
         """Delete an image of all models, and publish the deletion to the other replicas.
@@ -55,21 +63,45 @@ class ImageDeletion:
             Whether any cache tier had the image.
 
         Raises:
-            CacheUnavailable: Redis may still have the image.
+            CacheUnavailable: Redis or the disk may still have the image.
             DeadlineExceeded: The image is being embedded, and that took too long to wait for.
         """
         async with context.deadline.bound():
-            # The copy first: an upload that begins after the deletion of an embedding must not find it.
-            copy = await asyncio.gather(self._delete_copy(image_id, context), return_exceptions=True)
+            # All three before the embeddings. The record: a replica reads it before it stores a file in Redis anew.
+            # The copy: an upload that begins after the deletion of an embedding must not find it. The files: to know
+            # whether there were any.
+            before = await asyncio.gather(
+                self._record(image_id, context),
+                self._delete_files(image_id, context),
+                self._delete_copy(image_id, context),
+                return_exceptions=True,
+            )
             # All are tried, also when one fails: the image then leaves at least the memory of this process.
             served = [model.embedder.delete(image_id, context) for model in self._models.all]
             found = await asyncio.gather(
                 *served, self._delete_of_other_models(image_id, context), return_exceptions=True
             )
-        for each in (*copy, *found):
+            # Once more, for an upload that was in progress.
+            after = await asyncio.gather(self._delete_files(image_id, context), return_exceptions=True)
+        outcomes = (*before, *found, *after)
+        for each in outcomes:
             if isinstance(each, BaseException):
                 raise each
-        return any((*copy, *found))
+        return any(outcomes)
+
+    async def _record(self, image_id: str, context: RequestContext) -> bool:
+        """Record the deletion for the disks of replicas that are off now. A record is no trace of the image."""
+        if self._records is not None:
+            await self._records.record(self._key(image_id, context))
+        return False
+
+    async def _delete_files(self, image_id: str, context: RequestContext) -> bool:
+        """Delete the files of all models on disk."""
+        return self._disk is not None and await self._disk.delete(self._key(image_id, context))
+
+    def _key(self, image_id: str, context: RequestContext) -> str:
+        """Return the cache key of the image for any model."""
+        return embedding_key(image_id, "any", self._dtype, context.caller.namespace)
 
     async def _delete_copy(self, image_id: str, context: RequestContext) -> bool:
         """Delete the kept copy of an image. The deletion of a region leaves it."""

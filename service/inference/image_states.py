@@ -1,5 +1,8 @@
-"""Image states: from this process's memory, or prepared from an embedding in Redis."""
+"""Image states: from this process's memory, or prepared from an embedding in Redis or on disk."""
 
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -11,6 +14,7 @@ from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.backends.image_state import ImageState
 from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
+from service.inference.disk_embeddings import DiskEmbeddings
 from service.inference.image_key import is_of_model
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
@@ -20,11 +24,31 @@ from service.sam.decoded_image import ImageInfo
 from service.sam.embedding import ImageEmbedding, deletion_group, includes
 from service.telemetry.timings import Timings
 
-Tier = Literal["memory", "redis"]
+Tier = Literal["memory", "redis", "disk"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An embedding that another tier than memory has.
+
+    Args:
+        embedding: Embedding.
+        tier: Tier that has it.
+        began: Start of the work that made one of the disk, in seconds of `time.monotonic`.
+        tombstone: Tombstone beside one of the disk, which is newer; "" for none, None if Redis was silent.
+    """
+
+    embedding: ImageEmbedding
+    tier: Tier
+    began: float = 0.0
+    tombstone: str | None = None
 
 
 class ImageStates:
-    """The image states of one model: the memory tier, which all models share, in front of the Redis tier of embeddings.
+    """The image states of one model: the memory tier, which all models share, in front of embeddings in other tiers.
+
+    The order of look-ups is memory, Redis, disk. An embedding that only the disk has is stored in Redis again, so that
+    the other replicas find it. The disk gets a copy of each embedding from Redis, too.
 
     A deleted embedding is kept nowhere, also not by work that began before the deletion.
 
@@ -39,6 +63,7 @@ class ImageStates:
         executor: Threads in which image states are prepared.
         background: Runs the renewals after the answers.
         renew_every_s: Seconds between two renewals of an embedding in use.
+        disk: Disk tier of this model's embeddings; None without one.
     """
 
     def __init__(
@@ -52,8 +77,10 @@ class ImageStates:
         executor: TimedExecutor,
         background: BackgroundWork,
         renew_every_s: float,
+        disk: DiskEmbeddings | None = None,
     ) -> None:
         self._memory = memory
+        self._disk = disk
         self._shared = SharedEmbeddings(
             shared,
             deletions,
@@ -97,6 +124,8 @@ class ImageStates:
         if state is None:
             return await self._loads.run(key, lambda: self._load(key, context.restarted()), context.timings)
         self._shared.renew_in_use(key, state, context.caller.name)
+        if self._disk is not None:
+            self._disk.mark_used(key, state, context.caller.name)
         return state
 
     async def embedding(self, key: str, timings: Timings) -> ImageEmbedding:
@@ -114,10 +143,10 @@ class ImageStates:
             state = await self._memory.get(key)
             if state is not None:
                 return state.embedding
-            embedding = await self._shared.get(key)
-        if embedding is None:
+            found = await self._find_embedding(key)
+        if found is None:
             raise EmbeddingNotFound.of_model(self._runtime.manifest.name)
-        return embedding
+        return found.embedding
 
     async def look_up(self, key: str, context: RequestContext) -> tuple[ImageState, Tier] | None:
         """Return the state and the tier that had it, after `peek` missed. A state from Redis is prepared and kept.
@@ -129,8 +158,15 @@ class ImageStates:
             state = await self._memory.get(key)  # counts the miss, and finds a state that was stored since `peek`
             if state is not None:
                 return state, "memory"
-            embedding = await self._shared.get(key)
-        return None if embedding is None else (await self.prepare(key, embedding, context), "redis")
+            found = await self._find_embedding(key)
+        if found is None:
+            return None
+        if found.tier == "redis":
+            return await self.prepare(key, found.embedding, context), "redis"
+        state = await self._prepare(found.embedding, context.timings)
+        if not self._recent_deletions.was_deleted_since(key, context.began):
+            await self._keep(key, state, Upload(found.began, found.tombstone), context.timings)
+        return state, "disk"
 
     async def tombstone(self, key: str) -> str:
         """Return the tombstone of a deletion before now, which an upload that begins now may remove; "" for none.
@@ -145,10 +181,12 @@ class ImageStates:
         state = await self._prepare(embedding, context.timings)
         if not self._recent_deletions.was_deleted_since(key, context.began):
             await self._memory.put(key, state)
+            if self._disk is not None:
+                self._disk.keep_copy(key, embedding, context.began, context.caller.name)
         return state
 
     async def add(self, key: str, embedding: ImageEmbedding, context: RequestContext, *, tombstone: str | None) -> None:
-        """Keep a new embedding in memory and in Redis. If Redis does not take it, other replicas encode anew.
+        """Keep a new embedding in all tiers. If Redis does not take it, other replicas encode anew.
 
         Args:
             key: Cache key of the image.
@@ -161,9 +199,11 @@ class ImageStates:
         if self._recent_deletions.was_deleted_since(key, context.began):
             return
         upload = Upload(context.began, tombstone)
-        self._shared.note_upload(state, upload)
-        await self._memory.put(key, state)
-        await self._shared.take_upload(key, state, upload, context.timings)
+        keep = self._keep(key, state, upload, context.timings)
+        if self._disk is None:
+            await keep
+        else:
+            await asyncio.gather(keep, self._disk.put(key, embedding, context.began))
 
     async def ensure_shared(self, key: str, state: ImageState) -> bool:
         """Renew an embedding in Redis, or store it again if Redis lost it or never had it.
@@ -196,8 +236,17 @@ class ImageStates:
         state = self._memory.peek(key)
         if state is not None and await self.ensure_shared(key, state):
             return "memory", state.embedding.info
-        info = await self._shared.info(key)
-        return None if info is None else ("redis", info)
+        try:
+            info = await self._shared.info(key)
+        except CacheUnavailable:
+            info = await self._info_on_disk(key)
+            if info is None:
+                raise
+            return "disk", info
+        if info is not None:
+            return "redis", info
+        info = None if self._disk is None else await self._disk.info(key)
+        return None if info is None else ("disk", info)
 
     async def delete(self, key: str) -> bool:
         """Delete an image in both tiers, and publish the deletion; return whether any tier had it.
@@ -218,6 +267,44 @@ class ImageStates:
     def _drop(self, key: str) -> bool:
         self._loads.detach(partial(includes, key))
         return bool(self._memory.drop_group(deletion_group(key), partial(includes, key)))
+
+    async def _find_embedding(self, key: str) -> "_Found | None":
+        """Return what Redis or the disk has, after memory missed.
+
+        Raises:
+            CacheUnavailable: Redis does not answer, and the disk does not have it or does not know of its deletion.
+        """
+        tombstone: str | None = None
+        try:
+            embedding = await self._shared.get(key)
+            if embedding is not None:
+                return _Found(embedding, "redis")
+            if self._disk is None:
+                return None
+            # Before the disk: a deletion after this sets another one, and Redis refuses the embedding then.
+            tombstone = await self._shared.tombstone(key)
+        except CacheUnavailable:
+            on_disk = None
+            if self._disk is not None:
+                with suppress(CacheUnavailable):
+                    on_disk = await self._disk.get(key)
+            if on_disk is None:
+                raise
+        else:
+            on_disk = await self._disk.get(key)
+        return None if on_disk is None else _Found(on_disk[0], "disk", on_disk[1], tombstone)
+
+    async def _info_on_disk(self, key: str) -> ImageInfo | None:
+        """Return what the disk knows of an image; None if it has none, or its deletion is unknown."""
+        with suppress(CacheUnavailable):
+            return None if self._disk is None else await self._disk.info(key)
+        return None
+
+    async def _keep(self, key: str, state: ImageState, upload: Upload, timings: Timings) -> None:
+        """Keep a state in memory, and its embedding in Redis."""
+        self._shared.note_upload(state, upload)
+        await self._memory.put(key, state)
+        await self._shared.take_upload(key, state, upload, timings)
 
     async def _prepare(self, embedding: ImageEmbedding, timings: Timings) -> ImageState:
         def prepare() -> ImageState:

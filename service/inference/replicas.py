@@ -11,6 +11,7 @@ from service.cache.base import Codec
 from service.cache.codecs import EmbeddingCodec, MaskCodec
 from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.client import RedisClient
+from service.cache.redis.deletion_records import DeletionRecords
 from service.cache.redis.deletions import Deletions
 from service.cache.redis.kept_images import KeptImages
 from service.cache.redis.lock import RedisLock
@@ -78,6 +79,7 @@ class RedisBackend:
         executor: Executor,
     ) -> None:
         self.deletions: Deletions | None = None
+        self.records: DeletionRecords | None = None
         self.registry: ModelRegistry | None = None
         self.buckets: RateBuckets | None = None
         self.kept: KeptImages | None = None
@@ -92,6 +94,7 @@ class RedisBackend:
         if client is None:
             return
         self.deletions = Deletions(client, breaker, tombstone_ttl_s=_MARKS_PER_TTL * cache_ttl_s)
+        self.records = DeletionRecords(client, breaker)
         self.registry = ModelRegistry(client, breaker, ttl_s=cache_ttl_s)
         self.buckets = RateBuckets(client, breaker)
         if copies is not None:

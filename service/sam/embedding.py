@@ -159,6 +159,12 @@ def is_embedding_key(text: str, fingerprint: str, dtype: str) -> bool:
     return text.startswith(plain, start) and rest.fullmatch(text, start + len(plain)) is not None
 
 
+def is_any_embedding_key(text: str) -> bool:
+    """Return whether any text is the key of an embedding of some model."""
+    parts = plain_key(text).split(":", 4)
+    return len(parts) > 4 and is_embedding_key(text, parts[2], parts[3])
+
+
 def model_of_key(key: str) -> tuple[str, str]:
     """Return the fingerprint and the precision of the tokens in the key of an embedding, or of one of its masks."""
     _, _, fingerprint, dtype, _ = plain_key(key).split(":", 4)

@@ -59,7 +59,7 @@ class Metrics:
         )
         self.cache_lookups_total = Counter(
             "edgesam_cache_lookups_total",
-            "Cache look-ups by tier (memory, redis) and outcome (hit, miss, error).",
+            "Cache look-ups by tier (memory, redis, disk) and outcome (hit, miss, error).",
             ["tier", "outcome"],
             registry=registry,
         )
@@ -70,6 +70,20 @@ class Metrics:
             "edgesam_cache_evictions_total",
             "Values that a cache tier of this process evicted for memory or dropped because they expired.",
             ["tier"],
+            registry=registry,
+        )
+        self.disk_cache_files = Gauge(
+            "edgesam_disk_cache_files", "Files of embeddings in the folder of the disk cache.", registry=registry
+        )
+        self.disk_cache_paused = Gauge(
+            "edgesam_disk_cache_paused",
+            "1 while the disk is not read or not written because it kept failing.",
+            registry=registry,
+        )
+        self.disk_cache_errors_total = Counter(
+            "edgesam_disk_cache_errors_total",
+            "Failures of the disk cache by operation (read, write, delete, scan). A damaged file counts as read.",
+            ["operation"],
             registry=registry,
         )
         self.queue_depth = Gauge(
@@ -140,3 +154,8 @@ class Metrics:
     def watch_cache(self, tier: str, size_bytes: Callable[[], int]) -> None:
         """Let `edgesam_cache_bytes{tier}` call `size_bytes` when it is scraped."""
         self.cache_bytes.labels(tier).set_function(size_bytes)
+
+    def watch_disk(self, count: Callable[[], int], is_paused: Callable[[], bool]) -> None:
+        """Let the gauges of the disk cache call these functions when they are scraped."""
+        self.disk_cache_files.set_function(count)
+        self.disk_cache_paused.set_function(is_paused)

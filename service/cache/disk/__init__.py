@@ -1,0 +1,1 @@
+"""The disk tier: embeddings as files in a folder, which processes may share."""
