@@ -34,9 +34,11 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
-# OPTIONS are further options of `edgesam serve`, for instance --accept-licence.
+# OPTIONS are further options of `edgesam serve`, for instance --accept-licence. Embeddings are kept in the user's cache;
+# EDGESAM_DISK_CACHE_DIR= keeps none.
 serve: $(VENV)/.serve $(if $(MODEL),$(VENV)/.store)  ## install what serving needs and start the service: make serve MODEL=edgetam; prints its address
 	@MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX-1}" \
+		EDGESAM_DISK_CACHE_DIR="$${EDGESAM_DISK_CACHE_DIR-$${XDG_CACHE_HOME:-$$HOME/.cache}/edgesam/embeddings}" \
 		EDGESAM_BROWSER_RUNTIME_DIR="$${EDGESAM_BROWSER_RUNTIME_DIR-$(wildcard $(RUNTIME))}" \
 		$(BIN)/$(if $(MODEL),edgesam serve $(MODEL:%=--model %) $(OPTIONS),python -m service)
 

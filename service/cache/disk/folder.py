@@ -204,7 +204,8 @@ class EmbeddingFolder:
         if folder.is_symlink():
             return 0
         for entry in entries_of(folder):
-            if entry.name.startswith(files.prefix) and (is_file_name(entry.name) or is_temporary_name(entry.name)):
+            is_own = is_file_name(entry.name) or is_temporary_name(entry.name)
+            if is_own and entry.name.startswith(files.prefix) and not entry.is_dir(follow_symlinks=False):
                 removed += remove_file(folder / entry.name)
                 self._known.drop(entry.name)
         return removed
