@@ -90,7 +90,7 @@ async def test_a_damaged_file_is_a_miss_and_removed(open_tier, lookups, errors):
     assert (lookups("disk", "error"), errors("read")) == (1, 1)
 
 
-async def test_a_deleted_value_is_gone_when_the_deletion_returns(open_tier):
+async def test_a_deleted_value_is_removed_when_the_deletion_returns(open_tier):
     tier = open_tier()
     await write(tier, key_of("a", "~levels=full"))
 
