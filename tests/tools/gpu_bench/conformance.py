@@ -1,10 +1,11 @@
-"""Differences of encoder and decoder to the outputs of the official EdgeSAM, and of the service to torch."""
+"""Differences of torch to the outputs of the official EdgeSAM, and of the service to its graphs on a CPU."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from support.official_reference import COMMITTED, Reference, reference_image
@@ -15,6 +16,7 @@ from model_store.checkpoint import model_from_state_dict
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel, build_model
 
+_STATE = ["keys", "keys0", "queries0"]
 _PADDING, _BOX_TOP_LEFT, _BOX_BOTTOM_RIGHT = -1, 2, 3
 
 
@@ -70,18 +72,28 @@ def _decoded(
     }
 
 
-def against_torch(served: Any, model: PromptableModel) -> dict[str, float]:
-    """Compare the service's encoder and decoder with torch in float32 on the CPU, for one image and one point."""
+def against_graphs(served: Any, folder: Path) -> dict[str, float]:
+    """Compare the service's encoder and decoder with plain ONNX Runtime on the CPU, for one image and one point.
+
+    Args:
+        served: Encoder and decoder of the service.
+        folder: Folder of the same model's graphs.
+    """
+    encoder, prepare, decoder = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for name in ("encoder", "prepare", "decoder")
+    )
     image = frame(reference_image()).numpy()
-    expected = TorchBackend.of(model, torch.device("cpu"), "float32")
-    tokens, wanted = served.encode(image)[0], expected.encode(image)[0]
-    start = wanted.astype(np.float16)
+    (wanted,) = encoder.run(["tokens"], {"image": image})
+    start = wanted[0].astype(np.float16)
+    no_mask = {"mask_logits": np.zeros((1, 256, 256), np.float32), "has_mask": np.array([False])}
+    arrays = prepare.run(_STATE, {"tokens": start.astype(np.float32), **no_mask})
     points = np.array([[[500.0, 375.0], [0.0, 0.0]]], np.float32)
-    labels = np.array([[1, _PADDING]], np.int64)
-    logits, _ = served.decode(served.prepare(start), points, labels)
-    wanted_logits, _ = expected.decode(expected.prepare(start.astype(np.float32)), points, labels)
+    prompt = {"points": points, "labels": np.array([[1, _PADDING]], np.int64)}
+    (wanted_logits,) = decoder.run(["mask_logits"], {**prompt, **dict(zip(_STATE, arrays, strict=True))})
+    logits, _ = served.decode(served.prepare(start), **prompt)
     return {
-        "tokens_difference": float(np.abs(tokens - wanted).max()),
+        "tokens_difference": float(np.abs(served.encode(image) - wanted).max()),
         "logits_difference": float(np.abs(logits - wanted_logits).max()),
         "mask_iou_least": float(min(mask_ious(logits > 0, wanted_logits > 0))),
     }

@@ -24,10 +24,11 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 from tools.bench.machine import Machine  # noqa: E402
-from tools.gpu_bench.conformance import against_fixtures, against_torch  # noqa: E402
+from tools.gpu_bench.conformance import against_fixtures, against_graphs  # noqa: E402
 from tools.gpu_bench.torch_backend import TorchBackend  # noqa: E402
 from tools.gpu_train.weights import CHECKPOINT, read_checkpoint  # noqa: E402
 
+ARTIFACT = ROOT / "model_store" / "artifacts" / "edgesam-lite"
 TOTAL_S = 150.0
 SHARES = {"conformance": 0.27, "encode": 0.17, "click": 0.1, "clients": 0.3}
 """Share of the total that each stage may take. The rest is for imports and the first calls."""
@@ -149,7 +150,7 @@ def _conformance(measurement: Measurement, chosen: argparse.Namespace, own: Any)
     found = against_fixtures(device, ("float32", "float16"), chosen.fixtures, cases=chosen.cases)
     measurement.values.update({f"fixtures.{name}": value for name, value in found.items()})
     if measurement.is_served:
-        found = against_torch(own, read_checkpoint(CHECKPOINT))
+        found = against_graphs(own, ARTIFACT)
         measurement.values.update({f"served.{name}": value for name, value in found.items()})
 
 
