@@ -70,4 +70,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_HEAD = do_POST = do_DELETE = _pass_on
+    do_GET = do_HEAD = do_POST = do_DELETE = _pass_on  # noqa: N815 - names of the base class

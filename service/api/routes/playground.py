@@ -28,9 +28,8 @@ RUNTIME_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 # the address of a worker as script. The policy creates nothing else, and its name cannot be used twice.
 WORKER: Final = "browser_decoding/decoder_worker.js"
 _WORKER_POLICY: Final = "edgesam-worker"
-# The worker starts the runtime's threads, which are workers again. The runtime names their script by a string, which
-# only the policy of this name can allow.
-_THREADS_POLICY: Final = "default"
+# The worker starts the runtime's threads, which are workers again, under a policy of its own.
+_THREADS_POLICY: Final = "edgesam-threads"
 _NONE: Final = "'none'"
 
 # WebAssembly has several threads only in a cross-origin isolated page: with both headers on the page, and the second

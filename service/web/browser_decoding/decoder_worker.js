@@ -13,10 +13,11 @@ let decoder = /** @type {Decoder | null} */ (null);
 
 const HANDLERS = {
   load: async ({ graphs, rules, threads }) => {
-    if (threads > 1) allowThreads();
+    const failure = threads > 1 ? threadFailure() : null;
     const runtime = await import(RUNTIME);
     Object.assign(runtime.env.wasm, { numThreads: threads, wasmPaths: { wasm: WASM } });
-    decoder = await Decoder.load(runtime, graphs, rules);
+    const loading = Decoder.load(runtime, graphs, rules);
+    decoder = await (failure ? Promise.race([loading, failure]) : loading);
   },
   open: ({ tokens, size }) => decoder.open(tokens, size),
   decode: ({ prompt, multimask, cleanup }) => decoder.decode(prompt, multimask, cleanup),
@@ -31,9 +32,23 @@ addEventListener("message", async ({ data: { id, kind, ...rest } }) => {
 });
 
 /**
- * Let the runtime start its threads, which are workers whose script is the runtime itself. It gives their address as a
- * string, so only the policy named "default" can allow it. That policy refuses every other address.
+ * Let the runtime start its threads, which are workers whose script is the runtime itself.
+ *
+ * The runtime gives their address as a string, which Trusted Types refuse, and waits for ever for a thread whose script
+ * was refused. So its `Worker` is replaced by one that takes the address from a policy, and reports such a thread.
+ *
+ * @returns {Promise<never>} rejected when a thread does not start
  */
-function allowThreads() {
-  globalThis.trustedTypes?.createPolicy("default", { createScriptURL: (url) => (url === RUNTIME ? url : null) });
+function threadFailure() {
+  const policy = globalThis.trustedTypes?.createPolicy("edgesam-threads", { createScriptURL: () => RUNTIME });
+  const address = /** @type {any} */ (policy ? policy.createScriptURL("") : RUNTIME);
+  return new Promise((_, reject) => {
+    globalThis.Worker = class extends Worker {
+      /** @param {string | URL} _address @param {WorkerOptions} [options] */
+      constructor(_address, options) {
+        super(address, options);
+        this.addEventListener("error", () => reject(new Error("A thread did not start.")));
+      }
+    };
+  });
 }

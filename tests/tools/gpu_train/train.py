@@ -23,8 +23,9 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # instead of this folder
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tools.gpu_train.packs import PackedPhoto, read_packs  # noqa: E402
+from tools.gpu_train.weights import CHECKPOINT, read_checkpoint  # noqa: E402
 
-from model_store.checkpoint import ARCHITECTURE_KEY, model_from_state_dict, save_checkpoint  # noqa: E402
+from model_store.checkpoint import save_checkpoint  # noqa: E402
 from model_store.network.model import PromptableModel  # noqa: E402
 from model_store.training.data.windows.augmentation import Augmentation  # noqa: E402
 from model_store.training.data.windows.dataset import WindowBatch, WindowDataset, WindowSize, parse_windows  # noqa: E402
@@ -38,9 +39,7 @@ from model_store.training.loop.validation import ValidationSet, validate  # noqa
 from model_store.training.objectives.annotated import AnnotatedLoop, annotated_step  # noqa: E402
 from model_store.training.tasks import AnnotatedTask  # noqa: E402
 
-CHECKPOINT = ROOT / "model_store" / "checkpoints" / "edgesam-lite.safetensors"
 PART_BYTES = 14 * 2**20
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "I64": torch.int64}
 _WRITE_EVERY_MINUTES = 2.0
 _SHM_BYTES = 4 * 2**30  # 15 workers prepare two batches each, of 70 MB at 16 windows of 1024
 _BOXES = _POINTS = 3  # prompts of a window, the defaults of `train`
@@ -65,21 +64,6 @@ def main() -> None:
         job.write_files()  # first, since the validation may be cut off
         job.summary["after"] = _measured(job.run.ema.model, validation)
         job.write_files()
-
-
-def read_checkpoint(path: Path) -> PromptableModel:
-    """Load a `.safetensors` file without its library: length of the header, header in JSON, numbers."""
-    raw = path.read_bytes()
-    start = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:start])
-    metadata = header.pop("__metadata__", {})
-    numbers = torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8)
-    arrays = {}
-    for name, entry in header.items():
-        first, end = entry["data_offsets"]
-        # A copy, since torch requires aligned arrays, and these start at any byte.
-        arrays[name] = numbers[first:end].clone().view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return model_from_state_dict(arrays, architecture_name=metadata.get(ARCHITECTURE_KEY))
 
 
 class _Task(AnnotatedTask):

@@ -57,10 +57,11 @@ def measure(bench: Workbench) -> Section:
         point = {"x": float(x), "y": float(y)}
         measured = page.evaluate(_CLICKS, [image_hash, point, cores, bench.effort.rounds])
         version = browser.version
-    rows: list[list[Any]] = []
-    for own in measured:
-        for name in ("total", "decode", "postprocess"):
-            rows.append([name, own["threads"], *Samples(ms=own[name]).cells()])
+    rows: list[list[Any]] = [
+        [name, own["threads"], *Samples(ms=own[name]).cells()]
+        for own in measured
+        for name in ("total", "decode", "postprocess")
+    ]
     values = {"browser.click_one_ms": Samples(ms=measured[0]["total"]).p50}
     if len(measured) > 1:
         values["browser.click_all_ms"] = Samples(ms=measured[-1]["total"]).p50
