@@ -103,7 +103,7 @@ class DiskEmbeddings:
             caller: Name of the API key, whose share of background work this counts towards.
         """
         if not self._tier.folder.has(key):
-            self._background.start(self._write(key, embedding, began), caller)
+            self._background.start(self._write(key, embedding, began, replaces=False), caller)
 
     def mark_used(self, key: str, state: ImageState, caller: str) -> None:
         """Count a use of an image that memory has, in the background and at most once a minute.
@@ -118,11 +118,11 @@ class DiskEmbeddings:
             self._marked_at[state] = now
             self._background.start(self._tier.mark_used(key), caller)
 
-    async def _write(self, key: str, embedding: ImageEmbedding, began: float) -> None:
+    async def _write(self, key: str, embedding: ImageEmbedding, began: float, *, replaces: bool = True) -> None:
         if self._recent_deletions.was_deleted_since(key, began):
             return
         began_at_ms = int((time() - (monotonic() - began)) * 1000.0)
-        if not await self._tier.write(key, lambda: self._codec.encode(embedding), began_at_ms):
+        if not await self._tier.write(key, lambda: self._codec.encode(embedding), began_at_ms, replaces=replaces):
             return
         if self._recent_deletions.was_deleted_since(key, began):
             self._tier.drop(key)

@@ -276,3 +276,13 @@ async def test_a_close_waits_for_a_call_in_progress(threads):
 
     assert ended == [1]
     await running
+
+
+async def test_a_copy_does_not_replace_a_value_that_another_process_wrote(open_tier):
+    tier, other = open_tier(), open_tier()
+    await write(other, key_of("a"), b"first")
+
+    assert await tier.write(key_of("a"), lambda: b"second", 1, replaces=False) is False
+
+    assert await value_of(tier, key_of("a")) == b"first"
+    assert tier.folder.has(key_of("a"))

@@ -136,6 +136,18 @@ class EmbeddingFolder:
         with opened(self._path(name)) as found:
             return None if found is None else begun_at_ms(read_bytes(found[0], HEADER_BYTES))
 
+    def is_stored(self, key: str) -> bool:
+        """Return whether there is a file of a key, also one that another process has written just now.
+
+        Raises:
+            OSError: The file system does not tell.
+        """
+        name = file_name(key)
+        with opened(self._path(name)) as found:
+            if found is not None:
+                self._known.add_new(name, KnownFile(found[1].st_size, found[1].st_mtime_ns))
+        return found is not None
+
     def write(self, key: str, value: bytes, began_at_ms: int) -> bool:
         """Store a value, in place of an older one, and evict the least recently used files if there is no space.
 

@@ -7,12 +7,14 @@ deleted ones do not stay on the disk. If that was last done longer ago than Redi
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from time import time
 from typing import Final
 
-from service.cache.disk.file_format import CorruptFile
 from service.cache.disk.files import opened, read_bytes, write_file
+from service.cache.disk.folder import EmbeddingFolder
 from service.cache.disk.names import file_name, files_of
 from service.cache.disk.threads import DiskBusy
 from service.cache.disk.tier import DiskTier
@@ -107,7 +109,8 @@ class MissedDeletions:
         is_deleted = began_at_ms <= self._distrusted_ms
         if not is_deleted:
             try:
-                (is_deleted,) = await self._records.deleted([(files_of(name), began_at_ms)])
+                (until_ms,) = await self._records.deleted_until_ms([files_of(name)])
+                is_deleted = began_at_ms <= until_ms
             except CacheUnavailable:
                 if name in self._known:
                     return False
@@ -136,23 +139,22 @@ class MissedDeletions:
         for start in range(0, len(names) if self._records is not None else 0, _AT_ONCE):
             group = names[start : start + _AT_ONCE]
             deleted = await self._deleted(group)
-            await self._tier.maintain(lambda deleted=deleted: [folder.remove(name) for name in deleted])  # type: ignore[misc]
+            if deleted:
+                await self._tier.maintain(partial(_remove_all, folder, deleted))
             await asyncio.sleep(_PAUSE_S)
         self._distrusted_ms = 0
         text = str(started_at_ms).encode()
         await self._tier.maintain(lambda: write_file(folder.path / CHECKED_NAME, (text,), stamp=started_at_ms * 10**6))
 
     async def _deleted(self, names: list[str]) -> list[str]:
+        """Return the names of files that were deleted. Only files that may be are opened."""
         assert self._records is not None
+        recorded = await self._records.deleted_until_ms([files_of(name) for name in names])
+        until_ms = {name: max(each, self._distrusted_ms) for name, each in zip(names, recorded, strict=True)}
+        doubtful = [name for name, until in until_ms.items() if until]
         folder = self._tier.folder
-        begun = await self._tier.maintain(lambda: [folder.begun_at_ms(name) for name in names])
-        files = [(name, at) for name, at in zip(names, begun, strict=True) if at is not None]
-        recorded = await self._records.deleted([(files_of(name), at) for name, at in files])
-        return [
-            name
-            for (name, at), is_recorded in zip(files, recorded, strict=True)
-            if is_recorded or at <= self._distrusted_ms
-        ]
+        begun = await self._tier.maintain(lambda: [folder.begun_at_ms(name) for name in doubtful]) if doubtful else []
+        return [name for name, at in zip(doubtful, begun, strict=True) if at is not None and at <= until_ms[name]]
 
     async def _check_repeatedly(self) -> None:
         while True:
@@ -162,7 +164,7 @@ class MissedDeletions:
             self._is_due.clear()
             try:
                 await self.check_all()
-            except (CacheUnavailable, DiskBusy, OSError, TimeoutError, CorruptFile):
+            except (CacheUnavailable, DiskBusy, OSError, TimeoutError):
                 self._is_due.set()
                 await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
@@ -172,6 +174,11 @@ class MissedDeletions:
             with suppress(CacheUnavailable):
                 await self._records.announce()
             await asyncio.sleep(_ANNOUNCE_EVERY_S)
+
+
+def _remove_all(folder: EmbeddingFolder, names: Sequence[str]) -> None:
+    for name in names:
+        folder.remove(name)
 
 
 def _now_ms() -> int:

@@ -105,17 +105,24 @@ class DiskTier:
             None if found is None or self._is_deleted(key, found[0].began_at_ms) else (found[1], found[0].began_at_ms)
         )
 
-    async def write(self, key: str, encode: Callable[[], bytes], began_at_ms: int) -> bool:
+    async def write(self, key: str, encode: Callable[[], bytes], began_at_ms: int, *, replaces: bool = True) -> bool:
         """Store a value, and return whether it is stored.
 
         Args:
             key: Cache key of the value.
             encode: Function that returns the bytes. It runs in a thread.
             began_at_ms: Start of the work that made the value, milliseconds since 1970.
+            replaces: Whether the value is stored in place of one that is there.
         """
+
+        def work() -> bool:
+            if not replaces and self.folder.is_stored(key):
+                return False
+            return self.folder.write(key, encode(), began_at_ms)
+
         try:
             self._writes.admit()
-            is_stored = await self._writers.run(lambda: self.folder.write(key, encode(), began_at_ms), _WRITE_TIMEOUT_S)
+            is_stored = await self._writers.run(work, _WRITE_TIMEOUT_S)
         except DiskBusy:
             return False
         except (OSError, TimeoutError) as error:

@@ -24,6 +24,7 @@ ANNOUNCED_KEY: Final = "edgesam:disk-tiers"
 # Clocks of two replicas differ by less. A file from this time after a deletion counts as deleted, too.
 CLOCK_MARGIN_MS: Final = 60_000
 
+_MAX_DIGITS: Final = 20
 _RECORD_MS: Final = int(RECORD_S * 1000.0)
 
 
@@ -67,28 +68,27 @@ class DeletionRecords:
             if not isinstance(error.__cause__, ResponseError):
                 raise
 
-    async def deleted(self, files: Sequence[tuple[ImageFiles, int]]) -> list[bool]:
-        """Return for each file whether it was deleted, by the records.
+    async def deleted_until_ms(self, files: Sequence[ImageFiles]) -> list[int]:
+        """Return until when work on each image or variant is deleted, in milliseconds since 1970; 0 for none.
 
         Args:
-            files: Image and variant of each file, and when the work that made it began, in milliseconds since 1970.
+            files: Images or variants, as the names of files tell them.
 
         Raises:
             CacheUnavailable: Redis did not answer in time, or refused.
         """
         if not files:
             return []
-        keys = [_record_key(each) for image, _ in files for each in (image.with_all_variants, image)]
+        keys = [_record_key(each) for image in files for each in (image.with_all_variants, image)]
         found = await self._client.call_together(self._breaker, [("GET", key) for key in keys])
-        times = [max(map(_time_ms, found[index : index + 2])) for index in range(0, len(found), 2)]
-        return [began_at_ms <= at + CLOCK_MARGIN_MS for (_, began_at_ms), at in zip(files, times, strict=True)]
+        return [max(map(_until_ms, found[index : index + 2])) for index in range(0, len(found), 2)]
 
 
 def _record_key(files: ImageFiles) -> str:
     return f"edgesam:deleted-files:{{{files.image}}}{files.variant or ''}"
 
 
-def _time_ms(record: object) -> int:
-    """Return the time of a record; long ago for none, and for text of another user."""
-    is_time = isinstance(record, bytes) and record.isdigit() and len(record) < 20
-    return int(record) if is_time and isinstance(record, bytes) else -CLOCK_MARGIN_MS - 1
+def _until_ms(record: object) -> int:
+    """Return the time of a record with the margin; 0 for no record, and for text of another user."""
+    is_time = isinstance(record, bytes) and record.isdigit() and len(record) < _MAX_DIGITS
+    return int(record) + CLOCK_MARGIN_MS if is_time and isinstance(record, bytes) else 0
