@@ -62,6 +62,8 @@ TARGETS = (
         "all objects by 16 x 16 points ÷ the same prompts in requests of 64", 0.6, False, "", ("everything.ratio",)
     ),
     Target("a Redis hit on another replica, added to p50", 8.0, False, "ms", ("replicas.added_ms",)),
+    Target("rounding the tokens of an image to int8", 3.0, False, "ms", ("tiers.int8_round_ms",)),
+    Target("reading int8 tokens as float16", 2.0, False, "ms", ("tiers.int8_read_ms",)),
     Target("`/embed` of a JPEG of 2 MP: everything but the encoder", 0.12, False, "", ("embed.medium.all_but_encode",)),
     Target("decoding and resizing of a JPEG of 12 MP", 50.0, False, "ms", ("embed.large.image_ms",)),
     Target("`/embed` of a JPEG of 12 MP: everything but the encoder", 80.0, False, "ms",

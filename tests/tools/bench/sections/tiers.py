@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -18,6 +20,8 @@ from service.cache.redis.connect import connect
 from service.cache.redis.tier import RedisCache
 from service.inference.backends.image_state import ImageState
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, HighResMaps, ImageEmbedding
+from service.sam.float16 import as_float32
+from service.sam.int8_tokens import int8_tokens
 from service.telemetry.metrics import Metrics
 
 
@@ -29,13 +33,18 @@ def measure(bench: Workbench) -> Section:
         "Cache tiers",
         """
             One caller on an otherwise idle event loop; Redis over TCP on the same machine, float16. An embedding has
-            2 MiB, and 8 MiB with the three maps of EdgeTAM and SAM 2.1.
+            2 MiB, 1 MiB in int8, and 8 MiB with the three maps of EdgeTAM and SAM 2.1. The last two rows are the
+            rounding of tokens behind the encoder, and their way back to float16 when an image is prepared.
             """,
         [Table("", ["", *COLUMNS], [[name, *own.cells()] for name, own in samples.items()])],
         {
             "tiers.memory_get_ms": samples["memory tier: get"].p50,
             "tiers.redis_put_ms": samples["Redis: put"].p50,
             "tiers.redis_get_ms": samples["Redis: get"].p50,
+            "tiers.redis_put_int8_ms": samples["Redis: put, int8"].p50,
+            "tiers.redis_get_int8_ms": samples["Redis: get, int8"].p50,
+            "tiers.int8_round_ms": samples["round tokens to int8"].p50,
+            "tiers.int8_read_ms": samples["read int8 tokens as float16"].p50,
             "tiers.redis_put_three_maps_ms": samples["Redis: put, three maps"].p50,
             "tiers.redis_get_three_maps_ms": samples["Redis: get, three maps"].p50,
         },
@@ -58,15 +67,21 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
             )
             for has_high_res in (False, True)
         )
-        three_maps = _with_maps(state.embedding)
+        three_maps, in_int8 = _with_maps(state.embedding), _in_int8(state.embedding)
+        tokens = as_float32(state.embedding.float_tokens())
+        in_executor = partial(asyncio.get_running_loop().run_in_executor, executor)
         await memory.put("bench", state)
         steps: dict[str, Callable[[], Awaitable[object]]] = {
             "memory tier: get": lambda: memory.get("bench"),
             "Redis: put": lambda: redis.put("bench", state.embedding),
             "Redis: get": lambda: redis.get("bench"),
             "Redis: renew": lambda: redis.renew("bench"),
+            "Redis: put, int8": lambda: redis.put("bench-int8", in_int8),
+            "Redis: get, int8": lambda: redis.get("bench-int8"),
             "Redis: put, three maps": lambda: redis_of_maps.put("bench-maps", three_maps),
             "Redis: get, three maps": lambda: redis_of_maps.get("bench-maps"),
+            "round tokens to int8": lambda: in_executor(int8_tokens, tokens),
+            "read int8 tokens as float16": lambda: in_executor(in_int8.float_tokens),
         }
         samples = {name: Samples() for name in steps}
         for number in range(calls + 1):
@@ -84,5 +99,13 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
 def _with_maps(embedding: ImageEmbedding) -> ImageEmbedding:
     """Return the embedding with random maps of high resolution."""
     random = np.random.default_rng(0)
-    s1, s0 = (random.normal(size=shape).astype(embedding.tokens.dtype) for shape in (S1_SHAPE, S0_SHAPE))
-    return ImageEmbedding(embedding.tokens, embedding.original_size, high_res=HighResMaps(s1, s0))
+    tokens = embedding.float_tokens()
+    s1, s0 = (random.normal(size=shape).astype(tokens.dtype) for shape in (S1_SHAPE, S0_SHAPE))
+    return ImageEmbedding(tokens, embedding.original_size, high_res=HighResMaps(s1, s0))
+
+
+def _in_int8(embedding: ImageEmbedding) -> ImageEmbedding:
+    tokens = int8_tokens(embedding.float_tokens())
+    if tokens is None:
+        raise RuntimeError("int8 is too coarse for the embedding of the benchmark")
+    return replace(embedding, tokens=tokens)
