@@ -184,7 +184,13 @@ def test_only_the_worker_may_compile_wasm_and_only_it_and_the_page_may_start_wor
 
 @pytest.mark.parametrize(
     ("path", "isolates", "embeds"),
-    [(PAGE, True, True), (DECODER, False, True), (THREAD, False, True), (MODULE, False, False), ("/docs", False, False)],
+    [
+        (PAGE, True, True),
+        (DECODER, False, True),
+        (THREAD, False, True),
+        (MODULE, False, False),
+        ("/docs", False, False),
+    ],
 )
 def test_the_page_is_isolated_and_its_workers_may_run_in_it(stranger, friend, path, isolates, embeds):
     client = friend if path == "/docs" else stranger

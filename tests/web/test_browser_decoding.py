@@ -230,9 +230,7 @@ def without_that_of_the_threads(path):
     return {"cross-origin-embedder-policy"} if path.startswith("/web/runtime/") else set()
 
 
-@pytest.mark.parametrize(
-    ("removed", "is_isolated"), [(without_isolation, False), (without_that_of_the_threads, True)]
-)
+@pytest.mark.parametrize(("removed", "is_isolated"), [(without_isolation, False), (without_that_of_the_threads, True)])
 def test_behind_a_proxy_that_removes_headers_one_core_decodes(visit, decoding_url, small, removed, is_isolated):
     with HeaderProxy(decoding_url, removed) as proxy:
         playground = visit(url=proxy.url, key=DECODING_KEY, cores=2)
