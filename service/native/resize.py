@@ -198,15 +198,21 @@ def _resize(
         if passes(ctypes.byref(band), rows.address, columns.address) < 0:
             raise MemoryError("There is no memory to resize an image.")
 
+    def write_band(top: int, bottom: int, begin: int, end: int) -> None:
+        part = image.crop((0, top, image.width, bottom))
+        lent = _lent(part)
+        if lent is not None:
+            write(lent.address, top, begin, end)
+        else:  # a band of a wide image may be large, too
+            copy = np.frombuffer(part.tobytes("raw", "RGBX"), np.uint8)
+            write(copy.ctypes.data, top, begin, end)
+
     lent = _lent(image)
     if lent is not None:
         write(lent.address, 0, 0, len(rows.first))
         return
-    for top, bottom, begin, end in rows.bands(image.height, _BAND_PIXELS // image.width):
-        part = image.crop((0, top, image.width, bottom))
-        lent = _lent(part)
-        copy = part.tobytes("raw", "RGBX") if lent is None else b""  # a band of a wide image may be large, too
-        write(np.frombuffer(copy, np.uint8).ctypes.data if lent is None else lent.address, top, begin, end)
+    for band in rows.bands(image.height, _BAND_PIXELS // image.width):
+        write_band(*band)
 
 
 @dataclass(frozen=True, slots=True)

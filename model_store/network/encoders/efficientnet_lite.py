@@ -165,9 +165,7 @@ class _PaddedConv(torch.autograd.Function):
         return functional.conv2d(padded, kernel, bias, stride, groups=groups)
 
     @staticmethod
-    def symbolic(
-        graph: Any, x: Any, kernel: Any, bias: Any, stride: int, groups: int, before: int, after: int
-    ) -> Any:
+    def symbolic(graph: Any, x: Any, kernel: Any, bias: Any, stride: int, groups: int, before: int, after: int) -> Any:
         """Return the operator for the exporter."""
         has_bias = not bias.node().mustBeNone()
         inputs = (x, kernel, bias) if has_bias else (x, kernel)

@@ -83,7 +83,6 @@ class Neck(nn.Module):
         embedding: Tensor = self.norm(self.out(x))
         return embedding
 
-
     def _fine(self, stride4: Tensor) -> Tensor:
         """(B, c, S/8, S/8) -> (B, 192, S/16, S/16)."""
         if not is_exporting():
