@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TILE = 2
-"""Side of a tile of the output. Tiles of 4x4 need still fewer products, but lose a digit: docs/explanation/encoder-speed.md."""
+"""Side of a tile of the output, in pixels. Tiles of 4x4 lose a digit (docs/explanation/encoder-speed.md)."""
 
 _PATCH = TILE + 2
 # Matrices of one axis: from a patch of 4 pixels, from a kernel of 3 weights, and to a tile of 2 pixels.

@@ -167,8 +167,7 @@ class _PaddedConv(torch.autograd.Function):
     @staticmethod
     def symbolic(graph: Any, x: Any, kernel: Any, bias: Any, stride: int, groups: int, before: int, after: int) -> Any:
         """Return the operator for the exporter."""
-        has_bias = not bias.node().mustBeNone()
-        inputs = (x, kernel, bias) if has_bias else (x, kernel)
+        inputs = (x, kernel) if bias is None else (x, kernel, bias)
         pads, strides = [before, before, after, after], [stride, stride]
         return graph.op("Conv", *inputs, group_i=groups, pads_i=pads, strides_i=strides)
 

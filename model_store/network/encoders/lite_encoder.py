@@ -78,13 +78,13 @@ class Neck(nn.Module):
         stride4, stride8, stride16, stride32 = maps
         x = self.blocks32(self.lateral32(stride32))  # (B, 192, S/64, S/64)
         x = self.blocks16(self.lateral16(stride16) + _upsampled(x))  # (B, 192, S/32, S/32)
-        fine = self._fine(stride4)
+        fine = self.finest(stride4)
         x = self.blocks8(self.lateral8(stride8) + fine + _upsampled(x))  # (B, 192, S/16, S/16)
         embedding: Tensor = self.norm(self.out(x))
         return embedding
 
-    def _fine(self, stride4: Tensor) -> Tensor:
-        """(B, c, S/8, S/8) -> (B, 192, S/16, S/16)."""
+    def finest(self, stride4: Tensor) -> Tensor:
+        """Project the map of stride 4: (B, c, S/8, S/8) -> (B, 192, S/16, S/16)."""
         if not is_exporting():
             fine: Tensor = self.lateral4(functional.pixel_unshuffle(stride4, 2))
             return fine
@@ -92,7 +92,7 @@ class Neck(nn.Module):
         lateral, norm = self.lateral4, nn.Identity()
         if isinstance(lateral, ConvNorm):  # before batch norms are folded
             lateral, norm = lateral.conv, lateral.norm
-        kernel = functional.pixel_shuffle(lateral.weight, 2).reshape(lateral.out_channels, -1, 2, 2)
+        kernel = functional.pixel_shuffle(lateral.weight, 2)  # (192, c, 2, 2)
         y: Tensor = norm(functional.conv2d(stride4, kernel, lateral.bias, stride=2))
         return y
 

@@ -28,7 +28,8 @@ class Neck(nn.Sequential):
     @property
     def projection(self) -> nn.Conv2d:
         """The first convolution, 1x1 without bias."""
-        assert isinstance(projection := self[0], nn.Conv2d)
+        projection = self[0]
+        assert isinstance(projection, nn.Conv2d)
         return projection
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from tools.bench.disc import disc_model
 
-from model_store.checkpoint import load_checkpoint
+from model_store.checkpoint import load_checkpoint, seeded_model
 from model_store.export.artifact import export_model
 from model_store.export.graphs.official import OfficialDecoder, OfficialEncoder
 from model_store.export.manifest_file import replace_manifest
 from model_store.export.model_info import ModelInfo
-from model_store.export.served_graphs import OPSET
+from model_store.export.onnx_export import export_graph
+from model_store.export.served_graphs import OPSET, encoder_graph
 from model_store.network.frames import frame
 from model_store.network.model import PromptableModel
 from service.mask_rules import EverythingDefaults
@@ -80,10 +81,22 @@ def export_official_encoder(plain: PromptableModel, path: Path) -> None:
         plain: Deployed model.
         path: File of the graph.
     """
-
     side = plain.architecture.image_size
     with mock.patch.object(torch.onnx, "is_in_onnx_export", return_value=False):
         _export(OfficialEncoder(plain), (torch.zeros(1, 3, side, side),), path, ["image"], ["image_embeddings"], {})
+
+
+def make_lite_encoders(folder: Path) -> tuple[Path, Path]:
+    """Write the encoder of edgesam-lite with random weights twice, and return the files.
+
+    Returns:
+        The graph without our forms for export, and the graph that we export.
+    """
+    plain, ours = folder / "plain_lite_encoder.onnx", folder / "lite_encoder.onnx"
+    model = seeded_model(0, "edgesam-lite").deploy().eval()
+    export_official_encoder(model, plain)
+    export_graph(encoder_graph(model), ours)
+    return plain, ours
 
 
 def session(path: Path, *, threads: int, provider: str, spins: bool = False) -> ort.InferenceSession:

@@ -36,6 +36,14 @@ TARGETS = (
         "decoding one point: official decoder graph ÷ our service's decoder (1 thread and all, the worse)",
         3.0, True, "", ("graphs.speedup_one", "graphs.speedup_all"),
     ),
+    Target(
+        "official encoder graph ÷ ours, EdgeSAM, float32 (1 thread and all, the worse)",
+        1.5, True, "", ("graphs.encoder_speedup_one", "graphs.encoder_speedup_all"),
+    ),
+    Target(
+        "encoder graph as torch writes it ÷ ours, edgesam-lite, float32 (1 thread and all, the worse)",
+        1.1, True, "", ("graphs.lite_encoder_speedup_one", "graphs.lite_encoder_speedup_all"),
+    ),
     Target("difference of the logits to the official graph's", 1e-4, False, "", ("graphs.difference",)),
     Target(
         "`prepare` ÷ decoding one point (1 thread and all, the worse)",

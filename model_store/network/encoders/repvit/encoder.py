@@ -94,7 +94,8 @@ class ProjectAndDouble(nn.Module):
     @property
     def projection(self) -> nn.Conv2d:
         """The projection, 1x1 without bias."""
-        assert isinstance(projection := self.op_list[0], nn.Conv2d)
+        projection = self.op_list[0]
+        assert isinstance(projection, nn.Conv2d)
         return projection
 
     def doubled(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from tools.bench.disc import disc_centre
-from tools.bench.models import session
+from tools.bench.models import make_lite_encoders, session
 from tools.bench.samples import COLUMNS, Samples, interleaved
 from tools.bench.section import Section, Table
 from tools.bench.workbench import Workbench
@@ -18,7 +18,8 @@ from service.sam.transforms import FRAME_SIZE
 OFFICIAL, OFFICIAL_SPINS = "official decoder graph", "official decoder graph, threads that spin"
 GRAPH, SERVED = "our decoder graph, ONNX Runtime", "our service's decoder"
 PREPARE_GRAPH, PREPARE = "our prepare graph, ONNX Runtime", "our service's prepare"
-OFFICIAL_ENCODER, ENCODER = "official encoder graph", "our service's encoder"
+OFFICIAL_ENCODER, ENCODER = "EdgeSAM, official encoder graph", "EdgeSAM, our service's encoder"
+PLAIN_LITE, LITE = "edgesam-lite, graph as torch writes it", "edgesam-lite, our encoder graph"
 Calls = dict[tuple[str, int], Callable[[], Any]]
 
 
@@ -40,6 +41,8 @@ def measure(bench: Workbench) -> Section:
         values[f"graphs.official_{place}_ms"] = official
         values[f"graphs.speedup_{place}"] = official / decoders[SERVED, threads].p50
         values[f"graphs.encoder_{place}_ms"] = encoders[ENCODER, threads].p50
+        for key, ours, plain in (("encoder", ENCODER, OFFICIAL_ENCODER), ("lite_encoder", LITE, PLAIN_LITE)):
+            values[f"graphs.{key}_speedup_{place}"] = encoders[plain, threads].p50 / encoders[ours, threads].p50
         values[f"graphs.prepare_share_{place}"] = decoders[PREPARE, threads].p50 / decoders[SERVED, threads].p50
     return Section(
         "Graphs without the service",
@@ -51,10 +54,14 @@ def measure(bench: Workbench) -> Section:
 
             Largest difference to the logits of the official graph, whose largest value is {largest:.1f}: our graph
             {difference[GRAPH]:.1e}, our service's decoder {difference[SERVED]:.1e}.
+
+            Encoders compute in float32. Both graphs of an encoder have the same weights; those of edgesam-lite are
+            random. The official graph of EdgeSAM, and that of edgesam-lite as torch writes it, trace the network
+            without our forms for export (explanation/encoder-speed.md).
             """,
         [
             Table("Click", columns, _rows(decoders, OFFICIAL, without=(PREPARE_GRAPH, PREPARE))),
-            Table("Image", columns, _rows(encoders, OFFICIAL_ENCODER)),
+            Table("Image", columns, _encoder_rows(encoders)),
         ],
         values,
     )
@@ -101,12 +108,24 @@ def _decoder_calls(bench: Workbench) -> Calls:
 def _encoder_calls(bench: Workbench) -> Calls:
     assert bench.frame.shape == (1, 3, FRAME_SIZE, FRAME_SIZE)
     feeds = {"image": bench.frame}
+    plain, lite = make_lite_encoders(bench.folder)
     calls: Calls = {}
     for threads in bench.thread_counts:
         official = session(bench.models.official_encoder, threads=threads, provider=bench.provider)
         calls[OFFICIAL_ENCODER, threads] = lambda run=official.run: run(None, feeds)
         calls[ENCODER, threads] = partial(bench.runtime(threads).encode, bench.frame)
+        for name, path in ((PLAIN_LITE, plain), (LITE, lite)):
+            graph = session(path, threads=threads, provider=bench.provider)
+            calls[name, threads] = lambda run=graph.run: run(None, feeds)
     return calls
+
+
+def _encoder_rows(samples: dict[tuple[str, int], Samples]) -> list[list]:
+    references = {ENCODER: OFFICIAL_ENCODER, LITE: PLAIN_LITE}
+    return [
+        [name, threads, *own.cells(), samples[references.get(name, name), threads].p50 / own.p50]
+        for (name, threads), own in samples.items()
+    ]
 
 
 def _rows(samples: dict[tuple[str, int], Samples], reference: str, *, without: tuple[str, ...] = ()) -> list[list]:
