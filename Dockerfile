@@ -1,7 +1,7 @@
 # Container images of the service, and of the tools that make its models. `make image` builds the first.
 #
 #   cpu       serves with ONNX Runtime on CPUs; the default
-#   openvino  serves with OpenVINO on CPUs
+#   openvino  serves with ONNX Runtime and OpenVINO on CPUs
 #   gpu       serves with ONNX Runtime on CUDA and TensorRT
 #   store     fetches, converts and checks models; no torch
 #   model     trains, evaluates and exports models with torch

@@ -59,12 +59,12 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
         "auto",
         description="Execution provider. auto times those that are installed and selects the fastest, for the "
-        "encoder and for prompts.",
+        "encoder and for prompts. openvino is for the encoder; prompts then run on the CPU as with cpu.",
     )
     precision: Literal["float32", "tf32", "float16", "bfloat16"] = Field(
         "float32",
         description="Precision of the encoder, and of the decoder where that is faster. bfloat16 needs "
-        "openvino, tf32 needs cuda or tensorrt, float16 needs tensorrt.",
+        "openvino and a processor with AVX512_BF16 or AMX, tf32 needs cuda or tensorrt, float16 needs tensorrt.",
     )
     decoder: Literal["auto", "native", "onnx"] = Field(
         "auto",
@@ -72,7 +72,9 @@ class Settings(BaseSettings):
         "auto prefers native.",
     )
     engine_cache_dir: Path | None = Field(
-        None, description="Folder in which tensorrt keeps compiled engines. Unset: engines are compiled at every start."
+        None,
+        description="Folder in which openvino and tensorrt keep compiled graphs. Unset: graphs are compiled at every "
+        "start.",
     )
     threads: int = Field(
         0,

@@ -1,9 +1,10 @@
 """Execution providers: refusals at start, the selection by auto, and equal results of all providers.
 
-The plain onnxruntime has the CPU alone. `make openvino-test` runs these tests where OpenVINO is installed.
+`make openvino-test` runs these tests, and those of test_openvino.py, where OpenVINO is installed.
 """
 
 import logging
+import weakref
 from pathlib import Path
 from time import perf_counter
 
@@ -11,7 +12,7 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from support.service_process import ServiceProcess
 
 from service.inference.backends.image_state import StateArrays
@@ -21,7 +22,7 @@ from service.inference.backends.providers import (
     PRECISIONS,
     Backend,
     ProviderUnavailable,
-    decoder_backends,
+    decoder_only_backends,
     encoder_backends,
     installed_providers,
     select_fastest,
@@ -35,30 +36,10 @@ INSTALLED = installed_providers()
 MISSING = [provider for provider in PRECISIONS if provider not in INSTALLED]
 OTHER = Backend("openvino", "float32")
 
-needs_openvino = pytest.mark.skipif(
-    "openvino" not in INSTALLED, reason="onnxruntime-openvino is not installed: make openvino-test"
-)
-
-
-def image(seed=0):
-    return np.random.default_rng(seed).normal(0, 1, (1, 3, 1024, 1024)).astype(np.float32)
-
 
 def clicks(count, seed=0):
     points = np.random.default_rng(seed).uniform(100, 900, (count, 2, 2)).astype(np.float32)
     return points, np.tile(np.array([[POSITIVE, PADDING]], np.int64), (count, 1))
-
-
-def masks_of(runtime):
-    """Run every graph once, from the image to masks (12, 4, 256, 256)."""
-    tokens = runtime.encode(image()).tokens[0]
-    return runtime.decode(runtime.prepare(ImageEmbedding(tokens, (1024, 1024))).arrays, *clicks(12)).mask_logits
-
-
-def overlaps(masks, expected):
-    """Return the IoU of each pair of masks."""
-    ours, theirs = masks > 0, expected > 0
-    return (ours & theirs).sum((2, 3)) / (ours | theirs).sum((2, 3))
 
 
 def working_for(seconds, answer):
@@ -124,6 +105,26 @@ def test_the_fastest_is_selected_and_all_timings_are_stated():
     assert (selected.backend, selected.loaded) == (OTHER, OTHER)
     assert set(selected.timings_ms) == {"cpu", "openvino"}
     assert selected.timings_ms["cpu"] >= 20
+
+
+def test_the_slower_candidate_is_freed_after_the_selection():
+    freed = []
+
+    class Loaded:
+        def __init__(self, backend):
+            self.backend = backend
+            weakref.finalize(self, freed.append, backend)
+
+    times_s = {CPU: 0.02, OTHER: 0.0}
+
+    selected = select_fastest("The encoder", [*times_s], Loaded, lambda one: working_for(times_s[one.backend], 1.0))
+
+    assert selected.backend == OTHER
+    assert freed == [CPU]
+
+
+def test_openvino_encodes_and_the_cpu_decodes():
+    assert decoder_only_backends("openvino") == [CPU]
 
 
 def test_the_first_candidate_is_selected_when_the_other_is_slower():
@@ -239,41 +240,3 @@ def test_without_a_gpu_cuda_is_refused_and_auto_skips_it(artifact, caplog):
         "The decoder runs without cuda",
         "The encoder runs without cuda",
     ]
-
-
-@needs_openvino
-def test_openvino_gives_the_masks_of_the_cpu(artifact):
-    expected = masks_of(Runtime(artifact, provider="cpu", threads=2))
-
-    masks = masks_of(Runtime(artifact, provider="openvino", threads=2))
-
-    assert_allclose(masks, expected, rtol=0, atol=1e-4)
-
-
-@needs_openvino
-def test_bfloat16_has_embeddings_of_its_own_and_masks_close_to_those_of_float32(artifact):
-    exact = Runtime(artifact, provider="cpu", threads=2)
-    runtime = Runtime(artifact, provider="openvino", threads=2, precision="bfloat16")
-
-    found = overlaps(masks_of(runtime), masks_of(exact))
-
-    assert (runtime.provider, runtime.precision) == ("openvino", "bfloat16")
-    assert runtime.fingerprint == f"{exact.fingerprint}-bfloat16"
-    assert found.mean() > 0.95  # measured on random weights, whose masks have many boundary pixels: 0.98
-
-
-@needs_openvino
-def test_auto_times_openvino_against_the_cpu_for_each_graph(artifact):
-    runtime = Runtime(artifact, provider="auto", threads=2)
-
-    for timings_ms in runtime.provider_timings_ms.values():
-        assert set(timings_ms) == {"cpu", "openvino"}
-        assert all(timing > 0 for timing in timings_ms.values())
-    assert set(runtime.provider.split("+")) <= {"cpu", "openvino"}
-    assert runtime.fingerprint == runtime.manifest.fingerprint
-
-
-@needs_openvino
-def test_auto_may_decode_bfloat16_embeddings_in_float32():
-    assert decoder_backends("auto", "bfloat16") == [CPU, OTHER, Backend("openvino", "bfloat16")]
-    assert encoder_backends("auto", "bfloat16") == [Backend("openvino", "bfloat16")]

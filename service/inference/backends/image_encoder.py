@@ -1,13 +1,14 @@
-"""The image encoder on ONNX Runtime."""
+"""The image encoder on ONNX Runtime or OpenVINO."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from service.inference.backends.onnx_graph import Floats, Graph, Resources
+from service.inference.backends.openvino_graph import OpenVinoGraph
 from service.inference.backends.providers import Backend, Selection, select_fastest
 from service.inference.scheduling.thread_priority import run_at_low_priority
 from service.manifest import ENCODER_OUTPUTS
@@ -26,6 +27,16 @@ class Encoded:
     high_res: Sequence[HighResMaps | None]  # B; all None for a model with SAM's mask decoder
 
 
+class _EncoderGraph(Protocol):
+    """The graph of an encoder; see `Graph` for the methods."""
+
+    def check_names(self, inputs: Sequence[str], outputs: Sequence[str]) -> None: ...
+
+    def takes_one_row(self, name: str) -> bool: ...
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Floats]) -> Sequence[Floats]: ...
+
+
 class ImageEncoder:
     """The encoder on one backend.
 
@@ -40,14 +51,16 @@ class ImageEncoder:
     def __init__(
         self, path: Path, backend: Backend, resources: Resources, *, has_granularity: bool, has_high_res: bool
     ) -> None:
-        self._graph = Graph(path, backend, resources)
+        load = OpenVinoGraph if backend.provider == "openvino" else Graph
+        self._graph: _EncoderGraph = load(path, backend, resources)
         self._outputs = (
             ENCODER_OUTPUTS if has_high_res else (_TOKENS, "boxes", "scores") if has_granularity else (_TOKENS,)
         )
         self._graph.check_names(["image"], self._outputs)
         self._has_granularity = has_granularity
         self._has_high_res = has_high_res
-        self._takes_one_image = self._graph.takes_one_row("image")  # encoders of other authors, imported as ONNX
+        # OpenVINO's graphs do, and encoders of other authors that are imported as ONNX.
+        self._takes_one_image = self._graph.takes_one_row("image")
         self._image_size = resources.image_size
 
     def encode(self, images: Floats) -> Encoded:

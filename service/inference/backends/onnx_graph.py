@@ -1,6 +1,5 @@
 """One ONNX graph as a session of ONNX Runtime, with the options of each execution provider."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ class Resources:
     Args:
         threads: Computing threads of a session, for providers that compute on the CPU.
         max_encode_batch: Largest number of images in one call. TensorRT compiles for a range of batch sizes.
-        engine_cache_dir: Folder in which TensorRT keeps compiled engines; None compiles at each start.
+        engine_cache_dir: Folder in which OpenVINO and TensorRT keep compiled graphs; None compiles at each start.
         image_size: Side of the encoder's input, in pixels.
     """
 
@@ -56,7 +55,7 @@ class Graph:
         # Spinning threads use up the CPU quota that the other session needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        # The device that holds the values of a GPU. OpenVINO computes in the memory of the CPU.
+        # The device that holds the values of a GPU.
         self._device = "cuda" if backend.provider in {"cuda", "tensorrt"} else "cpu"
         try:
             self._session = ort.InferenceSession(
@@ -79,12 +78,9 @@ class Graph:
         Raises:
             ManifestError: It has not.
         """
-        found = [value.name for value in self._session.get_inputs()]
-        if sorted(found) != sorted(inputs):
-            raise ManifestError(f"{self._path}: the graph has the inputs {', '.join(found)}, not {', '.join(inputs)}")
-        found = [value.name for value in self._session.get_outputs()]
-        if missing := [name for name in outputs if name not in found]:
-            raise ManifestError(f"{self._path}: the graph lacks the outputs {', '.join(missing)}")
+        found_inputs = [value.name for value in self._session.get_inputs()]
+        found_outputs = [value.name for value in self._session.get_outputs()]
+        check_graph_names(self._path, found_inputs, found_outputs, inputs=inputs, outputs=outputs)
 
     def takes_one_row(self, name: str) -> bool:
         """Return whether the graph fixes the first axis of an input to 1."""
@@ -115,13 +111,38 @@ class Graph:
         return [value.numpy() if value.device_name().lower() == "cpu" else value for value in values]
 
 
+def check_graph_names(
+    path: Path,
+    found_inputs: Sequence[str],
+    found_outputs: Sequence[str],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> None:
+    """Check that a graph has the expected inputs and no others, and the expected outputs.
+
+    Args:
+        path: File of the graph, for the message.
+        found_inputs: Names of its inputs.
+        found_outputs: Names of its outputs.
+        inputs: Names of the expected inputs.
+        outputs: Names of the expected outputs.
+
+    Raises:
+        ManifestError: It has not.
+    """
+    if sorted(found_inputs) != sorted(inputs):
+        found = ", ".join(found_inputs)
+        raise ManifestError(f"{path}: the graph has the inputs {found}, not {', '.join(inputs)}")
+    if missing := [name for name in outputs if name not in found_outputs]:
+        raise ManifestError(f"{path}: the graph lacks the outputs {', '.join(missing)}")
+
+
 def _session_providers(backend: Backend, resources: Resources) -> list[tuple[str, dict[str, str]]]:
     """Return the providers of a session and their options.
 
     ONNX Runtime adds the CPU itself, for nodes that a provider does not support.
     """
-    if backend.provider == "openvino":
-        return [(ORT_NAMES["openvino"], {"device_type": "CPU", "load_config": _openvino_config(backend, resources)})]
     if backend.provider == "cpu":
         return [(ORT_NAMES["cpu"], {})]
     ort.preload_dlls()  # finds the CUDA libraries that pip has installed
@@ -145,18 +166,3 @@ def _session_providers(backend: Backend, resources: Resources) -> list[tuple[str
     if resources.engine_cache_dir is not None:
         tensorrt |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(resources.engine_cache_dir)}
     return [(ORT_NAMES["tensorrt"], tensorrt), (ORT_NAMES["cuda"], cuda)]
-
-
-def _openvino_config(backend: Backend, resources: Resources) -> str:
-    """Return OpenVINO's own properties of the CPU, as JSON."""
-    config = {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[backend.precision],
-        "INFERENCE_NUM_THREADS": str(resources.threads),
-        "NUM_STREAMS": "1",
-        # By default each process pins its threads to the first cores, where other processes of the machine also run.
-        "ENABLE_CPU_PINNING": "NO",
-    }
-    if backend.precision == "bfloat16":
-        # Its fused attention cannot compile the decoder: "incompatible input element types: f32 and bf16" (2025.4).
-        config["SNIPPETS_MODE"] = "DISABLE"
-    return json.dumps({"CPU": config})

@@ -1,5 +1,9 @@
-"""Execution providers of ONNX Runtime: which ones may be used, and which is the fastest on this machine."""
+"""Execution providers: which ones may be used, and which is the fastest on this machine.
 
+OpenVINO is a package of its own and computes the encoder alone. The others are parts of ONNX Runtime.
+"""
+
+import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +43,10 @@ MAX_DIFFERENCE: dict[Precision, float] = {"float32": 1e-2, "tf32": 0.1, "bfloat1
 
 ORT_NAMES: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-"""Names of the providers in ONNX Runtime."""
+"""Names in ONNX Runtime of those providers that are parts of it."""
 _EXTRAS: dict[Provider, str] = {"cpu": "cpu", "openvino": "openvino", "cuda": "gpu", "tensorrt": "gpu"}
 
 
@@ -82,9 +85,16 @@ class Selection(Generic[Loaded]):
 
 
 def installed_providers() -> list[Provider]:
-    """Return the providers in this build of ONNX Runtime. Their libraries or their device may still be missing."""
+    """Return the providers in this build of ONNX Runtime, and OpenVINO where its package is installed.
+
+    Their libraries or their device may still be missing.
+    """
     names = ort.get_available_providers()
-    return [provider for provider, name in ORT_NAMES.items() if name in names]
+    found = {provider for provider, name in ORT_NAMES.items() if name in names}
+    package = importlib.util.find_spec("openvino")
+    if package is not None and package.origin is not None:  # a plain folder of this name has no origin
+        found.add("openvino")
+    return [provider for provider in PRECISIONS if provider in found]
 
 
 def encoder_backends(asked: Provider | Literal["auto"], precision: Precision) -> list[Backend]:
@@ -109,7 +119,7 @@ def encoder_backends(asked: Provider | Literal["auto"], precision: Precision) ->
         return backends
     if asked not in installed:
         raise ProviderUnavailable(
-            f"EDGESAM_PROVIDER={asked} is not in this ONNX Runtime, which has {', '.join(installed)}. "
+            f"EDGESAM_PROVIDER={asked} is not installed here; {', '.join(installed)} can be used. "
             f"{_how_to_install(asked)} Or set EDGESAM_PROVIDER=auto."
         )
     if precision not in PRECISIONS[asked]:
@@ -123,7 +133,8 @@ def encoder_backends(asked: Provider | Literal["auto"], precision: Precision) ->
 def decoder_backends(asked: Provider | Literal["auto"], precision: Precision) -> list[Backend]:
     """Return the candidates for the decoder.
 
-    No cache depends on the decoder's precision. So `auto` may also decode in float32, if that is faster.
+    No cache depends on the decoder's precision. So `auto` may also decode in float32, if that is faster. OpenVINO does
+    not decode: the C decoder is twice as fast.
 
     Args:
         asked: Provider by the settings.
@@ -137,12 +148,14 @@ def decoder_backends(asked: Provider | Literal["auto"], precision: Precision) ->
         # Prompts come in many shapes, and TensorRT would compile while a request waits.
         return [Backend("cuda", "tf32")]
     if asked == "auto" and precision != "float32":
-        return encoder_backends(asked, "float32") + backends
-    return backends
+        backends = encoder_backends(asked, "float32") + backends
+    return [backend for backend in backends if backend.provider != "openvino"] or [CPU]
 
 
 def decoder_only_backends(asked: Provider | Literal["auto"]) -> list[Backend]:
     """Return the candidates for the decoder of a replica without an encoder, in the provider's first precision.
+
+    With OpenVINO it is the CPU, and the package is not needed.
 
     Args:
         asked: Provider by the settings.
@@ -150,6 +163,8 @@ def decoder_only_backends(asked: Provider | Literal["auto"]) -> list[Backend]:
     Raises:
         ProviderUnavailable: `asked` is not installed.
     """
+    if asked == "openvino":
+        return [CPU]
     return decoder_backends(asked, "float32" if asked == "auto" else PRECISIONS[asked][0])
 
 
@@ -217,4 +232,8 @@ def _check_answer(backend: Backend, answer: NDArray[Any], expected: NDArray[Any]
 
 
 def _how_to_install(provider: Provider) -> str:
-    return f"Uninstall onnxruntime, then run `{install_command(_EXTRAS[provider])}`."
+    command = install_command(_EXTRAS[provider])
+    if provider == "openvino":
+        return f"Run `{command}`."
+    # The builds of ONNX Runtime are one module, so that only one of them may be installed.
+    return f"Uninstall onnxruntime, then run `{command}`."

@@ -16,7 +16,6 @@ from service.inference.backends.image_state import ImageState, StateArrays
 from service.inference.backends.onnx_graph import Floats, Resources
 from service.inference.backends.prompt_decoders import Decoded, PromptDecoder, select_prompt_decoder
 from service.inference.backends.providers import (
-    CPU,
     Precision,
     Provider,
     ProviderUnavailable,
@@ -51,7 +50,7 @@ class Runtime:
         precision: Precision of the encoder, and of the decoder unless float32 is faster. Without an encoder it is the
             precision of the replicas that embed: it is part of the fingerprint.
         max_encode_batch: Largest number of images in one encoder call.
-        engine_cache_dir: Folder in which TensorRT keeps compiled engines; None compiles at each start.
+        engine_cache_dir: Folder in which OpenVINO and TensorRT keep compiled graphs; None compiles at each start.
         encodes: Whether the encoder is loaded.
         segments: Whether the prompt decoder is loaded.
 
@@ -83,7 +82,6 @@ class Runtime:
         paths = {name: directory / graph.file for name, graph in self.manifest.graphs.items()}
         prompt_decoder: Selection[PromptDecoder] | None = None
         encoder: Selection[ImageEncoder] | None = None
-        # The decoder comes first: OpenVINO's threads serve all sessions, with the priority of the first session.
         if segments:
             backends = decoder_backends(provider, precision) if encodes else decoder_only_backends(provider)
             parameters = self._native_parameters(directory, provider, decoder)
@@ -121,7 +119,7 @@ class Runtime:
         obstacles = {
             "the artifact has no decoder_parameters; export it again": self.manifest.decoder_parameters is None,
             "it was not built for this machine: install the service where there is a C compiler": best_level() is None,
-            f"EDGESAM_PROVIDER={provider} decodes elsewhere": provider not in {"auto", CPU.provider},
+            f"EDGESAM_PROVIDER={provider} decodes elsewhere": provider not in {"auto", "cpu", "openvino"},
         }
         reasons = [reason for reason, is_met in obstacles.items() if is_met]
         if decoder == "native" and reasons:
@@ -176,7 +174,10 @@ class Runtime:
         return self._decoder.decode_selected(state, points, labels, selection, threads)
 
     def warm_up(self) -> None:
-        """Run every graph once. ONNX Runtime sets parts of a session up in its first run, which takes longer."""
+        """Run every graph once. The first run of a graph takes longer, because it sets parts up.
+
+        The encoder runs with low priority, because OpenVINO may start threads in its first run.
+        """
         embedding = self._first_embedding()
         if self._decoder is None:
             return
@@ -187,7 +188,7 @@ class Runtime:
     def _first_embedding(self) -> ImageEmbedding:
         if self._encoder is not None:
             side = self.manifest.image_size
-            encoded = self.encode(np.zeros((1, 3, side, side), np.float32))
+            encoded = run_at_low_priority(self.encode, np.zeros((1, 3, side, side), np.float32))
             return ImageEmbedding(encoded.tokens[0], (1024, 1024), high_res=encoded.high_res[0])
         tokens, s1, s0 = (np.zeros(shape, np.float32) for shape in (TOKENS_SHAPE, S1_SHAPE, S0_SHAPE))
         return ImageEmbedding(

@@ -84,12 +84,22 @@ def test_each_image_has_one_onnx_runtime():
 
     assert found == {
         "serve": ["onnxruntime"],
-        "openvino": ["onnxruntime-openvino"],
+        "openvino": ["onnxruntime"],
         "gpu": ["onnxruntime-gpu"],
         "store": ["onnxruntime"],
         "model": ["onnxruntime"],
         "build": [],
     }
+
+
+def test_only_the_image_for_openvino_has_openvino():
+    assert [lock for lock in LOCKS if "openvino" in pins(lock)] == ["openvino"]
+
+
+def test_openvino_has_the_version_of_the_tests():
+    (makefile,) = re.findall(r"^OPENVINO := openvino==(\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert pins("openvino")["openvino"] == {makefile}
 
 
 def test_no_lock_contains_torch_or_cuda():

@@ -30,7 +30,8 @@ def serve(image: str, settings: dict[str, str]) -> dict:
 def test_openvino_serves(build: Callable[[str], str]):
     model = serve(build("openvino"), {"EDGESAM_PROVIDER": "openvino"})
 
-    assert model["provider"] == "openvino"
+    assert model["provider"] == "openvino+cpu"
+    assert model["decoder"].startswith("native")
 
 
 def test_the_code_for_the_cuda_base_has_the_decoder_in_c(build: Callable[[str], str]):
