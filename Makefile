@@ -81,10 +81,11 @@ client-test: $(VENV)/.dev  ## drive the real labelling tools against a service: 
 examples-test: $(VENV)/.dev  ## run the programs of examples/ against a service: installs them below build/, needs Chromium, node and npm (five minutes)
 	EXAMPLES_TEST=1 $(BIN)/python -m pytest tests/examples
 
-openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the runtime and of whole models on OpenVINO (15 minutes)
+openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the runtime and of a whole model on OpenVINO
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/openvino $(OPENVINO)
 	PYTHONPATH=$(VENV)/openvino EDGESAM_TEST_PROVIDER=openvino $(BIN)/python -m pytest -q \
-		tests/inference/test_openvino.py tests/inference/test_providers.py tests/inference/test_runtime.py tests/e2e/test_http_equals_torch.py
+		tests/inference/test_openvino.py tests/inference/test_providers.py tests/inference/test_runtime.py \
+		tests/e2e/test_http_equals_torch.py
 
 check: lint types imports test  ## all checks that have to pass before a commit
 

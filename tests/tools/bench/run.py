@@ -19,6 +19,7 @@ from tools.bench.sections import (
     load,
     many,
     memory,
+    openvino,
     peer,
     replicas,
     sam2,
@@ -33,6 +34,7 @@ from tools.bench.workbench import Workbench
 SECTIONS: dict[str, Callable[[Workbench], Section]] = {
     "graphs": graphs.measure,
     "sam2": sam2.measure,
+    "openvino": openvino.measure,
     "training": training.measure,
     "memory": memory.measure,
     "click": click.measure,

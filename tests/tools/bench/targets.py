@@ -53,6 +53,11 @@ TARGETS = (
         "decoding one point with EdgeTAM, float16 maps ÷ with EdgeSAM (1 thread and all, the worse)",
         1.25, False, "", ("sam2.click_ratio_one", "sam2.click_ratio_all"),
     ),
+    Target(
+        "official encoder graph ÷ ours in bfloat16, EdgeSAM (1 thread and all, the worse)",
+        3.0, True, "", ("openvino.edgesam.openvino_bfloat16_one", "openvino.edgesam.openvino_bfloat16_all"),
+    ),
+    Target("IoU of masks in bfloat16 with those in float32", 0.985, True, "", ("openvino.mask_iou",)),
     Target("`prepare` runs in clicks on an image in memory", 0.0, False, "", ("click.prepares",)),
     Target("a click of one client at 2 MP, run lengths, beyond the decoder call", 2.5, False, "ms",
            ("click.medium_over_ms",)),
