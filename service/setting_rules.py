@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from service.settings import Settings
 
-LEAST_MEMORY_BYTES: Final = 16 << 20  # one prepared image takes 10 MiB, with float32 tokens 12
+LEAST_MEMORY_BYTES: Final = 16 << 20  # one prepared image takes 5 to 12 MiB
 
 
 def check_together(settings: "Settings") -> None:

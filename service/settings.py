@@ -147,9 +147,9 @@ class Settings(BaseSettings):
     memory_cache_bytes: int = Field(
         1 << 30,
         ge=0,
-        description="Size of the in-memory cache of prepared images, in bytes. An image takes 10 MiB, 8 of "
-        "them in GPU memory where a GPU decodes. With EdgeTAM and SAM 2.1 it takes 16 MiB, or 28 where ONNX Runtime "
-        "decodes, 20 of them in GPU memory. 0 disables the cache.",
+        description="Size of the in-memory cache of prepared images, in bytes. An image takes 5 MiB, and 11 "
+        "MiB with EdgeTAM and SAM 2.1. Where ONNX Runtime decodes it takes 10 and 28 MiB, 8 and 20 of them in the "
+        "memory of a GPU that decodes. 0 disables the cache.",
     )
     disk_cache_dir: Path | None = Field(
         None,

@@ -63,6 +63,11 @@ class MemoryCache(Generic[M]):
         """Sum of the sizes of all values, bytes."""
         return self._held_bytes
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether values are stored at all."""
+        return self._max_bytes > 0
+
     def peek(self, key: str) -> M | None:
         """Return what `get` returns, without a wait, for the fast path. A hit counts as a use and as a look-up.
 

@@ -165,6 +165,18 @@ class Embedder:
         """
         return await self._states.contains(self._key(image_id, caller).cache_key)
 
+    def prefetch(self, image_id: str, context: RequestContext) -> bool:
+        """Load an image that a cache tier has into memory, ahead of prompts and in the background.
+
+        Args:
+            image_id: Id of the image, see `service.sam.image_id`.
+            context: Context of the request.
+
+        Returns:
+            Whether memory has the image, or is getting it.
+        """
+        return self._states.prefetch(self._key(image_id, context.caller).cache_key, context)
+
     async def read(self, image_id: str, context: RequestContext) -> ImageEmbedding:
         """Return an image's embedding, for clients that decode masks themselves.
 

@@ -16,6 +16,7 @@ from service.inference.backends.runtime import Runtime
 from service.inference.context import RequestContext
 from service.inference.disk_embeddings import DiskEmbeddings
 from service.inference.image_key import is_of_model
+from service.inference.prefetching import Prefetching
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.inference.scheduling.singleflight import SingleFlight
@@ -94,6 +95,7 @@ class ImageStates:
         self._runtime = runtime
         self._executor = executor
         self._loads: SingleFlight[ImageState] = SingleFlight()
+        self._prefetching = Prefetching(background, self._load_once)
         recent_deletions.watch(self._drop)
 
     def keys_in_memory(self) -> list[str]:
@@ -122,11 +124,23 @@ class ImageStates:
         """
         state = self._memory.peek(key)
         if state is None:
-            return await self._loads.run(key, lambda: self._load(key, context.restarted()), context.timings)
+            return await self._load_once(key, context)
         self._shared.renew_in_use(key, state, context.caller.name)
         if self._disk is not None:
             self._disk.mark_used(key, state, context.caller.name)
         return state
+
+    def prefetch(self, key: str, context: RequestContext) -> bool:
+        """Load a state into memory in the background, and return whether memory has it or is getting it.
+
+        Args:
+            key: Cache key of the image.
+            context: Context of the request. The load counts towards the caller's share of background work.
+        """
+        if not self._memory.is_enabled or self._runtime.decoder == "none":
+            return False
+        is_there = self._memory.glance(key) is not None or self._loads.is_running(key)
+        return is_there or self._prefetching.start(key, context)
 
     async def embedding(self, key: str, timings: Timings) -> ImageEmbedding:
         """Return the embedding alone, from memory or Redis. No state is prepared, and the embedding is not kept.
@@ -314,6 +328,9 @@ class ImageStates:
         state = await self._executor.run(timings, prepare)
         self._shared.note_stored(state)
         return state
+
+    async def _load_once(self, key: str, context: RequestContext) -> ImageState:
+        return await self._loads.run(key, lambda: self._load(key, context.restarted()), context.timings)
 
     async def _load(self, key: str, context: RequestContext) -> ImageState:
         try:

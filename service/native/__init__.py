@@ -21,7 +21,7 @@ _FUNCTIONS = (
     "edgesam_runs_here",
     "edgesam_decoder_create",
     "edgesam_decoder_free",
-    "edgesam_prepare",
+    "edgesam_prepare_state",
     "edgesam_needs_maps",
     "edgesam_decode_prompts",
     "edgesam_decode_selected",

@@ -7,14 +7,15 @@ computation.
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_uint, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from service.native import best_level, library
+from service.native.structures import Maps, Masks, Numbers, Prompts, Selection, States, Tensor, pointer, rows
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE
 
 Floats = NDArray[np.float32]
@@ -22,49 +23,21 @@ Floats = NDArray[np.float32]
 MAX_POINTS = 123
 """Most points of a prompt, absent ones included, as in decoder.h."""
 
-STATE_SHAPES = ((1, 4096, 256), (1, 4096, 128), (1, 4096, 128))
-"""Shapes of keys, keys0 and queries0 of one image."""
+PACKED_SHAPE = (1, 4096, 3 * 128)
+"""Shape of keys0, and of queries0, of one image in bytes: numbers of 24 bits, see csrc/packed.h."""
 
 _NUMBERS = (np.dtype(np.float16), np.dtype(np.float32))
 
 FloatArray = NDArray[np.float16] | NDArray[np.float32]
+Rows = NDArray[np.float32] | NDArray[np.uint8]
+State = tuple[FloatArray, Rows, Rows]
+"""Keys, keys0 and queries0 of S images. In a state of `NativeDecoder.prepare` the keys are the tokens of the image, and
+the others are packed, (S, 4096, 384) uint8. A state of the prepare graph is float32: (S, 4096, 256) and twice
+(S, 4096, 128)."""
 
 
 class NativeError(RuntimeError):
     """No build runs here, the parameters are not a SAM decoder's, or there is no memory. The message says which."""
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (("name", c_char_p), ("data", c_void_p), ("size", c_int64))
-
-
-class _Numbers(ctypes.Structure):
-    _fields_ = (("float16", c_void_p), ("float32", c_void_p))
-
-
-class _Maps(ctypes.Structure):
-    _fields_ = (("s1", _Numbers), ("s0", _Numbers))
-
-
-class _States(ctypes.Structure):
-    _fields_ = (("count", c_int), ("keys", c_void_p), ("keys0", c_void_p), ("queries0", c_void_p))
-
-
-class _Prompts(ctypes.Structure):
-    _fields_ = (("count", c_int), ("length", c_int), ("points", c_void_p), ("labels", c_void_p))
-
-
-class _Masks(ctypes.Structure):
-    _fields_ = (
-        ("mask_logits", c_void_p),
-        ("iou_predictions", c_void_p),
-        ("stability", c_void_p),
-        ("narrow_stability", c_void_p),
-    )
-
-
-class _Selection(ctypes.Structure):
-    _fields_ = (("outputs", c_uint), ("least_iou", c_float), ("rows", c_int), ("columns", c_int))
 
 
 class NativeDecoder:
@@ -93,8 +66,8 @@ class NativeDecoder:
         self.level, self._library = level, loaded
         self.threads = threads
         arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in parameters.items()}
-        tensors = (_Tensor * len(arrays))(
-            *(_Tensor(name.encode(), array.ctypes.data, array.size) for name, array in arrays.items())
+        tensors = (Tensor * len(arrays))(
+            *(Tensor(name.encode(), array.ctypes.data, array.size) for name, array in arrays.items())
         )
         error = ctypes.create_string_buffer(256)
         self._decoder = self._library.edgesam_decoder_create(tensors, len(arrays), norm_epsilon, threads, error)
@@ -111,8 +84,8 @@ class NativeDecoder:
         tokens: FloatArray,
         *,
         threads: int,
-        out: tuple[Floats, Floats, Floats] | None = None,
-    ) -> tuple[Floats, Floats, Floats]:
+        out: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
+    ) -> tuple[FloatArray, NDArray[np.uint8], NDArray[np.uint8]]:
         """Compute the part that depends on the image alone, for prompts without a mask.
 
         This blocks the thread and releases Python's global lock.
@@ -120,10 +93,11 @@ class NativeDecoder:
         Args:
             tokens: Embedding of the image, (4096, 256) float16 or float32.
             threads: Most threads that compute.
-            out: Contiguous arrays for the result; new ones by default.
+            out: Contiguous arrays for keys0 and queries0; new ones by default.
 
         Returns:
-            keys (1, 4096, 256), keys0 (1, 4096, 128) and queries0 (1, 4096, 128), as PrepareGraph computes them.
+            The tokens as keys (1, 4096, 256), not copied where they are contiguous, and packed keys0 and queries0 of
+            `PACKED_SHAPE`. A packed number differs from that of PrepareGraph by at most 2^-16 of itself.
 
         Raises:
             ValueError: `tokens` or `out` have another shape or type.
@@ -131,19 +105,19 @@ class NativeDecoder:
         if tokens.shape != TOKENS_SHAPE or tokens.dtype not in _NUMBERS:
             raise ValueError(f"Tokens have the shape {TOKENS_SHAPE} in float16 or float32, not {tokens.shape}.")
         numbers = _in_memory_order(tokens)
-        keys, keys0, queries0 = out or (np.empty(shape, np.float32) for shape in STATE_SHAPES)
-        for array, shape in zip((keys, keys0, queries0), STATE_SHAPES, strict=True):
-            if array.shape != shape or array.dtype != np.float32 or not array.flags.carray:
-                raise ValueError(f"A state needs contiguous, writable float32 arrays of the shapes {STATE_SHAPES}.")
-        targets = (array.ctypes.data for array in (keys, keys0, queries0))
-        self._library.edgesam_prepare(self._decoder, _pointer(numbers), self._bounded(threads), *targets)
-        return keys, keys0, queries0
+        keys0, queries0 = out or (np.empty(PACKED_SHAPE, np.uint8), np.empty(PACKED_SHAPE, np.uint8))
+        for array in (keys0, queries0):
+            if array.shape != PACKED_SHAPE or array.dtype != np.uint8 or not array.flags.carray:
+                raise ValueError(f"A state needs contiguous, writable uint8 arrays of the shape {PACKED_SHAPE}.")
+        targets = (array.ctypes.data for array in (keys0, queries0))
+        self._library.edgesam_prepare_state(self._decoder, pointer(numbers), self._bounded(threads), *targets)
+        return numbers[None], keys0, queries0
 
     def decode(
         self,
-        keys: Floats,
-        keys0: Floats,
-        queries0: Floats,
+        keys: FloatArray,
+        keys0: Rows,
+        queries0: Rows,
         points: Floats,
         labels: NDArray[np.int64],
         *,
@@ -155,9 +129,9 @@ class NativeDecoder:
         This blocks the thread and releases Python's global lock.
 
         Args:
-            keys: Part of the image state, (S, 4096, 256), where S is 1 or P.
-            keys0: Part of the image state, (S, 4096, 128).
-            queries0: Part of the image state, (S, 4096, 128).
+            keys: Part of the image state, see `State`; S is 1 or P.
+            keys0: Part of the image state.
+            queries0: Part of the image state.
             points: Points in the frame, (P, N, 2), where N is at most `MAX_POINTS`.
             labels: Labels of the points, (P, N), see service.sam.prompts.
             threads: Most threads that compute, at most those of the decoder.
@@ -185,9 +159,9 @@ class NativeDecoder:
 
     def decode_selected(
         self,
-        keys: Floats,
-        keys0: Floats,
-        queries0: Floats,
+        keys: FloatArray,
+        keys0: Rows,
+        queries0: Rows,
         points: Floats,
         labels: NDArray[np.int64],
         *,
@@ -231,7 +205,7 @@ class NativeDecoder:
             call.maps,
             call.prompts,
             self._bounded(threads),
-            _Selection(bits, math.nan if least_iou is None else least_iou, *(-(-each // 4) for each in cells)),
+            Selection(bits, math.nan if least_iou is None else least_iou, *(-(-each // 4) for each in cells)),
             _masks(results),
         )
         _check(status, labels)
@@ -240,28 +214,33 @@ class NativeDecoder:
 
     def _call(
         self,
-        keys: Floats,
-        keys0: Floats,
-        queries0: Floats,
+        keys: FloatArray,
+        keys0: Rows,
+        queries0: Rows,
         points: Floats,
         labels: NDArray[np.int64],
         high_res: tuple[FloatArray, FloatArray] | None,
     ) -> "_Call":
         """Check the arguments of a call, and return them as the library reads them."""
         count, length = labels.shape
-        keys, keys0, queries0 = (_in_memory_order(array, np.float32) for array in (keys, keys0, queries0))
+        is_packed = keys0.dtype == np.uint8
+        keys = _in_memory_order(keys, keys.dtype if is_packed and keys.dtype in _NUMBERS else np.float32)
+        keys0, queries0 = (
+            _in_memory_order(array, np.uint8 if is_packed else np.float32) for array in (keys0, queries0)
+        )
         points, labels = _in_memory_order(points, np.float32), _in_memory_order(labels, np.int64)
         shapes = (keys.shape[1:], keys0.shape[1:], queries0.shape[1:])
         states = {len(keys), len(keys0), len(queries0)}
-        if shapes != ((4096, 256), (4096, 128), (4096, 128)) or states not in ({1}, {count}):
+        row_shape = PACKED_SHAPE[1:] if is_packed else (4096, 128)
+        if shapes != ((4096, 256), row_shape, row_shape) or states not in ({1}, {count}):
             raise ValueError(f"An image state for {count} prompts cannot have the shapes {shapes} for {states} images.")
         if points.shape != (count, length, 2) or length > MAX_POINTS:
             raise ValueError(f"Points {points.shape} do not fit labels {labels.shape} of at most {MAX_POINTS} points.")
         maps = self._maps(high_res)
         return _Call(
-            _States(len(keys), keys.ctypes.data, keys0.ctypes.data, queries0.ctypes.data),
-            _Maps(*map(_pointer, maps)),
-            _Prompts(count, length, points.ctypes.data, labels.ctypes.data),
+            States(len(keys), is_packed, pointer(keys), rows(keys0), rows(queries0)),
+            Maps(*map(pointer, maps)),
+            Prompts(count, length, points.ctypes.data, labels.ctypes.data),
             (keys, keys0, queries0, points, labels, *maps),
         )
 
@@ -290,14 +269,14 @@ class NativeDecoder:
 class _Call:
     """The inputs of a call, with the arrays that their pointers need alive."""
 
-    states: _States
-    maps: _Maps
-    prompts: _Prompts
+    states: States
+    maps: Maps
+    prompts: Prompts
     arrays: tuple[NDArray[Any], ...]
 
 
-def _masks(results: Sequence[Floats]) -> _Masks:
-    return _Masks(*(array.ctypes.data for array in results))
+def _masks(results: Sequence[Floats]) -> Masks:
+    return Masks(*(array.ctypes.data for array in results))
 
 
 def _check(status: int, labels: NDArray[np.int64]) -> None:
@@ -307,24 +286,19 @@ def _check(status: int, labels: NDArray[np.int64]) -> None:
         raise ValueError(f"Labels must lie between -3 and 3: {labels.tolist()}.")
 
 
-def _in_memory_order(array: NDArray[Any], dtype: type[np.generic] | None = None) -> NDArray[Any]:
+def _in_memory_order(array: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return the array itself, or a copy where it is not contiguous, not aligned or of another type."""
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
-
-
-def _pointer(array: NDArray[Any]) -> _Numbers:
-    is_float16 = array.dtype == np.float16
-    return _Numbers(array.ctypes.data if is_float16 else None, None if is_float16 else array.ctypes.data)
 
 
 def _declare(loaded: ctypes.CDLL) -> None:
     """Declare the types of the decoder's functions; repeating it changes nothing."""
     loaded.edgesam_decoder_create.restype = c_void_p
-    loaded.edgesam_decoder_create.argtypes = [POINTER(_Tensor), c_int, c_float, c_int, c_char_p]
+    loaded.edgesam_decoder_create.argtypes = [POINTER(Tensor), c_int, c_float, c_int, c_char_p]
     loaded.edgesam_decoder_free.restype = None
     loaded.edgesam_decoder_free.argtypes = [c_void_p]
-    loaded.edgesam_prepare.restype = None
-    loaded.edgesam_prepare.argtypes = [c_void_p, _Numbers, c_int, c_void_p, c_void_p, c_void_p]
+    loaded.edgesam_prepare_state.restype = None
+    loaded.edgesam_prepare_state.argtypes = [c_void_p, Numbers, c_int, c_void_p, c_void_p]
     loaded.edgesam_needs_maps.argtypes = [c_void_p]
-    loaded.edgesam_decode_prompts.argtypes = [c_void_p, _States, _Maps, _Prompts, c_int, _Masks]
-    loaded.edgesam_decode_selected.argtypes = [c_void_p, _States, _Maps, _Prompts, c_int, _Selection, _Masks]
+    loaded.edgesam_decode_prompts.argtypes = [c_void_p, States, Maps, Prompts, c_int, Masks]
+    loaded.edgesam_decode_selected.argtypes = [c_void_p, States, Maps, Prompts, c_int, Selection, Masks]

@@ -217,8 +217,8 @@ def test_rows_of_an_answer_have_their_narrow_stability():
 @pytest.mark.parametrize(
     ("decoder", "dtype", "mebibytes"),
     [
-        ("native", np.float16, 16),
-        ("native", np.float32, 24),
+        ("native", np.float16, 11),
+        ("native", np.float32, 19),
         ("small_onnx", np.float16, 28),
         ("small_onnx", np.float32, 24),
     ],
@@ -232,13 +232,13 @@ def test_a_state_counts_the_bytes_of_its_arrays_once(request, decoder, dtype, me
 
 
 async def test_the_memory_tier_evicts_by_the_bytes_of_the_states(native, metrics):
-    memory = MemoryCache(40 * MIB, 60.0, metrics)
+    memory = MemoryCache(30 * MIB, 60.0, metrics)
     for name in "abc":
         embedding = random_embedding()
         await memory.put(name, ImageState(embedding, native.prepare(embedding)))
 
     assert memory.keys() == ["b", "c"]
-    assert memory.held_bytes == 32 * MIB
+    assert memory.held_bytes == 22 * MIB
 
 
 @pytest.mark.parametrize("has_token", [False, True])

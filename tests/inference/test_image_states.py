@@ -20,6 +20,7 @@ from service.cache.redis.tier import RedisCache
 from service.errors import CacheUnavailable, EmbeddingNotFound
 from service.inference.deletion_subscriber import DeletionSubscriber
 from service.inference.image_states import ImageStates
+from service.inference.prefetching import MAX_PREFETCHES
 from service.inference.scheduling.background import BackgroundWork
 from service.inference.scheduling.executors import TimedExecutor
 from service.sam.decoded_image import ImageInfo
@@ -443,3 +444,77 @@ async def test_an_error_of_the_checks_after_an_outage_is_logged_and_closing_rais
         listener.start()
         await eventually(lambda: "asking for missed deletions failed" in caplog.text, timeout_s=WAIT_S)
         await listener.aclose()
+
+
+def redis_hits(metrics):
+    return metrics.registry.get_sample_value("edgesam_cache_lookups_total", {"tier": "redis", "outcome": "hit"})
+
+
+async def test_a_prompt_joins_the_load_that_was_started_ahead_of_it(open_states, redis_server, new_context, metrics):
+    states = open_states(1000.0)
+    key = await kept(states, new_context(), "ahead")
+    open_states.memory.drop(key)
+    redis_server.pause()
+    try:
+        started = states.prefetch(key, new_context())
+        prompt = asyncio.create_task(states.find(key, new_context()))
+        await asyncio.sleep(0)
+        again = states.prefetch(key, new_context())
+    finally:
+        redis_server.resume()
+    state = await prompt
+    await open_states.background.aclose(5.0)
+
+    assert (started, again) == (True, True)
+    assert open_states.memory.glance(key) is state
+    assert redis_hits(metrics) == 1
+
+
+async def test_few_images_are_loaded_ahead_at_a_time(open_states, redis_server, new_context):
+    states = open_states(1000.0)
+    keys = [await kept(states, new_context(), f"one of many {number}") for number in range(MAX_PREFETCHES + 1)]
+    for key in keys:
+        open_states.memory.drop(key)
+
+    started = [states.prefetch(key, new_context()) for key in keys]
+    await eventually(lambda: all(open_states.memory.glance(key) for key in keys[:-1]), timeout_s=WAIT_S)
+    await open_states.background.aclose(5.0)
+
+    assert started == [True] * MAX_PREFETCHES + [False]
+    assert open_states.memory.glance(keys[-1]) is None
+    assert states.prefetch(keys[-1], new_context())
+
+
+async def test_an_image_that_is_nowhere_or_unreachable_is_not_loaded_ahead_and_costs_no_error(
+    open_states, way, new_context, caplog
+):
+    states = open_states(1000.0)
+
+    assert states.prefetch(key_of("nowhere"), new_context())
+    await open_states.background.aclose(5.0)
+    way.refuse()
+    assert states.prefetch(key_of("nowhere"), new_context())
+    await open_states.background.aclose(5.0)
+
+    assert open_states.memory.keys() == []
+    assert "background work failed" not in caplog.text
+
+
+async def test_an_image_that_is_deleted_during_the_load_is_not_kept(open_states, redis_server, new_context):
+    states = open_states(1000.0)
+    key = await kept(states, new_context(), "deleted during the load")
+    open_states.memory.drop(key)
+    redis_server.pause()
+    try:
+        assert states.prefetch(key, new_context())
+        await asyncio.sleep(0)
+        deleted = asyncio.create_task(states.delete(key))
+        await asyncio.sleep(0)
+    finally:
+        redis_server.resume()
+    await deleted
+    await open_states.background.aclose(5.0)
+
+    assert open_states.memory.glance(key) is None
+    with pytest.raises(EmbeddingNotFound):
+        await states.find(key, new_context())

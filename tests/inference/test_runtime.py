@@ -159,8 +159,6 @@ def test_the_native_decoder_and_the_graphs_agree(artifact):
 
     assert native.decoder.startswith("native x86-64-v")
     assert onnx.decoder == "onnx"
-    for name in STATE_NAMES:
-        assert_allclose(*(getattr(state, name) for state in states), rtol=0, atol=TOLERANCE)
     for name in ("mask_logits", "iou_predictions"):
         assert_allclose(*(getattr(answer, name) for answer in answers), rtol=0, atol=TOLERANCE)
 

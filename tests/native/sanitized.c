@@ -140,17 +140,21 @@ static int decode_all(edgesam_decoder *decoder, edgesam_maps maps)
 {
     static float float16[TOKENS * 128];
     float *tokens = numbers(TOKENS * 256L);
-    edgesam_states states = {1, numbers(TOKENS * 256L), numbers(TOKENS * 128L), numbers(TOKENS * 128L)};
+    uint8_t *keys0 = malloc(TOKENS * 384L), *queries0 = malloc(TOKENS * 384L);
+    edgesam_states states = {1, 1, {0}, {.packed = keys0}, {.packed = queries0}};
     memset(float16, 0x11, sizeof float16);
-    for (int round = 0; round < 2; round++)
-        edgesam_prepare(decoder,
-                        (edgesam_numbers){round ? (uint16_t *)float16 : NULL, round ? NULL : tokens}, 1 + round,
-                        (float *)states.keys, (float *)states.keys0, (float *)states.queries0);
+    for (int round = 0; round < 2; round++) {
+        states.keys = (edgesam_numbers){round ? (uint16_t *)float16 : NULL, round ? NULL : tokens};
+        edgesam_prepare_state(decoder, states.keys, 1 + round, keys0, queries0);
+    }
+    /* The states of two mask prompts, in float32. */
+    float *keys = numbers(2 * TOKENS * 256L), *masked = numbers(2 * TOKENS * 128L);
+    edgesam_states of_masks = {2, 0, {.float32 = keys}, {.float32 = masked}, {.float32 = masked}};
     job jobs[JOBS];
     pthread_t threads[JOBS];
     int failures = 0;
     for (int i = 0; i < JOBS; i++) {
-        jobs[i] = (job){decoder, states, maps, i, 0};
+        jobs[i] = (job){decoder, i == 1 ? of_masks : states, maps, i, 0};
         pthread_create(&threads[i], NULL, decode, &jobs[i]);
     }
     for (int i = 0; i < JOBS; i++) {
@@ -158,9 +162,10 @@ static int decode_all(edgesam_decoder *decoder, edgesam_maps maps)
         failures += jobs[i].failures;
     }
     free(tokens);
-    free((void *)states.keys);
-    free((void *)states.keys0);
-    free((void *)states.queries0);
+    free(keys);
+    free(masked);
+    free(keys0);
+    free(queries0);
     return failures;
 }
 

@@ -15,9 +15,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support.native_builds import build_in_use, runnable_levels
+from support.packed_rows import unpacked
 from support.random_model import random_model
 
 import service.native
+from model_store.export.graphs.decoder import DecoderGraph
 from model_store.export.graphs.prepare import PrepareGraph
 from model_store.export.parity import TorchOutputs, torch_outputs
 from service.native import best_level
@@ -102,8 +104,6 @@ def test_any_number_of_points_gives_the_masks_of_torch(decoder, model, answers, 
 
     mask_logits, iou_predictions, _ = decoder.decode(*state, points, labels, threads=1)
 
-    from model_store.export.graphs.decoder import DecoderGraph
-
     with torch.inference_mode():
         expected = DecoderGraph(model)(*map(torch.from_numpy, (points, labels, *state)))
     assert np.abs(mask_logits - expected[0].numpy()).max() < TOLERANCE
@@ -120,9 +120,44 @@ def test_prepared_states_equal_those_of_torch(decoder, model, answers, dtype):
 
     found = [decoder.prepare(tokens, threads=threads) for threads in (1, THREADS)]
 
-    for one, same, reference in zip(*found, expected, strict=True):
-        assert np.array_equal(one, same)
-        assert np.abs(one - reference.numpy()).max() < TOLERANCE
+    for (keys, *rows), threads in zip(found, (1, THREADS), strict=True):
+        assert np.shares_memory(keys, tokens), threads
+        for packed, same, reference in zip(rows, found[0][1:], expected[1:], strict=True):
+            assert np.array_equal(packed, same)
+            exact = reference.numpy()
+            assert np.all(np.abs(unpacked(packed) - exact) <= np.abs(exact) * 2.0**-16 + 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("count", [0, 2, 11])
+def test_its_own_states_give_the_masks_of_torch(decoder, model, answers, dtype, count):
+    tokens = answers.embedding[0].flatten(1).T.contiguous().numpy().astype(dtype)
+    random = np.random.default_rng(count)
+    points, labels = random.uniform(0, 1024, (2, count, 2)).astype(np.float32), random.integers(-2, 4, (2, count))
+
+    packed = decoder.prepare(tokens, threads=1)
+    mask_logits, iou_predictions, _ = decoder.decode(*packed, points, labels, threads=THREADS)
+
+    with torch.inference_mode():
+        state = PrepareGraph(model)(
+            torch.from_numpy(tokens.astype(np.float32)), torch.zeros(1, 256, 256), torch.tensor([False])
+        )
+        expected = DecoderGraph(model)(torch.from_numpy(points), torch.from_numpy(labels), *state)
+    assert np.abs(mask_logits - expected[0].numpy()).max() < TOLERANCE
+    assert np.abs(iou_predictions - expected[1].numpy()).max() < TOLERANCE
+
+
+def test_a_state_for_each_prompt_gives_the_masks_of_one_state(decoder, answers):
+    tokens = [(-1) ** i * answers.embedding[0].flatten(1).T.contiguous().numpy() for i in range(2)]
+    points, labels = np.array([[[300, 200]], [[700, 600]]], np.float32), np.ones((2, 1), np.int64)
+    states = [decoder.prepare(each.astype(np.float16), threads=1) for each in tokens]
+    both = [np.concatenate(arrays) for arrays in zip(*states, strict=True)]
+
+    together = decoder.decode(*both, points, labels, threads=THREADS)
+
+    for i, state in enumerate(states):
+        alone = decoder.decode(*state, points[i : i + 1], labels[i : i + 1], threads=1)
+        assert np.array_equal(together[0][i], alone[0][0])
 
 
 def test_tokens_of_another_shape_or_type_are_refused(decoder):
@@ -213,12 +248,15 @@ def test_an_unknown_label_is_refused(decoder, state, label):
 
 def test_shapes_that_do_not_fit_are_refused(decoder, state):
     keys, keys0, queries0 = state
+    packed = np.zeros((1, 4096, 384), np.uint8)
     points, labels = np.zeros((1, 2, 2), np.float32), np.ones((1, 2), np.int64)
 
     for wrong in (
         (keys[:, 1:], keys0, queries0),
         (keys, keys0[..., 1:], queries0),
         (np.repeat(keys, 2, 0), keys0, queries0),
+        (keys, packed, queries0),
+        (keys, packed[..., 1:], packed),
     ):
         with pytest.raises(ValueError, match="shapes"):
             decoder.decode(*wrong, points, labels, threads=1)

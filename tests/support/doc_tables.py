@@ -25,7 +25,7 @@ from model_store.catalogue.published import PUBLISHED  # noqa: E402
 from model_store.catalogue.published_model import COCO_AP, SA_23_FIVE_CLICKS, SA_23_ONE_CLICK, PublishedModel  # noqa: E402
 from service import errors  # noqa: E402
 from service.api.problems import FRAMEWORK_PROBLEMS  # noqa: E402
-from service.native.decoder import STATE_SHAPES  # noqa: E402
+from service.native.decoder import PACKED_SHAPE  # noqa: E402
 from service.sam.embedding import S0_SHAPE, S1_SHAPE, TOKENS_SHAPE  # noqa: E402
 from service.settings import Settings  # noqa: E402
 from service.telemetry.metrics import Metrics  # noqa: E402
@@ -154,7 +154,7 @@ def _image_mib(architecture: str) -> tuple[float, float]:
     has_maps = ARCHITECTURES[architecture].mask_decoder == "sam2"
     kept = [TOKENS_SHAPE, *((S1_SHAPE, S0_SHAPE) if has_maps else ())]
     embedding = sum(2 * math.prod(shape) for shape in kept)
-    return (embedding + sum(4 * math.prod(shape) for shape in STATE_SHAPES)) / _MIB, embedding / _MIB
+    return (embedding + 2 * math.prod(PACKED_SHAPE)) / _MIB, embedding / _MIB
 
 
 PAGES: Mapping[str, tuple[str, str, Callable[[], Iterator[str]]]] = {

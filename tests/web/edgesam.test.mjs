@@ -395,3 +395,21 @@ test("dropped masks are neither shown nor refined, and prompts and undo stay", (
   assert.equal(session.selected.prompt, first);
   assert.ok(!session.isAnswered(first));
 });
+
+test("a look-up asks for the image in memory only where the caller wants that", async () => {
+  const asked = [];
+  const known = { "X-Cache": "redis", "X-Image-Size": "60,40" };
+  const client = new Client(
+    await serverThat((request, response) => {
+      asked.push([request.method, request.headers.prefer, request.headers["x-image-hash"]]);
+      response.writeHead(200, known).end();
+    }),
+  );
+  const file = await imageFile("prefetch");
+
+  const [plain, ahead] = [await client.embed(file), await client.embed(file, { prefetch: true })];
+
+  assert.deepEqual(asked, [["HEAD", undefined, undefined], ["HEAD", "prefetch", await sha256(file)]]);
+  assert.equal(ahead.image_id, plain.image_id);
+  assert.equal(ahead.prefetch, undefined);
+});

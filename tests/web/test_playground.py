@@ -120,7 +120,8 @@ def test_a_known_image_is_not_uploaded_again(visit, photo):
     again = visit()
     again.open_file(photo)
 
-    assert len(again.sent("HEAD", "/embed/")) == 1
+    (look_up,) = again.sent("HEAD", "/embed/")
+    assert look_up.headers["prefer"] == "prefetch"
     assert again.sent("POST", "/embed") == []
 
 

@@ -226,7 +226,7 @@ def cache() -> list[Json]:
             query(f"sum(redis_memory_used_bytes{{{REDIS}}})", "redis"),
             query(f"sum(redis_memory_max_bytes{{{REDIS}}})", "redis, maxmemory"),
         ], width=8, unit="bytes",
-              help="An image takes 10 MiB of memory and 2 MiB of Redis, and 16 and 8 MiB with EdgeTAM and SAM 2.1.",
+              help="An image takes 5 MiB of memory and 2 MiB of Redis, and 11 and 8 MiB with EdgeTAM and SAM 2.1.",
             alert="EdgesamRedisMemoryHigh"),
         lines("Redis commands per second", [
             query(f"topk(8, sum by (cmd) (rate(redis_commands_total{{{REDIS}}}[$__rate_interval])))", "{{cmd}}")

@@ -14,6 +14,7 @@ ALLOWED_HEADERS: Final = (
     "X-Request-ID",
     "traceparent",
     "If-None-Match",
+    "Prefer",
     "Range",
 )
 EXPOSED_HEADERS: Final = (
@@ -21,6 +22,7 @@ EXPOSED_HEADERS: Final = (
     "X-Request-ID",
     "Retry-After",
     "X-Cache",
+    "Preference-Applied",
     "X-Mask-Id",
     "X-Mask-Score",
     "X-Mask-Area",

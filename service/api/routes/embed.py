@@ -12,6 +12,7 @@ from starlette.responses import Response
 from service.api.access.policy import EMBED, EMBED_KEYS, EMBED_OR_SEGMENT_KEYS, SEGMENT, RoutePolicy, with_policy
 from service.api.bodies import RequestLimits, read_body
 from service.api.conditional import OCTETS_SCHEMA, RANGE_RESPONSES, ranged_response, strong_etag
+from service.api.preferences import PREFETCH, prefers
 from service.api.problems import broken_rule
 from service.api.rendering import JSON
 from service.api.request_context import request_context
@@ -82,7 +83,11 @@ _IMAGE_HEADERS: Final = {
     "X-Image-Levels": "Conversion of samples to grey levels that was applied: full, minmax or percentile.",
     "X-Image-Region": "Part of the image that is embedded: x0,y0,x1,y1 in pixels. Absent for the whole image.",
 }
-_HEAD_HEADERS: Final = {"X-Cache": "Cache tier that has the embedding.", **_IMAGE_HEADERS}
+_HEAD_HEADERS: Final = {
+    "X-Cache": "Cache tier that has the embedding.",
+    **_IMAGE_HEADERS,
+    "Preference-Applied": "prefetch if the replica's memory has the image or is loading it, as Prefer asked for.",
+}
 _EMBEDDING_HEADERS: Final = {
     "ETag": "Names the bytes. If-None-Match gives 304, and If-Range is respected.",
     "X-Embedding-Shape": "4096,256: tokens row by row of a grid of 64 × 64, and channels.",
@@ -197,7 +202,8 @@ def install_embed_routes(
         },
         operation_id="is_embedded",
         summary="Is an image embedded?",
-        description="200 if it is, so that the upload can be skipped. The headers tell what /embed would answer.",
+        description="200 if it is, so that the upload can be skipped. The headers tell what /embed would answer. "
+        "With `Prefer: prefetch` the replica also loads the image into its memory, ahead of the first prompt.",
     )
     @with_policy(RoutePolicy(roles=EMBED_OR_SEGMENT_KEYS, quota=SEGMENT))
     async def head(request: Request, image_hash: ImageIdText, model: ModelQuery = None) -> Response:
@@ -207,7 +213,10 @@ def install_embed_routes(
         if found is None:
             raise EmbeddingNotFound.of_model(served.name)
         tier, image = found
-        return Response(headers={"X-Cache": tier, **_image_headers(image)})
+        context = request_context(request, timeout_s=limits.segment_timeout_s, work="Loading the image")
+        is_prefetched = prefers(request, PREFETCH) and served.embedder.prefetch(image_hash, context)
+        applied = {"Preference-Applied": PREFETCH} if is_prefetched else {}
+        return Response(headers={"X-Cache": tier, **_image_headers(image), **applied})
 
     @app.get(
         _ROUTE,

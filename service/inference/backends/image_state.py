@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.inference.backends.onnx_graph import Array
-from service.manifest import STATE_NAMES
+from service.manifest import HIGH_RES_NAMES, STATE_NAMES
 from service.sam.embedding import ImageEmbedding
 
 
@@ -13,16 +13,17 @@ from service.sam.embedding import ImageEmbedding
 class StateArrays:
     """Arrays of an image that the decoder reads, for S = 1 (no mask prompt) or S mask prompts.
 
-    The arrays are float32 in the memory of the device that decodes: NumPy arrays on a CPU, ONNX Runtime's own on a GPU.
-    Their shapes: docs/explanation/model.md, section 5.1.
+    The arrays are in the memory of the device that decodes: NumPy arrays on a CPU, ONNX Runtime's own on a GPU. Those
+    of the graph are float32. Their shapes: docs/explanation/model.md, section 5.1. The decoder in C reads the tokens of
+    the embedding as keys, and keys0 and queries0 in 24 bits a number: docs/explanation/native-decoder.md.
 
     The maps of high resolution are those of the image, whatever S is, and None for a model with SAM's mask decoder. The
     decoder in C reads the embedding's own arrays, (4096, 256) and (4096, 512), in their type.
     """
 
     keys: Array  # (S, 4096, 256)
-    keys0: Array  # (S, 4096, 128), columns (channel, head)
-    queries0: Array  # (S, 4096, 128), columns (channel, head)
+    keys0: Array  # (S, 4096, 128), columns (channel, head); (S, 4096, 384) bytes for the decoder in C
+    queries0: Array  # as keys0
     high_res_s1: Array | None = None  # (1, 4096, 256)
     high_res_s0: Array | None = None  # (1, 4096, 512)
 
@@ -31,7 +32,7 @@ class StateArrays:
 class ImageState:
     """An embedding and its prepared arrays, as the memory tier keeps them.
 
-    With float16 it takes 10 MiB, and 16 MiB with maps of high resolution that the decoder in C reads in place.
+    With float16 and the decoder in C it takes 5 MiB, and 11 MiB with maps of high resolution.
     """
 
     embedding: ImageEmbedding
@@ -40,14 +41,11 @@ class ImageState:
     @property
     def nbytes(self) -> int:
         """Bytes of the embedding and of the arrays, wherever they are. Arrays of the embedding count once."""
-        state = sum(_nbytes(getattr(self.arrays, name)) for name in STATE_NAMES)
-        return self.embedding.nbytes + state + self._nbytes_of_copied_maps()
-
-    def _nbytes_of_copied_maps(self) -> int:
-        if (maps := self.embedding.high_res) is None:
-            return 0
-        pairs = ((self.arrays.high_res_s1, maps.s1), (self.arrays.high_res_s0, maps.s0))
-        return sum(_nbytes(used) for used, kept in pairs if used is not None and not _is_view(used, kept))
+        maps = self.embedding.high_res
+        kept = [self.embedding.tokens, *((maps.s1, maps.s0) if maps is not None else ())]
+        used = [getattr(self.arrays, name) for name in (*STATE_NAMES, *HIGH_RES_NAMES)]
+        own = [array for array in used if array is not None and not any(_is_view(array, other) for other in kept)]
+        return self.embedding.nbytes + sum(map(_nbytes, own))
 
 
 def _is_view(array: Array, kept: Array) -> bool:

@@ -45,6 +45,10 @@ class SingleFlight(Generic[Value]):
         self._flights[key] = flight
         return await self._join(key, flight)
 
+    def is_running(self, key: str) -> bool:
+        """Return whether a computation of the key is running that requests can join."""
+        return key in self._flights
+
     async def settle(self, is_meant: Callable[[str], bool]) -> None:
         """Wait until none of these computations is running. Their errors are not raised.
 

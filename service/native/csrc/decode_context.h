@@ -38,7 +38,9 @@ typedef struct decode_context {
     thread_pool *pool;
     int threads;
     int t, j;
-    const float *keys, *keys0, *queries0; /* the image state */
+    int has_tokens;                       /* whether the keys are the tokens, without the "no mask" embedding */
+    edgesam_numbers keys;                 /* the image state, as in edgesam_states */
+    edgesam_rows keys0, queries0;
     edgesam_maps maps;
     float *mask_logits;                   /* (4, 256, 256) */
     edgesam_selection selection;

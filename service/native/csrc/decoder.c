@@ -17,6 +17,7 @@
 #include "decode_context.h"
 #include "image.h"
 #include "memory.h"
+#include "packed.h"
 #include "prepare.h"
 #include "tokens.h"
 
@@ -128,10 +129,9 @@ int edgesam_needs_maps(const edgesam_decoder *d)
     return d->parameters.is_sam2;
 }
 
-void edgesam_prepare(edgesam_decoder *d, edgesam_numbers tokens, int threads, float *keys, float *keys0,
-                     float *queries0)
+void edgesam_prepare_state(edgesam_decoder *d, edgesam_numbers tokens, int threads, uint8_t *keys0, uint8_t *queries0)
 {
-    prepare(&(preparation){&d->parameters, tokens, keys, keys0, queries0}, d->pool, threads);
+    prepare(&(preparation){&d->parameters, tokens, keys0, queries0}, d->pool, threads);
 }
 
 /* The stability score of each mask: pixels above +1 over pixels above -1; 0 where there are none
@@ -263,9 +263,10 @@ static void decode_prompt(request *r, int i, int threads)
         .s = s,
         .pool = d->pool,
         .threads = threads,
-        .keys = r->states.keys + state * IMAGE_TOKENS * C,
-        .keys0 = r->states.keys0 + state * IMAGE_TOKENS * INNER,
-        .queries0 = r->states.queries0 + state * IMAGE_TOKENS * INNER,
+        .has_tokens = r->states.has_tokens,
+        .keys = numbers_from(r->states.keys, state * IMAGE_TOKENS * C),
+        .keys0 = rows_from(r->states.keys0, state * IMAGE_TOKENS),
+        .queries0 = rows_from(r->states.queries0, state * IMAGE_TOKENS),
         .maps = r->maps,
         .mask_logits = r->masks.mask_logits + (long)i * MASKS * MASK_PIXELS,
         .selection = r->selection,

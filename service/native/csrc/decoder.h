@@ -24,13 +24,20 @@ typedef struct {
     const float *float32;
 } edgesam_numbers;
 
-/* The states of one image, or of one image for each prompt, row-major float32 (StateArrays in
- * service/inference/backends/runtime.py). */
+/* An array in float32, or in the 24 bits of packed.h, 384 bytes a row; the other pointer is NULL. */
+typedef struct {
+    const float *float32;
+    const uint8_t *packed;
+} edgesam_rows;
+
+/* The states of one image, or of one image for each prompt, row-major (StateArrays in
+ * service/inference/backends/image_state.py). */
 typedef struct {
     int count;
-    const float *keys;     /* (count, 4096, 256) */
-    const float *keys0;    /* (count, 4096, 128), columns (channel, head) */
-    const float *queries0; /* (count, 4096, 128), columns (channel, head) */
+    int has_tokens;         /* whether the keys are the tokens, to which the "no mask" embedding is added */
+    edgesam_numbers keys;   /* (count, 4096, 256) */
+    edgesam_rows keys0;     /* (count, 4096, 128), columns (channel, head) */
+    edgesam_rows queries0;  /* (count, 4096, 128), columns (channel, head) */
 } edgesam_states;
 
 /* The high-resolution maps of one image, which SAM 2's decoder adds to the upscaled image tokens
@@ -75,10 +82,10 @@ EDGESAM_API void edgesam_decoder_free(edgesam_decoder *);
 /* Whether the decoder is one of SAM 2: it needs maps, and it writes the narrow stability. */
 EDGESAM_API int edgesam_needs_maps(const edgesam_decoder *);
 
-/* Computes the part that depends on the image alone, without a mask prompt: keys, keys0 and queries0 of one state. The
- * tokens are (4096, 256). */
-EDGESAM_API void edgesam_prepare(edgesam_decoder *, edgesam_numbers tokens, int threads, float *keys, float *keys0,
-                                 float *queries0);
+/* Computes the part that depends on the image alone, without a mask prompt: packed keys0 and queries0 of one state. Its
+ * keys are the tokens, (4096, 256). */
+EDGESAM_API void edgesam_prepare_state(edgesam_decoder *, edgesam_numbers tokens, int threads, uint8_t *keys0,
+                                 uint8_t *queries0);
 
 /* Decodes prompts on at most `threads` threads. All prompts use the same maps, also on states of several masks. The
  * result for a prompt is the same, bit for bit, for any number of threads and any other prompts. Several threads may

@@ -7,6 +7,7 @@
 #include "image.h"
 
 #include "linear.h"
+#include "packed.h"
 #include "position.h"
 
 enum {
@@ -38,6 +39,29 @@ static void load_block(const decode_context *ctx, int block, const float *from, 
             add_position(sine, cosine, ctx->p->columns + token * C, ctx->p->rows + block * C, i, positioned);
         }
     }
+}
+
+/* x (BLOCK, C): keys of the image state. Tokens get the "no mask" embedding. */
+static void load_keys(const decode_context *ctx, int block, float *x)
+{
+    const long first = (long)block * BLOCK * C;
+    if (!ctx->has_tokens) { /* float32, of a mask prompt */
+        memcpy(x, ctx->keys.float32 + first, BLOCK * C * sizeof(float));
+        return;
+    }
+    for (int token = 0; token < BLOCK; token++)
+        for (int i = 0; i < C; i += VL)
+            store(x + token * C + i, load_numbers(ctx->keys, first + token * C + i) + load(ctx->p->no_mask + i));
+}
+
+/* Rows of a block (BLOCK, INNER), in place or unpacked into `buffer`. */
+static const float *load_rows(edgesam_rows array, int block, float *buffer)
+{
+    const edgesam_rows rows = rows_from(array, (long)block * BLOCK);
+    if (!rows.packed)
+        return rows.float32;
+    unpack_rows(BLOCK, rows.packed, buffer);
+    return buffer;
 }
 
 /* scores (BLOCK, J) = projected · heads (T, INNER). Both have columns (channel, head), so that a vector holds all
@@ -155,8 +179,8 @@ static void pass_1_chunk(void *context, int chunk)
     const decode_context *ctx = context;
     workspace w;
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
-        memcpy(w.x, ctx->keys + (long)block * BLOCK * C, sizeof w.x);
-        score_projected(ctx, ctx->keys0 + (long)block * BLOCK * INNER, ctx->s->token_queries, w.scores);
+        load_keys(ctx, block, w.x);
+        score_projected(ctx, load_rows(ctx->keys0, block, w.positioned), ctx->s->token_queries, w.scores);
         token_to_image_block(ctx, chunk, &w);
     }
 }
@@ -166,8 +190,8 @@ static void pass_2_chunk(void *context, int chunk)
     const decode_context *ctx = context;
     workspace w;
     for (int block = chunk * CHUNK_BLOCKS; block < (chunk + 1) * CHUNK_BLOCKS; block++) {
-        memcpy(w.x, ctx->keys + (long)block * BLOCK * C, sizeof w.x);
-        score_projected(ctx, ctx->queries0 + (long)block * BLOCK * INNER, ctx->s->token_keys, w.scores);
+        load_keys(ctx, block, w.x);
+        score_projected(ctx, load_rows(ctx->queries0, block, w.positioned), ctx->s->token_keys, w.scores);
         image_to_token_block(ctx, &ctx->p->layers[0], block, &w);
         memcpy(ctx->s->stream + (long)block * BLOCK * C, w.x, sizeof w.x);
         score_absorbed(ctx, w.positioned, ctx->s->token_to_image_weight, no_bias, w.scores);

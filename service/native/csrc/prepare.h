@@ -9,7 +9,7 @@
 typedef struct {
     const parameters *p;
     edgesam_numbers tokens;
-    float *keys, *keys0, *queries0;
+    uint8_t *keys0, *queries0; /* packed.h */
 } preparation;
 
 void prepare(const preparation *, thread_pool *, int threads);

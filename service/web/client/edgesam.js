@@ -129,18 +129,19 @@ export class Client {
    * region, a copy of the image.
    *
    * @param {Blob} file image file, as it is on disk
-   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model?: string} & Reading} [options] `model`
-   *   is the name of the model, by default the client's
+   * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model?: string, prefetch?: boolean} & Reading}
+   *   [options] `model` is its name, by default the client's; with `prefetch` memory gets an embedded image ahead of prompts
    * @returns {Promise<Embedded>}
    * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
    */
-  async embed(file, { signal, onProgress, model = this.model, ...reading } = {}) {
+  async embed(file, { signal, onProgress, model = this.model, prefetch = false, ...reading } = {}) {
     const started = performance.now();
     try {
       onProgress?.({ stage: "hash", done: 0 });
       const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
       onProgress?.({ stage: "look-up", done: 0 });
-      const headers = await this.#lookUp(imageIdOf(imageHash, reading), { signal, model }).catch(missingIfUnavailable);
+      const found = this.#lookUp(imageIdOf(imageHash, reading), { signal, model, prefetch });
+      const headers = await found.catch(missingIfUnavailable);
       const [width, height] = (headers?.get("x-image-size") ?? "").split(",").map(Number);
       if (!headers || !width || !height) {
         const kept = reading.region && (await this.#embedCopy(imageHash, file, reading, { signal, model }));
@@ -262,10 +263,11 @@ export class Client {
   }
 
   /** The headers that describe an embedded image, or null if the service does not have it. */
-  async #lookUp(imageHash, { signal, model }) {
+  async #lookUp(imageHash, { signal, model, prefetch = false }) {
+    const headers = prefetch ? { ...routingHeader(imageHash), Prefer: "prefetch" } : undefined;
     try {
       const path = withQuery(`embed/${imageHash}`, parameters({}, model));
-      return (await this.#request(path, { method: "HEAD", signal })).headers;
+      return (await this.#request(path, { method: "HEAD", headers, signal })).headers;
     } catch (error) {
       if (error instanceof Problem && error.status === 404) return null;
       throw error;

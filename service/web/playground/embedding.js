@@ -16,8 +16,8 @@ const UNREADABLE = new Set(["unsupported-image", "undecodable-image"]);
  * @param {import("../client/edgesam.js").Client} client
  * @param {File} file
  * @param {ImageBitmap} shown the file as this browser shows it
- * @param {{signal: AbortSignal, onProgress: (progress: import("../client/edgesam.js").Progress) => void, maxBytes: number}} options
- *   `maxBytes` is the service's limit of a file
+ * @param {{signal: AbortSignal, onProgress: (progress: import("../client/edgesam.js").Progress) => void, maxBytes: number,
+ *   prefetch?: boolean}} options `maxBytes` is the service's limit of a file, `prefetch` an option of `Client.embed`
  * @returns {Promise<EmbeddedFile>}
  * @throws {Problem | import("../client/edgesam.js").Unreachable} or the signal's reason
  */

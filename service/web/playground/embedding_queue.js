@@ -88,7 +88,7 @@ export class EmbeddingQueue {
     };
     try {
       signal.throwIfAborted();
-      const options = { signal, onProgress, maxBytes: this.maxBytes };
+      const options = { signal, onProgress, maxBytes: this.maxBytes, prefetch: true };
       const embedded = await embedAsShown(this.#client, image.file, bitmap, options);
       signal.throwIfAborted();
       Object.assign(image, embedded);
