@@ -15,7 +15,13 @@ from count import count_instructions
 from root import PROCESSOR, ROOT, SetupError, environment, install_library, make_root, python
 
 # The native library: decoder, masks and what they are made from. Emulation takes about 20 times as long.
-TESTS = ("tests/native", "tests/sam/test_masks.py", "tests/sam/test_mask_pieces.py", "tests/sam/test_enlarged_pieces.py")
+TESTS = (
+    "tests/native",
+    "tests/sam/test_masks.py",
+    "tests/sam/test_mask_pieces.py",
+    "tests/sam/test_enlarged_pieces.py",
+    "tests/sam/test_resize.py",
+)
 
 
 def run_tests(wheel: Path, arguments: list[str]) -> int:
