@@ -20,7 +20,6 @@ TESTS = (
     "tests/sam/test_masks.py",
     "tests/sam/test_mask_pieces.py",
     "tests/sam/test_enlarged_pieces.py",
-    "tests/sam/test_resize.py",
 )
 
 

@@ -47,7 +47,10 @@ def _compile(compiler: list[str], options: list[str], program: Path) -> Path:
     flags = ["-std=gnu11", "-O3", "-g0", "-static", f"-I{SOURCES}", *options]
     sources = [str(Path(__file__).with_name("count.c")), *map(str, sorted(SOURCES.glob("*.c")))]
     done = subprocess.run(
-        [*compiler, *flags, *sources, "-lm", "-pthread", "-o", str(program)], capture_output=True, text=True, check=False
+        [*compiler, *flags, *sources, "-lm", "-pthread", "-o", str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise SetupError(done.stderr[-2000:])
