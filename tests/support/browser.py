@@ -231,6 +231,12 @@ def content_of(download: Download) -> bytes:
     return Path(download.path()).read_bytes()
 
 
+def decode_in_browser(playground: Playground) -> None:
+    """Let the browser decode from now on, and wait until it has prepared the image."""
+    playground.page.locator("#decode-in-browser").check()
+    playground.page.locator("#latency [data-part=prepared]:not(:empty)").wait_for(state="attached")
+
+
 def rules_broken(playground: Playground, axe: str, *, rules: Sequence[str] = ()) -> list[str]:
     """Return the findings of axe-core on the page, one line each."""
     options = {"runOnly": list(rules)} if rules else {}

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
-from support.browser import DECODING_KEY, PLAIN_HOST, rules_broken
-from support.header_proxy import HeaderProxy
+from support.browser import DECODING_KEY, PLAIN_HOST, decode_in_browser, rules_broken
 from support.noise_images import noise_file
 from support.service_client import open_client
 from support.service_process import ServiceProcess
@@ -38,7 +37,6 @@ PROMPTS = [
 # Both start from the same float16 tokens and refine the same float16 logits. What differs is the order of float32 sums,
 # some 1e-5 of the largest logit; a pixel may flip where its logit is as near to 0 as that.
 TOLERANCE = 1e-4
-NOTE = "#decode-in-browser-note"
 
 BOTH = """async ([url, key, bytes, cases]) => {
     const { Client } = await import(`${url}web/edgesam.js`);
@@ -93,12 +91,6 @@ def enlarged(logits, size):
     return sides[0] @ logits @ sides[1].T
 
 
-def switch_on(playground):
-    """Decode here from now on; returns when the image is ready for it."""
-    playground.page.locator("#decode-in-browser").check()
-    playground.page.locator("#latency [data-part=prepared]:not(:empty)").wait_for(state="attached")
-
-
 @pytest.fixture
 def decoding(visit, decoding_url):
     """The page where the switch is offered."""
@@ -138,7 +130,7 @@ def test_masks_scores_and_logits_are_the_services(visit, decoding_url, next_seed
 def test_clicks_are_no_requests_and_everything_works_as_before(decoding, small, axe):
     decoding.open_file(small)
     decoding.click(0.4, 0.3)
-    switch_on(decoding)
+    decode_in_browser(decoding)
     assert rules_broken(decoding, axe) == []
     asked = len(decoding.sent("POST", "/segment"))
     decoding.click(0.55, 0.4)  # goes on from a mask that this browser has never seen
@@ -209,75 +201,6 @@ def test_the_choice_is_kept_over_plain_http_and_an_evicted_image_is_embedded_aga
     assert playground.sent("POST", "/segment") == []
 
 
-def test_an_isolated_page_decodes_on_two_cores_and_says_so(visit, decoding_url, small):
-    playground = visit(url=decoding_url, key=DECODING_KEY, cores=2)
-    playground.open_file(small)
-
-    switch_on(playground)
-    playground.click(*MIDDLE)
-
-    assert "2 processor cores" in playground.page.text_content(NOTE)
-    assert playground.page.evaluate("crossOriginIsolated")
-
-
-def without_isolation(path):
-    """A proxy that knows neither header."""
-    return {"cross-origin-opener-policy", "cross-origin-embedder-policy"}
-
-
-def without_that_of_the_threads(path):
-    """A proxy that serves files below /web/runtime/ from a cache of its own."""
-    return {"cross-origin-embedder-policy"} if path.startswith("/web/runtime/") else set()
-
-
-@pytest.mark.parametrize(("removed", "is_isolated"), [(without_isolation, False), (without_that_of_the_threads, True)])
-def test_behind_a_proxy_that_removes_headers_one_core_decodes(visit, decoding_url, small, removed, is_isolated):
-    with HeaderProxy(decoding_url, removed) as proxy:
-        playground = visit(url=proxy.url, key=DECODING_KEY, cores=2)
-        playground.open_file(small)
-
-        switch_on(playground)
-        asked = len(playground.sent("POST", "/segment"))
-        playground.click(*MIDDLE)
-        playground.page.click("#compare")
-        playground.page.locator("#comparison[data-iou]").wait_for()
-
-    assert playground.page.evaluate("crossOriginIsolated") == is_isolated
-    assert "one processor core" in playground.page.text_content(NOTE)
-    assert len(playground.sent("POST", "/segment")) == asked + 1  # of the comparison
-    assert float(playground.page.get_attribute("#comparison", "data-iou")) >= 0.99
-    if is_isolated:  # the browser itself writes down what it refuses
-        assert all("ERR_BLOCKED_BY_RESPONSE" in error or "Uncaught" in error for error in playground.errors)
-        playground.errors.clear()
-
-
-def test_the_worker_may_start_the_threads_of_the_runtime_and_nothing_else(visit, decoding_url, small):
-    playground = visit(url=decoding_url, key=DECODING_KEY, cores=2)
-    playground.open_file(small)
-    switch_on(playground)
-    (worker,) = (one for one in playground.page.workers if one.url.endswith("decoder_worker.js"))
-
-    # The runtime's own `Worker` takes no other address than the runtime's. The browser's takes no string.
-    refused = worker.evaluate(
-        """() => {
-            const original = Object.getPrototypeOf(Worker);
-            const address = new URL("../runtime/ort.wasm.bundle.min.mjs", self.location).href;
-            const attempts = [
-                () => new original(address, { type: "module" }),
-                () => new original("../edgesam.js", { type: "module" }),
-                () => new original("blob:x"),
-                () => trustedTypes.createPolicy("edgesam-threads", { createScriptURL: (url) => url }),
-                () => trustedTypes.createPolicy("default", { createScriptURL: (url) => url }),
-            ];
-            return attempts.map((attempt) => {
-                try { attempt(); return "allowed"; } catch (error) { return error.name; }
-            });
-        }"""
-    )
-
-    assert refused == ["TypeError"] * 5
-
-
 def test_where_the_runtime_cannot_be_had_the_service_goes_on(decoding, small):
     decoding.page.context.route("**/web/runtime/*.wasm", lambda route: route.abort())
     decoding.open_file(small)
@@ -301,7 +224,7 @@ def test_another_model_decodes_with_its_own_files(visit, browser_runtime, artifa
         (_, other) = httpx.get(f"{service.url}/models", trust_env=False).json()["models"]
         playground = visit(url=f"{service.url}/")
         playground.open_file(small)
-        switch_on(playground)
+        decode_in_browser(playground)
         playground.click(0.4, 0.3)
         playground.page.locator(f"#panel-model input[value='{other['name']}']").check()
         playground.wait_for_clicks(2)  # the same prompt once more
@@ -327,7 +250,7 @@ def test_a_model_that_browsers_do_not_decode_is_answered_by_the_service(
     with ServiceProcess(settings) as service:
         playground = visit(url=f"{service.url}/")
         playground.open_file(small)
-        switch_on(playground)
+        decode_in_browser(playground)
         playground.click(0.4, 0.3)
         before = len(playground.segment_bodies())
 
