@@ -136,6 +136,20 @@ def test_the_curl_examples_run(service_url: str, clone: Path, path: str):
     assert len(segmented["results"][0]["masks"]) == 4
 
 
+def test_the_example_of_the_disk_cache_removes_files_without_use_alone(clone: Path):
+    (example,) = [block for block in blocks(page("docs/how-to/disk-cache.md"), "sh") if block.startswith("find ")]
+    old, new, foreign = (clone / "ab" / name for name in ("old.embedding", "new.embedding", "notes.txt"))
+    old.parent.mkdir()
+    for path in (old, new, foreign):
+        path.touch()
+    for path in (old, foreign):
+        os.utime(path, (0, 0))
+
+    run_shell(example.replace("~/.cache/edgesam/embeddings", str(clone)), clone)
+
+    assert [path.exists() for path in (old, new, foreign)] == [False, True, True]
+
+
 def test_the_tutorial_shows_the_hash_that_the_service_answers(service_url: str, clone: Path):
     (example,) = [block for block in blocks(page("docs/tutorial.md"), "sh") if block.startswith("image=")]
 

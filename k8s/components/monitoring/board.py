@@ -215,7 +215,7 @@ def cache() -> list[Json]:
             query(f"histogram_quantile({q}, sum by (stage, le) "
                   f"(rate({STAGE}_bucket{{{tiers}, {REPLICA}}}[$__rate_interval])))", f"{{{{stage}}}} p{q * 100:g}")
             for q in (0.5, 0.99)
-        ], width=6, unit="s", help="cache_get: memory, then Redis (2 or 8 MiB per image). cache_put: Redis."),
+        ], width=6, unit="s", help="cache_get: memory, Redis (2 or 8 MiB per image), disk. cache_put: Redis."),
         lines("Evictions", [
             query(f"sum by (tier) (rate(edgesam_cache_evictions_total{{{REPLICA}}}[$__rate_interval]))", "{{tier}}"),
             query(f"sum(rate(redis_evicted_keys_total{{{REDIS}}}[$__rate_interval]))", "redis"),

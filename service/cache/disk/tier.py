@@ -59,6 +59,7 @@ class DiskTier:
 
     def start(self) -> None:
         """Begin to scan the folder now and then, and to remove the files of received deletions."""
+        _log.info("embeddings are kept on disk", extra={"folder": str(self.folder.path)})
         self._tasks = [
             asyncio.create_task(self._scan_repeatedly(), name="scan of the disk tier"),
             asyncio.create_task(self._remove_repeatedly(), name="deletions of the disk tier"),
