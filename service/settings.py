@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     )
     embedding_dtype: Literal["float16", "float32", "int8"] = Field(
         "float16",
-        description="Number format of cached embeddings, in memory and in Redis. An image takes 2 MiB as float16, "
+        description="Number format of cached embeddings. In Redis and on disk, an image takes 2 MiB as float16, "
         "4 MiB as float32 and 1 MiB as int8; with EdgeTAM and SAM 2.1 it takes 8, 16 and 7 MiB. An image for which "
         "int8 is too coarse stays float16, and one with a number that float16 cannot hold stays float32.",
     )

@@ -113,7 +113,7 @@ class ModelModel(BaseModel):
         "null where the system does not tell."
     )
     load_s: float = Field(description="Time in which the model was loaded and warmed up, in seconds.")
-    embedding_dtype: str
+    embedding_dtype: str = Field(description="Number format of cached embeddings: float16, float32 or int8.")
     files: dict[str, ModelFileModel] = Field(
         description="Files for decoding in the browser, by part: the graphs prepare and decoder, and parameters where "
         "the decoder refers to them. Empty where this is not offered."

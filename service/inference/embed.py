@@ -263,7 +263,14 @@ class Embedder:
         timings.add("encode", done.run_s, ended_at=done.ran_until)
         encoded = done.result
         return ImageEmbedding(
-            encoded.tokens, info.size, encoded.proposals, info.orientation, info.levels, encoded.high_res, info.region
+            encoded.tokens,
+            info.size,
+            encoded.proposals,
+            info.orientation,
+            info.levels,
+            encoded.high_res,
+            info.region,
+            encoded.scales,
         )
 
     def _read(self, data: bytes, options: ReadOptions, timings: Timings) -> tuple[EncoderInput, ImageInfo]:

@@ -21,7 +21,7 @@ from service.sam.embedding import HighResMaps, Tokens
 from service.sam.everything.selection import MaskSelection, SelectedMasks
 from service.sam.frame import Frame
 from service.sam.granularity import Proposals
-from service.sam.int8_tokens import Int8Tokens
+from service.sam.int8_tokens import Scales
 from service.sam.number_format import EmbeddingDtype, rounded
 from service.sam.prompts import POSITIVE, Prompt, decoder_inputs
 from service.telemetry.metrics import Metrics
@@ -46,9 +46,10 @@ class EncodeItem:
 class EncodedFrame:
     """The encoder's answer for one image, see `Encoded`, rounded to the number format of the caches."""
 
-    tokens: Tokens | Int8Tokens
+    tokens: Tokens
     proposals: Proposals | None
     high_res: HighResMaps | None
+    scales: Scales | None = None
 
 
 class MaskStates:
@@ -132,8 +133,8 @@ def encode_batcher(
         answers = []
         for tokens, proposals, maps in zip(encoded.tokens, encoded.proposals, encoded.high_res, strict=True):
             # Copies in any case: a view would keep the arrays of the whole batch in memory.
-            kept_tokens, kept_maps = rounded(tokens, maps, dtype)
-            answers.append(EncodedFrame(kept_tokens, proposals, kept_maps))
+            kept = rounded(tokens, maps, dtype)
+            answers.append(EncodedFrame(kept.tokens, proposals, kept.high_res, kept.scales))
         return answers
 
     return DynamicBatcher(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service.sam.decoded_image import ORIENTATIONS, UPRIGHT, AppliedLevels, ImageInfo
 from service.sam.granularity import Proposals
 from service.sam.image_id import VARIANT_PATTERN
-from service.sam.int8_tokens import Int8Tokens
+from service.sam.int8_tokens import Scales
 from service.sam.logits import to_float16
 from service.sam.region import Region
 from service.sam.transforms import Size
@@ -65,31 +65,33 @@ class ImageEmbedding:
     """The encoder's output for an image, and the size of the image, which masks need.
 
     Args:
-        tokens: Image tokens, (4096, 256) float16, float32 or int8 with scales, channels last, row by row.
+        tokens: Image tokens, (4096, 256) float16 or float32, channels last, row by row.
         original_size: Height and width of the whole upright image, pixels.
         proposals: Boxes of the granularity module; None for a model without it.
         orientation: EXIF orientation that was applied to the image, 1 to 8; 1 for none.
         levels: Conversion of samples to grey levels that was applied.
-        high_res: Maps of high resolution, of the type of the tokens, or float16 beside int8 tokens; None for a model
-            with SAM's mask decoder.
+        high_res: Maps of high resolution, of the type of the tokens; None for a model with SAM's mask decoder.
         region: Part of the image that the tokens are of; None for the whole image.
+        scales: Scales of the channels, (256,), where the tokens stand for int8 numbers, which tiers store. None for
+            other tokens. See `service.sam.int8_tokens`.
     """
 
-    tokens: Tokens | Int8Tokens
+    tokens: Tokens
     original_size: Size
     proposals: Proposals | None = None
     orientation: int = UPRIGHT
     levels: AppliedLevels = "full"
     high_res: HighResMaps | None = None
     region: Region | None = None
+    scales: Scales | None = None
 
     def __post_init__(self) -> None:
-        # The type of decoded tokens: int8 tokens stand for float16 numbers.
-        dtype = np.dtype(np.float16) if isinstance(self.tokens, Int8Tokens) else self.tokens.dtype
-        if self.tokens.shape != TOKENS_SHAPE or dtype not in _DTYPES:
-            raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16, float32 or int8, not {self.tokens.shape}.")
-        if self.high_res is not None and self.high_res.s1.dtype != dtype:
-            raise ValueError(f"Maps have the type of the tokens, {dtype}, not {self.high_res.s1.dtype}.")
+        if self.tokens.shape != TOKENS_SHAPE or self.tokens.dtype not in _DTYPES:
+            raise ValueError(f"Tokens are {TOKENS_SHAPE} of float16 or float32, not {self.tokens.shape}.")
+        if self.scales is not None and (self.scales.shape != TOKENS_SHAPE[1:] or self.tokens.dtype != np.float16):
+            raise ValueError(f"Scales are of {TOKENS_SHAPE[1]} channels of float16, not of {self.tokens.dtype}.")
+        if self.high_res is not None and self.high_res.s1.dtype != self.tokens.dtype:
+            raise ValueError(f"Maps have the type of the tokens, {self.tokens.dtype}, not {self.high_res.s1.dtype}.")
         if self.high_res is not None and self.proposals is not None:
             raise ValueError("An embedding has proposals or maps of high resolution, not both.")
         if self.orientation not in ORIENTATIONS:
@@ -102,16 +104,11 @@ class ImageEmbedding:
         """What answers tell about the image."""
         return ImageInfo(self.original_size, self.orientation, self.levels, self.region)
 
-    def float_tokens(self) -> Tokens:
-        """Tokens as decoders read them, float16 or float32. Tokens in int8 are computed anew, which takes 0.5 ms."""
-        return self.tokens.as_float16() if isinstance(self.tokens, Int8Tokens) else self.tokens
-
     @property
     def nbytes(self) -> int:
-        """Size of the tokens, and of the proposals or the maps, bytes."""
-        return int(self.tokens.nbytes) + sum(
-            part.nbytes for part in (self.proposals, self.high_res) if part is not None
-        )
+        """Size of the tokens, their scales, and the proposals or the maps, in memory, in bytes."""
+        parts = (self.proposals, self.high_res, self.scales)
+        return int(self.tokens.nbytes) + sum(int(part.nbytes) for part in parts if part is not None)
 
 
 def image_hash(data: bytes) -> str:

@@ -43,7 +43,7 @@ from service.sam.embedding import (
 )
 from service.sam.granularity import MAX_PROPOSALS, Proposals
 from service.sam.image_guards import MAX_STRETCHED_RUNS, MAX_STRETCHED_SIDE, stretched_runs
-from service.sam.int8_tokens import Int8Tokens
+from service.sam.int8_tokens import Scales, are_usable, from_int8, to_int8
 from service.sam.logits import to_float16
 from service.sam.region import Region
 from service.sam.transforms import FRAME_SIZE, MASK_SIZE, Size, input_size
@@ -86,7 +86,9 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
     Tokens take 2 MiB in float16, 4 MiB in float32, and 1 MiB and 1 KiB in int8. With the maps of high resolution it is
     8, 16 and 7 MiB.
     """
-    kind, arrays, tail = _EMBEDDING, _arrays_of(embedding.tokens), b""
+    tokens, scales = embedding.tokens, embedding.scales
+    kind, tail = _EMBEDDING, b""
+    arrays: list[NDArray[Any]] = [tokens] if scales is None else [to_int8(tokens, scales), scales]
     if (proposals := embedding.proposals) is not None:
         kind = _PROPOSING_EMBEDDING
         tail = np.column_stack((proposals.boxes, proposals.scores)).astype("<f4").tobytes()
@@ -98,7 +100,7 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
 
 
 def embedding_from_bytes(data: Bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageEmbedding:
-    """Return the embedding; its arrays are read-only views of `data`.
+    """Return the embedding; its arrays are read-only views of `data`, except tokens that are stored in int8.
 
     Args:
         data: Bytes of the embedding, which stay as they are while the embedding is used.
@@ -110,10 +112,10 @@ def embedding_from_bytes(data: Bytes, fingerprint: str, *, has_high_res: bool = 
     """
     header, arrays, tail = _from_bytes(_embeddings(has_high_res), data, fingerprint)
     info = _info(header)
-    tokens, maps = _tokens_and_maps(header, arrays)
+    tokens, scales, maps = _tokens_and_maps(header, arrays)
     proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
     high_res = HighResMaps(*maps) if header.kind == _HIGH_RES_EMBEDDING else None
-    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res, info.region)
+    return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res, info.region, scales)
 
 
 def embedding_info(data: Bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageInfo:
@@ -287,21 +289,16 @@ def _from_bytes(
     return header, arrays, tail
 
 
-def _arrays_of(tokens: Tokens | Int8Tokens) -> list[NDArray[Any]]:
-    return [tokens.numbers, tokens.scales] if isinstance(tokens, Int8Tokens) else [tokens]
-
-
 def _tokens_and_maps(
     header: _Header, arrays: list[NDArray[Any]]
-) -> tuple[Tokens | Int8Tokens, list[NDArray[np.float16]]]:
+) -> tuple[Tokens, Scales | None, list[NDArray[np.float16]]]:
     tokens, *maps = arrays
     if header.dtype != _INT8:
-        return tokens, maps
+        return tokens, None, maps
     scales, *maps = maps
-    int8_tokens = Int8Tokens(tokens, scales)
-    if not int8_tokens.is_usable():
+    if not are_usable(tokens, scales):
         raise CorruptValue("The int8 tokens or their scales are out of their range.")
-    return int8_tokens, maps
+    return from_int8(tokens, scales), scales, maps
 
 
 def _proposals(tail: memoryview) -> Proposals:

@@ -1,5 +1,6 @@
 """The number formats of cached embeddings, and the rounding to them."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -7,15 +8,22 @@ import numpy as np
 
 from service.sam.embedding import HighResMaps, Tokens
 from service.sam.float16 import as_float16
-from service.sam.int8_tokens import Int8Tokens, int8_tokens
+from service.sam.int8_tokens import Scales, from_int8, int8_scales, to_int8
 from service.sam.logits import LARGEST_FLOAT16
 
 EmbeddingDtype = Literal["float16", "float32", "int8"]
 
 
-def rounded(
-    tokens: Tokens, maps: HighResMaps | None, dtype: EmbeddingDtype
-) -> tuple[Tokens | Int8Tokens, HighResMaps | None]:
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundedArrays:
+    """An encoder's answer for an image in a number format, see `ImageEmbedding`."""
+
+    tokens: Tokens
+    high_res: HighResMaps | None
+    scales: Scales | None
+
+
+def rounded(tokens: Tokens, maps: HighResMaps | None, dtype: EmbeddingDtype) -> RoundedArrays:
     """Return copies of an encoder's answer for an image, rounded to a number format.
 
     The arrays of an image with a number that float16 cannot hold stay float32. Tokens that int8 would change too much
@@ -30,10 +38,10 @@ def rounded(
     # No norm bounds the numbers of SAM 2's encoders. One that became infinite would make all masks NaN.
     if dtype == "float32" or not all(_fits_float16(array) for array in arrays):
         exact, *exact_maps = [array.astype(np.float32) for array in arrays]
-        return exact, HighResMaps(*exact_maps) if exact_maps else None
-    kept = int8_tokens(tokens) if dtype == "int8" else None
-    rounded_maps = None if maps is None else HighResMaps(as_float16(maps.s1), as_float16(maps.s0))
-    return as_float16(tokens) if kept is None else kept, rounded_maps
+        return RoundedArrays(exact, HighResMaps(*exact_maps) if exact_maps else None, None)
+    scales = int8_scales(tokens) if dtype == "int8" else None
+    kept = as_float16(tokens) if scales is None else from_int8(to_int8(tokens, scales), scales)
+    return RoundedArrays(kept, None if maps is None else HighResMaps(as_float16(maps.s1), as_float16(maps.s0)), scales)
 
 
 def _fits_float16(numbers: Tokens) -> bool:

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from support.redis_server import eventually
 
@@ -49,10 +50,12 @@ async def test_each_image_of_a_batch_has_its_own_copy_of_its_proposals(proposing
     assert in_batcher.scores.base is None
 
 
-async def test_a_replica_finds_the_proposals_in_redis(open_service, redis_server, proposing_artifact):
-    first, second = [await open_service(redis_url=redis_server.url, model_dir=proposing_artifact) for _ in range(2)]
+@pytest.mark.parametrize("embedding_dtype", ["float16", "int8"])
+async def test_a_replica_finds_the_proposals_in_redis(open_service, redis_server, proposing_artifact, embedding_dtype):
+    settings = {"redis_url": redis_server.url, "model_dir": proposing_artifact, "embedding_dtype": embedding_dtype}
+    first, second = [await open_service(**settings) for _ in range(2)]
     image_hash = (await first.embed(image(1))).json()["image_hash"]
-    await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{image_hash}") != [], timeout_s=60)
+    await eventually(lambda: redis_server.ask("KEYS", f"edgesam:*:{embedding_dtype}:{image_hash}"), timeout_s=60)
 
     answers = [await service.segment(image_hash, CLICK, granularity="auto") for service in (first, second)]
 

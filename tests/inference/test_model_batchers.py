@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from support.redis_server import eventually
 
 from service.inference.backends.runtime import Runtime
 from service.inference.model_batchers import DecodeItem, EncodeItem, decode_batcher, encode_batcher
 from service.sam.embedding import ImageEmbedding
 from service.sam.frame import Frame
+from service.sam.int8_tokens import from_int8, to_int8
 from service.sam.prompts import NEGATIVE, POSITIVE, Prompt, decoder_inputs
 
 
@@ -100,7 +101,7 @@ async def test_tokens_are_rounded_in_the_batcher_and_own_their_memory(runtime, m
     assert all(done.result.tokens.base is None for done in answers)
 
 
-async def test_tokens_become_int8_in_the_batcher_and_own_their_memory(runtime, metrics):
+async def test_tokens_become_those_of_int8_in_the_batcher_and_own_their_memory(runtime, metrics):
     frames = list(np.random.default_rng(0).normal(0, 1, (2, 3, 1024, 1024)).astype(np.float32))
     batcher = encode_batcher(dtype="int8", max_batch_size=2, max_queue_size=2, metrics=metrics)
 
@@ -110,10 +111,11 @@ async def test_tokens_become_int8_in_the_batcher_and_own_their_memory(runtime, m
         pass
 
     for frame, done in zip(frames, answers, strict=True):
-        tokens = done.result.tokens
+        tokens, scales = done.result.tokens, done.result.scales
         exact = runtime.encode(frame[None]).tokens[0]
-        assert (tokens.numbers.dtype, tokens.numbers.base, tokens.scales.base) == (np.int8, None, None)
-        assert_allclose(tokens.as_float16(), exact, rtol=0, atol=np.abs(exact).max() / 200)
+        assert (tokens.dtype, tokens.base, scales.base) == (np.float16, None, None)
+        assert_array_equal(from_int8(to_int8(tokens, scales), scales), tokens)
+        assert_allclose(tokens, exact, rtol=0, atol=np.abs(exact).max() / 200)
 
 
 async def test_images_for_two_models_share_no_call(runtime, artifact, metrics):

@@ -5,20 +5,20 @@ Tolerances: the same sums in another order differ by some 1e-6 where logits are 
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from support.cache_values import in_int8
 
 from service.inference.backends.image_state import StateArrays
 from service.inference.backends.runtime import Runtime
 from service.manifest import STATE_NAMES, ManifestError
 from service.sam.embedding import ImageEmbedding
-from service.sam.int8_tokens import int8_tokens
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 
 TOLERANCE = 1e-5
-MIB = 1 << 20
 
 
 def random_embedding(seed=0, dtype=np.float32):
@@ -186,9 +186,8 @@ def test_float16_tokens_are_decoded_as_the_equal_float32_tokens(runtime):
 @pytest.mark.parametrize("decoder", ["native", "onnx"])
 def test_int8_tokens_are_decoded_as_the_equal_float16_tokens(artifact, decoder):
     runtime = Runtime(artifact, provider="cpu", threads=1, decoder=decoder)
-    half = random_embedding(dtype=np.float16)
-    small = ImageEmbedding(int8_tokens(half.tokens), half.original_size)
-    equal = ImageEmbedding(small.float_tokens(), half.original_size)
+    small = in_int8(random_embedding())
+    equal = replace(small, scales=None)
 
     states = [runtime.prepare(embedding) for embedding in (small, equal)]
     refined = [runtime.prepare_masks(state, random_masks(2)) for state in states]
@@ -196,8 +195,7 @@ def test_int8_tokens_are_decoded_as_the_equal_float16_tokens(artifact, decoder):
     for name in STATE_NAMES:
         assert_array_equal(*(getattr(state.arrays, name) for state in states))
         assert_array_equal(*(getattr(arrays, name) for arrays in refined))
-    assert small.nbytes == MIB + 1024
-    assert states[0].nbytes == states[1].nbytes - MIB + 1024  # memory keeps the int8 tokens alone
+    assert states[0].nbytes == states[1].nbytes + 1024
 
 
 def test_stability_is_the_ratio_of_the_areas_at_two_thresholds(runtime):

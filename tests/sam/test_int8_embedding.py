@@ -1,6 +1,7 @@
 """Embeddings in int8 are read back from their bytes, and all other bytes are refused."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from support.cache_values import FINGERPRINT, MIB, embedding, high_res, in_int8, low_res_mask, proposing, sealed
 
-from service.sam.embedding import ImageEmbedding
 from service.sam.embedding_bytes import (
     HEADER_BYTES,
     INFO_BYTES,
@@ -32,22 +32,20 @@ def data_of(value=None):
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("count", [None, 0, 3])
-def test_tokens_and_scales_are_read_back_bit_for_bit_without_a_copy(count, kind):
+def test_tokens_and_scales_are_read_back_bit_for_bit(count, kind):
     value = in_int8(embedding() if count is None else proposing(count))
 
     data = kind(data_of(value))
     found = embedding_from_bytes(data, FINGERPRINT)
 
-    assert len(data) - HEADER_BYTES == value.nbytes == found.nbytes == MIB + 1024 + 20 * (count or 0)
-    for array, expected in (
-        (found.tokens.numbers, value.tokens.numbers), (found.tokens.scales, value.tokens.scales)
-    ):  # fmt: skip
-        assert_array_equal(array, expected, strict=True)
-        assert np.shares_memory(array, np.frombuffer(data, np.uint8))
-        assert not array.flags.writeable
-    assert_array_equal(found.float_tokens(), value.float_tokens(), strict=True)
+    tail = 20 * (count or 0)
+    assert len(data) == HEADER_BYTES + MIB + 1024 + tail
+    assert found.nbytes == value.nbytes == 2 * MIB + 1024 + tail
+    assert_array_equal(found.tokens, value.tokens, strict=True)
+    assert_array_equal(found.scales, value.scales, strict=True)
     if count:
         assert_array_equal(found.proposals.boxes, value.proposals.boxes)
+    assert data_of(found) == data, "a replica stores the same bytes again"
 
 
 def test_the_bytes_are_the_numbers_row_by_row_and_the_scales():
@@ -56,12 +54,15 @@ def test_the_bytes_are_the_numbers_row_by_row_and_the_scales():
     data = data_of(value)
 
     assert (data[4], data[5], data[6]) == (2, 1, 3)
-    assert data[HEADER_BYTES:] == value.tokens.numbers.tobytes() + value.tokens.scales.astype("<f4").tobytes()
+    numbers = np.frombuffer(data[HEADER_BYTES : HEADER_BYTES + MIB], np.int8).reshape(4096, 256)
+    scales = np.frombuffer(data[SCALES], "<f4")
+    assert_array_equal((numbers * scales).astype(np.float16), value.tokens)
+    assert_array_equal(scales, np.abs(value.tokens).max(axis=0) / np.float32(127), strict=False)
 
 
 def test_the_first_bytes_tell_what_answers_say_about_the_image():
     region = Region(5, 6, 500, 600)
-    for value in (in_int8(embedding()), ImageEmbedding(in_int8(embedding()).tokens, (1200, 1600), region=region)):
+    for value in (in_int8(embedding()), replace(in_int8(embedding()), region=region)):
         data = data_of(value)
 
         assert (
@@ -75,17 +76,20 @@ def test_maps_beside_int8_tokens_are_float16_and_read_back_bit_for_bit():
     data = data_of(value)
     found = embedding_from_bytes(data, FINGERPRINT, has_high_res=True)
 
-    assert len(data) - HEADER_BYTES == value.nbytes == found.nbytes == 7 * MIB + 1024
-    assert_array_equal(found.tokens.numbers, value.tokens.numbers, strict=True)
+    assert len(data) - HEADER_BYTES == 7 * MIB + 1024
+    assert found.nbytes == value.nbytes == 8 * MIB + 1024
+    assert_array_equal(found.tokens, value.tokens, strict=True)
+    assert_array_equal(found.scales, value.scales, strict=True)
     assert_array_equal(found.high_res.s1, value.high_res.s1, strict=True)
     assert_array_equal(found.high_res.s0, value.high_res.s0, strict=True)
     with pytest.raises(CorruptValue, match="another kind"):
         embedding_from_bytes(data, FINGERPRINT)
 
 
-def test_maps_in_float32_beside_int8_tokens_are_a_bug_of_the_caller():
-    with pytest.raises(ValueError, match="float16"):
-        in_int8(high_res(np.float32))
+@pytest.mark.parametrize(("dtype", "channels"), [(np.float32, 256), (np.float16, 255)])
+def test_scales_beside_other_tokens_are_a_bug_of_the_caller(dtype, channels):
+    with pytest.raises(ValueError, match="Scales"):
+        replace(embedding(dtype), scales=np.ones(channels, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.sam.embedding import HighResMaps, ImageEmbedding
 from service.sam.granularity import Proposals
-from service.sam.int8_tokens import int8_tokens
+from service.sam.number_format import rounded
 
 MIB = 1 << 20
 FINGERPRINT = "0123456789abcdef"
@@ -36,8 +36,10 @@ def high_res(dtype=np.float16):
 
 
 def in_int8(value):
-    """Return an embedding in float16 or float32 with its tokens in int8."""
-    return replace(value, tokens=int8_tokens(value.tokens))
+    """Return an embedding with its tokens in int8, and its maps in float16."""
+    kept = rounded(value.tokens, value.high_res, "int8")
+    assert kept.scales is not None
+    return replace(value, tokens=kept.tokens, high_res=kept.high_res, scales=kept.scales)
 
 
 def parts_of_maps(data):

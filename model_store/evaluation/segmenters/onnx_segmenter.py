@@ -13,7 +13,6 @@ from model_store.training.data.annotations import PhotoRecord
 from service.manifest import ENCODER_OUTPUTS, STATE_NAMES, load_manifest
 from service.sam.embedding import HighResMaps
 from service.sam.float16 import as_float32
-from service.sam.int8_tokens import Int8Tokens
 from service.sam.number_format import EmbeddingDtype, rounded
 from service.sam.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from service.sam.transforms import MASK_SIZE
@@ -58,10 +57,9 @@ class OnnxSegmenter:
 
     def _rounded(self, tokens: Floats, *maps: Floats) -> list[Floats]:
         """Return the tokens (4096, 256), and the maps with their first axis, as the service's decoder gets them."""
-        kept, kept_maps = rounded(tokens[0], HighResMaps(maps[0][0], maps[1][0]) if maps else None, self._dtype)
-        floats = kept.as_float16() if isinstance(kept, Int8Tokens) else kept
-        others = [] if kept_maps is None else [kept_maps.s1, kept_maps.s0]
-        return [as_float32(floats), *(as_float32(each)[None] for each in others)]
+        kept = rounded(tokens[0], HighResMaps(maps[0][0], maps[1][0]) if maps else None, self._dtype)
+        others = [] if kept.high_res is None else [kept.high_res.s1, kept.high_res.s0]
+        return [as_float32(kept.tokens), *(as_float32(each)[None] for each in others)]
 
     def predict(self, embedded: dict[str, Any], prompts: PromptBatch) -> Predictions:
         return self.outputs(embedded, prompts).only(self._masks)

@@ -93,7 +93,7 @@ def _polygons(mask: Mask) -> list[list[list[float]]]:
 
 def _embedding_planes(embedding: ImageEmbedding) -> NDArray[np.float32]:
     """Return the embedding with channels first, as the official encoder does; (256, 64, 64). Blocking."""
-    return np.ascontiguousarray(as_float32(embedding.float_tokens()).reshape(64, 64, -1).transpose(2, 0, 1))
+    return np.ascontiguousarray(as_float32(embedding.tokens).reshape(64, 64, -1).transpose(2, 0, 1))
 
 
 def embedding_array(embedding: ImageEmbedding, image_id: str, _started: float) -> Response:

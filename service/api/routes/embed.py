@@ -282,7 +282,6 @@ def _tokens(embedding: ImageEmbedding) -> tuple[memoryview, str]:
     The ETag is of the bytes and not of the image. Two processors may round an image differently, and then parts of both
     downloads would not fit together.
     """
-    tokens = embedding.float_tokens()
-    tokens = tokens if tokens.dtype == np.float16 else as_float16(tokens)
+    tokens = embedding.tokens if embedding.tokens.dtype == np.float16 else as_float16(embedding.tokens)
     content = np.ascontiguousarray(tokens, "<f2").data.cast("B")
     return content, strong_etag(content)

@@ -53,7 +53,7 @@ class Replica:
 
     Args:
         role: Role of the replica.
-        embedding_dtype: Type that embeddings are rounded to.
+        embedding_dtype: Number format that embeddings are rounded to.
         keep_images_s: Time for which copies of uploads are kept, in seconds; 0 where they are not.
         limits: Bounds of requests, by the names of their settings.
     """

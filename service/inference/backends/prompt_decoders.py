@@ -163,7 +163,7 @@ class NativePromptDecoder:
 
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
         """See `PromptDecoder`."""
-        arrays = self._native.prepare(embedding.float_tokens(), threads=self._native.threads, out=self._memory.take())
+        arrays = self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
         return StateArrays(*arrays, *_own_maps(embedding))
 
     def prepare_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
@@ -245,7 +245,7 @@ class _PrepareGraph:
             has_mask: Whether the masks are mask prompts.
         """
         feeds = {
-            "tokens": as_float32(embedding.float_tokens()),
+            "tokens": as_float32(embedding.tokens),
             "mask_logits": mask_logits,
             "has_mask": np.full(len(mask_logits), has_mask),
         }

@@ -8,6 +8,7 @@ from functools import partial
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from tools.bench.samples import COLUMNS, Samples
 from tools.bench.section import Section, Table
@@ -19,9 +20,9 @@ from service.cache.redis.breaker import CircuitBreaker
 from service.cache.redis.connect import connect
 from service.cache.redis.tier import RedisCache
 from service.inference.backends.image_state import ImageState
-from service.sam.embedding import S0_SHAPE, S1_SHAPE, HighResMaps, ImageEmbedding
+from service.sam.embedding import S0_SHAPE, S1_SHAPE, HighResMaps, ImageEmbedding, Tokens
 from service.sam.float16 import as_float32
-from service.sam.int8_tokens import int8_tokens
+from service.sam.int8_tokens import Scales, from_int8, int8_scales, to_int8
 from service.telemetry.metrics import Metrics
 
 
@@ -68,7 +69,8 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
             for has_high_res in (False, True)
         )
         three_maps, in_int8 = _with_maps(state.embedding), _in_int8(state.embedding)
-        tokens = as_float32(state.embedding.float_tokens())
+        tokens = as_float32(state.embedding.tokens)
+        numbers_and_scales = _to_int8(tokens)
         in_executor = partial(asyncio.get_running_loop().run_in_executor, executor)
         await memory.put("bench", state)
         steps: dict[str, Callable[[], Awaitable[object]]] = {
@@ -80,8 +82,8 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
             "Redis: get, int8": lambda: redis.get("bench-int8"),
             "Redis: put, three maps": lambda: redis_of_maps.put("bench-maps", three_maps),
             "Redis: get, three maps": lambda: redis_of_maps.get("bench-maps"),
-            "round tokens to int8": lambda: in_executor(int8_tokens, tokens),
-            "read int8 tokens as float16": lambda: in_executor(in_int8.float_tokens),
+            "round tokens to int8": lambda: in_executor(_to_int8, tokens),
+            "read int8 tokens as float16": lambda: in_executor(from_int8, *numbers_and_scales),
         }
         samples = {name: Samples() for name in steps}
         for number in range(calls + 1):
@@ -99,13 +101,18 @@ async def _measure(url: str, state: ImageState, calls: int) -> dict[str, Samples
 def _with_maps(embedding: ImageEmbedding) -> ImageEmbedding:
     """Return the embedding with random maps of high resolution."""
     random = np.random.default_rng(0)
-    tokens = embedding.float_tokens()
+    tokens = embedding.tokens
     s1, s0 = (random.normal(size=shape).astype(tokens.dtype) for shape in (S1_SHAPE, S0_SHAPE))
     return ImageEmbedding(tokens, embedding.original_size, high_res=HighResMaps(s1, s0))
 
 
 def _in_int8(embedding: ImageEmbedding) -> ImageEmbedding:
-    tokens = int8_tokens(embedding.float_tokens())
-    if tokens is None:
+    numbers, scales = _to_int8(embedding.tokens)
+    return replace(embedding, tokens=from_int8(numbers, scales), scales=scales)
+
+
+def _to_int8(tokens: Tokens) -> tuple[NDArray[np.int8], Scales]:
+    scales = int8_scales(tokens)
+    if scales is None:
         raise RuntimeError("int8 is too coarse for the embedding of the benchmark")
-    return replace(embedding, tokens=tokens)
+    return to_int8(tokens, scales), scales
