@@ -1,4 +1,8 @@
-"""Resizing of images to the encoder's input in C (csrc/resize.c), bit for bit as `PillowResizer` does it."""
+"""Resizing of images to the encoder's input in C (csrc/resize.c), equal to that of Pillow.
+
+Letterboxed images are equal bit for bit. Stretched ones are so on x86-64. For other processors Pillow is compiled with
+fused multiplications and additions, which changes some floats in the last bit.
+"""
 
 import ctypes
 import functools

@@ -85,7 +85,7 @@ def preprocess(
             that a scale of decoding, which rounds, does not change the geometry. None: the size of `image`. It does not
             matter if the image is stretched.
         resize: How the image is resized to the input.
-        resizer: Implementation of the resize; None for Pillow's. All give the same input, bit for bit.
+        resizer: Implementation of the resize; None for Pillow's. All give the same input.
 
     Returns:
         (3, image_size, image_size) float32.

@@ -1,5 +1,10 @@
-"""The resize in C gives the input that the resize with Pillow gives, bit for bit."""
+"""The resize in C gives the input that the resize with Pillow gives, bit for bit.
 
+Stretched images are equal bit for bit on x86-64 alone. For other processors compilers fuse a multiplication and an
+addition in Pillow, which rounds a double less.
+"""
+
+import platform
 import shutil
 import subprocess
 import sys
@@ -67,8 +72,14 @@ def test_a_letterboxed_image_of_any_size_is_the_one_of_pillow(height, width, ima
 def test_a_stretched_image_of_any_size_is_the_one_of_pillow(height, width, image_size, seed):
     found = preprocess(noise(height, width, seed), MEAN, STD, image_size, resize="stretch", resizer=NATIVE)
 
-    expected = stretched_whole(noise(height, width, seed), image_size)
-    assert found.tobytes() == expected.tobytes()
+    assert_equal_floats(found, stretched_whole(noise(height, width, seed), image_size))
+
+
+def assert_equal_floats(found, expected):
+    if platform.machine() == "x86_64":
+        assert found.tobytes() == expected.tobytes()
+    else:
+        assert np.abs(found - expected).max() < 1e-6
 
 
 def stretched_whole(image, image_size):
@@ -102,14 +113,13 @@ def test_an_image_in_several_pieces_of_memory_joins_without_a_seam(size, resize)
     image = Image.fromarray(noise(*size))
     with pytest.raises(ValueError, match=r"contiguous|multiple"):
         image.__arrow_c_array__()
-    # A band of the stretched image has other weights than the whole in the last bit.
-    expected = None if resize == "letterbox" else stretched_whole(np.asarray(image), 1024)
 
     found = preprocess(image, MEAN, STD, resize=resize, resizer=NATIVE)
 
-    if expected is None:
-        expected = preprocess(image, MEAN, STD, resizer=PillowResizer())
-    assert found.tobytes() == expected.tobytes()
+    if resize == "letterbox":
+        assert found.tobytes() == preprocess(image, MEAN, STD, resizer=PillowResizer()).tobytes()
+    else:  # PillowResizer has bands, whose weights differ from those of the whole image in the last bit
+        assert_equal_floats(found, stretched_whole(np.asarray(image), 1024))
 
 
 @pytest.mark.parametrize(
