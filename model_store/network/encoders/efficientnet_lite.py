@@ -145,7 +145,7 @@ class SameConv2d(nn.Conv2d):
         if is_exporting():
             # ONNX's convolution has a padding of its own for each side. ONNX Runtime leaves its blocked memory layout
             # for a Pad node, and returns to it behind the node.
-            padded: Tensor = _PaddedConv.apply(
+            padded: Tensor = _PaddedConv.apply(  # type: ignore[no-untyped-call]
                 input, self.weight, self.bias, self.stride[0], self.groups, self.before, self.after
             )
             return padded

@@ -89,11 +89,14 @@ class Neck(nn.Module):
             fine: Tensor = self.lateral4(functional.pixel_unshuffle(stride4, 2))
             return fine
         # Four pixels beside each other under a 1x1 kernel are one pixel under a 2x2 kernel.
-        lateral, norm = self.lateral4, nn.Identity()
-        if isinstance(lateral, ConvNorm):  # before batch norms are folded
-            lateral, norm = lateral.conv, lateral.norm
-        kernel = functional.pixel_shuffle(lateral.weight, 2)  # (192, c, 2, 2)
-        y: Tensor = norm(functional.conv2d(stride4, kernel, lateral.bias, stride=2))
+        lateral: nn.Module = self.lateral4
+        # Batch norms are folded in artifacts, but not in the graphs that conversions fill.
+        conv = lateral.conv if isinstance(lateral, ConvNorm) else lateral
+        assert isinstance(conv, nn.Conv2d)
+        kernel = functional.pixel_shuffle(conv.weight, 2)  # (192, c, 2, 2)
+        y = functional.conv2d(stride4, kernel, conv.bias, stride=2)
+        if isinstance(lateral, ConvNorm):
+            y = lateral.norm(y)
         return y
 
 

@@ -40,7 +40,9 @@ class Neck(nn.Sequential):
         """Apply everything behind the first convolution: (B, 256, H, W) -> (B, 256, H, W)."""
         x = self[1](x)
         if is_exporting() and int(x.shape[2]) % TILE == 0 and int(x.shape[3]) % TILE == 0:
-            x = conv3x3(x.permute(0, 2, 3, 1), self[2].weight).permute(0, 3, 1, 2)
+            convolution = self[2]
+            assert isinstance(convolution, nn.Conv2d)
+            x = conv3x3(x.permute(0, 2, 3, 1), convolution.weight).permute(0, 3, 1, 2)
         else:
             x = self[2](x)
         y: Tensor = self[3](x)

@@ -164,6 +164,8 @@ class DownsamplingBlock(nn.Module):
         """
         depthwise, _, widening = self.token_mixer
         first, activation, last = self.channel_mixer.m
+        assert isinstance(widening, ConvBN | nn.Conv2d)
+        assert isinstance(first, ConvBN | nn.Conv2d)
         narrow = depthwise(x)  # (B, in, H/stride, W/stride)
         kernel, bias = pointwise_product(widening, first)
         y: Tensor = widening(narrow) + last(activation(functional.conv2d(narrow, kernel, bias)))
