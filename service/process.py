@@ -10,11 +10,15 @@ import ctypes
 import logging
 import os
 import re
-import resource
 import warnings
 from collections.abc import Collection, MutableMapping
 from pathlib import Path
 from typing import Final
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
 
 # Variables that libraries read when they are imported.
 _ENVIRONMENT: Final = {
@@ -103,7 +107,7 @@ def raise_file_limit(max_connections: int) -> int:
     """Raise the soft limit of open files as far as `max_connections` needs and the hard limit allows.
 
     Shells and containers often start with a soft limit of 1024. A process at its limit could open neither a connection
-    to Redis nor a file.
+    to Redis nor a file. Windows has no such limit.
 
     Args:
         max_connections: Wanted number of open connections.
@@ -111,6 +115,8 @@ def raise_file_limit(max_connections: int) -> int:
     Returns:
         Number of connections that the limit allows, from 1 to `max_connections`.
     """
+    if resource is None:
+        return max_connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections + _RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,8 +1,14 @@
 """Reading regular files that another program may have written, up to a bound and without waiting."""
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
+
+# Windows has neither pipes with names nor descriptors that child processes inherit unasked, but files in text mode.
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINKS: Final = getattr(os, "O_NOFOLLOW", 0)
 
 
 def read_regular_file(path: Path, max_bytes: int, *, follows_links: bool) -> bytes:
@@ -16,8 +22,9 @@ def read_regular_file(path: Path, max_bytes: int, *, follows_links: bool) -> byt
     Raises:
         OSError: The path leads to no regular file, or the file cannot be read.
     """
-    no_links = 0 if follows_links else os.O_NOFOLLOW
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | no_links)
+    if not follows_links and not _NO_LINKS and path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, which is not followed", str(path))
+    descriptor = os.open(path, _FLAGS | (0 if follows_links else _NO_LINKS))
     # Checked before `open` wraps the descriptor: Python refuses to wrap that of a folder, and leaves it open.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -44,5 +44,5 @@ def _resident_bytes() -> int | None:
     """Return the resident memory of this process; None on systems other than Linux."""
     try:
         return int(_STATISTICS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, AttributeError):  # AttributeError: no sysconf on Windows
         return None

@@ -35,8 +35,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 unsupported = error  # a kernel without IPv6, where `localhost` may resolve to ::1 as well
                 continue
             bound.append(listener)
-            # A restarted service may bind while connections of its predecessor wait for their timeout.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name != "nt":
+                # A restarted service may bind while connections of its predecessor wait for their timeout. On Windows
+                # the option would let two services share a port, and restarts do not need it.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:  # `::` would take the port of every IPv4 address as well
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             # With port 0, every further address gets the port of the first one.
@@ -58,8 +60,16 @@ def check_listening(listeners: Sequence[socket.socket]) -> None:
         OSError: One does not, because another process listens on the port.
     """
     for listener in listeners:
-        if listener.fileno() < 0 or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if listener.fileno() < 0 or not _listens(listener):
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _listens(listener: socket.socket) -> bool:
+    """Return whether a bound socket listens; True where the system, such as macOS, does not tell."""
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except (AttributeError, OSError):
+        return True
 
 
 def listen_error(error: OSError, host: str, port: int) -> ListenError:

@@ -20,7 +20,7 @@ def lower_thread_priority() -> None:
 
     Linux keeps the nice value of each thread. On other systems this does nothing.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and hasattr(os, "setpriority"):
         with suppress(OSError):
             thread = threading.get_native_id()
             nice = os.getpriority(os.PRIO_PROCESS, thread)
