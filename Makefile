@@ -121,7 +121,7 @@ imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
-	$(BIN)/python tests/tools/bench --docs
+	PYTHONPATH=$(wildcard $(VENV)/openvino) $(BIN)/python tests/tools/bench --docs
 
 bench-models: $(VENV)/.dev  ## measure every architecture of the SAM family; writes docs/operations/model-speed.md (twenty minutes)
 	$(BIN)/python tests/tools/bench_models --docs

@@ -230,8 +230,8 @@ def test_a_graph_with_other_names_and_a_file_that_is_no_graph_are_refused_by_nam
 
     with pytest.raises(ProviderUnavailable, match=r"openvino cannot load encoder\.onnx"):
         OpenVinoGraph(tmp_path / "encoder.onnx", FLOAT32, Resources(threads=1))
-    with pytest.raises(ManifestError, match=r"encoder\.onnx: the graph has the inputs image, not picture"):
-        graph.check_names(["picture"], ["tokens"])
+    with pytest.raises(ManifestError, match=r"encoder\.onnx: the graph has the inputs image, not frame"):
+        graph.check_names(["frame"], ["tokens"])
     with pytest.raises(ManifestError, match=r"encoder\.onnx: the graph lacks the outputs boxes"):
         graph.check_names(["image"], ["tokens", "boxes"])
 

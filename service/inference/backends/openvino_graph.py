@@ -1,6 +1,5 @@
 """The encoder's graph on OpenVINO, through the package `openvino`. ONNX Runtime stays installed beside it."""
 
-import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,8 @@ class OpenVinoGraph:
         self._path = path
         try:
             # Imported when it is needed: it takes 0.1 s, and `auto` does without a package that is broken.
-            openvino = importlib.import_module("openvino")
+            import openvino  # noqa: PLC0415
+
             core = openvino.Core()
             abilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
         except Exception as error:  # a broken installation can raise anything

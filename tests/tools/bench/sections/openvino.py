@@ -37,7 +37,9 @@ Calls = dict[tuple[str, int], Callable[[], Any]]
 def measure(bench: Workbench) -> Section:
     """Measure the encoders of EdgeSAM and of edgesam-lite, with one thread and with all."""
     if "openvino" not in installed_providers():
-        return Section("Encoder on OpenVINO", "Not measured: the package openvino is not installed.")
+        return Section(
+            "Encoder on OpenVINO", "Not measured: openvino is not installed; `make openvino-test` installs it."
+        )
     pairs = {"edgesam": (bench.models.official_encoder, bench.models.served), "lite": _lite(bench.folder)}
     tables, values = [], {}
     for name, (official, served) in pairs.items():
