@@ -37,7 +37,7 @@ def int8_scales(tokens: NDArray[np.floating]) -> Scales | None:
         tokens: Image tokens, (N, C) float16 or float32, channels last.
     """
     numbers = as_float32(tokens)
-    peaks = np.maximum(cv2.reduce(numbers, 0, cv2.REDUCE_MAX)[0], -cv2.reduce(numbers, 0, cv2.REDUCE_MIN)[0])
+    peaks = np.maximum(numbers.max(axis=0), -numbers.min(axis=0))
     scales: Scales = peaks / np.float32(LARGEST_INT8)
     # The variance of a number that is rounded to whole steps, and at most that of one that becomes zero.
     variances = np.where(scales < SMALLEST_SCALE, peaks, scales / np.sqrt(12.0)).astype(np.float64) ** 2
