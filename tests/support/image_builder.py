@@ -159,7 +159,7 @@ def _make_python_base(architecture: str, name: str) -> None:
                 else "ca-certificates,python3,python3-venv,python3-pip"
             )
             link = '--customize-hook=ln -sf python3 "$1/usr/bin/python"'
-            options = ["--variant=minbase", f"--arch={architecture}", f"--include={packages}", link]
+            options = ["--variant=minbase", "--skip=check/qemu", f"--arch={architecture}", f"--include={packages}", link]
             _run(["mmdebstrap", *options, "bookworm", archive], timeout_s=_BUILD_S)
             podman("import", "--os", "linux", "--arch", architecture, archive, name)
 
