@@ -6,32 +6,18 @@
 #   store     fetches, converts and checks models; no torch
 #   model     trains, evaluates and exports models with torch
 #
-# The build stages run on the machine that builds, also for another processor: `make image PLATFORM=linux/arm64`. Only the
-# stages of `gpu` need a machine of the image's kind, or emulation.
-#
 # Every base image is an argument, so that a digest can pin it:
 #   docker build --build-arg PYTHON_BASE=python:3.11-slim-bookworm@sha256:… .
 ARG PYTHON_BASE=python:3.11-slim-bookworm
-# The same image, for the build stages. Where it is another one, Python lies in the same place.
-ARG BUILD_BASE=${PYTHON_BASE}
 ARG CUDA_BASE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
 
 # --- Build stages. The final images copy packages and code from them, so they contain no compiler and no pip.
 
-# hadolint ignore=DL3029
-FROM --platform=${BUILDPLATFORM} ${BUILD_BASE} AS builder
-ARG TARGETARCH
-# Also for the stages that begin with this one.
-ENV TARGETARCH=${TARGETARCH}
+FROM ${PYTHON_BASE} AS builder
 # The base image pins its distribution. Debian's mirrors drop a version of a package within months, so none is pinned here.
-# hadolint ignore=DL3008,SC2086
-RUN case "${TARGETARCH}-$(uname -m)" in \
-        arm64-x86_64) compiler="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;; \
-        amd64-aarch64) compiler="gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;; \
-        *) compiler="gcc libc6-dev" ;; \
-    esac \
-    && apt-get update \
-    && apt-get install -y --no-install-recommends ${compiler} \
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 COPY docker/install /usr/local/bin/install-stage
 WORKDIR /build

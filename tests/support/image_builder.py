@@ -9,7 +9,6 @@ import fcntl
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -24,8 +23,6 @@ TARGETS = ("cpu", "openvino", "gpu", "store", "model")
 _TOOLS = ("buildah", "podman", "runc", "catatonit", "mmdebstrap", "skopeo", "unshare")
 _WORK = Path(tempfile.gettempdir()) / f"edgesam-images-{os.geteuid()}"  # short: podman allows 50 characters
 _PYTHON_BASE = "docker.io/library/python:3.11-slim-bookworm"
-_ARM64_BASE = "docker.io/arm64v8/python:3.11-slim-bookworm"
-_HERE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 _BUILD_S = 900.0
 _COMMAND_S = 120.0
 
@@ -52,14 +49,13 @@ def why_not() -> str | None:
     return None
 
 
-def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None, arm64: bool = False) -> str:
+def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> str:
     """Build a target of the Dockerfile. Unchanged layers are cached.
 
     Args:
         target: One of TARGETS.
         labels: Labels of the image. They are not build arguments, because the cache of older versions of buildah
             ignores a change of an argument in a LABEL, and all checkouts share one cache.
-        arm64: Whether to build for arm64, on whatever machine this is.
 
     Returns:
         Name of the image, for `podman`. Each checkout has its own.
@@ -68,11 +64,8 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None, arm64
         ImageError: The build fails. The message contains the reason.
     """
     checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
-    tag = f"localhost/edgesam-{checkout}:{target}{'-arm64' if arm64 else ''}"
-    _make_python_base(_HERE, _PYTHON_BASE)
-    base = _ARM64_BASE if arm64 else _PYTHON_BASE
-    if arm64:
-        _make_python_base("arm64", _ARM64_BASE)
+    tag = f"localhost/edgesam-{checkout}:{target}"
+    _make_python_base()
     with _lock(f"build-{checkout}"):
         _run(
             [
@@ -88,8 +81,7 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None, arm64
                     "--layers",
                 ),
                 *_package_sources(),
-                *(("--platform", "linux/arm64", "--build-arg", f"BUILD_BASE={_PYTHON_BASE}") if arm64 else ()),
-                *("--build-arg", f"PYTHON_BASE={base}", "--build-arg", f"CUDA_BASE={_PYTHON_BASE}"),
+                *("--build-arg", f"PYTHON_BASE={_PYTHON_BASE}", "--build-arg", f"CUDA_BASE={_PYTHON_BASE}"),
                 *("--build-arg", "TORCH_INDEX="),  # pip's default index
                 *(word for name, value in (labels or {}).items() for word in ("--label", f"{name}={value}")),
                 *("--target", target, "-t", tag, str(ROOT)),
@@ -106,7 +98,7 @@ def build_stand_in(name: str, recipe: str) -> str:
         name: Full name of the image, such as docker.io/library/haproxy:3.0-alpine.
         recipe: Lines of a Dockerfile after FROM, such as `RUN apt-get install …`.
     """
-    _make_python_base(_HERE, _PYTHON_BASE)
+    _make_python_base()
     with _lock("stand-ins"), tempfile.TemporaryDirectory(dir=_WORK) as folder:
         (Path(folder) / "Dockerfile").write_text(f"FROM {_PYTHON_BASE}\n{recipe}\n")
         options = ("--isolation", "chroot", "--format", "docker", "--pull-never", "--layers")
@@ -146,22 +138,20 @@ def _store() -> list[str]:
     return ["--root", str(_WORK / "store"), "--runroot", str(_WORK / "run"), "--storage-driver", "overlay"]
 
 
-def _make_python_base(architecture: str, name: str) -> None:
-    """Build Debian with its own Python for a processor, under the name of the published image."""
+def _make_python_base() -> None:
+    """Build Debian with its own Python, under the name of the published image."""
     with _lock("base"):
-        if subprocess.run(["buildah", *_store(), "inspect", name], capture_output=True, check=False).returncode == 0:
+        if (
+            subprocess.run(["buildah", *_store(), "inspect", _PYTHON_BASE], capture_output=True, check=False).returncode
+            == 0
+        ):
             return
         with tempfile.TemporaryDirectory(dir=_WORK) as folder:
             archive = f"{folder}/base.tar"
-            packages = (
-                "ca-certificates,python3"
-                if architecture != _HERE
-                else "ca-certificates,python3,python3-venv,python3-pip"
-            )
+            include = "--include=ca-certificates,python3,python3-venv,python3-pip"
             link = '--customize-hook=ln -sf python3 "$1/usr/bin/python"'
-            options = ["--variant=minbase", "--skip=check/qemu", f"--arch={architecture}", f"--include={packages}", link]
-            _run(["mmdebstrap", *options, "bookworm", archive], timeout_s=_BUILD_S)
-            podman("import", "--os", "linux", "--arch", architecture, archive, name)
+            _run(["mmdebstrap", "--variant=minbase", include, link, "bookworm", archive], timeout_s=_BUILD_S)
+            podman("import", archive, _PYTHON_BASE)
 
 
 def _package_sources() -> list[str]:

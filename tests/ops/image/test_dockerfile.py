@@ -13,7 +13,7 @@ LOCKS = ("serve", "openvino", "gpu", "store", "model", "build")
 
 def stage(name: str) -> list[str]:
     """Return the instructions of a stage, with continued lines joined."""
-    (text,) = re.findall(rf"^FROM .+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
     joined = re.sub(r"\\\n\s*", "", text)
     return [line for line in joined.splitlines() if line and not line.startswith("#")]
 
@@ -69,14 +69,14 @@ def test_version_and_revision_are_build_arguments(name: str):
 
 
 def test_the_default_image_is_the_one_for_cpus():
-    assert re.findall(r"^FROM .+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
+    assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
 
 
 def test_every_base_image_can_be_pinned():
-    bases = set(re.findall(r"^FROM (?:--platform=\S+ )?(\S+)", DOCKERFILE, re.MULTILINE))
-    stages = set(re.findall(r"^FROM .+ AS (\S+)", DOCKERFILE, re.MULTILINE))
+    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
 
-    assert bases - stages == {"${PYTHON_BASE}", "${BUILD_BASE}", "${CUDA_BASE}"}
+    assert bases - stages == {"${PYTHON_BASE}", "${CUDA_BASE}"}
 
 
 def test_each_image_has_one_onnx_runtime():
