@@ -31,7 +31,7 @@ class EmbeddingCodec:
         return embedding_to_bytes(value, self._fingerprint)
 
     def decode(self, data: Bytes) -> ImageEmbedding:
-        """Return the embedding, read-only and without a copy, except tokens that are stored in int8.
+        """Return the embedding, read-only and without a copy, except one that is stored in int8.
 
         Raises:
             CorruptValue: The bytes are not an embedding of this model.

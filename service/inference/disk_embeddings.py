@@ -53,25 +53,33 @@ class DiskEmbeddings:
         self._writes: set[asyncio.Task[None]] = set()
         self._marked_at: WeakKeyDictionary[ImageState, float] = WeakKeyDictionary()
 
-    async def get(self, key: str) -> tuple[ImageEmbedding, float] | None:
+    async def get(self, key: str, tombstone: str | None) -> tuple[ImageEmbedding, float] | None:
         """Return an embedding, and when the work that made it began, in seconds of `time.monotonic`. None for none.
+
+        Args:
+            key: Cache key of the image.
+            tombstone: Tombstone of the image in Redis; "" for none, None if Redis was silent.
 
         Raises:
             CacheUnavailable: There is one, and Redis does not answer whether it was deleted meanwhile.
         """
         found = await self._tier.read(key, self._codec.decode)
-        if found is None or await self._missed.is_deleted(key, found[1]):
+        if found is None or await self._missed.is_deleted(key, found[1], tombstone):
             return None
         return found[0], monotonic() - (time() - found[1] / 1000.0)
 
-    async def info(self, key: str) -> ImageInfo | None:
+    async def info(self, key: str, tombstone: str | None) -> ImageInfo | None:
         """Return what answers tell about the image of an embedding; None if there is none.
+
+        Args:
+            key: Cache key of the image.
+            tombstone: Tombstone of the image in Redis; "" for none, None if Redis was silent.
 
         Raises:
             CacheUnavailable: There is one, and Redis does not answer whether it was deleted meanwhile.
         """
         found = await self._tier.read_start(key, INFO_BYTES)
-        if found is None or await self._missed.is_deleted(key, found[1]):
+        if found is None or await self._missed.is_deleted(key, found[1], tombstone):
             return None
         model = self._runtime
         with suppress(CorruptValue):  # a reader of the whole file removes it

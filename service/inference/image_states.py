@@ -252,14 +252,15 @@ class ImageStates:
             return "memory", state.embedding.info
         try:
             info = await self._shared.info(key)
+            if info is not None or self._disk is None:
+                return None if info is None else ("redis", info)
+            tombstone = await self._shared.tombstone(key)
         except CacheUnavailable:
             info = await self._info_on_disk(key)
             if info is None:
                 raise
-            return "disk", info
-        if info is not None:
-            return "redis", info
-        info = None if self._disk is None else await self._disk.info(key)
+        else:
+            info = await self._disk.info(key, tombstone)
         return None if info is None else ("disk", info)
 
     async def delete(self, key: str) -> bool:
@@ -301,17 +302,17 @@ class ImageStates:
             on_disk = None
             if self._disk is not None:
                 with suppress(CacheUnavailable):
-                    on_disk = await self._disk.get(key)
+                    on_disk = await self._disk.get(key, None)
             if on_disk is None:
                 raise
         else:
-            on_disk = await self._disk.get(key)
+            on_disk = await self._disk.get(key, tombstone)
         return None if on_disk is None else _Found(on_disk[0], "disk", on_disk[1], tombstone)
 
     async def _info_on_disk(self, key: str) -> ImageInfo | None:
         """Return what the disk knows of an image; None if it has none, or its deletion is unknown."""
         with suppress(CacheUnavailable):
-            return None if self._disk is None else await self._disk.info(key)
+            return None if self._disk is None else await self._disk.info(key, None)
         return None
 
     async def _keep(self, key: str, state: ImageState, upload: Upload, timings: Timings) -> None:

@@ -100,7 +100,7 @@ def embedding_to_bytes(embedding: ImageEmbedding, fingerprint: str) -> bytes:
 
 
 def embedding_from_bytes(data: Bytes, fingerprint: str, *, has_high_res: bool = False) -> ImageEmbedding:
-    """Return the embedding; its arrays are read-only views of `data`, except tokens that are stored in int8.
+    """Return the embedding; its arrays are read-only views of `data`, except those of an embedding in int8.
 
     Args:
         data: Bytes of the embedding, which stay as they are while the embedding is used.
@@ -113,7 +113,8 @@ def embedding_from_bytes(data: Bytes, fingerprint: str, *, has_high_res: bool = 
     header, arrays, tail = _from_bytes(_embeddings(has_high_res), data, fingerprint)
     info = _info(header)
     tokens, scales, maps = _tokens_and_maps(header, arrays)
-    proposals = _proposals(tail) if header.kind == _PROPOSING_EMBEDDING else None
+    rows = bytes(tail) if header.dtype == _INT8 else tail
+    proposals = _proposals(rows) if header.kind == _PROPOSING_EMBEDDING else None
     high_res = HighResMaps(*maps) if header.kind == _HIGH_RES_EMBEDDING else None
     return ImageEmbedding(tokens, info.size, proposals, info.orientation, info.levels, high_res, info.region, scales)
 
@@ -298,10 +299,11 @@ def _tokens_and_maps(
     scales, *maps = maps
     if not are_usable(tokens, scales):
         raise CorruptValue("The int8 tokens or their scales are out of their range.")
-    return from_int8(tokens, scales), scales, maps
+    # Views would keep the int8 numbers in memory, which `ImageEmbedding.nbytes` does not count.
+    return from_int8(tokens, scales), scales.copy(), [each.copy() for each in maps]
 
 
-def _proposals(tail: memoryview) -> Proposals:
+def _proposals(tail: Bytes) -> Proposals:
     rows = np.frombuffer(tail, np.dtype("<f4")).reshape(-1, 5)
     boxes, scores = rows[:, :4], rows[:, 4]
     # NaN fails these comparisons as well.

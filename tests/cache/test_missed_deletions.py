@@ -1,8 +1,11 @@
 """Files on disk whose image was deleted while the replica was off, or Redis silent, are not answered."""
 
+import asyncio
+import threading
 from time import time
 
 import pytest
+from support.redis_server import eventually
 
 from service.cache.disk.folder import EmbeddingFolder
 from service.cache.disk.missed_deletions import CHECKED_NAME, MissedDeletions
@@ -165,3 +168,30 @@ async def test_a_record_of_another_user_of_redis_is_no_deletion(tier, records, r
     redis_server.ask("SET", name, "9" * 30)
 
     assert await opened(tier, records).is_deleted(key_of("a"), now_ms() - DAY_MS) is False
+
+
+async def test_disk_tiers_are_announced_anew_after_an_outage_of_redis(tier, records, redis_server):
+    missed = opened(tier, records)
+    missed.start()
+    await eventually(lambda: (tier.folder.path / CHECKED_NAME).exists())
+    redis_server.ask("FLUSHALL")
+
+    missed.subscribed()
+
+    await eventually(lambda: redis_server.ask("EXISTS", ANNOUNCED_KEY) == 1)
+    await missed.aclose()
+
+
+async def test_a_look_up_of_a_deleted_file_does_not_wait_for_the_upkeep(tier, records):
+    await tier.write(key_of("a"), lambda: b"value", now_ms() - DAY_MS)
+    missed, is_over = opened(tier, records), threading.Event()
+    upkeep = asyncio.create_task(tier.maintain(is_over.wait))  # as a scan of a slow folder takes long
+    await asyncio.sleep(0)
+
+    try:
+        async with asyncio.timeout(30.0):
+            assert await missed.is_deleted(key_of("a"), now_ms() - DAY_MS) is True
+        assert tier.folder.read(key_of("a")) is None
+    finally:
+        is_over.set()
+        await upkeep

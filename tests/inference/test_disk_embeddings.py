@@ -166,6 +166,21 @@ async def test_a_recorded_deletion_holds_for_all_look_ups(start, redis_server, n
     assert redis_server.ask("EXISTS", key) == 0
 
 
+async def test_a_deletion_that_redis_has_no_record_of_holds_by_its_tombstone(start, redis_server, new_context):
+    key = await start().upload("unrecorded", new_context())
+    later = start()
+    await later.missed.check_all()
+    await later.write(key, int((time() - 60.0) * 1000.0))
+    await later.deletions.delete(key)
+
+    assert await later.states.contains(key) is None
+    await later.write(key, int((time() - 60.0) * 1000.0))
+    with pytest.raises(EmbeddingNotFound):
+        await later.states.find(key, new_context())
+    assert redis_server.ask("EXISTS", tombstone_key(key)) == 1
+    assert later.tier.folder.read(key) is None
+
+
 async def test_an_upload_after_a_deletion_that_redis_never_took_is_found_on_disk(start, redis_server, new_context):
     replica = start()
     await replica.missed.check_all()

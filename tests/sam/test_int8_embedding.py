@@ -48,6 +48,18 @@ def test_tokens_and_scales_are_read_back_bit_for_bit(count, kind):
     assert data_of(found) == data, "a replica stores the same bytes again"
 
 
+@pytest.mark.parametrize("value", [embedding(), proposing(3), high_res()], ids=["tokens", "proposals", "maps"])
+def test_an_embedding_does_not_keep_its_bytes_in_memory(value):
+    data = data_of(in_int8(value))
+
+    found = embedding_from_bytes(data, FINGERPRINT, has_high_res=value.high_res is not None)
+
+    arrays = [found.tokens, found.scales]
+    arrays += [found.proposals.boxes, found.proposals.scores] if found.proposals is not None else []
+    arrays += [found.high_res.s1, found.high_res.s0] if found.high_res is not None else []
+    assert not any(np.shares_memory(array, np.frombuffer(data, np.uint8)) for array in arrays)
+
+
 def test_the_bytes_are_the_numbers_row_by_row_and_the_scales():
     value = in_int8(embedding())
 

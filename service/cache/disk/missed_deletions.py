@@ -19,6 +19,7 @@ from service.cache.disk.names import file_name, files_of
 from service.cache.disk.threads import DiskBusy
 from service.cache.disk.tier import DiskTier
 from service.cache.redis.deletion_records import RECORD_S, DeletionRecords
+from service.cache.redis.deletions import is_older
 from service.errors import CacheUnavailable
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class MissedDeletions:
         self._records = records
         self._known: OrderedDict[str, None] = OrderedDict()  # names of files that this process wrote or compared
         self._distrusted_ms = 0
-        self._is_due = asyncio.Event()
+        self._is_due, self._is_unannounced = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def read_checked_at(self) -> None:
@@ -81,6 +82,7 @@ class MissedDeletions:
         """Compare all files anew: messages of other replicas may have been missed until now."""
         self._known.clear()
         self._is_due.set()
+        self._is_unannounced.set()  # Redis may have lost everything
 
     def note_written(self, key: str) -> None:
         """Record that this process has just written a file. It receives the deletions from then on."""
@@ -90,7 +92,7 @@ class MissedDeletions:
         if len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
 
-    async def is_deleted(self, key: str, began_at_ms: int) -> bool:
+    async def is_deleted(self, key: str, began_at_ms: int, tombstone: str | None = None) -> bool:
         """Return whether a file was deleted. If it was, it is removed.
 
         While Redis does not answer, a file that this process wrote or compared before counts as not deleted: a replica
@@ -99,6 +101,8 @@ class MissedDeletions:
         Args:
             key: Cache key of the file.
             began_at_ms: Start of the work that made the file, milliseconds since 1970.
+            tombstone: Tombstone of the image in Redis. The deletion may have no record, where Redis had lost the
+                announcement of disk tiers. "" for none, None if Redis was silent.
 
         Raises:
             CacheUnavailable: Redis does not answer, and this process does not know.
@@ -107,6 +111,8 @@ class MissedDeletions:
             return False
         name = file_name(key)
         is_deleted = began_at_ms <= self._distrusted_ms
+        if tombstone and not is_older(tombstone, time() - began_at_ms / 1000.0):
+            is_deleted = True
         if not is_deleted:
             try:
                 (until_ms,) = await self._records.deleted_until_ms([files_of(name)])
@@ -119,8 +125,7 @@ class MissedDeletions:
             self.note_written(key)
             return False
         self._known.pop(name, None)
-        with suppress(DiskBusy, OSError, TimeoutError):
-            await self._tier.maintain(lambda: self._tier.folder.remove(name))
+        await self._tier.remove(key)
         return True
 
     async def check_all(self) -> None:
@@ -171,9 +176,12 @@ class MissedDeletions:
     async def _announce_repeatedly(self) -> None:
         assert self._records is not None
         while True:
+            self._is_unannounced.clear()
             with suppress(CacheUnavailable):
                 await self._records.announce()
-            await asyncio.sleep(_ANNOUNCE_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANNOUNCE_EVERY_S):
+                    await self._is_unannounced.wait()
 
 
 def _remove_all(folder: EmbeddingFolder, names: Sequence[str]) -> None:

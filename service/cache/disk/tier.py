@@ -170,6 +170,11 @@ class DiskTier:
                 "The disk cache did not confirm the deletion. Repeat it.", retry_after_s=_DELETE_TIMEOUT_S
             ) from error
 
+    async def remove(self, key: str) -> None:
+        """Remove the value of one key that is not answered any more. A disk that fails keeps it."""
+        with suppress(DiskBusy, OSError, TimeoutError):
+            await self._writers.run(lambda: self.folder.remove(file_name(key)), READ_TIMEOUT_S)
+
     async def scan(self) -> bool:
         """List the folder, and return whether that succeeded."""
         try:
@@ -201,8 +206,7 @@ class DiskTier:
             return None
         except (CorruptFile, CorruptValue):
             self._errors.labels("read").inc()
-            with suppress(DiskBusy, OSError, TimeoutError):
-                await self._writers.run(lambda: self.folder.remove(file_name(key)), _DELETE_TIMEOUT_S)
+            await self.remove(key)
             return None
         except (OSError, TimeoutError) as error:
             self._failed("read", error, self._reads)
