@@ -173,7 +173,7 @@ async def test_a_record_of_another_user_of_redis_is_no_deletion(tier, records, r
 async def test_disk_tiers_are_announced_anew_after_an_outage_of_redis(tier, records, redis_server):
     missed = opened(tier, records)
     missed.start()
-    await eventually(lambda: (tier.folder.path / CHECKED_NAME).exists())
+    await eventually((tier.folder.path / CHECKED_NAME).exists)
     redis_server.ask("FLUSHALL")
 
     missed.subscribed()
