@@ -106,7 +106,7 @@ arm64-test: $(VENV)/.dev arm64-wheel  ## run the tests of the native library on 
 	$(BIN)/python tests/tools/arm64 test dist/edgesam_service-$(VERSION)-*-manylinux_2_28_aarch64.whl $(TESTS)
 
 arm64-count: $(VENV)/.zig  ## count the instructions of the native library by NEON and in plain C (five minutes); needs qemu-user-static
-	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig" $(BIN)/python tests/tools/arm64 count --compiler "$(ARM64_CC)"
+	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig" $(BIN)/python tests/tools/arm64 count --compiler "$(ARM64_CC:gnu.2.28=musl)"
 
 check: lint types imports test  ## all checks that have to pass before a commit
 

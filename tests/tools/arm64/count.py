@@ -25,7 +25,7 @@ def count_instructions(compiler: list[str]) -> int:
     """Print a table of the instructions of each job. It takes some minutes.
 
     Args:
-        compiler: Command of clang for aarch64 Linux, for instance `zig cc -target aarch64-linux-gnu`.
+        compiler: Command of clang for aarch64 Linux, for instance `zig cc -target aarch64-linux-musl`.
 
     Returns:
         The exit status.
