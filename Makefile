@@ -40,7 +40,7 @@ FUZZ_S ?= 60
 	demo bundle skeletons monitoring lock sbom audit image openvino-test examples-test clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
 # OPTIONS are further options of `edgesam serve`, for instance --accept-licence. Embeddings are kept in the user's cache;
