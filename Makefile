@@ -40,7 +40,7 @@ FUZZ_S ?= 60
 	demo bundle skeletons monitoring lock sbom audit image openvino-test examples-test clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # With MODEL, a model that is not in models/ is fetched and converted first. Several names serve several models.
 # OPTIONS are further options of `edgesam serve`, for instance --accept-licence. Embeddings are kept in the user's cache;
@@ -193,7 +193,7 @@ audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn 
 	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
-image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model; PLATFORM=linux/arm64 builds for arm64 on any machine
+image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model; PLATFORM=linux/arm64 needs an arm64 machine or its emulation
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \

@@ -102,13 +102,13 @@ def test_the_cli_page_names_every_option_of_the_keys_command():
 
 
 def test_every_make_target_that_a_document_names_exists():
-    targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", page("Makefile"), re.MULTILINE))
 
     named = {
         name
         for path in pages()
         if path.name != "CHANGELOG.md"
-        for name in re.findall(r"(?:`|^)make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.findall(r"(?:`|^)make ([a-z0-9-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
 
     assert {"serve", "test", "check"} <= named
