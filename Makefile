@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # Installed apart for `openvino-test`, without the package that reports the use of its command line.
 OPENVINO := openvino==2026.4.1
+# Installed apart for `bench`, which compares with it.
+OSAM := osam[serve]==0.8.1
 # Dependencies of torch, which is installed without them where its build comes from another index.
 TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptools
 # CUDA libraries that the base of the image gpu contains already.
@@ -37,7 +39,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom audit image openvino-test examples-test clean
+	demo bundle skeletons monitoring lock sbom audit image openvino-test osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +124,10 @@ imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 
 bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
 	PYTHONPATH=$(wildcard $(VENV)/openvino) $(BIN)/python tests/tools/bench --docs
+
+osam: $(VENV)/.dev  ## install osam in an environment of its own, so that `make bench` compares with it
+	$(BIN)/python -m venv $(VENV)/osam
+	$(VENV)/osam/bin/pip install --disable-pip-version-check -q "$(OSAM)"
 
 bench-models: $(VENV)/.dev  ## measure every architecture of the SAM family; writes docs/operations/model-speed.md (twenty minutes)
 	$(BIN)/python tests/tools/bench_models --docs

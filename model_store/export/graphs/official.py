@@ -56,12 +56,13 @@ class OfficialDecoder(nn.Module):
         masks, iou_predictions = self.mask_decoder(
             image_embeddings,
             prompt_encoder.dense_positional_code(),
-            self._tokens(point_coords, point_labels),
+            self.tokens(point_coords, point_labels),
             prompt_encoder.dense(None, point_coords.shape[0]),
         )
         return (stability_score(masks) if self.use_stability_score else iou_predictions), masks
 
-    def _tokens(self, coords: Tensor, labels: Tensor) -> Tensor:
+    def tokens(self, coords: Tensor, labels: Tensor) -> Tensor:
+        """Return the prompt tokens (1, N, 256) of points (1, N, 2) with labels (1, N)."""
         label = labels.unsqueeze(-1)
         code = self.prompt_encoder.point_code(coords)
         tokens = torch.where(label == PADDING, self.prompt_encoder.not_a_point_embed.weight, code)

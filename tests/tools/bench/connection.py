@@ -23,12 +23,17 @@ class Answer:
 
     def timings(self) -> dict[str, float]:
         """Return the stage durations of the Server-Timing header, in milliseconds."""
-        parts = [part.strip().split(";dur=") for part in self.headers.get("server-timing", "").split(",")]
-        return {name: float(duration) for name, duration in (part for part in parts if len(part) == 2)}
+        return parsed_timings(self.headers.get("server-timing", ""))
 
     def json(self) -> Any:
         """Return the JSON document of the body."""
         return json.loads(self.body)
+
+
+def parsed_timings(header: str) -> dict[str, float]:
+    """Return the durations of a Server-Timing header by name, in milliseconds."""
+    parts = [part.strip().split(";dur=") for part in header.split(",")]
+    return {name: float(duration) for name, duration in (part for part in parts if len(part) == 2)}
 
 
 class Connection:

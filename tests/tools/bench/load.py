@@ -38,6 +38,8 @@ class Channel(asyncio.Protocol):
         self._status = 0
         self.code = ""
         """Problem code of the last response, or empty."""
+        self.timings = ""
+        """Header Server-Timing of the last response, or empty."""
         self._answer: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport | None = None
         self.is_open = True
@@ -71,6 +73,7 @@ class Channel(asyncio.Protocol):
                 return
             head = bytes(self._received[:end]).lower()
             self._status = int(head[9:12])
+            self.timings = head.partition(b"\r\nserver-timing:")[2].partition(b"\r\n")[0].decode("latin-1").strip()
             self._length = end + 4 + int(head.split(b"\r\ncontent-length:")[1].split(b"\r\n")[0])
         if len(self._received) >= self._length:
             self.code = _problem_code(self._received) if self._status >= 400 else ""
@@ -95,8 +98,8 @@ class Generator:
             clients have no response then. `warm_s`: time before it that is not measured. `clients`: number of clients
             of a closed loop. `rate`: requests per second of an open loop. `seed`: seed of random arrivals, or null for
             regular ones. `others`: further [host, port] of an open loop. `is_traced`: whether the result has each
-            request with its due time (perf_counter, equal in all processes of a machine), milliseconds, status and
-            code.
+            request with its due time (perf_counter, equal in all processes of a machine), milliseconds, status,
+            code and header Server-Timing.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -106,7 +109,7 @@ class Generator:
         self._ms: list[float] = []
         self._late_ms: list[float] = []
         self._statuses: dict[str, int] = {}
-        self._trace: list[tuple[float, float, str, str]] = []
+        self._trace: list[tuple[float, float, str, str, str]] = []
         self._replicas = [Replica(*address) for address in [(job["host"], job["port"]), *job.get("others", ())]]
         self._next = 0
         self._answers = self._successes = 0  # inside the counted window
@@ -169,7 +172,7 @@ class Generator:
         try:
             replica, channel = await self._reach()
         except (OSError, TimeoutError) as error:
-            self._count(type(error).__name__, "", due)
+            self._count(type(error).__name__, "", "", due)
             return
         await self._exchange(channel, number, due)
         if channel.is_open and replica.is_ready and len(replica.idle) < MOST_CONNECTIONS:
@@ -198,12 +201,10 @@ class Generator:
             status = type(error).__name__
             channel.close()
             channel.is_open = False
-        self._count(status, channel.code, counts_from)
+        self._count(status, channel.code, channel.timings, counts_from)
 
-    def _count(self, status: str, code: str, counts_from: float) -> None:
+    def _count(self, status: str, code: str, timings: str, counts_from: float) -> None:
         ended = perf_counter()
-        if self._job.get("is_traced"):
-            self._trace.append((counts_from, (ended - counts_from) * 1000.0, status, code))
         is_short = self._answers < self._job.get("clients", 0)
         if self._counts_from <= ended and (ended < self._ends_at or is_short):
             self._answers += 1
@@ -212,6 +213,8 @@ class Generator:
         # A closed loop counts responses in the measured time, an open loop requests that were due in it.
         if (ended if "clients" in self._job else counts_from) >= self._counts_from:
             self._statuses[status] = self._statuses.get(status, 0) + 1
+            if self._job.get("is_traced"):
+                self._trace.append((counts_from, (ended - counts_from) * 1000.0, status, code, timings))
             if status == "200":
                 self._ms.append((ended - counts_from) * 1000.0)
 

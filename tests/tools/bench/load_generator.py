@@ -27,6 +27,7 @@ class Exchange:
     ms: float
     status: str  # HTTP status, or the error of the connection
     code: str  # problem code, or empty
+    timings: str  # header Server-Timing, or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Load:
     late_ms: Samples  # delay of sending in an open loop
     cpu_share: float  # share of one core that the load generator used
     trace: list[Exchange]
+
+
+def warm_seconds(seconds: float) -> float:
+    """Return the time that is not measured at the start of a job of so many measured seconds."""
+    return min(1.0, seconds / 4)
 
 
 class LoadGenerator:
@@ -69,8 +75,8 @@ class LoadGenerator:
     def open(
         self, url: str, requests: Sequence[bytes], *, rate: float, seconds: float, seed: int | None = None
     ) -> Load:
-        """Run an open loop of `rate` requests per second: regular, or with a seed random (Poisson)."""
-        return self._run(url, requests, seconds, rate=rate, seed=seed)
+        """Run a traced open loop of `rate` requests per second: regular, or with a seed random (Poisson)."""
+        return self._run(url, requests, seconds, rate=rate, seed=seed, is_traced=True)
 
     def start_endless(self, url: str, request: bytes, *, vary_at: int, seconds: float) -> None:
         """Start a closed loop of one client whose requests differ in 16 bytes. `wait` returns the result."""
@@ -107,7 +113,7 @@ class LoadGenerator:
         )
 
     def _run(self, url: str, requests: Sequence[bytes], seconds: float, **job: Any) -> Load:
-        warm_s = min(1.0, seconds / 4)
+        warm_s = warm_seconds(seconds)
         self._seconds = warm_s + seconds
         self._start(url, requests, seconds, warm_s=warm_s, **job)
         load = self.wait()

@@ -68,22 +68,23 @@ def export_official_decoder(plain: PromptableModel, path: Path, *, use_stability
         path: File of the graph.
         use_stability_score: Whether its scores are stability scores, as in the published files, or predicted IoUs.
     """
-    _export(OfficialDecoder(plain, use_stability_score),
+    export_traced(OfficialDecoder(plain, use_stability_score),
             (torch.zeros(1, 256, 64, 64), torch.zeros(1, 2, 2), torch.ones(1, 2)),
             path, ["image_embeddings", "point_coords", "point_labels"], ["scores", "masks"],
             {"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}})  # fmt: skip
 
 
-def export_official_encoder(plain: PromptableModel, path: Path) -> None:
+def export_official_encoder(plain: PromptableModel, path: Path, *, name: str = "image") -> None:
     """Write an encoder's graph as its authors' scripts do: as the network is written, without our forms for export.
 
     Args:
         plain: Deployed model.
         path: File of the graph.
+        name: Name of its input.
     """
     side = plain.architecture.image_size
     with mock.patch.object(torch.onnx, "is_in_onnx_export", return_value=False):
-        _export(OfficialEncoder(plain), (torch.zeros(1, 3, side, side),), path, ["image"], ["image_embeddings"], {})
+        export_traced(OfficialEncoder(plain), (torch.zeros(1, 3, side, side),), path, [name], ["image_embeddings"], {})
 
 
 def make_lite_encoders(folder: Path) -> tuple[Path, Path]:
@@ -122,7 +123,7 @@ def frame_of(image: NDArray[np.uint8]) -> Floats:
     return frame(image).numpy()
 
 
-def _export(
+def export_traced(
     module: torch.nn.Module,
     example: tuple[torch.Tensor, ...],
     path: Path,
@@ -130,6 +131,16 @@ def _export(
     outputs: list[str],
     dynamic_axes: dict[str, dict[int, str]],
 ) -> None:
+    """Write a graph with the exporter that the authors of SAM and EdgeSAM use.
+
+    Args:
+        module: Module to write.
+        example: Inputs for tracing.
+        path: File of the graph.
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+        dynamic_axes: Names of variable axes, by input and axis.
+    """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # as in model_store.export.onnx_export: the tracer warns about fixed shapes
         torch.onnx.export(

@@ -8,10 +8,12 @@ from tools.bench.disc import disc_centre
 from tools.bench.load_generator import Load
 from tools.bench.ours import Clicks
 from tools.bench.samples import Samples, median
-from tools.bench.section import Section, Table
+from tools.bench.section import Cell, Section, Table
+from tools.bench.tail import ideal_queue, tail_table
 from tools.bench.workbench import Workbench, click_request, megapixels
 
 CLIENTS = 16  # number of clients for the throughput
+RANDOM_SEED = 1  # of the first run with random arrivals
 OPEN_RATE = 70  # rate for the p99, in per cent of the throughput
 
 
@@ -34,8 +36,12 @@ def measure(bench: Workbench) -> Section:
 
             In an open loop latency counts from the time at which the click was due. `late` is the delay of the load
             generator itself.
+
+            An ideal queue answers the same random arrivals in their order, each after the same time, with the
+            measured throughput of {CLIENTS} clients. Clicks wait for each other there too. What the service adds is
+            the difference.
             """,
-        [closed, open_],
+        [closed, *open_],
         values | more,
     )
 
@@ -79,15 +85,16 @@ def _closed(bench: Workbench, requests: list[bytes]) -> tuple[Table, dict[str, f
 
 def _open(
     bench: Workbench, connection: Connection, requests: list[bytes], per_s: float
-) -> tuple[Table, dict[str, float]]:
+) -> tuple[list[Table], dict[str, float]]:
     table = Table(
         "Open loop: clicks come at a fixed rate",
         ["rate", "arrivals", "clicks/s", "n", "p50 ms", "p90 ms", "p99 ms", "refused", "failed", "generator",
          "p99 ÷ p50", "late p99 ms"],
     )  # fmt: skip
-    values = {}
+    values: dict[str, float] = {}
+    random_runs: list[Load] = []
     plans = [(rate, None) for rate in bench.effort.rates]
-    plans.append((OPEN_RATE, 1))
+    plans.append((OPEN_RATE, RANDOM_SEED))
     for rate, seed in plans:
         runs = []
         for number in range(bench.effort.load_repeats):
@@ -109,7 +116,19 @@ def _open(
                 values["load.open_p99_share"] = ratio
         else:
             values["load.poisson_p99_share"] = ratio
-    return table, values
+            random_runs = runs
+    for servers in sorted({1, bench.cpus}):
+        table.rows.append(_ideal_row(bench, per_s, servers))
+    return [table, tail_table(random_runs)], values
+
+
+def _ideal_row(bench: Workbench, per_s: float, servers: int) -> list[Cell]:
+    seeds = range(RANDOM_SEED, RANDOM_SEED + bench.effort.load_repeats)
+    rate = per_s * OPEN_RATE / 100
+    ideal = ideal_queue(rate, bench.effort.load_s, seeds, per_s=per_s, servers=servers)
+    name = f"ideal queue, {servers} at a time"
+    ratio = ideal.percentile(99) / ideal.p50
+    return [f"{OPEN_RATE} %", name, rate, *ideal.cells(), None, None, None, ratio, None]
 
 
 def _calls_per_s(clicks: Clicks, workers: int, seconds: float, point: tuple[float, float]) -> float:
