@@ -3,6 +3,7 @@
 import time
 from xml.etree import ElementTree as ET
 
+import pytest
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -10,6 +11,7 @@ from support.app_server import AppServer
 from tools.bench.connection import request
 from tools.bench.load_generator import LoadGenerator
 from tools.bench.plot import as_svg, draw
+from tools.bench.tail import ideal_queue, tail_table
 from tools.bench.targets import TARGETS
 
 STALL_S = 0.4
@@ -68,3 +70,27 @@ def test_a_closed_loop_does_not_count_refusals_as_answers():
     assert load.refused > 0
     assert load.samples.ms == []
     assert load.per_s == 0
+
+
+def test_a_traced_open_loop_has_the_timings_of_each_response():
+    async def answer(_):
+        header = "queue;dur=4.0, decode;dur=3.0, postprocess;dur=0.5, serialize;dur=0.25, total;dur=8.0"
+        return Response("x", headers={"Server-Timing": header})
+
+    with AppServer(Starlette(routes=[Route("/", answer)])) as server, LoadGenerator() as generator:
+        load = generator.open(server.url, [request("GET", "/")], rate=50, seconds=0.2, seed=1)
+
+    assert len(load.trace) == len(load.samples.ms)
+    all_, slowest = tail_table([load]).rows
+    assert all_[:2] == ["all", len(load.samples.ms)]
+    assert slowest[:2] == ["slowest 1 %", 3]
+    assert all_[3:8] == slowest[3:8] == [4.0, 3.0, 0.5, 0.25, 0.25]
+
+
+def test_the_ideal_queue_waits_as_theory_says():
+    one = ideal_queue(50, 2000, [1], per_s=100, servers=1)
+
+    # Pollaczek and Khinchine: at half of the capacity, the mean wait is half of the 10 ms of a request.
+    assert sum(one.ms) / len(one.ms) == pytest.approx(15.0, rel=0.03)
+    assert min(one.ms) == pytest.approx(10.0)
+    assert min(ideal_queue(50, 10, [1], per_s=100, servers=2).ms) == pytest.approx(20.0)
