@@ -122,7 +122,7 @@ types: $(VENV)/.dev  ## check types with mypy, strict
 imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer; writes docs/operations/benchmarks.md (ten minutes)
+bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer, osam; writes docs/operations/benchmarks.md (ten minutes)
 	PYTHONPATH=$(wildcard $(VENV)/openvino) $(BIN)/python tests/tools/bench --docs
 
 osam: $(VENV)/.dev  ## install osam in an environment of its own, so that `make bench` compares with it

@@ -1,6 +1,7 @@
 """`make bench` measures prompts and uploads. `python tests/tools/bench --help` lists the options.
 
-Compares in one run the official graphs on plain ONNX Runtime, our graphs, our service over HTTP and a typical server.
+Compares in one run the official graphs on plain ONNX Runtime, our graphs, our service over HTTP, a typical server
+and osam, if `make osam` has installed it.
 The document also shows runs with other providers or on other machines, from docs/operations/bench-*.json. Write them
 with `--provider cuda --only graphs,click,load --out docs/operations/bench-cuda.json`.
 """

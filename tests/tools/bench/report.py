@@ -61,8 +61,8 @@ def markdown(made: Document, *, plot: str | None = None, others: Sequence[Docume
         "# Benchmarks",
         "",
         *paragraphs(f"""
-            This page compares the cost of a click and of an upload with targets, with the official graphs and with a
-            typical server.
+            This page compares the cost of a click and of an upload with targets, with the official graphs, with a
+            typical server and with osam.
 
             Written by `{command}` in {made["seconds"] / 60:.0f} minutes: {made["where"]}; sessions of
             {made["threads"]} threads unless a row says otherwise, provider {made["provider"]}, decoder
