@@ -24,12 +24,14 @@ class Prefetching:
         self._running: set[str] = set()
 
     def start(self, key: str, context: RequestContext) -> bool:
-        """Start the load of a key, and return whether it was started. Its errors are not raised.
+        """Start the load of a key, and return whether it was started, now or before. Its errors are not raised.
 
         Args:
             key: Cache key of the image.
             context: Context of the request.
         """
+        if key in self._running:  # its task may not have reached `load` yet
+            return True
         if len(self._running) >= MAX_PREFETCHES or not self._background.start(
             self._run(key, context), context.caller.name
         ):

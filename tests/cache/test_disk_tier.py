@@ -123,6 +123,23 @@ async def test_a_value_whose_work_began_before_a_deletion_is_not_answered(open_t
     assert (before, await value_of(tier, key_of("a"))) == (None, b"after")
 
 
+async def test_a_deletion_does_not_wait_for_values_that_are_written(open_tier):
+    tier, is_over = open_tier(), threading.Event()
+    await write(tier, key_of("a"))
+
+    def encode():
+        is_over.wait(WAIT_S)
+        return b"value"
+
+    writes = [asyncio.create_task(tier.write(key_of(str(number)), encode, 1)) for number in range(9)]
+    await asyncio.sleep(0)  # as many as may wait for the writing threads
+    try:
+        assert await tier.delete(key_of("a")) is True
+    finally:
+        is_over.set()
+    assert sorted(await asyncio.gather(*writes)) == [False] + [True] * 8
+
+
 @pytest.fixture
 def lock_folder():
     """A function that makes a folder immutable until the end of the test, for root, too."""

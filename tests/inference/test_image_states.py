@@ -485,6 +485,20 @@ async def test_few_images_are_loaded_ahead_at_a_time(open_states, redis_server, 
     assert states.prefetch(keys[-1], new_context())
 
 
+async def test_an_image_that_is_asked_for_several_times_is_loaded_ahead_once(open_states, new_context, metrics):
+    states = open_states(1000.0)
+    keys = [await kept(states, new_context(), f"asked for {number}") for number in range(MAX_PREFETCHES)]
+    for key in keys:
+        open_states.memory.drop(key)
+
+    started = [states.prefetch(key, new_context()) for key in [keys[0]] * 100 + keys]
+    await open_states.background.aclose(5.0)
+
+    assert started == [True] * len(started)
+    assert metrics.registry.get_sample_value("edgesam_rejected_total", {"reason": "background"}) == 0
+    assert all(open_states.memory.glance(key) for key in keys)
+
+
 async def test_an_image_that_is_nowhere_or_unreachable_is_not_loaded_ahead_and_costs_no_error(
     open_states, way, new_context, caplog
 ):

@@ -46,6 +46,7 @@ class DiskTier:
         self.folder = folder
         self._readers = DiskThreads("disk-read", 2, max_calls=32)
         self._writers = DiskThreads("disk-write", 2, max_calls=8)  # each holds a value of 2 to 16 MiB
+        self._removals = DiskThreads("disk-remove", 1, max_calls=64)  # no deletion is refused because many files come
         self._upkeep = DiskThreads("disk-upkeep", 1, max_calls=4)
         self._reads, self._writes = Pause(), Pause()
         self._deleted: OrderedDict[ImageFiles, int] = OrderedDict()  # time of each, milliseconds since 1970
@@ -70,8 +71,8 @@ class DiskTier:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for threads in (self._writers, self._readers, self._upkeep):
-            await threads.aclose(_CLOSE_TIMEOUT_S)
+        pools = (self._writers, self._readers, self._removals, self._upkeep)
+        await asyncio.gather(*(threads.aclose(_CLOSE_TIMEOUT_S) for threads in pools))
 
     async def read(self, key: str, convert: Callable[[bytes], T]) -> tuple[T, int] | None:
         """Return a value, and when the work that made it began, milliseconds since 1970. None if there is none.
@@ -173,7 +174,7 @@ class DiskTier:
     async def remove(self, key: str) -> None:
         """Remove the value of one key that is not answered any more. A disk that fails keeps it."""
         with suppress(DiskBusy, OSError, TimeoutError):
-            await self._writers.run(lambda: self.folder.remove(file_name(key)), READ_TIMEOUT_S)
+            await self._removals.run(lambda: self.folder.remove(file_name(key)), READ_TIMEOUT_S)
 
     async def scan(self) -> bool:
         """List the folder, and return whether that succeeded."""
@@ -224,7 +225,7 @@ class DiskTier:
     async def _remove(self, files: ImageFiles) -> bool:
         at = self._deleted.get(files)
         try:
-            removed = await self._writers.run(lambda: self.folder.remove_image(files), _DELETE_TIMEOUT_S)
+            removed = await self._removals.run(lambda: self.folder.remove_image(files), _DELETE_TIMEOUT_S)
         except (OSError, TimeoutError) as error:
             self._failed("delete", error)
             raise
