@@ -125,7 +125,7 @@ def test_the_memory_tier_reports_its_size(client, next_seed):
 
     embed(client, noise_file((24, 24), next_seed))
 
-    assert Scrape(client).value("edgesam_cache_bytes", tier="memory") - before == 10 << 20
+    assert Scrape(client).value("edgesam_cache_bytes", tier="memory") - before == 5 << 20
 
 
 def test_look_ups_are_counted_by_outcome(client, next_seed):

@@ -34,12 +34,12 @@ def client(connect: Connect, service_url: str) -> Any:
 
 @pytest.fixture(scope="session")
 def narrow(artifact: Path) -> Iterator[ServiceProcess]:
-    """Asks for a key, takes one upload of 100 kB at a time, and has room for two images."""
+    """Asks for a key, takes one upload of 100 kB at a time, and has room for three images."""
     settings = {
         "EDGESAM_API_KEYS": f'["{KEY}"]',
         "EDGESAM_MAX_EMBED_REQUESTS": "1",
         "EDGESAM_MAX_IMAGE_BYTES": "100000",
-        "EDGESAM_MEMORY_CACHE_BYTES": str(24 * 1024 * 1024),
+        "EDGESAM_MEMORY_CACHE_BYTES": str(16 * 1024 * 1024),
     }
     with ServiceProcess({"EDGESAM_MODEL_DIR": str(artifact), **settings}) as service:
         yield service

@@ -20,7 +20,7 @@ SIZE = (480, 640)
 # Small limits, so that every cache and queue is full within seconds.
 SETTINGS = {
     "EDGESAM_THREADS": "1",
-    "EDGESAM_MEMORY_CACHE_BYTES": str(45 << 20),
+    "EDGESAM_MEMORY_CACHE_BYTES": str(22 << 20),
     "EDGESAM_MASK_MEMORY_BYTES": str(2 << 20),
     "EDGESAM_MAX_SEGMENT_REQUESTS": "6",
     "EDGESAM_REDIS_BREAKER_OPEN_S": "1",

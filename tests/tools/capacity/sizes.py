@@ -19,8 +19,8 @@ class ImageSizes:
     redis_mib: float
 
 
-ONE_MAP = ImageSizes(memory_mib=10.0, redis_mib=2.0)
-THREE_MAPS = ImageSizes(memory_mib=16.0, redis_mib=8.0)
+ONE_MAP = ImageSizes(memory_mib=5.0, redis_mib=2.0)
+THREE_MAPS = ImageSizes(memory_mib=11.0, redis_mib=8.0)
 
 
 def image_sizes(model: Path) -> ImageSizes:
