@@ -9,7 +9,7 @@
 #include "../../native/made_parameters.h"
 #include "masks.h"
 
-enum { TOKENS = 4096, SIDE = EDGESAM_MASK_SIZE, HEIGHT = 1200, WIDTH = 1600, CAPACITY = 1 << 20 };
+enum { TOKENS = 4096, SIDE = EDGESAM_MASK_SIZE, HEIGHT = 1200, WIDTH = 1600, CAPACITY = 1 << 20, ROW_BYTES = 384 };
 
 static edgesam_axis make_axis(int length)
 {
@@ -43,13 +43,10 @@ static void decode(edgesam_decoder *decoder, edgesam_states states, int times)
 
 static void prepare(edgesam_decoder *decoder, edgesam_states states, int times)
 {
-    static uint16_t tokens[TOKENS * 256]; /* float16 */
-    for (int i = 0; i < TOKENS * 256; i++)
-        tokens[i] = (uint16_t)(0x3000 + i % 1024);
     for (int i = 0; i < times; i++)
-        edgesam_prepare(decoder, (edgesam_numbers){tokens, NULL}, 1, (float *)states.keys, (float *)states.keys0,
-                        (float *)states.queries0);
-    printf("prepared %g\n", states.keys[0]);
+        edgesam_prepare_state(decoder, states.keys, 1, (uint8_t *)states.keys0.packed,
+                              (uint8_t *)states.queries0.packed);
+    printf("prepared %d\n", states.keys0.packed[0]);
 }
 
 /* A disc of the half of the image's height. */
@@ -83,7 +80,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error);
         return 1;
     }
-    edgesam_states states = {1, numbers(TOKENS * 256L), numbers(TOKENS * 128L), numbers(TOKENS * 128L)};
+    static uint16_t tokens[TOKENS * 256]; /* float16 */
+    static uint8_t keys0[TOKENS * ROW_BYTES], queries0[TOKENS * ROW_BYTES];
+    for (int i = 0; i < TOKENS * 256; i++)
+        tokens[i] = (uint16_t)(0x3000 + i % 1024);
+    const edgesam_states states = {1, 1, {tokens, NULL}, {.packed = keys0}, {.packed = queries0}};
+    if (!strcmp(argv[1], "decode"))
+        edgesam_prepare_state(decoder, states.keys, 1, keys0, queries0);
     if (!strcmp(argv[1], "decode"))
         decode(decoder, states, times);
     else if (!strcmp(argv[1], "prepare"))
