@@ -96,9 +96,9 @@ def test_addresses_without_a_route_share_one_label(client, path):
     routes = Scrape(client).labels("edgesam_http_request_duration_seconds_count", "route")
     assert "unmatched" in routes
     assert routes <= {
-        "unmatched", "/embed", "/embed/{image_hash}", "/segment", "/models", "/metrics", "/livez", "/healthz",
-        "/readyz", "/openapi.json", "/docs", "/docs/{name}", "/", "/web/{name}", "/web/samples/{name}",
-        "/web/{folder}/{name}", "/web/runtime/{name}",
+        "unmatched", "/embed", "/embed/{image_hash}", "/segment", "/segment/everything", "/models", "/metrics",
+        "/livez", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{name}", "/", "/web/{name}",
+        "/web/samples/{name}", "/web/{folder}/{name}", "/web/runtime/{name}",
     }  # fmt: skip
 
 
