@@ -176,11 +176,18 @@ def test_a_mask_prompt_changes_the_answer(runtime):
 def test_float16_tokens_are_decoded_as_the_equal_float32_tokens(runtime):
     half = random_embedding(dtype=np.float16)
     single = ImageEmbedding(half.tokens.astype(np.float32), half.original_size)
+    points, labels = prompts_of_several_lengths()[0]
 
-    prepared, expected = runtime.prepare(half), runtime.prepare(single)
+    found, expected = (runtime.decode(runtime.prepare(each).arrays, points, labels) for each in (half, single))
 
-    assert_array_equal(prepared.arrays.keys, expected.arrays.keys)
-    assert prepared.nbytes == expected.nbytes - half.nbytes
+    assert_allclose(found.mask_logits, expected.mask_logits, rtol=0, atol=TOLERANCE)
+    assert_allclose(found.iou_predictions, expected.iou_predictions, rtol=0, atol=TOLERANCE)
+
+
+def test_float32_tokens_get_a_state_in_float32(runtime):
+    arrays = runtime.prepare(random_embedding(dtype=np.float32)).arrays
+
+    assert {array.dtype for array in (arrays.keys, arrays.keys0, arrays.queries0)} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("decoder", ["native", "onnx"])

@@ -102,8 +102,7 @@ class OnnxPromptDecoder:
 
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
         """See `PromptDecoder`."""
-        no_mask = np.zeros((1, 256, 256), np.float32)
-        return StateArrays(*self._prepare.run(embedding, no_mask, has_mask=False), *self._maps(embedding))
+        return StateArrays(*self._prepare.run_without_mask(embedding), *self._maps(embedding))
 
     def prepare_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
         """See `PromptDecoder`."""
@@ -133,7 +132,7 @@ class OnnxPromptDecoder:
 
 
 class NativePromptDecoder:
-    """The decoder in C. Mask prompts are rare and are prepared by the graph.
+    """The decoder in C. The graph prepares mask prompts, which are rare, and embeddings in float32.
 
     Args:
         prepare: File of the graph that prepares image states.
@@ -162,7 +161,9 @@ class NativePromptDecoder:
         self._memory = StateMemory()
 
     def prepare(self, embedding: ImageEmbedding) -> StateArrays:
-        """See `PromptDecoder`."""
+        """See `PromptDecoder`. Tokens in float32 get a state in float32, since such a cache is meant to be exact."""
+        if embedding.tokens.dtype == np.float32:
+            return StateArrays(*self._prepare.run_without_mask(embedding), *_own_maps(embedding))
         arrays = self._native.prepare(embedding.tokens, threads=self._native.threads, out=self._memory.take())
         return StateArrays(*arrays, *_own_maps(embedding))
 
@@ -250,6 +251,14 @@ class _PrepareGraph:
             "has_mask": np.full(len(mask_logits), has_mask),
         }
         return self._graph.run(STATE_NAMES, feeds, resident=True)
+
+    def run_without_mask(self, embedding: ImageEmbedding) -> list[Array]:
+        """Return keys, keys0 and queries0 without a mask prompt.
+
+        Args:
+            embedding: Embedding of the image.
+        """
+        return self.run(embedding, np.zeros((1, 256, 256), np.float32), has_mask=False)
 
     def run_with_masks(self, state: ImageState, mask_logits: Floats) -> StateArrays:
         """Return the state of an image under each of S masks (S, 256, 256), with the maps that the image has already.
