@@ -11,6 +11,9 @@ from tools.bench.report import Document, markdown
 from tools.bench.run import SECTIONS, run
 from tools.bench.targets import TARGETS
 
+# Sections that measure only what has been installed beside the service. Their notes name the command that installs it.
+OPTIONAL = {"openvino": "make openvino-test", "osam": "make osam", "browser": "make browser-runtime"}
+
 
 @pytest.fixture(scope="module")
 def made() -> Document:
@@ -44,16 +47,21 @@ def test_every_section_reports_finite_numbers(made: Document):
     sections = made["sections"]
 
     assert list(sections) == list(SECTIONS)
-    for section in sections.values():
-        assert section["tables"]
+    for name, section in sections.items():
         assert all(len(row) == len(table["columns"]) for table in section["tables"] for row in table["rows"])
-        assert section["values"]
+        if name in OPTIONAL and not section["values"]:
+            assert OPTIONAL[name] in section["notes"]
+        else:
+            assert section["tables"]
+            assert section["values"]
     assert all(math.isfinite(number) for number in numbers(made))
 
 
 def test_every_target_has_a_measured_value(made: Document):
     assert [target["what"] for target in made["targets"]] == [target.what for target in TARGETS]
-    assert all(isinstance(target["is_reached"], bool) for target in made["targets"])
+    for target in made["targets"]:
+        is_optional = {value.split(".")[0] for value in target["values"]} <= OPTIONAL.keys()
+        assert is_optional or isinstance(target["is_reached"], bool), target["what"]
 
 
 def test_our_decoder_answers_as_the_official_graph_does(made: Document):
@@ -61,7 +69,7 @@ def test_our_decoder_answers_as_the_official_graph_does(made: Document):
 
 
 def test_no_request_of_the_load_fails(made: Document):
-    closed, _ = made["sections"]["load"]["tables"]
+    closed = made["sections"]["load"]["tables"][0]
 
     assert sum(row[closed["columns"].index("failed")] or 0 for row in closed["rows"]) == 0
 
@@ -76,7 +84,8 @@ def test_the_report_names_what_a_figure_depends_on(made: Document):
     for section in made["sections"].values():
         assert f"## {section['title']}\n" in text
     assert all(target["what"] in text for target in made["targets"])
-    assert "| not measured |" not in text
+    unmeasured = [target for target in made["targets"] if target["is_reached"] is None]
+    assert text.count("| not measured |") == len(unmeasured)
 
 
 def test_the_figure_has_every_bar_and_curve(made: Document):
