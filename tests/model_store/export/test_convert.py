@@ -159,7 +159,7 @@ def test_onnx_runtime_folds_every_computation_with_weights_alone(converted, tmp_
     assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
     if graph == "encoder":
         counts = collections.Counter(node.op_type for node in proto.graph.node)
-        assert counts["Conv"] + counts["FusedConv"] == 107
+        assert counts["Conv"] + counts["FusedConv"] == 105
 
 
 def test_no_torch_is_imported(checkpoint, tmp_path):

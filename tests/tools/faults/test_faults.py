@@ -42,10 +42,10 @@ def test_the_model_is_a_folder_or_an_architecture(tmp_path: Path):
 
 def test_a_request_counts_at_the_time_when_it_was_due():
     trace = [
-        Exchange(0.0, 10.0, "200", ""),
-        Exchange(1.5, 700.0, "503", "cache-unavailable"),
-        Exchange(3.0, 40.0, "404", "embedding-not-found"),
-        Exchange(4.0, 20.0, "200", ""),
+        Exchange(0.0, 10.0, "200", "", ""),
+        Exchange(1.5, 700.0, "503", "cache-unavailable", ""),
+        Exchange(3.0, 40.0, "404", "embedding-not-found", ""),
+        Exchange(4.0, 20.0, "200", "", ""),
     ]
 
     row = row_of("a fault", "clicks", trace, Interval(1.0, 2.0))
