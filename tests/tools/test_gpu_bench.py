@@ -40,6 +40,7 @@ def test_the_run_agrees_with_the_official_outputs(measured):
     assert values["fixtures.float32.logits_difference"] < 1e-4
     assert values["fixtures.float32.mask_iou_least"] > 0.999
     assert values["fixtures.float16.mask_iou_mean"] > 0.98
+    assert "fixtures.float16.embedding_difference" not in values  # torch takes a minute for it on a CPU
     if backend == "service":
         assert values["served.tokens_difference"] < 1e-3
         assert values["served.mask_iou_least"] > 0.999

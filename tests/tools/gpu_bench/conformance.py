@@ -33,7 +33,8 @@ def against_fixtures(
 
     Returns:
         By precision: largest difference of the embedding, and over all prompts the largest difference of logits and of
-        the predicted IoU, the mean and the least IoU of masks, and the number of prompts.
+        the predicted IoU, the mean and the least IoU of masks, and the number of prompts. On a CPU, the first precision
+        alone has the difference of the embedding.
     """
     reference, model = Reference(folder or COMMITTED), _reference_model()
     image = frame(reference_image()).numpy()
@@ -41,9 +42,10 @@ def against_fixtures(
     start = None
     for precision in precisions:
         backend = TorchBackend.of(model, device, precision)
-        embedding = backend.encode(image)[0].T.reshape(1, 256, 64, 64)
-        expected = reference.encoder["embedding_slice"]
-        found[f"{precision}.embedding_difference"] = float(np.abs(embedding[0, :, ::8, ::8] - expected).max())
+        if start is None or device.type != "cpu":  # a CPU takes a minute for the encoder in float16
+            embedding = backend.encode(image)[0].T.reshape(1, 256, 64, 64)
+            expected = reference.encoder["embedding_slice"]
+            found[f"{precision}.embedding_difference"] = float(np.abs(embedding[0, :, ::8, ::8] - expected).max())
         if start is None:  # every precision decodes the official embedding
             official = reference.embedding(embedding).numpy()
             start = np.ascontiguousarray(official.reshape(256, 4096).T)
