@@ -34,7 +34,7 @@ def client(connect: Connect, service_url: str) -> Any:
 
 @pytest.fixture(scope="session")
 def narrow(artifact: Path) -> Iterator[ServiceProcess]:
-    """Asks for a key, takes one upload of 100 kB at a time, and has room for three images."""
+    """A service that needs a key, takes one upload of 100 kB at a time, and keeps three images in memory."""
     settings = {
         "EDGESAM_API_KEYS": f'["{KEY}"]',
         "EDGESAM_MAX_EMBED_REQUESTS": "1",
