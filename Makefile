@@ -39,7 +39,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom audit image openvino-test osam examples-test clean
+	demo bundle skeletons monitoring lock sbom audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,7 +122,7 @@ types: $(VENV)/.dev  ## check types with mypy, strict
 imports: $(VENV)/.dev  ## check the import contracts of pyproject.toml
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer, osam; writes docs/operations/benchmarks.md (ten minutes)
+bench: $(VENV)/.dev  ## measure a click: official graphs, ours, the service, a typical peer, osam; writes docs/operations/benchmarks.md (sixteen minutes)
 	PYTHONPATH=$(wildcard $(VENV)/openvino) $(BIN)/python tests/tools/bench --docs
 
 osam: $(VENV)/.dev  ## install osam in an environment of its own, so that `make bench` compares with it
