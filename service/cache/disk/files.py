@@ -12,6 +12,7 @@ from typing import Final
 from service.cache.disk.names import TEMPORARY_SUFFIX
 
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_WITHOUT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)  # the opening of a pipe waits for a writer
 
 
 @contextmanager
@@ -25,14 +26,15 @@ def opened(path: Path) -> Iterator[tuple[int, os.stat_result] | None]:
     """
     try:
         is_file = not path.parent.is_symlink() and stat.S_ISREG(path.lstat().st_mode)
-        descriptor = os.open(path, os.O_RDONLY | _FLAGS) if is_file else None
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS | _WITHOUT_WAITING) if is_file else None
     except (FileNotFoundError, NotADirectoryError):
         descriptor = None
     if descriptor is None:
         yield None
         return
     try:
-        yield descriptor, os.fstat(descriptor)
+        status = os.fstat(descriptor)
+        yield (descriptor, status) if stat.S_ISREG(status.st_mode) else None  # another may have taken its place
     finally:
         os.close(descriptor)
 
