@@ -12,6 +12,9 @@ TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptool
 # CUDA libraries that the base of the image gpu contains already.
 CUDA_LIBRARIES := nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cufft nvidia-curand nvidia-cudnn-cu13 nvidia-cublas nvidia-nvjitlink
 TARGET ?= cpu
+# Name and tag of the image. The manifests use these, and a test compares them.
+TAG ?= edgesam:$(VERSION)$(filter-out -cpu,-$(TARGET))$(ARCH)
+ARCH = $(patsubst linux/%,-%,$(PLATFORM))
 # Generates a client from /openapi.json for a test. It is installed apart, because it needs other versions of packages.
 GENERATOR := openapi-python-client==0.29.1
 # Check Dockerfile and manifests, and audit the pinned packages. They are installed apart for the same reason.
@@ -199,7 +202,7 @@ audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn 
 	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
-image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model; PLATFORM=linux/arm64 needs an arm64 machine or its emulation
+image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model TAG=registry.example/edgesam:1; PLATFORM=linux/arm64 needs an arm64 machine or its emulation
 	if docker info >/dev/null 2>&1; then engine="docker build"; \
 	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
 	else engine="buildah bud --format docker"; fi; \
@@ -207,7 +210,7 @@ image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|
 	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
 	$$engine $(if $(PLATFORM),--platform $(PLATFORM)) --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
 		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
-		-t edgesam:$(TARGET)$(patsubst linux/%,-%,$(PLATFORM)) .
+		-t $(TAG) -t edgesam:$(TARGET)$(ARCH) .
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
