@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from support.image_builder import build, podman
 from support.image_builder import why_not as why_no_image
-from support.manifest_redis import make_secrets, manifest_redis
+from support.manifest_redis import manifest_redis, mounted, secrets_and_api_key, values_of
 from support.manifests import bytes_of, container_of
 from support.noise_images import noise_file
 from support.redis_server import free_port, wait_until
@@ -40,12 +40,18 @@ class Pod:
         url: Address of the service.
         metrics_url: Address of the metrics.
         deployment: Deployment of the manifests.
+        api_key: Key that the service accepts.
     """
 
     container: str
     url: str
     metrics_url: str
     deployment: dict
+    api_key: str
+
+    def open_client(self) -> httpx.Client:
+        """Return an HTTP client with the API key."""
+        return open_client(self.url, headers={"X-API-Key": self.api_key})
 
     def probe(self, client: httpx.Client, kind: str) -> httpx.Response:
         """Call a probe of the manifest, for example `readinessProbe`."""
@@ -58,11 +64,12 @@ class Pod:
         return podman("inspect", "--format", template, self.container).stdout.strip()
 
 
-def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
+def playable(manifests, *, image: str, redis_url: str, secrets: dict, folder: Path) -> tuple[str, int, int]:
     """Return the Deployment and its settings for a machine without a cluster, and the ports of the API and the metrics.
 
     Changed are the network and the ports, the image's name, and variables that a kubelet would set. Probes are removed,
-    because podman would run them in the container, and timeouts are longer for slow machines.
+    because podman would run them in the container, and timeouts are longer for slow machines. Secrets are folders of
+    this machine, because podman 4.3 mounts the base64 text of a Secret.
     """
     (source,) = manifests.services()
     deployment = deepcopy(source)
@@ -79,6 +86,11 @@ def playable(manifests, *, image: str, redis_url: str) -> tuple[str, int, int]:
     container |= {"image": image, "imagePullPolicy": "Never"}
     for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
         del container[key]
+    folders = mounted(source, secrets, folder)
+    paths = {mount["name"]: str(folders[mount["mountPath"]]) for mount in container["volumeMounts"]}
+    for volume in pod["volumes"]:
+        if volume.pop("secret", None):
+            volume["hostPath"] = {"path": paths[volume["name"]]}
     pod["hostNetwork"] = True
     return yaml.safe_dump_all([settings, deployment]), port, metrics_port
 
@@ -90,18 +102,21 @@ def pod(every, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
         pytest.skip(reason)
     manifests, folder = every["cpu"], tmp_path_factory.mktemp("pod")
     image = build("cpu")
-    with manifest_redis(manifests.named("Deployment", "edgesam-redis"), make_secrets(), folder) as redis_url:
-        text, port, metrics_port = playable(manifests, image=image, redis_url=redis_url)
+    printed, api_key = secrets_and_api_key()
+    secrets = values_of(printed)
+    with manifest_redis(manifests.named("Deployment", "edgesam-redis"), secrets, folder) as redis_url:
+        text, port, metrics_port = playable(
+            manifests, image=image, redis_url=redis_url, secrets=secrets, folder=folder / "pod"
+        )
         file = Path(folder) / "play.yaml"
         file.write_text(text)
         podman("kube", "play", str(file))
         try:
             names = podman("ps", "--all", "--format", "{{.Names}}").stdout.split()
             (container,) = [name for name in names if name == f"{POD}-edgesam"]
-            playing = Pod(
-                container, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}", manifests.services()[0]
-            )
-            with open_client(playing.url) as client:
+            urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}"
+            playing = Pod(container, *urls, manifests.services()[0], api_key)
+            with playing.open_client() as client:
                 wait_until(lambda: is_started(playing, client), timeout_s=START_S, what="the pod did not start")
             yield playing
         finally:
@@ -140,13 +155,14 @@ def test_the_security_context_is_enforced(pod):
 
 
 def test_it_serves_with_redis_and_has_metrics_on_a_separate_port(pod):
-    with open_client(pod.url) as client, open_client(pod.metrics_url) as metrics:
+    with pod.open_client() as client, open_client(pod.metrics_url) as metrics:
         image_hash = embed(client, noise_file((300, 400), seed=5))
         masks = segment(client, image_hash, point(200, 150))
         ready, live = pod.probe(client, "readinessProbe"), pod.probe(client, "livenessProbe")
         model = client.get("/models").json()["models"][0]
 
         assert masks[0]
+        assert httpx.post(f"{pod.url}/embed", trust_env=False).status_code == 401
         assert ready.json()["redis"] == "ok"
         assert live.status_code == 200
         assert client.get("/metrics").status_code == 404
@@ -166,7 +182,7 @@ def test_the_largest_image_is_read_within_the_limit(pod):
     buffer = io.BytesIO()
     gradient.save(buffer, "PNG", compress_level=1)
 
-    with open_client(pod.url) as client:
+    with pod.open_client() as client:
         answer = client.post("/embed", content=buffer.getvalue())
 
     assert answer.status_code == 200, answer.text
@@ -177,7 +193,7 @@ def test_it_drains_and_ends_with_status_0(pod):
     """Has to be the last test of this file, because it stops the pod."""
     grace_s = pod.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     stopping = threading.Thread(target=podman, args=("pod", "stop", "--time", str(grace_s), POD))
-    with open_client(pod.url) as client:
+    with pod.open_client() as client:
         image_hash = embed(client, noise_file((300, 400), seed=5))
         began_at = time.monotonic()
         stopping.start()

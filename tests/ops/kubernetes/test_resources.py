@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from support.manifests import OVERLAYS, VARIANTS, bytes_of, container_of
+from support.manifests import OVERLAYS, VARIANTS, bytes_of, container_of, cores_of
 
 from service.composition.inference import CLOSE_TIMEOUT_S, MAX_BACKGROUND_TASKS
 from service.inference.everything_answers import MAX_ANSWER_BYTES
@@ -114,7 +114,7 @@ def test_the_number_of_threads_is_the_cpu_request(every, name, monkeypatch):
 
         settings = settings_of(every[name], deployment, monkeypatch)
 
-        assert settings.threads == int(resources["requests"]["cpu"]) > 0
+        assert settings.threads == cores_of(resources["requests"]["cpu"]) > 0
         assert "cpu" not in resources["limits"]
 
 
