@@ -43,11 +43,11 @@ components: [{k8s}/components/gateway, {k8s}/components/api-keys, {k8s}/componen
 """,
 }
 
-if (K8S / "components" / "monitoring").exists():
-    VARIANTS["watched"] = """
+for name, overlay in (("watched", "split"), ("monitored", "cpu")):
+    VARIANTS[name] = f"""
 namespace: edgesam
-resources: [{k8s}/overlays/split]
-components: [{k8s}/components/monitoring, {k8s}/components/redis-exporter]
+resources: [{{k8s}}/overlays/{overlay}]
+components: [{{k8s}}/components/monitoring, {{k8s}}/components/redis-exporter]
 """
 
 Manifest: TypeAlias = dict[str, Any]

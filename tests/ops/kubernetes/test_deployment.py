@@ -7,92 +7,24 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from PIL import Image
-from support.image_builder import build, podman
+from support.image_builder import podman
 from support.image_builder import why_not as why_no_image
-from support.manifest_redis import manifest_redis, mounted, secrets_and_api_key, values_of
+from support.kube_pod import POD, Pod, play
+from support.manifest_redis import manifest_redis, secrets_and_api_key, values_of
 from support.manifests import bytes_of, container_of
 from support.noise_images import noise_file
-from support.redis_server import free_port, wait_until
+from support.redis_server import wait_until
 from support.service_client import assert_problem, embed, open_client, point, segment
 
 from service.errors import NotReady
 
 MIB = 1 << 20
 BASE_MIB = 560  # as in test_resources.py
-START_S = 180.0
-POD = "edgesam-pod-0"
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A running pod.
-
-    Attributes:
-        container: Name of the service's container.
-        url: Address of the service.
-        metrics_url: Address of the metrics.
-        deployment: Deployment of the manifests.
-        api_key: Key that the service accepts.
-    """
-
-    container: str
-    url: str
-    metrics_url: str
-    deployment: dict
-    api_key: str
-
-    def open_client(self) -> httpx.Client:
-        """Return an HTTP client with the API key."""
-        return open_client(self.url, headers={"X-API-Key": self.api_key})
-
-    def probe(self, client: httpx.Client, kind: str) -> httpx.Response:
-        """Call a probe of the manifest, for example `readinessProbe`."""
-        asked = container_of(self.deployment)[kind]["httpGet"]
-        assert asked["port"] == "http"
-        return client.get(asked["path"])
-
-    def inspect(self, template: str) -> str:
-        """Return podman's data about the container, by a Go template."""
-        return podman("inspect", "--format", template, self.container).stdout.strip()
-
-
-def playable(manifests, *, image: str, redis_url: str, secrets: dict, folder: Path) -> tuple[str, int, int]:
-    """Return the Deployment and its settings for a machine without a cluster, and the ports of the API and the metrics.
-
-    Changed are the network and the ports, the image's name, and variables that a kubelet would set. Probes are removed,
-    because podman would run them in the container, and timeouts are longer for slow machines. Secrets are folders of
-    this machine, because podman 4.3 mounts the base64 text of a Secret.
-    """
-    (source,) = manifests.services()
-    deployment = deepcopy(source)
-    pod, container = deployment["spec"]["template"]["spec"], container_of(deployment)
-    port, metrics_port = free_port(), free_port()
-    environment = {**manifests.environment(source), "EDGESAM_REDIS_URL": redis_url}
-    environment |= {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(port), "EDGESAM_METRICS_PORT": str(metrics_port)}
-    # Longer timeouts, because the machine may be busy.
-    environment |= {"EDGESAM_EMBED_TIMEOUT_S": "120", "EDGESAM_SEGMENT_TIMEOUT_S": "120"}
-    environment |= {"EDGESAM_REDIS_READ_TIMEOUT_S": "5", "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5"}
-    settings = deepcopy(manifests.named("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]))
-    settings["data"] = {name: environment[name] for name in settings["data"]}
-    container["env"] = [{"name": one["name"], "value": environment[one["name"]]} for one in container["env"]]
-    container |= {"image": image, "imagePullPolicy": "Never"}
-    for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
-        del container[key]
-    folders = mounted(source, secrets, folder)
-    paths = {mount["name"]: str(folders[mount["mountPath"]]) for mount in container["volumeMounts"]}
-    for volume in pod["volumes"]:
-        if volume.pop("secret", None):
-            volume["hostPath"] = {"path": paths[volume["name"]]}
-    pod["hostNetwork"] = True
-    return yaml.safe_dump_all([settings, deployment]), port, metrics_port
 
 
 @pytest.fixture(scope="module")
@@ -101,35 +33,13 @@ def pod(every, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     if reason := why_no_image():
         pytest.skip(reason)
     manifests, folder = every["cpu"], tmp_path_factory.mktemp("pod")
-    image = build("cpu")
     printed, api_key = secrets_and_api_key()
     secrets = values_of(printed)
-    with manifest_redis(manifests.named("Deployment", "edgesam-redis"), secrets, folder) as redis_url:
-        text, port, metrics_port = playable(
-            manifests, image=image, redis_url=redis_url, secrets=secrets, folder=folder / "pod"
-        )
-        file = Path(folder) / "play.yaml"
-        file.write_text(text)
-        podman("kube", "play", str(file))
-        try:
-            names = podman("ps", "--all", "--format", "{{.Names}}").stdout.split()
-            (container,) = [name for name in names if name == f"{POD}-edgesam"]
-            urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}"
-            playing = Pod(container, *urls, manifests.services()[0], api_key)
-            with playing.open_client() as client:
-                wait_until(lambda: is_started(playing, client), timeout_s=START_S, what="the pod did not start")
-            yield playing
-        finally:
-            podman("pod", "rm", "--force", "--time", "0", POD, check=False)
-
-
-def is_started(pod: Pod, client: httpx.Client) -> bool:
-    """Return whether the startup probe succeeds."""
-    assert pod.inspect("{{.State.Running}}") == "true", podman("logs", pod.container).stdout
-    try:
-        return pod.probe(client, "startupProbe").status_code == 200
-    except httpx.TransportError:
-        return False
+    with (
+        manifest_redis(manifests.named("Deployment", "edgesam-redis"), secrets, folder / "redis") as redis_url,
+        play(manifests, folder / "pod", secrets=secrets, api_key=api_key, redis_url=redis_url) as playing,
+    ):
+        yield playing
 
 
 def status_of(pod: Pod) -> dict[str, str]:

@@ -133,8 +133,7 @@ def test_the_grace_period_is_longer_than_a_shutdown(every, name, monkeypatch):
         assert "lifecycle" not in container
         assert settings.graceful_timeout_s >= request_s
         assert stop_s + 5 <= pod["terminationGracePeriodSeconds"]
-        if name != "dev":
-            assert settings.drain_s >= noticed_s + PROPAGATION_S
+        assert settings.drain_s >= noticed_s + PROPAGATION_S
 
 
 @pytest.mark.parametrize("name", NAMES)

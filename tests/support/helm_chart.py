@@ -1,0 +1,60 @@
+"""The Helm chart k8s/chart: rendered as objects, linted and packaged."""
+
+import functools
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from support.manifests import K8S, ROOT, Manifests
+
+CHART = K8S / "chart"
+Values = Mapping[str, Any]
+
+
+class HelmRefused(Exception):
+    """Helm refuses the values or a template. The message is Helm's."""
+
+
+@functools.cache
+def _helm(action: str, values: str, *folder: str) -> Any:
+    python, script = ROOT / ".venv" / "ops" / "bin" / "python", Path(__file__).with_name("helm_template.py")
+    done = subprocess.run(
+        [str(python), str(script), action, str(CHART), *folder],
+        input=values, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise HelmRefused(done.stderr)
+    return json.loads(done.stdout)
+
+
+def templates(values: Values) -> dict[str, str]:
+    """Return the rendered text of each template by its name, with NOTES.txt.
+
+    Raises:
+        HelmRefused: Helm refuses the values.
+    """
+    rendered: dict[str, str] = _helm("render", json.dumps(values))
+    return {name.rpartition("/")[2]: text for name, text in rendered.items()}
+
+
+def text_of(values: Values) -> str:
+    """Return all objects as YAML documents."""
+    return "\n---\n".join(text for name, text in templates(values).items() if name.endswith(".yaml"))
+
+
+def objects(values: Values) -> Manifests:
+    """Return the objects of the chart with these values."""
+    return Manifests("chart", text_of(values))
+
+
+def lint(values: Values) -> list[dict[str, Any]]:
+    """Return the findings of `helm lint --strict`."""
+    found: list[dict[str, Any]] = _helm("lint", json.dumps(values))
+    return found
+
+
+def package(folder: Path) -> Path:
+    """Package the chart into `folder`, and return the archive."""
+    return Path(_helm("package", "{}", str(folder)))
