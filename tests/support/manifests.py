@@ -37,6 +37,10 @@ components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/
 resources: [{k8s}/overlays/cpu]
 components: [{k8s}/components/label-studio]
 """,
+    "small": """
+resources: [{k8s}/overlays/cpu]
+components: [{k8s}/components/small]
+""",
     "gateway": """
 resources: [{k8s}/base]
 components: [{k8s}/components/gateway, {k8s}/components/api-keys, {k8s}/components/redis, {k8s}/components/hpa]
