@@ -40,7 +40,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
+	demo bundle skeletons monitoring lock sbom chart audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -195,6 +195,10 @@ sbom: $(VENV)/.ops  ## write out/sbom.json (CycloneDX): the packages of requirem
 	mkdir -p out
 	$(VENV)/ops/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/serve.lock --pyproject pyproject.toml \
 		--output-reproducible --of JSON -o out/sbom.json
+
+chart: $(VENV)/.ops  ## package the Helm chart into dist/
+	mkdir -p dist
+	$(VENV)/ops/bin/python tests/support/helm_template.py package k8s/chart dist </dev/null
 
 audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn releases; needs the network
 	$(VENV)/ops/bin/python requirements/audit.py

@@ -34,10 +34,10 @@ def why_not() -> str | None:
 
 
 @functools.cache
-def _helm(action: str, values: str, *folder: str) -> Any:
+def _helm(action: str, values: str, *folder: str, chart: Path = CHART) -> Any:
     script = Path(__file__).with_name("helm_template.py")
     done = subprocess.run(
-        [str(_PYTHON), str(script), action, str(CHART), *folder],
+        [str(_PYTHON), str(script), action, str(chart), *folder],
         input=values, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -45,13 +45,17 @@ def _helm(action: str, values: str, *folder: str) -> Any:
     return json.loads(done.stdout)
 
 
-def templates(values: Values) -> dict[str, str]:
+def templates(values: Values, *, chart: Path = CHART) -> dict[str, str]:
     """Return the rendered text of each template by its name, with NOTES.txt.
+
+    Args:
+        values: Values that differ from the defaults.
+        chart: Folder or archive of the chart.
 
     Raises:
         HelmRefused: Helm refuses the values.
     """
-    rendered: dict[str, str] = _helm("render", json.dumps(values))
+    rendered: dict[str, str] = _helm("render", json.dumps(values), chart=chart)
     return {name.rpartition("/")[2]: text for name, text in rendered.items()}
 
 

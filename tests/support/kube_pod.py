@@ -67,7 +67,7 @@ def _playable(
     environment = {**manifests.environment(source), "EDGESAM_REDIS_URL": redis_url}
     environment |= {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(port), "EDGESAM_METRICS_PORT": str(metrics_port)}
     # Longer timeouts, because the machine may be busy.
-    environment |= {"EDGESAM_EMBED_TIMEOUT_S": "120", "EDGESAM_SEGMENT_TIMEOUT_S": "120"}
+    environment |= dict.fromkeys((f"EDGESAM_{work}_TIMEOUT_S" for work in ("EMBED", "SEGMENT", "EVERYTHING")), "120")
     environment |= {"EDGESAM_REDIS_READ_TIMEOUT_S": "5", "EDGESAM_REDIS_CONNECT_TIMEOUT_S": "5"}
     settings = deepcopy(manifests.named("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]))
     settings["data"] = {name: environment[name] for name in settings["data"]}

@@ -241,7 +241,7 @@ def test_the_package_has_the_version_of_the_service_and_fits_into_a_secret(tmp_p
         assert all(member.isfile() for member in files.getmembers())
     assert archive.name == f"edgesam-{service.__version__}.tgz"
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == service.__version__
-    assert "edgesam/manifests/base/replicas/deployment.yaml" in names
+    assert templates(EVERYTHING, chart=archive) == templates(EVERYTHING)
     assert [name for name in names if name.endswith((".py", "kustomization.yaml"))] == []
     assert archive.stat().st_size < 100_000  # Helm keeps it in a Secret, which may have 1 MiB
 
@@ -254,9 +254,14 @@ def test_the_pod_of_the_default_values_segments_an_image(tmp_path):
 
     with play(manifests, tmp_path / "pod", secrets={}) as pod, pod.open_client() as client:
         masks = segment(client, embed(client, noise_file((300, 400), seed=5)), point(200, 150))
+        everything = client.post(
+            "/segment/everything", json={"image_hash": embed(client, noise_file((4000, 4000), seed=6))}
+        )
         threads = client.get("/models").json()["models"][0]["threads"]
         memory = int(pod.inspect("{{.HostConfig.Memory}}"))
+        is_killed = pod.inspect("{{.State.OOMKilled}}")
 
     assert masks[0]
+    assert (everything.status_code, is_killed) == (200, "false"), everything.text[:500]
     assert (resources["requests"]["cpu"], threads) == ("500m", 1)
     assert memory == bytes_of(resources["limits"]["memory"])

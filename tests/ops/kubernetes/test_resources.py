@@ -152,6 +152,21 @@ def test_the_timeouts_of_the_ingress_are_longer_than_those_of_the_service(every,
             assert "non_idempotent" not in bounds["proxy-next-upstream"]
 
 
+def test_the_timeouts_of_the_gateway_are_longer_than_those_of_the_service(every, monkeypatch):
+    manifests = every["gateway"]
+    settings = settings_of(manifests, manifests.services()[0], monkeypatch)
+    (rule,) = manifests.named("HTTPRoute", "edgesam")["spec"]["rules"]
+    client = manifests.named("ClientTrafficPolicy", "edgesam")["spec"]["timeout"]["http"]
+
+    request_s, body_s = (
+        int(text.removesuffix("s")) for text in (rule["timeouts"]["request"], client["requestReceivedTimeout"])
+    )
+
+    assert request_s > settings.body_timeout_s + settings.embed_timeout_s
+    assert request_s >= settings.body_timeout_s + settings.everything_timeout_s
+    assert body_s > settings.body_timeout_s
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dev"])
 def test_the_limit_of_redis_is_a_quarter_above_its_maxmemory(every, name):
     container = container_of(every[name].named("Deployment", "edgesam-redis"))
