@@ -26,6 +26,7 @@ from .everything_command import search_and_write, search_folder_and_write
 from .everything_folder import EverythingJob
 from .folder_command import embed_and_report, message_of
 from .values import Embedded, Levels, Mask, Reading, Segmentation, Timing
+from .wait_notice import WaitNotice
 
 INTERRUPTED = 130
 MAX_JOBS = 64
@@ -198,9 +199,10 @@ def main(
         raise typer.BadParameter(message)
     reading = Reading(levels, bands)
     job = EverythingJob(options, crops, reading, jobs)
+    on_wait = WaitNotice()
 
     def connect() -> AsyncClient:
-        return AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model)
+        return AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model, on_wait=on_wait)
 
     with _reported_errors():
         if folder is not None:
@@ -212,7 +214,7 @@ def main(
             raise typer.Exit(0 if is_complete else 1)
         assert image is not None
         data = image.read_bytes()
-        with Client(url, api_key, timeout_s=timeout, retry_s=retry, model=model) as client:
+        with Client(url, api_key, timeout_s=timeout, retry_s=retry, model=model, on_wait=on_wait) as client:
             _warn_if_untrained(client)
             with _upload_bar(image.name) as progress:
                 embedded = client.embed(data, progress=progress, levels=levels, bands=bands)
