@@ -116,9 +116,10 @@ def test_the_command_lines_of_the_client_run(service_url: str, clone: Path):
 
     printed = [run_shell(example, clone, service_url) for example in examples]
 
-    assert len(printed) == 3
+    assert len(printed) == 4
     assert "0 failed" in printed[1]
     written = {"dahlia.png", "cut.png", "mask.png", "whole.png", "masks.json", "proposals.json"}
+    written |= {"boxes.csv", "masks", "annotations.json"}
     assert {path.name for path in clone.iterdir()} - before == written
 
 
