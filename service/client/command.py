@@ -29,7 +29,7 @@ from .folder_command import embed_and_report, message_of
 from .values import Embedded, Mask, Reading, Segmentation, Timing
 
 INTERRUPTED = 130
-_START_HINT = "`edgesam serve` starts a service on this machine; --url or EDGESAM_URL names another one"
+_START_HINT = "`edgesam serve` of edgesam-service starts one on this machine; --url or EDGESAM_URL names another"
 
 
 class Point(NamedTuple):
