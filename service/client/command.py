@@ -32,7 +32,7 @@ from .values import Embedded, Mask, Reading, Segmentation, Timing
 from .wait_notice import WaitNotice
 
 INTERRUPTED = 130
-_START_HINT = "`edgesam serve` starts a service on this machine; --url or EDGESAM_URL names another one"
+_START_HINT = "`edgesam serve` of edgesam-service starts one on this machine; --url or EDGESAM_URL names another"
 
 
 class Point(NamedTuple):

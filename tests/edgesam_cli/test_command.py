@@ -96,7 +96,7 @@ def test_where_no_service_answers_the_command_that_starts_one_is_named(words):
 
     assert result.returncode == 1
     assert f"{closed} cannot be reached" in result.stderr
-    assert "`edgesam serve` starts a service" in result.stderr
+    assert "`edgesam serve` of edgesam-service starts one" in result.stderr
     assert "Traceback" not in result.stderr
 
 
