@@ -1,6 +1,7 @@
 """The part of the command line that makes masks of the boxes in a file, for the images of a folder."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,9 +49,10 @@ def segment_boxes_and_write(
 
     Raises:
         ClientError: if the service does not answer, or refuses the API key.
-        OSError: if the file of boxes cannot be read, or a file not be written.
+        OSError: if the folder or the file of boxes cannot be read, or a file not be written.
         ValueError: if the file is no file of boxes, or the state is that of another run.
     """
+    os.scandir(folder).close()  # raises OSError once, not for each image
     if boxes.resolve() in {path.resolve() for path in (annotations.coco, annotations.coco_rle) if path}:
         raise ValueError(f"The result would replace {boxes}. Name another file.")
     given = read_csv_boxes(boxes, label) if boxes.suffix.lower() != ".json" else read_coco_boxes(boxes)

@@ -321,6 +321,15 @@ def test_a_file_without_boxes_is_an_error(run, folder, tmp_path, name, content, 
     assert not (tmp_path / "masks").exists()
 
 
+def test_a_missing_folder_is_one_error(run, tmp_path):
+    boxes = csv_file(tmp_path / "boxes.csv")
+
+    result = run("--folder", tmp_path / "nowhere", "--boxes", boxes, "--masks", tmp_path / "masks")
+
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path}/nowhere: No such file or directory\n"
+
+
 def test_the_boxes_are_not_replaced_by_the_result(run, folder, tmp_path):
     boxes = coco_file(tmp_path / "boxes.json")
     before = boxes.read_bytes()
