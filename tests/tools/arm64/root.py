@@ -59,7 +59,7 @@ def register_emulation() -> None:
         SetupError: QEMU is missing, or the kernel refuses.
     """
     if not shutil.which("qemu-aarch64-static") or not _RULE.exists():
-        raise SetupError("QEMU is missing. Install it: apt-get install qemu-user-static mmdebstrap")
+        raise SetupError("QEMU is missing. Install it: apt-get install qemu-user-static mmdebstrap arch-test")
     if not (_BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], check=False, capture_output=True)
     if (_BINFMT / "qemu-aarch64").exists():
