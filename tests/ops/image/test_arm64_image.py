@@ -27,12 +27,12 @@ PHOTO = (ROOT / "service/web/samples/dahlia.jpg").read_bytes()
 PROMPTS = (point(270, 210), {"box": [165, 80, 450, 360]})
 LEAST_IOU = 0.99
 # Emulation is 20 times as slow, and other programs may use this machine.
-PATIENCE_S = 1800.0
+TIMEOUT_S = 1800.0
 SETTINGS = {
     "QEMU_CPU": PROCESSOR,
     "EDGESAM_PROVIDER": "cpu",
-    "EDGESAM_EMBED_TIMEOUT_S": str(PATIENCE_S),
-    "EDGESAM_SEGMENT_TIMEOUT_S": str(PATIENCE_S),
+    "EDGESAM_EMBED_TIMEOUT_S": str(TIMEOUT_S),
+    "EDGESAM_SEGMENT_TIMEOUT_S": str(TIMEOUT_S),
 }
 
 
@@ -50,13 +50,13 @@ def url(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     file = tmp_path_factory.mktemp("processor") / "cpuinfo"
     file.write_text(cpuinfo())
     options = ["--platform", "linux/arm64", "-v", f"{file}:/proc/cpuinfo:ro"]
-    with ServiceContainer(image, SETTINGS, options=options, start_s=PATIENCE_S) as container:
+    with ServiceContainer(image, SETTINGS, options=options, start_s=TIMEOUT_S) as container:
         yield container.url
 
 
 def masks(url: str) -> list[np.ndarray]:
     """Return the masks of all prompts, (H, W), 0 and 1."""
-    with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
         found = segment(client, embed(client, PHOTO), *PROMPTS)
     return [coco.decode(mask["rle"]) for of_prompt in found for mask in of_prompt]
 
@@ -66,7 +66,7 @@ def test_the_image_is_for_arm64(image: str):
 
 
 def test_it_serves_with_the_decoder_in_c(url: str):
-    (model,) = httpx.get(f"{url}/models", timeout=PATIENCE_S, trust_env=False).json()["models"]
+    (model,) = httpx.get(f"{url}/models", timeout=TIMEOUT_S, trust_env=False).json()["models"]
 
     assert model["decoder"] == "native armv8-a"
 

@@ -1,4 +1,4 @@
-"""Run the tests of the native library on an emulated arm64 processor, count its instructions, or describe it. See the Makefile.
+"""Tests of the native library on an emulated arm64 processor, and its counted instructions. See the Makefile.
 
 Usage:
     python tests/tools/arm64 test WHEEL [PYTEST-ARGUMENT…]
