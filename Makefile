@@ -47,7 +47,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
+	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test arm64-wheel arm64-test arm64-count arm64-image-test osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,10 @@ arm64-test: $(VENV)/.dev arm64-wheel  ## run the tests of the native library on 
 
 arm64-count: $(VENV)/.zig  ## count the instructions of the native library by NEON and in plain C (five minutes); needs qemu-user-static
 	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig" $(BIN)/python tests/tools/arm64 count --compiler "$(ARM64_CC:gnu.2.28=musl)"
+
+arm64-image-test: $(VENV)/.dev  ## build the image for arm64 and compare its masks with those of this machine (a quarter of an hour); needs qemu-user-static, arch-test
+	tests/ops/install
+	OPS_TEST=1 IMAGE_TARGETS=arm64 $(BIN)/python -m pytest tests/ops/image/test_arm64_image.py
 
 check: lint types imports test  ## all checks that have to pass before a commit
 
