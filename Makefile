@@ -58,8 +58,9 @@ browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch onnxruntime-web, with w
 js-client:  ## pack the JavaScript client with its types into dist/; needs npm
 	rm -rf build/js-client
 	mkdir -p build/js-client dist
-	cp LICENSE service/web/client/package.json service/web/client/*.js build/js-client
-	cd build/js-client && npm pkg set version="$(VERSION)" && npm install --silent --no-audit --no-fund && \
+	cp LICENSE service/web/client/README.md service/web/client/*.json service/web/client/*.js build/js-client
+	cd build/js-client && npm pkg set version="$(VERSION)" && npm pkg delete private && \
+		npm install --silent --no-audit --no-fund && \
 		npm pack --silent --pack-destination "$(CURDIR)/dist"
 
 # Each worker takes 3 GB and keeps services of half a GB each: three workers fill 24 GB.

@@ -100,7 +100,14 @@ export async function* requestLines(url, { retries = 0, timeoutMs, signal, ...op
   }
 }
 
-/** Call `send` again while its problem has one of the statuses `busy` and names a short wait. */
+/**
+ * Call `send` again while its problem has one of the statuses `busy` and names a short wait.
+ *
+ * @template T
+ * @param {() => Promise<T>} send
+ * @param {{retries: number, busy: number[], signal?: AbortSignal}} options
+ * @returns {Promise<T>}
+ */
 async function repeated(send, { retries, busy, signal }) {
   for (;;) {
     try {
@@ -158,7 +165,7 @@ async function open(url, { apiKey, method = "GET", body, headers = {}, onUpload 
   return response;
 }
 
-/** What a failed request throws: its problem, the caller's reason to abort it, or that there is no answer. */
+/** What a failed request throws: its problem, the caller's reason to abort it, or that there is no answer. @param {unknown} error @param {ProgressTimeout} timeout @param {AbortSignal} [signal] */
 function failureOf(error, timeout, signal) {
   if (error instanceof Problem || error instanceof Unreachable) return error;
   if (signal?.aborted) return signal.reason;
@@ -174,6 +181,7 @@ class ProgressTimeout {
   #callerSignal;
   #timeoutMs;
 
+  /** @param {number} timeoutMs @param {AbortSignal} [callerSignal] */
   constructor(timeoutMs, callerSignal) {
     this.#timeoutMs = timeoutMs;
     this.#callerSignal = callerSignal;
@@ -196,7 +204,7 @@ class ProgressTimeout {
   }
 }
 
-/** Read a response's body, and report the number of bytes received. @returns {Promise<ArrayBuffer>} */
+/** Read a response's body, and report the number of bytes received. @param {Response} response @param {(bytes: number) => void} onBytes @returns {Promise<ArrayBuffer>} */
 async function readContent(response, onBytes) {
   const length = Number(response.headers.get("content-length"));
   if (!response.body || length < MIN_PROGRESS_BYTES) return response.arrayBuffer();
@@ -210,8 +218,9 @@ async function readContent(response, onBytes) {
   return new Blob(chunks).arrayBuffer();
 }
 
-/** The lines of a response as they come, without empty ones. @param {() => void} onChunk @returns {AsyncGenerator<string>} */
+/** The lines of a response as they come, without empty ones. @param {Response} response @param {() => void} onChunk @returns {AsyncGenerator<string>} */
 async function* linesOf(response, onChunk) {
+  if (!response.body) throw new Unreachable("incomplete");
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
   let rest = "";
@@ -230,7 +239,14 @@ async function* linesOf(response, onChunk) {
   }
 }
 
-/** Like `fetch`, and reports the progress of the upload, which `fetch` cannot do. @returns {Promise<Response>} */
+/**
+ * Like `fetch`, and reports the progress of the upload, which `fetch` cannot do.
+ *
+ * @param {string} url
+ * @param {{method: string, body?: Blob | string, headers: Record<string, string>, signal: AbortSignal}} options
+ * @param {(done: number) => void} onUpload
+ * @returns {Promise<Response>}
+ */
 function upload(url, { method, body, headers, signal }, onUpload) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
@@ -256,7 +272,7 @@ function upload(url, { method, body, headers, signal }, onUpload) {
   });
 }
 
-/** The `Problem` of an error response. A proxy's response has no problem document, and gets the code `http-STATUS`. */
+/** The `Problem` of an error response. A proxy's response has no problem document, and gets the code `http-STATUS`. @param {Response} response @param {ArrayBuffer} content */
 function problemFrom(response, content) {
   const retryAfter = Number.parseFloat(response.headers.get("retry-after") ?? "");
   const retryAfterS = Number.isFinite(retryAfter) ? retryAfter : null;
@@ -268,6 +284,12 @@ function problemFrom(response, content) {
   }
   const title = `The service answered ${response.status}`;
   return new Problem({ status: response.status, code: `http-${response.status}`, title, detail: "" }, retryAfterS);
+}
+
+/** Null if a look-up found no image, or was not possible without Redis, which an upload does not need. @param {unknown} error @returns {null} */
+export function missingIfUnavailable(error) {
+  if (error instanceof Problem && (error.status === 404 || error.status === 503)) return null;
+  throw error;
 }
 
 /** @param {number} ms @param {AbortSignal | undefined} signal @returns {Promise<void>} */
