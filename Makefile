@@ -89,7 +89,7 @@ ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and 
 client-test: $(VENV)/.dev  ## drive the real labelling tools against a service: installs them below build/, needs Chromium (ten minutes)
 	$(BIN)/python tests/tools/real_clients
 
-examples-test: $(VENV)/.dev  ## run the programs of examples/ against a service: installs them below build/, needs Chromium, node and npm (five minutes)
+examples-test: $(VENV)/.dev  ## run the programs of examples/ and the npm package against a service: installs them below build/, needs Chromium, node and npm (seven minutes)
 	EXAMPLES_TEST=1 $(BIN)/python -m pytest tests/examples
 
 openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the runtime and of a whole model on OpenVINO
