@@ -1,4 +1,4 @@
-"""The JavaScript client module in Node: `edgesam`, `everything` and `node.test.mjs` with cases made here."""
+"""The JavaScript client module in Node: `TESTS` with cases made here."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from support.redis_server import RedisServer
 from support.service_process import ServiceProcess
 
 FOLDER = Path(__file__).parent
-TESTS = [FOLDER / f"{name}.test.mjs" for name in ("edgesam", "everything", "node")]
+TESTS = [FOLDER / f"{name}.test.mjs" for name in ("edgesam", "everything", "node", "repetition")]
 TIMEOUT_S = 120
 
 

@@ -58,7 +58,7 @@ import { boxOf, defaultUrl, imageIdOf, parameters, routingHeader, withQuery } fr
 import { everythingDocument, readEverything } from "./everything.js";
 import { blobOf } from "./image_file.js";
 import { sha256 } from "./sha256.js";
-import { Problem, missingIfUnavailable, request, requestLines } from "./transport.js";
+import { Problem, missingIfUnavailable, request, requestLines, untilAborted } from "./transport.js";
 
 export * from "./annotations.js";
 export { maskOfEverything } from "./everything.js";
@@ -69,6 +69,7 @@ export { sha256 };
 
 const TIMEOUT_MS = 60_000;
 const RETRIES = 2;
+const LIMITED = [429]; // a look-up that is not possible (503) is left out
 const EVERYTHING_RETRIES = 10; // one such request of a caller waits for another
 
 export class Client {
@@ -106,7 +107,7 @@ export class Client {
    * @returns {Promise<Model[]>}
    */
   async models({ signal } = {}) {
-    return (await (await this.#request("models", { signal })).json()).models;
+    return (await (await this.#request("models", { signal, retries: RETRIES })).json()).models;
   }
 
   /**
@@ -265,7 +266,7 @@ export class Client {
     const headers = prefetch ? { ...routingHeader(imageHash), Prefer: "prefetch" } : undefined;
     try {
       const path = withQuery(`embed/${imageHash}`, parameters({}, model));
-      return (await this.#request(path, { method: "HEAD", headers, signal })).headers;
+      return (await this.#request(path, { method: "HEAD", headers, signal, retries: RETRIES, busy: LIMITED })).headers;
     } catch (error) {
       if (error instanceof Problem && error.status === 404) return null;
       throw error;
@@ -280,7 +281,7 @@ export class Client {
   async #embedCopy(imageHash, file, { region, ...whole }, { signal, model }) {
     const copy = `image_hash=${encodeURIComponent(imageIdOf(imageHash, whole))}`;
     const path = withQuery("embed", [copy, ...parameters({ region }, model)]);
-    const send = this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal });
+    const send = this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal, retries: RETRIES, busy: LIMITED });
     const answer = await send.catch(missingIfUnavailable);
     return answer && this.#keep(file, { ...whole, region }, answer);
   }
@@ -297,8 +298,7 @@ export class Client {
     } catch (error) {
       const kept = this.#files.get(imageHash);
       if (!(error instanceof Problem && error.code === "embedding-not-found" && kept)) throw error;
-      await this.#restore(imageHash, model, kept);
-      signal?.throwIfAborted();
+      await untilAborted(this.#restore(imageHash, model, kept), signal);
       return send();
     }
   }
@@ -343,7 +343,7 @@ export class Client {
     return { ...embedded, region: embedded.region ?? null, timing: answer.timing };
   }
 
-  /** @param {string} path @param {RequestOptions & {retries?: number}} options */
+  /** @param {string} path @param {RequestOptions & {retries?: number, busy?: number[]}} options */
   #request(path, options) {
     return request(this.url + path, { ...options, apiKey: this.apiKey, timeoutMs: this.timeoutMs });
   }

@@ -12,21 +12,23 @@
 const MAX_RETRY_AFTER_S = 10;
 const MIN_PROGRESS_BYTES = 2 ** 18; // smaller responses are read at once, without progress
 const MAX_LINE_CHARACTERS = 2 ** 25; // far above the longest mask; bounds the memory that another server can take
-const BUSY = [503];
-const BUSY_OR_LIMITED = [429, 503];
+const BUSY = [429, 502, 503, 504]; // a rate limit, a full queue, or a replica that starts or stops behind a proxy
 const UNREACHABLE_TEXTS = {
   timeout: "The service did not answer in time.",
   unreachable: "The service cannot be reached.",
   incomplete: "The answer of the service ended early, or cannot be read.",
 };
 
-/** The service refused a request. `code` is stable, and `message` says what to do; see docs/reference/problems.md. */
+/**
+ * The service refused a request. `code` is stable, and `message` says what to do. `document` is the whole problem document
+ * (RFC 9457) with the members of this code, such as `errors` or `limit`; see docs/reference/problems.md.
+ */
 export class Problem extends Error {
   name = "Problem";
 
   /**
-   * @param {{status: number, code: string, title: string, detail: string, instance?: string}} document problem document,
-   *   RFC 9457
+   * @param {{status: number, code: string, title: string, detail: string, type?: string, instance?: string,
+   *   [member: string]: any}} document
    * @param {number | null} retryAfterS seconds to wait before a repetition
    */
   constructor(document, retryAfterS = null) {
@@ -34,6 +36,8 @@ export class Problem extends Error {
     this.status = document.status;
     this.code = document.code;
     this.title = document.title;
+    this.type = document.type ?? "about:blank"; // RFC 9457, section 4.2.1
+    this.document = document;
     this.requestId = document.instance ?? "";
     this.retryAfterS = retryAfterS;
   }
@@ -62,21 +66,21 @@ export function parseServerTiming(header) {
 }
 
 /**
- * Send a request, and repeat it while the service is busy (503).
+ * Send a request, and repeat it while the service is busy.
  *
  * @param {string} url
- * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number}} options `timeoutMs` bounds the time
- *   without progress, `retries` the number of repetitions
+ * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number, busy?: number[]}} options `timeoutMs` bounds
+ *   the time without progress, `retries` the number of repetitions; `busy` are statuses after which a request is repeated
  * @returns {Promise<Received>}
  * @throws {Problem | Unreachable} or the signal's reason
  */
-export function request(url, { retries = 0, ...options }) {
-  return repeated(() => sendOnce(url, options), { retries, busy: BUSY, signal: options.signal });
+export function request(url, { retries = 0, busy = BUSY, ...options }) {
+  return repeated(() => sendOnce(url, options), { retries, busy, signal: options.signal });
 }
 
 /**
- * Send a request, and yield the lines of its answer as they come. The request is repeated while the service is busy (503)
- * or limits its caller (429), but not after the answer has begun. Leaving the loop over the lines ends the request.
+ * Send a request, and yield the lines of its answer as they come. The request is repeated while the service is busy, but
+ * not after the answer has begun. Leaving the loop over the lines ends the request.
  *
  * @param {string} url
  * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number}} options as for `request`
@@ -86,12 +90,17 @@ export function request(url, { retries = 0, ...options }) {
 export async function* requestLines(url, { retries = 0, timeoutMs, signal, ...options }) {
   signal?.throwIfAborted();
   const timeout = new ProgressTimeout(timeoutMs, signal);
-  const send = () => {
+  const send = async () => {
     timeout.restart();
-    return open(url, options, timeout);
+    try {
+      return await open(url, options, timeout);
+    } catch (error) {
+      timeout.stop(); // the wait before a repetition may be longer
+      throw error;
+    }
   };
   try {
-    const response = await repeated(send, { retries, busy: BUSY_OR_LIMITED, signal });
+    const response = await repeated(send, { retries, busy: BUSY, signal });
     yield* linesOf(response, () => timeout.restart());
   } catch (error) {
     throw failureOf(error, timeout, signal);
@@ -198,8 +207,12 @@ class ProgressTimeout {
     this.#timer = setTimeout(() => this.#controller.abort(), this.#timeoutMs);
   }
 
-  release() {
+  stop() {
     clearTimeout(this.#timer);
+  }
+
+  release() {
+    this.stop();
     this.#callerSignal?.removeEventListener("abort", this.#follow);
   }
 }
@@ -290,6 +303,24 @@ function problemFrom(response, content) {
 export function missingIfUnavailable(error) {
   if (error instanceof Problem && (error.status === 404 || error.status === 503)) return null;
   throw error;
+}
+
+/**
+ * The result of work, or the signal's reason as soon as it aborts. The work goes on, because others wait for it.
+ *
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
+export function untilAborted(work, signal) {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
 }
 
 /** @param {number} ms @param {AbortSignal | undefined} signal @returns {Promise<void>} */
