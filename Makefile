@@ -66,8 +66,9 @@ browser-runtime: $(RUNTIME)/$(RUNTIME_VERSION)  ## fetch onnxruntime-web, with w
 js-client:  ## pack the JavaScript client with its types into dist/; needs npm
 	rm -rf build/js-client
 	mkdir -p build/js-client dist
-	cp LICENSE service/web/client/package.json service/web/client/*.js build/js-client
-	cd build/js-client && npm pkg set version="$(VERSION)" && npm install --silent --no-audit --no-fund && \
+	cp LICENSE service/web/client/README.md service/web/client/*.json service/web/client/*.js build/js-client
+	cd build/js-client && npm pkg set version="$(VERSION)" && npm pkg delete private && \
+		npm install --silent --no-audit --no-fund && \
 		npm pack --silent --pack-destination "$(CURDIR)/dist"
 
 # Each worker takes 3 GB and keeps services of half a GB each: three workers fill 24 GB.
@@ -96,7 +97,7 @@ ops-test: $(VENV)/.dev $(VENV)/.ops  ## test images, manifests, alert rules and 
 client-test: $(VENV)/.dev  ## drive the real labelling tools against a service: installs them below build/, needs Chromium (ten minutes)
 	$(BIN)/python tests/tools/real_clients
 
-examples-test: $(VENV)/.dev  ## run the programs of examples/ against a service: installs them below build/, needs Chromium, node and npm (five minutes)
+examples-test: $(VENV)/.dev  ## run the programs of examples/ and the npm package against a service: installs them below build/, needs Chromium, node and npm (seven minutes)
 	EXAMPLES_TEST=1 $(BIN)/python -m pytest tests/examples
 
 openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the runtime and of a whole model on OpenVINO

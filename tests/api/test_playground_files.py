@@ -17,7 +17,7 @@ from service.api.static_files import CONTENT_TYPES
 
 PAGE_MODULE = "playground/playground.js"
 PACKAGED = sorted(path.relative_to(WEB_DIR).as_posix() for path in WEB_DIR.rglob("*") if path.is_file())
-FILES = [name for name in PACKAGED if not name.endswith(("/package.json", ".d.ts"))]
+FILES = [name for name in PACKAGED if not name.endswith(("/package.json", "/tsconfig.json", "/README.md", ".d.ts"))]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,6 +132,8 @@ def test_head_answers_with_the_same_headers_and_no_body(client, path):
         "/web/samples",
         "/web/samples/none.jpg",
         "/web/client/package.json",
+        "/web/client/tsconfig.json",
+        "/web/client/README.md",
         "/web/client/../index.html/x",
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests of what operators and users install: images, manifests, rules, boards and the packed clients; a whole bench.
+"""Tests of what operators and users install: images, manifests, rules, boards and the Python client; a whole bench.
 
 They need tools that few machines have. A plain `pytest` therefore skips this folder. `make ops-test` installs the tools
 and runs it.

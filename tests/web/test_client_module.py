@@ -1,4 +1,4 @@
-"""The JavaScript client module in Node: `edgesam.test.mjs` and `everything.test.mjs` with cases made here."""
+"""The JavaScript client module in Node: `TESTS` with cases made here."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from support.redis_server import RedisServer
 from support.service_process import ServiceProcess
 
 FOLDER = Path(__file__).parent
-TESTS = [FOLDER / "edgesam.test.mjs", FOLDER / "everything.test.mjs"]
+TESTS = [FOLDER / f"{name}.test.mjs" for name in ("edgesam", "everything", "node", "repetition")]
 TIMEOUT_S = 120
 
 

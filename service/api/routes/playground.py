@@ -15,8 +15,8 @@ from service.api.static_files import CONTENT_TYPES, StaticFile, file_response, r
 WEB_DIR: Final = Path(__file__).parents[2] / "web"
 PAGE: Final = "index.html"
 FILES_PATH: Final = "/web/"
-PACKAGE: Final = "package.json"
-"""File that describes the JavaScript client to npm. Browsers do not need it."""
+PACKAGE_FILES: Final = ("package.json", "tsconfig.json")
+"""Files with which npm and TypeScript pack the JavaScript client. Browsers do not need them."""
 SAMPLES_ROUTE: Final = f"{FILES_PATH}samples/{{name}}"
 FOLDER_ROUTE: Final = f"{FILES_PATH}{{folder}}/{{name}}"
 
@@ -57,7 +57,7 @@ def read_files(folder: Path = WEB_DIR) -> Mapping[str, StaticFile]:
     return {
         path.relative_to(folder).as_posix(): read_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.suffix in CONTENT_TYPES and path.name != PACKAGE
+        if path.suffix in CONTENT_TYPES and path.name not in PACKAGE_FILES
     }
 
 

@@ -43,10 +43,10 @@ export function routingHeader(imageId) {
   return { "X-Image-Hash": imageId.split("~")[0] };
 }
 
-/** The address of the service that serves this module below `web/client/`. */
+/** The address of the service that serves this module below `web/client/`. @throws {TypeError} if it comes from elsewhere */
 export function defaultUrl() {
   const url = new URL("../../", MODULE_URL);
-  if (!url.protocol.startsWith("http")) {
+  if (!url.protocol.startsWith("http") || !new URL(MODULE_URL).pathname.endsWith("/web/client/addresses.js")) {
     throw new TypeError('Give the address of the service: new Client("https://masks.example/").');
   }
   return url;

@@ -131,10 +131,12 @@ function rleOf({ rle }) {
   return rle;
 }
 
+/** @param {import("./edgesam.js").Mask} mask */
 function polygonsOf(mask) {
   return polygons(rasterOfRle(rleOf(mask)));
 }
 
+/** @param {import("./edgesam.js").Mask} mask */
 function runLengths(mask) {
   const { size, counts } = rleOf(mask);
   return { size, counts: decodeCounts(counts) };
@@ -163,7 +165,7 @@ function joined(parts) {
   return main.flatMap((point, i) => [point, ...excursions[i]]).flat();
 }
 
-/** Twice the area inside, rounded to make the order of equal parts certain. */
+/** Twice the area inside, rounded to make the order of equal parts certain. @param {[number, number][]} points */
 function area(points) {
   const sum = points.reduce((total, [x, y], i) => {
     const [nextX, nextY] = points[(i + 1) % points.length];
@@ -172,25 +174,25 @@ function area(points) {
   return Math.round(Math.abs(sum) * 1000);
 }
 
-/** Index of the point that is nearest to a place. */
+/** Index of the point that is nearest to a place. @param {[number, number][]} points @param {[number, number]} place */
 function nearest(points, [x, y]) {
   let best = 0;
-  const distance = ([pointX, pointY]) => (pointX - x) * (pointX - x) + (pointY - y) * (pointY - y);
+  const distance = (/** @type {[number, number]} */ [pointX, pointY]) => (pointX - x) * (pointX - x) + (pointY - y) * (pointY - y);
   for (let i = 1; i < points.length; i++) if (distance(points[i]) < distance(points[best])) best = i;
   return best;
 }
 
-/** A share from 0 to 1 in few characters. */
+/** A share from 0 to 1 in few characters. @param {number} share */
 function shareText(share) {
   return share.toFixed(YOLO_DECIMALS).replace(/\.?0+$/, "");
 }
 
-/** A text in YAML's double quotes. Characters that YAML does not print are escaped. */
+/** A text in YAML's double quotes. Characters that YAML does not print are escaped. @param {string} text */
 function yamlText(text) {
   const characters = Array.from(text, (character) => {
     if (character === '"' || character === "\\") return `\\${character}`;
     if (/^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$/u.test(character)) return character;
-    const code = /^\p{Cs}$/u.test(character) ? 0xfffd : character.codePointAt(0);
+    const code = /^\p{Cs}$/u.test(character) ? 0xfffd : /** @type {number} */ (character.codePointAt(0));
     return `\\U${code.toString(16).padStart(8, "0")}`;
   });
   return `"${characters.join("")}"`;

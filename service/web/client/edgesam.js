@@ -20,13 +20,9 @@
  * @typedef {{points?: Point[], box?: Box, mask_id?: string, mask_logits?: string,
  *   mask?: string | {size: [number, number], counts: string | number[]}}} Prompt the points, the box and the mask that
  *   describe one object; `mask` is a binary mask of the image's size: a PNG in base64 or as a data: URI, or run lengths
- * @typedef {{exterior: [number, number][], holes: [number, number][][]}} Polygon
- * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: Box, mask_id: string,
- *   rle?: import("./masks.js").Rle, png?: string, alpha?: string, alpha_box?: Box, polygon?: Polygon[],
- *   logits?: string}} Mask masks are ordered by their score before it is limited to 0..1; see `Ranking`. `alpha` is a grey PNG
- *   with a soft edge, and `alpha_box` the part of the image with values above 0
- * @typedef {{bias: number[], stability: number, predicted_iou: number, agreement: number}} Ranking weights of `Mask.score`: bias of the
- *   output + stability × its stability + predicted_iou × its predicted IoU, limited to 0..1
+ * @typedef {import("./masks.js").Polygon} Polygon
+ * @typedef {import("./masks.js").Mask} Mask
+ * @typedef {import("./masks.js").Ranking} Ranking
  * @typedef {{ambiguous: number[], other: number[], fallback?: number[]}} AutoMasks outputs of the decoder (0..3) that a
  *   single point alone gets, outputs among which the best one is the answer to all other prompts, and outputs that
  *   replace those where output 0 is not stable
@@ -40,12 +36,12 @@
  *   limits: Record<string, number>}} Model `summary` says what the model is for, and `commercial_use` whether the licence
  *   allows it, null if that is not known; `card` is the address of the model card, which may be relative to that of the
  *   service; `features` and `resize` are missing in older services
+ * @typedef {import("./transport.js").RequestOptions} RequestOptions
  * @typedef {import("./transport.js").Timing} Timing
  * @typedef {import("./everything.js").EverythingEvent} EverythingEvent
- * @typedef {"auto" | "full" | "minmax" | "percentile"} Levels how samples of more than 8 bits become grey levels
- * @typedef {{levels?: Levels, bands?: [red: number, green: number, blue: number] | string, region?: Box | null}} Reading how
- *   the service reads a file; bands are counted from 1; `region` is the part of the upright image that is embedded, in
- *   whole pixels, by default all of it; prompts and masks have the pixels of the whole image all the same
+ * @typedef {import("./image_file.js").ImageFile} ImageFile
+ * @typedef {import("./image_file.js").Levels} Levels
+ * @typedef {import("./image_file.js").Reading} Reading
  * @typedef {{image_hash: string, image_id: string, width: number, height: number, model: string,
  *   results: {masks: Mask[], granularity_box?: Box | null}[], timing: Timing}} Answer one result per prompt, each with its
  *   best mask first
@@ -60,8 +56,9 @@
 
 import { boxOf, defaultUrl, imageIdOf, parameters, routingHeader, withQuery } from "./addresses.js";
 import { everythingDocument, readEverything } from "./everything.js";
+import { blobOf } from "./image_file.js";
 import { sha256 } from "./sha256.js";
-import { Problem, request, requestLines } from "./transport.js";
+import { Problem, missingIfUnavailable, request, requestLines, untilAborted } from "./transport.js";
 
 export * from "./annotations.js";
 export { maskOfEverything } from "./everything.js";
@@ -72,6 +69,7 @@ export { sha256 };
 
 const TIMEOUT_MS = 60_000;
 const RETRIES = 2;
+const LIMITED = [429]; // a look-up that is not possible (503) is left out
 const EVERYTHING_RETRIES = 10; // one such request of a caller waits for another
 
 export class Client {
@@ -109,7 +107,7 @@ export class Client {
    * @returns {Promise<Model[]>}
    */
   async models({ signal } = {}) {
-    return (await (await this.#request("models", { signal })).json()).models;
+    return (await (await this.#request("models", { signal, retries: RETRIES })).json()).models;
   }
 
   /**
@@ -128,14 +126,15 @@ export class Client {
    * Embed an image or a region of it. The file is uploaded only if the service has neither the embedding nor, for a
    * region, a copy of the image.
    *
-   * @param {Blob} file image file, as it is on disk
+   * @param {ImageFile} image
    * @param {{signal?: AbortSignal, onProgress?: (progress: Progress) => void, model?: string, prefetch?: boolean} & Reading}
    *   [options] `model` is its name, by default the client's; with `prefetch` memory gets an embedded image ahead of prompts
    * @returns {Promise<Embedded>}
-   * @throws {Problem | import("./transport.js").Unreachable} or the signal's reason
+   * @throws {Problem | import("./transport.js").Unreachable | TypeError} or the signal's reason
    */
-  async embed(file, { signal, onProgress, model = this.model, prefetch = false, ...reading } = {}) {
+  async embed(image, { signal, onProgress, model = this.model, prefetch = false, ...reading } = {}) {
     const started = performance.now();
+    const file = blobOf(image);
     try {
       onProgress?.({ stage: "hash", done: 0 });
       const imageHash = await sha256(file, { signal, onProgress: (done) => onProgress?.({ stage: "hash", done }) });
@@ -262,12 +261,12 @@ export class Client {
     this.#files.delete(imageHash);
   }
 
-  /** The headers that describe an embedded image, or null if the service does not have it. */
+  /** Headers of an embedded image, or null. @param {string} imageHash @param {RequestOptions & {model: string, prefetch?: boolean}} options */
   async #lookUp(imageHash, { signal, model, prefetch = false }) {
     const headers = prefetch ? { ...routingHeader(imageHash), Prefer: "prefetch" } : undefined;
     try {
       const path = withQuery(`embed/${imageHash}`, parameters({}, model));
-      return (await this.#request(path, { method: "HEAD", headers, signal })).headers;
+      return (await this.#request(path, { method: "HEAD", headers, signal, retries: RETRIES, busy: LIMITED })).headers;
     } catch (error) {
       if (error instanceof Problem && error.status === 404) return null;
       throw error;
@@ -277,35 +276,42 @@ export class Client {
   /**
    * Embed a region of the service's copy of an image, or return null if it keeps none.
    *
-   * @param {string} imageHash @param {Blob} file @param {Reading} reading @param {{signal?: AbortSignal, model: string}} options
+   * @param {string} imageHash @param {Blob} file @param {Reading} reading @param {RequestOptions & {model: string}} options
    */
   async #embedCopy(imageHash, file, { region, ...whole }, { signal, model }) {
     const copy = `image_hash=${encodeURIComponent(imageIdOf(imageHash, whole))}`;
     const path = withQuery("embed", [copy, ...parameters({ region }, model)]);
-    const send = this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal });
+    const send = this.#request(path, { method: "POST", headers: routingHeader(imageHash), signal, retries: RETRIES, busy: LIMITED });
     const answer = await send.catch(missingIfUnavailable);
     return answer && this.#keep(file, { ...whole, region }, answer);
   }
 
-  /** Send a request on an image; if the model lacks its embedding, embed it again and repeat the request. */
+  /**
+   * Send a request on an image; if the model lacks its embedding, embed it again and repeat the request.
+   *
+   * @template T
+   * @param {string} imageHash @param {string} model @param {() => Promise<T>} send @param {AbortSignal} [signal]
+   */
   async #withRestore(imageHash, model, send, signal) {
     try {
       return await send();
     } catch (error) {
       const kept = this.#files.get(imageHash);
       if (!(error instanceof Problem && error.code === "embedding-not-found" && kept)) throw error;
-      await this.#restore(imageHash, model, kept);
-      signal?.throwIfAborted();
+      await untilAborted(this.#restore(imageHash, model, kept), signal);
       return send();
     }
   }
 
-  /** Upload an evicted image: once for all requests that wait for it, even if one of them is aborted. */
+  /**
+   * Upload an evicted image: once for all requests that wait for it, even if one of them is aborted.
+   * @param {string} imageHash @param {string} model @param {{file: Blob, reading: Reading}} kept
+   */
   #restore(imageHash, model, { file, reading }) {
     const key = `${imageHash} ${model}`;
     let restoring = this.#restoring.get(key);
     if (!restoring) {
-      const onProgress = (progress) => this.onRestore?.(imageHash, progress);
+      const onProgress = (/** @type {Progress} */ progress) => this.onRestore?.(imageHash, progress);
       restoring = this.#upload(file, reading, { onProgress, model }).finally(() => {
         this.#restoring.delete(key);
         onProgress({ stage: "end", done: 1 });
@@ -330,21 +336,15 @@ export class Client {
     return this.#keep(file, reading, answer);
   }
 
-  /** Read the answer of an embedding, and keep the file. @returns {Promise<Embedded>} */
+  /** @param {Blob} file kept @param {Reading} reading @param {import("./transport.js").Received} answer @returns {Promise<Embedded>} */
   async #keep(file, reading, answer) {
     const embedded = await answer.json();
     this.#files.set(embedded.image_id, { file, reading });
     return { ...embedded, region: embedded.region ?? null, timing: answer.timing };
   }
 
-  /** @param {string} path @param {import("./transport.js").RequestOptions & {retries?: number}} options */
+  /** @param {string} path @param {RequestOptions & {retries?: number, busy?: number[]}} options */
   #request(path, options) {
     return request(this.url + path, { ...options, apiKey: this.apiKey, timeoutMs: this.timeoutMs });
   }
-}
-
-/** Null if a look-up found no image, or was not possible without Redis, which an upload does not need. @returns {null} */
-function missingIfUnavailable(error) {
-  if (error instanceof Problem && (error.status === 404 || error.status === 503)) return null;
-  throw error;
 }

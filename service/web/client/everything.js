@@ -60,8 +60,9 @@ export async function readEverything(lines, onEvent) {
     if (event.event === "drop") for (const id of event.ids) found.delete(id);
     onEvent?.(event);
     if (event.event !== "end") continue;
-    if (!event.ids.every((id) => found.has(id))) throw new Unreachable("incomplete");
-    const masks = event.ids.map((id) => found.get(id));
+    const ids = /** @type {number[]} */ (event.ids);
+    if (!ids.every((id) => found.has(id))) throw new Unreachable("incomplete");
+    const masks = ids.map((id) => /** @type {EverythingMask} */ (found.get(id)));
     return { .../** @type {EverythingStart} */ (start), masks, roundTripMs: performance.now() - started };
   }
   throw new Unreachable("incomplete");
@@ -96,12 +97,12 @@ function parsed(line) {
   throw new Unreachable("incomplete");
 }
 
-/** @returns {EverythingStart} */
+/** @param {any} event checked by `parsed` @returns {EverythingStart} */
 function startOf({ event: _event, prompts: _prompts, ...start }) {
-  return /** @type {any} */ (start);
+  return start;
 }
 
-/** @returns {EverythingMask} */
+/** @param {any} event checked by `parsed` @returns {EverythingMask} */
 function maskOf({ event: _event, ...mask }) {
-  return /** @type {any} */ (mask);
+  return mask;
 }

@@ -40,12 +40,14 @@ function rounded(size, value) {
   return (rebased + 0xfff + ((rebased >>> 13) & 1)) >>> 13;
 }
 
+/** @param {number} value */
 function roundedToEven(value) {
   const below = Math.floor(value);
   const rest = value - below;
   return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
 }
 
+/** @param {number} bits */
 function decode(bits) {
   const exponent = (bits >> 10) & 31;
   const fraction = bits & 1023;

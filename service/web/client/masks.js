@@ -6,7 +6,16 @@
  *
  * @typedef {{width: number, height: number, data: Uint8Array}} Raster pixels row by row: 1 inside, 0 outside
  * @typedef {{size: [number, number], counts: string}} Rle COCO's compressed run lengths; `size` is height, width
+ * @typedef {{exterior: [number, number][], holes: [number, number][][]}} Polygon
+ * @typedef {{score: number, stability: number, predicted_iou: number, area: number, box: import("./edgesam.js").Box, mask_id: string,
+ *   rle?: Rle, png?: string, alpha?: string, alpha_box?: import("./edgesam.js").Box, polygon?: Polygon[],
+ *   logits?: string}} Mask masks are ordered by their score before it is limited to 0..1; see `Ranking`. `alpha` is a grey PNG
+ *   with a soft edge, and `alpha_box` the part of the image with values above 0
+ * @typedef {{bias: number[], stability: number, predicted_iou: number, agreement: number}} Ranking weights of a mask's `score`: bias of
+ *   the output + stability × its stability + predicted_iou × its predicted IoU, limited to 0..1
  * @typedef {{width: number, height: number}} Size pixels
+ * @typedef {{width: number, height: number, getContext: (kind: "2d") => any}} Canvas an HTMLCanvasElement, an
+ *   OffscreenCanvas, or the canvas of a package for Node
  */
 
 import { toFloat32 } from "./float16.js";
@@ -47,6 +56,7 @@ export function decodeCounts(counts) {
  * @returns {string}
  */
 export function encodeCounts(runs) {
+  /** @type {number[]} */
   const symbols = [];
   runs.forEach((run, i) => {
     let value = i > 2 ? run - runs[i - 2] : run;
@@ -120,7 +130,7 @@ export function decodeLogits(logits) {
 export function rasterOfLogits(logits, image, size = image, resize = "letterbox") {
   const { width, height } = size;
   const scale = FRAME_SIZE / Math.max(image.width, image.height);
-  const inFrame = (length) => (resize === "stretch" ? FRAME_SIZE : Math.floor(length * scale + 0.5));
+  const inFrame = (/** @type {number} */ length) => (resize === "stretch" ? FRAME_SIZE : Math.floor(length * scale + 0.5));
   const columns = taps(width, inFrame(image.width));
   const data = new Uint8Array(width * height);
   taps(height, inFrame(image.height)).forEach(([top, down], y) => {
@@ -137,12 +147,16 @@ export function rasterOfLogits(logits, image, size = image, resize = "letterbox"
 }
 
 /**
- * Decode the `png` of a mask. This needs a browser.
+ * Decode the `png` of a mask. This needs a browser; `rasterOfRle` works everywhere.
  *
  * @param {string} png base64 of a PNG file with 1 bit per pixel; with the option `crop` it has the size of the mask's box
  * @returns {Promise<Raster>}
+ * @throws {TypeError} outside a browser
  */
 export async function rasterOfPng(png) {
+  if (!globalThis.createImageBitmap || !globalThis.OffscreenCanvas) {
+    throw new TypeError("rasterOfPng needs a browser. Ask for masks in the format rle, and decode them with rasterOfRle.");
+  }
   const bitmap = await createImageBitmap(new Blob([bytesOfBase64(png)], { type: "image/png" }));
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, height);
@@ -156,21 +170,25 @@ export async function rasterOfPng(png) {
 /**
  * Draw a raster on a canvas, which gets the raster's size. Pixels outside the mask become transparent.
  *
- * @template {HTMLCanvasElement | OffscreenCanvas} Canvas
- * @param {Canvas} canvas
+ * @template {Canvas} T
+ * @param {T} canvas
  * @param {Raster} raster
  * @param {[red: number, green: number, blue: number, alpha?: number]} [colour] each channel 0..255; white by default
- * @returns {Canvas}
+ * @returns {T}
+ * @throws {TypeError} if `canvas` is none
  */
 export function drawRaster(canvas, { width, height, data }, [red, green, blue, alpha = 255] = [255, 255, 255]) {
+  const context = canvas?.getContext?.("2d");
+  if (!context) {
+    throw new TypeError("drawRaster needs a canvas with a 2D context. Node has none: use `data` of the raster, or a package with a canvas.");
+  }
   canvas.width = width;
   canvas.height = height;
-  const imageData = new ImageData(width, height);
+  const imageData = context.createImageData(width, height);
   const pixels = new Uint32Array(imageData.data.buffer);
   new Uint8ClampedArray(pixels.buffer).set([red, green, blue, alpha]); // as bytes, so that byte order does not matter
   const inside = pixels[0];
   for (let i = 0; i < data.length; i++) pixels[i] = data[i] ? inside : 0;
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.putImageData(imageData, 0, 0);
   return canvas;
 }
@@ -196,7 +214,7 @@ export function intersectionOverUnion(one, other) {
   return any ? both / any : 1;
 }
 
-/** For each pixel along a side: the index of the logit before its centre, and the weight of the next logit. */
+/** For each pixel along a side: the index of the logit before its centre, and the weight of the next logit. @param {number} length @param {number} inputLength */
 function taps(length, inputLength) {
   const last = inputLength / 4 - 1;
   return Array.from({ length }, (_, i) => {
@@ -205,6 +223,7 @@ function taps(length, inputLength) {
   });
 }
 
+/** @param {string} text */
 function bytesOfBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }

@@ -2,6 +2,8 @@
  * Outlines of rasters: closed lines along the borders of pixels.
  *
  * @typedef {import("./masks.js").Raster} Raster
+ * @typedef {{x: number, y: number, from: number, to: number, isAlone: boolean}} Visit a corner on a line with the directions
+ *   before and after it; `isAlone` if the corner is visited once
  */
 
 // Directions 0 to 3: east, south, west, north. A line always has the inside on its right.
@@ -100,8 +102,7 @@ class Grid {
  * All lines along the borders.
  *
  * @param {Grid} grid
- * @returns {{x: number, y: number, from: number, to: number, isAlone: boolean}[][]} visits of corners: those where a line
- *   bends, and those that are visited several times; `isAlone` if the corner is visited once
+ * @returns {Visit[][]} visits of corners: those where a line bends, and those that are visited several times
  */
 function walks({ columns, steps, borders }) {
   const isWalked = new Uint8Array(borders.length); // by corner: its border to the east; every line has such a border
@@ -123,7 +124,7 @@ function walks({ columns, steps, borders }) {
   return found;
 }
 
-/** Positive for outer lines, negative for holes. */
+/** Positive for outer lines, negative for holes. @param {Visit[]} visits */
 function doubledArea(visits) {
   return visits.reduce((sum, { x, y }, i) => {
     const next = visits[(i + 1) % visits.length];
@@ -131,7 +132,7 @@ function doubledArea(visits) {
   }, 0);
 }
 
-/** A visited corner in gaps; one that is visited several times is moved to the inside, which is on the right. */
+/** A visited corner in gaps; one that is visited several times is moved to the inside, which is on the right. @param {Visit} visit */
 function moved({ x, y, from, to, isAlone }) {
   let [right, down] = [0, 0];
   if (!isAlone) {

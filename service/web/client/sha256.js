@@ -70,6 +70,7 @@ const INITIAL = PRIMES.slice(0, 8).map((prime) => fraction(Math.sqrt(prime)));
 const ROUND = Int32Array.from(PRIMES, (prime) => fraction(Math.cbrt(prime)) | 0);
 const schedule = new Int32Array(64);
 
+/** @param {Uint32Array} state @param {Uint8Array} bytes @param {number} start */
 function compress(state, bytes, start) {
   const w = schedule;
   for (let i = 0, at = start; i < 16; i++, at += 4) {
@@ -102,16 +103,20 @@ function compress(state, bytes, start) {
   });
 }
 
+/** @param {number} count */
 function firstPrimes(count) {
+  /** @type {number[]} */
   const primes = [];
   for (let n = 2; primes.length < count; n++) if (primes.every((prime) => n % prime)) primes.push(n);
   return primes;
 }
 
+/** @param {number} x */
 function fraction(x) {
   return Math.floor((x - Math.floor(x)) * 2 ** 32);
 }
 
+/** @param {Uint8Array} bytes */
 function hex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

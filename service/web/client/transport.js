@@ -12,21 +12,23 @@
 const MAX_RETRY_AFTER_S = 10;
 const MIN_PROGRESS_BYTES = 2 ** 18; // smaller responses are read at once, without progress
 const MAX_LINE_CHARACTERS = 2 ** 25; // far above the longest mask; bounds the memory that another server can take
-const BUSY = [503];
-const BUSY_OR_LIMITED = [429, 503];
+const BUSY = [429, 502, 503, 504]; // a rate limit, a full queue, or a replica that starts or stops behind a proxy
 const UNREACHABLE_TEXTS = {
   timeout: "The service did not answer in time.",
   unreachable: "The service cannot be reached.",
   incomplete: "The answer of the service ended early, or cannot be read.",
 };
 
-/** The service refused a request. `code` is stable, and `message` says what to do; see docs/reference/problems.md. */
+/**
+ * The service refused a request. `code` is stable, and `message` says what to do. `document` is the whole problem document
+ * (RFC 9457) with the members of this code, such as `errors` or `limit`; see docs/reference/problems.md.
+ */
 export class Problem extends Error {
   name = "Problem";
 
   /**
-   * @param {{status: number, code: string, title: string, detail: string, instance?: string}} document problem document,
-   *   RFC 9457
+   * @param {{status: number, code: string, title: string, detail: string, type?: string, instance?: string,
+   *   [member: string]: any}} document
    * @param {number | null} retryAfterS seconds to wait before a repetition
    */
   constructor(document, retryAfterS = null) {
@@ -34,6 +36,8 @@ export class Problem extends Error {
     this.status = document.status;
     this.code = document.code;
     this.title = document.title;
+    this.type = document.type ?? "about:blank"; // RFC 9457, section 4.2.1
+    this.document = document;
     this.requestId = document.instance ?? "";
     this.retryAfterS = retryAfterS;
   }
@@ -62,21 +66,21 @@ export function parseServerTiming(header) {
 }
 
 /**
- * Send a request, and repeat it while the service is busy (503).
+ * Send a request, and repeat it while the service is busy.
  *
  * @param {string} url
- * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number}} options `timeoutMs` bounds the time
- *   without progress, `retries` the number of repetitions
+ * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number, busy?: number[]}} options `timeoutMs` bounds
+ *   the time without progress, `retries` the number of repetitions; `busy` are statuses after which a request is repeated
  * @returns {Promise<Received>}
  * @throws {Problem | Unreachable} or the signal's reason
  */
-export function request(url, { retries = 0, ...options }) {
-  return repeated(() => sendOnce(url, options), { retries, busy: BUSY, signal: options.signal });
+export function request(url, { retries = 0, busy = BUSY, ...options }) {
+  return repeated(() => sendOnce(url, options), { retries, busy, signal: options.signal });
 }
 
 /**
- * Send a request, and yield the lines of its answer as they come. The request is repeated while the service is busy (503)
- * or limits its caller (429), but not after the answer has begun. Leaving the loop over the lines ends the request.
+ * Send a request, and yield the lines of its answer as they come. The request is repeated while the service is busy, but
+ * not after the answer has begun. Leaving the loop over the lines ends the request.
  *
  * @param {string} url
  * @param {RequestOptions & {apiKey: string, timeoutMs: number, retries?: number}} options as for `request`
@@ -86,12 +90,17 @@ export function request(url, { retries = 0, ...options }) {
 export async function* requestLines(url, { retries = 0, timeoutMs, signal, ...options }) {
   signal?.throwIfAborted();
   const timeout = new ProgressTimeout(timeoutMs, signal);
-  const send = () => {
+  const send = async () => {
     timeout.restart();
-    return open(url, options, timeout);
+    try {
+      return await open(url, options, timeout);
+    } catch (error) {
+      timeout.stop(); // the wait before a repetition may be longer
+      throw error;
+    }
   };
   try {
-    const response = await repeated(send, { retries, busy: BUSY_OR_LIMITED, signal });
+    const response = await repeated(send, { retries, busy: BUSY, signal });
     yield* linesOf(response, () => timeout.restart());
   } catch (error) {
     throw failureOf(error, timeout, signal);
@@ -100,7 +109,14 @@ export async function* requestLines(url, { retries = 0, timeoutMs, signal, ...op
   }
 }
 
-/** Call `send` again while its problem has one of the statuses `busy` and names a short wait. */
+/**
+ * Call `send` again while its problem has one of the statuses `busy` and names a short wait.
+ *
+ * @template T
+ * @param {() => Promise<T>} send
+ * @param {{retries: number, busy: number[], signal?: AbortSignal}} options
+ * @returns {Promise<T>}
+ */
 async function repeated(send, { retries, busy, signal }) {
   for (;;) {
     try {
@@ -158,7 +174,7 @@ async function open(url, { apiKey, method = "GET", body, headers = {}, onUpload 
   return response;
 }
 
-/** What a failed request throws: its problem, the caller's reason to abort it, or that there is no answer. */
+/** What a failed request throws: its problem, the caller's reason to abort it, or that there is no answer. @param {unknown} error @param {ProgressTimeout} timeout @param {AbortSignal} [signal] */
 function failureOf(error, timeout, signal) {
   if (error instanceof Problem || error instanceof Unreachable) return error;
   if (signal?.aborted) return signal.reason;
@@ -174,6 +190,7 @@ class ProgressTimeout {
   #callerSignal;
   #timeoutMs;
 
+  /** @param {number} timeoutMs @param {AbortSignal} [callerSignal] */
   constructor(timeoutMs, callerSignal) {
     this.#timeoutMs = timeoutMs;
     this.#callerSignal = callerSignal;
@@ -190,13 +207,17 @@ class ProgressTimeout {
     this.#timer = setTimeout(() => this.#controller.abort(), this.#timeoutMs);
   }
 
-  release() {
+  stop() {
     clearTimeout(this.#timer);
+  }
+
+  release() {
+    this.stop();
     this.#callerSignal?.removeEventListener("abort", this.#follow);
   }
 }
 
-/** Read a response's body, and report the number of bytes received. @returns {Promise<ArrayBuffer>} */
+/** Read a response's body, and report the number of bytes received. @param {Response} response @param {(bytes: number) => void} onBytes @returns {Promise<ArrayBuffer>} */
 async function readContent(response, onBytes) {
   const length = Number(response.headers.get("content-length"));
   if (!response.body || length < MIN_PROGRESS_BYTES) return response.arrayBuffer();
@@ -210,8 +231,9 @@ async function readContent(response, onBytes) {
   return new Blob(chunks).arrayBuffer();
 }
 
-/** The lines of a response as they come, without empty ones. @param {() => void} onChunk @returns {AsyncGenerator<string>} */
+/** The lines of a response as they come, without empty ones. @param {Response} response @param {() => void} onChunk @returns {AsyncGenerator<string>} */
 async function* linesOf(response, onChunk) {
+  if (!response.body) throw new Unreachable("incomplete");
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
   let rest = "";
@@ -230,7 +252,14 @@ async function* linesOf(response, onChunk) {
   }
 }
 
-/** Like `fetch`, and reports the progress of the upload, which `fetch` cannot do. @returns {Promise<Response>} */
+/**
+ * Like `fetch`, and reports the progress of the upload, which `fetch` cannot do.
+ *
+ * @param {string} url
+ * @param {{method: string, body?: Blob | string, headers: Record<string, string>, signal: AbortSignal}} options
+ * @param {(done: number) => void} onUpload
+ * @returns {Promise<Response>}
+ */
 function upload(url, { method, body, headers, signal }, onUpload) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
@@ -256,7 +285,7 @@ function upload(url, { method, body, headers, signal }, onUpload) {
   });
 }
 
-/** The `Problem` of an error response. A proxy's response has no problem document, and gets the code `http-STATUS`. */
+/** The `Problem` of an error response. A proxy's response has no problem document, and gets the code `http-STATUS`. @param {Response} response @param {ArrayBuffer} content */
 function problemFrom(response, content) {
   const retryAfter = Number.parseFloat(response.headers.get("retry-after") ?? "");
   const retryAfterS = Number.isFinite(retryAfter) ? retryAfter : null;
@@ -268,6 +297,30 @@ function problemFrom(response, content) {
   }
   const title = `The service answered ${response.status}`;
   return new Problem({ status: response.status, code: `http-${response.status}`, title, detail: "" }, retryAfterS);
+}
+
+/** Null if a look-up found no image, or was not possible without Redis, which an upload does not need. @param {unknown} error @returns {null} */
+export function missingIfUnavailable(error) {
+  if (error instanceof Problem && (error.status === 404 || error.status === 503)) return null;
+  throw error;
+}
+
+/**
+ * The result of work, or the signal's reason as soon as it aborts. The work goes on, because others wait for it.
+ *
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
+export function untilAborted(work, signal) {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
 }
 
 /** @param {number} ms @param {AbortSignal | undefined} signal @returns {Promise<void>} */

@@ -22,7 +22,7 @@ export async function segment(url: string, file: Blob, canvas: HTMLCanvasElement
     if (mask.rle) drawRaster(canvas, rasterOfRle(mask.rle), [255, 111, 31]);
     return mask;
   } catch (error) {
-    if (error instanceof Problem) console.error(error.code, error.retryAfterS ?? 0);
+    if (error instanceof Problem) console.error(error.code, error.type, error.document.errors, error.retryAfterS ?? 0);
     return null;
   }
 }
