@@ -5,6 +5,7 @@ masks. `sysconfig` names the machine that is built for, which differs from this 
 how (`make dist`).
 """
 
+import os
 import sysconfig
 from pathlib import Path
 
@@ -36,13 +37,18 @@ class AnyPythonWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def spelled(option: str) -> str:
+    """Return an option as the compiler reads it: `zig cc` takes what follows a hyphen in -march for a feature."""
+    return option.replace("x86-64-", "x86_64_") if "ziglang" in os.environ.get("CC", "") else option
+
+
 def library(level: str, option: str) -> Extension:
     """A plain shared library that ctypes loads, under the name of an extension module so that wheels carry it."""
     return Extension(
         f"service.native._{level.replace('-', '_')}",
         sources=sorted(map(str, SOURCES.glob("*.c"))),
         depends=sorted(map(str, SOURCES.glob("*.h"))),
-        extra_compile_args=["-std=gnu11", "-O3", "-g0", option, "-fvisibility=hidden"],
+        extra_compile_args=["-std=gnu11", "-O3", "-g0", spelled(option), "-fvisibility=hidden"],
         libraries=["m"],
         extra_link_args=["-pthread"],
         optional=True,
