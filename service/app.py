@@ -17,6 +17,7 @@ from service.inference.served_models import ServedModels
 from service.process import configure_image_libraries
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.telemetry.usage import UsageMetrics
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -63,7 +64,8 @@ def _api_keys(settings: Settings, metrics: Metrics) -> tuple[ApiKeys | None, Key
     """
     if not settings.asks_for_keys:
         return None, None
-    keys = ApiKeys([key.get_secret_value() for key in settings.api_keys], metrics)
+    usage = UsageMetrics(metrics) if settings.usage_metrics else None
+    keys = ApiKeys([key.get_secret_value() for key in settings.api_keys], metrics, usage)
     if settings.api_keys_file is None:
         return keys, None
     file = KeyFile(settings.api_keys_file, keys, metrics)

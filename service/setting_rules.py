@@ -27,6 +27,10 @@ def check_together(settings: "Settings") -> None:
             "EDGESAM_METRICS_ACCESS and EDGESAM_DOCS_ACCESS can be admin only where there are keys; set "
             "EDGESAM_API_KEYS_FILE or EDGESAM_API_KEYS"
         )
+    if settings.usage_metrics and not settings.asks_for_keys:
+        raise ValueError(
+            "EDGESAM_USAGE_METRICS counts by API key; set EDGESAM_API_KEYS_FILE or EDGESAM_API_KEYS, or leave it unset"
+        )
     if settings.metrics_port is not None and settings.metrics_access == "admin":
         raise ValueError(
             "EDGESAM_METRICS_PORT asks nobody for a key; leave EDGESAM_METRICS_ACCESS unset and close the port to "

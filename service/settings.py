@@ -271,6 +271,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="File of hashed API keys with roles, namespaces and limits. It is read again when it changes."
     )
+    usage_metrics: bool = Field(False, description="Whether the metrics count the usage of each API key, by its name.")
     metrics_access: Literal["open", "admin", "off"] = Field(
         "open",
         description="Access to /metrics on the main port: open to everybody, admin for keys with that role, "

@@ -14,4 +14,5 @@ def request_context(request: Request, *, timeout_s: float, work: str) -> Request
         timeout_s: Seconds that the work may take.
         work: Name of the work in the error of a missed deadline, such as `Segmenting`.
     """
-    return RequestContext(request.state.timings, request.state.caller, Deadline(timeout_s, work))
+    state = request.state
+    return RequestContext(state.timings, state.caller, Deadline(timeout_s, work), state.usage)

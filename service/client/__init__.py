@@ -44,6 +44,7 @@ from .everything import (
 from .soft_masks import SoftMask
 from .values import Embedded, Mask, Model, Prompt, Segmentation, Timing
 from .version import __version__
+from .waiting import Waiting
 
 __all__ = [
     "AnnotatedImage",
@@ -77,6 +78,7 @@ __all__ = [
     "Unauthorized",
     "UnexpectedAnswer",
     "Unreachable",
+    "Waiting",
     "__version__",
     "coco_dataset",
     "labelme_document",

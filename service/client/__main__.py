@@ -1,4 +1,4 @@
-"""Entry point of the command line: `python -m service.client`, `python -m edgesam_client` and `edgesam`."""
+"""Entry point of the command line: `python -m service.client`, `python -m edgesam_client` and `edgesam-client`."""
 
 import sys
 

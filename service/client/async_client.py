@@ -21,6 +21,7 @@ from .retries import RetryPolicy
 from .run_lengths import RunLengthMask
 from .soft_masks import SoftMask
 from .values import Box, Cleanup, Embedded, Levels, Model, Multimask, Prompt, Reading, Segmentation
+from .waiting import OnWait
 
 T = TypeVar("T")
 
@@ -36,10 +37,11 @@ class AsyncClient:
         timeout_s: float = TIMEOUT_S,
         retry_s: float = RETRY_S,
         model: str | None = None,
+        on_wait: OnWait | None = None,
     ) -> None:
         self.model = model
         self._connection = Connection(url, api_key, timeout_s)
-        self._retry_policy = RetryPolicy(retry_s)
+        self._retry_policy = RetryPolicy(retry_s, on_wait=on_wait)
         self._http = httpx.AsyncClient(**self._connection.options)
 
     async def embed(

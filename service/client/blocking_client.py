@@ -22,6 +22,7 @@ from .retries import RetryPolicy
 from .run_lengths import RunLengthMask
 from .soft_masks import SoftMask
 from .values import Box, Cleanup, Embedded, Levels, Model, Multimask, Prompt, Reading, Segmentation
+from .waiting import OnWait
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ class Client:
             repetition.
         model: Name of the model for all calls that name none; None for the first model of the service. `models` lists
             them. The member `model` may be changed later.
+        on_wait: Callback before a request is repeated, from one second after its first attempt: it gets a `Waiting`
+            with the reason, the time until the next attempt and the time until the last one. It may be called in
+            another thread.
 
     Raises:
         ValueError: if the address or the API key is malformed.
@@ -51,10 +55,11 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         retry_s: float = RETRY_S,
         model: str | None = None,
+        on_wait: OnWait | None = None,
     ) -> None:
         self.model = model
         self._connection = Connection(url, api_key, timeout_s)
-        self._retry_policy = RetryPolicy(retry_s)
+        self._retry_policy = RetryPolicy(retry_s, on_wait=on_wait)
         self._http = httpx.Client(**self._connection.options)
 
     def embed(

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from .annotations import Segmentation, coco_annotation, coco_header
 from .everything import EverythingMask
 
-# Called for each pass over the images, which are lines of `EverythingState`.
+# Called for each pass over the images, which are lines of `FolderState`.
 Images = Callable[[], Iterator[dict[str, Any]]]
 
 
@@ -30,9 +30,9 @@ def write_coco_file(path: Path, images: Images, label: str, segmentation: Segmen
         header = coco_header([label])
         file.write(json.dumps(header)[:-1])
         file.write(', "images": ')
-        _write_list(file, _images(images()))
+        write_list(file, _images(images()))
         file.write(', "annotations": ')
-        _write_list(file, _annotations(images(), segmentation))
+        write_list(file, _annotations(images(), segmentation))
         file.write("}\n")
         file.flush()
         os.fsync(file.fileno())
@@ -56,7 +56,8 @@ def _annotations(images: Iterator[dict[str, Any]], segmentation: Segmentation) -
             yield {"id": number, **annotation, "stability_score": mask.stability_score}
 
 
-def _write_list(file: TextIO, entries: Iterator[dict[str, Any]]) -> None:
+def write_list(file: TextIO, entries: Iterator[Any]) -> None:
+    """Write a JSON list entry by entry."""
     separator = "["
     for entry in entries:
         file.write(f"{separator}\n{json.dumps(entry)}")

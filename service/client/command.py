@@ -18,6 +18,8 @@ from .annotations import AnnotatedImage, AnnotatedObject
 from .arguments import RETRY_S, TIMEOUT_S
 from .async_client import AsyncClient
 from .blocking_client import Client
+from .box_folder import BoxJob
+from .boxes_command import segment_boxes_and_write
 from .command_rules import Use, refusal_of
 from .cutout import write_cutout, write_mask
 from .errors import ClientError
@@ -26,6 +28,7 @@ from .everything_command import search_and_write, search_folder_and_write
 from .everything_folder import EverythingJob
 from .folder_command import embed_and_report, message_of
 from .values import Embedded, Levels, Mask, Reading, Segmentation, Timing
+from .wait_notice import WaitNotice
 
 INTERRUPTED = 130
 MAX_JOBS = 64
@@ -154,6 +157,11 @@ def main(
         int | None, typer.Option(min=0, help="Size of holes and islands that --everything removes, in pixels.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Embed all images in this folder and its sub-folders.")] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="CSV or COCO file with boxes of images in --folder. Write --masks, --coco or --coco-rle."),
+    ] = None,
+    masks: Annotated[Path | None, typer.Option(help="Write the mask of each box of --boxes into this folder.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Number of concurrent uploads with --folder.")] = 4,
     url: Annotated[str, typer.Option(envvar="EDGESAM_URL", help="Address of the service.")] = "http://127.0.0.1:8000",
     api_key: Annotated[
@@ -168,7 +176,7 @@ def main(
         float, typer.Option(min=0.0, help="Time in which a failed request is repeated, in seconds. 0: not at all.")
     ] = RETRY_S,
 ) -> None:
-    """Segment an object or all objects of an image, or embed all images of a folder.
+    """Segment an object or all objects of an image, or embed or segment all images of a folder.
 
     Coordinates are pixels of the upright image: x to the right, y down.
     """
@@ -186,6 +194,8 @@ def main(
     use = Use(
         has_image=image is not None,
         has_folder=folder is not None,
+        has_boxes=boxes is not None,
+        has_masks=masks is not None,
         has_prompt=bool(point) or box is not None,
         is_everything=everything,
         has_everything_options=bool(options or crops),
@@ -198,21 +208,24 @@ def main(
         raise typer.BadParameter(message)
     reading = Reading(levels, bands)
     job = EverythingJob(options, crops, reading, jobs)
+    on_wait = WaitNotice()
 
     def connect() -> AsyncClient:
-        return AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model)
+        return AsyncClient(url, api_key, timeout_s=timeout, retry_s=retry, model=model, on_wait=on_wait)
 
     with _reported_errors():
         if folder is not None:
-            is_complete = (
-                search_folder_and_write(folder, job, model, label, annotations, connect)
-                if everything
-                else embed_and_report(folder, jobs, reading, connect)
-            )
+            if boxes is not None:
+                box_job = BoxJob(reading, jobs, masks)
+                is_complete = segment_boxes_and_write(folder, boxes, box_job, model, label, annotations, connect)
+            elif everything:
+                is_complete = search_folder_and_write(folder, job, model, label, annotations, connect)
+            else:
+                is_complete = embed_and_report(folder, jobs, reading, connect)
             raise typer.Exit(0 if is_complete else 1)
         assert image is not None
         data = image.read_bytes()
-        with Client(url, api_key, timeout_s=timeout, retry_s=retry, model=model) as client:
+        with Client(url, api_key, timeout_s=timeout, retry_s=retry, model=model, on_wait=on_wait) as client:
             _warn_if_untrained(client)
             with _upload_bar(image.name) as progress:
                 embedded = client.embed(data, progress=progress, levels=levels, bands=bands)

@@ -12,6 +12,8 @@ class Use:
     Args:
         has_image: Whether there is an image file.
         has_folder: Whether there is --folder.
+        has_boxes: Whether there is --boxes.
+        has_masks: Whether there is --masks.
         has_prompt: Whether there is --point or --box.
         is_everything: Whether there is --everything.
         has_everything_options: Whether there are options that only --everything uses.
@@ -23,6 +25,8 @@ class Use:
 
     has_image: bool
     has_folder: bool
+    has_boxes: bool
+    has_masks: bool
     has_prompt: bool
     is_everything: bool
     has_everything_options: bool
@@ -40,7 +44,12 @@ class Use:
     def has_only_coco(self) -> bool:
         """Whether COCO files and no others are to be written."""
         paths = self.annotations
-        return bool(paths.coco or paths.coco_rle) and not (self.has_output or paths.labelme or paths.yolo)
+        return bool(paths.coco or paths.coco_rle) and not self.has_other_files
+
+    @property
+    def has_other_files(self) -> bool:
+        """Whether files are to be written that a run over a folder does not make."""
+        return bool(self.has_output or self.annotations.labelme or self.annotations.yolo)
 
 
 def refusal_of(use: Use) -> str | None:
@@ -57,7 +66,16 @@ def refusal_of(use: Use) -> str | None:
             "--folder with --everything writes --coco, --coco-rle, or both",
         ),
         (
-            use.has_folder and not use.is_everything and (use.has_prompt or use.has_file),
+            use.has_boxes and (not use.has_folder or use.is_everything or use.has_prompt or use.has_mask_options),
+            "--boxes needs --folder; leave out --everything, --point, --box, --candidate, --crop and --mask",
+        ),
+        (
+            use.has_boxes and (use.has_other_files or not (use.has_masks or use.annotations)),
+            "--boxes writes --masks, --coco, --coco-rle, or several of them, and no other files",
+        ),
+        (use.has_masks and not use.has_boxes, "--masks needs --boxes; --mask writes the mask of one image"),
+        (
+            use.has_folder and not (use.is_everything or use.has_boxes) and (use.has_prompt or use.has_file),
             "--folder only embeds images; leave out --point, --box, --candidate, --crop and the files to write",
         ),
         (

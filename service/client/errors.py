@@ -123,7 +123,7 @@ _WITHOUT_DOCUMENT = {
     401: ("unauthorized", "The service needs an API key and does not know this one."),
     403: ("forbidden", "The API key lacks the permission for this."),
     404: ("embedding-not-found", "The image is not embedded."),
-    429: ("too-many-requests", "A proxy before the service limits the number of requests."),
+    429: ("too-many-requests", "The service, or a proxy before it, limits the number of requests."),
     502: ("bad-gateway", "The proxy before the service got no answer from it."),
     503: ("unavailable", "The service, or the proxy before it, is not available."),
     504: ("gateway-timeout", "The proxy before the service got no answer in time."),

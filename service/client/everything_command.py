@@ -18,8 +18,8 @@ from .blocking_client import Client
 from .coco_file import write_coco_file
 from .everything import Everything, EverythingAdvanced, EverythingEvent, OnEvent
 from .everything_folder import EverythingJob, EverythingRun, search_folder
-from .everything_state import EverythingState
 from .folder_command import images_bar, message_of, print_skipped
+from .folder_state import FolderState, state_path
 from .image_files import find_images
 from .values import Embedded
 
@@ -100,8 +100,8 @@ def search_folder_and_write(
     assert result is not None
     names = [path.relative_to(folder).as_posix() for path in found.images]
     # The service's first model may be another one when the run goes on.
-    settings = _settings(job, model or asyncio.run(_first_model(connect)))
-    with EverythingState(result.with_name(f"{result.name}.state.jsonl"), settings) as state:
+    settings = _settings(job, model or asyncio.run(first_model(connect)))
+    with FolderState(state_path(result), "everything", settings) as state:
         run = asyncio.run(_search(folder, found.images, job, state, connect))
         for path, segmentation in ((annotations.coco, "polygons"), (annotations.coco_rle, "rle")):
             if path is not None:
@@ -121,7 +121,8 @@ def search_folder_and_write(
     return not run.failed
 
 
-async def _first_model(connect: Callable[[], AsyncClient]) -> str:
+async def first_model(connect: Callable[[], AsyncClient]) -> str:
+    """The name of the service's first model."""
     async with connect() as client:
         return (await client.models())[0].name
 
@@ -137,7 +138,7 @@ def _settings(job: EverythingJob, model: str) -> dict[str, Any]:
 
 
 async def _search(
-    folder: Path, paths: list[Path], job: EverythingJob, state: EverythingState, connect: Callable[[], AsyncClient]
+    folder: Path, paths: list[Path], job: EverythingJob, state: FolderState, connect: Callable[[], AsyncClient]
 ) -> EverythingRun:
     with images_bar() as progress:
         bar = progress.add_task("searching", total=len(paths))

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .async_client import AsyncClient
 from .errors import ClientError, Unauthorized, Unreachable
 from .everything import Everything, EverythingOptions
-from .everything_state import EverythingState, FileVersion
-from .folder import check_size, each, max_image_bytes
+from .folder import check_size, each, limits_of
+from .folder_state import FileVersion, FolderState
 from .values import Reading
 
 # Called after each image with its path and the result or the error. None is the result of an earlier run.
@@ -55,7 +56,7 @@ async def search_folder(
     folder: Path,
     paths: Sequence[Path],
     job: EverythingJob,
-    state: EverythingState,
+    state: FolderState,
     on_result: OnResult,
 ) -> EverythingRun:
     """Search images that are not in the state, and add their masks to it. A bad image does not stop the run.
@@ -77,7 +78,7 @@ async def search_folder(
         OSError: if the state cannot be written.
     """
     run = EverythingRun()
-    max_bytes = await max_image_bytes(client)
+    max_bytes = (await limits_of(client)).max_image_bytes
     searching, writing = asyncio.Lock(), asyncio.Lock()
 
     async def search(path: Path) -> tuple[FileVersion, Everything]:
@@ -98,14 +99,19 @@ async def search_folder(
         except (Unauthorized, Unreachable):
             raise
         except (ClientError, OSError, ValueError) as error:
+            state.forget(name)
             run.failed.append((path, error))
             on_result(path, error)
             return
         async with writing:
-            await asyncio.to_thread(state.add, name, version, found)
+            await asyncio.to_thread(state.add, name, version, _line_of(found))
         run.done += 1
         run.masks += len(found.masks)
         on_result(path, found)
 
     await each(paths, handle, job.jobs)
     return run
+
+
+def _line_of(found: Everything) -> dict[str, Any]:
+    return {"width": found.width, "height": found.height, "masks": [mask.record for mask in found.masks]}

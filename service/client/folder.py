@@ -8,11 +8,13 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from .async_client import AsyncClient
 from .errors import ClientError, Unauthorized, Unreachable
 from .values import Embedded, Reading
+
+T = TypeVar("T")
 
 _USUAL: Final = Reading()
 
@@ -70,7 +72,7 @@ async def embed_folder(
     """
     result = FolderResult()
     ids: dict[Path, str] = {}
-    max_bytes = await max_image_bytes(client)
+    max_bytes = (await limits_of(client)).max_image_bytes
 
     async def embed(path: Path) -> None:
         try:
@@ -96,9 +98,23 @@ async def embed_folder(
     return result
 
 
-async def max_image_bytes(client: AsyncClient) -> float:
-    """Size of the largest file that the service takes, in bytes."""
-    return float((await client.models())[0].document.get("limits", {}).get("max_image_bytes", math.inf))
+@dataclass(frozen=True, slots=True)
+class ServiceLimits:
+    """Limits of the service; infinite where it states none.
+
+    Args:
+        max_image_bytes: Size of the largest file, in bytes.
+        max_prompts: Largest number of prompts of a request.
+    """
+
+    max_image_bytes: float
+    max_prompts: float
+
+
+async def limits_of(client: AsyncClient) -> ServiceLimits:
+    """Get the limits of the service."""
+    limits = (await client.models())[0].document.get("limits", {})
+    return ServiceLimits(*(float(limits.get(name, math.inf)) for name in ("max_image_bytes", "max_prompts")))
 
 
 def check_size(path: Path, max_bytes: float) -> None:
@@ -112,13 +128,13 @@ def check_size(path: Path, max_bytes: float) -> None:
         raise FileTooLargeError(f"The file has {size} bytes; the service takes {max_bytes:.0f} at most.")
 
 
-async def each(paths: Iterable[Path], do: Callable[[Path], Awaitable[None]], jobs: int) -> None:
-    """Call `do` for each path, `jobs` at a time. The first error cancels the rest."""
-    waiting = iter(paths)
+async def each(items: Iterable[T], do: Callable[[T], Awaitable[None]], jobs: int) -> None:
+    """Call `do` for each item, `jobs` at a time. The first error cancels the rest."""
+    waiting = iter(items)
 
     async def work() -> None:
-        for path in waiting:
-            await do(path)
+        for item in waiting:
+            await do(item)
 
     try:
         async with asyncio.TaskGroup() as workers:

@@ -29,6 +29,7 @@ from .messages import (
 from .retries import RetryPolicy
 from .soft_masks import SoftMask, read_soft_mask, soft_mask_request
 from .values import Cleanup, Embedded, Model, Multimask, Prompt, Reading, Segmentation
+from .waiting import SAID_AFTER_S, Waiting
 
 T = TypeVar("T")
 
@@ -242,19 +243,31 @@ def _repeated(
     started = time.monotonic()
     attempt = 0
     while True:
-        failure: Answer | Unreachable | Busy
+        answer: Answer | None = None
+        reason: ClientError
         try:
-            answer: Answer = yield Send(request)
+            answer = yield Send(request)
         except (Unreachable, Busy) as error:
-            failure, retry_after_s = error, error.retry_after_s
+            reason = error
         else:
+            assert answer is not None
             if answer.status not in BUSY_STATUSES - ends_at:
                 return answer
-            failure, retry_after_s = answer, answer.problem().retry_after_s
-        wait_s = retry_policy.wait_s(attempt, retry_after_s)
+            reason = answer.problem()
+        wait_s = retry_policy.wait_s(attempt, reason.retry_after_s)
         if time.monotonic() - started + wait_s > retry_policy.retry_s:
-            if not isinstance(failure, Answer):
-                raise failure
-            return failure
+            if answer is None:
+                raise reason
+            return answer
         attempt += 1
-        yield Wait(wait_s)
+        yield from _wait(wait_s, reason, started, retry_policy)
+
+
+def _wait(wait_s: float, reason: ClientError, started: float, retry_policy: RetryPolicy) -> Operation[None]:
+    """Wait, and pass the wait on once the request takes longer than a second."""
+    quiet_s = max(0.0, started + SAID_AFTER_S - time.monotonic())
+    if retry_policy.on_wait is not None and wait_s > quiet_s:
+        yield Wait(quiet_s)
+        wait_s -= quiet_s
+        retry_policy.on_wait(Waiting(reason, wait_s, started + retry_policy.retry_s - time.monotonic()))
+    yield Wait(wait_s)

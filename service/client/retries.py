@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from .waiting import OnWait
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -14,6 +16,7 @@ class RetryPolicy:
         retry_s: Time after the first attempt in which another one may begin, in seconds. 0 disables repetition.
         first_s: Upper bound of the first wait, in seconds. It doubles with each attempt.
         longest_s: Upper bound of each wait, in seconds.
+        on_wait: Callback in each wait, from one second after the first attempt; None for none.
 
     Source: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
     """
@@ -21,6 +24,7 @@ class RetryPolicy:
     retry_s: float
     first_s: float = 0.25
     longest_s: float = 8.0
+    on_wait: OnWait | None = None
 
     def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
         """Seconds to wait before the next attempt, at least those that the service asks for.

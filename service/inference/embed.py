@@ -261,6 +261,9 @@ class Embedder:
         done = await self._batcher.submit(EncodeItem(self._runtime, encoder_input), caller=context.caller.name)
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("encode", done.run_s, ended_at=done.ran_until)
+        if context.usage is not None:
+            height, width = info.encoded_size
+            context.usage.add_image(height * width, done.run_s / done.batch_size)
         encoded = done.result
         return ImageEmbedding(
             encoded.tokens,

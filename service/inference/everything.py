@@ -296,4 +296,6 @@ class _Search:
         timings = self._context.timings
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("decode", done.run_s, ended_at=done.ran_until)
+        if self._context.usage is not None:
+            self._context.usage.add_everything_prompts(len(points), done.run_s / done.batch_size)
         return done.result

@@ -217,6 +217,8 @@ class Segmenter:
         )
         timings.add("queue", done.queue_s, ended_at=done.ran_until - done.run_s)
         timings.add("decode", done.run_s - (masked.took_s if masked else 0.0), ended_at=done.ran_until)
+        if context.usage is not None:
+            context.usage.add_prompts(len(chunk), done.run_s * len(chunk) / done.batch_size)
         return done.result
 
     def _prepare_masks(self, state: ImageState, prompts: Sequence[Prompt], timings: Timings) -> StateArrays:

@@ -1,6 +1,7 @@
 """The Prometheus metrics of one process.
 
-Labels never hold hashes, users or raw paths. The label `route` is the template of a route, or `unmatched`.
+Labels never hold hashes, users or raw paths, and names of API keys only with EDGESAM_USAGE_METRICS. The label `route`
+is the template of a route, or `unmatched`.
 """
 
 from collections.abc import Callable
@@ -124,6 +125,37 @@ class Metrics:
         self.api_keys_stale = Gauge(
             "edgesam_api_keys_stale",
             "1 while the file of API keys cannot be used and those read before it stay.",
+            registry=registry,
+        )
+        self.usage_requests_total = Counter(
+            "edgesam_usage_requests_total",
+            "Requests of an API key that were answered with a status below 400.",
+            ["key"],
+            registry=registry,
+        )
+        self.usage_images_total = Counter(
+            "edgesam_usage_images_total",
+            "Images and regions that were encoded for an API key. Those from a cache are not counted.",
+            ["key"],
+            registry=registry,
+        )
+        self.usage_pixels_total = Counter(
+            "edgesam_usage_pixels_total",
+            "Pixels of the images and regions that were encoded for an API key, at full resolution.",
+            ["key"],
+            registry=registry,
+        )
+        self.usage_prompts_total = Counter(
+            "edgesam_usage_prompts_total",
+            "Prompts that were decoded for an API key, with the points of everything mode.",
+            ["key"],
+            registry=registry,
+        )
+        self.usage_compute_seconds_total = Counter(
+            "edgesam_usage_compute_seconds_total",
+            "Time of the image encoder and the prompt decoder for an API key by lane (encode, decode, everything). "
+            "Requests that share a call share its time.",
+            ["key", "lane"],
             registry=registry,
         )
         self.model_info = Gauge(

@@ -26,6 +26,11 @@ NAMES = {
     "edgesam_api_keys_stale": ("gauge", set()),
     "edgesam_everything_prompts": ("counter", set()),
     "edgesam_everything_masks": ("counter", {"source"}),
+    "edgesam_usage_requests": ("counter", {"key"}),
+    "edgesam_usage_images": ("counter", {"key"}),
+    "edgesam_usage_pixels": ("counter", {"key"}),
+    "edgesam_usage_prompts": ("counter", {"key"}),
+    "edgesam_usage_compute_seconds": ("counter", {"key", "lane"}),
     "edgesam_model_info": ("gauge", {"model", "fingerprint", "provider", "precision", "trained"}),
 }
 # Routes on which each stage occurs without Redis.

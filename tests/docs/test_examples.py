@@ -113,13 +113,25 @@ def test_the_examples_of_annotations_run(service_url: str, clone: Path):
 
 def test_the_command_lines_of_the_client_run(service_url: str, clone: Path):
     before = {path.name for path in clone.iterdir()}
-    lines = re.findall(r"^\S+ -m service\.client (.*)$", page("docs/how-to/python-client.md"), re.MULTILINE)
+    text = page("docs/how-to/python-client.md")
+    lines = re.findall(r"^\S+ -m service\.client (.*)$", text, re.MULTILINE)
+    (boxes,) = re.findall(r"^printf .* > boxes\.csv$", text, re.MULTILINE)
+    run_shell(boxes, clone)
 
     results = [CliRunner().invoke(app, [*line.split(), "--url", service_url]) for line in lines]
 
-    assert len(lines) == 5
-    assert [result.exit_code for result in results] == [0] * 5, [result.output for result in results]
-    written = {"cut.png", "mask.png", "whole.png", "masks.json", "proposals.json"}
+    assert len(lines) == 6
+    assert [result.exit_code for result in results] == [0] * 6, [result.output for result in results]
+    written = {
+        "cut.png",
+        "mask.png",
+        "whole.png",
+        "masks.json",
+        "proposals.json",
+        "boxes.csv",
+        "masks",
+        "annotations.json",
+    }
     assert {path.name for path in clone.iterdir()} - before == written
 
 

@@ -40,10 +40,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A copy, because building in place would leave files in the repository.
     client = tmp_path_factory.mktemp("client") / "service"
     subprocess.run(["cp", "-r", str(ROOT / "service"), str(client)], check=True, timeout=60)
-    subprocess.run(
-        [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q", str(client / "client"), *PACKAGES],
-        check=True, timeout=INSTALL_TIMEOUT_S,
-    )  # fmt: skip
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, f"{client / 'client'}[cli]", *PACKAGES], check=True, timeout=INSTALL_TIMEOUT_S)
     return python
 
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 
-def best_mask(url: str, photo: Path, prompt: dict[str, Any]) -> NDArray[np.uint8]:
+def best_mask(url: str, photo: Path, prompt: dict[str, Any], **options: str) -> NDArray[np.uint8]:
     """Return the pixels of the best mask of one prompt, (H, W), 0 and 1."""
     with httpx.Client(base_url=url, timeout=60) as client:
         image = client.post("/embed", files={"image": photo.read_bytes()}).raise_for_status().json()
-        body = {"image_hash": image["image_hash"], "prompts": [prompt]}
+        body = {"image_hash": image["image_hash"], "prompts": [prompt], **options}
         answer = client.post("/segment", json=body).raise_for_status().json()
     pixels: NDArray[np.uint8] = coco.decode(answer["results"][0]["masks"][0]["rle"])
     return pixels

@@ -20,9 +20,19 @@ from support.redis_server import free_port
 _START_S = 20.0
 
 
+def secrets_and_api_key(*options: str) -> tuple[str, str]:
+    """Return what k8s/make-secrets prints: the Secrets as YAML, and the API key."""
+    done = subprocess.run([str(K8S / "make-secrets"), *options], capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr.rpartition(": ")[2].strip()
+
+
 def make_secrets(*options: str) -> dict[str, dict[str, str]]:
     """Return the output of k8s/make-secrets: values by Secret and key."""
-    text = subprocess.run([str(K8S / "make-secrets"), *options], capture_output=True, text=True, check=True).stdout
+    return values_of(secrets_and_api_key(*options)[0])
+
+
+def values_of(text: str) -> dict[str, dict[str, str]]:
+    """Return the values of Secrets in YAML, by Secret and key."""
     return {
         one["metadata"]["name"]: {key: base64.b64decode(value).decode() for key, value in one["data"].items()}
         for one in yaml.safe_load_all(text)

@@ -19,7 +19,7 @@ OVERLAYS = ("cpu", "gpu", "split", "dev")
 VARIANTS: dict[str, str] = {
     "tls": """
 resources: [{k8s}/overlays/cpu]
-components: [{k8s}/components/redis-exporter, {k8s}/components/redis-tls, {k8s}/components/api-keys]
+components: [{k8s}/components/redis-exporter, {k8s}/components/redis-tls]
 """,
     "client-certificates": """
 resources: [{k8s}/overlays/split]
@@ -35,19 +35,23 @@ components: [{k8s}/components/redis, {k8s}/components/ingress, {k8s}/components/
 """,
     "label-studio": """
 resources: [{k8s}/overlays/cpu]
-components: [{k8s}/components/label-studio, {k8s}/components/api-keys]
+components: [{k8s}/components/label-studio]
+""",
+    "small": """
+resources: [{k8s}/overlays/cpu]
+components: [{k8s}/components/small]
 """,
     "gateway": """
 resources: [{k8s}/base]
-components: [{k8s}/components/redis, {k8s}/components/gateway, {k8s}/components/hpa]
+components: [{k8s}/components/gateway, {k8s}/components/api-keys, {k8s}/components/redis, {k8s}/components/hpa]
 """,
 }
 
-if (K8S / "components" / "monitoring").exists():
-    VARIANTS["watched"] = """
+for name, overlay in (("watched", "split"), ("monitored", "cpu")):
+    VARIANTS[name] = f"""
 namespace: edgesam
-resources: [{k8s}/overlays/split]
-components: [{k8s}/components/monitoring, {k8s}/components/redis-exporter]
+resources: [{{k8s}}/overlays/{overlay}]
+components: [{{k8s}}/components/monitoring, {{k8s}}/components/redis-exporter]
 """
 
 Manifest: TypeAlias = dict[str, Any]
@@ -129,7 +133,7 @@ class Manifests:
         source = variable["valueFrom"]
         if "resourceFieldRef" in source:
             assert source["resourceFieldRef"]["resource"] == "requests.cpu"
-            return str(container["resources"]["requests"]["cpu"])
+            return str(cores_of(container["resources"]["requests"]["cpu"]))
         if "fieldRef" in source:
             return {"metadata.name": "edgesam-0", "metadata.namespace": "edgesam"}[source["fieldRef"]["fieldPath"]]
         return {"EDGESAM_REDIS_URL": "redis://edgesam-redis:6379", "EDGESAM_API_KEYS": "[]"}[variable["name"]]
@@ -172,6 +176,11 @@ def chooses(selector: Manifest, labels: Mapping[str, str]) -> bool:
     return selects(selector.get("matchLabels", {}), labels) and all(
         labels.get(one["key"]) in one["values"] for one in expressions
     )
+
+
+def cores_of(quantity: str) -> int:
+    """Return a quantity of CPUs, such as 500m, as a whole number: rounded up, as a kubelet does."""
+    return -(-int(quantity[:-1]) // 1000) if quantity.endswith("m") else int(quantity)
 
 
 def bytes_of(quantity: str) -> int:

@@ -11,6 +11,7 @@ from service.api.access.policy import ADMIN, EMBED, SEGMENT, Quota, Role
 from service.api.access.rate_limit import RateLimit
 from service.inference.scheduling.fairness import Caller
 from service.telemetry.metrics import Metrics
+from service.telemetry.usage import UsageMetrics
 
 ALL_ROLES: Final[frozenset[Role]] = frozenset({EMBED, SEGMENT, ADMIN})
 
@@ -49,9 +50,11 @@ class ApiKeys:
     Args:
         plain: Keys of the setting EDGESAM_API_KEYS, in plain text. Each has every role, and they share one namespace.
         metrics: Metrics of the process; the number of known keys is set there.
+        usage: Usage of the keys; None if it is not counted.
     """
 
-    def __init__(self, plain: Iterable[str], metrics: Metrics) -> None:
+    def __init__(self, plain: Iterable[str], metrics: Metrics, usage: UsageMetrics | None = None) -> None:
+        self.usage = usage
         self._plain: dict[bytes, tuple[bytes, Key | None]] = {}
         for number, text in enumerate(plain, 1):
             digest = digest_of(text.encode())
@@ -67,6 +70,10 @@ class ApiKeys:
         """
         self._keys = {**self._plain, **{digest: (digest, key) for digest, key in keys.items()}}
         self._gauge.set(len(self._keys))
+        if self.usage is not None:
+            for _, key in self._keys.values():
+                if key is not None:
+                    self.usage.of(key.caller.name)
 
     def find(self, given: bytes) -> Key | None:
         """Return the rights of a key; None for an unknown one.

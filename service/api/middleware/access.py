@@ -25,8 +25,8 @@ class AccessMiddleware:
     pages. With an offer anywhere else, the playground's own requests would make the browser ask for a name and a
     password.
 
-    The middleware sets `caller`, the name and namespace of the key, and `key`, its name for the log, in the state of
-    the request.
+    The middleware sets in the state of the request: `caller`, the name and namespace of the key; `key`, its name for
+    the log; and `usage` of the key, if it is counted.
 
     Args:
         app: Next ASGI application. RequestMiddleware has to be outside of this one: it sets the state that is read.
@@ -94,6 +94,8 @@ class AccessMiddleware:
         limit = key.limits.get(policy.quota) if policy.quota is not None else None
         if policy.quota is not None and limit is not None:
             held.enter_context(self._rate_limiters.permit(key.caller.name, policy.quota, limit))
+        if self._keys.usage is not None:
+            scope["state"]["usage"] = self._keys.usage.of(key.caller.name)
 
 
 def _is_documentation(scope: Scope) -> bool:

@@ -36,9 +36,9 @@ class RequestMiddleware:
     """Identifies, measures and logs each request, and answers unexpected exceptions.
 
     It removes a slash at the end of the address, and the body of an answer to HEAD. It sets `request_id`, `route`,
-    `timings`, `caller`, `problem_renderer` and `has_trailing_slash` in the state of the request, and `trace_id` for a
-    request that belongs to a trace. The client's X-Request-ID is used if it has only letters, digits and `._-`. The
-    answer gets X-Request-ID, Server-Timing and the security headers for browsers.
+    `timings`, `caller`, `usage`, `problem_renderer` and `has_trailing_slash` in the state of the request, and
+    `trace_id` for a request that belongs to a trace. The client's X-Request-ID is used if it has only letters, digits
+    and `._-`. The answer gets X-Request-ID, Server-Timing and the security headers for browsers.
 
     A route that computes sets `objective` in the state: "images" for embedding an image, "clicks" for prompts on an
     embedded one. Successful requests count in that latency objective.
@@ -98,6 +98,7 @@ class RequestMiddleware:
             route=route,
             timings=timings,
             caller=ANONYMOUS,
+            usage=None,
             problem_renderer=policy.problem_renderer,
             has_trailing_slash=has_trailing_slash,
         )
@@ -132,6 +133,8 @@ class RequestMiddleware:
             self._duration(route, method, status).observe(seconds, exemplar)
             if status == HTTPStatus.OK and (objective := state.get("objective")) is not None:
                 self._objective_duration(objective).observe(ended - state.get("body_read_at", started), exemplar)
+            if 0 < status < HTTPStatus.BAD_REQUEST and state["usage"] is not None:
+                state["usage"].add_request()
             if trace is not None:
                 trace.end(status, timings.spans(), state)
 

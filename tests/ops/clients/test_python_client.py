@@ -110,7 +110,7 @@ def test_the_module_segments_like_the_one_in_the_service(programs_without_cli, b
 def test_the_command_writes_a_cut_out(programs, bundled_url, tmp_path):
     cut = tmp_path / "cut.png"
 
-    said = run(programs / "edgesam", SAMPLE, "--point", "270,210", "-o", cut, EDGESAM_URL=bundled_url)
+    said = run(programs / "edgesam-client", SAMPLE, "--point", "270,210", "-o", cut, EDGESAM_URL=bundled_url)
 
     with Client(bundled_url) as client:
         expected = client.segment(client.embed(SAMPLE), points=POINT, cleanup="auto").best
@@ -122,14 +122,14 @@ def test_the_command_writes_a_cut_out(programs, bundled_url, tmp_path):
 
 def test_without_the_extra_the_command_names_what_is_missing(programs_without_cli):
     ran = subprocess.run(
-        [programs_without_cli / "edgesam", "--help"], cwd="/", capture_output=True, text=True, check=False
+        [programs_without_cli / "edgesam-client", "--help"], cwd="/", capture_output=True, text=True, check=False
     )
 
     assert ran.returncode == 1
     assert "pip install httpx typer rich" in ran.stderr
 
 
-@pytest.mark.parametrize("command", [("edgesam",), ("python", "-m", "edgesam_client")])
+@pytest.mark.parametrize("command", [("edgesam-client",), ("python", "-m", "edgesam_client")])
 def test_the_help_names_the_command_as_it_was_called(programs, command):
     said = run(programs / command[0], *command[1:], "--help")
 

@@ -16,7 +16,10 @@ from service.telemetry.metrics import Metrics
 NAMES = (*OVERLAYS, *VARIANTS)
 MINORS = ("1.35", "1.36", "1.37")
 # Kinds of custom resources, for which the tool has no schema.
-FOREIGN_KINDS = {"ScaledObject", "HTTPRoute", "BackendTrafficPolicy", "ServiceMonitor", "PrometheusRule"}
+FOREIGN_KINDS = {
+    *("ScaledObject", "ServiceMonitor", "PrometheusRule"),
+    *("Gateway", "HTTPRoute", "BackendTrafficPolicy", "ClientTrafficPolicy"),
+}
 CHECKOV = ROOT / "tests" / "ops" / "kubernetes" / "checkov.yaml"
 
 
@@ -278,50 +281,3 @@ def test_the_autoscaler_uses_a_metric_of_the_service(every):
             assert pods["pods"]["metric"]["name"] == rule["name"]["as"] == "edgesam_in_flight"
             assert cpu["resource"]["name"] == "cpu"
     assert metrics.in_flight.describe()[0].name in rule["metricsQuery"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_ingress_hashes_by_the_header_that_clients_send(every, name):
-    ingresses = every[name].of("Ingress")
-    if name in {"dev", "gateway"}:
-        assert ingresses == []
-        return
-    (by_image,) = [one for one in ingresses if one["metadata"]["name"] == "edgesam-by-image"]
-    noted = {key.rpartition("/")[2]: value for key, value in by_image["metadata"]["annotations"].items()}
-    header = noted["canary-by-header"]
-
-    assert f'"{header}": imageId.split("~")[0]' in (ROOT / "service" / "web" / "client" / "addresses.js").read_text()
-    assert f'"{header}": image_id.partition("~")[0]' in (ROOT / "service" / "client" / "messages.py").read_text()
-    assert noted["upstream-hash-by"] == "$http_" + header.lower().replace("-", "_")
-    assert re.search(noted["canary-by-header-pattern"], "0123456789abcdef" * 4)
-    assert not re.search(noted["canary-by-header-pattern"], "always")
-
-
-def test_the_gateway_hashes_by_the_same_header(every):
-    manifests = every["gateway"]
-    route, policy = manifests.named("HTTPRoute", "edgesam"), manifests.named("BackendTrafficPolicy", "edgesam")
-    (rule,) = route["spec"]["rules"]
-    (backend,) = rule["backendRefs"]
-    (target,) = policy["spec"]["targetRefs"]
-
-    assert backend["port"] in {port["port"] for port in manifests.named("Service", backend["name"])["spec"]["ports"]}
-    assert (target["kind"], target["name"]) == ("HTTPRoute", route["metadata"]["name"])
-    assert policy["spec"]["loadBalancer"]["consistentHash"]["header"]["name"] == "X-Image-Hash"
-    (policy,) = [one for one in manifests.of("NetworkPolicy") if one["metadata"]["name"] == "edgesam"]
-    gateways = [one["namespaceSelector"]["matchLabels"] for one in policy["spec"]["ingress"][0]["from"]]
-    assert gateways == [{"kubernetes.io/metadata.name": route["spec"]["parentRefs"][0]["namespace"]}]
-
-
-def test_split_routes_each_path_to_the_replicas_of_its_role(every):
-    manifests = every["split"]
-    main = manifests.named("Ingress", "edgesam")
-    routes = {path["path"]: path["backend"]["service"]["name"] for path in main["spec"]["rules"][0]["http"]["paths"]}
-
-    roles = {
-        path: manifests.environment(deployment)["EDGESAM_ROLE"]
-        for path, name in routes.items()
-        for deployment in manifests.services()
-        if selects(manifests.named("Service", name)["spec"]["selector"], labels_of(deployment))
-    }
-
-    assert roles == {"/embed": "embed", "/": "segment"}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from support.manifests import OVERLAYS, VARIANTS, bytes_of, container_of
+from support.manifests import OVERLAYS, VARIANTS, bytes_of, container_of, cores_of
 
 from service.composition.inference import CLOSE_TIMEOUT_S, MAX_BACKGROUND_TASKS
 from service.inference.everything_answers import MAX_ANSWER_BYTES
@@ -114,7 +114,7 @@ def test_the_number_of_threads_is_the_cpu_request(every, name, monkeypatch):
 
         settings = settings_of(every[name], deployment, monkeypatch)
 
-        assert settings.threads == int(resources["requests"]["cpu"]) > 0
+        assert settings.threads == cores_of(resources["requests"]["cpu"]) > 0
         assert "cpu" not in resources["limits"]
 
 
@@ -133,8 +133,7 @@ def test_the_grace_period_is_longer_than_a_shutdown(every, name, monkeypatch):
         assert "lifecycle" not in container
         assert settings.graceful_timeout_s >= request_s
         assert stop_s + 5 <= pod["terminationGracePeriodSeconds"]
-        if name != "dev":
-            assert settings.drain_s >= noticed_s + PROPAGATION_S
+        assert settings.drain_s >= noticed_s + PROPAGATION_S
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,6 +150,21 @@ def test_the_timeouts_of_the_ingress_are_longer_than_those_of_the_service(every,
             assert bounds["proxy-body-size"].endswith("m")
             assert int(bounds["proxy-body-size"][:-1]) * MIB > settings.max_image_bytes + MULTIPART_BYTES
             assert "non_idempotent" not in bounds["proxy-next-upstream"]
+
+
+def test_the_timeouts_of_the_gateway_are_longer_than_those_of_the_service(every, monkeypatch):
+    manifests = every["gateway"]
+    settings = settings_of(manifests, manifests.services()[0], monkeypatch)
+    (rule,) = manifests.named("HTTPRoute", "edgesam")["spec"]["rules"]
+    client = manifests.named("ClientTrafficPolicy", "edgesam")["spec"]["timeout"]["http"]
+
+    request_s, body_s = (
+        int(text.removesuffix("s")) for text in (rule["timeouts"]["request"], client["requestReceivedTimeout"])
+    )
+
+    assert request_s > settings.body_timeout_s + settings.embed_timeout_s
+    assert request_s >= settings.body_timeout_s + settings.everything_timeout_s
+    assert body_s > settings.body_timeout_s
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dev"])
