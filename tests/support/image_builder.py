@@ -80,7 +80,7 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> st
                     "--pull-never",
                     "--layers",
                 ),
-                *_package_sources(),
+                *package_sources(),
                 *("--build-arg", f"PYTHON_BASE={_PYTHON_BASE}", "--build-arg", f"CUDA_BASE={_PYTHON_BASE}"),
                 *("--build-arg", "TORCH_INDEX="),  # pip's default index
                 *(word for name, value in (labels or {}).items() for word in ("--label", f"{name}={value}")),
@@ -138,6 +138,12 @@ def _store() -> list[str]:
     return ["--root", str(_WORK / "store"), "--runroot", str(_WORK / "run"), "--storage-driver", "overlay"]
 
 
+def bare_python() -> str:
+    """Return the name of an image with Debian, its Python and pip, and nothing else. It is built once."""
+    _make_python_base()
+    return _PYTHON_BASE
+
+
 def _make_python_base() -> None:
     """Build Debian with its own Python, under the name of the published image."""
     with _lock("base"):
@@ -154,7 +160,7 @@ def _make_python_base() -> None:
             podman("import", archive, _PYTHON_BASE)
 
 
-def _package_sources() -> list[str]:
+def package_sources() -> list[str]:
     """Return mounts for RUN steps: package sources and certificates of this machine. They do not change the image."""
     authorities = Path("/etc/ssl/certs/ca-certificates.crt")
     lines = ["[global]", f"cert = {authorities}"]

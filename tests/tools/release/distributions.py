@@ -87,6 +87,17 @@ def build_all(out: Path, *, commit: str = "HEAD", platforms: Sequence[Platform] 
         return [Path(shutil.copy(path, out)) for path in built]
 
 
+def build_of_working_tree(platform: Platform, out: Path) -> Path:
+    """Build the wheel of a platform from what git knows of the working tree, committed or not."""
+    commit = run(["git", "stash", "create"], cwd=ROOT).strip() or "HEAD"
+    with tempfile.TemporaryDirectory(prefix="edgesam-release-") as folder:
+        source, made = Path(folder) / "source", Path(folder) / "made"
+        export(commit, source)
+        wheel = build_wheel(source, made, platform, int(run(["git", "log", "-1", "--format=%ct"], cwd=ROOT)))
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(wheel, out))
+
+
 def export(commit: str, folder: Path) -> None:
     """Write the files of a commit into a folder, so that nothing uncommitted gets into a release."""
     folder.mkdir(parents=True)
@@ -146,7 +157,11 @@ def settle_times(archive: Path, seconds: int) -> None:
 
 
 def run(
-    command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = _BUILD_S
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = _BUILD_S,
 ) -> str:
     """Run a command and return its output.
 

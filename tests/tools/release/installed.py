@@ -1,0 +1,110 @@
+"""Installs wheels in a container that has Python and nothing else, and uses them as their readers will."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from distributions import ROOT, ReleaseError
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.image_builder import ImageError, bare_python, package_sources, podman, why_not
+from support.redis_server import free_port, wait_until
+
+SAMPLE = ROOT / "service" / "web" / "samples" / "dahlia.jpg"
+BOX = [165, 80, 450, 360]
+_INSTALL_S = 300.0
+# A decoder in C and ONNX Runtime may differ in single pixels of a border.
+_SAME_AREA = 0.002
+
+
+def check_installed(service_wheel: Path, client_wheel: Path, *, decoder: str) -> tuple[str, int]:
+    """Install both packages in a bare container, start the service, and segment a sample with the client.
+
+    Args:
+        service_wheel: Wheel of edgesam-service for this machine.
+        client_wheel: Wheel of edgesam-client.
+        decoder: How `/models` has to name the decoder: `native` or `onnx`.
+
+    Returns:
+        What was found, and the area of the sample's mask in pixels.
+
+    Raises:
+        ReleaseError: Something fails. The message has the container's log.
+    """
+    if reason := why_not():
+        raise ReleaseError(f"no container can be run: {reason}")
+    port = free_port()
+    folder = service_wheel.resolve().parent
+    steps = (
+        f"python3 -m venv /tmp/service && /tmp/service/bin/pip install -q '/dist/{service_wheel.name}[cpu]'",
+        f"python3 -m venv /tmp/client && /tmp/client/bin/pip install -q '/dist/{client_wheel.name}[cli]'",
+        f"exec /tmp/service/bin/edgesam serve --host 127.0.0.1 --port {port}",
+    )
+    mounts = ["-v", f"{folder}:/dist:ro", "-v", f"{SAMPLE}:/dahlia.jpg:ro", *package_sources()]
+    name = podman(
+        "run", "-d", "--network", "host", *mounts, bare_python(), "sh", "-ec", "\n".join(steps)
+    ).stdout.strip()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _is_ready(url, name), timeout_s=_INSTALL_S, what="the service did not become ready")
+        (model,) = _answer(f"{url}/models")["models"]
+        if not model["decoder"].startswith(decoder):
+            raise ReleaseError(f"{service_wheel.name}: the decoder is {model['decoder']}, not {decoder}")
+        box = ",".join(map(str, BOX))
+        command = f"/tmp/client/bin/edgesam-client /dahlia.jpg --box {box} --mask /tmp/mask.png --url {url}"
+        podman("exec", name, "sh", "-ec", f"{command} && test -s /tmp/mask.png")
+        area = _area(url)
+        counts = [podman("exec", name, "sh", "-c", f"/tmp/{kind}/bin/pip list 2>/dev/null | wc -l") for kind in _KINDS]
+        packages = ", ".join(
+            f"{kind} {int(done.stdout) - 2} packages" for kind, done in zip(_KINDS, counts, strict=True)
+        )
+        return f"decoder {model['decoder']}, mask of {area} pixels, {packages}", area
+    except (ImageError, AssertionError, OSError, LookupError) as error:
+        log = podman("logs", name, check=False)
+        raise ReleaseError(f"{service_wheel.name}: {error}\n{log.stdout[-2000:]}{log.stderr[-2000:]}") from error
+    finally:
+        podman("rm", "-f", "-t", "1", name, check=False)
+
+
+def check_same_masks(areas: dict[str, int]) -> str:
+    """Check that all wheels make the same mask.
+
+    Raises:
+        ReleaseError: Their areas differ by more than pixels of a border.
+    """
+    if max(areas.values()) - min(areas.values()) > _SAME_AREA * min(areas.values()):
+        raise ReleaseError(f"masks differ, pixels: {areas}")
+    return "masks agree"
+
+
+_KINDS = ("service", "client")
+
+
+def _is_ready(url: str, container: str) -> bool:
+    try:
+        return bool(_answer(f"{url}/readyz"))
+    except urllib.error.URLError:
+        (state,) = json.loads(podman("inspect", container).stdout)
+        assert state["State"]["Running"], "the container has ended"
+        return False
+
+
+def _area(url: str) -> int:
+    body = json.dumps({"image_hash": _sha256(), "prompts": [{"box": BOX}]}).encode()
+    request = urllib.request.Request(f"{url}/segment", body, {"Content-Type": "application/json"})
+    return int(_answer(request)["results"][0]["masks"][0]["area"])
+
+
+def _sha256() -> str:
+    from checks import sha256
+
+    return sha256(SAMPLE)
+
+
+def _answer(request: str | urllib.request.Request) -> Any:
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
