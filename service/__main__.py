@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from service import __version__
-from service.extras import install_command
+from service.extras import missing_package
 from service.process import prepare_environment
 
 if TYPE_CHECKING:
@@ -54,11 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_environment(os.environ)
         from service.server.run import run  # noqa: PLC0415 - imports NumPy, which reads the environment
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("service"):
-            raise
         other = " (or the extra openvino or gpu)" if error.name == "onnxruntime" else ""
-        command = install_command("cpu")
-        print(f"{error.name} is missing. Run `make serve`, or: {command}{other}", file=sys.stderr)  # noqa: T201
+        print(f"error: {missing_package(error, 'cpu')}{other}", file=sys.stderr)  # noqa: T201
         return 2
     return run()
 

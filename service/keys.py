@@ -1,4 +1,4 @@
-"""`python -m service.keys`: make an API key, or check a file of keys, for EDGESAM_API_KEYS_FILE.
+"""`edgesam keys` and `python -m service.keys`: make an API key, or check a file of keys, for EDGESAM_API_KEYS_FILE.
 
 The key is printed once and is not stored. The file holds its hash.
 """
@@ -11,24 +11,41 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from service.api.access.key_file import KeyEntry, KeyFileError, parse_entries, read_key_file
 from service.api.access.keys import digest_of, new_key
 
+NEW_DESCRIPTION: Final = "Make a key. It is printed once, with its entry for the file."
+CHECK_DESCRIPTION: Final = "Read a file as the service would, and list its entries."
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 after a line with the reason on standard error."""
-    asked = _parser().parse_args(arguments)
+
+def main(arguments: Sequence[str] | None = None, program: str = "python -m service.keys") -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after the program; None for those of the process.
+        program: Name of the program in the help.
+
+    Returns:
+        Exit status: 0, 1 where a file cannot be written, 2 where the command cannot do what was asked.
+    """
+    asked = _parser(program).parse_args(arguments)
     try:
         if asked.command == "new":
             _new(asked)
         else:
             _check(asked.file)
     except KeyFileError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - a command
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command
         return 2
+    except OSError as error:
+        if asked.command != "new" or asked.add_to is None:
+            raise
+        print(f"error: {asked.add_to}: {error.strerror or error}", file=sys.stderr)  # noqa: T201 - a command
+        return 1
     return 0
 
 
@@ -117,20 +134,34 @@ def _check(path: Path) -> None:
         print(f"{entry.name}: {', '.join(sorted(entry.roles))}; namespace {namespace}")  # noqa: T201 - a command
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service.keys", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    new = commands.add_parser("new", help="make a key; prints it once, and its entry for the file")
-    new.add_argument("--name", required=True, help="name in the log; unique")
-    new.add_argument("--roles", required=True, help="embed, segment, admin; separated by commas")
-    new.add_argument("--namespace", help="namespace of images; without it, the key sees its own images alone")
+def add_new_options(new: argparse.ArgumentParser) -> None:
+    """Add the options of the command `new`."""
+    new.add_argument("--name", required=True, help="Name in the log; unique; required.")
+    new.add_argument("--roles", required=True, help="embed, segment, admin; separated by commas; required.")
+    new.add_argument("--namespace", help="Namespace of images. Without it the key sees its own images alone.")
     for budget in ("embed", "segment"):
-        new.add_argument(f"--{budget}-per-s", type=float, metavar="RATE", help="requests per second, over all replicas")
-        new.add_argument(f"--{budget}-burst", type=int, metavar="N", help="requests at once after a pause")
-        new.add_argument(f"--{budget}-at-once", type=int, metavar="N", help="requests in progress in one replica")
-    new.add_argument("--add-to", type=Path, metavar="FILE", help="append the entry to this file")
-    check = commands.add_parser("check", help="read a file as the service would and list its entries")
-    check.add_argument("file", type=Path)
+        new.add_argument(
+            f"--{budget}-per-s", type=float, metavar="RATE", help="Requests per second, over all replicas."
+        )
+        new.add_argument(f"--{budget}-burst", type=int, metavar="N", help="Requests at once after a pause.")
+        new.add_argument(f"--{budget}-at-once", type=int, metavar="N", help="Requests in progress in one replica.")
+    new.add_argument("--add-to", type=Path, metavar="FILE", help="Append the entry to this file.")
+
+
+def add_check_arguments(check: argparse.ArgumentParser) -> None:
+    """Add the argument of the command `check`."""
+    check.add_argument("file", type=Path, help="File of keys.")
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Make an API key, or check a file of keys, for EDGESAM_API_KEYS_FILE. The key is printed once and "
+        "is not stored. The file holds its hash.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_new_options(commands.add_parser("new", help=NEW_DESCRIPTION, description=NEW_DESCRIPTION))
+    add_check_arguments(commands.add_parser("check", help=CHECK_DESCRIPTION, description=CHECK_DESCRIPTION))
     return parser
 
 

@@ -142,10 +142,14 @@ def find_artifact(name_or_directory: str, models_directory: Path) -> Path:
     if name_or_directory in PUBLISHED:
         hint = f"run: {fetch_command(PUBLISHED[name_or_directory])}"
     else:
-        installed = [path.name for place in (models_directory, BUNDLED_DIRECTORY) for path in _artifacts(place)]
-        meant = _meant(name_or_directory, [*installed, *PUBLISHED])
+        meant = _meant(name_or_directory, [*installed_names(models_directory), *PUBLISHED])
         hint = f"{meant}'{store_command()} list' shows the models that exist"
     raise ModelStoreError(f"no model at {name_or_directory!r}, neither in {models_directory} nor bundled; {hint}")
+
+
+def installed_names(models_directory: Path) -> list[str]:
+    """Return the names of the models that are here, those of the models directory first."""
+    return [path.name for place in (models_directory, BUNDLED_DIRECTORY) for path in _artifacts(place)]
 
 
 def bundled_checkpoint(name: str) -> Path | None:

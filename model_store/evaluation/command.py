@@ -22,7 +22,7 @@ from model_store.evaluation.options import (
     read_photos,
     threads_per_process,
 )
-from model_store.options import ModelsDir
+from model_store.options import MeasuredModels, ModelsDir
 from service.manifest import load_manifest
 from service.mask_rules import Ranking
 
@@ -39,10 +39,7 @@ def evaluate(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Checkpoint to measure through torch. May be repeated.")
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Name or folder of a model to measure through its graphs. May be repeated."),
-    ] = None,
+    model: MeasuredModels = None,
     embedding_dtype: EmbeddingDtypes = None,
     url: Annotated[
         list[str] | None, typer.Option(help="Address of a running service to measure. May be repeated.")
@@ -75,15 +72,15 @@ def evaluate(
 
     [bold]Examples[/bold]
 
-    python -m model_store evaluate --data data/heldout --checkpoint out/run1/model.safetensors --out out/evaluation
+    edgesam models evaluate --data data/heldout --checkpoint out/run1/model.safetensors --out out/evaluation
 
-    python -m model_store evaluate --data data/heldout --model models/plants-7 --url http://127.0.0.1:8000
+    edgesam models evaluate --data data/heldout --model models/plants-7 --url http://127.0.0.1:8000
 
-    python -m model_store evaluate --data data/heldout --model edgesam-lite --max-instances 4 --processes 2
+    edgesam models evaluate --data data/heldout --model edgesam-lite --max-instances 4 --processes 2
 
-    python -m model_store evaluate --data data/heldout --model plants --embedding-dtype float16 --embedding-dtype int8
+    edgesam models evaluate --data data/heldout --model plants --embedding-dtype float16 --embedding-dtype int8
 
-    python -m model_store evaluate --data coco/annotations/instances_val2017.json:coco/val2017 --model models/edge-sam
+    edgesam models evaluate --data coco/annotations/instances_val2017.json:coco/val2017 --model models/edge-sam
     """
     # Not at the top: the other commands start faster.
     from model_store.evaluation.methods import Methods  # noqa: PLC0415

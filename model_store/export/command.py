@@ -69,14 +69,14 @@ def export(
 
     [bold]Examples[/bold]
 
-    python -m model_store export edge_sam.pth --accept-licence --layout official --out onnx/edge-sam
+    edgesam models export edge_sam.pth --accept-licence --layout official --out onnx/edge-sam
 
-    python -m model_store export best.pth --licence "our own" --measured miou_box=0.74 --out models/plants-7
+    edgesam models export best.pth --licence "our own" --measured miou_box=0.74 --out models/plants-7
 
-    python -m model_store export out/run1/model.safetensors --granularity out/boxes/granularity.pth --licence "our own"
+    edgesam models export out/run1/model.safetensors --granularity out/boxes/granularity.pth --licence "our own"
     --out models/plants-8
 
-    python -m model_store export --untrained --seed 0 --out models/edgesam-untrained
+    edgesam models export --untrained --seed 0 --out models/edgesam-untrained
     """
     if checkpoint is None and trained:
         raise UsageError("give a checkpoint, or --untrained for initial weights")

@@ -20,6 +20,7 @@ from model_store.options import (
     Force,
     Mirror,
     ModelsDir,
+    PublishedName,
     Sha256,
     Timing,
     UpsampleOption,
@@ -46,7 +47,7 @@ class Source:
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name of a model that 'list' shows as available.")],
+    name: PublishedName,
     models_dir: ModelsDir = DEFAULT_MODELS_DIRECTORY,
     *,
     url: Annotated[
@@ -69,13 +70,13 @@ def fetch(
 
     [bold]Examples[/bold]
 
-    python -m model_store fetch edgetam
+    edgesam models fetch edgetam
 
-    python -m model_store fetch edge-sam --accept-licence
+    edgesam models fetch edge-sam --accept-licence
 
-    python -m model_store fetch edge-sam-3x --accept-licence --no-export --models-dir /srv/models
+    edgesam models fetch edge-sam-3x --accept-licence --no-export --models-dir /srv/models
 
-    python -m model_store fetch mobile-sam --url https://mirror.example/mobile_sam.pt
+    edgesam models fetch mobile-sam --url https://mirror.example/mobile_sam.pt
     """
     model = published_model(name)
     source = Source(tuple(url or ()), mirror, sha256)

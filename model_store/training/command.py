@@ -90,13 +90,13 @@ def train(
 
     [bold]Examples[/bold]
 
-    python -m model_store train --data data/train --validation data/validation --out out/run1 --minutes 150
+    edgesam models train --data data/train --validation data/validation --out out/run1 --minutes 150
 
-    python -m model_store train --data photos/annotations.json --resume edgesam-lite --out out/mine --minutes 10
+    edgesam models train --data photos/annotations.json --resume edgesam-lite --out out/mine --minutes 10
 
     torchrun --nproc-per-node 2 -m model_store train --data data/train --out out/run1 --minutes 150 --nice 19
 
-    python -m model_store train --data data/train --out out/run1 --minutes 150 --continue
+    edgesam models train --data data/train --out out/run1 --minutes 150 --continue
     """  # fmt: skip
     require_model_extra()
     from model_store.training.data.windows.dataset import parse_windows  # noqa: PLC0415 - needs torch
@@ -171,7 +171,7 @@ def granularity(
 
     [bold]Examples[/bold]
 
-    python -m model_store granularity out/run1/model.safetensors --data data/train --out out/boxes --minutes 60
+    edgesam models granularity out/run1/model.safetensors --data data/train --out out/boxes --minutes 60
     """
     require_model_extra()
     from model_store.network.granularity_module import granularity_module  # noqa: PLC0415 - the same

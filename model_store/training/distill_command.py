@@ -38,7 +38,7 @@ def features(
 
     [bold]Examples[/bold]
 
-    python -m model_store features --data sa1b/ --teacher sam_vit_h_4b8939.pth --out out/features
+    edgesam models features --data sa1b/ --teacher sam_vit_h_4b8939.pth --out out/features
     """
     require_model_extra()
     from model_store.training.data.teacher_features import FeatureCache, fill  # noqa: PLC0415 - needs torch
@@ -108,10 +108,10 @@ def distill(
 
     [bold]Examples[/bold]
 
-    python -m model_store distill --stage encoder --data sa1b/ --teacher sam_vit_h_4b8939.pth
+    edgesam models distill --stage encoder --data sa1b/ --teacher sam_vit_h_4b8939.pth
     --teacher-features out/features --out out/stage1 --minutes 600
 
-    python -m model_store distill --stage prompts --resume out/stage1/model.safetensors --data sa1b/
+    edgesam models distill --stage prompts --resume out/stage1/model.safetensors --data sa1b/
     --teacher sam_vit_h_4b8939.pth --teacher-features out/features --out out/stage2 --minutes 600
     """
     require_model_extra()

@@ -10,7 +10,8 @@ It is a part of the service's package, `service.client`, and a package of its ow
         cat = client.segment(image, points=[(610, 420), (200, 90)], labels=[1, 0]).best
         cat.pixels  # (H, W) bool
 
-The command line (`edgesam`, `python -m service.client`) segments an object, or embeds a folder of images. It also needs
+The command line (`edgesam segment`, `edgesam embed`, `edgesam-client`, `python -m service.client`) segments objects, or
+embeds a folder of images. It also needs
 typer and rich.
 """
 

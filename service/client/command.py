@@ -20,18 +20,19 @@ from .async_client import AsyncClient
 from .blocking_client import Client
 from .box_folder import BoxJob
 from .boxes_command import segment_boxes_and_write
+from .command_options import DEFAULT_URL, ApiKey, BandsOption, Jobs, LevelsOption, ModelName, Retry, Timeout, Url
 from .command_rules import Use, refusal_of
 from .cutout import write_cutout, write_mask
-from .errors import ClientError
+from .errors import ClientError, Unreachable
 from .everything import given_options
 from .everything_command import search_and_write, search_folder_and_write
 from .everything_folder import EverythingJob
 from .folder_command import embed_and_report, message_of
-from .values import Embedded, Levels, Mask, Reading, Segmentation, Timing
+from .values import Embedded, Mask, Reading, Segmentation, Timing
 from .wait_notice import WaitNotice
 
 INTERRUPTED = 130
-MAX_JOBS = 64
+_START_HINT = "`edgesam serve` of edgesam-service starts one on this machine; --url or EDGESAM_URL names another"
 
 
 class Point(NamedTuple):
@@ -68,22 +69,6 @@ def parse_box(text: str) -> Box:
     return Box(numbers[0], numbers[1], numbers[2], numbers[3])
 
 
-class Bands(NamedTuple):
-    """Numbers of the bands for red, green and blue."""
-
-    red: int
-    green: int
-    blue: int
-
-
-def parse_bands(text: str) -> Bands:
-    """Parse `R,G,B`."""
-    numbers = text.split(",")
-    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
-        raise typer.BadParameter(f"{text!r} is not R,G,B")
-    return Bands(*map(int, numbers))
-
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -111,11 +96,8 @@ def main(
         int,
         typer.Option(min=1, help="Number of the mask to write if the point is ambiguous. Mask 1 is the best."),
     ] = 1,
-    levels: Annotated[Levels, typer.Option(help="Conversion of samples of more than 8 bits to grey levels.")] = "auto",
-    bands: Annotated[
-        Bands | None,
-        typer.Option(parser=parse_bands, metavar="R,G,B", help="Numbers of the bands for red, green and blue, from 1."),
-    ] = None,
+    levels: LevelsOption = "auto",
+    bands: BandsOption = None,
     coco: Annotated[Path | None, typer.Option(help="Write a COCO file with polygons.")] = None,
     coco_rle: Annotated[Path | None, typer.Option(help="Write a COCO file with run lengths.")] = None,
     labelme: Annotated[Path | None, typer.Option(help="Write a labelme file.")] = None,
@@ -162,19 +144,12 @@ def main(
         typer.Option(help="CSV or COCO file with boxes of images in --folder. Write --masks, --coco or --coco-rle."),
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Write the mask of each box of --boxes into this folder.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Number of concurrent uploads with --folder.")] = 4,
-    url: Annotated[str, typer.Option(envvar="EDGESAM_URL", help="Address of the service.")] = "http://127.0.0.1:8000",
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar="EDGESAM_API_KEY", help="API key. The variable keeps it out of the shell's history."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Name of the model. Without it the first model of the service answers.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Time limit of one attempt, in seconds.")] = TIMEOUT_S,
-    retry: Annotated[
-        float, typer.Option(min=0.0, help="Time in which a failed request is repeated, in seconds. 0: not at all.")
-    ] = RETRY_S,
+    jobs: Jobs = 4,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    model: ModelName = None,
+    timeout: Timeout = TIMEOUT_S,
+    retry: Retry = RETRY_S,
 ) -> None:
     """Segment an object or all objects of an image, or embed or segment all images of a folder.
 
@@ -276,6 +251,8 @@ def _reported_errors() -> Iterator[None]:
     """Report an expected error in one line, and exit."""
     try:
         yield
+    except Unreachable as error:
+        _fail(f"{message_of(error)} {_START_HINT}", 1)
     except (ClientError, OSError, ValueError) as error:
         _fail(message_of(error), 1)
     except KeyboardInterrupt:

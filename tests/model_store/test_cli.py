@@ -155,7 +155,7 @@ def test_interrupting_a_fetch_ends_in_one_line(tmp_path):
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=20)
 
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert stderr.rstrip().splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in stderr
 
@@ -406,7 +406,7 @@ def test_every_command_explains_itself_with_examples(command):
     result = call(command, "--help")
 
     assert result.exit_code == 0
-    assert f"python -m model_store {command}" in result.stdout
+    assert f"edgesam models {command}" in result.stdout
 
 
 def run_without(packages, *arguments):

@@ -10,7 +10,6 @@ import httpx
 from support.image_builder import podman
 from support.redis_server import free_port, wait_until
 
-_START_S = 120.0
 _STOP_S = 40
 
 
@@ -22,6 +21,7 @@ class ServiceContainer:
         settings: EDGESAM_… variables. The port is a free one.
         options: Additional options of `podman run`.
         ready: Whether to wait for /readyz.
+        start_s: Longest duration of the start, in seconds.
     """
 
     RESTRICTIONS = (
@@ -30,21 +30,27 @@ class ServiceContainer:
     )
 
     def __init__(
-        self, image: str, settings: Mapping[str, str] | None = None, *, options: Sequence[str] = (), ready: bool = True
+        self,
+        image: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        options: Sequence[str] = (),
+        ready: bool = True,
+        start_s: float = 120.0,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._image = image
         self._settings = {"EDGESAM_HOST": "127.0.0.1", "EDGESAM_PORT": str(self.port), **(settings or {})}
         self._options = [*self.RESTRICTIONS, *options]
-        self._ready = ready
+        self._ready, self._start_s = ready, start_s
 
     def __enter__(self) -> Self:
         settings = [word for name, value in self._settings.items() for word in ("-e", f"{name}={value}")]
         self.name = podman("run", "-d", *self._options, *settings, self._image).stdout.strip()
         try:
             if self._ready:
-                wait_until(self._is_ready, timeout_s=_START_S, what="the container did not become ready")
+                wait_until(self._is_ready, timeout_s=self._start_s, what="the container did not become ready")
         except BaseException:
             self.__exit__(None, None, None)
             raise

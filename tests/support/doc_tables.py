@@ -17,9 +17,11 @@ from pydantic_core import PydanticUndefined  # noqa: E402
 from typer.core import TyperGroup, TyperOption  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
+import edgesam_cli.arguments  # noqa: E402
 import model_store.cli  # noqa: E402
-import model_store.edgesam_command  # noqa: E402
 import service.client.command  # noqa: E402
+import service.client.embed_command  # noqa: E402
+import service.keys  # noqa: E402
 from model_store.architectures import ARCHITECTURES  # noqa: E402
 from model_store.catalogue.published import PUBLISHED  # noqa: E402
 from model_store.catalogue.published_model import COCO_AP, SA_23_FIVE_CLICKS, SA_23_ONE_CLICK, PublishedModel  # noqa: E402
@@ -74,27 +76,38 @@ def problem_rows() -> Iterator[str]:
 
 def command_rows() -> Iterator[str]:
     """A section for each command: its summary, and a row for each argument and option."""
-    yield from _command_section("python -m service.client", get_command(service.client.command.app))
-    yield from _serve_section()
+    yield from _argparse_section(
+        "serve", edgesam_cli.arguments.SERVE_DESCRIPTION, edgesam_cli.arguments.add_serve_options
+    )
+    yield from _command_section("segment", get_command(service.client.command.app))
+    yield from _command_section("embed", get_command(service.client.embed_command.app))
+    yield from _argparse_section("keys new", service.keys.NEW_DESCRIPTION, service.keys.add_new_options)
+    yield from _argparse_section("keys check", service.keys.CHECK_DESCRIPTION, service.keys.add_check_arguments)
     store = get_command(model_store.cli.app)
     assert isinstance(store, TyperGroup)
     for name, command in store.commands.items():
-        yield from _command_section(f"python -m model_store {name}", command)
+        yield from _command_section(f"models {name}", command)
 
 
-def _serve_section() -> Iterator[str]:
-    """The section of `edgesam serve`, which argparse reads because Typer is an extra."""
-    serve = argparse.ArgumentParser(description=model_store.edgesam_command.SERVE_DESCRIPTION)
-    model_store.edgesam_command.add_serve_options(serve)
-    yield from ("", "## edgesam serve", "", serve.description or "", "")
-    yield from ("| option | meaning |", "|---|---|")
-    for action in serve._actions[1:]:  # the first one is --help
-        yield f"| `{action.option_strings[0]}` | {action.help} |"
+def _argparse_section(
+    title: str, description: str, add_arguments: Callable[[argparse.ArgumentParser], None]
+) -> Iterator[str]:
+    """The section of a command that argparse reads, because Typer is an extra."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    yield from ("", f"## edgesam {title}", "", description, "", "| option | meaning |", "|---|---|")
+    for action in parser._actions:
+        shown = f"`{action.option_strings[0]}`" if action.option_strings else action.dest.upper()
+        yield f"| {shown} | {action.help}{_choices(action)} |"
+
+
+def _choices(action: argparse.Action) -> str:
+    return f" One of {', '.join(map(str, action.choices))}." if action.choices else ""
 
 
 def _command_section(title: str, command: Any) -> Iterator[str]:
     summary = (command.help or "").split("\n\n")[0]
-    yield from ("", f"## {title}", "", " ".join(summary.split()), "")
+    yield from ("", f"## edgesam {title}", "", " ".join(summary.split()), "")
     yield from ("| option | default | meaning |", "|---|---|---|")
     for parameter in command.params:
         if isinstance(parameter, TyperOption):

@@ -24,6 +24,7 @@ _TOOLS = ("buildah", "podman", "runc", "catatonit", "mmdebstrap", "skopeo", "uns
 _WORK = Path(tempfile.gettempdir()) / f"edgesam-images-{os.geteuid()}"  # short: podman allows 50 characters
 _PYTHON_BASE = "docker.io/library/python:3.11-slim-bookworm"
 _BUILD_S = 900.0
+_EMULATED_BUILD_S = 7200.0  # for a busy machine: it needs eight minutes of processor time
 _COMMAND_S = 120.0
 
 
@@ -49,13 +50,14 @@ def why_not() -> str | None:
     return None
 
 
-def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> str:
+def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None, architecture: str | None = None) -> str:
     """Build a target of the Dockerfile. Unchanged layers are cached.
 
     Args:
         target: One of TARGETS.
         labels: Labels of the image. They are not build arguments, because the cache of older versions of buildah
             ignores a change of an argument in a LABEL, and all checkouts share one cache.
+        architecture: Architecture of Debian, such as arm64, whose programs this machine can run. By default its own.
 
     Returns:
         Name of the image, for `podman`. Each checkout has its own.
@@ -64,8 +66,8 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> st
         ImageError: The build fails. The message contains the reason.
     """
     checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
-    tag = f"localhost/edgesam-{checkout}:{target}"
-    _make_python_base()
+    tag = f"localhost/edgesam-{checkout}:{target}{_suffix(architecture)}"
+    base = bare_python(architecture)
     with _lock(f"build-{checkout}"):
         _run(
             [
@@ -81,12 +83,13 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None) -> st
                     "--layers",
                 ),
                 *package_sources(),
-                *("--build-arg", f"PYTHON_BASE={_PYTHON_BASE}", "--build-arg", f"CUDA_BASE={_PYTHON_BASE}"),
+                *(("--platform", f"linux/{architecture}") if architecture else ()),
+                *("--build-arg", f"PYTHON_BASE={base}", "--build-arg", f"CUDA_BASE={base}"),
                 *("--build-arg", "TORCH_INDEX="),  # pip's default index
                 *(word for name, value in (labels or {}).items() for word in ("--label", f"{name}={value}")),
                 *("--target", target, "-t", tag, str(ROOT)),
             ],
-            timeout_s=_BUILD_S,
+            timeout_s=_EMULATED_BUILD_S if architecture else _BUILD_S,
         )
     return tag
 
@@ -98,7 +101,7 @@ def build_stand_in(name: str, recipe: str) -> str:
         name: Full name of the image, such as docker.io/library/haproxy:3.0-alpine.
         recipe: Lines of a Dockerfile after FROM, such as `RUN apt-get install …`.
     """
-    _make_python_base()
+    bare_python()
     with _lock("stand-ins"), tempfile.TemporaryDirectory(dir=_WORK) as folder:
         (Path(folder) / "Dockerfile").write_text(f"FROM {_PYTHON_BASE}\n{recipe}\n")
         options = ("--isolation", "chroot", "--format", "docker", "--pull-never", "--layers")
@@ -138,26 +141,31 @@ def _store() -> list[str]:
     return ["--root", str(_WORK / "store"), "--runroot", str(_WORK / "run"), "--storage-driver", "overlay"]
 
 
-def bare_python() -> str:
-    """Return the name of an image with Debian, its Python and pip, and nothing else. It is built once."""
-    _make_python_base()
-    return _PYTHON_BASE
+def _suffix(architecture: str | None) -> str:
+    return f"-{architecture}" if architecture else ""
 
 
-def _make_python_base() -> None:
-    """Build Debian with its own Python, under the name of the published image."""
-    with _lock("base"):
-        if (
-            subprocess.run(["buildah", *_store(), "inspect", _PYTHON_BASE], capture_output=True, check=False).returncode
-            == 0
-        ):
-            return
+def bare_python(architecture: str | None = None) -> str:
+    """Build Debian with its own Python and pip, under the name of the published image, and return the name.
+
+    Args:
+        architecture: Another processor than this machine's, such as arm64. The name then ends with it.
+    """
+    name = f"{_PYTHON_BASE}{_suffix(architecture)}"
+    with _lock(f"base{_suffix(architecture)}"):
+        if subprocess.run(["buildah", *_store(), "inspect", name], capture_output=True, check=False).returncode == 0:
+            return name
         with tempfile.TemporaryDirectory(dir=_WORK) as folder:
             archive = f"{folder}/base.tar"
             include = "--include=ca-certificates,python3,python3-venv,python3-pip"
             link = '--customize-hook=ln -sf python3 "$1/usr/bin/python"'
-            _run(["mmdebstrap", "--variant=minbase", include, link, "bookworm", archive], timeout_s=_BUILD_S)
-            podman("import", archive, _PYTHON_BASE)
+            foreign = [f"--architectures={architecture}"] if architecture else []
+            _run(
+                ["mmdebstrap", "--variant=minbase", *foreign, include, link, "bookworm", archive],
+                timeout_s=_EMULATED_BUILD_S if architecture else _BUILD_S,
+            )
+            podman("import", *(["--arch", architecture] if architecture else []), archive, name)
+    return name
 
 
 def package_sources() -> list[str]:

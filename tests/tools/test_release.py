@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "tools" / "release"))
+sys.path.insert(0, str(Path(__file__).parent / "release"))
 
 from checks import VERSIONED, check_alike, check_contents, version_of
 from distributions import PLATFORMS, ReleaseError, settle_times
 
 from service import __version__
 
+ROOT = Path(__file__).parents[2]
 # Files that name the version more than once, or in commands.
 REPEATED = (
     "k8s/chart/Chart.yaml",

@@ -9,7 +9,7 @@ from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, find_artifac
 from model_store.errors import UsageError
 from model_store.evaluation.options import Data, MaxPhotos, Only, Processes, Threads, read_photos, threads_per_process
 from model_store.export.manifest_file import replace_manifest
-from model_store.options import ModelsDir
+from model_store.options import InstalledModel, ModelsDir
 from service.manifest import MANIFEST_NAME, load_manifest
 from service.mask_rules import EverythingDefaults
 from service.sam.everything.options import MAX_POINTS_PER_SIDE
@@ -24,7 +24,7 @@ _HEADER = (
 
 
 def calibrate_everything(
-    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    model: InstalledModel,
     data: Data,
     *,
     points_per_side: Annotated[
@@ -55,9 +55,9 @@ def calibrate_everything(
 
     [bold]Examples[/bold]
 
-    python -m model_store calibrate-everything models/plants-7 --data data/validation
+    edgesam models calibrate-everything models/plants-7 --data data/validation
 
-    python -m model_store calibrate-everything models/plants-7 --data data/validation --most-decoded 0.4 --write
+    edgesam models calibrate-everything models/plants-7 --data data/validation --most-decoded 0.4 --write
     """
     # Not at the top: the other commands start faster.
     from model_store.evaluation.everything.choosing import chosen_defaults  # noqa: PLC0415

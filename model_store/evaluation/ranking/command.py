@@ -19,7 +19,7 @@ from model_store.evaluation.options import (
     threads_per_process,
 )
 from model_store.export.manifest_file import replace_manifest
-from model_store.options import ModelsDir
+from model_store.options import InstalledModel, ModelsDir
 from service.manifest import MANIFEST_NAME, load_manifest
 from service.mask_rules import Ranking
 
@@ -35,7 +35,7 @@ _HEADER = (
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    model: InstalledModel,
     data: Data,
     *,
     check: Annotated[
@@ -64,9 +64,9 @@ def calibrate(
 
     [bold]Examples[/bold]
 
-    python -m model_store calibrate models/plants-7 --data data/validation --max-instances 4
+    edgesam models calibrate models/plants-7 --data data/validation --max-instances 4
 
-    python -m model_store calibrate models/plants-7 --data data/validation --check data/heldout --processes 2 --write
+    edgesam models calibrate models/plants-7 --data data/validation --check data/heldout --processes 2 --write
     """
     # Not at the top: the other commands start faster.
     from model_store.evaluation.protocol import Protocol  # noqa: PLC0415

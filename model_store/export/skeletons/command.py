@@ -22,9 +22,9 @@ def skeletons(
 
     [bold]Examples[/bold]
 
-    python -m model_store skeletons
+    edgesam models skeletons
 
-    python -m model_store skeletons mobile-sam repvit-sam
+    edgesam models skeletons mobile-sam repvit-sam
     """
     names = architectures or []
     if unknown := [name for name in names if name not in ARCHITECTURES]:

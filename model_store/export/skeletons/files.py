@@ -41,7 +41,7 @@ def read_skeleton(name: str) -> onnx.ModelProto:
     """
     path = skeleton_file(name)
     if not path.is_file():
-        raise SkeletonError(f"this package has no graph {name!r}: make it with 'python -m model_store skeletons'")
+        raise SkeletonError(f"this package has no graph {name!r}: make it with 'edgesam models skeletons'")
     return onnx.load_from_string(lzma.decompress(path.read_bytes()))
 
 

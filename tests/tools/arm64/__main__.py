@@ -1,8 +1,9 @@
-"""Run the tests of the native library on an emulated arm64 processor, or count its instructions. See the Makefile.
+"""Tests of the native library on an emulated arm64 processor, and its counted instructions. See the Makefile.
 
 Usage:
     python tests/tools/arm64 test WHEEL [PYTEST-ARGUMENT…]
     python tests/tools/arm64 count --compiler "COMMAND OF A CROSS COMPILER"
+    python tests/tools/arm64 cpuinfo
 """
 
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from count import count_instructions
-from root import PROCESSOR, ROOT, SetupError, environment, install_library, make_root, python
+from root import PROCESSOR, ROOT, SetupError, cpuinfo, environment, install_library, make_root, python
 
 # The native library: decoder, masks and what they are made from. Emulation takes about 20 times as long.
 TESTS = (
@@ -33,13 +34,16 @@ def run_tests(wheel: Path, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two commands. Returns the exit status."""
+    """Run one of the commands. Returns the exit status."""
     try:
         match arguments:
             case ["test", wheel, *rest]:
                 return run_tests(Path(wheel), rest)
             case ["count", "--compiler", compiler]:
                 return count_instructions(compiler.split())
+            case ["cpuinfo"]:
+                print(cpuinfo(), end="")
+                return 0
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

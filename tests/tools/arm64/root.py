@@ -15,7 +15,7 @@ SUITE = "bookworm"
 PYTHON = "3.11"
 # The reference of the tests. Later builds for arm64 contain CUDA and are four times as large.
 TORCH = "torch==2.9.1"
-TEST_PACKAGES = ("pytest", "pytest-asyncio", "hypothesis", "onnx", "safetensors", "typer", "rich", "httpx", "pyyaml")
+TEST_PACKAGES = ("pytest-asyncio", "hypothesis", "onnx", "safetensors", "scikit-image", "typer", "httpx", "pyyaml")
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _RULE = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
@@ -59,7 +59,7 @@ def register_emulation() -> None:
         SetupError: QEMU is missing, or the kernel refuses.
     """
     if not shutil.which("qemu-aarch64-static") or not _RULE.exists():
-        raise SetupError("QEMU is missing. Install it: apt-get install qemu-user-static mmdebstrap")
+        raise SetupError("QEMU is missing. Install it: apt-get install qemu-user-static mmdebstrap arch-test")
     if not (_BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], check=False, capture_output=True)
     if (_BINFMT / "qemu-aarch64").exists():
@@ -68,6 +68,11 @@ def register_emulation() -> None:
         (_BINFMT / "register").write_text(_RULE.read_text().strip())
     except OSError as error:
         raise SetupError(f"Emulation of arm64 cannot be registered in {_BINFMT}; run this as root: {error}") from error
+
+
+def cpuinfo() -> str:
+    """Return what /proc/cpuinfo of the emulated processor says, with as many cores as this machine has."""
+    return "".join(_CPUINFO.format(number=number) for number in range(os.cpu_count() or 1))
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -125,7 +130,7 @@ def _unpack_debian(root: Path) -> None:
     include = "--include=python3,libstdc++6,libgomp1,coreutils,dash"
     _run(["mmdebstrap", "--quiet", "--variant=extract", "--arch=arm64", include, SUITE, str(root)])
     (root / "proc").mkdir(exist_ok=True)
-    (root / "proc" / "cpuinfo").write_text("".join(_CPUINFO.format(number=i) for i in range(os.cpu_count() or 1)))
+    (root / "proc" / "cpuinfo").write_text(cpuinfo())
 
 
 def _install_packages() -> None:

@@ -2,7 +2,8 @@
 
 Usage:
     python tests/tools/release dist                      from the last commit, into dist/
-    python tests/tools/release check [--without-images]  the same, then every check
+    python tests/tools/release check [--without-images] [--with-arm64]
+                                                         the same, then every check
     python tests/tools/release wheel PLATFORM FOLDER     one wheel of what git knows of the working tree
 """
 
@@ -34,8 +35,9 @@ def main(arguments: list[str]) -> int:
         match arguments:
             case ["dist"]:
                 build_distributions(OUT)
-            case ["check", *options] if set(options) <= {"--without-images"}:
-                check_release(build_distributions(OUT), images=not options)
+            case ["check", *options] if set(options) <= {"--without-images", "--with-arm64"}:
+                files = build_distributions(OUT)
+                check_release(files, images="--without-images" not in options, arm64="--with-arm64" in options)
             case ["wheel", name, folder] if found := [platform for platform in PLATFORMS if platform.name == name]:
                 print(build_of_working_tree(found[0], Path(folder)))
             case _:
@@ -57,12 +59,13 @@ def build_distributions(out: Path) -> list[Path]:
     return files
 
 
-def check_release(files: list[Path], *, images: bool) -> None:
+def check_release(files: list[Path], *, images: bool, arm64: bool) -> None:
     """Do all that a publisher would do, one step after the other, without publishing.
 
     Args:
         files: What `build_distributions` has built.
         images: Whether to build the image and its bill of materials.
+        arm64: Whether to install the wheel for arm64 too, under emulation.
 
     Raises:
         ReleaseError: A step fails.
@@ -76,11 +79,14 @@ def check_release(files: list[Path], *, images: bool) -> None:
     _step("platforms (auditwheel)", lambda: check_platforms(files))
     (client,) = [path for path in files if path.name.startswith("edgesam_client-") and path.suffix == ".whl"]
     areas: dict[str, int] = {}
-    for tag, decoder in (("manylinux_2_28_x86_64", "native"), ("none-any", "onnx")):
+    wheels = [("manylinux_2_28_x86_64", "native", None), ("none-any", "onnx", None)]
+    if arm64:
+        wheels.append(("manylinux_2_28_aarch64", "native", "arm64"))
+    for tag, decoder, architecture in wheels:
         (wheel,) = [path for path in files if tag in path.name and path != client]
 
-        def install(wheel: Path = wheel, decoder: str = decoder) -> str:
-            found, areas[wheel.name] = check_installed(wheel, client, decoder=decoder)
+        def install(wheel: Path = wheel, decoder: str = decoder, architecture: str | None = architecture) -> str:
+            found, areas[wheel.name] = check_installed(wheel, client, decoder=decoder, architecture=architecture)
             return found
 
         _step(f"installed in a bare container: {wheel.name}", install)

@@ -17,17 +17,21 @@ from support.redis_server import free_port, wait_until
 SAMPLE = ROOT / "service" / "web" / "samples" / "dahlia.jpg"
 BOX = [165, 80, 450, 360]
 _INSTALL_S = 300.0
+_EMULATED_S = 1500.0
 # A decoder in C and ONNX Runtime may differ in single pixels of a border.
 _SAME_AREA = 0.002
 
 
-def check_installed(service_wheel: Path, client_wheel: Path, *, decoder: str) -> tuple[str, int]:
+def check_installed(
+    service_wheel: Path, client_wheel: Path, *, decoder: str, architecture: str | None = None
+) -> tuple[str, int]:
     """Install both packages in a bare container, start the service, and segment a sample with the client.
 
     Args:
-        service_wheel: Wheel of edgesam-service for this machine.
+        service_wheel: Wheel of edgesam-service.
         client_wheel: Wheel of edgesam-client.
         decoder: How `/models` has to name the decoder: `native` or `onnx`.
+        architecture: Another processor than this machine's, which is then emulated: arm64.
 
     Returns:
         What was found, and the area of the sample's mask in pixels.
@@ -50,13 +54,17 @@ def check_installed(service_wheel: Path, client_wheel: Path, *, decoder: str) ->
     ).stdout.strip()
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: _is_ready(url, name), timeout_s=_INSTALL_S, what="the service did not become ready")
+        wait_until(
+            lambda: _is_ready(url, name),
+            timeout_s=_INSTALL_S if architecture is None else _EMULATED_S,
+            what="the service did not become ready",
+        )
         (model,) = _answer(f"{url}/models")["models"]
         if not model["decoder"].startswith(decoder):
             raise ReleaseError(f"{service_wheel.name}: the decoder is {model['decoder']}, not {decoder}")
         box = ",".join(map(str, BOX))
         command = f"/tmp/client/bin/edgesam-client /dahlia.jpg --box {box} --mask /tmp/mask.png --url {url}"
-        podman("exec", name, "sh", "-ec", f"{command} && test -s /tmp/mask.png")
+        podman("exec", name, "sh", "-ec", f"{command} && test -s /tmp/mask.png", timeout_s=_EMULATED_S)
         area = _area(url)
         counts = [podman("exec", name, "sh", "-c", f"/tmp/{kind}/bin/pip list 2>/dev/null | wc -l") for kind in _KINDS]
         packages = ", ".join(
@@ -84,6 +92,20 @@ def check_same_masks(areas: dict[str, int]) -> str:
 _KINDS = ("service", "client")
 
 
+def _emulation(architecture: str) -> list[str]:
+    """Return the options of podman that let a container run under QEMU, and its time limits follow."""
+    from tools.arm64.root import PROCESSOR, cpuinfo, register_emulation
+
+    register_emulation()
+    file = ROOT / "build" / "arm64" / "cpuinfo"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(cpuinfo(), encoding="utf-8")
+    limits = ("EDGESAM_EMBED_TIMEOUT_S", "EDGESAM_SEGMENT_TIMEOUT_S")
+    settings = {"QEMU_CPU": PROCESSOR, "EDGESAM_PROVIDER": "cpu", **dict.fromkeys(limits, f"{_EMULATED_S:.0f}")}
+    variables = [word for name, value in settings.items() for word in ("-e", f"{name}={value}")]
+    return ["--platform", f"linux/{architecture}", "-v", f"{file}:/proc/cpuinfo:ro", *variables]
+
+
 def _is_ready(url: str, container: str) -> bool:
     try:
         return bool(_answer(f"{url}/readyz"))
@@ -106,5 +128,5 @@ def _sha256() -> str:
 
 
 def _answer(request: str | urllib.request.Request) -> Any:
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=_EMULATED_S) as answer:
         return json.load(answer)

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from model_store.catalogue.entries import DEFAULT_MODELS_DIRECTORY, find_artifact
@@ -24,10 +24,7 @@ class ServeOptions:
 
     Args:
         models: Names or folders of the models, the default one first; empty for those of the settings.
-        host: Address to listen on.
-        port: Port to listen on.
-        redis_url: Address of Redis.
-        threads: Number of computing threads.
+        settings: Values of settings by environment variable, for those that an option replaces.
         models_dir: Folder of fetched models.
         mirror: Base address to fetch from.
         sha256: SHA-256 of the checkpoint to fetch; empty for the catalogue's.
@@ -35,10 +32,7 @@ class ServeOptions:
     """
 
     models: tuple[str, ...] = ()
-    host: str | None = None
-    port: int | None = None
-    redis_url: str | None = None
-    threads: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
     models_dir: str | None = None
     mirror: str | None = None
     sha256: str = ""
@@ -55,8 +49,7 @@ def serve(options: ServeOptions) -> int:
         Exit status where the service is not started: 1 or 2. Otherwise the function does not return.
     """
     if importlib.util.find_spec("onnxruntime") is None:
-        command = install_command("cpu")
-        print(f"error: serving needs onnxruntime: run `make serve`, or: {command}", file=sys.stderr)
+        print(f"error: serving needs onnxruntime; run: {install_command('cpu')}", file=sys.stderr)
         return 2
     try:
         directories = [_present(name, options) for name in options.models]
@@ -80,17 +73,11 @@ def service_environment(
         options: Options of the command.
         directories: Folders of the models, the default one first; empty for those of the settings.
     """
-    settings = {
-        "EDGESAM_HOST": options.host,
-        "EDGESAM_PORT": options.port,
-        "EDGESAM_REDIS_URL": options.redis_url,
-        "EDGESAM_THREADS": options.threads,
-    }
-    result = {**environment, **{name: str(value) for name, value in settings.items() if value is not None}}
+    result = {**environment, **options.settings}
     # As in `make serve`: glibc reads it when a process starts.
     result.setdefault("MALLOC_ARENA_MAX", "1")
     # Where POST /models/reload looks models up.
-    result.setdefault(_MODELS_DIR_SETTING, str(_models_dir(environment, options)))
+    result.setdefault(_MODELS_DIR_SETTING, str(models_directory(environment, options.models_dir)))
     if directories:
         result.pop("EDGESAM_MODELS", None)
         result["EDGESAM_MODEL_DIR"] = str(directories[0])
@@ -99,9 +86,9 @@ def service_environment(
     return result
 
 
-def _models_dir(environment: Mapping[str, str], options: ServeOptions) -> Path:
+def models_directory(environment: Mapping[str, str], option: str | None = None) -> Path:
     """Return the folder of models: of the option, of the model store's variable, or of the service's."""
-    stated = options.models_dir or environment.get(_STORE_DIR_VARIABLE) or environment.get(_MODELS_DIR_SETTING)
+    stated = option or environment.get(_STORE_DIR_VARIABLE) or environment.get(_MODELS_DIR_SETTING)
     return Path(stated or DEFAULT_MODELS_DIRECTORY)
 
 
@@ -111,7 +98,7 @@ def _present(name: str, options: ServeOptions) -> Path:
     Raises:
         ModelStoreError: There is no such model, or it cannot be fetched or converted.
     """
-    models_dir = _models_dir(os.environ, options)
+    models_dir = models_directory(os.environ, options.models_dir)
     try:
         return find_artifact(name, models_dir)
     except ModelStoreError:
