@@ -1,8 +1,9 @@
 """Installs wheels in a container that has Python and nothing else, and uses them as their readers will."""
 
 import json
+import socket
 import sys
-import urllib.error
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from distributions import ROOT, ReleaseError
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support.image_builder import ImageError, bare_python, package_sources, podman, why_not
-from support.redis_server import free_port, wait_until
 
 SAMPLE = ROOT / "service" / "web" / "samples" / "dahlia.jpg"
 BOX = [165, 80, 450, 360]
@@ -41,7 +41,7 @@ def check_installed(
     """
     if reason := why_not():
         raise ReleaseError(f"no container can be run: {reason}")
-    port = free_port()
+    port = _free_port()
     folder = service_wheel.resolve().parent
     steps = (
         f"python3 -m venv /tmp/service && /tmp/service/bin/pip install -q '/dist/{service_wheel.name}[cpu]'",
@@ -54,11 +54,7 @@ def check_installed(
     ).stdout.strip()
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(
-            lambda: _is_ready(url, name),
-            timeout_s=_INSTALL_S if architecture is None else _EMULATED_S,
-            what="the service did not become ready",
-        )
+        _wait(url, name, _INSTALL_S if architecture is None else _EMULATED_S)
         (model,) = _answer(f"{url}/models")["models"]
         if not model["decoder"].startswith(decoder):
             raise ReleaseError(f"{service_wheel.name}: the decoder is {model['decoder']}, not {decoder}")
@@ -106,13 +102,25 @@ def _emulation(architecture: str) -> list[str]:
     return ["--platform", f"linux/{architecture}", "-v", f"{file}:/proc/cpuinfo:ro", *variables]
 
 
-def _is_ready(url: str, container: str) -> bool:
-    try:
-        return bool(_answer(f"{url}/readyz"))
-    except urllib.error.URLError:
-        (state,) = json.loads(podman("inspect", container).stdout)
-        assert state["State"]["Running"], "the container has ended"
-        return False
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _wait(url: str, container: str, timeout_s: float) -> None:
+    """Wait until the service is ready, as long as its container runs."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        try:
+            _answer(f"{url}/readyz")
+        except OSError:
+            (state,) = json.loads(podman("inspect", container).stdout)
+            assert state["State"]["Running"], "the container has ended"
+            time.sleep(0.5)
+        else:
+            return
+    raise ReleaseError(f"the service did not become ready in {timeout_s:.0f} s")
 
 
 def _area(url: str) -> int:
