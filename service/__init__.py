@@ -1,3 +1,3 @@
 """The EdgeSAM inference service: embed an image once, then segment it by prompts."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

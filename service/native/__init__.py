@@ -8,7 +8,6 @@ import ctypes
 import functools
 import logging
 import platform
-import sysconfig
 from pathlib import Path
 
 # The best one first.
@@ -50,10 +49,8 @@ def library() -> ctypes.CDLL | None:
 
 @functools.cache
 def _find() -> tuple[str, ctypes.CDLL] | None:
-    # Builds for other versions of Python may lie in the same folder. Only this version's is of this source.
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for level in _LEVELS:
-        path = Path(__file__).parent / f"_{level.replace('-', '_')}{suffix}"
+        path = Path(__file__).parent / f"_{level.replace('-', '_')}.so"
         if not path.exists():
             continue
         try:

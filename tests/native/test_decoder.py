@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -305,9 +304,8 @@ def test_without_a_build_there_is_no_decoder(tmp_path):
 @pytest.mark.parametrize("damage", ["no library", "built of another source"])
 def test_an_unusable_build_is_skipped(tmp_path, damage):
     package = copy_without_builds(tmp_path)
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for level in service.native._LEVELS:
-        path = package / f"_{level.replace('-', '_')}{suffix}"
+        path = package / f"_{level.replace('-', '_')}.so"
         if damage == "no library":
             path.write_bytes(b"no library")
         else:

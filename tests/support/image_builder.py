@@ -67,7 +67,7 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None, archi
     """
     checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
     tag = f"localhost/edgesam-{checkout}:{target}{_suffix(architecture)}"
-    base = _make_python_base(architecture)
+    base = bare_python(architecture)
     with _lock(f"build-{checkout}"):
         _run(
             [
@@ -82,7 +82,7 @@ def build(target: str = "cpu", *, labels: Mapping[str, str] | None = None, archi
                     "--pull-never",
                     "--layers",
                 ),
-                *_package_sources(),
+                *package_sources(),
                 *(("--platform", f"linux/{architecture}") if architecture else ()),
                 *("--build-arg", f"PYTHON_BASE={base}", "--build-arg", f"CUDA_BASE={base}"),
                 *("--build-arg", "TORCH_INDEX="),  # pip's default index
@@ -101,7 +101,7 @@ def build_stand_in(name: str, recipe: str) -> str:
         name: Full name of the image, such as docker.io/library/haproxy:3.0-alpine.
         recipe: Lines of a Dockerfile after FROM, such as `RUN apt-get install …`.
     """
-    _make_python_base()
+    bare_python()
     with _lock("stand-ins"), tempfile.TemporaryDirectory(dir=_WORK) as folder:
         (Path(folder) / "Dockerfile").write_text(f"FROM {_PYTHON_BASE}\n{recipe}\n")
         options = ("--isolation", "chroot", "--format", "docker", "--pull-never", "--layers")
@@ -145,8 +145,12 @@ def _suffix(architecture: str | None) -> str:
     return f"-{architecture}" if architecture else ""
 
 
-def _make_python_base(architecture: str | None = None) -> str:
-    """Build Debian with its own Python, under the name of the published image, and return the name."""
+def bare_python(architecture: str | None = None) -> str:
+    """Build Debian with its own Python and pip, under the name of the published image, and return the name.
+
+    Args:
+        architecture: Another processor than this machine's, such as arm64. The name then ends with it.
+    """
     name = f"{_PYTHON_BASE}{_suffix(architecture)}"
     with _lock(f"base{_suffix(architecture)}"):
         if subprocess.run(["buildah", *_store(), "inspect", name], capture_output=True, check=False).returncode == 0:
@@ -164,7 +168,7 @@ def _make_python_base(architecture: str | None = None) -> str:
     return name
 
 
-def _package_sources() -> list[str]:
+def package_sources() -> list[str]:
     """Return mounts for RUN steps: package sources and certificates of this machine. They do not change the image."""
     authorities = Path("/etc/ssl/certs/ca-certificates.crt")
     lines = ["[global]", f"cert = {authorities}"]

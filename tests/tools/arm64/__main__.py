@@ -27,7 +27,7 @@ TESTS = (
 def run_tests(wheel: Path, arguments: list[str]) -> int:
     """Run the tests with the library of a wheel. Returns pytest's status."""
     root = make_root()
-    library = install_library(root, wheel)
+    library = install_library(wheel)
     command = [python(root), "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
     print(f"{library.name} of {wheel.name} on an emulated {PROCESSOR}: {' '.join(command[1:])}", flush=True)
     return subprocess.run(command, cwd=ROOT, env=environment(root), check=False).returncode

@@ -95,22 +95,19 @@ def python(root: Path) -> str:
     return str(root / "usr" / "bin" / "python3")
 
 
-def install_library(root: Path, wheel: Path) -> Path:
-    """Unpack the native library of a wheel into this checkout, under the name that the emulated Python looks for.
+def install_library(wheel: Path) -> Path:
+    """Unpack the native library of a wheel into this checkout.
 
     Raises:
         SetupError: The wheel has no build for arm64.
     """
-    question = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
-    asked = [python(root), "-c", question]
-    suffix = subprocess.run(asked, env=environment(root), capture_output=True, text=True, check=True).stdout.strip()
+    name = "service/native/_armv8_a.so"
     with ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.startswith("service/native/_armv8_a.") and name.endswith(".so"):
-                target = ROOT / "service" / "native" / f"_armv8_a{suffix}"
-                target.write_bytes(archive.read(name))
-                return target
-    raise SetupError(f"{wheel} contains no native library for arm64: its compilation failed")
+        if name not in archive.namelist():
+            raise SetupError(f"{wheel} contains no native library for arm64: its compilation failed")
+        target = ROOT / name
+        target.write_bytes(archive.read(name))
+    return target
 
 
 def _once(name: str, inputs: list[str], make) -> None:
