@@ -21,9 +21,9 @@ from service.sam.transforms import Size
 
 # Pillow's fixed-point weights for images of 8 bits are whole multiples of 2^-22.
 _WEIGHT_BITS: Final = 22
-# Memory of an image of more than 16 MiB is in several pieces. Bands of it are copied, with so many pixels at a time.
-_BAND_PIXELS: Final = 1 << 19
-# Neighbouring bands read some rows twice. A band has at least so many times the rows that the filter reads on one side.
+# Memory of an image of more than 16 MiB is in several pieces. Tiles of it are copied, with so many pixels at a time.
+_TILE_PIXELS: Final = 1 << 19
+# Neighbouring tiles read some samples twice. Along both axes a tile has at least so many times the filter's taps.
 _LEAST_REACHES: Final = 8
 # Weights of longer axes are not kept: one for 65536 pixels takes a megabyte.
 _LONGEST_KEPT: Final = 16_384
@@ -125,6 +125,23 @@ def native_resizer() -> NativeResizer | None:
     return None if loaded is None else NativeResizer(loaded)
 
 
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """Neighbouring target samples of an axis, and the source samples that they need.
+
+    Args:
+        low: First source sample.
+        high: End of the source samples.
+        begin: First target sample.
+        end: End of the target samples.
+    """
+
+    low: int
+    high: int
+    begin: int
+    end: int
+
+
 class _AxisArrays:
     """The weights of one axis, computed in double as Pillow does, in the same order.
 
@@ -151,25 +168,44 @@ class _AxisArrays:
         weights = (exact * (1 << _WEIGHT_BITS) + 0.5).astype(np.int32) if is_rounded else exact
         self.first = first.astype(np.int32)  # (target)
         self.taps = taps
-        self._weights = np.ascontiguousarray(weights)  # (target, taps)
-        self._axis = _Axis(target, taps, self.first.ctypes.data, self._weights.ctypes.data)
-        self.address = ctypes.addressof(self._axis)
+        self.weights = np.ascontiguousarray(weights)  # (target, taps)
 
-    def bands(self, source: int, rows: int) -> Iterator[tuple[int, int, int, int]]:
-        """Split the target rows into bands of at most `rows` source rows, as far as the filter allows.
+    @property
+    def length(self) -> int:
+        """Target samples."""
+        return len(self.first)
+
+    def split(self, source: int, samples: int) -> Iterator[_Interval]:
+        """Yield intervals of at most `samples` source samples, as far as the filter allows.
 
         Args:
-            source: Rows of the image.
-            rows: Source rows of a band.
-
-        Yields:
-            First source row, end of the source rows, first target row and end of the target rows.
+            source: Samples of the image.
+            samples: Most source samples of an interval.
         """
-        target = len(self.first)
-        step = max(1, math.floor((max(rows, _LEAST_REACHES * self.taps) - self.taps) * target / source))
-        for begin in range(0, target, step):
-            end = min(begin + step, target)
-            yield int(self.first[begin]), int(self.first[end - 1]) + self.taps, begin, end
+        longest = max(samples, _LEAST_REACHES * self.taps)
+        step = max(1, math.floor((longest - self.taps) * self.length / source)) if longest < source else self.length
+        for begin in range(0, self.length, step):
+            end = min(begin + step, self.length)
+            yield _Interval(int(self.first[begin]), int(self.first[end - 1]) + self.taps, begin, end)
+
+    def part(self, interval: _Interval) -> "_AxisPart":
+        """Return the weights of an interval, for an image that begins with the interval's first source sample."""
+        targets = slice(interval.begin, interval.end)
+        return _AxisPart(self.first[targets] - np.int32(interval.low), self.weights[targets])
+
+
+class _AxisPart:
+    """The weights of neighbouring target samples, as the C code reads them.
+
+    Args:
+        first: First source sample of each target sample, (target) int32.
+        weights: Weights of the source samples, (target, taps) int32 or double. Neither array has gaps.
+    """
+
+    def __init__(self, first: NDArray[np.int32], weights: NDArray[np.generic]) -> None:
+        self._arrays = first, weights
+        self._axis = _Axis(*weights.shape, first.ctypes.data, weights.ctypes.data)
+        self.address = ctypes.addressof(self._axis)
 
 
 _kept_axis = functools.lru_cache(maxsize=16)(_AxisArrays)
@@ -193,30 +229,31 @@ def _resize(
     if image.mode != "RGB":
         raise ValueError(f"An image of mode {image.mode} cannot be resized, only RGB.")
     means, stds = np.array(mean, np.float32), np.array(std, np.float32)
+    whole = _Interval(0, image.height, 0, rows.length)
+    all_rows = rows.part(whole)
 
-    def write(address: int, top: int, begin: int, end: int) -> None:
-        band = _Band(
-            address, image.width, top, begin, end, means.ctypes.data, stds.ctypes.data, planes.ctypes.data,
-            planes.shape[-1],
+    def write(address: int, band: _Interval, tile: _Interval) -> None:
+        some_columns = columns.part(tile)
+        c_band = _Band(
+            address, tile.high - tile.low, band.low, band.begin, band.end, means.ctypes.data, stds.ctypes.data,
+            planes[:, :, tile.begin :].ctypes.data, planes.shape[-1],
         )  # fmt: skip
-        if passes(ctypes.byref(band), rows.address, columns.address) < 0:
+        if passes(ctypes.byref(c_band), all_rows.address, some_columns.address) < 0:
             raise MemoryError("There is no memory to resize an image.")
-
-    def write_band(top: int, bottom: int, begin: int, end: int) -> None:
-        part = image.crop((0, top, image.width, bottom))
-        lent = _lent(part)
-        if lent is not None:
-            write(lent.address, top, begin, end)
-        else:  # a band of a wide image may be large, too
-            copy = np.frombuffer(part.tobytes("raw", "RGBX"), np.uint8)
-            write(copy.ctypes.data, top, begin, end)
 
     lent = _lent(image)
     if lent is not None:
-        write(lent.address, 0, 0, len(rows.first))
+        write(lent.address, whole, _Interval(0, image.width, 0, columns.length))
         return
-    for band in rows.bands(image.height, _BAND_PIXELS // image.width):
-        write_band(*band)
+    for band in rows.split(image.height, _TILE_PIXELS // image.width):
+        for tile in columns.split(image.width, _TILE_PIXELS // (band.high - band.low)):
+            part = image.crop((tile.low, band.low, tile.high, band.high))
+            lent = _lent(part)
+            if lent is not None:
+                write(lent.address, band, tile)
+            else:  # a later Pillow, or one with smaller pieces
+                copy = np.frombuffer(part.tobytes("raw", "RGBX"), np.uint8)
+                write(copy.ctypes.data, band, tile)
 
 
 @dataclass(frozen=True, slots=True)
