@@ -62,7 +62,16 @@ def check_installed(
         command = f"/tmp/client/bin/edgesam-client /dahlia.jpg --box {box} --mask /tmp/mask.png --url {url}"
         podman("exec", name, "sh", "-ec", f"{command} && test -s /tmp/mask.png", timeout_s=_EMULATED_S)
         area = _area(url)
-        counts = [podman("exec", name, "sh", "-c", f"/tmp/{kind}/bin/pip list 2>/dev/null | wc -l") for kind in _KINDS]
+        counts = [
+            podman(
+                "exec",
+                name,
+                "sh",
+                "-c",
+                f"/tmp/{kind}/bin/pip list --exclude pip --exclude setuptools 2>/dev/null | wc -l",
+            )
+            for kind in _KINDS
+        ]
         packages = ", ".join(
             f"{kind} {int(done.stdout) - 2} packages" for kind, done in zip(_KINDS, counts, strict=True)
         )
